@@ -1,0 +1,87 @@
+"""DPL's hyper-parameters with every choice made: the two presets, and what a user's parameters change in them.
+
+`Params` (on the method) is what a user may say, with None for "as the preset has it"; `Settings` is the answer, so the
+rest of the code never asks where a value came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from personabench import UsageError
+from personabench.retrieval.search import SEARCHES
+
+SELECTORS = ("auto", "kmeans_closest", "kmeans_random", "random", "least_similar", "most_similar")
+RETRIEVERS = tuple(name for name in SEARCHES if name != "ranked")
+TIERS = ("T1", "T2", "T3", "user")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved hyper-parameters; the fields mean what `Dpl.Params` says, the defaults are the `lamp` preset."""
+
+    n_docs: int = 8
+    k_peers: int = 4
+    min_peers: int = 1
+    selector: str = "auto"
+    n_init: int = 10
+    seed: int = 42
+    retriever: str = "bm25"
+    embedder: str = "wordllama"
+    tiers: tuple[str, ...] = ("T1", "T2", "T3")
+    max_pool: int = 32
+    tau: float = 0.0
+    dup_max: float = 0.98
+    temporal_guard: bool = False
+    difference_max_tokens: int = 512
+    profile_max_tokens: int = 512
+    population_max_users: int = 2000
+
+
+PRESETS = {
+    "lamp": Settings(),
+    "faithful": Settings(
+        min_peers=0,
+        selector="kmeans_closest",
+        embedder="sentence-transformers:Alibaba-NLP/gte-Qwen2-1.5B-instruct",
+        tiers=("T1",),
+        max_pool=0,
+        dup_max=0.0,
+        difference_max_tokens=2048,
+        profile_max_tokens=2048,
+        population_max_users=0,
+    ),
+}
+
+
+def resolve(preset: str, given: dict[str, Any]) -> Settings:
+    """The preset with what the user gave; a value of None leaves the preset's.
+
+    Raises:
+        UsageError: an unknown preset, selector, retriever or tier, or a number that cannot work.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"dpl: preset '{preset}' is not one of {', '.join(PRESETS)}")
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "tiers" in changes:
+        changes["tiers"] = tuple(changes["tiers"].replace(" ", "").split(","))
+    settings = replace(PRESETS[preset], **changes)
+    if settings.min_peers == 0:
+        settings = replace(settings, min_peers=settings.k_peers)
+    if settings.selector not in SELECTORS:
+        raise UsageError(f"dpl: selector '{settings.selector}' is not one of {', '.join(SELECTORS)}")
+    if settings.retriever not in RETRIEVERS:
+        raise UsageError(
+            f"dpl: retriever '{settings.retriever}' is not one of {', '.join(RETRIEVERS)} "
+            "(it searches two lists of records, so a ranking made for one cannot serve)"
+        )
+    if unknown := [tier for tier in settings.tiers if tier not in TIERS]:
+        raise UsageError(f"dpl: tiers are given as T1,T3 out of {', '.join(TIERS)}; '{unknown[0]}' is none of them")
+    for name in ("n_docs", "k_peers", "min_peers", "n_init", "difference_max_tokens", "profile_max_tokens"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"dpl: {name} must be at least 1, not {getattr(settings, name)}")
+    for name in ("max_pool", "population_max_users"):
+        if getattr(settings, name) < 0:
+            raise UsageError(f"dpl: {name} must be 0 (no bound) or more, not {getattr(settings, name)}")
+    return settings

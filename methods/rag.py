@@ -1,0 +1,44 @@
+"""Retrieval-augmented personalization: the records nearest to the question, shown before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from personabench import Context, Method, Sample
+from personabench.method import retrieval_needs
+from personabench.retrieval.rankings import read_rankings
+
+
+class Rag(Method):
+    """Show the k records of the user's history that best fit the question."""
+
+    name = "rag"
+    paper = "LaMP: When Large Language Models Meet Personalization, arXiv 2304.11406"
+    needs = ("history",)
+
+    @dataclass(frozen=True)
+    class Params:
+        """k: records shown.
+
+        retriever: bm25, dense, recency, random, ranked or recency+dense.
+        embedder: for dense; wordllama, sentence-transformers:NAME or openai:NAME.
+        ranking: for ranked; a JSON file of question id to record ids, best first.
+        """
+
+        k: int = 4
+        retriever: str = "bm25"
+        embedder: str = "wordllama"
+        ranking: str = ""
+
+    def __init__(self, params: Params | None = None) -> None:
+        super().__init__(params)
+        self.ranking = read_rankings(Path(self.params.ranking)) if self.params.ranking else None
+
+    def requirements(self) -> set[str]:
+        return super().requirements() | retrieval_needs(self.params.retriever)
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        p = self.params
+        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder, ranking=self.ranking)
+        return await ctx.answer(sample, records)

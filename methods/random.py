@@ -1,0 +1,23 @@
+"""Own records drawn at random: how much of retrieval's gain is format rather than fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from personabench import Context, Method, Sample
+
+
+class Random(Method):
+    """Show k of the user's records, drawn without replacement from the run's seed and the sample's id."""
+
+    name = "random"
+    needs = ("history",)
+
+    @dataclass(frozen=True)
+    class Params:
+        """k: records shown."""
+
+        k: int = 4
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return await ctx.answer(sample, await ctx.retrieve(sample, self.params.k, "random"))

@@ -1,0 +1,113 @@
+"""Conformance without a model: what `personabench check` looks at before anybody trusts a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from personabench.backends import EstimatedTokens
+from personabench.controls import _Controlled
+from personabench.method import Method
+from personabench.scoring import Tally, measure
+from personabench.task import Dataset, Task
+from personabench.testing import trial
+from personabench.types import Sample
+
+CANARY = "zqxv-canary"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: what, whether it holds, and details where it does not."""
+
+    what: str
+    holds: bool
+    detail: str = ""
+
+
+def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
+    """Look at a task's data, wording and metrics.
+
+    Raises:
+        DataError, UsageError: the data cannot be opened.
+    """
+    dataset = task.open(split, data)
+    index = dataset.index()
+    yield Finding("the data opens and has samples", bool(index), f"{dataset.source}: {len(index)} samples")
+    ids = [sample_id for sample_id, _ in index]
+    yield Finding("sample ids are unique", len(set(ids)) == len(ids))
+    gold, empty = Tally(task), Tally(task)
+    unread, quoted, later = [], [], []
+    for sample in dataset.samples():
+        if any(record.time and sample.time and record.time > sample.time for record in sample.history):
+            later.append(sample.id)
+        if not sample.references:
+            continue
+        values, failed = measure(task, sample.references[0], sample)
+        gold.add(values)
+        unread += [sample.id] if failed else []
+        empty.add(measure(task, "", sample)[0])
+        prompt = task.render(sample.view(), (), "", EstimatedTokens()).messages
+        if not sample.choices and any(sample.references[0] in message.content for message in prompt):
+            quoted.append(sample.id)
+    yield Finding("nothing later than its sample is visible", not later, _some(later))
+    yield Finding("every gold answer can be read by every scorer", not unread, _some(unread))
+    for scorer, metrics in gold.metrics().items():
+        worst = empty.metrics()[scorer]
+        for metric in task.metrics:
+            best, low = metrics[metric.name], worst[metric.name]
+            better = best > low if metric.higher_is_better else best < low
+            yield Finding(
+                f"gold beats the empty answer: {metric.name} ({scorer})", better, f"{best:.4f} against {low:.4f}"
+            )
+    yield Finding("no request quotes its gold answer", not quoted, _some(quoted))
+
+
+def check_method(method: Method, task: str, limit: int = 6) -> Iterator[Finding]:
+    """Run a method on a bundled sample with scripted answers and look at what it does.
+
+    Raises:
+        UsageError: the method refuses the task.
+    """
+    first = trial(method, task, limit=limit, concurrency=1)
+    failed = [f"{line.sample_id}: {line.error}" for line in first.predictions if line.error]
+    yield Finding("every sample gets an answer", not failed, _some(failed))
+    again = trial(type(method)(method.params), task, limit=limit, concurrency=16)
+    same = [a.sample_id for a, b in zip(first.predictions, again.predictions, strict=True) if a.output != b.output]
+    yield Finding("concurrency does not change answers", not same, _some(same))
+    emptied = trial(type(method)(method.params), task, limit=limit, history="none")
+    failed = [f"{line.sample_id}: {line.error}" for line in emptied.predictions if line.error]
+    yield Finding("users without history get an answer", not failed, _some(failed))
+    planted = trial(type(method)(method.params), task, limit=limit, dataset=_Planted(_opened(task)))
+    leaked = [r for r in planted.requests if any(CANARY in message.content for message in r.messages)]
+    yield Finding("no prompt contains a reference", not leaked, f"{len(leaked)} prompts" if leaked else "")
+    cut = trial(type(method)(method.params), task, limit=limit, window=2048)
+    failed = [f"{line.sample_id}: {line.error}" for line in cut.predictions if line.error]
+    yield Finding("prompts fit a window of 2,048 tokens", not failed, _some(failed))
+
+
+class _Planted(_Controlled):
+    """A dataset whose references carry a mark that nobody may see."""
+
+    def load(self, position: int) -> Sample:
+        return msgspec.structs.replace(self.inner.load(position), references=(CANARY,))
+
+    def index(self) -> Sequence[tuple[str, str]]:
+        return self.inner.index()
+
+
+def _opened(task: str) -> Dataset:
+    from personabench.registry import load
+
+    found: Any = load("task", task)()
+    dataset: Dataset = found.open(found.default_split, None)
+    return dataset
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return ", ".join(items[:3]) + more

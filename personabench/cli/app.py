@@ -1,0 +1,63 @@
+"""The command line: one file per group of verbs, heavy imports inside the verbs.
+
+Errors meant for people end as one message on stderr and an exit code (2: usage and data, 1: a run that failed, 130:
+interrupted); anything else is a defect and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from personabench import __version__
+from personabench.cli import board, cache, check, data, new, run, show
+from personabench.errors import PersonabenchError
+
+app = typer.Typer(
+    help="The benchmark harness for LLM personalization: does a method really know this user better?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"personabench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """The benchmark harness for LLM personalization: does a method really know this user better?"""
+
+
+app.command("run")(run.run)
+app.command("score")(data.score)
+app.command("leaderboard")(board.leaderboard)
+app.command("show")(show.show)
+app.add_typer(board.listing, name="list")
+app.add_typer(check.app, name="check")
+app.command("download")(data.download)
+app.add_typer(cache.app, name="cache")
+app.add_typer(new.app, name="new")
+app.command("doctor")(check.doctor)
+
+
+def main() -> None:
+    """The `personabench` command."""
+    try:
+        app()
+    except PersonabenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

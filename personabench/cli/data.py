@@ -1,0 +1,61 @@
+"""`personabench score` and `personabench download`: official files in and out."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from personabench.cli.options import Json, Split, emit
+
+
+class Scorer(StrEnum):
+    """How answers are read."""
+
+    official = "official"
+    lenient = "lenient"
+
+
+def score(
+    task: Annotated[str, typer.Option("--task", "-t", help="The task the files belong to.")],
+    predictions: Annotated[
+        Path, typer.Option("--predictions", help="Prediction file, or JSON lines of id and output.")
+    ],
+    references: Annotated[Path, typer.Option("--references", help="The benchmark's own reference file.")],
+    scorer: Annotated[Scorer, typer.Option("--scorer", help="How answers are read.")] = Scorer.official,
+    partial: Annotated[bool, typer.Option("--partial", help="Score the ids both files have, and say so.")] = False,
+    json: Json = False,
+) -> None:
+    """Score a prediction file made anywhere with the official scorer; calls no model."""
+    from personabench.metrics.score_files import score_files
+    from personabench.registry import load
+
+    found = score_files(load("task", task)(), predictions, references, scorer.value, partial)
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if json:
+        emit(found.metrics)
+        return
+    whole = "partial: only the ids both files have" if found.partial else "all ids"
+    typer.echo(f"{found.task}, {found.scorer} scorer, n={found.n} ({whole}), parse failures {found.parse_failures}")
+    for name, value in found.metrics.items():
+        typer.echo(f"{name:12} {value:.4f}")
+
+
+def download(
+    task: Annotated[str, typer.Argument(help="The task to fetch.")],
+    split: Split = None,
+    target: Annotated[Path, typer.Option("--target", help="Folder that receives the official tree.")] = Path("data"),
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="A mirror with the official layout.", show_default=False)
+    ] = None,
+) -> None:
+    """Fetch a task's official files, check their content, and keep them for `run --data`."""
+    from personabench.registry import load
+
+    found = load("task", task)()
+    typer.echo(f"{found.name}: {found.source}; licence: {found.licence}", err=True)
+    found.download(split or found.default_split, target, **({"base_url": base_url} if base_url else {}))
+    typer.echo(f"ready: personabench run --task {task} --data {target} --method none,rag")

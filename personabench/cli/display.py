@@ -1,0 +1,114 @@
+"""Progress on stderr: a live bar on a terminal, a plain line now and then elsewhere.
+
+The display reads counters from its own thread a few times a second; the engine never waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from personabench.engine import Engine
+    from personabench.runner import Job
+
+PLAIN_EVERY = 10.0
+
+
+def watching(console: Console) -> Callable[[Job, Engine], AbstractContextManager[None]]:
+    """A `watch` for `runner.run` that shows each engine's progress on a console."""
+
+    def watch(job: Job, engine: Engine) -> AbstractContextManager[None]:
+        title = f"{job.spec.method} on {job.spec.task}"
+        return _live(console, title, engine) if console.is_terminal else _plain(console, title, engine)
+
+    return watch
+
+
+@contextlib.contextmanager
+def _live(console: Console, title: str, engine: Engine) -> Iterator[None]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as bar:
+        counts = engine.progress
+        shown = bar.add_task(title, total=counts.total, completed=counts.before, detail="")
+        with _every(0.25, lambda: bar.update(shown, completed=counts.before + counts.done, detail=_detail(engine))):
+            yield
+
+
+@contextlib.contextmanager
+def _plain(console: Console, title: str, engine: Engine) -> Iterator[None]:
+    counts = engine.progress
+    said = time.monotonic()
+
+    def say() -> None:
+        done, total = counts.before + counts.done, counts.total
+        elapsed = time.monotonic() - counts.started
+        eta = f", ETA {elapsed / counts.done * (total - done):.0f} s" if counts.done > 0 and done < total else ""
+        console.print(f"{title}: {done}/{total}{eta}; {_detail(engine)}", markup=False, soft_wrap=True)
+
+    def tick() -> None:
+        nonlocal said
+        if time.monotonic() - said >= PLAIN_EVERY:
+            said = time.monotonic()
+            say()
+
+    with _every(0.5, tick):
+        yield
+    say()
+
+
+def _detail(engine: Engine) -> str:
+    counts, traffic = engine.progress, engine.client.traffic
+    seconds = max(time.monotonic() - counts.started, 1e-9)
+    parts = [
+        f"{counts.done / seconds:.1f}/s",
+        f"{traffic.paid} calls",
+        f"{traffic.cached} cached",
+        f"{traffic.input_tokens + traffic.output_tokens:,} tokens",
+    ]
+    if traffic.retries:
+        parts.append(f"{traffic.retries} retries")
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    over = threading.Event()
+
+    def loop() -> None:
+        while not over.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=loop, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        act()

@@ -1,0 +1,77 @@
+"""Text against one reference: ROUGE, and the lenient reading of a chatty reply.
+
+ROUGE is the `rouge_score` package's F-measure with its default tokenizer (lower case, every run outside a-z and 0-9
+separates) and no stemming, as a plain number per pair; averages are plain means, not bootstrap mid-points.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_REASONING_END = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
+_REASONING_START = re.compile(r"<(?:think|thinking|reasoning)>.*", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"^\s*```[^\n`]*\n?(.*?)\n?```\s*$", re.DOTALL | re.MULTILINE)
+_EMPHASIS = (
+    re.compile(r"(\*{1,3})(?=\S)(.+?)(?<=\S)\1", re.DOTALL),
+    re.compile(r"(?<!\w)(_{1,3})(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL),
+    re.compile(r"(`)([^`\n]+)`"),
+)
+_HEADING = re.compile(r"^#{1,6}\s+", re.MULTILINE)
+_LEAD_IN = re.compile(
+    r"(?:(?:sure|certainly|of course)[,!.:]?\s+)?"
+    r"(?:here(?:'s|’s| is)\b[^\n:]{0,60}:"
+    r"|(?:(?:the|my|final|suggested|correct)\s+){0,2}"
+    r"(?:answer|title|headline|subject(?: line)?|tweet|paraphrase|tag|category|rating|score|response|output|reference)"
+    r"\s*(?::|\bis\b:?))\s*",
+    re.IGNORECASE,
+)
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
+
+
+@lru_cache(maxsize=1)
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
+
+
+def rouge(prediction: str, reference: str) -> dict[str, float]:
+    """ROUGE-1 and ROUGE-L F-measure of a pair, 0 to 1; 0 where either side has no tokens.
+
+    ROUGE-L takes one longest common subsequence over the whole text (Lin, 2004).
+    """
+    scores = _scorer().score(reference, prediction)
+    return {"rouge-1": scores["rouge1"].fmeasure, "rouge-L": scores["rougeL"].fmeasure}
+
+
+def plain(output: str) -> str:
+    """A reply without reasoning blocks, code fences, markdown emphasis, lead-ins and wrapping quotes.
+
+    An unfinished reasoning block leaves nothing behind it; an end mark without a start drops what precedes it.
+    """
+    text = _REASONING.sub("", output)
+    text = _REASONING_START.sub("", _REASONING_END.sub("", text))
+    text = _FENCE.sub(r"\1", text)
+    for pattern in _EMPHASIS:
+        text = pattern.sub(r"\2", text)
+    text = _HEADING.sub("", text).strip()
+    while True:
+        shorter = _unquoted(_without_lead_in(text)).strip()
+        if shorter == text:
+            return text
+        text = shorter
+
+
+def _without_lead_in(text: str) -> str:
+    found = _LEAD_IN.match(text)
+    return text[found.end() :] if found else text
+
+
+def _unquoted(text: str) -> str:
+    """Drop one pair of quotes that wraps the text; quotes that only begin and end it are not a pair."""
+    if len(text) < 2 or _QUOTES.get(text[0]) != text[-1] or text[0] in text[1:-1] or text[-1] in text[1:-1]:
+        return text
+    return text[1:-1]

@@ -1,0 +1,51 @@
+"""Typed parameters from the command line: `key=value` text into a frozen dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from personabench.errors import UsageError
+
+
+def fill(params: type[Any], given: Mapping[str, str], owner: str) -> Any:
+    """An instance of a parameter dataclass, with text values converted to the declared types.
+
+    Raises:
+        UsageError: an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    known = [field.name for field in dataclasses.fields(params)]
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(known) or 'none'}"
+            raise UsageError(f"{owner} has no parameter '{key}'; {hint}")
+    try:
+        return msgspec.convert(dict(given), params, strict=False)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$.")
+        raise UsageError(f"{owner}: parameter '{place.rstrip('`')}': {problem}") from error
+    except ValueError as error:
+        raise UsageError(f"{owner}: {error}") from error
+
+
+def assignments(texts: list[str], owners: list[str]) -> dict[str, dict[str, str]]:
+    """`[owner.]key=value` texts by owner; an assignment without an owner is under "".
+
+    Raises:
+        UsageError: no equals sign, or an owner that is not part of the run.
+    """
+    result: dict[str, dict[str, str]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: write key=value or method.key=value")
+        owner, dot, key = target.rpartition(".")
+        if dot and owner not in owners:
+            raise UsageError(f"--set {text}: '{owner}' is not part of this run ({', '.join(owners)})")
+        result.setdefault(owner, {})[key] = value
+    return result

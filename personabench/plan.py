@@ -1,0 +1,191 @@
+"""What a run would cost, found out by rehearsing it.
+
+The method runs for real against a client that answers from the cache where it can and with filler where it cannot, and
+counts.  Calls are exact for methods whose number of calls does not depend on what the model says.  Input tokens are
+estimated, output tokens are the allowance, an upper bound.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from personabench import backends, runner
+from personabench.backends import EstimatedTokens
+from personabench.cache import Cache, difference, request_key
+from personabench.client import Client
+from personabench.engine import Engine
+from personabench.errors import UsageError
+from personabench.retrieval.dense import Embedders
+from personabench.runfolder import RunFolder
+from personabench.task import Tokens
+from personabench.types import Call, Phase, Request, Response, Usage
+
+FILLER = "…"
+
+
+@dataclass
+class Forecast:
+    """What one run still needs: samples owed, calls by phase, how many are stored, tokens to pay for."""
+
+    task: str
+    method: str
+    model: str
+    owed: int
+    calls: dict[str, int] = field(default_factory=dict)
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """A plain row; `price` is None without a price for the model."""
+        total = sum(self.calls.values())
+        price = prices.get(self.model)
+        return {
+            "task": self.task,
+            "method": self.method,
+            "model": self.model,
+            "owed": self.owed,
+            "calls": total,
+            "calls_by_phase": self.calls,
+            "cached": self.cached,
+            "to_pay": total - self.cached,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "price": price and (self.input_tokens * price["input"] + self.output_tokens * price["output"]) / 1_000_000,
+        }
+
+
+class Rehearsal(Client):
+    """A client that pays nothing: stored answers where there are any, filler elsewhere.
+
+    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored).
+    """
+
+    forecast: Forecast
+    asked: list[tuple[str, Phase, Request, bool]]
+
+    @property
+    def tokens(self) -> Tokens:
+        """An estimate; loading the model only to count would cost more than it tells."""
+        return EstimatedTokens()
+
+    async def complete(self, request: Request, phase: Phase, group: str) -> tuple[Response, Call]:
+        key = request_key(self.backend.identity, request)
+        stored = self._memory.get(key) or (self.cache.get(key) if self.cache and self.policy != "refresh" else None)
+        self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
+        if stored is None:
+            spent = sum(self.tokens.count(message.content) for message in request.messages)
+            self.forecast.input_tokens += spent
+            self.forecast.output_tokens += request.max_tokens
+            response = Response(FILLER, usage=Usage(spent, request.max_tokens))
+        else:
+            self.forecast.cached += 1
+            response = stored
+        self._memory[key] = response
+        self.asked.append((key, phase, request, stored is not None))
+        return self._receipt(key, phase, response, cached=stored is not None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._memory: dict[str, Response] = {}
+        self.asked = []
+
+
+async def plan(options: runner.Options) -> list[Forecast]:
+    """A forecast for each run asked for; nothing is called and nothing is written.
+
+    Raises:
+        UsageError, DataError: as for a real run.
+    """
+    async with _rehearsals(options) as (jobs, rehearse):
+        return [(await rehearse(job, None)).forecast for job in jobs]
+
+
+async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any]]:
+    """For each call of one sample: its key, phase, whether it is stored, and how the nearest stored call differs.
+
+    Raises:
+        UsageError: no such sample.
+    """
+    async with _rehearsals(options) as (jobs, rehearse):
+        client = await rehearse(jobs[0], sample_id)
+        answers = []
+        for key, phase, request, stored in client.asked:
+            answer: dict[str, Any] = {"key": key, "phase": phase, "stored": stored, "difference": None}
+            if not stored:
+                identity = client.backend.identity
+                nearest = client.cache.nearest(identity, request) if client.cache else None
+                answer["difference"] = (
+                    difference(request, identity, *nearest) if nearest else "everything: the cache is empty"
+                )
+            answers.append(answer)
+        return answers
+
+
+@asynccontextmanager
+async def _rehearsals(
+    options: runner.Options,
+) -> AsyncIterator[tuple[list[runner.Job], Callable[[runner.Job, str | None], Awaitable[Rehearsal]]]]:
+    model = backends.create(options.backend, options.backend_options)
+    await model.identify()
+    cache_path = options.results / "cache.sqlite"
+    cache = Cache(cache_path) if cache_path.exists() and options.cache != "off" else None
+    embedders = Embedders(options.backend_options.base_url)
+
+    async def rehearse(job: runner.Job, sample_id: str | None) -> Rehearsal:
+        client = Rehearsal(model, cache, options.cache)
+        with tempfile.TemporaryDirectory() as temporary:
+            rehearsed = RunFolder(Path(temporary))
+            rehearsed.start(job.spec)
+            engine = Engine(
+                task=job.task,
+                dataset=job.dataset,
+                method=job.method,
+                spec=job.spec,
+                client=client,
+                embedders=embedders,
+                folder=job.folder,
+                concurrency=1,
+            )
+            if sample_id is None:
+                owed = engine.owed(job.positions)
+            else:
+                owed = [at for at, (name, _) in enumerate(job.dataset.index()) if name == sample_id]
+                if not owed:
+                    raise UsageError(f"{job.dataset.source} has no sample '{sample_id}'")
+            client.forecast = Forecast(job.spec.task, job.spec.method, job.spec.model["name"], len(owed))
+            engine.folder = rehearsed
+            await engine.run(owed)
+            rehearsed.close()
+        return client
+
+    try:
+        yield runner.resolve(options, model), rehearse
+    finally:
+        await embedders.aclose()
+        await model.aclose()
+        if cache is not None:
+            cache.close()
+
+
+def read_prices(path: Path) -> dict[str, dict[str, float]]:
+    """A price file: `{"MODEL": {"input": .., "output": ..}}`, per million tokens.
+
+    Raises:
+        UsageError: it cannot be read as such.
+    """
+    try:
+        prices = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, float]])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path} is not a price file: {error}") from error
+    for model, price in prices.items():
+        if not {"input", "output"} <= price.keys():
+            raise UsageError(f"{path}: {model} needs both 'input' and 'output', in money per million tokens")
+    return prices

@@ -1,0 +1,167 @@
+"""Where methods and tasks are found.
+
+First match wins: an explicit path (`./mine.py`, `./mine.py:MyMethod`), an installed entry point
+(`personabench.methods`, `personabench.tasks`), a built-in file.  Built-ins are described by reading their source, not
+by importing it: a class with a literal `name` is on offer, so a new method is one file and `list` stays light.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from personabench.errors import UsageError
+
+Kind = Literal["method", "task"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something on offer: its name, where it is, and what its source says of it without being imported."""
+
+    kind: Kind
+    name: str
+    module: str
+    attribute: str
+    origin: str
+    about: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """Everything installed of a kind, by name; entry points shadow built-ins."""
+    found = {entry.name: entry for entry in _built_in(kind)}
+    for point in entry_points(group=f"personabench.{kind}s"):
+        module, _, attribute = point.value.partition(":")
+        found[point.name] = Entry(kind, point.name, module, attribute, point.dist.name if point.dist else "plugin")
+    return dict(sorted(found.items()))
+
+
+def load(kind: Kind, name: str) -> type[Any]:
+    """The class behind a name or path.
+
+    Raises:
+        UsageError: nothing has that name, or the plugin does not import; the message says what was tried.
+    """
+    if name.endswith(".py") or ".py:" in name:
+        return _from_path(kind, name)
+    known = entries(kind)
+    entry = known.get(name)
+    if entry is None:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        close += [other for other in known if other.startswith(name) and other not in close]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+        raise UsageError(f"no {kind} named '{name}'; {hint}")
+    try:
+        found = getattr(importlib.import_module(entry.module), entry.attribute)
+    except PLUGIN_ERRORS as error:
+        raise UsageError(
+            f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute}) does not import: {error!r}"
+        ) from error
+    return _checked(kind, found, name)
+
+
+PLUGIN_ERRORS = (ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError)
+
+
+def source_hash(cls: type[Any]) -> str:
+    """SHA-256 of the source that defines a class: its module, or all modules of its package."""
+    module = sys.modules[cls.__module__]
+    origin = Path(str(module.__file__))
+    files = sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _built_in(kind: Kind) -> Iterable[Entry]:
+    package = f"personabench.{kind}s"
+    spec = importlib.util.find_spec(package)
+    for folder in map(Path, spec.submodule_search_locations or [] if spec else []):
+        for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
+            stem = path.parent.name if path.name == "__init__.py" else path.stem
+            if (stem != "__init__" and path.parent != folder) or path.name != "__init__.py":
+                yield from _described(kind, path, f"{package}.{stem}")
+
+
+def _described(kind: Kind, path: Path, module: str) -> Iterable[Entry]:
+    for node in ast.parse(path.read_bytes(), str(path)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        facts: dict[str, Any] = {}
+        for statement in node.body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                try:
+                    facts[statement.targets[0].id] = ast.literal_eval(statement.value)
+                except ValueError:
+                    continue
+        if isinstance(facts.get("name"), str):
+            about = (ast.get_docstring(node) or "").partition("\n")[0]
+            yield Entry(kind, facts.pop("name"), module, node.name, "built-in", about, facts)
+
+
+def _from_path(kind: Kind, text: str) -> type[Any]:
+    location, _, wanted = text.partition(".py:")
+    path = Path(location if not wanted else f"{location}.py")
+    if not path.is_file():
+        raise UsageError(f"no file {path} to load a {kind} from")
+    try:
+        module = _imported(path)
+    except Exception as error:
+        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        raise UsageError(f"{path}{where} does not import: {type(error).__name__}: {error}") from error
+    offered = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and issubclass(value, _base(kind))
+    }
+    if wanted and wanted not in offered:
+        raise UsageError(f"{path} defines no {kind} class '{wanted}'; found: {', '.join(offered) or 'none'}")
+    if not wanted and len(offered) != 1:
+        raise UsageError(
+            f"{path} should define one subclass of personabench.{kind.capitalize()}, found "
+            f"{', '.join(offered) or 'none'}; name one as {path}:Class"
+        )
+    cls: Any = offered[wanted] if wanted else next(iter(offered.values()))
+    if not isinstance(getattr(cls, "name", None), str):
+        cls.name = path.stem
+    return _checked(kind, cls, text)
+
+
+def _imported(path: Path) -> ModuleType:
+    name = f"personabench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _base(kind: Kind) -> type[Any]:
+    from personabench.method import Method
+    from personabench.task import Task
+
+    return Method if kind == "method" else Task
+
+
+def _checked(kind: Kind, cls: type[Any], name: str) -> type[Any]:
+    if not (isinstance(cls, type) and issubclass(cls, _base(kind))):
+        raise UsageError(f"{kind} '{name}' is not a subclass of personabench.{kind.capitalize()}")
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise UsageError(f"{kind} '{name}' does not implement {', '.join(missing)}")
+    return cls

@@ -1,0 +1,224 @@
+"""A run's folder: what is finished stays finished.
+
+`predictions.jsonl` is appended, one flushed line per sample; a torn last line is cut off and owed again.  The same
+command opens the same folder and does what is owed.  A lock keeps a second writer out.  Files are described in
+docs/files.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from personabench.errors import DataError, RunError, UsageError
+from personabench.spec import RunSpec
+from personabench.types import Call, Prediction, Score, from_json, to_json
+
+T = TypeVar("T")
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """A line of `artifacts/profiles.jsonl`: a user's state and what making it took."""
+
+    user_id: str
+    key: str
+    state: Any
+    calls: tuple[Call, ...]
+    flags: dict[str, float]
+    reused: bool = False
+
+
+class _Id(msgspec.Struct):
+    sample_id: str
+
+
+class RunFolder:
+    """One run on disk.
+
+    Raises:
+        UsageError: another process is writing to it, or it belongs to another run.
+        RunError: the disk is full or the folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.predictions_path = path / "predictions.jsonl"
+        self.scores_path = path / "scores.jsonl"
+        self.summary_path = path / "summary.json"
+        self.profiles_path = path / "artifacts" / "profiles.jsonl"
+        self._lock = FileLock(path / "lock", timeout=0)
+        self._files: dict[Path, Any] = {}
+
+    @staticmethod
+    def place(results: Path, spec: RunSpec) -> Path:
+        """Where a run lives: `runs/<task>/<method>/<model>/<fingerprint8>`."""
+        parts = (spec.task, spec.method, spec.model["name"], spec.fingerprint[:8])
+        return results.joinpath("runs", *(re.sub(r"[^\w.+-]+", "_", part) for part in parts))
+
+    def start(self, spec: RunSpec) -> Path:
+        """Take the lock, write `spec.json`, repair torn files; returns the path of this attempt's log."""
+        try:
+            (self.path / "artifacts").mkdir(parents=True, exist_ok=True)
+            attempts = self.path / "attempts"
+            attempts.mkdir(exist_ok=True)
+            self._lock.acquire()
+            spec_path = self.path / "spec.json"
+            if spec_path.exists() and from_json(spec_path.read_bytes(), RunSpec).fingerprint != spec.fingerprint:
+                raise UsageError(f"{self.path} belongs to another run; move it away")
+            _replace(spec_path, to_json(spec))
+            for path in (self.predictions_path, self.profiles_path):
+                _repair(path)
+            return attempts / f"{len(list(attempts.glob('*.log'))) + 1:03d}.log"
+        except Timeout as error:
+            raise UsageError(f"another process is writing to {self.path}; wait for it or stop it") from error
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"{self.path / 'spec.json'} is damaged ({error}); move the folder away") from error
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def close(self) -> None:
+        """Close files and give the lock back."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._lock.release()
+
+    def append(self, path: Path, line: msgspec.Struct) -> None:
+        """Add one line, whole or not at all as far as later readers can tell."""
+        try:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = path.open("ab", buffering=0)
+            file.write(to_json(line).encode() + b"\n")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def prediction(self, sample_id: str) -> Prediction | None:
+        """The latest prediction of one sample."""
+        found = None
+        for line in self.iter_predictions():
+            if line.sample_id == sample_id:
+                found = line
+        return found
+
+    def ordered_predictions(self, sample_ids: Iterable[str]) -> Iterator[Prediction | None]:
+        """The latest prediction of each sample in the order asked for, None where there is none.
+
+        Only offsets are held in memory.
+        """
+        places: dict[str, int] = {}
+        if self.predictions_path.exists():
+            offset = 0
+            decoder = msgspec.json.Decoder(_Id)
+            with self.predictions_path.open("rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        places[decoder.decode(line).sample_id] = offset
+                    offset += len(line)
+        if not places:
+            yield from (None for _ in sample_ids)
+            return
+        with self.predictions_path.open("rb") as file:
+            for sample_id in sample_ids:
+                place = places.get(sample_id)
+                if place is None:
+                    yield None
+                else:
+                    file.seek(place)
+                    yield from_json(file.readline(), Prediction)
+
+    def iter_predictions(self) -> Iterator[Prediction]:
+        """Every line of `predictions.jsonl`, failed attempts included."""
+        return _lines(self.predictions_path, Prediction)
+
+    def profiles(self) -> dict[str, Profile]:
+        """The states of users, by key."""
+        return {line.key: line for line in _lines(self.profiles_path, Profile)}
+
+    def scores(self) -> Iterator[Score]:
+        """Every line of `scores.jsonl`."""
+        return _lines(self.scores_path, Score)
+
+    def spec(self) -> RunSpec:
+        """The run's spec.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        return _read(self.path / "spec.json", RunSpec)
+
+    def summary(self) -> dict[str, Any]:
+        """The run's `summary.json`."""
+        return _read(self.summary_path, dict[str, Any])
+
+    @contextmanager
+    def replacing(self, path: Path) -> Iterator[IO[str]]:
+        """A text file that takes the place of `path` when the block ends well."""
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                yield file
+            temporary.replace(path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return from_json(path.read_bytes(), kind)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; is {path.parent} a run folder?") from error
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+
+
+def _lines(path: Path, kind: type[T]) -> Iterator[T]:
+    if not path.exists():
+        return
+    decoder = msgspec.json.Decoder(kind)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield decoder.decode(line)
+            except msgspec.MsgspecError as error:
+                if line.endswith(b"\n"):
+                    raise DataError(
+                        f"{path}, line {number} is damaged ({error}); delete the line and repeat the run's command"
+                    ) from error
+
+
+def _repair(path: Path) -> None:
+    """Cut off a last line that was never finished."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, 2)
+        if end == 0:
+            return
+        start = max(0, end - (1 << 20))
+        while True:
+            file.seek(start)
+            at = file.read(end - start).rfind(b"\n")
+            if at >= 0 or start == 0:
+                break
+            start = max(0, start - (1 << 20))
+        file.truncate(start + at + 1)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _cannot_write(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{path} cannot be written ({error.strerror or error}); free some space or fix its permissions, "
+        "then repeat the command: everything finished is kept"
+    )

@@ -1,0 +1,171 @@
+"""Score: predictions in, `scores.jsonl` and `summary.json` out.  No model is called, so it can be repeated at will."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from personabench.runfolder import RunFolder
+from personabench.spec import RunSpec
+from personabench.task import Dataset, Task, Value
+from personabench.types import Call, Sample, Score, to_json
+
+
+def measure(task: Task, output: str, sample: Sample) -> tuple[dict[str, Mapping[str, Value]], set[str]]:
+    """The values one answer contributes under each of the task's scorers, and the scorers that could not read it."""
+    values: dict[str, Mapping[str, Value]] = {}
+    unread: set[str] = set()
+    seen: dict[str | None, Mapping[str, Value]] = {}
+    for scorer in task.scorers:
+        parsed = task.parse(output, sample, scorer)
+        if parsed is None:
+            unread.add(scorer)
+        if parsed not in seen:
+            seen[parsed] = task.measure(parsed, sample)
+        values[scorer] = seen[parsed]
+    return values, unread
+
+
+class Tally:
+    """Per-sample values of every scorer and metric, gathered sample by sample."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.n = 0
+        self._values: dict[tuple[str, str], list[Value]] = {
+            (scorer, metric.name): [] for scorer in task.scorers for metric in task.metrics
+        }
+
+    def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
+        """Take in one sample."""
+        self.n += 1
+        for (scorer, metric), gathered in self._values.items():
+            gathered.append(values[scorer][metric])
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Every metric, by scorer; empty without samples."""
+        if not self.n:
+            return {}
+        return {
+            scorer: {
+                metric.name: metric.aggregate(np.array(self._values[scorer, metric.name], dtype=np.float64))
+                for metric in self.task.metrics
+            }
+            for scorer in self.task.scorers
+        }
+
+
+def score_run(
+    folder: RunFolder,
+    task: Task,
+    dataset: Dataset,
+    spec: RunSpec,
+    positions: Sequence[int],
+    *,
+    seconds: float,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Score a run's predictions for the selected samples; returns the summary.
+
+    Writes `scores.jsonl`, `summary.json` and `predictions.json`.  Samples without a successful prediction are
+    counted, never scored.  `seconds` is the time spent so far; `extra` goes into the summary as it is.
+    """
+    index = dataset.index()
+    positions = sorted(positions)
+    tally, n, missing, users = Tally(task), 0, 0, set()
+    counters: Counter[str] = Counter(dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0))
+    unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
+    ledger = Ledger()
+    submission = folder.path / "predictions.json"
+
+    def scored(file: IO[str]) -> Iterator[tuple[str, str]]:
+        nonlocal n, missing
+        lines = folder.ordered_predictions(index[position][0] for position in positions)
+        for position, prediction in zip(positions, lines, strict=True):
+            if prediction is None or prediction.error is not None:
+                missing += 1
+                counters["request_errors"] += prediction is not None
+                continue
+            n += 1
+            users.add(prediction.user_id)
+            ledger.add(prediction.calls)
+            counters.update(prediction.flags)
+            output = prediction.output or ""
+            yield prediction.sample_id, output
+            sample = dataset.load(position)
+            if sample.references:
+                values, failed = measure(task, output, sample)
+                unread.update(failed)
+                tally.add(values)
+                file.write(to_json(Score(prediction.sample_id, prediction.user_id, values)) + "\n")
+
+    with folder.replacing(folder.scores_path) as scores, folder.replacing(submission) as submitted:
+        outputs = scored(scores)
+        for piece in task.submission(outputs):
+            submitted.write(piece)
+        for _ in outputs:
+            pass
+    if not submission.stat().st_size:
+        submission.unlink()
+    counters["parse_failures"] = unread[task.scorers[0]]
+    profiles = folder.profiles().values()
+    for profile in profiles:
+        counters.update(profile.flags)
+        ledger.add(profile.calls)
+    summary: dict[str, Any] = {
+        "status": "complete" if not missing else "incomplete",
+        "task": spec.task,
+        "separation": spec.separation,
+        "split": spec.split,
+        "source": dataset.source,
+        "sample": spec.sample,
+        "method": spec.method,
+        "params": spec.params,
+        "history": spec.history,
+        "model": spec.model["name"],
+        "sampling": spec.sampling,
+        "seed": spec.seed,
+        "fingerprint": spec.fingerprint,
+        "data_hash": spec.data_hash,
+        "n": n,
+        "owed": missing,
+        "users": len(users),
+        "primary": task.metrics[0].name,
+        "higher_is_better": {metric.name: metric.higher_is_better for metric in task.metrics},
+        "metrics": tally.metrics(),
+        "parse_failures": dict(unread),
+        "counters": {name: _tidy(amount) for name, amount in sorted(counters.items())},
+        "usage": ledger.phases,
+        "profiles": sum(bool(profile.key) for profile in profiles),
+        "seconds": round(seconds, 2),
+        **extra,
+    }
+    with folder.replacing(folder.summary_path) as file:
+        file.write(to_json(summary) + "\n")
+    return summary
+
+
+class Ledger:
+    """Calls, cached calls, tokens and model seconds by phase; a cached call counts at its full cost."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, dict[str, float]] = {}
+
+    def add(self, calls: Iterable[Call]) -> None:
+        """Book calls."""
+        for call in calls:
+            phase = self.phases.setdefault(
+                call.phase, {"calls": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "seconds": 0.0}
+            )
+            phase["calls"] += 1
+            phase["cached"] += call.cached
+            phase["input_tokens"] += call.input_tokens
+            phase["output_tokens"] += call.output_tokens
+            phase["seconds"] = round(phase["seconds"] + call.seconds, 4)
+
+
+def _tidy(amount: float) -> float:
+    return int(amount) if float(amount).is_integer() else round(amount, 4)

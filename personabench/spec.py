@@ -1,0 +1,59 @@
+"""What a run is: the resolved configuration and the fingerprint that names it.
+
+A fingerprint covers everything that can change a prediction and nothing else.  Limit, concurrency, URL, cache policy
+and folders are not in it, so the same command with a larger limit continues the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from personabench.hashing import digest
+
+SPEC_VERSION = 1
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """Decoding, the same for every method of a comparison.  `max_tokens` None: the task's own allowance."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int | None = None
+
+
+class RunSpec(msgspec.Struct, frozen=True):
+    """One task, one method, one model: the identity of a run.
+
+    Attributes:
+        task, task_version, task_params: the benchmark task and the options that change its prompts.
+        separation, split: which part of the benchmark; `sample` says that the bundled sample was used.
+        data_hash: SHA-256 of the data files.
+        method, method_hash, params: the method, the hash of its source, and its parameters, defaults included.
+        history: the control applied to users' histories ("own" is none).
+        model: the backend's identity of the model (name, file hash), free of place and time.
+        sampling, seed: decoding and the seed of all randomness.
+    """
+
+    task: str
+    task_version: int
+    task_params: Mapping[str, Any]
+    separation: str
+    split: str
+    sample: bool
+    data_hash: str
+    method: str
+    method_hash: str
+    params: Mapping[str, Any]
+    model: Mapping[str, str]
+    sampling: Sampling
+    seed: int
+    history: str = "own"
+    version: int = SPEC_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the canonical JSON of this spec."""
+        return digest(self)

@@ -1,0 +1,106 @@
+"""Trying methods and tasks without a model: the scripted backend on a task's bundled sample.
+
+from personabench.testing import trial
+result = trial(MyMethod(), task="lamp4", limit=4)
+assert all(line.error is None for line in result.predictions)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from personabench import registry
+from personabench.backends.scripted import Scripted, echo
+from personabench.cache import Cache
+from personabench.client import Client
+from personabench.controls import controlled
+from personabench.engine import Engine, select
+from personabench.method import Method
+from personabench.retrieval.dense import Embedders
+from personabench.runfolder import Profile, RunFolder
+from personabench.scoring import score_run
+from personabench.spec import RunSpec, Sampling
+from personabench.task import Dataset, Task
+from personabench.types import Prediction, Request
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a method did: its predictions in file order, the requests it made, users' profiles, and the summary."""
+
+    predictions: Sequence[Prediction]
+    requests: Sequence[Request]
+    profiles: Sequence[Profile]
+    summary: Mapping[str, Any]
+
+
+def trial(
+    method: Method,
+    task: str | Task = "lamp4",
+    *,
+    limit: int | None = None,
+    answer: Callable[[Request], str] = echo,
+    concurrency: int = 4,
+    seed: int = 0,
+    history: str = "own",
+    window: int | None = None,
+    latency: float = 0.0,
+    dataset: Dataset | None = None,
+) -> Trial:
+    """Run a method with scripted answers, on the task's bundled sample unless a dataset is given.
+
+    Raises:
+        PersonabenchError: as a real run would.
+    """
+    chosen = registry.load("task", task)() if isinstance(task, str) else task
+    data = controlled(dataset or chosen.open(chosen.default_split, None), history, seed)
+    backend = Scripted(answer=answer, latency=latency, window=window)
+    spec = RunSpec(
+        task=chosen.name,
+        task_version=chosen.version,
+        task_params=dataclasses.asdict(chosen.params),
+        separation=data.separation,
+        split=data.split,
+        sample=data.sample,
+        data_hash=data.hash,
+        method=method.name,
+        method_hash=registry.source_hash(type(method)),
+        params=dataclasses.asdict(method.params),
+        model=backend.identity,
+        sampling=Sampling(),
+        seed=seed,
+        history=history,
+    )
+
+    async def go() -> Trial:
+        with tempfile.TemporaryDirectory() as temporary:
+            cache = Cache(Path(temporary) / "cache.sqlite")
+            folder = RunFolder(Path(temporary) / "run")
+            folder.start(spec)
+            engine = Engine(
+                task=chosen,
+                dataset=data,
+                method=method,
+                spec=spec,
+                client=Client(backend, cache, concurrency=concurrency),
+                embedders=Embedders(),
+                folder=folder,
+                cache=cache,
+                concurrency=concurrency,
+            )
+            positions = select(data, limit, seed)
+            await engine.run(engine.owed(positions))
+            summary = score_run(folder, chosen, data, spec, positions, seconds=0.0, extra={})
+            ids = [data.index()[position][0] for position in sorted(positions)]
+            lines = [line for line in folder.ordered_predictions(ids) if line is not None]
+            result = Trial(lines, list(backend.requests), list(folder.profiles().values()), summary)
+            folder.close()
+            cache.close()
+            return result
+
+    return asyncio.run(go())

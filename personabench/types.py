@@ -1,0 +1,167 @@
+"""The data that flows through a benchmark run.
+
+Everything here is a frozen `msgspec.Struct`: slotted, comparable, and able to round-trip through JSON
+(`to_json`, `from_json`).  Nothing here does anything; behaviour lives in the engine, the tasks and the methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+Phase = Literal["prepare", "profile", "predict", "update", "judge", "simulate"]
+T = TypeVar("T")
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One piece of a user's history: what they saw and how they responded.
+
+    `stimulus` is what the user responded to (an article, a plot), or None where the record is the response alone
+    (a tweet).  `response` is text, a label, or a number written as text.  `item` names the thing both belong to
+    where the data says so (a product), `time` is an ISO date, `fields` holds the entry as the data gave it.
+    """
+
+    id: str
+    stimulus: str | None
+    response: str
+    time: str | None = None
+    item: str | None = None
+    fields: Mapping[str, str] = {}
+
+
+class User(msgspec.Struct, frozen=True):
+    """A person and the records of theirs that are visible at one moment, oldest first."""
+
+    id: str
+    history: tuple[Record, ...]
+
+
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One question about one user.
+
+    `id` comes from the data and is never a position.  `input` is the request as the benchmark words it, `stimulus`
+    the part of it that the user would respond to.  `history` is what is visible before the sample; `attributes` are
+    further facts known at test time (a review's rating).  `references` are gold outputs: `view()` empties them, and
+    a view is all that a method ever receives.
+    """
+
+    id: str
+    user_id: str
+    input: str
+    stimulus: str | None = None
+    history: tuple[Record, ...] = ()
+    references: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = {}
+    time: str | None = None
+    item: str | None = None
+
+    def view(self) -> Sample:
+        """The sample without anything a method must not see."""
+        return msgspec.structs.replace(self, references=())
+
+    @property
+    def user(self) -> User:
+        """The user as visible at this sample."""
+        return User(self.user_id, self.history)
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One model call, complete: two equal requests to one model are the same call.
+
+    Sampling is always explicit.  `schema` is a JSON schema the reply must follow, `logprobs` the number of
+    alternatives to report per token (0: none), `draw` the index of an intended repetition at temperature > 0.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    schema: Mapping[str, Any] | None = None
+    logprobs: int = 0
+    draw: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one call or the sum of many; `cached_tokens` is the part of the input the server had at hand."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Response(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model's reply.  `finish` is "stop" or "length"; `seconds` is the call's latency when it was made."""
+
+    text: str
+    finish: str = "stop"
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    logprobs: tuple[Mapping[str, Any], ...] = ()
+
+
+class Call(msgspec.Struct, frozen=True):
+    """The receipt of one model call: its cache key and what it cost; `cached` calls were paid by an earlier one."""
+
+    key: str
+    phase: Phase
+    cached: bool
+    input_tokens: int
+    output_tokens: int
+    seconds: float
+    finish: str = "stop"
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """A line of `predictions.jsonl`: one finished, or failed, sample.
+
+    `output` is the method's answer as the official scorer will read it, `parsed` the task's lenient reading of it
+    (None: unreadable).  `flags` counts what happened on the way (`empty_profile`, `truncated`, `tokens_dropped`).
+    """
+
+    sample_id: str
+    user_id: str
+    output: str | None
+    parsed: str | None
+    flags: Mapping[str, float]
+    calls: tuple[Call, ...]
+    usage: Usage
+    error: str | None = None
+    attempts: int = 1
+
+
+class Score(msgspec.Struct, frozen=True):
+    """A line of `scores.jsonl`: per scorer, per metric, the value a sample contributes.
+
+    A metric that is more than a mean keeps what its aggregate needs: RMSE the squared error, macro-F1 the pair of
+    label indices.  A sample without a prediction has no score.
+    """
+
+    sample_id: str
+    user_id: str
+    values: Mapping[str, Mapping[str, float | list[float]]]
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON with a fixed key order: the same value always gives the same text."""
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def from_json(text: str | bytes, kind: type[T]) -> T:
+    """Read a value written by `to_json`.
+
+    Raises:
+        msgspec.ValidationError: the text is JSON of another shape.
+        msgspec.DecodeError: the text is not JSON.
+    """
+    return msgspec.json.decode(text, type=kind)

@@ -1,0 +1,1 @@
+"""The built-in tasks, one file or folder each; importable as `personabench.tasks`."""
