@@ -24,6 +24,7 @@ from personabench.controls import controlled
 from personabench.engine import Engine, check_requirements, select
 from personabench.errors import RunError, UsageError
 from personabench.method import Method
+from personabench.metrics.external import external
 from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
 from personabench.scoring import score_run
@@ -214,15 +215,18 @@ async def _finish(
         stopped = error
     seconds = before + time.perf_counter() - started if owed else before
     selected = set(job.positions)
+    scored = [at for at, (name, _) in enumerate(job.dataset.index()) if at in selected or name in engine.finished]
     summary = score_run(
         job.folder,
         job.task,
         job.dataset,
         job.spec,
-        [at for at, (name, _) in enumerate(job.dataset.index()) if at in selected or name in engine.finished],
+        scored,
         seconds=seconds,
         extra={
+            "data": options.data and str(options.data.resolve()),
             "changed": _changed(job.method),
+            "extra_metrics": _extra_metrics(job, scored, options.metrics),
             "warnings": list(job.dataset.warnings),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": versions(),
@@ -233,6 +237,21 @@ async def _finish(
             f"{stopped}\n{summary['n']} of {len(job.positions)} samples are done and kept in {job.folder.path}"
         )
     return Outcome(job.folder.path, summary, interrupted=not whole)
+
+
+def _extra_metrics(job: Job, positions: Sequence[int], names: Sequence[str]) -> dict[str, float]:
+    """Metrics asked for beside the task's own, over the answers that have a gold."""
+    if not names:
+        return {}
+    index = job.dataset.index()
+    outputs, golds = [], []
+    lines = job.folder.ordered_predictions(index[position][0] for position in positions)
+    for position, line in zip(positions, lines, strict=True):
+        references = job.dataset.load(position).references
+        if line is not None and line.error is None and references:
+            outputs.append(line.output or "")
+            golds.append(references[0])
+    return {key: value for name in names for key, value in external(name, outputs, golds).items()}
 
 
 def _changed(method: Method) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _LEAD_IN = re.compile(
     r"(?:here(?:'s|’s| is)\b[^\n:]{0,60}:"
     r"|(?:(?:the|my|final|suggested|correct)\s+){0,2}"
     r"(?:answer|title|headline|subject(?: line)?|tweet|paraphrase|tag|category|rating|score|response|output|reference)"
-    r"\s*(?::|\bis\b:?))\s*",
+    r"\s*:)\s*",
     re.IGNORECASE,
 )
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}

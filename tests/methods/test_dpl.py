@@ -294,6 +294,15 @@ async def test_acceptance_3_no_eligible_record_falls_back_without_an_exception(t
         assert stages(requests)["difference"] == 0
 
 
+async def test_the_second_retrieval_searches_eligible_records_only(tmp_path: Path) -> None:
+    users = crowd(items=2, others=4)
+    alone = tuple(reviewed("ann", item, "ann alone", "A tale of the tramway") for item in range(50, 60))
+    users[0] = User("ann", (*users[0].history, *alone))
+    world = World(tmp_path, users)
+    _, ctx, _ = await world.ask(await world.dpl(preset="faithful"), question(users, "A tale of the tramway"))
+    assert ctx.flags["n_eff"] == 2
+
+
 async def test_acceptance_4_prompts_do_not_depend_on_which_samples_run(tmp_path: Path) -> None:
     users = crowd()
     first = question(users)
@@ -333,6 +342,24 @@ async def test_acceptance_5_a_near_copy_of_the_question_needs_the_similarity_gua
     assert "SECRET" in text(open_)
 
 
+@pytest.mark.parametrize(
+    "leak",
+    [
+        Record("m-0", "Wholly unlike wording", "SECRET @(7,7)", item="i99"),
+        Record("m-0", "a new tale: of ITEM0, harbour lights!", "SECRET @(7,7)", item="i0"),
+    ],
+)
+async def test_acceptance_5_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: Record) -> None:
+    about = "A new tale of item0 harbour lights"
+    users = [*crowd(items=1, others=1), User("mallory", (leak,))]
+    world = World(tmp_path, users)
+    method = await world.dpl(dup_max=1.5, tiers="T3")
+    _, _, guarded = await world.ask(method, question(users, about, item="i99"))
+    _, _, shown = await world.ask(await world.dpl(dup_max=1.5, tiers="T3"), question(users, "Other", item="i98"))
+    assert "SECRET" not in text(guarded)
+    assert "SECRET" in text(shown)
+
+
 async def test_acceptance_5_people_who_share_a_record_are_never_compared(tmp_path: Path) -> None:
     users = crowd(items=4, others=2)
     twin = User("twin", (users[0].history[0], *(reviewed("twin", item, "TWIN @(5,70)") for item in (1, 2, 3))))
@@ -350,7 +377,7 @@ async def test_guard_3_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:
     own = users[0].history[0]
     users[1] = User("peer0", (Record("copy", own.stimulus, own.response.upper(), item=own.item),))
     world = World(tmp_path, users)
-    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    _, ctx, requests = await world.ask(await world.dpl(selector="random"), question(users))
     assert ctx.flags["k_eff"] == 1
     assert "ANN WORDS" not in text(requests)
 
@@ -425,8 +452,8 @@ def test_acceptance_7_no_tag_leaves_the_text(plain: str) -> None:
 
 async def test_acceptance_8_categories_are_compared_by_label() -> None:
     lamp = PRESETS["lamp"]
-    labels = ["drama", "Drama", "war", "comedy", "war", "noir", "war", "comedy", "farce", "epic"]
-    assert await chosen("drama", labels, "category", lamp) == ["p02", "p03", "p05", "p08"]
+    labels = ["drama", "Drama", "noir", "comedy", "war", "war", "farce", "war", "comedy", "epic"]
+    assert await chosen("drama", labels, "category", lamp) == ["p04", "p03", "p02", "p06"]
     assert await chosen("drama", ["DRAMA "], "category", lamp) == []
     assert agree(Record("d", "s", "drama"), [peer("a", "Drama"), peer("b", "drama ")], "category")
 
@@ -598,6 +625,15 @@ async def test_near_stimuli_are_compared_when_none_is_shared(tmp_path: Path) -> 
     assert ctx.flags["k_eff"] == 1
     _, ctx, _ = await world.ask(await world.dpl(tau=0.99), question(users))
     assert ctx.flags["fallback"] == 1
+
+
+async def test_own_records_do_not_crowd_out_near_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("personabench.methods.dpl.peers._NEAREST", 3)
+    own = tuple(Record(f"a{number}", f"A walk by the quarry {number}", "words") for number in range(9))
+    users = [User("ann", own), User("bob", (Record("b", "A walk in town", "bob says"),))]
+    world = World(tmp_path, users)
+    _, ctx, _ = await world.ask(await world.dpl(), question(users))
+    assert ctx.flags["n_eff"] == 8
 
 
 async def test_records_without_a_stimulus_are_compared_by_their_text(tmp_path: Path) -> None:

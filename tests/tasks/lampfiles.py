@@ -41,9 +41,9 @@ def entry(task: str, number: int = 0, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in made.items() if value is not None}
 
 
-def question(task: str, question_id: str, profile: Sequence[Any] | None = None, **changes: Any) -> dict[str, Any]:
+def question(task: str, question_id: str, profile: Any = None, **changes: Any) -> dict[str, Any]:
     """A question record with one entry unless a profile is given."""
-    made = {"id": question_id, "input": words_of(task), "profile": [entry(task)] if profile is None else list(profile)}
+    made = {"id": question_id, "input": words_of(task), "profile": [entry(task)] if profile is None else profile}
     return {**made, **changes}
 
 

@@ -59,7 +59,9 @@ def test_official_prompts(task: str, expected: str) -> None:
 
 def test_official_entries_are_joined_best_first() -> None:
     records = [record("lamp7", 0, text="first"), record("lamp7", 1, text="second")]
-    assert prompt(official("lamp7").render(sample("lamp7"), records, "", TOKENS)).startswith('"first" , and "second"  are')
+    assert prompt(official("lamp7").render(sample("lamp7"), records, "", TOKENS)).startswith(
+        '"first" , and "second"  are'
+    )
 
 
 def test_braces_in_texts_are_text() -> None:
@@ -77,23 +79,22 @@ def cut_words(rendered: Any) -> list[int]:
 
 
 def test_acceptance_9_unused_tokens_are_carried_to_the_next_entry() -> None:
-    asked = sample("lamp3", text=review(12))
+    asked = sample("lamp3", text=f"review: {review(11)}")
     task = official("lamp3", length=40)
     records = [record("lamp3", 0, text=review(2)), record("lamp3", 1, text=review(30))]
     both = task.render(asked, records, "", TOKENS)
     assert cut_words(both) == [2, 8]
-    assert both.flags["tokens_dropped"] == 22
-    assert "bare_fallback" not in both.flags
+    assert both.flags == {"tokens_dropped": 22}
     assert cut_words(task.render(asked, records[1:], "", TOKENS)) == [20]
 
 
 def test_acceptance_9_without_room_the_input_stays_bare() -> None:
-    asked = sample("lamp3", text=review(20))
+    asked = sample("lamp3", text=f"review: {review(19)}")
     records = [record("lamp3", number, text=review(9)) for number in range(4)]
     rendered = official("lamp3", length=10).render(asked, records, "", TOKENS)
-    assert prompt(rendered) == review(10)
+    assert prompt(rendered) == f"review: {review(9)}"
     assert rendered.records == ()
-    assert {**rendered.flags, "query_fallback": 0} == {"query_fallback": 0, "bare_fallback": 1, "input_truncated": 1}
+    assert rendered.flags == {"bare_fallback": 1, "input_truncated": 1}
 
 
 def test_a_long_input_loses_its_tail_without_records_too() -> None:
