@@ -15,6 +15,7 @@ class Rag(Method):
 
     name = "rag"
     paper = "LaMP: When Large Language Models Meet Personalization, arXiv 2304.11406"
+    designed_for = ("lamp*",)
     needs = ("history",)
 
     @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Rag(Method):
         ranking: for ranked; a JSON file of question id to record ids, best first.
         """
 
-        k: int = 4
+        k: int = 8
         retriever: str = "bm25"
         embedder: str = "wordllama"
         ranking: str = ""

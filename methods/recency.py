@@ -17,7 +17,7 @@ class Recency(Method):
     class Params:
         """k: records shown."""
 
-        k: int = 4
+        k: int = 8
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         return await ctx.answer(sample, await ctx.retrieve(sample, self.params.k, "recency"))

@@ -1,4 +1,8 @@
-"""Profile-augmented generation: a summary of the user written once, then retrieval as usual."""
+"""Profile-augmented generation: a summary of the user, then retrieval as usual.
+
+`summary` writes it once per user from the history alone, so two questions share it; `summary_retrieved` writes it for
+each question from the records retrieved for it, which some papers call by the same name.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,18 @@ class Summary(Method):
     name = "summary"
     paper = "Integrating Summarization and Retrieval for Enhanced Personalization via LLMs, arXiv 2310.20081"
     needs = ("history",)
+    designed_for = ("lamp*",)
 
     @dataclass(frozen=True)
     class Params:
-        """k: records shown with the question; retriever, embedder: as for rag.
+        """k: records shown with the question, 0 for the summary alone; retriever, embedder: as for rag.
 
         summary_budget_tokens: how much of the history the summary is made from; the newest records are kept.
+            0 takes all of it, as far as the model's window goes.
         summary_max_tokens: allowance of the summary.
         """
 
-        k: int = 4
+        k: int = 8
         retriever: str = "bm25"
         embedder: str = "wordllama"
         summary_budget_tokens: int = 6000
@@ -35,17 +41,52 @@ class Summary(Method):
 
     async def profile(self, user: User, ctx: Context) -> str:
         """The summary text; empty for a user without history."""
-        if not user.history:
-            return ""
         newest_first = user.history[::-1]
-        kept = ctx.within([ctx.task.describe(record) for record in newest_first], self.params.summary_budget_tokens)
-        messages = ctx.fit(lambda records: _prompt(records, ctx), newest_first[:kept], self.params.summary_max_tokens)
-        response = await ctx.complete(messages, max_tokens=self.params.summary_max_tokens)
-        return response.text.strip()
+        budget = self.params.summary_budget_tokens or ctx.window
+        if budget is not None:
+            kept = ctx.within([ctx.task.describe(record) for record in newest_first], budget)
+            newest_first = newest_first[:kept]
+        return await summarised(newest_first, self.params.summary_max_tokens, ctx)
 
     async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
         records = await ctx.retrieve(sample, self.params.k, self.params.retriever, embedder=self.params.embedder)
         return await ctx.answer(sample, records, notes=state)
+
+
+class SummaryRetrieved(Method):
+    """Summarise the k nearest records for each question; answer with the summary and the same records."""
+
+    name = "summary_retrieved"
+    paper = "Integrating Summarization and Retrieval for Enhanced Personalization via LLMs, arXiv 2310.20081"
+    needs = ("history",)
+    designed_for = ("lamp*",)
+
+    @dataclass(frozen=True)
+    class Params:
+        """k: records summarised and shown; retriever, embedder: as for rag; summary_max_tokens: as for summary."""
+
+        k: int = 8
+        retriever: str = "bm25"
+        embedder: str = "wordllama"
+        summary_max_tokens: int = 512
+
+    def requirements(self) -> set[str]:
+        return super().requirements() | retrieval_needs(self.params.retriever)
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        records = await ctx.retrieve(sample, self.params.k, self.params.retriever, embedder=self.params.embedder)
+        shown = {record.id for record in records}
+        newest_first = [record for record in reversed(sample.history) if record.id in shown]
+        notes = await summarised(newest_first, self.params.summary_max_tokens, ctx)
+        return await ctx.answer(sample, records, notes=notes)
+
+
+async def summarised(newest_first: Sequence[Record], max_tokens: int, ctx: Context) -> str:
+    """What some records say of the user, as far as they fit the window; empty, and no call, without records."""
+    if not newest_first:
+        return ""
+    messages = ctx.fit(lambda records: _prompt(records, ctx), newest_first, max_tokens)
+    return (await ctx.complete(messages, max_tokens=max_tokens)).text.strip()
 
 
 def _prompt(newest_first: Sequence[Record], ctx: Context) -> tuple[Message, ...]:

@@ -48,6 +48,8 @@ class Cache:
                 " time REAL) WITHOUT ROWID;"
                 "CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL) WITHOUT ROWID;"
             )
+        except sqlite3.OperationalError as error:
+            raise self._trouble("opened", error) from error
         except sqlite3.DatabaseError as error:
             raise UsageError(f"{path} cannot be opened as a response cache ({error}); move it away") from error
         except OSError as error:
@@ -59,8 +61,8 @@ class Cache:
 
     def get(self, key: str) -> Response | None:
         """The stored response to a call."""
-        row = self._db.execute("SELECT response FROM responses WHERE key=?", (key,)).fetchone()
-        return from_json(row[0], Response) if row else None
+        text = self._read("SELECT response FROM responses WHERE key=?", key)
+        return None if text is None else from_json(text, Response)
 
     def put(self, key: str, model: Mapping[str, str], request: Request, response: Response) -> None:
         """Store a finished call."""
@@ -69,13 +71,13 @@ class Cache:
 
     def request(self, key: str) -> Request | None:
         """The request behind a key."""
-        row = self._db.execute("SELECT request FROM responses WHERE key=?", (key,)).fetchone()
-        return from_json(row[0], Request) if row else None
+        text = self._read("SELECT request FROM responses WHERE key=?", key)
+        return None if text is None else from_json(text, Request)
 
     def artifact(self, key: str) -> Any:
         """A stored artifact's JSON value, or None."""
-        row = self._db.execute("SELECT value FROM artifacts WHERE key=?", (key,)).fetchone()
-        return msgspec.json.decode(row[0]) if row else None
+        text = self._read("SELECT value FROM artifacts WHERE key=?", key)
+        return None if text is None else msgspec.json.decode(text)
 
     def put_artifact(self, key: str, value: Any) -> None:
         """Store an artifact."""
@@ -124,14 +126,29 @@ class Cache:
                 best = (rank, other, identity)
         return best and (best[1], best[2])
 
+    def _read(self, statement: str, key: str) -> str | None:
+        try:
+            row = self._db.execute(statement, (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise self._trouble("read", error) from error
+        return row[0] if row else None
+
     def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         try:
             return self._db.execute(statement, values).rowcount
-        except sqlite3.OperationalError as error:
-            raise RunError(
-                f"the response cache {self.path} cannot be written ({error}); free some space or choose another "
-                "--results folder, then repeat the command: everything finished is kept"
-            ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._trouble("written", error) from error
+
+    def _trouble(self, what: str, error: sqlite3.DatabaseError) -> RunError:
+        remedy = (
+            "free some space or choose another --results folder"
+            if isinstance(error, sqlite3.OperationalError)
+            else "move it away"
+        )
+        return RunError(
+            f"the response cache {self.path} cannot be {what} ({error}); {remedy}, "
+            "then repeat the command: every finished prediction is kept"
+        )
 
 
 def difference(wanted: Request, model: Mapping[str, str], stored: Request, stored_model: Mapping[str, str]) -> str:

@@ -65,6 +65,8 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
                 f"gold beats the empty answer: {metric.name} ({scorer})", better, f"{best:.4f} against {low:.4f}"
             )
     yield Finding("no request quotes its gold answer", not quoted, _some(quoted))
+    leaks = task.audit(dataset)
+    yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
 
 def check_method(method: Method, task: str, limit: int = 6) -> Iterator[Finding]:
@@ -82,7 +84,7 @@ def check_method(method: Method, task: str, limit: int = 6) -> Iterator[Finding]
     emptied = trial(type(method)(method.params), task, limit=limit, history="none")
     failed = [f"{line.sample_id}: {line.error}" for line in emptied.predictions if line.error]
     yield Finding("users without history get an answer", not failed, _some(failed))
-    planted = trial(type(method)(method.params), task, limit=limit, dataset=_Planted(_opened(task)))
+    planted = trial(type(method)(method.params), task, limit=limit, dataset=_Planted(_opened(task)), scored=False)
     leaked = [r for r in planted.requests if any(CANARY in message.content for message in r.messages)]
     yield Finding("no prompt contains a reference", not leaked, f"{len(leaked)} prompts" if leaked else "")
     cut = trial(type(method)(method.params), task, limit=limit, window=2048)

@@ -57,6 +57,7 @@ class Client:
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.concurrency)
         self._flying: dict[str, asyncio.Future[Response]] = {}
+        self._answered = 0.0
 
     @property
     def tokens(self) -> Tokens:
@@ -68,12 +69,14 @@ class Client:
         """The model's context window in tokens."""
         return self.backend.window
 
-    async def complete(self, request: Request, phase: Phase, group: str) -> tuple[Response, Call]:
+    async def complete(
+        self, request: Request, phase: Phase, group: str, accept: Callable[[str], bool] | None = None
+    ) -> tuple[Response, Call]:
         """Answer a request from memory, from an identical call under way, or from the model.
 
         Raises:
             BackendError: the call failed for good.
-            BackendDown: no call will succeed.
+            BackendDown: no call succeeded for as long as this one was tried.
         """
         key = request_key(self.backend.identity, request)
         flying = self._flying.get(key)
@@ -90,7 +93,7 @@ class Client:
         self._flying[key] = future
         try:
             response = await self._call(request, group)
-            if self.cache is not None and self.policy != "off" and _keepable(request, response):
+            if self.cache is not None and self.policy != "off" and _keepable(request, response, accept):
                 self.cache.put(key, self.backend.identity, request, response)
             future.set_result(response)
         except BaseException as error:
@@ -102,18 +105,21 @@ class Client:
         return self._receipt(key, phase, response, cached=False)
 
     async def _call(self, request: Request, group: str) -> Response:
-        delay, stop = RETRY_FIRST, time.monotonic() + self.deadline
+        began = time.monotonic()
+        delay = RETRY_FIRST
         while True:
             try:
                 async with self._slots:
                     started = time.perf_counter()
                     response = await self.backend.complete(request, group)
                     seconds = time.perf_counter() - started
+                self._answered = time.monotonic()
                 return Response(response.text, response.finish, response.usage, round(seconds, 4), response.logprobs)
             except TransientError as error:
                 wait = error.retry_after if error.retry_after is not None else delay * random.uniform(0.5, 1.5)
-                if time.monotonic() + wait > stop:
-                    raise BackendDown(f"{error}; given up after {self.deadline:.0f} s of retries") from error
+                if time.monotonic() + wait > began + self.deadline:
+                    failure = BackendError if self._answered > began else BackendDown
+                    raise failure(f"{error}; given up after {self.deadline:.0f} s of retries") from error
                 self.traffic.retries += 1
                 await self.sleep(wait)
                 delay = min(delay * 2, RETRY_LONGEST)
@@ -135,8 +141,8 @@ class Client:
         return f"not in the cache (key {key[:12]}); nearest stored call differs in {why}"
 
 
-def _keepable(request: Request, response: Response) -> bool:
+def _keepable(request: Request, response: Response, accept: Callable[[str], bool] | None) -> bool:
     """Whether an answer is worth remembering: not empty, and not cut before the request's own limit."""
-    if not response.text.strip():
+    if not response.text.strip() or (accept is not None and not accept(response.text)):
         return False
     return response.finish == "stop" or response.usage.output_tokens >= request.max_tokens

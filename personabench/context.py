@@ -87,10 +87,12 @@ class Context:
         schema: Mapping[str, Any] | None = None,
         logprobs: int = 0,
         draw: int = 0,
+        accept: Callable[[str], bool] | None = None,
     ) -> Response:
         """Ask the model.
 
-        Sampling is the run's unless given.  A reply cut at `max_tokens` raises the flag `truncated`.
+        Sampling is the run's unless given.  A reply that `accept` refuses is handed on but not remembered.  A reply cut
+        at `max_tokens` raises the flag `truncated`.
 
         Raises:
             BackendError: the call failed for good.
@@ -105,7 +107,7 @@ class Context:
             logprobs=logprobs,
             draw=draw,
         )
-        response, call = await self._client.complete(request, self._phase, group=self._unit)
+        response, call = await self._client.complete(request, self._phase, self._unit, accept)
         self.calls.append(call)
         if response.finish == "length":
             self.flag("truncated")

@@ -15,6 +15,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from personabench.cache import Cache
 from personabench.client import Client
@@ -27,7 +30,7 @@ from personabench.retrieval.dense import Embedders
 from personabench.runfolder import Profile, RunFolder
 from personabench.spec import RunSpec
 from personabench.task import Dataset, Task
-from personabench.types import Call, Phase, Prediction, Sample, Usage
+from personabench.types import Call, Phase, Prediction, Sample, Usage, User, to_json
 
 GRACE = 20.0
 REMEMBERED_USERS = 4096
@@ -42,6 +45,7 @@ class Progress:
     before: int = 0
     done: int = 0
     failed: int = 0
+    stopping: bool = False
     started: float = field(default_factory=time.monotonic)
 
 
@@ -73,16 +77,20 @@ class Engine:
         self._profiles: OrderedDict[str, asyncio.Task[State]] = OrderedDict()
         self._recorded: set[str] = set()
         self.finished: set[str] = set()
+        self.provenance: dict[str, str] = {}
         self._attempts: dict[str, int] = {}
-        self._stopping = False
 
     def owed(self, positions: Sequence[int]) -> list[int]:
-        """The positions whose samples have no successful prediction yet; `finished` then holds the others' ids."""
+        """The positions whose samples have no successful prediction yet; `finished` then holds the others' ids.
+
+        With the cache policy "refresh" everything is owed again.
+        """
         for line in self.folder.iter_predictions():
             self._attempts[line.sample_id] = line.attempts
             (self.finished.discard if line.error else self.finished.add)(line.sample_id)
         index = self.dataset.index()
-        owed = [position for position in positions if index[position][0] not in self.finished]
+        again = self.client.policy == "refresh"
+        owed = [position for position in positions if again or index[position][0] not in self.finished]
         self.progress = Progress(total=len(positions), before=len(positions) - len(owed))
         return owed
 
@@ -101,6 +109,7 @@ class Engine:
         if "population" in self.method.requirements():
             ctx = self._context("prepare", "")
             population = Population(self.dataset.population(), merge=not self.dataset.identified)
+            self.provenance["population"] = population.hash
             await self.method.prepare(population, ctx)
             self._record("", "prepare", None, ctx)
         samples = iter(owed)
@@ -113,17 +122,17 @@ class Engine:
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
             failed = next((task.exception() for task in done if not task.cancelled() and task.exception()), None)
             if failed is not None:
-                self._stopping = True
+                self.progress.stopping = True
                 await self._wind_down(workers)
                 raise failed
-            await asyncio.wait(workers)
         finally:
             restore()
-        return not self._stopping
+            await self._let_go([*workers, *self._profiles.values()])
+        return not self.progress.stopping
 
     async def _work(self, positions: Iterator[int]) -> None:
         for position in positions:
-            if self._stopping:
+            if self.progress.stopping:
                 return
             sample = self.dataset.load(position).view()
             prediction = await self._predict(sample)
@@ -136,9 +145,10 @@ class Engine:
         output, parsed, error = None, None, None
         try:
             state = await self._state(sample)
-            output = await self.method.predict(sample, state, ctx)
-            if not isinstance(output, str):
-                raise TypeError(f"predict() returned {type(output).__name__}, not text")
+            answer = await self.method.predict(sample, state, ctx)
+            if not isinstance(answer, str):
+                raise TypeError(f"predict() returned {type(answer).__name__}, not text")
+            output = answer
             parsed = self.task.parse(output, sample, "lenient")
             if not output.strip():
                 ctx.flag("empty_output")
@@ -161,6 +171,7 @@ class Engine:
     async def _state(self, sample: Sample) -> State:
         if not self.method.profiles:
             return None
+        user = User(sample.user_id, self.method.visible(sample))
         key = digest(
             {
                 "artifact": "profile",
@@ -169,13 +180,15 @@ class Engine:
                 "model": self.spec.model,
                 "sampling": self.spec.sampling,
                 "seed": self.spec.seed,
-                "user": sample.user_id,
-                "history": sample.history,
+                "window": self.spec.window,
+                "population": self.spec.data_hash if "population" in self.method.requirements() else None,
+                "user": user.id,
+                "history": user.history,
             }
         )
         pending = self._profiles.get(key)
         if pending is None:
-            pending = self._profiles[key] = asyncio.create_task(self._profile(key, sample), name="profile")
+            pending = self._profiles[key] = asyncio.create_task(self._profile(key, user), name="profile")
             while len(self._profiles) > REMEMBERED_USERS:
                 self._profiles.popitem(last=False)
         try:
@@ -184,16 +197,16 @@ class Engine:
             self._profiles.pop(key, None)
             raise
 
-    async def _profile(self, key: str, sample: Sample) -> State:
+    async def _profile(self, key: str, user: User) -> State:
         if self.cache is not None and self.client.policy in ("use", "only"):
             stored = self.cache.artifact(key)
             if stored is not None:
                 calls = tuple(Call(**{**call, "cached": True}) for call in stored["calls"])
-                self._append_profile(Profile(sample.user_id, key, stored["state"], calls, stored["flags"], True))
+                self._append_profile(Profile(user.id, key, stored["state"], calls, stored["flags"], True))
                 return stored["state"]
-        ctx = self._context("profile", sample.user_id)
-        state = await self.method.profile(sample.user, ctx)
-        self._record(key, sample.user_id, state, ctx)
+        ctx = self._context("profile", user.id)
+        state = msgspec.json.decode(to_json(await self.method.profile(user, ctx)))
+        self._record(key, user.id, state, ctx)
         return state
 
     def _record(self, key: str, user: str, state: State, ctx: Context) -> None:
@@ -223,11 +236,11 @@ class Engine:
         winding: list[asyncio.Task[None]] = []
 
         def interrupted() -> None:
-            if self._stopping:
+            if self.progress.stopping:
                 for worker in workers:
                     worker.cancel()
                 return
-            self._stopping = True
+            self.progress.stopping = True
             winding.append(asyncio.create_task(self._wind_down(workers)))
 
         handled = []
@@ -247,11 +260,14 @@ class Engine:
         return restore
 
     async def _wind_down(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        _, pending = await asyncio.wait(workers, timeout=self.grace)
-        for worker in pending:
-            worker.cancel()
-        if pending:
-            await asyncio.wait(pending)
+        await asyncio.wait(workers, timeout=self.grace)
+        await self._let_go(workers)
+
+    async def _let_go(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """Cancel what still runs and hear what failed, so that nothing outlives the run or complains later."""
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def check_requirements(method: Method, dataset: Dataset) -> None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from personabench.types import Sample, User
+from personabench.types import Record, Sample, User
 
 if TYPE_CHECKING:
     from personabench.context import Context
@@ -42,6 +42,8 @@ class Method(ABC):
         paper: where it comes from, with its arXiv id.
         version: raise it when prompts or behaviour change; with the source's hash it is part of every cache key.
         needs: what it uses beyond the sample: "history", "population", "feedback", "dialogue".
+        designed_for: patterns of the task names its paper was made for; elsewhere it runs as "adapted".
+        refuses: pattern of task names to the reason why the method cannot work there.
         privileged: True for an oracle that sees what a method must not.
         Params: a frozen dataclass of its parameters, typed, with defaults; `--set k=8` fills it.
     """
@@ -50,6 +52,8 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     version: ClassVar[int] = 1
     needs: ClassVar[Sequence[str]] = ()
+    designed_for: ClassVar[Sequence[str]] = ("*",)
+    refuses: ClassVar[Mapping[str, str]] = {}
     privileged: ClassVar[bool] = False
 
     @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Method(ABC):
         """Parameters of the method; none by default."""
 
     def __init__(self, params: Any = None) -> None:
-        self.params = params if params is not None else self.Params()
+        self.params: Any = params if params is not None else self.Params()
 
     async def prepare(self, population: Population, ctx: Context) -> None:
         """Once per run, before any sample: what needs other users.  Keep results on `self`."""
@@ -65,6 +69,10 @@ class Method(ABC):
     async def profile(self, user: User, ctx: Context) -> State:
         """Once per user and visible history: JSON state, stored and reused; None where a method keeps none."""
         return None
+
+    def visible(self, sample: Sample) -> tuple[Record, ...]:
+        """The part of a sample's history that `profile` may see; all of it unless a method leaves something out."""
+        return sample.history
 
     @abstractmethod
     async def predict(self, sample: Sample, state: State, ctx: Context) -> str:

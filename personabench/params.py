@@ -28,9 +28,8 @@ def fill(params: type[Any], given: Mapping[str, str], owner: str) -> Any:
         return msgspec.convert(dict(given), params, strict=False)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
-        raise UsageError(f"{owner}: parameter '{place.rstrip('`')}': {problem}") from error
-    except ValueError as error:
-        raise UsageError(f"{owner}: {error}") from error
+        where = f"parameter '{place.rstrip('`')}': " if place else ""
+        raise UsageError(f"{owner}: {where}{problem}") from error
 
 
 def assignments(texts: list[str], owners: list[str]) -> dict[str, dict[str, str]]:

@@ -25,7 +25,7 @@ from personabench.errors import UsageError
 from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
 from personabench.task import Tokens
-from personabench.types import Call, Phase, Request, Response, Usage
+from personabench.types import Call, Phase, Request, Response, Usage, to_json
 
 FILLER = "…"
 
@@ -62,6 +62,25 @@ class Forecast:
         }
 
 
+def filler(schema: Mapping[str, Any] | None, plain: str = FILLER) -> str:
+    """A reply that says nothing in the form asked for; `plain` where no form is."""
+
+    def example(part: Mapping[str, Any]) -> Any:
+        if "enum" in part:
+            return part["enum"][0]
+        match part["type"]:
+            case "object":
+                return {name: example(each) for name, each in part["properties"].items()}
+            case "array":
+                return [example(part["items"])]
+            case "string":
+                return FILLER
+            case kind:
+                return kind == "boolean" or 1
+
+    return plain if schema is None else to_json(example(schema))
+
+
 class Rehearsal(Client):
     """A client that pays nothing: stored answers where there are any, filler elsewhere.
 
@@ -70,13 +89,16 @@ class Rehearsal(Client):
 
     forecast: Forecast
     asked: list[tuple[str, Phase, Request, bool]]
+    plain: str = FILLER
 
     @property
     def tokens(self) -> Tokens:
         """An estimate; loading the model only to count would cost more than it tells."""
         return EstimatedTokens()
 
-    async def complete(self, request: Request, phase: Phase, group: str) -> tuple[Response, Call]:
+    async def complete(
+        self, request: Request, phase: Phase, group: str, accept: Callable[[str], bool] | None = None
+    ) -> tuple[Response, Call]:
         key = request_key(self.backend.identity, request)
         stored = self._memory.get(key) or (self.cache.get(key) if self.cache and self.policy != "refresh" else None)
         self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
@@ -84,7 +106,7 @@ class Rehearsal(Client):
             spent = sum(self.tokens.count(message.content) for message in request.messages)
             self.forecast.input_tokens += spent
             self.forecast.output_tokens += request.max_tokens
-            response = Response(FILLER, usage=Usage(spent, request.max_tokens))
+            response = Response(filler(request.schema, self.plain), usage=Usage(spent, request.max_tokens))
         else:
             self.forecast.cached += 1
             response = stored
@@ -134,13 +156,13 @@ async def _rehearsals(
     options: runner.Options,
 ) -> AsyncIterator[tuple[list[runner.Job], Callable[[runner.Job, str | None], Awaitable[Rehearsal]]]]:
     model = backends.create(options.backend, options.backend_options)
-    await model.identify()
     cache_path = options.results / "cache.sqlite"
     cache = Cache(cache_path) if cache_path.exists() and options.cache != "off" else None
     embedders = Embedders(options.backend_options.base_url)
 
     async def rehearse(job: runner.Job, sample_id: str | None) -> Rehearsal:
         client = Rehearsal(model, cache, options.cache)
+        client.plain = job.task.labels[0] if job.task.labels else FILLER
         with tempfile.TemporaryDirectory() as temporary:
             rehearsed = RunFolder(Path(temporary))
             rehearsed.start(job.spec)
@@ -167,6 +189,7 @@ async def _rehearsals(
         return client
 
     try:
+        await model.identify()
         yield runner.resolve(options, model), rehearse
     finally:
         await embedders.aclose()

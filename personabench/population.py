@@ -56,4 +56,10 @@ class Population:
             self._owner[user.id] = root(user.id)
             for record in user.history:
                 person.setdefault(record.id, record)
-        return [User(person, tuple(records.values())) for person, records in people.items()]
+        return [User(person, _oldest_first(records.values())) for person, records in people.items()]
+
+
+def _oldest_first(records: Iterable[Record]) -> tuple[Record, ...]:
+    """Records in time order where all have one, else as they came."""
+    found = tuple(records)
+    return tuple(sorted(found, key=lambda r: r.time or "")) if all(record.time for record in found) else found

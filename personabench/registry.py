@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import Any, Literal
 from personabench.errors import UsageError
 
 Kind = Literal["method", "task"]
+_log = logging.getLogger("personabench.registry")
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,17 @@ def load(kind: Kind, name: str) -> type[Any]:
     known = entries(kind)
     entry = known.get(name)
     if entry is None:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        close += [other for other in known if other.startswith(name) and other not in close]
+        close = [other for other in known if other.startswith(name)]
+        close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise UsageError(f"no {kind} named '{name}'; {hint}")
     try:
         found = getattr(importlib.import_module(entry.module), entry.attribute)
-    except PLUGIN_ERRORS as error:
+    except Exception as error:
         raise UsageError(
             f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute}) does not import: {error!r}"
         ) from error
     return _checked(kind, found, name)
-
-
-PLUGIN_ERRORS = (ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError)
 
 
 def source_hash(cls: type[Any]) -> str:
@@ -93,7 +92,12 @@ def _built_in(kind: Kind) -> Iterable[Entry]:
 
 
 def _described(kind: Kind, path: Path, module: str) -> Iterable[Entry]:
-    for node in ast.parse(path.read_bytes(), str(path)).body:
+    try:
+        body = ast.parse(path.read_bytes(), str(path)).body
+    except SyntaxError as error:
+        _log.warning("%s is skipped: line %s: %s", path, error.lineno, error.msg)
+        return
+    for node in body:
         if not isinstance(node, ast.ClassDef):
             continue
         facts: dict[str, Any] = {}

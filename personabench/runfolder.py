@@ -7,6 +7,7 @@ docs/files.md.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ class RunFolder:
         self.summary_path = path / "summary.json"
         self.profiles_path = path / "artifacts" / "profiles.jsonl"
         self._lock = FileLock(path / "lock", timeout=0)
-        self._files: dict[Path, Any] = {}
+        self._files: dict[Path, IO[bytes]] = {}
 
     @staticmethod
     def place(results: Path, spec: RunSpec) -> Path:
@@ -63,6 +64,13 @@ class RunFolder:
 
     def start(self, spec: RunSpec) -> Path:
         """Take the lock, write `spec.json`, repair torn files; returns the path of this attempt's log."""
+        try:
+            return self._start(spec)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, spec: RunSpec) -> Path:
         try:
             (self.path / "artifacts").mkdir(parents=True, exist_ok=True)
             attempts = self.path / "attempts"
@@ -95,7 +103,7 @@ class RunFolder:
             file = self._files.get(path)
             if file is None:
                 file = self._files[path] = path.open("ab", buffering=0)
-            file.write(to_json(line).encode() + b"\n")
+            _write_whole(file, to_json(line).encode() + b"\n")
         except OSError as error:
             raise _cannot_write(path, error) from error
 
@@ -191,6 +199,18 @@ def _lines(path: Path, kind: type[T]) -> Iterator[T]:
                     raise DataError(
                         f"{path}, line {number} is damaged ({error}); delete the line and repeat the run's command"
                     ) from error
+
+
+def _write_whole(file: IO[bytes], line: bytes) -> None:
+    """Append a line, or leave the file as it was: a filling disk takes a part of a write without complaint."""
+    start = os.fstat(file.fileno()).st_size
+    try:
+        written = 0
+        while written < len(line):
+            written += file.write(line[written:])
+    except OSError:
+        file.truncate(start)
+        raise
 
 
 def _repair(path: Path) -> None:

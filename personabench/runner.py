@@ -20,9 +20,10 @@ from personabench import backends, params, registry
 from personabench.backends import Backend, BackendOptions
 from personabench.cache import Cache, Policy
 from personabench.client import Client
+from personabench.compatibility import Fit, verdict
 from personabench.controls import controlled
 from personabench.engine import Engine, check_requirements, select
-from personabench.errors import RunError, UsageError
+from personabench.errors import PersonabenchError, RunError, UsageError
 from personabench.method import Method
 from personabench.metrics.external import external
 from personabench.retrieval.dense import Embedders
@@ -30,6 +31,8 @@ from personabench.runfolder import RunFolder
 from personabench.scoring import score_run
 from personabench.spec import RunSpec, Sampling
 from personabench.task import Dataset, Task
+
+_log = logging.getLogger("personabench")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Job:
     method: Method
     positions: Sequence[int]
     folder: RunFolder
+    fit: Fit = "faithful"
 
 
 @dataclasses.dataclass
@@ -90,6 +94,7 @@ def resolve(options: Options, backend: Backend) -> list[Job]:
     Raises:
         UsageError, DataError: a name, option or file that cannot work.
     """
+    jobs, refused = [], []
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
     classes = {name: registry.load("method", name) for name in options.methods}
@@ -97,7 +102,6 @@ def resolve(options: Options, backend: Backend) -> list[Job]:
     given = params.assignments(list(options.assignments), owners)
     shared = given.get("", {})
     used: set[str] = set()
-    jobs = []
     for task_name in options.tasks:
         task_class = registry.load("task", task_name)
         task = task_class(params.fill(task_class.Params, given.get("task", {}), f"task {task_class.name}"))
@@ -109,6 +113,10 @@ def resolve(options: Options, backend: Backend) -> list[Job]:
             fields = {field.name for field in dataclasses.fields(cls.Params)}
             mine = {key: value for key, value in shared.items() if key in fields or len(classes) == 1}
             used |= mine.keys()
+            fit, reason = verdict({"refuses": cls.refuses, "designed_for": cls.designed_for}, task.name)
+            if fit == "refused":
+                refused.append(f"method {cls.name} does not run on {task.name}: {reason}")
+                continue
             method = cls(params.fill(cls.Params, mine | given.get(cls.name, {}), f"method {cls.name}"))
             check_requirements(method, dataset)
             spec = RunSpec(
@@ -126,9 +134,14 @@ def resolve(options: Options, backend: Backend) -> list[Job]:
                 sampling=options.sampling,
                 seed=options.seed,
                 history=options.history,
+                window=options.backend_options.window,
             )
             folder = RunFolder(RunFolder.place(options.results, spec))
-            jobs.append(Job(spec, task, dataset, method, positions, folder))
+            jobs.append(Job(spec, task, dataset, method, positions, folder, fit))
+    if refused and not jobs:
+        raise UsageError("; ".join(refused))
+    for line in refused:
+        _log.warning("%s; the other runs go on", line)
     if unused := sorted(set(shared) - used):
         raise UsageError(f"--set {unused[0]}: none of the methods {', '.join(classes)} has a parameter of that name")
     return jobs
@@ -150,15 +163,19 @@ async def run(
         RunError: a run had to stop; what it finished is on disk and the message says how to go on.
     """
     model = backend or backends.create(options.backend, options.backend_options)
-    await model.identify()
-    jobs = resolve(options, model)
-    if announce:
-        announce(jobs)
     outcomes: list[Outcome] = []
-    cache = None if options.cache == "off" else Cache(options.results / "cache.sqlite")
-    embedders = Embedders(options.backend_options.base_url)
-    opened = False
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(model.aclose)
+        await model.identify()
+        jobs = resolve(options, model)
+        if announce:
+            announce(jobs)
+        cache = None
+        if options.cache != "off":
+            cache = stack.enter_context(contextlib.closing(Cache(options.results / "cache.sqlite")))
+        embedders = Embedders(options.backend_options.base_url)
+        stack.push_async_callback(embedders.aclose)
+        opened = False
         for job in jobs:
             log = job.folder.start(job.spec)
             try:
@@ -168,17 +185,11 @@ async def run(
                     if owed and not opened:
                         await model.open(log)
                         opened = True
-                        engine.client.concurrency = options.concurrency or model.concurrency
                     outcomes.append(await _finish(job, engine, owed, options, watch))
             finally:
                 job.folder.close()
             if outcomes[-1].interrupted:
                 break
-    finally:
-        await embedders.aclose()
-        await model.aclose()
-        if cache is not None:
-            cache.close()
     return outcomes
 
 
@@ -204,18 +215,23 @@ async def _finish(
     options: Options,
     watch: Callable[[Job, Engine], contextlib.AbstractContextManager[None]] | None,
 ) -> Outcome:
-    before = job.folder.summary()["seconds"] if job.folder.summary_path.exists() else 0.0
+    before: dict[str, Any] = job.folder.summary() if job.folder.summary_path.exists() else {"seconds": 0.0}
     started = time.perf_counter()
-    stopped: RunError | None = None
+    failed: PersonabenchError | None = None
     whole = False
     try:
         with watch(job, engine) if watch and owed else contextlib.nullcontext():
             whole = await engine.run(owed)
     except RunError as error:
-        stopped = error
-    seconds = before + time.perf_counter() - started if owed else before
+        failed = error
+    seconds = before["seconds"] + (time.perf_counter() - started if owed else 0.0)
     selected = set(job.positions)
     scored = [at for at, (name, _) in enumerate(job.dataset.index()) if at in selected or name in engine.finished]
+    extra_metrics = {} if owed else before.get("extra_metrics", {})
+    try:
+        extra_metrics |= _extra_metrics(job, scored, options.metrics)
+    except UsageError as error:
+        failed = failed or error
     summary = score_run(
         job.folder,
         job.task,
@@ -226,16 +242,22 @@ async def _finish(
         extra={
             "data": options.data and str(options.data.resolve()),
             "changed": _changed(job.method),
-            "extra_metrics": _extra_metrics(job, scored, options.metrics),
+            "task_changed": _changed(job.task),
+            "fit": job.fit,
+            "privileged": job.method.privileged,
+            "provenance": before.get("provenance", {}) | engine.provenance | engine.embedders.used(),
+            "extra_metrics": extra_metrics,
             "warnings": list(job.dataset.warnings),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": versions(),
         },
     )
-    if stopped is not None:
+    if isinstance(failed, RunError):
         raise RunError(
-            f"{stopped}\n{summary['n']} of {len(job.positions)} samples are done and kept in {job.folder.path}"
+            f"{failed}\n{summary['n']} of {len(job.positions)} samples are done and kept in {job.folder.path}"
         )
+    if failed is not None:
+        raise failed
     return Outcome(job.folder.path, summary, interrupted=not whole)
 
 
@@ -254,10 +276,10 @@ def _extra_metrics(job: Job, positions: Sequence[int], names: Sequence[str]) -> 
     return {key: value for name in names for key, value in external(name, outputs, golds).items()}
 
 
-def _changed(method: Method) -> dict[str, Any]:
+def _changed(owner: Method | Task) -> dict[str, Any]:
     """The parameters that are not at their defaults."""
-    defaults = dataclasses.asdict(method.Params())
-    return {key: value for key, value in dataclasses.asdict(method.params).items() if value != defaults[key]}
+    defaults = dataclasses.asdict(owner.Params())
+    return {key: value for key, value in dataclasses.asdict(owner.params).items() if value != defaults[key]}
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
+import msgspec
 import numpy as np
 
 from personabench.runfolder import RunFolder
@@ -126,7 +127,7 @@ def score_run(
         "params": spec.params,
         "history": spec.history,
         "model": spec.model["name"],
-        "sampling": spec.sampling,
+        "sampling": msgspec.to_builtins(spec.sampling),
         "seed": spec.seed,
         "fingerprint": spec.fingerprint,
         "data_hash": spec.data_hash,

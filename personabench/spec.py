@@ -35,6 +35,7 @@ class RunSpec(msgspec.Struct, frozen=True):
         history: the control applied to users' histories ("own" is none).
         model: the backend's identity of the model (name, file hash), free of place and time.
         sampling, seed: decoding and the seed of all randomness.
+        window: the context window that prompts were asked to fit, in tokens; None is the model's own.
     """
 
     task: str
@@ -51,6 +52,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     sampling: Sampling
     seed: int
     history: str = "own"
+    window: int | None = None
     version: int = SPEC_VERSION
 
     @property

@@ -132,8 +132,8 @@ class Task(ABC):
     """A benchmark task.
 
     Class attributes: `name`, `title`, `version` (raise it when prompts or scores change), `kind` of response,
-    `metrics` (the first is primary), `source`, `licence`, `max_tokens` of an answer, and `Params`, a frozen dataclass
-    of options set with `--set task.key=value`.
+    `metrics` (the first is primary), `source`, `licence`, `max_tokens` of an answer, `labels` in the benchmark's
+    order (empty for text), and `Params`, a frozen dataclass of options set with `--set task.key=value`.
     """
 
     name: ClassVar[str]
@@ -146,6 +146,7 @@ class Task(ABC):
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     max_tokens: ClassVar[int] = 64
+    labels: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Words]
 
     @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,10 @@ class Task(ABC):
     @abstractmethod
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         """The values one sample contributes to each metric; `parsed` None is a parse failure."""
+
+    def audit(self, dataset: Dataset) -> list[str]:
+        """Places in the data itself where an answer can be looked up, one line each; none known by default."""
+        return []
 
     def read_references(self, path: Path) -> dict[str, Sample]:
         """Samples, by id, from an official reference file: enough of each to score an answer."""

@@ -51,6 +51,7 @@ def trial(
     window: int | None = None,
     latency: float = 0.0,
     dataset: Dataset | None = None,
+    scored: bool = True,
 ) -> Trial:
     """Run a method with scripted answers, on the task's bundled sample unless a dataset is given.
 
@@ -75,6 +76,7 @@ def trial(
         sampling=Sampling(),
         seed=seed,
         history=history,
+        window=window,
     )
 
     async def go() -> Trial:
@@ -95,7 +97,7 @@ def trial(
             )
             positions = select(data, limit, seed)
             await engine.run(engine.owed(positions))
-            summary = score_run(folder, chosen, data, spec, positions, seconds=0.0, extra={})
+            summary = score_run(folder, chosen, data, spec, positions, seconds=0.0, extra={}) if scored else {}
             ids = [data.index()[position][0] for position in sorted(positions)]
             lines = [line for line in folder.ordered_predictions(ids) if line is not None]
             result = Trial(lines, list(backend.requests), list(folder.profiles().values()), summary)

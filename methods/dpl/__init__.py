@@ -31,6 +31,7 @@ class Dpl(Method):
 
     name = "dpl"
     paper = "Measuring What Makes You Unique: Difference-Aware User Modeling, arXiv 2503.02450"
+    designed_for = ("reviews*",)
     needs = ("history", "population")
 
     @dataclass(frozen=True)

@@ -85,11 +85,11 @@ def _difference(case: Case, peers: Sequence[Peer], limit: int | None, ctx: Conte
     others = "one other person" if len(peers) == 1 else f"{len(peers)} other people"
     same = case.tier in ("T1", "T2") and case.doc.stimulus is not None
     if case.doc.stimulus is None:
-        given = f"You are given one {words.response} by a {words.person}, and one by each of {others}"
+        given = f"You are given one {words.response} by this {words.person}, and one by each of {others}"
     else:
         to = f"the same {words.stimulus}" if same else f"a comparable {words.stimulus}"
         given = (
-            f"You are given one {words.stimulus}, the {words.response} that a {words.person} gave it, "
+            f"You are given one {words.stimulus}, the {words.response} that this {words.person} gave it, "
             f"and the {words.response} that {others} gave to {to}"
         )
     axes = "\n".join(f"- {name}: {definition}" for name, definition in words.axes)
@@ -107,14 +107,16 @@ def _difference(case: Case, peers: Sequence[Peer], limit: int | None, ctx: Conte
         if same:
             shown = msgspec.structs.replace(shown, stimulus=None)
         parts.append(f"Other person {number}:\n{ctx.task.describe(shown)}")
+    parts.append(f"How this {words.person} differs:")
     return Message("system", system), Message("user", "\n\n".join(parts))
 
 
 def _profile(cases: Sequence[Case], records: Sequence[Record], limit: int | None, ctx: Context) -> tuple[Message, ...]:
     words = ctx.task.words
+    then = f", then earlier records of this {words.person}" if records else ""
     system = (
         f"You write the profile of one {words.person}. You are given cases in which what this {words.person} did was "
-        f"compared with what other people did, then earlier records of this {words.person}. {words.profile_question} "
+        f"compared with what other people did{then}. {words.profile_question} "
         f"Say in one short paragraph what sets this {words.person} apart and holds across the cases. "
         "Do not number or quote cases or records. Begin with the tag Summary:"
     )

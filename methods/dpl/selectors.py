@@ -74,7 +74,7 @@ async def select(
 
 def clusters(vectors: npt.NDArray[Any], settings: Settings) -> tuple[npt.NDArray[np.int32], Floats]:
     """K-means with `k_peers` + 1 clusters, fewer where vectors repeat: cluster of each row (n,), centroids (c, d)."""
-    from sklearn.cluster import KMeans  # type: ignore[import-untyped]
+    from sklearn.cluster import KMeans
 
     count = min(settings.k_peers + 1, len(np.unique(vectors, axis=0)))
     model = KMeans(n_clusters=count, n_init=settings.n_init, random_state=settings.seed)
@@ -95,7 +95,7 @@ def cosines(vectors: npt.NDArray[Any]) -> Floats:
 
 @cache
 def _threads() -> Any:
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 

@@ -72,13 +72,14 @@ class Local(Backend):
             self._server = await asyncio.get_running_loop().run_in_executor(None, xllamacpp.Server, params)
         except RuntimeError as error:
             self._restore()
-            said = [line for line in log.read_text(errors="replace").splitlines() if " E " in line] if log else []
+            lines = log.read_text(errors="replace").splitlines() if log else []
+            said = next((line.partition(" E ")[2].strip() for line in lines if " E " in line), error)
             raise UsageError(
-                f"{self.path} does not load as a model: {said[-1] if said else error}; the file may be cut off or "
+                f"{self.path} does not load as a model: {said}; the file may be cut off or "
                 f"made for another llama.cpp; {_HELP}"
             ) from error
         self.tokens = self._tokens = ServerTokens(self._server.listening_address)
-        self.window = self._tokens.window
+        self.window = min(self._tokens.window, self.options.window or self._tokens.window)
 
     async def complete(self, request: Request, group: str) -> Response:
         body: dict[str, Any] = {
@@ -130,7 +131,7 @@ class Local(Backend):
         self._python_stderr = sys.stderr
         with log.open("ab") as file:
             os.dup2(file.fileno(), 2)
-        if sys.stderr.fileno() == 2:
+        if sys.stderr is sys.__stderr__:
             sys.stderr = os.fdopen(os.dup(self._stderr), "w", buffering=1, encoding="utf-8", errors="replace")
 
     def _restore(self) -> None:
@@ -172,10 +173,16 @@ class ServerTokens(Tokens):
 
     def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None) -> Any:
         with self._lock:
-            self._connection.request(
-                verb, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"}
-            )
-            return json.loads(self._connection.getresponse().read())
+            try:
+                return self._exchange(verb, path, body)
+            except (OSError, http.client.HTTPException):
+                self._connection.close()  # the server hangs up on a connection that was idle for some seconds
+                return self._exchange(verb, path, body)
+
+    def _exchange(self, verb: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        content = None if body is None else json.dumps(body)
+        self._connection.request(verb, path, content, {"Content-Type": "application/json"})
+        return json.loads(self._connection.getresponse().read())
 
 
 def find_model(name: str | None) -> Path:
@@ -192,7 +199,7 @@ def find_model(name: str | None) -> Path:
             for path in sorted(folder.glob("*.gguf")):
                 return path
         raise UsageError(f"no model: the package {PACKAGED} is not installed; {_HELP}")
-    if name.endswith(".gguf") or Path(name).exists():
+    if Path(name).exists() or (name.endswith(".gguf") and ":" not in name):
         if not Path(name).is_file():
             raise UsageError(f"no model file {name}; {_HELP}")
         return Path(name)

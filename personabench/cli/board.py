@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, Results, emit
+from personabench.cli.options import RESULTS, Json, Results, emit, screen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,75 +36,91 @@ def leaderboard(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write to.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Rank the finished runs, a row per task, split, method, parameters and model."""
-    from rich.console import Console
-
+    """Rank the runs, a row per method, parameters and model."""
     from personabench.errors import UsageError
     from personabench.leaderboard import as_csv, as_json, as_markdown, boards, summaries
 
-    found = boards(summaries(results), task)
+    runs = summaries(results)
+    found = boards(runs, task)
+    if not runs:
+        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
     if not found:
-        which = f" of task {task}" if task else ""
-        raise UsageError(f"no finished runs{which} under {results}/runs; make one with `personabench run`")
+        there = ", ".join(sorted({run["task"] for run in runs}))
+        raise UsageError(f"no runs of task '{task}' under {results}/runs; there are runs of {there}")
     if json or format is Format.json:
         text = as_json(found)
     elif format is Format.md:
         text = as_markdown(found)
     elif format is Format.csv:
         text = as_csv(found)
-    elif output is not None:
-        with output.open("w", encoding="utf-8") as file:
-            print_boards(found, Console(file=file, width=200, highlight=False))
+    elif output is None:
+        print_boards(found, screen())
         return
     else:
-        print_boards(found, Console(highlight=False))
-        return
+        text = _as_text(found)
     if output is None:
         typer.echo(text)
-    else:
-        try:
-            output.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+        return
+    try:
+        output.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output {output} cannot be written: {error.strerror}") from error
+    typer.echo(f"wrote {output}", err=True)
 
 
 def print_boards(found: Sequence[Board], console: Console) -> None:
-    """Boards as tables for a terminal."""
+    """Boards as tables for a terminal; what is the same, or zero, in every row takes no column."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from personabench.leaderboard import cell
+    from personabench.leaderboard import WORDS, cell
 
     for board in found:
-        same = len({row["model"] for row in board.rows}) == 1
-        title = f"{board.title}" + (f" · {board.rows[0]['model']}" if same else "")
+        models = {row["model"] for row in board.rows}
+        title = f"{board.title} · {models.pop()}" if len(models) == 1 else board.title
         grid = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        columns = [name for name in board.columns if name not in COSTS and not (same and name == "model")]
-        for name in [*columns, "tokens"]:
-            words = name in ("method", "model")
-            grid.add_column(Text(name), justify="left" if words else "right", overflow="fold", min_width=len(name))
+        columns = {name: heading for name, heading in board.columns.items() if name not in TOKENS}
+        if " · " in title:
+            del columns["model"]
+        if not any(row["owed"] for row in board.rows):
+            del columns["owed"]
+        for name, heading in {**columns, "tokens": "tokens"}.items():
+            width = max(map(len, heading.replace(" ↑", "_↑").replace(" ↓", "_↓").split()))
+            grid.add_column(
+                Text(heading), justify="left" if name in WORDS else "right", overflow="fold", min_width=width
+            )
         for row in board.rows:
-            tokens = sum(row[name] for name in COSTS)
-            grid.add_row(*(Text(cell(row.get(name))) for name in columns), _thousands(tokens))
+            tokens = _thousands(sum(row[name] for name in TOKENS))
+            grid.add_row(*(Text(cell(name, row.get(name))) for name in columns), tokens)
         console.print(grid)
         for note in board.notes:
-            console.print(note, markup=False, style="dim")
+            console.print(f" {note}", markup=False, style="dim")
 
 
-COSTS = ("tokens in", "tokens out")
+TOKENS = ("input_tokens", "output_tokens")
 
 
 def _thousands(count: int) -> str:
     return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count >= 1000 else str(count)
 
 
-listing = typer.Typer(help="What there is: methods, tasks, backends, metrics, runs.", no_args_is_help=True)
+def _as_text(found: Sequence[Board]) -> str:
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    print_boards(found, Console(file=file, width=200, highlight=False))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+listing = typer.Typer(help="List methods, tasks, backends, metrics or runs.", no_args_is_help=True)
 
 
 @listing.command("methods")
 def methods(json: Json = False) -> None:
-    """Methods, with what they need and where they come from."""
+    """Methods, what they need and where they come from."""
     from personabench.registry import entries
 
     _show(
@@ -120,7 +139,7 @@ def tasks(json: Json = False) -> None:
 
     _show(
         [
-            {"name": e.name, "title": e.facts.get("title", ""), "kind": e.facts.get("kind", "text"), "origin": e.origin}
+            {"name": e.name, "kind": e.facts.get("kind", "text"), "origin": e.origin, "title": e.facts.get("title", "")}
             for e in entries("task").values()
         ],
         json,
@@ -154,9 +173,11 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
     """Runs on disk, oldest first."""
     from personabench.leaderboard import SCORER, label, summaries
 
+    found = summaries(results)
     rows = []
-    for run in summaries(results):
+    for run in found:
         value = run["metrics"].get(SCORER, {}).get(run["primary"])
+        score: dict[str, Any] = {"score": "–" if value is None else f"{run['primary']} {value:.4f}"}
         rows.append(
             {
                 "run": run["fingerprint"][:8],
@@ -164,25 +185,34 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
                 "method": label(run),
                 "model": run["model"],
                 "n": run["n"],
+                **({run["primary"]: value} if json else score),
                 "status": run["status"],
-                run["primary"] if json else "score": value
-                if json or value is None
-                else f"{run['primary']} {value:.4f}",
-                "folder": run["folder"],
+                "data": run["source"] if json or not run["sample"] else "sample",
+                **({"time": run["time"], "folder": run["folder"]} if json else {}),
             }
         )
+    if not rows and not json:
+        typer.echo(f"no runs under {results}/runs; make one with `personabench run`")
+        return
     _show(rows, json)
+    if not json:
+        for source in sorted({run["source"] for run in found if run["sample"]}):
+            typer.echo(f"sample: {source}")
 
 
 def _show(rows: Sequence[dict[str, Any]], json: bool) -> None:
+    """Rows as aligned text, the last column wrapped to the terminal."""
     if json:
         emit(rows)
         return
-    if not rows:
-        typer.echo("none")
-        return
-    texts = [[str("yes" if v is True else "" if v in (False, None) else v) for v in row.values()] for row in rows]
+    texts = [["yes" if v is True else "" if v in (False, None) else str(v) for v in row.values()] for row in rows]
     heads = list(rows[0])
-    widths = [max(len(head), *(len(row[i]) for row in texts)) for i, head in enumerate(heads)]
+    widths = [max(len(head), *(len(row[i]) for row in texts)) for i, head in enumerate(heads)][:-1]
+    used = sum(widths) + 2 * len(widths)
+    room = shutil.get_terminal_size().columns - used if sys.stdout.isatty() else 0
     for row in [heads, *texts]:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        last = textwrap.wrap(row[-1], room) if room >= 20 else [row[-1]]
+        cells = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
+        typer.echo(f"{cells}  {last[0] if last else ''}".rstrip())
+        for more in last[1:]:
+            typer.echo(" " * used + more)

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Data, Json, Results, Set, Split, emit
+from personabench.cli.options import (
+    RESULTS,
+    Backend,
+    BaseUrl,
+    Data,
+    History,
+    Json,
+    MaxTokens,
+    Method,
+    Model,
+    Results,
+    Seed,
+    Set,
+    Split,
+    Task,
+    Temperature,
+    TopP,
+    Window,
+    emit,
+)
 
-app = typer.Typer(help="The response cache.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from personabench.cache import Cache
+
+app = typer.Typer(help="Stored responses: count, explain, delete.", no_args_is_help=True)
 
 
 @app.command("stats")
 def stats(results: Results = RESULTS, json: Json = False) -> None:
-    """How many responses are stored, for which models, in how many bytes."""
-    from personabench.cache import Cache
-
-    cache = Cache(results / "cache.sqlite")
+    """Count stored responses by model."""
+    cache = _opened(results)
     found = cache.stats()
     cache.close()
     if json:
@@ -31,24 +52,30 @@ def stats(results: Results = RESULTS, json: Json = False) -> None:
 
 @app.command("why")
 def why(
-    method: Annotated[str, typer.Option("--method", "-m")],
-    task: Annotated[str, typer.Option("--task", "-t")],
+    method: Method,
+    task: Task,
     sample: Annotated[str, typer.Argument(help="The sample whose calls are looked up.")],
     split: Split = None,
     data: Data = None,
-    backend: Annotated[str, typer.Option("--backend", "-b")] = "local",
-    model: Annotated[str | None, typer.Option("--model")] = None,
-    base_url: Annotated[str | None, typer.Option("--base-url")] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    backend: Backend = "local",
+    model: Model = None,
+    base_url: BaseUrl = None,
+    window: Window = None,
+    seed: Seed = 0,
     assignments: Set = None,
-    history: Annotated[str, typer.Option("--history")] = "own",
-    temperature: Annotated[float, typer.Option("--temperature")] = 0.0,
-    top_p: Annotated[float, typer.Option("--top-p")] = 1.0,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens")] = None,
+    history: History = "own",
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    max_tokens: MaxTokens = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Say, for each call of a sample, whether it is stored, and the first field in which the nearest one differs."""
+    """Explain which calls of a sample are stored, and why not.
+
+    For a call that is not stored, the first field in which the nearest stored call differs.
+    """
+    import asyncio
+
     from personabench.backends import BackendOptions
     from personabench.plan import explain
     from personabench.runner import Options
@@ -60,7 +87,7 @@ def why(
         split=split,
         data=data,
         backend=backend,
-        backend_options=BackendOptions(model, base_url),
+        backend_options=BackendOptions(model, base_url, window),
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
@@ -83,11 +110,20 @@ def prune(
     results: Results = RESULTS,
 ) -> None:
     """Delete stored responses by age or model."""
-    from personabench.cache import Cache
     from personabench.errors import UsageError
 
     if days is None and model is None:
         raise UsageError("cache prune: say what to delete with --older-than DAYS or --model NAME")
-    cache = Cache(results / "cache.sqlite")
+    cache = _opened(results)
     typer.echo(f"{cache.prune(older_than_days=days, model=model):,} responses deleted")
     cache.close()
+
+
+def _opened(results: Path) -> Cache:
+    from personabench.cache import Cache
+    from personabench.errors import UsageError
+
+    path = results / "cache.sqlite"
+    if not path.is_file():
+        raise UsageError(f"no response cache at {path}; `personabench run` makes one")
+    return Cache(path)

@@ -23,7 +23,7 @@ def task(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Data, wording and metrics of a task."""
+    """Check a task's data, wording and metrics."""
     from personabench.checks import check_task
     from personabench.registry import load
 
@@ -37,7 +37,7 @@ def method(
     task: Annotated[str, typer.Option("--task", "-t", help="Task whose bundled sample is used.")] = "lamp4",
     json: Json = False,
 ) -> None:
-    """Answers, determinism, leaks and window of a method, on scripted answers."""
+    """Check a method's answers, determinism, leaks and window."""
     from personabench.checks import check_method
     from personabench.registry import load
 
@@ -57,7 +57,7 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
 
 
 def doctor(results: Results = RESULTS, json: Json = False) -> None:
-    """What is installed, which model is found, and whether results can be written."""
+    """Look at the installation, model and results folder."""
     import os
     import tempfile
 

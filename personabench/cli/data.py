@@ -28,7 +28,7 @@ def score(
     partial: Annotated[bool, typer.Option("--partial", help="Score the ids both files have, and say so.")] = False,
     json: Json = False,
 ) -> None:
-    """Score a prediction file made anywhere with the official scorer; calls no model."""
+    """Score a prediction file made anywhere; calls no model."""
     from personabench.metrics.score_files import score_files
     from personabench.registry import load
 
@@ -52,7 +52,7 @@ def download(
         str | None, typer.Option("--base-url", help="A mirror with the official layout.", show_default=False)
     ] = None,
 ) -> None:
-    """Fetch a task's official files, check their content, and keep them for `run --data`."""
+    """Fetch and check a task's official files, for `run --data`."""
     from personabench.registry import load
 
     found = load("task", task)()

@@ -33,6 +33,8 @@ def watching(console: Console) -> Callable[[Job, Engine], AbstractContextManager
 
 @contextlib.contextmanager
 def _live(console: Console, title: str, engine: Engine) -> Iterator[None]:
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -41,21 +43,27 @@ def _live(console: Console, title: str, engine: Engine) -> Iterator[None]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
 
-    columns = (
+    bar = Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
+        speed_estimate_period=300,
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as bar:
-        counts = engine.progress
-        shown = bar.add_task(title, total=counts.total, completed=counts.before, detail="")
-        with _every(0.25, lambda: bar.update(shown, completed=counts.before + counts.done, detail=_detail(engine))):
-            yield
+    counts = engine.progress
+    shown = bar.add_task(title, total=counts.total, completed=counts.before)
+    detail = Text(style="dim", no_wrap=True)
+
+    def update() -> None:
+        bar.update(shown, completed=counts.before + counts.done)
+        detail.plain = f"  {_detail(engine)}"
+
+    with Live(Group(bar, detail), console=console, refresh_per_second=4), _every(0.25, update):
+        yield
 
 
 @contextlib.contextmanager
@@ -82,9 +90,9 @@ def _plain(console: Console, title: str, engine: Engine) -> Iterator[None]:
 
 def _detail(engine: Engine) -> str:
     counts, traffic = engine.progress, engine.client.traffic
-    seconds = max(time.monotonic() - counts.started, 1e-9)
+    rate = counts.done / max(time.monotonic() - counts.started, 1e-9)
     parts = [
-        f"{counts.done / seconds:.1f}/s",
+        f"{rate:.1f}/s" if rate >= 1 else f"{rate:.2f}/s",
         f"{traffic.paid} calls",
         f"{traffic.cached} cached",
         f"{traffic.input_tokens + traffic.output_tokens:,} tokens",

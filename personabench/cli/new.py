@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Start something of your own.", no_args_is_help=True)
+app = typer.Typer(help="Start a method of your own.", no_args_is_help=True)
 
 METHOD = '''"""{title}: say here what it does and where it comes from."""
 
@@ -52,7 +52,7 @@ def test_the_newest_record_is_shown():
 
 @app.callback()
 def _root() -> None:
-    """Start something of your own."""
+    """Start a method of your own."""
 
 
 @app.command("method")
@@ -60,7 +60,7 @@ def method(
     name: Annotated[str, typer.Argument(help="The method's name, such as my_method.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where the two files go.")] = Path(),
 ) -> None:
-    """Write NAME.py and test_NAME.py."""
+    """Write NAME.py and test_NAME.py, which work at once."""
     from personabench.errors import UsageError
 
     if not name.isidentifier() or not name.islower():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, CachePolicy, Data, Json, Results, Set, Split, emit, names
+from personabench.cli.options import (
+    RESULTS,
+    Backend,
+    BaseUrl,
+    CachePolicy,
+    Data,
+    History,
+    Json,
+    MaxTokens,
+    Model,
+    Results,
+    Seed,
+    Set,
+    Split,
+    Temperature,
+    TopP,
+    Window,
+    emit,
+    names,
+    screen,
+)
 
 if TYPE_CHECKING:
     from personabench.runner import Job, Options
@@ -23,35 +42,26 @@ def run(
     data: Data = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", help="Samples to run, rounded up to whole users; a larger limit goes on."),
+        typer.Option("--limit", "-n", min=1, help="Samples, rounded up to whole users; more goes on from less."),
     ] = None,
-    backend: Annotated[str, typer.Option("--backend", "-b", help="local, openai or scripted.")] = "local",
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Model name; for local a .gguf file or a hub repository.", show_default=False),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="An OpenAI-compatible server, such as http://localhost:8000/v1.")
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option("--window", help="The model's context window in tokens, where it cannot be asked.")
-    ] = None,
+    backend: Backend = "local",
+    model: Model = None,
+    base_url: BaseUrl = None,
+    window: Window = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-j", help="Calls in flight; each backend has its own default.")
+        int | None, typer.Option("--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all randomness.")] = 0,
+    seed: Seed = 0,
     assignments: Set = None,
-    history: Annotated[
-        str, typer.Option("--history", help="Control: own, none, shuffled (another user's) or size=N.")
-    ] = "own",
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Sampling temperature.")] = 0.0,
-    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus sampling.")] = 1.0,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="Allowance of an answer; the task's own by default.")
-    ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds one call may take.")] = 600.0,
+    history: History = "own",
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    max_tokens: MaxTokens = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds one call may take.")] = 600.0,
     results: Results = RESULTS,
-    cache: Annotated[CachePolicy, typer.Option("--cache", help="Stored responses.")] = CachePolicy.use,
+    cache: Annotated[
+        CachePolicy, typer.Option("--cache", help="Use stored responses, renew them, or call never.")
+    ] = CachePolicy.use,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="A further metric, evaluate:NAME; repeatable.")
     ] = None,
@@ -64,15 +74,22 @@ def run(
 ) -> None:
     """Run methods on tasks and print a leaderboard.
 
-    The same command again resumes: it does only what is owed.  Without --data the bundled sample of the task is used.
+    The same command again resumes: only what is owed is run. Without --data the task's bundled sample is used.
     """
     from personabench.backends import BackendOptions
     from personabench.errors import UsageError
+    from personabench.metrics.external import PREFIX
     from personabench.runner import Options
     from personabench.spec import Sampling
 
-    if concurrency is not None and concurrency < 1:
-        raise UsageError(f"--concurrency {concurrency}: at least 1")
+    for option, value in (("--method", method), ("--task", task)):
+        if not names(value):
+            raise UsageError(f"{option} '{value}' names nothing; `personabench list {option[2:]}s` says what there is")
+    for name in metric or []:
+        if not name.startswith(PREFIX):
+            raise UsageError(f"--metric {name}: write {PREFIX}NAME; a task's own metrics are always computed")
+    if prices is not None and not plan:
+        raise UsageError("--prices only goes with --plan")
     options = Options(
         methods=names(method),
         tasks=names(task),
@@ -97,6 +114,9 @@ def run(
 
 
 def _run(options: Options, json: bool) -> None:
+    import asyncio
+
+    import msgspec
     from rich.console import Console
 
     from personabench import runner
@@ -114,20 +134,20 @@ def _run(options: Options, json: bool) -> None:
             console.print(f"warning: {warning}", style="yellow", markup=False)
         for job in jobs:
             if options.limit and len(job.positions) > options.limit:
-                users = len({job.dataset.index()[position][1] for position in job.positions})
-                console.print(
-                    f"limit  {options.limit} rounded up to whole users: n={len(job.positions)}, {users} users"
-                )
+                people = len({job.dataset.index()[position][1] for position in job.positions})
+                users = f"{people} user{'s' * (people > 1)}"
+                console.print(f"limit  {options.limit} rounded up to whole users: n={len(job.positions)}, {users}")
                 break
 
     outcomes = asyncio.run(runner.run(options, watch=watching(console), announce=announce))
-    summaries = [dict(outcome.summary, folder=str(outcome.folder)) for outcome in outcomes]
+    summaries = [{**msgspec.to_builtins(outcome.summary), "folder": str(outcome.folder)} for outcome in outcomes]
     if json:
         emit(summaries)
     else:
-        print_boards(boards(summaries), Console(highlight=False))
+        print_boards(boards(summaries), screen())
+        typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
         for outcome in outcomes:
-            typer.echo(f"run folder: {outcome.folder}")
+            typer.echo(f"  {outcome.folder}")
     if any(outcome.interrupted for outcome in outcomes):
         owed = summaries[-1]["owed"]
         console.print(f"interrupted; {owed} samples are owed. Go on with the same command:", style="yellow")
@@ -157,27 +177,28 @@ def _first_error(folder: Path) -> str:
 
 
 def _plan(options: Options, prices: Path | None, json: bool) -> None:
-    from rich.console import Console
+    import asyncio
+
+    from rich import box
     from rich.table import Table
 
     from personabench.plan import plan, read_prices
 
     table = read_prices(prices) if prices else {}
     forecasts = asyncio.run(plan(options))
+    rows = [forecast.as_dict(table) for forecast in forecasts]
     if json:
-        emit([forecast.as_dict(table) for forecast in forecasts])
+        emit(rows)
         return
-    console = Console(highlight=False)
-    grid = Table(title="Plan: nothing has been called", title_justify="left")
-    for column in ("task", "method", "samples owed", "calls", "cached", "to pay", "tokens in", "tokens out ≤", "price"):
-        grid.add_column(column, justify="left" if column in ("task", "method") else "right")
-    for forecast in forecasts:
-        row = forecast.as_dict(table)
-        price = "–" if row["price"] is None else f"{row['price']:.2f}"
-        grid.add_row(
-            str(row["task"]),
-            str(row["method"]),
-            *(f"{row[name]:,}" for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens")),
-            price,
-        )
+    console = screen()
+    grid = Table(title="Plan: nothing has been called", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for column in ("task", "method", "samples", "calls", "stored", "to pay", "tokens in", "tokens out", "price"):
+        grid.add_column(column, justify="left" if column in ("task", "method") else "right", overflow="fold")
+    for row in rows:
+        price = "–" if row["price"] is None else f"{row['price']:.4f}"
+        counts = (f"{row[name]:,}" for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens"))
+        grid.add_row(row["task"], row["method"], *counts, price)
     console.print(grid)
+    console.print(" Input tokens are estimated; output tokens are the most that can be spent.", style="dim")
+    if unpriced := {row["model"] for row in rows if prices and row["price"] is None}:
+        console.print(f" {prices} has no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim")

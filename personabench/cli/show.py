@@ -1,38 +1,128 @@
-"""`personabench show`: a run's protocol and scores, or everything about one of its samples."""
+"""`personabench show`: a run's protocol and scores, everything about one of its samples, or prompts before any run."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, Results, emit
+from personabench.cli.options import RESULTS, Data, History, Json, Results, Seed, Set, Split, Window, emit, screen
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from personabench.runfolder import RunFolder
+    from personabench.types import Message
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="Run folder, the first characters of its fingerprint, or 'last'.")],
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Run folder, the first characters of a run's id, or 'last'.", show_default=False),
+    ] = None,
     sample: Annotated[str | None, typer.Argument(help="A sample's id.", show_default=False)] = None,
     results: Results = RESULTS,
+    dry: Annotated[bool, typer.Option("--dry", help="No run, no model: the prompts of --method for --sample.")] = False,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="With --dry: method or file.py[:Class].")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="With --dry: task or file.py[:Class].")] = None,
+    sample_id: Annotated[str | None, typer.Option("--sample", help="With --dry: the sample's id.")] = None,
+    split: Split = None,
+    data: Data = None,
+    window: Window = None,
+    seed: Seed = 0,
+    assignments: Set = None,
+    history: History = "own",
     json: Json = False,
 ) -> None:
-    """Show a run, or one sample of it: messages, answer, references, scores, calls."""
+    """Show a run, one of its samples, or prompts before a run.
+
+    A sample comes with its messages, answer, references, scores and calls. With --dry nothing is run and no model is
+    needed: the prompts that --method would send for --sample.
+    """
+    from personabench.errors import UsageError
+
+    if dry:
+        wanted = sample_id or sample
+        if method is None or task is None or wanted is None or run is not None:
+            raise UsageError("show --dry: write `personabench show --dry --method M --task T --sample ID`")
+        preview(method, task, wanted, split, data, window, seed, assignments or [], history, json)
+        return
+    if run is None or method or task or sample_id:
+        raise UsageError("show: name a run (`personabench show last`), or preview prompts with --dry")
     folder = find_run(run, results)
     if sample is None:
-        summary = folder.summary()
+        summary = {**folder.summary(), "folder": str(folder.path)}
         if json:
             emit(summary)
         else:
-            _print_run(folder, summary)
+            _print_run(summary)
         return
     facts = about_sample(folder, sample, results)
     if json:
         emit(facts)
     else:
         _print_sample(facts)
+
+
+def preview(
+    method: str,
+    task: str,
+    sample_id: str,
+    split: str | None,
+    data: Path | None,
+    window: int | None,
+    seed: int,
+    assignments: list[str],
+    history: str,
+    json: bool,
+) -> None:
+    """Print the calls a method would make for one sample; replies that a later prompt quotes are filler.
+
+    Raises:
+        UsageError: no such method, task or sample.
+    """
+    import asyncio
+
+    from personabench.backends import BackendOptions
+    from personabench.plan import FILLER, _rehearsals
+    from personabench.runner import Options
+
+    options = Options(
+        methods=[method],
+        tasks=[task],
+        split=split,
+        data=data,
+        backend="scripted",
+        backend_options=BackendOptions(window=window),
+        seed=seed,
+        assignments=assignments,
+        history=history,
+        cache="off",
+    )
+
+    async def rehearse() -> tuple[str, list[dict[str, Any]]]:
+        async with _rehearsals(options) as (jobs, rehearsed):
+            client = await rehearsed(jobs[0], sample_id)
+            calls = [
+                {"phase": phase, "max_tokens": request.max_tokens, "messages": _messages(request.messages)}
+                for _, phase, request, _ in client.asked
+            ]
+            return jobs[0].dataset.source, calls
+
+    source, calls = asyncio.run(rehearse())
+    if json:
+        emit({"sample_id": sample_id, "source": source, "calls": calls})
+        return
+    console = screen()
+    for call in calls:
+        _head(console, f"{call['phase']} call, at most {call['max_tokens']} tokens of answer")
+        _print_messages(console, call["messages"])
+    _head(console, f"sample {sample_id} of {source}: {len(calls)} call(s), none made")
+    if any(FILLER in message["content"] for call in calls for message in call["messages"]):
+        console.print(f"'{FILLER}' stands where an earlier reply would be quoted.", style="dim")
 
 
 def find_run(name: str, results: Path) -> RunFolder:
@@ -51,8 +141,8 @@ def find_run(name: str, results: Path) -> RunFolder:
         return RunFolder(found[-1].parent)
     fitting = [path.parent for path in found if len(name) >= 4 and path.parent.name.startswith(name[:8])]
     if len(fitting) != 1:
-        what = "several runs" if fitting else "no run"
-        raise UsageError(f"{what} under {results}/runs fit '{name}'; `personabench list runs` names them")
+        what = "several runs fit" if fitting else "no run fits"
+        raise UsageError(f"{what} '{name}' under {results}/runs; `personabench list runs` names them")
     return RunFolder(fitting[0])
 
 
@@ -68,7 +158,8 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
 
     prediction = folder.prediction(sample_id)
     if prediction is None:
-        raise UsageError(f"{folder.path} has no prediction for sample '{sample_id}'")
+        some = ", ".join(line.sample_id for line in itertools.islice(folder.iter_predictions(), 3))
+        raise UsageError(f"{folder.path} has no prediction for sample '{sample_id}'; it has {some or 'none'}, ...")
     score = next((line for line in folder.scores() if line.sample_id == sample_id), None)
     profile = next((line for line in folder.profiles().values() if line.user_id == prediction.user_id), None)
     cache_path = results / "cache.sqlite"
@@ -84,7 +175,7 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
                 "cached": call.cached,
                 "input_tokens": call.input_tokens,
                 "output_tokens": call.output_tokens,
-                "messages": request and [{"role": m.role, "content": m.content} for m in request.messages],
+                "messages": request and _messages(request.messages),
                 "reply": response and response.text,
             }
         )
@@ -124,42 +215,57 @@ def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
     return None if position is None else list(dataset.load(position).references)
 
 
-def _print_run(folder: RunFolder, summary: dict[str, Any]) -> None:
-    from rich.console import Console
+def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
+
+def _print_run(summary: dict[str, Any]) -> None:
     from personabench.cli.board import print_boards
     from personabench.leaderboard import boards
 
-    console = Console(highlight=False)
+    console = screen()
     print_boards(boards([summary]), console)
-    for name in ("status", "seed", "fingerprint", "data_hash", "sampling", "params", "parse_failures", "counters"):
-        console.print(f"{name:14} {summary.get(name)}", markup=False, soft_wrap=True)
-    for phase, spent in summary["usage"].items():
-        console.print(f"{phase:14} {spent}", markup=False, soft_wrap=True)
-    console.print(f"{'folder':14} {folder.path}", markup=False, soft_wrap=True)
+    rows = {name: summary.get(name) for name in ("status", "params", "history", "sampling", "seed", "parse_failures")}
+    rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
+    rows |= {f"{phase} calls": spent for phase, spent in summary["usage"].items()}
+    rows |= {"warnings": "; ".join(summary["warnings"])}
+    rows |= {name: summary.get(name) for name in ("fingerprint", "data_hash", "time", "folder")}
+    console.print()
+    for name, value in rows.items():
+        console.print(f" {name:15} {_plainly(value)}".rstrip(), markup=False, soft_wrap=True)
+
+
+def _plainly(value: Any) -> str:
+    """A value of a summary without the signs of a programming language."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plainly(each)}" for key, each in value.items()) or "–"
+    if isinstance(value, list):
+        return " | ".join(map(_plainly, value)) or "–"
+    return "–" if value in (None, "") else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _head(console: Console, text: str) -> None:
+    console.print(f"── {text}", markup=False, style="dim")
+
+
+def _print_messages(console: Console, messages: Iterable[dict[str, str]]) -> None:
+    for message in messages:
+        console.print(message["role"], style="bold")
+        console.print(message["content"], markup=False, soft_wrap=True)
 
 
 def _print_sample(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-
-    def head(text: str) -> None:
-        console.rule(text, align="left", style="dim")
-
+    console = screen()
     for call in facts["calls"]:
         origin = "stored" if call["cached"] else "paid"
-        head(
-            f"{call['phase']} call {call['key'][:12]}, {origin}, {call['input_tokens']} + {call['output_tokens']} tokens"
-        )
-        for message in call["messages"] or []:
-            console.print(message["role"], style="bold")
-            console.print(message["content"], markup=False, soft_wrap=True)
+        tokens = f"{call['input_tokens']} + {call['output_tokens']} tokens"
+        _head(console, f"{call['phase']} call {call['key'][:12]}, {origin}, {tokens}")
         if call["messages"] is None:
-            console.print("the messages are no longer in the cache", style="dim")
+            console.print("its messages are not in the cache", style="dim")
         else:
+            _print_messages(console, call["messages"])
             console.print("reply", style="bold")
             console.print(call["reply"] or "", markup=False, soft_wrap=True)
-    head(f"sample {facts['sample_id']} of user {facts['user_id']}")
+    _head(console, f"sample {facts['sample_id']} of user {facts['user_id']}")
     for name in ("output", "parsed", "references", "values", "flags", "error"):
-        console.print(f"{name:11} {facts[name]}", markup=False, soft_wrap=True)
+        console.print(f"{name:11} {_plainly(facts[name])}", markup=False, soft_wrap=True)

@@ -253,6 +253,10 @@ class Embedders:
         """
         return self._embedder(name).identity
 
+    def used(self) -> dict[str, str]:
+        """Identities of the embedders used so far, by name."""
+        return {name: embedder.identity for name, embedder in self._embedders.items()}
+
     async def embed(self, texts: Sequence[str], name: str) -> Vectors:
         """Vectors, shape (n, d), in the order of the texts; those seen before are not computed again.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from personabench.tasks.lamp import scoring
 from personabench.tasks.lamp.base import Lamp
+from personabench.tasks.lamp.forms import FORMS
 from personabench.tasks.lamp.wording import WORDS
 
 __all__ = ["Lamp1", "Lamp2M", "Lamp2N", "Lamp3", "Lamp4", "Lamp5", "Lamp6", "Lamp7"]
@@ -16,6 +17,7 @@ class Lamp1(Lamp):
     """Which of two references would this author cite?"""
 
     name = "lamp1"
+    labels = FORMS["lamp1"].labels
     title = "LaMP-1: personalized citation identification"
     kind = "category"
     source = "https://lamp-benchmark.github.io (arXiv 2304.11406)"
@@ -29,6 +31,7 @@ class Lamp2M(Lamp):
     """Which of 15 tags would this viewer give a movie?"""
 
     name = "lamp2m"
+    labels = FORMS["lamp2m"].labels
     title = "LaMP-2: personalized movie tagging"
     kind = "category"
     source = "https://lamp-benchmark.github.io (arXiv 2304.11406)"
@@ -42,6 +45,7 @@ class Lamp2N(Lamp):
     """Which of 15 categories would this editor file an article under?"""
 
     name = "lamp2n"
+    labels = FORMS["lamp2n"].labels
     title = "LaMP-2: personalized news categorisation (deprecated)"
     kind = "category"
     source = "https://lamp-benchmark.github.io (arXiv 2304.11406)"
@@ -55,6 +59,7 @@ class Lamp3(Lamp):
     """Which score from 1 to 5 did this reviewer give with a review?"""
 
     name = "lamp3"
+    labels = FORMS["lamp3"].labels
     title = "LaMP-3: personalized product rating"
     kind = "ordinal"
     source = "https://lamp-benchmark.github.io (arXiv 2304.11406)"
@@ -72,7 +77,7 @@ class Lamp4(Lamp):
     kind = "text"
     source = "https://lamp-benchmark.github.io (arXiv 2304.11406)"
     licence = "CC BY-NC-SA 4.0; texts under their sources' terms"
-    max_tokens = 40
+    max_tokens = 32
     metrics = scoring.TEXT_METRICS
     words = WORDS["lamp4"]
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-from personabench.tasks.lamp import prompts, scoring
-from personabench.tasks.lamp.forms import FORMS, Form, candidates_of, query_of
-from personabench.tasks.lamp.records import LampData, parse_split, read_outputs
 
 from personabench.errors import UsageError
 from personabench.metrics.ids import few
 from personabench.task import Dataset, Rendered, Task, Tokens, Value
-from personabench.types import Record, Sample
+from personabench.tasks.lamp import prompts, scoring
+from personabench.tasks.lamp.forms import FORMS, Form, candidates_of, query_of
+from personabench.tasks.lamp.records import LampData, parse_split, read_outputs
+from personabench.types import Record, Sample, to_json
 
 
 class Lamp(Task):
@@ -79,8 +78,11 @@ class Lamp(Task):
         stated, pairs = scoring.read_submission(path)
         return self.name if stated == self.form.official else stated, pairs
 
-    def write_predictions(self, path: Path, outputs: Mapping[str, str]) -> None:
-        scoring.write_submission(path, self.form.official, outputs)
+    def submission(self, outputs: Iterable[tuple[str, str]]) -> Iterator[str]:
+        yield f'{{"task":"{self.form.official}","golds":['
+        for number, (name, output) in enumerate(outputs):
+            yield "," * bool(number) + to_json({"id": name, "output": output})
+        yield "]}\n"
 
     def audit(self, dataset: Dataset) -> list[str]:
         """Golds that stand in their own user's profile: gold texts, and for LaMP-1 either candidate's title."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from personabench.tasks.lamp.forms import Form
-
 from personabench.task import Rendered, Tokens, Words
+from personabench.tasks.lamp.forms import Form
 from personabench.types import Message, Record, Sample
 
 

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from personabench.tasks.lamp.forms import CATEGORIES, FORMS, TAGS
 
 from personabench.errors import DataError
 from personabench.metrics.labels import find_label, label_pair, macro_f1
 from personabench.metrics.ratings import find_rating, number, rmse, worst
 from personabench.metrics.text import plain, rouge
 from personabench.task import Metric, ResponseKind, Value
+from personabench.tasks.lamp.forms import CATEGORIES, FORMS, TAGS
 from personabench.types import Sample
 
 

@@ -107,6 +107,7 @@ def test_unknown_scorers_and_missing_files_are_refused(tmp_path: Path, reference
 def test_written_predictions_can_be_scored(tmp_path: Path) -> None:
     golds = outputs(tmp_path / "g.json", "LaMP_4", [("011", "Don’t Look"), ("012", "Rain")])
     written = tmp_path / "submission.json"
-    Lamp4().write_predictions(written, {"011": "Don’t Look", "012": "Snow"})
+    pieces = Lamp4().submission([("011", "Don’t Look"), ("012", "Snow")])
+    written.write_text("".join(pieces), encoding="utf-8")
     assert json.loads(written.read_text(encoding="utf-8"))["task"] == "LaMP_4"
     assert score_files(Lamp4(), written, golds, "official", partial=False).metrics["rouge-1"] == 0.5

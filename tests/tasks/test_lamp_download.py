@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from personabench.tasks.lamp.download import download
 
 from personabench.errors import DataError, UsageError
+from personabench.tasks.lamp.download import download
 
 FIELDS: dict[str, dict[str, str]] = {
     "lamp1": {"title": "On tides", "abstract": "We measure tides."},

@@ -1,0 +1,209 @@
+"""What all methods that learn from edits share: the online rounds, and history replayed as if it had been rounds.
+
+Online, the state is the list of rounds: `predict` opens a round in it and `update` closes that with the user's edit.
+Offline, a record is a round whose draft the model writes from the record's input alone and whose final is the user's
+own response.  `static` does so for a few records with no preference and all at once, `replay` for all in order.  The
+drafts need the wording of a question, so both begin at the question, and repetitions come from the response cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from personabench import Context, Method, Record, Sample, UsageError, User
+from personabench.methods.cipher import prompts
+from personabench.methods.cipher.prompts import Round
+
+EMBEDDERS = {
+    "mpnet": "sentence-transformers:all-mpnet-base-v2",
+    "bert": "sentence-transformers:bert-base-uncased",
+}
+_RESERVE = 128
+
+
+class Feedback(TypedDict):
+    """What an online task tells after a round: the draft, what the user made of it, and the task's edit cost."""
+
+    draft: str
+    edited: str
+    cost: float
+
+
+class Learner(Method):
+    """A method that learns from drafts and what the user made of them; `params` has `mode`."""
+
+    params: Any
+    uses_drafts = True
+
+    async def profile(self, user: User, ctx: Context) -> dict[str, Any]:
+        """Nothing learnt yet and no round open: the state online tasks begin with."""
+        return {"rounds": [], "open": None}
+
+    async def predict(self, sample: Sample, state: dict[str, Any], ctx: Context) -> str:
+        """The answer; a sample without history is a round of an online task and is opened in `state`."""
+        rounds = await self._remembered(sample, ctx) if sample.history else state["rounds"]
+        if not sample.history and not rounds:
+            ctx.flag("empty_profile")
+        elif not rounds:
+            ctx.flag("plain_prompt")
+        answer, preference = await self.respond(sample, rounds, ctx)
+        if not sample.history:
+            state["open"] = {"text": subject(sample, ctx), "preference": preference}
+        return answer
+
+    async def update(self, state: dict[str, Any], feedback: Feedback, ctx: Context) -> dict[str, Any]:
+        """The state after the open round.
+
+        Raises:
+            UsageError: no round is open.
+        """
+        if state["open"] is None:
+            raise UsageError(f"{self.name}: feedback came without a draft; predict opens a round, update closes it")
+        closed = Round(
+            text=state["open"]["text"],
+            draft=feedback["draft"],
+            final=feedback["edited"],
+            preference=state["open"]["preference"],
+            cost=feedback["cost"],
+        )
+        return {"rounds": await self.learn(state["rounds"], closed, ctx), "open": None}
+
+    @abstractmethod
+    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
+        """The memory after one more round; the given one is not changed."""
+
+    @abstractmethod
+    async def chosen(self, sample: Sample, records: Sequence[Record], ctx: Context) -> Sequence[Record]:
+        """The records that `static` makes rounds of, in the history's order."""
+
+    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
+        """What the memory says this user prefers here, or ""."""
+        return ""
+
+    async def respond(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> tuple[str, str]:
+        """An answer and the preference it was made with."""
+        preference = await self.preference(sample, rounds, ctx)
+        return await ctx.answer(sample, notes=prompts.notes_of(preference, ctx)), preference
+
+    def replayed(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The records that `replay` goes through."""
+        return records
+
+    async def infer(self, pairs: Sequence[Round], ctx: Context) -> str:
+        """The preference behind some edits; "", counted, where the model names none when asked a second time."""
+        allowance: int = self.params.preference_max_tokens
+        messages = prompts.fitting(prompts.inference(pairs, ctx), "pairs_shortened", allowance, ctx)
+        for _ in range(2):
+            response = await ctx.complete(messages, max_tokens=allowance)
+            if preference := prompts.phrase(response.text, ctx):
+                return preference
+        ctx.flag("empty_inference")
+        return ""
+
+    async def _remembered(self, sample: Sample, ctx: Context) -> list[Round]:
+        records = self._others(sample, ctx)
+        if self.params.mode == "replay":
+            rounds: list[Round] = []
+            for record in self.replayed(records):
+                closed = await self._round(record, sample, rounds, ctx)
+                rounds = rounds if closed is None else await self.learn(rounds, closed, ctx)
+            return rounds
+        chosen = await self.chosen(sample, records, ctx)
+        learnt = await asyncio.gather(*(self._learnt(record, sample, ctx) for record in chosen))
+        return [each for rounds in learnt for each in rounds]
+
+    async def _learnt(self, record: Record, sample: Sample, ctx: Context) -> list[Round]:
+        closed = await self._round(record, sample, None, ctx)
+        return [] if closed is None else await self.learn([], closed, ctx)
+
+    async def _round(
+        self, record: Record, sample: Sample, rounds: Sequence[Round] | None, ctx: Context
+    ) -> Round | None:
+        """The record as a round, drafted from `rounds` or, for None, plainly; None where the draft is unreadable."""
+        closed = Round(text=_subject(record), draft="", final=record.response, preference="", cost=None)
+        if not self.uses_drafts:
+            return closed
+        question = _question(record, sample, ctx)
+        if record.stimulus is None:
+            messages = prompts.fitting(prompts.neutral(record, ctx), "stimuli_shortened", ctx.answer_tokens, ctx)
+            output = (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text
+        elif rounds:
+            output, closed["preference"] = await self.respond(question, rounds, ctx)
+        else:
+            output = await ctx.answer(question)
+        draft = ctx.task.parse(output, question, "lenient")
+        if draft is None:
+            ctx.flag("draft_unreadable")
+            return None
+        closed["draft"] = draft
+        return closed
+
+    def _others(self, sample: Sample, ctx: Context) -> list[Record]:
+        """The history without records that ask what the sample asks."""
+        if ctx.task.kind != "text" and any(record.stimulus is None for record in sample.history):
+            raise UsageError(
+                f"{self.name} cannot run on {ctx.task.name}: its histories hold no past choices, "
+                "so there is no draft to compare with"
+            )
+        asked = _folded(subject(sample, ctx))
+        others = [
+            record
+            for record in sample.history
+            if asked not in map(_folded, (record.stimulus or "", record.response, *record.fields.values()))
+        ]
+        if len(others) < len(sample.history):
+            ctx.flag("duplicates_dropped", len(sample.history) - len(others))
+        return others
+
+
+def subject(sample: Sample, ctx: Context) -> str:
+    """What a question is about: the text its neighbours are found by."""
+    return sample.stimulus or ctx.task.query_text(sample)
+
+
+async def nearest_records(
+    sample: Sample, records: Sequence[Record], k: int, embedder: str, ctx: Context
+) -> list[Record]:
+    """The k records whose inputs are nearest to the question's, in the history's order."""
+    texts = [_subject(record) for record in records]
+    return [records[place] for place in sorted(await nearest(subject(sample, ctx), texts, k, embedder, ctx))]
+
+
+async def nearest(text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context) -> list[int]:
+    """Places of the k texts nearest by cosine, nearest first; of equally near ones the earlier first."""
+    if not texts:
+        return []
+    vectors = (await ctx.embed([text, *texts], EMBEDDERS.get(embedder, embedder))).astype(np.float64)
+    lengths = np.sqrt((vectors**2).sum(axis=1))
+    scale = lengths[1:] * lengths[0]
+    products = (vectors[1:] * vectors[0]).sum(axis=1)
+    likeness = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    return [int(place) for place in np.argsort(-likeness, kind="stable")[:k]]
+
+
+def _subject(record: Record) -> str:
+    return record.stimulus or record.response
+
+
+def _question(record: Record, like: Sample, ctx: Context) -> Sample:
+    """The record as a question that fits the window with some room for notes, or the shortest there is."""
+    variants = prompts.questions(record, like, ctx)
+    question, shortened = next(variants), 0
+    while _excess(question, ctx) > 0 and (shorter := next(variants, None)):
+        question, shortened = shorter, shortened + 1
+    if shortened and record.stimulus is not None:
+        ctx.flag("stimuli_shortened", shortened)
+    return question
+
+
+def _excess(question: Sample, ctx: Context) -> int:
+    return ctx.excess(ctx.task.render(question, (), "", ctx.tokens).messages, ctx.answer_tokens + _RESERVE)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,182 @@
+"""What CIPHER and its family ask the model, in the task's vocabulary, and how they read the replies.
+
+Pairs come with the most important one last: it stands next to the question, and the first ones go when the model's
+window is full.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypedDict
+
+import msgspec
+
+from personabench import Context, Message, Record, Sample
+from personabench.errors import BackendError
+
+LONGEST_PREFERENCE = 60
+_SHORTER = (1024, 512, 256, 128, 64, 32)
+_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_LABEL = re.compile(r"^[\s*_#>-]*(?:preference|tendency|phrase|answer)s?[\s*_]*:[\s*_]*", re.IGNORECASE)
+_FINAL = re.compile(r"^[\s*_#>-]*final(?: \w+)?[\s*_]*:[*_]*", re.IGNORECASE | re.MULTILINE)
+_NOTHING = {"none", "null", "nil", "nothing", "n/a", "no preference", "no preferences", "unknown"}
+
+
+class Round(TypedDict):
+    """One exchange: what was asked about, the draft, what the user made of it, and what is known of the user.
+
+    `preference` is the one the draft was made with, or "", and once learnt from, the one learnt.  `cost` is the
+    user's edit cost where the task told it, else None.
+    """
+
+    text: str
+    draft: str
+    final: str
+    preference: str
+    cost: float | None
+
+
+def notes_of(preference: str, ctx: Context) -> str:
+    """A preference as notes for the answer; empty for none."""
+    return f"Prefers: {preference}" if preference and ctx.task.kind == "text" else preference
+
+
+def inference(pairs: Sequence[Round], ctx: Context) -> Iterator[tuple[Message, ...]]:
+    """Which preference explains these edits: all pairs, then fewer, then the last one shortened."""
+    for start in range(len(pairs)):
+        yield _inference(pairs[start:], None, ctx)
+    for limit in _SHORTER:
+        yield _inference(pairs[-1:], limit, ctx)
+
+
+def _inference(pairs: Sequence[Round], limit: int | None, ctx: Context) -> tuple[Message, ...]:
+    words = ctx.task.words
+    edits = any(pair["draft"] for pair in pairs)
+    if ctx.task.kind != "text":
+        told = f"You see what a {words.person} answered" + (" and what an assistant had guessed." if edits else ".")
+        asked = f"Name the general tendency in this {words.person}'s choice of {words.response} that explains it."
+    elif edits:
+        told = f"An assistant drafted a {words.response}, and a {words.person} turned it into a version of their own."
+        asked = f"Name what this {words.person} generally prefers in form, tone and wording."
+    else:
+        told = f"You see a {words.response} by a {words.person}."
+        asked = f"Name what this {words.person} generally prefers in form, tone and wording."
+    system = f"{told} {asked} Reply with one short phrase that would also hold for other topics; repeat no facts."
+    ending = "Preference:" if ctx.task.kind == "text" else "Tendency:"
+    return Message("system", system), Message("user", f"{_listed(pairs, limit, ctx)}\n\n{ending}")
+
+
+def aggregation(preferences: Sequence[str], ctx: Context) -> tuple[Message, ...]:
+    """One preference that stands for several."""
+    words = ctx.task.words
+    system = (
+        f"You see notes on what one {words.person} prefers. Merge them into one short phrase that keeps the points "
+        "most of them share. Reply with the phrase only."
+    )
+    listed = "\n".join(f"- {preference}" for preference in preferences)
+    return Message("system", system), Message("user", f"{listed}\n\nPreference:")
+
+
+def neutral(record: Record, ctx: Context) -> Iterator[tuple[Message, ...]]:
+    """A neutral rewrite of a text that answers nothing, to serve as its draft; then of its beginning."""
+    system = (
+        f"Rewrite the {ctx.task.words.response} in plain, neutral language. Keep its meaning. "
+        f"Reply with the rewritten {ctx.task.words.response} only."
+    )
+    for limit in (None, *_SHORTER):
+        yield Message("system", system), Message("user", _cut(record.response, limit, ctx))
+
+
+def questions(record: Record, like: Sample, ctx: Context) -> Iterator[Sample]:
+    """A record as if it were asked, in the wording of another question; then with a shorter stimulus."""
+    for limit in (None, *_SHORTER):
+        stimulus = _cut(record.stimulus or record.response, limit, ctx)
+        yield Sample(
+            id=record.id,
+            user_id=like.user_id,
+            input=_worded(stimulus, like),
+            stimulus=stimulus,
+            choices=like.choices,
+            attributes={name: record.fields[name] for name in like.attributes if name in record.fields},
+            time=record.time,
+            item=record.item,
+        )
+
+
+def with_examples(sample: Sample, pairs: Sequence[Round], ctx: Context) -> Iterator[tuple[Message, ...]]:
+    """The question with earlier edits of the same user; then with fewer, at last with none."""
+    person = ctx.task.words.person
+    for start in range(len(pairs) + 1):
+        listed = _listed(pairs[start:], None, ctx)
+        notes = f"What this {person} made of earlier drafts:\n\n{listed}" if listed else ""
+        yield ctx.task.render(sample, (), notes, ctx.tokens).messages
+
+
+def with_reasoning(messages: Sequence[Message], ctx: Context) -> tuple[Message, ...]:
+    """A question that is to be answered after a thought, behind a mark."""
+    words = ctx.task.words
+    request = (
+        f"First say in one or two sentences what the {words.person}'s changes have in common. "
+        f'Then write "Final:" and after it the {words.response} alone.'
+    )
+    last = messages[-1]
+    return *messages[:-1], msgspec.structs.replace(last, content=f"{last.content}\n\n{request}")
+
+
+def fitting(variants: Iterable[tuple[Message, ...]], cut: str, max_tokens: int, ctx: Context) -> tuple[Message, ...]:
+    """The first variant that fits the window beside its reply; the flag `cut` counts those that did not.
+
+    Raises:
+        BackendError: none fits.
+    """
+    for number, messages in enumerate(variants):
+        if ctx.excess(messages, max_tokens) <= 0:
+            if number:
+                ctx.flag(cut, number)
+            return messages
+    raise BackendError(f"no shortened request fits the model's window of {ctx.window}; use a larger one")
+
+
+def phrase(reply: str, ctx: Context) -> str:
+    """A preference in one line of at most 60 words; empty where the reply names none."""
+    words = _LABEL.sub("", _REASONING.sub("", reply).strip(), count=1).strip("\"'“”*_` \n").split()
+    if " ".join(words).casefold().strip(".-() ") in _NOTHING:
+        return ""
+    if len(words) > LONGEST_PREFERENCE:
+        ctx.flag("preference_capped")
+    return " ".join(words[:LONGEST_PREFERENCE])
+
+
+def marked(reply: str, ctx: Context) -> str:
+    """What follows the last mark of a reasoned answer; the whole reply, flagged, where nothing does."""
+    text = _REASONING.sub("", reply).strip()
+    marks = list(_FINAL.finditer(text))
+    final = text[marks[-1].end() :].strip() if marks else ""
+    if not final:
+        ctx.flag("no_final")
+    return final or text
+
+
+def _worded(stimulus: str, like: Sample) -> str:
+    if not like.stimulus or like.stimulus not in like.input:
+        return stimulus
+    before, _, after = like.input.rpartition(like.stimulus)
+    return f"{before}{stimulus}{after}"
+
+
+def _listed(pairs: Sequence[Round], limit: int | None, ctx: Context) -> str:
+    return "\n\n".join(_shown(pair, limit, ctx) for pair in pairs)
+
+
+def _shown(pair: Round, limit: int | None, ctx: Context) -> str:
+    draft, final = _cut(pair["draft"], limit, ctx), _cut(pair["final"], limit, ctx)
+    if ctx.task.kind == "text":
+        return f"Draft: {draft}\nFinal: {final}" if draft else f"Final: {final}"
+    about = f"{ctx.task.words.stimulus.capitalize()}: {_cut(pair['text'], limit, ctx)}"
+    guess = f"\nGuess: {draft}" if draft else ""
+    return f"{about}{guess}\n{ctx.task.words.response.capitalize()}: {final}"
+
+
+def _cut(text: str, limit: int | None, ctx: Context) -> str:
+    return text if limit is None else ctx.tokens.cut(text, limit)

@@ -1,0 +1,71 @@
+"""docs/cli.md and docs/files.md say what is so: examples run as typed, and the tables name the fields that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = [
+    shlex.split(line)[1:] for line in re.findall(r"^\$ (personabench .*)$", (DOCS / "cli.md").read_text(), re.M)
+]
+
+
+def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> None:
+    from personabench.tasks.lamp.records import SAMPLES
+
+    outputs = SAMPLES / "lamp4" / "dev_outputs.json"
+    shutil.copy(outputs, tmp_path / "dev_outputs.json")
+    shutil.copy(outputs, tmp_path / "predictions.json")
+    ran = set()
+    for words in EXAMPLES:
+        if words[0] != "download":
+            ended = personabench(*words)
+            assert ended.code == 0, (words, ended.err)
+            ran.add(words[0])
+    assert ran == {"run", "new", "show", "leaderboard", "score", "list", "check", "cache", "doctor"}
+
+
+def documented(section: str) -> set[str]:
+    """The names in the first column of a section's table in docs/files.md."""
+    text = (DOCS / "files.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return {name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)}
+
+
+@pytest.fixture
+def folder(personabench: Command) -> Path:
+    (summary,) = personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "summary", "-n", "3", "--json").json
+    return Path(summary["folder"])
+
+
+def test_every_field_of_a_run_folder_is_documented_and_there(folder: Path) -> None:
+    def first(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / name).read_text().splitlines()[0])
+        return found
+
+    for name in ("spec.json", "predictions.jsonl", "scores.jsonl", "summary.json", "artifacts/profiles.jsonl"):
+        assert set(first(name)) == documented(name), name
+
+
+def test_the_submission_is_lamps_own(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    submission = json.loads((folder / "predictions.json").read_text())
+    assert submission["task"] == "LaMP_4"
+    by_id = {line["sample_id"]: line["output"] for line in lines}
+    assert {gold["id"]: gold["output"] for gold in submission["golds"]} == by_id
+
+
+def test_every_column_of_the_machine_readable_leaderboard_is_documented(folder: Path, personabench: Command) -> None:
+    text = (DOCS / "files.md").read_text().partition("## leaderboard")[2].partition("\n## ")[0]
+    (row,) = personabench("leaderboard", "--json").json
+    metrics = {name for name in row if name.startswith("rouge-")}
+    assert metrics == {"rouge-1", "rouge-L", "rouge-1/lenient", "rouge-L/lenient"}
+    assert not [name for name in row.keys() - metrics if f"`{name}`" not in text]

@@ -1,0 +1,130 @@
+"""`run`, `leaderboard` and `score` as a new user types them, on scripted answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+from personabench.registry import load
+
+SAMPLE = "bundled sample, not LaMP"
+RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
+
+
+def test_run_ends_with_a_table_and_the_run_folder(personabench: Command) -> None:
+    ended = personabench(*RUN, "-m", "none,rag")
+    assert ended.code == 0
+    assert SAMPLE in ended.out and SAMPLE in ended.err
+    assert "rouge-1 ↑" in ended.out and "lamp4/user/dev · scripted" in ended.out
+    folders = [Path(line.strip()) for line in ended.out.splitlines() if line.startswith("  results/runs/lamp4/")]
+    assert [folder.parts[3] for folder in folders] == ["none", "rag"]
+    assert all((folder / "summary.json").is_file() for folder in folders)
+
+
+def test_run_json_is_a_summary_per_run(personabench: Command) -> None:
+    ended = personabench(*RUN, "-m", "none,rag", "--set", "k=2", "--json")
+    none, rag = ended.json
+    assert (none["source"], none["sample"], none["status"]) == (SAMPLE, True, "complete")
+    assert (none["method"], rag["changed"]) == ("none", {"k": 2})
+    assert none["n"] >= 4 and set(none["metrics"]) == {"official", "lenient"}
+    stored = json.loads((Path(rag["folder"]) / "summary.json").read_text())
+    assert stored == {key: value for key, value in rag.items() if key != "folder"}
+
+
+def test_the_same_command_again_calls_nothing(personabench: Command) -> None:
+    first = personabench(*RUN, "-m", "summary", "--json").json[0]
+    attempts = Path(first["folder"], "attempts")
+    again = personabench(*RUN, "-m", "summary", "--json")
+    assert again.json[0]["metrics"] == first["metrics"] and again.json[0]["usage"] == first["usage"]
+    assert len(list(attempts.glob("*.log"))) == 2
+    assert "summary on lamp4" not in again.err
+
+
+def test_cache_only_answers_what_is_stored_and_fails_what_is_not(personabench: Command) -> None:
+    personabench(*RUN, "-m", "none")
+    allowed = load("task", "lamp4").max_tokens
+    stored = personabench(*RUN, "-m", "none", "--cache", "only", "--max-tokens", allowed)
+    assert stored.code == 0
+    missing = personabench(*RUN, "-m", "none", "--cache", "only", "--max-tokens", 7)
+    assert missing.code == 1
+    assert f"max_tokens: wanted 7, stored {allowed}" in missing.err and "Repeat the command" in missing.err
+
+
+def test_several_tasks_and_methods_with_parameters_of_one(personabench: Command) -> None:
+    ended = personabench("run", "-b", "scripted", "-t", "lamp3,lamp4", "-m", "none,rag", "-n", 3, "--set", "rag.k=1")
+    assert ended.code == 0
+    assert ended.out.count("rag (k=1)") == 2
+    assert "lamp3/user/dev" in ended.out and "MAE ↓" in ended.out
+
+
+@pytest.mark.parametrize("history", ["none", "shuffled", "size=2"])
+def test_controls_are_named_on_the_board(personabench: Command, history: str) -> None:
+    assert f"rag (history={history})" in personabench(*RUN, "-m", "rag", "--history", history).out
+
+
+def test_a_method_by_path_outside_the_repository(personabench: Command, tmp_path: Path) -> None:
+    (tmp_path / "shout.py").write_text(
+        "from personabench import Method\n\n\n"
+        "class Shout(Method):\n"
+        '    "Answer in capitals."\n'
+        "    async def predict(self, sample, state, ctx):\n"
+        "        return (await ctx.answer(sample)).upper()\n"
+    )
+    (summary,) = personabench(*RUN, "-m", "./shout.py", "--json").json
+    assert (summary["method"], summary["status"]) == ("shout", "complete")
+
+
+def test_plan_prices_what_is_owed_and_calls_nothing(personabench: Command, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text('{"scripted": {"input": 1000000, "output": 0}}')
+    (row,) = personabench(*RUN, "-m", "none", "--plan", "--prices", "prices.json", "--json").json
+    assert row["calls"] == row["owed"] == row["to_pay"] + row["cached"]
+    assert row["price"] == row["input_tokens"] > 0
+    assert not (tmp_path / "results").exists()
+    assert "Plan: nothing has been called" in personabench(*RUN, "-m", "none", "--plan").out
+    personabench(*RUN, "-m", "none")
+    (row,) = personabench(*RUN, "-m", "none", "--plan", "--json").json
+    assert (row["owed"], row["calls"]) == (0, 0)
+
+
+def test_every_form_of_the_leaderboard_names_the_bundled_sample(personabench: Command, tmp_path: Path) -> None:
+    personabench(*RUN, "-m", "none,rag")
+    assert SAMPLE in personabench("leaderboard").out
+    assert SAMPLE in personabench("leaderboard", "-f", "md").out
+    rows = personabench("leaderboard", "-f", "json").json
+    assert rows == personabench("leaderboard", "--json").json
+    assert {row["source"] for row in rows} == {SAMPLE}
+    table = list(csv.DictReader(personabench("leaderboard", "-f", "csv").out.splitlines()))
+    assert {row["source"] for row in table} == {SAMPLE}
+    assert [float(row["rouge-1"]) for row in table] == [row["rouge-1"] for row in rows]
+    for name, form in (("board.txt", "table"), ("board.md", "md"), ("board.csv", "csv"), ("board.json", "json")):
+        assert personabench("leaderboard", "-f", form, "-o", name).out == ""
+        assert SAMPLE in (tmp_path / name).read_text()
+
+
+def test_score_reads_what_a_run_submits(personabench: Command, tmp_path: Path) -> None:
+    from personabench.tasks.lamp.records import SAMPLES
+
+    (summary,) = personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none", "--json").json
+    files = (
+        "--predictions",
+        f"{summary['folder']}/predictions.json",
+        "--references",
+        SAMPLES / "lamp4/dev_outputs.json",
+    )
+    assert personabench("score", "-t", "lamp4", *files, "--json").json == summary["metrics"]["official"]
+    ended = personabench("score", "-t", "lamp4", *files)
+    assert "official scorer, n=37 (all ids)" in ended.out and "rouge-1" in ended.out
+
+
+def test_a_failed_sample_ends_with_exit_1_and_names_the_sample(personabench: Command, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from personabench import Method\n\n\nclass Broken(Method):\n"
+        "    async def predict(self, sample, state, ctx):\n        raise ValueError('no idea')\n"
+    )
+    ended = personabench(*RUN, "-m", "broken.py")
+    assert ended.code == 1
+    assert "ValueError in broken: no idea" in ended.err and "Traceback" not in ended.err

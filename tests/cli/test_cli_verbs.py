@@ -1,0 +1,169 @@
+"""The reading and making verbs: show, list, cache, check, new, doctor, and every verb's help."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+
+METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
+TASKS = ("lamp1", "lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7")
+RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
+
+
+@pytest.fixture
+def run(personabench: Command) -> dict[str, Any]:
+    """A finished run of `summary` on the bundled sample."""
+    found: dict[str, Any] = personabench(*RUN, "-m", "summary", "--json").json[0]
+    return found
+
+
+def test_show_names_a_run_by_folder_by_fingerprint_and_as_the_last(personabench: Command, run: dict[str, Any]) -> None:
+    for name in (run["folder"], run["fingerprint"][:8], run["fingerprint"], "last"):
+        assert personabench("show", name, "--json").json == run
+    text = personabench("show", "last").out
+    assert "bundled sample, not LaMP" in text and run["fingerprint"] in text and "profile calls" in text
+
+
+def test_show_sample_tells_messages_answer_references_scores_and_calls(
+    personabench: Command, run: dict[str, Any]
+) -> None:
+    line = Path(run["folder"], "predictions.jsonl").read_text().splitlines()[0]
+    sample_id = line.partition('"sample_id":"')[2].partition('"')[0]
+    facts = personabench("show", "last", sample_id, "--json").json
+    assert facts["sample_id"] == sample_id
+    assert [call["phase"] for call in facts["calls"]] == ["profile", "predict"]
+    assert facts["calls"][-1]["reply"] == facts["output"]
+    assert facts["profile"] in facts["calls"][-1]["messages"][0]["content"]
+    assert len(facts["references"]) == 1 and set(facts["values"]) == {"official", "lenient"}
+    text = personabench("show", "last", sample_id).out
+    assert facts["references"][0] in text and "profile call" in text and facts["output"] in text
+
+
+def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
+    words = ("-m", "rag", "-t", "lamp4", "--set", "k=2")
+    dry = personabench("show", "--dry", *words, "--sample", "310", "--json").json
+    assert not Path("results").exists()
+    personabench("run", "-b", "scripted", *words)
+    sent = personabench("show", "last", "310", "--json").json
+    assert [call["messages"] for call in dry["calls"]] == [call["messages"] for call in sent["calls"]]
+    assert dry["source"] == "bundled sample, not LaMP"
+    text = personabench("show", "--dry", *words, "--sample", "310").out
+    assert dry["calls"][0]["messages"][-1]["content"] in text and "1 call(s), none made" in text
+
+
+def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> None:
+    text = personabench("show", "--dry", "-m", "summary", "-t", "lamp4", "--sample", "310").out
+    assert "2 call(s)" in text and "stands where an earlier reply would be quoted" in text
+
+
+def test_list_offers_what_is_built_in(personabench: Command) -> None:
+    assert [row["name"] for row in personabench("list", "tasks", "--json").json] == list(TASKS)
+    assert {row["name"] for row in personabench("list", "methods", "--json").json} >= set(METHODS)
+    assert [row["name"] for row in personabench("list", "backends", "--json").json][:2] == ["local", "openai"]
+    metrics = personabench("list", "metrics", "--json").json
+    assert {"task": "lamp3", "metric": "MAE", "better": "lower", "primary": True} in metrics
+    lines = personabench("list", "tasks").out.splitlines()
+    assert lines[0].split() == ["name", "kind", "origin", "title"] and len(lines) == 1 + len(TASKS)
+
+
+def test_list_runs(personabench: Command, run: dict[str, Any]) -> None:
+    (row,) = personabench("list", "runs", "--json").json
+    assert (row["run"], row["rouge-1"]) == (run["fingerprint"][:8], run["metrics"]["official"]["rouge-1"])
+    assert (row["folder"], row["data"]) == (run["folder"], "bundled sample, not LaMP")
+    text = personabench("list", "runs").out
+    assert f"{run['fingerprint'][:8]}  lamp4/user/dev  summary" in text and "bundled sample, not LaMP" in text
+    assert personabench("list", "runs", "--results", "elsewhere", "--json").json == []
+    assert "no runs under elsewhere/runs" in personabench("list", "runs", "--results", "elsewhere").out
+
+
+def test_cache_counts_explains_and_forgets(personabench: Command, run: dict[str, Any]) -> None:
+    stats = personabench("cache", "stats", "--json").json
+    assert stats["responses"] == sum(stats["models"].values()) > 0 and stats["artifacts"] == run["users"]
+    assert f"{stats['responses']} responses" in personabench("cache", "stats").out
+    line = Path(run["folder"], "predictions.jsonl").read_text().splitlines()[0]
+    sample_id = line.partition('"sample_id":"')[2].partition('"')[0]
+    why = ("cache", "why", "-m", "summary", "-t", "lamp4", "-b", "scripted", sample_id)
+    assert all(call["stored"] for call in personabench(*why, "--json").json)
+    other = personabench(*why, "--temperature", "0.5").out
+    assert "missing; nearest differs in temperature: wanted 0.5, stored 0.0" in other
+    assert personabench("cache", "prune", "--model", "another").out == "0 responses deleted\n"
+    assert personabench("cache", "prune", "--older-than", "0").out == f"{stats['responses']} responses deleted\n"
+    assert personabench("cache", "stats", "--json").json["responses"] == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_checks_out(personabench: Command, task: str) -> None:
+    ended = personabench("check", "task", task, "--json")
+    assert ended.code == 0, [each for each in ended.json if not each["holds"]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_checks_out(personabench: Command, method: str) -> None:
+    ended = personabench("check", "method", method, "--json")
+    assert ended.code == 0, [each for each in ended.json if not each["holds"]]
+
+
+@pytest.mark.parametrize("task", ["lamp1", "lamp3"])
+def test_a_method_can_be_checked_on_labels_and_ratings(personabench: Command, task: str) -> None:
+    assert personabench("check", "method", "rag", "--task", task).code == 0
+
+
+def test_check_fails_a_method_that_fails(personabench: Command, tmp_path: Path) -> None:
+    (tmp_path / "dead.py").write_text(
+        "from personabench import Method\n\n\nclass Dead(Method):\n"
+        "    async def predict(self, sample, state, ctx):\n        return None\n"
+    )
+    ended = personabench("check", "method", "dead.py")
+    assert ended.code == 1 and "FAIL  every sample gets an answer" in ended.out
+
+
+def test_a_new_method_passes_its_test_its_check_and_runs(personabench: Command, tmp_path: Path) -> None:
+    ended = personabench("new", "method", "my_own", "--folder", "mine")
+    assert ended.code == 0 and "personabench run --method none,mine/my_own.py --task lamp4" in ended.out
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "mine/test_my_own.py"]
+    tested = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120)
+    assert tested.returncode == 0, tested.stdout
+    assert personabench("check", "method", "mine/my_own.py").code == 0
+    assert "my_own" in personabench(*RUN, "-m", "mine/my_own.py").out
+
+
+def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_path: Path) -> None:
+    rows = {row["what"]: row["state"] for row in personabench("doctor", "--json").json}
+    assert (rows["python"], rows["results folder"], rows["OPENAI_API_KEY"]) == ("ok", "ok", "ok")
+    (tmp_path / "taken").write_text("a file")
+    ended = personabench("doctor", "--results", "taken")
+    assert ended.code == 1 and "broken   results folder" in ended.out
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("", "run", "score", "leaderboard", "show", "download", "doctor", "list", "check", "cache", "new"),
+        *("list methods", "list tasks", "list backends", "list metrics", "list runs", "check task", "check method"),
+        *("cache stats", "cache why", "cache prune", "new method"),
+    ],
+)
+def test_every_verb_has_help_that_fits_its_line(
+    personabench: Command, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = personabench(*verb.split(), "--help")
+    assert ended.code == 0 and "..." not in ended.out.replace("[ARGS]...", "")
+
+
+def test_the_version(personabench: Command) -> None:
+    from personabench import __version__
+
+    assert personabench("--version").out == f"personabench {__version__}\n"
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
+    command = f"{sys.executable} -c 'from personabench.cli.app import main; main()' list tasks | true"
+    shell = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert "Traceback" not in shell.stderr and "Exception" not in shell.stderr

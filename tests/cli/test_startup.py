@@ -1,0 +1,59 @@
+"""Start-up stays light: no heavy import before a verb needs it, and a wall clock that only a real slip exceeds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("openai", "datasets", "evaluate", "pandas", "torch", "vllm", "numpy", "wordllama", "xllamacpp", "sklearn")
+PROBE = f"""
+import atexit, json, sys
+from personabench.cli.app import main
+heavy = {HEAVY!r}
+atexit.register(lambda: print(json.dumps([name for name in heavy if name in sys.modules]), file=sys.stderr))
+main()
+"""
+
+
+def started(folder: Path, words: list[str]) -> tuple[list[str], float]:
+    """The heavy modules a command imported, and its wall seconds."""
+    begun = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, "-c", PROBE, *words], capture_output=True, text=True, cwd=folder, check=True, timeout=60
+    )
+    seconds = time.perf_counter() - begun
+    return json.loads(ended.stderr.splitlines()[-1]), seconds
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["list", "methods"],
+        ["list", "tasks"],
+        ["list", "backends"],
+        ["list", "runs"],
+        ["list", "runs", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_list_import_nothing_heavy(tmp_path: Path, words: list[str]) -> None:
+    assert started(tmp_path, words)[0] == []
+
+
+def test_leaderboard_imports_nothing_heavy(tmp_path: Path, personabench: object) -> None:
+    assert callable(personabench)
+    personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none", "-n", "3")
+    assert started(tmp_path, ["leaderboard"])[0] == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "methods"]], ids=" ".join)
+def test_start_up_takes_no_seconds(tmp_path: Path, words: list[str]) -> None:
+    """The budget is 0.35 s on an idle machine (`benchmarks/startup.py`); here it may be very busy."""
+    assert min(started(tmp_path, words)[1] for _ in range(3)) < 3.0

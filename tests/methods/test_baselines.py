@@ -1,0 +1,147 @@
+"""What the baselines must have in common: calls, the same records, no leak, counted fallbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from baseline_world import World, asked, crowd, prepared, question, reply, shown, stage, stages, tales, text
+
+from personabench import Record, User
+from personabench.method import Method
+from personabench.methods.cicl import Cicl
+from personabench.methods.compsum import ComPSum
+from personabench.methods.dpl import Dpl
+from personabench.methods.drp import Drp
+from personabench.methods.none import NoPersonalization
+from personabench.methods.persona_db import PersonaDb
+from personabench.methods.rag import Rag
+from personabench.methods.summary import Summary, SummaryRetrieved
+from personabench.methods.trsr import Trsr
+from personabench.testing import trial
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (NoPersonalization(), {"answer": 1}),
+        (Rag(), {"answer": 1}),
+        (Summary(), {"summary": 1, "answer": 1}),
+        (SummaryRetrieved(), {"summary": 1, "answer": 1}),
+        (Trsr(Trsr.Params()), {"block": 1, "update": 2, "answer": 1}),
+        (Trsr(Trsr.Params(mode="hierarchical")), {"block": 3, "merge": 1, "answer": 1}),
+        (Trsr(Trsr.Params(mode="hierarchical", block=12)), {"block": 1, "answer": 1}),
+        (Cicl(Cicl.Params()), {"answer": 1}),
+        (Cicl(Cicl.Params(two_step=True)), {"contrast": 1, "answer": 1}),
+        (ComPSum(ComPSum.Params()), {"analysis": 1, "answer": 1}),
+        (Drp(Drp.Params(validate=False)), {"open": 8, "profile": 1, "answer": 1}),
+        (Drp(Drp.Params()), {"open": 8, "check": 8, "profile": 1, "answer": 1}),
+    ],
+)
+async def test_acceptance_b1_calls(tmp_path: Path, method: Method, expected: dict[str, int]) -> None:
+    users = crowd(items=12)
+    output, ctx, requests = await asked(tmp_path, users, method)
+    assert stages(requests) == expected
+    assert output.endswith("A headline")
+    assert "fallback" not in ctx.flags
+
+
+async def test_acceptance_b1_persona_db_makes_two_calls_per_person(tmp_path: Path) -> None:
+    users = crowd(items=3, others=4)
+    world = World(tmp_path, users, answer=reply)
+    method = await prepared(world, PersonaDb())
+    assert stages(world.backend.requests) == {"distil": 5, "induce": 5}
+    _, _, requests = await world.ask(method, question(users))
+    assert stages(requests) == {"answer": 1}
+
+
+async def test_acceptance_b3_the_same_records_in_every_prompt(tmp_path: Path) -> None:
+    users = crowd(items=20)
+    methods: list[Method] = [
+        Rag(Rag.Params(k=4)),
+        Summary(Summary.Params(k=4)),
+        SummaryRetrieved(SummaryRetrieved.Params(k=4)),
+        Trsr(Trsr.Params(k=4)),
+        ComPSum(ComPSum.Params(k=4)),
+        Dpl(Dpl.Params(n_docs=4)),
+        Drp(Drp.Params(n_docs=4)),
+    ]
+    found = []
+    for number, method in enumerate(methods):
+        _, _, requests = await asked(tmp_path / str(number), users, method)
+        found.append(shown(requests[-1]))
+    assert len(found[0]) == 4
+    assert all(each == found[0] for each in found)
+
+
+@pytest.mark.parametrize("method", [Rag, Summary, SummaryRetrieved, Trsr, Cicl, PersonaDb, ComPSum, Drp])
+async def test_acceptance_b4_an_empty_profile_asks_as_none(tmp_path: Path, method: Callable[[], Method]) -> None:
+    users = [User("ann", ()), *crowd()[1:]]
+    _, ctx, requests = await asked(tmp_path / "ours", users, method())
+    _, _, expected = await asked(tmp_path / "none", users, NoPersonalization())
+    assert [request.messages for request in requests] == [request.messages for request in expected]
+    assert ctx.flags["empty_profile"] >= 1
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Rag(),
+        Summary(),
+        SummaryRetrieved(),
+        Trsr(),
+        Cicl(Cicl.Params(negatives="peer")),
+        PersonaDb(PersonaDb.Params(neighbor_records=True)),
+        ComPSum(),
+        Drp(),
+    ],
+    ids=lambda method: method.name,
+)
+async def test_acceptance_b11_the_gold_in_another_profile_is_in_no_prompt(tmp_path: Path, method: Method) -> None:
+    users = crowd()
+    about = "The tale of item3 and the glacier"
+    leak = Record("x-3", about + "!", "SECRET @(7,7)", item="i3")
+    others = tuple(record for record in tales(8, "mallory").history if record.item != "i3")
+    users.append(User("mallory", (leak, *others)))
+    sample = question(users, about, item="i3")
+    sample = msgspec.structs.replace(sample, history=tuple(r for r in sample.history if r.item != "i3"))
+
+    def gullible(request: Any) -> str:
+        """What is distilled of somebody holds everything they wrote."""
+        if stage(request) == "distil" and "SECRET" in request.messages[1].content:
+            return '{"topics": ["ports"], "traits": [], "patterns": ["Says SECRET"], "stances": []}'
+        return reply(request)
+
+    _, ctx, requests = await asked(tmp_path, users, method, sample, answer=gullible)
+    assert "fallback" not in ctx.flags
+    assert "SECRET" not in text(requests)
+    assert "GOLD" not in text(requests)
+
+
+@pytest.mark.parametrize("method", [Cicl, ComPSum, PersonaDb, Drp])
+async def test_without_a_population_summary_answers(tmp_path: Path, method: Callable[[], Any]) -> None:
+    users = crowd()
+    ours, theirs = World(tmp_path / "ours", users, answer=reply), World(tmp_path / "summary", users, answer=reply)
+    alone = method()
+    sample = question(users)
+    if isinstance(alone, PersonaDb):
+        ctx = ours.context()
+        state = {"card": "", "distilled": [], "induced": []}
+        output, requests = await alone.predict(sample.view(), state, ctx), ours.backend.requests
+    else:
+        output, ctx, requests = await ours.ask(alone, sample)
+    expected, _, wanted = await theirs.ask(Summary(Summary.Params(k=8)), sample)
+    assert requests == wanted
+    assert output == expected
+    assert ctx.flags["fallback"] == 1
+
+
+@pytest.mark.parametrize("method", [Cicl, ComPSum, Drp])
+def test_acceptance_b12_the_share_of_fallbacks_is_that_of_flagged_samples(method: Callable[[], Method]) -> None:
+    result = trial(method(), task="lamp4", limit=6, answer=lambda request: "" if stage(request) == "open" else "Words")
+    flagged = sum("fallback" in prediction.flags for prediction in result.predictions)
+    assert result.summary["counters"].get("fallback", 0) == flagged
+    assert flagged == (len(result.predictions) if method is Drp else 0)

@@ -1,0 +1,196 @@
+"""Who DPL compares a user with, and what its guards keep out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from dpl_world import (
+    Tags,
+    Vectors,
+    World,
+    crowd,
+    question,
+    reviewed,
+    text,
+)
+
+from personabench import (
+    Record,
+    Sample,
+    User,
+)
+from personabench.methods.dpl.peers import Asker, Peers
+from personabench.methods.dpl.settings import resolve
+
+
+async def test_the_second_retrieval_searches_eligible_records_only(tmp_path: Path) -> None:
+    users = crowd(items=2, others=4)
+    alone = tuple(reviewed("ann", item, "ann alone", f"rare{item}") for item in range(50, 60))
+    users[0] = User("ann", (*users[0].history, *alone))
+    world = World(tmp_path, users)
+    _, ctx, _ = await world.ask(
+        await world.dpl(preset="faithful"), question(users, " ".join(f"rare{item}" for item in range(50, 60)))
+    )
+    assert ctx.flags["n_eff"] == 2
+
+
+@pytest.mark.parametrize("tiers", ["T1", "T2", "T3", "T1,T2,T3,user"])
+async def test_acceptance_5_the_questions_own_answer_is_never_shown(tmp_path: Path, tiers: str) -> None:
+    users = crowd()
+    about = "The tale of item3 and the glacier"
+    leak = Record("x-3", about + "!", "SECRET @(7,7)", item="i3")
+    near = Record("x-4", about + " glacier tale item3", "SECRET too @(8,8)", item="i77")
+    users.append(User("mallory", (leak, near, *(reviewed("mallory", item, "fine @(3,90)") for item in range(8)))))
+    world = World(tmp_path, users)
+    sample = question(users, about, item="i3")
+    sample = msgspec.structs.replace(sample, history=tuple(r for r in sample.history if r.item != "i3"))
+    _, ctx, requests = await world.ask(await world.dpl(tiers=tiers, dup_max=0.9), sample)
+    assert ctx.flags["n_eff"] > 0
+    assert "SECRET" not in text(requests)
+    assert "GOLD" not in text(requests)
+
+
+async def test_acceptance_5_a_near_copy_of_the_question_needs_the_similarity_guard(tmp_path: Path) -> None:
+    users = crowd(items=1, others=1)
+    about = "The tale of item0 and the harbour light"
+    users[1] = User("bob", (Record("b", about + " light", "SECRET @(4,4)"),))
+    world = World(tmp_path, users)
+    _, _, guarded = await world.ask(await world.dpl(dup_max=0.9), question(users, about))
+    _, _, open_ = await world.ask(await world.dpl(dup_max=1.01), question(users, about))
+    assert "SECRET" not in text(guarded)
+    assert "SECRET" in text(open_)
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        Record("m-0", "Wholly unlike wording", "SECRET @(7,7)", item="i99"),
+        Record("m-0", "a new tale: of ITEM0, harbour lights!", "SECRET @(7,7)", item="i0"),
+    ],
+)
+async def test_acceptance_5_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: Record) -> None:
+    about = "A new tale of item0 harbour lights"
+    users = [*crowd(items=1, others=1), User("mallory", (leak,))]
+    world = World(tmp_path, users)
+    method = await world.dpl(dup_max=1.5, tiers="T3")
+    _, _, guarded = await world.ask(method, question(users, about, item="i99"))
+    _, _, shown = await world.ask(await world.dpl(dup_max=1.5, tiers="T3"), question(users, "Other", item="i98"))
+    assert "SECRET" not in text(guarded)
+    assert "SECRET" in text(shown)
+
+
+async def test_acceptance_5_people_who_share_a_record_are_never_compared(tmp_path: Path) -> None:
+    users = crowd(items=4, others=2)
+    twin = User("twin", (users[0].history[0], *(reviewed("twin", item, "TWIN @(5,70)") for item in (1, 2, 3))))
+    world = World(tmp_path, [*users, twin], merge=True)
+    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    assert ctx.flags["n_eff"] == 4
+    assert "TWIN" not in text(requests)
+    apart = World(tmp_path / "apart", [*users, twin])
+    _, _, requests = await apart.ask(await apart.dpl(), question(users))
+    assert "TWIN" in text(requests)
+
+
+async def test_guard_3_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:
+    users = crowd(items=1, others=2)
+    own = users[0].history[0]
+    users[1] = User("peer0", (Record("copy", own.stimulus, own.response.upper(), item=own.item),))
+    world = World(tmp_path, users)
+    _, ctx, requests = await world.ask(await world.dpl(selector="random"), question(users))
+    assert ctx.flags["k_eff"] == 1
+    assert "ANN WORDS" not in text(requests)
+
+
+async def test_guard_5_peers_from_the_future_are_left_out(tmp_path: Path) -> None:
+    users = [
+        User(person, (Record(f"{person}-0", "One story of a quarry", f"{person} wrote", time=time, item="i"),))
+        for person, time in (("ann", "2020-02-01"), ("past", "2020-01-31"), ("future", "2020-3-2"))
+    ]
+    world = World(tmp_path, users)
+    method = await world.dpl(temporal_guard=True)
+    assert "dates" in method.requirements()
+    for sample in (question(users, time="2020-02-20"), question(users)):
+        _, _, requests = await world.ask(method, sample)
+        assert "past wrote" in text(requests) or not requests
+        assert "future wrote" not in text(requests)
+
+
+async def test_nobody_is_named_in_a_prompt(tmp_path: Path) -> None:
+    users = [
+        User(
+            f"person-{number}",
+            tuple(Record(f"r{number}-{item}", f"Item{item} story", f"text @({number},{item})") for item in range(3)),
+        )
+        for number in range(5)
+    ]
+    world = World(tmp_path, users)
+    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    assert ctx.flags["tier_2"] == 3
+    assert "person-" not in text(requests)
+
+
+async def test_near_stimuli_are_compared_when_none_is_shared(tmp_path: Path) -> None:
+    users = [
+        User(person, (Record(f"{person}-0", f"A walk along the {topic} at {hour}", f"{person} says"),))
+        for person, topic, hour in (
+            ("ann", "harbour wall", "noon"),
+            ("bob", "harbour wall", "dusk"),
+            ("cem", "zoo", "nine"),
+        )
+    ]
+    world = World(tmp_path, users)
+    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    assert (ctx.flags["tier_3"], ctx.flags["k_eff"]) == (1, 2)
+    assert 0 < ctx.flags["t3_similarity"] < 1
+    assert "Story: A walk along the harbour wall at dusk" in requests[0].messages[1].content
+    _, ctx, _ = await world.ask(await world.dpl(tau=0.8), question(users))
+    assert ctx.flags["k_eff"] == 1
+    _, ctx, _ = await world.ask(await world.dpl(tau=0.99), question(users))
+    assert ctx.flags["fallback"] == 1
+
+
+async def test_own_records_do_not_crowd_out_near_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("personabench.methods.dpl.peers._NEAREST", 3)
+    own = tuple(Record(f"a{number}", f"A walk by the quarry {number}", "words") for number in range(9))
+    users = [User("ann", own), User("bob", (Record("b", "A walk in town", "bob says"),))]
+    world = World(tmp_path, users)
+    _, ctx, _ = await world.ask(await world.dpl(), question(users))
+    assert ctx.flags["n_eff"] == 8
+
+
+async def test_records_without_a_stimulus_are_compared_by_their_text(tmp_path: Path) -> None:
+    users = [User(p, (Record(f"{p}-0", None, f"lovely day at the quarry {p}"),)) for p in ("ann", "bob", "cem")]
+    world = World(tmp_path, users, Tags())
+    sample = Sample("q", "ann", "Reword: a day out", history=users[0].history)
+    _, ctx, requests = await world.ask(await world.dpl(), sample)
+    assert (ctx.flags["tier_3"], ctx.flags["k_eff"]) == (1, 2)
+    assert "Story:" not in requests[0].messages[1].content
+    assert requests[0].messages[1].content.count("lovely day at the quarry bob") == 1
+
+
+async def test_user_scope_compares_with_the_medoids_of_other_clusters(tmp_path: Path) -> None:
+    places = {"ann": (0, 0), "near": (1, 0), "b1": (90, 0), "b2": (91, 0), "b3": (92, 0), "c": (0, 90)}
+    users = [
+        User(person, (Record(f"{person}-0", f"unlike {person}", f"{person} @({x},{y})"),))
+        for person, (x, y) in places.items()
+    ]
+    world = World(tmp_path, users)
+    _, ctx, requests = await world.ask(await world.dpl(tiers="user", k_peers=2), question(users))
+    assert (ctx.flags["tier_user"], ctx.flags["k_eff"]) == (1, 2)
+    others = requests[0].messages[1].content
+    assert "b2 @" in others
+    assert "c @" in others
+    assert "near @" not in others
+
+
+async def test_a_pool_has_one_record_per_person_and_at_most_max_pool() -> None:
+    history = {p: tuple(Record(f"{p}{n}", "same tale", f"{p}{n} says") for n in range(3)) for p in "abcdef"}
+    users = [User(person, records) for person, records in history.items()]
+    peers = Peers(users, resolve("lamp", {"max_pool": 3}), "text")
+    embed = Vectors()
+    pool = await peers.pool(users[0].history[0], Asker("a", None, "asked"), lambda texts: embed.embed(texts, ""))
+    assert pool is not None
+    assert pool.tier == "T2"
+    assert [peer.person for peer in pool.peers] == ["b", "c", "d"]

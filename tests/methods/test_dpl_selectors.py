@@ -1,0 +1,123 @@
+"""Which peers DPL shows, and the settings that say so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from dpl_world import (
+    Vectors,
+)
+
+from personabench import (
+    Record,
+    UsageError,
+)
+from personabench.methods.dpl import Dpl
+from personabench.methods.dpl.selectors import Peer, agree, select
+from personabench.methods.dpl.settings import PRESETS, Settings, resolve
+
+
+def peer(name: str, response: str, similarity: float = 1.0) -> Peer:
+    return Peer(name, Record(f"{name}-0", "story", response), similarity)
+
+
+async def chosen(own: str, responses: Sequence[str], kind: Any = "text", settings: Settings | None = None) -> list[str]:
+    peers = [peer(f"p{number:02}", response) for number, response in enumerate(responses)]
+    doc = Record("d", "story", own)
+    embed = Vectors()
+    found = await select(doc, peers, kind, settings or PRESETS["faithful"], lambda texts: embed.embed(texts, ""))
+    return [peer.person for peer in found]
+
+
+async def test_acceptance_2_four_distinct_peers_are_all_taken() -> None:
+    found = await chosen("@(0,0)", ["@(9,0)", "@(0,9)", "@(9,9)", "@(-9,9)"])
+    assert sorted(found) == ["p00", "p01", "p02", "p03"]
+    assert found == await chosen("@(0,0)", ["@(9,0)", "@(0,9)", "@(9,9)", "@(-9,9)"])
+
+
+async def test_acceptance_2_of_twenty_peers_at_most_four_and_none_like_the_user() -> None:
+    rng = random.Random(3)
+    centres = [(0, 0), (60, 0), (0, 60), (60, 60), (-60, 60)]
+    places = [(x + rng.random(), y + rng.random()) for x, y in centres for _ in range(4)]
+    found = await chosen("@(0.5,0.5)", [f"@({x:.3f},{y:.3f})" for x, y in places])
+    assert len(found) == 4
+    assert {int(name[1:]) // 4 for name in found} == {1, 2, 3, 4}
+    for name in found:
+        group = [place for number, place in enumerate(places) if number // 4 == int(name[1:]) // 4]
+        middle = np.mean(group, axis=0)
+        nearest = min(group, key=lambda place: float(np.hypot(*(np.array(place) - middle))))
+        assert places[int(name[1:])] == nearest
+
+
+async def test_acceptance_8_categories_are_compared_by_label() -> None:
+    lamp = PRESETS["lamp"]
+    labels = ["drama", "Drama", "noir", "comedy", "war", "war", "farce", "war", "comedy", "epic"]
+    assert await chosen("drama", labels, "category", lamp) == ["p04", "p03", "p02", "p06"]
+    assert await chosen("drama", ["DRAMA "], "category", lamp) == []
+    assert agree(Record("d", "s", "drama"), [peer("a", "Drama"), peer("b", "drama ")], "category")
+
+
+async def test_acceptance_8_the_nearest_stimulus_stands_for_a_label() -> None:
+    peers = [peer("far", "war", 0.2), peer("near", "war", 0.9), peer("same", "drama", 1.0)]
+    found = await select(Record("d", "s", "drama"), peers, "category", PRESETS["lamp"], lambda texts: None)  # type: ignore[arg-type, return-value]
+    assert [peer.person for peer in found] == ["near"]
+
+
+async def test_acceptance_8_scores_are_compared_as_numbers() -> None:
+    lamp = resolve("lamp", {"k_peers": 3})
+    scores = ["5", "3.0", "1", "3", "4", "2", "5", "1"]
+    assert await chosen("3", scores, "ordinal", lamp) == ["p02", "p04", "p00"]
+    assert agree(Record("d", "s", "3"), [peer("a", "3.0")], "ordinal")
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [("most_similar", ["p00", "p01"]), ("least_similar", ["p03", "p02"])],
+)
+async def test_similarity_selectors_order_by_likeness(selector: str, expected: list[str]) -> None:
+    settings = resolve("lamp", {"selector": selector, "k_peers": 2})
+    assert await chosen("@(1,0)", ["@(9,1)", "@(9,4)", "@(1,9)", "@(-5,1)"], "text", settings) == expected
+
+
+@pytest.mark.parametrize("selector", ["random", "kmeans_random"])
+async def test_random_selectors_follow_the_seed(selector: str) -> None:
+    places = [f"@({10 * (number // 5)},{number % 5 / 9:.2f})" for number in range(30)]
+    draws = [
+        await chosen("@(0,0)", places, "text", resolve("lamp", {"selector": selector, "seed": seed}))
+        for seed in (1, 1, 2, 3, 4)
+    ]
+    assert draws[0] == draws[1]
+    assert any(draw != draws[0] for draw in draws[2:])
+    assert all(0 < len(set(draw)) == len(draw) <= 4 for draw in draws)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"preset": "lmap"}, "lmap"),
+        ({"selector": "best"}, "kmeans_closest"),
+        ({"tiers": "T1,T9"}, "T9"),
+        ({"n_docs": 0}, "n_docs"),
+        ({"max_pool": -1}, "max_pool"),
+        ({"retriever": "ranked"}, "ranked"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        Dpl(Dpl.Params(**given))
+
+
+def test_presets_and_what_is_given_on_top() -> None:
+    faithful = Dpl(Dpl.Params(preset="faithful", k_peers=3)).settings
+    assert (faithful.min_peers, faithful.tiers, faithful.dup_max, faithful.difference_max_tokens) == (
+        3,
+        ("T1",),
+        0,
+        2048,
+    )
+    lamp = Dpl(Dpl.Params(tiers="T1, user", tau=0.5)).settings
+    assert (lamp.min_peers, lamp.tiers, lamp.tau, lamp.max_pool) == (1, ("T1", "user"), 0.5, 32)

@@ -1,0 +1,68 @@
+"""Summaries of the user: what they are made from, and who shares them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from baseline_world import World, asked, offline, prepared, question, reply, shown, stages, tales, text
+
+from personabench import User
+from personabench.methods.rag import Rag
+from personabench.methods.summary import Summary, SummaryRetrieved
+from personabench.testing import trial
+
+
+async def test_acceptance_b2_one_summary_per_profile(tmp_path: Path) -> None:
+    users = [tales(6)]
+    world = World(tmp_path, users, answer=reply)
+    method = await prepared(world, Summary())
+    await world.ask(method, question(users))
+    _, _, requests = await world.ask(method, question(users, "Another, of a quarry"))
+    assert stages(requests) == {"answer": 1}
+    longer = [User("ann", (*users[0].history[:-1], tales(8).history[-1]))]
+    _, _, requests = await world.ask(method, question(longer))
+    assert stages(requests) == {"summary": 1, "answer": 1}
+
+
+def test_acceptance_b2_questions_of_one_user_share_a_profile() -> None:
+    result = trial(Summary(), task="lamp4")
+    users = {prediction.user_id for prediction in result.predictions}
+    assert len(result.profiles) == len(users) < len(result.predictions)
+
+
+async def test_acceptance_b5_the_summary_knows_neither_question_nor_target(tmp_path: Path) -> None:
+    users = [tales(6)]
+    _, _, requests = await asked(tmp_path, users, Summary(), question(users, "A singular zeppelin"))
+    (summary,) = offline(requests)
+    assert "zeppelin" not in text([summary])
+    assert "GOLD" not in text([summary])
+    assert "A summary." in requests[-1].messages[0].content
+
+
+async def test_a_budget_keeps_the_newest_records_and_zero_keeps_all(tmp_path: Path) -> None:
+    users = [tales(40)]
+    _, ctx, requests = await asked(tmp_path / "tight", users, Summary(Summary.Params(summary_budget_tokens=60)))
+    kept = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
+    assert 0 < len(kept) < 40
+    assert kept == [str(number) for number in range(40 - len(kept), 40)]
+    assert ctx.flags["records_over_budget"] == 40 - len(kept)
+    _, ctx, requests = await asked(tmp_path / "whole", users, Summary(Summary.Params(summary_budget_tokens=0)))
+    assert len(re.findall(r"item\d+", offline(requests)[0].messages[1].content)) == 40
+    assert "records_over_budget" not in ctx.flags
+
+
+async def test_without_records_only_the_summary_is_shown(tmp_path: Path) -> None:
+    _, _, requests = await asked(tmp_path, [tales(6)], Summary(Summary.Params(k=0)))
+    assert shown(requests[-1]) == []
+    assert "A summary." in requests[-1].messages[0].content
+
+
+async def test_retrieved_records_are_summarised_oldest_first_and_shown_best_first(tmp_path: Path) -> None:
+    users = [tales(12)]
+    about = question(users, "Of item3, item9 and item5 item5")
+    _, _, requests = await asked(tmp_path / "ours", users, SummaryRetrieved(SummaryRetrieved.Params(k=3)), about)
+    _, _, expected = await asked(tmp_path / "rag", users, Rag(Rag.Params(k=3)), about)
+    assert shown(requests[-1]) == shown(expected[-1])
+    summarised = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
+    assert summarised == sorted((name.removeprefix("ann-") for name in shown(expected[-1])), key=int)
