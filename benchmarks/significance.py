@@ -80,8 +80,8 @@ def labels(rng: np.random.Generator, codes: npt.NDArray[np.intp]) -> list[Floats
 WORLDS = {
     "accuracy": World(accuracy),
     "overlap": World(overlap),
-    "RMSE": World(squares, rmse, higher_is_better=False, draws=800),
-    "macro-F1": World(labels, partial(macro_f1, labels=LABELS), draws=600),
+    "RMSE": World(squares, rmse, higher_is_better=False, draws=500),
+    "macro-F1": World(labels, partial(macro_f1, labels=LABELS), draws=500),
 }
 SIZES: dict[str, Callable[[np.random.Generator, int], npt.NDArray[np.intp]]] = {
     "one each": lambda rng, users: np.ones(users, np.intp),
@@ -92,7 +92,7 @@ COVERAGE = [
     *(("accuracy", sizes, 40) for sizes in ("one each", "1 to 9")),
     *(("overlap", sizes, users) for sizes in ("one each", "1 to 9") for users in (30, 150)),
     *((name, "few heavy", 100) for name in ("accuracy", "overlap")),
-    ("RMSE", "1 to 9", 60),
+    ("RMSE", "1 to 9", 150),
     ("macro-F1", "1 to 9", 40),
 ]
 STRESS = [
@@ -101,9 +101,9 @@ STRESS = [
     ("RMSE", "1 to 9", 25),
 ]
 TESTS = [
-    *(("accuracy", sizes, 50) for sizes in SIZES),
+    ("accuracy", "1 to 9", 50),
     *(("overlap", sizes, users) for sizes in SIZES for users in (10, 50)),
-    ("RMSE", "1 to 9", 30),
+    ("RMSE", "1 to 9", 20),
 ]
 
 
