@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: $(VENV)/.installed
 	@$(BIN)/personabench run --method none,rag --task lamp4
 	@echo
-	@echo "That was a real 135M-parameter model on this machine, without and with four records of each user's history."
+	@echo "That was a real 135M-parameter model on this machine, without and with eight records of each user's history."
 	@echo "See what it saw:    $(BIN)/personabench show last 310"
 	@echo "Is it personal?     $(BIN)/personabench run --method rag --task lamp4 --history shuffled"
 	@echo "Every run so far:   $(BIN)/personabench leaderboard"
