@@ -31,6 +31,7 @@ class Cicl(Comparing):
     name = "cicl"
     paper = "Customizing Language Model Responses with Contrastive In-Context Learning, arXiv 2401.17390"
     designed_for = ()
+    needs = ("history", "population")
 
     @dataclass(frozen=True)
     class Params(Comparing.Params):

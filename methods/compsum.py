@@ -24,6 +24,7 @@ class ComPSum(Comparing):
     name = "compsum"
     paper = "Comparative Personalization for Multi-document Summarization, arXiv 2509.21562"
     designed_for = ()
+    needs = ("history", "population")
 
     @dataclass(frozen=True)
     class Params(Comparing.Params):

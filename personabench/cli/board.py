@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from personabench.cli.options import RESULTS, Json, Results, emit, screen
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from personabench.compatibility import Cell
     from personabench.leaderboard import Board
 
 
@@ -115,7 +116,7 @@ def _as_text(found: Sequence[Board]) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-listing = typer.Typer(help="List methods, tasks, backends, metrics or runs.", no_args_is_help=True)
+listing = typer.Typer(help="List methods, tasks, their matrix, backends, metrics or runs.", no_args_is_help=True)
 
 
 @listing.command("methods")
@@ -144,6 +145,61 @@ def tasks(json: Json = False) -> None:
         ],
         json,
     )
+
+
+SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
+LEGEND = "● faithful: the method's paper has this kind of task  ○ adapted  – refused before any call"
+
+
+@listing.command("matrix")
+def matrix(
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Which method runs on which task: faithful, adapted, or refused and why."""
+    from personabench.compatibility import matrix
+    from personabench.errors import UsageError
+    from personabench.registry import entries
+
+    known = [*entries("task")]
+    if task is not None and task not in known:
+        raise UsageError(f"no task named '{task}'; known: {', '.join(known)}")
+    methods = entries("method").values()
+    cells = matrix(methods, known if task is None else [task])
+    if json:
+        emit([cell._asdict() for cell in cells])
+        return
+    for line in _grid(cells, shutil.get_terminal_size().columns):
+        typer.echo(line)
+    if unread := [entry.name for entry in methods if entry.origin != "built-in"]:
+        typer.echo(f"\nInstalled besides, fit known when they run: {', '.join(unread)}")
+
+
+def _grid(cells: Sequence[Cell], width: int) -> Iterator[str]:
+    """Cells as symbols, tasks side by side as far as the width goes, then legend and reasons."""
+    methods, tasks = dict.fromkeys(cell.method for cell in cells), list(dict.fromkeys(cell.task for cell in cells))
+    symbols = {(cell.method, cell.task): SYMBOLS[cell.fit] for cell in cells}
+    left = max(map(len, methods))
+    while tasks:
+        block: list[str] = []
+        while tasks and (not block or left + sum(len(name) + 1 for name in [*block, tasks[0]]) <= width):
+            block.append(tasks.pop(0))
+        yield " ".join([" " * left, *block]).rstrip()
+        for method in methods:
+            row = [symbols[method, task].center(len(task)) for task in block]
+            yield " ".join([method.ljust(left), *row]).rstrip()
+        yield ""
+    yield from textwrap.wrap(LEGEND, width)
+    refusals: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        if cell.fit == "refused":
+            refusals.setdefault(cell.reason, {}).setdefault(cell.method, []).append(cell.task)
+    for reason, refused in refusals.items():
+        where: dict[str, list[str]] = {}
+        for method, names in refused.items():
+            where.setdefault(", ".join(names), []).append(method)
+        told = "; ".join(f"{', '.join(methods)} on {names}" for names, methods in where.items())
+        yield from textwrap.wrap(f"– {told}: {reason}", width, subsequent_indent="  ")
 
 
 @listing.command("backends")

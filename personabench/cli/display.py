@@ -101,6 +101,8 @@ def _detail(engine: Engine) -> str:
         parts.append(f"{traffic.retries} retries")
     if counts.failed:
         parts.append(f"{counts.failed} failed")
+    if counts.stopping and counts.before + counts.done < counts.total:
+        parts = ["stopping when what is in flight is done; Ctrl-C again stops at once"]
     return ", ".join(parts)
 
 
