@@ -75,6 +75,10 @@ class Engine:
 
     def __post_init__(self) -> None:
         self._profiles: OrderedDict[str, asyncio.Task[State]] = OrderedDict()
+        self._studying: set[asyncio.Task[State]] = set()
+        self._todo: Sequence[int] = ()
+        self._ahead = 0
+        self._last_seen = ""
         self._recorded: set[str] = set()
         self.finished: set[str] = set()
         self.provenance: dict[str, str] = {}
@@ -112,6 +116,7 @@ class Engine:
             self.provenance["population"] = population.hash
             await self.method.prepare(population, ctx)
             self._record("", "prepare", None, ctx)
+        self._todo = owed
         samples = iter(owed)
         workers = [
             asyncio.create_task(self._work(samples), name=f"worker {number}")
@@ -134,6 +139,8 @@ class Engine:
         for position in positions:
             if self.progress.stopping:
                 return
+            if self.method.profiles:
+                self._look_ahead()
             sample = self.dataset.load(position).view()
             prediction = await self._predict(sample)
             self.folder.append(self.folder.predictions_path, prediction)
@@ -171,6 +178,25 @@ class Engine:
     async def _state(self, sample: Sample) -> State:
         if not self.method.profiles:
             return None
+        key, pending = self._studied(sample)
+        try:
+            return await asyncio.shield(pending)
+        except BackendError:
+            self._profiles.pop(key, None)
+            raise
+
+    def _look_ahead(self) -> None:
+        """Start the profiles of users to come, so that offline work fills the model as well as online work does."""
+        while self._ahead < len(self._todo) and len(self._studying) < self.concurrency:
+            position = self._todo[self._ahead]
+            self._ahead += 1
+            user = self.dataset.index()[position][1]
+            if user != self._last_seen:
+                self._last_seen = user
+                self._studied(self.dataset.load(position).view())
+
+    def _studied(self, sample: Sample) -> tuple[str, asyncio.Task[State]]:
+        """The key of a user's profile as of a sample, and the one task that makes it."""
         user = User(sample.user_id, self.method.visible(sample))
         key = digest(
             {
@@ -189,13 +215,11 @@ class Engine:
         pending = self._profiles.get(key)
         if pending is None:
             pending = self._profiles[key] = asyncio.create_task(self._profile(key, user), name="profile")
+            self._studying.add(pending)
+            pending.add_done_callback(self._studying.discard)
             while len(self._profiles) > REMEMBERED_USERS:
                 self._profiles.popitem(last=False)
-        try:
-            return await asyncio.shield(pending)
-        except BackendError:
-            self._profiles.pop(key, None)
-            raise
+        return key, pending
 
     async def _profile(self, key: str, user: User) -> State:
         if self.cache is not None and self.client.policy in ("use", "only"):

@@ -18,6 +18,7 @@ from personabench.errors import BackendError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
 from personabench.methods.recency import Recency
 from personabench.methods.summary import Summary
+from personabench.testing import trial
 from personabench.types import Request, Response
 
 
@@ -309,3 +310,28 @@ class Ignoring(dict[str, int]):
 
     def __setitem__(self, key: str, value: int) -> None:
         pass
+
+
+def test_profiles_of_several_users_are_made_at_once() -> None:
+    """Users' offline calls overlap although each user's samples come together."""
+    inside, most = 0, 0
+
+    class Studious(Method):
+        name = "studious"
+
+        async def profile(self, user: User, ctx: Context) -> str:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.02)
+            inside -= 1
+            return user.id
+
+        async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
+            assert state == sample.user_id
+            return state
+
+    result = trial(Studious(), "lamp4", concurrency=8)
+    assert all(line.error is None for line in result.predictions)
+    assert len(result.profiles) == len({line.user_id for line in result.predictions})
+    assert 6 <= most <= 8
