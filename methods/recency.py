@@ -12,6 +12,7 @@ class Recency(Method):
 
     name = "recency"
     needs = ("history", "dates")
+    refuses = {"personamem*": "its conversations have no dates; all of a history in its order is what `full` shows"}
 
     @dataclass(frozen=True)
     class Params:

@@ -89,12 +89,16 @@ class Cache:
         artifacts, oldest = self._db.execute(
             "SELECT (SELECT count(*) FROM artifacts), (SELECT min(time) FROM responses)"
         ).fetchone()
+        names: dict[str, int] = {}
+        for model, count in models:
+            name = msgspec.json.decode(model).get("name", model)
+            names[name] = names.get(name, 0) + count
         return {
             "path": str(self.path),
             "bytes": self.path.stat().st_size,
             "responses": sum(count for _, count in models),
             "artifacts": artifacts,
-            "models": {msgspec.json.decode(model).get("name", model): count for model, count in models},
+            "models": names,
             "oldest": oldest,
         }
 
@@ -114,14 +118,17 @@ class Cache:
         return removed
 
     def nearest(self, model: Mapping[str, str], request: Request) -> tuple[Request, Mapping[str, str]] | None:
-        """The stored call most like a wanted one: most equal fields, then the longest common start of its text."""
-        best: tuple[tuple[int, int], Request, Mapping[str, str]] | None = None
-        wanted, text = msgspec.to_builtins(request), _text(request)
+        """The stored call most like a wanted one: the most text in equal messages, then the longest common start, then
+        the most equal fields.
+        """
+        best: tuple[tuple[int, int, int], Request, Mapping[str, str]] | None = None
+        wanted, text, messages = msgspec.to_builtins(request), _text(request), set(request.messages)
         for stored_model, stored in self._db.execute("SELECT model, request FROM responses"):
             other, identity = from_json(stored, Request), msgspec.json.decode(stored_model)
             fields = msgspec.to_builtins(other)
             equal = sum(fields.get(name) == value for name, value in wanted.items()) + (identity == dict(model))
-            rank = (_common(text, _text(other)), equal)
+            shared = sum(len(message.content) for message in messages.intersection(other.messages))
+            rank = (shared, _common(text, _text(other)), equal)
             if best is None or rank > best[0]:
                 best = (rank, other, identity)
         return best and (best[1], best[2])

@@ -116,7 +116,7 @@ class Client:
                 self._answered = time.monotonic()
                 return Response(response.text, response.finish, response.usage, round(seconds, 4), response.logprobs)
             except TransientError as error:
-                wait = error.retry_after if error.retry_after is not None else delay * random.uniform(0.5, 1.5)
+                wait = error.retry_after or delay * random.uniform(0.5, 1.5)
                 if time.monotonic() + wait > began + self.deadline:
                     failure = BackendError if self._answered > began else BackendDown
                     raise failure(f"{error}; given up after {self.deadline:.0f} s of retries") from error
@@ -132,8 +132,8 @@ class Client:
             self.traffic.paid += 1
             self.traffic.input_tokens += usage.input_tokens
             self.traffic.output_tokens += usage.output_tokens
-        call = Call(key, phase, cached, usage.input_tokens, usage.output_tokens, response.seconds, response.finish)
-        return response, call
+        spent = (usage.input_tokens, usage.output_tokens, response.seconds, response.finish, usage.cached_tokens)
+        return response, Call(key, phase, cached, *spent)
 
     def _miss(self, key: str, request: Request) -> str:
         nearest = self.cache.nearest(self.backend.identity, request) if self.cache else None

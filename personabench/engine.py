@@ -109,7 +109,7 @@ class Engine:
         check_requirements(self.method, self.dataset)
         if not owed:
             return True
-        self._recorded = set(self.folder.profiles())
+        self._recorded = set() if self.client.policy == "refresh" else set(self.folder.profiles())
         if "population" in self.method.requirements():
             ctx = self._context("prepare", "")
             population = Population(self.dataset.population(), merge=not self.dataset.identified)
@@ -149,9 +149,9 @@ class Engine:
 
     async def _predict(self, sample: Sample) -> Prediction:
         ctx = self._context("predict", sample.user_id)
-        output, parsed, error = None, None, None
+        profile, output, parsed, error = None, None, None, None
         try:
-            state = await self._state(sample)
+            profile, state = await self._state(sample)
             answer = await self.method.predict(sample, state, ctx)
             if not isinstance(answer, str):
                 raise TypeError(f"predict() returned {type(answer).__name__}, not text")
@@ -170,17 +170,18 @@ class Engine:
         usage = Usage(
             sum(call.input_tokens for call in ctx.calls),
             sum(call.output_tokens for call in ctx.calls),
+            sum(call.cached_tokens for call in ctx.calls),
         )
         return Prediction(
-            sample.id, sample.user_id, output, parsed, ctx.flags, tuple(ctx.calls), usage, error, attempts
+            sample.id, sample.user_id, output, parsed, ctx.flags, tuple(ctx.calls), usage, error, attempts, profile
         )
 
-    async def _state(self, sample: Sample) -> State:
+    async def _state(self, sample: Sample) -> tuple[str | None, State]:
         if not self.method.profiles:
-            return None
+            return None, None
         key, pending = self._studied(sample)
         try:
-            return await asyncio.shield(pending)
+            return key, await asyncio.shield(pending)
         except BackendError:
             self._profiles.pop(key, None)
             raise

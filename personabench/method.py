@@ -5,7 +5,7 @@
         name = "last3"
 
         async def predict(self, sample, state, ctx):
-            return await ctx.answer(sample, records=sample.history[-3:])
+            return await ctx.answer(sample, records=sample.history[::-1][:3])
 
 Only `predict` is required.  A method talks to the model through its `Context` and never sees references, other
 users' golds or the future.
@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from personabench.errors import UsageError
 from personabench.types import Record, Sample, User
 
 if TYPE_CHECKING:
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 
 
 def retrieval_needs(retriever: str) -> set[str]:
-    """What a retriever needs of the data: dates for those that sort by time."""
+    """What a retriever needs of the data: dates for those that sort by time.
+
+    Raises:
+        UsageError: there is no such retriever.
+    """
+    from personabench.retrieval.search import SEARCHES
+
+    if retriever not in SEARCHES:
+        raise UsageError(f"unknown retriever '{retriever}'; choose one of {', '.join(SEARCHES)}")
     return {"dates"} if "recency" in retriever else set()
 
 
@@ -41,7 +50,8 @@ class Method(ABC):
         name: how it is called on the command line.
         paper: where it comes from, with its arXiv id.
         version: raise it when prompts or behaviour change; with the source's hash it is part of every cache key.
-        needs: what it uses beyond the sample: "history", "population", "feedback", "dialogue".
+        needs: what it uses beyond the sample: "history", "population", "feedback", "dialogue"; "dates" when records
+            must have them.
         designed_for: patterns of the task names its paper was made for; elsewhere it runs as "adapted".
         refuses: pattern of task names to the reason why the method cannot work there.
         privileged: True for an oracle that sees what a method must not.

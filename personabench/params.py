@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -28,8 +28,11 @@ def fill(params: type[Any], given: Mapping[str, str], owner: str) -> Any:
         return msgspec.convert(dict(given), params, strict=False)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
-        where = f"parameter '{place.rstrip('`')}': " if place else ""
-        raise UsageError(f"{owner}: {where}{problem}") from error
+        key = place.rstrip("`")
+        where = f"parameter '{key}': " if key else ""
+        kind = get_type_hints(params).get(key)
+        choices = f"; choose {' or '.join(get_args(kind))}" if get_origin(kind) is Literal else ""
+        raise UsageError(f"{owner}: {where}{problem}{choices}") from error
 
 
 def assignments(texts: list[str], owners: list[str]) -> dict[str, dict[str, str]]:

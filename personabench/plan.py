@@ -125,6 +125,7 @@ async def plan(options: runner.Options) -> list[Forecast]:
 
     Raises:
         UsageError, DataError: as for a real run.
+        KeyboardInterrupt: interrupted; a part of a forecast would be taken for the whole.
     """
     async with _rehearsals(options) as (jobs, rehearse):
         return [(await rehearse(job, None)).forecast for job in jobs]
@@ -184,8 +185,11 @@ async def _rehearsals(
                     raise UsageError(f"{job.dataset.source} has no sample '{sample_id}'")
             client.forecast = Forecast(job.spec.task, job.spec.method, job.spec.model["name"], len(owed))
             engine.folder = rehearsed
-            await engine.run(owed)
-            rehearsed.close()
+            try:
+                if not await engine.run(owed):
+                    raise KeyboardInterrupt
+            finally:
+                rehearsed.close()
         return client
 
     try:

@@ -86,8 +86,8 @@ def _built_in(kind: Kind) -> Iterable[Entry]:
     spec = importlib.util.find_spec(package)
     for folder in map(Path, spec.submodule_search_locations or [] if spec else []):
         for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
-            stem = path.parent.name if path.name == "__init__.py" else path.stem
-            if (stem != "__init__" and path.parent != folder) or path.name != "__init__.py":
+            if path != folder / "__init__.py":
+                stem = path.parent.name if path.name == "__init__.py" else path.stem
                 yield from _described(kind, path, f"{package}.{stem}")
 
 

@@ -3,6 +3,7 @@
 from personabench import results
 frames = results.load("results")
 frames.runs, frames.samples, frames.calls
+results.leaderboard("results", task="lamp4")
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personabench.leaderboard import SCORER, label, summaries
+from personabench.leaderboard import BASELINE, SCORER, Asked, boards, everything, label, summaries
 from personabench.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -73,3 +74,16 @@ def load(folder: str | Path = "results") -> Frames:
                 for call in prediction.calls
             ]
     return Frames(pd.DataFrame(runs), pd.DataFrame(samples), pd.DataFrame(calls))
+
+
+def leaderboard(folder: str | Path = "results", task: str | None = None, baseline: str = BASELINE) -> pd.DataFrame:
+    """All rows of the leaderboard, published results included, with the columns of `leaderboard --format json`.
+
+    Raises:
+        DataError: a file is damaged; the message names it.
+    """
+    import pandas as pd
+
+    asked = Asked(baseline=baseline, thorough=True, results=Path(folder))
+    found = boards(everything(Path(folder)), task, asked)
+    return pd.DataFrame([row for board in found for row in board.rows])

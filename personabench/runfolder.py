@@ -162,7 +162,13 @@ class RunFolder:
         return _read(self.path / "spec.json", RunSpec)
 
     def summary(self) -> dict[str, Any]:
-        """The run's `summary.json`."""
+        """The run's `summary.json`.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        if not self.summary_path.exists() and (self.path / "spec.json").exists():
+            raise DataError(f"{self.path} has no summary.json: the run did not get that far; repeat its command")
         return _read(self.summary_path, dict[str, Any])
 
     @contextmanager

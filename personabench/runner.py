@@ -44,6 +44,7 @@ class Options:
         split: "user/dev", "dev", or None for the task's default.
         data: a folder with the benchmark's files; None for the bundled sample.
         limit: samples at least, whole users at a time; None for all.
+        draw: the seed that draws the limit's users, where it is not `seed`: several seeds of one comparison share it.
         assignments: `[owner.]key=value` parameters; owner `task` addresses the task.
         history: the control applied to histories.
         concurrency: samples under way and calls in flight; None for the backend's own number.
@@ -58,6 +59,7 @@ class Options:
     backend_options: BackendOptions = BackendOptions()
     concurrency: int | None = None
     seed: int = 0
+    draw: int | None = None
     sampling: Sampling = Sampling()
     assignments: Sequence[str] = ()
     history: str = "own"
@@ -108,7 +110,7 @@ def resolve(options: Options, backend: Backend) -> list[Job]:
         dataset = controlled(
             task.open(options.split or task.default_split, options.data), options.history, options.seed
         )
-        positions = select(dataset, options.limit, options.seed)
+        positions = select(dataset, options.limit, options.seed if options.draw is None else options.draw)
         for cls in classes.values():
             fields = {field.name for field in dataclasses.fields(cls.Params)}
             mine = {key: value for key, value in shared.items() if key in fields or len(classes) == 1}
@@ -284,7 +286,7 @@ def _changed(owner: Method | Task) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What software made a run."""
-    names = ("personabench-harness", "xllamacpp", "openai", "rouge-score", "numpy")
+    names = ("personabench-harness", "xllamacpp", "openai", "rouge-score", "sacrebleu", "nltk", "numpy")
     found = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -57,6 +57,7 @@ def trial(
 
     Raises:
         PersonabenchError: as a real run would.
+        KeyboardInterrupt: interrupted.
     """
     chosen = registry.load("task", task)() if isinstance(task, str) else task
     data = controlled(dataset or chosen.open(chosen.default_split, None), history, seed)
@@ -96,7 +97,8 @@ def trial(
                 concurrency=concurrency,
             )
             positions = select(data, limit, seed)
-            await engine.run(engine.owed(positions))
+            if not await engine.run(engine.owed(positions)):
+                raise KeyboardInterrupt
             summary = score_run(folder, chosen, data, spec, positions, seconds=0.0, extra={}) if scored else {}
             ids = [data.index()[position][0] for position in sorted(positions)]
             lines = [line for line in folder.ordered_predictions(ids) if line is not None]

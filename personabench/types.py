@@ -111,7 +111,10 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """The receipt of one model call: its cache key and what it cost; `cached` calls were paid by an earlier one."""
+    """The receipt of one model call: its cache key and what it cost; `cached` calls were paid by an earlier one.
+
+    `cached_tokens` is the part of the input that the server had at hand when the call was made.
+    """
 
     key: str
     phase: Phase
@@ -120,6 +123,7 @@ class Call(msgspec.Struct, frozen=True):
     output_tokens: int
     seconds: float
     finish: str = "stop"
+    cached_tokens: int = 0
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -127,6 +131,7 @@ class Prediction(msgspec.Struct, frozen=True):
 
     `output` is the method's answer as the official scorer will read it, `parsed` the task's lenient reading of it
     (None: unreadable).  `flags` counts what happened on the way (`empty_profile`, `truncated`, `tokens_dropped`).
+    `profile` is the key of the user's state that was used, where the method keeps one.
     """
 
     sample_id: str
@@ -138,6 +143,7 @@ class Prediction(msgspec.Struct, frozen=True):
     usage: Usage
     error: str | None = None
     attempts: int = 1
+    profile: str | None = None
 
 
 class Score(msgspec.Struct, frozen=True):

@@ -67,6 +67,25 @@ def test_nearest_and_difference(tmp_path: Path) -> None:
     assert difference(ask("a", draw=2), MODEL, ask("a"), MODEL) == "draw: wanted 2, stored 0"
 
 
+def test_the_nearest_call_shares_messages_before_it_shares_a_beginning(tmp_path: Path) -> None:
+    def turns(*contents: str) -> Request:
+        return Request(tuple(Message("user", content) for content in contents), 9)
+
+    cache = Cache(tmp_path / "c")
+    same_question, other_question = turns("an older record", "a record", "the question"), turns("a recipe", "how so?")
+    for stored in (same_question, other_question):
+        cache.put(request_key(MODEL, stored), MODEL, stored, Response("x"))
+    nearest = cache.nearest(MODEL, turns("a record", "the question"))
+    assert nearest is not None and nearest[0] == same_question
+
+
+def test_models_of_one_name_are_counted_together(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c")
+    for number, model in enumerate(({**MODEL, "sha256": "a"}, {**MODEL, "sha256": "b"})):
+        cache.put(str(number), model, ask("a"), Response("x"))
+    assert cache.stats()["models"] == {"scripted": 2}
+
+
 def test_pruning_by_age_and_model(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "c")
     for name, days in (("new", 0.0), ("old", 40.0), ("other", 0.0)):

@@ -185,6 +185,24 @@ async def test_retry_after_is_honoured(cache: Cache) -> None:
     assert naps.taken == [7.5, 7.5]
 
 
+async def test_a_retry_after_of_nothing_still_pauses(cache: Cache) -> None:
+    backend = Moody(lambda attempt: TransientError("slow down", 0.0) if attempt <= 2 else None)
+    naps = Naps()
+    await Client(backend, cache, sleep=naps).complete(ask("a"), "predict", "u")  # type: ignore[arg-type]
+    assert len(naps.taken) == 2 and min(naps.taken) > 0
+
+
+async def test_a_receipt_keeps_the_tokens_the_server_had_at_hand(cache: Cache) -> None:
+    class Warm(Scripted):
+        async def complete(self, request: Request, group: str) -> Response:
+            return Response("fine", usage=Usage(50, 3, 32))
+
+    client = Client(Warm(), cache)
+    for _ in range(2):
+        _, call = await client.complete(ask("a"), "predict", "u")
+        assert call.cached_tokens == 32
+
+
 @pytest.mark.parametrize(
     "error", [BackendError("400: no"), BackendDown("401: key"), ValueError("odd"), RunError("full")]
 )

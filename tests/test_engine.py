@@ -19,7 +19,7 @@ from personabench.methods.none import NoPersonalization
 from personabench.methods.recency import Recency
 from personabench.methods.summary import Summary
 from personabench.testing import trial
-from personabench.types import Request, Response
+from personabench.types import Request, Response, Usage
 
 
 class Once(Method):
@@ -110,6 +110,28 @@ async def test_a_profile_is_made_once_per_visible_history(tmp_path: Path) -> Non
     await third.run()
     assert len(longer.profiled) == 12
     third.close()
+
+
+async def test_a_refresh_replaces_the_states_on_disk(tmp_path: Path) -> None:
+    data = headlines(tmp_path / "data", 2)
+    for policy, answer in (("use", "old"), ("refresh", "new")):
+        made = rig(tmp_path, Summary(), data, backend=Jittery(answer=lambda _, a=answer: a), policy=policy)  # type: ignore[arg-type]
+        await made.run()
+        states = made.folder.profiles()
+        assert {line.state for line in states.values()} == {answer} and len(states) == 2
+        assert {line.profile for line in made.predictions().values()} == states.keys()
+        made.close()
+
+
+async def test_tokens_the_server_had_at_hand_are_summed(tmp_path: Path) -> None:
+    class Warm(Jittery):
+        async def complete(self, request: Request, group: str) -> Response:
+            return Response("fine", usage=Usage(50, 3, 32))
+
+    made = rig(tmp_path, NoPersonalization(), headlines(tmp_path / "data", 1), backend=Warm())
+    await made.run()
+    assert [line.usage for line in made.predictions().values()] == [Usage(50, 3, 32)]
+    made.close()
 
 
 async def test_a_state_is_the_same_whether_made_or_stored(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_texts_become_the_declared_types() -> None:
         ({"k": "many"}, "method m: parameter 'k': Expected `int`, got `str`"),
         ({"k": "2.5"}, "parameter 'k'"),
         ({"loud": "perhaps"}, "parameter 'loud'"),
-        ({"style": "baroque"}, "parameter 'style': Invalid enum value 'baroque'"),
+        ({"style": "baroque"}, "parameter 'style': Invalid enum value 'baroque'; choose plain or fancy"),
         ({"k": "-1"}, "method m: k counts records and is not negative"),
         ({"lenght": "3"}, "method m has no parameter 'lenght'; did you mean length?"),
         ({"zzz": "3"}, "method m has no parameter 'zzz'; it has: k, rate, loud"),

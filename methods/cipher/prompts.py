@@ -54,13 +54,13 @@ def _inference(pairs: Sequence[Round], limit: int | None, ctx: Context) -> tuple
     words = ctx.task.words
     edits = any(pair["draft"] for pair in pairs)
     if ctx.task.kind != "text":
-        told = f"You see what a {words.person} answered" + (" and what an assistant had guessed." if edits else ".")
+        told = f"You see what one {words.person} answered" + (" and what an assistant had guessed." if edits else ".")
         asked = f"Name the general tendency in this {words.person}'s choice of {words.response} that explains it."
     elif edits:
-        told = f"An assistant drafted a {words.response}, and a {words.person} turned it into a version of their own."
+        told = f"An assistant drafted a {words.response}, and one {words.person} turned it into a version of their own."
         asked = f"Name what this {words.person} generally prefers in form, tone and wording."
     else:
-        told = f"You see a {words.response} by a {words.person}."
+        told = f"You see a {words.response} by one {words.person}."
         asked = f"Name what this {words.person} generally prefers in form, tone and wording."
     system = f"{told} {asked} Reply with one short phrase that would also hold for other topics; repeat no facts."
     ending = "Preference:" if ctx.task.kind == "text" else "Tendency:"

@@ -66,7 +66,7 @@ def merged(factors: Sequence[Factor], most: int, words: Words) -> Messages:
 def influences(query: str, item: Item, words: Words) -> Messages:
     """X3: which features visibly shaped the answer; knows no factors."""
     system = (
-        f"Below are one {words.stimulus}, its numbered features, and the {words.response} a {words.person} gave. For "
+        f"Below are one {words.stimulus}, its numbered features, and the {words.response} one {words.person} gave. For "
         f"every number say whether that feature visibly shaped the {words.response}, and whether its tone there is "
         "positive, neutral or negative.\n"
         'Reply with a JSON object: "judgements" is a list of objects with "id", "influential" and "polarity".'
@@ -196,7 +196,7 @@ def _object(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _setting(words: Words) -> str:
-    return f"A {words.person} meets a {words.stimulus} and gives a {words.response}."
+    return f"One {words.person} meets one {words.stimulus} and gives one {words.response}."
 
 
 def _factors(factors: Sequence[Factor]) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
 
 from personabench.errors import UsageError
 from personabench.task import Tokens
@@ -21,6 +20,7 @@ from personabench.types import Request, Response
 BACKENDS = {
     "local": ("personabench.backends.local:Local", "a GGUF model in this process, through llama.cpp (default)"),
     "openai": ("personabench.backends.openai:OpenAI", "any OpenAI-compatible API, through the openai SDK"),
+    "vllm": ("personabench.backends.vllm:VLLM", "vLLM: started for the run (--model), or running servers (--base-url)"),
     "scripted": ("personabench.backends.scripted:Scripted", "answers computed from the prompt; for tests and dry runs"),
 }
 
@@ -35,6 +35,8 @@ class BackendOptions:
         window: the context window in tokens, where the backend cannot know it.
         timeout: seconds one call may take.
         headers: extra HTTP headers.
+        replicas: where further servers of the same model live; for `vllm`.
+        vllm_args: arguments of the server that `vllm` starts; start_timeout: seconds it may take to come up.
     """
 
     model: str | None = None
@@ -42,6 +44,9 @@ class BackendOptions:
     window: int | None = None
     timeout: float = 600.0
     headers: Mapping[str, str] = field(default_factory=dict)
+    replicas: tuple[str, ...] = ()
+    vllm_args: tuple[str, ...] = ()
+    start_timeout: float = 1800.0
 
 
 class Backend(ABC):
@@ -58,7 +63,7 @@ class Backend(ABC):
     identity: Mapping[str, str]
     window: int | None = None
     tokens: Tokens
-    concurrency: ClassVar[int] = 32
+    concurrency: int = 32
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
@@ -115,6 +120,9 @@ def create(name: str, options: BackendOptions) -> Backend:
         close = difflib.get_close_matches(name, BACKENDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(BACKENDS)}"
         raise UsageError(f"no backend named '{name}'; {hint}")
+    if name != "vllm" and (options.replicas or options.vllm_args):
+        option = "several --base-url" if options.replicas else "--vllm-args"
+        raise UsageError(f"{option}: only with --backend vllm, not {name}")
     module, _, attribute = BACKENDS[name][0].partition(":")
     backend: Backend = getattr(import_module(module), attribute)(options)
     return backend

@@ -66,6 +66,7 @@ class Local(Backend):
         params.n_parallel = SLOTS
         params.n_ctx = SLOTS * (self.options.window or WINDOW)
         params.fit_params = False
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = free_cores()
         params.verbosity = 2
         self._divert(log)
         try:
@@ -116,7 +117,7 @@ class Local(Backend):
         )
 
     async def aclose(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._server is not None:
             self._tokens.close()
             self._server = None
@@ -183,6 +184,17 @@ class ServerTokens(Tokens):
         content = None if body is None else json.dumps(body)
         self._connection.request(verb, path, content, {"Content-Type": "application/json"})
         return json.loads(self._connection.getresponse().read())
+
+
+def free_cores() -> int:
+    """Threads to compute with: every core, fewer when other work fills more than half of them.
+
+    Threads wait for each other at every layer, so on a busy machine one thread can be ten times as fast as one per
+    core.  The number does not change results.
+    """
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, min(cores, round(cores - max(0.0, load - cores / 2))))
 
 
 def find_model(name: str | None) -> Path:

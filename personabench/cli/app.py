@@ -6,12 +6,13 @@ interrupted); anything else is a defect and shows its traceback.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from personabench import __version__
-from personabench.cli import board, cache, check, data, new, run, show
+from personabench.cli import board, cache, check, compare, data, new, report, run, show
 from personabench.errors import PersonabenchError
 
 app = typer.Typer(
@@ -39,6 +40,9 @@ def _root(
 app.command("run")(run.run)
 app.command("score")(data.score)
 app.command("leaderboard")(board.leaderboard)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("publish")(compare.publish)
 app.command("show")(show.show)
 app.add_typer(board.listing, name="list")
 app.add_typer(check.app, name="check")
@@ -46,6 +50,13 @@ app.command("download")(data.download)
 app.add_typer(cache.app, name="cache")
 app.add_typer(new.app, name="new")
 app.command("doctor")(check.doctor)
+
+
+def _leave(code: int) -> None:
+    """End now: a model that still computes an abandoned answer in a thread is not waited for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main() -> None:
@@ -57,7 +68,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
+    except SystemExit as end:
+        if end.code == 130:
+            _leave(130)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,7 @@ import typer
 from personabench.cli.options import RESULTS, Json, Results, emit, screen
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from personabench.compatibility import Cell
-    from personabench.leaderboard import Board
 
 
 class Format(StrEnum):
@@ -28,37 +25,87 @@ class Format(StrEnum):
     md = "md"
     csv = "csv"
     json = "json"
+    latex = "latex"
 
 
 def leaderboard(
     task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)] = None,
     results: Results = RESULTS,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Row that gains are measured against; else none.")
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns: every metric, controls, users, costs.")] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Instead: points of score against history size and parameters.")
+    ] = False,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.'),
+    ] = None,
+    queries: Annotated[
+        float | None,
+        typer.Option("--queries-per-user", min=1, help="Spread offline cost over so many; else as in the run."),
+    ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.table,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write to.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Rank the runs, a row per method, parameters and model."""
-    from personabench.errors import UsageError
-    from personabench.leaderboard import as_csv, as_json, as_markdown, boards, summaries
+    """Rank the runs and what differs, a row per method and model.
 
-    runs = summaries(results)
-    found = boards(runs, task)
+    Published results are among them. Scores come with 95 % intervals over users, gains over the baseline with
+    corrected p-values; --wide says more.
+    """
+    from personabench import leaderboard as made
+    from personabench.cli.tables import board_text, curve_text, print_boards
+    from personabench.errors import UsageError
+
+    form = Format.json if json else format
+    runs = made.everything(results)
+    asked = made.Asked(
+        baseline=baseline or made.BASELINE,
+        thorough=wide or form is not Format.table,
+        prices=_prices(prices),
+        queries=queries,
+        results=results,
+    )
     if not runs:
         raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+    found = made.boards(runs, task, asked)
     if not found:
         there = ", ".join(sorted({run["task"] for run in runs}))
         raise UsageError(f"no runs of task '{task}' under {results}/runs; there are runs of {there}")
-    if json or format is Format.json:
-        text = as_json(found)
-    elif format is Format.md:
-        text = as_markdown(found)
-    elif format is Format.csv:
-        text = as_csv(found)
+    known = {row["label"] for board in found for row in board.rows} | {run["method"] for run in runs}
+    if baseline and baseline not in known:
+        raise UsageError(f"--baseline {baseline}: no such row; there are {', '.join(sorted(known))}")
+    if curves:
+        text = curve_text(made.curves(found), form.value)
+    elif form is Format.json:
+        text = made.as_json(found)
+    elif form is Format.md:
+        text = made.as_markdown(found, wide)
+    elif form is Format.latex:
+        text = made.as_latex(found, wide)
+    elif form is Format.csv:
+        text = made.as_csv(found)
     elif output is None:
-        print_boards(found, screen())
+        print_boards(found, screen(), wide)
         return
     else:
-        text = _as_text(found)
+        text = board_text(found, wide)
+    _write(text, output)
+
+
+def _prices(path: Path | None) -> Mapping[str, Mapping[str, float]] | None:
+    if path is None:
+        return None
+    from personabench.plan import read_prices
+
+    return read_prices(path)
+
+
+def _write(text: str, output: Path | None) -> None:
+    from personabench.errors import UsageError
+
     if output is None:
         typer.echo(text)
         return
@@ -67,53 +114,6 @@ def leaderboard(
     except OSError as error:
         raise UsageError(f"--output {output} cannot be written: {error.strerror}") from error
     typer.echo(f"wrote {output}", err=True)
-
-
-def print_boards(found: Sequence[Board], console: Console) -> None:
-    """Boards as tables for a terminal; what is the same, or zero, in every row takes no column."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from personabench.leaderboard import WORDS, cell
-
-    for board in found:
-        models = {row["model"] for row in board.rows}
-        title = f"{board.title} · {models.pop()}" if len(models) == 1 else board.title
-        grid = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        columns = {name: heading for name, heading in board.columns.items() if name not in TOKENS}
-        if " · " in title:
-            del columns["model"]
-        if not any(row["owed"] for row in board.rows):
-            del columns["owed"]
-        for name, heading in {**columns, "tokens": "tokens"}.items():
-            width = max(map(len, heading.replace(" ↑", "_↑").replace(" ↓", "_↓").split()))
-            grid.add_column(
-                Text(heading), justify="left" if name in WORDS else "right", overflow="fold", min_width=width
-            )
-        for row in board.rows:
-            tokens = _thousands(sum(row[name] for name in TOKENS))
-            grid.add_row(*(Text(cell(name, row.get(name))) for name in columns), tokens)
-        console.print(grid)
-        for note in board.notes:
-            console.print(f" {note}", markup=False, style="dim")
-
-
-TOKENS = ("input_tokens", "output_tokens")
-
-
-def _thousands(count: int) -> str:
-    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count >= 1000 else str(count)
-
-
-def _as_text(found: Sequence[Board]) -> str:
-    import io
-
-    from rich.console import Console
-
-    file = io.StringIO()
-    print_boards(found, Console(file=file, width=200, highlight=False))
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 listing = typer.Typer(help="List methods, tasks, their matrix, backends, metrics or runs.", no_args_is_help=True)
@@ -148,7 +148,7 @@ def tasks(json: Json = False) -> None:
 
 
 SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
-LEGEND = "● faithful: the method's paper has this kind of task  ○ adapted  – refused before any call"
+LEGEND = "● faithful: as in its paper, or made for any task  ○ adapted  – refused, no call"
 
 
 @listing.command("matrix")
@@ -156,7 +156,7 @@ def matrix(
     task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Which method runs on which task: faithful, adapted, or refused and why."""
+    """Which method runs on which task, and as what."""
     from personabench.compatibility import matrix
     from personabench.errors import UsageError
     from personabench.registry import entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,20 +10,15 @@ import typer
 from personabench.cli.options import Json, Split, emit
 
 
-class Scorer(StrEnum):
-    """How answers are read."""
-
-    official = "official"
-    lenient = "lenient"
-
-
 def score(
     task: Annotated[str, typer.Option("--task", "-t", help="The task the files belong to.")],
     predictions: Annotated[
         Path, typer.Option("--predictions", help="Prediction file, or JSON lines of id and output.")
     ],
     references: Annotated[Path, typer.Option("--references", help="The benchmark's own reference file.")],
-    scorer: Annotated[Scorer, typer.Option("--scorer", help="How answers are read.")] = Scorer.official,
+    scorer: Annotated[
+        str, typer.Option("--scorer", help="How answers are read: official, lenient or strict.")
+    ] = "official",
     partial: Annotated[bool, typer.Option("--partial", help="Score the ids both files have, and say so.")] = False,
     json: Json = False,
 ) -> None:
@@ -32,14 +26,15 @@ def score(
     from personabench.metrics.score_files import score_files
     from personabench.registry import load
 
-    found = score_files(load("task", task)(), predictions, references, scorer.value, partial)
+    found = score_files(load("task", task)(), predictions, references, scorer, partial)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    whole = "partial: only the ids both files have" if found.partial else "all ids"
+    counts = f"parse failures {found.parse_failures}, null outputs {found.null_outputs}"
+    typer.echo(f"{found.task}, {found.scorer} scorer, n={found.n} ({whole}), {counts}", err=json)
     if json:
         emit(found.metrics)
         return
-    whole = "partial: only the ids both files have" if found.partial else "all ids"
-    typer.echo(f"{found.task}, {found.scorer} scorer, n={found.n} ({whole}), parse failures {found.parse_failures}")
     for name, value in found.metrics.items():
         typer.echo(f"{name:12} {value:.4f}")
 
@@ -53,9 +48,18 @@ def download(
     ] = None,
 ) -> None:
     """Fetch and check a task's official files, for `run --data`."""
+    import shlex
+    import warnings
+
     from personabench.registry import load
 
     found = load("task", task)()
+    wanted = split or found.default_split
     typer.echo(f"{found.name}: {found.source}; licence: {found.licence}", err=True)
-    found.download(split or found.default_split, target, **({"base_url": base_url} if base_url else {}))
-    typer.echo(f"ready: personabench run --task {task} --data {target} --method none,rag")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
+        found.download(wanted, target, **({"base_url": base_url} if base_url else {}))
+    found.open(wanted, target)
+    words = ["personabench", "run", "--task", task, "--split", wanted, "--data", str(target), "--method", "none,rag"]
+    typer.echo(f"ready: {shlex.join(words)}")

@@ -137,7 +137,10 @@ def find_run(name: str, results: Path) -> RunFolder:
     if (Path(name) / "spec.json").is_file():
         return RunFolder(Path(name))
     found = sorted(results.glob("runs/*/*/*/*/spec.json"), key=lambda path: path.stat().st_mtime)
-    if name == "last" and found:
+    if name == "last":
+        found = [path for path in found if path.with_name("summary.json").is_file()]
+        if not found:
+            raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
         return RunFolder(found[-1].parent)
     fitting = [path.parent for path in found if len(name) >= 4 and path.parent.name.startswith(name[:8])]
     if len(fitting) != 1:
@@ -161,7 +164,7 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
         some = ", ".join(line.sample_id for line in itertools.islice(folder.iter_predictions(), 3))
         raise UsageError(f"{folder.path} has no prediction for sample '{sample_id}'; it has {some or 'none'}, ...")
     score = next((line for line in folder.scores() if line.sample_id == sample_id), None)
-    profile = next((line for line in folder.profiles().values() if line.user_id == prediction.user_id), None)
+    profile = folder.profiles().get(prediction.profile or "-")
     cache_path = results / "cache.sqlite"
     cache = Cache(cache_path) if cache_path.exists() else None
     calls = []
@@ -220,7 +223,7 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:
 
 
 def _print_run(summary: dict[str, Any]) -> None:
-    from personabench.cli.board import print_boards
+    from personabench.cli.tables import print_boards
     from personabench.leaderboard import boards
 
     console = screen()

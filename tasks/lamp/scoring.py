@@ -113,9 +113,3 @@ def read_submission(path: Path) -> tuple[str | None, list[tuple[str, str | None]
         ) from error
     stated = found.task and found.task.replace("-", "_")
     return stated, [(each.id, None if each.output is None else str(each.output)) for each in found.golds]
-
-
-def write_submission(path: Path, official: str, outputs: Mapping[str, str]) -> None:
-    """Write answers in the form the benchmark's authors accept."""
-    golds = [{"id": each, "output": output} for each, output in outputs.items()]
-    path.write_bytes(msgspec.json.format(msgspec.json.encode({"task": official, "golds": golds}), indent=1) + b"\n")

@@ -66,6 +66,12 @@ def test_a_wrong_name_or_value_is_refused(refused: Refused, words: tuple[str, ..
     assert not [part for part in said if part not in message], message
 
 
+def test_an_unknown_retriever_leaves_no_run(refused: Refused, tmp_path: Path) -> None:
+    said = refused(*RUN, "-m", "rag", "-t", "lamp4", "--set", "retriever=bm52")
+    assert "unknown retriever 'bm52'; choose one of bm25, dense" in said
+    assert not (tmp_path / "results").exists()
+
+
 def test_data_without_the_files_lists_the_places_looked_at(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     message = refused(*RUN, "-m", "none", "-t", "lamp4", "--data", "empty")
@@ -180,7 +186,7 @@ def test_a_broken_price_file(refused: Refused, tmp_path: Path, prices: str) -> N
 
 def test_nothing_to_rank_or_show(personabench: Command, refused: Refused) -> None:
     assert "no runs under results/runs" in refused("leaderboard")
-    assert "no run fits 'last'" in refused("show", "last")
+    assert "no runs under results/runs" in refused("show", "last")
     assert "no response cache at results/cache.sqlite" in refused("cache", "stats")
     personabench(*RUN, "-m", "none", "-t", "lamp4", "-n", "3")
     assert "there are runs of lamp4" in refused("leaderboard", "-t", "lamp3")

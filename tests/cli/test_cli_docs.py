@@ -30,7 +30,20 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
             ended = personabench(*words)
             assert ended.code == 0, (words, ended.err)
             ran.add(words[0])
-    assert ran == {"run", "new", "show", "leaderboard", "score", "list", "check", "cache", "doctor"}
+    assert ran == {
+        "run",
+        "new",
+        "show",
+        "leaderboard",
+        "report",
+        "compare",
+        "publish",
+        "score",
+        "list",
+        "check",
+        "cache",
+        "doctor",
+    }
 
 
 def documented(section: str) -> set[str]:
@@ -67,5 +80,7 @@ def test_every_column_of_the_machine_readable_leaderboard_is_documented(folder: 
     text = (DOCS / "files.md").read_text().partition("## leaderboard")[2].partition("\n## ")[0]
     (row,) = personabench("leaderboard", "--json").json
     metrics = {name for name in row if name.startswith("rouge-")}
-    assert metrics == {"rouge-1", "rouge-L", "rouge-1/lenient", "rouge-L/lenient"}
+    ends = ("", "/lenient", "/low", "/high", "/gain", "/gain/low", "/gain/high")
+    assert metrics == {f"{metric}{end}" for metric in ("rouge-1", "rouge-L") for end in ends}
+    assert all(f"`<metric>{end}`" in text for end in ends[2:])
     assert not [name for name in row.keys() - metrics if f"`{name}`" not in text]

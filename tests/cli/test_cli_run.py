@@ -115,7 +115,9 @@ def test_score_reads_what_a_run_submits(personabench: Command, tmp_path: Path) -
         "--references",
         SAMPLES / "lamp4/dev_outputs.json",
     )
-    assert personabench("score", "-t", "lamp4", *files, "--json").json == summary["metrics"]["official"]
+    flat = personabench("score", "-t", "lamp4", *files, "--json")
+    assert flat.json == summary["metrics"]["official"] and "n=37 (all ids)" in flat.err
+    assert "parse failures 0, null outputs 0" in flat.err
     ended = personabench("score", "-t", "lamp4", *files)
     assert "official scorer, n=37 (all ids)" in ended.out and "rouge-1" in ended.out
 
@@ -128,3 +130,14 @@ def test_a_failed_sample_ends_with_exit_1_and_names_the_sample(personabench: Com
     ended = personabench(*RUN, "-m", "broken.py")
     assert ended.code == 1
     assert "ValueError in broken: no idea" in ended.err and "Traceback" not in ended.err
+
+
+def test_the_failure_named_is_of_the_run_that_failed_and_still_holds(personabench: Command, tmp_path: Path) -> None:
+    (tmp_path / "moody.py").write_text(
+        "from pathlib import Path\n\nfrom personabench import Method\n\n\nclass Moody(Method):\n"
+        "    async def predict(self, sample, state, ctx):\n        raise ValueError(Path('mood').read_text())\n"
+    )
+    for mood in ("early", "late"):
+        (tmp_path / "mood").write_text(mood)
+        ended = personabench(*RUN, "-m", "none,moody.py")
+        assert ended.code == 1 and f"ValueError in moody: {mood}" in ended.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from conftest import Command
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
-TASKS = ("lamp1", "lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7")
+TASKS = (*(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")), "personamem", "reviews")
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 
 
@@ -43,6 +44,34 @@ def test_show_sample_tells_messages_answer_references_scores_and_calls(
     assert len(facts["references"]) == 1 and set(facts["values"]) == {"official", "lenient"}
     text = personabench("show", "last", sample_id).out
     assert facts["references"][0] in text and "profile call" in text and facts["output"] in text
+
+
+def test_the_last_run_is_one_that_was_scored(personabench: Command) -> None:
+    none = personabench("show", "last")
+    assert none.code == 2 and "no runs under results/runs" in none.err
+    (summary,) = personabench(*RUN, "-m", "none", "--json").json
+    folder = personabench(*RUN, "-m", "rag", "--json").json[0]["folder"]
+    Path(folder, "summary.json").unlink()
+    assert personabench("show", "last", "--json").json == summary
+    unscored = personabench("show", folder)
+    assert unscored.code == 2 and "the run did not get that far; repeat its command" in unscored.err
+
+
+def test_show_sample_tells_the_state_its_own_answer_was_made_with(personabench: Command, tmp_path: Path) -> None:
+    from personabench.tasks.lamp.records import SAMPLES
+
+    (tmp_path / "data").mkdir()
+    questions = json.loads((SAMPLES / "lamp4" / "dev_questions.json").read_bytes())[:2]
+    for number, question in enumerate(questions):
+        question |= {"user_id": "ann", "profile": question["profile"][: number + 2]}
+    golds = [{"id": question["id"], "output": "A Headline"} for question in questions]
+    (tmp_path / "data" / "dev_questions.json").write_text(json.dumps(questions))
+    (tmp_path / "data" / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}))
+    personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "summary", "--data", "data")
+    shown = [personabench("show", "last", question["id"], "--json").json for question in questions]
+    for facts in shown:
+        assert facts["profile"] in facts["calls"][-1]["messages"][0]["content"]
+    assert shown[0]["profile"] != shown[1]["profile"]
 
 
 def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
@@ -144,7 +173,8 @@ def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_p
 @pytest.mark.parametrize(
     "verb",
     [
-        *("", "run", "score", "leaderboard", "show", "download", "doctor", "list", "check", "cache", "new"),
+        *("", "run", "score", "leaderboard", "compare", "publish", "show", "download", "doctor", "list", "check"),
+        *("cache", "new", "report", "list matrix"),
         *("list methods", "list tasks", "list backends", "list metrics", "list runs", "check task", "check method"),
         *("cache stats", "cache why", "cache prune", "new method"),
     ],
@@ -154,7 +184,8 @@ def test_every_verb_has_help_that_fits_its_line(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     ended = personabench(*verb.split(), "--help")
-    assert ended.code == 0 and "..." not in ended.out.replace("[ARGS]...", "")
+    assert ended.code == 0
+    assert "..." not in ended.out.replace("[ARGS]...", "").replace("{runs}...", "").replace("runs...", "")
 
 
 def test_the_version(personabench: Command) -> None:

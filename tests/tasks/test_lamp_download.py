@@ -342,3 +342,25 @@ def test_foreign_manifest_stops_the_download(site: Site, target: Path) -> None:
     with pytest.raises(DataError, match="no download manifest"):
         get(site, "lamp7", "test", target)
     assert not site.log and (target / "manifest.json").read_text() == '{"mine": 1}'
+
+
+def test_the_command_says_what_to_type_next_or_why_nothing_can_run(
+    site: Site, target: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from personabench.cli.data import download as command
+    from personabench.tasks.lamp import download as module
+
+    monkeypatch.setattr(module, "SIZES", {("lamp4", "time"): (3, 3, 3), ("lamp6", "user"): (3, 3, 3)})
+    site.put("time/LaMP_4", "dev", questions("lamp4", 3, user_id="u"), outputs("lamp4", 3))
+    command("lamp4", split="time/dev", target=target, base_url=site.url)
+    words = f"ready: personabench run --task lamp4 --split time/dev --data {target} --method none,rag\n"
+    assert capsys.readouterr().out == words
+
+    names = [{"id": f"0{n}", "input": "Generate a subject for the following email: a.txt"} for n in range(3)]
+    entries = [{"id": "1", "text": "b.txt", "title": "x"}]
+    site.put("LaMP_6", "dev", [{**each, "profile": entries} for each in names])
+    with pytest.raises(DataError, match="holds the name of an e-mail file"):
+        command("lamp6", split="user/dev", target=target, base_url=site.url)
+    said = capsys.readouterr()
+    assert said.out == "" and "warning: LaMP_6/dev/dev_questions.json: LaMP-6 as published" in said.err
+    assert ".py" not in said.err

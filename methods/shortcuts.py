@@ -1,0 +1,57 @@
+"""Rules that look at the offered choices alone: what a multiple-choice score is worth before anything was read.
+
+Where gold options tend to be the longest ones, the longest option beats chance without user, history or model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from personabench import Context, Method, Sample, UsageError
+
+
+class LongestOption(Method):
+    """The longest of the offered options, the first of equally long ones."""
+
+    name = "longest_option"
+    designed_for = ("personamem*",)
+    refuses = {
+        "lamp*": "its choices are fixed labels, not options of differing length",
+        "longlamp*": "it offers no choices",
+        "lampqa*": "it offers no choices",
+        "prelude*": "it offers no choices",
+        "reviews*": "it offers no choices",
+        "prefdisco*": "it offers no choices",
+    }
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return _extreme(sample, ctx, max)
+
+
+class ShortestOption(Method):
+    """The shortest of the offered options, the first of equally short ones."""
+
+    name = "shortest_option"
+    designed_for = ("personamem*",)
+    refuses = {
+        "lamp*": "its choices are fixed labels, not options of differing length",
+        "longlamp*": "it offers no choices",
+        "lampqa*": "it offers no choices",
+        "prelude*": "it offers no choices",
+        "reviews*": "it offers no choices",
+        "prefdisco*": "it offers no choices",
+    }
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return _extreme(sample, ctx, min)
+
+
+def _extreme(sample: Sample, ctx: Context, pick: Callable[[Sequence[int]], int]) -> str:
+    if "options" not in sample.attributes:
+        raise UsageError(f"{ctx.task.name} offers no options to compare")
+    lengths = [len(text.strip()) for text in msgspec.json.decode(sample.attributes["options"], type=list[str])]
+    if lengths.count(pick(lengths)) > 1:
+        ctx.flag("length_ties")
+    return sample.choices[lengths.index(pick(lengths))]

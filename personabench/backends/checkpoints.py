@@ -1,0 +1,91 @@
+"""What names a model that vLLM serves: its hub name, or the content of its folder.
+
+A folder is read in samples (small files whole, of large ones evenly spaced blocks), which tells two checkpoints apart
+in a second instead of the minutes that hashing a hundred gigabytes takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+WHOLE = 1 << 20
+BLOCK, BLOCKS = 1 << 16, 64
+_CONTENT = {".json", ".safetensors", ".bin", ".gguf", ".model", ".jinja", ".txt", ".pt"}
+_OPTIONS = (
+    "--chat-template",
+    "--dtype",
+    "--hf-overrides",
+    "--kv-cache-dtype",
+    "--load-format",
+    "--quantization",
+    "--revision",
+    "--rope-scaling",
+    "--tokenizer",
+    "--tokenizer-revision",
+)
+_SHORT = {"-q": "--quantization"}
+
+
+def model_identity(model: str, arguments: Sequence[str] = ()) -> dict[str, str]:
+    """The identity of a model by hub name or path, and of those serving options that change its answers.
+
+    A folder or file is named by its last component with a hash of its content, so that no place enters a key.
+    """
+    path = Path(model)
+    if _is_place(model):
+        named = {"kind": "vllm", "name": path.resolve().name, "sha256": fingerprint(path)}
+    else:
+        named = {"kind": "vllm", "name": path.name if path.is_absolute() else model}
+    chosen = {}
+    for at, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        option = _SHORT.get(option, option).replace("_", "-")
+        if option in _OPTIONS:
+            value = value if equals else arguments[at + 1] if at + 1 < len(arguments) else ""
+            chosen[option] = fingerprint(Path(value)) if _is_place(value) else value
+    if chosen:
+        named["options"] = " ".join(f"{option}={chosen[option]}" for option in sorted(chosen))
+    return named
+
+
+def served_identity(entry: Mapping[str, object], listed: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    """The identity of a served model, from its entry in `/v1/models`.
+
+    The entry's `root` is the model behind an alias.  An adapter (an entry with a `parent`) is named by its id, with
+    its parent's name as "base".
+    """
+    root, parent = str(entry.get("root") or entry["id"]), entry.get("parent")
+    if parent:
+        base = next((other for other in listed if other["id"] == parent), {"id": parent})
+        named = {
+            "kind": "vllm",
+            "name": str(entry["id"]),
+            "base": served_identity({**base, "parent": None}, ())["name"],
+        }
+        return named | ({"sha256": fingerprint(Path(root))} if Path(root).is_dir() else {})
+    if Path(root).is_absolute() and not Path(root).exists() and entry["id"] != root:
+        return {"kind": "vllm", "name": str(entry["id"])}
+    return model_identity(root)
+
+
+def _is_place(text: str) -> bool:
+    return 0 < len(text) < 1024 and Path(text).exists()
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 over names, sizes and samples of the files that make a checkpoint."""
+    sha = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _CONTENT)
+    for file in files:
+        size = file.stat().st_size
+        sha.update(f"{'' if path.is_file() else file.name}\0{size}\0".encode())
+        with file.open("rb") as content:
+            if size <= WHOLE:
+                sha.update(content.read())
+                continue
+            for block in range(BLOCKS):
+                content.seek((size - BLOCK) * block // (BLOCKS - 1))
+                sha.update(content.read(BLOCK))
+    return sha.hexdigest()

@@ -1,0 +1,152 @@
+"""`personabench compare`: two runs against each other; `personabench publish`: runs as reference results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from personabench.cli.options import RESULTS, Json, Results, emit, screen
+
+if TYPE_CHECKING:
+    from personabench.leaderboard.runs import Run
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="Run folder, first characters of a run's id, 'last', or a published file.")],
+    b: Annotated[str, typer.Argument(help="What it is measured against, named likewise.")],
+    results: Results = RESULTS,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare runs that differ in data, split, task options, model or decoding.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare two runs sample by sample.
+
+    Gains with intervals and corrected p-values, wins by sample and by user, and who was made worse.
+    """
+    from personabench.comparison import compare as compared
+    from personabench.leaderboard import label
+
+    runs = {side: find(name, results) for side, name in (("a", a), ("b", b))}
+    found = compared(runs["a"], runs["b"], anyway)
+    shown = ("task", "separation", "split", "source", "data_hash", "method", "params", "history", "seed", "model")
+    sides = {
+        side: {"label": label(run), **{name: run[name] for name in shown}, "run": run["fingerprint"][:8], "n": run["n"]}
+        for side, run in runs.items()
+    }
+    if json:
+        emit({**sides, **found})
+    else:
+        _print(sides, found)
+
+
+def find(name: str, results: Path) -> Run:
+    """The summary, with its `folder`, of a run or of a published file.
+
+    Raises:
+        UsageError: no run, or several, fit.
+        DataError: a file is damaged.
+    """
+    from personabench.cli.show import find_run
+    from personabench.leaderboard import references
+
+    path = Path(name)
+    if path.suffix == ".json" and path.is_file():
+        from personabench.published import read
+
+        content = read(path)
+        return {**content.summary, "spec": content.spec, "folder": str(path)}
+    fitting = [run for run in references(results) if len(name) >= 4 and run["fingerprint"].startswith(name)]
+    if len(fitting) == 1 and not list(results.glob(f"runs/*/*/*/{name[:8]}*")):
+        return fitting[0]
+    folder = find_run(name, results)
+    return {**folder.summary(), "folder": str(folder.path)}
+
+
+def _print(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    console = screen()
+    a = sides["a"]
+    where = f"{a['task']}/{a['separation']}/{a['split']} · n={found['n']}, {found['users']} users"
+    console.print(where, style="bold", markup=False)
+    for side, run in sides.items():
+        console.print(f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False)
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name in ("", "A", "B", "gain of A", "95 % interval", "p"):
+        grid.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for name, each in found["metrics"].items():
+        gain = each["gain"]
+        ends = "–" if gain["low"] is None else f"{gain['low']:+.4f} … {gain['high']:+.4f}"
+        p = "–" if each["corrected"] is None else f"{each['corrected']:.4f}"
+        arrow = "↑" if each["higher_is_better"] else "↓"
+        values = (f"{each[side]['value']:.4f}" for side in "ab")
+        grid.add_row(f"{name} {arrow}", *values, f"{gain['value']:+.4f}", ends, p)
+    console.print(grid)
+    for name, each in found["metrics"].items():
+        for line in _details(name, each):
+            console.print(f" {line}", markup=False)
+    for line in _protocol(sides, found):
+        console.print(f" {line}", markup=False, style="dim")
+
+
+def _details(name: str, each: Mapping[str, Any]) -> list[str]:
+    """What a metric says beyond its gain; nothing for metrics that one sample does not have."""
+    lines = []
+    for unit, key in (("samples", "samples"), ("users", "by_user")):
+        if count := each[key]:
+            counts = f"A wins {count['win']}, ties {count['tie']}, loses {count['loss']} {unit}"
+            lines.append(f"{name}: {counts}; {each['hurt'][unit]:.0%} made worse")
+    if each["quantiles"]:
+        low, middle, high = each["quantiles"]
+        lines.append(f"{name}: users gain {low:+.4f} (p10), {middle:+.4f} (median), {high:+.4f} (p90)")
+    if each["detectable"] is not None:
+        lines.append(f"{name}: a true gain of {each['detectable']:.4f} would be found in 80 % of such runs")
+    if each["gain"]["reason"]:
+        lines.append(f"{name}: no interval: {each['gain']['reason']}")
+    return lines
+
+
+def _protocol(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> list[str]:
+    a, b = sides["a"], sides["b"]
+    lines = [f"Data: {a['source']} ({a['data_hash'][:8]}). Positive gains favour A, whatever the metric's direction."]
+    lines.append(
+        f"Interval: bootstrap over users. p: sign-flip test over users, Holm-corrected over {len(found['metrics'])} "
+        f"metric(s). {found['draws']:,} draws, seed {found['seed']}."
+    )
+    if only := [f"{side.upper()} has {more} more" for side, more in found["only"].items() if more]:
+        lines.append(f"Only the {found['n']} samples of both are compared: {', '.join(only)}.")
+    if found["differences"]:
+        lines.append(f"Not like with like: they differ in {'; '.join(found['differences'])}.")
+    if a["seed"] != b["seed"]:
+        lines.append(f"Seeds differ: {a['seed']} and {b['seed']}.")
+    if found["skipped"]:
+        lines.append(f"Left out, since nothing installed computes them or one run lacks them: {found['skipped']}.")
+    return lines
+
+
+def publish(
+    runs: Annotated[list[str], typer.Argument(help="Run folders, first characters of ids, or 'last'.")],
+    results: Results = RESULTS,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder of published files; else RESULTS/reference.", show_default=False)
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="File name without .json, for a single run.")] = None,
+) -> None:
+    """Write runs as reference results.
+
+    A file holds spec, summary and per-sample scores with hashed ids, and no text of the data.
+    """
+    from personabench.cli.show import find_run
+    from personabench.errors import UsageError
+    from personabench.published import publish as published
+
+    if name is not None and len(runs) > 1:
+        raise UsageError("--name goes with one run; several are named by what they are")
+    folders = [find_run(run, results) for run in runs]
+    for folder in folders:
+        typer.echo(published(folder, to or results / "reference", name))

@@ -1,0 +1,28 @@
+"""`personabench report`: every run in one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from personabench.cli.options import RESULTS, Results
+
+
+def report(
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.", dir_okay=False)] = Path(
+        "report.html"
+    ),
+    results: Results = RESULTS,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)] = None,
+) -> None:
+    """Write every table, plot and sample into one HTML file.
+
+    It opens offline, loads nothing, and shows where each number comes from.
+    """
+    from personabench.report import write
+
+    for remark in write(results, output, task):
+        typer.echo(remark, err=True)
+    typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)

@@ -1,0 +1,146 @@
+"""Boards and curves as tables for a terminal: what to show of a board in the room there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from personabench.leaderboard import Board
+
+
+def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -> None:
+    """Boards as tables for a terminal; what is the same, or zero, in every row takes no column.
+
+    The plain table shows as much as the terminal has room for, the most important first.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from personabench.leaderboard.board import WORDS
+    from personabench.leaderboard.formats import beaten, headed, raised, text
+
+    for board in found:
+        title, columns = headed(board, board.all_columns if wide else board.columns)
+        cells = {name: [text(name, row) for row in board.rows] for name in columns}
+        marks = [raised(beaten(board, row)) for row in board.rows]
+        longest = max(map(len, marks))
+        scores = zip(cells[board.primary], marks, strict=True)
+        cells[board.primary] = [score + mark.ljust(longest) for score, mark in scores]
+        parts = _parts(columns, cells, console.width) if wide else [_fitting(columns, cells, board, console.width)]
+        for part in parts:
+            grid = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+            if part is parts[0]:
+                grid.title, grid.title_justify = Text(title, "bold"), "left"
+            for name, heading in part.items():
+                grid.add_column(
+                    Text(heading),
+                    justify="left" if name in WORDS else "right",
+                    overflow="fold",
+                    width=min(_width(heading, cells[name]), _LONGEST),
+                )
+            for at, row in enumerate(board.rows):
+                style = "bold" if row["leader"] else ""
+                grid.add_row(*(Text(cells[name][at], style if name == board.primary else "") for name in part))
+            console.print(grid)
+        for note in board.notes:
+            console.print(f" {note}", markup=False, style="dim")
+
+
+EXTRA = ("shuffled_gain", "trivial_gain", "parse_failures", "calls", "tokens", "seconds")
+"""What the plain table shows beside scores, gain and p where there is room, the most important first."""
+
+
+_LONGEST = 24
+"""Characters that a column may claim; longer names are broken."""
+
+
+def _fitting(columns: Mapping[str, str], cells: dict[str, list[str]], board: Board, width: int) -> dict[str, str]:
+    """The columns of the plain table that fit into a width."""
+    from personabench.leaderboard.formats import thousands
+
+    cells["tokens"] = [thousands(row["input_tokens"] + row["output_tokens"]) for row in board.rows]
+    headings = {**columns, "tokens": "tokens"}
+    kept = [name for name in ("letter", "label", "model", "n", "users", board.primary) if name in columns]
+    kept += [name for name in ("gain", "gain_p", "owed", "seed_sd") if name in columns]
+    metrics = [name for name, heading in columns.items() if heading.endswith(("↑", "↓"))]
+    extra = [name for name in columns if f"{board.primary}/" in name or ":" in name]
+    wanted = dict.fromkeys(name for name in (*metrics, *extra, *EXTRA) if name in headings and name not in kept)
+    used = 2 + sum(_claim(headings[name], cells[name]) for name in kept)
+    for name in wanted:
+        needed = _claim(headings[name], cells[name])
+        if used + needed <= width:
+            kept.append(name)
+            used += needed
+    order = [*columns, "tokens"]
+    return {name: headings[name] for name in sorted(kept, key=order.index)}
+
+
+def _parts(columns: Mapping[str, str], cells: Mapping[str, Sequence[str]], width: int) -> list[dict[str, str]]:
+    """All columns, in tables under each other as the width demands, each with the names of the rows."""
+    names = {name: heading for name, heading in columns.items() if name in ("letter", "label")}
+    start = 2 + sum(_claim(heading, cells[name]) for name, heading in names.items())
+    parts, used = [dict(names)], start
+    for name, heading in columns.items():
+        if name in names:
+            continue
+        needed = _claim(heading, cells[name])
+        if used + needed > width and len(parts[-1]) > len(names):
+            parts.append(dict(names))
+            used = start
+        parts[-1][name] = heading
+        used += needed
+    return parts
+
+
+def _claim(heading: str, cells: Sequence[str]) -> int:
+    """The room that a column needs, the space around it included."""
+    return min(_width(heading, cells), _LONGEST) + 2
+
+
+def _width(heading: str, cells: Sequence[str]) -> int:
+    """The width of a column whose heading may break between words, but not before an arrow."""
+    words = heading.replace(" ↑", "_↑").replace(" ↓", "_↓").replace("Δ ", "Δ_").split()
+    return max([1, *map(len, words), *map(len, cells)])
+
+
+def curve_text(points: Sequence[Mapping[str, Any]], form: str) -> str:
+    """Points of curves as "json", "csv" or, in any other form, as lines for people.
+
+    Raises:
+        UsageError: there is no point to show to people.
+    """
+    from personabench.errors import UsageError
+    from personabench.leaderboard import table
+
+    if form == "json":
+        import msgspec
+
+        return msgspec.json.format(msgspec.json.encode(points), indent=2).decode()
+    if not points:
+        raise UsageError("no curve: no two runs differ in the history's size or one parameter alone")
+    if form == "csv":
+        return table(points)
+    lines = []
+    for at, point in enumerate(points):
+        if not at or points[at - 1]["curve"] != point["curve"]:
+            where = f"{point['task']}/{point['separation']}/{point['split']}"
+            lines += [f"{where} · {point['model']} · {point['method']}: {point['metric']} against {point['over']}"]
+        x = "all" if point["x"] is None else f"{point['x']:g}"
+        ends = "" if point["low"] is None else f"  [{point['low']:.4f}, {point['high']:.4f}]"
+        lines.append(f"  {x:>8}  {point['value']:.4f}{ends}")
+    return "\n".join(lines)
+
+
+def board_text(found: Sequence[Board], wide: bool) -> str:
+    """Boards as `print_boards` shows them where there is much room."""
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    print_boards(found, Console(file=file, width=400 if wide else 200, highlight=False), wide)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())

@@ -1,0 +1,330 @@
+"""Runs against each other, sample by sample: the numbers behind `compare` and behind every leaderboard.
+
+Rows are aligned by sample id.  Rows on the same samples share one set of resamples; two rows on different samples are
+compared on those that both have.  Several seeds of a row are averaged per sample first, so that a sample stays one
+sample.  Only rows of one setting (same task, data, model, decoding) are compared, and all their tests on the primary
+metric are one family for Holm's correction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from personabench import registry
+from personabench.errors import DataError, PersonabenchError, UsageError
+from personabench.leaderboard.runs import SCORER, Entry, Run, conditions
+from personabench.published import Vector, vector
+from personabench.stats import Comparison, Estimate, Scores, holm, leaders, letters, wins
+from personabench.stats.families import ALPHA
+from personabench.stats.resample import Aggregate, Floats
+from personabench.stats.scores import DRAWS
+from personabench.task import mean
+
+SEED = 0
+"""Of all resamples and sign flips."""
+
+DRAWS_PER_TEST = 50
+"""A p-value from so many draws for each test of its family can still pass Holm's correction: 1/50 is below 5 %."""
+
+
+class Column:
+    """One metric of several rows, aligned by sample id.
+
+    Args:
+        rows: for each row the scores of its runs, one per seed.
+        name, higher: the metric and its direction.
+        aggregate: how the metric is made of samples.
+        draws: of bootstrap and permutations.
+    """
+
+    def __init__(
+        self, rows: Sequence[Sequence[Vector]], name: str, higher: bool, aggregate: Aggregate, draws: int = DRAWS
+    ) -> None:
+        self.name, self.higher, self.draws = name, higher, draws
+        self.plain = aggregate is mean
+        self._one = aggregate
+        self._samples = [_shared(vectors) for vectors in rows]
+        self._users = [dict(zip(vectors[0].ids, vectors[0].users, strict=True)) for vectors in rows]
+        self._values = [
+            [dict(zip(each.ids, each.values[SCORER][name], strict=True)) for each in vectors] for vectors in rows
+        ]
+        self._cache: dict[tuple[int, ...], tuple[Scores, dict[int, int]]] = {}
+
+    def estimate(self, row: int) -> Estimate:
+        """A row's metric with its interval, on all samples of the row."""
+        scores, places = self._scores(row)
+        return scores.estimate(places[row])
+
+    def gain(self, a: int, b: int) -> Estimate:
+        """The gain of row a over row b with its interval, on the samples of both."""
+        scores, places = self._scores(a, b)
+        return scores.gain(places[a], places[b])
+
+    def compare(self, a: int, b: int) -> Comparison:
+        """Row a against row b on the samples of both."""
+        scores, places = self._scores(a, b)
+        if not scores.clusters.n:
+            nothing = Estimate(None, None, None, None, 0, 0, "no sample in common")
+            return Comparison(nothing, None, False, None, None, None, None)
+        return scores.compare(places[a], places[b])
+
+    def seeds(self, row: int) -> list[float]:
+        """The metric of each seed on the row's samples."""
+        names = self._samples[row]
+        return [self._one(_array(seed, names)) for seed in self._values[row]] if names else []
+
+    def _scores(self, *wanted: int) -> tuple[Scores, dict[int, int]]:
+        """Scores that hold the wanted rows, and the place of each row in them."""
+        first, last = wanted[0], wanted[-1]
+        if self._samples[first] == self._samples[last]:
+            members = tuple(row for row, names in enumerate(self._samples) if names == self._samples[first])
+        else:
+            members = (first, last)
+        if members not in self._cache:
+            self._cache[members] = self._build(members), {row: place for place, row in enumerate(members)}
+        return self._cache[members]
+
+    def _build(self, members: Sequence[int]) -> Scores:
+        common = set(self._samples[members[0]]).intersection(*(self._samples[row] for row in members[1:]))
+        names = sorted(common)
+        users = [self._users[members[0]][name] for name in names]
+        aggregate, rows = self._one, [np.stack([_array(v, names) for v in self._values[row]], 1) for row in members]
+        if self.plain:
+            rows = [row[:, 0] + (row - row[:, :1]).mean(axis=1) for row in rows]
+        elif max(row.shape[1] for row in rows) == 1:
+            rows = [row[:, 0] for row in rows]
+        else:
+            width = math.lcm(*(row.shape[1] for row in rows))
+            rows = [np.repeat(row, width // row.shape[1], axis=1) for row in rows]
+            aggregate = _over_seeds(self._one)
+        return Scores(rows, users, aggregate, higher_is_better=self.higher, draws=self.draws, seed=SEED)
+
+
+def _shared(vectors: Sequence[Vector]) -> tuple[str, ...]:
+    return tuple(sorted(set(vectors[0].ids).intersection(*(each.ids for each in vectors[1:]))))
+
+
+def _array(values: Mapping[str, Any], names: Sequence[str]) -> Floats:
+    return np.array([values[name] for name in names], dtype=np.float64)
+
+
+def _over_seeds(aggregate: Aggregate) -> Aggregate:
+    return lambda values: float(np.mean([aggregate(values[:, seed]) for seed in range(values.shape[1])]))
+
+
+def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
+    """How a metric of a run is made of its samples.
+
+    Asked of the task; where that is not installed, a metric that is the mean of its samples is taken for a mean.
+    None where neither helps.
+    """
+    try:
+        metrics = registry.load("task", run["task"]).metrics
+        return next((metric.aggregate for metric in metrics if metric.name == name), None)
+    except PersonabenchError:
+        values = scores.values.get(SCORER, {}).get(name, [])
+        stated = run["metrics"].get(SCORER, {}).get(name)
+        plain = stated is not None and values and not isinstance(values[0], list)
+        return mean if plain and math.isclose(float(np.mean(values)), stated, rel_tol=1e-9) else None
+
+
+def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict[str, Any]]:
+    """The statistics of a board, one plain object per row, in the order given, which is that of rank.
+
+    Args:
+        baseline: the name of the row that gains are measured against, in each setting.
+        thorough: intervals for all metrics, not for the primary one only.
+
+    Returns:
+        for each row: `letter`; `estimates` and `gains` (over the baseline) by metric; `seeds`, the primary metric of
+        each seed; `versus`, by "baseline", "shuffled" and "trivial", the comparison with that row, its place `of`
+        included; `beats`, the places of the rows it beats; `leader`; `tests`, the size of its family of tests, and the
+        `draws` of each.
+
+    Raises:
+        DataError: a score file is damaged.
+    """
+    rows = [[vector(run) for run in entry.runs] for entry in board]
+    held = [at for at, vectors in enumerate(rows) if _shared(vectors)]
+    found: list[dict[str, Any]] = [
+        {"letter": name, "estimates": {}, "gains": {}, "seeds": [], "versus": {}, "beats": [], "leader": False}
+        | {"tests": 0, "draws": 0}
+        for name in letters(len(board))
+    ]
+    if not held:
+        return found
+    first = board[held[0]].first
+    groups = [[at for at in held if board[at].setting == s] for s in dict.fromkeys(board[at].setting for at in held)]
+    primary = first["primary"]
+    wanted = first["higher_is_better"] if thorough else {primary: first["higher_is_better"][primary]}
+    for metric, higher in wanted.items():
+        aggregate = aggregate_of(first, metric, rows[held[0]][0])
+        for group in groups:
+            has = [at for at in group if all(metric in each.values.get(SCORER, {}) for each in rows[at])]
+            if aggregate is None or not has:
+                continue
+            pairs = len(has) * (len(has) - 1) // 2
+            column = Column([rows[at] for at in has], metric, higher, aggregate, max(DRAWS, DRAWS_PER_TEST * pairs))
+            base = baseline_of([board[at] for at in has], baseline)
+            for place, at in enumerate(has):
+                found[at]["estimates"][metric] = msgspec.to_builtins(column.estimate(place))
+                if base is not None and place != base:
+                    found[at]["gains"][metric] = msgspec.to_builtins(column.gain(place, base))
+            if metric == primary:
+                _test(found, board, has, column, base)
+    return found
+
+
+def _test(
+    found: list[dict[str, Any]], board: Sequence[Entry], has: Sequence[int], column: Column, base: int | None
+) -> None:
+    """All tests of one setting on the primary metric: p-values corrected together, letters, leaders, controls."""
+    among = [board[at] for at in has]
+    pairs = {(a, b): column.compare(a, b) for a, b in combinations(range(len(has)), 2)}
+    corrected = holm([pair.p for pair in pairs.values()])
+    family = {key: (pair.gain.value, p) for (key, pair), p in zip(pairs.items(), corrected, strict=True)}
+    best = set(leaders(0, len(has), family)) if len(has) > 1 else set()
+    trivial = next((place for place, entry in enumerate(among) if _trivial(entry)), None)
+    for place, beaten in enumerate(wins(len(has), family)):
+        row = found[has[place]]
+        row |= {
+            "beats": [has[each] for each in beaten],
+            "leader": place in best,
+            "tests": len(pairs),
+            "draws": column.draws,
+        }
+        row["seeds"] = column.seeds(place)
+        others = {"baseline": base, "shuffled": _shuffled(place, among), "trivial": trivial}
+        for role, other in others.items():
+            if other is None or other == place or (role == "trivial" and _trivial(among[place])):
+                continue
+            key = (min(place, other), max(place, other))
+            pair = pairs[key] if place < other else column.compare(place, other)
+            row["versus"][role] = {**as_dict(pair), "corrected": family[key][1], "of": has[other]}
+
+
+def as_dict(pair: Comparison) -> dict[str, Any]:
+    """A comparison as plain values, shares of those made worse included."""
+    shares = {
+        name: None if each is None else each.hurt for name, each in (("samples", pair.samples), ("users", pair.by_user))
+    }
+    return {**msgspec.to_builtins(pair), "hurt": shares}
+
+
+def baseline_of(among: Sequence[Entry], name: str) -> int | None:
+    """The place of the row of that name, or else of the only row of that method; None without one."""
+    named = [place for place, entry in enumerate(among) if name in (entry.name, entry.label)]
+    named = named or [place for place, entry in enumerate(among) if entry.first["method"] == name]
+    return named[0] if len(named) == 1 else None
+
+
+def _trivial(entry: Entry) -> bool:
+    return entry.calls == 0 and entry.first["history"] == "own"
+
+
+def _shuffled(place: int, among: Sequence[Entry]) -> int | None:
+    """The same method and parameters with another user's history; the row with most seeds, if there are several."""
+    mine = among[place].first
+    if mine["history"] != "own":
+        return None
+    twins = [
+        other
+        for other, entry in enumerate(among)
+        if entry.first["history"] == "shuffled"
+        and (entry.first["method"], entry.first["params"]) == (mine["method"], mine["params"])
+    ]
+    return max(twins, key=lambda other: len(among[other].runs), default=None)
+
+
+def compare(a: Run, b: Run, anyway: bool = False) -> dict[str, Any]:
+    """Run a against run b on every metric: the comparison, both values, and the protocol.
+
+    p-values are corrected over the metrics.
+
+    Raises:
+        UsageError: the runs differ in more than method, history control and seed (`anyway`: that is told, not
+            refused), or share no sample.
+        DataError: a score file is damaged.
+    """
+    differences = different(a, b)
+    if a["task"] != b["task"]:
+        raise UsageError(f"{a['task']} and {b['task']} are different tasks: they share no sample")
+    if differences and not anyway:
+        raise UsageError(f"the runs differ in {'; '.join(differences)}; compare them nevertheless with --anyway")
+    rows = [[vector(a)], [vector(b)]]
+    common = set(rows[0][0].ids) & set(rows[1][0].ids)
+    if not common:
+        raise UsageError("the runs share no scored sample")
+    metrics: dict[str, Any] = {}
+    skipped = []
+    for name, higher in a["higher_is_better"].items():
+        aggregate = aggregate_of(a, name, rows[0][0])
+        if aggregate is None or any(name not in each.values.get(SCORER, {}) for (each,) in rows):
+            skipped.append(name)
+            continue
+        column = Column(rows, name, higher, aggregate)
+        pair = column.compare(0, 1)
+        if pair.gain.n < max(len(rows[0][0].ids), len(rows[1][0].ids)):
+            column = Column([[_cut(each, common)] for (each,) in rows], name, higher, aggregate)
+        values = {side: msgspec.to_builtins(column.estimate(at)) for at, side in enumerate("ab")}
+        metrics[name] = {"higher_is_better": higher, **values, **as_dict(pair)}
+    for each, p in zip(metrics.values(), holm([each["p"] for each in metrics.values()]), strict=True):
+        each["corrected"] = p
+    return {
+        "differences": differences,
+        "n": len(common),
+        "users": len({user for name, user in zip(rows[0][0].ids, rows[0][0].users, strict=True) if name in common}),
+        "only": {"a": len(rows[0][0].ids) - len(common), "b": len(rows[1][0].ids) - len(common)},
+        "draws": DRAWS,
+        "seed": SEED,
+        "alpha": ALPHA,
+        "metrics": metrics,
+        "skipped": skipped,
+    }
+
+
+def _cut(scores: Vector, names: set[str]) -> Vector:
+    kept = [at for at, name in enumerate(scores.ids) if name in names]
+    take: Callable[[Sequence[Any]], list[Any]] = lambda values: [values[at] for at in kept]  # noqa: E731
+    return Vector(
+        take(scores.ids),
+        take(scores.users),
+        {s: {metric: take(values) for metric, values in each.items()} for s, each in scores.values.items()},
+    )
+
+
+def different(a: Run, b: Run) -> list[str]:
+    """What keeps two runs from being comparable, in words."""
+    left, right = conditions(a), conditions(b)
+    found = []
+    for name, value in left.items():
+        if value != right[name]:
+            shown = [str(each)[:60] for each in (value, right[name])]
+            if isinstance(value, dict) and isinstance(right[name], dict):
+                keys = [key for key in {**value, **right[name]} if value.get(key) != right[name].get(key)]
+                shown = [", ".join(f"{key}={side.get(key)}" for key in keys)[:80] for side in (value, right[name])]
+            found.append(f"{name} ({shown[0]} against {shown[1]})")
+    return found
+
+
+def rederived(run: Run) -> dict[str, dict[str, float]]:
+    """A run's metrics, by scorer, computed anew from its scores.
+
+    Raises:
+        DataError: the task that defines the metrics is not installed.
+    """
+    scores = vector(run)
+    found: dict[str, dict[str, float]] = {}
+    for scorer, metrics in scores.values.items():
+        for name, values in metrics.items():
+            aggregate = aggregate_of(run, name, scores)
+            if aggregate is None:
+                raise DataError(f"{run['folder']}: nothing installed says how {name} of {run['task']} is computed")
+            found.setdefault(scorer, {})[name] = aggregate(np.array(values, dtype=np.float64))
+    return found

@@ -1,0 +1,129 @@
+"""Published results: what anybody needs to redo a run's statistics, and no text of the benchmark.
+
+A file holds the run's spec, its summary and the score of every sample; sample and user ids are hashed.  The hash keeps
+ids stable between runs, so that published and own runs can be compared sample by sample; it hides no secret, since
+benchmarks number their samples.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from personabench.errors import DataError, UsageError
+from personabench.runfolder import RunFolder
+from personabench.types import to_json
+
+VERSION = 1
+_LEFT_OUT = ("data", "warnings", "folder")
+
+
+class Vector(msgspec.Struct, frozen=True):
+    """The scores of a run, sample by sample, ordered by hashed id.
+
+    Attributes:
+        ids, users: hashed sample ids, in order, and the hashed user of each.
+        values: by scorer, by metric: the value each sample contributes, as in `scores.jsonl`.
+    """
+
+    ids: list[str]
+    users: list[str]
+    values: dict[str, dict[str, list[float | list[float]]]]
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A file under `results/reference`; `scores` is a `Vector` as JSON, gzip and base64."""
+
+    version: int
+    spec: dict[str, Any]
+    summary: dict[str, Any]
+    scores: str
+
+
+def hashed(task: str, kind: str, name: str) -> str:
+    """A sample's or user's id, as 16 hex digits."""
+    return hashlib.sha256(f"{task}\x1f{kind}\x1f{name}".encode()).hexdigest()[:16]
+
+
+def vector(run: Mapping[str, Any]) -> Vector:
+    """The scores of a run or published result, given its summary with `folder`; without samples where there are none.
+
+    Raises:
+        DataError: its file is damaged; the message names it.
+    """
+    place = Path(run["folder"])
+    if place.suffix == ".json" and place.is_file():
+        return unpack(read(place))
+    task = run["task"]
+    lines = sorted((hashed(task, "sample", line.sample_id), line) for line in RunFolder(place).scores())
+    values: dict[str, dict[str, list[float | list[float]]]] = {}
+    for _, line in lines:
+        for scorer, metrics in line.values.items():
+            for metric, value in metrics.items():
+                values.setdefault(scorer, {}).setdefault(metric, []).append(value)
+    users = {line.user_id: hashed(task, "user", line.user_id) for _, line in lines}
+    return Vector([name for name, _ in lines], [users[line.user_id] for _, line in lines], values)
+
+
+def unpack(published: Published) -> Vector:
+    """The scores in a published file.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    try:
+        return msgspec.json.decode(gzip.decompress(base64.b64decode(published.scores)), type=Vector)
+    except (ValueError, EOFError, OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"published scores of {published.summary.get('method')} are damaged: {error}") from error
+
+
+def read(path: Path) -> Published:
+    """A published file.
+
+    Raises:
+        DataError: it is damaged or of a later version.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Published)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path} is no published result: {error}") from error
+    if found.version != VERSION:
+        raise DataError(f"{path} has version {found.version}, this is {VERSION}; update personabench")
+    return found
+
+
+def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
+    """Write a finished run as one file under `target`; returns its path.
+
+    Raises:
+        UsageError: samples are owed, nothing was scored, the name is taken by another run, or it cannot be written.
+        DataError: a file of the run is damaged.
+    """
+    summary, spec = folder.summary(), folder.spec()
+    if summary["status"] != "complete" or not summary["n"]:
+        raise UsageError(f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish")
+    scores = vector({**summary, "folder": str(folder.path)})
+    if not scores.ids:
+        raise UsageError(f"{folder.path} has no scores: its split has no references")
+    kept = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
+    if not spec.sample:
+        kept["source"] = Path(summary["source"]).name
+    packed = base64.b64encode(gzip.compress(to_json(scores).encode(), mtime=0)).decode()
+    parts = (spec.task, spec.separation, spec.split, spec.method, spec.model["name"], spec.fingerprint[:8])
+    path = target / f"{name or re.sub(r'[^A-Za-z0-9_.+-]+', '_', '-'.join(parts))}.json"
+    if path.exists() and read(path).summary["fingerprint"] != spec.fingerprint:
+        raise UsageError(f"{path} holds another run; choose another --name or delete it")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        content = Published(VERSION, msgspec.to_builtins(spec), kept, packed)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    return path

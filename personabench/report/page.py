@@ -1,0 +1,177 @@
+"""One file: the page, its libraries, its numbers and its packs of samples, under a policy that lets nothing else in.
+
+Texts of users and models are data blocks that no browser executes, and the page's scripts put them on screen as text
+only.  The content security policy names every script and style by its hash and forbids all else, remote loads first.
+The libraries are d3 and Observable Plot, which draw SVG: sharp in print, styled by the page, readable to assistive
+technology.  They lie in `vendor` as released.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from personabench import __version__
+from personabench.cache import Cache
+from personabench.errors import UsageError
+from personabench.leaderboard import everything
+from personabench.leaderboard.runs import Run, spec
+from personabench.report.samples import Browser, index
+from personabench.report.tables import Group, describe, gather
+from personabench.report.words import summary
+from personabench.stats.scores import DRAWS
+
+BUDGET = 20_000_000
+"""Bytes of packed samples; with the libraries and all numbers a report stays below 25 MB."""
+
+LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
+SCRIPTS = ("base", "words", "table", "marks", "charts", "runs", "browser", "start")
+COUNTED: tuple[str, ...] = ("status", "time", "seconds", "n", "users", "owed", "metrics", "extra_metrics", "counters")
+COUNTED += ("usage", "fit", "privileged", "provenance", "source", "warnings", "versions")
+PLOT_STYLE = """:where(.plot) {
+  --plot-background: white;
+  display: block;
+  height: auto;
+  height: intrinsic;
+  max-width: 100%;
+}
+:where(.plot text),
+:where(.plot tspan) {
+  white-space: pre;
+}"""
+"""What Observable Plot writes into each figure of class `plot`; allowed by hash."""
+
+
+def write(results: Path, output: Path, task: str | None = None, budget: int = BUDGET) -> list[str]:
+    """Write the report on a results folder; returns remarks about what it could not hold.
+
+    Raises:
+        UsageError: there are no runs (of the task), or the file cannot be written.
+        DataError: a run's file is damaged; the message names it.
+    """
+    groups = gather(results, task)
+    if not groups:
+        there = ", ".join(sorted({run["task"] for run in everything(results)}))
+        wanted = f"no scored runs of task '{task}'" if task else "no scored runs"
+        known = f"there are runs of {there}" if there else "make one with `personabench run`"
+        raise UsageError(f"{wanted} under {results}/runs; {known}")
+    path = results / "cache.sqlite"
+    cache = Cache(path) if path.exists() else None
+    temporary = output.with_name(output.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            remarks = _write(file, groups, cache, budget)
+        temporary.replace(output)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+        if cache is not None:
+            cache.close()
+    return remarks
+
+
+def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: int) -> list[str]:
+    described = [describe(group, number) for number, group in enumerate(groups)]
+    scripts = [_asset(name) for name in LIBRARIES]
+    scripts.append('"use strict";\n' + "\n".join(_asset(f"page/{name}.js") for name in SCRIPTS))
+    style = _asset("page/style.css")
+    head, _, foot = _asset("page/page.html").partition("<!-- data -->")
+    file.write(head.replace("$policy", html.escape(policy(scripts, [style, PLOT_STYLE]))).replace("$style", style))
+    file.write(_block("report", "application/json", _escaped(_contents(groups, described, cache is not None))))
+    file.write(f"<!--\n{_asset('vendor/LICENSE')}\n-->\n")
+    for script in scripts:
+        file.write(f"<script>{script}</script>\n")
+    remarks, left = [], budget
+    for number, group in enumerate(groups):
+        share = left // (len(groups) - number)
+        listed = index(group)
+        browser = Browser(group, listed["samples"], cache)
+        starts, used, first_bare = [], 0, None
+        at = 0
+        for part, pack in enumerate(browser.packs()):
+            text = _packed(pack.plain())
+            file.write(_block(f"pack-{number}-{part}", "text/plain", text))
+            starts.append(at)
+            at += len(pack.samples)
+            used += len(text)
+            if used > share * 0.9 and browser.prompts:
+                browser.prompts, first_bare = False, at
+        left -= used
+        listed |= {"packs": starts, "located": browser.located, "bare_from": first_bare}
+        file.write(_block(f"index-{number}", "text/plain", _packed(listed)))
+        title = f"{described[number]['task']} on {described[number]['model']}"
+        if first_bare is not None and first_bare < at:
+            remarks.append(f"{title}: messages are left out from sample {first_bare + 1} of {at} on, for size")
+        if not browser.located:
+            remarks.append(f"{title}: the data is no longer where the runs found it; inputs and records are left out")
+    file.write(foot)
+    return remarks
+
+
+def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """A content security policy that allows exactly these inline scripts and styles, and no load from anywhere."""
+
+    def hashed(texts: Sequence[str]) -> str:
+        digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+        return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; script-src {hashed(scripts)}; style-src {hashed(styles)}; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _contents(groups: Sequence[Group], described: Sequence[dict[str, Any]], cached: bool) -> dict[str, Any]:
+    return {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": __version__,
+        "draws": DRAWS,
+        "cached": cached,
+        "groups": [{**each, "words": summary(each)} for each in described],
+        "runs": list(_runs(groups)),
+    }
+
+
+def _runs(groups: Sequence[Group]) -> Iterator[Mapping[str, Any]]:
+    """Where every number comes from, a run at a time."""
+    for number, group in enumerate(groups):
+        for row in group.rows:
+            for run in row.runs:
+                yield {
+                    "group": number,
+                    "run": run["fingerprint"][:8],
+                    "row": row.facts["run"],
+                    "label": row.facts["label"],
+                    "facts": _facts(run),
+                }
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {"fingerprint": run["fingerprint"], **spec(run)} | {name: run[name] for name in COUNTED if name in run}
+
+
+def _asset(name: str) -> str:
+    return files("personabench.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _escaped(value: Any) -> str:
+    """JSON that cannot end the block it stands in."""
+    return msgspec.json.encode(value).decode().replace("<", "\\u003c")
+
+
+def _packed(value: Any) -> str:
+    return base64.b64encode(gzip.compress(msgspec.json.encode(value), 6, mtime=0)).decode()
+
+
+def _block(name: str, kind: str, text: str) -> str:
+    return f'<script type="{kind}" id="{name}">{text}</script>\n'

@@ -1,0 +1,53 @@
+// Shared by all parts: the data, elements made from text only, numbers as people read them, what is chosen.
+const report = JSON.parse(document.getElementById("report").textContent);
+const byId = (id) => document.getElementById(id);
+const state = { task: "", model: "", method: "", metric: "", group: 0 };
+const watchers = [];
+
+function changed() {
+  for (const watcher of watchers) watcher();
+}
+
+/** An element with attributes, listeners (`onclick` …) and children; strings become text, never markup. */
+function el(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+/** When everything is read: samples stand behind the scripts, so that tables need not wait for them. */
+const complete = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
+
+/** The JSON in a compressed block of the page. */
+async function unpack(id) {
+  await complete;
+  const packed = Uint8Array.from(atob(byId(id).textContent), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(4));
+const signed = (value) => (value === null || value === undefined ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(4));
+const percent = (share) => `${Math.round(100 * share)} %`;
+const count = (value) => Math.round(value).toLocaleString("en");
+const interval = (found, format = score) =>
+  found.low === null || found.low === undefined ? "" : `[${format(found.low)}, ${format(found.high)}]`;
+const pvalue = (p) => (p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+const total = (tally) => tally.win + tally.tie + tally.loss;
+
+const groupName = (group) =>
+  [group.task, group.options && `(${group.options})`, group.split, "·", group.model].filter(Boolean).join(" ");
+const metricOf = (group) => (group.metrics.some((each) => each.name === state.metric) ? state.metric : group.primary);
+const isHigher = (group, metric) => group.metrics.find((each) => each.name === metric).higher;
+const shownGroups = () =>
+  report.groups.filter((group) => ["", group.task].includes(state.task) && ["", group.model].includes(state.model));
+const isShown = (row) => row.label.toLowerCase().includes(state.method.toLowerCase());
+
+function options(select, values, chosen) {
+  select.replaceChildren(...values.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
+}

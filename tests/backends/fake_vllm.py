@@ -1,0 +1,176 @@
+"""A stand-in for `vllm serve`: the same flags, log lines, endpoints and children, no model.
+
+    python fake_vllm.py --model M --host 127.0.0.1 --port 1234 [...]
+
+Flags of its own: `--fail WORDS` ends with a traceback, `--slow SECONDS` delays health, `--stubborn` ignores SIGTERM,
+`--latency SECONDS` an answer takes, `--pids FILE` where it writes its own and its children's process ids, one of which
+runs in a session of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from personabench.types import Message, Request
+
+
+class FakeVLLM:
+    """The endpoints of a vLLM server.
+
+    Attributes:
+        bodies: chat requests received; heads: their headers.
+        faults: replies to give before good ones; latency: seconds an answer takes; sick: whether health fails.
+        hits, queries: its prefix-cache counters.
+    """
+
+    def __init__(self, model: str = "org/tiny", latency: float = 0.0, served: str | None = None) -> None:
+        self.entries: list[dict[str, Any]] = [
+            {"id": served or model, "root": model, "parent": None, "max_model_len": 4096},
+        ]
+        self.latency = latency
+        self.sick = False
+        self.bodies: list[dict[str, Any]] = []
+        self.heads: list[Any] = []
+        self.faults: list[Any] = []
+        self.tokenized = 0
+        self.hits, self.queries = 100, 1000
+        self.app = web.Application()
+        self.app.add_routes(
+            [
+                web.get("/health", self.health),
+                web.get("/metrics", self.metrics),
+                web.get("/v1/models", self.models),
+                web.post("/v1/chat/completions", self.chat),
+                web.post("/tokenize", self.tokenize),
+                web.post("/detokenize", self.detokenize),
+            ]
+        )
+
+    async def health(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(status=503 if self.sick else 200)
+
+    async def metrics(self, _: web.Request) -> web.StreamResponse:
+        labels = '{engine="0",model_name="m"}'
+        return web.Response(
+            text="# TYPE vllm:prefix_cache_queries_total counter\n"
+            f"vllm:prefix_cache_queries_total{labels} {self.queries:.1f}\n"
+            f"vllm:prefix_cache_queries_created{labels} 1.79e+09\n"
+            f"vllm:prefix_cache_hits_total{labels} {self.hits:.1f}\n"
+            f"vllm:external_prefix_cache_hits_total{labels} 5.0\n"
+        )
+
+    async def models(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": self.entries})
+
+    async def chat(self, http: web.Request) -> web.StreamResponse:
+        body = await http.json()
+        self.bodies.append(body)
+        self.heads.append(http.headers.copy())
+        if self.faults:
+            fault = self.faults.pop(0)
+            reply: web.StreamResponse = fault if isinstance(fault, web.Response) else await fault(http)
+            return reply
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        self.queries += 100
+        self.hits += 60
+        text = body["messages"][-1]["content"].split()[-1]
+        message = {"role": "assistant", "content": f"answer {text}"}
+        usage = {"prompt_tokens": 11, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 7}}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        if body.get("logprobs"):
+            choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.1, "top_logprobs": []}]}
+        return web.json_response({"id": "1", "choices": [choice], "usage": usage})
+
+    async def tokenize(self, http: web.Request) -> web.StreamResponse:
+        self.tokenized += 1
+        tokens = [ord(letter) for letter in (await http.json())["prompt"]]
+        return web.json_response({"count": len(tokens), "max_model_len": 4096, "tokens": tokens})
+
+    async def detokenize(self, http: web.Request) -> web.StreamResponse:
+        return web.json_response({"prompt": "".join(map(chr, (await http.json())["tokens"]))})
+
+
+SECRET = "key-marker-3141592653589793"
+
+
+class Site:
+    """A fake server that can be taken down and brought back on its port."""
+
+    def __init__(self, fake: FakeVLLM) -> None:
+        self.fake = fake
+        self.port = 0
+        self._owner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def up(self) -> None:
+        fresh = FakeVLLM(latency=self.fake.latency)
+        fresh.__dict__.update({key: value for key, value in self.fake.__dict__.items() if key != "app"})
+        self.fake = fresh
+        self._owner = web.AppRunner(self.fake.app, shutdown_timeout=0.05)
+        await self._owner.setup()
+        site = web.TCPSite(self._owner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._owner.addresses[0][1]
+
+    async def down(self) -> None:
+        if self._owner is not None:
+            server = self._owner.server
+            assert server is not None
+            for connection in list(server.connections):
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await self._owner.cleanup()
+            self._owner = None
+
+
+def request(text: str = "Hello", **fields: Any) -> Request:
+    return Request(messages=(Message("user", text),), max_tokens=16, **fields)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for flag in ("--model", "--host", "--fail", "--pids", "--uvicorn-log-level", "--max-model-len"):
+        parser.add_argument(flag)
+    for flag in ("--port", "--slow", "--latency", "--tensor-parallel-size"):
+        parser.add_argument(flag, type=float, default=0)
+    for flag in ("--stubborn", "--enable-prefix-caching"):
+        parser.add_argument(flag, action="store_true")
+    given = parser.parse_args()
+    print("INFO 11-23 06:00:00 [utils.py:1] non-default args", flush=True)
+    asleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    children = [subprocess.Popen(asleep), subprocess.Popen(asleep, start_new_session=True)]
+    if given.pids:
+        Path(given.pids).write_text(" ".join(str(pid) for pid in (os.getpid(), *(child.pid for child in children))))
+    if given.stubborn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("(EngineCore pid=7) INFO 11-23 06:00:00 [core.py:1] Starting to load model m", flush=True)
+    if given.fail:
+        print(f"(EngineCore pid=7) ERROR 11-23 06:00:01 [core.py:1] ValueError: {given.fail}", flush=True)
+        print("RuntimeError: Engine core initialization failed. See root cause above.", flush=True)
+        os._exit(3)
+
+    async def serve() -> None:
+        await asyncio.sleep(given.slow)
+        owner = web.AppRunner(FakeVLLM(given.model, given.latency).app, handle_signals=False)
+        await owner.setup()
+        await web.TCPSite(owner, given.host, int(given.port)).start()
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""The vllm backend with one server that imitates vLLM's endpoints: what is sent, what comes back, which model it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from fake_vllm import SECRET, FakeVLLM, Site, request
+
+from personabench import backends
+from personabench.backends import BackendOptions
+from personabench.backends.checkpoints import model_identity, served_identity
+from personabench.backends.vllm import VLLM
+from personabench.errors import BackendDown, BackendError, TransientError, UsageError
+
+
+@pytest_asyncio.fixture
+async def sites(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Site]]:
+    monkeypatch.setenv("VLLM_API_KEY", SECRET)
+    made = [Site(FakeVLLM()) for _ in range(2)]
+    for site in made:
+        await site.up()
+    yield made
+    for site in made:
+        await site.down()
+
+
+@pytest_asyncio.fixture
+async def attach(sites: list[Site]) -> AsyncIterator[Callable[..., Any]]:
+    opened: list[VLLM] = []
+
+    async def make(count: int = 1, **options: Any) -> VLLM:
+        first, *others = [site.url for site in sites[:count]]
+        made = VLLM(
+            BackendOptions(base_url=first, replicas=tuple(others), timeout=options.pop("timeout", 5), **options)
+        )
+        opened.append(made)
+        await made.identify()
+        await made.open()
+        return made
+
+    yield make
+    for backend in opened:
+        await backend.aclose()
+
+
+# One server
+
+
+async def test_reply_and_what_is_sent(sites: list[Site], attach: Callable[..., Any]) -> None:
+    backend = await attach()
+    response = await backend.complete(request(seed=5, draw=2, temperature=0.7), "u")
+    assert (response.text, response.finish) == ("answer Hello", "stop")
+    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.cached_tokens) == (11, 3, 7)
+    assert sites[0].fake.bodies == [
+        {
+            "model": "org/tiny",
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 16,
+            "temperature": 0.7,
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "seed": 7,
+        }
+    ]
+    assert sites[0].fake.heads[0]["Authorization"] == f"Bearer {SECRET}"
+    assert backend.window == 4096 and backend.concurrency == 256
+
+
+async def test_schema_and_logprobs(sites: list[Site], attach: Callable[..., Any]) -> None:
+    response = await (await attach()).complete(request(schema={"type": "object"}, logprobs=5), "u")
+    body = sites[0].fake.bodies[0]
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
+    assert response.logprobs[0]["token"] == "a"
+
+
+async def test_tokens_are_the_servers_and_remembered(sites: list[Site], attach: Callable[..., Any]) -> None:
+    backend = await attach()
+    assert backend.tokens.exact
+
+    def counted() -> tuple[int, int, str, str, str]:
+        tokens = backend.tokens
+        return (
+            tokens.count("abcd"),
+            tokens.count("abcd"),
+            tokens.cut("abcd", 3),
+            tokens.cut("ab", 3),
+            tokens.cut("a", 0),
+        )
+
+    before = sites[0].fake.tokenized
+    assert await asyncio.to_thread(counted) == (4, 4, "abc", "ab", "")
+    assert sites[0].fake.tokenized == before + 3
+
+
+async def test_server_without_a_tokenizer_gets_estimates() -> None:
+    async def nowhere(_: web.Request) -> web.StreamResponse:
+        return replies.pop() if replies else web.Response(status=404)
+
+    replies = [web.json_response({"error": "no"})]
+    app = web.Application()
+    app.router.add_get("/v1/models", FakeVLLM().models)
+    app.router.add_post("/tokenize", nowhere)
+    owner = web.AppRunner(app)
+    await owner.setup()
+    await web.TCPSite(owner, "127.0.0.1", 0).start()
+    backend = VLLM(BackendOptions(base_url=f"http://127.0.0.1:{owner.addresses[0][1]}/v1"))
+    await backend.identify()
+    await backend.open()
+    assert not backend.tokens.exact and backend.prefix_cache_hit_rate is None
+    await backend.aclose()
+    await owner.cleanup()
+
+
+async def test_prefix_cache_hit_rate_is_of_this_run(attach: Callable[..., Any], tmp_path: Path) -> None:
+    backend = await attach()
+    log = tmp_path / "001.log"
+    backend._log = log
+    await backend.complete(request(), "u")
+    await backend.complete(request("Again"), "u")
+    await backend.aclose()
+    assert backend.prefix_hits == (120, 200) and backend.prefix_cache_hit_rate == 0.6
+    assert log.read_text() == "prefix cache: 120 of 200 prompt tokens were at hand (60.0%)\n"
+
+
+async def hang(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(5)
+    return web.Response()
+
+
+async def close_mid_body(http: web.Request) -> web.StreamResponse:
+    reply = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+    await reply.prepare(http)
+    await reply.write(b'{"choices": [{"mess')
+    assert http.transport is not None
+    http.transport.close()
+    return reply
+
+
+def said(status: int, text: str, **headers: str) -> web.Response:
+    return web.json_response({"error": {"message": text}}, status=status, headers=headers)
+
+
+FAULTS: dict[str, tuple[Any, type[Exception], str]] = {
+    "429": (lambda: said(429, "slow down", **{"Retry-After": "3"}), TransientError, "answered 429.*slow down"),
+    "500": (lambda: said(500, "oops"), TransientError, "answered 500.*oops"),
+    "hang": (lambda: hang, TransientError, r"did not answer within 0\.3 s"),
+    "closed mid-body": (lambda: close_mid_body, TransientError, "broke the connection"),
+    "malformed JSON": (lambda: web.Response(text='{"choices": ['), TransientError, "not JSON"),
+    "no choice": (lambda: web.json_response({"choices": []}), TransientError, "without a choice"),
+    "another shape": (lambda: web.json_response({"error": "upstream"}), BackendError, "not a completion.*upstream"),
+    "context": (lambda: said(400, "maximum context length is 4096"), BackendError, "400.*maximum context length"),
+    "401": (lambda: said(401, f"bad key {SECRET}"), BackendDown, r"401.*bad key \*\*\*.*set VLLM_API_KEY"),
+    "404": (lambda: said(404, "no such model"), BackendDown, "404.*no such model.*--model"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+async def test_faults(sites: list[Site], attach: Callable[..., Any], case: str) -> None:
+    fault, kind, words = FAULTS[case]
+    backend = await attach(timeout=0.3)
+    sites[0].fake.faults = [fault()]
+    with pytest.raises(kind, match=words) as caught:
+        await backend.complete(request(), "u")
+    assert isinstance(caught.value, TransientError) == (kind is TransientError)
+    assert SECRET not in str(caught.value)
+    if case == "429":
+        assert caught.value.retry_after == 3
+    assert (await backend.complete(request(), "u")).text == "answer Hello"
+
+
+# Which model
+
+
+async def test_identity_is_the_model_behind_an_alias_and_free_of_urls(sites: list[Site], tmp_path: Path) -> None:
+    for site in sites[:2]:
+        site.fake.entries[0]["id"] = "alias"
+    made = VLLM(BackendOptions(base_url=f"{sites[0].url},{sites[1].url}"))
+    await made.identify()
+    assert made.identity == {"kind": "vllm", "name": "org/tiny"} == model_identity("org/tiny")
+    assert await _sent_model(made, sites) == "alias"
+    await made.aclose()
+
+
+async def _sent_model(backend: VLLM, sites: list[Site]) -> str:
+    await backend.open()
+    await backend.complete(request(), "")
+    (body,) = [body for site in sites for body in site.fake.bodies]
+    return str(body["model"])
+
+
+def checkpoint(folder: Path, weights: bytes) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_a_folder_is_named_by_content_not_place(tmp_path: Path) -> None:
+    weights = bytes(3_000_000)
+    one, same = checkpoint(tmp_path / "a/final", weights), checkpoint(tmp_path / "b/final", weights)
+    other = checkpoint(tmp_path / "c/final", weights[:-1] + b"x")
+    assert model_identity(str(one)) == model_identity(str(same)) != model_identity(str(other))
+    assert model_identity(str(one))["name"] == "final" and str(tmp_path) not in str(model_identity(str(one)))
+    entry = {"id": "alias", "root": str(one), "parent": None}
+    assert served_identity(entry, [entry]) == model_identity(str(one))
+
+
+def test_a_folder_on_another_machine_goes_by_its_served_name() -> None:
+    entry = {"id": "mine-v2", "root": "/nowhere/here/final", "parent": None}
+    assert served_identity(entry, [entry]) == {"kind": "vllm", "name": "mine-v2"}
+
+
+def test_an_adapter_is_named_with_its_base() -> None:
+    base = {"id": "base", "root": "org/tiny", "parent": None}
+    adapter = {"id": "ann", "root": "/nowhere/ann", "parent": "base"}
+    assert served_identity(adapter, [base, adapter]) == {"kind": "vllm", "name": "ann", "base": "org/tiny"}
+
+
+def test_options_that_change_answers_are_part_of_the_model() -> None:
+    plain = model_identity("org/tiny")
+    assert model_identity("org/tiny", ["--tensor-parallel-size", "8", "--data-parallel-size=2"]) == plain
+    quantized = model_identity("org/tiny", ["-q", "fp8", "--dtype=half"])
+    assert quantized == plain | {"options": "--dtype=half --quantization=fp8"}
+
+
+async def test_several_models_ask_for_a_choice(sites: list[Site]) -> None:
+    sites[0].fake.entries.append({"id": "ann", "root": "x", "parent": "org/tiny", "max_model_len": None})
+    with pytest.raises(UsageError, match=r"serves 2 models \(ann, org/tiny\); choose one with --model"):
+        await _identified(base_url=sites[0].url)
+    assert (await _identified(base_url=sites[0].url, model="ann")).identity["base"] == "org/tiny"
+    with pytest.raises(UsageError, match="does not serve bob; it serves ann, org/tiny"):
+        await _identified(base_url=sites[0].url, model="bob")
+
+
+async def test_servers_of_different_models_are_refused(sites: list[Site]) -> None:
+    sites[1].fake.entries[0] |= {"id": "org/large", "root": "org/large"}
+    with pytest.raises(UsageError, match=r"serves org/tiny and .* serves org/large; one model at a time"):
+        await _identified(base_url=sites[0].url, replicas=(sites[1].url,))
+
+
+async def _identified(**options: Any) -> VLLM:
+    made = VLLM(BackendOptions(**options))
+    try:
+        await made.identify()
+    finally:
+        await made.aclose()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "needs --model .* or --base-url"),
+        ({"base_url": "localhost:8000/v1"}, "has to start with http"),
+        ({"base_url": "http://me:pass@host/v1"}, "holds a name or password"),
+        ({"base_url": "http://host/v1", "vllm_args": ("--dtype",)}, "--vllm-args are for a server that is started"),
+    ],
+)
+async def test_options_that_cannot_work(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        await _identified(**options)
+
+
+def test_options_of_vllm_with_another_backend() -> None:
+    with pytest.raises(UsageError, match="--vllm-args: only with --backend vllm"):
+        backends.create("openai", BackendOptions(vllm_args=("--dtype=half",)))
+    with pytest.raises(UsageError, match="several --base-url: only with --backend vllm"):
+        backends.create("openai", BackendOptions(base_url="http://a/v1", replicas=("http://b/v1",)))
+
+
+async def test_server_out_of_reach_is_missed_only_when_needed(unused_tcp_port: int) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}/v1"
+    with pytest.raises(BackendDown, match=r"cannot be reached.*is the server running"):
+        await _identified(base_url=url)
+    made = VLLM(BackendOptions(base_url=url, model="org/tiny"))
+    await made.identify()
+    assert made.identity == model_identity("org/tiny")
+    with pytest.raises(BackendDown, match="cannot be reached"):
+        await made.open()
+    await made.aclose()

@@ -1,0 +1,110 @@
+"""`leaderboard`, `compare`, `publish` and `run --seeds` as typed, on scripted answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+RUN = ("run", "-b", "scripted", "-t", "lamp3")
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def ran(personabench: Command) -> Command:
+    assert personabench(*RUN, "-m", "none,user_mean,rag").code == 0
+    assert personabench(*RUN, "-m", "rag", "--history", "shuffled").code == 0
+    return personabench
+
+
+def test_the_plain_table_fits_80_columns(ran: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = ran("leaderboard")
+    lines = ended.out.splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in ended.out
+    (row,) = [line for line in lines if " user_mean " in line]
+    assert row.split()[0] == "a" and "±" in row and "ᵇ" in row
+    assert "Δ none" in ended.out and "Holm-corrected over 6" in ended.out.replace("\n", " ")
+    wide = ran("leaderboard", "--wide").out
+    assert max(map(len, wide.splitlines())) <= 80
+    words = wide.split()
+    assert all(word in words for word in ("detectable", "hurt", "p10", "frontier", "offline", "RMSE"))
+
+
+def test_the_table_in_a_file_is_the_same(ran: Command, tmp_path: Path) -> None:
+    ran("leaderboard", "-o", "board.txt")
+    shown = [line.rstrip() for line in ran("leaderboard").out.splitlines()]
+    assert (tmp_path / "board.txt").read_text().rstrip("\n").splitlines() == shown[: len(shown)]
+
+
+def test_latex_and_curves(ran: Command, refused: Refused) -> None:
+    assert r"\begin{tabular}" in ran("leaderboard", "-f", "latex").out
+    assert "no curve" in refused("leaderboard", "--curves")
+    assert ran("leaderboard", "--curves", "--json").json == []
+    ran(*RUN, "-m", "rag", "--history", "size=2")
+    assert "rag: MAE against history" in ran("leaderboard", "--curves").out
+    points = ran("leaderboard", "--curves", "--json").json
+    assert [point["x"] for point in points] == [2, None]
+    assert len(list(csv.DictReader(ran("leaderboard", "--curves", "-f", "csv").out.splitlines()))) == 2
+
+
+def test_baseline_prices_and_queries(ran: Command, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text('{"scripted": {"input": 1000000, "output": 0}}')
+    words = ("--baseline", "rag", "--prices", "prices.json", "--queries-per-user", 5, "--json")
+    rows = {row["label"]: row for row in ran("leaderboard", *words).json}
+    assert rows["none"]["gain_over"] == "rag"
+    assert rows["rag"]["query_price"] == rows["rag"]["online_input_tokens"] > 0
+    assert rows["rag"]["queries_per_user"] == 5
+    assert "--baseline nobody: no such row; there are" in refused("leaderboard", "--baseline", "nobody")
+
+
+def test_compare_in_words_and_json(ran: Command, refused: Refused) -> None:
+    runs = {row["label"]: row["run"] for row in ran("leaderboard", "--json").json}
+    ended = ran("compare", runs["user_mean"], runs["none"])
+    assert "A  user_mean" in ended.out and "MAE ↓" in ended.out and "made worse" in ended.out
+    found = ran("compare", runs["user_mean"], runs["none"], "--json").json
+    assert (found["a"]["label"], found["b"]["label"]) == ("user_mean", "none")
+    assert found["metrics"]["MAE"]["gain"]["value"] > 0
+    assert found["metrics"]["MAE"]["corrected"] >= found["metrics"]["MAE"]["p"]
+    assert "no run fits" in refused("compare", "ffffffff", runs["none"])
+    ran("run", "-b", "scripted", "-t", "lamp4", "-m", "none")
+    assert "different tasks" in refused("compare", "last", runs["none"])
+
+
+def test_published_runs_are_on_the_board_and_compared(ran: Command, tmp_path: Path, refused: Refused) -> None:
+    runs = {row["label"]: row for row in ran("leaderboard", "--json").json}
+    ended = ran("publish", runs["user_mean"]["run"], runs["none"]["folder"])
+    assert [Path(line).parent for line in ended.out.splitlines()] == [Path("results/reference")] * 2
+    assert "--name goes with one run" in refused("publish", "last", "last", "--name", "x")
+    (tmp_path / "results" / "runs").rename(tmp_path / "elsewhere")
+    rows = {row["label"]: row for row in ran("leaderboard", "--json").json}
+    assert rows.keys() == {"user_mean", "none"} and all(row["published"] for row in rows.values())
+    assert rows["user_mean"]["gain"] == runs["user_mean"]["gain"]
+    assert "Published results: user_mean, none." in ran("leaderboard").out
+    found = ran("compare", rows["user_mean"]["run"], rows["none"]["folder"], "--json").json
+    assert found["metrics"]["MAE"]["gain"]["value"] == pytest.approx(rows["user_mean"]["gain"])
+
+
+def test_several_seeds_are_one_row_on_the_same_users(personabench: Command, refused: Refused) -> None:
+    ended = personabench(*RUN, "-m", "none,random", "-n", 8, "--seeds", "0,1,2", "--json")
+    assert [summary["seed"] for summary in ended.json] == [0, 0, 1, 1, 2, 2]
+    asked = [Path(summary["folder"], "scores.jsonl").read_text().splitlines() for summary in ended.json]
+    assert len({tuple(json.loads(line)["sample_id"] for line in lines) for lines in asked}) == 1
+    rows = personabench("leaderboard", "--json").json
+    assert {row["label"]: row["seeds"] for row in rows} == {"none": [0, 1, 2], "random": [0, 1, 2]}
+    planned = personabench(*RUN, "-m", "none", "-n", 8, "--seeds", "0,5", "--plan", "--json").json
+    assert [(row["seed"], row["owed"] > 0) for row in planned] == [(0, False), (5, True)]
+    for words in (("--seeds", "a"), ("--seeds", ""), ("--seeds", "1,2", "--seed", "3")):
+        assert "--seeds" in refused(*RUN, "-m", "none", *words)
+
+
+def test_the_frame_has_the_rows_of_the_leaderboard(ran: Command) -> None:
+    from personabench import results
+
+    frame = results.leaderboard("results", task="lamp3")
+    assert list(frame["label"]) == [row["label"] for row in ran("leaderboard", "--json").json]
+    assert frame.set_index("label")["gain"]["user_mean"] > 0

@@ -1,0 +1,299 @@
+"""The compatibility matrix: methods are what their sources declare, every cell that is not refused runs, and no work
+that belongs to a user, a record or a text is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personabench import registry, runner
+from personabench.backends.scripted import Scripted, echo
+from personabench.compatibility import Cell, matrix, verdict
+from personabench.errors import UsageError
+from personabench.method import Method
+from personabench.plan import filler
+from personabench.retrieval.dense import WordLlama
+from personabench.runfolder import RunFolder
+from personabench.types import Prediction, Record, Request
+
+METHODS = {name: entry for name, entry in registry.entries("method").items() if entry.origin == "built-in"}
+TASKS = {name: entry for name, entry in registry.entries("task").items() if entry.origin == "built-in"}
+CELLS = matrix(METHODS.values(), TASKS)
+DECLARED = ("paper", "version", "needs", "designed_for", "refuses", "privileged")
+
+
+def on(task: str, *fits: str) -> list[Cell]:
+    """The cells of a task that have one of some fits."""
+    return [cell for cell in CELLS if cell.task == task and cell.fit in fits]
+
+
+def ran(
+    place: Path,
+    methods: Sequence[str],
+    task: str = "lamp4",
+    answer: Callable[[Request], str] = echo,
+    settings: Sequence[str] = (),
+    **changes: Any,
+) -> tuple[list[runner.Outcome], Scripted]:
+    """Methods run one after the other on the bundled sample, on one cache, and the model that answered them.
+
+    Of the settings, given as `method.key=value`, those of these methods count.
+    """
+    model = Scripted(answer=answer)
+    mine = [setting for setting in settings if setting.partition(".")[0] in methods]
+    chosen: dict[str, Any] = {"limit": 1, "backend": "scripted", "results": place, "assignments": mine, **changes}
+    return asyncio.run(runner.run(runner.Options(methods, [task], **chosen), backend=model)), model
+
+
+def lines_of(outcome: runner.Outcome) -> list[Prediction]:
+    """The predictions of a run in the order they were made."""
+    return list(RunFolder(outcome.folder).iter_predictions())
+
+
+def in_form(request: Request) -> str:
+    """A reply in the form asked for, and prose where none is: what a model does that follows instructions."""
+    return echo(request) if request.schema is None else filler(request.schema)
+
+
+# What is declared
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_source_declares_is_what_the_class_has(name: str) -> None:
+    cls = registry.load("method", name)
+    assert {fact: METHODS[name].facts.get(fact, getattr(Method, fact)) for fact in DECLARED} == {
+        fact: getattr(cls, fact) for fact in DECLARED
+    }
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_tasks_source_declares_is_what_the_class_has(name: str) -> None:
+    cls = registry.load("task", name)
+    assert TASKS[name].facts["kind"] == cls.kind and TASKS[name].facts["title"] == cls.title
+
+
+def test_patterns_that_refuse_go_before_patterns_that_fit() -> None:
+    declared = {"designed_for": ("news*", "mail"), "refuses": {"news9": "too new"}}
+    assert verdict(declared, "news1") == ("faithful", "")
+    assert verdict(declared, "news9") == ("refused", "too new")
+    assert verdict(declared, "films") == ("adapted", "")
+    assert verdict({}, "anything") == ("faithful", "")
+
+
+def test_every_pattern_and_reason_says_something() -> None:
+    for name, entry in METHODS.items():
+        reasons = entry.facts.get("refuses", {})
+        assert all(len(reason.split()) >= 3 for reason in reasons.values()), name
+
+
+def test_every_method_has_a_page_and_a_line_in_the_overview() -> None:
+    pages = Path(__file__).parents[2] / "docs" / "methods"
+    overview = (pages / "README.md").read_text(encoding="utf-8")
+    for name in METHODS:
+        (row,) = (line for line in overview.splitlines() if line.startswith(f"| `{name}` |"))
+        page = row.rpartition("](")[2].partition(")")[0]
+        assert name in (pages / page).read_text(encoding="utf-8").splitlines()[0], name
+    named = {line.split("`")[1] for line in overview.splitlines() if line.startswith("| `")}
+    assert named == METHODS.keys()
+
+
+# How it is shown
+
+
+def listed(folder: Path, *words: str, columns: int = 80) -> str:
+    """What `personabench list matrix` prints; fails when it imports anything heavy."""
+    heavy = ("openai", "datasets", "evaluate", "pandas", "torch", "numpy", "personabench.methods")
+    script = (
+        "import atexit, sys; from personabench.cli.app import main; "
+        f"atexit.register(lambda: print([n for n in {heavy} if n in sys.modules], file=sys.stderr)); main()"
+    )
+    words = (sys.executable, "-c", script, "list", "matrix", *words)
+    environment = {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, check=True, timeout=60)
+    assert ended.stderr == "[]\n"
+    return ended.stdout
+
+
+def test_the_matrix_is_listed_with_reasons_and_without_an_import(tmp_path: Path) -> None:
+    assert [Cell(**row) for row in json.loads(listed(tmp_path, "--json"))] == CELLS
+    assert {cell.fit for cell in CELLS} == {"faithful", "adapted", "refused"}
+    assert all(bool(cell.reason) == (cell.fit == "refused") for cell in CELLS)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_table_fits_the_terminal_and_shows_every_cell(tmp_path: Path, columns: int) -> None:
+    text = listed(tmp_path, columns=columns)
+    assert max(map(len, text.splitlines())) <= columns
+    grid, _, legend = text.partition("● faithful")
+    marks = {"faithful": "●", "adapted": "○", "refused": "–"}
+    for fit, mark in marks.items():
+        assert grid.count(mark) == sum(cell.fit == fit for cell in CELLS), fit
+    told = " ".join(legend.split())
+    assert all(cell.reason in told for cell in CELLS)
+    assert all(grid.count(name) >= 1 for name in (*METHODS, *TASKS))
+
+
+def test_one_task_can_be_asked_for(tmp_path: Path) -> None:
+    text = listed(tmp_path, "--task", "lamp3")
+    assert "user_mean           ●" in text and "lamp4" not in text
+
+
+# What runs
+
+
+@pytest.mark.parametrize("answer", [echo, in_form], ids=["prose", "forms"])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_cell_that_is_not_refused_runs(tmp_path: Path, task: str, answer: Callable[[Request], str]) -> None:
+    """With a model that follows no form, so that every failure path is taken, and with one that follows each."""
+    cells = on(task, "faithful", "adapted")
+    outcomes, _ = ran(tmp_path, [cell.method for cell in cells], task, answer)
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        assert [line.error for line in lines_of(outcome) if line.error] == [], cell
+        summary = outcome.summary
+        assert (summary["status"], summary["owed"], summary["fit"]) == ("complete", 0, cell.fit), cell
+        assert summary["n"] >= 1 and summary["metrics"]["official"], cell
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_refused_cells_are_refused_before_any_call(tmp_path: Path, task: str) -> None:
+    for cell in on(task, "refused"):
+        model = Scripted()
+        options = runner.Options([cell.method], [task], backend="scripted", results=tmp_path)
+        with pytest.raises(UsageError) as refusal:
+            asyncio.run(runner.run(options, backend=model))
+        assert str(refusal.value) == f"method {cell.method} does not run on {task}: {cell.reason}"
+        assert model.requests == [] and not (tmp_path / "runs").exists()
+
+
+# What is never done twice
+
+WHOLE = 50
+EVERYTHING = (
+    *(f"{name}.k={WHOLE}" for name in ("cicl", "cipher", "icl_edit", "cot_edit")),
+    *(f"{name}.n_docs={WHOLE}" for name in ("dpl", "drp")),
+    "cicl.negatives=draft",
+)
+ONLINE = {
+    **dict.fromkeys(("none", "rag", "random", "recency", "summary", "trsr", "persona_db", "full"), 1),
+    **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
+    **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
+    **dict.fromkeys(("constant", "copy_nearest", "copy_input"), 0),
+}
+
+
+def answering(request: Request) -> str:
+    """A reply in every form that a method asks for, so that nothing is asked for again."""
+    if "Content focus" in request.messages[0].content:
+        return "Writing style: plain.\nContent focus: anything."
+    return (
+        f"Analysis: as above.\nAnswer: {echo(request)}"
+        if "Analysis:" in request.messages[-1].content
+        else in_form(request)
+    )
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_a_users_second_question_repeats_no_offline_call(tmp_path: Path, name: str) -> None:
+    """With all of the history looked at, a further question costs no more than what depends on the question."""
+    (outcome,), model = ran(tmp_path, [name], answer=answering, settings=EVERYTHING, concurrency=1)
+    _, *later = lines_of(outcome)
+    assert later, "the user has one question only"
+    assert [sum(not call.cached for call in line.calls) for line in later] == [ONLINE[name]] * len(later)
+    assert {call.phase for line in later for call in line.calls} <= {"predict"}
+    assert sum(bool(line.key) for line in RunFolder(outcome.folder).profiles().values()) <= 1
+    assert len(model.requests) == len({json.dumps(str(request)) for request in model.requests})
+
+
+def test_every_method_that_runs_on_headlines_has_its_price_tested() -> None:
+    assert ONLINE.keys() == {cell.method for cell in on("lamp4", "faithful", "adapted")}
+
+
+@pytest.mark.parametrize("first", ["cicl", "icl_edit"])
+def test_another_method_reuses_the_drafts(tmp_path: Path, first: str) -> None:
+    """`cipher` alone pays for a draft of every record; after another method that drafts, for none of them."""
+    (before,), _ = ran(tmp_path, [first], answer=answering, settings=EVERYTHING)
+    (after,), _ = ran(tmp_path, ["cipher"], answer=answering, settings=EVERYTHING)
+    drafted = {call.key for line in lines_of(before) for call in line.calls}
+    calls = [call for line in lines_of(after) for call in line.calls]
+    shared = {call.key for call in calls if call.key in drafted}
+    (records,) = {len(lamp4_history(line.sample_id)) for line in lines_of(after)}
+    assert len(shared) == records >= 9
+    assert all(call.cached for call in calls if call.key in shared)
+
+
+def lamp4_history(sample_id: str) -> Sequence[Record]:
+    task = registry.load("task", "lamp4")()
+    return next(sample for sample in task.open("user/dev", None).samples() if sample.id == sample_id).history
+
+
+def test_difference_texts_serve_smaller_comparisons(tmp_path: Path) -> None:
+    """A second run of dpl, with N = 4 after N = 8, pays for profiles and answers only."""
+    (eight,), _ = ran(tmp_path, ["dpl"], settings=["dpl.n_docs=8"], concurrency=1)
+    (four,), _ = ran(tmp_path, ["dpl"], settings=["dpl.n_docs=4"], concurrency=1)
+    stage_one = {call.key for line in lines_of(eight) for call in line.calls[:8]}
+    for line in lines_of(four):
+        *differences, profile, answer = line.calls
+        assert len(differences) == 4 and {call.key for call in differences} <= stage_one
+        assert [call.cached for call in line.calls] == [True] * 4 + [False] * 2
+        assert not {profile.key, answer.key} & stage_one
+
+
+def test_another_method_embeds_no_text_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[str] = []
+    encode = WordLlama._encode
+
+    def counted(self: WordLlama, texts: list[str]) -> Any:
+        embedded.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(WordLlama, "_encode", counted)
+    ran(tmp_path, ["icl_edit"])
+    alone = len(embedded)
+    assert alone >= 9
+    ran(tmp_path / "two", ["icl_edit", "cipher", "cot_edit"])
+    assert len(embedded) == 2 * alone and len(set(embedded)) == alone
+
+
+# The embedded model
+
+SMALLEST = (
+    *(f"{name}.k=2" for name in ("cicl", "cipher", "icl_edit", "cot_edit", "rag", "random", "recency", "summary")),
+    *(f"{name}.k=2" for name in ("summary_retrieved", "compsum", "trsr", "rpm")),
+    *(f"{name}.n_docs=2" for name in ("dpl", "drp")),
+    *(f"{name}.pairs=2" for name in ("continual", "e_then_e")),
+    *("cicl.analysis_max_tokens=48", "cot_edit.reasoning_max_tokens=32", "compsum.n_pairs=2"),
+    *("compsum.analysis_max_tokens=64", "summary.summary_max_tokens=48", "summary_retrieved.summary_max_tokens=48"),
+    *("summary.summary_budget_tokens=600", "trsr.summary_max_tokens=48", "trsr.max_blocks=1", "trsr.recent=1"),
+    *(f"{name}.preference_max_tokens=24" for name in ("cipher", "continual", "e_then_e")),
+    *("dpl.difference_max_tokens=48", "dpl.profile_max_tokens=48", "dpl.k_peers=2"),
+    *("drp.difference_max_tokens=96", "drp.profile_max_tokens=48", "drp.k_peers=2"),
+    *("persona_db.population_max_users=2", "persona_db.distil_max_tokens=96", "persona_db.induce_max_tokens=64"),
+    *("persona_db.item_topk=2", "persona_db.item_topk_collab=1", "persona_db.history_cap=3"),
+    *("rpm.history_cap=2", "rpm.max_features=2", "rpm.extract_max_tokens=96", "rpm.cluster_max_tokens=96"),
+    *("rpm.reason_max_tokens=48", "rpm.infer_max_tokens=96"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", ["lamp3", "lamp4", "lamp2m"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "oracle"])
+def test_every_cell_that_is_not_refused_runs_with_the_embedded_model(
+    tmp_path_factory: pytest.TempPathFactory, name: str, task: str
+) -> None:
+    """One user, with the smallest parameters that still take every step."""
+    if not any(cell.method == name for cell in on(task, "faithful", "adapted")):
+        pytest.skip(f"{name} does not run on {task}")
+    mine = [setting for setting in SMALLEST if setting.partition(".")[0] == name]
+    options = runner.Options([name], [task], limit=1, results=tmp_path_factory.mktemp("runs"), assignments=mine)
+    (outcome,) = asyncio.run(runner.run(options))
+    assert outcome.summary["status"] == "complete", outcome.summary
+    assert all(line.error is None and line.output for line in lines_of(outcome))

@@ -1,0 +1,185 @@
+"""The harness can tell personalization from noise.
+
+A model that only reads (`perfect_reader`) answers for every method on the bundled samples.  With the users' own
+histories the methods must beat the question alone; with somebody else's, of the same size and as well written, they
+must not; and a model that looks at nothing but the question must score the same under all of them.  The reader sees no
+reference and no user's name, so whatever separates the rows is what the methods put into its prompts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from perfect_reader import blind, read
+
+from personabench import registry, runner
+from personabench.backends.scripted import Scripted
+from personabench.runfolder import RunFolder
+from personabench.stats import Comparison, Scores
+from personabench.types import Message, Request
+
+PERSONAL = ("rag", "summary", "cipher", "rpm", "dpl")
+TASKS = {"lamp2m": "accuracy", "lamp3": "MAE", "lamp4": "rouge-1"}
+SHUFFLES = (0, 1)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All methods on one sample: user, score and answer of each question, and every request that was sent."""
+
+    task: str
+    users: Sequence[str]
+    scores: Mapping[str, npt.NDArray[np.float64]]
+    outputs: Mapping[str, Sequence[str | None]]
+    requests: Sequence[Request]
+
+
+def compared(one: Table, other: Table, method: str, baseline: str) -> Comparison:
+    """A method in one table against a baseline in another; a positive gain is the method's, and chance is in users."""
+    rows = [one.scores[method], other.scores[baseline]]
+    return Scores(rows, one.users, higher_is_better=TASKS[one.task] != "MAE").compare(0, 1)
+
+
+@cache
+def table(task: str, history: str = "own", seed: int = 0, model: Callable[[Request], str] = read) -> Table:
+    """What `personabench run` makes of all methods and all questions of a bundled sample."""
+    backend = Scripted(answer=model)
+    scores, outputs, users = {}, {}, []
+    with TemporaryDirectory() as place:
+        methods = ["none", *PERSONAL]
+        chosen = runner.Options(
+            methods,
+            [task],
+            backend="scripted",
+            history=history,
+            seed=seed,
+            results=Path(place),
+            assignments=["cipher.k=8"],
+        )
+        for method, outcome in zip(methods, asyncio.run(runner.run(chosen, backend=backend)), strict=True):
+            assert outcome.summary["status"] == "complete"
+            folder = RunFolder(outcome.folder)
+            lines = sorted(folder.scores(), key=lambda line: line.sample_id)
+            scores[method] = np.array([line.values["official"][TASKS[task]] for line in lines], dtype=np.float64)
+            answers = sorted(folder.iter_predictions(), key=lambda line: line.sample_id)
+            outputs[method] = [line.output for line in answers]
+            users = [line.user_id for line in lines]
+    return Table(task, users, scores, outputs, tuple(backend.requests))
+
+
+@pytest.mark.parametrize("method", PERSONAL)
+@pytest.mark.parametrize("task", TASKS)
+def test_their_own_history_serves_users_better_than_the_question_alone(task: str, method: str) -> None:
+    found = compared(table(task), table(task), method, "none")
+    assert found.gain.value > 0 and found.by_user.win > found.by_user.loss
+    if task != "lamp3":  # 13 users with two scores each are too few to tell every method's gain from chance
+        assert found.p < 0.01
+
+
+@pytest.mark.parametrize("seed", SHUFFLES)
+@pytest.mark.parametrize("method", PERSONAL)
+@pytest.mark.parametrize("task", TASKS)
+def test_somebody_elses_history_does_not(task: str, method: str, seed: int) -> None:
+    """The method, the format and the reader are the same, only the person is wrong, and that is no matter of chance.
+
+    On scores `cipher` gains too little for 13 users to show: records whose draft was right teach it nothing.
+    """
+    shuffled = table(task, "shuffled", seed)
+    assert shuffled.outputs["none"] == table(task).outputs["none"]
+    assert compared(shuffled, shuffled, method, "none").gain.value <= 0
+    found = compared(table(task), shuffled, method, method)
+    assert found.gain.value > 0 and (found.p < 0.05 or (task, method) == ("lamp3", "cipher"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_without_a_history_every_method_gives_the_plain_answer(task: str) -> None:
+    outputs = table(task, "none").outputs
+    assert all(outputs[method] == outputs["none"] for method in PERSONAL)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_that_looks_at_the_question_only_gains_nothing(task: str) -> None:
+    """What the methods add in calls and in words is worth nothing to a model that does not read it."""
+    outputs = table(task, model=blind).outputs
+    assert outputs["none"] == table(task).outputs["none"]
+    assert all(outputs[method] == outputs["none"] for method in PERSONAL)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_prompt_tells_the_reader_an_answer_or_a_name(task: str) -> None:
+    """No message holds a user's id; no request that asks a question of the sample holds its gold as a line of text."""
+    samples = {sample.input: sample for sample in registry.load("task", task)().open("user/dev", None).samples()}
+    users = {sample.user_id for sample in samples.values()}
+    asked = 0
+    for request in table(task).requests:
+        text = "\n".join(message.content for message in request.messages)
+        assert not [user for user in users if re.search(rf"\b{re.escape(user)}\b", text)]
+        sample = samples.get(request.messages[-1].content)
+        if sample is not None and task == "lamp4":
+            asked += 1
+            assert sample.references[0] not in text
+    assert asked > 0 or task != "lamp4"
+
+
+# The reader reads: what it says follows from the text it was given, and from that alone.
+
+
+def ask(system: str, *turns: str) -> str:
+    """The reader's reply to a system message and turns, the user's first."""
+    messages = [
+        Message("system", system),
+        *(Message("assistant" if at % 2 else "user", each) for at, each in enumerate(turns)),
+    ]
+    return read(Request(tuple(messages), max_tokens=64))
+
+
+HEADLINE = "Write the headline as this author would. Reply with the headline only."
+ARTICLE = "Generate a headline for the following article: {}"
+SCORE = "Score the review as this reviewer would. Reply with 1, 2, 3, 4 or 5 only."
+REVIEW = "What is the score of the following review? review: {}"
+
+
+def test_the_reader_copies_what_headlines_share() -> None:
+    question = ARTICLE.format("Owls have moved into the clock tower.")
+    shown = (
+        ARTICLE.format("x"),
+        "Geese, at Last, Explained",
+        ARTICLE.format("y"),
+        "The Long Winter of Hale, Explained",
+    )
+    assert ask(HEADLINE, question) == "Owls have moved into the clock tower"
+    assert ask(HEADLINE, *shown, question) == "Owls have moved into the clock tower , Explained"
+    told = f'{HEADLINE}\n\nAbout this author:\nopens with "You Can Now" and closes with "".'
+    assert ask(told, question) == "You Can Now Owls have moved into the clock tower"
+
+
+def test_the_reader_gives_the_label_of_what_is_most_alike() -> None:
+    late, cheap = "It came three weeks late.", "A bargain."
+    shown = (REVIEW.format(late), "1", REVIEW.format(cheap), "4")
+    assert ask(SCORE, REVIEW.format("Nine days late, sadly.")) == "3"
+    assert ask(SCORE, *shown, REVIEW.format("Nine days late, sadly.")) == "1"
+    assert ask(SCORE, *shown, REVIEW.format("It was green.")) == "3"
+    told = f"{SCORE}\n\nAbout this reviewer:\ngives 2 for late; gives 5 for cheap"
+    assert ask(told, REVIEW.format("What a bargain!")) == "5"
+
+
+def test_the_reader_can_read_its_own_remarks_and_ignores_other_people() -> None:
+    texts = (
+        "Article: a\n\nThis author:\nHeadline: You Can Now Skate at Noon\n\n"
+        "Other person 1:\nArticle: b\nHeadline: Meet the Man Who Skates\n\nHow this author differs:"
+    )
+    remark = ask("State how this author differs.", texts)
+    assert remark == 'opens with "You Can Now Skate" and closes with "Now Skate at Noon".'
+    merged = ask(
+        "Merge them into one short phrase.", f'- {remark}\n- opens with "You Can Now Eat" and closes with "Late".'
+    )
+    assert merged == 'opens with "You Can Now" and closes with "".'

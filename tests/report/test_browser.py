@@ -1,0 +1,334 @@
+"""The page in a real browser: it sorts, filters and browses, asks nobody for anything, and runs nothing but its own.
+
+Needs Chromium and its driver (Debian: chromium, chromium-driver); skipped where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import SUITE, Method, make
+
+from personabench.report import write
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+EVIL = '</script><script>document.title="owned"</script><img src="https://example.invalid/x.png" onerror="owned=1">'
+
+
+def answer(method: str, sample: str) -> str:
+    """Every second answer tries to get out of its place."""
+    return EVIL if sample.endswith("-1") else f"Harbour lantern by {method}"
+
+
+class Page:
+    """An open report."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, path: Path, ready: str = "#sample h3") -> float:
+        """Load a report; returns the seconds until a sample is shown."""
+        begun = time.perf_counter()
+        self.driver.get(path.as_uri())
+        self.until(lambda: self.all(ready))
+        return time.perf_counter() - begun
+
+    def until(self, holds: Callable[[], Any]) -> None:
+        limit = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < limit, self.console()
+            time.sleep(0.01)
+
+    def all(self, selector: str) -> list[Any]:
+        found: list[Any] = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return found
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """The texts of all elements, read at once."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent.trim())"
+        found: list[str] = self.driver.execute_script(script, selector)
+        return found
+
+    def set(self, selector: str, value: str) -> None:
+        """Choose or type a value as a person does."""
+        element = self.one(selector)
+        if element.tag_name == "select":
+            script = (
+                "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
+            )
+            self.driver.execute_script(script, element, value)
+        else:
+            element.clear()
+            element.send_keys(value or Keys.BACKSPACE)
+
+    def sort(self, column: str) -> None:
+        next(each for each in self.all("#table thead button") if each.text.startswith(column)).click()
+
+    def column(self, name: str) -> list[str]:
+        heads = self.texts("#table thead th")
+        at = next(number for number, head in enumerate(heads, 1) if head.rstrip(" ▲▼") == name)
+        return self.texts(f"#table tbody tr > :nth-child({at})")
+
+    def emulate(self, width: int, dark: bool = False, media: str = "") -> None:
+        command = self.driver.execute_cdp_cmd
+        sizes = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800}
+        command("Emulation.setDeviceMetricsOverride", sizes)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        command("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
+
+    def console(self) -> list[str]:
+        """What the browser complained about since the last call."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Addresses asked for since the last call."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield Page(driver)
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    make(folder, answer=answer)
+    make(folder, SUITE[:2], answer=answer, model={"kind": "scripted", "name": "another"})
+    assert write(folder, folder / "report.html") == []
+    return folder / "report.html"
+
+
+@pytest.fixture
+def page(browser: Page, report: Path) -> Iterator[Page]:
+    browser.emulate(1400)
+    browser.requests()
+    browser.open(report)
+    yield browser
+    assert browser.console() == []
+    assert browser.requests() == [report.as_uri()]
+
+
+def test_the_page_shows_everything_without_a_complaint_or_a_request(page: Page) -> None:
+    assert page.texts("#filtered") == ["12 of 12 runs"]
+    assert len(page.all("#sentences .card")) == 2
+    assert len(page.all("#table tbody tr")) == 12
+    titles = page.texts("#figures > figure > figcaption strong")
+    assert titles == ["rouge-1", "Gain over none", "Quality against cost", *titles[3:]]
+    page.set("#plots .group-choice", "1" if len(titles) == 4 else "0")
+    titles = page.texts("#figures > figure > figcaption strong")
+    assert titles[3:] == ["How much history", "How much k", "Gain of each user over none"]
+    assert len(page.all("#figures svg")) == 5 + 9
+    assert len(page.texts("#statistics li")) > 5
+    assert len(page.all("#provenance details")) == 12
+
+
+def test_columns_sort_both_ways_and_back(page: Page) -> None:
+    before = page.texts("#table tbody th")
+    page.sort("rouge-1")
+    scores = [float(text.split()[0].split("[")[0]) for text in page.column("rouge-1 ↑")]
+    assert scores == sorted(scores, reverse=True)
+    assert page.one("#table th[aria-sort=descending] button").text.startswith("rouge-1")
+    page.sort("rouge-1")
+    scores = [float(text.split()[0].split("[")[0]) for text in page.column("rouge-1 ↑")]
+    assert scores == sorted(scores)
+    page.sort("rouge-1")
+    assert page.texts("#table tbody th") == before
+    page.sort("Model")
+    models = page.column("Model")
+    assert models == sorted(models) and len(set(models)) == 2
+
+
+def test_rows_without_a_value_sort_last(page: Page) -> None:
+    for _ in range(2):
+        page.sort("Gain")
+        gains = page.column("Gain")
+        assert all(gains[:-2]) and gains[-2:] == ["", ""]
+
+
+def test_filters_reach_the_whole_page(page: Page) -> None:
+    page.set("#filter-model", "another")
+    assert page.texts("#filtered") == ["2 of 12 runs"]
+    assert len(page.all("#sentences .card")) == 1
+    assert len(page.all("#provenance details")) == 2
+    page.until(lambda: page.texts(".answers .card strong") == page.texts("#one option"))
+    assert len(page.texts("#one option")) == 2
+    page.set("#filter-model", "")
+    page.set("#filter-method", "Rec")
+    assert page.texts("#table tbody th") == [name for name in page.texts("#table tbody th") if "recency" in name]
+    assert page.texts("#filtered") == ["1 of 12 runs"]
+    page.set("#filter-method", "no such method")
+    assert page.texts("#filtered") == ["0 of 12 runs"]
+
+
+def test_another_metric_has_intervals_but_no_tests(page: Page) -> None:
+    page.set("#filter-metric", "rouge-L")
+    heads = [head.rstrip(" ▲▼") for head in page.texts("#table thead th")]
+    assert "rouge-L ↑" in heads and "Gain" in heads
+    assert not {"p", "Beats", "Made worse"} & set(heads)
+    assert all("[" in text for text in page.column("rouge-L ↑"))
+
+
+def test_samples_are_found_ordered_and_compared(page: Page) -> None:
+    page.set("#find", "u00007")
+    assert page.texts("#found") == ["3 of 120 samples"]
+    page.set("#find", "")
+    page.set("#order", "loss")
+    values = [float(text.replace("−", "-")) for text in page.texts("#list .gain")]
+    assert len(values) == 50 and values == sorted(values) and values[0] < 0
+    page.one("#more").click()
+    assert len(page.all("#list li")) == 100
+    page.set("#order", "gain")
+    assert float(page.texts("#list .gain")[0].replace("−", "-")) > 0
+
+
+def test_browsing_shows_input_answers_records_and_messages(page: Page) -> None:
+    page.set("#samples .group-choice", "1" if len(page.texts("#one option")) == 2 else "0")
+    page.until(lambda: len(page.texts("#one option")) == 10)
+    page.set("#find", "q00004-2")
+    page.one("#list button").click()
+    page.until(lambda: "Sample q00004-2" in page.one("#sample h3").text)
+    text = page.one("#sample").text
+    assert "q00004-2" in text and "Reference" in text and "Harbour lantern by summary" in text
+    assert len(page.all(".answers .card")) == 10
+    assert "the user has 6" in text
+    assert len(page.all(".records tbody tr")) >= 4
+    fold = next(each for each in page.all("#sample details") if "summary" in each.text)
+    fold.find_element(By.TAG_NAME, "summary").click()
+    page.until(lambda: "Describe u00004." in fold.text)
+    assert "Write a headline." in fold.text and "likes short headlines" in fold.text
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    page.one("#list button").send_keys(Keys.ENTER)
+    first = page.one("#sample h3").text
+    page.driver.execute_script("document.querySelector('.steps button:last-child').focus()")
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    page.until(lambda: page.one("#sample h3").text != first)
+    button = page.one("#table thead button")
+    button.send_keys(Keys.SPACE)
+    assert page.all("#table th[aria-sort=ascending]")
+    assert page.driver.switch_to.active_element.text.startswith("Method"), "focus stays on the column"
+
+
+def test_markup_in_an_answer_stays_text(page: Page) -> None:
+    page.set("#find", "q00002-1")
+    page.one("#list button").click()
+    page.until(lambda: "Sample q00002-1" in page.one("#sample h3").text)
+    shown = page.texts(".answers .card .text")
+    assert shown and set(shown) == {EVIL}
+    for fold in page.all("#sample details summary"):
+        fold.click()
+    page.until(lambda: EVIL in page.one("#sample .message.reply").text)
+    assert not page.all("img")
+    assert page.driver.title == "Personalization report"
+    assert page.driver.execute_script("return typeof owned") == "undefined"
+
+
+def test_the_policy_stops_what_is_not_the_pages_own(browser: Page, report: Path) -> None:
+    """Markup that got in nevertheless would neither run nor load."""
+    browser.open(report)
+    browser.requests()
+    add = """
+        const script = document.createElement("script"); script.append("window.owned = 1");
+        const image = document.createElement("img"); image.setAttribute("src", "https://example.invalid/x.png");
+        document.body.append(script, image);
+        fetch("https://example.invalid/y").catch(() => {}); """
+    browser.driver.execute_script(add)
+    browser.until(lambda: browser.driver.execute_script("return document.querySelector('img').complete"))
+    assert browser.driver.execute_script("return typeof owned") == "undefined"
+    complaints = " ".join(browser.console())
+    for blocked in ("'TrustedScript'", "y' violates", "x.png' violates"):
+        assert blocked in complaints, complaints
+
+
+def test_the_page_fits_a_phone(page: Page, report: Path) -> None:
+    page.emulate(390)
+    page.driver.refresh()
+    page.requests()
+    page.open(report)
+    assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    widest = (
+        "return Math.max(...[...document.querySelectorAll('svg')].map((each) => each.getBoundingClientRect().right))"
+    )
+    assert page.driver.execute_script(widest) <= 390
+
+
+def test_dark_follows_the_system_and_the_button(page: Page) -> None:
+    def background() -> str:
+        found: str = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return found
+
+    light = background()
+    page.emulate(1400, dark=True)
+    dark = background()
+    assert dark != light
+    page.one("#theme").click()
+    assert background() == light
+    page.one("#theme").click()
+    assert background() == dark
+
+
+def test_print_leaves_out_what_is_only_for_screens(page: Page) -> None:
+    page.emulate(800, dark=True, media="print")
+    assert page.driver.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.one("#filters").is_displayed()
+    assert not page.one("#samples").is_displayed()
+    assert page.one("#table").is_displayed() and page.one("#figures svg").is_displayed()
+
+
+def test_a_run_in_the_table_leads_to_its_provenance(page: Page) -> None:
+    link = page.one("#table tbody a")
+    page.driver.execute_script("arguments[0].click()", link)
+    page.until(lambda: page.all("details.run[open] dd"))
+    assert page.one("details.run[open] code").text == link.text
+    facts = dict(zip(page.texts("details.run[open] dt"), page.texts("details.run[open] dd"), strict=True))
+    assert facts["fingerprint"].startswith(link.text)
+    assert {"data hash", "method hash", "params", "sampling", "seed", "versions", "usage"} <= facts.keys()
+
+
+@pytest.mark.slow
+def test_5000_samples_of_8_methods_open_in_3_seconds_and_weigh_25_mb(browser: Page, tmp_path: Path) -> None:
+    eight = (*SUITE[:7], Method("recency", 0.05, 0.05, records=8, params={"k": 8}))
+    make(tmp_path, eight, users=1000, each=5, records=20, words=900)
+    path = tmp_path / "report.html"
+    write(tmp_path, path)
+    assert 10e6 < path.stat().st_size < 25e6, "texts that do not compress away"
+    browser.emulate(1400)
+    assert min(browser.open(path) for _ in range(5)) < 3.0
+    assert browser.texts("#found") == ["5,000 of 5,000 samples"]
+    begun = time.perf_counter()
+    browser.set("#order", "loss")
+    browser.one("#list button").click()
+    browser.until(lambda: browser.all("#list button[aria-current]"))
+    assert time.perf_counter() - begun < 3.0
+    assert browser.console() == []

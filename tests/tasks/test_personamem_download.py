@@ -1,0 +1,106 @@
+"""Downloading PersonaMem from a server on the loopback with the hub's layout, sound or broken."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from personamemfiles import row, talk, write
+
+from personabench import downloads
+from personabench.errors import DataError, UsageError
+from personabench.tasks.personamem import PersonaMem
+from personabench.tasks.personamem.download import DATASET, REVISION, download
+
+TALK = talk("SUUASU")
+FOLDER = Path("datasets") / DATASET / "resolve" / REVISION
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    asked: list[str]
+
+    def log_message(self, *_: object) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    root = tmp_path / "hub"
+    write(root / FOLDER, [row("q1", TALK, 6), row("q2", TALK, 4)], [TALK])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root))) as server:
+        server.asked, server.root = [], root / FOLDER  # type: ignore[attr-defined]
+        server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def get(hub: Any, target: Path, expected: tuple[int, int] = (2, 1), **options: Any) -> tuple[list[Path], list[str]]:
+    told: list[str] = []
+    options = {"base_url": hub.url, "expected": expected, "notice": told.append, "wait": lambda _: None, **options}
+    return download("32k", target, **options), told
+
+
+def refused(hub: Any, target: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        get(hub, target, **options)
+    assert not [*target.rglob("*.csv"), *target.rglob("*.jsonl")], "nothing that could pass for data"
+    return str(caught.value)
+
+
+def test_both_files_come_from_the_pinned_revision_and_open(hub: Any, tmp_path: Path) -> None:
+    paths, told = get(hub, tmp_path / "data")
+    assert [path.name for path in paths] == ["questions_32k.csv", "shared_contexts_32k.jsonl"]
+    assert all(REVISION in path and len(REVISION) == 40 for path in hub.asked if "." in path)
+    assert len(told) == 2 and "not the version this project knows" in told[0]
+    assert len(PersonaMem().open("32k", tmp_path / "data").index()) == 2
+    manifest = downloads.read_manifest(tmp_path / "data" / "personamem")
+    assert [manifest[path.name].count for path in paths] == [2, 1]
+    assert manifest["questions_32k.csv"].url.startswith(hub.url)
+
+
+def test_a_second_download_fetches_nothing(hub: Any, tmp_path: Path) -> None:
+    paths, _ = get(hub, tmp_path / "data")
+    before = len(hub.asked)
+    assert get(hub, tmp_path / "data")[0] == paths and len(hub.asked) == before
+
+
+def test_a_wrong_number_of_records_keeps_nothing(hub: Any, tmp_path: Path) -> None:
+    message = refused(hub, tmp_path / "data", expected=(589, 37))
+    assert "2 questions and 1 conversations, but 32k has 589 and 37" in message and "--data DIR" in message
+
+
+def test_an_altered_conversation_keeps_nothing(hub: Any, tmp_path: Path) -> None:
+    path = hub.root / "shared_contexts_32k.jsonl"
+    path.write_text(path.read_text().replace("A3", "A4"))
+    assert "breaches of the files' own rules" in refused(hub, tmp_path / "data")
+
+
+def test_a_web_page_in_place_of_the_file_is_seen(hub: Any, tmp_path: Path) -> None:
+    (hub.root / "questions_32k.csv").write_text("<html>Sign in</html>")
+    assert "<html>" in refused(hub, tmp_path / "data")
+
+
+def test_another_revision_or_split_that_is_not_there(hub: Any, tmp_path: Path) -> None:
+    assert "404" in refused(hub, tmp_path / "data", revision="main")
+    with pytest.raises(UsageError, match="choose one of"):
+        download("64k", tmp_path)
+
+
+def test_files_of_ones_own_are_checked_and_never_replaced(hub: Any, tmp_path: Path) -> None:
+    own = write(tmp_path / "data" / "personamem", [row("q9", TALK, 6)], [TALK])
+    paths, _ = get(hub, tmp_path / "data", expected=(1, 1))
+    assert not hub.asked and "q9" in paths[0].read_text()
+    (own / "manifest.json").unlink()
+    (own / "questions_32k.csv").write_text("persona_id\r\n0\r\n")
+    with pytest.raises(DataError, match="Move the files away"):
+        get(hub, tmp_path / "data")
+    assert (own / "questions_32k.csv").read_bytes().startswith(b"persona_id"), "left as it was"

@@ -1,0 +1,179 @@
+"""What is asked of a model on reviews, how replies are read and measured, and that methods run on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personabench import registry
+from personabench.backends import EstimatedTokens
+from personabench.errors import UsageError
+from personabench.metrics import meteor
+from personabench.metrics.score_files import score_files
+from personabench.task import Task
+from personabench.tasks.reviews import SAMPLE, wording
+from personabench.testing import trial
+from personabench.types import Request
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> Task:
+    """The task on a machine without METEOR's files, whatever this one has."""
+    monkeypatch.setattr(meteor, "missing", lambda: "METEOR is left out; it needs files")
+    return registry.load("task", "reviews")()  # type: ignore[no-any-return]
+
+
+def method(name: str, **params: Any) -> Any:
+    cls = registry.load("method", name)
+    return cls(cls.Params(**params))
+
+
+def test_a_request_ends_with_what_is_known_of_the_review(task: Task) -> None:
+    data = task.open("test", None)
+    sample = data.load(0).view()
+    found = task.render(sample, sample.history[:2], "Likes one-word verdicts.", EstimatedTokens())
+    system, *turns, question = found.messages
+    assert "Likes one-word verdicts." in system.content and wording.WORDS.instruction in system.content
+    assert [turn.role for turn in turns] == ["user", "assistant"] * 2
+    assert turns[-1].content == sample.history[0].response and turns[1].content == sample.history[1].response
+    assert turns[2].content == wording.request(sample.history[0].stimulus, sample.history[0].fields)
+    assert question.content == sample.input
+    assert question.content.endswith("Rating: 4 of 5\nReview title: A stool that disappears")
+    assert "Item: Dovetail Folding Step Stool, Two Steps\nA beech step stool" in question.content
+    bare = task.render(sample, (), "", EstimatedTokens())
+    assert len(bare.messages) == 2 and "About this" not in bare.messages[0].content
+
+
+def test_reviews_are_found_by_review_title_and_description_alone(task: Task) -> None:
+    data = task.open("test", None)
+    sample = data.load(0)
+    assert task.query_text(sample).startswith("A stool that disappears A beech step stool")
+    assert "Dovetail" not in task.query_text(sample)
+    found = task.document_text(sample.history[0])
+    assert found.startswith("Slow in the best sense A stove-top") and "Keeper" not in found and "Brindle" not in found
+    said = task.describe(sample.history[0])
+    assert "Rating: 5 of 5\nReview title: Slow in the best sense\nReview: Keeper." in said
+    assert said.startswith("Item: Brindle")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Keeper. It pours.",
+        "  Review: Keeper. It pours.\n",
+        "**Review:** Keeper. It pours.",
+        "**review**\nKeeper. It pours.",
+        "[Review]: Keeper. It pours.",
+        "[REVIEW] Keeper. It pours.",
+        "Review\n\nKeeper. It pours.",
+        "# Review\nKeeper. It pours.",
+    ],
+)
+def test_tags_are_stripped(task: Task, output: str) -> None:
+    sample = task.open("test", None).load(0)
+    assert task.parse(output, sample, "official") == task.parse(output, sample, "lenient") == "Keeper. It pours."
+
+
+def test_official_reading_strips_nothing_else(task: Task) -> None:
+    sample = task.open("test", None).load(0)
+    for text in (
+        "Review copies are free.",
+        "Reviewed twice: good.",
+        '"Keeper." -----\n\n**Bold** end',
+        "A review: fine.",
+    ):
+        assert task.parse(text, sample, "official") == text
+    assert task.parse("Sure, here is the review: Keeper.", sample, "lenient") == "Keeper."
+    assert task.parse("Review:", sample, "official") == "" and task.parse("Review:", sample, "lenient") is None
+    with pytest.raises(UsageError, match="no scorer"):
+        task.parse("", sample, "kind")
+
+
+def test_without_its_files_meteor_is_missing_and_never_replaced(task: Task) -> None:
+    data = task.open("test", None)
+    sample = data.load(0)
+    assert [metric.name for metric in task.metrics] == ["rouge-1", "rouge-L", "bleu"]
+    assert "METEOR is left out; it needs files" in data.warnings
+    values = task.measure(sample.references[0], sample)
+    assert values.keys() == {"rouge-1", "rouge-L", "bleu"} and values["rouge-1"] == 1.0
+    assert isinstance(values["bleu"], list) and len(values["bleu"]) == 10
+    assert task.measure("x", sample.view()) == {}
+
+
+def test_with_its_files_meteor_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meteor, "missing", lambda: None)
+    monkeypatch.setattr(meteor, "reservation", lambda: "METEOR uses an old WordNet")
+    monkeypatch.setattr(meteor, "meteor", lambda prediction, reference: 0.25)
+    task = registry.load("task", "reviews")()
+    data = task.open("test", None)
+    assert [metric.name for metric in task.metrics] == ["rouge-1", "rouge-L", "meteor", "bleu"]
+    assert data.warnings == ("METEOR uses an old WordNet",)
+    assert task.measure("text", data.load(0))["meteor"] == 0.25
+
+
+def test_dpl_faithful_compares_reviews_of_the_same_item_in_ten_calls(task: Task) -> None:
+    data = task.open("test", None)
+    result = trial(method("dpl", preset="faithful", embedder="wordllama"), task)
+    assert len(result.predictions) == 12 and len(result.requests) == 12 * (8 + 1 + 1)
+    counters = result.summary["counters"]
+    assert counters["n_eff"] == counters["tier_1"] == 96 and counters["k_eff"] == 96 * 4
+    assert "fallback" not in counters and result.summary["metrics"]["official"].keys() == {"rouge-1", "rouge-L", "bleu"}
+    targets = {sample.id: sample for sample in data.samples()}
+    shown = [message.content for request in result.requests for message in request.messages]
+    for sample in targets.values():
+        assert not any(sample.references[0] in text for text in shown)
+        assert not any(sample.user_id in text for text in shown)
+
+
+def test_dpl_and_rag_show_the_same_reviews(task: Task) -> None:
+    def last(name: str, **params: Any) -> dict[str, Request]:
+        found = trial(method(name, **params), task, limit=3)
+        return {r.messages[-1].content: r for r in found.requests if len(r.messages) > 2}
+
+    rag, dpl = last("rag", k=3), last("dpl", preset="faithful", embedder="wordllama", n_docs=3)
+    assert rag.keys() == dpl.keys() and len(rag) == 3
+    for question, request in rag.items():
+        assert dpl[question].messages[1:] == request.messages[1:]
+        assert "About this reviewer" in dpl[question].messages[0].content
+
+
+def test_outputs_with_dashed_lines_survive_scoring(task: Task, tmp_path: Path) -> None:
+    references = SAMPLE / "DPL-main" / "House_and_Hills" / "test.jsonl"
+    golds = {sample.id: sample.references[0] for sample in task.open("test", None).samples()}
+    predictions = tmp_path / "mine.jsonl"
+    rows = [{"id": name, "output": f"Review: {text}\n\n-----\n"} for name, text in golds.items()]
+    predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = score_files(task, predictions, references, "official", partial=False)
+    assert found.n == 12 and found.metrics["rouge-1"] == 1.0 and 95 < found.metrics["bleu"] < 100
+
+
+def test_the_audit_finds_a_review_that_is_asked_for_and_shown(task: Task, tmp_path: Path) -> None:
+    source = SAMPLE / "DPL-main" / "House_and_Hills" / "test.jsonl"
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    rows[0]["profile"][0]["text"] = rows[0]["data"]["text"]
+    rows[1]["profile"][2]["asin"] = rows[1]["data"]["asin"]
+    for name, category in (("DPL-main", "test"), ("DPL-meta", "full")):
+        place = tmp_path / name / "House_and_Hills"
+        place.mkdir(parents=True)
+        text = (SAMPLE / name / "House_and_Hills" / f"{category}.jsonl").read_text()
+        (place / f"{category}.jsonl").write_text(text)
+    (tmp_path / "DPL-main" / "House_and_Hills" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = task.open("test", tmp_path)
+    assert task.audit(data) == [f"the review to write stands in the history: 2 ({rows[0]['user_id']}-P0DOVETL14, "
+                                f"{rows[1]['user_id']}-P0LARKSP15)"]  # fmt: skip
+    assert any("more than one review of an item" in warning for warning in data.warnings)
+
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "reviews"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real reviews beside the repository")
+def test_real_reviews_make_a_population_to_compare_with() -> None:
+    cls = registry.load("task", "reviews")
+    bounds = {"min_chars": 1, "item_reviewers": 5, "min_reviews": 2, "inputs": 1, "base_reviews": 1, "asked_reviews": 5}
+    data = cls(cls.Params(**bounds)).open("test", REAL)
+    assert len(data.index()) > 100 and sum(1 for _ in data.population()) > 1000
+    assert all(len(sample.history) >= 5 for sample in data.samples())

@@ -1,0 +1,511 @@
+"""The statistics of boards and of two runs, on run folders with invented scores: alignment, seeds, controls, guards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from personabench.comparison import compare, rederived
+from personabench.errors import DataError, UsageError
+from personabench.leaderboard import Asked, Board, as_latex, as_markdown, boards, curves, everything, references
+from personabench.leaderboard.formats import beaten, raised
+from personabench.published import Vector, publish, read, unpack, vector
+from personabench.runfolder import RunFolder
+from personabench.spec import RunSpec, Sampling
+from personabench.stats import Scores, holm
+from personabench.types import to_json
+
+USERS = 20
+EACH = 3
+
+
+def made(
+    results: Path,
+    method: str,
+    scores: np.ndarray[Any, Any] | dict[str, Any],
+    *,
+    metric: str = "rouge-1",
+    higher: bool = True,
+    task: str = "lamp4",
+    samples: range | None = None,
+    usage: dict[str, Any] | None = None,
+    users: int | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A run folder whose samples score as told, sample i of user i // EACH; returns its summary with `folder`."""
+    values = scores if isinstance(scores, dict) else {metric: list(map(float, scores))}
+    count = len(next(iter(values.values())))
+    numbers = samples or range(count)
+    spec: dict[str, Any] = {
+        **{"task": task, "task_version": 1, "task_params": {}, "separation": "user", "split": "dev", "sample": True},
+        **{"data_hash": "d" * 64, "method": method, "method_hash": "", "params": {}, "model": {"name": "tiny"}},
+        **{"sampling": Sampling(), "seed": 0, "history": "own"},
+    }
+    spec |= {name: value for name, value in changes.items() if name in RunSpec.__struct_fields__}
+    run = RunSpec(**spec)
+    folder = RunFolder.place(results, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text(to_json(run))
+    people = [f"u{number // EACH if users is None else number % users}" for number in numbers]
+    with (folder / "scores.jsonl").open("w") as file:
+        for at, (number, user) in reversed(list(enumerate(zip(numbers, people, strict=True)))):
+            line = {"sample_id": str(number), "user_id": user}
+            line["values"] = {"official": {name: each[at] for name, each in values.items()}}  # type: ignore[assignment]
+            file.write(json.dumps(line) + "\n")
+    call = {"calls": count, "cached": 0, "input_tokens": 100 * count, "output_tokens": 10 * count, "seconds": 1.0}
+    summary = {
+        **{name: json.loads(to_json(run))[name] for name in ("task", "separation", "split", "sample", "data_hash")},
+        **{"method": method, "params": run.params, "changed": run.params, "history": run.history, "seed": run.seed},
+        **{"model": run.model["name"], "sampling": json.loads(to_json(run.sampling)), "source": "bundled sample"},
+        **{"status": "complete", "fingerprint": run.fingerprint, "n": count, "users": len(set(people)), "owed": 0},
+        **{"primary": next(iter(values)), "higher_is_better": dict.fromkeys(values, higher), "seconds": 1.0},
+        **{"metrics": {}, "counters": {}, "usage": {"predict": call} if usage is None else usage},
+        **{"time": changes.get("time", "2026-01-01T00:00:00Z"), "warnings": ["a line of the data"], "data": "/home/me"},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    run_ = {**summary, "folder": str(folder)}
+    summary["metrics"] = rederived(run_)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return {**summary, "folder": str(folder)}
+
+
+def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[Any, Any]:
+    """Scores of all samples: what samples and users have in common, a shift, and noise of the method's own."""
+    shared = np.random.default_rng(99).random(USERS * EACH)
+    return shared + shift + noise * np.random.default_rng(seed).normal(size=USERS * EACH)
+
+
+def board(folder: Path, **asked: Any) -> Board:
+    (found,) = boards(everything(folder), asked=Asked(**asked))
+    return found
+
+
+def rows(folder: Path, **asked: Any) -> dict[str, Any]:
+    return {row["label"]: row for row in board(folder, **asked).rows}
+
+
+# --- one setting ----------------------------------------------------------------------------------------------------
+
+
+def test_gains_are_those_of_the_statistics_whatever_the_order_of_lines(tmp_path: Path) -> None:
+    made(tmp_path, "none", drawn(seed=1))
+    made(tmp_path, "rag", drawn(0.2, seed=2))
+    found = rows(tmp_path)
+    users = [f"u{number // EACH}" for number in range(USERS * EACH)]
+    expected = Scores([drawn(seed=1), drawn(0.2, seed=2)], users).compare(1, 0)
+    rag = found["rag"]
+    assert rag["gain"] == pytest.approx(expected.gain.value, abs=1e-12)
+    assert rag["gain_low"] == pytest.approx(expected.gain.low, abs=0.02)
+    assert (rag["gain_over"], rag["gain_n"], rag["tests"]) == ("none", 60, 1)
+    assert rag["gain_p"] == rag["gain_p_raw"] < 0.01
+    assert rag["rouge-1/low"] < rag["rouge-1"] < rag["rouge-1/high"]
+    assert (rag["beats"], rag["leader"], found["none"]["leader"]) == (["none"], True, False)
+    assert expected.by_user and rag["win_users"] == expected.by_user.win
+    assert rag["hurt_users"] == rag["loss_users"] / USERS
+    assert found["none"]["gain"] is None and found["none"]["gain_p"] is None
+
+
+def test_all_pairs_of_a_setting_are_one_family(tmp_path: Path) -> None:
+    names = ("none", "a", "b", "c")
+    for seed, name in enumerate(names):
+        made(tmp_path, name, drawn(0.02 * seed, seed=seed))
+    found = rows(tmp_path)
+    users = [f"u{number // EACH}" for number in range(USERS * EACH)]
+    table = Scores([drawn(0.02 * seed, seed=seed) for seed in range(4)], users)
+    plain = [table.test(i, j)[0] for i in range(4) for j in range(i + 1, 4)]
+    corrected = holm(plain)
+    for at, name in enumerate(names[1:]):
+        assert found[name]["tests"] == 6
+        assert found[name]["gain_p"] == pytest.approx(corrected[at] or 0, abs=0.05)
+
+
+def test_a_lower_error_is_a_gain(tmp_path: Path) -> None:
+    made(tmp_path, "none", drawn(0.5, seed=1), metric="MAE", higher=False, task="lamp3")
+    made(tmp_path, "rag", drawn(0.1, seed=2), metric="MAE", higher=False, task="lamp3")
+    found = board(tmp_path)
+    assert [row["label"] for row in found.rows] == ["rag", "none"]
+    assert found.rows[0]["gain"] > 0.3 and found.rows[0]["beats"] == ["none"]
+
+
+def test_corpus_metrics_are_resampled_as_such(tmp_path: Path) -> None:
+    for name, shift in (("none", 1.0), ("rag", 0.5)):
+        errors = np.abs(drawn(shift, seed=len(name)))
+        values = {"MAE": errors.tolist(), "RMSE": (errors**2).tolist()}
+        made(tmp_path, name, values, higher=False, task="lamp3")
+    rag = rows(tmp_path, thorough=True)["rag"]
+    assert rag["RMSE"] == pytest.approx(float(np.sqrt(np.mean(np.abs(drawn(0.5, seed=3)) ** 2))))
+    assert rag["RMSE/low"] < rag["RMSE"] < rag["RMSE/high"]
+    assert rag["RMSE/gain/low"] < rag["RMSE/gain"] < rag["RMSE/gain/high"]
+    assert "RMSE/low" not in rows(tmp_path)["rag"]
+
+
+def test_only_rows_of_one_setting_are_compared(tmp_path: Path) -> None:
+    for model, shift in (("tiny", 0.0), ("big", 0.5)):
+        made(tmp_path, "none", drawn(shift, seed=1), model={"name": model})
+        made(tmp_path, "rag", drawn(shift + 0.2, seed=2), model={"name": model})
+    found = board(tmp_path)
+    by_name = {(row["label"], row["model"]): row for row in found.rows}
+    for model in ("tiny", "big"):
+        row = by_name["rag", model]
+        assert row["tests"] == 1 and row["beats"] == ["none"] and row["leader"]
+        assert row["gain"] == pytest.approx(0.2, abs=0.1)
+    assert beaten(found, by_name["rag", "big"]) == by_name["none", "big"]["letter"]
+
+
+def test_rows_on_different_samples_are_compared_on_those_of_both(tmp_path: Path) -> None:
+    whole = drawn(seed=1)
+    made(tmp_path, "none", whole)
+    made(tmp_path, "rag", whole[30:] + 0.25, samples=range(30, 60))
+    found = board(tmp_path)
+    rag = next(row for row in found.rows if row["label"] == "rag")
+    assert (rag["n"], rag["gain_n"]) == (30, 30)
+    assert rag["gain"] == pytest.approx(0.25)
+    assert any("samples of both rows" in note for note in found.notes)
+    made(tmp_path, "apart", whole[:30], samples=range(1000, 1030))
+    assert rows(tmp_path)["apart"]["gain"] is None
+
+
+@pytest.mark.parametrize("baseline", ["rag", "rag (k=2)"])
+def test_gains_are_over_the_row_asked_for(tmp_path: Path, baseline: str) -> None:
+    made(tmp_path, "none", drawn(seed=1))
+    made(tmp_path, "rag", drawn(0.2, seed=2), params={"k": 2})
+    found = rows(tmp_path, baseline=baseline)
+    assert found["none"]["gain_over"] == "rag (k=2)" and found["none"]["gain"] < 0
+
+
+def test_without_a_baseline_there_are_intervals_and_a_remedy(tmp_path: Path) -> None:
+    made(tmp_path, "a", drawn(seed=1))
+    made(tmp_path, "b", drawn(seed=2))
+    found = board(tmp_path)
+    assert "gain" not in found.columns and found.rows[0]["rouge-1/low"] is not None
+    assert any("No row 'none'" in note for note in found.notes)
+
+
+# --- controls -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shuffled", "personal"), [(0.0, True), (0.3, False)])
+def test_a_gain_that_does_not_survive_the_shuffle_is_marked(tmp_path: Path, shuffled: float, personal: bool) -> None:
+    made(tmp_path, "none", drawn(seed=1))
+    made(tmp_path, "rag", drawn(0.3, seed=2), params={"k": 4})
+    made(tmp_path, "rag", drawn(shuffled, seed=3), params={"k": 4}, history="shuffled")
+    made(tmp_path, "rag", drawn(0.1, seed=4), params={"k": 2})
+    found = board(tmp_path)
+    by_label = {row["label"]: row for row in found.rows}
+    row = by_label["rag (k=4)"]
+    assert row["personal"] is personal
+    assert row["shuffled_gain"] == pytest.approx(0.3 - shuffled, abs=0.1)
+    assert by_label["rag (k=2)"]["personal"] is None
+    text = as_markdown([found])
+    assert ("rag (k=4) † |" in text) is not personal
+    assert any(note.startswith("† rag (k=4):") for note in found.notes) is not personal
+
+
+def test_the_best_predictor_without_a_model_is_a_control(tmp_path: Path) -> None:
+    made(tmp_path, "none", drawn(seed=1))
+    made(tmp_path, "counting", drawn(0.1, seed=2), usage={})
+    made(tmp_path, "guessing", drawn(-0.1, seed=3), usage={})
+    made(tmp_path, "rag", drawn(0.3, seed=4))
+    found = rows(tmp_path)
+    assert (found["rag"]["trivial_gain_over"], found["none"]["trivial_gain_over"]) == ("counting", "counting")
+    assert found["rag"]["trivial_gain"] == pytest.approx(0.2, abs=0.1) and found["none"]["trivial_gain"] < 0
+    assert found["guessing"]["trivial_gain"] is None
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_pooled_and_both_sources_of_variance_shown(tmp_path: Path) -> None:
+    each = [drawn(0.2, seed=seed) for seed in (5, 6, 7)]
+    for seed, scores in enumerate(each):
+        made(tmp_path, "rag", scores, seed=seed)
+        made(tmp_path, "none", drawn(), seed=seed)
+    found = board(tmp_path)
+    assert [row["label"] for row in found.rows] == ["rag", "none"]
+    rag, none = found.rows
+    assert rag["seeds"] == [0, 1, 2]
+    assert rag["seed_values"] == pytest.approx([float(scores.mean()) for scores in each])
+    assert rag["rouge-1"] == pytest.approx(float(np.mean(each)))
+    assert rag["seed_sd"] == pytest.approx(float(np.std([scores.mean() for scores in each], ddof=1)))
+    assert none["seed_sd"] == 0 and rag["rouge-1/low"] is not None and rag["n"] == 60
+    assert (rag["calls"], rag["online_calls"]) == (60, 1)
+    assert any("rag: mean of seeds 0, 1, 2; standard deviation" in note for note in found.notes)
+
+
+def test_seeds_of_a_corpus_metric_are_averaged_as_metrics(tmp_path: Path) -> None:
+    each = [np.abs(drawn(1, seed=seed)) for seed in (5, 6)]
+    for seed, errors in enumerate(each):
+        made(tmp_path, "rag", {"RMSE": (errors**2).tolist()}, higher=False, task="lamp3", seed=seed)
+    made(tmp_path, "none", {"RMSE": (each[0] ** 2 + 1).tolist()}, higher=False, task="lamp3")
+    rag = rows(tmp_path)["rag"]
+    assert rag["RMSE"] == pytest.approx(np.mean([np.sqrt(np.mean(errors**2)) for errors in each]))
+    assert rag["gain"] > 0 and rag["win_users"] is None
+
+
+def test_a_seed_on_another_number_of_samples_is_its_own_row(tmp_path: Path) -> None:
+    made(tmp_path, "rag", drawn(seed=1))
+    made(tmp_path, "rag", drawn(seed=2)[:30], seed=1)
+    assert set(rows(tmp_path)) == {"rag", "rag (seed=1)"}
+
+
+# --- guards ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "users", "reason"),
+    [
+        ([0.5], 1, "one user"),
+        ([0.5, 0.6, 0.7], 1, "one user"),
+        ([0.1, 0.2, 0.3, 0.4], 4, "4 users"),
+        ([0.5] * 12, 12, "all users score the same"),
+    ],
+)
+def test_what_cannot_be_said_is_left_out_with_its_reason(
+    tmp_path: Path, scores: list[float], users: int, reason: str
+) -> None:
+    made(tmp_path, "none", np.array(scores), users=users)
+    made(tmp_path, "rag", np.array(scores), users=users)
+    found = board(tmp_path)
+    for row in found.rows:
+        assert row["rouge-1/low"] is None and reason in row["no_interval"] and row["beats"] == []
+    rag = next(row for row in found.rows if row["label"] == "rag")
+    assert (rag["gain"], rag["gain_low"], rag["gain_p"], rag["detectable"]) == (0, None, None, None)
+    assert any(f"No interval: {reason}" in note for note in found.notes)
+    assert "NaN" not in as_markdown([found]) + as_latex([found])
+
+
+def test_runs_without_scores_are_rows_without_statistics(tmp_path: Path) -> None:
+    run = made(tmp_path, "none", drawn())
+    (Path(run["folder"]) / "scores.jsonl").unlink()
+    found = board(tmp_path)
+    assert found.rows[0]["rouge-1"] is not None and "rouge-1/low" not in found.rows[0]
+    assert next(iter(found.columns)) == "label"
+
+
+def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_path: Path) -> None:
+    run = made(tmp_path, "none", drawn())
+    for name, stated, known in (("gone", float(drawn().mean()), True), ("lost", 17.0, False)):
+        changed = {**run, "task": name, "metrics": {"official": {"rouge-1": stated}}}
+        (found,) = boards([changed])
+        assert ("rouge-1/low" in found.rows[0]) is known
+
+
+# --- kept statistics ------------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_kept_until_scores_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import personabench.comparison as module
+
+    made(tmp_path, "none", drawn(seed=1))
+    made(tmp_path, "rag", drawn(0.2, seed=2))
+    asked = {"results": tmp_path}
+    first = rows(tmp_path, **asked)
+    computed: list[int] = []
+    honest = module.tabulate
+    monkeypatch.setattr(module, "tabulate", lambda *words: computed.append(1) or honest(*words))
+    assert rows(tmp_path, **asked) == first and not computed
+    made(tmp_path, "rag", drawn(0.4, seed=3), time="2026-01-02T00:00:00Z")
+    assert rows(tmp_path, **asked)["rag"]["gain"] > first["rag"]["gain"] and computed == [1]
+    for kept in (tmp_path / "statistics").glob("*.json"):
+        kept.write_text("{")
+    assert rows(tmp_path, **asked)["rag"]["gain"] > first["rag"]["gain"] and computed == [1, 1]
+
+
+# --- costs and curves -----------------------------------------------------------------------------------------------
+
+
+def test_costs_are_per_user_offline_and_per_query_online(tmp_path: Path) -> None:
+    phase = {"cached": 5, "seconds": 2.0}
+    usage = {
+        "prepare": {"calls": 20, "input_tokens": 2000, "output_tokens": 0, **phase},
+        "profile": {"calls": 20, "input_tokens": 4000, "output_tokens": 400, **phase},
+        "predict": {"calls": 60, "input_tokens": 6000, "output_tokens": 600, **phase},
+        "judge": {"calls": 60, "input_tokens": 9000, "output_tokens": 900, **phase},
+    }
+    made(tmp_path, "summary", drawn(0.3, seed=1), usage=usage)
+    made(tmp_path, "none", drawn(seed=2))
+    prices = {"tiny": {"input": 10.0, "output": 100.0}}
+    row = rows(tmp_path, prices=prices, queries=10)["summary"]
+    assert (row["offline_calls"], row["offline_input_tokens"], row["offline_output_tokens"]) == (2, 300, 20)
+    assert (row["online_calls"], row["online_input_tokens"], row["online_output_tokens"]) == (1, 100, 10)
+    assert row["cached_share"] == 20 / 160
+    assert row["offline_price"] == pytest.approx(5e-3) and row["online_price"] == pytest.approx(2e-3)
+    assert row["query_price"] == pytest.approx(5e-3 / 10 + 2e-3)
+    assert row["query_tokens"] == pytest.approx(320 / 10 + 110)
+    assert rows(tmp_path)["summary"]["queries_per_user"] == EACH
+    assert rows(tmp_path)["summary"]["query_price"] is None
+
+
+def test_the_frontier_holds_what_nothing_beats_at_its_cost(tmp_path: Path) -> None:
+    def usage(tokens: int) -> dict[str, Any]:
+        return {"predict": {"calls": 60, "cached": 0, "input_tokens": tokens, "output_tokens": 0, "seconds": 1.0}}
+
+    for name, score, tokens in (("none", 0.1, 100), ("good", 0.3, 500), ("dear", 0.3, 900), ("bad", 0.05, 200)):
+        made(tmp_path, name, np.full(60, score), usage=usage(tokens))
+    found = rows(tmp_path)
+    assert {name: row["frontier"] for name, row in found.items()} == {
+        **{"none": True, "good": True, "dear": False, "bad": False}
+    }
+
+
+def test_curves_join_runs_that_share_everything_else(tmp_path: Path) -> None:
+    for at, history in enumerate(("none", "size=2", "size=10", "own")):
+        made(tmp_path, "rag", drawn(0.1 * at, seed=at), history=history, params={"k": 4, "retriever": "bm25"})
+    made(tmp_path, "rag", drawn(0.1, seed=8), params={"k": 8, "retriever": "bm25"})
+    made(tmp_path, "rag", drawn(0.1, seed=9), params={"k": 16, "retriever": "dense"})
+    points = curves([board(tmp_path)])
+    found: dict[Any, list[Any]] = {}
+    for point in points:
+        found.setdefault((point["curve"], point["over"]), []).append(point["x"])
+    assert sorted(found.values(), key=len) == [[4, 8], [0, 2, 10, None]]
+    assert {over for _, over in found} == {"history", "k"}
+    assert all(point["low"] < point["value"] < point["high"] for point in points)
+    assert all(point["online_tokens"] == 110 and point["offline_tokens"] == 0 for point in points)
+
+
+# --- two runs -------------------------------------------------------------------------------------------------------
+
+
+def test_compare_says_everything_of_two_runs(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "rag", drawn(0.2, seed=1)), made(tmp_path, "none", drawn(seed=2))
+    found = compare(a, b)
+    users = [f"u{number // EACH}" for number in range(60)]
+    expected = Scores([drawn(0.2, seed=1), drawn(seed=2)], users).compare(0, 1)
+    pair = found["metrics"]["rouge-1"]
+    assert pair["gain"]["value"] == pytest.approx(expected.gain.value)
+    assert pair["quantiles"] == pytest.approx(expected.quantiles)
+    assert pair["hurt"]["users"] == expected.by_user.hurt if expected.by_user else False
+    assert (found["n"], found["users"], found["differences"], found["only"]) == (60, 20, [], {"a": 0, "b": 0})
+    assert compare(b, a)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(-pair["gain"]["value"])
+
+
+def test_compare_values_are_on_the_samples_of_both(tmp_path: Path) -> None:
+    a = made(tmp_path, "rag", drawn(0.2, seed=1))
+    b = made(tmp_path, "none", drawn(seed=2)[:30])
+    found = compare(a, b)
+    pair = found["metrics"]["rouge-1"]
+    assert (found["n"], found["only"]) == (30, {"a": 30, "b": 0})
+    assert pair["a"]["value"] == pytest.approx(float(drawn(0.2, seed=1)[:30].mean()))
+    assert pair["a"]["value"] - pair["b"]["value"] == pytest.approx(pair["gain"]["value"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"data_hash": "e" * 64}, "data_hash"),
+        ({"split": "test"}, "split (test against dev)"),
+        ({"task_params": {"template": "lamp-official"}}, "task_params (template=lamp-official against template=None)"),
+        ({"model": {"name": "big"}}, "model (name=big against name=tiny)"),
+        ({"sampling": Sampling(0.7)}, "sampling (temperature=0.7 against temperature=0.0)"),
+        ({"window": 512}, "window (512 against None)"),
+    ],
+)
+def test_runs_that_differ_in_more_than_the_method_are_refused(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    a, b = made(tmp_path, "rag", drawn(0.2, seed=1), **changes), made(tmp_path, "none", drawn(seed=2))
+    with pytest.raises(UsageError, match="--anyway") as error:
+        compare(a, b)
+    assert named in str(error.value)
+    assert named in compare(a, b, anyway=True)["differences"][0]
+
+
+def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "rag", drawn()), made(tmp_path, "none", drawn(), samples=range(100, 160))
+    with pytest.raises(UsageError, match="share no scored sample"):
+        compare(a, b)
+    with pytest.raises(UsageError, match="different tasks"):
+        compare(a, made(tmp_path, "rag", drawn(), task="lamp5"), anyway=True)
+
+
+# --- published results ----------------------------------------------------------------------------------------------
+
+
+def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "rag", drawn(0.2, seed=1)), made(tmp_path, "none", drawn(seed=2))
+    before = rows(tmp_path)
+    path = publish(RunFolder(Path(a["folder"])), tmp_path / "reference")
+    assert path.name == f"lamp4-user-dev-rag-tiny-{a['fingerprint'][:8]}.json"
+    assert path.read_bytes() == publish(RunFolder(Path(a["folder"])), tmp_path / "reference").read_bytes()
+    text = path.read_text()
+    assert "a line of the data" not in text and "/home/me" not in text and "folder" not in text
+    kept = unpack(read(path))
+    assert kept == vector(a) and "u0" not in kept.users and "0" not in kept.ids
+    assert set(rows(tmp_path)) == {"rag", "none"} and not rows(tmp_path)["rag"]["published"]
+    for file in Path(a["folder"]).iterdir():
+        file.unlink()
+    after = rows(tmp_path)
+    assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
+    (reference,) = references(tmp_path)
+    assert compare(reference, b)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(before["rag"]["gain"])
+
+
+def test_what_cannot_be_published(tmp_path: Path) -> None:
+    run = made(tmp_path, "rag", drawn())
+    folder = RunFolder(Path(run["folder"]))
+    target = tmp_path / "reference"
+    publish(folder, target, "mine")
+    other = RunFolder(Path(made(tmp_path, "none", drawn())["folder"]))
+    with pytest.raises(UsageError, match="holds another run"):
+        publish(other, target, "mine")
+    other.summary_path.write_text(json.dumps({**other.summary(), "status": "incomplete", "owed": 3}))
+    with pytest.raises(UsageError, match="3 samples are owed"):
+        publish(other, target)
+
+
+def test_damaged_published_files_are_named(tmp_path: Path) -> None:
+    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "scores": content["scores"][:40]}))
+    with pytest.raises(DataError, match="damaged"):
+        unpack(read(path))
+    path.write_text(json.dumps({**content, "version": 2}))
+    with pytest.raises(DataError, match="version 2"):
+        read(path)
+    path.write_text("{")
+    with pytest.raises(DataError, match=path.name):
+        references(tmp_path)
+
+
+def test_every_committed_summary_follows_from_its_scores() -> None:
+    committed = references(Path(__file__).parents[1] / "results")
+    for run in committed:
+        scores = vector(run)
+        assert (len(scores.ids), len(set(scores.users))) == (run["n"], run["users"]), run["folder"]
+        for scorer, metrics in rederived(run).items():
+            assert metrics == pytest.approx(run["metrics"][scorer], abs=1e-9), (run["folder"], scorer)
+
+
+def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
+    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
+    content = json.loads(path.read_text())
+    content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
+    path.write_text(json.dumps(content))
+    (run,) = references(tmp_path)
+    assert rederived(run)["official"] != pytest.approx(run["metrics"]["official"], abs=1e-9)
+
+
+# --- how it reads ---------------------------------------------------------------------------------------------------
+
+
+def test_letters_and_leaders_in_print(tmp_path: Path) -> None:
+    for at, name in enumerate(("none", "one", "two", "three", "four", "fi_ve")):
+        made(tmp_path, name, drawn(0.4 * min(at, 4), seed=at, noise=0.01))
+    found = board(tmp_path)
+    assert [beaten(found, row) for row in found.rows[:2]] == ["c-f", "c-f"]
+    assert raised("c-f") == "ᶜ⁻ᶠ" and raised("q,z") == "qᶻ"
+    assert any("Tied for the lead: a, b." in note for note in found.notes)
+    text, tex = as_markdown([found]), as_latex([found])
+    assert text.count("**") == 4 and "<sup>c-f</sup>" in text
+    assert r"\textsuperscript{c-f}" in tex and r"fi\_ve" in tex and r"\toprule" in tex
+    assert tex.count("&") == (len(found.rows) + 1) * (tex.partition(r"\toprule")[2].split(r"\\")[0].count("&"))
+
+
+def test_vectors_are_aligned_by_id(tmp_path: Path) -> None:
+    scores = vector(made(tmp_path, "none", drawn()))
+    assert scores.ids == sorted(scores.ids) and isinstance(scores, Vector)
+    assert sorted(scores.values["official"]["rouge-1"]) == pytest.approx(sorted(drawn()))  # type: ignore[type-var]
