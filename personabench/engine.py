@@ -194,7 +194,10 @@ class Engine:
             user = self.dataset.index()[position][1]
             if user != self._last_seen:
                 self._last_seen = user
-                self._studied(self.dataset.load(position).view())
+                try:
+                    self._studied(self.dataset.load(position).view())
+                except Exception:
+                    _log.exception("user %s; the samples of the user will say so", user)
 
     def _studied(self, sample: Sample) -> tuple[str, asyncio.Task[State]]:
         """The key of a user's profile as of a sample, and the one task that makes it."""

@@ -33,7 +33,7 @@ Set = Annotated[
 ]
 Method = Annotated[str, typer.Option("--method", "-m", help="Method or file.py[:Class].")]
 Task = Annotated[str, typer.Option("--task", "-t", help="Task or file.py[:Class].")]
-Backend = Annotated[str, typer.Option("--backend", "-b", help="local, openai or scripted.")]
+Backend = Annotated[str, typer.Option("--backend", "-b", help="local, openai, vllm or scripted.")]
 Model = Annotated[str | None, typer.Option("--model", help="Model name; for local a .gguf file or a hub repository.")]
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="An OpenAI-compatible server, such as http://localhost:8000/v1.")
