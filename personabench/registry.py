@@ -74,11 +74,13 @@ def load(kind: Kind, name: str) -> type[Any]:
 
 
 def source_hash(cls: type[Any]) -> str:
-    """SHA-256 of the source that defines a class: its module, or all modules of its package."""
-    module = sys.modules[cls.__module__]
-    origin = Path(str(module.__file__))
-    files = sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+    """SHA-256 of the source behind a class: the modules, or whole packages, of it and of the bases it builds on."""
+    files: set[Path] = set()
+    for base in cls.__mro__[:-1]:
+        if base.__module__ not in ("abc", "personabench.method", "personabench.task"):
+            origin = Path(str(sys.modules[base.__module__].__file__))
+            files |= set(origin.parent.glob("*.py")) if origin.name == "__init__.py" else {origin}
+    return hashlib.sha256(b"\0".join(sorted(file.read_bytes() for file in files))).hexdigest()
 
 
 def _built_in(kind: Kind) -> Iterable[Entry]:

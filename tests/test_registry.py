@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import subprocess
 import sys
@@ -139,3 +140,16 @@ def test_what_is_loaded_is_what_was_asked_for(tmp_path: Path) -> None:
     path = plugin(tmp_path, PLUGIN.format(name="pass"))
     with pytest.raises(UsageError, match=r"should define one subclass of personabench\.Task"):
         registry.load("task", str(path))
+
+
+def test_the_source_hash_covers_the_bases_a_method_builds_on(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from personabench.methods.rag import Rag\n\n\nclass Mine(Rag):\n    name = 'mine'\n", encoding="utf-8"
+    )
+    mine = registry.load("method", str(tmp_path / "mine.py"))
+    alone = hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
+    assert registry.source_hash(mine) != alone
+    rag = registry.load("method", "rag")
+    assert (
+        registry.source_hash(rag) == hashlib.sha256(Path(sys.modules[rag.__module__].__file__).read_bytes()).hexdigest()
+    )
