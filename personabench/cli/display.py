@@ -102,7 +102,7 @@ def _detail(engine: Engine) -> str:
     if counts.failed:
         parts.append(f"{counts.failed} failed")
     if counts.stopping and counts.before + counts.done < counts.total:
-        parts = ["stopping when what is in flight is done; Ctrl-C again stops at once"]
+        parts = ["stopping when what is in flight is done; Ctrl-C again drops it"]
     return ", ".join(parts)
 
 
