@@ -2,7 +2,7 @@
 
 A fixed number of workers pulls samples, in an order that keeps a user's samples together.  Each worker takes a sample
 from its user's profile to its prediction and appends the line, so nothing waits for a stage to end and nothing
-finished can be lost.  The first interrupt lets what is in flight finish, the second stops at once.
+finished can be lost.  The first interrupt lets what is in flight finish, the second drops it.
 """
 
 from __future__ import annotations
