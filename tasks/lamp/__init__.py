@@ -74,6 +74,7 @@ class Lamp4(Lamp):
 
     name = "lamp4"
     title = "LaMP-4: personalized news headline generation"
+    example = True
     kind = "text"
     source = "https://lamp-benchmark.github.io (arXiv 2304.11406)"
     licence = "CC BY-NC-SA 4.0; texts under their sources' terms"

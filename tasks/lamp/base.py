@@ -19,6 +19,8 @@ from personabench.types import Record, Sample, to_json
 class Lamp(Task):
     """A task of LaMP, "When Large Language Models Meet Personalization" (arXiv 2304.11406)."""
 
+    version = 2
+
     @dataclasses.dataclass(frozen=True)
     class Params:
         """Options of a LaMP task.

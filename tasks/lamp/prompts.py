@@ -1,7 +1,9 @@
 """The two wordings of a LaMP request.
 
-`chat` is for chat models: a short contract, then the shown records as earlier turns of the same conversation, the best
-one next to the question.  What changes least comes first, so that a server's prefix cache is of use.
+`chat` is for chat models: what is known about the user, then the shown records as earlier turns of the same
+conversation, the best one next to the question.  What changes least comes first, so that a server's prefix cache is of
+use.  The contract of the answer is said once, at the end of the conversation's first request: small models keep to it
+there, and answers shown after it say the rest.
 `lamp-official` is the benchmark's own single prompt (arXiv 2304.11406) with its length budget.
 """
 
@@ -15,11 +17,9 @@ from personabench.types import Message, Record, Sample
 
 
 def chat(form: Form, words: Words, sample: Sample, records: Sequence[Record], notes: str) -> Rendered:
-    """The chat template: system message, records as earlier turns or as a list, then the input as it is."""
+    """The chat template: notes as system message, records as earlier turns or as a list, then the input as it is."""
     least_first = tuple(reversed(records))
-    system = [words.instruction]
-    if notes:
-        system.append(f"About this {words.person}:\n{notes}")
+    system = [f"About this {words.person}:\n{notes}"] if notes else []
     turns: list[Message] = []
     if form.stimulus:
         for record in least_first:
@@ -28,8 +28,10 @@ def chat(form: Form, words: Words, sample: Sample, records: Sequence[Record], no
     elif records:
         listed = "\n\n".join(record.response for record in least_first)
         system.append(f"Earlier {words.response}s by this {words.person}:\n\n{listed}")
-    messages = (Message("system", "\n\n".join(system)), *turns, Message("user", sample.input))
-    return Rendered(messages, tuple(records), _fallback(form, sample))
+    turns.append(Message("user", sample.input))
+    turns[0] = Message("user", f"{turns[0].content}\n\n{words.instruction}")
+    told = (Message("system", "\n\n".join(system)),) if system else ()
+    return Rendered((*told, *turns), tuple(records), _fallback(form, sample))
 
 
 def official(

@@ -62,7 +62,7 @@ WORDS: dict[str, Words] = {
             ("Affect", "sensational, neutral or ironic; how strongly the headline takes a side"),
             ("Substance", "the fact that is put first, and how concrete or general it is"),
         ),
-        instruction="Write the headline as this author would. Reply with the headline only.",
+        instruction="Reply with the headline only.",
     ),
     "lamp5": Words(
         person="author",

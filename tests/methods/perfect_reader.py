@@ -60,6 +60,7 @@ _THE_USER_AGAIN = re.compile(r"This \w+:$|How this|Earlier|Case \d|Pair \d")
 _GIVES = re.compile(r"gives ([^;:.\n]+?) for ([^;.\n]+)")
 _OPENS = re.compile(r'opens with "([^"]*)" and closes with "([^"]*)"')
 _ASKED = re.compile(r"(?:article|review|description): (.*)", re.DOTALL)
+_CONTRACT = re.compile(r"\n\n[^\n]*Reply with (the headline|1, 2, 3, 4 or 5|one of the tags) only\.$")
 
 Edges = tuple[tuple[str, ...], tuple[str, ...]]
 """How a text begins and how it ends, as words."""
@@ -74,10 +75,12 @@ class Evidence(NamedTuple):
 
 def read(request: Request) -> str:
     """The reply to a request."""
-    system, *turns, last = (message.content for message in request.messages)
+    system = "".join(message.content for message in request.messages if message.role == "system")
+    first, *rest = (message.content for message in request.messages if message.role != "system")
+    *turns, last = (_CONTRACT.sub("", first), *rest)
     if request.schema is not None and "answer" not in request.schema["properties"]:
         return json.dumps(_form(request, last))
-    if "Reply with" not in system or "preference" in system or "phrase" in system or "comparison" in system:
+    if not _CONTRACT.search(first):
         return _remarks(_evidence(last, ()))
     shown = list(zip(turns[::2], turns[1::2], strict=True))
     answer = _answer(last, _evidence(system, shown))
@@ -86,7 +89,7 @@ def read(request: Request) -> str:
 
 def blind(request: Request) -> str:
     """The same model when it sees the question alone, whatever a method puts around it."""
-    final = request.messages[-1].content
+    final = _CONTRACT.sub("", request.messages[-1].content)
     return _answer(final, Evidence([], [])) if _ASKED.search(final) else read(request)
 
 

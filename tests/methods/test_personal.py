@@ -123,7 +123,7 @@ def test_no_prompt_tells_the_reader_an_answer_or_a_name(task: str) -> None:
     for request in table(task).requests:
         text = "\n".join(message.content for message in request.messages)
         assert not [user for user in users if re.search(rf"\b{re.escape(user)}\b", text)]
-        sample = samples.get(request.messages[-1].content)
+        sample = samples.get(request.messages[-1].content.partition("\n\n")[0])
         if sample is not None and task == "lamp4":
             asked += 1
             assert sample.references[0] not in text
@@ -133,16 +133,16 @@ def test_no_prompt_tells_the_reader_an_answer_or_a_name(task: str) -> None:
 # The reader reads: what it says follows from the text it was given, and from that alone.
 
 
-def ask(system: str, *turns: str) -> str:
-    """The reader's reply to a system message and turns, the user's first."""
-    messages = [
-        Message("system", system),
-        *(Message("assistant" if at % 2 else "user", each) for at, each in enumerate(turns)),
-    ]
+def ask(contract: str, *turns: str, notes: str = "") -> str:
+    """The reader's reply to notes and turns, the user's first; the contract ends the first turn."""
+    first, *rest = turns
+    messages = [Message("system", notes)] if notes else []
+    for at, each in enumerate((f"{first}\n\n{contract}", *rest)):
+        messages.append(Message("assistant" if at % 2 else "user", each))
     return read(Request(tuple(messages), max_tokens=64))
 
 
-HEADLINE = "Write the headline as this author would. Reply with the headline only."
+HEADLINE = "Reply with the headline only."
 ARTICLE = "Generate a headline for the following article: {}"
 SCORE = "Score the review as this reviewer would. Reply with 1, 2, 3, 4 or 5 only."
 REVIEW = "What is the score of the following review? review: {}"
@@ -158,8 +158,8 @@ def test_the_reader_copies_what_headlines_share() -> None:
     )
     assert ask(HEADLINE, question) == "Owls have moved into the clock tower"
     assert ask(HEADLINE, *shown, question) == "Owls have moved into the clock tower , Explained"
-    told = f'{HEADLINE}\n\nAbout this author:\nopens with "You Can Now" and closes with "".'
-    assert ask(told, question) == "You Can Now Owls have moved into the clock tower"
+    told = 'About this author:\nopens with "You Can Now" and closes with "".'
+    assert ask(HEADLINE, question, notes=told) == "You Can Now Owls have moved into the clock tower"
 
 
 def test_the_reader_gives_the_label_of_what_is_most_alike() -> None:
@@ -168,8 +168,8 @@ def test_the_reader_gives_the_label_of_what_is_most_alike() -> None:
     assert ask(SCORE, REVIEW.format("Nine days late, sadly.")) == "3"
     assert ask(SCORE, *shown, REVIEW.format("Nine days late, sadly.")) == "1"
     assert ask(SCORE, *shown, REVIEW.format("It was green.")) == "3"
-    told = f"{SCORE}\n\nAbout this reviewer:\ngives 2 for late; gives 5 for cheap"
-    assert ask(told, REVIEW.format("What a bargain!")) == "5"
+    told = "About this reviewer:\ngives 2 for late; gives 5 for cheap"
+    assert ask(SCORE, REVIEW.format("What a bargain!"), notes=told) == "5"
 
 
 def test_the_reader_can_read_its_own_remarks_and_ignores_other_people() -> None:

@@ -121,8 +121,9 @@ def test_short_fields_are_never_cut() -> None:
 def test_chat_puts_the_best_record_next_to_the_question() -> None:
     records = [record("lamp4", 0, text="Best.", title="B"), record("lamp4", 1, text="Worse.", title="W")]
     rendered = lamp.Lamp4().render(sample("lamp4"), records, "", TOKENS)
-    assert [(message.role, message.content) for message in rendered.messages[1:]] == [
-        ("user", "Generate a headline for the following article: Worse."),
+    contract = lamp.Lamp4().words.instruction
+    assert [(message.role, message.content) for message in rendered.messages] == [
+        ("user", f"Generate a headline for the following article: Worse.\n\n{contract}"),
         ("assistant", "W"),
         ("user", "Generate a headline for the following article: Best."),
         ("assistant", "B"),
@@ -139,9 +140,9 @@ def test_chat_lists_records_that_have_no_stimulus(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", sorted(FORMS))
-def test_chat_without_records_and_notes_is_the_contract_and_the_input(task: str) -> None:
+def test_chat_without_records_and_notes_is_the_input_and_the_contract(task: str) -> None:
     rendered = TASKS[task]().render(sample(task), [], "", TOKENS)
-    assert [message.content for message in rendered.messages] == [TASKS[task].words.instruction, words_of(task)]
+    assert prompt(rendered) == f"{words_of(task)}\n\n{TASKS[task].words.instruction}"
     assert rendered.flags == {}
 
 
@@ -155,7 +156,8 @@ def test_notes_are_introduced(template: Any) -> None:
 def test_labels_keep_the_order_of_the_input_shown() -> None:
     asked = sample("lamp2m", text="Which tag? tags: [action, comedy] description: A lighthouse keeper sings.")
     rendered = lamp.Lamp2M().render(asked, [record("lamp2m")], "", TOKENS)
-    assert rendered.messages[1].content == "Which tag? tags: [action, comedy] description: A baker inherits a circus."
+    shown = "Which tag? tags: [action, comedy] description: A baker inherits a circus."
+    assert rendered.messages[0].content.startswith(shown)
 
 
 def test_a_missing_marker_is_flagged_and_the_whole_input_searched() -> None:
