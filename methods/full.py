@@ -1,16 +1,19 @@
 """The user's whole history before the question: what a long context is worth without any selection.
 
-Tasks whose histories are conversations tell them as such, both sides, in order (`converse`); elsewhere all records are
+Tasks whose histories are conversations tell them as such, both sides, in order (`chat`); elsewhere all records are
 shown as every method shows records.  A history that is longer than the model's window is a declared choice, counted.
 `persona_only` is the control beside it: the description that opens a conversation, and nothing that was said.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from personabench import Context, Message, Method, Record, Sample, UsageError
 from personabench.errors import BackendError
@@ -35,21 +38,41 @@ class Full(Method):
             refuse fails the question; recent leaves out the oldest blocks of it, then its oldest records; retrieve
             keeps the records that fit the question best, in their order.
         retriever, embedder: of retrieve, as for rag.
-        decide: reply, what the model writes; logprobs, the choice whose letter was likeliest where the model names one.
+        decide: reply, what the model writes; logprobs, the choice whose letter was likeliest where the model names one;
+            sum or mean, the option whose text was the likeliest reply to a question that shows no options, by the sum
+            (as in the paper) or the mean of its tokens' log-probabilities.
         """
 
         overflow: Literal["refuse", "recent", "retrieve"] = "refuse"
         retriever: str = "bm25"
         embedder: str = "wordllama"
-        decide: Literal["reply", "logprobs"] = "reply"
+        decide: Literal["reply", "logprobs", "sum", "mean"] = "reply"
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         if not sample.history:
             ctx.flag("empty_profile")
+        if self.params.decide in ("sum", "mean"):
+            return await self._generative(sample, ctx)
         messages = await self._fitting(sample, ctx)
         if self.params.decide == "logprobs":
             return await _likeliest(messages, sample, ctx)
         return (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text.strip()
+
+    async def _generative(self, sample: Sample, ctx: Context) -> str:
+        """The choice whose text is the likeliest reply, the first of equals.
+
+        Raises:
+            UsageError: the task offers no options, or the backend does not say how likely a reply is.
+        """
+        if "options" not in sample.attributes or sample.stimulus is None:
+            raise UsageError(f"decide={self.params.decide} needs a task that offers options; {ctx.task.name} has none")
+        messages = await self._fitting(msgspec.structs.replace(sample, input=sample.stimulus), ctx)
+        texts = msgspec.json.decode(sample.attributes["options"], type=list[str])
+        found = await asyncio.gather(*(ctx.likelihood(messages, text) for text in texts))
+        sums = [math.fsum(tokens) for tokens in found]
+        if self.params.decide == "mean":
+            sums = [total / max(len(tokens), 1) for total, tokens in zip(sums, found, strict=True)]
+        return sample.choices[sums.index(max(sums))]
 
     async def _fitting(self, sample: Sample, ctx: Context) -> tuple[Message, ...]:
         history = sample.history
@@ -114,9 +137,9 @@ class PersonaOnly(Method):
 
 
 def _shown(sample: Sample, records: Sequence[Record], ctx: Context) -> Rendered:
-    converse: Callable[[Sample, Sequence[Record]], Rendered] | None = getattr(ctx.task, "converse", None)
-    if converse is not None:
-        return converse(sample, records)
+    told: Callable[[Sample, Sequence[Record]], Rendered] | None = getattr(ctx.task, "chat", None)
+    if told is not None:
+        return told(sample, records)
     return ctx.task.render(sample, tuple(reversed(records)), "", ctx.tokens)
 
 

@@ -1,6 +1,7 @@
 """Rules that look at the offered choices alone: what a multiple-choice score is worth before anything was read.
 
-Where gold options tend to be the longest ones, the longest option beats chance without user, history or model.
+Where gold options tend to be the longest ones, the longest option beats chance without user, history or model.  Two of
+the rules have seen golds, which the task tells none but oracles: the majority letter, and lengths learned by type.
 """
 
 from __future__ import annotations
@@ -48,6 +49,44 @@ class ShortestOption(Method):
         return _extreme(sample, ctx, min)
 
 
+class MajorityLetter(Method):
+    """The letter most often right in the whole split, the earlier of equally frequent ones: it has seen golds."""
+
+    name = "majority_letter"
+    designed_for = ("personamem*",)
+    privileged = True
+    refuses = {
+        "lamp*": "its choices are fixed labels, not options of differing length",
+        "longlamp*": "it offers no choices",
+        "lampqa*": "it offers no choices",
+        "prelude*": "it offers no choices",
+        "reviews*": "it offers no choices",
+        "prefdisco*": "it offers no choices",
+    }
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return _told(self.name, sample, ctx)
+
+
+class TypeLength(Method):
+    """The longest or the shortest option, as was right more often for this type of question with other people."""
+
+    name = "type_length"
+    designed_for = ("personamem*",)
+    privileged = True
+    refuses = {
+        "lamp*": "its choices are fixed labels, not options of differing length",
+        "longlamp*": "it offers no choices",
+        "lampqa*": "it offers no choices",
+        "prelude*": "it offers no choices",
+        "reviews*": "it offers no choices",
+        "prefdisco*": "it offers no choices",
+    }
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return _told(self.name, sample, ctx)
+
+
 def _extreme(sample: Sample, ctx: Context, pick: Callable[[Sequence[int]], int]) -> str:
     if "options" not in sample.attributes:
         raise UsageError(f"{ctx.task.name} offers no options to compare")
@@ -55,3 +94,9 @@ def _extreme(sample: Sample, ctx: Context, pick: Callable[[Sequence[int]], int])
     if lengths.count(pick(lengths)) > 1:
         ctx.flag("length_ties")
     return sample.choices[lengths.index(pick(lengths))]
+
+
+def _told(rule: str, sample: Sample, ctx: Context) -> str:
+    if rule not in sample.hidden:
+        raise UsageError(f"{ctx.task.name} does not say what the rule {rule} picks")
+    return sample.hidden[rule]

@@ -1,11 +1,14 @@
 """Profile-augmented generation: a summary of the user, then retrieval as usual.
 
 `summary` writes it once per user from the history alone, so two questions share it; `summary_retrieved` writes it for
-each question from the records retrieved for it, which some papers call by the same name.
+each question from the records retrieved for it, which some papers call by the same name.  Long conversations come in
+blocks: each is summarised by itself, so that a later cut of the same conversation asks only for what is new in it, and
+the summaries are merged in order.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,8 +29,9 @@ class Summary(Method):
         """k: records shown with the question, 0 for the summary alone; retriever, embedder: as for rag.
 
         summary_budget_tokens: how much of the history the summary is made from; the newest records are kept.
-            0 takes all of it, as far as the model's window goes.
+            0 takes all of it, as far as the model's window goes.  In blocks, it is the budget of each block.
         summary_max_tokens: allowance of the summary.
+        blocks: summarise each block of a history that has blocks (PersonaMem), then merge.
         """
 
         k: int = 8
@@ -35,13 +39,25 @@ class Summary(Method):
         embedder: str = "wordllama"
         summary_budget_tokens: int = 6000
         summary_max_tokens: int = 512
+        blocks: bool = True
 
     def requirements(self) -> set[str]:
         return super().requirements() | retrieval_needs(self.params.retriever)
 
     async def profile(self, user: User, ctx: Context) -> str:
         """The summary text; empty for a user without history."""
-        newest_first = user.history[::-1]
+        blocks: dict[str, list[Record]] = {}
+        for record in user.history:
+            blocks.setdefault(record.fields.get("block", ""), []).append(record)
+        if not self.params.blocks or len(blocks) < 2:
+            return await self._summary(user.history, ctx)
+        parts = await asyncio.gather(*(self._summary(block, ctx) for block in blocks.values()))
+        told = [Record(name, None, part) for name, part in zip(blocks, parts, strict=True)]
+        messages = ctx.fit(lambda kept: _merge(kept, ctx), told[::-1], self.params.summary_max_tokens)
+        return (await ctx.complete(messages, max_tokens=self.params.summary_max_tokens)).text.strip()
+
+    async def _summary(self, history: Sequence[Record], ctx: Context) -> str:
+        newest_first = history[::-1]
         budget = self.params.summary_budget_tokens or ctx.window
         if budget is not None:
             kept = ctx.within([ctx.task.describe(record) for record in newest_first], budget)
@@ -100,3 +116,14 @@ def _prompt(newest_first: Sequence[Record], ctx: Context) -> tuple[Message, ...]
     return Message("system", system), Message(
         "user", f"The {words.person}'s records, oldest first:\n\n{shown}\n\nProfile:"
     )
+
+
+def _merge(newest_first: Sequence[Record], ctx: Context) -> tuple[Message, ...]:
+    words = ctx.task.words
+    system = (
+        f"You study one {words.person}. {words.profile_question} "
+        "Below are summaries of their conversations, oldest first. Merge them into one paragraph that keeps what "
+        "changed, in which order and why; where they disagree, the later one holds now. Invent nothing."
+    )
+    shown = "\n\n".join(summary.response for summary in reversed(newest_first))
+    return Message("system", system), Message("user", f"The summaries:\n\n{shown}\n\nProfile:")

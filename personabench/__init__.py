@@ -14,6 +14,7 @@ _HOME = {
     "Method": "method",
     "Context": "context",
     "Population": "population",
+    "Role": "roles",
     "Task": "task",
     "Dataset": "task",
     "Metric": "task",
@@ -44,6 +45,7 @@ __all__ = [
     "Rendered",
     "Request",
     "Response",
+    "Role",
     "Sample",
     "Task",
     "Tokens",
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from personabench.errors import DataError, PersonabenchError, UsageError
     from personabench.method import Method
     from personabench.population import Population
+    from personabench.roles import Role
     from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Words
     from personabench.types import Message, Record, Request, Response, Sample, Usage, User
 

@@ -30,24 +30,29 @@ def request_key(model: Mapping[str, str], request: Request) -> str:
 
 
 class Cache:
-    """An open cache file.  Use it from one thread; other processes may use the same file.
+    """An open cache file.  Use it from one thread; other processes of this machine may use the same file.
+
+    `older` is another cache file, if it exists, that is read, and never written, for what this one does not have.
 
     Raises:
         UsageError: the file is not a cache.
         RunError: the disk is full or the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, older: Path | None = None) -> None:
         self.path = path
+        self._older: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
             self._db.executescript(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
                 "CREATE TABLE IF NOT EXISTS responses(key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT,"
-                " time REAL) WITHOUT ROWID;"
-                "CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL) WITHOUT ROWID;"
+                " time REAL);"
+                "CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL);"
             )
+            if older is not None and older.exists():
+                self._older = sqlite3.connect(f"{older.resolve().as_uri()}?mode=ro", uri=True, timeout=60)
         except sqlite3.OperationalError as error:
             raise self._trouble("opened", error) from error
         except sqlite3.DatabaseError as error:
@@ -58,6 +63,8 @@ class Cache:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+        if self._older is not None:
+            self._older.close()
 
     def get(self, key: str) -> Response | None:
         """The stored response to a call."""
@@ -102,6 +109,15 @@ class Cache:
             "oldest": oldest,
         }
 
+    def absorb(self, path: Path) -> None:
+        """Take in everything of another cache file that is not known here."""
+        self._write("ATTACH ? AS other", (str(path),))
+        try:
+            for table in ("responses", "artifacts"):
+                self._write(f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table}", ())
+        finally:
+            self._write("DETACH other", ())
+
     def prune(self, *, older_than_days: float | None = None, model: str | None = None) -> int:
         """Delete entries by age or model name; returns how many responses went."""
         where, values = ["1"], []
@@ -136,6 +152,8 @@ class Cache:
     def _read(self, statement: str, key: str) -> str | None:
         try:
             row = self._db.execute(statement, (key,)).fetchone()
+            if row is None and self._older is not None:
+                row = self._older.execute(statement, (key,)).fetchone()
         except sqlite3.DatabaseError as error:
             raise self._trouble("read", error) from error
         return row[0] if row else None

@@ -22,10 +22,10 @@ CANARY = "zqxv-canary"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: what, whether it holds, and details where it does not."""
+    """One thing looked at: what, whether it holds (None: nobody can tell), and details where it does not."""
 
     what: str
-    holds: bool
+    holds: bool | None
     detail: str = ""
 
 
@@ -41,8 +41,9 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
     ids = [sample_id for sample_id, _ in index]
     yield Finding("sample ids are unique", len(set(ids)) == len(ids))
     gold, empty = Tally(task), Tally(task)
-    unread, quoted, later = [], [], []
+    unread, quoted, later, dated = [], [], [], 0
     for sample in dataset.samples():
+        dated += bool(sample.time and any(record.time for record in sample.history))
         if any(record.time and sample.time and record.time > sample.time for record in sample.history):
             later.append(sample.id)
         if not sample.references:
@@ -54,11 +55,18 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
         prompt = task.render(sample.view(), (), "", EstimatedTokens()).messages
         if not sample.choices and any(sample.references[0] in message.content for message in prompt):
             quoted.append(sample.id)
-    yield Finding("nothing later than its sample is visible", not later, _some(later))
+    late = "nothing later than its sample is visible"
+    if dated:
+        yield Finding(late, not later, _some(later) or f"{dated} of {len(index)} samples are dated")
+    else:
+        yield Finding(late, None, "not dated: not checkable")
     yield Finding("every gold answer can be read by every scorer", not unread, _some(unread))
     for scorer, metrics in gold.metrics().items():
         worst = empty.metrics()[scorer]
         for metric in task.metrics:
+            if metric.name not in metrics:
+                yield Finding(f"gold beats the empty answer: {metric.name} ({scorer})", None, "it takes a judge")
+                continue
             best, low = metrics[metric.name], worst[metric.name]
             better = best > low if metric.higher_is_better else best < low
             yield Finding(

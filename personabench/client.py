@@ -1,26 +1,31 @@
-"""The one way to the model: cache, single flight, concurrency, retries, receipts.
+"""The one way to the model: cache, single flight, limits, retries, receipts.
 
 Two identical calls under way are one call.  A finished call is stored before it is handed on.  Only transport errors,
-408, 409, 429 and 5xx are tried again, with jitter and a deadline; everything else fails at once.
+408, 409, 429 and 5xx are tried again, with jitter and a deadline; everything else fails at once, and ends the run when
+the first calls of all fail alike.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from personabench.backends import Backend
 from personabench.cache import Cache, Policy, difference, request_key
-from personabench.errors import BackendDown, BackendError, CacheMiss, TransientError
+from personabench.errors import BackendDown, BackendError, CacheMiss, Refused, Throttled, TransientError
+from personabench.limits import Spend
 from personabench.task import Tokens
-from personabench.types import Call, Phase, Request, Response
+from personabench.types import Call, Phase, Request, Response, Usage
 
 RETRY_DEADLINE = 300.0
 RETRY_FIRST = 0.5
 RETRY_LONGEST = 30.0
+REFUSALS = 8
+_PROMPTS_OWN = re.compile(r"context|too long|too many|maximum|content.(filter|management)|polic", re.I)
 
 
 @dataclass
@@ -43,7 +48,9 @@ class Client:
         cache, policy: where finished calls are kept, and whether to read it ("use"), only write it ("refresh"),
             neither ("off"), or never call the model ("only").
         concurrency: calls in flight at most.
-        deadline: seconds within which a call is tried again.
+        deadline: seconds within which a call is tried again, not counting the wait for its turn.
+        spend: the purse that paid calls are booked in, where there are prices.
+        limiter: the backend's gate.
     """
 
     backend: Backend
@@ -53,11 +60,15 @@ class Client:
     deadline: float = RETRY_DEADLINE
     sleep: Callable[[float], asyncio.Future[None]] = field(default=asyncio.sleep)  # type: ignore[assignment]
     traffic: Traffic = field(default_factory=Traffic)
+    spend: Spend | None = None
 
     def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.concurrency)
+        self.limiter = self.backend.limiter(self.concurrency)
+        self._price = self.spend.price(self.backend.identity["name"]) if self.spend else None
         self._flying: dict[str, asyncio.Future[Response]] = {}
         self._answered = 0.0
+        self._refusals: list[str] = []
+        self._missed = False
 
     @property
     def tokens(self) -> Tokens:
@@ -70,29 +81,51 @@ class Client:
         return self.backend.window
 
     async def complete(
-        self, request: Request, phase: Phase, group: str, accept: Callable[[str], bool] | None = None
+        self,
+        request: Request,
+        phase: Phase,
+        group: str,
+        accept: Callable[[str], bool] | None = None,
+        flag: Callable[[str], None] | None = None,
     ) -> tuple[Response, Call]:
         """Answer a request from memory, from an identical call under way, or from the model.
 
+        A reply that `accept` refuses is not remembered.  `flag` is told of retries, as `retried_<kind>`, and of
+        replies in another model's name, as `other_model`.
+
         Raises:
             BackendError: the call failed for good.
-            BackendDown: no call succeeded for as long as this one was tried.
+            BackendDown: no call succeeded for as long as this one was tried, or the first calls failed alike.
+            SpendStop: the call might have passed the limit of `spend`.
         """
         key = request_key(self.backend.identity, request)
+        response, cached = await self._respond(key, request, group, accept, flag)
+        if response.model and flag:
+            flag("other_model")
+        return self._receipt(key, phase, response, cached=cached)
+
+    async def _respond(
+        self,
+        key: str,
+        request: Request,
+        group: str,
+        accept: Callable[[str], bool] | None,
+        flag: Callable[[str], None] | None,
+    ) -> tuple[Response, bool]:
+        """The response, and whether an earlier call paid for it."""
         flying = self._flying.get(key)
         if flying is not None:
-            response = await asyncio.shield(flying)
-            return self._receipt(key, phase, response, cached=True)
+            return await asyncio.shield(flying), True
         if self.cache is not None and self.policy in ("use", "only"):
             stored = self.cache.get(key)
             if stored is not None:
-                return self._receipt(key, phase, stored, cached=True)
+                return stored, True
         if self.policy == "only":
             raise CacheMiss(self._miss(key, request))
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._flying[key] = future
         try:
-            response = await self._call(request, group)
+            response = await self._call(request, group, flag)
             if self.cache is not None and self.policy != "off" and _keepable(request, response, accept):
                 self.cache.put(key, self.backend.identity, request, response)
             future.set_result(response)
@@ -102,27 +135,57 @@ class Client:
             raise
         finally:
             del self._flying[key]
-        return self._receipt(key, phase, response, cached=False)
+        return response, False
 
-    async def _call(self, request: Request, group: str) -> Response:
+    async def _call(self, request: Request, group: str, flag: Callable[[str], None] | None) -> Response:
         began = time.monotonic()
-        delay = RETRY_FIRST
+        waited, delay = 0.0, RETRY_FIRST
         while True:
+            queued = time.monotonic()
+            reserved = await self.spend.reserve(self._price, request) if self.spend and self._price else 0.0
+            usage: Usage | None = None
             try:
-                async with self._slots:
-                    started = time.perf_counter()
+                set_aside = await self.limiter.enter(request)
+                started = time.monotonic()
+                waited += started - queued
+                try:
                     response = await self.backend.complete(request, group)
-                    seconds = time.perf_counter() - started
-                self._answered = time.monotonic()
-                return Response(response.text, response.finish, response.usage, round(seconds, 4), response.logprobs)
+                    usage = response.usage
+                finally:
+                    self.limiter.leave(set_aside, usage.input_tokens + usage.output_tokens if usage else None)
             except TransientError as error:
+                now = time.monotonic()
+                if isinstance(error, Throttled):
+                    self.limiter.throttled(started, error.retry_after)
                 wait = error.retry_after or delay * random.uniform(0.5, 1.5)
-                if time.monotonic() + wait > began + self.deadline:
+                if now + wait > began + waited + self.deadline:
                     failure = BackendError if self._answered > began else BackendDown
                     raise failure(f"{error}; given up after {self.deadline:.0f} s of retries") from error
                 self.traffic.retries += 1
+                if flag:
+                    flag(f"retried_{error.kind}")
                 await self.sleep(wait)
                 delay = min(delay * 2, RETRY_LONGEST)
+            except Refused as error:
+                self._refuse(error)
+                raise
+            else:
+                self._answered = now = time.monotonic()
+                self.limiter.answered()
+                return Response(
+                    response.text, response.finish, usage, round(now - started, 4), response.logprobs, response.model
+                )
+            finally:
+                if self.spend and self._price:
+                    self.spend.settle(reserved, self._price, usage)
+
+    def _refuse(self, error: Refused) -> None:
+        """End the run when the first `REFUSALS` calls were turned down alike, and not for what the prompts hold."""
+        if self._answered or _PROMPTS_OWN.search(str(error)):
+            return
+        self._refusals.append(re.sub(r"\d+", "#", str(error)))
+        if len(self._refusals) >= REFUSALS and len(set(self._refusals)) == 1:
+            raise BackendDown(f"the first {len(self._refusals)} calls were all refused alike: {error}") from error
 
     def _receipt(self, key: str, phase: Phase, response: Response, *, cached: bool) -> tuple[Response, Call]:
         usage = response.usage
@@ -136,6 +199,10 @@ class Client:
         return response, Call(key, phase, cached, *spent)
 
     def _miss(self, key: str, request: Request) -> str:
+        """Why a call is not stored; only the first is compared with all that are, which takes time."""
+        if self._missed:
+            return f"not in the cache (key {key[:12]}); `personabench cache why SAMPLE` says what differs"
+        self._missed = True
         nearest = self.cache.nearest(self.backend.identity, request) if self.cache else None
         why = difference(request, self.backend.identity, *nearest) if nearest else "the cache is empty"
         return f"not in the cache (key {key[:12]}); nearest stored call differs in {why}"

@@ -125,7 +125,8 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
     None where neither helps.
     """
     try:
-        metrics = registry.load("task", run["task"]).metrics
+        task = registry.load("task", run["task"])
+        metrics = (*task.metrics, *task.judged_metrics)
         return next((metric.aggregate for metric in metrics if metric.name == name), None)
     except PersonabenchError:
         values = scores.values.get(SCORER, {}).get(name, [])
@@ -303,12 +304,13 @@ def different(a: Run, b: Run) -> list[str]:
     """What keeps two runs from being comparable, in words."""
     left, right = conditions(a), conditions(b)
     found = []
-    for name, value in left.items():
-        if value != right[name]:
-            shown = [str(each)[:60] for each in (value, right[name])]
-            if isinstance(value, dict) and isinstance(right[name], dict):
-                keys = [key for key in {**value, **right[name]} if value.get(key) != right[name].get(key)]
-                shown = [", ".join(f"{key}={side.get(key)}" for key in keys)[:80] for side in (value, right[name])]
+    for name in {**left, **right}:
+        value, other = left.get(name), right.get(name)
+        if value != other:
+            shown = [str(each)[:60] for each in (value, other)]
+            if isinstance(value, dict) and isinstance(other, dict):
+                keys = [key for key in {**value, **other} if value.get(key) != other.get(key)]
+                shown = [", ".join(f"{key}={side.get(key)}" for key in keys)[:80] for side in (value, other)]
             found.append(f"{name} ({shown[0]} against {shown[1]})")
     return found
 

@@ -11,9 +11,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from personabench.errors import BackendError
+from personabench.errors import BackendError, UsageError
 from personabench.retrieval.search import search
-from personabench.types import Call, Message, Phase, Record, Request, Response, Sample
+from personabench.roles import Caller
+from personabench.types import Message, Phase, Record, Request, Response, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,20 +23,18 @@ if TYPE_CHECKING:
     from personabench.client import Client
     from personabench.retrieval.dense import Embedders
     from personabench.spec import Sampling
-    from personabench.task import Task, Tokens
+    from personabench.task import Task
 
 _log = logging.getLogger("personabench.method")
 
 
-class Context:
+class Context(Caller):
     """One phase of one unit of work, as a method sees it.
 
     Attributes:
         task: the task, for its `words`, `kind` and `describe`; it holds no data.
-        tokens: the model's token counter.
-        window: the model's context window in tokens, or None when nobody knows it.
-        seed: the run's seed.
-        calls: receipts of the calls made so far; flags: what happened on the way, counted.
+        sampling: the run's decoding.
+        notes: what the method told of its work, by name.
     """
 
     def __init__(
@@ -49,26 +48,20 @@ class Context:
         phase: Phase,
         unit: str,
     ) -> None:
+        super().__init__(client, phase, unit, seed)
         self.task = task
-        self.tokens: Tokens = client.tokens
-        self.window: int | None = client.window
         self.sampling = sampling
-        self.seed = seed
-        self.calls: list[Call] = []
-        self.flags: dict[str, float] = {}
-        self._client = client
+        self.notes: dict[str, Any] = {}
         self._embedders = embedders
-        self._phase = phase
-        self._unit = unit
 
     @property
     def answer_tokens(self) -> int:
         """The allowance of an answer to the task, in tokens."""
         return self.sampling.max_tokens or self.task.max_tokens
 
-    def flag(self, name: str, amount: float = 1) -> None:
-        """Count something worth showing beside the scores: a fallback, a cut, a missing part."""
-        self.flags[name] = self.flags.get(name, 0) + amount
+    def note(self, name: str, value: Any) -> None:
+        """Keep something of how the answer came about, any JSON, beside it in the run's records."""
+        self.notes[name] = value
 
     def log(self, text: str) -> None:
         """Write a line to the attempt's log."""
@@ -106,12 +99,26 @@ class Context:
             schema=schema,
             logprobs=logprobs,
             draw=draw,
+            adapter=self._client.backend.adapter(self._unit),
         )
-        response, call = await self._client.complete(request, self._phase, self._unit, accept)
-        self.calls.append(call)
+        response = await self._ask(request, accept)
         if response.finish == "length":
             self.flag("truncated")
         return response
+
+    async def likelihood(self, messages: Sequence[Message], reply: str) -> tuple[float, ...]:
+        """The log-probability of each token of a given reply to a conversation; nothing is written.
+
+        Raises:
+            UsageError: the backend does not say.
+            BackendError: the call failed for good.
+        """
+        if not self._client.backend.weighs_replies:
+            raise UsageError("how likely a given reply is, this backend does not say; --backend vllm does")
+        given = (*messages, Message("assistant", reply))
+        adapter = self._client.backend.adapter(self._unit)
+        response = await self._ask(Request(given, 0, seed=self.seed, logprobs=1, adapter=adapter), None)
+        return tuple(token["logprob"] for token in response.logprobs)
 
     def render(self, sample: Sample, records: Sequence[Record] = (), notes: str = "") -> tuple[Message, ...]:
         """The task's request with the records shown (best first) and notes about the user.
@@ -216,5 +223,5 @@ class Context:
         )
 
     async def embed(self, texts: Sequence[str], embedder: str = "wordllama") -> npt.NDArray[np.float32]:
-        """Vectors of texts, shape (n, d): `wordllama`, `sentence-transformers:NAME` or `openai:NAME`."""
+        """Vectors of texts, shape (n, d): `wordllama`, `sentence-transformers:NAME`, `openai:NAME` or `vllm:NAME`."""
         return await self._embedders.embed(texts, embedder)

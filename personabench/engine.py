@@ -2,35 +2,36 @@
 
 A fixed number of workers pulls samples, in an order that keeps a user's samples together.  Each worker takes a sample
 from its user's profile to its prediction and appends the line, so nothing waits for a stage to end and nothing
-finished can be lost.  The first interrupt lets what is in flight finish, the second drops it.
+finished can be lost.  In an online task the unit is a user: rounds come one after the other, and the state after each
+is kept before its line is.  The first interrupt lets what is in flight finish, the second drops it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from personabench.cache import Cache
 from personabench.client import Client
+from personabench.compatibility import check_requirements
 from personabench.context import Context
 from personabench.errors import BackendError, RunError, UsageError
 from personabench.hashing import digest
 from personabench.method import Method, State
 from personabench.population import Population
 from personabench.retrieval.dense import Embedders
-from personabench.runfolder import Profile, RunFolder
+from personabench.roles import Role, RoleName
+from personabench.runfolder import Profile, Renewal, Round, RunFolder
 from personabench.spec import RunSpec
 from personabench.task import Dataset, Task
-from personabench.types import Call, Phase, Prediction, Sample, Usage, User, to_json
+from personabench.turns import Act, Singles, Turn, by_user, plain, text_of
+from personabench.types import Call, Phase, Prediction, Sample, User
 
 GRACE = 20.0
 REMEMBERED_USERS = 4096
@@ -46,6 +47,7 @@ class Progress:
     done: int = 0
     failed: int = 0
     stopping: bool = False
+    dropped: bool = False
     started: float = field(default_factory=time.monotonic)
 
 
@@ -57,6 +59,7 @@ class Engine:
         task, dataset, method, spec: what is run.
         client, embedders, cache: what it runs on.
         folder: where it is kept, already started.
+        roles: the clients of the simulated user and the judge; a role without one asks the model under test.
         concurrency: how many samples are under way at once.
         grace: seconds that in-flight samples get after an interrupt.
     """
@@ -71,6 +74,7 @@ class Engine:
     cache: Cache | None = None
     concurrency: int = 8
     grace: float = GRACE
+    roles: Mapping[RoleName, Client] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -83,20 +87,48 @@ class Engine:
         self.finished: set[str] = set()
         self.provenance: dict[str, str] = {}
         self._attempts: dict[str, int] = {}
+        self._rounds: dict[str, Round] = {}
+        self._unwritten: list[Prediction] = []
 
     def owed(self, positions: Sequence[int]) -> list[int]:
         """The positions whose samples have no successful prediction yet; `finished` then holds the others' ids.
 
-        With the cache policy "refresh" everything is owed again.
+        With the cache policy "refresh" everything is owed again but what a refresh under way has made already.  In an
+        online task only rounds up to a user's last kept one are finished.
         """
-        for line in self.folder.iter_predictions():
+        latest: dict[str, Prediction] = {}
+        index, fresh = self.dataset.index(), set[str]()
+        renewal = self.folder.renewal() if self.client.policy == "refresh" else Renewal(0, 0)
+        again = renewal is None
+        if self.task.protocol == "online":
+            self._resume(index, again)
+        kept = {each.prediction.sample_id for each in self._rounds.values()}
+        for number, line in enumerate(self.folder.iter_predictions()):
             self._attempts[line.sample_id] = line.attempts
-            (self.finished.discard if line.error else self.finished.add)(line.sample_id)
-        index = self.dataset.index()
-        again = self.client.policy == "refresh"
-        owed = [position for position in positions if again or index[position][0] not in self.finished]
+            if line.sample_id in kept:
+                latest[line.sample_id] = line
+            if self.task.protocol != "online":
+                (self.finished.discard if line.error else self.finished.add)(line.sample_id)
+                if renewal and number >= renewal.predictions and not line.error:
+                    fresh.add(line.sample_id)
+        self._unwritten = [
+            each.prediction
+            for each in self._rounds.values()
+            if latest.get(each.prediction.sample_id) != each.prediction
+        ]
+        made = self.finished if self.task.protocol == "online" else self.finished & fresh
+        owed = [position for position in positions if index[position][0] not in made]
         self.progress = Progress(total=len(positions), before=len(positions) - len(owed))
         return owed
+
+    def _resume(self, index: Sequence[tuple[str, str]], again: bool) -> None:
+        """Take up every user's trajectory after the last round that was kept, or from its start."""
+        rounds: dict[str, list[str]] = {}
+        for sample_id, user in index:
+            rounds.setdefault(user, []).append(sample_id)
+        self._rounds = {} if again else {user: kept for user in rounds if (kept := self.folder.round(user)) is not None}
+        for user, kept in self._rounds.items():
+            self.finished.update(rounds[user][: kept.round])
 
     async def run(self, owed: Sequence[int]) -> bool:
         """Predict what is owed; returns False when an interrupt cut it short.
@@ -107,9 +139,16 @@ class Engine:
             RunError: the disk is full.
         """
         check_requirements(self.method, self.dataset)
+        for prediction in self._unwritten:
+            self.folder.append(self.folder.predictions_path, prediction)
+        refresh = self.client.policy == "refresh"
         if not owed:
+            if refresh:
+                self.folder.renewed()
             return True
-        self._recorded = set() if self.client.policy == "refresh" else set(self.folder.profiles())
+        if refresh and not self._rounds:
+            self.folder.forget_rounds()
+        self._recorded = set(self.folder.profiles(self.folder.renew().profiles if refresh else 0))
         if "population" in self.method.requirements():
             ctx = self._context("prepare", "")
             population = Population(self.dataset.population(), merge=not self.dataset.identified)
@@ -117,10 +156,11 @@ class Engine:
             await self.method.prepare(population, ctx)
             self._record("", "prepare", None, ctx)
         self._todo = owed
-        samples = iter(owed)
+        batches = by_user(self.dataset, owed) if self.task.protocol == "online" else Singles(owed)
+        pending = iter(batches)
         workers = [
-            asyncio.create_task(self._work(samples), name=f"worker {number}")
-            for number in range(min(self.concurrency, len(owed)))
+            asyncio.create_task(self._work(pending), name=f"worker {number}")
+            for number in range(min(self.concurrency, len(batches)))
         ]
         restore = self._listen(workers)
         try:
@@ -133,32 +173,84 @@ class Engine:
         finally:
             restore()
             await self._let_go([*workers, *self._profiles.values()])
+        if refresh and not self.progress.stopping and not self.progress.failed:
+            self.folder.renewed()
         return not self.progress.stopping
 
-    async def _work(self, positions: Iterator[int]) -> None:
+    async def _work(self, batches: Iterator[Sequence[int]]) -> None:
+        for positions in batches:
+            if self.progress.stopping:
+                return
+            if self.task.protocol == "online":
+                await self._trajectory(positions)
+                continue
+            if self.method.profiles and self.task.protocol == "static":
+                self._look_ahead()
+            act = self._converse if self.task.protocol == "dialogue" else self._answer
+            self._finish(await self._predict(self.dataset.load(positions[0]), act))
+
+    def _finish(self, prediction: Prediction) -> None:
+        self.folder.append(self.folder.predictions_path, prediction)
+        self.progress.done += 1
+        self.progress.failed += prediction.error is not None
+
+    async def _answer(self, sample: Sample, turn: Turn) -> tuple[str, Mapping[str, Any]]:
+        view = self._view(sample)
+        turn.profile, state = await self._state(view)
+        return await self.method.predict(view, state, turn.ctx), {}
+
+    async def _converse(self, sample: Sample, turn: Turn) -> tuple[str, Mapping[str, Any]]:
+        async def reply(variant: Sample) -> str:
+            view = self._view(variant)
+            turn.profile, state = await self._state(view)
+            return text_of(await self.method.predict(view, state, turn.ctx))
+
+        return await self.task.converse(sample, reply, turn.ctx, turn.simulator)
+
+    async def _trajectory(self, positions: Sequence[int]) -> None:
+        """A user's owed rounds; a round that fails ends them, since the next one would lack what it taught."""
+        user = self.dataset.index()[positions[0]][1]
+        kept = self._rounds.get(user)
+        number, state = (0, None) if kept is None else (kept.round, kept.state)
+
+        async def act(sample: Sample, turn: Turn) -> tuple[str, Mapping[str, Any]]:
+            nonlocal state
+            view = self._view(sample)
+            if number == 0:
+                turn.profile, state = await self._state(view)
+            current = plain(state)
+            output = text_of(await self.method.predict(view, current, turn.ctx))
+            feedback, record = await self.task.react(sample, output, turn.simulator)
+            state = plain(await self.method.update(current, feedback, turn.learning))
+            return output, record
+
         for position in positions:
             if self.progress.stopping:
                 return
-            if self.method.profiles:
-                self._look_ahead()
-            sample = self.dataset.load(position).view()
-            prediction = await self._predict(sample)
-            self.folder.append(self.folder.predictions_path, prediction)
-            self.progress.done += 1
-            self.progress.failed += prediction.error is not None
+            prediction = await self._predict(self.dataset.load(position), act)
+            if prediction.error is None:
+                number += 1
+                self.folder.keep(Round(user, number, state, prediction))
+            self._finish(prediction)
+            if prediction.error is not None:
+                return
 
-    async def _predict(self, sample: Sample) -> Prediction:
-        ctx = self._context("predict", sample.user_id)
-        profile, output, parsed, error = None, None, None, None
+    async def _predict(self, sample: Sample, act: Act) -> Prediction:
+        turn = Turn(
+            self._context("predict", sample.user_id),
+            Role("simulator", self.roles.get("simulator", self.client), sample.user_id, self.spec.seed),
+            self._context("update", sample.user_id),
+        )
+        output, parsed, error = None, None, None
+        record: Mapping[str, Any] = {}
         try:
-            profile, state = await self._state(sample)
-            answer = await self.method.predict(sample, state, ctx)
-            if not isinstance(answer, str):
-                raise TypeError(f"predict() returned {type(answer).__name__}, not text")
-            output = answer
-            parsed = self.task.parse(output, sample, "lenient")
+            answer, record = await act(sample, turn)
+            output = text_of(answer)
+            parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
-                ctx.flag("empty_output")
+                turn.ctx.flag("empty_output")
+            if turn.notes:
+                record = plain({**record, "method": turn.notes})
         except BackendError as failure:
             error = str(failure)
         except (RunError, UsageError):
@@ -167,14 +259,10 @@ class Engine:
             _log.exception("sample %s", sample.id)
             error = f"{type(failure).__name__} in {self.method.name}: {failure}"
         attempts = self._attempts.get(sample.id, 0) + 1
-        usage = Usage(
-            sum(call.input_tokens for call in ctx.calls),
-            sum(call.output_tokens for call in ctx.calls),
-            sum(call.cached_tokens for call in ctx.calls),
-        )
-        return Prediction(
-            sample.id, sample.user_id, output, parsed, ctx.flags, tuple(ctx.calls), usage, error, attempts, profile
-        )
+        return turn.prediction(sample, output, parsed, record, error, attempts)
+
+    def _view(self, sample: Sample) -> Sample:
+        return sample.view(privileged=self.method.privileged)
 
     async def _state(self, sample: Sample) -> tuple[str | None, State]:
         if not self.method.profiles:
@@ -195,7 +283,7 @@ class Engine:
             if user != self._last_seen:
                 self._last_seen = user
                 try:
-                    self._studied(self.dataset.load(position).view())
+                    self._studied(self._view(self.dataset.load(position)))
                 except Exception:
                     _log.exception("user %s; the samples of the user will say so", user)
 
@@ -226,14 +314,15 @@ class Engine:
         return key, pending
 
     async def _profile(self, key: str, user: User) -> State:
-        if self.cache is not None and self.client.policy in ("use", "only"):
+        renewed = self.client.policy == "refresh" and key in self._recorded
+        if self.cache is not None and (renewed or self.client.policy in ("use", "only")):
             stored = self.cache.artifact(key)
             if stored is not None:
                 calls = tuple(Call(**{**call, "cached": True}) for call in stored["calls"])
                 self._append_profile(Profile(user.id, key, stored["state"], calls, stored["flags"], True))
                 return stored["state"]
         ctx = self._context("profile", user.id)
-        state = msgspec.json.decode(to_json(await self.method.profile(user, ctx)))
+        state = plain(await self.method.profile(user, ctx))
         self._record(key, user.id, state, ctx)
         return state
 
@@ -265,6 +354,7 @@ class Engine:
 
         def interrupted() -> None:
             if self.progress.stopping:
+                self.progress.dropped = True
                 for worker in workers:
                     worker.cancel()
                 return
@@ -296,35 +386,3 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def check_requirements(method: Method, dataset: Dataset) -> None:
-    """Refuse, before any call, a method whose needs the data cannot meet.
-
-    Raises:
-        UsageError: what is missing and what to do instead.
-    """
-    if "dates" in method.requirements() and not dataset.dated:
-        raise UsageError(
-            f"method {method.name} sorts records by date, but {dataset.source} has records without one; "
-            "use data with dates (LaMP's time separation has them) or another retriever"
-        )
-
-
-def select(dataset: Dataset, limit: int | None, seed: int) -> list[int]:
-    """Positions of the samples to run, whole users together, in an order that depends on the seed alone.
-
-    With a limit, users are taken from the permutation until at least `limit` samples are in, so that a smaller
-    limit's samples are always the first ones of a larger limit's.
-    """
-    users: dict[str, list[int]] = {}
-    for position, (_, user) in enumerate(dataset.index()):
-        users.setdefault(user, []).append(position)
-    order = sorted(users)
-    random.Random(seed).shuffle(order)
-    chosen: list[int] = []
-    for user in order:
-        if limit is not None and len(chosen) >= limit:
-            break
-        chosen += users[user]
-    return chosen

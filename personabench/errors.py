@@ -37,15 +37,33 @@ class BackendDown(RunError):
     """The model cannot be reached or refuses every call; ends the run."""
 
 
+class Refused(BackendError):
+    """A model call that the server turned down with a 4xx `status`: repeating it changes nothing."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class TransientError(BackendError):
     """A model call that may succeed when repeated (transport, 408, 409, 429, 5xx).
 
-    `retry_after` is the server's own wish in seconds, if it gave one.
+    `retry_after` is the server's own wish in seconds, if it gave one; `kind` names the fault in a run's counters, as
+    `retried_<kind>`.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, kind: str = "other") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.kind = kind
+
+
+class Throttled(TransientError):
+    """The server asks for fewer calls."""
+
+
+class SpendStop(RunError):
+    """The next call might have passed `--max-cost`."""
 
 
 class CacheMiss(BackendError):

@@ -50,8 +50,8 @@ class Method(ABC):
         name: how it is called on the command line.
         paper: where it comes from, with its arXiv id.
         version: raise it when prompts or behaviour change; with the source's hash it is part of every cache key.
-        needs: what it uses beyond the sample: "history", "population", "feedback", "dialogue"; "dates" when records
-            must have them.
+        needs: what it uses beyond the sample, of what tasks offer: "history", "population", "feedback", "dialogue";
+            "history|feedback" is either; "dates" when records must have them.
         designed_for: patterns of the task names its paper was made for; elsewhere it runs as "adapted".
         refuses: pattern of task names to the reason why the method cannot work there.
         privileged: True for an oracle that sees what a method must not.

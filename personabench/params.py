@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -51,3 +52,19 @@ def assignments(texts: list[str], owners: list[str]) -> dict[str, dict[str, str]
             raise UsageError(f"--set {text}: '{owner}' is not part of this run ({', '.join(owners)})")
         result.setdefault(owner, {})[key] = value
     return result
+
+
+def grid(texts: Sequence[str]) -> list[list[str]]:
+    """`[owner.]key=value,value` texts as lists of assignments: every combination, the last key running fastest.
+
+    Raises:
+        UsageError: no equals sign, no or an equal value, or a key twice.
+    """
+    axes: dict[str, list[str]] = {}
+    for text in texts:
+        target, equals, listed = text.partition("=")
+        values = [value.strip() for value in listed.split(",")]
+        if not equals or not all(values) or len(set(values)) < len(values) or target in axes:
+            raise UsageError(f"--grid {text}: write key=value,value or method.key=value,value, each key and value once")
+        axes[target] = [f"{target}={value}" for value in values]
+    return [list(point) for point in itertools.product(*axes.values())]

@@ -7,6 +7,7 @@ estimated, output tokens are the allowance, an upper bound.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,11 +18,12 @@ from typing import Any
 import msgspec
 
 from personabench import backends, runner
-from personabench.backends import EstimatedTokens
+from personabench.backends import Backend, EstimatedTokens
 from personabench.cache import Cache, difference, request_key
 from personabench.client import Client
 from personabench.engine import Engine
 from personabench.errors import UsageError
+from personabench.judging import judge
 from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
 from personabench.task import Tokens
@@ -32,33 +34,53 @@ FILLER = "…"
 
 @dataclass
 class Forecast:
-    """What one run still needs: samples owed, calls by phase, how many are stored, tokens to pay for."""
+    """What one run still needs: samples owed, calls by phase, how many are stored, tokens to pay for.
+
+    `spent` are tokens in and out by model, the simulated user's and the judge's included.  `changed` are the parameters
+    that are not at their defaults, the task's as `task.NAME`.
+    """
 
     task: str
     method: str
     model: str
     owed: int
+    changed: dict[str, Any] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     cached: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    spent: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of the requests to pay for."""
+        return sum(given for given, _ in self.spent.values())
+
+    @property
+    def output_tokens(self) -> int:
+        """The allowance of the replies to pay for."""
+        return sum(made for _, made in self.spent.values())
 
     def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """A plain row; `price` is None without a price for the model."""
+        """A plain row; `price` is None without a price for each model that is asked."""
         total = sum(self.calls.values())
-        price = prices.get(self.model)
+        known = all(model in prices for model in self.spent or [self.model])
+        price = sum(
+            given * prices[model]["input"] + made * prices[model]["output"]
+            for model, (given, made) in self.spent.items()
+            if known
+        )
         return {
             "task": self.task,
             "method": self.method,
             "model": self.model,
             "owed": self.owed,
+            "changed": self.changed,
             "calls": total,
             "calls_by_phase": self.calls,
             "cached": self.cached,
             "to_pay": total - self.cached,
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
-            "price": price and (self.input_tokens * price["input"] + self.output_tokens * price["output"]) / 1_000_000,
+            "price": price / 1_000_000 if known else None,
         }
 
 
@@ -84,12 +106,14 @@ def filler(schema: Mapping[str, Any] | None, plain: str = FILLER) -> str:
 class Rehearsal(Client):
     """A client that pays nothing: stored answers where there are any, filler elsewhere.
 
-    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored).
+    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored).  With `varied` no two
+    fillers are the same, so that what one turn quotes of another makes another request, as it will.
     """
 
     forecast: Forecast
     asked: list[tuple[str, Phase, Request, bool]]
     plain: str = FILLER
+    varied: bool = False
 
     @property
     def tokens(self) -> Tokens:
@@ -97,22 +121,37 @@ class Rehearsal(Client):
         return EstimatedTokens()
 
     async def complete(
-        self, request: Request, phase: Phase, group: str, accept: Callable[[str], bool] | None = None
+        self,
+        request: Request,
+        phase: Phase,
+        group: str,
+        accept: Callable[[str], bool] | None = None,
+        flag: Callable[[str], None] | None = None,
     ) -> tuple[Response, Call]:
         key = request_key(self.backend.identity, request)
         stored = self._memory.get(key) or (self.cache.get(key) if self.cache and self.policy != "refresh" else None)
         self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
         if stored is None:
             spent = sum(self.tokens.count(message.content) for message in request.messages)
-            self.forecast.input_tokens += spent
-            self.forecast.output_tokens += request.max_tokens
-            response = Response(filler(request.schema, self.plain), usage=Usage(spent, request.max_tokens))
+            given, made = self.forecast.spent.get(self.backend.identity["name"], (0, 0))
+            self.forecast.spent[self.backend.identity["name"]] = (given + spent, made + request.max_tokens)
+            response = Response(
+                filler(request.schema, f"{self.plain} {len(self.asked)}" if self.varied else self.plain),
+                usage=Usage(spent, request.max_tokens),
+            )
         else:
             self.forecast.cached += 1
             response = stored
         self._memory[key] = response
         self.asked.append((key, phase, request, stored is not None))
         return self._receipt(key, phase, response, cached=stored is not None)
+
+    def played_by(self, backend: Backend) -> Rehearsal:
+        """The same rehearsal for a role with a model of its own."""
+        other = Rehearsal(backend, self.cache, self.policy)
+        other.forecast, other.asked, other._memory = self.forecast, self.asked, self._memory
+        other.plain, other.varied = self.plain, self.varied
+        return other
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,16 +196,20 @@ async def _rehearsals(
     options: runner.Options,
 ) -> AsyncIterator[tuple[list[runner.Job], Callable[[runner.Job, str | None], Awaitable[Rehearsal]]]]:
     model = backends.create(options.backend, options.backend_options)
+    named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
     cache_path = options.results / "cache.sqlite"
     cache = Cache(cache_path) if cache_path.exists() and options.cache != "off" else None
-    embedders = Embedders(options.backend_options.base_url)
+    embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
 
     async def rehearse(job: runner.Job, sample_id: str | None) -> Rehearsal:
         client = Rehearsal(model, cache, options.cache)
         client.plain = job.task.labels[0] if job.task.labels else FILLER
+        client.varied = job.task.protocol != "static"
         with tempfile.TemporaryDirectory() as temporary:
             rehearsed = RunFolder(Path(temporary))
             rehearsed.start(job.spec)
+            if job.folder.states_path.is_dir():
+                shutil.copytree(job.folder.states_path, rehearsed.states_path)
             engine = Engine(
                 task=job.task,
                 dataset=job.dataset,
@@ -184,20 +227,29 @@ async def _rehearsals(
                 if not owed:
                     raise UsageError(f"{job.dataset.source} has no sample '{sample_id}'")
             client.forecast = Forecast(job.spec.task, job.spec.method, job.spec.model["name"], len(owed))
+            client.forecast.changed |= runner.changed(job.method)
+            client.forecast.changed |= {f"task.{name}": value for name, value in runner.changed(job.task).items()}
+            engine.roles = {
+                role: client if backend is model else client.played_by(backend) for role, backend in job.roles.items()
+            }
             engine.folder = rehearsed
             try:
                 if not await engine.run(owed):
                     raise KeyboardInterrupt
+                if job.judge:
+                    await judge(rehearsed, job.task, job.dataset, sorted(owed), job.judge, engine.roles["judge"])
             finally:
                 rehearsed.close()
         return client
 
     try:
-        await model.identify()
-        yield runner.resolve(options, model), rehearse
+        for backend in (model, *named.values()):
+            await backend.identify()
+        yield runner.resolve(options, model, named), rehearse
     finally:
         await embedders.aclose()
-        await model.aclose()
+        for backend in (model, *named.values()):
+            await backend.aclose()
         if cache is not None:
             cache.close()
 

@@ -55,6 +55,8 @@ def hashed(task: str, kind: str, name: str) -> str:
 def vector(run: Mapping[str, Any]) -> Vector:
     """The scores of a run or published result, given its summary with `folder`; without samples where there are none.
 
+    A metric that some sample lacks is left out.
+
     Raises:
         DataError: its file is damaged; the message names it.
     """
@@ -69,7 +71,11 @@ def vector(run: Mapping[str, Any]) -> Vector:
             for metric, value in metrics.items():
                 values.setdefault(scorer, {}).setdefault(metric, []).append(value)
     users = {line.user_id: hashed(task, "user", line.user_id) for _, line in lines}
-    return Vector([name for name, _ in lines], [users[line.user_id] for _, line in lines], values)
+    whole = {
+        scorer: {metric: column for metric, column in metrics.items() if len(column) == len(lines)}
+        for scorer, metrics in values.items()
+    }
+    return Vector([name for name, _ in lines], [users[line.user_id] for _, line in lines], whole)
 
 
 def unpack(published: Published) -> Vector:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -24,6 +25,7 @@ from typing import Any, Literal
 from personabench.errors import UsageError
 
 Kind = Literal["method", "task"]
+PLUGIN = "personabench_plugin_"
 _log = logging.getLogger("personabench.registry")
 
 
@@ -73,6 +75,25 @@ def load(kind: Kind, name: str) -> type[Any]:
     return _checked(kind, found, name)
 
 
+def example_task() -> str:
+    """The task that stands in where none is named.
+
+    Raises:
+        UsageError: none installed calls itself an example.
+    """
+    found = next((entry.name for entry in entries("task").values() if entry.facts.get("example")), None)
+    if found is None:
+        raise UsageError("no task is named and none installed is an example; name one with --task")
+    return found
+
+
+def reference(cls: type[Any]) -> str:
+    """The text that `load` finds a class by from any folder: its name, or its file's whole path and its class name."""
+    if not cls.__module__.startswith(PLUGIN):
+        return str(cls.name)
+    return f"{Path(str(sys.modules[cls.__module__].__file__)).resolve()}:{cls.__name__}"
+
+
 def source_hash(cls: type[Any]) -> str:
     """SHA-256 of the source behind a class: the modules, or whole packages, of it and of the bases it builds on."""
     files: set[Path] = set()
@@ -90,15 +111,18 @@ def _built_in(kind: Kind) -> Iterable[Entry]:
         for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
             if path != folder / "__init__.py":
                 stem = path.parent.name if path.name == "__init__.py" else path.stem
-                yield from _described(kind, path, f"{package}.{stem}")
+                yield from _described(kind, path, f"{package}.{stem}", path.stat().st_mtime_ns)
 
 
-def _described(kind: Kind, path: Path, module: str) -> Iterable[Entry]:
+@functools.cache
+def _described(kind: Kind, path: Path, module: str, changed: int) -> tuple[Entry, ...]:
+    """What a source file offers as of its last change, which is here so that a changed file is read again."""
+    found = []
     try:
         body = ast.parse(path.read_bytes(), str(path)).body
     except SyntaxError as error:
         _log.warning("%s is skipped: line %s: %s", path, error.lineno, error.msg)
-        return
+        return ()
     for node in body:
         if not isinstance(node, ast.ClassDef):
             continue
@@ -111,7 +135,8 @@ def _described(kind: Kind, path: Path, module: str) -> Iterable[Entry]:
                     continue
         if isinstance(facts.get("name"), str):
             about = (ast.get_docstring(node) or "").partition("\n")[0]
-            yield Entry(kind, facts.pop("name"), module, node.name, "built-in", about, facts)
+            found.append(Entry(kind, facts.pop("name"), module, node.name, "built-in", about, facts))
+    return tuple(found)
 
 
 def _from_path(kind: Kind, text: str) -> type[Any]:
@@ -143,7 +168,7 @@ def _from_path(kind: Kind, text: str) -> type[Any]:
 
 
 def _imported(path: Path) -> ModuleType:
-    name = f"personabench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{PLUGIN}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")

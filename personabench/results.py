@@ -3,7 +3,7 @@
 from personabench import results
 frames = results.load("results")
 frames.runs, frames.samples, frames.calls
-results.leaderboard("results", task="lamp4")
+results.leaderboard("results")
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -18,8 +20,9 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, RunError, UsageError
+from personabench.hashing import digest
 from personabench.spec import RunSpec
-from personabench.types import Call, Prediction, Score, from_json, to_json
+from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
 
 T = TypeVar("T")
 
@@ -33,6 +36,22 @@ class Profile(msgspec.Struct, frozen=True):
     calls: tuple[Call, ...]
     flags: dict[str, float]
     reused: bool = False
+
+
+class Round(msgspec.Struct, frozen=True):
+    """`states/<user>.json`: a user of an online task after the last complete round, and that round's prediction."""
+
+    user_id: str
+    round: int
+    state: Any
+    prediction: Prediction
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """`refresh.json`: a `--cache refresh` under way, as numbers of lines that are older than it, by file."""
+
+    predictions: int
+    profiles: int
 
 
 class _Id(msgspec.Struct):
@@ -53,6 +72,8 @@ class RunFolder:
         self.scores_path = path / "scores.jsonl"
         self.summary_path = path / "summary.json"
         self.profiles_path = path / "artifacts" / "profiles.jsonl"
+        self.states_path = path / "states"
+        self.renewal_path = path / "refresh.json"
         self._lock = FileLock(path / "lock", timeout=0)
         self._files: dict[Path, IO[bytes]] = {}
 
@@ -80,7 +101,7 @@ class RunFolder:
             if spec_path.exists() and from_json(spec_path.read_bytes(), RunSpec).fingerprint != spec.fingerprint:
                 raise UsageError(f"{self.path} belongs to another run; move it away")
             _replace(spec_path, to_json(spec))
-            for path in (self.predictions_path, self.profiles_path):
+            for path in (self.predictions_path, self.profiles_path, *self.path.glob("judgements/*.jsonl")):
                 _repair(path)
             return attempts / f"{len(list(attempts.glob('*.log'))) + 1:03d}.log"
         except Timeout as error:
@@ -102,10 +123,45 @@ class RunFolder:
         try:
             file = self._files.get(path)
             if file is None:
+                path.parent.mkdir(exist_ok=True)
                 file = self._files[path] = path.open("ab", buffering=0)
             _write_whole(file, to_json(line).encode() + b"\n")
         except OSError as error:
             raise _cannot_write(path, error) from error
+
+    def keep(self, finished: Round) -> None:
+        """Put a user's latest round in the place of the one before, whole or not at all."""
+        try:
+            self.states_path.mkdir(exist_ok=True)
+            _replace(self._state_path(finished.user_id), to_json(finished))
+        except OSError as error:
+            raise _cannot_write(self.states_path, error) from error
+
+    def round(self, user_id: str) -> Round | None:
+        """A user's latest complete round.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self._state_path(user_id)
+        return _read(path, Round) if path.exists() else None
+
+    def forget_rounds(self) -> None:
+        """Let every user start from the first round."""
+        for path in self.states_path.glob("*.json"):
+            path.unlink()
+
+    def _state_path(self, user_id: str) -> Path:
+        readable = re.sub(r"[^\w.+-]+", "_", user_id)[:80]
+        return self.states_path / f"{readable}-{digest(user_id)[:8]}.json"
+
+    def judgements_path(self, judge: str) -> Path:
+        """Where the judgements of a judge are, given the judge's key."""
+        return self.path / "judgements" / f"{judge[:8]}.jsonl"
+
+    def judgements(self, judge: str) -> dict[str, Judgement]:
+        """The latest judgement of each sample by a judge."""
+        return {line.sample_id: line for line in _lines(self.judgements_path(judge), Judgement)}
 
     def prediction(self, sample_id: str) -> Prediction | None:
         """The latest prediction of one sample."""
@@ -141,13 +197,38 @@ class RunFolder:
                     file.seek(place)
                     yield from_json(file.readline(), Prediction)
 
+    def renewal(self) -> Renewal | None:
+        """The refresh that is under way, if one is.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return _read(self.renewal_path, Renewal) if self.renewal_path.exists() else None
+
+    def renew(self) -> Renewal:
+        """Begin to make everything anew, or go on with it."""
+        found = self.renewal()
+        if found is None:
+            paths = (self.predictions_path, self.profiles_path)
+            found = Renewal(*(len(path.read_bytes().splitlines()) if path.exists() else 0 for path in paths))
+            try:
+                shutil.rmtree(self.states_path, ignore_errors=True)
+                _replace(self.renewal_path, to_json(found))
+            except OSError as error:
+                raise _cannot_write(self.renewal_path, error) from error
+        return found
+
+    def renewed(self) -> None:
+        """End a refresh: everything asked for was made anew."""
+        self.renewal_path.unlink(missing_ok=True)
+
     def iter_predictions(self) -> Iterator[Prediction]:
         """Every line of `predictions.jsonl`, failed attempts included."""
         return _lines(self.predictions_path, Prediction)
 
-    def profiles(self) -> dict[str, Profile]:
-        """The states of users, by key."""
-        return {line.key: line for line in _lines(self.profiles_path, Profile)}
+    def profiles(self, older: int = 0) -> dict[str, Profile]:
+        """The states of users, by key, leaving out the first lines of the file."""
+        return {line.key: line for line in islice(_lines(self.profiles_path, Profile), older, None)}
 
     def scores(self) -> Iterator[Score]:
         """Every line of `scores.jsonl`."""

@@ -1,4 +1,7 @@
-"""Score: predictions in, `scores.jsonl` and `summary.json` out.  No model is called, so it can be repeated at will."""
+"""Score: predictions and judgements in, `scores.jsonl` and `summary.json` out.
+
+No model is called, so it can be repeated at will.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
+from personabench.judging import answer_key
 from personabench.runfolder import RunFolder
 from personabench.spec import RunSpec
 from personabench.task import Dataset, Task, Value
+from personabench.turns import plain
 from personabench.types import Call, Sample, Score, to_json
 
 
@@ -31,20 +36,22 @@ def measure(task: Task, output: str, sample: Sample) -> tuple[dict[str, Mapping[
 
 
 class Tally:
-    """Per-sample values of every scorer and metric, gathered sample by sample."""
+    """Per-sample values of every scorer and metric, gathered sample by sample; `judged` adds an optional judge's."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, judged: bool = False) -> None:
         self.task = task
+        self.all = (*task.metrics, *(task.judged_metrics if judged else ()))
         self.n = 0
         self._values: dict[tuple[str, str], list[Value]] = {
-            (scorer, metric.name): [] for scorer in task.scorers for metric in task.metrics
+            (scorer, metric.name): [] for scorer in task.scorers for metric in self.all
         }
 
     def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
         """Take in one sample."""
         self.n += 1
         for (scorer, metric), gathered in self._values.items():
-            gathered.append(values[scorer][metric])
+            if metric in values[scorer]:
+                gathered.append(values[scorer][metric])
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Every metric, by scorer; empty without samples."""
@@ -52,8 +59,9 @@ class Tally:
             return {}
         return {
             scorer: {
-                metric.name: metric.aggregate(np.array(self._values[scorer, metric.name], dtype=np.float64))
-                for metric in self.task.metrics
+                metric.name: metric.aggregate(np.array(values, dtype=np.float64))
+                for metric in self.all
+                if (values := self._values[scorer, metric.name])
             }
             for scorer in self.task.scorers
         }
@@ -68,19 +76,24 @@ def score_run(
     *,
     seconds: float,
     extra: Mapping[str, Any],
+    judge: str | None = None,
 ) -> dict[str, Any]:
     """Score a run's predictions for the selected samples; returns the summary.
 
     Writes `scores.jsonl`, `summary.json` and `predictions.json`.  Samples without a successful prediction are
-    counted, never scored.  `seconds` is the time spent so far; `extra` goes into the summary as it is.
+    counted, never scored, and so are those without a value of the primary metric, which a judge may have left
+    unjudged.  `seconds` is the time spent so far; `extra` goes into the summary beside; `judge` is the key of the
+    judge whose judgements count.
     """
     index = dataset.index()
     positions = sorted(positions)
-    tally, n, missing, users = Tally(task), 0, 0, set()
+    tally, n, missing, users = Tally(task, judge is not None), 0, 0, set()
+    judgements = folder.judgements(judge) if judge else {}
     counters: Counter[str] = Counter(dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0))
     unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
     ledger = Ledger()
     submission = folder.path / "predictions.json"
+    primary = task.metrics[0].name
 
     def scored(file: IO[str]) -> Iterator[tuple[str, str]]:
         nonlocal n, missing
@@ -94,12 +107,25 @@ def score_run(
             users.add(prediction.user_id)
             ledger.add(prediction.calls)
             counters.update(prediction.flags)
+            counters.update(dataset.flags(position))
             output = prediction.output or ""
             yield prediction.sample_id, output
+            judged = judgements.get(prediction.sample_id)
+            if judged is not None and judged.answer != answer_key(prediction):
+                judged = None
+            if judge and (judged is None or judged.values is None):
+                counters["unjudged"] += 1
+            if judged is not None:
+                ledger.add(judged.calls)
+                counters.update(judged.flags)
             sample = dataset.load(position)
-            if sample.references:
+            if sample.references or task.protocol != "static" or judge:
                 values, failed = measure(task, output, sample)
+                more = task.measure_record(prediction.record, None if judged is None else judged.values, sample)
+                values = {scorer: {**found, **more} for scorer, found in values.items()}
                 unread.update(failed)
+                if primary not in values[task.scorers[0]]:
+                    continue
                 tally.add(values)
                 file.write(to_json(Score(prediction.sample_id, prediction.user_id, values)) + "\n")
 
@@ -117,7 +143,8 @@ def score_run(
         counters.update(profile.flags)
         ledger.add(profile.calls)
     summary: dict[str, Any] = {
-        "status": "complete" if not missing else "incomplete",
+        **extra,
+        "status": "incomplete" if missing or extra.get("judge_errors") else "complete",
         "task": spec.task,
         "separation": spec.separation,
         "split": spec.split,
@@ -134,15 +161,14 @@ def score_run(
         "n": n,
         "owed": missing,
         "users": len(users),
-        "primary": task.metrics[0].name,
-        "higher_is_better": {metric.name: metric.higher_is_better for metric in task.metrics},
-        "metrics": tally.metrics(),
+        "primary": primary,
+        "higher_is_better": {metric.name: metric.higher_is_better for metric in tally.all},
+        "metrics": plain(tally.metrics()),
         "parse_failures": dict(unread),
         "counters": {name: _tidy(amount) for name, amount in sorted(counters.items())},
         "usage": ledger.phases,
         "profiles": sum(bool(profile.key) for profile in profiles),
         "seconds": round(seconds, 2),
-        **extra,
     }
     with folder.replacing(folder.summary_path) as file:
         file.write(to_json(summary) + "\n")

@@ -36,6 +36,7 @@ class RunSpec(msgspec.Struct, frozen=True):
         model: the backend's identity of the model (name, file hash), free of place and time.
         sampling, seed: decoding and the seed of all randomness.
         window: the context window that prompts were asked to fit, in tokens; None is the model's own.
+        simulator: identity of the model behind the simulated user, in tasks that have one.
     """
 
     task: str
@@ -53,6 +54,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     seed: int
     history: str = "own"
     window: int | None = None
+    simulator: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
     version: int = SPEC_VERSION
 
     @property

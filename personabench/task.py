@@ -1,15 +1,16 @@
 """What a task is: data in, wording, reading of answers, metrics.
 
 A task says *what* is asked and how answers are read; it knows no method.  A static task implements `open`, `render`,
-`parse` and `measure` and declares its metrics; everything else has a default.  Benchmark folders may define several
-tasks; the registry finds each class that has a literal `name`.
+`parse` and `measure` and declares its metrics; everything else has a default.  An online task adds `react`, a dialogue
+task `converse`, a judged one `assess`, and each of them `measure_record`.  Benchmark folders may define several tasks;
+the registry finds each class that has a literal `name`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -22,10 +23,18 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from personabench.context import Context
+    from personabench.roles import Role, RoleName
+
     Floats = npt.NDArray[np.float64]
 
 ResponseKind = Literal["text", "category", "ordinal"]
+Protocol = Literal["static", "online", "dialogue"]
 Value = float | list[float]
+Told = Mapping[str, Any]
+"""What an interactive task writes down or tells, any JSON object."""
+Reply = Callable[[Sample], Awaitable[str]]
+"""The method under test, for one variant of a sample; what the method must not see is taken out of it."""
 
 
 def mean(values: Floats) -> float:
@@ -114,6 +123,10 @@ class Dataset(ABC):
     def load(self, position: int) -> Sample:
         """The sample at a position of `index()`, references included where the split has them."""
 
+    def flags(self, position: int) -> Mapping[str, float]:
+        """What happened to a sample on its way out of the files, for the run's counters."""
+        return {}
+
     def samples(self) -> Iterator[Sample]:
         """Every sample, in file order."""
         for position in range(len(self.index())):
@@ -134,10 +147,19 @@ class Task(ABC):
     Class attributes: `name`, `title`, `version` (raise it when prompts or scores change), `kind` of response,
     `metrics` (the first is primary), `source`, `licence`, `max_tokens` of an answer, `labels` in the benchmark's
     order (empty for text), and `Params`, a frozen dataclass of options set with `--set task.key=value`.
+
+    `protocol` says how an answer comes about: `static` is one request, `dialogue` a conversation that `converse` leads,
+    `online` one round of a user's trajectory, which the user's `react` ends and the method learns from.  `offers` is
+    what methods find there: "history", "population", "feedback", "dialogue".  `roles` are the further models that are
+    always needed, `optional_roles` those that are used when the run names them; an option may change either on the
+    instance.  `judged_metrics` come with an optional judge.  `judge_params` names options that change no
+    answer, such as what only the judge reads: they are part of the judge's key and of no run's fingerprint.  An
+    `example` is a task whose bundled sample suits any method: one is tried where none is named.
     """
 
     name: ClassVar[str]
     title: ClassVar[str] = ""
+    example: ClassVar[bool] = False
     version: ClassVar[int] = 1
     kind: ClassVar[ResponseKind] = "text"
     metrics: ClassVar[tuple[Metric, ...]]
@@ -148,6 +170,12 @@ class Task(ABC):
     max_tokens: ClassVar[int] = 64
     labels: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Words]
+    protocol: ClassVar[Protocol] = "static"
+    offers: ClassVar[tuple[str, ...]] = ("history", "population")
+    roles: tuple[RoleName, ...] = ()
+    optional_roles: tuple[RoleName, ...] = ()
+    judged_metrics: ClassVar[tuple[Metric, ...]] = ()
+    judge_params: ClassVar[tuple[str, ...]] = ()
 
     @dataclasses.dataclass(frozen=True)
     class Params:
@@ -185,6 +213,14 @@ class Task(ABC):
         """What a record is found by; never a label or score."""
         return record.stimulus or record.response
 
+    def exchanges(self, sample: Sample) -> Sequence[Record] | None:
+        """What the user said to an assistant's replies before the sample, in time order; None where nobody talked.
+
+        A record's `stimulus` is what the user had said before, `fields["reply"]` the assistant's reply to that, and
+        `response` what the user said next.
+        """
+        return None
+
     @abstractmethod
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         """Read an answer as a scorer does; None when it cannot be read."""
@@ -192,6 +228,33 @@ class Task(ABC):
     @abstractmethod
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         """The values one sample contributes to each metric; `parsed` None is a parse failure."""
+
+    async def converse(self, sample: Sample, reply: Reply, ctx: Context, simulator: Role) -> tuple[str, Told]:
+        """Dialogue tasks: lead one sample's conversation; returns the final answer and what to write down.
+
+        `sample` is whole.  `reply(variant)` is the method under test on the sample with another `dialogue`, history or
+        attributes; `ctx` asks the model under test without the method.
+        """
+        return await reply(sample), {}
+
+    async def react(self, sample: Sample, output: str, simulator: Role) -> tuple[Told, Told]:
+        """Online tasks: end a round; returns the feedback that the method learns from and what to write down.
+
+        `sample` is whole.  A BackendError stops the user's trajectory here, to be taken up by the same command.
+        """
+        return {}, {}
+
+    async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:
+        """Judged tasks: what the judge makes of an answer; None when its words cannot be read."""
+        return None
+
+    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+        """Metric values from what an interactive task wrote down and from the judge's assessment.
+
+        They go over those of `measure`.  A metric left out is missing for the sample; without a value of the primary
+        metric the sample has no score.
+        """
+        return {}
 
     def audit(self, dataset: Dataset) -> list[str]:
         """Places in the data itself where an answer can be looked up, one line each; none known by default."""
@@ -209,8 +272,20 @@ class Task(ABC):
         """The benchmark's own submission file, in pieces, for (sample id, output) pairs; nothing where it has none."""
         return iter(())
 
+    async def generate(self, source: str, target: Path, models: Sequence[Role], **options: Any) -> Path:
+        """Write a new set of the task's form into a folder, with models as its authors; returns the file.
+
+        Raises:
+            UsageError: the task makes no sets.
+            DataError: the source cannot be used, or nothing came about.
+            BackendError: a call failed for good.
+        """
+        raise UsageError(f"task {self.name} makes no sets of its own")
+
     def download(self, split: str, target: Path, **options: Any) -> None:
         """Fetch the official files after checking their content.
+
+        Options are `progress`, called as `personabench.downloads.Progress`, and `base_url`, a mirror.
 
         Raises:
             UsageError: the task has nothing to download.

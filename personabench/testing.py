@@ -1,7 +1,7 @@
 """Trying methods and tasks without a model: the scripted backend on a task's bundled sample.
 
 from personabench.testing import trial
-result = trial(MyMethod(), task="lamp4", limit=4)
+result = trial(MyMethod(), limit=4)
 assert all(line.error is None for line in result.predictions)
 """
 
@@ -14,16 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from personabench import registry
+from personabench.backends import BackendOptions
 from personabench.backends.scripted import Scripted, echo
 from personabench.cache import Cache
 from personabench.client import Client
 from personabench.controls import controlled
-from personabench.engine import Engine, select
+from personabench.engine import Engine
+from personabench.judging import judge, judge_key
 from personabench.method import Method
 from personabench.retrieval.dense import Embedders
+from personabench.roles import RoleName
 from personabench.runfolder import Profile, RunFolder
 from personabench.scoring import score_run
+from personabench.selection import select
 from personabench.spec import RunSpec, Sampling
 from personabench.task import Dataset, Task
 from personabench.types import Prediction, Request
@@ -41,7 +47,7 @@ class Trial:
 
 def trial(
     method: Method,
-    task: str | Task = "lamp4",
+    task: str | Task | None = None,
     *,
     limit: int | None = None,
     answer: Callable[[Request], str] = echo,
@@ -52,16 +58,23 @@ def trial(
     latency: float = 0.0,
     dataset: Dataset | None = None,
     scored: bool = True,
+    roles: Mapping[RoleName, Callable[[Request], str]] | None = None,
 ) -> Trial:
-    """Run a method with scripted answers, on the task's bundled sample unless a dataset is given.
+    """Run a method with scripted answers, on a task's bundled sample unless a dataset is given.
+
+    Without a task, an example stands in.
+
+    `roles` answers for the simulated user and the judge; a role without an answer is the model under test.
 
     Raises:
         PersonabenchError: as a real run would.
         KeyboardInterrupt: interrupted.
     """
-    chosen = registry.load("task", task)() if isinstance(task, str) else task
+    chosen = task if isinstance(task, Task) else registry.load("task", task or registry.example_task())()
     data = controlled(dataset or chosen.open(chosen.default_split, None), history, seed)
     backend = Scripted(answer=answer, latency=latency, window=window)
+    cast = dict[RoleName, Scripted](dict.fromkeys(chosen.roles, backend))
+    cast |= {role: Scripted(BackendOptions(model=role), reply) for role, reply in (roles or {}).items()}
     spec = RunSpec(
         task=chosen.name,
         task_version=chosen.version,
@@ -78,6 +91,7 @@ def trial(
         seed=seed,
         history=history,
         window=window,
+        simulator=cast["simulator"].identity if "simulator" in cast else msgspec.UNSET,
     )
 
     async def go() -> Trial:
@@ -85,6 +99,7 @@ def trial(
             cache = Cache(Path(temporary) / "cache.sqlite")
             folder = RunFolder(Path(temporary) / "run")
             folder.start(spec)
+            clients = {role: Client(player, cache, concurrency=concurrency) for role, player in cast.items()}
             engine = Engine(
                 task=chosen,
                 dataset=data,
@@ -95,11 +110,15 @@ def trial(
                 folder=folder,
                 cache=cache,
                 concurrency=concurrency,
+                roles=clients,
             )
             positions = select(data, limit, seed)
             if not await engine.run(engine.owed(positions)):
                 raise KeyboardInterrupt
-            summary = score_run(folder, chosen, data, spec, positions, seconds=0.0, extra={}) if scored else {}
+            key = judge_key(chosen, cast["judge"].identity) if "judge" in cast and scored else None
+            if key:
+                await judge(folder, chosen, data, sorted(positions), key, clients["judge"])
+            summary = score_run(folder, chosen, data, spec, positions, seconds=0, extra={}, judge=key) if scored else {}
             ids = [data.index()[position][0] for position in sorted(positions)]
             lines = [line for line in folder.ordered_predictions(ids) if line is not None]
             result = Trial(lines, list(backend.requests), list(folder.profiles().values()), summary)

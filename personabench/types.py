@@ -43,8 +43,9 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `id` comes from the data and is never a position.  `input` is the request as the benchmark words it, `stimulus`
     the part of it that the user would respond to.  `history` is what is visible before the sample; `attributes` are
-    further facts known at test time (a review's rating).  `references` are gold outputs: `view()` empties them, and
-    a view is all that a method ever receives.
+    further facts known at test time (a review's rating).  `dialogue` is what was said so far, where a sample takes
+    several turns.  `references` are gold outputs and `hidden` facts that only a simulated user, a judge or an oracle
+    may know: `view()` empties both, and a view is all that a method ever receives.
     """
 
     id: str
@@ -57,10 +58,12 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     attributes: Mapping[str, str] = {}
     time: str | None = None
     item: str | None = None
+    dialogue: tuple[Message, ...] = ()
+    hidden: Mapping[str, str] = {}
 
-    def view(self) -> Sample:
-        """The sample without anything a method must not see."""
-        return msgspec.structs.replace(self, references=())
+    def view(self, *, privileged: bool = False) -> Sample:
+        """The sample without anything a method must not see; an oracle is `privileged` to what is hidden."""
+        return msgspec.structs.replace(self, references=(), hidden=self.hidden if privileged else {})
 
     @property
     def user(self) -> User:
@@ -79,7 +82,9 @@ class Request(msgspec.Struct, frozen=True):
     """One model call, complete: two equal requests to one model are the same call.
 
     Sampling is always explicit.  `schema` is a JSON schema the reply must follow, `logprobs` the number of
-    alternatives to report per token (0: none), `draw` the index of an intended repetition at temperature > 0.
+    alternatives to report per token (0: none), `draw` the index of an intended repetition at temperature > 0,
+    `adapter` the served adapter that answers in place of the model itself.  With `max_tokens` 0 nothing is written: the
+    last message, the assistant's, is reported with the log-probabilities of its tokens.
     """
 
     messages: tuple[Message, ...]
@@ -90,6 +95,7 @@ class Request(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any] | None = None
     logprobs: int = 0
     draw: int = 0
+    adapter: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -101,13 +107,17 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A model's reply.  `finish` is "stop" or "length"; `seconds` is the call's latency when it was made."""
+    """A model's reply.  `finish` is "stop" or "length"; `seconds` is the call's latency when it was made.
+
+    `model` is how the server named the model where that is another one than asked for, else empty.
+    """
 
     text: str
     finish: str = "stop"
     usage: Usage = Usage()
     seconds: float = 0.0
     logprobs: tuple[Mapping[str, Any], ...] = ()
+    model: str = ""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -131,19 +141,36 @@ class Prediction(msgspec.Struct, frozen=True):
 
     `output` is the method's answer as the official scorer will read it, `parsed` the task's lenient reading of it
     (None: unreadable).  `flags` counts what happened on the way (`empty_profile`, `truncated`, `tokens_dropped`).
-    `profile` is the key of the user's state that was used, where the method keeps one.
+    `usage` is what the model under test was asked for; simulated users and judges are in `calls` only.
+    `profile` is the key of the user's state that was used, where the method keeps one.  `record` is what an
+    interactive task wrote down, and under "method" what the method did.
     """
 
     sample_id: str
     user_id: str
     output: str | None
     parsed: str | None
-    flags: Mapping[str, float]
+    flags: Mapping[str, int | float]
     calls: tuple[Call, ...]
     usage: Usage
     error: str | None = None
     attempts: int = 1
     profile: str | None = None
+    record: Mapping[str, Any] = {}
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """A line of `judgements/<key>.jsonl`: what a judge made of one answer.
+
+    `answer` names the answer that was judged by its content.  `values` is what the task's `assess` returned, None
+    where the judge's words could not be read: the sample is unjudged, which is no score.
+    """
+
+    sample_id: str
+    answer: str
+    values: Mapping[str, Any] | None
+    calls: tuple[Call, ...]
+    flags: Mapping[str, int | float]
 
 
 class Score(msgspec.Struct, frozen=True):

@@ -6,12 +6,23 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from personabench.backends.scripted import Scripted
 from personabench.cache import Cache
 from personabench.client import Client
-from personabench.errors import BackendDown, BackendError, CacheMiss, RunError, TransientError
+from personabench.errors import (
+    BackendDown,
+    BackendError,
+    CacheMiss,
+    Refused,
+    RunError,
+    SpendStop,
+    Throttled,
+    TransientError,
+)
+from personabench.limits import Limiter, Spend
 from personabench.types import Message, Request, Response, Usage
 
 
@@ -103,8 +114,25 @@ async def test_only_never_calls_and_says_what_differs(cache: Cache) -> None:
     with pytest.raises(CacheMiss, match=r"messages\[0\] \(user\) from character 23: wanted 'at', stored 'is'"):
         await client.complete(ask("the same start, then that"), "predict", "u")
     with pytest.raises(CacheMiss, match="seed: wanted 3, stored 0"):
-        await client.complete(ask("the same start, then this", seed=3), "predict", "u")
+        await Client(backend, cache, "only").complete(ask("the same start, then this", seed=3), "predict", "u")
     assert not backend.requests
+
+
+async def test_only_the_first_of_many_misses_is_compared_with_all_that_is_stored(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await Client(Scripted(), cache).complete(ask("a"), "predict", "u")
+    compared: list[Request] = []
+    nearest = cache.nearest
+    monkeypatch.setattr(cache, "nearest", lambda model, request: compared.append(request) or nearest(model, request))
+    client = Client(Scripted(), cache, "only")
+    said = []
+    for name in "bcd":
+        with pytest.raises(CacheMiss, match="not in the cache") as caught:
+            await client.complete(ask(name), "predict", "u")
+        said.append(str(caught.value))
+    assert compared == [ask("b")] and "nearest stored call differs" in said[0]
+    assert all("cache why" in words for words in said[1:]) and said[1] != said[2]
 
 
 async def test_another_model_is_another_call(cache: Cache) -> None:
@@ -211,6 +239,89 @@ async def test_nothing_else_is_tried_again(cache: Cache, error: Exception) -> No
     with pytest.raises(type(error), match=str(error)):
         await Client(backend, cache).complete(ask("a"), "predict", "u")
     assert backend.attempts == 1 and cache.stats()["responses"] == 0
+
+
+async def test_retries_are_told_by_kind_and_calls_in_anothers_name(cache: Cache) -> None:
+    class Other(Moody):
+        async def complete(self, request: Request, group: str) -> Response:
+            return msgspec.structs.replace(await super().complete(request, group), model="another")
+
+    troubles = [TransientError("x", kind="timeout"), Throttled("x", None, "429"), Throttled("x", None, "429"), None]
+    backend = Other(lambda attempt: troubles[min(attempt, 4) - 1])
+    client = Client(backend, cache, sleep=Naps())  # type: ignore[arg-type]
+    flags: list[str] = []
+    await client.complete(ask("a"), "predict", "u", flag=flags.append)
+    assert flags == ["retried_timeout", "retried_429", "retried_429", "other_model"]
+    flags.clear()
+    await client.complete(ask("a"), "predict", "u", flag=flags.append)
+    assert flags == ["other_model"]
+
+
+async def test_waiting_for_ones_turn_does_not_use_up_the_time_for_retries(cache: Cache) -> None:
+    backend = Moody(lambda attempt: TransientError("busy", 0.01) if attempt == 2 else None)
+    client = Client(backend, cache, concurrency=1, deadline=0.15, sleep=Naps())  # type: ignore[arg-type]
+    client.limiter = Limiter(1, rpm=150)
+    await client.complete(ask("a"), "predict", "u")
+    _, call = await client.complete(ask("b"), "predict", "u")
+    assert not call.cached and backend.attempts == 3
+
+
+async def test_the_first_calls_all_refused_alike_end_the_run(cache: Cache) -> None:
+    backend = Moody(lambda attempt: Refused(f"answered 400: no field 'seed' (request {attempt})", 400))
+    client = Client(backend, cache)
+    for name in "abcdefg":
+        with pytest.raises(Refused):
+            await client.complete(ask(name), "predict", "u")
+    with pytest.raises(BackendDown, match=r"first 8 calls were all refused alike: answered 400: no field 'seed'"):
+        await client.complete(ask("h"), "predict", "u")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda attempt: "maximum context length is 4096 tokens",
+        lambda attempt: "blocked by the content management policy",
+        lambda attempt: "no field 'seed'" if attempt % 2 else "no field 'top_p'",
+    ],
+)
+async def test_prompts_refused_for_what_they_hold_end_their_samples_only(
+    cache: Cache, words: Callable[[int], str]
+) -> None:
+    client = Client(Moody(lambda attempt: Refused(words(attempt), 400)), cache)
+    for number in range(20):
+        with pytest.raises(Refused):
+            await client.complete(ask(str(number)), "predict", "u")
+
+
+async def test_refusals_after_an_answer_end_their_samples_only(cache: Cache) -> None:
+    client = Client(Moody(lambda attempt: Refused("no", 400) if attempt > 1 else None), cache)
+    await client.complete(ask("good"), "predict", "u")
+    for number in range(20):
+        with pytest.raises(Refused):
+            await client.complete(ask(str(number)), "predict", "u")
+
+
+async def test_cached_and_failed_calls_cost_nothing(cache: Cache) -> None:
+    spend = Spend({"scripted": {"input": 1e6, "output": 2e6}})
+    backend = Moody(lambda attempt: TransientError("busy") if attempt == 1 else None)
+    client = Client(backend, cache, sleep=Naps(), spend=spend)  # type: ignore[arg-type]
+    _, call = await client.complete(ask("a"), "predict", "u")
+    paid = call.input_tokens + 2 * call.output_tokens
+    assert spend.spent == paid > 0
+    await client.complete(ask("a"), "predict", "u")
+    with pytest.raises(BackendError):
+        await Client(Moody(lambda _: BackendError("no")), cache, spend=spend).complete(ask("b"), "predict", "u")
+    assert spend.spent == paid
+
+
+async def test_spending_stops_before_the_limit(cache: Cache) -> None:
+    spend = Spend({"scripted": {"input": 0.0, "output": 1e6}}, 50.0)
+    client = Client(Scripted(answer=lambda _: "two", latency=0.001), cache, spend=spend)
+    results = await asyncio.gather(
+        *(client.complete(ask(str(number)), "predict", "u") for number in range(60)), return_exceptions=True
+    )
+    assert spend.spent == sum(not isinstance(result, Exception) for result in results) == 31
+    assert all(isinstance(result, SpendStop) for result in results[31:])
 
 
 async def test_a_model_that_never_answers_ends_the_run_at_the_deadline(cache: Cache) -> None:

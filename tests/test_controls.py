@@ -132,3 +132,13 @@ def test_the_population_holds_the_longest_history_and_no_gold() -> None:
     users = list(People(MANY).population())
     assert [user.id for user in users] == sorted(MANY) and all(isinstance(user, User) for user in users)
     assert all(len(user.history) == len(MANY[user.id]) for user in users)
+
+
+def test_samples_without_a_donor_and_with_a_short_one_are_counted() -> None:
+    alike = {"a": ["same", "a2", "a3"], "b": ["same", "b2", "b3"]}
+    people = controlled(People(alike), "shuffled", 0)
+    assert [people.flags(at) for at in range(4)] == [{"no_donor": 1.0}] * 4
+    uneven = controlled(People({"long": ["l1", "l2", "l3", "l4"], "short": ["s1", "s2"]}), "shuffled", 0)
+    assert [uneven.flags(at) for at in range(4)] == [{"short_donor": 1.0}] * 2 + [{}] * 2
+    assert [len(uneven.load(at).history) for at in range(4)] == [2, 2, 1, 2]
+    assert People(alike).flags(0) == controlled(People(alike), "size=1", 0).flags(0) == {}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 from rigs import Jittery, headlines, rig
 
 from personabench import Context, Method, Sample, User
-from personabench.engine import select
 from personabench.errors import BackendError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
 from personabench.methods.recency import Recency
 from personabench.methods.summary import Summary
+from personabench.selection import select
 from personabench.testing import trial
 from personabench.types import Request, Response, Usage
 
@@ -121,6 +122,28 @@ async def test_a_refresh_replaces_the_states_on_disk(tmp_path: Path) -> None:
         assert {line.state for line in states.values()} == {answer} and len(states) == 2
         assert {line.profile for line in made.predictions().values()} == states.keys()
         made.close()
+
+
+async def test_an_interrupted_refresh_goes_on_and_a_finished_one_begins_anew(tmp_path: Path) -> None:
+    data = headlines(tmp_path / "data", 12, each=2)
+
+    async def command(backend: Jittery, interrupt: float | None = None) -> Counter[str]:
+        made = rig(tmp_path, Summary(), data, backend=backend, policy="refresh", concurrency=2)
+        if interrupt:
+            asyncio.get_running_loop().call_later(interrupt, os.kill, os.getpid(), signal.SIGINT)
+        assert await made.run() is not bool(interrupt)
+        assert all(line.error is None for line in made.predictions().values())
+        made.close()
+        return backend.asked
+
+    whole = await command(Jittery())
+    assert set(whole.values()) == {1}
+    first = await command(Jittery(longest=0.03), interrupt=0.15)
+    rest = await command(Jittery())
+    assert 0 < first.total() < whole.total() and rest.total() > 0
+    dropped_in_flight = first + rest - whole
+    assert first + rest >= whole and dropped_in_flight.total() <= 2
+    assert await command(Jittery()) == whole
 
 
 async def test_tokens_the_server_had_at_hand_are_summed(tmp_path: Path) -> None:

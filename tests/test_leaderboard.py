@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ import pytest
 
 from personabench.errors import DataError
 from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, label, summaries
+from personabench.leaderboard.formats import headed
+from personabench.report.board import board_page
 
 
 def run(method: str = "none", rouge: float | None = 0.1, **changes: Any) -> dict[str, Any]:
@@ -97,6 +103,26 @@ def test_every_form_holds_the_same_rows() -> None:
     text = as_markdown(found)
     assert "### lamp4/user/dev" in text and "| a\\|b | tiny | 10 | 5 | 0.2500 |" in text
     assert text.count("- Data: some/dev_questions.json") == 2
+
+
+def test_the_page_escapes_what_it_shows_and_runs_no_script() -> None:
+    page = board_page(boards([run("<script>alert(1)</script>", 0.5), run("none", 0.25)]))
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
+    assert "default-src 'none'; script-src 'none'; style-src 'sha256-" in policy
+    style = re.search(r"<style>(.*)</style>", page, re.S)[1]
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in policy
+    assert page.count("<tr>") == 3 and page.index("0.5000") < page.index("0.2500")
+
+
+def test_failed_samples_and_owed_ones_are_told_apart_and_shown_where_there_are_any() -> None:
+    stopped = run("b", status="incomplete", owed=5, counters={"parse_failures": 0, "request_errors": 2})
+    (board,) = boards([run(), stopped])
+    assert [(row["failed"], row["owed"]) for row in board.rows if row["method"] == "b"] == [(2, 5)]
+    _, columns = headed(board, board.columns)
+    assert (columns["failed"], columns["owed"]) == ("failed", "owed")
+    (whole,) = boards([run()])
+    assert not {"failed", "owed"} & headed(whole, whole.columns)[1].keys()
 
 
 @pytest.mark.parametrize(

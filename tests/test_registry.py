@@ -132,7 +132,7 @@ def test_a_broken_file_among_the_built_ins_is_skipped_with_a_warning(
 ) -> None:
     path = plugin(tmp_path, "class Half(Method)\n    name = 'half'\n")
     with caplog.at_level(logging.WARNING):
-        assert list(registry._described("method", path, "mine")) == []
+        assert list(registry._described("method", path, "mine", 0)) == []
     assert "mine.py is skipped: line 1" in caplog.text
 
 

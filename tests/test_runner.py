@@ -94,6 +94,8 @@ def test_a_copy_of_the_data_is_the_same_run(tmp_path: Path) -> None:
         ({"methods": "none,rag", "assignments": ["kk=3"]}, "--set kk: none of the methods none, rag"),
         ({"methods": "rag", "assignments": ["summary.k=3"]}, "'summary' is not part of this run"),
         ({"history": "borrowed"}, "choose own, none, shuffled or size=N"),
+        ({"methods": "rag", "assignments": ["k=-1"]}, "method rag: k is -1"),
+        ({"methods": "rag", "assignments": ["retriever=ranked"]}, "ranked retrieval has no ranking for question"),
     ],
 )
 def test_what_cannot_work_is_refused_and_the_model_let_go(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -113,6 +115,20 @@ def test_what_cannot_work_is_refused_and_the_model_let_go(tmp_path: Path, change
 def test_a_shared_parameter_goes_to_the_methods_that_have_it(tmp_path: Path) -> None:
     jobs = runner.resolve(options(tmp_path, "none,rag,recency", assignments=["k=2", "rag.k=7"]), Scripted())
     assert [job.spec.params.get("k") for job in jobs] == [None, 7, 2]
+
+
+def test_a_question_without_a_ranking_is_named_before_anything_runs(tmp_path: Path) -> None:
+    data = headlines(tmp_path / "data", 3)
+    names = [entry["id"] for entry in json.loads((data / "dev_questions.json").read_text())]
+    (tmp_path / "ranking.json").write_text(json.dumps({name: [] for name in names[:2]}))
+    chosen = options(
+        tmp_path / "results", "rag", data=data, assignments=["retriever=ranked", f"ranking={tmp_path}/ranking.json"]
+    )
+    with pytest.raises(UsageError, match=f"no ranking for question {names[2]}"):
+        run(chosen, Scripted())
+    assert not (tmp_path / "results").exists()
+    (outcome,) = run(dataclasses.replace(chosen, history="none"), Scripted())
+    assert outcome.summary["n"] == 3
 
 
 # Running, repeating, extending

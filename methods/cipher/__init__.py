@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from personabench import Context, Method, Record, Sample, UsageError
 from personabench.methods.cipher import prompts
 from personabench.methods.cipher.edits import differs
-from personabench.methods.cipher.learner import Learner, nearest, nearest_records, subject
+from personabench.methods.cipher.learner import Learner, Mode, nearest_records, recalled
 from personabench.methods.cipher.prompts import Round
-
-HIDDEN_PREFERENCE = "hidden_preference"
 
 
 class Cipher(Learner):
@@ -26,7 +24,7 @@ class Cipher(Learner):
 
     name = "cipher"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history",)
+    needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
 
@@ -36,7 +34,8 @@ class Cipher(Learner):
 
         delta: edits that cost at most this teach nothing.
         embedder: mpnet or bert as in the paper, or wordllama, sentence-transformers:NAME, openai:NAME.
-        mode: offline only; static drafts the k nearest records, replay all records in order.
+        mode: offline only; static drafts the k nearest records, replay all records in order, turns reads what the user
+            said to an assistant's replies; auto is turns where there are conversations, else static.
         use_edits: offline only; False infers from the user's own texts, without drafts.
         preference_max_tokens: allowance of an inference or a merge.
         """
@@ -44,7 +43,7 @@ class Cipher(Learner):
         k: int = 5
         delta: float = 0.0
         embedder: str = "wordllama"
-        mode: Literal["static", "replay"] = "static"
+        mode: Mode = "auto"
         use_edits: bool = True
         preference_max_tokens: int = 128
 
@@ -61,29 +60,33 @@ class Cipher(Learner):
         return await nearest_records(sample, records, self.params.k, self.params.embedder, ctx)
 
     async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
-        preference = await self.infer([closed], ctx) if self._taught(closed, ctx) else closed["preference"]
+        taught = self._taught(closed, ctx)
+        preference = await self.infer([closed], ctx) if taught else closed["preference"]
+        if closed["cost"] is not None:
+            ctx.note("inferred", preference if taught else None)
         if not preference:
             return list(rounds)
-        return [*rounds, Round(text=closed["text"], draft="", final="", preference=preference, cost=closed["cost"])]
+        return [*rounds, Round(**{**closed, "draft": "", "final": "", "preference": preference})]
 
     async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
         p = self.params
-        places = await nearest(subject(sample, ctx), [each["text"] for each in rounds], p.k, p.embedder, ctx)
+        timed = any(each.get("spoken") for each in rounds)
+        places = range(len(rounds)) if timed else await recalled(sample, rounds, p.k, p.embedder, ctx)
         found = [rounds[place]["preference"] for place in places]
         if p.k == 1 or not found:
             return found[0] if found else ""
-        messages = prompts.aggregation(found, ctx)
+        messages = prompts.aggregation(found, ctx, timed=timed)
         for _ in range(2):
             response = await ctx.complete(messages, max_tokens=p.preference_max_tokens)
             if merged := prompts.phrase(response.text, ctx):
                 return merged
         ctx.flag("empty_aggregation")
-        return found[0]
+        return found[-1] if timed else found[0]
 
     def _taught(self, closed: Round, ctx: Context) -> bool:
         if closed["cost"] is not None:
             return closed["cost"] > float(self.params.delta)
-        if not self.params.use_edits:
+        if closed.get("spoken") or not self.params.use_edits:
             return True
         return differs(closed["draft"], closed["final"], self.params.delta, ctx.task.kind)
 
@@ -93,7 +96,7 @@ class IclEdit(Learner):
 
     name = "icl_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history",)
+    needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
 
@@ -103,7 +106,7 @@ class IclEdit(Learner):
 
         k: int = 5
         embedder: str = "wordllama"
-        mode: Literal["static", "replay"] = "static"
+        mode: Mode = "auto"
 
         def __post_init__(self) -> None:
             _at_least_one(self, "k")
@@ -118,7 +121,7 @@ class IclEdit(Learner):
         p = self.params
         if not rounds:
             return await ctx.answer(sample), ""
-        places = await nearest(subject(sample, ctx), [each["text"] for each in rounds], p.k, p.embedder, ctx)
+        places = await recalled(sample, rounds, p.k, p.embedder, ctx)
         return await self.imitate(sample, [rounds[place] for place in reversed(places)], ctx), ""
 
     async def imitate(self, sample: Sample, pairs: Sequence[Round], ctx: Context) -> str:
@@ -132,7 +135,7 @@ class CotEdit(IclEdit):
 
     name = "cot_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history",)
+    needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
 
@@ -154,7 +157,7 @@ class Continual(Learner):
 
     name = "continual"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history",)
+    needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
 
@@ -163,7 +166,7 @@ class Continual(Learner):
         """pairs: edits looked at; mode, preference_max_tokens: as for cipher."""
 
         pairs: int = 5
-        mode: Literal["static", "replay"] = "static"
+        mode: Mode = "auto"
         preference_max_tokens: int = 128
 
         def __post_init__(self) -> None:
@@ -184,7 +187,7 @@ class EThenE(Learner):
 
     name = "e_then_e"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history",)
+    needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
 
@@ -231,7 +234,7 @@ class Oracle(Method):
     }
 
     async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
-        preference = sample.attributes.get(HIDDEN_PREFERENCE)
+        preference = sample.hidden.get("preference")
         if preference is None:
             raise UsageError(f"oracle cannot run on {ctx.task.name}: the task tells nobody its users' preferences")
         return await ctx.answer(sample, notes=prompts.notes_of(preference, ctx))

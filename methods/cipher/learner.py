@@ -4,6 +4,7 @@ Online, the state is the list of rounds: `predict` opens a round in it and `upda
 Offline, a record is a round whose draft the model writes from the record's input alone and whose final is the user's
 own response.  `static` does so for a few records with no preference and all at once, `replay` for all in order.  The
 drafts need the wording of a question, so both begin at the question, and repetitions come from the response cache.
+Where histories are conversations (`turns`), a round is a reply of the assistant's and what the user said to it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -23,6 +24,7 @@ EMBEDDERS = {
     "mpnet": "sentence-transformers:all-mpnet-base-v2",
     "bert": "sentence-transformers:bert-base-uncased",
 }
+Mode = Literal["auto", "static", "replay", "turns"]
 _RESERVE = 128
 
 
@@ -53,6 +55,7 @@ class Learner(Method):
             ctx.flag("plain_prompt")
         answer, preference = await self.respond(sample, rounds, ctx)
         if not sample.history:
+            ctx.note("preference", preference)
             state["open"] = {"text": subject(sample, ctx), "preference": preference}
         return answer
 
@@ -95,19 +98,30 @@ class Learner(Method):
         return records
 
     async def infer(self, pairs: Sequence[Round], ctx: Context) -> str:
-        """The preference behind some edits; "", counted, where the model names none when asked a second time."""
+        """The preference behind some edits; "", counted, where the model names none when asked a second time.
+
+        What somebody said to a reply may show nothing, so there the first "none" stands.
+        """
         allowance: int = self.params.preference_max_tokens
         messages = prompts.fitting(prompts.inference(pairs, ctx), "pairs_shortened", allowance, ctx)
         for _ in range(2):
             response = await ctx.complete(messages, max_tokens=allowance)
             if preference := prompts.phrase(response.text, ctx):
                 return preference
+            if pairs[-1].get("spoken") and response.text.strip():
+                ctx.flag("nothing_shown")
+                return ""
         ctx.flag("empty_inference")
         return ""
 
     async def _remembered(self, sample: Sample, ctx: Context) -> list[Round]:
-        records = self._others(sample, ctx)
-        if self.params.mode == "replay":
+        exchanges, mode = ctx.task.exchanges(sample), self.params.mode
+        if mode == "turns" and exchanges is None:
+            raise UsageError(f"{self.name}: mode=turns needs conversations, and {ctx.task.name} has none")
+        if mode == "turns" or (mode == "auto" and exchanges is not None):
+            return await self._heard(sample, self._others(sample, exchanges or (), ctx), ctx)
+        records = self._others(sample, sample.history, ctx)
+        if mode == "replay":
             rounds: list[Round] = []
             for record in self.replayed(records):
                 closed = await self._round(record, sample, rounds, ctx)
@@ -117,6 +131,23 @@ class Learner(Method):
         learnt = await asyncio.gather(*(self._learnt(record, sample, ctx) for record in chosen))
         return [each for rounds in learnt for each in rounds]
 
+    async def _heard(self, sample: Sample, exchanges: Sequence[Record], ctx: Context) -> list[Round]:
+        """Some exchanges as rounds, learnt from all at once, in time order."""
+        chosen = await self.chosen(sample, exchanges, ctx)
+        heard = [
+            Round(
+                text=_subject(each),
+                draft=each.fields["reply"],
+                final=each.response,
+                preference="",
+                cost=None,
+                spoken=True,
+            )
+            for each in chosen
+        ]
+        learnt = await asyncio.gather(*(self.learn([], each, ctx) for each in heard))
+        return [each for rounds in learnt for each in rounds]
+
     async def _learnt(self, record: Record, sample: Sample, ctx: Context) -> list[Round]:
         closed = await self._round(record, sample, None, ctx)
         return [] if closed is None else await self.learn([], closed, ctx)
@@ -124,9 +155,15 @@ class Learner(Method):
     async def _round(
         self, record: Record, sample: Sample, rounds: Sequence[Round] | None, ctx: Context
     ) -> Round | None:
-        """The record as a round, drafted from `rounds` or, for None, plainly; None where the draft is unreadable."""
+        """The record as a round, drafted from `rounds` or, for None, plainly; None where the draft is unreadable.
+
+        A record that brings a draft, or an empty one where the user spoke without any, needs none written.
+        """
         closed = Round(text=_subject(record), draft="", final=record.response, preference="", cost=None)
         if not self.uses_drafts:
+            return closed
+        if "draft" in record.fields:
+            closed["draft"] = record.fields["draft"]
             return closed
         question = _question(record, sample, ctx)
         if record.stimulus is None:
@@ -143,9 +180,9 @@ class Learner(Method):
         closed["draft"] = draft
         return closed
 
-    def _others(self, sample: Sample, ctx: Context) -> list[Record]:
-        """The history without records that ask what the sample asks."""
-        if ctx.task.kind != "text" and any(record.stimulus is None for record in sample.history):
+    def _others(self, sample: Sample, records: Sequence[Record], ctx: Context) -> list[Record]:
+        """Records without those that ask what the sample asks."""
+        if ctx.task.kind != "text" and any(record.stimulus is None for record in records):
             raise UsageError(
                 f"{self.name} cannot run on {ctx.task.name}: its histories hold no past choices, "
                 "so there is no draft to compare with"
@@ -153,11 +190,11 @@ class Learner(Method):
         asked = _folded(subject(sample, ctx))
         others = [
             record
-            for record in sample.history
+            for record in records
             if asked not in map(_folded, (record.stimulus or "", record.response, *record.fields.values()))
         ]
-        if len(others) < len(sample.history):
-            ctx.flag("duplicates_dropped", len(sample.history) - len(others))
+        if len(others) < len(records):
+            ctx.flag("duplicates_dropped", len(records) - len(others))
         return others
 
 
@@ -176,6 +213,19 @@ async def nearest_records(
 
 async def nearest(text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context) -> list[int]:
     """Places of the k texts nearest by cosine, nearest first; of equally near ones the earlier first."""
+    return [place for place, _ in await ranked(text, texts, k, embedder, ctx)]
+
+
+async def recalled(sample: Sample, rounds: Sequence[Round], k: int, embedder: str, ctx: Context) -> list[int]:
+    """Places of the k rounds nearest to the question, nearest first; online they are noted with their cosines."""
+    found = await ranked(subject(sample, ctx), [each["text"] for each in rounds], k, embedder, ctx)
+    if not sample.history:
+        ctx.note("nearest", [[place, round(cosine, 6)] for place, cosine in found])
+    return [place for place, _ in found]
+
+
+async def ranked(text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context) -> list[tuple[int, float]]:
+    """Places and cosines of the k nearest texts; of equally near ones the earlier first."""
     if not texts:
         return []
     vectors = (await ctx.embed([text, *texts], EMBEDDERS.get(embedder, embedder))).astype(np.float64)
@@ -183,7 +233,7 @@ async def nearest(text: str, texts: Sequence[str], k: int, embedder: str, ctx: C
     scale = lengths[1:] * lengths[0]
     products = (vectors[1:] * vectors[0]).sum(axis=1)
     likeness = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    return [int(place) for place in np.argsort(-likeness, kind="stable")[:k]]
+    return [(int(place), float(likeness[place])) for place in np.argsort(-likeness, kind="stable")[:k]]
 
 
 def _subject(record: Record) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import msgspec
 
@@ -27,7 +27,8 @@ class Round(TypedDict):
     """One exchange: what was asked about, the draft, what the user made of it, and what is known of the user.
 
     `preference` is the one the draft was made with, or "", and once learnt from, the one learnt.  `cost` is the
-    user's edit cost where the task told it, else None.
+    user's edit cost where the task told it, else None.  `spoken` marks an exchange: the "draft" is what an assistant
+    replied, the "final" what the user said next.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Round(TypedDict):
     final: str
     preference: str
     cost: float | None
+    spoken: NotRequired[bool]
 
 
 def notes_of(preference: str, ctx: Context) -> str:
@@ -53,6 +55,11 @@ def inference(pairs: Sequence[Round], ctx: Context) -> Iterator[tuple[Message, .
 def _inference(pairs: Sequence[Round], limit: int | None, ctx: Context) -> tuple[Message, ...]:
     words = ctx.task.words
     edits = any(pair["draft"] for pair in pairs)
+    if pairs[-1].get("spoken"):
+        told = f"You see what an assistant replied to one {words.person}, and what this {words.person} said next."
+        asked = f"Name what that shows of the {words.person}'s wishes: content, tone, likes and dislikes."
+        system = f"{told} {asked} Reply with one short phrase that would also hold later, or NONE if it shows nothing."
+        return Message("system", system), Message("user", f"{_listed(pairs, limit, ctx)}\n\nPreference:")
     if ctx.task.kind != "text":
         told = f"You see what one {words.person} answered" + (" and what an assistant had guessed." if edits else ".")
         asked = f"Name the general tendency in this {words.person}'s choice of {words.response} that explains it."
@@ -67,13 +74,15 @@ def _inference(pairs: Sequence[Round], limit: int | None, ctx: Context) -> tuple
     return Message("system", system), Message("user", f"{_listed(pairs, limit, ctx)}\n\n{ending}")
 
 
-def aggregation(preferences: Sequence[str], ctx: Context) -> tuple[Message, ...]:
-    """One preference that stands for several."""
+def aggregation(preferences: Sequence[str], ctx: Context, *, timed: bool = False) -> tuple[Message, ...]:
+    """One preference that stands for several; with `timed` they come in time order, and the later ones count."""
     words = ctx.task.words
-    system = (
-        f"You see notes on what one {words.person} prefers. Merge them into one short phrase that keeps the points "
-        "most of them share. Reply with the phrase only."
+    merge = (
+        "Merge them, oldest first as they are, into one short phrase; where two disagree, the later one holds."
+        if timed
+        else "Merge them into one short phrase that keeps the points most of them share."
     )
+    system = f"You see notes on what one {words.person} prefers. {merge} Reply with the phrase only."
     listed = "\n".join(f"- {preference}" for preference in preferences)
     return Message("system", system), Message("user", f"{listed}\n\nPreference:")
 
@@ -109,7 +118,9 @@ def with_examples(sample: Sample, pairs: Sequence[Round], ctx: Context) -> Itera
     person = ctx.task.words.person
     for start in range(len(pairs) + 1):
         listed = _listed(pairs[start:], None, ctx)
-        notes = f"What this {person} made of earlier drafts:\n\n{listed}" if listed else ""
+        spoken = any(pair.get("spoken") for pair in pairs)
+        about = f"How this {person} took earlier replies" if spoken else f"What this {person} made of earlier drafts"
+        notes = f"{about}:\n\n{listed}" if listed else ""
         yield ctx.task.render(sample, (), notes, ctx.tokens).messages
 
 
@@ -171,6 +182,8 @@ def _listed(pairs: Sequence[Round], limit: int | None, ctx: Context) -> str:
 
 def _shown(pair: Round, limit: int | None, ctx: Context) -> str:
     draft, final = _cut(pair["draft"], limit, ctx), _cut(pair["final"], limit, ctx)
+    if pair.get("spoken"):
+        return f"Assistant: {draft}\n{ctx.task.words.person.capitalize()}: {final}"
     if ctx.task.kind == "text":
         return f"Draft: {draft}\nFinal: {final}" if draft else f"Final: {final}"
     about = f"{ctx.task.words.stimulus.capitalize()}: {_cut(pair['text'], limit, ctx)}"

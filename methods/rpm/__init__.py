@@ -95,6 +95,8 @@ class Rpm(Method):
                 "set example_reasoning to none or generic_cot, or use_examples=false"
             )
         self.letters = p.personamem == "letters"
+        if self.letters:
+            self.privileged = True  # type: ignore[misc]
 
     def visible(self, sample: Sample) -> tuple[Record, ...]:
         """The part of a sample's history that the user's state may be made from: never the question itself."""
@@ -116,6 +118,10 @@ class Rpm(Method):
         p = self.params
         if not (p.use_factors or p.use_examples):
             return await ctx.answer(sample)
+        if self.letters and sample.history and not any("cut" in record.fields for record in sample.history):
+            raise UsageError(
+                "rpm: personamem=letters learns from questions, this history has none; add --set task.records=questions"
+            )
         if not sample.history:
             state["open"] = query_of(sample)
         knowledge = await self._known(sample, state, ctx)

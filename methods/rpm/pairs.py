@@ -107,12 +107,18 @@ async def _chat_items(history: Sequence[Record], ctx: Context, max_tokens: int) 
 
 
 def _windows(history: Sequence[Record]) -> Iterator[Window]:
-    """Parts of a chat, cut at system messages, whose own text is left out, and at `WINDOW_MESSAGES` of the user's."""
+    """Parts of a chat, cut where a session ends and at `WINDOW_MESSAGES` of the user's.
+
+    A session ends at a system message, whose own text is left out, or where records name another `block`.
+    """
     window: Window = []
     spoken = 0
+    block = None
     for at, record in enumerate(history):
         role = record.fields.get("role", "user")
-        if window and (role == "system" or (role == "user" and spoken == WINDOW_MESSAGES)):
+        ends = role == "system" or record.fields.get("block") != block
+        block = record.fields.get("block")
+        if window and (ends or (role == "user" and spoken == WINDOW_MESSAGES)):
             yield window
             window, spoken = [], 0
         if role != "system":

@@ -7,13 +7,17 @@ Backends are named here and imported when chosen.
 from __future__ import annotations
 
 import difflib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
+import msgspec
+
 from personabench.errors import UsageError
+from personabench.limits import Limiter
 from personabench.task import Tokens
 from personabench.types import Request, Response
 
@@ -23,6 +27,18 @@ BACKENDS = {
     "vllm": ("personabench.backends.vllm:VLLM", "vLLM: started for the run (--model), or running servers (--base-url)"),
     "scripted": ("personabench.backends.scripted:Scripted", "answers computed from the prompt; for tests and dry runs"),
 }
+USER = "{user_id}"
+_ONLY = {
+    "several --base-url": ("vllm", "replicas"),
+    "--vllm-args": ("vllm", "vllm_args"),
+    "--adapter": ("vllm", "adapter"),
+    "--rpm": ("openai", "rpm"),
+    "--tpm": ("openai", "tpm"),
+    "--api-version": ("openai", "api_version"),
+    "--omit": ("openai", "omit"),
+    "--batch": ("openai", "batch"),
+}
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -34,19 +50,32 @@ class BackendOptions:
         base_url: where an API lives.
         window: the context window in tokens, where the backend cannot know it.
         timeout: seconds one call may take.
-        headers: extra HTTP headers.
+        headers: extra HTTP headers; their values are secrets.
+        rpm, tpm: calls and tokens per minute at most; for `openai`.
+        api_version: makes `openai` speak to an Azure resource.
+        batch: gather calls into batch jobs, those that are out being noted in this folder; for `openai`.
+        omit: sampling fields that `openai` does not send, for models that refuse them; part of the identity.
         replicas: where further servers of the same model live; for `vllm`.
         vllm_args: arguments of the server that `vllm` starts; start_timeout: seconds it may take to come up.
+        adapter: the served adapter that answers for a user, "{user_id}" standing for the user; for `vllm`.
+        embedder_url: where an embedding server lives; None for `base_url`.
     """
 
     model: str | None = None
     base_url: str | None = None
     window: int | None = None
     timeout: float = 600.0
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     replicas: tuple[str, ...] = ()
     vllm_args: tuple[str, ...] = ()
     start_timeout: float = 1800.0
+    adapter: str | None = None
+    embedder_url: str | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    api_version: str | None = None
+    omit: tuple[str, ...] = ()
+    batch: Path | None = None
 
 
 class Backend(ABC):
@@ -58,12 +87,14 @@ class Backend(ABC):
         window: the context window in tokens, or None when unknown; tokens: the model's token counter; both valid
             after `open`.
         concurrency: how many calls it takes at once unless the user says otherwise.
+        weighs_replies: whether it says how likely a given reply is: the last message of a request with `max_tokens` 0.
     """
 
     identity: Mapping[str, str]
     window: int | None = None
     tokens: Tokens
     concurrency: int = 32
+    weighs_replies: bool = False
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
@@ -94,6 +125,21 @@ class Backend(ABC):
             BackendDown: no request will succeed.
         """
 
+    async def prefix_counts(self) -> tuple[int, int] | None:
+        """Prompt tokens found in and looked up in the model's prefix cache so far; None when nobody says."""
+        return None
+
+    def adapter(self, user: str) -> str | msgspec.UnsetType:
+        """The adapter that answers for a user; unset for the model itself, as for work of no user ("")."""
+        template = self.options.adapter
+        if template is None or (USER in template and not user):
+            return msgspec.UNSET
+        return template.replace(USER, user)
+
+    def limiter(self, most: int) -> Limiter:
+        """The gate through which a client's calls go, `most` in flight."""
+        return Limiter(most)
+
     async def aclose(self) -> None:
         """Let go of everything."""
 
@@ -110,6 +156,23 @@ class EstimatedTokens(Tokens):
         return text.encode()[: 3 * max(limit, 0)].decode(errors="ignore")
 
 
+def read_headers(lines: Sequence[str]) -> dict[str, str]:
+    """HTTP headers from lines of `Name: value`.
+
+    Raises:
+        UsageError: a line that is no header; the message does not repeat it.
+    """
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, colon, value = line.partition(":")
+        if not colon or not _HEADER.fullmatch(name.strip()):
+            raise UsageError(f"--header number {number} is not of the form 'Name: value'")
+        found[name.strip()] = value.strip()
+        if not (value.isascii() and value.strip().isprintable()):
+            raise UsageError(f"--header {name.strip()} holds a character that none can have; copy it again")
+    return found
+
+
 def create(name: str, options: BackendOptions) -> Backend:
     """A backend by name, not yet opened.
 
@@ -120,9 +183,11 @@ def create(name: str, options: BackendOptions) -> Backend:
         close = difflib.get_close_matches(name, BACKENDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(BACKENDS)}"
         raise UsageError(f"no backend named '{name}'; {hint}")
-    if name != "vllm" and (options.replicas or options.vllm_args):
-        option = "several --base-url" if options.replicas else "--vllm-args"
-        raise UsageError(f"{option}: only with --backend vllm, not {name}")
+    for option, (owner, attribute) in _ONLY.items():
+        if name != owner and getattr(options, attribute):
+            raise UsageError(f"{option}: only with --backend {owner}, not {name}")
+    if options.adapter is not None and (not options.adapter or "{" in options.adapter.replace(USER, "")):
+        raise UsageError(f"--adapter '{options.adapter}': write a served adapter's name, {USER} standing for the user")
     module, _, attribute = BACKENDS[name][0].partition(":")
     backend: Backend = getattr(import_module(module), attribute)(options)
     return backend

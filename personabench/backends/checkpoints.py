@@ -10,6 +10,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
+from personabench.errors import UsageError
+from personabench.hashing import digest
+
 WHOLE = 1 << 20
 BLOCK, BLOCKS = 1 << 16, 64
 _CONTENT = {".json", ".safetensors", ".bin", ".gguf", ".model", ".jinja", ".txt", ".pt"}
@@ -68,6 +73,42 @@ def served_identity(entry: Mapping[str, object], listed: Sequence[Mapping[str, o
     if Path(root).is_absolute() and not Path(root).exists() and entry["id"] != root:
         return {"kind": "vllm", "name": str(entry["id"])}
     return model_identity(root)
+
+
+def adapters_of(arguments: Sequence[str]) -> dict[str, str]:
+    """Name and path of the adapters among serving arguments: `--lora-modules NAME=PATH ...`, or JSON in their place.
+
+    Raises:
+        UsageError: JSON without name and path.
+    """
+    found: dict[str, str] = {}
+    reading = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, equals, argument = argument.partition("=")
+            reading = option.replace("_", "-") == "--lora-modules"
+            if not equals:
+                continue
+        if reading and argument.startswith("{"):
+            try:
+                said = msgspec.json.decode(argument, type=dict[str, str | None])
+                found[str(said["name"])] = str(said["path"])
+            except (msgspec.MsgspecError, KeyError) as error:
+                raise UsageError(f"--vllm-args --lora-modules {argument}: not a name and a path ({error})") from error
+        elif reading:
+            name, _, path = argument.partition("=")
+            found[name] = path
+    return found
+
+
+def adapted(identity: Mapping[str, str], template: str, adapters: Mapping[str, str]) -> dict[str, str]:
+    """The identity of a model that answers through the adapters that a template names.
+
+    `adapters` says where each lies; those that lie here are told apart by content, the others by name alone.
+    """
+    known = {name: fingerprint(Path(path)) for name, path in adapters.items() if _is_place(path)}
+    content = {"adapters": digest(known)} if known else {}
+    return {**identity, "name": f"{identity['name']}+{template}", **content}
 
 
 def _is_place(text: str) -> bool:

@@ -44,6 +44,7 @@ _STAGES = (
     (re.compile(r"Initializing a V1|EngineCore|engine core", re.I), "starting the engine"),
 )
 _TELLING = re.compile(r"(\b\w*(Error|Exception)\b: |\berror: |out of memory|No module named|command not found)")
+_MILD = re.compile(r"(\([^)]*pid=\d+\) ?)?(INFO|WARNING) ")
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\) ?)?((ERROR|CRITICAL|INFO|WARNING) \d\d-\d\d [\d:.]+ )?(\[[^]]*:\d+\] ?)?")
 
 
@@ -159,9 +160,10 @@ class Server:
         """The lines of the log that say what went wrong, indented, below a line that says where they are from."""
         with self.log.open("rb") as file:
             file.seek(self._from)
-            lines = [_PREFIX.sub("", line).rstrip() for line in file.read().decode(errors="replace").splitlines()[1:]]
-        lines = [line for line in lines if line]
-        telling = list(dict.fromkeys(line.strip() for line in lines if _TELLING.search(line)))
+            raw = [line.rstrip() for line in file.read().decode(errors="replace").splitlines()[1:]]
+        grave = [_PREFIX.sub("", line) for line in raw if not _MILD.match(line)]
+        lines = list(filter(None, (_PREFIX.sub("", line) for line in raw)))
+        telling = list(dict.fromkeys(line.strip() for line in grave if _TELLING.search(line)))
         shown = telling[:4] + telling[4:][-2:] if telling else lines[-8:]
         where = "" if self._own_log else f" (all of it in {self.log})"
         return f"; its log says{where}:\n" + "\n".join(f"  {line[:300]}" for line in shown) if shown else ""

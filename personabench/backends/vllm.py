@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from personabench.backends import Backend, BackendOptions, EstimatedTokens
-from personabench.backends.checkpoints import model_identity, served_identity
-from personabench.backends.launch import Server, command, free_port
-from personabench.backends.openai import _Completion, _retry_after, _Usage
+from personabench.backends import Backend, BackendOptions, EstimatedTokens, given
+from personabench.backends.answers import Secrets, decode, other_model, response, retry_after
+from personabench.backends.checkpoints import adapted, adapters_of, model_identity, served_identity
+from personabench.backends.launch import Server, command, free_port, tell
 from personabench.backends.replicas import Replica, Replicas
 from personabench.backends.served_tokens import ServedTokens
 from personabench.backends.wire import Unreachable, Wire
-from personabench.errors import BackendDown, BackendError, TransientError, UsageError
-from personabench.types import Request, Response, Usage
+from personabench.errors import BackendDown, BackendError, Refused, Throttled, TransientError, UsageError
+from personabench.types import Request, Response
 
 KEY = "VLLM_API_KEY"
 CONNECT = 15.0
@@ -36,7 +36,6 @@ PER_SERVER = 256
 _COUNTERS = re.compile(rb"^vllm:prefix_cache_(queries|hits)(?:_total)?(?:\{[^}]*\})? ([\d.e+]+)", re.M)
 _log = logging.getLogger("personabench.vllm")
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Completion).decode
 
 
 class VLLM(Backend):
@@ -51,6 +50,7 @@ class VLLM(Backend):
     """
 
     concurrency = PER_SERVER
+    weighs_replies = True
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
@@ -75,7 +75,7 @@ class VLLM(Backend):
 
     async def identify(self) -> None:
         key = os.environ.get(KEY, "").strip()
-        self._secrets = [secret for secret in (key, *self.options.headers.values()) if len(secret) > 3]
+        self._secrets = Secrets([key, *self.options.headers.values()])
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._headers |= ({"Authorization": f"Bearer {key}"} if key else {}) | dict(self.options.headers)
         if not all(words.isascii() and words.isprintable() for field in self._headers.items() for words in field):
@@ -83,7 +83,9 @@ class VLLM(Backend):
         if not self._urls:
             if self.options.model is None:
                 raise UsageError("--backend vllm needs --model (what to serve) or --base-url (a server that runs)")
-            self.identity: Mapping[str, str] = model_identity(self.options.model, self.options.vllm_args)
+            self._identify(
+                model_identity(self.options.model, self.options.vllm_args), adapters_of(self.options.vllm_args)
+            )
             return
         if self.options.vllm_args:
             raise UsageError("--vllm-args are for a server that is started here; leave out --base-url or them")
@@ -98,8 +100,12 @@ class VLLM(Backend):
         except BackendDown as error:
             if self.options.model is None:
                 raise
-            self._name = self.options.model
-            self.identity, self._down = model_identity(self.options.model), error
+            self._name, self._down = self.options.model, error
+            self._identify(model_identity(self.options.model), {})
+
+    def _identify(self, identity: Mapping[str, str], adapters: Mapping[str, str]) -> None:
+        template = self.options.adapter
+        self.identity = identity if template is None else adapted(identity, template, adapters)
 
     async def open(self, log: Path | None = None) -> None:
         """See `Backend`.
@@ -127,12 +133,11 @@ class VLLM(Backend):
         self._counter = ServedTokens([member.root for member in self._replicas.members], self._name, self._headers)
         if await asyncio.to_thread(self._counter.available):
             self.tokens = self._counter
-        self._counted = await self._prefix_counts()
+        self._counted = await self.prefix_counts()
 
     async def complete(self, request: Request, group: str) -> Response:
-        assert self._replicas is not None
         body: dict[str, Any] = {
-            "model": self._name,
+            "model": request.adapter or self._name,
             "messages": request.messages,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -147,15 +152,22 @@ class VLLM(Backend):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if request.logprobs:
             body |= {"logprobs": True, "top_logprobs": request.logprobs}
+        if given.asks(request):
+            whole, start = [await self._send(part, group) for part in given.bodies(body)]
+            return given.reply(request, whole, start)
+        return await self._send(body, group)
+
+    async def _send(self, body: Mapping[str, Any], group: str) -> Response:
+        assert self._replicas is not None
         content = _encode(body)
         tried: list[Replica] = []
         broken: TransientError | None = None
         while (replica := self._replicas.choose(group, tried)) is not None:
             try:
-                return await self._ask(replica, content)
+                return await self._ask(replica, content, body["model"])
             except _Broken as error:
                 tried.append(replica)
-                broken = TransientError(str(error))
+                broken = TransientError(str(error), kind="connection")
                 self._replicas.take_out(replica, error.why)
         if self._server is not None:
             await asyncio.sleep(0.3)
@@ -206,6 +218,7 @@ class VLLM(Backend):
         """Ask every server for its models; those out of reach are left for later."""
         assert self._replicas is not None
         found: dict[str, tuple[Mapping[str, str], str, int | None]] = {}
+        adapters: dict[str, str] = {}
         down: BackendDown | None = None
         for member in self._replicas.members:
             try:
@@ -216,6 +229,7 @@ class VLLM(Backend):
                 continue
             entry = self._pick(member, listed)
             found[member.url] = served_identity(entry, listed), str(entry["id"]), entry.get("max_model_len")
+            adapters |= {each["id"]: str(each.get("root")) for each in listed if each.get("parent")}
         if not found:
             assert down is not None
             raise down
@@ -223,14 +237,17 @@ class VLLM(Backend):
         for url, (other, its_name, _) in others:
             if (other, its_name) != (identity, name):
                 raise UsageError(f"--base-url: {first} serves {name} and {url} serves {its_name}; one model at a time")
-        self.identity, self._name = identity, name
+        self._name = name
+        self._identify(identity, adapters)
         windows = [self.options.window, *(window for _, _, window in found.values())]
         self.window = min(filter(None, windows), default=None)
 
     def _pick(self, member: Replica, listed: list[dict[str, Any]]) -> dict[str, Any]:
-        wanted = self.options.model
-        for entry in listed:
-            if wanted in (entry["id"], entry.get("root")) or (wanted is None and len(listed) == 1):
+        wanted, choice = self.options.model, listed
+        if wanted is None and self.options.adapter is not None:
+            choice = [entry for entry in listed if not entry.get("parent")]
+        for entry in choice:
+            if wanted in (entry["id"], entry.get("root")) or (wanted is None and len(choice) == 1):
                 return entry
         offered = ", ".join(sorted(entry["id"] for entry in listed)[:8]) or "none that it lists"
         if wanted is None:
@@ -248,7 +265,7 @@ class VLLM(Backend):
             async with asyncio.timeout(ASKING), self._session.get(f"{member.url}/models") as reply:
                 content = await reply.read()
         except (*self._failures, TimeoutError) as error:
-            why = self._strike(error) or type(error).__name__
+            why = self._secrets.strike(error) or type(error).__name__
             raise BackendDown(f"{member.url} cannot be reached ({why}); {hint}") from error
         if reply.status in (401, 403):
             raise BackendDown(f"{member.url} answered {reply.status}: {self._said(content)}; set {KEY}")
@@ -258,7 +275,7 @@ class VLLM(Backend):
             raise BackendDown(f"{member.url} lists no models ({reply.status}: {self._said(content)}); {hint}") from None
         return listed
 
-    async def _ask(self, replica: Replica, content: bytes) -> Response:
+    async def _ask(self, replica: Replica, content: bytes, model: str) -> Response:
         replica.flying += 1
         try:
             status, headers, said = await self._wires[replica.url].post(content)
@@ -268,45 +285,52 @@ class VLLM(Backend):
             assert self._replicas is not None
             if not await self._answers(replica):
                 self._replicas.take_out(replica, "no answer")
-            raise TransientError(f"{replica.url} did not answer within {self.options.timeout:g} s") from error
+            message = f"{replica.url} did not answer within {self.options.timeout:g} s"
+            raise TransientError(message, kind="timeout") from error
         except OSError as error:
             why = str(error) or type(error).__name__
             raise _Broken(f"{replica.url} broke the connection ({why})", why) from error
         finally:
             replica.flying -= 1
+        if status == 404 and model != self._name:
+            await self._no_adapter(replica, model)
         if status != 200:
             self._refused(replica, status, said, headers)
         try:
-            reply = _decode(said)
+            reply = decode(said)
         except msgspec.ValidationError as error:
             words = self._said(said)
             raise BackendError(f"{replica.url} sent JSON that is not a completion ({error}): {words}") from error
         except msgspec.DecodeError as error:
-            raise TransientError(f"{replica.url} sent a reply that is not JSON: {self._said(said)}") from error
+            words = self._said(said)
+            raise TransientError(f"{replica.url} sent a reply that is not JSON: {words}", kind="malformed") from error
         if not reply.choices:
-            raise TransientError(f"{replica.url} sent a reply without a choice")
+            raise TransientError(f"{replica.url} sent a reply without a choice", kind="no_choice")
         replica.calls += 1
-        choice, usage = reply.choices[0], reply.usage or _Usage()
-        cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
-        return Response(
-            text=choice.message.content or choice.message.refusal or "",
-            finish="length" if choice.finish_reason == "length" else "stop",
-            usage=Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0),
-            logprobs=tuple((choice.logprobs and choice.logprobs.content) or ()),
-        )
+        return self._secrets.clean(response(reply, other_model(model, reply.model)))
+
+    async def _no_adapter(self, replica: Replica, adapter: str) -> NoReturn:
+        adapters = sorted(entry["id"] for entry in await self._models_of(replica) if entry.get("parent"))
+        message = f"{replica.url} serves no adapter '{adapter}' of {self._name}"
+        if not adapters:
+            raise BackendDown(f"{message}; it serves none (--enable-lora --lora-modules NAME=PATH)")
+        more = f" and {len(adapters) - 8} more" if len(adapters) > 8 else ""
+        raise BackendError(f"{message}; its adapters are {', '.join(adapters[:8])}{more}")
 
     def _refused(self, replica: Replica, status: int, content: bytes, headers: Mapping[str, str]) -> NoReturn:
         message = f"{replica.url} answered {status}: {self._said(content)}"
         if status in (500, 502, 503, 504):
             assert self._replicas is not None
             self._replicas.take_out(replica, f"answered {status}")
-        if status in (408, 409, 429) or status >= 500:
-            raise TransientError(message, _retry_after(headers))
+        if status == 429:
+            raise Throttled(message, retry_after(headers), "429")
+        if status in (408, 409) or status >= 500:
+            raise TransientError(message, retry_after(headers), "5xx" if status >= 500 else "4xx")
         if status in (401, 403):
             raise BackendDown(f"{message}; set {KEY}")
         if status == 404:
             raise BackendDown(f"{message}; check --base-url and --model")
-        raise BackendError(message)
+        raise Refused(message, status)
 
     async def _answers(self, replica: Replica) -> bool:
         """Whether a server says of itself that it is well; one without `/health` is believed to be."""
@@ -326,9 +350,9 @@ class VLLM(Backend):
             return False
         return self._name in names
 
-    async def _prefix_counts(self) -> tuple[int, int] | None:
-        """Prompt tokens found in and asked of the prefix caches of all servers so far; None when none says."""
-        assert self._replicas is not None
+    async def prefix_counts(self) -> tuple[int, int] | None:
+        if self._replicas is None:
+            return None
         totals = {b"hits": 0, b"queries": 0}
         heard = False
         for member in self._replicas.members:
@@ -343,23 +367,18 @@ class VLLM(Backend):
         return (totals[b"hits"], totals[b"queries"]) if heard else None
 
     async def _report_prefix_hits(self, before: tuple[int, int]) -> None:
-        after = await self._prefix_counts()
+        after = await self.prefix_counts()
         if after is None or after[1] <= before[1]:
             return
-        self.prefix_hits = after[0] - before[0], after[1] - before[1]
+        hits, asked = self.prefix_hits = after[0] - before[0], after[1] - before[1]
+        words = f"prefix cache: {hits} of {asked} prompt tokens were at hand ({hits / asked:.1%})"
+        tell(words)
         if self._log is not None and self._log.parent.is_dir():
             with self._log.open("a", encoding="utf-8") as log:
-                hits, asked = self.prefix_hits
-                log.write(f"prefix cache: {hits} of {asked} prompt tokens were at hand ({hits / asked:.1%})\n")
+                log.write(f"{words}\n")
 
     def _said(self, content: bytes) -> str:
-        return self._strike(content.decode(errors="replace"))[:300].replace("\n", " ") or "(nothing)"
-
-    def _strike(self, words: object) -> str:
-        text = str(words)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return self._secrets.quote(content.decode(errors="replace"))
 
 
 class _Broken(Exception):

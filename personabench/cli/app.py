@@ -12,7 +12,7 @@ import sys
 import typer
 
 from personabench import __version__
-from personabench.cli import board, cache, check, compare, data, new, report, run, show
+from personabench.cli import board, cache, check, compare, data, export, generate, judge, merge, new, report, run, show
 from personabench.errors import PersonabenchError
 
 app = typer.Typer(
@@ -38,15 +38,20 @@ def _root(
 
 
 app.command("run")(run.run)
+app.command("merge")(merge.merge)
 app.command("score")(data.score)
 app.command("leaderboard")(board.leaderboard)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
+app.command("judge")(judge.judge)
+app.command("judge-report")(judge.judge_report)
 app.command("publish")(compare.publish)
+app.command("export")(export.export)
 app.command("show")(show.show)
 app.add_typer(board.listing, name="list")
 app.add_typer(check.app, name="check")
 app.command("download")(data.download)
+app.command("generate")(generate.generate)
 app.add_typer(cache.app, name="cache")
 app.add_typer(new.app, name="new")
 app.command("doctor")(check.doctor)

@@ -26,6 +26,7 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     latex = "latex"
+    html = "html"
 
 
 def leaderboard(
@@ -77,6 +78,8 @@ def leaderboard(
     known = {row["label"] for board in found for row in board.rows} | {run["method"] for run in runs}
     if baseline and baseline not in known:
         raise UsageError(f"--baseline {baseline}: no such row; there are {', '.join(sorted(known))}")
+    if curves and form is Format.html:
+        raise UsageError("--curves has no html form; `personabench report` draws them")
     if curves:
         text = curve_text(made.curves(found), form.value)
     elif form is Format.json:
@@ -87,6 +90,10 @@ def leaderboard(
         text = made.as_latex(found, wide)
     elif form is Format.csv:
         text = made.as_csv(found)
+    elif form is Format.html:
+        from personabench.report.board import board_page
+
+        text = board_page(found, wide)
     elif output is None:
         print_boards(found, screen(), wide)
         return
@@ -116,7 +123,7 @@ def _write(text: str, output: Path | None) -> None:
     typer.echo(f"wrote {output}", err=True)
 
 
-listing = typer.Typer(help="List methods, tasks, their matrix, backends, metrics or runs.", no_args_is_help=True)
+listing = typer.Typer(help="List methods, tasks, matrix, backends, metrics or runs.", no_args_is_help=True)
 
 
 @listing.command("methods")
@@ -161,11 +168,11 @@ def matrix(
     from personabench.errors import UsageError
     from personabench.registry import entries
 
-    known = [*entries("task")]
+    known = entries("task")
     if task is not None and task not in known:
         raise UsageError(f"no task named '{task}'; known: {', '.join(known)}")
     methods = entries("method").values()
-    cells = matrix(methods, known if task is None else [task])
+    cells = matrix(methods, known.values() if task is None else [known[task]])
     if json:
         emit([cell._asdict() for cell in cells])
         return

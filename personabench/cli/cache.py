@@ -8,6 +8,7 @@ import typer
 
 from personabench.cli.options import (
     RESULTS,
+    Adapter,
     Backend,
     BaseUrl,
     Data,
@@ -16,6 +17,7 @@ from personabench.cli.options import (
     MaxTokens,
     Method,
     Model,
+    Omit,
     Results,
     Seed,
     Set,
@@ -25,6 +27,7 @@ from personabench.cli.options import (
     TopP,
     Window,
     emit,
+    names,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ def why(
     backend: Backend = "local",
     model: Model = None,
     base_url: BaseUrl = None,
+    adapter: Adapter = None,
+    omit: Omit = None,
     window: Window = None,
     seed: Seed = 0,
     assignments: Set = None,
@@ -87,7 +92,7 @@ def why(
         split=split,
         data=data,
         backend=backend,
-        backend_options=BackendOptions(model, base_url, window),
+        backend_options=BackendOptions(model, base_url, window, adapter=adapter, omit=tuple(names(omit or ""))),
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],

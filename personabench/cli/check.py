@@ -34,14 +34,19 @@ def task(
 @app.command("method")
 def method(
     name: Annotated[str, typer.Argument(help="Method or file.py[:Class].")],
-    task: Annotated[str, typer.Option("--task", "-t", help="Task whose bundled sample is used.")] = "lamp4",
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Task whose bundled sample is used; else an example.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check a method's answers, determinism, leaks and window."""
     from personabench.checks import check_method
-    from personabench.registry import load
+    from personabench.registry import example_task, load
 
-    _report(check_method(load("method", name)(), task), json)
+    _report(check_method(load("method", name)(), task or example_task()), json)
+
+
+_MARKS = {True: "ok", False: "FAIL", None: "–"}
 
 
 def _report(findings: Iterable[Finding], json: bool) -> None:
@@ -51,8 +56,8 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
     else:
         for finding in seen:
             detail = f" ({finding.detail})" if finding.detail else ""
-            typer.echo(f"{'ok  ' if finding.holds else 'FAIL'}  {finding.what}{detail}")
-    if not all(finding.holds for finding in seen):
+            typer.echo(f"{_MARKS[finding.holds]:4}  {finding.what}{detail}")
+    if any(finding.holds is False for finding in seen):
         sys.exit(1)
 
 

@@ -51,6 +51,9 @@ def download(
     import shlex
     import warnings
 
+    from rich.console import Console
+
+    from personabench.cli.display import downloading
     from personabench.registry import load
 
     found = load("task", task)()
@@ -59,7 +62,8 @@ def download(
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
-        found.download(wanted, target, **({"base_url": base_url} if base_url else {}))
+        with downloading(Console(stderr=True, highlight=False)) as progress:
+            found.download(wanted, target, progress=progress, **({"base_url": base_url} if base_url else {}))
     found.open(wanted, target)
     words = ["personabench", "run", "--task", task, "--split", wanted, "--data", str(target), "--method", "none,rag"]
     typer.echo(f"ready: {shlex.join(words)}")

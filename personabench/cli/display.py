@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
+    from personabench.downloads import Progress
     from personabench.engine import Engine
     from personabench.runner import Job
 
@@ -97,6 +99,10 @@ def _detail(engine: Engine) -> str:
         f"{traffic.cached} cached",
         f"{traffic.input_tokens + traffic.output_tokens:,} tokens",
     ]
+    if (spend := engine.client.spend) is not None and spend.prices:
+        parts.append(f"{spend.spent:.4g} spent")
+    if engine.client.limiter.width < engine.client.limiter.most:
+        parts.append(f"{engine.client.limiter.width} at once")
     if traffic.retries:
         parts.append(f"{traffic.retries} retries")
     if counts.failed:
@@ -104,6 +110,54 @@ def _detail(engine: Engine) -> str:
     if counts.stopping and counts.before + counts.done < counts.total:
         parts = ["stopping when what is in flight is done; Ctrl-C again drops it"]
     return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def downloading(console: Console) -> Iterator[Progress]:
+    """A progress callback for `downloads.fetch` that shows each file on a console while the block runs."""
+    with (_bars if console.is_terminal else _lines)(console) as progress:
+        yield progress
+
+
+@contextlib.contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), DownloadColumn())
+    with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bars:
+        shown: dict[str, TaskID] = {}
+
+        def show(url: str, done: int, total: int | None) -> None:
+            if url not in shown:
+                shown[url] = bars.add_task(url.rsplit("/", 1)[-1])
+            bars.update(shown[url], completed=done, total=total)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _lines(console: Console) -> Iterator[Progress]:
+    latest: dict[str, tuple[int, int | None]] = {}
+    said = time.monotonic()
+
+    def say(url: str) -> None:
+        done, total = latest.pop(url)
+        of = "" if total is None else f" of {total / 1e6:.1f} MB"
+        console.print(f"{url.rsplit('/', 1)[-1]}: {done / 1e6:.1f} MB{of}", markup=False, soft_wrap=True)
+
+    def show(url: str, done: int, total: int | None) -> None:
+        nonlocal said
+        for other in [each for each in latest if each != url]:
+            say(other)
+        latest[url] = done, total
+        if time.monotonic() - said >= PLAIN_EVERY:
+            said = time.monotonic()
+            say(url)
+
+    yield show
+    for url in [*latest]:
+        say(url)
 
 
 @contextlib.contextmanager

@@ -38,14 +38,14 @@ from personabench.testing import trial
 
 
 def test_every_sample_is_answered_in_one_call():
-    result = trial({title}(), task="lamp4", limit=4)
+    result = trial({title}(), limit=4)
     assert len(result.predictions) >= 4
     assert all(line.error is None and line.output for line in result.predictions)
     assert all(len(line.calls) == 1 for line in result.predictions)
 
 
 def test_the_newest_record_is_shown():
-    result = trial({title}({title}.Params(k=1)), task="lamp4", limit=1)
+    result = trial({title}({title}.Params(k=1)), limit=1)
     assert all(len(request.messages) > 2 for request in result.requests)
 """
 
@@ -62,6 +62,7 @@ def method(
 ) -> None:
     """Write NAME.py and test_NAME.py, which work at once."""
     from personabench.errors import UsageError
+    from personabench.registry import example_task
 
     if not name.isidentifier() or not name.islower():
         raise UsageError(f"'{name}' cannot name a file and a class; use lower-case letters, digits and underscores")
@@ -80,4 +81,4 @@ def method(
     typer.echo(f"wrote {module} and {folder / f'test_{name}.py'}\n")
     typer.echo(f"  pytest {folder / f'test_{name}.py'}")
     typer.echo(f"  personabench check method {module}")
-    typer.echo(f"  personabench run --method none,{module} --task lamp4")
+    typer.echo(f"  personabench run --method none,{module} --task {example_task()}")

@@ -6,12 +6,15 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from personabench.backends import BackendOptions
+    from personabench.roles import RoleName
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of runs and cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
@@ -38,6 +41,10 @@ Model = Annotated[str | None, typer.Option("--model", help="Model name; for loca
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="An OpenAI-compatible server, such as http://localhost:8000/v1.")
 ]
+Adapter = Annotated[
+    str | None,
+    typer.Option("--adapter", help="Served LoRA adapter that answers, such as '{user_id}' for one per user; vllm."),
+]
 Window = Annotated[
     int | None, typer.Option("--window", min=1, help="Context window in tokens, where the model cannot be asked.")
 ]
@@ -47,6 +54,40 @@ Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="Samp
 TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus sampling.")]
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=1, help="Allowance of an answer; else the task's own.")
+]
+SimulatorBackend = Annotated[
+    str | None, typer.Option("--simulator-backend", help="Backend of the simulated user; else the model under test.")
+]
+SimulatorModel = Annotated[str | None, typer.Option("--simulator-model", help="Model of the simulated user.")]
+SimulatorUrl = Annotated[str | None, typer.Option("--simulator-base-url", help="Server of the simulated user.")]
+JudgeBackend = Annotated[
+    str | None, typer.Option("--judge-backend", help="Backend of the judge; else the model under test.")
+]
+JudgeModel = Annotated[str | None, typer.Option("--judge-model", help="Model of the judge.")]
+JudgeUrl = Annotated[str | None, typer.Option("--judge-base-url", help="Server of the judge.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0.001, help="Seconds one call to a server may take; 600 by default.")
+]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option("--header", help="A further HTTP header, 'Name: value', kept secret; repeatable. openai, vllm."),
+]
+ApiVersion = Annotated[
+    str | None, typer.Option("--api-version", help="Azure: its API version, with --base-url and --model; openai.")
+]
+Omit = Annotated[
+    str | None, typer.Option("--omit", help="Of temperature,top_p,seed, what a model will not be told; openai.")
+]
+Rpm = Annotated[float | None, typer.Option("--rpm", min=0.001, help="Calls per minute at most; openai.")]
+Tpm = Annotated[float | None, typer.Option("--tpm", min=1.0, help="Tokens per minute at most; openai.")]
+Batch = Annotated[
+    bool, typer.Option("--batch", help="Send calls as batch jobs, cheaper and within a day each; openai.")
+]
+Prices = Annotated[
+    Path | None, typer.Option("--prices", help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.')
+]
+MaxCost = Annotated[
+    float | None, typer.Option("--max-cost", min=0.0, help="Stop before more than this is spent; with --prices.")
 ]
 RESULTS = Path("results")
 
@@ -63,6 +104,23 @@ class CachePolicy(StrEnum):
 def names(text: str) -> list[str]:
     """A comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def role_players(
+    backend: str, base_url: str | None, timeout: float, **asked: tuple[str | None, str | None, str | None]
+) -> dict[RoleName, tuple[str, BackendOptions]]:
+    """Backend and options of each role for which its backend, model or server was named.
+
+    What is not named of a role's backend and server is as for the model under test.
+    """
+    from personabench.backends import BackendOptions
+
+    players: dict[str, tuple[str, BackendOptions]] = {}
+    for role, (kind, model, url) in asked.items():
+        if kind or model or url:
+            place = url or (base_url if kind in (None, backend) else None)
+            players[role] = (kind or backend, BackendOptions(model, place, timeout=timeout))
+    return cast("dict[RoleName, tuple[str, BackendOptions]]", players)
 
 
 def emit(value: Any) -> None:

@@ -10,29 +10,46 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personabench.cli.merge import AnyResults, Executor, Grid, Part, RayOptions, Shards, Where, spread
 from personabench.cli.options import (
-    RESULTS,
+    Adapter,
+    ApiVersion,
     Backend,
     BaseUrl,
+    Batch,
     CachePolicy,
     Data,
+    Headers,
     History,
     Json,
+    JudgeBackend,
+    JudgeModel,
+    JudgeUrl,
+    MaxCost,
     MaxTokens,
     Model,
-    Results,
+    Omit,
+    Prices,
+    Rpm,
     Seed,
     Set,
+    SimulatorBackend,
+    SimulatorModel,
+    SimulatorUrl,
     Split,
     Temperature,
+    Timeout,
     TopP,
+    Tpm,
     Window,
     emit,
     names,
+    role_players,
     screen,
 )
 
 if TYPE_CHECKING:
+    from personabench.executors import OnRay
     from personabench.runner import Job, Options
 
 
@@ -57,6 +74,7 @@ def run(
         str | None, typer.Option("--seeds", help="Several seeds with commas, such as 0,1,2: a run for each, pooled.")
     ] = None,
     assignments: Set = None,
+    grid: Grid = None,
     history: History = "own",
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -67,8 +85,28 @@ def run(
     start_timeout: Annotated[
         float, typer.Option("--start-timeout", min=1.0, help="Seconds that server may take to come up.")
     ] = 1800.0,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds one call may take.")] = 600.0,
-    results: Results = RESULTS,
+    adapter: Adapter = None,
+    embedder_url: Annotated[
+        str | None, typer.Option("--embedder-base-url", help="Where an embedding server lives, if not at --base-url.")
+    ] = None,
+    timeout: Timeout = None,
+    header: Headers = None,
+    api_version: ApiVersion = None,
+    omit: Omit = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    batch: Batch = False,
+    simulator_backend: SimulatorBackend = None,
+    simulator_model: SimulatorModel = None,
+    simulator_base_url: SimulatorUrl = None,
+    judge_backend: JudgeBackend = None,
+    judge_model: JudgeModel = None,
+    judge_base_url: JudgeUrl = None,
+    results: AnyResults = "results",
+    shard: Part = None,
+    executor: Where = Executor.process,
+    shards: Shards = None,
+    ray_options: RayOptions = None,
     cache: Annotated[
         CachePolicy, typer.Option("--cache", help="Use stored responses, renew them, or call never.")
     ] = CachePolicy.use,
@@ -76,10 +114,8 @@ def run(
         list[str] | None, typer.Option("--metric", help="A further metric, evaluate:NAME; repeatable.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only print what the run would cost.")] = False,
-    prices: Annotated[
-        Path | None,
-        typer.Option("--prices", help='With --plan: JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.'),
-    ] = None,
+    prices: Prices = None,
+    max_cost: MaxCost = None,
     json: Json = False,
 ) -> None:
     """Run methods on tasks and print a leaderboard.
@@ -88,10 +124,12 @@ def run(
     """
     import shlex
 
-    from personabench.backends import BackendOptions
+    from personabench.backends import BackendOptions, read_headers
     from personabench.errors import UsageError
     from personabench.metrics.external import PREFIX
+    from personabench.plan import read_prices
     from personabench.runner import Options
+    from personabench.shards import Shard
     from personabench.spec import Sampling
 
     for option, value in (("--method", method), ("--task", task)):
@@ -100,8 +138,13 @@ def run(
     for name in metric or []:
         if not name.startswith(PREFIX):
             raise UsageError(f"--metric {name}: write {PREFIX}NAME; a task's own metrics are always computed")
-    if prices is not None and not plan:
-        raise UsageError("--prices only goes with --plan")
+    if max_cost is not None and prices is None:
+        raise UsageError("--max-cost needs --prices FILE to know what a call costs")
+    if timeout is not None and backend in ("local", "scripted"):
+        raise UsageError(f"--timeout: a call of --backend {backend} cannot be broken off; it is for servers")
+    cluster = spread(executor, shard, shards, ray_options, results)
+    part = Shard.read(shard) if shard else None
+    home = cluster.here if cluster else part.results(Path(results)) if part else Path(results)
     urls = names(base_url or "")
     try:
         arguments = tuple(shlex.split(vllm_args or ""))
@@ -118,25 +161,44 @@ def run(
             model,
             urls[0] if urls else None,
             window,
-            timeout,
+            timeout or BackendOptions.timeout,
+            read_headers(header or []),
             replicas=tuple(urls[1:]),
             vllm_args=arguments,
             start_timeout=start_timeout,
+            adapter=adapter,
+            embedder_url=embedder_url,
+            rpm=rpm,
+            tpm=tpm,
+            api_version=api_version,
+            omit=tuple(names(omit or "")),
+            batch=home / "batches" if batch else None,
         ),
         concurrency=concurrency,
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
+        grid=grid or [],
+        shard=part,
         history=history,
-        results=results,
+        results=home,
         cache=cache.value,
         metrics=metric or [],
+        roles=role_players(
+            backend,
+            urls[0] if urls else None,
+            timeout or BackendOptions.timeout,
+            simulator=(simulator_backend, simulator_model, simulator_base_url),
+            judge=(judge_backend, judge_model, judge_base_url),
+        ),
+        prices=read_prices(prices) if prices else {},
+        max_cost=max_cost,
     )
     several = [dataclasses.replace(options, seed=each, draw=drawn) for drawn, each in _seeds(seed, seeds)]
     if plan:
-        _plan(several, prices, json)
+        _plan(several, json)
     else:
-        _run(several, json)
+        _run(several, json, cluster)
 
 
 def _seeds(seed: int, seeds: str | None) -> list[tuple[int, int]]:
@@ -155,8 +217,9 @@ def _seeds(seed: int, seeds: str | None) -> list[tuple[int, int]]:
     return [(found[0], each) for each in found]
 
 
-def _run(several: Sequence[Options], json: bool) -> None:
+def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -> None:
     import asyncio
+    import functools
 
     import msgspec
     from rich.console import Console
@@ -176,8 +239,10 @@ def _run(several: Sequence[Options], json: bool) -> None:
             return
         for source in dict.fromkeys(job.dataset.source for job in jobs):
             console.print(f"data   {source}", markup=False)
+        if options.shard:
+            console.print(f"shard  {options.shard}; `personabench merge` joins them", markup=False)
         console.print(f"model  {jobs[0].spec.model['name']}", markup=False)
-        for warning in dict.fromkeys(warning for job in jobs for warning in job.dataset.warnings):
+        for warning in dict.fromkeys(warning for job in jobs for warning in (*job.dataset.warnings, *job.shared)):
             console.print(f"warning: {warning}", style="yellow", markup=False)
         for job in jobs:
             if options.limit and len(job.positions) > options.limit:
@@ -186,37 +251,55 @@ def _run(several: Sequence[Options], json: bool) -> None:
                 console.print(f"limit  {options.limit} rounded up to whole users: n={len(job.positions)}, {users}")
                 break
 
-    outcomes: list[runner.Outcome] = []
-    for each in several:
-        outcomes += asyncio.run(runner.run(each, watch=watching(console), announce=announce))
-        if outcomes[-1].interrupted:
-            break
+    if cluster:
+        outcomes = cluster.run(several, functools.partial(console.print, markup=False))
+    else:
+        try:
+            outcomes = asyncio.run(runner.run(*several, watch=watching(console), announce=announce))
+        except KeyboardInterrupt:
+            console.print("interrupted; what was finished is kept. Go on with the same command:", style="yellow")
+            console.print(f"  {command_line()}", markup=False, soft_wrap=True)
+            sys.exit(130)
+    places = [cluster.place(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes]
     summaries = [{**msgspec.to_builtins(outcome.summary), "folder": str(outcome.folder)} for outcome in outcomes]
     if json:
-        emit(summaries)
+        emit([{**summary, "folder": place} for summary, place in zip(summaries, places, strict=True)])
     else:
         print_boards(boards(summaries, asked=Asked(results=options.results)), screen())
         typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
-        for outcome in outcomes:
-            typer.echo(f"  {outcome.folder}")
+        for place in places:
+            typer.echo(f"  {place}")
+    if options.prices:
+        console.print(f"spent  {sum(summary['spent'] for summary in summaries):.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):
         owed = summaries[-1]["owed"]
         console.print(f"interrupted; {owed} samples are owed. Go on with the same command:", style="yellow")
         console.print(f"  {command_line()}", markup=False, soft_wrap=True)
         sys.exit(130)
-    failed = sum(summary["owed"] for summary in summaries)
-    if failed:
+    owed = sum(summary["owed"] for summary in summaries)
+    if owed:
+        failed = sum(summary["counters"]["request_errors"] for summary in summaries)
+        more = f" and {owed - failed} more are owed" if owed > failed else ""
         first = _first_error([outcome.folder for outcome in outcomes if outcome.summary["owed"]])
-        console.print(f"error: {failed} samples failed; the first: {first}", markup=False, soft_wrap=True)
+        console.print(f"error: {failed} samples failed{more}; the first: {first}", markup=False, soft_wrap=True)
         console.print("Everything else is kept. Repeat the command to try them again.")
+    for trouble in dict.fromkeys(outcome.trouble for outcome in outcomes if outcome.trouble):
+        console.print(f"error: {trouble}", markup=False, soft_wrap=True)
+    if owed or any(outcome.trouble for outcome in outcomes):
         sys.exit(1)
 
 
 def command_line() -> str:
-    """The command as it was typed."""
+    """The command as it was typed, without the values of headers."""
+    import re
     import shlex
 
-    return shlex.join(["personabench", *sys.argv[1:]])
+    words, hidden = ["personabench"], False
+    for word in sys.argv[1:]:
+        said = word.startswith("--header=") or hidden
+        words.append(re.sub(r":.*", ": ***", word, flags=re.S) if said else word)
+        hidden = word == "--header"
+    return shlex.join(words)
 
 
 def _first_error(folders: Sequence[Path]) -> str:
@@ -230,17 +313,17 @@ def _first_error(folders: Sequence[Path]) -> str:
     return "see predictions.jsonl"
 
 
-def _plan(several: Sequence[Options], prices: Path | None, json: bool) -> None:
+def _plan(several: Sequence[Options], json: bool) -> None:
     import asyncio
 
     from rich import box
     from rich.table import Table
 
-    from personabench.plan import plan, read_prices
+    from personabench.plan import plan
 
-    table = read_prices(prices) if prices else {}
+    prices = several[0].prices
     forecasts = [(each.seed, forecast) for each in several for forecast in asyncio.run(plan(each))]
-    rows = [{**forecast.as_dict(table), "seed": seed} for seed, forecast in forecasts]
+    rows = [{**forecast.as_dict(prices), "seed": seed} for seed, forecast in forecasts]
     if json:
         emit(rows)
         return
@@ -251,9 +334,11 @@ def _plan(several: Sequence[Options], prices: Path | None, json: bool) -> None:
     for row in rows:
         price = "–" if row["price"] is None else f"{row['price']:.4f}"
         counts = (f"{row[name]:,}" for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens"))
-        method = f"{row['method']} (seed={row['seed']})" if len(several) > 1 else row["method"]
+        told = [f"{name}={value}" for name, value in row["changed"].items()]
+        told += [f"seed={row['seed']}"] if len(several) > 1 else []
+        method = f"{row['method']} ({', '.join(told)})" if told else row["method"]
         grid.add_row(row["task"], method, *counts, price)
     console.print(grid)
     console.print(" Input tokens are estimated; output tokens are the most that can be spent.", style="dim")
     if unpriced := {row["model"] for row in rows if prices and row["price"] is None}:
-        console.print(f" {prices} has no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim")
+        console.print(f" There is no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim")

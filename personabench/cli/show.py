@@ -202,20 +202,16 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
 
 def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
     """Gold outputs, where the run's data is still at its place and unchanged."""
-    from personabench.errors import PersonabenchError
-    from personabench.registry import load
+    from personabench.located import data_of, task_of
 
-    spec, summary = folder.spec(), folder.summary()
-    try:
-        task = load("task", spec.task)()
-        place = summary.get("data")
-        dataset = task.open(f"{spec.separation}/{spec.split}", Path(place) if place else None)
-    except PersonabenchError:
+    spec = folder.spec()
+    task = task_of(spec.task, spec.task_params)
+    if task is None:
         return None
-    if dataset.hash != spec.data_hash:
-        return None
-    position = next((at for at, (name, _) in enumerate(dataset.index()) if name == sample_id), None)
-    return None if position is None else list(dataset.load(position).references)
+    summary = folder.summary()
+    dataset = data_of(task, summary, summary.get("data"))
+    places = {name: at for at, (name, _) in enumerate(dataset.index())} if dataset else {}
+    return list(dataset.load(places[sample_id]).references) if dataset and sample_id in places else None
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:

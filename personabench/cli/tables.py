@@ -65,7 +65,7 @@ def _fitting(columns: Mapping[str, str], cells: dict[str, list[str]], board: Boa
     cells["tokens"] = [thousands(row["input_tokens"] + row["output_tokens"]) for row in board.rows]
     headings = {**columns, "tokens": "tokens"}
     kept = [name for name in ("letter", "label", "model", "n", "users", board.primary) if name in columns]
-    kept += [name for name in ("gain", "gain_p", "owed", "seed_sd") if name in columns]
+    kept += [name for name in ("gain", "gain_p", "failed", "owed", "seed_sd") if name in columns]
     metrics = [name for name, heading in columns.items() if heading.endswith(("↑", "↓"))]
     extra = [name for name in columns if f"{board.primary}/" in name or ":" in name]
     wanted = dict.fromkeys(name for name in (*metrics, *extra, *EXTRA) if name in headings and name not in kept)

@@ -23,7 +23,7 @@ from personabench.leaderboard.runs import SCORER, Entry, Run, entries, label
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
 ALPHA = 0.05
-_VERSION = 2
+_VERSION = 3
 _KEPT = 200
 
 
@@ -164,6 +164,7 @@ def _row(entry: Entry, asked: Asked) -> dict[str, Any]:
         row |= {name if scorer == SCORER else f"{name}/{scorer}": _pooled(entry, scorer, name) for name in metrics}
     row |= run.get("extra_metrics", {})
     row["parse_failures"] = sum(each["counters"].get("parse_failures", 0) for each in entry.runs)
+    row["failed"] = sum(each["counters"].get("request_errors", 0) for each in entry.runs)
     row |= {"owed": sum(each["owed"] for each in entry.runs), **costs(entry, asked.prices or {}, asked.queries)}
     row["seconds"] = round(fmean(each["seconds"] for each in entry.runs), 2)
     published = Path(run["folder"]).suffix == ".json"
@@ -242,7 +243,13 @@ def _columns(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], asked: Aske
     optional |= {"quantiles": "users p10 p50 p90"}
     shown = {"wins": "win_users", "quantiles": "gain_p10"}
     columns |= {name: heading for name, heading in optional.items() if shown.get(name, name) in has}
-    columns |= {"parse_failures": "unread", "owed": "failed", "calls": "calls", "cached_share": "cached"}
+    columns |= {
+        "parse_failures": "unread",
+        "failed": "failed",
+        "owed": "owed",
+        "calls": "calls",
+        "cached_share": "cached",
+    }
     columns |= {"input_tokens": "tokens in", "output_tokens": "tokens out"}
     columns |= {"offline_tokens": "offline /user", "online_tokens": "online /query", "frontier": "frontier"}
     if "query_price" in has:
@@ -324,6 +331,15 @@ def _about_runs(newest: Sequence[Run]) -> list[str]:
             shown.append(f"{label(run)}: fell back to another method on {share:.0%} of samples.")
         if run["status"] != "complete":
             shown.append(f"{label(run)}: {run['owed']} samples are owed; repeat its command.")
+    for role in ("simulator", "judge"):
+        played = {label(run): run["roles"][role] for run in newest if role in run.get("roles", {})}
+        if played:
+            shown.append(f"{role.capitalize()}: {', '.join(dict.fromkeys(who['model'] for who in played.values()))}.")
+        if own := [name for name, who in played.items() if who["shared"]]:
+            shown.append(f"Warning: the {role} is the model under test itself: {', '.join(own)}.")
+    for run in newest:
+        if unjudged := run["counters"].get("unjudged"):
+            shown.append(f"{label(run)}: {unjudged} answers are unjudged and have no score.")
     if adapted := [label(run) for run in newest if run.get("fit") == "adapted"]:
         shown.append(f"Adapted to a task its paper did not have: {', '.join(dict.fromkeys(adapted))}.")
     if privileged := [label(run) for run in newest if run.get("privileged")]:

@@ -95,8 +95,9 @@ def headed(board: Board, columns: Mapping[str, str]) -> tuple[str, dict[str, str
         ((n, users),) = sizes
         title += f" · n={n}, {users} user{'s' * (users != 1)}"
         del kept["n"], kept["users"]
-    if not any(row["owed"] for row in board.rows):
-        del kept["owed"]
+    for name in ("failed", "owed"):
+        if not any(row[name] for row in board.rows):
+            del kept[name]
     return title, kept
 
 

@@ -83,7 +83,8 @@ CONDITIONS = ("task", "task_version", "task_params", "separation", "split", "dat
 def conditions(run: Run) -> dict[str, Any]:
     """Everything of a run but method, history control and seed: what two runs must share to be compared."""
     known = spec(run) or {"task_params": run.get("task_changed", {}), **run}
-    return {name: known.get(name) for name in CONDITIONS}
+    played = {"simulator": known.get("simulator"), "judge": run.get("judge")}
+    return {name: known.get(name) for name in CONDITIONS} | {name: who for name, who in played.items() if who}
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
 
     def hashed(texts: Sequence[str]) -> str:
         digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
+        return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
 
     return (
         f"default-src 'none'; script-src {hashed(scripts)}; style-src {hashed(styles)}; "

@@ -9,13 +9,12 @@ part by far; outputs and scores stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from personabench.cache import Cache
 from personabench.controls import controlled
-from personabench.errors import PersonabenchError
 from personabench.leaderboard import SCORER
+from personabench.located import data_of
 from personabench.report.tables import Group, Row
 from personabench.runfolder import Profile, RunFolder
 from personabench.task import Dataset
@@ -208,13 +207,8 @@ def _dataset(group: Group) -> Dataset | None:
     """The group's data, where it still lies at its place unchanged."""
     if group.task is None:
         return None
-    first = group.first
     for place in dict.fromkeys(row.runs[0].get("data") for row in group.rows if row.folder):
-        try:
-            opened = group.task.open(f"{first['separation']}/{first['split']}", Path(place) if place else None)
-        except PersonabenchError:
-            continue
-        if opened.hash == first["data_hash"]:
+        if opened := data_of(group.task, group.first, place):
             return opened
     return None
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from personabench import registry
 from personabench.comparison import aggregate_of
-from personabench.errors import PersonabenchError
 from personabench.leaderboard import SCORER, Asked, Board, boards, curves, everything
 from personabench.leaderboard.runs import Entry, Run, entries, spec
+from personabench.located import task_of
 from personabench.published import vector
 from personabench.task import Task
 
@@ -36,6 +35,7 @@ KEPT: tuple[str, ...] = (
     "fit",
     "n",
     "users",
+    "failed",
     "owed",
     "leader",
 )
@@ -96,7 +96,9 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
             if rows:
                 names = {row.facts["run"] for row in rows}
                 points = [point for point in drawn if point["run"] in names]
-                found.append(Group(board, rows, _task(rows[0].runs[0]), points))
+                first = rows[0].runs[0]
+                known = task_of(first["task"], spec(first).get("task_params", {}))
+                found.append(Group(board, rows, known, points))
     return found
 
 
@@ -105,15 +107,6 @@ def _entries(runs: Sequence[Run]) -> list[Entry]:
     for run in runs:
         by_board.setdefault((run["task"], run["separation"], run["split"], run["data_hash"]), []).append(run)
     return [entry for group in by_board.values() for entry in entries(group)]
-
-
-def _task(run: Run) -> Task | None:
-    try:
-        kind = registry.load("task", run["task"])
-        task: Task = kind(kind.Params(**spec(run).get("task_params", {})))
-        return task
-    except (PersonabenchError, TypeError):
-        return None
 
 
 def describe(group: Group, number: int) -> dict[str, Any]:

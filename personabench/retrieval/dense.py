@@ -1,9 +1,9 @@
-"""Vectors of texts: three embedders behind one coroutine, and the run's memory of what they returned.
+"""Vectors of texts: several embedders behind one coroutine, and the run's memory of what they returned.
 
 An embedder defines its own geometry, and the dot product of two of its vectors is their similarity: WordLlama's and
 OpenAI's vectors have length 1, Contriever's do not, as its authors use them.  Local models run in one thread of their
-own each, so the event loop stays free and their own parallelism is not multiplied.  `Embedders` embeds a text once
-per run, however many samples ask for it and however closely together.
+own each, so the event loop stays free and their own parallelism is not multiplied; those behind a server are in
+`served.py`.  `Embedders` embeds a text once per run, however many samples ask for it and however closely together.
 """
 
 from __future__ import annotations
@@ -13,29 +13,23 @@ import hashlib
 import importlib
 import importlib.util
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from personabench.errors import BackendDown, BackendError, UsageError
+from personabench.errors import UsageError
 from personabench.hashing import digest_files
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
 
 Vectors = npt.NDArray[np.float32]
 
-_BATCH = 256
-_IN_FLIGHT = 8
 _REMEMBERED_BYTES = 256 * 2**20
-_CHOICES = "wordllama, sentence-transformers:NAME or openai:NAME"
+_CHOICES = "wordllama, sentence-transformers:NAME, openai:NAME or vllm:NAME"
 
 
 class Embedder(ABC):
@@ -74,6 +68,10 @@ class _Local(Embedder):
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, list(texts))
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """As `embed`, at once and in the calling thread."""
+        return self._encode(list(texts))
 
     async def aclose(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -161,80 +159,10 @@ class SentenceTransformers(_Local):
         return np.asarray(vectors, np.float32)
 
 
-class OpenAIEmbeddings(Embedder):
-    """A model behind an OpenAI-compatible `/embeddings` endpoint.
-
-    Texts travel in batches of 256, at most 8 requests at a time.  The key is OPENAI_API_KEY; a server of one's own
-    (`base_url`) needs none.  Before the first reply the vectors' length is unknown, and no texts give shape (0, 0).
-    """
-
-    def __init__(self, name: str, base_url: str | None = None) -> None:
-        if base_url is None and not os.environ.get("OPENAI_API_KEY"):
-            raise UsageError(f"the embedder openai:{name} needs a key; set OPENAI_API_KEY or name a server's base URL")
-        self._name = name
-        self._base_url = base_url
-        self._dimension = 0
-        self._limit = asyncio.Semaphore(_IN_FLIGHT)
-
-    @property
-    def identity(self) -> str:
-        return f"openai:{self._name}"
-
-    @cached_property
-    def _client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI, DefaultAioHttpClient
-
-        return AsyncOpenAI(
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            base_url=self._base_url,
-            max_retries=5,
-            http_client=DefaultAioHttpClient(),
-        )
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
-        if not batches:
-            return np.empty((0, self._dimension), np.float32)
-        vectors = np.concatenate(await asyncio.gather(*map(self._embed, batches)))
-        self._dimension = vectors.shape[1]
-        return vectors
-
-    async def _embed(self, texts: Sequence[str]) -> Vectors:
-        import openai
-
-        # The API refuses an empty string, not a blank one.
-        words = [text or " " for text in texts]
-        try:
-            async with self._limit:
-                reply = await self._client.embeddings.create(model=self._name, input=words)
-        except (
-            openai.APIConnectionError,
-            openai.AuthenticationError,
-            openai.PermissionDeniedError,
-            openai.NotFoundError,
-        ) as error:
-            raise BackendDown(f"{self.identity}: the embedding server cannot be used: {error}") from error
-        except openai.APIError as error:
-            raise BackendError(f"{self.identity}: the embedding call failed: {error}") from error
-        rows = {item.index: item.embedding for item in reply.data}
-        if sorted(rows) != list(range(len(texts))) or len({len(row) for row in rows.values()}) != 1:
-            raise BackendError(
-                f"{self.identity}: asked for {len(texts)} vectors, got {len(reply.data)} that do not fit"
-            )
-        vectors = np.array([rows[position] for position in range(len(texts))], np.float32)
-        if not np.isfinite(vectors).all():
-            raise BackendError(f"{self.identity}: the server returned vectors with values that are not numbers")
-        return vectors
-
-    async def aclose(self) -> None:
-        if "_client" in self.__dict__:
-            await self._client.close()
-
-
 class Embedders:
     """The embedders of a run, made when first named, and the vectors they have returned.
 
-    `base_url` is the OpenAI-compatible server of `openai:NAME` (None: OpenAI's own).  At most 256 MiB of vectors are
+    `base_url` is the server of `openai:NAME` (None: OpenAI's own) and of `vllm:NAME`.  At most 256 MiB of vectors are
     remembered; the oldest go first.
     """
 
@@ -307,8 +235,11 @@ class Embedders:
                 self._embedders[name] = WordLlama()
             elif kind == "sentence-transformers" and model:
                 self._embedders[name] = SentenceTransformers(model)
-            elif kind == "openai" and model:
-                self._embedders[name] = OpenAIEmbeddings(model, self._base_url)
+            elif kind in ("openai", "vllm") and model:
+                from personabench.retrieval.served import OpenAIEmbeddings, VLLMEmbeddings
+
+                served = OpenAIEmbeddings if kind == "openai" else VLLMEmbeddings
+                self._embedders[name] = served(model, self._base_url)
             else:
                 raise UsageError(f"unknown embedder {name!r}; choose {_CHOICES}")
         return self._embedders[name]

@@ -101,6 +101,36 @@ def bootstrap(scores: Sequence[Floats], clusters: Clusters, aggregate: Aggregate
     return found
 
 
+def left_out(scores: Sequence[Floats], clusters: Clusters, aggregate: Aggregate) -> Floats:
+    """An aggregate without each user in turn, shape (rows, users), for sorted scores."""
+    ends = clusters.starts + clusters.sizes
+    return np.array(
+        [
+            [
+                aggregate(np.delete(values, slice(start, end), axis=0))
+                for start, end in zip(clusters.starts, ends, strict=True)
+            ]
+            for values in scores
+        ]
+    )
+
+
+def left_out_means(sums: Floats, clusters: Clusters) -> Floats:
+    """Means without each user in turn, shape (rows, users), from the users' sums, shape (rows, users)."""
+    others: Floats = (sums.sum(axis=1, keepdims=True) - sums) / (clusters.n - clusters.sizes)
+    return others
+
+
+def acceleration(without: Floats) -> float:
+    """How fast a metric's error grows with the metric, from its values without each user, shape (users,).
+
+    BCa's, estimated as in Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, equation 14.15.
+    """
+    pulls = without.mean() - without
+    spread = float(np.square(pulls).sum()) ** 1.5
+    return float((pulls**3).sum()) / (6 * spread) if spread else 0.0
+
+
 def _all_flips(users: int) -> npt.NDArray[np.bool_]:
     """Every choice of users to flip but the last, who need not: turning all over leaves a two-sided test alone."""
     numbers = np.arange(1 << max(users - 1, 0))

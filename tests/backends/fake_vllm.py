@@ -29,7 +29,7 @@ class FakeVLLM:
     Attributes:
         bodies: chat requests received; heads: their headers.
         faults: replies to give before good ones; latency: seconds an answer takes; sick: whether health fails.
-        hits, queries: its prefix-cache counters.
+        hits, queries: its prefix-cache counters; says: the model it claims to be, where not the one asked for.
     """
 
     def __init__(self, model: str = "org/tiny", latency: float = 0.0, served: str | None = None) -> None:
@@ -43,6 +43,7 @@ class FakeVLLM:
         self.faults: list[Any] = []
         self.tokenized = 0
         self.hits, self.queries = 100, 1000
+        self.says: str | None = None
         self.app = web.Application()
         self.app.add_routes(
             [
@@ -79,6 +80,9 @@ class FakeVLLM:
             fault = self.faults.pop(0)
             reply: web.StreamResponse = fault if isinstance(fault, web.Response) else await fault(http)
             return reply
+        if body["model"] not in {entry["id"] for entry in self.entries}:
+            words = f"The model `{body['model']}` does not exist."
+            return web.json_response({"error": {"message": words, "type": "NotFoundError"}}, status=404)
         if self.latency:
             await asyncio.sleep(self.latency)
         self.queries += 100
@@ -89,7 +93,13 @@ class FakeVLLM:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.1, "top_logprobs": []}]}
-        return web.json_response({"id": "1", "choices": [choice], "usage": usage})
+        named = self.says or body["model"]
+        return web.json_response({"id": "1", "model": named, "choices": [choice], "usage": usage})
+
+    def adapt(self, **paths: str) -> None:
+        """Serve adapters of the model, by name."""
+        base = self.entries[0]["id"]
+        self.entries += [{"id": name, "root": path, "parent": base} for name, path in paths.items()]
 
     async def tokenize(self, http: web.Request) -> web.StreamResponse:
         self.tokenized += 1
@@ -146,10 +156,12 @@ def main() -> None:
         parser.add_argument(flag)
     for flag in ("--port", "--slow", "--latency", "--tensor-parallel-size"):
         parser.add_argument(flag, type=float, default=0)
-    for flag in ("--stubborn", "--enable-prefix-caching"):
+    for flag in ("--stubborn", "--enable-prefix-caching", "--enable-lora"):
         parser.add_argument(flag, action="store_true")
+    parser.add_argument("--lora-modules", nargs="+", default=[])
     given = parser.parse_args()
     print("INFO 11-23 06:00:00 [utils.py:1] non-default args", flush=True)
+    print("WARNING 11-23 06:00:00 [utils.py:2] this can cause `OSError: Too many open files`", flush=True)
     asleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     children = [subprocess.Popen(asleep), subprocess.Popen(asleep, start_new_session=True)]
     if given.pids:
@@ -164,7 +176,9 @@ def main() -> None:
 
     async def serve() -> None:
         await asyncio.sleep(given.slow)
-        owner = web.AppRunner(FakeVLLM(given.model, given.latency).app, handle_signals=False)
+        fake = FakeVLLM(given.model, given.latency)
+        fake.adapt(**dict(module.split("=", 1) for module in given.lora_modules))
+        owner = web.AppRunner(fake.app, handle_signals=False)
         await owner.setup()
         await web.TCPSite(owner, given.host, int(given.port)).start()
         await asyncio.Event().wait()

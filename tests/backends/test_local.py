@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -274,3 +276,28 @@ def test_native_noise_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixtu
     os.write(2, b"a real message\n")
     assert (tmp_path / "log").read_text() == "native noise\n"
     assert capfd.readouterr().err == "a real message\n"
+
+
+@pytest.mark.model
+def test_a_second_ctrl_c_leaves_at_once_with_what_is_finished(tmp_path: Path) -> None:
+    words = ["run", "-m", "none", "-t", "lamp4", "--results", str(tmp_path), "--max-tokens", "300"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from personabench.cli.app import main; main()", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(path.stat().st_size for path in tmp_path.glob("runs/*/*/*/*/predictions.jsonl")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 5
+    assert (process.returncode, out) == (130, "") and "Traceback" not in err
+    assert err.splitlines()[-1].endswith(" ".join(words[-2:]))
+    (folder,) = tmp_path.glob("runs/*/*/*/*")
+    assert not (folder / "summary.json").exists()
+    assert all(line.endswith("}") for line in (folder / "predictions.jsonl").read_text().splitlines())

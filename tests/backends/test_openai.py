@@ -3,77 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from multidict import CIMultiDict
+from fake_api import (
+    HEADER,
+    SECRET,
+    Server,
+    close_early,
+    close_mid_body,
+    completion,
+    garbage,
+    hang,
+    request,
+    said,
+    serving,
+)
 
-from personabench import runner
 from personabench.backends import BackendOptions
 from personabench.backends.openai import OpenAI
 from personabench.client import Client
-from personabench.errors import BackendDown, BackendError, RunError, TransientError, UsageError
-from personabench.types import Message, Request
-
-SECRET = "sk-marker-3141592653589793"
-HEADER = "header-marker-2718281828"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def completion(text: str | None = "a reply", finish: str = "stop", **more: Any) -> web.Response:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, **more}
-    usage = {"prompt_tokens": 11, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 7}}
-    return web.json_response({"id": "1", "model": "tiny", "choices": [choice], "usage": usage})
-
-
-class Server:
-    """Answers `replies` in order, then well; `bodies` and `heads` are what it was sent."""
-
-    def __init__(self) -> None:
-        self.models: Any = {"object": "list", "data": [{"id": "tiny", "max_model_len": 4096}]}
-        self.replies: list[Handler | web.Response] = []
-        self.always: Handler | None = None
-        self.bodies: list[dict[str, Any]] = []
-        self.heads: list[CIMultiDict[str]] = []
-        self.url = ""
-
-    async def list_models(self, request: web.Request) -> web.StreamResponse:
-        if isinstance(self.models, web.Response):
-            return self.models
-        return web.json_response(self.models)
-
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        self.bodies.append(await request.json())
-        self.heads.append(CIMultiDict(request.headers))
-        if self.always is not None:
-            return await self.always(request)
-        reply = self.replies.pop(0) if self.replies else completion()
-        return reply if isinstance(reply, web.Response) else await reply(request)
+from personabench.errors import BackendDown, BackendError, TransientError, UsageError
 
 
 @pytest_asyncio.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    for name in ("OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    served = Server()
-    app = web.Application()
-    app.router.add_get("/v1/models", served.list_models)
-    app.router.add_post("/v1/chat/completions", served.chat)
-    owner = web.AppRunner(app, shutdown_timeout=0.1)
-    await owner.setup()
-    site = web.TCPSite(owner, "127.0.0.1", 0)
-    await site.start()
-    served.url = f"http://127.0.0.1:{owner.addresses[0][1]}/v1"
-    yield served
-    await owner.cleanup()
+    async with serving(monkeypatch) as served:
+        yield served
 
 
 @pytest_asyncio.fixture
@@ -83,10 +44,6 @@ async def backend(server: Server) -> AsyncIterator[OpenAI]:
     await made.open()
     yield made
     await made.aclose()
-
-
-def request(text: str = "Hello?", **fields: Any) -> Request:
-    return Request(messages=(Message("system", "Be brief."), Message("user", text)), max_tokens=16, **fields)
 
 
 async def ask(backend: OpenAI, **fields: Any) -> Any:
@@ -144,37 +101,6 @@ async def test_refusal_is_the_answer(server: Server, backend: OpenAI) -> None:
 async def test_reply_without_usage(server: Server, backend: OpenAI) -> None:
     server.replies = [web.json_response({"choices": [{"message": {"content": "bare"}}], "usage": None})]
     assert (await ask(backend)).text == "bare"
-
-
-async def hang(_: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(5)
-    return completion()
-
-
-async def close_early(http: web.Request) -> web.StreamResponse:
-    assert http.transport is not None
-    http.transport.close()
-    return web.Response()
-
-
-async def close_mid_body(http: web.Request) -> web.StreamResponse:
-    reply = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
-    await reply.prepare(http)
-    await reply.write(b'{"choices": [{"mess')
-    assert http.transport is not None
-    http.transport.close()
-    return reply
-
-
-async def garbage(http: web.Request) -> web.StreamResponse:
-    assert http.transport is not None
-    http.transport.write(b"220 mail.example ESMTP\r\n\r\n")  # type: ignore[attr-defined]
-    http.transport.close()
-    return web.Response()
-
-
-def said(status: int, text: str, **headers: str) -> web.Response:
-    return web.json_response({"error": {"message": text}}, status=status, headers=headers)
 
 
 TRANSIENT = {
@@ -341,79 +267,6 @@ async def test_password_in_the_url_is_refused_unshown(server: Server) -> None:
     with pytest.raises(UsageError, match="--base-url holds a name or password") as caught:
         await identified(server, base_url=f"http://me:{HEADER}@localhost/v1")
     assert HEADER not in str(caught.value)
-
-
-def lamp_files(folder: Path, samples: int) -> Path:
-    folder.mkdir()
-    profile = [{"id": "p1", "text": "Rain fell on the town.", "title": "Wet again", "date": "2020-01-01"}]
-    records = [
-        {"id": f"q{at}", "input": f"Generate a headline for the following article: story {at}", "profile": profile}
-        | {"user_id": f"u{at}"}
-        for at in range(samples)
-    ]
-    golds = [{"id": record["id"], "output": "Dry again"} for record in records]
-    (folder / "dev_questions.json").write_text(json.dumps(records))
-    (folder / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}))
-    return folder
-
-
-def options(server: Server, tmp_path: Path, **backend: Any) -> runner.Options:
-    return runner.Options(
-        methods=["none"],
-        tasks=["lamp4"],
-        data=tmp_path / "data",
-        backend="openai",
-        backend_options=BackendOptions(base_url=server.url, headers={"X-Team": HEADER}, **backend),
-        concurrency=4,
-        results=tmp_path / "results",
-    )
-
-
-async def test_run_counts_failures_resumes_and_never_writes_a_secret(server: Server, tmp_path: Path) -> None:
-    lamp_files(tmp_path / "data", 12)
-
-    async def echo_secrets(http: web.Request) -> web.StreamResponse:
-        number = int((await http.json())["messages"][-1]["content"].split("story ")[1].split()[0])
-        if number % 3 == 0:
-            return said(400, f"key {http.headers['Authorization']} of team {http.headers['X-Team']} asked too much")
-        return completion(f"Headline {number}")
-
-    server.always = echo_secrets
-    (outcome,) = await runner.run(options(server, tmp_path))
-    assert outcome.summary["status"] == "incomplete"
-    assert (outcome.summary["n"], outcome.summary["owed"]) == (8, 4)
-    assert outcome.summary["counters"]["request_errors"] == 4
-    errors = [line for line in (outcome.folder / "predictions.jsonl").read_text().splitlines() if "asked too" in line]
-    assert len(errors) == 4 and all("answered 400" in line and "Bearer ***" in line for line in errors)
-
-    async def refuse(http: web.Request) -> web.StreamResponse:
-        return said(401, f"Incorrect API key provided: {http.headers['Authorization']}")
-
-    server.always = refuse
-    with pytest.raises(RunError, match="check OPENAI_API_KEY") as caught:
-        await runner.run(options(server, tmp_path))
-    assert SECRET not in str(caught.value)
-
-    server.always = None
-    before = len(server.bodies)
-    (outcome,) = await runner.run(options(server, tmp_path))
-    assert outcome.summary["status"] == "complete" and len(server.bodies) == before + 4
-
-    written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
-    assert {"cache.sqlite", "spec.json", "001.log"} <= {path.name for path in written}
-    for path in written:
-        content = path.read_bytes()
-        assert SECRET.encode() not in content and HEADER.encode() not in content, path
-        assert server.url.encode() not in content or path.suffix in (".log", ".jsonl"), path
-
-
-async def test_finished_run_needs_no_server(server: Server, tmp_path: Path, unused_tcp_port: int) -> None:
-    lamp_files(tmp_path / "data", 3)
-    (first,) = await runner.run(options(server, tmp_path, model="tiny"))
-    server.url = f"http://127.0.0.1:{unused_tcp_port}/v1"
-    (again,) = await runner.run(options(server, tmp_path, model="tiny"))
-    assert again.folder == first.folder and again.summary["metrics"] == first.summary["metrics"]
-    assert len(server.bodies) == 3
 
 
 async def test_two_hundred_in_flight(server: Server) -> None:

@@ -12,11 +12,12 @@ import pytest_asyncio
 from aiohttp import web
 from fake_vllm import SECRET, FakeVLLM, Site, request
 
-from personabench import backends
+from personabench import backends, runner
 from personabench.backends import BackendOptions
-from personabench.backends.checkpoints import model_identity, served_identity
+from personabench.backends.checkpoints import adapted, adapters_of, model_identity, served_identity
 from personabench.backends.vllm import VLLM
 from personabench.errors import BackendDown, BackendError, TransientError, UsageError
+from personabench.runfolder import RunFolder
 
 
 @pytest_asyncio.fixture
@@ -287,3 +288,80 @@ async def test_server_out_of_reach_is_missed_only_when_needed(unused_tcp_port: i
     with pytest.raises(BackendDown, match="cannot be reached"):
         await made.open()
     await made.aclose()
+
+
+# Adapters
+
+
+async def test_each_user_is_answered_by_the_adapter_of_that_name(sites: list[Site], tmp_path: Path) -> None:
+    sites[0].fake.adapt(a="/nowhere/a", b="/nowhere/b")
+    options = {"methods": ["none"], "tasks": ["lamp4"], "backend": "vllm", "results": tmp_path, "limit": 6}
+
+    async def run(adapter: str | None) -> runner.Outcome:
+        sites[0].fake.bodies.clear()
+        one = BackendOptions(base_url=sites[0].url, adapter=adapter, model=None if adapter else "org/tiny")
+        (outcome,) = await runner.run(runner.Options(backend_options=one, **options))
+        return outcome
+
+    plain = await run(None)
+    users = {line.user_id for line in RunFolder(plain.folder).iter_predictions()}
+    assert len(users) > 1 and {body["model"] for body in sites[0].fake.bodies} == {"org/tiny"}
+    missing = await run("of-{user_id}")
+    assert missing.summary["counters"]["request_errors"] == plain.summary["n"]
+    (line, *_) = RunFolder(missing.folder).iter_predictions()
+    assert line.error == (f"{sites[0].url} serves no adapter 'of-{line.user_id}' of org/tiny; its adapters are a, b")
+    sites[0].fake.adapt(**{f"of-{user}": "/nowhere" for user in users})
+    adapted_run = await run("of-{user_id}")
+    assert adapted_run.folder == missing.folder != plain.folder
+    assert adapted_run.summary["model"] == "org/tiny+of-{user_id}"
+    calls = adapted_run.summary["usage"]["predict"]
+    assert (adapted_run.summary["status"], calls["cached"], calls["calls"]) == ("complete", 0, plain.summary["n"])
+    assert {body["model"] for body in sites[0].fake.bodies} == {f"of-{user}" for user in users}
+
+
+def test_adapters_are_part_of_the_model_by_content(tmp_path: Path) -> None:
+    one, other = checkpoint(tmp_path / "a", b"1"), checkpoint(tmp_path / "b", b"2")
+    words = ("--enable-lora", "--lora-modules", f"ann={one}", f'{{"name": "bob", "path": "{other}"}}', "--dtype=half")
+    assert (
+        adapters_of(words) == {"ann": str(one), "bob": str(other)} == adapters_of((f"--lora-modules=ann={one}", *words))
+    )
+    with pytest.raises(UsageError, match=r"--lora-modules .*not a name and a path"):
+        adapters_of(("--lora-modules", '{"name": "ann"}'))
+    base = model_identity("org/tiny")
+    first = adapted(base, "{user_id}", {"ann": str(one)})
+    assert first["name"] == "org/tiny+{user_id}" and str(tmp_path) not in str(first)
+    assert first == adapted(base, "{user_id}", {"ann": str(one), "far": "/nowhere"})
+    assert first != adapted(base, "{user_id}", {"ann": str(other)})
+
+
+async def test_adapter_of_work_for_nobody_is_the_model_itself(sites: list[Site], attach: Callable[..., Any]) -> None:
+    sites[0].fake.adapt(ann="/nowhere", house="/nowhere")
+    backend = await attach(adapter="{user_id}")
+    assert backend.adapter("ann") == "ann" and not backend.adapter("")
+    assert (await attach(adapter="house", model="org/tiny")).adapter("") == "house"
+
+
+async def test_no_adapters_at_all(sites: list[Site], attach: Callable[..., Any]) -> None:
+    backend = await attach(adapter="{user_id}")
+    with pytest.raises(BackendDown, match=r"no adapter 'ann' of org/tiny; it serves none \(--enable-lora"):
+        await backend.complete(request(adapter="ann"), "ann")
+
+
+@pytest.mark.parametrize("template", ["", "{user}", "{user_id}-{"])
+def test_adapter_templates_that_name_nothing(template: str) -> None:
+    with pytest.raises(UsageError, match=r"\{user_id\} standing for the user"):
+        backends.create("vllm", BackendOptions(base_url="http://a/v1", adapter=template))
+    with pytest.raises(UsageError, match="--adapter: only with --backend vllm"):
+        backends.create("openai", BackendOptions(base_url="http://a/v1", adapter="ann"))
+
+
+async def test_a_reply_of_another_model_is_counted(sites: list[Site], tmp_path: Path) -> None:
+    sites[0].fake.says = "org/other"
+    options = BackendOptions(base_url=sites[0].url)
+    (outcome,) = await runner.run(
+        runner.Options(
+            methods=["none"], tasks=["lamp4"], backend="vllm", backend_options=options, results=tmp_path, limit=4
+        )
+    )
+    assert outcome.summary["counters"]["other_model"] == outcome.summary["n"]
+    assert outcome.summary["prefix_cache"] == {"hits": 60 * outcome.summary["n"], "queries": 100 * outcome.summary["n"]}

@@ -91,6 +91,7 @@ async def test_start_that_fails_shows_the_telling_lines(fake_command: None, tmp_
     assert "ended with exit code 3 before it was ready" in str(caught.value)
     assert "\n  ValueError: no memory for the KV cache\n  RuntimeError: Engine core" in str(caught.value)
     assert str(tmp_path / "001.log") in str(caught.value)
+    assert "Too many open files" not in str(caught.value)
     await backend.aclose()
     assert gone(pids(tmp_path))
 
@@ -106,7 +107,7 @@ async def test_an_argument_that_vllm_does_not_know(fake_command: None, tmp_path:
 async def test_start_that_takes_too_long(fake_command: None, tmp_path: Path) -> None:
     backend = own(tmp_path, "--slow", "60", start_timeout=1.5)
     await backend.identify()
-    with pytest.raises(UsageError, match=r"not ready after 2 s, last seen loading weights.*--start-timeout"):
+    with pytest.raises(UsageError, match=r"not ready after 2 s, last seen (loading weights|starting);.*start-timeout"):
         await backend.open()
     await backend.aclose()
     assert gone(pids(tmp_path))
@@ -257,3 +258,26 @@ def test_a_refused_start_is_one_message(tmp_path: Path) -> None:
     ended = subprocess.run(words(tmp_path), text=True, capture_output=True, timeout=60, env=environment)
     assert ended.returncode == 2 and "no-such-program, which is no program here" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_one_server_for_all_seeds(fake_command: None, tmp_path: Path) -> None:
+    ended = subprocess.run(words(tmp_path, "--seeds", "0,1,2", "-n", "3", "--json"), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    summaries = json.loads(ended.stdout)
+    assert [summary["seed"] for summary in summaries] == [0, 1, 2]
+    logs = [log.read_text() for log in tmp_path.rglob("attempts/*.log")]
+    assert len(logs) == 3 and sum("starting " in log for log in logs) == 1
+    assert ended.stderr.count("ready after") == 1 and wait_gone(pids(tmp_path))
+
+
+async def test_adapters_of_a_started_server(fake_command: None, tmp_path: Path) -> None:
+    (tmp_path / "ann").mkdir()
+    (tmp_path / "ann" / "adapter_config.json").write_text("{}")
+    backend = own(tmp_path, "--enable-lora", "--lora-modules", f"ann={tmp_path / 'ann'}", adapter="{user_id}")
+    await backend.identify()
+    known = backend.identity
+    assert set(known) == {"kind", "name", "adapters"}
+    await backend.open()
+    assert (await backend.complete(request(adapter="ann"), "ann")).model == ""
+    assert backend.identity == known
+    await backend.aclose()

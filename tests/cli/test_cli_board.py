@@ -43,6 +43,8 @@ def test_the_table_in_a_file_is_the_same(ran: Command, tmp_path: Path) -> None:
 
 def test_latex_and_curves(ran: Command, refused: Refused) -> None:
     assert r"\begin{tabular}" in ran("leaderboard", "-f", "latex").out
+    assert ran("leaderboard", "-f", "html").out.count("<table>") == 1
+    assert "personabench report" in refused("leaderboard", "--curves", "-f", "html")
     assert "no curve" in refused("leaderboard", "--curves")
     assert ran("leaderboard", "--curves", "--json").json == []
     ran(*RUN, "-m", "rag", "--history", "size=2")

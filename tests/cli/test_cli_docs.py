@@ -32,12 +32,14 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
             ran.add(words[0])
     assert ran == {
         "run",
+        "merge",
         "new",
         "show",
         "leaderboard",
         "report",
         "compare",
         "publish",
+        "export",
         "score",
         "list",
         "check",
@@ -84,3 +86,13 @@ def test_every_column_of_the_machine_readable_leaderboard_is_documented(folder: 
     assert metrics == {f"{metric}{end}" for metric in ("rouge-1", "rouge-L") for end in ends}
     assert all(f"`<metric>{end}`" in text for end in ends[2:])
     assert not [name for name in row.keys() - metrics if f"`{name}`" not in text]
+
+
+def test_every_column_of_an_export_is_documented(folder: Path, personabench: Command, tmp_path: Path) -> None:
+    import csv
+
+    assert personabench("export", folder, "--to", "csv", "-o", tmp_path / "run.csv").code == 0
+    with (tmp_path / "run.csv").open(newline="") as file:
+        columns = set(next(csv.reader(file)))
+    metrics = {name for name in columns if name.startswith("rouge-")}
+    assert columns - metrics <= documented("export")

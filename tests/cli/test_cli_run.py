@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
+from personabench.errors import UsageError
 from personabench.registry import load
 
 SAMPLE = "bundled sample, not LaMP"
@@ -120,6 +121,19 @@ def test_score_reads_what_a_run_submits(personabench: Command, tmp_path: Path) -
     assert "parse failures 0, null outputs 0" in flat.err
     ended = personabench("score", "-t", "lamp4", *files)
     assert "official scorer, n=37 (all ids)" in ended.out and "rouge-1" in ended.out
+
+
+def test_a_metric_that_cannot_be_had_does_not_hide_the_table(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(script: str) -> None:
+        raise UsageError(f"the metric '{script}' cannot be loaded")
+
+    monkeypatch.setattr("personabench.metrics.external._loaded", missing)
+    ended = personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none,rag", "-n", "3", "--metric", "evaluate:no")
+    assert ended.code == 1
+    assert "rouge-1" in ended.out and ended.out.count("results/runs/lamp4/") == 2
+    assert ended.err.count("error: the metric 'no' cannot be loaded") == 1
 
 
 def test_a_failed_sample_ends_with_exit_1_and_names_the_sample(personabench: Command, tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ import pytest
 from conftest import Command
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
-TASKS = (*(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")), "personamem", "reviews")
+TASKS = (
+    *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
+    *("personamem", "prefdisco", "prefdisco_warm", "prelude_email", "prelude_summ", "reviews"),
+)
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 
 
@@ -174,7 +177,8 @@ def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_p
     "verb",
     [
         *("", "run", "score", "leaderboard", "compare", "publish", "show", "download", "doctor", "list", "check"),
-        *("cache", "new", "report", "list matrix"),
+        "generate",
+        *("cache", "new", "report", "export", "list matrix"),
         *("list methods", "list tasks", "list backends", "list metrics", "list runs", "check task", "check method"),
         *("cache stats", "cache why", "cache prune", "new method"),
     ],

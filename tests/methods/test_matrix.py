@@ -21,11 +21,13 @@ from personabench.method import Method
 from personabench.plan import filler
 from personabench.retrieval.dense import WordLlama
 from personabench.runfolder import RunFolder
+from personabench.task import Task
 from personabench.types import Prediction, Record, Request
 
 METHODS = {name: entry for name, entry in registry.entries("method").items() if entry.origin == "built-in"}
 TASKS = {name: entry for name, entry in registry.entries("task").items() if entry.origin == "built-in"}
-CELLS = matrix(METHODS.values(), TASKS)
+CELLS = matrix(METHODS.values(), TASKS.values())
+pytestmark = pytest.mark.usefixtures("sentence_data")
 DECLARED = ("paper", "version", "needs", "designed_for", "refuses", "privileged")
 
 
@@ -44,12 +46,14 @@ def ran(
 ) -> tuple[list[runner.Outcome], Scripted]:
     """Methods run one after the other on the bundled sample, on one cache, and the model that answered them.
 
-    Of the settings, given as `method.key=value`, those of these methods count.
+    Of the settings, given as `method.key=value`, those of these methods count.  Simulated users and judges follow every
+    form, since an answer that nobody can judge has no score.
     """
     model = Scripted(answer=answer)
+    roles = {role: Scripted(answer=in_form) for role in registry.load("task", task)().roles}
     mine = [setting for setting in settings if setting.partition(".")[0] in methods]
     chosen: dict[str, Any] = {"limit": 1, "backend": "scripted", "results": place, "assignments": mine, **changes}
-    return asyncio.run(runner.run(runner.Options(methods, [task], **chosen), backend=model)), model
+    return asyncio.run(runner.run(runner.Options(methods, [task], **chosen), backend=model, roles=roles)), model
 
 
 def lines_of(outcome: runner.Outcome) -> list[Prediction]:
@@ -77,6 +81,7 @@ def test_what_a_source_declares_is_what_the_class_has(name: str) -> None:
 def test_what_a_tasks_source_declares_is_what_the_class_has(name: str) -> None:
     cls = registry.load("task", name)
     assert TASKS[name].facts["kind"] == cls.kind and TASKS[name].facts["title"] == cls.title
+    assert TASKS[name].facts.get("offers", Task.offers) == cls.offers
 
 
 def test_patterns_that_refuse_go_before_patterns_that_fit() -> None:
@@ -85,6 +90,14 @@ def test_patterns_that_refuse_go_before_patterns_that_fit() -> None:
     assert verdict(declared, "news9") == ("refused", "too new")
     assert verdict(declared, "films") == ("adapted", "")
     assert verdict({}, "anything") == ("faithful", "")
+
+
+def test_a_method_is_refused_where_the_task_offers_nothing_that_it_needs() -> None:
+    needy = {"needs": ("history|feedback", "dates")}
+    assert verdict(needy, "news").fit == verdict(needy, "news", ("feedback",)).fit == "faithful"
+    assert verdict(needy, "news", ("population",)) == ("refused", "its users have no history to learn from beforehand")
+    assert verdict({"needs": ("history", "population")}, "news", ("history",)).reason.startswith("it has no histories")
+    assert verdict({}, "news", ()).fit == "faithful"
 
 
 def test_every_pattern_and_reason_says_something() -> None:

@@ -1,0 +1,184 @@
+"""What a command asks for, resolved into runs: a spec, its task, data, method and folder each.
+
+Names, parameters and files are checked here as far as that goes without a model call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from personabench import params, registry
+from personabench.backends import Backend, BackendOptions
+from personabench.cache import Policy
+from personabench.compatibility import Fit, check_requirements, verdict
+from personabench.controls import controlled
+from personabench.errors import UsageError
+from personabench.judges.asking import kinship
+from personabench.judging import active_roles, judge_key
+from personabench.limits import Prices
+from personabench.method import Method
+from personabench.roles import RoleName
+from personabench.runfolder import RunFolder
+from personabench.selection import select
+from personabench.shards import Shard
+from personabench.spec import RunSpec, Sampling
+from personabench.task import Dataset, Task
+
+_log = logging.getLogger("personabench")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `personabench run` was asked for; names as on the command line.
+
+    Attributes:
+        methods, tasks: names or paths.
+        split: "user/dev", "dev", or None for the task's default.
+        data: a folder with the benchmark's files; None for the bundled sample.
+        limit: samples at least, whole users at a time; None for all.
+        draw: the seed that draws the limit's users, where it is not `seed`: several seeds of one comparison share it.
+        assignments: `[owner.]key=value` parameters; owner `task` addresses the task.
+        grid: `[owner.]key=value,value` parameters, before `assignments`: a run for every combination.
+        shard: the part of the users to take; None for all.  `results` is then the shard's own folder.
+        history: the control applied to histories.
+        concurrency: samples under way and calls in flight; None for the backend's own number.
+        roles: backend and its options of the simulated user and the judge; a role not named is the model under test.
+        prices: money per million tokens, by model; max_cost: what the command may spend, over all its runs.
+    """
+
+    methods: Sequence[str]
+    tasks: Sequence[str]
+    split: str | None = None
+    data: Path | None = None
+    limit: int | None = None
+    backend: str = "local"
+    backend_options: BackendOptions = BackendOptions()
+    concurrency: int | None = None
+    seed: int = 0
+    draw: int | None = None
+    sampling: Sampling = Sampling()
+    assignments: Sequence[str] = ()
+    grid: Sequence[str] = ()
+    shard: Shard | None = None
+    history: str = "own"
+    results: Path = Path("results")
+    cache: Policy = "use"
+    metrics: Sequence[str] = ()
+    roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
+    prices: Prices = dataclasses.field(default_factory=dict)
+    max_cost: float | None = None
+
+
+@dataclasses.dataclass
+class Job:
+    """One run, resolved: what will be predicted with what."""
+
+    spec: RunSpec
+    task: Task
+    dataset: Dataset
+    method: Method
+    positions: Sequence[int]
+    folder: RunFolder
+    fit: Fit = "faithful"
+    roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
+
+    @property
+    def judge(self) -> str | None:
+        """The key of the judge, where there is one."""
+        return judge_key(self.task, self.roles["judge"].identity) if "judge" in self.roles else None
+
+    @property
+    def shared(self) -> list[str]:
+        """A warning for each role that the model under test plays itself, and for a judge of the same family."""
+        own = [
+            f"the {role} is the model under test itself, {backend.identity['name']}: name another with --{role}-model"
+            for role, backend in self.roles.items()
+            if backend.identity == self.spec.model
+        ]
+        judge = self.roles["judge"].identity if "judge" in self.roles else self.spec.model
+        others = [self.spec.model, *(backend.identity for role, backend in self.roles.items() if role != "judge")]
+        kin = [kinship(judge["name"], other["name"]) for other in others if judge != self.spec.model]
+        return [*own, *dict.fromkeys(filter(None, kin))]
+
+
+def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend] | None = None) -> list[Job]:
+    """The runs asked for, checked as far as possible without a model call; `named` are the roles' own backends.
+
+    Raises:
+        UsageError, DataError: a name, option or file that cannot work.
+    """
+    jobs: list[Job] = []
+    refused: list[str] = []
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit {options.limit}: at least 1")
+    classes = {name: registry.load("method", name) for name in options.methods}
+    owners = ["task", *(cls.name for cls in classes.values())]
+    points = [params.assignments([*options.assignments, *point], owners) for point in params.grid(options.grid)]
+    used: set[str] = set()
+    played: set[RoleName] = set()
+    opened: dict[str, tuple[Task, Dataset]] = {}
+    task_classes = [registry.load("task", name) for name in options.tasks]
+    for task_class, given in itertools.product(task_classes, points):
+        shared = given.get("", {})
+        task = task_class(params.fill(task_class.Params, given.get("task", {}), f"task {task_class.name}"))
+        place = f"{task.name} {task.params}"
+        if place not in opened:
+            split = options.split or task.default_split
+            opened[place] = task, controlled(task.open(split, options.data), options.history, options.seed)
+        task, dataset = opened[place]
+        roles = {role: (named or {}).get(role, backend) for role in active_roles(task, list(named or {}))}
+        played |= roles.keys()
+        positions = select(dataset, options.limit, options.seed if options.draw is None else options.draw)
+        if options.shard:
+            positions = options.shard.take(dataset, positions)
+        for cls in classes.values():
+            fields = {field.name for field in dataclasses.fields(cls.Params)}
+            mine = {key: value for key, value in shared.items() if key in fields or len(classes) == 1}
+            used |= mine.keys()
+            declared = {"refuses": cls.refuses, "designed_for": cls.designed_for, "needs": cls.needs}
+            fit, reason = verdict(declared, task.name, task.offers)
+            if fit == "refused":
+                refused.append(f"method {cls.name} does not run on {task.name}: {reason}")
+                continue
+            method = cls(params.fill(cls.Params, mine | given.get(cls.name, {}), f"method {cls.name}"))
+            check_requirements(method, dataset, positions)
+            spec = RunSpec(
+                task=task.name,
+                task_version=task.version,
+                task_params={
+                    name: value
+                    for name, value in dataclasses.asdict(task.params).items()
+                    if name not in task.judge_params
+                },
+                separation=dataset.separation,
+                split=dataset.split,
+                sample=dataset.sample,
+                data_hash=dataset.hash,
+                method=method.name,
+                method_hash=registry.source_hash(cls),
+                params=dataclasses.asdict(method.params),
+                model=backend.identity,
+                sampling=options.sampling,
+                seed=options.seed,
+                history=options.history,
+                window=options.backend_options.window,
+                simulator=roles["simulator"].identity if "simulator" in roles else msgspec.UNSET,
+            )
+            folder = RunFolder(RunFolder.place(options.results, spec))
+            if all(job.folder.path != folder.path for job in jobs):
+                jobs.append(Job(spec, task, dataset, method, positions, folder, fit, roles))
+    if idle := sorted(set(named or {}) - played):
+        raise UsageError(f"--{idle[0]}-model: none of the tasks {', '.join(options.tasks)} has a {idle[0]}")
+    if refused and not jobs:
+        raise UsageError("; ".join(dict.fromkeys(refused)))
+    for line in dict.fromkeys(refused):
+        _log.warning("%s; the other runs go on", line)
+    if unused := sorted(set(points[0].get("", {})) - used):
+        raise UsageError(f"--set {unused[0]}: none of the methods {', '.join(classes)} has a parameter of that name")
+    return jobs

@@ -1,0 +1,98 @@
+"""Judgements: what a judge makes of the answers of a run, kept apart from the answers.
+
+A judge is named by its model and by the task's options that only it reads.  Each judge has a file of its own in the run
+folder, so another judge judges anew without a new answer, and the same one is never asked twice about an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from personabench.client import Client
+from personabench.errors import BackendError, RunError, UsageError
+from personabench.hashing import digest
+from personabench.roles import Role, RoleName
+from personabench.runfolder import RunFolder
+from personabench.task import Dataset, Task
+from personabench.turns import plain
+from personabench.types import Judgement, Prediction
+
+JUDGE_SEED = 0
+_log = logging.getLogger("personabench.judging")
+
+
+def active_roles(task: Task, named: Sequence[RoleName]) -> tuple[RoleName, ...]:
+    """The roles of a run of a task: those it always has, and of the optional ones those that the run names."""
+    return (*task.roles, *(role for role in task.optional_roles if role in named and role not in task.roles))
+
+
+def judge_key(task: Task, identity: Mapping[str, str]) -> str:
+    """The name of a judge: SHA-256 over its model, the task's version and the options that only the judge reads."""
+    params = dataclasses.asdict(task.params)
+    options = {name: params[name] for name in task.judge_params}
+    return digest({"judge": dict(identity), "task": task.name, "version": task.version, "params": options})
+
+
+def answer_key(prediction: Prediction) -> str:
+    """The name of what is judged."""
+    return digest([prediction.output, prediction.record])[:16]
+
+
+def unjudged(folder: RunFolder, dataset: Dataset, positions: Sequence[int], key: str) -> list[int]:
+    """The positions whose answers a judge has not seen yet, in file order."""
+    index, wanted = dataset.index(), sorted(positions)
+    seen = {name: line.answer for name, line in folder.judgements(key).items()}
+    lines = folder.ordered_predictions(index[position][0] for position in wanted)
+    return [
+        position
+        for position, line in zip(wanted, lines, strict=True)
+        if line is not None and line.error is None and seen.get(line.sample_id) != answer_key(line)
+    ]
+
+
+async def judge(
+    folder: RunFolder, task: Task, dataset: Dataset, positions: Sequence[int], key: str, client: Client
+) -> int:
+    """Have answers judged, as many at once as the judge takes; returns how many could not be, which are owed.
+
+    Raises:
+        BackendDown: no call succeeds any more; what was judged is on disk.
+        RunError: the disk is full.
+    """
+    index, failed = dataset.index(), 0
+    lines = folder.ordered_predictions(index[position][0] for position in positions)
+    pending: Iterator[tuple[int, Prediction | None]] = zip(positions, lines, strict=True)
+
+    async def work() -> None:
+        nonlocal failed
+        for position, line in pending:
+            if line is None:
+                continue
+            sample = dataset.load(position)
+            role = Role("judge", client, sample.user_id, JUDGE_SEED)
+            try:
+                values: Any = await task.assess(sample, line.output or "", line.record, role)
+            except (RunError, UsageError):
+                raise
+            except Exception as failure:
+                if not isinstance(failure, BackendError):
+                    _log.exception("judging %s", sample.id)
+                _log.warning("%s could not be judged: %s", sample.id, failure)
+                failed += 1
+                continue
+            found = None if values is None else plain(values)
+            judged = Judgement(sample.id, answer_key(line), found, tuple(role.calls), role.flags)
+            folder.append(folder.judgements_path(key), judged)
+
+    workers = [asyncio.create_task(work()) for _ in range(min(client.concurrency, len(positions)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return failed

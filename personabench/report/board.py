@@ -1,0 +1,70 @@
+"""Boards as one page: the leaderboard's tables to send or put on a site, where the report would be too much.
+
+No script, nothing loaded, every text escaped; light and dark follow the reader's system.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+
+from personabench.leaderboard import WORDS, Board
+from personabench.leaderboard.formats import beaten, headed, text
+from personabench.report.page import policy
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --quiet: #5c5c5c; --line: #d9d9d4; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececea; --page: #161719; --quiet: #a9a9a6; --line: #3a3c40; }
+}
+body { margin: 1rem; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+h2 { font-size: 1.1rem; margin: 2rem 0 0.5rem; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.6rem; text-align: right; white-space: nowrap; }
+thead th { border-bottom: 1px solid var(--line); font-size: 0.85rem; }
+tbody th { font-weight: normal; }
+.word { text-align: left; }
+.leader { font-weight: bold; }
+sup { line-height: 0; }
+li { color: var(--quiet); font-size: 0.87rem; }
+"""
+
+
+def board_page(found: Sequence[Board], wide: bool = False) -> str:
+    """Boards as one HTML page."""
+    title = html.escape(", ".join(dict.fromkeys(board.title for board in found)))
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy([], [STYLE]))}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>Leaderboard: {title}</title><style>{STYLE}</style></head><body><main>",
+            *(line for board in found for line in _table(board, wide)),
+            "</main></body></html>",
+        ]
+    )
+
+
+def _table(board: Board, wide: bool) -> Iterator[str]:
+    title, columns = headed(board, board.all_columns if wide else board.columns)
+    yield f"<h2>{html.escape(title)}</h2><div><table><thead><tr>"
+    yield "".join(f"<th scope=col{_word(name)}>{html.escape(heading)}</th>" for name, heading in columns.items())
+    yield "</tr></thead><tbody>"
+    for row in board.rows:
+        cells = []
+        for name in columns:
+            shown = html.escape(text(name, row))
+            if name == board.primary:
+                shown = f"<span class=leader>{shown}</span>" if row["leader"] else shown
+                shown += f"<sup>{beaten(board, row)}</sup>" if row["beats"] else ""
+            tag = "th scope=row" if name == "label" else "td"
+            cells.append(f"<{tag}{_word(name)}>{shown}</{tag[:2]}>")
+        yield f"<tr>{''.join(cells)}</tr>"
+    yield "</tbody></table></div><ul>"
+    yield from (f"<li>{html.escape(note)}</li>" for note in board.notes)
+    yield "</ul>"
+
+
+def _word(name: str) -> str:
+    return " class=word" if name in WORDS else ""

@@ -1,0 +1,52 @@
+"""What the console shows while something takes its time."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from rich.console import Console
+
+from personabench.cli import display
+
+
+def shown(*, terminal: bool) -> str:
+    file = io.StringIO()
+    with display.downloading(Console(file=file, force_terminal=terminal, width=120)) as progress:
+        for done in (1_000_000, 2_000_000):
+            progress("http://somewhere/a.json", done, 2_000_000)
+        progress("http://somewhere/b.json", 300_000, None)
+    return file.getvalue()
+
+
+def test_a_download_says_a_line_per_file_where_there_is_no_terminal() -> None:
+    assert shown(terminal=False).splitlines() == ["a.json: 2.0 MB of 2.0 MB", "b.json: 0.3 MB"]
+
+
+def test_a_slow_download_says_so_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "PLAIN_EVERY", 0.0)
+    lines = shown(terminal=False).splitlines()
+    assert lines == ["a.json: 1.0 MB of 2.0 MB", "a.json: 2.0 MB of 2.0 MB", "b.json: 0.3 MB"]
+
+
+def test_a_download_has_a_bar_per_file_on_a_terminal() -> None:
+    text = shown(terminal=True)
+    assert "a.json" in text and "b.json" in text and "2.0/2.0 MB" in text
+
+
+def test_the_download_verb_passes_the_display_on(personabench: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import shutil\n"
+        "from personabench.tasks.lamp import Lamp4\n"
+        "from personabench.tasks.lamp.records import SAMPLES\n\n\n"
+        "class Mine(Lamp4):\n"
+        '    name = "lamp4"\n\n'
+        "    def download(self, split, target, *, progress):\n"
+        '        shutil.copytree(SAMPLES / "lamp4", target)\n'
+        '        progress("http://somewhere/dev_questions.json", 5_000_000, 5_000_000)\n'
+    )
+    ended = personabench("download", tmp_path / "mine.py", "--target", tmp_path / "data")
+    assert ended.code == 0 and "ready: personabench run" in ended.out
+    assert "dev_questions.json: 5.0 MB of 5.0 MB" in ended.err

@@ -1,0 +1,83 @@
+"""Judged tasks: who is asked, what is kept, and what a judge cannot say."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from toys import TOY
+
+from personabench.backends import BackendOptions
+from personabench.backends.scripted import Scripted
+from personabench.errors import BackendError
+from personabench.leaderboard import boards
+from personabench.runner import Options, Outcome, run
+from personabench.types import Request
+
+
+def judged(place: Path, mark: str = "3", model: str = "judge", task: str = "Judged", **changes: Any) -> Any:
+    """A run of a judged toy task: its outcome, the model under test and the judge."""
+    options = {"backend": "scripted", "results": place, **changes}
+    under, judge = Scripted(), Scripted(BackendOptions(model=model), answer=lambda request: mark)
+    wanted = Options([f"{TOY}Plain"], [f"{TOY}{task}"], **options)
+    (outcome,) = asyncio.run(run(wanted, backend=under, roles={"judge": judge}))
+    return outcome, under, judge
+
+
+def test_judging_is_paid_once_and_another_judge_judges_anew(tmp_path: Path) -> None:
+    first, under, judge = judged(tmp_path)
+    assert first.summary["metrics"]["official"]["mark"] == 3.0 and first.summary["n"] == 12
+    assert (len(under.requests), len(judge.requests)) == (12, 12)
+    assert first.summary["usage"]["judge"]["calls"] == 12 and first.summary["warnings"] == []
+    again, under, judge = judged(tmp_path)
+    assert (len(under.requests), len(judge.requests)) == (0, 0)
+    assert again.summary["metrics"] == first.summary["metrics"]
+
+    other, under, judge = judged(tmp_path, "5", "stern")
+    assert other.folder == first.folder and (len(under.requests), len(judge.requests)) == (0, 12)
+    assert other.summary["metrics"]["official"]["mark"] == 5.0
+    assert other.summary["judge"] != first.summary["judge"]
+    assert other.summary["roles"]["judge"]["model"] == "stern"
+    assert len(list((first.folder / "judgements").iterdir())) == 2
+
+    strict, under, judge = judged(tmp_path, "2", assignments=["task.strict=true"])
+    assert strict.folder == first.folder and (len(under.requests), len(judge.requests)) == (0, 12)
+
+
+def test_words_that_are_no_mark_leave_a_sample_unjudged(tmp_path: Path) -> None:
+    outcome, _, judge = judged(tmp_path, "splendid")
+    assert outcome.summary["counters"]["unjudged"] == 12 and outcome.summary["metrics"] == {}
+    assert (outcome.folder / "scores.jsonl").read_text() == ""
+    assert len(judged(tmp_path, "splendid")[2].requests) == 0 < len(judge.requests)
+
+
+def test_a_judge_that_fails_is_asked_again_by_the_same_command(tmp_path: Path) -> None:
+    def broken(request: Request) -> str:
+        raise BackendError("no")
+
+    under, judge = Scripted(), Scripted(BackendOptions(model="judge"), answer=broken)
+    options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
+    (outcome,) = asyncio.run(run(options, backend=under, roles={"judge": judge}))
+    assert outcome.summary["judge_errors"] == 12 and outcome.summary["status"] == "incomplete"
+    assert judged(tmp_path)[0].summary["status"] == "complete"
+
+
+def test_a_role_without_a_model_of_its_own_is_the_model_under_test_and_that_is_said(tmp_path: Path) -> None:
+    options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
+    model = Scripted(answer=lambda request: "4")
+    (outcome,) = asyncio.run(run(options, backend=model))
+    assert outcome.summary["metrics"]["official"]["mark"] == 4.0 and len(model.requests) == 24
+    (warning,) = outcome.summary["warnings"]
+    assert "the judge is the model under test itself" in warning
+    (board,) = boards([{**outcome.summary, "folder": str(outcome.folder)}])
+    assert {"Judge: scripted.", "Warning: the judge is the model under test itself: plain."} <= {*board.notes}
+
+
+def test_an_optional_judge_comes_only_when_named(tmp_path: Path) -> None:
+    options = Options([f"{TOY}Plain"], [f"{TOY}Maybe"], backend="scripted", results=tmp_path)
+    model = Scripted()
+    (outcome,) = asyncio.run(run(options, backend=model))
+    assert len(model.requests) == 12 and outcome.summary["metrics"]["official"].keys() == {"length"}
+    named: Outcome = judged(tmp_path, task="Maybe")[0]
+    assert named.summary["metrics"]["official"].keys() == {"length", "mark"}
