@@ -1,0 +1,181 @@
+"""PrefDisco's conversation: how actions are read, when the talk ends, and who gets to see what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prefdiscofiles import WANTS, graded, play, row, said, written
+
+from personabench import Request
+from personabench.tasks.prefdisco.conversation import read, unlabelled
+from personabench.tasks.prefdisco.wording import DISCOVERY, FINAL, NOTHING_MORE, STOP
+
+ASK = "Action: ask_question\nResponse: How long should it be?"
+ANSWER = "Action: final_answer\nResponse: The early answer."
+
+
+def model(turns: list[str]) -> Callable[[Request], str]:
+    """Plays the given turns of the loop, then the final answer; says something else in the other conditions."""
+
+    def answer(request: Request) -> str:
+        if not request.messages[0].content.startswith("You help one particular user"):
+            return "known" if request.messages[0].role == "system" else "base"
+        if request.messages[-1].content.endswith(FINAL):
+            return "Response: The last answer."
+        return turns[sum(message.role == "assistant" for message in request.messages)]
+
+    return answer
+
+
+def discovered(
+    tmp_path: Path, turns: list[str], replies: list[str] | None = None, **settings: str
+) -> tuple[int, int, float]:
+    """(model calls, simulator calls, answered questions) of the discovery of one record."""
+    spoken = iter(replies or ["Short, please."] * 20)
+    data = written(tmp_path / "data", [row(0, "ann")])
+    assignments = [f"task.{name}={value}" for name, value in settings.items()]
+    played = play(
+        tmp_path / "results", data, model(turns), simulator=lambda _: said(next(spoken)), assignments=assignments
+    )
+    own = [request for request in played.model.requests if request.messages[0].content.startswith("You help one part")]
+    return len(own), len(played.roles["simulator"].requests), played.metrics["questions"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "settings", "replies", "counts"),
+    [
+        ([ANSWER], {}, None, (2, 0, 0)),
+        ([ASK, f"{ASK} 2", ANSWER], {}, None, (4, 2, 2)),
+        ([f"{ASK} {number}" for number in range(9)], {}, None, (6, 5, 5)),
+        ([f"{ASK} {number}" for number in range(9)], {"simulator": "passive"}, ["a", "b", STOP], (4, 3, 2)),
+        ([f"Question {number}?" for number in range(9)], {"fixed_questions": "4"}, None, (5, 4, 4)),
+        ([ANSWER, *[f"Question {number}?" for number in range(9)]], {"fixed_questions": "4"}, None, (5, 4, 4)),
+        ([ASK] * 4, {"fixed_questions": "2", "simulator": "passive"}, [STOP, STOP], (3, 2, 2)),
+    ],
+)
+def test_acceptance_2_the_loop(
+    tmp_path: Path,
+    turns: list[str],
+    settings: dict[str, str],
+    replies: list[str] | None,
+    counts: tuple[int, int, int],
+) -> None:
+    assert discovered(tmp_path, turns, replies, **settings) == counts
+
+
+@pytest.mark.parametrize(
+    ("reply", "action", "text"),
+    [
+        ("Action: ask_question\nResponse: Why?", "ask", "Why?"),
+        ('"Action": "final_answer"\n"Response": "It is B."', "final", "It is B."),
+        ("Action: [final_answer]\nResponse: [It is B.]", "final", "It is B."),
+        ("ACTION: FINAL_ANSWER\nRESPONSE: It is B.", "final", "It is B."),
+        ("###ACTION###: ['ask_question']\n###RESPONSE###: Why [so]?", "ask", "Why [so]?"),
+        ("**Action:** final answer\n**Response:** It is **B**.", "final", "It is **B**."),
+        ('{"action": "final_answer", "response": "It is B."}', "final", "It is B."),
+        ("Action: ask_question\nWhich is the answer?", "ask", "Which is the answer?"),
+        ("Action: final_answer\nResponse: Is the answer B?", "final", "Is the answer B?"),
+        ("The answer is B, is it not?", "ask", "The answer is B, is it not?"),
+        ("In conclusion, the answer is B.", "final", "In conclusion, the answer is B."),
+        ("The answer is B. Would you like to know more.", "ask", "The answer is B. Would you like to know more."),
+        ("Tell me about yourself.", "ask", "Tell me about yourself."),
+        ("", "ask", ""),
+    ],
+)
+def test_acceptance_3_actions(reply: str, action: str, text: str) -> None:
+    assert read(reply) == (action, text)
+
+
+def test_a_reply_without_labels_is_left_as_it_is() -> None:
+    text = 'First:\n\n"Nothing" is labelled here, and an (aside) stays.'
+    assert unlabelled(text) == text
+
+
+def test_acceptance_4_visibility(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", [row(0, "ann")])
+    played = play(
+        tmp_path / "results", data, model([ASK, ANSWER]), simulator=lambda _: said("I read on a small screen.")
+    )
+    base, known, *talk = (request.messages for request in played.model.requests)
+    persona = ("Pat", "summary of ann", "backstory", "Ulm", "baker", *WANTS, "because", "answer first")
+    assert [message.role for message in base] == ["user"]
+    assert not [word for word in persona if word in base[0].content]
+    assert all(word in known[0].content for word in persona)
+    assert known[1:] == base
+    assert len(talk) == 3 and all(messages[0].content == DISCOVERY for messages in talk)
+    shown = "\n".join(message.content for messages in talk for message in messages if message.role == "user")
+    assert "I read on a small screen." in shown
+    assert not [word for word in (*persona, "what is asked?") if word in shown]
+    (simulated,) = played.roles["simulator"].requests
+    told = [message.content for message in simulated.messages]
+    assert "because Length" in told[0] and told[1:] == ["How long should it be?"]
+    assert not any("problem number 0" in text for text in told)
+    assert (simulated.temperature, simulated.messages[1].role) == (0.4, "user")
+
+
+def test_acceptance_5_the_final_reply(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", [row(0, "ann")])
+    played = play(
+        tmp_path / "results",
+        data,
+        model([ASK, ASK]),
+        simulator=lambda request: said(f"Very short. {STOP}" if len(request.messages) > 2 else "Short."),
+        judge=graded(),
+        assignments=["task.simulator=passive"],
+    )
+    judged = [request.messages[-1].content for request in played.roles["judge"].requests]
+    final = [text for text in judged if "The last answer." in text]
+    assert final and not [text for text in judged if STOP in text or "Response:" in text or "Action:" in text]
+    assert not any(STOP in message.content for request in played.model.requests for message in request.messages)
+    record = played.lines["problem_0_ann"].record["conditions"]["final"]
+    assert (record["raw"], record["output"]) == ("Response: The last answer.", "The last answer.")
+    assert (record["ended"], record["questions"], record["turns"][1]["answer"]) == ("stop", 2, "Very short.")
+
+
+def test_the_final_request_joins_the_users_last_message(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", [row(0, "ann")])
+    asked = play(tmp_path / "asked", data, model([ASK, ANSWER])).model.requests[-1].messages
+    assert [message.role for message in asked] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert asked[-1].content == FINAL
+    stopped = play(tmp_path / "five", data, model([f"{ASK} {at}" for at in range(5)])).model.requests[-1].messages
+    assert stopped[-1].content == f"Short, please.\n\n{FINAL}"
+
+
+def test_fixed_questions_are_numbered_from_one(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", [row(0, "ann")])
+    played = play(
+        tmp_path / "results",
+        data,
+        model(["One?", "Two?"]),
+        assignments=["task.fixed_questions=2"],
+        simulator=lambda request: said(STOP) if len(request.messages) > 2 else said("Short."),
+    )
+    first, second, last = (request.messages for request in played.model.requests[2:])
+    assert "you ask 2 short questions" in first[0].content and "Action" not in first[0].content
+    assert first[1].content.endswith("third thing\n\n(Question 1 of 2.)")
+    assert second[-1].content == "Short.\n\n(Question 2 of 2.)"
+    assert last[-1].content == f"{NOTHING_MORE}\n\n{FINAL}"
+
+
+def test_a_simulator_that_keeps_to_no_form_is_taken_at_its_word(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", [row(0, "ann")])
+    played = play(tmp_path / "plain", data, model([ASK, ANSWER]), simulator=lambda _: "Short, if you can.")
+    assert len(played.roles["simulator"].requests) == 4
+    assert played.summary["counters"]["simulator_plain"] == 1
+    assert played.model.requests[-1].messages[3].content == "Short, if you can."
+
+
+def test_a_broken_form_fails_the_record_and_is_taken_up_again(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", [row(0, "ann")])
+    broken = '{"thought": "I want it short", "response": '
+    played = play(tmp_path / "results", data, model([ASK, ANSWER]), simulator=lambda _: broken)
+    (line,) = played.lines.values()
+    assert line.error and "no readable reply in 4 attempts" in line.error and line.output is None
+    assert played.summary["owed"] == 1
+    again = play(tmp_path / "results", data, model([ASK, ANSWER]))
+    assert again.summary["owed"] == 0 and again.metrics["questions"] == 1
+    assert not [request for request in again.model.requests if request.messages[0].role == "user"], (
+        "base was paid twice"
+    )

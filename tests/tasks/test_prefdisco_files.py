@@ -1,0 +1,288 @@
+"""PrefDisco's files: what of a record file is kept, counted and refused, and how rows of sources become problems."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefdiscofiles import WANTS, row, written
+
+from personabench.downloads import read_manifest
+from personabench.errors import DataError, UsageError
+from personabench.tasks.prefdisco import PrefDisco
+from personabench.tasks.prefdisco.download import download
+from personabench.tasks.prefdisco.files import SAMPLE, Loaded, available, locate, read
+from personabench.tasks.prefdisco.sources import SOURCES, Problem, normalised, problem_of, rows
+
+
+def loaded(folder: Path, *records: Any) -> Loaded:
+    return read(written(folder, records) / "own.jsonl")
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(json.dumps(row(0, "ann")))
+    change(record)
+    return record
+
+
+def criteria(record: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = record["evaluation_rubric"]["evaluation_criteria"]
+    return found
+
+
+def test_acceptance_8_loader(tmp_path: Path) -> None:
+    surplus = changed(lambda record: criteria(record).append({**criteria(record)[0], "preference": "Height"}))
+    found = loaded(tmp_path / "surplus", surplus)
+    assert [each.name for each in found.entries[0].criteria] == list(WANTS)
+    assert found.counts["surplus"] == 1
+
+    found = loaded(tmp_path / "missing", changed(lambda record: criteria(record).pop()))
+    assert (found.counts["missing"], len(found.entries[0].criteria), len(found.entries[0].preferences)) == (1, 2, 3)
+
+    found = loaded(tmp_path / "weights", changed(lambda record: [each.update(weight=0.4) for each in criteria(record)]))
+    assert found.counts["weights"] == 1 and "weights" in found.warnings()[0] and len(found.entries) == 1
+    assert not loaded(tmp_path / "sound", row(0, "ann")).counts.total()
+
+    found = loaded(tmp_path / "double", row(0, "ann"), row(0, "ann"), row(1, "ann", evaluation_rubric={}))
+    assert [each.id for each in found.entries] == ["problem_0_ann"]
+    assert (found.counts["duplicate"], found.counts["no_criteria"]) == (1, 1)
+
+    assert normalised(
+        {"context": "Kim fell.", "question": "Why?", "answerA": "ice", "answerB": "fun", "label": "1"}
+    ) == (Problem("Kim fell.\n\nWhy?", {"A": "ice", "B": "fun"}, "A"))
+    assert normalised({"question": "Why?", "choices": ["ice", "fun"], "answer": 0}).answer == "A"
+
+
+@pytest.mark.parametrize(
+    ("change", "counted"),
+    [
+        (lambda record: record.update(type="note"), "unknown_type"),
+        (lambda record: record.update(generation_success=False), "failed"),
+        (lambda record: record["original_problem"].pop("question"), "no_question"),
+        (lambda record: record["persona_preferences"]["Tone"].update(local_importance=6), "importance"),
+        (lambda record: record["persona_preferences"]["Tone"].update(local_importance="high"), "importance"),
+        (lambda record: criteria(record)[0]["levels"].pop(), "levels"),
+        (lambda record: criteria(record)[0].update(weight=-0.1), "weights"),
+        (lambda record: record["original_problem"].update(image="images/none.png"), "no_image"),
+    ],
+)
+def test_what_a_record_gets_wrong_is_counted(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], counted: str
+) -> None:
+    found = loaded(tmp_path, row(1, "bob"), changed(change))
+    assert found.counts[counted] == 1
+    assert "problem_1_bob" in [each.id for each in found.entries]
+
+
+def test_levels_may_be_a_mapping_and_values_numbers(tmp_path: Path) -> None:
+    def change(record: dict[str, Any]) -> None:
+        criteria(record)[0]["levels"] = {"1": "low", "3": "middle", "5": "high", "best": "none"}
+        record["persona_preferences"]["Length"]["value"] = 4
+
+    entry = loaded(tmp_path, changed(change)).entries[0]
+    assert entry.criteria[0].levels == {"1": "low", "3": "middle", "5": "high"}
+    assert entry.preferences["Length"].value == "4"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "line 2 is not JSON"),
+        ('{"type": "personalized_problem", "problem_id": "x"}', "line 2: field persona is missing"),
+        (json.dumps(changed(lambda record: criteria(record)[0].pop("preference"))), "criterion 1 of problem_0_ann"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"type": "metadata"}\n' + line + "\n")
+    with pytest.raises(DataError, match=told):
+        read(path)
+
+
+def test_nothing_usable_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no usable records .1 lines of an unknown type"):
+        loaded(tmp_path, {"type": "other"})
+
+
+# One row of each kind of source
+
+
+@pytest.mark.parametrize(
+    ("source_row", "problem"),
+    [
+        ({"problem": "1+1?", "solution": "count", "answer": "2"}, Problem("1+1?", {}, "2", "count")),
+        ({"ID": 1, "Question": "How many?", "Answer": 204}, Problem("How many?", {}, "204")),
+        (
+            {"context": "All are wet.", "query": "Which?", "options": ["a", "b"], "correct_option": 1},
+            Problem("All are wet.\n\nWhich?", {"A": "a", "B": "b"}, "B"),
+        ),
+        (
+            {"question": "Which?", "options": {"A": "ab", "B": "cd"}, "answer": "cd", "answer_idx": "B"},
+            Problem("Which?", {"A": "ab", "B": "cd"}, "B"),
+        ),
+        (
+            {"question": "Where?", "choices": {"label": ["A", "B"], "text": ["bank", "sea"]}, "answerKey": "B"},
+            Problem("Where?", {"A": "bank", "B": "sea"}, "B"),
+        ),
+        (
+            {"question": "Which?", "choices": ["a", "b"], "answer": 1, "lecture": "L", "solution": "S", "image": None},
+            Problem("Which?", {"A": "a", "B": "b"}, "B", "L\n\nS"),
+        ),
+        (
+            {"question": "Which?", "options": ["ab", "cd"], "correct_answer": "cd"},
+            Problem("Which?", {"A": "ab", "B": "cd"}, "B"),
+        ),
+        ({"question": "Which?", "options": ["2", "1"], "answer": 0}, Problem("Which?", {"A": "2", "B": "1"}, "A")),
+        ({"prompt": "Say it."}, Problem("Say it.")),
+    ],
+)
+def test_rows_become_problems(source_row: dict[str, Any], problem: Problem) -> None:
+    assert normalised(source_row) == problem
+
+
+def test_the_parsed_problem_is_used_as_it_is() -> None:
+    parsed = {"question": "Parsed?", "options": {"A": "x"}, "answer": "A", "solution": None, "image": "i.png"}
+    assert problem_of({"parsed_problem": parsed, "original_problem": {"question": "no"}}) == (
+        Problem("Parsed?", {"A": "x"}, "A", "", "i.png")
+    )
+    assert problem_of({"original_problem": "bare text"}) == Problem("bare text")
+    assert Problem("Which?", {"A": "x", "B": "y"}).text == "Which?\nA. x\nB. y"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+def test_local_files_are_sources(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"quiz{suffix}"
+    listed = [{"question": f"Number {number}?", "answer": str(number)} for number in range(3)]
+    if suffix == ".csv":
+        path.write_text("question,answer\n" + "".join(f"{each['question']},{each['answer']}\n" for each in listed))
+    else:
+        path.write_text(json.dumps(listed) if suffix == ".json" else "\n".join(map(json.dumps, listed)))
+    assert rows(str(path), 2) == ("quiz", listed[:2])
+
+
+def test_sources_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither a file nor one of math, aime"):
+        rows("maths", 3)
+    (tmp_path / "bad.jsonl").write_text('{"text": "no question"}')
+    with pytest.raises(DataError, match="row 1 has no question"):
+        rows(str(tmp_path / "bad.jsonl"), 3)
+    assert len(SOURCES) == 10 and {source.seed for source in SOURCES.values()} >= {111, 999, 1000}
+
+
+# Where sets lie
+
+
+def test_sets_are_found_in_the_released_layout_and_by_name(tmp_path: Path) -> None:
+    for name in ("benchmark_1k/math", "benchmark_5k/medqa"):
+        written(tmp_path / "prefdisco" / name, [row(0, "ann")], "train")
+    written(tmp_path, [row(0, "ann")], "personalized_own")
+    assert set(available(tmp_path)) == {"math", "5k/medqa", "own"}
+    assert locate("math", tmp_path)[:2] == ("1k", "math") and locate("5k/medqa", tmp_path)[:2] == ("5k", "medqa")
+    assert locate("own", tmp_path)[:2] == ("local", "own")
+    with pytest.raises(UsageError, match="no PrefDisco set 'sample'; it has: own, math, 5k/medqa"):
+        locate("sample", tmp_path)
+    with pytest.raises(UsageError, match="bundled sample has no split 'math'"):
+        locate("math", None)
+    dataset = PrefDisco().open("5k/medqa", tmp_path)
+    assert (dataset.separation, dataset.split, len(dataset.index())) == ("5k", "medqa", 1)
+    assert dataset.warnings == ("1 records; the released set has 5,000",)
+
+
+def test_records_with_images_are_kept_or_skipped(tmp_path: Path) -> None:
+    pictured = changed(lambda record: record["original_problem"].update(image="here.png"))
+    data = written(tmp_path, [pictured, row(1, "bob")])
+    (data / "here.png").write_bytes(b"png")
+    assert len(PrefDisco().open("own", data).index()) == 2
+    skipped = PrefDisco(PrefDisco.Params(images="skip")).open("own", data)
+    assert [name for name, _ in skipped.index()] == ["problem_1_bob"]
+    assert skipped.warnings == ("1 records have an image, which is not sent; they are left out",)
+
+
+def test_the_bundled_sample_keeps_every_rule() -> None:
+    entries, counts, _ = read(SAMPLE / "train.jsonl")
+    assert not counts.total() and len(entries) == 24
+    assert len({entry.key for entry in entries}) == 4 and len({entry.persona_id for entry in entries}) == 6
+    for entry in entries:
+        assert len(entry.criteria) == len(entry.preferences) == 8
+        assert {1, 5} & {each.importance for each in entry.preferences.values()}
+        assert sum(each.type == "expertise" for each in entry.preferences.values()) in (0, 1)
+        assert all(each.justification for each in entry.preferences.values())
+
+
+def test_options_that_cannot_work_are_refused() -> None:
+    for bad in ({"fixed_questions": 3}, {"max_turns": 0}, {"wording": "mine"}):
+        with pytest.raises(ValueError):
+            PrefDisco.Params(**bad)
+
+
+# Download
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """The file a local hub serves as MATH's set, and the hub's address; its API knows the commit."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    root = tmp_path / "hub/datasets/stellalisy/prefq-bench/resolve"
+    path = root / COMMIT / "benchmark_1k/math/train.jsonl"
+    api = tmp_path / "hub/api/datasets/stellalisy/prefq-bench"
+    api.parent.mkdir(parents=True)
+    api.write_text(json.dumps({"id": "stellalisy/prefq-bench", "sha": COMMIT, "tags": [], "siblings": []}))
+    written(path.parent, [row(number, "ann") for number in range(3)], "train")
+    handler = functools.partial(Handler, directory=str(tmp_path / "hub"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_set_is_fetched_checked_and_opened(tmp_path: Path, hub: tuple[Path, str]) -> None:
+    stored, url = hub
+    told: list[str] = []
+    for _ in range(2):
+        (path,) = download("math", tmp_path / "data", base_url=url, notice=told.append)
+    assert told == ["benchmark_1k/math/train.jsonl has 3 usable records, 1,000 were expected"]
+    (entry,) = read_manifest(tmp_path / "data" / "prefdisco").values()
+    assert (entry.sha256, entry.count) == (hashlib.sha256(stored.read_bytes()).hexdigest(), 3)
+    assert entry.url == f"{url}/datasets/stellalisy/prefq-bench/resolve/{COMMIT}/benchmark_1k/math/train.jsonl"
+    (tmp_path / "hub/api/datasets/stellalisy/prefq-bench").unlink()
+    shutil.copytree(stored.parent, stored.parents[1] / "aime")
+    download("aime", tmp_path / "data", base_url=url, notice=told.append)
+    assert len(told) == 2 and "aime" in told[1], "the folder's commit is asked for, without the API"
+    assert len(PrefDisco().open("math", tmp_path / "data").index()) == 3
+    path.write_text("altered")
+    with pytest.raises(DataError, match="not what the manifest says"):
+        download("math", tmp_path / "data", base_url=url)
+
+
+def test_what_is_not_the_data_is_not_kept(tmp_path: Path, hub: tuple[Path, str]) -> None:
+    stored, url = hub
+    stored.write_text('{"type": "metadata"}\n')
+    with pytest.raises(DataError, match=r"not the data: .* no usable records.*Nothing was kept. Check the address"):
+        download("math", tmp_path / "data", base_url=url)
+    stored.unlink()
+    (tmp_path / "hub/api/datasets/stellalisy/prefq-bench").unlink()
+    told: list[str] = []
+    with pytest.raises(DataError, match=r"resolve/main/.*status 404.*Check the address"):
+        download("math", tmp_path / "data", base_url=url, notice=told.append, wait=lambda _: None)
+    assert "names no commit" in told[0]
+    with pytest.raises(UsageError, match="no set '5k/math' to fetch"):
+        download("5k/math", tmp_path / "data", base_url=url)
+    assert {path.name for path in (tmp_path / "data").rglob("*") if path.is_file()} <= {".download.lock"}

@@ -1,0 +1,301 @@
+"""New PrefDisco sets: the rules that people, dimensions, preferences and rubrics must keep, and what happens if not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from personabench import Request, backends, registry
+from personabench.backends import BackendOptions
+from personabench.backends.scripted import Scripted
+from personabench.cache import Cache
+from personabench.cli.app import app
+from personabench.client import Client
+from personabench.errors import DataError, UsageError
+from personabench.plan import filler
+from personabench.roles import Role
+from personabench.tasks.prefdisco import PrefDisco
+from personabench.tasks.prefdisco.files import read
+from personabench.tasks.prefdisco.personas import BRACKETS, OCCUPATIONS
+
+ROWS = [
+    {"problem": "How long is a journey from 9:40 to 12:15, in minutes?", "answer": "155"},
+    {"question": "Which planet is nearest to the sun?", "choices": ["Venus", "Mercury"], "answer": 1},
+    {"question": "What floats on water?", "choices": ["a stone", "a cork"], "answer": 1},
+]
+
+
+def kind(request: Request) -> str:
+    """What a request asks for, by the fields of its form."""
+    assert request.schema is not None
+    (name, *_) = sorted(
+        {"coherent", "backstory", "dimensions", "matches", "preferences", "criteria"}
+        & request.schema["properties"].keys()
+    )
+    return name
+
+
+class Author:
+    """Writes what it is asked for, by the rules; `spoil` may take a reply and its number among its kind apart."""
+
+    def __init__(self, spoil: Callable[[str, int, dict[str, Any]], object] = lambda *_: None) -> None:
+        self.spoil = spoil
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, request: Request) -> str:
+        name, user = kind(request), request.messages[-1].content
+        self.asked[name] += 1
+        reply: dict[str, Any] = getattr(self, name)(request, user)
+        self.spoil(name, self.asked[name], reply)
+        return json.dumps(reply)
+
+    def coherent(self, request: Request, user: str) -> dict[str, Any]:
+        return {"issues": [], "coherent": True}
+
+    def backstory(self, request: Request, user: str) -> dict[str, Any]:
+        assert request.schema is not None
+        person: dict[str, Any] = json.loads(filler(request.schema))
+        number = self.asked["backstory"]
+        wished = {name: re.search(rf"^{name}: (.*)\.$", user, re.MULTILINE) for name in ("Occupation", "Age")}
+        life = person["demographics"]
+        life |= {"age": 33, "location": f"Town {number}", "occupation": "free", "hobbies": ["chess"]}
+        if wished["Occupation"] and wished["Age"]:
+            life |= {"occupation": wished["Occupation"][1], "age": int(wished["Age"][1].split()[0])}
+        return {**person, "name": f"Ann Nr{number}", "domain_expertise": ["bread"]}
+
+    def dimensions(self, request: Request, user: str) -> dict[str, Any]:
+        assert request.schema is not None
+        count = request.schema["properties"]["dimensions"]["minItems"]
+        about = "general" if count < 20 else f"{len(user)}"
+        return {
+            "dimensions": [
+                {
+                    "name": f"Way {number} {about if number > 9 or count < 20 else 'shared'}",
+                    "description": "how",
+                    "value_range": "1-5",
+                    "importance": "high",
+                    "type": "expertise" if number < 2 else "personal",
+                }
+                for number in range(count)
+            ]
+        }
+
+    def matches(self, request: Request, user: str) -> dict[str, Any]:
+        return {"matches": [{"new": each, "known": ""} for each in re.findall(r"^- (.*?): how", user, re.MULTILINE)]}
+
+    def preferences(self, request: Request, user: str) -> dict[str, Any]:
+        names = re.findall(r"^- (.*?): how", user, re.MULTILINE)
+        told = {"local_importance": 3, "justification": "so"}
+        return {"preferences": [{"name": each, "value": f"v of {each}", **told} for each in names]}
+
+    def criteria(self, request: Request, user: str) -> dict[str, Any]:
+        names = re.findall(r"^- (.*?): v of", user, re.MULTILINE)
+        told = {"description": "whether", "weight": 1 / 24, "level_1": "bad", "level_3": "fair", "level_5": "good"}
+        return {"criteria": [{"preference": each, **told} for each in names]}
+
+
+def made(
+    folder: Path, *authors: Author, people: int = 2, library: int = 4, cache: Cache | None = None
+) -> tuple[Path, list[str], list[Scripted]]:
+    """A set on three problems, what was told on the way, and the models that wrote it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "quiz-source.jsonl"
+    source.write_text("\n".join(map(json.dumps, ROWS)))
+    models = [Scripted(BackendOptions(model=f"author {number}"), author) for number, author in enumerate(authors)]
+    roles = [Role("simulator", Client(model, cache, "use" if cache else "off", 8), "", 0) for model in models]
+    told: list[str] = []
+    work = PrefDisco().generate(
+        str(source), folder / "sets", roles, problems=9, people=people, library=library, seed=0, notice=told.append
+    )
+    return asyncio.run(work), told, models
+
+
+def test_a_generated_set_is_a_sound_set(tmp_path: Path) -> None:
+    path, told, (model,) = made(tmp_path, Author())
+    entries, counts, metadata = read(path)
+    assert (len(entries), counts.total(), metadata["dataset"]) == (6, 0, "quiz-source")
+    for entry in entries:
+        types = Counter(each.type for each in entry.preferences.values())
+        assert len(entry.preferences) == len(entry.criteria) == 24 and types["expertise"] == 2
+    assert entries[2].problem.options == {"A": "Venus", "B": "Mercury"} and entries[2].problem.answer == "B"
+    assert told[-1] == "problem 3 of 3: 2 of 2 records"
+    dataset = PrefDisco().open("quiz-source", tmp_path / "sets")
+    assert len(dataset.index()) == 6 and dataset.warnings == ()
+    assert {request.temperature for request in model.requests} == {0.7}
+
+
+def test_calls_of_a_record_and_of_a_problem(tmp_path: Path) -> None:
+    author = Author()
+    made(tmp_path, author)
+    assert author.asked == {
+        "backstory": 4,
+        "coherent": 4,
+        "dimensions": 1 + 3,
+        "matches": 3,
+        "preferences": 6,
+        "criteria": 2 * 6,
+    }
+
+
+def test_names_of_earlier_problems_are_kept_and_values_shown_again(tmp_path: Path) -> None:
+    path, _, (model,) = made(tmp_path, Author(), people=4)
+    entries = read(path).entries
+    first, second = (set(entry.preferences) for entry in (entries[0], entries[4]))
+    assert len(first & second) == 4 + 10, "general ones, and those named alike"
+    asked = [request.messages[-1].content for request in model.requests if kind(request) == "preferences"]
+    assert ["Wanted earlier:" in text for text in asked] == [False] * 4 + [True] * 8
+    assert "- Way 3 shared: v of Way 3 shared" in asked[4]
+
+
+def test_a_match_takes_the_known_name_once(tmp_path: Path) -> None:
+    def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
+        if name == "matches":
+            for each in reply["matches"]:
+                each["known"] = "way 0 GENERAL"
+
+    path, _, _ = made(tmp_path, Author(spoil))
+    assert {len(entry.preferences) for entry in read(path).entries} == {23}, (
+        "20, of which one is one of the general four"
+    )
+
+
+def test_people_are_unlike_one_another(tmp_path: Path) -> None:
+    _, _, (model,) = made(tmp_path, Author(), library=20)
+    people = json.loads((tmp_path / "sets" / "personas.json").read_text())
+    asked = [request.messages[-1].content for request in model.requests if kind(request) == "backstory"]
+    constrained = [text for text in asked if "Occupation:" in text]
+    assert len(people) == 20 and 10 <= len(constrained) <= 18
+    named = [
+        person["demographics"]["occupation"] for person in people if person["demographics"]["occupation"] != "free"
+    ]
+    assert len(set(named)) == len(named) and set(named) <= set(OCCUPATIONS)
+    assert (
+        len(
+            {
+                next(at for at, (low, high) in enumerate(BRACKETS) if low <= person["demographics"]["age"] <= high)
+                for person in people
+            }
+        )
+        == 6
+    )
+    assert asked[12].count("\n- ") == 8, "the last eight are shown"
+    assert all(re.fullmatch(r"nr\d+_[0-9a-f]{8}", person["id"]) for person in people)
+    last = next(text for text in reversed(asked) if "None of these names and places" in text)
+    assert last.partition("None of these")[2].count("Town") == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda person: person["demographics"].update(age=17), "age must lie between 18 and 75"),
+        (lambda person: person.update(name="Ann"), "a first name and a surname"),
+        (lambda person: person.update(backstory=" "), "backstory is missing"),
+        (
+            lambda person: person["personality_big5"]["openness"].update(score=6),
+            "openness.score must lie between 1 and 5",
+        ),
+        (lambda person: person["demographics"].pop("hobbies"), "hobbies must be a list"),
+    ],
+)
+def test_people_who_break_a_rule_are_asked_for_again(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    author = Author(lambda name, number, reply: change(reply) if name == "backstory" and number == 1 else None)
+    _, _, (model,) = made(tmp_path, author)
+    assert author.asked["backstory"] == 5
+    assert told in model.requests[1].messages[-1].content
+    with pytest.raises(DataError, match="persona 0, attempt 0: no usable reply in 3 tries"):
+        made(tmp_path / "never", Author(lambda name, number, reply: change(reply) if name == "backstory" else None))
+
+
+def test_incoherent_people_are_made_anew(tmp_path: Path) -> None:
+    def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
+        if name == "coherent" and number == 1:
+            reply.update(coherent=False, issues=["a retired surgeon of 20"])
+
+    author = Author(spoil)
+    _, _, (model,) = made(tmp_path, author)
+    assert author.asked["coherent"] == 5
+    assert "not coherent: a retired surgeon of 20" in model.requests[2].messages[-1].content
+
+
+def test_what_the_authors_do_not_manage_is_left_out_and_told(tmp_path: Path) -> None:
+    def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
+        if name == "dimensions" and number in (2, 3, 4):
+            reply["dimensions"].pop()
+        if name == "preferences":
+            reply["preferences"][0]["local_importance"] = 3 if number > 3 else 9
+
+    path, told, _ = made(tmp_path, Author(spoil), people=1)
+    assert [entry.id[:9] for entry in read(path).entries] == ["problem_2"]
+    assert [line for line in told if "left out" in line and "20 dimensions with different names" in line]
+    assert [line for line in told if "left out" in line and "local_importance" in line]
+
+
+def test_missing_criteria_are_asked_for_again_and_surplus_ones_dropped(tmp_path: Path) -> None:
+    def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
+        if name == "criteria" and len(reply["criteria"]) > 5:
+            reply["criteria"][-1]["preference"] = "Something Else"
+
+    author = Author(spoil)
+    path, _, (model,) = made(tmp_path, author, people=1)
+    entries, counts, _ = read(path)
+    assert not counts.total() and {len(entry.criteria) for entry in entries} == {24}
+    again = [request.messages[-1].content for request in model.requests if kind(request) == "criteria"]
+    assert (
+        author.asked["criteria"] == 3 * 3
+        and sorted(text.count("v of") for text in again) == [1] * 3 + [2] * 3 + [22] * 3
+    )
+
+
+def test_several_authors_share_the_work_and_a_second_time_costs_nothing(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache.sqlite")
+    path, _, models = made(tmp_path, Author(), Author(), Author(), cache=cache)
+    first = path.read_bytes()
+    assert all(len(model.requests) > 5 for model in models)
+    path.unlink()
+    path, _, again = made(tmp_path, Author(), Author(), Author(), cache=cache)
+    cache.close()
+    assert path.read_bytes() == first and [model.requests for model in again] == [[], [], []]
+
+
+def test_people_are_shared_by_a_folders_sets(tmp_path: Path) -> None:
+    made(tmp_path, Author(), library=3)
+    before = json.loads((tmp_path / "sets" / "personas.json").read_text())
+    author = Author()
+    author.asked["backstory"] = 10
+    made(tmp_path, author, library=4)
+    after = json.loads((tmp_path / "sets" / "personas.json").read_text())
+    assert after[:3] == before and len(after) == 4 and author.asked["backstory"] == 11
+    made(tmp_path, Author(), library=2)
+    assert json.loads((tmp_path / "sets" / "personas.json").read_text()) == after, "nobody is lost"
+    with pytest.raises(UsageError, match="at most --library 2"):
+        made(tmp_path, author, people=3, library=2)
+
+
+def test_the_command_writes_a_set_and_says_how_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authors = [Scripted(BackendOptions(model=name), Author()) for name in ("one", "two")]
+    waiting = iter(authors)
+    monkeypatch.setattr(backends, "create", lambda name, options: next(waiting))
+    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    monkeypatch.chdir(tmp_path)
+    words = "generate prefdisco --source quiz.jsonl --target sets --problems 2 --personas 1 --library 2 -b scripted"
+    ended = CliRunner().invoke(app, [*words.split(), "--model", "one,two"])
+    assert ended.exit_code == 0, ended.output
+    assert "ready: personabench run --task prefdisco --data sets --split quiz --method none" in ended.output
+    assert "problem 2 of 2: 1 of 1 records" in ended.output and "calls, 0 of them cached" in ended.output
+    assert len(read(tmp_path / "sets" / "quiz.jsonl").entries) == 2
+    assert all(author.requests for author in authors)
+
+
+def test_other_tasks_make_no_sets() -> None:
+    with pytest.raises(UsageError, match="task lamp4 makes no sets of its own"):
+        asyncio.run(registry.load("task", "lamp4")().generate("x", Path(), []))
