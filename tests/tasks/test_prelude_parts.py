@@ -1,0 +1,351 @@
+"""PRELUDE's files, its simulated user's words and rules, and its numbers, by the numbers of its acceptance list."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from personabench import registry
+from personabench.backends import BackendOptions, EstimatedTokens
+from personabench.backends.scripted import Scripted
+from personabench.client import Client
+from personabench.errors import BackendError, DataError, UsageError
+from personabench.metrics import wordnet
+from personabench.metrics.edits import Edit, edit_cost, edited
+from personabench.roles import Role
+from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring, user
+from personabench.tasks.prelude.data import Document, drawn, read_documents, read_preferences
+from personabench.tasks.prelude.rules import BASE, rules_of, satisfied, worded
+from personabench.types import Request
+
+PHRASES = ["all lower case", "bullet points", "ends with a question", "uses an emoji", "opens with a greeting"]
+
+
+def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
+    """Two sources with some documents each, and a preference file."""
+    place.mkdir(parents=True, exist_ok=True)
+    for source in ("alpha", "beta"):
+        rows = [{"doc_id": f"{source}{n}", "text": f" Note {n} on {source}. \n", "more": 1} for n in range(documents)]
+        (place / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    sources = [
+        {"name": "alpha", "preference": "short, dry", "rules": ["all lower case"]},
+        {"name": "beta", "preference": "like a letter", "rules": ["opens with a greeting"]},
+    ]
+    (place / "summ.json").write_text(json.dumps({"env": "summ", "sources": sources} | changed))
+    return place
+
+
+# 1, metrics
+
+
+@pytest.mark.usefixtures("sentence_data")
+def test_acceptance_1_costs_beside_lengths() -> None:
+    found = edited(BASE, BASE + " What do you think?")
+    assert found == Edit(5, 12, 17) and (found.per_draft_token, found.per_longer_text) == (5 / 12, 5 / 17)
+    assert (edited("", "").per_draft_token, edited("", "").per_longer_text) == (0, 0)
+    assert edited("", "a b") == Edit(2, 0, 2) and edited("", "a b").per_draft_token == 2
+    assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
+
+
+def test_acceptance_1_missing_sentence_data_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from personabench.methods.none import NoPersonalization
+    from personabench.testing import trial
+
+    monkeypatch.setattr(wordnet, "nltk_data", list)
+    with pytest.raises(UsageError, match="punkt_tab"):
+        trial(NoPersonalization(), PreludeSumm(PreludeSumm.Params(user="rule")), limit=1)
+
+
+def test_cumulative_cost_is_the_mean_total_of_trajectories() -> None:
+    rows = np.array([[3, 0.5], [1, 0.5], [10, 0.5], [0, 0.5]])
+    assert scoring.per_trajectory(rows) == 7.0
+    assert scoring.per_trajectory(rows[[0, 1, 0, 1]]) == 4.0
+
+
+LIKED = ("bullet points", "a letter to a friend")
+
+
+def record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[str, Any]:
+    made = {"cost": 3, "draft_tokens": 6, "final_tokens": 12, "rounds": 4, "decision": "rewritten", "preference": true}
+    return made | {"method": {"preference": preference}} | changed
+
+
+def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> None:
+    found = scoring.values(record(), LIKED, "wordllama")
+    assert found == {
+        "cumulative_cost": [3, 0.25],
+        "cost_per_draft_token": 0.5,
+        "cost_per_longer_text": 0.25,
+        "draft_tokens": 6,
+        "accepted": 0.0,
+        "preference_coverage": 0.0,
+    }
+    right, wrong = (scoring.values(record("a list of bullet points", true), LIKED, "wordllama") for true in LIKED)
+    assert (right["preference_accuracy_wordllama"], wrong["preference_accuracy_wordllama"]) == (1.0, 0.0)
+    tied = scoring.values(record("letters", "x"), ("x", "x"), "wordllama")
+    assert tied["preference_accuracy_wordllama"] == 0.0
+    assert "preference_accuracy_wordllama" not in scoring.values(record("letters"), LIKED, "off")
+
+
+def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    scoring._scorer.cache_clear()
+    scoring._bertscore.cache_clear()
+    monkeypatch.setitem(sys.modules, "bert_score", None)
+    with pytest.raises(UsageError, match="pip install bert-score"):
+        scoring.values(record("letters"), LIKED, "bertscore")
+
+    class BERTScorer:
+        def __init__(self, lang: str) -> None:
+            assert lang == "en"
+
+        def score(self, candidates: list[str], references: list[str]) -> tuple[list[float], ...]:
+            return [], [], [float(one == other) for one, other in zip(candidates, references, strict=True)]
+
+    monkeypatch.setitem(sys.modules, "bert_score", SimpleNamespace(BERTScorer=BERTScorer))
+    found = scoring.values(record(LIKED[1], LIKED[1]), LIKED, "bertscore")
+    assert found["preference_accuracy_bertscore"] == 1.0
+    scoring._scorer.cache_clear()
+    scoring._bertscore.cache_clear()
+    names = [metric.name for metric in PreludeSumm(PreludeSumm.Params(accuracy="bertscore")).metrics]
+    assert "preference_accuracy_bertscore" in names and "preference_accuracy_wordllama" not in names
+
+
+# 2, the user's words
+
+
+@pytest.mark.parametrize(
+    ("reply", "decision"),
+    [
+        ("Yes.", "accepted"),
+        ("**YES**, thank you", "accepted"),
+        ("No, but yes if shorter", "rewritten"),
+        ("I would say no.", "rewritten"),
+        ("yesterday", "undecided"),
+        ("not good", "undecided"),
+        ("", "undecided"),
+        ("<think>yes, or no?</think> No", "rewritten"),
+        ("<think>yes yes", "undecided"),
+        ("nothing; yes", "accepted"),
+    ],
+)
+def test_acceptance_2_the_first_whole_word_decides(reply: str, decision: str) -> None:
+    assert user.decided(reply) == decision
+
+
+@pytest.mark.parametrize(
+    ("raw", "final"),
+    [
+        ("A plain text.", "A plain text."),
+        ("Here is the revised summary:\n\nA text.", "A text."),
+        ("**Revised version:**\nA text.", "A text."),
+        ("Sure, here you go:\n```text\n- one\n- two\n```", "- one\n- two"),
+        ('"A text."', "A text."),
+        ("“A text.”", "A text."),
+        ('"One" and "two"', '"One" and "two"'),
+        ("<think>Hm: shorter</think>\nUpdated email:\n'A text.'", "A text."),
+        ("Dear team:\nwe met.", "Dear team:\nwe met."),
+        ("Three things:\n- one", "Three things:\n- one"),
+        ("Here is the revised summary: all on one line", "Here is the revised summary: all on one line"),
+        ("Here is the new text:\nHere is the other text:\nA text.", "Here is the other text:\nA text."),
+        ("<think>never ends", ""),
+        ("", ""),
+    ],
+)
+def test_a_rewrite_is_cleaned_of_chatter_once(raw: str, final: str) -> None:
+    assert user.cleaned(raw) == final
+
+
+def simulator(*replies: str) -> tuple[Role, list[Request]]:
+    """A user who says these things in turn, and what was asked."""
+    left = list(replies)
+    backend = Scripted(BackendOptions(), answer=lambda request: left.pop(0))
+    return Role("simulator", Client(backend, None), "u", 0), backend.requests
+
+
+async def reacting(*replies: str) -> tuple[user.Reaction, Role, list[Request]]:
+    role, asked = simulator(*replies)
+    return await user.react(role, PreludeSumm.words, "THE DOCUMENT", "a draft", "short, dry", 99), role, asked
+
+
+async def test_the_rewrite_sees_draft_and_preference_but_no_document() -> None:
+    found, role, asked = await reacting("No.", "Revised text:\nA draft")
+    assert found == user.Reaction("rewritten", "No.", "Revised text:\nA draft", "A draft")
+    first, second = ("\n".join(message.content for message in each.messages) for each in asked)
+    assert "THE DOCUMENT" in first and "THE DOCUMENT" not in second
+    assert all(text in prompt for text in ("a draft", "short, dry") for prompt in (first, second))
+    assert [(each.temperature, each.top_p) for each in asked] == [(0.0, 0.95)] * 2 and asked[1].max_tokens == 99
+    assert role.flags == {"cleaned_rewrite": 1} and [call.phase for call in role.calls] == ["simulate"] * 2
+
+
+async def test_an_accepted_draft_is_final_and_an_undecided_user_rewrites() -> None:
+    found, role, asked = await reacting("yes")
+    assert (found.decision, found.final, len(asked), role.flags) == ("accepted", "a draft", 1, {})
+    found, role, asked = await reacting("Perhaps.", "a draft")
+    assert (found.decision, found.final) == ("undecided", "a draft")
+    assert role.flags == {"undecided": 1, "unchanged_rewrite": 1}
+
+
+async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajectory() -> None:
+    found, role, asked = await reacting("no", " \n", "A draft")
+    assert found.final == "A draft" and role.flags["empty_rewrite"] == 1 and [each.draw for each in asked] == [0, 0, 1]
+    with pytest.raises(BackendError, match="empty twice"):
+        await reacting("no", "", "<think>hm")
+
+
+# Rules
+
+
+def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
+    for phrase, cost_free in zip(PHRASES, ("all lower", "- one", "right?", "☀", "Dear all"), strict=True):
+        (rule,) = rules_of([phrase])
+        assert rule.holds(cost_free) and not rule.holds(BASE) and rule.holds(rule.fix(BASE))
+    rules = rules_of(["at most 3 words", "bullet points", "all lower case"])
+    assert worded(rules) == "all lower case; bullet points; at most 3 words"
+    assert satisfied(BASE, rules) == "- the team"
+    assert satisfied(BASE, rules_of(["at most 3 words"])) == "The team met"
+    assert satisfied("- one\ntwo\n\n three", rules_of(["bullet points"])) == "- one\n- two\n\n-  three"
+    assert satisfied("already low", rules_of(["all lower case"])) == "already low"
+
+
+@pytest.mark.parametrize(
+    ("phrases", "said"),
+    [
+        (["sings"], "unknown rule 'sings'"),
+        (["at most 3 words", "at most 4 words"], "one kind twice"),
+        (["at most 4 words", "ends with a question"], "cannot all be kept"),
+        (["uses an emoji", "at most 3 words"], "cannot all be kept"),
+        (["all lower case", "opens with a greeting"], "cannot all be kept"),
+        (["bullet points", "opens with a greeting"], "cannot all be kept"),
+    ],
+)
+def test_rules_that_cannot_be_kept_together_are_refused(phrases: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        rules_of(phrases)
+
+
+# Files
+
+
+def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
+    data = PreludeSumm(PreludeSumm.Params(rounds=9, trajectories=2)).open("all", folder(tmp_path))
+    assert len(data.index()) == 16 and len({name for name, _ in data.index()}) == 16
+    assert "9 rounds do not divide by 2 sources: a trajectory has 8" in data.warnings[0]
+    first = data.load(0)
+    assert first.hidden["preference"] in ("short, dry", "like a letter")
+    assert first.stimulus == str(first.stimulus).strip()
+    assert first.view().hidden == {} and first.view(privileged=True).hidden == first.hidden
+    assert "alpha" not in first.id and "beta" not in first.id and not first.history and not data.sample
+    other = PreludeSumm(PreludeSumm.Params(rounds=8, trajectories=2)).open("all", folder(tmp_path))
+    assert other.hash == data.hash != PreludeSumm(PreludeSumm.Params(rounds=8)).open("all", tmp_path).hash
+
+
+def test_preferences_come_from_the_file_named_then_the_folder_then_the_sample(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data")
+    (place / "summ.json").rename(tmp_path / "mine.json")
+    with pytest.raises(DataError, match=r"news_article\.jsonl does not exist"):
+        PreludeSumm().open("all", place)
+    params = PreludeSumm.Params(preferences=str(tmp_path / "mine.json"), rounds=4)
+    assert len(PreludeSumm(params).open("all", place).index()) == 12
+    (place / "summ.yaml").write_text("env: summ\nsources:\n- {name: beta, preference: 'in\n    one line'}\n")
+    data = PreludeSumm(PreludeSumm.Params(rounds=2)).open("all", place)
+    assert {sample.hidden["preference"] for sample in data.samples()} == {"in one line"}
+    with pytest.raises(UsageError, match="no such file"):
+        PreludeSumm(PreludeSumm.Params(preferences="nowhere.json")).open("all", place)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"env": "email"}, "env is 'email'"),
+        ({"sources": []}, "named once each"),
+        ({"sources": [{"name": "alpha", "preference": " "}]}, "'alpha' has no preference"),
+        ({"sources": [{"name": "alpha", "preference": "x"}] * 2}, "named once each"),
+        ({"sources": [{"name": "alpha", "wish": "x"}]}, "no preference file"),
+    ],
+)
+def test_a_preference_file_that_cannot_work_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    folder(tmp_path, **changed)
+    with pytest.raises(DataError, match=said):
+        read_preferences(tmp_path / "summ.json", "summ")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"doc_id": "beta9", "text": " "}', "empty"),
+        ('{"doc_id": "beta0", "text": "again"}', "was there before"),
+        ('{"doc_id": "beta9"}', "text"),
+        ("nonsense", "line 7"),
+    ],
+)
+def test_documents_that_cannot_work_are_refused(tmp_path: Path, line: str, said: str) -> None:
+    place = folder(tmp_path)
+    with (place / "beta.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match=said):
+        read_documents(place / "beta.jsonl")
+
+
+def test_too_few_documents_and_rules_that_are_missing_are_refused(tmp_path: Path) -> None:
+    place = folder(tmp_path, documents=3)
+    with pytest.raises(DataError, match=r"has 3 documents; 200 rounds take 100.*task.rounds=6"):
+        PreludeSumm().open("all", place)
+    with pytest.raises(UsageError, match="at least one of each"):
+        PreludeSumm(PreludeSumm.Params(rounds=1)).open("all", place)
+    folder(place, documents=3, sources=[{"name": "alpha", "preference": "x"}])
+    with pytest.raises(DataError, match="has no rules"):
+        PreludeSumm(PreludeSumm.Params(user="rule", rounds=2)).open("all", place)
+    with pytest.raises(UsageError, match="one split"):
+        PreludeSumm().open("dev", place)
+
+
+def test_acceptance_8_a_share_of_each_source_in_a_seeded_order() -> None:
+    documents = [[Document(f"{source}{n}", "x") for n in range(50)] for source in "abc"]
+    found = drawn(documents, 31, seed=4)
+    assert len(found) == 30 and [sum(place == source for place, _ in found) for source in range(3)] == [10, 10, 10]
+    assert len({document.doc_id for _, document in found}) == 30
+    assert found == drawn(documents, 31, seed=4) != drawn(documents, 31, seed=5)
+    assert [place for place, _ in found] != sorted(place for place, _ in found)
+
+
+@pytest.mark.parametrize(("cls", "rounds"), [(PreludeSumm, 40), (PreludeEmail, 32)])
+@pytest.mark.parametrize("kind", ["llm", "rule"])
+def test_the_bundled_sample_opens(cls: Any, rounds: int, kind: Any) -> None:
+    task = cls(cls.Params(user=kind))
+    data = task.open(task.default_split, None)
+    assert len(data.index()) == 3 * rounds and data.sample and data.warnings == ()
+    assert len({sample.hidden["preference"] for sample in data.samples()}) == rounds // 8
+    assert task.roles == (("simulator",) if kind == "llm" else ())
+
+
+def test_documents_are_cut_only_when_asked_to() -> None:
+    sample = PreludeSumm().open("all", None).load(0)
+    whole = PreludeSumm().render(sample, (), "", EstimatedTokens())
+    (message,) = whole.messages
+    assert message.content == f"{sample.input}\n\n{PreludeSumm.words.instruction}" and whole.flags == {}
+    cut = PreludeSumm(PreludeSumm.Params(document_tokens=10)).render(sample, (), "Prefers: x", EstimatedTokens())
+    assert cut.messages[-1].content.startswith(f"Summarise this document.\n\n{str(sample.stimulus)[:30]}\n\nWrite the")
+    assert cut.flags == {"documents_cut": 1} and "Prefers: x" in cut.messages[0].content
+
+
+async def test_a_weak_user_applies_a_seeded_part_of_the_preference() -> None:
+    data = PreludeSumm().open("all", None)
+    task = PreludeSumm(PreludeSumm.Params(user="weak"))
+    shown = []
+    for sample in list(data.samples())[:12]:
+        part = task._weakened(sample, "one, two, three", 0)
+        assert part == task._weakened(sample, "one, two, three", 0) and set(part.split(", ")) <= {"one", "two", "three"}
+        shown.append(part)
+    assert len(set(shown)) > 3
+
+
+def test_the_tasks_are_on_offer_with_what_they_offer() -> None:
+    for name in ("prelude_summ", "prelude_email"):
+        entry = registry.entries("task")[name]
+        assert entry.facts["offers"] == registry.load("task", name).offers == ("feedback",)

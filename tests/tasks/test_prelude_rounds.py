@@ -1,0 +1,300 @@
+"""PRELUDE's rounds through the engine with the stub model, by the numbers of its acceptance list."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edit_world import FAMILY, RULE_OF, RULES, SOURCES, stage, stub
+
+from personabench import plan, registry, runner
+from personabench.backends import BackendOptions
+from personabench.backends.scripted import Scripted
+from personabench.checks import check_method, check_task
+from personabench.errors import UsageError
+from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle
+from personabench.methods.none import NoPersonalization
+from personabench.runfolder import RunFolder
+from personabench.tasks.prelude import PreludeEmail, PreludeSumm
+from personabench.testing import Trial, trial
+from personabench.types import Prediction, Request
+
+pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
+
+
+def notes(place: Path, sources: Sequence[str] = SOURCES, each: int = 4) -> Path:
+    """Documents with their source as marker word, and one rule per source."""
+    place.mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        rows = [{"doc_id": f"{source}{n}", "text": f"Note {n} about {source}"} for n in range(each)]
+        (place / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    liked = [
+        {"name": source, "preference": f"wish of {source}", "rules": [RULE_OF[source].phrase]} for source in sources
+    ]
+    (place / "summ.json").write_text(json.dumps({"env": "summ", "sources": liked}))
+    return place
+
+
+def ruled(method: Any, place: Path, sources: Sequence[str] = SOURCES, answer: Callable[[Request], str] = stub) -> Trial:
+    """Two seeded trajectories of a method with the rule-based user."""
+    task = PreludeSumm(PreludeSumm.Params(user="rule", rounds=4 * len(sources), trajectories=2, accuracy="off"))
+    dataset = task.open("all", notes(place, sources))
+    return trial(method, task, dataset=dataset, answer=answer)
+
+
+def trajectories(found: Trial) -> list[list[Prediction]]:
+    """The rounds of each trajectory."""
+    users = dict.fromkeys(line.user_id for line in found.predictions)
+    return [[line for line in found.predictions if line.user_id == user] for user in users]
+
+
+def paying(rounds: Sequence[Prediction]) -> list[int]:
+    return [at for at, line in enumerate(rounds) if line.record["cost"] > 0]
+
+
+EXPECTED: dict[str, Callable[[Sequence[str]], list[int]]] = {
+    "none": lambda order: list(range(len(order))),
+    "oracle": lambda order: [],
+    "cipher": lambda order: sorted(order.index(source) for source in set(order)),
+    "icl_edit": lambda order: sorted(order.index(source) for source in set(order)),
+    "continual": lambda order: [at for at in range(len(order)) if at == 0 or order[at] != order[at - 1]],
+    "e_then_e": lambda order: [at for at in range(len(order)) if at < 5 or order[at] != order[4]],
+}
+METHODS = (NoPersonalization(), Oracle(), Cipher(Cipher.Params(k=1)), IclEdit(), Continual(), EThenE())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda each: each.name)
+@pytest.mark.parametrize("count", [2, 5])
+def test_acceptance_3_paying_rounds(method: Any, count: int, tmp_path: Path) -> None:
+    found = ruled(method, tmp_path, SOURCES[:count])
+    for rounds in trajectories(found):
+        order = [line.record["source"] for line in rounds]
+        assert Counter(order) == dict.fromkeys(SOURCES[:count], 4)
+        assert [line.record["t"] for line in rounds] == list(range(4 * count))
+        assert paying(rounds) == EXPECTED[method.name](order)
+    costs = [sum(line.record["cost"] for line in rounds) for rounds in trajectories(found)]
+    assert found.summary["metrics"]["official"]["cumulative_cost"] == pytest.approx(sum(costs) / 2)
+    assert not any(call.phase == "simulate" for line in found.predictions for call in line.calls)
+
+
+@pytest.mark.parametrize(("source", "total"), list(zip(SOURCES, (3, 1, 5, 1, 2), strict=True)))
+def test_acceptance_3_totals_of_a_single_source(source: str, total: int, tmp_path: Path) -> None:
+    for k in (1, 3):
+        found = ruled(Cipher(Cipher.Params(k=k)), tmp_path, [source])
+        for rounds in trajectories(found):
+            assert [line.record["cost"] for line in rounds] == [total, 0, 0, 0]
+        assert found.summary["metrics"]["official"]["cumulative_cost"] == total
+
+
+def test_acceptance_3_reruns_are_the_same_and_sessions_of_a_user_do_not_mix(tmp_path: Path) -> None:
+    one, two = (ruled(Cipher(), tmp_path) for _ in range(2))
+    assert [line.record for line in one.predictions] == [line.record for line in two.predictions]
+    assert [line.flags for line in one.predictions] == [line.flags for line in two.predictions]
+
+
+class Pulled(BaseException):
+    """The plug."""
+
+
+class Simulator(Scripted):
+    """A user who wants lower case and accepts what is."""
+
+    def __init__(self) -> None:
+        def answer(request: Request) -> str:
+            draft = re.search(r"Summary:\n(.*?)\n\nYou like", request.messages[-1].content, re.DOTALL)
+            assert draft is not None
+            accepting = "Answer with yes or no" in request.messages[-1].content
+            return ("yes" if draft[1].islower() else "No.") if accepting else f"Revised text:\n{draft[1].lower()}"
+
+        super().__init__(BackendOptions(model="user"), answer=answer)
+
+
+def played(place: Path, data: Path, model: Scripted, user: Scripted, cache: Any = "off") -> runner.Outcome:
+    options = runner.Options(
+        ["cipher"], ["prelude_summ"], data=data, backend="scripted", results=place, cache=cache,
+        assignments=["task.rounds=10", "task.trajectories=2", "task.accuracy=off"],
+    )  # fmt: skip
+    (outcome,) = asyncio.run(runner.run(options, backend=model, roles={"simulator": user}))
+    return outcome
+
+
+@pytest.mark.parametrize("calls", [1, 2, 7, 19])
+def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, calls: int) -> None:
+    data = notes(tmp_path / "data")
+    whole = RunFolder(played(tmp_path / "whole", data, Scripted(answer=stub), Simulator()).folder)
+    model, asked = Scripted(answer=stub), 0
+    complete = model.complete
+
+    async def until(request: Request, group: str) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > calls:
+            raise Pulled
+        return await complete(request, group)
+
+    model.complete = until  # type: ignore[method-assign]
+    with pytest.raises(Pulled):
+        played(tmp_path / "broken", data, model, Simulator())
+    (path,) = (tmp_path / "broken").glob("runs/*/*/*/*/spec.json")
+    done = [line.record for line in RunFolder(path.parent).iter_predictions()]
+    user = Simulator()
+    resumed = played(tmp_path / "broken", data, Scripted(answer=stub), user)
+    lines = list(RunFolder(resumed.folder).iter_predictions())
+    assert resumed.summary["status"] == "complete" and len(lines) == 20
+    assert [line.record for line in lines[: len(done)]] == done
+
+    def by_round(all_lines: Sequence[Prediction]) -> list[Any]:
+        rows = [(line.sample_id, line.record, line.flags, [c.key for c in line.calls]) for line in all_lines]
+        return sorted(rows, key=lambda row: str(row[0]))
+
+    assert by_round(lines) == by_round(list(whole.iter_predictions()))
+    accepted = sum(line.record["decision"] == "accepted" for line in lines[len(done) :])
+    assert len(user.requests) == 2 * (20 - len(done)) - accepted
+
+
+def test_the_users_words_are_in_the_record_and_its_tokens_are_not_the_agents(tmp_path: Path) -> None:
+    data = notes(tmp_path / "data", SOURCES[:1])
+    model = Scripted(answer=stub)
+    found = list(RunFolder(played(tmp_path, notes(data), model, Simulator()).folder).iter_predictions())
+    first = found[0]
+    assert first.record["decision"] == "rewritten" and first.record["reply"] == "No."
+    assert first.record["raw"].startswith("Revised text:") and first.record["final"] == first.record["draft"].lower()
+    assert first.flags["cleaned_rewrite"] == 1
+    assert first.record["method"] == {"preference": "", "nearest": [], "inferred": "all lower case"}
+    agent = [call for call in first.calls if call.phase != "simulate"]
+    assert len(agent) == 2 and len(first.calls) == 4
+    assert first.usage.input_tokens == sum(call.input_tokens for call in agent)
+    later = next(line for line in found if line.record["method"]["preference"])
+    (place, cosine), *_ = later.record["method"]["nearest"]
+    assert place == 0 and 0 <= cosine <= 1.000001
+
+
+@pytest.mark.parametrize("cls", [*FAMILY, Cipher])
+def test_acceptance_4_no_memory_is_empty_and_none_is_never_a_preference(cls: Any, tmp_path: Path) -> None:
+    found = ruled(cls(), tmp_path, SOURCES[:2], lambda r: "None" if stage(r) == "infer" else stub(r))
+    prompts = [message.content for request in found.requests for message in request.messages]
+    assert not any("None" in prompt or "null" in prompt for prompt in prompts)
+
+
+def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_delta(tmp_path: Path) -> None:
+    for delta in (0, 3):
+        found = ruled(Cipher(Cipher.Params(k=1, delta=delta)), tmp_path)
+        for line in found.predictions:
+            assert sum(call.phase == "update" for call in line.calls) == (line.record["cost"] > delta)
+        assert {line.record["cost"] > delta for line in found.predictions} == {True, False}
+
+
+def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> None:
+    expected: dict[str, Callable[[int, bool], tuple[int, int]]] = {
+        "none": lambda t, paid: (1, 0),
+        "oracle": lambda t, paid: (1, 0),
+        "cipher": lambda t, paid: (2 if t else 1, int(paid)),
+        "icl_edit": lambda t, paid: (1, 0),
+        "cot_edit": lambda t, paid: (1, 0),
+        "continual": lambda t, paid: (2 if t else 1, 0),
+        "e_then_e": lambda t, paid: (1, int(t == 4)),
+    }
+    for method in (NoPersonalization(), Oracle(), Cipher(), IclEdit(), CotEdit(), Continual(), EThenE()):
+        found = ruled(method, tmp_path, SOURCES[:3])
+        for rounds in trajectories(found):
+            for t, line in enumerate(rounds):
+                phases = Counter(call.phase for call in line.calls)
+                wanted = expected[method.name](t, line.record["cost"] > 0)
+                assert (phases["predict"], phases["update"]) == wanted, (method.name, t)
+        phases = found.summary["usage"]
+        assert phases.keys() <= {"predict", "update"}
+
+
+@pytest.mark.parametrize("cls", [*FAMILY, NoPersonalization])
+def test_acceptance_7_the_agent_sees_no_preference_no_source_and_no_verdict(cls: Any, tmp_path: Path) -> None:
+    data = notes(tmp_path / "data")
+    secret = "zqxv"
+    for path in data.glob("*.jsonl"):
+        path.rename(path.with_stem(f"{secret}_{path.stem}"))
+    text = (data / "summ.json").read_text()
+    (data / "summ.json").write_text(re.sub(r'"name": "', f'"name": "{secret}_', text))
+    task = PreludeSumm(PreludeSumm.Params(rounds=10, trajectories=1, accuracy="off"))
+    asked: list[Request] = []
+
+    def user(request: Request) -> str:
+        asked.append(request)
+        return f"{secret} no" if "yes or no" in request.messages[-1].content else f"Changed {len(asked)}."
+
+    found = trial(
+        cls(), task, dataset=task.open("all", data), roles={"simulator": user},
+        answer=lambda request: f"{stage(request)} said {len(request.messages[-1].content)}",
+    )  # fmt: skip
+    assert not any(line.error for line in found.predictions) and asked
+    for request in found.requests:
+        whole = "\n".join(message.content for message in request.messages)
+        assert "wish of" not in whole and secret not in whole
+        if stage(request) in ("infer", "aggregate"):
+            assert "Note " not in whole
+
+
+def test_acceptance_7_only_the_oracle_is_told(tmp_path: Path) -> None:
+    found = ruled(Oracle(), tmp_path)
+    told = [request.messages[0].content for request in found.requests]
+    assert all(any(rule.phrase in prompt for rule in RULES) for prompt in told)
+    assert Oracle.privileged
+
+
+def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(tmp_path: Path) -> None:
+    data = notes(tmp_path / "data")
+    silent = Scripted(
+        BackendOptions(model="user"), answer=lambda r: "no" if "yes or no" in r.messages[-1].content else ""
+    )
+    outcome = played(tmp_path, data, Scripted(answer=stub), silent)
+    assert outcome.summary["owed"] == 20 and outcome.summary["n"] == 0 and outcome.summary["status"] == "incomplete"
+    errors = [line.error or "" for line in RunFolder(outcome.folder).iter_predictions()]
+    assert len(errors) == 2 and all("empty twice" in error for error in errors)
+    again = played(tmp_path, data, Scripted(answer=stub), Simulator())
+    assert again.summary["status"] == "complete" and again.folder == outcome.folder
+
+
+@pytest.mark.parametrize("task", ["prelude_summ", "prelude_email"])
+def test_the_bundled_sample_runs_with_one_model_in_both_roles(task: str, tmp_path: Path) -> None:
+    options = runner.Options(["none", "cipher"], [task], limit=1, backend="scripted", results=tmp_path)
+    for outcome in asyncio.run(runner.run(options, backend=Scripted())):
+        summary = outcome.summary
+        assert summary["status"] == "complete" and summary["users"] == 1
+        assert "the simulator is the model under test itself" in summary["warnings"][0]
+        assert summary["usage"]["simulate"]["calls"] == 2 * summary["n"] and summary["counters"]["undecided"] > 0
+
+
+@pytest.mark.parametrize("name", ["none", "cipher", "icl_edit", "continual", "e_then_e"])
+def test_the_plan_predicts_the_calls_of_a_user_who_always_edits(name: str, tmp_path: Path) -> None:
+    options = runner.Options(
+        [name], ["prelude_summ"], limit=1, backend="scripted", results=tmp_path, assignments=["task.rounds=15"]
+    )
+    (forecast,) = asyncio.run(plan.plan(options))
+    (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
+    spent = {phase: int(used["calls"]) for phase, used in outcome.summary["usage"].items()}
+    assert forecast.calls == spent and spent["simulate"] == 30
+    assert forecast.as_dict({})["to_pay"] == sum(spent.values()) - sum(
+        int(used["cached"]) for used in outcome.summary["usage"].values()
+    )
+
+
+def test_methods_that_need_a_past_are_refused_before_any_call(tmp_path: Path) -> None:
+    for method in ("rpm", "dpl", "rag", "summary"):
+        model = Scripted()
+        options = runner.Options([method], ["prelude_summ"], backend="scripted", results=tmp_path)
+        with pytest.raises(UsageError, match="does not run on prelude_summ"):
+            asyncio.run(runner.run(options, backend=model))
+        assert not model.requests
+
+
+@pytest.mark.parametrize("cls", [PreludeSumm, PreludeEmail])
+def test_the_tasks_pass_their_own_check(cls: Any) -> None:
+    found = list(check_task(cls(), "all", None))
+    assert [each for each in found if each.holds is False] == [] and len(found) >= 5
+    for name in ("cipher", "none"):
+        method = registry.load("method", name)
+        assert [each for each in check_method(method(), cls.name, limit=1) if each.holds is False] == []
