@@ -62,7 +62,8 @@ class PersonaMem(Task):
             roles: how a whole conversation is made acceptable to chat models; see `conversation.messages`.
             persona: whether a conversation keeps its system messages, which describe the user.
             shuffle: order of the options: none, a seed (a whole number), or rotate4 to ask four times.
-            records: what a record of the history is: user message, message of either side, exchange, block.
+            records: what a record of the history is: user message, message of either side, exchange, block; or
+                questions, the earlier ones of the conversation with their right letters, a control.
             accept_duplicate_gold: accept each letter that carries the right text, where the data repeat it.
             wording: the hash of the instruction's text; recorded with every run, never chosen.
         """
@@ -72,7 +73,7 @@ class PersonaMem(Task):
         roles: conversation.Roles = "merge"
         persona: bool = True
         shuffle: str = "none"
-        records: conversation.Unit = "user"
+        records: conversation.Unit | Literal["questions"] = "user"
         accept_duplicate_gold: bool = False
         wording: str = WORDING
 
@@ -98,7 +99,7 @@ class PersonaMem(Task):
         head = [Message("system", "\n\n".join(parts))] if parts else []
         return Rendered((*head, Message("user", sample.input)), tuple(records))
 
-    def converse(self, sample: Sample, records: Sequence[Record]) -> Rendered:
+    def chat(self, sample: Sample, records: Sequence[Record]) -> Rendered:
         """The history as the conversation it was, both sides and system messages, with the question at its end.
 
         `records` are those that stay; where they lack the system message that opens a history, it is put before them.
@@ -116,7 +117,13 @@ class PersonaMem(Task):
         """The description of the user that opens a history; empty without one."""
         return conversation.persona_of(sample.history)
 
+    def exchanges(self, sample: Sample) -> Sequence[Record] | None:
+        """The user's messages that answer one of the assistant's, in the conversations before the question."""
+        return None if self.params.records == "questions" else conversation.exchanges(sample.history)
+
     def describe(self, record: Record) -> str:
+        if "option" in record.fields:
+            return f"User: {record.stimulus}\nThe reply that suited: ({record.response}) {record.fields['option']}"
         if record.fields.get("role") == "assistant":
             return f"Assistant: {record.response}"
         return record.response if record.response.startswith("User: ") else f"User: {record.response}"

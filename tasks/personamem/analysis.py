@@ -7,7 +7,7 @@ without a reply is wrong and listed.  `python -m personabench.tasks.personamem R
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +17,7 @@ import numpy as np
 from personabench.errors import UsageError
 from personabench.metrics.ids import compare_ids
 from personabench.task import Dataset
-from personabench.tasks.personamem import scoring
+from personabench.tasks.personamem import rules, scoring
 from personabench.tasks.personamem.data import PersonaMemData, facts_of
 from personabench.tasks.personamem.files import LETTERS, Question
 
@@ -200,52 +200,25 @@ def mcnemar(gained: int, lost: int) -> float:
 def controls(questions: Sequence[Question]) -> dict[str, Share | float]:
     """What rules score that read no history, over a whole split; those marked as using gold have seen the answers.
 
-    Lengths are in code points of the trimmed option text; the first of equally long ones is taken, and `tie-split`
-    gives each of them its part.
+    `tie-split` gives each of several options of one length its part.
     """
     found: dict[str, Share | float] = {}
-    golds = Counter(question.gold for question in questions)
-    top = min(golds, key=lambda at: (-golds[at], at))
-    found[f"majority-letter {LETTERS[top]} (uses gold)"] = Share(len(questions), golds[top])
+    top = rules.majority(LETTERS[question.gold] for question in questions)
+    hits = [LETTERS[question.gold] == top for question in questions]
+    found[f"majority-letter {top} (uses gold)"] = Share(len(questions), sum(hits))
     for name, pick in (("longest-option", max), ("shortest-option", min)):
-        hits = [_picked(question, pick) == question.gold for question in questions]
+        hits = [rules.extreme(question, pick) == question.gold for question in questions]
         found[name] = Share(len(questions), sum(hits))
         found[f"{name}, tie-split"] = sum(_part(question, pick) for question in questions) / len(questions)
-    found["type-length (uses gold)"] = Share(len(questions), sum(_learned(questions)))
+    hits = [at == question.gold for at, question in zip(rules.by_type(questions), questions, strict=True)]
+    found["type-length (uses gold)"] = Share(len(questions), sum(hits))
     return found
 
 
-def _learned(questions: Sequence[Question]) -> list[bool]:
-    """Longest or shortest by raw type, whichever is better on the other personas; longest where both are equal."""
-    tally: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for question in questions:
-        for at, pick in enumerate((max, min)):
-            tally[question.type, question.persona][at] += _picked(question, pick) == question.gold
-    total: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for (label, _), pair in tally.items():
-        total[label][0] += pair[0]
-        total[label][1] += pair[1]
-    hits = []
-    for question in questions:
-        own = tally[question.type, question.persona]
-        longest, shortest = (total[question.type][at] - own[at] for at in (0, 1))
-        hits.append(_picked(question, max if longest >= shortest else min) == question.gold)
-    return hits
-
-
-def _lengths(question: Question) -> list[int]:
-    return [len(text.strip()) for text in question.texts]
-
-
-def _picked(question: Question, pick: Callable[[Sequence[int]], int]) -> int:
-    lengths = _lengths(question)
-    return lengths.index(pick(lengths))
-
-
-def _part(question: Question, pick: Callable[[Sequence[int]], int]) -> float:
-    lengths = _lengths(question)
-    wanted = pick(lengths)
-    return (lengths[question.gold] == wanted) / lengths.count(wanted)
+def _part(question: Question, pick: rules.Pick) -> float:
+    found = rules.lengths(question)
+    wanted = pick(found)
+    return (found[question.gold] == wanted) / found.count(wanted)
 
 
 def _cluster(row: Row, by: By) -> str:

@@ -98,9 +98,28 @@ def _packed(turns: Sequence[Turn]) -> str:
 
 
 def turns_of(shown: Sequence[Record]) -> list[Turn]:
-    """The published messages of some records, in the order of the conversation."""
-    ordered = sorted(shown, key=lambda record: int(record.fields["index"]))
+    """The published messages of some records, in the order of the conversation; records of questions have none."""
+    told = [record for record in shown if "turns" in record.fields]
+    ordered = sorted(told, key=lambda record: int(record.fields["index"]))
     return [turn for record in ordered for turn in msgspec.json.decode(record.fields["turns"], type=list[Turn])]
+
+
+def exchanges(history: Sequence[Record]) -> tuple[Record, ...]:
+    """Each user message that follows a reply to another one, with that reply and what it replied to.
+
+    Nothing reaches from one block into the next.
+    """
+    found: list[Record] = []
+    said = reply = ""
+    for turn in turns_of(history):
+        if turn.role == "assistant":
+            reply = turn.content
+            continue
+        if turn.role == "user" and said and reply:
+            fields = {"reply": bare(reply)}
+            found.append(Record(f"reply-{len(found)}", bare(said), bare(turn.content), fields=fields))
+        said, reply = turn.content if turn.role == "user" else "", ""
+    return tuple(found)
 
 
 def persona_of(history: Sequence[Record]) -> str:

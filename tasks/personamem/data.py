@@ -2,7 +2,8 @@
 
 Users are personas.  A persona has several conversations, whose cuts are different histories: what a method makes of a
 history is named by the history itself, so conversations and cuts never mix, while methods that compare people leave a
-persona out with all of its conversations.
+persona out with all of its conversations.  A history of questions, asked for by option, is the earlier questions of the
+conversation with their right letters: it shows golds, for the control that learns from them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from personabench.errors import DataError
 from personabench.hashing import digest_files
 from personabench.metrics.ids import few
 from personabench.task import Dataset
-from personabench.tasks.personamem import conversation, scoring
+from personabench.tasks.personamem import conversation, rules, scoring
 from personabench.tasks.personamem.files import (
     KNOWN,
     LETTERS,
@@ -84,25 +85,35 @@ class PersonaMemData(Dataset):
             for question in self.questions
             for turn in range(self._repeats)
         ]
+        orders = [self._order(position) for position in range(len(self._index))]
+        golds = [self.questions[at // self._repeats].gold for at in range(len(self._index))]
+        self._majority = rules.majority(LETTERS[order.index(gold)] for order, gold in zip(orders, golds, strict=True))
+        self._by_type = rules.by_type(self.questions)
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
 
     def load(self, position: int) -> Sample:
-        at, rotation = divmod(position, self._repeats)
-        question = self.questions[at]
-        return asked(
+        at = position // self._repeats
+        question, order = self.questions[at], self._order(position)
+        chats = self.params.records != "questions"
+        sample = asked(
             self._index[position][0],
             question,
             self.split,
-            order_of(self.params.shuffle, question.id, rotation),
+            order,
             self.params.template,
             self.params.accept_duplicate_gold,
-            self._cuts(question.context).before(question.end),
+            self._cuts(question.context).before(question.end) if chats else self._earlier(question),
         )
+        hints = {"majority_letter": self._majority, "type_length": LETTERS[order.index(self._by_type[at])]}
+        return msgspec.structs.replace(sample, hidden=hints)
 
     def population(self) -> Iterator[User]:
-        """Every persona once: the conversation with the smallest id, up to its latest cut in the whole split."""
+        """Every persona once: the conversation with the smallest id, up to its latest cut in the whole split.
+
+        Nothing of it where histories are questions, since these show golds.
+        """
         chosen: dict[str, tuple[str, int]] = {}
         for question in self.questions:
             context, end = chosen.get(question.persona, (question.context, 0))
@@ -110,12 +121,30 @@ class PersonaMemData(Dataset):
                 context, end = question.context, 0
             chosen[question.persona] = context, max(end, question.end) if question.context == context else end
         for persona, (context, end) in chosen.items():
-            yield User(persona, self._cuts(context).before(end))
+            chats = self.params.records != "questions"
+            yield User(persona, self._cuts(context).before(end) if chats else ())
+
+    def _order(self, position: int) -> tuple[int, ...]:
+        at, rotation = divmod(position, self._repeats)
+        return order_of(self.params.shuffle, self.questions[at].id, rotation)
 
     def _conversation(self, context: str) -> conversation.Cuts:
+        assert self.params.records != "questions"
         return conversation.Cuts(self.contexts.turns(context), self.params.records)
 
+    def _earlier(self, question: Question) -> tuple[Record, ...]:
+        """The questions asked strictly before this one in its conversation, with their right letters."""
+        before = [each for each in self.questions if each.context == question.context and each.end < question.end]
+        return tuple(self._answered(each) for each in sorted(before, key=lambda each: each.end))
+
+    def _answered(self, question: Question) -> Record:
+        letter = LETTERS[order_of(self.params.shuffle, question.id).index(question.gold)]
+        fields = {"cut": str(question.end), "option": question.texts[question.gold]}
+        return Record(question.id, conversation.bare(question.query), letter.strip("()"), fields=fields)
+
     def _told(self, headers: int) -> Iterator[str]:
+        if self.params.records == "questions":
+            yield "histories are earlier questions with their right letters: a control that has seen golds"
         if headers:
             yield f"{headers} repeated header lines in {self.questions_path.name} are no questions and were left out"
         if self.defects:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from personabench.errors import UsageError
+from personabench.judges import similarity
 from personabench.metrics import meteor
 from personabench.metrics.bleu import corpus_bleu, statistics
 from personabench.metrics.ids import few
 from personabench.metrics.text import rouge
-from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Value
+from personabench.roles import Role
+from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Told, Value
 from personabench.tasks.reviews import construct, hub, wording
 from personabench.tasks.reviews.records import ReviewData, name_of
 from personabench.types import Record, Sample
@@ -41,10 +43,24 @@ class Reviews(Task):
     max_tokens = 512
     metrics = METRICS
     words = wording.WORDS
+    optional_roles = ("judge",)
+    judged_metrics = (Metric("similarity"),)
+    judge_params = ("similarity_prompt",)
 
     @dataclasses.dataclass(frozen=True)
     class Params(construct.Rules):
-        """Bounds by which splits are made from a table of reviews; published data and the sample need none."""
+        """Bounds by which splits are made from a table of reviews; published data and the sample need none.
+
+        Attributes:
+            similarity_prompt: the hash of the similarity judge's wording; it names judgements and is never chosen.
+        """
+
+        similarity_prompt: str = similarity.PROMPT[:12]
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.similarity_prompt != similarity.PROMPT[:12]:
+                raise ValueError(f"similarity_prompt is told, not chosen; it is {similarity.PROMPT[:12]}")
 
     params: Params
 
@@ -96,6 +112,23 @@ class Reviews(Task):
         text, gold = parsed or "", sample.references[0]
         values: dict[str, Value] = {**rouge(text, gold), "bleu": statistics(text, gold)}
         return values if self._no_meteor else values | {"meteor": meteor.meteor(text, gold)}
+
+    async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:
+        """How similar the review is to the one that was really written; see `personabench.judges.similarity`."""
+        judged = await similarity.similarity(
+            judge,
+            item=sample.stimulus or sample.item or "",
+            rating=sample.attributes["rating"],
+            review_title=sample.attributes["review_title"],
+            real=sample.references[0],
+            generated=wording.read(output, "official") or "",
+        )
+        if judged.asked > 1:
+            judge.flag("judge_retried", judged.asked - 1)
+        return None if judged.value is None else {"similarity": judged.value, "evidence": judged.evidence}
+
+    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+        return {"similarity": assessment["similarity"]} if assessment else {}
 
     def read_references(self, path: Path) -> dict[str, Sample]:
         """See `Task`; the reference file is a split's own file: parquet, arrow, or JSON lines of its rows."""

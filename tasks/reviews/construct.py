@@ -51,7 +51,7 @@ class Rules:
     asked_reviews: int = 0
 
     def __post_init__(self) -> None:
-        low = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) < 0]
+        low = [field.name for field in dataclasses.fields(Rules) if getattr(self, field.name) < 0]
         if low or self.inputs < 1:
             raise ValueError(f"{low[0] if low else 'inputs'} must be at least {0 if low else 1}")
         if self.min_reviews <= self.inputs:

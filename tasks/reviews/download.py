@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from personabench.downloads import describe, exclusive, read_manifest, write_manifest
+from personabench.downloads import Progress, describe, exclusive, read_manifest, write_manifest
 from personabench.errors import DataError, UsageError
 from personabench.tasks.reviews import hub
 from personabench.tasks.reviews.records import ReviewData
@@ -20,11 +20,14 @@ CATEGORIES = ("Books", "Movies_and_TV", "CDs_and_Vinyl")
 _COMMIT = re.compile(r"/resolve/([0-9a-f]{40})/")
 
 
-def download(category: str, split: str, target: Path, *, base_url: str | None = None) -> None:
+def download(
+    category: str, split: str, target: Path, *, base_url: str | None = None, progress: Progress | None = None
+) -> None:
     """Fetch `target`/DPL-main/CATEGORY and `target`/DPL-meta/CATEGORY and check them.
 
     Args:
         base_url: a hub endpoint other than the public one.
+        progress: not called; the hub's client shows its own.
 
     Raises:
         UsageError: no category was named.

@@ -85,15 +85,15 @@ def test_prefixes_are_dropped_once_and_only_at_the_front() -> None:
 
 def test_persona_is_kept_by_default_and_can_be_switched_off(tmp_path: Path) -> None:
     task, sample = sample_of(tmp_path, TALK, 6)
-    assert "persona: S0" in task.converse(sample, sample.history).messages[0].content
+    assert "persona: S0" in task.chat(sample, sample.history).messages[0].content
     assert task.persona(sample) == "Current user persona: S0"
     off = PersonaMem(PersonaMem.Params(persona=False))
-    assert "persona" not in repr(off.converse(sample, sample.history).messages)
+    assert "persona" not in repr(off.chat(sample, sample.history).messages)
 
 
 def test_a_part_of_a_history_still_opens_with_the_persona(tmp_path: Path) -> None:
     task, sample = sample_of(tmp_path, TALK, 6)
-    shown = task.converse(sample, sample.history[1:2]).messages
+    shown = task.chat(sample, sample.history[1:2]).messages
     assert shown[0].content.startswith("[System]: Current user persona: S0\nUser: U2")
     assert "U5" not in repr(shown)
 

@@ -274,6 +274,45 @@ def test_logprobs_are_refused_at_once_where_there_are_none(tmp_path: Path) -> No
         on(write(tmp_path, [row("q1", own, 2)], [own]), full(decide="logprobs"))
 
 
+class Weighing(Scripted):
+    """A backend that says how likely a given reply is: each token the same, by the reply's first word."""
+
+    weighs_replies = True
+    worth = {"north": -1.0, "south": -0.5, "east": -0.5, "west": -2.0}
+
+    async def complete(self, request: Request, group: str) -> Response:
+        self.requests.append(request)
+        words = request.messages[-1].content.rstrip(".").split()
+        worth = next(value for name, value in self.worth.items() if name in words)
+        return Response(request.messages[-1].content, logprobs=({"logprob": worth},) * len(words))
+
+
+def test_generative_mode_takes_the_likeliest_option_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = talk("SUA")
+    options = cell(("Try the north.", "Try the long south trail today.", "Try the east trail at dawn.", "Not west."))
+    folder = write(tmp_path, [row("q1", own, 3, all_options=options)], [own])
+    backend = Weighing()
+    monkeypatch.setattr("personabench.testing.Scripted", lambda **_: backend)
+    assert on(folder, full(decide="sum")).predictions[0].output == "(a)", (
+        "three words at -1 and six at -0.5 are equal: the first counts"
+    )
+    assert on(folder, full(decide="mean")).predictions[0].output == "(b)", "the first of equals"
+    asked = backend.requests[:4]
+    assert [request.messages[-1].role for request in asked] == ["assistant"] * 4
+    assert asked[1].messages[-1].content == "Try the long south trail today." and asked[0].max_tokens == 0
+    assert {request.messages[:-1] for request in asked} == {asked[0].messages[:-1]}
+    shown = asked[0].messages[-2].content
+    assert shown.endswith("What about q1?") and "final_answer" not in repr(asked) and "north" not in shown
+
+
+def test_generative_mode_is_refused_at_once_without_such_a_backend_or_options(tmp_path: Path) -> None:
+    own = talk("SU")
+    with pytest.raises(UsageError, match="does not say; --backend vllm does"):
+        on(write(tmp_path, [row("q1", own, 2)], [own]), full(decide="sum"))
+    with pytest.raises(UsageError, match="lamp4 has none"):
+        trial(full(decide="mean"), "lamp4", limit=1)
+
+
 def ran(results: Path, backend: Scripted, **changes: Any) -> runner.Outcome:
     options = {"limit": None, "backend": "scripted", "results": results, "backend_options": BackendOptions(), **changes}
     (outcome,) = asyncio.run(runner.run(runner.Options(["full"], ["personamem"], **options), backend=backend))

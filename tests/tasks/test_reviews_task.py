@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from personabench import registry
+from personabench import registry, runner
 from personabench.backends import EstimatedTokens
+from personabench.backends.scripted import Scripted
 from personabench.errors import UsageError
 from personabench.metrics import meteor
 from personabench.metrics.score_files import score_files
 from personabench.task import Task
 from personabench.tasks.reviews import SAMPLE, wording
+from personabench.tasks.reviews.__main__ import main as egises
 from personabench.testing import trial
 from personabench.types import Request
 
@@ -177,3 +181,46 @@ def test_real_reviews_make_a_population_to_compare_with() -> None:
     data = cls(cls.Params(**bounds)).open("test", REAL)
     assert len(data.index()) > 100 and sum(1 for _ in data.population()) > 1000
     assert all(len(sample.history) >= 5 for sample in data.samples())
+
+
+def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_beside(task: Task) -> None:
+    title = task.open("test", None).load(0).attributes["review_title"]
+
+    def judge(request: Request) -> str:
+        return "Alike.\nScore: 4" if title in request.messages[-1].content else "no idea"
+
+    plain = trial(method("none"), task)
+    assert plain.summary["metrics"]["official"].keys() == {"rouge-1", "rouge-L", "bleu"}
+    judged = trial(method("none"), task, roles={"judge": judge})
+    found, counters = judged.summary["metrics"]["official"], judged.summary["counters"]
+    assert found.pop("similarity") == 0.4 and found == plain.summary["metrics"]["official"]
+    assert judged.summary["n"] == 12 and counters["judge_retried"] == 11 * 3
+    assert counters["unjudged"] == 11 and judged.summary["usage"]["judge"]["calls"] == 1 + 11 * 4
+
+
+def test_runs_tell_whether_reviews_differ_between_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in (SAMPLE / "DPL-main/House_and_Hills/test.jsonl").read_text().splitlines()][:4]
+    for row in rows[:2]:
+        row["data"]["asin"] = "P0SHARED"
+    for name, text in (("DPL-main/X/test.jsonl", "\n".join(map(json.dumps, rows))), ("DPL-meta/X/full.jsonl", "")):
+        (tmp_path / "data" / name).parent.mkdir(parents=True)
+        (tmp_path / "data" / name).write_text(text)
+    meta = {"asin": "P0SHARED", "title": "A lamp", "description": "It gives light."}
+    (tmp_path / "data" / "DPL-meta/X/full.jsonl").write_text(json.dumps(meta) + "\n")
+    golds = iter([row["data"]["text"] for row in rows])
+    told = {row["data"]["title"]: next(golds) for row in rows}
+
+    def answer(request: Request) -> str:
+        return next((text for title, text in told.items() if title in request.messages[-1].content), "the same")
+
+    def ran(results: str, reply: Any) -> Path:
+        chosen = runner.Options(["none"], ["reviews"], backend="scripted", results=tmp_path / results)
+        options = dataclasses.replace(chosen, data=tmp_path / "data", split="X/test")
+        (outcome,) = asyncio.run(runner.run(options, backend=Scripted(answer=reply)))
+        return outcome.folder
+
+    assert egises([str(ran("gold", answer))]) == 0
+    assert "1 items with 2 reviews" in (said := capsys.readouterr().out) and "EGISES 0.0000" in said
+    assert egises([str(ran("same", lambda _: "the same"))]) == 0
+    assert "EGISES 1.0000" in capsys.readouterr().out
+    assert egises([str(tmp_path)]) == 2 and "spec.json does not exist" in capsys.readouterr().err

@@ -1,0 +1,284 @@
+"""`personabench judge`: two runs' answers before a judge; `personabench judge-report`: what a judge is worth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from personabench.cli.options import RESULTS, CachePolicy, Headers, Json, Results, Seed, Timeout, emit, screen
+from personabench.errors import UsageError
+
+if TYPE_CHECKING:
+    from personabench.judges.verdicts import Pick, Verdict
+    from personabench.runfolder import RunFolder
+    from personabench.task import Dataset, Task
+
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help='JSON lines {"id", "label"} with a, b or tie, as people see it.', exists=True),
+]
+
+
+class Form(StrEnum):
+    """How two answers are judged."""
+
+    scores = "scores"
+    certainty = "certainty"
+
+
+def judge(
+    a: Annotated[str, typer.Argument(help="Run folder, first characters of a run's id, or 'last'.")],
+    b: Annotated[str, typer.Argument(help="The run it is compared with, named likewise.")],
+    judge_backend: Annotated[str, typer.Option("--judge-backend", help="Backend of the judge.")] = "local",
+    judge_model: Annotated[str | None, typer.Option("--judge-model", help="Model of the judge.")] = None,
+    judge_base_url: Annotated[str | None, typer.Option("--judge-base-url", help="Server of the judge.")] = None,
+    form: Annotated[
+        Form, typer.Option("--form", help="FairEval's scores in both orders, or a choice in the person's place.")
+    ] = Form.scores,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="With scores: replies in each order.")] = 3,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="With scores: of the replies.")] = 1.0,
+    records: Annotated[
+        int, typer.Option("--records", min=0, help="The person's newest records that the judge is shown.")
+    ] = 5,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Samples, in file order; else all.")] = None,
+    labels: Labels = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write the fifth of the items with most spread, for people.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number.")
+    ] = None,
+    seed: Seed = 0,
+    timeout: Timeout = None,
+    header: Headers = None,
+    results: Results = RESULTS,
+    cache: Annotated[
+        CachePolicy, typer.Option("--cache", help="Use stored responses, renew them, or call never.")
+    ] = CachePolicy.use,
+    json: Json = False,
+) -> None:
+    """Have a judge compare the answers of two runs on the same samples.
+
+    Wins, ties and losses with an interval over users, and how the judge behaves: conflicts between the two orders,
+    spread, share of first places. Verdicts are kept, so the same command asks only for what is missing.
+    """
+    import asyncio
+    import contextlib
+
+    from personabench import backends
+    from personabench.cache import Cache
+    from personabench.cli.show import find_run
+    from personabench.client import Client
+    from personabench.judges import duel
+    from personabench.leaderboard import label
+    from personabench.roles import Role
+
+    runs = find_run(a, results), find_run(b, results)
+    duel.check(*runs)
+    people = duel.read_labels(labels) if labels else {}
+    task, dataset = _opened(*runs)
+    wanted = list(duel.pairs(*runs, dataset))[:limit]
+    if not wanted:
+        raise UsageError("the runs have no answered sample in common")
+    options = backends.BackendOptions(
+        judge_model,
+        judge_base_url,
+        timeout=timeout or backends.BackendOptions.timeout,
+        headers=backends.read_headers(header or []),
+    )
+
+    async def ask() -> tuple[duel.Terms, Path, list[Verdict], int]:
+        async with contextlib.AsyncExitStack() as stack:
+            backend = backends.create(judge_backend, options)
+            stack.push_async_callback(backend.aclose)
+            await backend.identify()
+            agreed = duel.terms(
+                backend.identity,
+                form.value,
+                samples=samples,
+                temperature=temperature,
+                seed=seed,
+                records=records,
+            )
+            path = duel.place(results, *runs, agreed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            await backend.open(path.with_suffix(".log") if judge_backend in ("local", "vllm") else None)
+            store = None
+            if cache is not CachePolicy.off:
+                store = stack.enter_context(contextlib.closing(Cache(results / "cache.sqlite")))
+            client = Client(backend, store, cache.value, concurrency or backend.concurrency)
+            with _progress(len(wanted)) as done:
+                verdicts, failed = await duel.duel(
+                    wanted,
+                    task,
+                    agreed,
+                    path,
+                    lambda user: Role("judge", client, user, seed),
+                    workers=client.concurrency,
+                    done=done,
+                )
+            return agreed, path, verdicts, failed
+
+    agreed, path, verdicts, failed = asyncio.run(ask())
+    sides = {}
+    for side, folder in zip("ab", runs, strict=True):
+        run = folder.summary()
+        sides[side] = {"label": label(run), "model": run["model"], "run": run["fingerprint"][:8]}
+    found = {**duel.summary(verdicts, agreed, sides, people), "failed": failed, "file": str(path)}
+    for warning in found["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    if export is not None:
+        typer.echo(f"{_export(export, verdicts, people)} items for people: {export}", err=True)
+    if json:
+        emit(found)
+    else:
+        _print(found)
+    if failed:
+        typer.echo(f"error: {failed} samples could not be judged; repeat the command to try them again", err=True)
+        sys.exit(1)
+
+
+def judge_report(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Verdicts of `personabench judge`, or judgements of a run.", exists=True, dir_okay=False),
+    ],
+    labels: Labels = None,
+    json: Json = False,
+) -> None:
+    """Report on a judge from its verdicts: biases, noise, accuracy against people, calibration, cost.
+
+    Of judgements of single answers it says what stayed unjudged, what was repeated, and the cost.
+    """
+    import msgspec
+
+    from personabench.judges import duel
+    from personabench.judges.card import card, scoring
+    from personabench.judges.verdicts import Verdict
+
+    people = duel.read_labels(labels) if labels else {}
+    cards = {}
+    for path in files:
+        lines = duel.read_any(path)
+        verdicts = [line for line in lines if isinstance(line, Verdict)]
+        judgements = [line for line in lines if not isinstance(line, Verdict)]
+        cards[str(path)] = msgspec.to_builtins(card(verdicts, people) if verdicts else scoring(judgements))
+    if json:
+        emit(cards)
+        return
+    console = screen()
+    for name, found in cards.items():
+        console.print(name, style="bold", markup=False)
+        for line in _card(found):
+            console.print(f"  {line}", markup=False)
+
+
+def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
+    """The task and the data of two runs, where the data still lies unchanged at the place of either.
+
+    Raises:
+        UsageError: it does not.
+    """
+    import msgspec
+
+    from personabench.registry import load
+
+    spec = a.spec()
+    cls = load("task", spec.task)
+    task: Task = cls(msgspec.convert(dict(spec.task_params), cls.Params))
+    for folder in (a, b):
+        data = None if spec.sample else Path(folder.summary()["data"])
+        dataset = task.open(f"{spec.separation}/{spec.split}", data)
+        if dataset.hash == spec.data_hash:
+            return task, dataset
+    raise UsageError(f"the data of the runs has changed or moved since: {dataset.source}")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, silence elsewhere; what comes out is called after each item."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("judging", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick]) -> int:
+    """Write the items that people should look at, labels that are known filled in; returns how many."""
+    from personabench.judges.pairwise import for_people
+    from personabench.types import to_json
+
+    picks = {verdict.sample_id: verdict.pick for verdict in verdicts}
+    lines = [
+        to_json({"id": name, "label": people.get(name), "judge": picks[name]}) + "\n" for name in for_people(verdicts)
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+    return len(lines)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    console = screen()
+    for side in "ab":
+        run = found[side]
+        console.print(f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False)
+    terms, gain, shares = found["terms"], found["gain"], found["shares"]
+    told = f"{terms['samples']} replies in each order" if terms["form"] == "scores" else "a choice with a certainty"
+    labelled = ", people's labels in place of its own" if found["hitl"] else ""
+    console.print(f" judge {terms['judge']['name']}: {told}{labelled}", markup=False)
+    if found["n"]:
+        wins = ", ".join(
+            f"{word} {_share(shares[pick])}" for word, pick in (("wins", "a"), ("ties", "tie"), ("loses", "b"))
+        )
+        console.print(f" A {wins} of n={found['n']}, {found['users']} users", markup=False)
+        span = f"no interval: {gain['reason']}" if gain["low"] is None else f"{gain['low']:+.3f} … {gain['high']:+.3f}"
+        p = "–" if found["p"] is None else f"{found['p']:.4f}"
+        console.print(f" wins minus losses {gain['value']:+.3f} ({span}; p {p}, sign-flip over users)", markup=False)
+    for line in _card(found["card"]):
+        console.print(f" {line}", markup=False)
+    console.print(f" {found['file']}", markup=False, style="dim", soft_wrap=True)
+
+
+def _card(found: Mapping[str, Any]) -> list[str]:
+    """A report card in lines; what was not asked for is left out."""
+    unjudged = _share(found["unjudged"] / found["items"] if found["items"] else None)
+    head = f"items {found['items']}, unjudged {found['unjudged']} ({unjudged})"
+    tokens = f"{found['input_tokens']:,} tokens in, {found['output_tokens']:,} out"
+    cost = f"calls {found['calls']:,}, {tokens}"
+    if "votes" not in found:
+        return [f"{head}; asked again {found['repeated']} times", cost]
+    lines = [
+        f"{head}; replies {found['votes']}, unread {found['unread']}",
+        f"verdicts: a {found['win']}, tie {found['tie']}, b {found['loss']}",
+    ]
+    rates = (
+        ("conflict", "orders that disagree, of items"),
+        ("flip", "samples that disagree, of pairs in one order"),
+        ("first", "votes for the answer shown first, of votes for either"),
+    )
+    for name, meaning in rates:
+        if found[name]["n"]:
+            lines.append(f"{name} {_share(found[name]['value'])} ({meaning}: {found[name]['n']})")
+    if found["entropy"] is not None:
+        lines.append(f"mean spread of votes {found['entropy']:.3f} of at most 1.099")
+    for name, meaning in (("agreement", "against people"), ("ties", "on items that people call a tie")):
+        if each := found[name]:
+            kappa = "undefined" if each["kappa"] is None else f"{each['kappa']:.3f}"
+            lines.append(f"accuracy {_share(each['accuracy'])} {meaning}, kappa {kappa}, n={each['n']}")
+    for threshold, coverage, accuracy in found["coverage"]:
+        lines.append(f"certainty ≥ {threshold}: covers {_share(coverage)}, accuracy {_share(accuracy)}")
+    if found["calibration"] is not None:
+        lines.append(f"expected calibration error {found['calibration']:.3f}")
+    return [*lines, cost]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
