@@ -89,16 +89,17 @@ SIZES: dict[str, Callable[[np.random.Generator, int], npt.NDArray[np.intp]]] = {
     "few heavy": lambda rng, users: np.minimum(rng.zipf(1.8, size=users), 60).astype(np.intp),
 }
 COVERAGE = [
-    *(("accuracy", sizes, 40) for sizes in ("one each", "1 to 9")),
-    *(("overlap", sizes, users) for sizes in ("one each", "1 to 9") for users in (30, 150)),
+    *(("accuracy", "1 to 9", users) for users in (10, 20, 40)),
+    ("accuracy", "one each", 40),
+    *(("overlap", sizes, users) for sizes in ("one each", "1 to 9") for users in (10, 20, 30, 150)),
     *((name, "few heavy", 100) for name in ("accuracy", "overlap")),
-    ("RMSE", "1 to 9", 150),
-    ("macro-F1", "1 to 9", 40),
+    *(("RMSE", "1 to 9", users) for users in (25, 150)),
+    *(("macro-F1", "1 to 9", users) for users in (20, 40)),
 ]
 STRESS = [
-    *(("overlap", sizes, 10) for sizes in SIZES),
-    *((name, "few heavy", 25) for name in ("accuracy", "overlap")),
-    ("RMSE", "1 to 9", 25),
+    *((name, "1 to 9", 10) for name in ("RMSE", "macro-F1")),
+    ("accuracy", "one each", 10),
+    *((name, "few heavy", users) for name in ("accuracy", "overlap") for users in (10, 25)),
 ]
 TESTS = [
     ("accuracy", "1 to 9", 50),

@@ -4,10 +4,12 @@
     python benchmarks/throughput.py --memory
 
 All contenders ask the same questions (invented LaMP-4 data) of one fixed-latency server, each in a fresh process:
-personabench doing a whole run (load, render, key, cache, call, ledger, append, score), a loop over the openai SDK with
-its default and with its aiohttp transport, and a loop over bare aiohttp.  The loops keep nothing and score nothing.
-Figures are beyond start-up: a run of one wave (as many samples as calls in flight) is subtracted.  The ceiling is
-samples x latency / concurrency.  Minima of several rounds, since other work on the machine only ever adds.
+personabench doing a whole run (load, render, key, cache, call, ledger, append, score) on its `vllm` and its `openai`
+backend, its calls alone (key, cache, call, ledger, append), a loop over the openai SDK with its default and with its
+aiohttp transport, a loop over bare aiohttp, and lm-eval and inspect-ai where the interpreter that `--peer-python` names
+has them.  The loops keep nothing and score nothing.  Figures are beyond start-up: a run of one wave (as many samples as
+calls in flight) is subtracted.  The ceiling is samples x latency / concurrency.  Minima of several rounds, since other
+work on the machine only ever adds.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import peers
 from server import MODEL, running
 
 RECORDS = 10
@@ -39,9 +43,9 @@ class Cost(NamedTuple):
     peak: float
 
 
-def generate(folder: Path, samples: int) -> None:
+def generate(folder: Path, samples: int, seed: int = 0) -> None:
     """Write LaMP-4 files of so many questions, two to a user, `RECORDS` records to a profile."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10))) for _ in range(5000)]
 
     def text(length: int) -> str:
@@ -68,7 +72,7 @@ def generate(folder: Path, samples: int) -> None:
         outputs.write("]}")
 
 
-async def personabench(url: str, data: Path, concurrency: int) -> None:
+async def _personabench(backend: str, url: str, data: Path, concurrency: int) -> None:
     """A whole run of the method `none`, results and cache in a new folder."""
     from personabench import runner
     from personabench.backends import BackendOptions
@@ -78,13 +82,40 @@ async def personabench(url: str, data: Path, concurrency: int) -> None:
             methods=["none"],
             tasks=["lamp4"],
             data=data,
-            backend="openai",
+            backend=backend,
             backend_options=BackendOptions(base_url=url),
             concurrency=concurrency,
             results=Path(results),
         )
         (outcome,) = await runner.run(options)
         assert outcome.summary["status"] == "complete", outcome.summary
+
+
+async def calls(url: str, data: Path, concurrency: int) -> None:
+    """What a call costs on the `vllm` backend: its key, the cache, the exchange, the receipt, the line on disk."""
+    from personabench.backends import BackendOptions
+    from personabench.backends.vllm import VLLM
+    from personabench.cache import Cache
+    from personabench.client import Client
+    from personabench.runfolder import RunFolder
+    from personabench.types import Message, Prediction, Request
+
+    with tempfile.TemporaryDirectory(dir=data.parent) as results:
+        backend, cache, folder = VLLM(BackendOptions(base_url=url)), Cache(Path(results, "c")), RunFolder(Path(results))
+        await backend.identify()
+        await backend.open()
+        client = Client(backend, cache, concurrency=concurrency)
+
+        async def ask(question: str) -> None:
+            request = Request((Message("user", question),), MAX_TOKENS)
+            answer, call = await client.complete(request, "predict", question)
+            line = Prediction("q", "u", answer.text, answer.text, {}, (call,), answer.usage)
+            folder.append(folder.predictions_path, line)
+
+        await _loop(data, concurrency, ask)
+        await backend.aclose()
+        cache.close()
+        folder.close()
 
 
 async def _loop(data: Path, concurrency: int, ask: Callable[[str], Awaitable[object]]) -> None:
@@ -143,7 +174,9 @@ async def bare_aiohttp(url: str, data: Path, concurrency: int) -> None:
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[str, Path, int], Awaitable[None]]]] = {
-    "personabench": ("personabench, openai backend", personabench),
+    "vllm": ("personabench, vllm backend", partial(_personabench, "vllm")),
+    "calls": ("personabench's calls alone, vllm backend", calls),
+    "openai": ("personabench, openai backend", partial(_personabench, "openai")),
     "sdk-aiohttp": ("openai SDK loop, aiohttp", sdk_aiohttp),
     "sdk": ("openai SDK loop, default", sdk_default),
     "aiohttp": ("aiohttp loop", bare_aiohttp),
@@ -158,23 +191,33 @@ def child(name: str, url: str, data: Path, concurrency: int) -> None:
     print(json.dumps(Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)))
 
 
-def measure(name: str, url: str, data: Path, concurrency: int, rounds: int) -> Cost:
+def measure(name: str, url: str, data: Path, concurrency: int, rounds: int, peer: str = sys.executable) -> Cost:
     """The least of several runs of one contender, each in a fresh process."""
-    command = [sys.executable, __file__, "--child", name, url, str(data), "--concurrency", str(concurrency)]
+    if name in peers.MODULES:
+        command = [peer, peers.__file__, name, url, str(data), str(concurrency)]
+    else:
+        command = [sys.executable, __file__, "--child", name, url, str(data), "--concurrency", str(concurrency)]
     costs = []
     for _ in range(rounds):
-        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        noise = subprocess.DEVNULL if name in peers.MODULES else None
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=noise, text=True).stdout
         costs.append(Cost(*json.loads(out.splitlines()[-1])))
     return Cost(*map(min, zip(*costs, strict=True)))
 
 
-def compare(samples: int, latency: float, concurrency: int, rounds: int, names: list[str]) -> None:
+def installed(name: str, peer: str) -> bool:
+    """Whether an interpreter has a peer."""
+    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({peers.MODULES[name]!r}) is None)"
+    return subprocess.run([peer, "-c", probe]).returncode == 0
+
+
+def compare(samples: int, latency: float, concurrency: int, rounds: int, names: list[str], peer: str) -> None:
     """Print every contender's wall time, share of the ceiling, CPU per sample and peak memory."""
     if samples <= concurrency:
         raise SystemExit(f"--samples {samples}: more than the {concurrency} of --concurrency, which are start-up")
     ideal = (samples - concurrency) * latency / concurrency
     print(f"{samples} samples, {latency * 1000:g} ms, {concurrency} in flight; ceiling {ideal:.2f} s after one wave")
-    print(f"{'':30}{'wall s':>9}{'of ceiling':>12}{'CPU ms/sample':>15}{'ratio':>8}{'peak MiB':>10}")
+    print(f"{'':40}{'wall s':>9}{'of ceiling':>12}{'CPU ms/sample':>15}{'ratio':>8}{'peak MiB':>10}")
     with tempfile.TemporaryDirectory() as folder, running(latency) as url:
         few, many = Path(folder, "few"), Path(folder, "many")
         few.mkdir()
@@ -183,29 +226,39 @@ def compare(samples: int, latency: float, concurrency: int, rounds: int, names: 
         generate(many, samples)
         first: float | None = None
         for name in names:
-            base = measure(name, url, few, concurrency, rounds)
-            cost = measure(name, url, many, concurrency, rounds)
+            label = CONTENDERS[name][0] if name in CONTENDERS else name
+            if name in peers.MODULES and not installed(name, peer):
+                print(f"{label:40} not installed")
+                continue
+            try:
+                base = measure(name, url, few, concurrency, rounds, peer)
+                cost = measure(name, url, many, concurrency, rounds, peer)
+            except subprocess.CalledProcessError as error:
+                print(f"{label:40} failed ({error})")
+                continue
             wall, cpu = cost.wall - base.wall, (cost.cpu - base.cpu) / (samples - concurrency) * 1000
             first = cpu if first is None else first
-            label = CONTENDERS[name][0]
             print(
-                f"{label:30}{wall:9.2f}{ideal / wall:12.0%}{cpu:15.3f}{cpu / first:8.2f}{cost.peak:10.0f}", flush=True
+                f"{label:40}{wall:9.2f}{ideal / wall:12.0%}{cpu:15.3f}{cpu / first:8.2f}{cost.peak:10.0f}", flush=True
             )
 
 
 def memory(sizes: tuple[int, int], concurrency: int) -> None:
     """Print personabench's peak memory at two sizes and their ratio."""
-    peaks = []
+    peaks, data_sizes = [], []
     with tempfile.TemporaryDirectory() as folder, running(0.0) as url:
         for samples in sizes:
             data = Path(folder, str(samples))
             data.mkdir()
             generate(data, samples)
             size = sum(path.stat().st_size for path in data.iterdir()) / 2**20
-            cost = measure("personabench", url, data, concurrency, 1)
+            cost = measure("vllm", url, data, concurrency, 1)
             peaks.append(cost.peak)
-            print(f"{samples:7} samples ({size:.0f} MiB of data): peak {cost.peak:.0f} MiB", flush=True)
-    print(f"ratio {peaks[1] / peaks[0]:.2f}, {(peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) * 1024:.2f} KiB a sample")
+            data_sizes.append(size)
+            print(f"{samples:7} samples: peak {cost.peak:.0f} MiB, of which the mapped data {size:.0f} MiB", flush=True)
+    small, large = (peak - size for peak, size in zip(peaks, data_sizes, strict=True))
+    each = (large - small) / (sizes[1] - sizes[0]) * 1024
+    print(f"without the data: ratio {large / small:.2f}, {each:.2f} KiB a sample")
 
 
 def main() -> None:
@@ -214,7 +267,9 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.05, help="seconds the server takes for a reply")
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind; the least counts")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
+    names = [*CONTENDERS, *peers.MODULES]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has lm-eval and inspect-ai")
     parser.add_argument("--memory", action="store_true", help="peak memory at 2,000 and 20,000 samples instead")
     parser.add_argument("--child", nargs=3, metavar=("NAME", "URL", "DATA"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -224,7 +279,7 @@ def main() -> None:
     elif given.memory:
         memory((2000, 20000), given.concurrency)
     else:
-        compare(given.samples, given.latency, given.concurrency, given.rounds, given.only)
+        compare(given.samples, given.latency, given.concurrency, given.rounds, given.only, given.peer_python)
 
 
 if __name__ == "__main__":

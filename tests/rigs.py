@@ -21,12 +21,13 @@ from personabench import registry
 from personabench.backends.scripted import Scripted
 from personabench.cache import Cache, Policy
 from personabench.client import Client
-from personabench.engine import Engine, select
+from personabench.engine import Engine
 from personabench.hashing import digest
 from personabench.method import Method
 from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
 from personabench.runner import Options
+from personabench.selection import select
 from personabench.spec import RunSpec, Sampling
 from personabench.types import Prediction, Request, Response
 

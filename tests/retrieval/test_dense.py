@@ -14,7 +14,8 @@ from aiohttp import web
 
 from personabench.errors import BackendDown, BackendError, UsageError
 from personabench.retrieval import dense
-from personabench.retrieval.dense import Embedder, Embedders, OpenAIEmbeddings, WordLlama
+from personabench.retrieval.dense import Embedder, Embedders, WordLlama
+from personabench.retrieval.served import OpenAIEmbeddings
 
 
 class Server:
@@ -25,12 +26,28 @@ class Server:
         self.keys: list[str | None] = []
         self.statuses: list[int] = []
         self.vectors: list[list[float]] | None = None
+        self.paths: list[str] = []
+        self.echo = False
         self.url = ""
+
+    async def pool(self, request: web.Request) -> web.Response:
+        """vLLM's /pooling, for a model with a vector for each token: (its length, 1)."""
+        self.paths.append(request.path)
+        body = await request.json()
+        self.requests.append(body)
+        data = [
+            {"index": at, "object": "pooling", "data": [[float(len(word)), 1.0] for word in text.split() or [" "]]}
+            for at, text in enumerate(body["input"])
+        ]
+        return web.json_response({"object": "list", "model": body["model"], "data": data[::-1]})
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.json()
+        self.paths.append(request.path)
         self.requests.append(body)
         self.keys.append(request.headers.get("Authorization"))
+        if self.echo:
+            return web.json_response({"error": {"message": f"no {self.keys[-1]}"}}, status=401)
         if self.statuses:
             return web.json_response({"error": {"message": "no"}}, status=self.statuses.pop(0))
         texts = body["input"]
@@ -45,6 +62,7 @@ async def server() -> AsyncIterator[Server]:
     server = Server()
     app = web.Application()
     app.router.add_post("/v1/embeddings", server.handle)
+    app.router.add_post("/pooling", server.pool)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -124,7 +142,7 @@ def test_identity_names_the_weights() -> None:
 
 async def test_an_unknown_embedder_is_refused_with_the_choices() -> None:
     for name in ("wordlama", "openai:", "sentence-transformers", "wordllama:x"):
-        with pytest.raises(UsageError, match=r"wordllama, sentence-transformers:NAME or openai:NAME"):
+        with pytest.raises(UsageError, match=r"wordllama, sentence-transformers:NAME, openai:NAME or vllm:NAME"):
             await Embedders("http://127.0.0.1:9/v1").embed(["a"], name)
 
 
@@ -222,3 +240,36 @@ def test_openai_without_key_or_server_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UsageError, match="OPENAI_API_KEY"):
         OpenAIEmbeddings("small")
+
+
+async def test_vllm_embeddings(server: Server, embedders: Embedders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "secret-of-vllm")
+    assert (await embedders.embed(["ab", ""], "vllm:small")).tolist() == [[2, 1], [1, 0]]
+    assert server.requests[0]["truncate_prompt_tokens"] == -1 and server.requests[0]["model"] == "small"
+    assert server.keys == ["Bearer secret-of-vllm"] and embedders.identity("vllm:small") == "vllm:small"
+    server.statuses = [400]
+    with pytest.raises(BackendError, match="vllm:small") as caught:
+        await embedders.embed(["b"], "vllm:small")
+    assert not isinstance(caught.value, BackendDown)
+
+
+async def test_vllm_model_with_a_vector_per_token_is_pooled(server: Server, embedders: Embedders) -> None:
+    server.statuses = [404]
+    assert (await embedders.embed(["ab abcd", "a"], "vllm:tokens")).tolist() == [[3, 1], [1, 1]]
+    assert (await embedders.embed(["abc"], "vllm:tokens")).tolist() == [[3, 1]]
+    assert server.paths == ["/v1/embeddings", "/pooling", "/pooling"]
+
+
+async def test_vllm_embedder_wants_an_address() -> None:
+    with pytest.raises(UsageError, match="--embedder-base-url URL"):
+        await Embedders().embed(["a"], "vllm:small")
+
+
+async def test_a_key_that_a_server_repeats_is_not_shown(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-marker-271828")
+    server.echo = True
+    embedders = Embedders(server.url)
+    with pytest.raises(BackendDown, match=r"no Bearer \*\*\*") as caught:
+        await embedders.embed(["a"], "openai:small")
+    assert "271828" not in str(caught.value)
+    await embedders.aclose()
