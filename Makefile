@@ -23,18 +23,19 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-# The reference results: the embedded model on the bundled samples, about an hour on two cores; stopped, it goes on.
+# The reference results: the embedded model on bundled samples, about an hour on two cores; stopped, it goes on.
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
-REFERENCE_LIMIT ?= 24
-TASKS := lamp1,lamp2m,lamp2n,lamp3,lamp4,lamp5,lamp6,lamp7
-ONLINE := none,random,recency,rag,summary,dpl
+REFERENCE_LIMIT ?= 12
+TASKS := lamp1,lamp2m,lamp2n,lamp3,lamp4,lamp5,lamp6,lamp7,reviews,personamem
+CHEAP := none,random,rag,summary
 TRIVIAL := majority,user_majority,user_mean,copy_input,copy_nearest
 REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS) --limit $(REFERENCE_LIMIT)
 
 leaderboard: $(VENV)/.installed
-	$(REFERENCE_RUN) --task $(TASKS) --method $(ONLINE),$(TRIVIAL)
-	$(REFERENCE_RUN) --task $(TASKS) --method rag,summary,dpl --history shuffled
+	$(REFERENCE_RUN) --task $(TASKS) --method $(CHEAP),$(TRIVIAL)
+	$(REFERENCE_RUN) --task $(TASKS) --method rag,summary --history shuffled
+	$(REFERENCE_RUN) --task lamp4 --method dpl
 	rm -f $(REFERENCE)/*.json
 	$(BIN)/personabench publish $(REFERENCE_RUNS)/runs/*/*/*/* --to $(REFERENCE)
 	$(BIN)/personabench leaderboard --results $(REFERENCE_RUNS) --format md --output $(REFERENCE)/README.md
