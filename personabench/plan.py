@@ -1,15 +1,17 @@
 """What a run would cost, found out by rehearsing it.
 
 The method runs for real against a client that answers from the cache where it can and with filler where it cannot, and
-counts.  Calls are exact for methods whose number of calls does not depend on what the model says.  Input tokens are
-estimated, output tokens are the allowance, an upper bound.
+counts.  No two requests get the same filler, so that what is made of replies is as different as it will be.  Calls are
+exact for methods whose number of calls does not depend on what the model says.  Where replies are lists, a second
+rehearsal with the longest lists says how many calls there may be at most.  Input tokens are estimated, output tokens
+are the allowance, an upper bound.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,8 @@ from personabench.task import Tokens
 from personabench.types import Call, Phase, Request, Response, Usage, to_json
 
 FILLER = "…"
+LONGEST = 32
+_LETTERS = str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")
 
 
 @dataclass
@@ -37,7 +41,8 @@ class Forecast:
     """What one run still needs: samples owed, calls by phase, how many are stored, tokens to pay for.
 
     `spent` are tokens in and out by model, the simulated user's and the judge's included.  `changed` are the parameters
-    that are not at their defaults, the task's as `task.NAME`.
+    that are not at their defaults, the task's as `task.NAME`.  `longest` is the same run with the longest lists that
+    the model may reply with, where it is asked for any.
     """
 
     task: str
@@ -48,6 +53,17 @@ class Forecast:
     calls: dict[str, int] = field(default_factory=dict)
     cached: int = 0
     spent: dict[str, tuple[int, int]] = field(default_factory=dict)
+    longest: Forecast | None = None
+
+    @property
+    def total(self) -> int:
+        """Calls of all phases."""
+        return sum(self.calls.values())
+
+    @property
+    def to_pay(self) -> int:
+        """Calls that are not stored."""
+        return self.total - self.cached
 
     @property
     def input_tokens(self) -> int:
@@ -60,8 +76,11 @@ class Forecast:
         return sum(made for _, made in self.spent.values())
 
     def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """A plain row; `price` is None without a price for each model that is asked."""
-        total = sum(self.calls.values())
+        """A plain row; `price` is None without a price for each model that is asked.
+
+        `calls_at_most` and `to_pay_at_most` are those of the longest lists, tokens and price those of the shortest.
+        """
+        longest = self.longest or self
         known = all(model in prices for model in self.spent or [self.model])
         price = sum(
             given * prices[model]["input"] + made * prices[model]["output"]
@@ -74,46 +93,65 @@ class Forecast:
             "model": self.model,
             "owed": self.owed,
             "changed": self.changed,
-            "calls": total,
+            "calls": self.total,
+            "calls_at_most": max(self.total, longest.total),
             "calls_by_phase": self.calls,
             "cached": self.cached,
-            "to_pay": total - self.cached,
+            "to_pay": self.to_pay,
+            "to_pay_at_most": max(self.to_pay, longest.to_pay),
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "price": price / 1_000_000 if known else None,
         }
 
 
-def filler(schema: Mapping[str, Any] | None, plain: str = FILLER) -> str:
-    """A reply that says nothing in the form asked for; `plain` where no form is."""
+def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, longest: bool = False) -> str:
+    """A reply that says nothing in the form asked for; `plain` where no form is.
 
-    def example(part: Mapping[str, Any]) -> Any:
+    Args:
+        mark: makes this reply's texts differ from another's.
+        longest: lists of objects are as long as they may be, `LONGEST` where nothing says, and number their entries.
+    """
+
+    def example(part: Mapping[str, Any], number: int = 1) -> Any:
         if "enum" in part:
             return part["enum"][0]
         match part["type"]:
             case "object":
-                return {name: example(each) for name, each in part["properties"].items()}
+                return {name: example(each, number) for name, each in part["properties"].items()}
             case "array":
-                return [example(part["items"])]
+                several = longest and part["items"].get("type") == "object"
+                length = part.get("maxItems", LONGEST) if several else 1
+                return [example(part["items"], at) for at in (range(1, length + 1) if several else [number])]
             case "string":
-                return FILLER
+                return " ".join(filter(None, [FILLER, mark, str(number) if longest else ""]))
             case kind:
-                return kind == "boolean" or 1
+                return kind == "boolean" or number
 
-    return plain if schema is None else to_json(example(schema))
+    return " ".join(filter(None, [plain, mark])) if schema is None else to_json(example(schema))
+
+
+def has_list(schema: Mapping[str, Any] | None) -> bool:
+    """Whether a reply of this form holds a list of objects, whose length the model decides."""
+    if schema is None or "enum" in schema:
+        return False
+    if schema["type"] == "array":
+        return schema["items"].get("type") == "object"
+    return schema["type"] == "object" and any(map(has_list, schema["properties"].values()))
 
 
 class Rehearsal(Client):
     """A client that pays nothing: stored answers where there are any, filler elsewhere.
 
-    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored).  With `varied` no two
-    fillers are the same, so that what one turn quotes of another makes another request, as it will.
+    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored).  Fillers carry a mark of
+    their request, `plain` ones only where `marked`.  `longest` is as for `filler`.
     """
 
     forecast: Forecast
     asked: list[tuple[str, Phase, Request, bool]]
     plain: str = FILLER
-    varied: bool = False
+    marked: bool = True
+    longest: bool = False
 
     @property
     def tokens(self) -> Tokens:
@@ -129,15 +167,17 @@ class Rehearsal(Client):
         flag: Callable[[str], None] | None = None,
     ) -> tuple[Response, Call]:
         key = request_key(self.backend.identity, request)
-        stored = self._memory.get(key) or (self.cache.get(key) if self.cache and self.policy != "refresh" else None)
+        stored = None
+        if self.policy in ("use", "only"):
+            stored = self._memory.get(key) or (self.cache.get(key) if self.cache else None)
         self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
         if stored is None:
             spent = sum(self.tokens.count(message.content) for message in request.messages)
             given, made = self.forecast.spent.get(self.backend.identity["name"], (0, 0))
             self.forecast.spent[self.backend.identity["name"]] = (given + spent, made + request.max_tokens)
+            mark = key[:12].translate(_LETTERS) if self.marked or request.schema else ""
             response = Response(
-                filler(request.schema, f"{self.plain} {len(self.asked)}" if self.varied else self.plain),
-                usage=Usage(spent, request.max_tokens),
+                filler(request.schema, self.plain, mark, longest=self.longest), usage=Usage(spent, request.max_tokens)
             )
         else:
             self.forecast.cached += 1
@@ -150,7 +190,7 @@ class Rehearsal(Client):
         """The same rehearsal for a role with a model of its own."""
         other = Rehearsal(backend, self.cache, self.policy)
         other.forecast, other.asked, other._memory = self.forecast, self.asked, self._memory
-        other.plain, other.varied = self.plain, self.varied
+        other.plain, other.marked, other.longest = self.plain, self.marked, self.longest
         return other
 
     def __post_init__(self) -> None:
@@ -167,7 +207,13 @@ async def plan(options: runner.Options) -> list[Forecast]:
         KeyboardInterrupt: interrupted; a part of a forecast would be taken for the whole.
     """
     async with _rehearsals(options) as (jobs, rehearse):
-        return [(await rehearse(job, None)).forecast for job in jobs]
+        forecasts = []
+        for job in jobs:
+            client = await rehearse(job, None)
+            if any(has_list(request.schema) for _, _, request, _ in client.asked):
+                client.forecast.longest = (await rehearse(job, None, longest=True)).forecast
+            forecasts.append(client.forecast)
+        return forecasts
 
 
 async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any]]:
@@ -194,17 +240,16 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
 @asynccontextmanager
 async def _rehearsals(
     options: runner.Options,
-) -> AsyncIterator[tuple[list[runner.Job], Callable[[runner.Job, str | None], Awaitable[Rehearsal]]]]:
+) -> AsyncIterator[tuple[list[runner.Job], Callable[..., Awaitable[Rehearsal]]]]:
     model = backends.create(options.backend, options.backend_options)
     named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
     cache_path = options.results / "cache.sqlite"
     cache = Cache(cache_path) if cache_path.exists() and options.cache != "off" else None
     embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
 
-    async def rehearse(job: runner.Job, sample_id: str | None) -> Rehearsal:
+    async def rehearse(job: runner.Job, sample_id: str | None, *, longest: bool = False) -> Rehearsal:
         client = Rehearsal(model, cache, options.cache)
-        client.plain = job.task.labels[0] if job.task.labels else FILLER
-        client.varied = job.task.protocol != "static"
+        client.longest = longest
         with tempfile.TemporaryDirectory() as temporary:
             rehearsed = RunFolder(Path(temporary))
             rehearsed.start(job.spec)
@@ -226,6 +271,8 @@ async def _rehearsals(
                 owed = [at for at, (name, _) in enumerate(job.dataset.index()) if name == sample_id]
                 if not owed:
                     raise UsageError(f"{job.dataset.source} has no sample '{sample_id}'")
+            if job.task.labels:
+                client.plain, client.marked = job.task.labels[0], _read_with_a_mark(job, owed)
             client.forecast = Forecast(job.spec.task, job.spec.method, job.spec.model["name"], len(owed))
             client.forecast.changed |= runner.changed(job.method)
             client.forecast.changed |= {f"task.{name}": value for name, value in runner.changed(job.task).items()}
@@ -252,6 +299,13 @@ async def _rehearsals(
             await backend.aclose()
         if cache is not None:
             cache.close()
+
+
+def _read_with_a_mark(job: runner.Job, owed: Sequence[int]) -> bool:
+    """Whether the task finds its label in a reply that says a little more."""
+    label = job.task.labels[0]
+    read = (job.task.parse(f"{label} {FILLER}", job.dataset.load(at).view(), "lenient") for at in owed[:1])
+    return label in read
 
 
 def read_prices(path: Path) -> dict[str, dict[str, float]]:
