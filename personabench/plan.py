@@ -136,7 +136,7 @@ def has_list(schema: Mapping[str, Any] | None) -> bool:
     if schema is None or "enum" in schema:
         return False
     if schema["type"] == "array":
-        return schema["items"].get("type") == "object"
+        return bool(schema["items"].get("type") == "object")
     return schema["type"] == "object" and any(map(has_list, schema["properties"].values()))
 
 
@@ -304,8 +304,8 @@ async def _rehearsals(
 def _read_with_a_mark(job: runner.Job, owed: Sequence[int]) -> bool:
     """Whether the task finds its label in a reply that says a little more."""
     label = job.task.labels[0]
-    read = (job.task.parse(f"{label} {FILLER}", job.dataset.load(at).view(), "lenient") for at in owed[:1])
-    return label in read
+    reply = filler(None, label, "ghi")
+    return any(job.task.parse(reply, job.dataset.load(at).view(), "lenient") == label for at in owed[:1])
 
 
 def read_prices(path: Path) -> dict[str, dict[str, float]]:

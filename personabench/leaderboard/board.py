@@ -233,7 +233,8 @@ def _columns(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], asked: Aske
     has = {name for row in rows for name, value in row.items() if value is not None}
     columns = {"letter": ""} if known else {}
     columns |= {"label": "method", "model": "model", "n": "n", "users": "users"}
-    columns |= {metric: f"{metric} {'↑' if higher else '↓'}" for metric, higher in directions.items()}
+    metrics = dict.fromkeys((primary, *directions))
+    columns |= {metric: f"{metric} {'↑' if directions[metric] else '↓'}" for metric in metrics}
     scorers = dict.fromkeys(scorer for run in runs for scorer in run["metrics"] if scorer != SCORER)
     columns |= {f"{primary}/{scorer}": f"{primary} ({scorer})" for scorer in scorers if _differs(rows, primary, scorer)}
     columns |= {name: name for run in runs for name in run.get("extra_metrics", {})}
