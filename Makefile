@@ -23,10 +23,10 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-# The reference results: the embedded model on bundled samples, about an hour on two cores; stopped, it goes on.
+# The reference results: the embedded model on bundled samples, half an hour on two free cores; stopped, it goes on.
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
-REFERENCE_LIMIT ?= 12
+REFERENCE_LIMIT ?= 6
 TASKS := lamp1,lamp2m,lamp2n,lamp3,lamp4,lamp5,lamp6,lamp7,reviews,personamem
 CHEAP := none,random,rag,summary
 TRIVIAL := majority,user_majority,user_mean,copy_input,copy_nearest

@@ -128,6 +128,8 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
         shared = given.get("", {})
         task = task_class(params.fill(task_class.Params, given.get("task", {}), f"task {task_class.name}"))
         place = f"{task.name} {task.params}"
+        if options.history != "own" and "history" not in task.offers:
+            raise UsageError(f"--history {options.history}: the users of {task.name} have no history; leave it out")
         if place not in opened:
             split = options.split or task.default_split
             opened[place] = task, controlled(task.open(split, options.data), options.history, options.seed)

@@ -15,6 +15,7 @@ from typing import Any
 from personabench.client import Client
 from personabench.errors import BackendError, RunError, UsageError
 from personabench.hashing import digest
+from personabench.interrupts import GRACE, heard
 from personabench.roles import Role, RoleName
 from personabench.runfolder import RunFolder
 from personabench.task import Dataset, Task
@@ -56,20 +57,26 @@ def unjudged(folder: RunFolder, dataset: Dataset, positions: Sequence[int], key:
 
 async def judge(
     folder: RunFolder, task: Task, dataset: Dataset, positions: Sequence[int], key: str, client: Client
-) -> int:
-    """Have answers judged, as many at once as the judge takes; returns how many could not be, which are owed.
+) -> tuple[int, bool]:
+    """Have answers judged, as many at once as the judge takes.
+
+    Returns how many could not be, which are owed, and whether an interrupt cut it short: the first one lets what is
+    under way finish.
 
     Raises:
         BackendDown: no call succeeds any more; what was judged is on disk.
         RunError: the disk is full.
+        KeyboardInterrupt: interrupted twice; what was judged is on disk.
     """
-    index, failed = dataset.index(), 0
+    index, failed, interrupts = dataset.index(), 0, 0
     lines = folder.ordered_predictions(index[position][0] for position in positions)
     pending: Iterator[tuple[int, Prediction | None]] = zip(positions, lines, strict=True)
 
     async def work() -> None:
         nonlocal failed
         for position, line in pending:
+            if interrupts:
+                return
             if line is None:
                 continue
             sample = dataset.load(position)
@@ -89,10 +96,30 @@ async def judge(
             folder.append(folder.judgements_path(key), judged)
 
     workers = [asyncio.create_task(work()) for _ in range(min(client.concurrency, len(positions)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
+
+    def drop() -> None:
         for worker in workers:
             worker.cancel()
+
+    def wind_down() -> None:
+        nonlocal interrupts
+        interrupts = 1
+        asyncio.get_running_loop().call_later(GRACE, drop)
+
+    def leave() -> None:
+        nonlocal interrupts
+        interrupts = 2
+        drop()
+
+    try:
+        with heard(wind_down, leave):
+            await asyncio.gather(*workers)
+    except asyncio.CancelledError:
+        if not interrupts:
+            raise
+    finally:
+        drop()
         await asyncio.gather(*workers, return_exceptions=True)
-    return failed
+    if interrupts > 1:
+        raise KeyboardInterrupt
+    return failed, bool(interrupts)

@@ -12,12 +12,12 @@ from personabench.task import Dataset, Task
 
 
 def task_of(name: str, params: Mapping[str, Any]) -> Task | None:
-    """A run's task with the run's options; None where no such task is installed any more."""
+    """A run's task with the run's options; None where no such task, or none that takes them, is installed any more."""
     try:
         kind = registry.load("task", name)
         task: Task = kind(kind.Params(**params))
         return task
-    except (PersonabenchError, TypeError):
+    except (PersonabenchError, TypeError, ValueError):
         return None
 
 

@@ -25,7 +25,7 @@ from personabench.cache import Cache, difference, request_key
 from personabench.client import Client
 from personabench.engine import Engine
 from personabench.errors import UsageError
-from personabench.judging import judge
+from personabench.judging import judge, unjudged
 from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
 from personabench.task import Tokens
@@ -109,20 +109,26 @@ def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = ""
     """A reply that says nothing in the form asked for; `plain` where no form is.
 
     Args:
-        mark: makes this reply's texts differ from another's.
+        mark: makes this reply's texts differ from another's; but the first of an object's texts, a name that other
+            replies may repeat.
         longest: lists of objects are as long as they may be, `LONGEST` where nothing says, and number their entries.
     """
 
-    def example(part: Mapping[str, Any], number: int = 1) -> Any:
+    def example(part: Mapping[str, Any], number: int = 1, mark: str = mark) -> Any:
         if "enum" in part:
             return part["enum"][0]
         match part["type"]:
             case "object":
-                return {name: example(each, number) for name, each in part["properties"].items()}
+                texts = [name for name, each in part["properties"].items() if each.get("type") == "string"]
+                plainly = texts[:1] if len(texts) > 1 else []
+                return {
+                    name: example(each, number, "" if name in plainly else mark)
+                    for name, each in part["properties"].items()
+                }
             case "array":
                 several = longest and part["items"].get("type") == "object"
                 length = part.get("maxItems", LONGEST) if several else 1
-                return [example(part["items"], at) for at in (range(1, length + 1) if several else [number])]
+                return [example(part["items"], at, mark) for at in (range(1, length + 1) if several else [number])]
             case "string":
                 return " ".join(filter(None, [FILLER, mark, str(number) if longest else ""]))
             case kind:
@@ -143,12 +149,14 @@ def has_list(schema: Mapping[str, Any] | None) -> bool:
 class Rehearsal(Client):
     """A client that pays nothing: stored answers where there are any, filler elsewhere.
 
-    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored).  Fillers carry a mark of
-    their request, `plain` ones only where `marked`.  `longest` is as for `filler`.
+    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored); `memory` what was answered.
+    Fillers carry a mark of their request, `plain` ones only where `marked`.  `longest` is as for `filler`.  What is
+    asked again because a filler could not be read does not count: a model's reply can be.
     """
 
     forecast: Forecast
     asked: list[tuple[str, Phase, Request, bool]]
+    memory: dict[str, Response]
     plain: str = FILLER
     marked: bool = True
     longest: bool = False
@@ -169,7 +177,13 @@ class Rehearsal(Client):
         key = request_key(self.backend.identity, request)
         stored = None
         if self.policy in ("use", "only"):
-            stored = self._memory.get(key) or (self.cache.get(key) if self.cache else None)
+            stored = self.memory.get(key) or (self.cache.get(key) if self.cache else None)
+        before = request.draw and request_key(
+            self.backend.identity, msgspec.structs.replace(request, draw=request.draw - 1)
+        )
+        if stored is None and before in self._refused:
+            response = self._refused[key] = self._refused[before]
+            return self._receipt(key, phase, response, cached=True)
         self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
         if stored is None:
             spent = sum(self.tokens.count(message.content) for message in request.messages)
@@ -182,36 +196,42 @@ class Rehearsal(Client):
         else:
             self.forecast.cached += 1
             response = stored
-        self._memory[key] = response
+        if stored is None and accept and not accept(response.text):
+            self._refused[key] = response
+        self.memory[key] = response
         self.asked.append((key, phase, request, stored is not None))
         return self._receipt(key, phase, response, cached=stored is not None)
 
     def played_by(self, backend: Backend) -> Rehearsal:
         """The same rehearsal for a role with a model of its own."""
         other = Rehearsal(backend, self.cache, self.policy)
-        other.forecast, other.asked, other._memory = self.forecast, self.asked, self._memory
+        other.forecast, other.asked, other.memory = self.forecast, self.asked, self.memory
         other.plain, other.marked, other.longest = self.plain, self.marked, self.longest
         return other
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._memory: dict[str, Response] = {}
         self.asked = []
+        self._refused: dict[str | int, Response] = {}
 
 
 async def plan(options: runner.Options) -> list[Forecast]:
-    """A forecast for each run asked for; nothing is called and nothing is written.
+    """A forecast for each run asked for, in their order: what one has asked is stored for the next.
+
+    Nothing is called and nothing is written.
 
     Raises:
         UsageError, DataError: as for a real run.
         KeyboardInterrupt: interrupted; a part of a forecast would be taken for the whole.
     """
     async with _rehearsals(options) as (jobs, rehearse):
-        forecasts = []
+        forecasts: list[Forecast] = []
+        memory: dict[str, Response] = {}
         for job in jobs:
-            client = await rehearse(job, None)
+            before = dict(memory)
+            client = await rehearse(job, None, memory)
             if any(has_list(request.schema) for _, _, request, _ in client.asked):
-                client.forecast.longest = (await rehearse(job, None, longest=True)).forecast
+                client.forecast.longest = (await rehearse(job, None, before, longest=True)).forecast
             forecasts.append(client.forecast)
         return forecasts
 
@@ -223,7 +243,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
         UsageError: no such sample.
     """
     async with _rehearsals(options) as (jobs, rehearse):
-        client = await rehearse(jobs[0], sample_id)
+        client = await rehearse(jobs[0], sample_id, {})
         answers = []
         for key, phase, request, stored in client.asked:
             answer: dict[str, Any] = {"key": key, "phase": phase, "stored": stored, "difference": None}
@@ -243,13 +263,16 @@ async def _rehearsals(
 ) -> AsyncIterator[tuple[list[runner.Job], Callable[..., Awaitable[Rehearsal]]]]:
     model = backends.create(options.backend, options.backend_options)
     named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
-    cache_path = options.results / "cache.sqlite"
-    cache = Cache(cache_path) if cache_path.exists() and options.cache != "off" else None
+    places = [options.results, *([options.shard.whole(options.results)] if options.shard else [])]
+    caches = [place / "cache.sqlite" for place in places if (place / "cache.sqlite").exists()]
+    cache = Cache(*caches) if caches and options.cache != "off" else None
     embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
 
-    async def rehearse(job: runner.Job, sample_id: str | None, *, longest: bool = False) -> Rehearsal:
+    async def rehearse(
+        job: runner.Job, sample_id: str | None, memory: dict[str, Response], *, longest: bool = False
+    ) -> Rehearsal:
         client = Rehearsal(model, cache, options.cache)
-        client.longest = longest
+        client.memory, client.longest = memory, longest
         with tempfile.TemporaryDirectory() as temporary:
             rehearsed = RunFolder(Path(temporary))
             rehearsed.start(job.spec)
@@ -284,7 +307,9 @@ async def _rehearsals(
                 if not await engine.run(owed):
                     raise KeyboardInterrupt
                 if job.judge:
-                    await judge(rehearsed, job.task, job.dataset, sorted(owed), job.judge, engine.roles["judge"])
+                    left = [] if sample_id else _awaiting_a_judge(job, engine, owed, rehearsed)
+                    asked = sorted([*owed, *left])
+                    await judge(rehearsed, job.task, job.dataset, asked, job.judge, engine.roles["judge"])
             finally:
                 rehearsed.close()
         return client
@@ -299,6 +324,17 @@ async def _rehearsals(
             await backend.aclose()
         if cache is not None:
             cache.close()
+
+
+def _awaiting_a_judge(job: runner.Job, engine: Engine, owed: Sequence[int], rehearsed: RunFolder) -> list[int]:
+    """The positions of kept answers that the judge has not seen; the answers are copied for the rehearsal."""
+    index = job.dataset.index()
+    done = {at for at, (name, _) in enumerate(index) if name in engine.finished}
+    left = unjudged(job.folder, job.dataset, sorted({*job.positions, *done} - {*owed}), job.judge or "")
+    for line in job.folder.ordered_predictions(index[at][0] for at in left):
+        if line is not None:
+            rehearsed.append(rehearsed.predictions_path, line)
+    return left
 
 
 def _read_with_a_mark(job: runner.Job, owed: Sequence[int]) -> bool:

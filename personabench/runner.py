@@ -185,7 +185,8 @@ async def _finish(
         try:
             if left := unjudged(job.folder, job.dataset, scored, job.judge):
                 await ready(job.roles["judge"])
-                refused = await judge(job.folder, job.task, job.dataset, left, job.judge, engine.roles["judge"])
+                refused, cut = await judge(job.folder, job.task, job.dataset, left, job.judge, engine.roles["judge"])
+                whole = not cut
                 seconds += time.perf_counter() - started
         except RunError as error:
             failed = error

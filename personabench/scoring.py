@@ -87,7 +87,7 @@ def score_run(
     """
     index = dataset.index()
     positions = sorted(positions)
-    tally, n, missing, users = Tally(task, judge is not None), 0, 0, set()
+    tally, n, missing, owing, users = Tally(task, judge is not None), 0, 0, 0, set()
     judgements = folder.judgements(judge) if judge else {}
     counters: Counter[str] = Counter(dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0))
     unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
@@ -96,7 +96,7 @@ def score_run(
     primary = task.metrics[0].name
 
     def scored(file: IO[str]) -> Iterator[tuple[str, str]]:
-        nonlocal n, missing
+        nonlocal n, missing, owing
         lines = folder.ordered_predictions(index[position][0] for position in positions)
         for position, prediction in zip(positions, lines, strict=True):
             if prediction is None or prediction.error is not None:
@@ -115,6 +115,7 @@ def score_run(
                 judged = None
             if judge and (judged is None or judged.values is None):
                 counters["unjudged"] += 1
+                owing += judged is None
             if judged is not None:
                 ledger.add(judged.calls)
                 counters.update(judged.flags)
@@ -144,7 +145,7 @@ def score_run(
         ledger.add(profile.calls)
     summary: dict[str, Any] = {
         **extra,
-        "status": "incomplete" if missing or extra.get("judge_errors") else "complete",
+        "status": "incomplete" if missing or owing else "complete",
         "task": spec.task,
         "separation": spec.separation,
         "split": spec.split,

@@ -134,6 +134,12 @@ def test_the_population_holds_the_longest_history_and_no_gold() -> None:
     assert all(len(user.history) == len(MANY[user.id]) for user in users)
 
 
+def test_a_control_of_histories_is_refused_where_there_are_none(tmp_path: Path) -> None:
+    for history in ("shuffled", "none", "size=2"):
+        with pytest.raises(UsageError, match="users of prelude_summ have no history"):
+            asyncio.run(runner.run(options(tmp_path, "none", "prelude_summ", history=history)))
+
+
 def test_samples_without_a_donor_and_with_a_short_one_are_counted() -> None:
     alike = {"a": ["same", "a2", "a3"], "b": ["same", "b2", "b3"]}
     people = controlled(People(alike), "shuffled", 0)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from toys import TOY
 
 from personabench.backends import BackendOptions
 from personabench.backends.scripted import Scripted
 from personabench.errors import BackendError
 from personabench.leaderboard import boards
+from personabench.plan import plan
 from personabench.runner import Options, Outcome, run
-from personabench.types import Request
+from personabench.types import Request, Response
 
 
 def judged(place: Path, mark: str = "3", model: str = "judge", task: str = "Judged", **changes: Any) -> Any:
@@ -43,6 +48,56 @@ def test_judging_is_paid_once_and_another_judge_judges_anew(tmp_path: Path) -> N
 
     strict, under, judge = judged(tmp_path, "2", assignments=["task.strict=true"])
     assert strict.folder == first.folder and (len(under.requests), len(judge.requests)) == (0, 12)
+
+
+def test_a_plan_counts_kept_answers_that_another_judge_has_to_see(tmp_path: Path) -> None:
+    wanted = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
+    for judge, calls in (("judge", {"predict": 12, "judge": 12}), ("judge", {}), ("stern", {"judge": 12})):
+        roles: Any = {"judge": ("scripted", BackendOptions(model=judge))}
+        (forecast,) = asyncio.run(plan(dataclasses.replace(wanted, roles=roles)))
+        assert forecast.calls == calls and forecast.to_pay == sum(calls.values())
+        judged(tmp_path, model=judge)
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupt_while_judging_keeps_what_is_paid(tmp_path: Path, presses: int) -> None:
+    class Slow(Scripted):
+        pressed = False
+
+        async def complete(self, request: Request, group: str) -> Response:
+            if len(self.requests) == 4 and not self.pressed:
+                self.pressed = True
+                for _ in range(presses):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)
+            return await super().complete(request, group)
+
+    under, judge = Scripted(), Slow(BackendOptions(model="judge"), answer=lambda request: "3")
+    options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path, concurrency=3)
+    if presses == 1:
+        (outcome,) = asyncio.run(run(options, backend=under, roles={"judge": judge}))
+        assert outcome.interrupted and outcome.summary["status"] == "incomplete" and outcome.summary["owed"] == 0
+        assert outcome.summary["counters"]["unjudged"] == 12 - len(judge.requests) > 0
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(run(options, backend=under, roles={"judge": judge}))
+    (kept,) = tmp_path.glob("runs/*/*/*/*/judgements/*.jsonl")
+    known = len(kept.read_bytes().splitlines())
+    assert 0 < known == len(judge.requests) < 12
+    again, under, rest = judged(tmp_path)
+    assert again.summary["status"] == "complete" and not again.interrupted
+    assert (len(under.requests), len(rest.requests)) == (0, 12 - known)
+
+
+def test_a_plan_takes_a_judge_to_be_readable(tmp_path: Path) -> None:
+    roles: Any = {"judge": ("scripted", BackendOptions(model="judge"))}
+    options = Options(["none"], ["reviews"], backend="scripted", results=tmp_path, limit=3, roles=roles)
+    (forecast,) = asyncio.run(plan(options))
+    judge = Scripted(BackendOptions(model="judge"), answer=lambda request: "Alike.\nScore: 7")
+    (outcome,) = asyncio.run(run(options, backend=Scripted(), roles={"judge": judge}))
+    assert forecast.calls == {phase: spent["calls"] for phase, spent in outcome.summary["usage"].items()}
+    assert forecast.calls["judge"] == outcome.summary["n"]
 
 
 def test_words_that_are_no_mark_leave_a_sample_unjudged(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rigs import options
@@ -15,6 +16,7 @@ from personabench.errors import UsageError
 from personabench.hashing import digest
 from personabench.plan import explain, filler, plan, read_prices
 from personabench.runfolder import RunFolder
+from personabench.shards import Shard
 from personabench.spec import Sampling
 from personabench.testing import trial
 from personabench.types import Request
@@ -42,6 +44,11 @@ def test_the_plan_states_the_calls_that_the_ledger_will_show(tmp_path: Path, tas
     assert [forecast.as_dict({})["calls"] for forecast in asyncio.run(plan(chosen))] == [0, 0, 0, 0]
 
 
+def paid(out: runner.Outcome) -> int:
+    """Calls that the ledger does not have as answered before."""
+    return sum(amounts["calls"] - amounts["cached"] for amounts in out.summary["usage"].values())
+
+
 def talkative(task: str) -> Scripted:
     """A model unlike the rehearsal's: one to four features a record, drafts that differ, any label of the task."""
     labels = registry.load("task", task)().labels
@@ -52,7 +59,7 @@ def talkative(task: str) -> Scripted:
             asks_for_a_label = labels and request.messages[0].content.endswith("only.")
             return labels[int(name[:4], 16) % len(labels)] if asks_for_a_label else echo(request)
         if "features" not in request.schema["properties"]:
-            return filler(request.schema)
+            return filler(request.schema, mark=name)
         found = [{"name": name[at : at + 4], "context": name, "factor": None} for at in range(1 + int(name[0], 16) % 4)]
         return json.dumps({"features": found})
 
@@ -62,16 +69,89 @@ def talkative(task: str) -> Scripted:
 @pytest.mark.parametrize("task", ["lamp2m", "lamp3", "lamp4", "lamp7"])
 @pytest.mark.parametrize("method", ["rpm", "cipher"])
 def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, task: str) -> None:
-    """Exactly for rpm, and for cipher on texts; on labels cipher's calls depend on how many drafts are right."""
+    """Exactly for rpm with few features, and for cipher on texts; on labels cipher's calls depend on right drafts."""
     chosen = options(tmp_path, method, task)
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=talkative(task)))
     ledger = {phase: amounts["calls"] for phase, amounts in out.summary["usage"].items()}
     if method == "cipher" and task in ("lamp2m", "lamp3"):
-        planned, made = sum(forecast.calls.values()), sum(ledger.values())
-        assert abs(planned - made) <= made / 10
+        assert abs(forecast.total - sum(ledger.values())) <= sum(ledger.values()) / 10
+        assert abs(forecast.to_pay - paid(out)) <= paid(out) / 20
     else:
         assert forecast.calls == ledger
+        assert forecast.to_pay == paid(out)
+
+
+@pytest.mark.parametrize("method", ["drp", "continual", "e_then_e", "persona_db"])
+def test_what_a_plan_would_pay_is_what_a_run_pays(tmp_path: Path, method: str) -> None:
+    for task in ("lamp2m", "lamp4"):
+        chosen = options(tmp_path, method, task, limit=8)
+        (forecast,) = asyncio.run(plan(chosen))
+        (out,) = asyncio.run(runner.run(chosen, backend=talkative(task)))
+        assert forecast.to_pay == paid(out)
+
+
+@pytest.mark.parametrize("policy", ["refresh", "off"])
+def test_without_memory_a_repeated_call_is_planned_to_be_paid_again(tmp_path: Path, policy: Any) -> None:
+    (first,) = asyncio.run(plan(options(tmp_path, "cipher", limit=8, cache=policy)))
+    assert first.to_pay == first.total
+    (out,) = run(options(tmp_path, "cipher", limit=8, cache=policy, concurrency=1))
+    assert paid(out) == first.total
+
+
+@pytest.mark.parametrize("features", [1, 3, 8])
+def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(tmp_path: Path, features: int) -> None:
+    """rpm groups features in batches, so that its calls depend on how many the model names."""
+
+    def answer(request: Request) -> str:
+        name = digest(request.messages)
+        match request.schema and next(iter(request.schema["properties"])):
+            case None:
+                return f"because {name}"
+            case "features":
+                named = [{"name": f"{name} {at}", "context": name, "factor": None} for at in range(features)]
+                return json.dumps({"features": named})
+            case "factors":
+                ids = [int(line.partition(".")[0]) for line in request.messages[-1].content.splitlines()[1:]]
+                return json.dumps({"factors": [{"factor": f"{at}", "description": name, "ids": [at]} for at in ids]})
+        return filler(request.schema, mark=name)
+
+    chosen = options(tmp_path, "rpm", "lamp2m", limit=6, assignments=["cluster_batch=20"])
+    (forecast,) = asyncio.run(plan(chosen))
+    (out,) = asyncio.run(runner.run(chosen, backend=Scripted(answer=answer)))
+    made = sum(amounts["calls"] for amounts in out.summary["usage"].values())
+    row = forecast.as_dict({})
+    assert row["calls"] <= made <= row["calls_at_most"] and row["to_pay"] <= paid(out) <= row["to_pay_at_most"]
+    assert (made == row["calls"], made == row["calls_at_most"]) == (features == 1, features == 8)
+
+
+def test_no_two_fillers_are_alike_but_for_names_that_are_quoted() -> None:
+    fields = {
+        "name": {"type": "string"},
+        "about": {"type": "string"},
+        "ids": {"type": "array", "items": {"type": "integer"}},
+    }
+    rows = {"type": "array", "items": {"type": "object", "properties": fields}}
+    schema = {"type": "object", "properties": {"rows": rows}}
+    assert json.loads(filler(schema, mark="a")) == {"rows": [{"name": "…", "about": "… a", "ids": [1]}]}
+    longest = json.loads(filler({**schema, "properties": {"rows": {**rows, "maxItems": 2}}}, mark="a", longest=True))
+    assert longest["rows"][1] == {"name": "… 2", "about": "… a 2", "ids": [2]} and len(longest["rows"]) == 2
+    assert len(json.loads(filler(schema, longest=True))["rows"]) == 32
+    assert filler(None, "3", "a") == "3 a" and filler(None) == "…"
+
+
+def test_a_plan_counts_once_what_two_methods_ask_alike(tmp_path: Path) -> None:
+    chosen = options(tmp_path, "cipher,icl_edit", limit=8)
+    forecasts = asyncio.run(plan(chosen))
+    outcomes = asyncio.run(runner.run(chosen, backend=talkative("lamp4")))
+    assert [forecast.to_pay for forecast in forecasts] == [paid(out) for out in outcomes]
+
+
+def test_a_plan_for_a_shard_knows_what_the_whole_has_stored(tmp_path: Path) -> None:
+    run(options(tmp_path, "summary", limit=8))
+    half = Shard(1, 2)
+    (forecast,) = asyncio.run(plan(options(half.results(tmp_path), "summary", limit=8, shard=half)))
+    assert forecast.total > 0 == forecast.to_pay and not half.results(tmp_path).exists()
 
 
 def test_a_plan_knows_what_is_stored(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ class Rpm(Method):
             return msgspec.to_builtins(Knowledge(seen=seen(user.history)))
         if stored := self.stored.get((user.id, seen(user.history))):
             return stored
+        if p.state_from:
+            ctx.flag("state_not_stored")
         knowledge = await gathered(
             user.history, ctx, cap=p.history_cap, stats_mode=p.stats_mode, max_tokens=p.extract_max_tokens
         )

@@ -1,8 +1,8 @@
 """HTTP/1.1 POST over kept connections, and nothing else: the least that a model call costs.
 
 A general client spends most of its time per call on what these calls never use (redirects, cookies, streaming,
-compression); this one spends about a third as much (docs/backends.md).  A connection carries one exchange at a time.  A
-kept one that the server closed before a byte of the reply came is replaced once, as every keep-alive client must.
+compression); docs/performance.md has what this one saves.  A connection carries one exchange at a time.  A kept one
+that the server closed before a byte of the reply came is replaced once, as every keep-alive client must.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def judge(
     ] = CachePolicy.use,
     json: Json = False,
 ) -> None:
-    """Have a judge compare the answers of two runs on the same samples.
+    """Have a judge compare two runs sample by sample.
 
     Wins, ties and losses with an interval over users, and how the judge behaves: conflicts between the two orders,
     spread, share of first places. Verdicts are kept, so the same command asks only for what is missing.
@@ -152,9 +152,10 @@ def judge_report(
     labels: Labels = None,
     json: Json = False,
 ) -> None:
-    """Report on a judge from its verdicts: biases, noise, accuracy against people, calibration, cost.
+    """Report on a judge from its verdicts.
 
-    Of judgements of single answers it says what stayed unjudged, what was repeated, and the cost.
+    It says biases, noise, accuracy against people, calibration and cost. Of judgements of single answers it says what
+    stayed unjudged, what was repeated, and the cost.
     """
     import msgspec
 

@@ -80,9 +80,10 @@ def merge(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Join the shards of runs into the runs that the same command without --shard would have made.
+    """Join the shards of runs; calls no model.
 
-    No model is called. Shards stay where they are; a run merged again takes the place of the one before.
+    Each run is what the same command without --shard would have made. Shards stay where they are; a run merged again
+    takes the place of the one before.
     """
     import msgspec
 

@@ -272,8 +272,9 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     if options.prices:
         console.print(f"spent  {sum(summary['spent'] for summary in summaries):.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):
-        owed = summaries[-1]["owed"]
-        console.print(f"interrupted; {owed} samples are owed. Go on with the same command:", style="yellow")
+        owed, unjudged = summaries[-1]["owed"], summaries[-1]["counters"].get("unjudged", 0)
+        left = f"{owed} samples are owed" if owed else f"{unjudged} answers are not judged"
+        console.print(f"interrupted; {left}. Go on with the same command:", style="yellow")
         console.print(f"  {command_line()}", markup=False, soft_wrap=True)
         sys.exit(130)
     owed = sum(summary["owed"] for summary in summaries)
@@ -333,12 +334,21 @@ def _plan(several: Sequence[Options], json: bool) -> None:
         grid.add_column(column, justify="left" if column in ("task", "method") else "right", overflow="fold")
     for row in rows:
         price = "–" if row["price"] is None else f"{row['price']:.4f}"
-        counts = (f"{row[name]:,}" for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens"))
+        counts = [f"{row[name]:,}" for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens")]
+        for at, name in ((1, "calls"), (3, "to_pay")):
+            if row[f"{name}_at_most"] > row[name]:
+                counts[at] += f"–{row[f'{name}_at_most']:,}"
         told = [f"{name}={value}" for name, value in row["changed"].items()]
         told += [f"seed={row['seed']}"] if len(several) > 1 else []
         method = f"{row['method']} ({', '.join(told)})" if told else row["method"]
         grid.add_row(row["task"], method, *counts, price)
     console.print(grid)
     console.print(" Input tokens are estimated; output tokens are the most that can be spent.", style="dim")
+    if any(row["calls_at_most"] > row["calls"] for row in rows):
+        console.print(
+            " Where the model replies with lists, calls are given from the shortest lists to the longest; tokens and "
+            "price are those of the shortest.",
+            style="dim",
+        )
     if unpriced := {row["model"] for row in rows if prices and row["price"] is None}:
         console.print(f" There is no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim")

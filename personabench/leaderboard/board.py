@@ -336,7 +336,7 @@ def _about_runs(newest: Sequence[Run]) -> list[str]:
         played = {label(run): run["roles"][role] for run in newest if role in run.get("roles", {})}
         if played:
             shown.append(f"{role.capitalize()}: {', '.join(dict.fromkeys(who['model'] for who in played.values()))}.")
-        if own := [name for name, who in played.items() if who["shared"]]:
+        if own := [name for name, who in played.items() if who.get("shared")]:
             shown.append(f"Warning: the {role} is the model under test itself: {', '.join(own)}.")
     for run in newest:
         if unjudged := run["counters"].get("unjudged"):

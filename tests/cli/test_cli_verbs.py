@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_p
     "verb",
     [
         *("", "run", "score", "leaderboard", "compare", "publish", "show", "download", "doctor", "list", "check"),
-        "generate",
+        *("generate", "merge", "judge", "judge-report"),
         *("cache", "new", "report", "export", "list matrix"),
         *("list methods", "list tasks", "list backends", "list metrics", "list runs", "check task", "check method"),
         *("cache stats", "cache why", "cache prune", "new method"),
@@ -189,7 +190,7 @@ def test_every_verb_has_help_that_fits_its_line(
     monkeypatch.setenv("COLUMNS", "80")
     ended = personabench(*verb.split(), "--help")
     assert ended.code == 0
-    assert "..." not in ended.out.replace("[ARGS]...", "").replace("{runs}...", "").replace("runs...", "")
+    assert "..." not in re.sub(r"(\[\w+\]|\{\w+\}|\b(runs|files))\.\.\.", "", ended.out)
 
 
 def test_the_version(personabench: Command) -> None:

@@ -48,6 +48,8 @@ async def test_states_of_another_model_are_used(tmp_path: Path) -> None:
     other = World(tmp_path / "two")
     _, _, requests = await other.ask(rpm(state_from=str(path)), sample)
     assert stages(requests) == {"X5": 1, "X6": 1}
+    _, lacking = await other.study(rpm(state_from=str(path)), question(pairs("a", "b", "c")))
+    assert lacking.flags["state_not_stored"] == 1
     with pytest.raises(UsageError, match="state_from"):
         await other.ask(rpm(state_from=str(tmp_path / "none.jsonl")), sample)
 
