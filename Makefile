@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	@echo "Every run so far:   $(BIN)/personabench leaderboard"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
@@ -28,13 +28,13 @@ REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
 REFERENCE_LIMIT ?= 6
 TASKS := lamp1,lamp2m,lamp2n,lamp3,lamp4,lamp5,lamp6,lamp7,reviews,personamem
-CHEAP := none,random,rag,summary
+CHEAP := none,rag,summary
 TRIVIAL := majority,user_majority,user_mean,copy_input,copy_nearest
 REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS) --limit $(REFERENCE_LIMIT)
 
 leaderboard: $(VENV)/.installed
 	$(REFERENCE_RUN) --task $(TASKS) --method $(CHEAP),$(TRIVIAL)
-	$(REFERENCE_RUN) --task $(TASKS) --method rag,summary --history shuffled
+	$(REFERENCE_RUN) --task $(TASKS) --method rag --history shuffled
 	$(REFERENCE_RUN) --task lamp4 --method dpl
 	rm -f $(REFERENCE)/*.json
 	$(BIN)/personabench publish $(REFERENCE_RUNS)/runs/*/*/*/* --to $(REFERENCE)

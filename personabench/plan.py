@@ -243,7 +243,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
         UsageError: no such sample.
     """
     async with _rehearsals(options) as (jobs, rehearse):
-        client = await rehearse(jobs[0], sample_id, {})
+        client = await rehearse(jobs[0], sample_id)
         answers = []
         for key, phase, request, stored in client.asked:
             answer: dict[str, Any] = {"key": key, "phase": phase, "stored": stored, "difference": None}
@@ -269,10 +269,10 @@ async def _rehearsals(
     embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
 
     async def rehearse(
-        job: runner.Job, sample_id: str | None, memory: dict[str, Response], *, longest: bool = False
+        job: runner.Job, sample_id: str | None, memory: dict[str, Response] | None = None, *, longest: bool = False
     ) -> Rehearsal:
         client = Rehearsal(model, cache, options.cache)
-        client.memory, client.longest = memory, longest
+        client.memory, client.longest = {} if memory is None else memory, longest
         with tempfile.TemporaryDirectory() as temporary:
             rehearsed = RunFolder(Path(temporary))
             rehearsed.start(job.spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,10 @@ def test_plan_prices_what_is_owed_and_calls_nothing(personabench: Command, tmp_p
     assert row["calls"] == row["owed"] == row["to_pay"] + row["cached"]
     assert row["price"] == row["input_tokens"] > 0
     assert not (tmp_path / "results").exists()
-    assert "Plan: nothing has been called" in personabench(*RUN, "-m", "none", "--plan").out
+    plain = personabench(*RUN, "-m", "none", "--plan").out
+    assert "Plan: nothing has been called" in plain and "the longest" not in plain
+    ranged = personabench("run", "-b", "scripted", "-t", "lamp2m", "-n", "6", "-m", "rpm", "--plan").out
+    assert re.search(r"rpm +\d+ +(\d+)–(\d+) ", ranged) and "from the shortest lists to the longest" in ranged
     personabench(*RUN, "-m", "none")
     (row,) = personabench(*RUN, "-m", "none", "--plan", "--json").json
     assert (row["owed"], row["calls"]) == (0, 0)
