@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from personabench.backends import EstimatedTokens
+from personabench.backends.scripted import echo
 from personabench.controls import _Controlled
 from personabench.method import Method
 from personabench.scoring import Tally, measure
@@ -18,6 +18,7 @@ from personabench.testing import trial
 from personabench.types import Sample
 
 CANARY = "zqxv-canary"
+HIDDEN = "zqxv-hidden"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
     dataset = task.open(split, data)
     index = dataset.index()
     yield Finding("the data opens and has samples", bool(index), f"{dataset.source}: {len(index)} samples")
+    if dataset.lacking:
+        yield Finding("what a run needs is installed", None, dataset.lacking)
     ids = [sample_id for sample_id, _ in index]
     yield Finding("sample ids are unique", len(set(ids)) == len(ids))
     gold, empty = Tally(task), Tally(task)
@@ -92,30 +95,46 @@ def check_method(method: Method, task: str, limit: int = 6) -> Iterator[Finding]
     emptied = trial(type(method)(method.params), task, limit=limit, history="none")
     failed = [f"{line.sample_id}: {line.error}" for line in emptied.predictions if line.error]
     yield Finding("users without history get an answer", not failed, _some(failed))
-    planted = trial(type(method)(method.params), task, limit=limit, dataset=_Planted(_opened(task)), scored=False)
-    leaked = [r for r in planted.requests if any(CANARY in message.content for message in r.messages)]
-    yield Finding("no prompt contains a reference", not leaked, f"{len(leaked)} prompts" if leaked else "")
+    marked = _Planted(*_opened(task), privileged=method.privileged)
+    planted = trial(
+        type(method)(method.params), task, limit=limit, dataset=marked, scored=False, roles={"simulator": echo}
+    )
+    for mark, what in ((CANARY, "a reference"), (HIDDEN, "anything hidden")):
+        if mark == HIDDEN and method.privileged:
+            continue
+        leaked = [r for r in planted.requests if any(mark in message.content for message in r.messages)]
+        yield Finding(f"no prompt contains {what}", not leaked, f"{len(leaked)} prompts" if leaked else "")
     cut = trial(type(method)(method.params), task, limit=limit, window=2048)
     failed = [f"{line.sample_id}: {line.error}" for line in cut.predictions if line.error]
     yield Finding("prompts fit a window of 2,048 tokens", not failed, _some(failed))
 
 
 class _Planted(_Controlled):
-    """A dataset whose references carry a mark that nobody may see."""
+    """A dataset whose references carry a mark that nobody may see, and what is hidden one that few may.
+
+    What a simulated user reads keeps its text, and the mark stands beside it.
+    """
+
+    def __init__(self, task: Task, inner: Dataset, *, privileged: bool) -> None:
+        super().__init__(inner)
+        self.privileged, self.read = privileged, task.protocol != "static"
 
     def load(self, position: int) -> Sample:
-        return msgspec.structs.replace(self.inner.load(position), references=(CANARY,))
+        sample = self.inner.load(position)
+        hidden = sample.hidden
+        if not self.privileged:
+            hidden = {**(hidden if self.read else dict.fromkeys(hidden, HIDDEN)), "canary": HIDDEN}
+        return msgspec.structs.replace(sample, references=(CANARY,), hidden=hidden)
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self.inner.index()
 
 
-def _opened(task: str) -> Dataset:
+def _opened(task: str) -> tuple[Task, Dataset]:
     from personabench.registry import load
 
-    found: Any = load("task", task)()
-    dataset: Dataset = found.open(found.default_split, None)
-    return dataset
+    found: Task = load("task", task)()
+    return found, found.open(found.default_split, None)
 
 
 def _some(items: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Runs against each other, sample by sample: the numbers behind `compare` and behind every leaderboard.
 
-Rows are aligned by sample id.  Rows on the same samples share one set of resamples; two rows on different samples are
+Rows are aligned by sample id, metric by metric: a sample that a judge left without a value of one counts for the
+others.  Rows on the same samples share one set of resamples; two rows on different samples are
 compared on those that both have.  Several seeds of a row are averaged per sample first, so that a sample stays one
 sample.  Only rows of one setting (same task, data, model, decoding) are compared, and all their tests on the primary
 metric are one family for Holm's correction.
@@ -18,7 +19,7 @@ import numpy as np
 
 from personabench import registry
 from personabench.errors import DataError, PersonabenchError, UsageError
-from personabench.leaderboard.runs import SCORER, Entry, Run, conditions
+from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, conditions, judge_of
 from personabench.published import Vector, vector
 from personabench.stats import Comparison, Estimate, Scores, holm, leaders, letters, wins
 from personabench.stats.families import ALPHA
@@ -49,11 +50,9 @@ class Column:
         self.name, self.higher, self.draws = name, higher, draws
         self.plain = aggregate is mean
         self._one = aggregate
-        self._samples = [_shared(vectors) for vectors in rows]
+        self._values = [[_valued(each, name) for each in vectors] for vectors in rows]
+        self._samples = [tuple(sorted(set.intersection(*map(set, values)))) for values in self._values]
         self._users = [dict(zip(vectors[0].ids, vectors[0].users, strict=True)) for vectors in rows]
-        self._values = [
-            [dict(zip(each.ids, each.values[SCORER][name], strict=True)) for each in vectors] for vectors in rows
-        ]
         self._cache: dict[tuple[int, ...], tuple[Scores, dict[int, int]]] = {}
 
     def estimate(self, row: int) -> Estimate:
@@ -110,6 +109,12 @@ def _shared(vectors: Sequence[Vector]) -> tuple[str, ...]:
     return tuple(sorted(set(vectors[0].ids).intersection(*(each.ids for each in vectors[1:]))))
 
 
+def _valued(scores: Vector, name: str) -> dict[str, float | list[float]]:
+    """A metric's values by sample, of those that have one."""
+    pairs = zip(scores.ids, scores.values.get(SCORER, {}).get(name) or [None] * len(scores.ids), strict=True)
+    return {sample: value for sample, value in pairs if value is not None}
+
+
 def _array(values: Mapping[str, Any], names: Sequence[str]) -> Floats:
     return np.array([values[name] for name in names], dtype=np.float64)
 
@@ -129,7 +134,7 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
         metrics = (*task.metrics, *task.judged_metrics)
         return next((metric.aggregate for metric in metrics if metric.name == name), None)
     except PersonabenchError:
-        values = scores.values.get(SCORER, {}).get(name, [])
+        values: list[Any] = list(_valued(scores, name).values())
         stated = run["metrics"].get(SCORER, {}).get(name)
         plain = stated is not None and values and not isinstance(values[0], list)
         return mean if plain and math.isclose(float(np.mean(values)), stated, rel_tol=1e-9) else None
@@ -163,12 +168,12 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
     first = board[held[0]].first
     groups = [[at for at in held if board[at].setting == s] for s in dict.fromkeys(board[at].setting for at in held)]
     primary = first["primary"]
-    wanted = first["higher_is_better"] if thorough else {primary: first["higher_is_better"][primary]}
-    for metric, higher in wanted.items():
-        aggregate = aggregate_of(first, metric, rows[held[0]][0])
-        for group in groups:
-            has = [at for at in group if all(metric in each.values.get(SCORER, {}) for each in rows[at])]
-            if aggregate is None or not has:
+    known = all_directions(board[at].first for at in held)
+    for metric, higher in (known if thorough else {primary: known[primary]}).items():
+        having = {at for at in held if all(metric in each.values.get(SCORER, {}) for each in rows[at])}
+        for has in _alike(board, [[at for at in group if at in having] for group in groups], metric):
+            aggregate = aggregate_of(board[has[0]].first, metric, rows[has[0]][0])
+            if aggregate is None:
                 continue
             pairs = len(has) * (len(has) - 1) // 2
             column = Column([rows[at] for at in has], metric, higher, aggregate, max(DRAWS, DRAWS_PER_TEST * pairs))
@@ -180,6 +185,17 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
             if metric == primary:
                 _test(found, board, has, column, base)
     return found
+
+
+def _alike(board: Sequence[Entry], groups: Sequence[Sequence[int]], metric: str) -> list[list[int]]:
+    """The rows of each group, those whose metric is by the same optional judge together; none of several judges."""
+    found: dict[tuple[int, str | None], list[int]] = {}
+    for number, group in enumerate(groups):
+        for at in group:
+            judges = {judge_of(run, metric) for run in board[at].runs}
+            if len(judges) == 1:
+                found.setdefault((number, judges.pop()), []).append(at)
+    return list(found.values())
 
 
 def _test(
@@ -246,7 +262,8 @@ def _shuffled(place: int, among: Sequence[Entry]) -> int | None:
 def compare(a: Run, b: Run, anyway: bool = False) -> dict[str, Any]:
     """Run a against run b on every metric: the comparison, both values, and the protocol.
 
-    p-values are corrected over the metrics.
+    Each metric is compared on the samples for which both have it; one that an optional judge adds, only if both have
+    the same judge.  p-values are corrected over the metrics.
 
     Raises:
         UsageError: the runs differ in more than method, history control and seed (`anyway`: that is told, not
@@ -264,15 +281,15 @@ def compare(a: Run, b: Run, anyway: bool = False) -> dict[str, Any]:
         raise UsageError("the runs share no scored sample")
     metrics: dict[str, Any] = {}
     skipped = []
-    for name, higher in a["higher_is_better"].items():
+    for name, higher in all_directions((a, b)).items():
         aggregate = aggregate_of(a, name, rows[0][0])
-        if aggregate is None or any(name not in each.values.get(SCORER, {}) for (each,) in rows):
+        both = set(_valued(rows[0][0], name)) & set(_valued(rows[1][0], name))
+        unlike = judge_of(a, name) != judge_of(b, name) and not anyway
+        if aggregate is None or not both or unlike:
             skipped.append(name)
             continue
-        column = Column(rows, name, higher, aggregate)
+        column = Column([[_cut(each, both)] for (each,) in rows], name, higher, aggregate)
         pair = column.compare(0, 1)
-        if pair.gain.n < max(len(rows[0][0].ids), len(rows[1][0].ids)):
-            column = Column([[_cut(each, common)] for (each,) in rows], name, higher, aggregate)
         values = {side: msgspec.to_builtins(column.estimate(at)) for at, side in enumerate("ab")}
         metrics[name] = {"higher_is_better": higher, **values, **as_dict(pair)}
     for each, p in zip(metrics.values(), holm([each["p"] for each in metrics.values()]), strict=True):
@@ -328,5 +345,6 @@ def rederived(run: Run) -> dict[str, dict[str, float]]:
             aggregate = aggregate_of(run, name, scores)
             if aggregate is None:
                 raise DataError(f"{run['folder']}: nothing installed says how {name} of {run['task']} is computed")
-            found.setdefault(scorer, {})[name] = aggregate(np.array(values, dtype=np.float64))
+            there = [value for value in values if value is not None]
+            found.setdefault(scorer, {})[name] = aggregate(np.array(there, dtype=np.float64))
     return found

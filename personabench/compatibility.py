@@ -84,6 +84,8 @@ def check_requirements(method: Method, dataset: Dataset, positions: Sequence[int
             f"method {method.name} sorts records by date, but {dataset.source} has records without one; "
             "use data with dates (LaMP's time separation has them) or another retriever"
         )
+    if dataset.lacking:
+        raise UsageError(dataset.lacking)
     if isinstance(k := getattr(method.params, "k", None), int) and k < 0:
         raise UsageError(f"method {method.name}: k is {k}; the number of records to show must be 0 or more")
     if getattr(method.params, "retriever", "") == "ranked":

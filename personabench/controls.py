@@ -44,6 +44,7 @@ class _Controlled(Dataset):
         self.separation, self.split, self.sample = inner.separation, inner.split, inner.sample
         self.dated, self.identified = inner.dated, inner.identified
         self.hash, self.source, self.warnings = inner.hash, inner.source, inner.warnings
+        self.lacking = inner.lacking
         self.population = inner.population  # type: ignore[method-assign]
 
     def index(self) -> Sequence[tuple[str, str]]:

@@ -62,6 +62,7 @@ class Engine:
         roles: the clients of the simulated user and the judge; a role without one asks the model under test.
         concurrency: how many samples are under way at once.
         grace: seconds that in-flight samples get after an interrupt.
+        judged: a judge follows, so a refresh does not end with the last prediction.
     """
 
     task: Task
@@ -75,6 +76,7 @@ class Engine:
     concurrency: int = 8
     grace: float = GRACE
     roles: Mapping[RoleName, Client] = field(default_factory=dict)
+    judged: bool = False
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -143,7 +145,7 @@ class Engine:
             self.folder.append(self.folder.predictions_path, prediction)
         refresh = self.client.policy == "refresh"
         if not owed:
-            if refresh:
+            if refresh and not self.judged:
                 self.folder.renewed()
             return True
         if refresh and not self._rounds:
@@ -173,7 +175,7 @@ class Engine:
         finally:
             restore()
             await self._let_go([*workers, *self._profiles.values()])
-        if refresh and not self.progress.stopping and not self.progress.failed:
+        if refresh and not self.judged and not self.progress.stopping and not self.progress.failed:
             self.folder.renewed()
         return not self.progress.stopping
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from personabench import params, registry
-from personabench.backends import Backend, BackendOptions
+from personabench.backends import USER, Backend, BackendOptions
 from personabench.cache import Policy
 from personabench.compatibility import Fit, check_requirements, verdict
 from personabench.controls import controlled
@@ -115,6 +115,11 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
     """
     jobs: list[Job] = []
     refused: list[str] = []
+    if options.history == "shuffled" and USER in (backend.options.adapter or ""):
+        raise UsageError(
+            f"--history shuffled with --adapter '{backend.options.adapter}': the owner's own adapter would answer from "
+            "a stranger's history; name one adapter for all users, or leave one of the two out"
+        )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
     classes = {name: registry.load("method", name) for name in options.methods}

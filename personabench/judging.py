@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from personabench.client import Client
@@ -43,10 +43,20 @@ def answer_key(prediction: Prediction) -> str:
     return digest([prediction.output, prediction.record])[:16]
 
 
-def unjudged(folder: RunFolder, dataset: Dataset, positions: Sequence[int], key: str) -> list[int]:
-    """The positions whose answers a judge has not seen yet, in file order."""
+def unjudged(
+    folder: RunFolder, dataset: Dataset, positions: Sequence[int], key: str, anew: Collection[int] = ()
+) -> list[int]:
+    """The positions whose answers a judge has not seen yet, in file order.
+
+    Of those to judge `anew`, what the judge said before the refresh that is under way does not count.
+    """
     index, wanted = dataset.index(), sorted(positions)
+    renewal = folder.renewal() if anew else None
+    older = renewal.judgements.get(folder.judgements_path(key).name, 0) if renewal else 0
     seen = {name: line.answer for name, line in folder.judgements(key).items()}
+    if older:
+        seen |= dict.fromkeys((index[position][0] for position in anew), "")
+        seen |= {name: line.answer for name, line in folder.judgements(key, older).items()}
     lines = folder.ordered_predictions(index[position][0] for position in wanted)
     return [
         position

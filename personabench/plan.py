@@ -330,7 +330,8 @@ def _awaiting_a_judge(job: runner.Job, engine: Engine, owed: Sequence[int], rehe
     """The positions of kept answers that the judge has not seen; the answers are copied for the rehearsal."""
     index = job.dataset.index()
     done = {at for at, (name, _) in enumerate(index) if name in engine.finished}
-    left = unjudged(job.folder, job.dataset, sorted({*job.positions, *done} - {*owed}), job.judge or "")
+    anew = job.positions if engine.client.policy == "refresh" else ()
+    left = unjudged(job.folder, job.dataset, sorted({*job.positions, *done} - {*owed}), job.judge or "", anew)
     for line in job.folder.ordered_predictions(index[at][0] for at in left):
         if line is not None:
             rehearsed.append(rehearsed.predictions_path, line)

@@ -30,12 +30,12 @@ class Vector(msgspec.Struct, frozen=True):
 
     Attributes:
         ids, users: hashed sample ids, in order, and the hashed user of each.
-        values: by scorer, by metric: the value each sample contributes, as in `scores.jsonl`.
+        values: by scorer, by metric: the value each sample contributes, as in `scores.jsonl`; None where it has none.
     """
 
     ids: list[str]
     users: list[str]
-    values: dict[str, dict[str, list[float | list[float]]]]
+    values: dict[str, dict[str, list[float | list[float] | None]]]
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -55,8 +55,6 @@ def hashed(task: str, kind: str, name: str) -> str:
 def vector(run: Mapping[str, Any]) -> Vector:
     """The scores of a run or published result, given its summary with `folder`; without samples where there are none.
 
-    A metric that some sample lacks is left out.
-
     Raises:
         DataError: its file is damaged; the message names it.
     """
@@ -65,17 +63,14 @@ def vector(run: Mapping[str, Any]) -> Vector:
         return unpack(read(place))
     task = run["task"]
     lines = sorted((hashed(task, "sample", line.sample_id), line) for line in RunFolder(place).scores())
-    values: dict[str, dict[str, list[float | list[float]]]] = {}
-    for _, line in lines:
+    values: dict[str, dict[str, list[float | list[float] | None]]] = {}
+    for at, (_, line) in enumerate(lines):
         for scorer, metrics in line.values.items():
             for metric, value in metrics.items():
-                values.setdefault(scorer, {}).setdefault(metric, []).append(value)
+                column = values.setdefault(scorer, {}).setdefault(metric, [None] * len(lines))
+                column[at] = value
     users = {line.user_id: hashed(task, "user", line.user_id) for _, line in lines}
-    whole = {
-        scorer: {metric: column for metric, column in metrics.items() if len(column) == len(lines)}
-        for scorer, metrics in values.items()
-    }
-    return Vector([name for name, _ in lines], [users[line.user_id] for _, line in lines], whole)
+    return Vector([name for name, _ in lines], [users[line.user_id] for _, line in lines], values)
 
 
 def unpack(published: Published) -> Vector:

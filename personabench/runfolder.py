@@ -52,6 +52,7 @@ class Renewal(msgspec.Struct, frozen=True):
 
     predictions: int
     profiles: int
+    judgements: dict[str, int] = {}
 
 
 class _Id(msgspec.Struct):
@@ -159,9 +160,9 @@ class RunFolder:
         """Where the judgements of a judge are, given the judge's key."""
         return self.path / "judgements" / f"{judge[:8]}.jsonl"
 
-    def judgements(self, judge: str) -> dict[str, Judgement]:
-        """The latest judgement of each sample by a judge."""
-        return {line.sample_id: line for line in _lines(self.judgements_path(judge), Judgement)}
+    def judgements(self, judge: str, older: int = 0) -> dict[str, Judgement]:
+        """The latest judgement of each sample by a judge, leaving out the first lines of the file."""
+        return {line.sample_id: line for line in islice(_lines(self.judgements_path(judge), Judgement), older, None)}
 
     def prediction(self, sample_id: str) -> Prediction | None:
         """The latest prediction of one sample."""
@@ -209,8 +210,8 @@ class RunFolder:
         """Begin to make everything anew, or go on with it."""
         found = self.renewal()
         if found is None:
-            paths = (self.predictions_path, self.profiles_path)
-            found = Renewal(*(len(path.read_bytes().splitlines()) if path.exists() else 0 for path in paths))
+            judged = {path.name: _count(path) for path in self.path.glob("judgements/*.jsonl")}
+            found = Renewal(_count(self.predictions_path), _count(self.profiles_path), judged)
             try:
                 shutil.rmtree(self.states_path, ignore_errors=True)
                 _replace(self.renewal_path, to_json(found))
@@ -286,6 +287,10 @@ def _lines(path: Path, kind: type[T]) -> Iterator[T]:
                     raise DataError(
                         f"{path}, line {number} is damaged ({error}); delete the line and repeat the run's command"
                     ) from error
+
+
+def _count(path: Path) -> int:
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 def _write_whole(file: IO[bytes], line: bytes) -> None:

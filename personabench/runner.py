@@ -145,6 +145,7 @@ def _engine(
         folder=job.folder,
         cache=cache,
         concurrency=concurrency,
+        judged=job.judge is not None,
         roles={
             role: client
             if backend is model
@@ -183,11 +184,14 @@ async def _finish(
     if job.judge and whole:
         started = time.perf_counter()
         try:
-            if left := unjudged(job.folder, job.dataset, scored, job.judge):
+            anew = selected if options.cache == "refresh" else ()
+            if left := unjudged(job.folder, job.dataset, scored, job.judge, anew):
                 await ready(job.roles["judge"])
                 refused, cut = await judge(job.folder, job.task, job.dataset, left, job.judge, engine.roles["judge"])
                 whole = not cut
                 seconds += time.perf_counter() - started
+            if anew and whole and not refused and not engine.progress.failed:
+                job.folder.renewed()
         except RunError as error:
             failed = error
     extra_metrics, trouble = {} if owed else before.get("extra_metrics", {}), ""
@@ -218,6 +222,7 @@ async def _finish(
                     "model": backend.identity["name"],
                     "identity": dict(backend.identity),
                     "shared": backend.identity == job.spec.model,
+                    **({"adds": job.task.judge_adds} if role == "judge" else {}),
                 }
                 for role, backend in job.roles.items()
             },

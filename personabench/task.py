@@ -104,6 +104,7 @@ class Dataset(ABC):
         separation, split: the part of the benchmark; `sample`: this is the bundled sample, not the benchmark.
         dated: every record has a time; identified: the data names its users.
         hash: SHA-256 of the files; source: where they lie, for people; warnings: defects worth telling.
+        lacking: what a run needs that is not installed here and how to get it; empty when it can be run.
     """
 
     separation: str
@@ -114,6 +115,7 @@ class Dataset(ABC):
     hash: str
     source: str
     warnings: tuple[str, ...] = ()
+    lacking: str = ""
 
     @abstractmethod
     def index(self) -> Sequence[tuple[str, str]]:
@@ -199,6 +201,12 @@ class Task(ABC):
 
         All methods share this wording; with no records and no notes it is the non-personalised request.
         """
+
+    @property
+    def judge_adds(self) -> tuple[str, ...] | None:
+        """The metrics that come with an optional judge; None where there is always a judge, or never one."""
+        optional = "judge" in self.optional_roles and "judge" not in self.roles
+        return tuple(metric.name for metric in self.judged_metrics) if optional else None
 
     def describe(self, record: Record) -> str:
         """A record as labelled plain text, for prompts about the user."""

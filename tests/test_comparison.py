@@ -2,91 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from invented import EACH, USERS, board, drawn, made, rows
 
-from personabench.comparison import compare, rederived
-from personabench.errors import DataError, UsageError
-from personabench.leaderboard import Asked, Board, as_latex, as_markdown, boards, curves, everything, references
+from personabench.comparison import compare
+from personabench.errors import UsageError
+from personabench.leaderboard import as_latex, as_markdown, boards, curves
 from personabench.leaderboard.formats import beaten, raised
-from personabench.published import Vector, publish, read, unpack, vector
-from personabench.runfolder import RunFolder
-from personabench.spec import RunSpec, Sampling
+from personabench.published import Vector, vector
+from personabench.spec import Sampling
 from personabench.stats import Scores, holm
-from personabench.types import to_json
-
-USERS = 20
-EACH = 3
-
-
-def made(
-    results: Path,
-    method: str,
-    scores: np.ndarray[Any, Any] | dict[str, Any],
-    *,
-    metric: str = "rouge-1",
-    higher: bool = True,
-    task: str = "lamp4",
-    samples: range | None = None,
-    usage: dict[str, Any] | None = None,
-    users: int | None = None,
-    **changes: Any,
-) -> dict[str, Any]:
-    """A run folder whose samples score as told, sample i of user i // EACH; returns its summary with `folder`."""
-    values = scores if isinstance(scores, dict) else {metric: list(map(float, scores))}
-    count = len(next(iter(values.values())))
-    numbers = samples or range(count)
-    spec: dict[str, Any] = {
-        **{"task": task, "task_version": 1, "task_params": {}, "separation": "user", "split": "dev", "sample": True},
-        **{"data_hash": "d" * 64, "method": method, "method_hash": "", "params": {}, "model": {"name": "tiny"}},
-        **{"sampling": Sampling(), "seed": 0, "history": "own"},
-    }
-    spec |= {name: value for name, value in changes.items() if name in RunSpec.__struct_fields__}
-    run = RunSpec(**spec)
-    folder = RunFolder.place(results, run)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.json").write_text(to_json(run))
-    people = [f"u{number // EACH if users is None else number % users}" for number in numbers]
-    with (folder / "scores.jsonl").open("w") as file:
-        for at, (number, user) in reversed(list(enumerate(zip(numbers, people, strict=True)))):
-            line = {"sample_id": str(number), "user_id": user}
-            line["values"] = {"official": {name: each[at] for name, each in values.items()}}  # type: ignore[assignment]
-            file.write(json.dumps(line) + "\n")
-    call = {"calls": count, "cached": 0, "input_tokens": 100 * count, "output_tokens": 10 * count, "seconds": 1.0}
-    summary = {
-        **{name: json.loads(to_json(run))[name] for name in ("task", "separation", "split", "sample", "data_hash")},
-        **{"method": method, "params": run.params, "changed": run.params, "history": run.history, "seed": run.seed},
-        **{"model": run.model["name"], "sampling": json.loads(to_json(run.sampling)), "source": "bundled sample"},
-        **{"status": "complete", "fingerprint": run.fingerprint, "n": count, "users": len(set(people)), "owed": 0},
-        **{"primary": next(iter(values)), "higher_is_better": dict.fromkeys(values, higher), "seconds": 1.0},
-        **{"metrics": {}, "counters": {}, "usage": {"predict": call} if usage is None else usage},
-        **{"time": changes.get("time", "2026-01-01T00:00:00Z"), "warnings": ["a line of the data"], "data": "/home/me"},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    run_ = {**summary, "folder": str(folder)}
-    summary["metrics"] = rederived(run_)
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return {**summary, "folder": str(folder)}
-
-
-def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[Any, Any]:
-    """Scores of all samples: what samples and users have in common, a shift, and noise of the method's own."""
-    shared = np.random.default_rng(99).random(USERS * EACH)
-    return shared + shift + noise * np.random.default_rng(seed).normal(size=USERS * EACH)
-
-
-def board(folder: Path, **asked: Any) -> Board:
-    (found,) = boards(everything(folder), asked=Asked(**asked))
-    return found
-
-
-def rows(folder: Path, **asked: Any) -> dict[str, Any]:
-    return {row["label"]: row for row in board(folder, **asked).rows}
-
 
 # --- one setting ----------------------------------------------------------------------------------------------------
 
@@ -420,73 +349,6 @@ def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
         compare(a, b)
     with pytest.raises(UsageError, match="different tasks"):
         compare(a, made(tmp_path, "rag", drawn(), task="lamp5"), anyway=True)
-
-
-# --- published results ----------------------------------------------------------------------------------------------
-
-
-def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None:
-    a, b = made(tmp_path, "rag", drawn(0.2, seed=1)), made(tmp_path, "none", drawn(seed=2))
-    before = rows(tmp_path)
-    path = publish(RunFolder(Path(a["folder"])), tmp_path / "reference")
-    assert path.name == f"lamp4-user-dev-rag-tiny-{a['fingerprint'][:8]}.json"
-    assert path.read_bytes() == publish(RunFolder(Path(a["folder"])), tmp_path / "reference").read_bytes()
-    text = path.read_text()
-    assert "a line of the data" not in text and "/home/me" not in text and "folder" not in text
-    kept = unpack(read(path))
-    assert kept == vector(a) and "u0" not in kept.users and "0" not in kept.ids
-    assert set(rows(tmp_path)) == {"rag", "none"} and not rows(tmp_path)["rag"]["published"]
-    for file in Path(a["folder"]).iterdir():
-        file.unlink()
-    after = rows(tmp_path)
-    assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
-    (reference,) = references(tmp_path)
-    assert compare(reference, b)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(before["rag"]["gain"])
-
-
-def test_what_cannot_be_published(tmp_path: Path) -> None:
-    run = made(tmp_path, "rag", drawn())
-    folder = RunFolder(Path(run["folder"]))
-    target = tmp_path / "reference"
-    publish(folder, target, "mine")
-    other = RunFolder(Path(made(tmp_path, "none", drawn())["folder"]))
-    with pytest.raises(UsageError, match="holds another run"):
-        publish(other, target, "mine")
-    other.summary_path.write_text(json.dumps({**other.summary(), "status": "incomplete", "owed": 3}))
-    with pytest.raises(UsageError, match="3 samples are owed"):
-        publish(other, target)
-
-
-def test_damaged_published_files_are_named(tmp_path: Path) -> None:
-    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "scores": content["scores"][:40]}))
-    with pytest.raises(DataError, match="damaged"):
-        unpack(read(path))
-    path.write_text(json.dumps({**content, "version": 2}))
-    with pytest.raises(DataError, match="version 2"):
-        read(path)
-    path.write_text("{")
-    with pytest.raises(DataError, match=path.name):
-        references(tmp_path)
-
-
-def test_every_committed_summary_follows_from_its_scores() -> None:
-    committed = references(Path(__file__).parents[1] / "results")
-    for run in committed:
-        scores = vector(run)
-        assert (len(scores.ids), len(set(scores.users))) == (run["n"], run["users"]), run["folder"]
-        for scorer, metrics in rederived(run).items():
-            assert metrics == pytest.approx(run["metrics"][scorer], abs=1e-9), (run["folder"], scorer)
-
-
-def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
-    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
-    content = json.loads(path.read_text())
-    content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
-    path.write_text(json.dumps(content))
-    (run,) = references(tmp_path)
-    assert rederived(run)["official"] != pytest.approx(run["metrics"]["official"], abs=1e-9)
 
 
 # --- how it reads ---------------------------------------------------------------------------------------------------

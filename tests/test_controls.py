@@ -10,6 +10,8 @@ import pytest
 from rigs import Jittery, options
 
 from personabench import registry, runner
+from personabench.backends import BackendOptions
+from personabench.backends.scripted import Scripted
 from personabench.controls import controlled
 from personabench.errors import UsageError
 from personabench.runfolder import RunFolder
@@ -148,3 +150,17 @@ def test_samples_without_a_donor_and_with_a_short_one_are_counted() -> None:
     assert [uneven.flags(at) for at in range(4)] == [{"short_donor": 1.0}] * 2 + [{}] * 2
     assert [len(uneven.load(at).history) for at in range(4)] == [2, 2, 1, 2]
     assert People(alike).flags(0) == controlled(People(alike), "size=1", 0).flags(0) == {}
+
+
+def test_an_adapter_for_each_user_is_no_shuffled_history(tmp_path: Path) -> None:
+    for adapter, refused in (("of-{user_id}", True), ("one", False), (None, False)):
+        model = Scripted(BackendOptions(adapter=adapter))
+        asked = runner.run(
+            options(tmp_path / str(adapter), "none", "lamp4", history="shuffled", limit=1), backend=model
+        )
+        if refused:
+            with pytest.raises(UsageError, match="the owner's own adapter would answer"):
+                asyncio.run(asked)
+        else:
+            asyncio.run(asked)
+        assert bool(model.requests) is not refused

@@ -50,6 +50,30 @@ def test_judging_is_paid_once_and_another_judge_judges_anew(tmp_path: Path) -> N
     assert strict.folder == first.folder and (len(under.requests), len(judge.requests)) == (0, 12)
 
 
+def test_a_refresh_judges_anew_and_goes_on_where_the_judge_failed(tmp_path: Path) -> None:
+    first = judged(tmp_path)[0]
+    renewed, under, judge = judged(tmp_path, "5", cache="refresh")
+    assert renewed.summary["metrics"]["official"]["mark"] == 5.0 != first.summary["metrics"]["official"]["mark"]
+    assert (len(under.requests), len(judge.requests)) == (12, 12), "the answers are the same, and judged again"
+
+    class Weak(Scripted):
+        async def complete(self, request: Request, group: str) -> Response:
+            if len(self.requests) >= 4:
+                raise BackendError("no")
+            return await super().complete(request, group)
+
+    options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path, cache="refresh")
+    roles: Any = {"judge": Weak(BackendOptions(model="judge"), answer=lambda request: "1")}
+    (broken,) = asyncio.run(run(options, backend=Scripted(), roles=roles))
+    assert broken.summary["judge_errors"] == 8
+    told: Any = dataclasses.replace(options, roles={"judge": ("scripted", BackendOptions(model="judge"))})
+    assert asyncio.run(plan(told))[0].calls == {"judge": 8}
+    rest, under, judge = judged(tmp_path, "1", cache="refresh")
+    assert (len(under.requests), len(judge.requests)) == (0, 8) and rest.summary["metrics"]["official"]["mark"] == 1.0
+    assert len(judged(tmp_path, "2", cache="refresh", limit=5)[2].requests) < 12, "only what was asked for"
+    assert not judged(tmp_path)[2].requests
+
+
 def test_a_plan_counts_kept_answers_that_another_judge_has_to_see(tmp_path: Path) -> None:
     wanted = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
     for judge, calls in (("judge", {"predict": 12, "judge": 12}), ("judge", {}), ("stern", {"judge": 12})):

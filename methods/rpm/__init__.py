@@ -10,8 +10,7 @@ stages in `study`, the grouping in `factors`, the wording in `prompts`, the read
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import msgspec
 import numpy as np
 
 from personabench import Context, Method, Record, Sample, UsageError, User
+from personabench.hashing import digest_files
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, feature_text
 from personabench.methods.rpm.pairs import gathered, query_of, seen, visible
@@ -49,7 +49,8 @@ class Rpm(Method):
         stats_mode: propensity for labels, influence for texts, auto by the task; propensity_alpha: smoothing.
         personamem: what a chat is read as, preferences or letters; label_history: agree that letters uses labels.
         refresh_rounds: in online tasks, rounds between two studies of the user.
-        state_from: profiles.jsonl of an rpm run with another model, whose states are used instead of making them.
+        state_from: profiles.jsonl of an rpm run with another model, whose states are used instead of making them;
+            the run knows the file by what it says, not by where it lies.
         """
 
         k: int = 3
@@ -97,6 +98,9 @@ class Rpm(Method):
         self.letters = p.personamem == "letters"
         if self.letters:
             self.privileged = True  # type: ignore[misc]
+        self.stored = _states(Path(p.state_from)) if p.state_from else {}
+        if p.state_from:
+            self.params = replace(p, state_from=f"sha256:{digest_files([Path(p.state_from)])[:16]}")
 
     def visible(self, sample: Sample) -> tuple[Record, ...]:
         """The part of a sample's history that the user's state may be made from: never the question itself."""
@@ -154,23 +158,6 @@ class Rpm(Method):
             newest = items[-p.history_cap if p.history_cap else None :]
             knowledge = await study(Knowledge(items=newest, rounds=rounds), p, ctx)
         return msgspec.to_builtins(knowledge)
-
-    @cached_property
-    def stored(self) -> Mapping[tuple[str, str], Any]:
-        """The states of `state_from` by user and history.
-
-        Raises:
-            UsageError: the file cannot be read as profiles of an rpm run.
-        """
-        if not self.params.state_from:
-            return {}
-        try:
-            lines = map(msgspec.json.decode, Path(self.params.state_from).read_bytes().splitlines())
-            return {(line["user_id"], line["state"]["seen"]): line["state"] for line in lines if line["state"]}
-        except (OSError, msgspec.MsgspecError, LookupError, TypeError) as error:
-            raise UsageError(
-                f"rpm: state_from={self.params.state_from} is not the artifacts/profiles.jsonl of an rpm run: {error!r}"
-            ) from error
 
     async def _known(self, sample: Sample, state: Any, ctx: Context) -> Knowledge:
         """The state, made anew where it was made from more than this sample may use."""
@@ -230,3 +217,18 @@ class Rpm(Method):
             )
         )
         return found[1] if found else text.strip()
+
+
+def _states(path: Path) -> Mapping[tuple[str, str], Any]:
+    """The states of another run's profiles by user and history.
+
+    Raises:
+        UsageError: the file cannot be read as profiles of an rpm run.
+    """
+    try:
+        lines = map(msgspec.json.decode, path.read_bytes().splitlines())
+        return {(line["user_id"], line["state"]["seen"]): line["state"] for line in lines if line["state"]}
+    except (OSError, msgspec.MsgspecError, LookupError, TypeError) as error:
+        raise UsageError(
+            f"rpm: state_from={path} is not the artifacts/profiles.jsonl of an rpm run: {error!r}"
+        ) from error

@@ -88,13 +88,13 @@ def _print(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> 
         grid.add_row(f"{name} {arrow}", *values, f"{gain['value']:+.4f}", ends, p)
     console.print(grid)
     for name, each in found["metrics"].items():
-        for line in _details(name, each):
+        for line in _details(name, each, found["n"]):
             console.print(f" {line}", markup=False)
     for line in _protocol(sides, found):
         console.print(f" {line}", markup=False, style="dim")
 
 
-def _details(name: str, each: Mapping[str, Any]) -> list[str]:
+def _details(name: str, each: Mapping[str, Any], n: int) -> list[str]:
     """What a metric says beyond its gain; nothing for metrics that one sample does not have."""
     lines = []
     for unit, key in (("samples", "samples"), ("users", "by_user")):
@@ -106,6 +106,8 @@ def _details(name: str, each: Mapping[str, Any]) -> list[str]:
         lines.append(f"{name}: users gain {low:+.4f} (p10), {middle:+.4f} (median), {high:+.4f} (p90)")
     if each["detectable"] is not None:
         lines.append(f"{name}: a true gain of {each['detectable']:.4f} would be found in 80 % of such runs")
+    if each["gain"]["n"] < n:
+        lines.append(f"{name}: on the {each['gain']['n']} samples for which both have it")
     if each["gain"]["reason"]:
         lines.append(f"{name}: no interval: {each['gain']['reason']}")
     return lines
@@ -125,7 +127,8 @@ def _protocol(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) 
     if a["seed"] != b["seed"]:
         lines.append(f"Seeds differ: {a['seed']} and {b['seed']}.")
     if found["skipped"]:
-        lines.append(f"Left out, since nothing installed computes them or one run lacks them: {found['skipped']}.")
+        why = "nothing installed computes them, one run lacks them, or the judges differ"
+        lines.append(f"Left out, since {why}: {found['skipped']}.")
     return lines
 
 

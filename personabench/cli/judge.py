@@ -80,7 +80,7 @@ def judge(
     from personabench.roles import Role
 
     runs = find_run(a, results), find_run(b, results)
-    duel.check(*runs)
+    doubts = duel.check(*runs)
     people = duel.read_labels(labels) if labels else {}
     task, dataset = _opened(*runs)
     wanted = list(duel.pairs(*runs, dataset))[:limit]
@@ -131,6 +131,7 @@ def judge(
         run = folder.summary()
         sides[side] = {"label": label(run), "model": run["model"], "run": run["fingerprint"][:8]}
     found = {**duel.summary(verdicts, agreed, sides, people), "failed": failed, "file": str(path)}
+    found["warnings"] = [*doubts, *found["warnings"]]
     for warning in found["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     if export is not None:

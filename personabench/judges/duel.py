@@ -101,8 +101,8 @@ def _answer(line: Prediction) -> str:
     return (line.output or "").strip() or "(an empty reply)"
 
 
-def check(a: RunFolder, b: RunFolder) -> None:
-    """Two runs can be judged side by side when they answer the same questions.
+def check(a: RunFolder, b: RunFolder) -> list[str]:
+    """Two runs can be judged side by side when they answer the same questions.  Returns what is worth a warning.
 
     Raises:
         UsageError: they do not, or are one run.
@@ -114,6 +114,17 @@ def check(a: RunFolder, b: RunFolder) -> None:
         left, right = getattr(one, name), getattr(other, name)
         if left != right:
             raise UsageError(f"the runs answer other questions: {name} is {left[:40]} and {right[:40]}")
+    params = one.task_params, other.task_params
+    for name in sorted({*params[0], *params[1]}):
+        left, right = (each.get(name) for each in params)
+        if left != right:
+            raise UsageError(f"the runs answer other questions: task.{name} is {left!s:.40} and {right!s:.40}")
+    if one.simulator != other.simulator:
+        left, right = ("none" if not each.simulator else each.simulator["name"] for each in (one, other))
+        raise UsageError(f"the runs talked to other users: the simulator is {left} and {right}")
+    if one.sampling != other.sampling:
+        return [f"the runs differ in decoding: {to_json(one.sampling)} and {to_json(other.sampling)}"]
+    return []
 
 
 def read(path: Path) -> list[Line]:

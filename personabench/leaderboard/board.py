@@ -18,12 +18,12 @@ import msgspec
 
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs, frontier
-from personabench.leaderboard.runs import SCORER, Entry, Run, entries, label
+from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, entries, judge_of
 
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
 ALPHA = 0.05
-_VERSION = 3
+_VERSION = 4
 _KEPT = 200
 
 
@@ -84,7 +84,7 @@ def boards(runs: Iterable[Run], task: str | None = None, asked: Asked = Asked())
 
 def _board(runs: Sequence[Run], asked: Asked) -> Board:
     first = runs[0]
-    directions: Mapping[str, bool] = first["higher_is_better"]
+    directions = all_directions(runs)
     primary = first["primary"]
 
     def rank(entry: Entry) -> tuple[bool, float, str]:
@@ -100,13 +100,13 @@ def _board(runs: Sequence[Run], asked: Asked) -> Board:
         row["frontier"] = best
     known = any(about["estimates"] for about in numbers)
     newest = [run for entry in found for run in entry.runs]
-    columns = _columns(rows, runs, asked, known)
+    columns = _columns(rows, runs, directions, asked, known)
     return Board(
         title=f"{first['task']}/{first['separation']}/{first['split']}",
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,
-        notes=[*_about_data(runs, rows, newest), *_about_numbers(rows, asked, known), *_about_runs(newest)],
+        notes=[*_about_data(runs, rows, newest), *_about_numbers(rows, asked, known), *_about_runs(found)],
         primary=primary,
         higher_is_better=directions[primary],
         baseline=asked.baseline,
@@ -149,7 +149,8 @@ def _stamp(run: Run) -> tuple[Any, ...]:
 def _pooled(entry: Entry, scorer: str, metric: str) -> float | None:
     """The mean of a metric over an entry's seeds."""
     values = [run["metrics"].get(scorer, {}).get(metric) for run in entry.runs]
-    return None if None in values else values[0] if len(values) == 1 else fmean(values)
+    several = len({judge_of(run, metric) for run in entry.runs}) > 1
+    return None if None in values or several else values[0] if len(values) == 1 else fmean(values)
 
 
 def _row(entry: Entry, asked: Asked) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def _facts(
             continue
         if estimate["value"] is not None and len(row["seeds"]) > 1:
             found[metric] = estimate["value"]
-        found |= {f"{metric}/low": estimate["low"], f"{metric}/high": estimate["high"]}
+        found |= {f"{metric}/{key}": estimate[key] for key in ("low", "high", "n")}
         if metric == row["primary"]:
             found["no_interval"] = estimate["reason"]
         gain = about["gains"].get(metric)
@@ -215,7 +216,7 @@ def _facts(
     return found
 
 
-_ENDS = {"": "value", "/low": "low", "/high": "high"}
+_ENDS = {"": "value", "/low": "low", "/high": "high", "/n": "n"}
 
 
 def _personal(about: Mapping[str, Any]) -> bool | None:
@@ -227,9 +228,10 @@ def _personal(about: Mapping[str, Any]) -> bool | None:
     return bool(shuffled["gain"]["value"] > 0 and p is not None and p <= ALPHA)
 
 
-def _columns(rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], asked: Asked, known: bool) -> dict[str, str]:
-    first = runs[0]
-    directions, primary = first["higher_is_better"], first["primary"]
+def _columns(
+    rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], directions: Mapping[str, bool], asked: Asked, known: bool
+) -> dict[str, str]:
+    primary = runs[0]["primary"]
     has = {name for row in rows for name, value in row.items() if value is not None}
     columns = {"letter": ""} if known else {}
     columns |= {"label": "method", "model": "model", "n": "n", "users": "users"}
@@ -324,25 +326,27 @@ def _about_numbers(rows: Sequence[Mapping[str, Any]], asked: Asked, known: bool)
     return notes
 
 
-def _about_runs(newest: Sequence[Run]) -> list[str]:
+def _about_runs(found: Sequence[Entry]) -> list[str]:
+    named = [(entry.label_of(run), run) for entry in found for run in entry.runs]
     shown = []
-    for run in newest:
+    for name, run in named:
         if fallback := run["counters"].get("fallback"):
             share = fallback / max(run["n"], 1)
-            shown.append(f"{label(run)}: fell back to another method on {share:.0%} of samples.")
+            shown.append(f"{name}: fell back to another method on {share:.0%} of samples.")
         if run["status"] != "complete":
-            shown.append(f"{label(run)}: {run['owed']} samples are owed; repeat its command.")
+            shown.append(f"{name}: {run['owed']} samples are owed; repeat its command.")
     for role in ("simulator", "judge"):
-        played = {label(run): run["roles"][role] for run in newest if role in run.get("roles", {})}
+        played = [(name, run["roles"][role]) for name, run in named if role in run.get("roles", {})]
         if played:
-            shown.append(f"{role.capitalize()}: {', '.join(dict.fromkeys(who['model'] for who in played.values()))}.")
-        if own := [name for name, who in played.items() if who.get("shared")]:
-            shown.append(f"Warning: the {role} is the model under test itself: {', '.join(own)}.")
-    for run in newest:
+            shown.append(f"{role.capitalize()}: {', '.join(dict.fromkeys(who['model'] for _, who in played))}.")
+        if own := [name for name, who in played if who.get("shared")]:
+            shown.append(f"Warning: the {role} is the model under test itself: {', '.join(dict.fromkeys(own))}.")
+    for name, run in named:
         if unjudged := run["counters"].get("unjudged"):
-            shown.append(f"{label(run)}: {unjudged} answers are unjudged and have no score.")
-    if adapted := [label(run) for run in newest if run.get("fit") == "adapted"]:
+            added = [metric for metric in run["higher_is_better"] if judge_of(run, metric)]
+            shown.append(f"{name}: {unjudged} answers are unjudged and have no {', '.join(added) or 'score'}.")
+    if adapted := [name for name, run in named if run.get("fit") == "adapted"]:
         shown.append(f"Adapted to a task its paper did not have: {', '.join(dict.fromkeys(adapted))}.")
-    if privileged := [label(run) for run in newest if run.get("privileged")]:
+    if privileged := [name for name, run in named if run.get("privileged")]:
         shown.append(f"Oracle, sees what a method must not: {', '.join(dict.fromkeys(privileged))}.")
     return shown

@@ -6,6 +6,7 @@ the same conditions, so only they are tested against each other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +81,51 @@ def spec(run: Run) -> dict[str, Any]:
 CONDITIONS = ("task", "task_version", "task_params", "separation", "split", "data_hash", "model", "sampling", "window")
 
 
+PLAYED = ("model", "window", "simulator", "judge")
+"""Of the conditions, those that a label does not tell."""
+
+
 def conditions(run: Run) -> dict[str, Any]:
-    """Everything of a run but method, history control and seed: what two runs must share to be compared."""
+    """Everything of a run but method, history control and seed: what two runs must share to be compared.
+
+    An optional judge is none of it: it adds metrics and leaves the others as they are.
+    """
     known = spec(run) or {"task_params": run.get("task_changed", {}), **run}
-    played = {"simulator": known.get("simulator"), "judge": run.get("judge")}
+    played = {"simulator": known.get("simulator"), "judge": run.get("judge") if _added(run) is None else None}
     return {name: known.get(name) for name in CONDITIONS} | {name: who for name, who in played.items() if who}
+
+
+def all_directions(runs: Iterable[Run]) -> dict[str, bool]:
+    """Every metric of some runs with its direction."""
+    found: dict[str, bool] = {}
+    for run in runs:
+        found |= run["higher_is_better"]
+    return found
+
+
+def judge_of(run: Run, metric: str) -> str | None:
+    """The key of the optional judge that a metric of a run is by; None where the run has it without one."""
+    return run["judge"] if metric in (_added(run) or ()) else None
+
+
+def _added(run: Run) -> Sequence[str] | None:
+    """The metrics that an optional judge adds; None without a judge, or with one that the task always has."""
+    if not run.get("judge"):
+        return None
+    who = run.get("roles", {}).get("judge", {})
+    if "adds" in who:
+        found: Sequence[str] | None = who["adds"]
+        return found
+    return _adds(run["task"], msgspec.json.encode(spec(run).get("task_params", {})))
+
+
+@functools.cache
+def _adds(task: str, params: bytes) -> tuple[str, ...] | None:
+    """What an optional judge adds to a task, for runs that do not tell; None where that is not installed."""
+    from personabench.located import task_of
+
+    known = task_of(task, msgspec.json.decode(params))
+    return None if known is None else known.judge_adds
 
 
 @dataclass(frozen=True)
@@ -96,12 +137,14 @@ class Entry:
         name: method, parameters, history control and, of a single run, its seed unless 0.
         label: the name, and what the setting has that is not at its default.
         setting: digest of `conditions`.
+        apart: of `PLAYED`, what tells it from rows that had the same label.
     """
 
     runs: Sequence[Run]
     name: str
     label: str
     setting: str
+    apart: Sequence[str] = ()
 
     @property
     def first(self) -> Run:
@@ -113,20 +156,51 @@ class Entry:
         """Model calls of all runs and phases."""
         return sum(phase["calls"] for run in self.runs for phase in run["usage"].values())
 
+    def label_of(self, run: Run) -> str:
+        """What one of the runs is called: the label, with the run's own seed."""
+        return _label(run, True, True, self.apart)
+
 
 def entries(runs: Sequence[Run]) -> list[Entry]:
-    """Runs as rows, seeds pooled; of runs of the same name, model and setting the newest counts."""
-    newest = {(label(run), run["model"]): run for run in runs}
+    """Runs as rows, seeds pooled; of runs of the same label and `PLAYED` conditions the newest counts."""
+    newest = {digest([label(run), _played(run)]): run for run in runs}
     pooled: dict[tuple[Any, ...], list[Run]] = {}
     for run in newest.values():
         key = (digest(conditions(run))[:8], _label(run, False, True), run["model"], run["n"], run["users"])
         pooled.setdefault(key, []).append(run)
+    alike: dict[tuple[str, str], list[Run]] = {}
+    for members in pooled.values():
+        members.sort(key=lambda run: run["seed"])
+        alike.setdefault((_label(members[0], len(members) == 1, True), members[0]["model"]), []).append(members[0])
     made = []
     for (setting, *_), members in pooled.items():
-        members.sort(key=lambda run: run["seed"])
-        alone = len(members) == 1
-        made.append(Entry(members, _label(members[0], alone, False), _label(members[0], alone, True), setting))
+        first, alone = members[0], len(members) == 1
+        more = _apart(first, alike[_label(first, alone, True), first["model"]])
+        made.append(Entry(members, _label(first, alone, False), _label(first, alone, True, more), setting, more))
     return made
+
+
+def _played(run: Run) -> dict[str, Any]:
+    """A run's `PLAYED` conditions, flat: the keys of a model's identity after a dot, but for its name."""
+    found: dict[str, Any] = {}
+    for name, value in conditions(run).items():
+        if name in PLAYED:
+            each = value.items() if isinstance(value, Mapping) else [("name", value)]
+            found |= {name if key == "name" else f"{name}.{key}": part for key, part in each if part is not None}
+    return found
+
+
+def _apart(run: Run, alike: Sequence[Run]) -> list[str]:
+    """What a run has that others of the same label have not."""
+    mine, others = _played(run), [_played(other) for other in alike]
+    differing = [name for name in mine if any(other.get(name) != mine[name] for other in others)]
+    return [f"{name}={_short(mine[name])}" for name in differing]
+
+
+def _short(value: Any) -> str:
+    """A value for a label; of a digest its first characters."""
+    text = str(value)
+    return text[:8] if len(text) == 64 else text
 
 
 def label(run: Run) -> str:
@@ -134,7 +208,7 @@ def label(run: Run) -> str:
     return _label(run, True, True)
 
 
-def _label(run: Run, seed: bool, setting: bool) -> str:
+def _label(run: Run, seed: bool, setting: bool, more: Sequence[str] = ()) -> str:
     parts = [f"{key}={value}" for key, value in run.get("changed", {}).items()]
     if setting:
         parts += [f"task.{key}={value}" for key, value in run.get("task_changed", {}).items()]
@@ -144,6 +218,7 @@ def _label(run: Run, seed: bool, setting: bool) -> str:
         defaults = {"temperature": 0.0, "top_p": 1.0, "max_tokens": None}
         sampling = run.get("sampling", defaults)
         parts += [f"{key}={sampling[key]}" for key, usual in defaults.items() if sampling[key] != usual]
+    parts += more
     if seed and run["seed"]:
         parts.append(f"seed={run['seed']}")
     return f"{run['method']} ({', '.join(parts)})" if parts else str(run["method"])

@@ -30,6 +30,11 @@ def missing() -> str | None:
     return f"METEOR is left out; it needs {' and '.join(lacking)}" if lacking else None
 
 
+def tokens_lack() -> str:
+    """What word tokens lack here and how to get it, for people; empty if nothing."""
+    return "" if _punkt() else f"word tokens need {_PUNKT}"
+
+
 def reservation() -> str | None:
     """What is to be said of METEOR's numbers with the WordNet files at hand; None if they are complete."""
     found = _wordnet()
@@ -67,7 +72,7 @@ def tokens(text: str) -> list[str]:
 
     root = _punkt()
     if root is None:
-        raise UsageError(f"word tokens need {_PUNKT}")
+        raise UsageError(tokens_lack())
     if root not in nltk.data.path:
         nltk.data.path.append(root)
     found: list[str] = nltk.word_tokenize(text)

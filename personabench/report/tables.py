@@ -16,7 +16,7 @@ import numpy as np
 
 from personabench.comparison import aggregate_of
 from personabench.leaderboard import SCORER, Asked, Board, boards, curves, everything
-from personabench.leaderboard.runs import Entry, Run, entries, spec
+from personabench.leaderboard.runs import Entry, Run, all_directions, entries, spec
 from personabench.located import task_of
 from personabench.published import vector
 from personabench.task import Task
@@ -113,7 +113,7 @@ def describe(group: Group, number: int) -> dict[str, Any]:
     """Everything that a report says about a group but its samples."""
     first = group.first
     options = ", ".join(f"{key}={value}" for key, value in first.get("task_changed", {}).items())
-    directions: Mapping[str, bool] = first["higher_is_better"]
+    directions = all_directions(run for row in group.rows for run in row.runs)
     letters = {row.facts["label"]: row.facts["letter"] for row in group.rows}
     return {
         "id": number,
@@ -203,11 +203,12 @@ def _by_user(row: Row) -> dict[str, float] | None:
         scores = vector(run)
         values = scores.values.get(SCORER, {}).get(metric, [])
         aggregate = aggregate_of(run, metric, scores)
-        if aggregate is None or not values or isinstance(values[0], list):
+        if aggregate is None or not values or any(isinstance(value, list) for value in values):
             return None
         users: dict[str, list[Any]] = {}
         for user, value in zip(scores.users, values, strict=True):
-            users.setdefault(user, []).append(value)
+            if value is not None:
+                users.setdefault(user, []).append(value)
         seeds.append({user: aggregate(np.array(mine, dtype=np.float64)) for user, mine in users.items()})
     return {user: float(np.mean([each[user] for each in seeds])) for user in seeds[0] if all(user in s for s in seeds)}
 

@@ -107,7 +107,7 @@ class PersonaMemData(Dataset):
             self._cuts(question.context).before(question.end) if chats else self._earlier(question),
         )
         hints = {"majority_letter": self._majority, "type_length": LETTERS[order.index(self._by_type[at])]}
-        return msgspec.structs.replace(sample, hidden=hints)
+        return msgspec.structs.replace(sample, hidden={**sample.hidden, **hints})
 
     def population(self) -> Iterator[User]:
         """Every persona once: the conversation with the smallest id, up to its latest cut in the whole split.
@@ -172,7 +172,7 @@ def asked(
     accept_duplicates: bool,
     history: tuple[Record, ...],
 ) -> Sample:
-    """A question as a sample; what only scoring may know stands in its references, which no view shows."""
+    """A question as a sample; what only scoring may know beside the gold letter is hidden."""
     texts = [question.texts[at] for at in order]
     shown = [f"{letter} {text}" for letter, text in zip(LETTERS, texts, strict=True)]
     gold = LETTERS[order.index(question.gold)]
@@ -197,9 +197,10 @@ def asked(
         input=f"{question.query}\n\n{INSTRUCTION}\n\n{options}",
         stimulus=conversation.bare(question.query),
         history=history,
-        references=(gold, to_json(facts)),
+        references=(gold,),
         choices=LETTERS,
         attributes={"cut": str(question.end), "options": to_json(texts)},
+        hidden={"facts": to_json(facts)},
     )
 
 
@@ -209,6 +210,6 @@ def facts_of(sample: Sample) -> scoring.Facts:
     Raises:
         DataError: the sample is a view, from which it was removed.
     """
-    if len(sample.references) < 2:
+    if "facts" not in sample.hidden:
         raise DataError(f"question {sample.id} has no references to score against")
-    return msgspec.json.decode(sample.references[1], type=scoring.Facts)
+    return msgspec.json.decode(sample.hidden["facts"], type=scoring.Facts)

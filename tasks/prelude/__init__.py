@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from personabench.errors import UsageError
 from personabench.metrics.edits import edited
+from personabench.metrics.meteor import tokens_lack
 from personabench.roles import Role
 from personabench.task import Dataset, Rendered, Task, Tokens, Told, Value, Words
 from personabench.tasks.prelude import scoring, user
@@ -84,7 +85,7 @@ class _Prelude(Task):
         if split not in ("all", "user/all"):
             raise UsageError(f"{self.name} has one split, all, not '{split}'")
         p = self.params
-        return Trajectories(
+        opened = Trajectories(
             self.env,
             data,
             lambda document: f"{self.request}\n\n{document}",
@@ -93,6 +94,9 @@ class _Prelude(Task):
             by_rule=p.user == "rule",
             preferences=p.preferences,
         )
+        if lacking := tokens_lack():
+            opened.lacking = f"{self.name} counts the words of edits; {lacking}"
+        return opened
 
     def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
         """Notes about the user as system message, then the document with the contract at its end."""

@@ -82,7 +82,7 @@ def test_every_column_of_the_machine_readable_leaderboard_is_documented(folder: 
     text = (DOCS / "files.md").read_text().partition("## leaderboard")[2].partition("\n## ")[0]
     (row,) = personabench("leaderboard", "--json").json
     metrics = {name for name in row if name.startswith("rouge-")}
-    ends = ("", "/lenient", "/low", "/high", "/gain", "/gain/low", "/gain/high")
+    ends = ("", "/lenient", "/low", "/high", "/n", "/gain", "/gain/low", "/gain/high", "/gain/n")
     assert metrics == {f"{metric}{end}" for metric in ("rouge-1", "rouge-L") for end in ends}
     assert all(f"`<metric>{end}`" in text for end in ends[2:])
     assert not [name for name in row.keys() - metrics if f"`{name}`" not in text]

@@ -127,6 +127,13 @@ def test_what_cannot_be_judged_is_refused(
     assert "against itself" in refused("judge", runs[0], runs[0], "--judge-backend", "scripted")
     (other,) = personabench("run", "-b", "scripted", "-t", "lamp3", "-m", "none", "-n", "2", "--json").json
     assert "task is lamp4 and lamp3" in refused("judge", runs[0], other["folder"], "--judge-backend", "scripted")
+    again = ("run", "-b", "scripted", "-t", "lamp4", "-m", "none", "-n", "8", "--json")
+    (other,) = personabench(*again, "--set", "task.dates=true").json
+    said = refused("judge", runs[0], other["folder"], "--judge-backend", "scripted")
+    assert "task.dates is False and True" in said
+    (warm,) = personabench(*again, "--temperature", "0.5").json
+    ended = personabench("judge", runs[0], warm["folder"], "--judge-backend", "scripted", "--limit", "1", "--json")
+    assert "differ in decoding" in ended.err and any("decoding" in line for line in ended.json["warnings"])
     bad = tmp_path / "labels.jsonl"
     bad.write_text('{"id": "1", "label": "c"}\n')
     assert "labels.jsonl, line 1" in refused("judge", *runs, "--judge-backend", "scripted", "--labels", bad)

@@ -50,6 +50,12 @@ async def test_states_of_another_model_are_used(tmp_path: Path) -> None:
     assert stages(requests) == {"X5": 1, "X6": 1}
     _, lacking = await other.study(rpm(state_from=str(path)), question(pairs("a", "b", "c")))
     assert lacking.flags["state_not_stored"] == 1
+    moved = tmp_path / "moved.jsonl"
+    moved.write_bytes(path.read_bytes())
+    again = rpm(state_from=str(moved)).params
+    assert again == rpm(state_from=str(path)).params and again.state_from.startswith("sha256:")
+    moved.write_text(path.read_text() + json.dumps({"user_id": "bob", "state": None}) + "\n")
+    assert rpm(state_from=str(path)).params != rpm(state_from=str(moved)).params, "another content, another run"
     with pytest.raises(UsageError, match="state_from"):
         await other.ask(rpm(state_from=str(tmp_path / "none.jsonl")), sample)
 

@@ -192,7 +192,8 @@ def test_acceptance_9_gold_follows_its_position_and_prefixes_are_renewed(tmp_pat
     assert sample.references[0] == "(c)", "position 1 is shown third"
     shown = sample.input.split("\n")[-4:]
     assert shown == [f"(a) {OPTIONS[2]}", f"(b) {OPTIONS[1]}", f"(c) {OPTIONS[1]}", f"(d) {OPTIONS[3]}"]
-    assert '"order":[2,0,1,3]' in sample.references[1], "the permutation is kept"
+    assert sample.references == ("(c)",), "references are gold answers and nothing else"
+    assert '"order":[2,0,1,3]' in sample.hidden["facts"], "the permutation is kept"
     as_published = opened(folder).load(0)
     assert as_published.input.endswith(equal) and as_published.references[0] == "(b)"
 

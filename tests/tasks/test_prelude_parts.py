@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 from personabench import registry
 from personabench.backends import BackendOptions, EstimatedTokens
 from personabench.backends.scripted import Scripted
+from personabench.checks import check_task
 from personabench.client import Client
 from personabench.errors import BackendError, DataError, UsageError
 from personabench.metrics import wordnet
 from personabench.metrics.edits import Edit, edit_cost, edited
+from personabench.plan import plan
 from personabench.roles import Role
+from personabench.runner import Options, run
 from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring, user
 from personabench.tasks.prelude.data import Document, drawn, read_documents, read_preferences
 from personabench.tasks.prelude.rules import BASE, rules_of, satisfied, worded
@@ -53,13 +57,22 @@ def test_acceptance_1_costs_beside_lengths() -> None:
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
 
 
-def test_acceptance_1_missing_sentence_data_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_acceptance_1_missing_sentence_data_is_told_before_any_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from personabench.methods.none import NoPersonalization
     from personabench.testing import trial
 
     monkeypatch.setattr(wordnet, "nltk_data", list)
     with pytest.raises(UsageError, match="punkt_tab"):
         trial(NoPersonalization(), PreludeSumm(PreludeSumm.Params(user="rule")), limit=1)
+    options = Options(["none"], ["prelude_summ"], backend="scripted", results=tmp_path)
+    for command in (run(options, backend=(model := Scripted())), plan(options)):
+        with pytest.raises(UsageError, match=r"prelude_summ counts the words of edits; .*punkt_tab"):
+            asyncio.run(command)
+    assert not model.requests and not list(tmp_path.iterdir())
+    (lacking,) = (each for each in check_task(PreludeSumm(), "all", None) if "punkt_tab" in each.detail)
+    assert lacking.holds is None
 
 
 def test_cumulative_cost_is_the_mean_total_of_trajectories() -> None:

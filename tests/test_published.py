@@ -1,0 +1,81 @@
+"""Published results: they say what the run says, hold no text, and their summaries follow from their scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from invented import drawn, made, rows
+
+from personabench.comparison import compare, rederived
+from personabench.errors import DataError, UsageError
+from personabench.leaderboard import references
+from personabench.published import publish, read, unpack, vector
+from personabench.runfolder import RunFolder
+
+
+def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "rag", drawn(0.2, seed=1)), made(tmp_path, "none", drawn(seed=2))
+    before = rows(tmp_path)
+    path = publish(RunFolder(Path(a["folder"])), tmp_path / "reference")
+    assert path.name == f"lamp4-user-dev-rag-tiny-{a['fingerprint'][:8]}.json"
+    assert path.read_bytes() == publish(RunFolder(Path(a["folder"])), tmp_path / "reference").read_bytes()
+    text = path.read_text()
+    assert "a line of the data" not in text and "/home/me" not in text and "folder" not in text
+    kept = unpack(read(path))
+    assert kept == vector(a) and "u0" not in kept.users and "0" not in kept.ids
+    assert set(rows(tmp_path)) == {"rag", "none"} and not rows(tmp_path)["rag"]["published"]
+    for file in Path(a["folder"]).iterdir():
+        file.unlink()
+    after = rows(tmp_path)
+    assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
+    (reference,) = references(tmp_path)
+    assert compare(reference, b)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(before["rag"]["gain"])
+
+
+def test_what_cannot_be_published(tmp_path: Path) -> None:
+    run = made(tmp_path, "rag", drawn())
+    folder = RunFolder(Path(run["folder"]))
+    target = tmp_path / "reference"
+    publish(folder, target, "mine")
+    other = RunFolder(Path(made(tmp_path, "none", drawn())["folder"]))
+    with pytest.raises(UsageError, match="holds another run"):
+        publish(other, target, "mine")
+    other.summary_path.write_text(json.dumps({**other.summary(), "status": "incomplete", "owed": 3}))
+    with pytest.raises(UsageError, match="3 samples are owed"):
+        publish(other, target)
+
+
+def test_damaged_published_files_are_named(tmp_path: Path) -> None:
+    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "scores": content["scores"][:40]}))
+    with pytest.raises(DataError, match="damaged"):
+        unpack(read(path))
+    path.write_text(json.dumps({**content, "version": 2}))
+    with pytest.raises(DataError, match="version 2"):
+        read(path)
+    path.write_text("{")
+    with pytest.raises(DataError, match=path.name):
+        references(tmp_path)
+
+
+def test_every_committed_summary_follows_from_its_scores() -> None:
+    results = Path(__file__).parents[1] / "results"
+    committed = references(results)
+    assert len(committed) == len(list(results.glob("reference/*.json")))
+    for run in committed:
+        scores = vector(run)
+        assert (len(scores.ids), len(set(scores.users))) == (run["n"], run["users"]), run["folder"]
+        for scorer, metrics in rederived(run).items():
+            assert metrics == pytest.approx(run["metrics"][scorer], abs=1e-9), (run["folder"], scorer)
+
+
+def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
+    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
+    content = json.loads(path.read_text())
+    content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
+    path.write_text(json.dumps(content))
+    (run,) = references(tmp_path)
+    assert rederived(run)["official"] != pytest.approx(run["metrics"]["official"], abs=1e-9)
