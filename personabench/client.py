@@ -155,6 +155,11 @@ class Client:
                     self.limiter.leave(set_aside, usage.input_tokens + usage.output_tokens if usage else None)
             except TransientError as error:
                 now = time.monotonic()
+                if error.retry_after and error.retry_after > self.deadline:
+                    raise BackendDown(
+                        f"{error}; it asks to wait {error.retry_after:.0f} s, and calls are retried for "
+                        f"{self.deadline:.0f} s; repeat the command then"
+                    ) from error
                 if isinstance(error, Throttled):
                     self.limiter.throttled(started, error.retry_after)
                 wait = error.retry_after or delay * random.uniform(0.5, 1.5)

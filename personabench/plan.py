@@ -358,4 +358,6 @@ def read_prices(path: Path) -> dict[str, dict[str, float]]:
     for model, price in prices.items():
         if not {"input", "output"} <= price.keys():
             raise UsageError(f"{path}: {model} needs both 'input' and 'output', in money per million tokens")
+        if min(price.values()) < 0:
+            raise UsageError(f"{path}: {model} has a negative price")
     return prices

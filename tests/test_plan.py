@@ -180,7 +180,9 @@ def test_why_names_the_first_difference(tmp_path: Path) -> None:
         asyncio.run(explain(options(tmp_path), "nobody"))
 
 
-@pytest.mark.parametrize("content", ["nonsense", '{"m": {"input": 1}}', '{"m": 3}'])
+@pytest.mark.parametrize(
+    "content", ["nonsense", '{"m": {"input": 1}}', '{"m": 3}', '{"m": {"input": 1, "output": -1}}']
+)
 def test_a_broken_price_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "prices.json"
     path.write_text(content)

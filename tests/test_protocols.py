@@ -247,12 +247,17 @@ def test_a_plan_prices_each_role_by_its_own_model(tmp_path: Path) -> None:
 
 
 def test_a_role_takes_from_the_model_under_test_what_is_not_named() -> None:
-    players = role_players(
-        "openai", "http://here/v1", 9.0, simulator=(None, "small", None), judge=("local", None, None)
-    )  # fmt: skip
-    assert players["simulator"] == ("openai", BackendOptions("small", "http://here/v1", timeout=9.0))
+    here, there = "http://here/v1", "http://there/v1"
+    under = BackendOptions("big", here, timeout=9.0, headers={"X-Team": "secret"}, api_version="1")
+    players = role_players("openai", under, simulator=(None, "small", None), judge=("local", None, None))
+    assert players["simulator"] == (
+        "openai",
+        BackendOptions("small", here, timeout=9.0, headers={"X-Team": "secret"}, api_version="1"),
+    )
     assert players["judge"] == ("local", BackendOptions(timeout=9.0))
-    assert role_players("local", None, 9.0, simulator=(None, None, None), judge=(None, None, None)) == {}
+    elsewhere = role_players("openai", under, judge=("openai", "small", there))["judge"]
+    assert elsewhere == ("openai", BackendOptions("small", there, timeout=9.0)), "a secret goes to no other server"
+    assert role_players("local", BackendOptions(), simulator=(None, None, None), judge=(None, None, None)) == {}
 
 
 def test_a_role_that_no_task_has_is_an_error(tmp_path: Path) -> None:

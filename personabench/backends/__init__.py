@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -171,6 +172,28 @@ def read_headers(lines: Sequence[str]) -> dict[str, str]:
         if not (value.isascii() and value.strip().isprintable()):
             raise UsageError(f"--header {name.strip()} holds a character that none can have; copy it again")
     return found
+
+
+def check_url(url: str, key: str) -> None:
+    """See that a `--base-url` is an address and holds no secret; `key` is the variable that secrets belong in.
+
+    Raises:
+        UsageError: what is wrong with it; a secret is not repeated.
+    """
+    scheme, _, rest = url.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise UsageError(f"--base-url holds a name or password; leave them out and set {key}")
+    if "?" in rest:
+        raise UsageError(f"--base-url holds a query, from '?' on; leave it out and set {key} or --header")
+    if scheme not in ("http", "https"):
+        raise UsageError(f"--base-url {url}: it has to start with http:// or https:// and usually ends in /v1")
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UsageError(f"--base-url {url}: no host, or no port from 1 to 65535; write http://HOST:PORT/v1")
 
 
 def create(name: str, options: BackendOptions) -> Backend:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from personabench.backends import Backend, BackendOptions, EstimatedTokens
+from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url
 from personabench.backends.answers import Secrets, decode, other_model, response, retry_after
 from personabench.backends.batches import MOST, Batches
 from personabench.errors import BackendDown, BackendError, Refused, Throttled, TransientError, UsageError
@@ -89,7 +89,7 @@ class OpenAI(Backend):
             http_client=self._transport,
         )
         self._where = str(self._client.base_url.copy_with(query=None)).rstrip("/")
-        self._address = f"{self._client.base_url}chat/completions"
+        self._address = f"{self._where}/chat/completions"
         self.adaptive = not _nearby(urlsplit(self._where).hostname or "")
         self.concurrency = REMOTE if self.adaptive else LOCAL
         if self.options.batch is not None:
@@ -127,10 +127,8 @@ class OpenAI(Backend):
         """The API's address; None for OpenAI's own."""
         azure = self.options.api_version is not None
         url = self.options.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT" if azure else "OPENAI_BASE_URL")
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise UsageError(f"--base-url {url}: it has to start with http:// or https:// and usually ends in /v1")
-        if url is not None and "@" in urlsplit(url).netloc:
-            raise UsageError(f"--base-url holds a name or password; leave them out and set {KEY}")
+        if url is not None:
+            check_url(url, self._key_name)
         if not azure:
             return url
         if not url or self.options.model is None:

@@ -15,11 +15,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import msgspec
 
-from personabench.backends import Backend, BackendOptions, EstimatedTokens, given
+from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url, given
 from personabench.backends.answers import Secrets, decode, other_model, response, retry_after
 from personabench.backends.checkpoints import adapted, adapters_of, model_identity, served_identity
 from personabench.backends.launch import Server, command, free_port, tell
@@ -90,10 +89,7 @@ class VLLM(Backend):
         if self.options.vllm_args:
             raise UsageError("--vllm-args are for a server that is started here; leave out --base-url or them")
         for url in self._urls:
-            if not url.startswith(("http://", "https://")):
-                raise UsageError(f"--base-url {url}: it has to start with http:// or https:// and usually ends in /v1")
-            if "@" in urlsplit(url).netloc:
-                raise UsageError(f"--base-url holds a name or password; leave them out and set {KEY}")
+            check_url(url, KEY)
         self._connect(self._urls)
         try:
             await self._attach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -107,19 +108,24 @@ def names(text: str) -> list[str]:
 
 
 def role_players(
-    backend: str, base_url: str | None, timeout: float, **asked: tuple[str | None, str | None, str | None]
+    backend: str, under: BackendOptions, **asked: tuple[str | None, str | None, str | None]
 ) -> dict[RoleName, tuple[str, BackendOptions]]:
     """Backend and options of each role for which its backend, model or server was named.
 
-    What is not named of a role's backend and server is as for the model under test.
+    What is not named of a role's backend and server is as for the model under test; a role on the same server sends
+    the same headers, one on another server none.
     """
     from personabench.backends import BackendOptions
 
     players: dict[str, tuple[str, BackendOptions]] = {}
     for role, (kind, model, url) in asked.items():
         if kind or model or url:
-            place = url or (base_url if kind in (None, backend) else None)
-            players[role] = (kind or backend, BackendOptions(model, place, timeout=timeout))
+            options = BackendOptions(model, url, timeout=under.timeout)
+            if url is None and kind in (None, backend):
+                options = replace(
+                    options, base_url=under.base_url, headers=under.headers, api_version=under.api_version
+                )
+            players[role] = (kind or backend, options)
     return cast("dict[RoleName, tuple[str, BackendOptions]]", players)
 
 

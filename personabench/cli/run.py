@@ -150,6 +150,23 @@ def run(
         arguments = tuple(shlex.split(vllm_args or ""))
     except ValueError as error:
         raise UsageError(f"--vllm-args {vllm_args}: {error}") from error
+    under = BackendOptions(
+        model,
+        urls[0] if urls else None,
+        window,
+        timeout or BackendOptions.timeout,
+        read_headers(header or []),
+        replicas=tuple(urls[1:]),
+        vllm_args=arguments,
+        start_timeout=start_timeout,
+        adapter=adapter,
+        embedder_url=embedder_url,
+        rpm=rpm,
+        tpm=tpm,
+        api_version=api_version,
+        omit=tuple(names(omit or "")),
+        batch=home / "batches" if batch else None,
+    )
     options = Options(
         methods=names(method),
         tasks=names(task),
@@ -157,23 +174,7 @@ def run(
         data=data,
         limit=limit,
         backend=backend,
-        backend_options=BackendOptions(
-            model,
-            urls[0] if urls else None,
-            window,
-            timeout or BackendOptions.timeout,
-            read_headers(header or []),
-            replicas=tuple(urls[1:]),
-            vllm_args=arguments,
-            start_timeout=start_timeout,
-            adapter=adapter,
-            embedder_url=embedder_url,
-            rpm=rpm,
-            tpm=tpm,
-            api_version=api_version,
-            omit=tuple(names(omit or "")),
-            batch=home / "batches" if batch else None,
-        ),
+        backend_options=under,
         concurrency=concurrency,
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
@@ -186,8 +187,7 @@ def run(
         metrics=metric or [],
         roles=role_players(
             backend,
-            urls[0] if urls else None,
-            timeout or BackendOptions.timeout,
+            under,
             simulator=(simulator_backend, simulator_model, simulator_base_url),
             judge=(judge_backend, judge_model, judge_base_url),
         ),

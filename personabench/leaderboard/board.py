@@ -309,8 +309,8 @@ def _about_numbers(rows: Sequence[Mapping[str, Any]], asked: Asked, known: bool)
             notes.append("No row is significantly behind the best.")
     if doubtful := [row["label"] for row in rows if row["personal"] is False]:
         notes.append(
-            f"† {', '.join(doubtful)}: the gain does not survive another user's history, so it is not shown to be "
-            "personal."
+            f"† {', '.join(doubtful)}: no significant gain over the same with another user's history, so it is not "
+            "shown to be personal."
         )
     reasons: dict[str, list[str]] = {}
     for row in rows:

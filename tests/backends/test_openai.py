@@ -263,10 +263,33 @@ async def test_odd_key_is_refused_unshown(monkeypatch: pytest.MonkeyPatch, serve
     assert "sk-marker" not in str(caught.value)
 
 
-async def test_password_in_the_url_is_refused_unshown(server: Server) -> None:
-    with pytest.raises(UsageError, match="--base-url holds a name or password") as caught:
-        await identified(server, base_url=f"http://me:{HEADER}@localhost/v1")
+@pytest.mark.parametrize("url", ["http://", "http://[::1/v1", "http://127.0.0.1:999999/v1", "http://host:port/v1"])
+async def test_base_url_without_a_host_or_port(server: Server, url: str) -> None:
+    with pytest.raises(UsageError, match="no host, or no port"):
+        await identified(server, base_url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        (f"http://me:{HEADER}@localhost/v1", "name or password"),
+        (f"http://localhost/v1?key={HEADER}", "query"),
+        (f"http://me:{HEADER}@[::1/v1", "name or password"),
+    ],
+)
+async def test_a_secret_in_the_url_is_refused_unshown(server: Server, url: str, what: str) -> None:
+    with pytest.raises(UsageError, match=f"--base-url holds a {what}") as caught:
+        await identified(server, base_url=url)
     assert HEADER not in str(caught.value)
+
+
+async def test_an_address_without_a_path(server: Server) -> None:
+    made = OpenAI(BackendOptions("tiny", server.url.removesuffix("/v1")))
+    await made.identify()
+    try:
+        assert (await made.complete(request("a"), "u")).text
+    finally:
+        await made.aclose()
 
 
 async def test_two_hundred_in_flight(server: Server) -> None:

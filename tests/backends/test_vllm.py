@@ -263,6 +263,8 @@ async def _identified(**options: Any) -> VLLM:
         ({}, "needs --model .* or --base-url"),
         ({"base_url": "localhost:8000/v1"}, "has to start with http"),
         ({"base_url": "http://me:pass@host/v1"}, "holds a name or password"),
+        ({"base_url": "http://a/v1,http://host/v1?key=pass"}, "holds a query"),
+        ({"base_url": "http://127.0.0.1:999999/v1"}, "no host, or no port"),
         ({"base_url": "http://host/v1", "vllm_args": ("--dtype",)}, "--vllm-args are for a server that is started"),
     ],
 )
