@@ -21,6 +21,7 @@ import msgspec
 
 from personabench import backends, runner
 from personabench.backends import Backend, EstimatedTokens
+from personabench.backends.scripted import FILLER, filler, letters
 from personabench.cache import Cache, difference, request_key
 from personabench.client import Client
 from personabench.engine import Engine
@@ -29,11 +30,7 @@ from personabench.judging import judge, unjudged
 from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
 from personabench.task import Tokens
-from personabench.types import Call, Phase, Request, Response, Usage, to_json
-
-FILLER = "…"
-LONGEST = 32
-_LETTERS = str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")
+from personabench.types import Call, Phase, Request, Response, Usage
 
 
 @dataclass
@@ -105,38 +102,6 @@ class Forecast:
         }
 
 
-def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, longest: bool = False) -> str:
-    """A reply that says nothing in the form asked for; `plain` where no form is.
-
-    Args:
-        mark: makes this reply's texts differ from another's; but the first of an object's texts, a name that other
-            replies may repeat.
-        longest: lists of objects are as long as they may be, `LONGEST` where nothing says, and number their entries.
-    """
-
-    def example(part: Mapping[str, Any], number: int = 1, mark: str = mark) -> Any:
-        if "enum" in part:
-            return part["enum"][0]
-        match part["type"]:
-            case "object":
-                texts = [name for name, each in part["properties"].items() if each.get("type") == "string"]
-                plainly = texts[:1] if len(texts) > 1 else []
-                return {
-                    name: example(each, number, "" if name in plainly else mark)
-                    for name, each in part["properties"].items()
-                }
-            case "array":
-                several = longest and part["items"].get("type") == "object"
-                length = part.get("maxItems", LONGEST) if several else 1
-                return [example(part["items"], at, mark) for at in (range(1, length + 1) if several else [number])]
-            case "string":
-                return " ".join(filter(None, [FILLER, mark, str(number) if longest else ""]))
-            case kind:
-                return kind == "boolean" or number
-
-    return " ".join(filter(None, [plain, mark])) if schema is None else to_json(example(schema))
-
-
 def has_list(schema: Mapping[str, Any] | None) -> bool:
     """Whether a reply of this form holds a list of objects, whose length the model decides."""
     if schema is None or "enum" in schema:
@@ -189,7 +154,7 @@ class Rehearsal(Client):
             spent = sum(self.tokens.count(message.content) for message in request.messages)
             given, made = self.forecast.spent.get(self.backend.identity["name"], (0, 0))
             self.forecast.spent[self.backend.identity["name"]] = (given + spent, made + request.max_tokens)
-            mark = key[:12].translate(_LETTERS) if self.marked or request.schema else ""
+            mark = letters(key) if self.marked or request.schema else ""
             response = Response(
                 filler(request.schema, self.plain, mark, longest=self.longest), usage=Usage(spent, request.max_tokens)
             )

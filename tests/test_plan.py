@@ -11,10 +11,10 @@ import pytest
 from rigs import options
 
 from personabench import registry, runner
-from personabench.backends.scripted import Scripted, echo
+from personabench.backends.scripted import Scripted, echo, filler
 from personabench.errors import UsageError
 from personabench.hashing import digest
-from personabench.plan import explain, filler, plan, read_prices
+from personabench.plan import explain, plan, read_prices
 from personabench.runfolder import RunFolder
 from personabench.shards import Shard
 from personabench.spec import Sampling
@@ -79,6 +79,16 @@ def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, 
         assert abs(forecast.to_pay - paid(out)) <= paid(out) / 20
     else:
         assert forecast.calls == ledger
+        assert forecast.to_pay == paid(out)
+
+
+@pytest.mark.parametrize("task", ["lamp1", "lamp2m", "lamp3", "lamp4", "lamp7"])
+def test_the_plan_of_every_core_method_holds_for_a_scripted_run(tmp_path: Path, task: str) -> None:
+    for method in ("none", "rag", "summary", "dpl", "rpm"):
+        chosen = options(tmp_path, method, task, limit=6)
+        (forecast,) = asyncio.run(plan(chosen))
+        (out,) = asyncio.run(runner.run(chosen, backend=Scripted()))
+        assert forecast.calls == {phase: amounts["calls"] for phase, amounts in out.summary["usage"].items()}
         assert forecast.to_pay == paid(out)
 
 

@@ -4,16 +4,63 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from personabench.backends import Backend, BackendOptions, EstimatedTokens
 from personabench.hashing import digest
-from personabench.types import Request, Response, Usage
+from personabench.types import Request, Response, Usage, to_json
+
+FILLER = "…"
+LONGEST = 32
+_LETTERS = str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")
 
 
 def echo(request: Request) -> str:
     """The first words of the last message, tagged with a hash of the whole prompt."""
     words = request.messages[-1].content.split()[:12]
     return f"{' '.join(words)} {digest(request.messages)[:8]}"
+
+
+def letters(key: str) -> str:
+    """A hexadecimal key as twelve letters, which no reader of numbers trips over."""
+    return key[:12].translate(_LETTERS)
+
+
+def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, longest: bool = False) -> str:
+    """A reply that says nothing in the form asked for; `plain` where no form is.
+
+    Args:
+        mark: makes this reply's texts differ from another's; but the first of an object's texts, a name that other
+            replies may repeat.
+        longest: lists of objects are as long as they may be, `LONGEST` where nothing says, and number their entries.
+    """
+
+    def example(part: Mapping[str, Any], number: int = 1, mark: str = mark) -> Any:
+        if "enum" in part:
+            return part["enum"][0]
+        match part["type"]:
+            case "object":
+                texts = [name for name, each in part["properties"].items() if each.get("type") == "string"]
+                plainly = texts[:1] if len(texts) > 1 else []
+                return {
+                    name: example(each, number, "" if name in plainly else mark)
+                    for name, each in part["properties"].items()
+                }
+            case "array":
+                several = longest and part["items"].get("type") == "object"
+                length = part.get("maxItems", LONGEST) if several else 1
+                return [example(part["items"], at, mark) for at in (range(1, length + 1) if several else [number])]
+            case "string":
+                return " ".join(filter(None, [FILLER, mark, str(number) if longest else ""]))
+            case kind:
+                return kind == "boolean" or number
+
+    return " ".join(filter(None, [plain, mark])) if schema is None else to_json(example(schema))
+
+
+def reply(request: Request) -> str:
+    """An echo; where a schema is asked for, filler in its form, as a server that can constrain gives it."""
+    return echo(request) if request.schema is None else filler(request.schema, mark=letters(digest(request.messages)))
 
 
 class Scripted(Backend):
@@ -24,7 +71,7 @@ class Scripted(Backend):
     def __init__(
         self,
         options: BackendOptions | None = None,
-        answer: Callable[[Request], str] = echo,
+        answer: Callable[[Request], str] = reply,
         latency: float = 0.0,
         window: int | None = None,
     ) -> None:

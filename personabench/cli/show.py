@@ -87,7 +87,8 @@ def preview(
     import asyncio
 
     from personabench.backends import BackendOptions
-    from personabench.plan import FILLER, _rehearsals
+    from personabench.backends.scripted import FILLER
+    from personabench.plan import _rehearsals
     from personabench.runner import Options
 
     options = Options(

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from personabench import registry, runner
-from personabench.backends.scripted import Scripted, echo
+from personabench.backends.scripted import Scripted, echo, filler
 from personabench.compatibility import Cell, matrix, verdict
 from personabench.errors import UsageError
 from personabench.method import Method
-from personabench.plan import filler
 from personabench.retrieval.dense import WordLlama
 from personabench.runfolder import RunFolder
 from personabench.task import Task

@@ -15,12 +15,11 @@ from typer.testing import CliRunner
 
 from personabench import Request, backends, registry
 from personabench.backends import BackendOptions
-from personabench.backends.scripted import Scripted
+from personabench.backends.scripted import Scripted, filler
 from personabench.cache import Cache
 from personabench.cli.app import app
 from personabench.client import Client
 from personabench.errors import DataError, UsageError
-from personabench.plan import filler
 from personabench.roles import Role
 from personabench.tasks.prefdisco import PrefDisco
 from personabench.tasks.prefdisco.files import read
