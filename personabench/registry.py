@@ -62,8 +62,9 @@ def load(kind: Kind, name: str) -> type[Any]:
     known = entries(kind)
     entry = known.get(name)
     if entry is None:
-        close = [other for other in known if other.startswith(name)]
-        close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        plain = name.lower().replace("-", "_")
+        close = [other for other in known if other.startswith(plain) or other == plain.replace("_", "")]
+        close = close or difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise UsageError(f"no {kind} named '{name}'; {hint}")
     try:

@@ -62,6 +62,9 @@ def test_listing_imports_no_method_and_no_task() -> None:
     [
         ("method", "sumary", "no method named 'sumary'; did you mean summary"),
         ("task", "lamp2", "no task named 'lamp2'; did you mean lamp2m or lamp2n"),
+        ("task", "LaMP-3", "no task named 'LaMP-3'; did you mean lamp3?"),
+        ("task", "LaMP_2M", "no task named 'LaMP_2M'; did you mean lamp2m?"),
+        ("method", "Persona-DB", "no method named 'Persona-DB'; did you mean persona_db?"),
         ("task", "zzz", "known: lamp1, lamp2m"),
     ],
 )

@@ -106,7 +106,7 @@ async def test_an_exchange_that_began_with_the_question_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("place", range(0, 24, 4))
-async def test_acceptance_11_no_message_at_or_after_the_cut_and_no_option_reaches_a_memory(place: int) -> None:
+async def test_acceptance_10_no_message_at_or_after_the_cut_and_no_option_reaches_a_memory(place: int) -> None:
     data = registry.load("task", "personamem")().open("32k", None)
     question, sample = data.questions[place], data.load(place)
     turns = data.contexts.turns(question.context)
