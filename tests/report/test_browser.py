@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,31 @@ def test_the_page_fits_a_phone(page: Page, report: Path) -> None:
         "return Math.max(...[...document.querySelectorAll('svg')].map((each) => each.getBoundingClientRect().right))"
     )
     assert page.driver.execute_script(widest) <= 390
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_names_of_methods_that_score_and_cost_the_same_do_not_cover_each_other(
+    browser: Page, tmp_path: Path, width: int
+) -> None:
+    histories = ("own", "shuffled", "size=1", "size=2", "size=3")
+    same = [
+        Method(name, 0.0, 0.0, records=4, history=history)
+        for name in ("rag", "recency", "random")
+        for history in histories
+    ]
+    make(tmp_path, (SUITE[0], *same), users=8)
+    write(tmp_path, tmp_path / "report.html")
+    browser.emulate(width)
+    browser.open(tmp_path / "report.html")
+    script = """return [...document.querySelectorAll('svg[aria-label="Score against cost"] g[aria-label=text] text')]
+        .map((each) => each.getBoundingClientRect()).map(({left, right, top, bottom}) => [left, right, top, bottom])"""
+    boxes = browser.driver.execute_script(script)
+    assert len(boxes) == 16
+    assert max(right for _, right, _, _ in boxes) <= width
+    for (left, right, top, bottom), (other_left, other_right, other_top, other_bottom) in combinations(boxes, 2):
+        across = min(right, other_right) - max(left, other_left)
+        down = min(bottom, other_bottom) - max(top, other_top)
+        assert across <= 0 or down <= 3, boxes
 
 
 def test_dark_follows_the_system_and_the_button(page: Page) -> None:

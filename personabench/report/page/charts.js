@@ -103,7 +103,8 @@ function frontier(group, metric, rows, width) {
     perUser = Math.max(1, Number(asked.value) || 1);
     showFigures();
   });
-  const note = el("span", { class: "quiet" }, spread ? ["knowing a user spread over ", asked, " queries"] : "input and output, all calls of a query", "; dashed: what nothing cheaper reaches");
+  const note = el("span", { class: "quiet" }, spread ? ["knowing a user spread over ", asked, " queries"] : "input and output, all calls of a query", "; dashed: what nothing cheaper reaches",
+    rows.some(({ row }) => cost(row) < 1) ? "; without calls: drawn at 1" : "");
   const made = figure("Quality against cost", "", plot(spec(names)));
   made.firstChild.append(" ", note);
   return made;
