@@ -130,8 +130,7 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
     None where neither helps.
     """
     try:
-        task = registry.load("task", run["task"])
-        metrics = (*task.metrics, *task.judged_metrics)
+        metrics = registry.load("task", run["task"]).metrics_of(scores.values.get(SCORER, {}))
         return next((metric.aggregate for metric in metrics if metric.name == name), None)
     except PersonabenchError:
         values: list[Any] = list(_valued(scores, name).values())

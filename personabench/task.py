@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -201,6 +201,11 @@ class Task(ABC):
 
         All methods share this wording; with no records and no notes it is the non-personalised request.
         """
+
+    @classmethod
+    def metrics_of(cls, names: Collection[str]) -> tuple[Metric, ...]:
+        """The metrics of a run that reports these names; a task whose metrics depend on its data overrides it."""
+        return (*cls.metrics, *cls.judged_metrics)
 
     @property
     def judge_adds(self) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,30 @@ def test_every_committed_summary_follows_from_its_scores() -> None:
         assert (len(scores.ids), len(set(scores.users))) == (run["n"], run["users"]), run["folder"]
         for scorer, metrics in rederived(run).items():
             assert metrics == pytest.approx(run["metrics"][scorer], abs=1e-9), (run["folder"], scorer)
+
+
+def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
+    root = Path(__file__).parents[1]
+    section = (root / "README.md").read_text().partition("## Reference results")[2].partition("\n## ")[0]
+    head, _, sizes, *lines = (
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*", section, re.M)
+    )
+    runs = {(run["method"], run["history"], run["task"]): run for run in references(root / "results")}
+    shown = 0
+    for name, *cells in lines:
+        method, _, shuffled = name.partition(" ")
+        for heading, size, cell in zip(head[1:], sizes[1:], cells, strict=True):
+            task = heading.partition("<br>")[0]
+            run = runs.get((method, "shuffled" if shuffled else "own", task))
+            if cell == "–":
+                assert run is None, (name, task)
+                continue
+            assert run is not None, (name, task)
+            value, _, fewer = cell.partition(" ")
+            assert value == f"{run['metrics']['official'][run['primary']]:.3f}", (name, task)
+            assert run["n"] == int(fewer.strip("()") or size.partition(",")[0]), (name, task)
+            shown += 1
+    assert shown == sum(run["task"] in {heading.partition("<br>")[0] for heading in head[1:]} for run in runs.values())
 
 
 def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from personabench.errors import DataError, UsageError
-from personabench.task import Dataset, Rendered, Task, Tokens, Value, Words
+from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Value, Words
 from personabench.tasks.personamem import conversation, scoring
 from personabench.tasks.personamem.data import WORDING, PersonaMemData, asked, facts_of, order_of
 from personabench.tasks.personamem.files import SPLITS, Turn, read_questions
@@ -183,6 +183,11 @@ class PersonaMem(Task):
         from personabench.tasks.personamem.download import download
 
         download(split, target, **options)
+
+    @classmethod
+    def metrics_of(cls, names: Collection[str]) -> tuple[Metric, ...]:
+        basic = {metric.name for metric in scoring.BASIC}
+        return scoring.metrics(scoring.ordered_types(name for name in names if name not in basic and ":" not in name))
 
     def _count_types(self, labels: Iterable[tuple[str, str]]) -> None:
         found = {scoring.bucket(label, split, self.params.mapping) for label, split in labels}
