@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -126,12 +127,15 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
     owners = ["task", *(cls.name for cls in classes.values())]
     points = [params.assignments([*options.assignments, *point], owners) for point in params.grid(options.grid)]
     used: set[str] = set()
+    used_by_tasks: set[str] = set()
     played: set[RoleName] = set()
     opened: dict[str, tuple[Task, Dataset]] = {}
     task_classes = [registry.load("task", name) for name in options.tasks]
     for task_class, given in itertools.product(task_classes, points):
         shared = given.get("", {})
-        task = task_class(params.fill(task_class.Params, given.get("task", {}), f"task {task_class.name}"))
+        theirs = _of(task_class.Params, given.get("task", {}), alone=len(task_classes) == 1)
+        used_by_tasks |= theirs.keys()
+        task = task_class(params.fill(task_class.Params, theirs, f"task {task_class.name}"))
         place = f"{task.name} {task.params}"
         if options.history != "own" and "history" not in task.offers:
             raise UsageError(f"--history {options.history}: the users of {task.name} have no history; leave it out")
@@ -145,8 +149,7 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
         if options.shard:
             positions = options.shard.take(dataset, positions)
         for cls in classes.values():
-            fields = {field.name for field in dataclasses.fields(cls.Params)}
-            mine = {key: value for key, value in shared.items() if key in fields or len(classes) == 1}
+            mine = _of(cls.Params, shared, alone=len(classes) == 1)
             used |= mine.keys()
             declared = {"refuses": cls.refuses, "designed_for": cls.designed_for, "needs": cls.needs}
             fit, reason = verdict(declared, task.name, task.offers)
@@ -188,4 +191,12 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
         _log.warning("%s; the other runs go on", line)
     if unused := sorted(set(points[0].get("", {})) - used):
         raise UsageError(f"--set {unused[0]}: none of the methods {', '.join(classes)} has a parameter of that name")
+    if unused := sorted(set(points[0].get("task", {})) - used_by_tasks):
+        raise UsageError(f"--set task.{unused[0]}: none of the tasks {', '.join(options.tasks)} has that parameter")
     return jobs
+
+
+def _of(kind: type[Any], given: Mapping[str, str], alone: bool) -> dict[str, str]:
+    """What of the parameters given to all is for this one; all of it, for a message on a wrong name, if it is alone."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return {key: value for key, value in given.items() if key in fields or alone}

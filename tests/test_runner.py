@@ -85,6 +85,13 @@ def test_a_copy_of_the_data_is_the_same_run(tmp_path: Path) -> None:
     assert one == two
 
 
+def test_a_task_parameter_goes_to_the_tasks_that_have_it(tmp_path: Path) -> None:
+    asked = options(tmp_path, tasks="lamp4,prelude_summ", assignments=["task.rounds=5"])
+    lamp, prelude = runner.resolve(asked, Scripted())
+    assert "rounds" not in lamp.spec.task_params
+    assert prelude.spec.task_params["rounds"] == 5
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -92,6 +99,8 @@ def test_a_copy_of_the_data_is_the_same_run(tmp_path: Path) -> None:
         ({"limit": 0}, "--limit 0: at least 1"),
         ({"assignments": ["k=3"]}, "method none has no parameter 'k'"),
         ({"methods": "none,rag", "assignments": ["kk=3"]}, "--set kk: none of the methods none, rag"),
+        ({"assignments": ["task.lenght=3"]}, "task lamp4 has no parameter 'lenght'; did you mean length"),
+        ({"tasks": "lamp4,reviews", "assignments": ["task.rounds=3"]}, "none of the tasks lamp4, reviews has"),
         ({"methods": "rag", "assignments": ["summary.k=3"]}, "'summary' is not part of this run"),
         ({"history": "borrowed"}, "choose own, none, shuffled or size=N"),
         ({"methods": "rag", "assignments": ["k=-1"]}, "method rag: k is -1"),
