@@ -5,7 +5,7 @@
 
 All contenders ask the same questions (invented LaMP-4 data) of one fixed-latency server, each in a fresh process:
 personabench doing a whole run (load, render, key, cache, call, ledger, append, score) on its `vllm` and its `openai`
-backend, its calls alone (key, cache, call, ledger, append), a loop over the openai SDK with its default and with its
+backend, its calls alone on each (key, cache, call, ledger, append), a loop over the openai SDK with its default and with its
 aiohttp transport, a loop over bare aiohttp, and lm-eval and inspect-ai where the interpreter that `--peer-python` names
 has them.  The loops keep nothing and score nothing.  Figures are beyond start-up: a run of one wave (as many samples as
 calls in flight) is subtracted.  The ceiling is samples x latency / concurrency.  Minima of several rounds, since other
@@ -91,17 +91,17 @@ async def _personabench(backend: str, url: str, data: Path, concurrency: int) ->
         assert outcome.summary["status"] == "complete", outcome.summary
 
 
-async def calls(url: str, data: Path, concurrency: int) -> None:
-    """What a call costs on the `vllm` backend: its key, the cache, the exchange, the receipt, the line on disk."""
-    from personabench.backends import BackendOptions
-    from personabench.backends.vllm import VLLM
+async def _calls(name: str, url: str, data: Path, concurrency: int) -> None:
+    """What a call costs on a backend: its key, the cache, the exchange, the receipt, the line on disk."""
+    from personabench.backends import BackendOptions, create
     from personabench.cache import Cache
     from personabench.client import Client
     from personabench.runfolder import RunFolder
     from personabench.types import Message, Prediction, Request
 
     with tempfile.TemporaryDirectory(dir=data.parent) as results:
-        backend, cache, folder = VLLM(BackendOptions(base_url=url)), Cache(Path(results, "c")), RunFolder(Path(results))
+        backend = create(name, BackendOptions(base_url=url))
+        cache, folder = Cache(Path(results, "c")), RunFolder(Path(results))
         await backend.identify()
         await backend.open()
         client = Client(backend, cache, concurrency=concurrency)
@@ -175,8 +175,9 @@ async def bare_aiohttp(url: str, data: Path, concurrency: int) -> None:
 
 CONTENDERS: dict[str, tuple[str, Callable[[str, Path, int], Awaitable[None]]]] = {
     "vllm": ("personabench, vllm backend", partial(_personabench, "vllm")),
-    "calls": ("personabench's calls alone, vllm backend", calls),
+    "vllm-calls": ("personabench's calls alone, vllm backend", partial(_calls, "vllm")),
     "openai": ("personabench, openai backend", partial(_personabench, "openai")),
+    "openai-calls": ("personabench's calls alone, openai backend", partial(_calls, "openai")),
     "sdk-aiohttp": ("openai SDK loop, aiohttp", sdk_aiohttp),
     "sdk": ("openai SDK loop, default", sdk_default),
     "aiohttp": ("aiohttp loop", bare_aiohttp),
