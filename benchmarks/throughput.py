@@ -5,11 +5,11 @@
 
 All contenders ask the same questions (invented LaMP-4 data) of one fixed-latency server, each in a fresh process:
 personabench doing a whole run (load, render, key, cache, call, ledger, append, score) on its `vllm` and its `openai`
-backend, its calls alone on each (key, cache, call, ledger, append), a loop over the openai SDK with its default and with its
-aiohttp transport, a loop over bare aiohttp, and lm-eval and inspect-ai where the interpreter that `--peer-python` names
-has them.  The loops keep nothing and score nothing.  Figures are beyond start-up: a run of one wave (as many samples as
-calls in flight) is subtracted.  The ceiling is samples x latency / concurrency.  Minima of several rounds, since other
-work on the machine only ever adds.
+backend, its calls alone on each (key, cache, call, ledger, append), a loop over the openai SDK with its default and
+with its aiohttp transport, a loop over bare aiohttp, and lm-eval and inspect-ai where the interpreter that
+`--peer-python` names has them.  The loops keep nothing and score nothing.  Figures are beyond start-up: a run of one
+wave (as many samples as calls in flight) is subtracted.  The ceiling is samples x latency / concurrency.  Minima of
+several rounds, since other work on the machine only ever adds.
 """
 
 from __future__ import annotations
