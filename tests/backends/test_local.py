@@ -15,10 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from personabench.backends import BackendOptions, local
-from personabench.backends.local import Local, find_model
+from personabench.backends.local import Local, find_model, free_cores
 from personabench.client import Client
 from personabench.context import Context
 from personabench.errors import BackendError, UsageError
@@ -301,3 +302,10 @@ def test_a_second_ctrl_c_leaves_at_once_with_what_is_finished(tmp_path: Path) ->
     (folder,) = tmp_path.glob("runs/*/*/*/*")
     assert not (folder / "summary.json").exists()
     assert all(line.endswith("}") for line in (folder / "predictions.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize(("busy", "threads"), [(0.0, 4), (50.0, 4), (75.0, 3), (100.0, 2)])
+def test_threads_leave_a_core_to_other_work(monkeypatch: pytest.MonkeyPatch, busy: float, threads: int) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: busy)
+    assert free_cores() == threads
