@@ -165,6 +165,7 @@ def score_run(
         "primary": primary,
         "higher_is_better": {metric.name: metric.higher_is_better for metric in tally.all},
         "metrics": plain(tally.metrics()),
+        "signatures": {metric.name: metric.signature() for metric in tally.all if metric.signature},
         "parse_failures": dict(unread),
         "counters": {name: _tidy(amount) for name, amount in sorted(counters.items())},
         "usage": ledger.phases,

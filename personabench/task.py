@@ -47,11 +47,13 @@ class Metric:
     """A named number over samples.
 
     `aggregate` maps the per-sample values, shape (n,) or (n, d), to the metric; it must accept any resample of rows.
+    `signature` says by which settings and version of other software, where that decides the number; summaries keep it.
     """
 
     name: str
     higher_is_better: bool = True
     aggregate: Callable[[Floats], float] = mean
+    signature: Callable[[], str] | None = None
 
 
 class Words(msgspec.Struct, frozen=True):

@@ -36,7 +36,7 @@ BUDGET = 20_000_000
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
 SCRIPTS = ("base", "words", "table", "marks", "charts", "runs", "browser", "start")
 COUNTED: tuple[str, ...] = ("status", "time", "seconds", "n", "users", "owed", "metrics", "extra_metrics", "counters")
-COUNTED += ("usage", "fit", "privileged", "provenance", "source", "warnings", "versions")
+COUNTED += ("usage", "fit", "privileged", "provenance", "signatures", "source", "warnings", "versions")
 PLOT_STYLE = """:where(.plot) {
   --plot-background: white;
   display: block;

@@ -13,7 +13,7 @@ from typing import Any
 from personabench.errors import UsageError
 from personabench.judges import similarity
 from personabench.metrics import meteor
-from personabench.metrics.bleu import corpus_bleu, statistics
+from personabench.metrics.bleu import corpus_bleu, signature, statistics
 from personabench.metrics.ids import few
 from personabench.metrics.text import rouge
 from personabench.roles import Role
@@ -27,7 +27,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("rouge-1"),
     Metric("rouge-L"),
     Metric("meteor"),
-    Metric("bleu", aggregate=corpus_bleu),
+    Metric("bleu", aggregate=corpus_bleu, signature=signature),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from personabench.backends.scripted import Scripted
 from personabench.errors import UsageError
 from personabench.metrics import meteor
 from personabench.metrics.score_files import score_files
+from personabench.population import Population
 from personabench.task import Task
 from personabench.tasks.reviews import SAMPLE, wording
 from personabench.tasks.reviews.__main__ import main as egises
@@ -130,6 +132,31 @@ def test_dpl_faithful_compares_reviews_of_the_same_item_in_ten_calls(task: Task)
     for sample in targets.values():
         assert not any(sample.references[0] in text for text in shown)
         assert not any(sample.user_id in text for text in shown)
+
+
+def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: Path) -> None:
+    """Model, prompts, population and embedder by their hashes, BLEU's signature, and what was compared."""
+
+    def ran(results: str, people: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        settings = ["n_docs=2", f"min_peers={people}", "tiers=T1"]
+        chosen = runner.Options(["dpl"], ["reviews"], backend="scripted", limit=3, assignments=settings)
+        (outcome,) = asyncio.run(runner.run(dataclasses.replace(chosen, results=tmp_path / results)))
+        spec, summary = (json.loads((outcome.folder / name).read_text()) for name in ("spec.json", "summary.json"))
+        return spec, summary
+
+    spec, summary = ran("compared", 1)
+    population = Population(task.open("test", None).population(), merge=False)
+    assert spec["model"] == {"kind": "scripted", "name": "scripted"}
+    assert spec["method_hash"] == registry.source_hash(registry.load("method", "dpl"))
+    assert summary["provenance"]["population"] == population.hash
+    assert re.fullmatch(r"wordllama:\w+@[0-9a-f]{16}", summary["provenance"]["wordllama"])
+    assert summary["signatures"].keys() == {"bleu"}
+    assert re.fullmatch(r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:.+", summary["signatures"]["bleu"])
+    assert {name: summary["counters"].get(name) for name in ("n_eff", "k_eff", "tier_1", "fallback")} == {
+        "n_eff": 6, "k_eff": 24, "tier_1": 6, "fallback": None,
+    }  # fmt: skip
+    _, summary = ran("alone", 1000)
+    assert (summary["counters"]["n_eff"], summary["counters"]["fallback"]) == (0, 3)
 
 
 def test_dpl_and_rag_show_the_same_reviews(task: Task) -> None:
