@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from conftest import Command
 
+from personabench import registry
+
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 TASKS = (
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
@@ -93,6 +95,24 @@ def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
 def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> None:
     text = personabench("show", "--dry", "-m", "summary", "-t", "lamp4", "--sample", "310").out
     assert "2 call(s)" in text and "stands where an earlier reply would be quoted" in text
+
+
+@pytest.mark.usefixtures("sentence_data")
+@pytest.mark.parametrize("task", TASKS)
+def test_show_dry_prints_the_prompts_of_every_method_that_runs(personabench: Command, task: str) -> None:
+    """A method that asks a model asks it the question, and nothing is left behind."""
+    chosen = registry.load("task", task)()
+    first = next(iter(chosen.open(chosen.default_split, None).samples()))
+    question = (first.stimulus or first.input).strip()[:60]
+    for row in personabench("list", "matrix", "--task", task, "--json").json:
+        ended = personabench("show", "--dry", "-m", row["method"], "-t", task, "--sample", first.id, "--json")
+        if row["fit"] == "refused":
+            assert (ended.code, row["reason"] in ended.err) == (2, True), row
+            continue
+        assert ended.code == 0, (row, ended.err)
+        prompts = [message["content"] for call in ended.json["calls"] for message in call["messages"]]
+        assert not prompts or any(question in prompt for prompt in prompts), row
+    assert not Path("results").exists()
 
 
 def test_list_offers_what_is_built_in(personabench: Command) -> None:

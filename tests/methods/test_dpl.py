@@ -195,14 +195,18 @@ async def test_acceptance_9_without_a_population_the_prompts_are_those_of_summar
         assert ctx.flags["fallback"] == 1
 
 
-@pytest.mark.parametrize("change", ["model", "k", "seed", "axes"])
-async def test_acceptance_10_what_changes_a_difference_misses_the_cache(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["model", "k", "seed", "axes", "wording"])
+async def test_acceptance_10_what_changes_a_difference_misses_the_cache(
+    tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     users = crowd(items=8)
     world = World(tmp_path, users)
     await world.ask(await world.dpl(), question(users))
     task = Headlines()
     if change == "axes":
         task.words = msgspec.structs.replace(WORDS, axes=WORDS.axes[:2])  # type: ignore[misc]
+    if change == "wording":
+        monkeypatch.setattr("personabench.methods.dpl.prompts._number", lambda count: f"all of {count} axes")
     again = World(tmp_path, users, task, model="another" if change == "model" else "scripted")
     again.seed = 1 if change == "seed" else 0
     method = await again.dpl(k_peers=2) if change == "k" else await again.dpl()
