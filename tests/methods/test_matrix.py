@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ METHODS = {name: entry for name, entry in registry.entries("method").items() if 
 TASKS = {name: entry for name, entry in registry.entries("task").items() if entry.origin == "built-in"}
 CELLS = matrix(METHODS.values(), TASKS.values())
 pytestmark = pytest.mark.usefixtures("sentence_data")
+PAGES = Path(__file__).parents[2] / "docs" / "methods"
 DECLARED = ("paper", "version", "needs", "designed_for", "refuses", "privileged")
 
 
@@ -106,14 +108,23 @@ def test_every_pattern_and_reason_says_something() -> None:
 
 
 def test_every_method_has_a_page_and_a_line_in_the_overview() -> None:
-    pages = Path(__file__).parents[2] / "docs" / "methods"
-    overview = (pages / "README.md").read_text(encoding="utf-8")
+    overview = (PAGES / "README.md").read_text(encoding="utf-8")
     for name in METHODS:
         (row,) = (line for line in overview.splitlines() if line.startswith(f"| `{name}` |"))
         page = row.rpartition("](")[2].partition(")")[0]
-        assert name in (pages / page).read_text(encoding="utf-8").splitlines()[0], name
+        assert name in (PAGES / page).read_text(encoding="utf-8").splitlines()[0], name
     named = {line.split("`")[1] for line in overview.splitlines() if line.startswith("| `")}
     assert named == METHODS.keys()
+
+
+@pytest.mark.parametrize("page", sorted({path.stem for path in PAGES.glob("*.md")} - {"README"}))
+def test_a_page_says_what_its_method_costs_and_sets_the_paper_beside_ours(page: str) -> None:
+    told, mark, compared = (PAGES / f"{page}.md").read_text(encoding="utf-8").partition("## Paper against ours\n")
+    assert mark and all(word in told.lower() for word in ("paper", "faithful", "adapted", "parameter", "calls"))
+    assert re.search(r"cache|kept|stored", told, re.IGNORECASE)
+    head = next(line for line in compared.splitlines() if line.startswith("|"))
+    assert "paper" in head and "ours" in head
+    assert "| protocol |" in compared or "Ours:" in compared.partition("|")[0], "the protocol of both sides"
 
 
 # How it is shown
