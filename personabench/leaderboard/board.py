@@ -332,7 +332,8 @@ def _about_runs(found: Sequence[Entry]) -> list[str]:
     for name, run in named:
         if fallback := run["counters"].get("fallback"):
             share = fallback / max(run["n"], 1)
-            shown.append(f"{name}: fell back to another method on {share:.0%} of samples.")
+            mostly = "Warning: " if share > 0.5 else ""
+            shown.append(f"{mostly}{name}: fell back to another method on {share:.0%} of samples.")
         if run["status"] != "complete":
             shown.append(f"{name}: {run['owed']} samples are owed; repeat its command.")
     for role in ("simulator", "judge"):

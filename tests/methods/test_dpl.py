@@ -34,9 +34,11 @@ from personabench import (
 )
 from personabench.backends import BackendOptions
 from personabench.backends.scripted import Scripted
+from personabench.methods.dpl import Dpl
 from personabench.methods.dpl.prompts import untagged
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary
+from personabench.testing import trial
 from personabench.types import Call, Prediction, Usage, from_json, to_json
 
 
@@ -116,6 +118,16 @@ async def test_acceptance_4_prompts_do_not_depend_on_which_samples_run(tmp_path:
     await both.ask(method, second)
     _, _, found = await both.ask(method, first)
     assert [request.messages for request in found] == [request.messages for request in expected]
+
+
+@pytest.mark.parametrize("task", ["lamp2m", "lamp4", "reviews"])
+def test_acceptance_4_a_run_of_few_asks_what_a_run_of_more_asks_of_them(task: str) -> None:
+    few, more = (trial(Dpl(Dpl.Params(n_docs=3)), task, limit=limit) for limit in (2, 6))
+    asked = {str(request.messages) for request in more.requests}
+    assert {stage(request) for request in few.requests} == {"difference", "profile", "answer"}
+    assert {str(request.messages) for request in few.requests} < asked
+    flags = {line.sample_id: line.flags for line in more.predictions}
+    assert all(line.flags == flags[line.sample_id] for line in few.predictions)
 
 
 async def test_acceptance_6_each_difference_stays_with_its_record(tmp_path: Path) -> None:
