@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ def report(path: Path) -> Report:
         right = [each[name]["correct"] for each in values.values() if each[name]["correct"] is not None]
         share = f"{np.mean(right):8.3f}" if right else f"{'n/a':>8}"
         told.append(f"{CONDITIONS[name]:18}{_mean(values, name):9.3f}  {share} (n={len(right)})")
-    problems = [name.split("_")[1] if name.count("_") > 1 else name for name in values]
+    problems = [problem_of(name, lines[name].user_id) for name in values]
     for name in present[2:]:
         rows = np.array([[each[key]["prefalign"] for key in ("base", "known", name)] for each in values.values()])
         low_high = by_problem(rows, problems)
@@ -114,6 +115,12 @@ def report(path: Path) -> Report:
         tokens = spent["input_tokens"] + spent["output_tokens"]
         told.append(f"{phase}: {spent['calls']:,.0f} calls, {tokens:,.0f} tokens")
     return Report("\n".join(told), {name: each["final"]["prefalign"] for name, each in values.items()}, spec.history)
+
+
+def problem_of(record: str, persona: str) -> str:
+    """What the names of a problem's records share: `problem_<i>_`, else all but the persona at the end."""
+    named = re.match(r"problem_\d+_", record)
+    return named[0] if named else record.removesuffix(persona)
 
 
 def _mean(values: Mapping[str, Any], condition: str) -> float:

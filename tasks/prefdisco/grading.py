@@ -156,7 +156,7 @@ def _whole(reply: str, name: str, allowed: range) -> int | None:
         value = int(value) if 0 in allowed else None
     try:
         number = float(value) if isinstance(value, (int, float, str)) else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return int(number) if number is not None and number in allowed else None
 

@@ -186,7 +186,7 @@ def json_of(text: str) -> dict[str, Any] | None:
     while start >= 0:
         try:
             found, _ = json.JSONDecoder(strict=False).raw_decode(text[start:])
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if isinstance(found, dict):
             return found

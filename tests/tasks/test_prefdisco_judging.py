@@ -12,7 +12,7 @@ import pytest
 from prefdiscofiles import WANTS, graded, play, row, said, written
 
 from personabench import Request
-from personabench.tasks.prefdisco.__main__ import main
+from personabench.tasks.prefdisco.__main__ import main, problem_of
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.grading import prefalign, read_correct, read_grade, result_of, selected, weights
 from personabench.tasks.prefdisco.scoring import by_problem, normalign, parts
@@ -54,6 +54,7 @@ def test_weights_always_sum_to_one() -> None:
 def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
     assert [read_grade(json.dumps({"score": bad})) for bad in (7, 0, "high", None, 3.5, True)] == [None] * 6
     assert [read_grade(text) for text in ("", "3", '{"score": 4}', '{"score": "5"}')] == [None, None, 4, 5]
+    assert read_grade('{"score": ' + "[" * 6000) is None and read_grade('{"score": 1' + "0" * 400 + "}") is None
     assert [read_grade('<think>{"score": 1}</think> {"score": 2}'), read_correct('{"correct": true}')] == [2, 1]
     assert aligned(4, 3, None) == pytest.approx((5 * 4 + 3 * 3) / 8), "weights renormalise"
     assert aligned(None, 3, 2) is None and aligned(4, None, 2) is None, "below 80 % of the weight"
@@ -239,6 +240,8 @@ def test_the_interval_of_normalign_draws_problems() -> None:
     found = by_problem(rows, [str(number % 12) for number in range(60)])
     assert found is not None and found[0] < 50 < found[1] and found[1] - found[0] < 6
     assert by_problem(rows, ["one"] * 60) is None
+    assert {problem_of("problem_3_ann", "ann"), problem_of("problem_3_bo_b", "b")} == {"problem_3_"}
+    assert {problem_of("quiz_a_1_ann", "ann"), problem_of("quiz_a_1_bob", "bob")} == {"quiz_a_1_"}
     assert by_problem(np.tile([2.0, 2.0, 3.0], (60, 1)), [str(at) for at in range(60)]) is None
 
 
