@@ -6,6 +6,7 @@ left out by a rule, and every case is counted.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ COUNTED = {
     "no_question": "records without a question left out",
     "importance": "preferences without an importance of 1 to 5 left out",
     "levels": "criteria without levels 1, 3 and 5 left out",
-    "surplus": "criteria without a preference left out",
+    "surplus": "criteria without a preference, or one more for the same, left out",
     "missing": "preferences without a criterion, which no judge sees",
     "no_criteria": "records without criteria left out",
     "weights": "rubrics whose own weights are negative or do not sum to 1 (they count only with weights=rubric)",
@@ -114,7 +115,7 @@ def read(path: Path) -> Loaded:
                 counts["unknown_type"] += 1
             elif row.get("generation_success") is False:
                 counts["failed"] += 1
-            elif row.get("problem_id") in entries:
+            elif str(row.get("problem_id")) in entries:
                 counts["duplicate"] += 1
             elif entry := _entry(row, where, path.parent, counts):
                 entries[entry.id] = entry
@@ -129,7 +130,10 @@ def _entry(row: Mapping[str, Any], where: str, folder: Path, counts: Counter[str
         if not isinstance(row.get(field), wanted):
             raise DataError(f"{where}: field {field} is missing or not {wanted.__name__}")
     name = row["problem_id"]
-    problem = problem_of(row)
+    try:
+        problem = problem_of(row)
+    except ValueError as error:
+        raise DataError(f"{where}: {name}: {error}") from error
     if not problem.question:
         counts["no_question"] += 1
         return None
@@ -148,7 +152,7 @@ def _entry(row: Mapping[str, Any], where: str, folder: Path, counts: Counter[str
             raise DataError(f"{where}: criterion {number} of {name} names no preference")
         weights.append(_number(told.get("weight")))
         levels = _levels(told.get("levels"))
-        if told["preference"] not in preferences:
+        if told["preference"] not in preferences or told["preference"] in criteria:
             counts["surplus"] += 1
         elif not set(ANCHORS) <= levels.keys():
             counts["levels"] += 1
@@ -188,9 +192,10 @@ def _levels(told: Any) -> dict[str, str]:
 
 def _number(value: Any) -> float | None:
     try:
-        return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        number = None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _persona_id(row: Mapping[str, Any]) -> str:

@@ -136,7 +136,10 @@ async def _made(authors: Authors, people: Sequence[Persona]) -> Persona:
         if verdict[0]:
             return {**person, "id": persona_id(person)}
         problem = f"\n\nAn earlier attempt was not coherent: {'; '.join(map(str, verdict[1]))}"
-    raise DataError(f"persona {number}: not coherent in {TRIES} attempts{problem.rpartition(':')[2]}")
+    raise DataError(
+        f"persona {number}: not coherent in {TRIES} attempts ({problem.rpartition(': ')[2]}); "
+        "try a stronger model or another --seed"
+    )
 
 
 def _checked(found: dict[str, Any], bracket: tuple[int, int] | None, recent: Sequence[Persona]) -> Persona:

@@ -59,7 +59,11 @@ SOURCES = {
 
 
 def problem_of(record: Mapping[str, Any]) -> Problem:
-    """The problem of a released record: `parsed_problem` as it is where there is one, else its source row."""
+    """The problem of a released record: `parsed_problem` as it is where there is one, else its source row.
+
+    Raises:
+        ValueError: options have labels without texts, or the reverse.
+    """
     parsed = record.get("parsed_problem")
     if isinstance(parsed, Mapping) and parsed.get("question"):
         options = parsed.get("options")
@@ -71,11 +75,15 @@ def problem_of(record: Mapping[str, Any]) -> Problem:
             image=_image(parsed.get("image")),
         )
     row = record.get("original_problem", record)
-    return normalised(row) if isinstance(row, Mapping) else Problem(str(row))
+    return normalised(row) if isinstance(row, Mapping) else Problem(str(row or ""))
 
 
 def normalised(row: Mapping[str, Any]) -> Problem:
-    """A source row as a problem; an empty question where the row has none of the known fields."""
+    """A source row as a problem; an empty question where the row has none of the known fields.
+
+    Raises:
+        ValueError: options have labels without texts, or the reverse.
+    """
     question = str(next((row[name] for name in QUESTIONS if row.get(name)), ""))
     context = str(row.get("context") or "")
     options = _options(row.get("choices") or row.get("options"))
@@ -94,9 +102,17 @@ def normalised(row: Mapping[str, Any]) -> Problem:
 
 
 def _options(value: Any) -> dict[str, str]:
+    """Options by key; a table's cell holds their list or mapping as JSON."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"options must be a JSON list or mapping, not {value[:40]!r}") from error
     if isinstance(value, Mapping):
         labels, texts = value.get("label"), value.get("text")
         if isinstance(labels, Sequence) and isinstance(texts, Sequence) and not isinstance(labels, str):
+            if len(labels) != len(texts):
+                raise ValueError(f"options have {len(labels)} labels and {len(texts)} texts")
             return {str(label): str(text) for label, text in zip(labels, texts, strict=True)}
         return {str(label): str(text) for label, text in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -105,14 +121,16 @@ def _options(value: Any) -> dict[str, str]:
 
 
 def _answer(value: Any, options: Mapping[str, str], first: int) -> str:
-    """The key of the right option: an index counts from `first`, a text is looked up; other answers stay text."""
+    """The key of the right option: a text is looked up, an index counts from `first`; other answers stay text."""
     text = str(value).strip()
     if not options or text in options:
         return text
     keys = list(options)
-    if text.isdecimal() and 0 <= int(text) - first < len(keys):
+    named = next((key for key, option in options.items() if option.strip() == text), None)
+    written = isinstance(value, str) and not first
+    if not (named and written) and text.isdecimal() and 0 <= int(text) - first < len(keys):
         return keys[int(text) - first]
-    return next((key for key, option in options.items() if option.strip() == text), text)
+    return named or text
 
 
 def _image(value: Any) -> str:
@@ -149,7 +167,11 @@ def rows(source: str, count: int) -> tuple[str, list[dict[str, Any]]]:
     if not isinstance(found, list) or not found:
         raise DataError(f"{path} holds no list of problems")
     for number, row in enumerate(found[:count], 1):
-        if not isinstance(row, dict) or not normalised(row).question:
+        try:
+            usable = isinstance(row, dict) and bool(normalised(row).question)
+        except ValueError as error:
+            raise DataError(f"{path}: row {number}: {error}") from error
+        if not usable:
             raise DataError(f"{path}: row {number} has no question; expected one of the fields {', '.join(QUESTIONS)}")
     return path.stem, found[:count]
 

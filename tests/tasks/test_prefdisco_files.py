@@ -71,6 +71,10 @@ def test_acceptance_8_loader(tmp_path: Path) -> None:
         (lambda record: record["persona_preferences"]["Tone"].update(local_importance="high"), "importance"),
         (lambda record: criteria(record)[0]["levels"].pop(), "levels"),
         (lambda record: criteria(record)[0].update(weight=-0.1), "weights"),
+        (lambda record: criteria(record)[0].update(weight="nan"), "weights"),
+        (lambda record: criteria(record)[0].update(weight=10**400), "weights"),
+        (lambda record: criteria(record).append({**criteria(record)[0], "weight": 0}), "surplus"),
+        (lambda record: record.update(original_problem=None), "no_question"),
         (lambda record: record["original_problem"].update(image="images/none.png"), "no_image"),
     ],
 )
@@ -98,6 +102,11 @@ def test_levels_may_be_a_mapping_and_values_numbers(tmp_path: Path) -> None:
         ("{", "line 2 is not JSON"),
         ('{"type": "personalized_problem", "problem_id": "x"}', "line 2: field persona is missing"),
         (json.dumps(changed(lambda record: criteria(record)[0].pop("preference"))), "criterion 1 of problem_0_ann"),
+        ('{"type": "personalized_problem", "problem_id": ["x"]}', "line 2: field problem_id is missing or not str"),
+        (
+            json.dumps(row(0, "ann", original_problem={"question": "?", "choices": {"label": ["A"], "text": []}})),
+            "line 2: problem_0_ann: options have 1 labels and 0 texts",
+        ),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, told: str) -> None:
@@ -141,6 +150,8 @@ def test_nothing_usable_says_why(tmp_path: Path) -> None:
             Problem("Which?", {"A": "ab", "B": "cd"}, "B"),
         ),
         ({"question": "Which?", "options": ["2", "1"], "answer": 0}, Problem("Which?", {"A": "2", "B": "1"}, "A")),
+        ({"question": "Which?", "options": ["1", "2"], "answer": "1"}, Problem("Which?", {"A": "1", "B": "2"}, "A")),
+        ({"question": "Which?", "choices": '["a", "b"]', "answer": "1"}, Problem("Which?", {"A": "a", "B": "b"}, "B")),
         ({"prompt": "Say it."}, Problem("Say it.")),
     ],
 )
@@ -174,6 +185,9 @@ def test_sources_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "no question"}')
     with pytest.raises(DataError, match="row 1 has no question"):
         rows(str(tmp_path / "bad.jsonl"), 3)
+    (tmp_path / "cells.csv").write_text("question,choices\nWhich?,red or blue\n")
+    with pytest.raises(DataError, match="row 1: options must be a JSON list or mapping, not 'red or blue'"):
+        rows(str(tmp_path / "cells.csv"), 3)
     assert len(SOURCES) == 10 and {source.seed for source in SOURCES.values()} >= {111, 999, 1000}
 
 
