@@ -29,6 +29,21 @@ PEOPLE = "personas.json"
 REMEMBERED = 40
 
 
+class _Life(msgspec.Struct):
+    age: int
+    occupation: str
+    location: str
+
+
+class _Known(msgspec.Struct):
+    """What has to be known of a person for others to be made unlike them."""
+
+    id: str
+    name: str
+    minimal_necessary_description: str
+    demographics: _Life
+
+
 async def generate(
     source: str,
     target: Path,
@@ -154,6 +169,7 @@ def _known(path: Path) -> list[personas.Persona]:
         return []
     try:
         known = msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
+        msgspec.convert(known, list[_Known])
     except msgspec.DecodeError as error:
         raise DataError(f"{path} is no list of people ({error}); move it away or choose another folder") from error
     return known

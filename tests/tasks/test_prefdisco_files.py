@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import json
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -189,6 +190,28 @@ def test_sources_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 1: options must be a JSON list or mapping, not 'red or blue'"):
         rows(str(tmp_path / "cells.csv"), 3)
     assert len(SOURCES) == 10 and {source.seed for source in SOURCES.values()} >= {111, 999, 1000}
+
+
+def test_benchmarks_are_drawn_with_their_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def load(hub: str, config: str | None, split: str) -> list[dict[str, Any]]:
+        asked.append((hub, config, split))
+        return [{"question": f"Number {number}?"} for number in range(50)]
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    for name, source in SOURCES.items():
+        label, drawn = rows(name, 3)
+        places = random.Random(source.seed).sample(range(50), 3)
+        assert (label, drawn) == (name, [{"question": f"Number {place}?"} for place in places])
+    assert ("lighteval/mmlu", "all", "test") in asked and ("tau/commonsense_qa", None, "validation") in asked
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no way there")
+
+    monkeypatch.setattr("datasets.load_dataset", refused)
+    with pytest.raises(DataError, match=r"HuggingFaceH4/MATH-500 could not be loaded .*no way there.*local JSON lines"):
+        rows("math", 3)
 
 
 # Where sets lie

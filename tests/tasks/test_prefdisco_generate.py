@@ -278,6 +278,9 @@ def test_people_are_shared_by_a_folders_sets(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "sets" / "personas.json").read_text()) == after, "nobody is lost"
     with pytest.raises(UsageError, match="at most --library 2"):
         made(tmp_path, author, people=3, library=2)
+    (tmp_path / "sets" / "personas.json").write_text('[{"id": "x"}]')
+    with pytest.raises(DataError, match=r"personas.json is no list of people \(.*`name` - at `\$\[0\]`"):
+        made(tmp_path, author)
 
 
 def test_the_command_writes_a_set_and_says_how_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
