@@ -82,7 +82,7 @@ def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
     lines = [json.loads(line) for line in (data / "own.jsonl").read_text().splitlines()[1:]]
     for record in lines:
         record["persona"]["backstory"] = "MARKED backstory"
-        record["original_problem"]["answer"] = 2
+        record["original_problem"]["answer"] = "MARKED gold"
         for criterion in record["evaluation_rubric"]["evaluation_criteria"]:
             criterion["description"] = "MARKED rubric"
         for told in record["persona_preferences"].values():
