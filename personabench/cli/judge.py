@@ -189,17 +189,19 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     """
     import msgspec
 
+    from personabench.located import data_of
     from personabench.registry import load
 
     spec = a.spec()
     cls = load("task", spec.task)
     task: Task = cls(msgspec.convert(dict(spec.task_params), cls.Params))
-    for folder in (a, b):
-        data = None if spec.sample else Path(folder.summary()["data"])
-        dataset = task.open(f"{spec.separation}/{spec.split}", data)
-        if dataset.hash == spec.data_hash:
+    kept = {"separation": spec.separation, "split": spec.split, "data_hash": spec.data_hash}
+    places = [None] if spec.sample else [folder.summary()["data"] for folder in (a, b)]
+    for place in places:
+        if dataset := data_of(task, kept, place):
             return task, dataset
-    raise UsageError(f"the data of the runs has changed or moved since: {dataset.source}")
+    looked = " and ".join(dict.fromkeys(place or "the bundled sample" for place in places))
+    raise UsageError(f"the data of the runs has changed or moved since: {looked}")
 
 
 @contextmanager

@@ -163,8 +163,11 @@ class PersonaMem(Task):
 
     def read_predictions(self, path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
         """(id, output) pairs of a CSV file with the columns question_id and output; repeated headers are left out."""
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.DictReader(file))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
         if not rows or not {"question_id", "output"} <= rows[0].keys():
             raise DataError(
                 f'{path}: expected JSON lines of {{"id", "output"}}, or CSV with the columns question_id and output'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conftest import Command
 from personabench import backends
 from personabench.backends import BackendOptions
 from personabench.backends.scripted import Scripted
+from personabench.tasks.personamem.files import SAMPLES
 from personabench.types import Request
 
 
@@ -150,3 +152,22 @@ def test_judgements_of_a_run_have_a_card_too(personabench: Command) -> None:
     assert not any("family" in warning for warning in summary["warnings"])
     (kin,) = personabench(*words, "--judge-backend", "scripted", "--judge-model", "scripted-9").json
     assert any("scripted-9 is of the same family as scripted" in warning for warning in kin["warnings"])
+
+
+@pytest.mark.parametrize("task", ["personamem", "prefdisco", "prelude_email", "reviews"])
+def test_runs_of_every_kind_of_split_are_judged(personabench: Command, task: str) -> None:
+    run = ("run", "-b", "scripted", "-t", task, "-m", "none", "-n", "1", "--json")
+    (a,), (b,) = (personabench(*run, "--max-tokens", most).json for most in ("64", "65"))
+    found = personabench("judge", a["folder"], b["folder"], *WORDS, "--limit", "1", "--json").json
+    assert found["n"] == 0 and found["card"]["unjudged"] == 1, "scripted replies are no scores"
+
+
+def test_data_that_moved_are_refused_with_their_place(
+    personabench: Command, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(SAMPLES, data)
+    run = ("run", "-b", "scripted", "-t", "personamem", "--data", str(data), "-n", "1", "--json")
+    (a,), (b,) = (personabench(*run, "-m", method).json for method in ("longest_option", "shortest_option"))
+    data.rename(tmp_path / "elsewhere")
+    assert str(data) in refused("judge", a["folder"], b["folder"], *WORDS).replace("\n", "")

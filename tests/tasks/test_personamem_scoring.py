@@ -221,6 +221,9 @@ def test_acceptance_14_repeated_headers_in_predictions_are_left_out_and_counted(
     path.write_text("name\nq1\n")
     with pytest.raises(DataError, match="JSON lines"):
         PersonaMem().read_predictions(path)
+    path.write_bytes(b"question_id,output\nq1,\xe9\n")
+    with pytest.raises(DataError, match=r"replies\.csv is not a CSV file in UTF-8"):
+        PersonaMem().read_predictions(path)
 
 
 def test_a_submission_is_scored_again_without_loss(tmp_path: Path) -> None:
