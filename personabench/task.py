@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from personabench.errors import UsageError
+from personabench.errors import DataError, UsageError
 from personabench.types import Message, Record, Sample, User
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class Task(ABC):
 
     def read_predictions(self, path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
         """The task name a prediction file states, if any, and its (id, output) pairs in file order."""
-        raise UsageError(f"task {self.name} has no official prediction files to score")
+        raise DataError(f'{path}: expected JSON lines of {{"id", "output"}}, ids as strings')
 
     def submission(self, outputs: Iterable[tuple[str, str]]) -> Iterator[str]:
         """The benchmark's own submission file, in pieces, for (sample id, output) pairs; nothing where it has none."""

@@ -6,6 +6,9 @@ message.  `partial` scores what both have and says so.
 
 from __future__ import annotations
 
+import re
+import warnings
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +50,14 @@ class _Line(msgspec.Struct, frozen=True):
     output: str | int | float | None
 
 
+_BEGUN = re.compile(rb'\s*\{\s*"(id|output)"')
+
+
 def read_lines(path: Path) -> list[tuple[str, str | None]] | None:
-    """(id, output) pairs of a JSON-lines file of `{"id", "output"}`; None if the first line is not such an object.
+    """(id, output) pairs of a JSON-lines file of `{"id", "output"}`; None if the first line does not begin as one.
 
     Raises:
-        DataError: a later line is broken; the message names it.
+        DataError: a line is broken; the message names it.
     """
     pairs: list[tuple[str, str | None]] = []
     with path.open("rb") as file:
@@ -59,9 +65,9 @@ def read_lines(path: Path) -> list[tuple[str, str | None]] | None:
             if not line.strip():
                 continue
             try:
-                answer = msgspec.json.decode(line, type=_Line)
+                answer = msgspec.json.decode(line.removeprefix(BOM_UTF8), type=_Line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                if not pairs:
+                if not pairs and not _BEGUN.match(line.removeprefix(BOM_UTF8)):
                     return None
                 raise DataError(
                     f'{path}: line {number}: {error}; expected {{"id", "output"}}, ids as strings'
@@ -85,7 +91,9 @@ def score_files(task: Task, predictions: Path, references: Path, scorer: str, pa
     for path in (predictions, references):
         if not path.is_file():
             raise DataError(f"no file {path}")
-    samples = task.read_references(references)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        samples = task.read_references(references)
     lines = read_lines(predictions)
     stated, pairs = task.read_predictions(predictions) if lines is None else (None, lines)
     difference = compare_ids(samples, [each for each, _ in pairs])
@@ -120,7 +128,7 @@ def score_files(task: Task, predictions: Path, references: Path, scorer: str, pa
         missing=difference.missing,
         extra=difference.extra,
         repeated=difference.repeated,
-        warnings=tuple(reasons),
+        warnings=(*(str(each.message) for each in told), *reasons),
     )
 
 

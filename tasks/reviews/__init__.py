@@ -6,11 +6,12 @@ Many people reviewed the same items, which is what methods that compare people n
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from personabench.errors import UsageError
+from personabench.errors import DataError, UsageError
 from personabench.judges import similarity
 from personabench.metrics import meteor
 from personabench.metrics.bleu import corpus_bleu, signature, statistics
@@ -132,6 +133,10 @@ class Reviews(Task):
 
     def read_references(self, path: Path) -> dict[str, Sample]:
         """See `Task`; the reference file is a split's own file: parquet, arrow, or JSON lines of its rows."""
+        if path.suffix not in (".parquet", ".arrow", ".jsonl"):
+            raise DataError(f"{path}: expected a split's own file of DPL-main: .parquet, .arrow or .jsonl")
+        if said := self._no_meteor or meteor.reservation():
+            warnings.warn(said, stacklevel=2)
         found = {}
         for row in hub.RowList([path]):
             name = name_of(row.user_id, row.data)

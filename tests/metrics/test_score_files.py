@@ -77,6 +77,17 @@ def test_json_lines_are_predictions_too(tmp_path: Path, references: Path) -> Non
         score_files(Lamp3(), lines, references, "lenient", partial=False)
 
 
+def test_a_broken_first_line_is_named_and_a_byte_order_mark_is_none(tmp_path: Path, references: Path) -> None:
+    lines = tmp_path / "a.jsonl"
+    good = [json.dumps({"id": each, "output": "5"}) for each in ("011", "012", "013")]
+    lines.write_text("\n".join(good), encoding="utf-8-sig")
+    assert score_files(Lamp3(), lines, references, "official", partial=False).n == 3
+    for first in ('{"id": "011", "outp', '{"id": 11, "output": "5"}', '{"output": "5"}', '{"id": "011"}'):
+        lines.write_text("\n".join([first, *good[1:]]))
+        with pytest.raises(DataError, match=r"a.jsonl: line 1: .*expected"):
+            score_files(Lamp3(), lines, references, "official", partial=False)
+
+
 def test_acceptance_5_a_gold_outside_its_list_names_the_id(tmp_path: Path) -> None:
     golds = outputs(tmp_path / "g.json", "LaMP_2", [("110", "sports"), ("111", "comedy")])
     with pytest.raises(DataError, match=r"record 111: gold 'comedy'"):

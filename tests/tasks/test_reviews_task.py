@@ -14,7 +14,7 @@ import pytest
 from personabench import registry, runner
 from personabench.backends import EstimatedTokens
 from personabench.backends.scripted import Scripted
-from personabench.errors import UsageError
+from personabench.errors import DataError, UsageError
 from personabench.metrics import meteor
 from personabench.metrics.score_files import score_files
 from personabench.population import Population
@@ -178,7 +178,35 @@ def test_outputs_with_dashed_lines_survive_scoring(task: Task, tmp_path: Path) -
     rows = [{"id": name, "output": f"Review: {text}\n\n-----\n"} for name, text in golds.items()]
     predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = score_files(task, predictions, references, "official", partial=False)
+    assert "meteor" not in found.metrics and found.warnings == ("METEOR is left out; it needs files",)
     assert found.n == 12 and found.metrics["rouge-1"] == 1.0 and 95 < found.metrics["bleu"] < 100
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{lines}\n{{"id": "nobody-x", "output": "y"}}', r"extra: 1 \(nobody-x\)"),
+        ("{first}\n{lines}", "repeated: 1"),
+        ("{first}", "missing: 11"),
+        ('{{"id": "x", "outp\n{lines}', "line 1: "),
+        ('{lines}\n{{"id": "x", "outp', "line 13: "),
+        ("question,answer\nx,y", "expected JSON lines"),
+    ],
+)
+def test_replies_that_do_not_fit_are_told(task: Task, tmp_path: Path, content: str, said: str) -> None:
+    references = SAMPLE / "DPL-main" / "House_and_Hills" / "test.jsonl"
+    rows = [json.dumps({"id": sample.id, "output": "Fine."}) for sample in task.open("test", None).samples()]
+    predictions = tmp_path / "mine.jsonl"
+    predictions.write_text(content.format(first=rows[0], lines="\n".join(rows)))
+    with pytest.raises(DataError, match=said):
+        score_files(task, predictions, references, "official", partial=False)
+
+
+def test_references_that_are_no_file_of_a_split_are_told(task: Task, tmp_path: Path) -> None:
+    table = tmp_path / "reviews.csv"
+    table.write_text("user_id,item_id\nu,i\n")
+    with pytest.raises(DataError, match=r"reviews.csv: expected a split's own file"):
+        task.read_references(table)
 
 
 def test_the_audit_finds_a_review_that_is_asked_for_and_shown(task: Task, tmp_path: Path) -> None:
