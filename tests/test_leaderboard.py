@@ -55,6 +55,14 @@ def test_a_row_adds_up_phases_and_keeps_every_scorer() -> None:
     assert (row["run"], row["folder"], row["params"]) == ("none0000", "runs/none", {"k": 4})
 
 
+def test_a_table_says_the_task_settings_that_all_its_rows_share() -> None:
+    specs = [{"task_params": {"h": size, "form": "statements", "writer": ""}} for size in (3, 5)]
+    (board,) = boards([run(spec=specs[1])])
+    assert "Task: h=5, form=statements." in board.notes
+    (board,) = boards([run("a", spec=specs[0], task_changed={"h": 3}), run("b", spec=specs[1])])
+    assert "Task: form=statements." in board.notes
+
+
 def test_the_lenient_column_is_shown_only_where_it_differs() -> None:
     assert "rouge-1/lenient" not in boards([run()])[0].columns
     metrics = {"official": {"rouge-1": 0.1, "rouge-L": 0.1}, "lenient": {"rouge-1": 0.4, "rouge-L": 0.1}}

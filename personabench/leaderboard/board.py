@@ -18,7 +18,7 @@ import msgspec
 
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs, frontier
-from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, entries, judge_of
+from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, entries, judge_of, spec
 
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
@@ -272,6 +272,10 @@ def _differs(rows: Sequence[Mapping[str, Any]], metric: str, scorer: str) -> boo
 def _about_data(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: Sequence[Run]) -> list[str]:
     first = runs[0]
     notes = [f"Data: {first['source']} ({first['data_hash'][:8]})."]
+    settings = [spec(run).get("task_params", {}) for run in newest]
+    shared = {name: value for name, value in settings[0].items() if all(each.get(name) == value for each in settings)}
+    if told := [f"{name}={value}" for name, value in shared.items() if value not in (None, "")]:
+        notes.append(f"Task: {', '.join(told)}.")
     if len({row["n"] for row in rows}) > 1:
         notes.append(
             "Rows have different n: they do not score the same samples. Gains and tests use the samples of both rows."
