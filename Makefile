@@ -39,7 +39,7 @@ leaderboard: $(VENV)/.installed
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP),reviews,personamem --method none,rag,$(TRIVIAL)
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP),reviews,personamem --method rag --history shuffled
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP) --method summary
-	$(REFERENCE_RUN) --limit 4 --task lamp4 --method cipher,rpm
+	$(REFERENCE_RUN) --limit 4 --task lamp4 --method cipher,rpm --set rpm.cluster_max_tokens=512
 	$(REFERENCE_RUN) --limit 1 --task prelude_summ,prelude_email --method none,cipher,oracle --set task.user=rule --set task.rounds=20
 	$(REFERENCE_RUN) --limit 1 --task prefdisco --method none
 	$(MAKE) published-leaderboard
