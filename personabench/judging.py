@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from personabench.client import Client
+from personabench.engine import Progress
 from personabench.errors import BackendError, RunError, UsageError
 from personabench.hashing import digest
 from personabench.interrupts import GRACE, heard
@@ -66,26 +67,32 @@ def unjudged(
 
 
 async def judge(
-    folder: RunFolder, task: Task, dataset: Dataset, positions: Sequence[int], key: str, client: Client
-) -> tuple[int, bool]:
+    folder: RunFolder,
+    task: Task,
+    dataset: Dataset,
+    positions: Sequence[int],
+    key: str,
+    client: Client,
+    progress: Progress | None = None,
+) -> None:
     """Have answers judged, as many at once as the judge takes.
 
-    Returns how many could not be, which are owed, and whether an interrupt cut it short: the first one lets what is
-    under way finish.
+    `progress` counts those that could not be, which are owed, and says whether an interrupt cut it short: the first one
+    lets what is under way finish.
 
     Raises:
         BackendDown: no call succeeds any more; what was judged is on disk.
         RunError: the disk is full.
         KeyboardInterrupt: interrupted twice; what was judged is on disk.
     """
-    index, failed, interrupts = dataset.index(), 0, 0
+    index, progress = dataset.index(), progress or Progress()
+    progress.total = len(positions)
     lines = folder.ordered_predictions(index[position][0] for position in positions)
     pending: Iterator[tuple[int, Prediction | None]] = zip(positions, lines, strict=True)
 
     async def work() -> None:
-        nonlocal failed
         for position, line in pending:
-            if interrupts:
+            if progress.stopping:
                 return
             if line is None:
                 continue
@@ -99,11 +106,12 @@ async def judge(
                 if not isinstance(failure, BackendError):
                     _log.exception("judging %s", sample.id)
                 _log.warning("%s could not be judged: %s", sample.id, failure)
-                failed += 1
+                progress.failed += 1
                 continue
             found = None if values is None else plain(values)
             judged = Judgement(sample.id, answer_key(line), found, tuple(role.calls), role.flags)
             folder.append(folder.judgements_path(key), judged)
+            progress.done += 1
 
     workers = [asyncio.create_task(work()) for _ in range(min(client.concurrency, len(positions)))]
 
@@ -112,24 +120,21 @@ async def judge(
             worker.cancel()
 
     def wind_down() -> None:
-        nonlocal interrupts
-        interrupts = 1
+        progress.stopping = True
         asyncio.get_running_loop().call_later(GRACE, drop)
 
     def leave() -> None:
-        nonlocal interrupts
-        interrupts = 2
+        progress.dropped = True
         drop()
 
     try:
         with heard(wind_down, leave):
             await asyncio.gather(*workers)
     except asyncio.CancelledError:
-        if not interrupts:
+        if not progress.stopping:
             raise
     finally:
         drop()
         await asyncio.gather(*workers, return_exceptions=True)
-    if interrupts > 1:
+    if progress.dropped:
         raise KeyboardInterrupt
-    return failed, bool(interrupts)

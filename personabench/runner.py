@@ -21,7 +21,7 @@ from personabench import backends
 from personabench.backends import Backend
 from personabench.cache import Cache
 from personabench.client import Client
-from personabench.engine import Engine
+from personabench.engine import Engine, Progress
 from personabench.errors import RunError, UsageError
 from personabench.jobs import Job, Options, resolve
 from personabench.judging import judge, unjudged
@@ -36,6 +36,12 @@ from personabench.shards import mark
 from personabench.task import Dataset, Task
 
 __all__ = ["Job", "Options", "Outcome", "resolve", "run", "versions"]
+
+Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
+
+
+def _unwatched(title: str, progress: Progress, client: Client) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 @dataclasses.dataclass
@@ -56,13 +62,13 @@ async def run(
     *others: Options,
     backend: Backend | None = None,
     roles: Mapping[RoleName, Backend] | None = None,
-    watch: Callable[[Job, Engine], contextlib.AbstractContextManager[None]] | None = None,
+    watch: Watch = _unwatched,
     announce: Callable[[Sequence[Job]], None] | None = None,
 ) -> list[Outcome]:
     """Run everything asked for; a finished run is only scored again.
 
     `others` ask the same with other seeds: backend, cache and embedders are those of `options`.  `announce` is told
-    the jobs of each before their first call; `watch` wraps each engine while it works.
+    the jobs of each before their first call; `watch` wraps what takes its time, given a title, counters and the client.
 
     Raises:
         UsageError, DataError: nothing was run.
@@ -160,10 +166,11 @@ async def _finish(
     engine: Engine,
     owed: Sequence[int],
     options: Options,
-    watch: Callable[[Job, Engine], contextlib.AbstractContextManager[None]] | None,
+    watch: Watch,
     ready: Callable[[Backend], Awaitable[None]],
     spend: Spend,
 ) -> Outcome:
+    title = f"{job.spec.method} on {job.spec.task}"
     before: dict[str, Any] = job.folder.summary() if job.folder.summary_path.exists() else {"seconds": 0.0}
     counted = await engine.client.backend.prefix_counts() if owed else None
     already = spend.spent
@@ -171,7 +178,7 @@ async def _finish(
     failed: RunError | None = None
     whole = False
     try:
-        with watch(job, engine) if watch and owed else contextlib.nullcontext():
+        with watch(title, engine.progress, engine.client) if owed else contextlib.nullcontext():
             whole = await engine.run(owed)
     except RunError as error:
         failed = error
@@ -180,17 +187,18 @@ async def _finish(
     seconds = before["seconds"] + (time.perf_counter() - started if owed else 0.0)
     selected = set(job.positions)
     scored = [at for at, (name, _) in enumerate(job.dataset.index()) if at in selected or name in engine.finished]
-    refused = 0
+    judging = Progress()
     if job.judge and whole:
         started = time.perf_counter()
         try:
             anew = selected if options.cache == "refresh" else ()
             if left := unjudged(job.folder, job.dataset, scored, job.judge, anew):
                 await ready(job.roles["judge"])
-                refused, cut = await judge(job.folder, job.task, job.dataset, left, job.judge, engine.roles["judge"])
-                whole = not cut
+                with watch(f"judging {title}", judging, client := engine.roles["judge"]):
+                    await judge(job.folder, job.task, job.dataset, left, job.judge, client, judging)
+                whole = not judging.stopping
                 seconds += time.perf_counter() - started
-            if anew and whole and not refused and not engine.progress.failed:
+            if anew and whole and not judging.failed and not engine.progress.failed:
                 job.folder.renewed()
         except RunError as error:
             failed = error
@@ -227,7 +235,7 @@ async def _finish(
                 for role, backend in job.roles.items()
             },
             "judge": job.judge,
-            "judge_errors": refused,
+            "judge_errors": judging.failed,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": versions(),
         },

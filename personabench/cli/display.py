@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from personabench.downloads import Progress
-    from personabench.engine import Engine
-    from personabench.runner import Job
+    from personabench import downloads
+    from personabench.client import Client
+    from personabench.engine import Progress
+    from personabench.runner import Watch
 
 PLAIN_EVERY = 10.0
 
 
-def watching(console: Console) -> Callable[[Job, Engine], AbstractContextManager[None]]:
-    """A `watch` for `runner.run` that shows each engine's progress on a console."""
+def watching(console: Console) -> Watch:
+    """A `watch` for `runner.run` that shows progress on a console."""
 
-    def watch(job: Job, engine: Engine) -> AbstractContextManager[None]:
-        title = f"{job.spec.method} on {job.spec.task}"
-        return _live(console, title, engine) if console.is_terminal else _plain(console, title, engine)
+    def watch(title: str, progress: Progress, client: Client) -> AbstractContextManager[None]:
+        return (_live if console.is_terminal else _plain)(console, title, progress, client)
 
     return watch
 
 
 @contextlib.contextmanager
-def _live(console: Console, title: str, engine: Engine) -> Iterator[None]:
+def _live(console: Console, title: str, counts: Progress, client: Client) -> Iterator[None]:
     from rich.console import Group
     from rich.live import Live
     from rich.progress import (
@@ -56,28 +56,26 @@ def _live(console: Console, title: str, engine: Engine) -> Iterator[None]:
         TimeRemainingColumn(),
         speed_estimate_period=300,
     )
-    counts = engine.progress
     shown = bar.add_task(title, total=counts.total, completed=counts.before)
     detail = Text(style="dim", no_wrap=True)
 
     def update() -> None:
         bar.update(shown, completed=counts.before + counts.done)
-        detail.plain = f"  {_detail(engine)}"
+        detail.plain = f"  {_detail(counts, client)}"
 
     with Live(Group(bar, detail), console=console, refresh_per_second=4), _every(0.25, update):
         yield
 
 
 @contextlib.contextmanager
-def _plain(console: Console, title: str, engine: Engine) -> Iterator[None]:
-    counts = engine.progress
+def _plain(console: Console, title: str, counts: Progress, client: Client) -> Iterator[None]:
     said = time.monotonic()
 
     def say() -> None:
         done, total = counts.before + counts.done, counts.total
         elapsed = time.monotonic() - counts.started
         eta = f", ETA {elapsed / counts.done * (total - done):.0f} s" if counts.done > 0 and done < total else ""
-        console.print(f"{title}: {done}/{total}{eta}; {_detail(engine)}", markup=False, soft_wrap=True)
+        console.print(f"{title}: {done}/{total}{eta}; {_detail(counts, client)}", markup=False, soft_wrap=True)
 
     def tick() -> None:
         nonlocal said
@@ -90,8 +88,8 @@ def _plain(console: Console, title: str, engine: Engine) -> Iterator[None]:
     say()
 
 
-def _detail(engine: Engine) -> str:
-    counts, traffic = engine.progress, engine.client.traffic
+def _detail(counts: Progress, client: Client) -> str:
+    traffic = client.traffic
     rate = counts.done / max(time.monotonic() - counts.started, 1e-9)
     parts = [
         f"{rate:.1f}/s" if rate >= 1 else f"{rate:.2f}/s",
@@ -99,10 +97,10 @@ def _detail(engine: Engine) -> str:
         f"{traffic.cached} cached",
         f"{traffic.input_tokens + traffic.output_tokens:,} tokens",
     ]
-    if (spend := engine.client.spend) is not None and spend.prices:
+    if (spend := client.spend) is not None and spend.prices:
         parts.append(f"{spend.spent:.4g} spent")
-    if engine.client.limiter.width < engine.client.limiter.most:
-        parts.append(f"{engine.client.limiter.width} at once")
+    if client.limiter.width < client.limiter.most:
+        parts.append(f"{client.limiter.width} at once")
     if traffic.retries:
         parts.append(f"{traffic.retries} retries")
     if counts.failed:
@@ -113,14 +111,14 @@ def _detail(engine: Engine) -> str:
 
 
 @contextlib.contextmanager
-def downloading(console: Console) -> Iterator[Progress]:
+def downloading(console: Console) -> Iterator[downloads.Progress]:
     """A progress callback for `downloads.fetch` that shows each file on a console while the block runs."""
     with (_bars if console.is_terminal else _lines)(console) as progress:
         yield progress
 
 
 @contextlib.contextmanager
-def _bars(console: Console) -> Iterator[Progress]:
+def _bars(console: Console) -> Iterator[downloads.Progress]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
@@ -137,7 +135,7 @@ def _bars(console: Console) -> Iterator[Progress]:
 
 
 @contextlib.contextmanager
-def _lines(console: Console) -> Iterator[Progress]:
+def _lines(console: Console) -> Iterator[downloads.Progress]:
     latest: dict[str, tuple[int, int | None]] = {}
     said = time.monotonic()
 

@@ -50,3 +50,9 @@ def test_the_download_verb_passes_the_display_on(personabench: Command, tmp_path
     ended = personabench("download", tmp_path / "mine.py", "--target", tmp_path / "data")
     assert ended.code == 0 and "ready: personabench run" in ended.out
     assert "dev_questions.json: 5.0 MB of 5.0 MB" in ended.err
+
+
+def test_judging_shows_its_own_progress(personabench: Command) -> None:
+    ended = personabench("run", "-m", "none", "-t", "prefdisco", "-b", "scripted", "--limit", 1)
+    assert ended.code == 0
+    assert "none on prefdisco: 4/4" in ended.err and "judging none on prefdisco: 4/4" in ended.err
