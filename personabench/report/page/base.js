@@ -35,6 +35,7 @@ const score = (value) => (value === null || value === undefined ? "–" : value.
 const signed = (value) => (value === null || value === undefined ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(4));
 const percent = (share) => `${Math.round(100 * share)} %`;
 const count = (value) => Math.round(value).toLocaleString("en");
+const counted = (value, thing) => `${count(value)} ${thing}${value === 1 ? "" : "s"}`;
 const interval = (found, format = score) =>
   found.low === null || found.low === undefined ? "" : `[${format(found.low)}, ${format(found.high)}]`;
 const pvalue = (p) => (p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));

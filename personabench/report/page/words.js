@@ -7,7 +7,7 @@ function showWords() {
         "section",
         { class: "card" },
         el("h3", {}, groupName(group)),
-        el("p", { class: "quiet" }, `${count(group.n)} samples of ${count(group.users)} users · ${group.source}`),
+        el("p", { class: "quiet" }, `${counted(group.n, "sample")} of ${counted(group.users, "user")} · ${group.source}`),
         el("ul", {}, group.words.map((sentence) => el("li", {}, sentence))),
       ),
     ),
