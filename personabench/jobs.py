@@ -124,6 +124,10 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
     classes = {name: registry.load("method", name) for name in options.methods}
+    called: dict[str, str] = {}
+    for asked, cls in classes.items():
+        if (other := called.setdefault(cls.name, asked)) != asked:
+            raise UsageError(f"--method: {other} and {asked} are both called '{cls.name}'; give one another `name`")
     owners = ["task", *(cls.name for cls in classes.values())]
     points = [params.assignments([*options.assignments, *point], owners) for point in params.grid(options.grid)]
     used: set[str] = set()

@@ -164,7 +164,7 @@ def _from_path(kind: Kind, text: str) -> type[Any]:
         )
     cls: Any = offered[wanted] if wanted else next(iter(offered.values()))
     if not isinstance(getattr(cls, "name", None), str):
-        cls.name = path.stem
+        cls.name = path.stem if len(offered) == 1 else cls.__name__
     return _checked(kind, cls, text)
 
 

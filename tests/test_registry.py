@@ -81,6 +81,13 @@ def test_a_method_by_path_is_named_by_its_class_or_its_file(tmp_path: Path) -> N
     assert registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"), "loud.py"))).name == "loud"
 
 
+def test_methods_that_share_a_file_are_named_by_their_classes(tmp_path: Path) -> None:
+    second = PLUGIN.format(name="").replace("Shout", "Scream").replace("from personabench import Method", "")
+    path = plugin(tmp_path, PLUGIN.format(name="") + second)
+    names = [registry.load("method", f"{path}:{name}").name for name in ("Shout", "Scream")]
+    assert names == ["Shout", "Scream"]
+
+
 def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
     one = registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"))))
     first = registry.source_hash(one)

@@ -85,6 +85,13 @@ def test_a_copy_of_the_data_is_the_same_run(tmp_path: Path) -> None:
     assert one == two
 
 
+def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from personabench.methods.rag import Rag\n\n\nclass Own(Rag):\n    pass\n")
+    with pytest.raises(UsageError, match=r"rag and .*own\.py are both called 'rag'"):
+        runner.resolve(options(tmp_path, methods=f"rag,{own}"), Scripted())
+
+
 def test_a_task_parameter_goes_to_the_tasks_that_have_it(tmp_path: Path) -> None:
     asked = options(tmp_path, tasks="lamp4,prelude_summ", assignments=["task.rounds=5"])
     lamp, prelude = runner.resolve(asked, Scripted())
