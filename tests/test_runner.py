@@ -93,10 +93,10 @@ def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_task_parameter_goes_to_the_tasks_that_have_it(tmp_path: Path) -> None:
-    asked = options(tmp_path, tasks="lamp4,prelude_summ", assignments=["task.rounds=5"])
-    lamp, prelude = runner.resolve(asked, Scripted())
-    assert "rounds" not in lamp.spec.task_params
-    assert prelude.spec.task_params["rounds"] == 5
+    asked = options(tmp_path, tasks="lamp4,prefdisco", assignments=["task.max_turns=3"])
+    lamp, prefdisco = runner.resolve(asked, Scripted())
+    assert "max_turns" not in lamp.spec.task_params
+    assert prefdisco.spec.task_params["max_turns"] == 3
 
 
 @pytest.mark.parametrize(
