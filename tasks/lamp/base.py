@@ -19,7 +19,7 @@ from personabench.types import Record, Sample, to_json
 class Lamp(Task):
     """A task of LaMP, "When Large Language Models Meet Personalization" (arXiv 2304.11406)."""
 
-    version = 2
+    version = 3
 
     @dataclasses.dataclass(frozen=True)
     class Params:

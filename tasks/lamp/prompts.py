@@ -3,7 +3,7 @@
 `chat` is for chat models: what is known about the user, then the shown records as earlier turns of the same
 conversation, the best one next to the question.  What changes least comes first, so that a server's prefix cache is of
 use.  The contract of the answer is said once, at the end of the conversation's first request: small models keep to it
-there, and answers shown after it say the rest.
+there.  Where answers in free text are shown as turns they say it better, and it is left out.
 `lamp-official` is the benchmark's own single prompt (arXiv 2304.11406) with its length budget.
 """
 
@@ -29,7 +29,8 @@ def chat(form: Form, words: Words, sample: Sample, records: Sequence[Record], no
         listed = "\n\n".join(record.response for record in least_first)
         system.append(f"Earlier {words.response}s by this {words.person}:\n\n{listed}")
     turns.append(Message("user", sample.input))
-    turns[0] = Message("user", f"{turns[0].content}\n\n{words.instruction}")
+    if form.labels or len(turns) == 1:
+        turns[0] = Message("user", f"{turns[0].content}\n\n{words.instruction}")
     told = (Message("system", "\n\n".join(system)),) if system else ()
     return Rendered((*told, *turns), tuple(records), _fallback(form, sample))
 

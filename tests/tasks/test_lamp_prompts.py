@@ -121,14 +121,20 @@ def test_short_fields_are_never_cut() -> None:
 def test_chat_puts_the_best_record_next_to_the_question() -> None:
     records = [record("lamp4", 0, text="Best.", title="B"), record("lamp4", 1, text="Worse.", title="W")]
     rendered = lamp.Lamp4().render(sample("lamp4"), records, "", TOKENS)
-    contract = lamp.Lamp4().words.instruction
     assert [(message.role, message.content) for message in rendered.messages] == [
-        ("user", f"Generate a headline for the following article: Worse.\n\n{contract}"),
+        ("user", "Generate a headline for the following article: Worse."),
         ("assistant", "W"),
         ("user", "Generate a headline for the following article: Best."),
         ("assistant", "B"),
         ("user", words_of("lamp4")),
     ]
+
+
+@pytest.mark.parametrize("task", sorted(set(FORMS) - {"lamp1", "lamp7"}))
+def test_chat_states_the_contract_beside_shown_answers_for_labels_only(task: str) -> None:
+    rendered = TASKS[task]().render(sample(task), [record(task)], "", TOKENS)
+    stated = [TASKS[task].words.instruction in message.content for message in rendered.messages]
+    assert stated == [bool(FORMS[task].labels), False, False]
 
 
 @pytest.mark.parametrize("task", ["lamp1", "lamp7"])
