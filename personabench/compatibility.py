@@ -71,6 +71,16 @@ def matrix(methods: Iterable[Entry], tasks: Iterable[Entry]) -> list[Cell]:
     ]
 
 
+def without_dates(method: Method, dataset: Dataset) -> str | None:
+    """What keeps a method that sorts by date from these data, in words; None where nothing does."""
+    if "dates" not in method.requirements() or dataset.dated:
+        return None
+    return (
+        f"method {method.name} sorts records by date, but {dataset.source} has records without one; "
+        "use data with dates (LaMP's time separation has them) or another retriever"
+    )
+
+
 def check_requirements(method: Method, dataset: Dataset, positions: Sequence[int] = ()) -> None:
     """Refuse, before any call, a method whose needs the data cannot meet.
 
@@ -79,11 +89,8 @@ def check_requirements(method: Method, dataset: Dataset, positions: Sequence[int
     Raises:
         UsageError: what is missing and what to do instead.
     """
-    if "dates" in method.requirements() and not dataset.dated:
-        raise UsageError(
-            f"method {method.name} sorts records by date, but {dataset.source} has records without one; "
-            "use data with dates (LaMP's time separation has them) or another retriever"
-        )
+    if undated := without_dates(method, dataset):
+        raise UsageError(undated)
     if dataset.lacking:
         raise UsageError(dataset.lacking)
     if isinstance(k := getattr(method.params, "k", None), int) and k < 0:

@@ -17,7 +17,7 @@ import msgspec
 from personabench import params, registry
 from personabench.backends import USER, Backend, BackendOptions
 from personabench.cache import Policy
-from personabench.compatibility import Fit, check_requirements, verdict
+from personabench.compatibility import Fit, check_requirements, verdict, without_dates
 from personabench.controls import controlled
 from personabench.errors import UsageError
 from personabench.judges.asking import kinship
@@ -161,6 +161,9 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
                 refused.append(f"method {cls.name} does not run on {task.name}: {reason}")
                 continue
             method = cls(params.fill(cls.Params, mine | given.get(cls.name, {}), f"method {cls.name}"))
+            if undated := without_dates(method, dataset):
+                refused.append(undated)
+                continue
             check_requirements(method, dataset, positions)
             spec = RunSpec(
                 task=task.name,

@@ -103,6 +103,16 @@ def test_broken_data_is_named_by_file_record_and_field(
     assert not [part for part in ["data/dev_", *said] if part not in message], message
 
 
+def test_one_method_that_wants_dates_does_not_keep_the_others_from_undated_data(
+    personabench: Command, refused: Refused, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = (*RUN, "-t", "lamp4", "--data", lamp4(tmp_path / "data", [question("1")]))
+    assert "method recency sorts records by date" in refused(*words, "-m", "recency")
+    ended = personabench(*words, "-m", "recency,none", "--json")
+    assert (ended.code, [run["method"] for run in ended.json]) == (0, ["none"])
+    assert "sorts records by date" in caplog.text and "the other runs go on" in caplog.text
+
+
 def test_mixed_2m_and_2n_records_name_the_other_task(refused: Refused, tmp_path: Path) -> None:
     film = {"id": "a", "tag": "comedy", "description": "A baker inherits a circus."}
     news = {"id": "b", "title": "Cup Final", "text": "Sold out.", "category": "sports"}
