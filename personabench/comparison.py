@@ -3,8 +3,8 @@
 Rows are aligned by sample id, metric by metric: a sample that a judge left without a value of one counts for the
 others.  Rows on the same samples share one set of resamples; two rows on different samples are
 compared on those that both have.  Several seeds of a row are averaged per sample first, so that a sample stays one
-sample.  Only rows of one setting (same task, data, model, decoding) are compared, and all their tests on the primary
-metric are one family for Holm's correction.
+sample.  Only rows of one setting (same task, data, model, decoding) are compared.  Their tests on the primary metric
+are two families for Holm's correction: rows against each other, and rows against their own shuffled selves.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
     Returns:
         for each row: `letter`; `estimates` and `gains` (over the baseline) by metric; `seeds`, the primary metric of
         each seed; `versus`, by "baseline", "shuffled" and "trivial", the comparison with that row, its place `of`
-        included; `beats`, the places of the rows it beats; `leader`; `tests`, the size of its family of tests, and the
-        `draws` of each.
+        included; `beats`, the places of the rows it beats; `leader`; `tests` and `controls`, the sizes of the two
+        families of tests, between rows and against the shuffled self, and the `draws` of each.
 
     Raises:
         DataError: a score file is damaged.
@@ -159,7 +159,7 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
     held = [at for at, vectors in enumerate(rows) if _shared(vectors)]
     found: list[dict[str, Any]] = [
         {"letter": name, "estimates": {}, "gains": {}, "seeds": [], "versus": {}, "beats": [], "leader": False}
-        | {"tests": 0, "draws": 0}
+        | {"tests": 0, "controls": 0, "draws": 0}
         for name in letters(len(board))
     ]
     if not held:
@@ -200,11 +200,19 @@ def _alike(board: Sequence[Entry], groups: Sequence[Sequence[int]], metric: str)
 def _test(
     found: list[dict[str, Any]], board: Sequence[Entry], has: Sequence[int], column: Column, base: int | None
 ) -> None:
-    """All tests of one setting on the primary metric: p-values corrected together, letters, leaders, controls."""
+    """All tests of one setting on the primary metric: corrected p-values, letters, leaders, controls.
+
+    Rows against their own shuffled selves are a family of tests of their own: whether a gain is personal is one planned
+    question a method, whose answer must not hang on how many other rows the table happens to hold.
+    """
     among = [board[at] for at in has]
+    twins = {place: twin for place in range(len(has)) if (twin := _shuffled(place, among)) is not None}
     pairs = {(a, b): column.compare(a, b) for a, b in combinations(range(len(has)), 2)}
-    corrected = holm([pair.p for pair in pairs.values()])
-    family = {key: (pair.gain.value, p) for (key, pair), p in zip(pairs.items(), corrected, strict=True)}
+    controls = [(min(pair), max(pair)) for pair in twins.items()]
+    family = {}
+    for keys in (controls, [key for key in pairs if key not in controls]):
+        for key, p in zip(keys, holm([pairs[key].p for key in keys]), strict=True):
+            family[key] = pairs[key].gain.value, p
     best = set(leaders(0, len(has), family)) if len(has) > 1 else set()
     trivial = next((place for place, entry in enumerate(among) if _trivial(entry)), None)
     for place, beaten in enumerate(wins(len(has), family)):
@@ -212,11 +220,12 @@ def _test(
         row |= {
             "beats": [has[each] for each in beaten],
             "leader": place in best,
-            "tests": len(pairs),
+            "tests": len(pairs) - len(controls),
+            "controls": len(controls),
             "draws": column.draws,
         }
         row["seeds"] = column.seeds(place)
-        others = {"baseline": base, "shuffled": _shuffled(place, among), "trivial": trivial}
+        others = {"baseline": base, "shuffled": twins.get(place), "trivial": trivial}
         for role, other in others.items():
             if other is None or other == place or (role == "trivial" and _trivial(among[place])):
                 continue

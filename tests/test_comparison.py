@@ -134,6 +134,27 @@ def test_a_gain_that_does_not_survive_the_shuffle_is_marked(tmp_path: Path, shuf
     assert any(note.startswith("† rag (k=4):") for note in found.notes) is not personal
 
 
+def test_whether_a_gain_is_personal_does_not_hang_on_how_many_rows_a_table_holds(tmp_path: Path) -> None:
+    made(tmp_path, "none", drawn(seed=1))
+    made(tmp_path, "rag", drawn(0.06, seed=2))
+    made(tmp_path, "rag", drawn(0.02, seed=3), history="shuffled")
+    before = rows(tmp_path)["rag"]
+    assert (before["tests"], before["controls"]) == (2, 1)
+    assert before["shuffled_gain_p"] == before["shuffled_gain_p_raw"] > 0
+    for seed in range(4, 12):
+        made(tmp_path, f"other{seed}", drawn(0.06, seed=seed))
+    after = rows(tmp_path)["rag"]
+    assert (after["tests"], after["controls"]) == (54, 1)
+    assert after["shuffled_gain_p"] == pytest.approx(before["shuffled_gain_p"], abs=0.01)
+    assert after["gain_p"] > before["gain_p"]
+
+    made(tmp_path, "other4", drawn(0.0, seed=12), history="shuffled")
+    twice = rows(tmp_path)
+    assert {row["controls"] for row in twice.values()} == {2}
+    plain = [twice[name]["shuffled_gain_p_raw"] for name in ("rag", "other4")]
+    assert [twice[name]["shuffled_gain_p"] for name in ("rag", "other4")] == holm(plain)
+
+
 def test_the_best_predictor_without_a_model_is_a_control(tmp_path: Path) -> None:
     made(tmp_path, "none", drawn(seed=1))
     made(tmp_path, "counting", drawn(0.1, seed=2), usage={})

@@ -23,7 +23,7 @@ from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, en
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
 ALPHA = 0.05
-_VERSION = 4
+_VERSION = 5
 _KEPT = 200
 
 
@@ -183,6 +183,7 @@ def _facts(
     found |= {
         "leader": about["leader"] if about["estimates"] else None,
         "tests": about["tests"],
+        "controls": about["controls"],
         "draws": about["draws"],
     }
     found["seed_values"] = about["seeds"]
@@ -292,11 +293,12 @@ def _about_numbers(rows: Sequence[Mapping[str, Any]], asked: Asked, known: bool)
         return []
     notes = []
     if any(row["gain"] is not None for row in rows):
-        pairs = sorted({row["tests"] for row in rows if row["tests"]})
-        family = " or ".join(str(each) for each in pairs)
+        family = " or ".join(str(each) for each in sorted({row["tests"] for row in rows if row["draws"]}))
+        controls = max(row["controls"] for row in rows)
+        apart = f" and, for own against shuffled histories, over {controls}" if controls else ""
         notes.append(
             f"±: half of a 95 % interval over users. Δ {asked.baseline}: gain on the same samples. p: sign-flip test "
-            f"over users, Holm-corrected over {family} pair(s). Superscripts: rows beaten at p ≤ {ALPHA}. "
+            f"over users, Holm-corrected over {family} pair(s){apart}. Superscripts: rows beaten at p ≤ {ALPHA}. "
             f"{max(row['draws'] for row in rows):,} draws, seed 0."
         )
     elif len(rows) > 1:

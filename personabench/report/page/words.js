@@ -20,8 +20,8 @@ function showProtocol() {
     "The unit of chance is the user: users are drawn, flipped and swapped with all their samples.",
     `Intervals are 95 %, expanded percentile intervals from at least ${count(report.draws)} resamples of users, seed 0. ` +
       "Metrics such as RMSE and macro-F1 are computed anew on each.",
-    "p is of a two-sided sign-flip permutation test on users, corrected after Holm over all pairs of a table on its primary metric. " +
-      "Other metrics have intervals but no tests.",
+    "p is of a two-sided sign-flip permutation test on users, corrected after Holm over all pairs of a table on its primary metric; " +
+      "rows against their own shuffled selves are a family of their own. Other metrics have intervals but no tests.",
     "A row carries the letters of the rows that it beats at a corrected p of at most 0.05; ★ marks the best row and all " +
       "rows that it does not beat.",
     "Gains are positive where the row is better, also for metrics where lower is better (↓).",
