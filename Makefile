@@ -31,6 +31,7 @@ REFERENCE_RUNS := results/for-reference
 REFERENCE_LIMIT ?= 6
 LAMP := lamp1,lamp2m,lamp2n,lamp3,lamp4,lamp5,lamp6,lamp7
 TRIVIAL := majority,user_majority,user_mean,copy_input,copy_nearest
+CORE := none,rag,summary,cipher,rpm,dpl
 REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS)
 
 leaderboard: $(VENV)/.installed
@@ -40,7 +41,7 @@ leaderboard: $(VENV)/.installed
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP),reviews,personamem --method none,rag,$(TRIVIAL)
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP),reviews,personamem --method rag --history shuffled
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP) --method summary
-	$(REFERENCE_RUN) --limit 4 --task lamp4 --method cipher,rpm --set rpm.cluster_max_tokens=512
+	$(REFERENCE_RUN) --limit 1 --task $(LAMP),reviews,personamem,prefdisco_warm --method $(CORE) --set rpm.cluster_max_tokens=256
 	$(REFERENCE_RUN) --limit 1 --task prelude_summ,prelude_email --method none,cipher,oracle --set task.user=rule --set task.rounds=20
 	$(REFERENCE_RUN) --limit 1 --task prefdisco --method none
 	$(MAKE) published-leaderboard

@@ -61,6 +61,15 @@ def test_a_table_says_the_task_settings_that_all_its_rows_share() -> None:
     assert "Task: h=5, form=statements." in board.notes
     (board,) = boards([run("a", spec=specs[0], task_changed={"h": 3}), run("b", spec=specs[1])])
     assert "Task: form=statements." in board.notes
+    assert [row["label"] for row in board.rows] == ["a (task.h=3)", "b"]
+
+
+def test_task_settings_common_to_a_table_are_left_to_its_notes() -> None:
+    longer = {"spec": {"task_params": {"h": 3, "form": "records"}}, "task_changed": {"h": 3, "form": "records"}}
+    shorter = {"spec": {"task_params": {"h": 3, "form": "statements"}}, "task_changed": {"h": 3}}
+    (board,) = boards([run("a", **longer), run("b", **shorter)])
+    assert [row["label"] for row in board.rows] == ["a (task.form=records)", "b"]
+    assert "Task: h=3." in board.notes
 
 
 def test_the_lenient_column_is_shown_only_where_it_differs() -> None:

@@ -7,7 +7,7 @@ the same conditions, so only they are tested against each other.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,10 @@ class Entry:
     Attributes:
         runs: by seed.
         name: method, parameters, history control and, of a single run, its seed unless 0.
-        label: the name, and what the setting has that is not at its default.
+        label: the name, and what the setting has that is not at its default and not common to the board.
         setting: digest of `conditions`.
         apart: of `PLAYED`, what tells it from rows that had the same label.
+        common: the task settings that all rows of the board share, which labels leave to the board's notes.
     """
 
     runs: Sequence[Run]
@@ -145,6 +146,7 @@ class Entry:
     label: str
     setting: str
     apart: Sequence[str] = ()
+    common: Collection[str] = ()
 
     @property
     def first(self) -> Run:
@@ -158,7 +160,7 @@ class Entry:
 
     def label_of(self, run: Run) -> str:
         """What one of the runs is called: the label, with the run's own seed."""
-        return _label(run, True, True, self.apart)
+        return _label(run, True, True, self.apart, self.common)
 
 
 def entries(runs: Sequence[Run]) -> list[Entry]:
@@ -172,11 +174,18 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
     for members in pooled.values():
         members.sort(key=lambda run: run["seed"])
         alike.setdefault((_label(members[0], len(members) == 1, True), members[0]["model"]), []).append(members[0])
+    settings = [run.get("task_changed", {}) for run in newest.values()]
+    common = {
+        name
+        for name, value in (settings[0] if settings else {}).items()
+        if all(each.get(name) == value for each in settings)
+    }
     made = []
     for (setting, *_), members in pooled.items():
         first, alone = members[0], len(members) == 1
         more = _apart(first, alike[_label(first, alone, True), first["model"]])
-        made.append(Entry(members, _label(first, alone, False), _label(first, alone, True, more), setting, more))
+        called = _label(first, alone, True, more, common)
+        made.append(Entry(members, _label(first, alone, False), called, setting, more, common))
     return made
 
 
@@ -208,10 +217,11 @@ def label(run: Run) -> str:
     return _label(run, True, True)
 
 
-def _label(run: Run, seed: bool, setting: bool, more: Sequence[str] = ()) -> str:
+def _label(run: Run, seed: bool, setting: bool, more: Sequence[str] = (), common: Collection[str] = ()) -> str:
     parts = [f"{key}={value}" for key, value in run.get("changed", {}).items()]
     if setting:
-        parts += [f"task.{key}={value}" for key, value in run.get("task_changed", {}).items()]
+        changed = run.get("task_changed", {})
+        parts += [f"task.{key}={value}" for key, value in changed.items() if key not in common]
     if run["history"] != "own":
         parts.append(f"history={run['history']}")
     if setting:
