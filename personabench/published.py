@@ -103,15 +103,18 @@ def read(path: Path) -> Published:
 def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     """Write a finished run as one file under `target`; returns its path.
 
+    A run whose answers a judge left unjudged is a result too, without scores.
+
     Raises:
-        UsageError: samples are owed, nothing was scored, the name is taken by another run, or it cannot be written.
+        UsageError: samples are owed, there was nothing to score by, the name is taken by another run, or it cannot be
+            written.
         DataError: a file of the run is damaged.
     """
     summary, spec = folder.summary(), folder.spec()
     if summary["status"] != "complete" or not summary["n"]:
         raise UsageError(f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish")
     scores = vector({**summary, "folder": str(folder.path)})
-    if not scores.ids:
+    if not scores.ids and not summary["counters"].get("unjudged"):
         raise UsageError(f"{folder.path} has no scores: its split has no references")
     kept = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
     if not spec.sample:
