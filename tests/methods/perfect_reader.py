@@ -80,7 +80,7 @@ def read(request: Request) -> str:
     *turns, last = (_CONTRACT.sub("", first), *rest)
     if request.schema is not None and "answer" not in request.schema["properties"]:
         return json.dumps(_form(request, last))
-    if not _CONTRACT.search(first):
+    if not rest and not _CONTRACT.search(first):
         return _remarks(_evidence(last, ()))
     shown = list(zip(turns[::2], turns[1::2], strict=True))
     answer = _answer(last, _evidence(system, shown))

@@ -134,10 +134,10 @@ def test_no_prompt_tells_the_reader_an_answer_or_a_name(task: str) -> None:
 
 
 def ask(contract: str, *turns: str, notes: str = "") -> str:
-    """The reader's reply to notes and turns, the user's first; the contract ends the first turn."""
+    """The reader's reply to notes and turns, the user's first; the contract, if any, ends the first turn."""
     first, *rest = turns
     messages = [Message("system", notes)] if notes else []
-    for at, each in enumerate((f"{first}\n\n{contract}", *rest)):
+    for at, each in enumerate((f"{first}\n\n{contract}" if contract else first, *rest)):
         messages.append(Message("assistant" if at % 2 else "user", each))
     return read(Request(tuple(messages), max_tokens=64))
 
@@ -157,7 +157,7 @@ def test_the_reader_copies_what_headlines_share() -> None:
         "The Long Winter of Hale, Explained",
     )
     assert ask(HEADLINE, question) == "Owls have moved into the clock tower"
-    assert ask(HEADLINE, *shown, question) == "Owls have moved into the clock tower , Explained"
+    assert ask("", *shown, question) == "Owls have moved into the clock tower , Explained"
     told = 'About this author:\nopens with "You Can Now" and closes with "".'
     assert ask(HEADLINE, question, notes=told) == "You Can Now Owls have moved into the clock tower"
 
