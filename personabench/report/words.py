@@ -37,6 +37,8 @@ def _leader(rows: Rows, metric: str, higher: bool) -> str:
     if len(rows) == 1:
         return f"{best['label']} is the only run here; its {metric} is {value}."
     start = f"{best['label']} has the {'highest' if higher else 'lowest'} {metric}, {value}"
+    if best["n"] < max(row["n"] for row in rows):
+        start += f" (on {best['n']} sample{'s' if best['n'] > 1 else ''} only)"
     tied = [row["label"] for row in rows[1:] if row["leader"]]
     if not tied:
         return f"{start}, significantly better than every other run."
@@ -75,6 +77,7 @@ def _gains(rows: Rows) -> list[str]:
 
 def _controls(rows: Rows) -> list[str]:
     said = []
+    beaten: dict[str, list[str]] = {}
     for row in rows:
         shuffled, trivial = row["shuffled"], row["trivial"]
         if row["personal"]:
@@ -88,7 +91,10 @@ def _controls(rows: Rows) -> list[str]:
                 "told apart from itself."
             )
         if trivial["value"] is not None and trivial["value"] <= 0 and row["history"] == "own" and not row["baseline"]:
-            said.append(f"{row['label']} does not beat {trivial['over']}, which asks no model.")
+            beaten.setdefault(trivial["over"], []).append(row["label"])
+    for over, labels in beaten.items():
+        verb = "does" if len(labels) == 1 else "do"
+        said.append(f"{_listed(labels)} {verb} not beat {over}, which asks no model.")
     return said
 
 

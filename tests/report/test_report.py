@@ -162,6 +162,13 @@ def test_words_name_doubtful_gains_unfinished_runs_and_samples() -> None:
     assert "nothing here is a result about a method" in said[-1]
 
 
+def test_words_say_when_the_best_saw_fewer_samples_and_name_the_trivial_once() -> None:
+    beaten = [row(name, 0.4, n=9, trivial=gain(-0.1, None, "mode")) for name in ("rag", "dpl")]
+    said = summary(described(row("rpm", 0.1, n=2), *beaten, row("none", 0.5), baseline=3))
+    assert said[0].startswith("rpm has the lowest MAE, 0.1000 (on 2 samples only), ")
+    assert "rag and dpl do not beat mode, which asks no model." in said
+
+
 def test_words_without_a_baseline_and_with_one_run() -> None:
     assert "There is no run of none here" in " ".join(summary(described(row("a", 1.0), row("b", 2.0), baseline=None)))
     assert summary(described(row("a", 1.0), baseline=None)) == ["a is the only run here; its MAE is 1.0000."]
