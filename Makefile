@@ -8,7 +8,7 @@ VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-vllm leaderboard published-leaderboard lint format clean
+.PHONY: demo test test-slow test-matrix test-vllm leaderboard published-leaderboard lint format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/personabench run --method none,rag --task lamp4
@@ -23,6 +23,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# Every method on every task with the embedded model, one user each: what test-slow leaves out of it, an hour or two.
+test-matrix: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m matrix
 
 # The reference results: the embedded model on bundled samples, four to five hours on two cores; stopped, it goes on.
 # NLTK's punkt_tab, which the edit cost counts words with, is carried by llama-index-core; its dependencies are not needed.
