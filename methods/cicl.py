@@ -65,6 +65,8 @@ class Cicl(Comparing):
                 lambda kept: _analysis_prompt(_listed(kept, negatives, ctx), ctx), docs, p.analysis_max_tokens
             )
             analysis = (await ctx.complete(messages, max_tokens=p.analysis_max_tokens)).text.strip()
+            if not analysis:
+                ctx.flag("empty_analysis")
             messages = self._asked(sample, docs, negatives, analysis, "", ctx.answer_tokens, ctx)
             return (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text.strip()
         return await self._in_one(sample, docs, negatives, ctx)

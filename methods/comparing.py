@@ -67,7 +67,7 @@ class Comparing(Method):
             return [None] * len(docs)
         embed = partial(ctx.embed, embedder=self.params.embedder)
         text = sample.stimulus or ctx.task.query_text(sample)
-        asker = await self._peers.asker(self.population.owner(sample.user_id), sample, text, embed)
+        asker = await self._peers.asker(self.population.people_of(sample), sample, text, embed)
         return await asyncio.gather(*(self._peers.pool(doc, asker, embed) for doc in docs))
 
     async def fallback(self, sample: Sample, ctx: Context) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from personabench import Context, Message
 from personabench.methods.dpl import Dpl
 from personabench.methods.dpl.prompts import Case, Draft, agreement, difference_drafts, fitting
+from personabench.methods.rpm.replies import first_json
 
 FIELDS = ("name", "definition", "difference")
 SCHEMA: dict[str, Any] = {
@@ -36,7 +37,6 @@ SCHEMA: dict[str, Any] = {
 }
 _THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 _THINKING = re.compile(r"<(?:think|thinking|reasoning)>", re.IGNORECASE)
-_BLOCK = re.compile(r"\{[^{}]*\}?")
 _FORM = (
     'Reply with a JSON object: {"dimensions": [{"name": "...", "definition": "one line", '
     '"difference": "how this person differs"}]}.'
@@ -55,6 +55,7 @@ class Drp(Dpl):
     """Compare on dimensions the model finds itself, keep those a second look confirms, and go on as dpl."""
 
     name = "drp"
+    version = 2
     paper = "Unveiling Inference Scaling for Difference-Aware User Modeling, arXiv 2511.15389"
     needs = ("history", "population")
     designed_for = ("reviews*",)
@@ -106,33 +107,50 @@ class Drp(Dpl):
         if messages is None:
             return None
         schema = None if self.params.reasoning else SCHEMA
-        text = (await ctx.complete(messages, max_tokens=allowance, schema=schema)).text
-        thought = _THOUGHT.split(text)
-        if len(thought) == 1 and (self.params.reasoning or _THINKING.search(text)):
-            ctx.flag("thought_unfinished")
-            return None
-        found, malformed = dimensions(thought[-1])
+        text = self._said((await ctx.complete(messages, max_tokens=allowance, schema=schema)).text, ctx)
+        found, malformed = dimensions(text)
         if malformed:
             ctx.flag("dimensions_malformed", malformed)
-        return found if found or '"dimensions"' in thought[-1] else None
+        return found if found or '"dimensions"' in text else None
+
+    def _said(self, reply: str, ctx: Context) -> str:
+        """What follows the thought; nothing, counted, where a thought has no end."""
+        *thought, said = _THOUGHT.split(reply)
+        if not thought and (self.params.reasoning or _THINKING.search(reply)):
+            ctx.flag("thought_unfinished")
+            return ""
+        return said.strip() if thought else reply
 
 
 def dimensions(text: str) -> tuple[list[Dimension], int]:
     """The well-formed dimensions of a reply, each name once, and the number of blocks that are none."""
     found: dict[str, Dimension] = {}
     malformed = 0
-    for block in _BLOCK.findall(text.partition("[")[2] or text):
-        try:
-            row = json.loads(block, strict=False)
-        except json.JSONDecodeError:
-            malformed += 1
-            continue
+    for row in _rows(text):
         values = [" ".join(value.split()) if isinstance(value := row.get(name), str) else "" for name in FIELDS]
         if all(values):
             found.setdefault(_folded(values[0]), Dimension(*values))
         else:
             malformed += 1
     return list(found.values()), malformed
+
+
+def _rows(text: str) -> Iterator[Mapping[str, Any]]:
+    """The objects of a reply's list, or of one that is broken or missing; an empty one for each that cannot be read."""
+    whole = first_json(text)
+    listed = whole.get("dimensions") if isinstance(whole, dict) else whole
+    if isinstance(listed, list):
+        yield from (row if isinstance(row, dict) else {} for row in listed)
+        return
+    decoder = json.JSONDecoder(strict=False)
+    place = text.find("{", text.find("[", text.find('"dimensions"')) if '"dimensions"' in text else 0)
+    while place >= 0:
+        try:
+            row, place = decoder.raw_decode(text, place)
+        except ValueError:
+            row, place = {}, place + 1
+        yield row
+        place = text.find("{", place)
 
 
 def _folded(name: str) -> str:

@@ -7,7 +7,6 @@ attributes form the card, by which similar people are found; everything else is 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench import Context, Message, Method, Population, Record, Sample, UsageError, User
+from personabench.errors import BackendError
 from personabench.methods.comparing import drawn
 from personabench.methods.rpm.replies import first_json
 from personabench.methods.summary import Summary
+from personabench.types import normalized
 
 REMINDER = "Reply with the JSON object alone."
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -96,7 +97,7 @@ class PersonaDb(Method):
         """Everybody's persona: two calls per person, the same calls as that person's own profile."""
         users = [user for user in drawn(population, self.params.population_max_users, ctx) if user.history]
         ctx.log(f"{2 * len(users)} calls at least for the personas of {len(users)} people, less what is cached")
-        states = await asyncio.gather(*(self.profile(user, ctx) for user in users))
+        states = await asyncio.gather(*(self._persona(user, ctx) for user in users))
         known = [(user, state) for user, state in zip(users, states, strict=True) if state["card"]]
         vectors = await self._vectors([state["card"] for _, state in known], ctx) if known else ()
         self.neighbours = [
@@ -110,6 +111,15 @@ class PersonaDb(Method):
             for (user, state), vector in zip(known, vectors, strict=True)
         ]
         self.population = population
+
+    async def _persona(self, user: User, ctx: Context) -> dict[str, Any]:
+        """The profile of one of many; empty, counted, where a call for it failed for good."""
+        try:
+            return await self.profile(user, ctx)
+        except BackendError as error:
+            ctx.flag("persona_failed")
+            ctx.log(f"no persona of {user.id}: {error}")
+            return {"card": "", "distilled": [], "induced": []}
 
     async def profile(self, user: User, ctx: Context) -> dict[str, Any]:
         """The persona: {"card": text, "distilled": [entry], "induced": [entry]}; a failed layer and later are empty."""
@@ -137,7 +147,7 @@ class PersonaDb(Method):
         if self.population is None or not sample.history:
             ctx.flag("fallback")
             return await self.summary.predict(sample, await self.summary.profile(sample.user, ctx), ctx)
-        others = await self._others(sample, self.population.owner(sample.user_id), state, ctx)
+        others = await self._others(sample, self.population.people_of(sample), state, ctx)
         records, entries = await self._own(sample, state, ctx)
         ctx.flag("neighbour_entries", len(others))
         return await ctx.answer(sample, records, notes=_notes(state["card"], entries, others, ctx))
@@ -153,10 +163,10 @@ class PersonaDb(Method):
             [entries[place - len(records)] for place in best if place >= len(records)],
         )
 
-    async def _others(self, sample: Sample, person: str, state: dict[str, Any], ctx: Context) -> list[str]:
+    async def _others(self, sample: Sample, people: frozenset[str], state: dict[str, Any], ctx: Context) -> list[str]:
         """The nearest `item_topk_collab` entries of similar people who never responded to what is asked about."""
         asked = _question_subjects(sample, ctx)
-        allowed = [each for each in self.neighbours if each.person != person and asked.isdisjoint(each.asked)]
+        allowed = [each for each in self.neighbours if each.person not in people and asked.isdisjoint(each.asked)]
         if not allowed or not state["card"]:
             return []
         own = (await self._vectors([state["card"]], ctx))[0]
@@ -219,17 +229,13 @@ def _card(found: Mapping[str, Any]) -> str:
 
 def _subjects(records: Sequence[Record]) -> set[str]:
     """What some records respond to, or say where they respond to nothing, and their items."""
-    texts = {_normal(record.response if record.stimulus is None else record.stimulus) for record in records}
+    texts = {normalized(record.response if record.stimulus is None else record.stimulus) for record in records}
     return {f"text {text}" for text in texts} | {f"item {record.item}" for record in records if record.item is not None}
 
 
 def _question_subjects(sample: Sample, ctx: Context) -> set[str]:
-    asked = {f"text {_normal(sample.stimulus or ctx.task.query_text(sample))}"}
+    asked = {f"text {normalized(sample.stimulus or ctx.task.query_text(sample))}"}
     return asked if sample.item is None else asked | {f"item {sample.item}"}
-
-
-def _normal(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def _distil_prompt(records: Sequence[Record], ctx: Context) -> tuple[Message, ...]:

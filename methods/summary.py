@@ -9,17 +9,21 @@ the summaries are merged in order.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from personabench import Context, Message, Method, Record, Sample, User
 from personabench.method import retrieval_needs
 
+_LABEL = re.compile(r"\A[\s*_#]*(?:new |user )?(?:summary|profile)[\s*_]*:[\s*_]*", re.IGNORECASE)
+
 
 class Summary(Method):
     """Summarise the user's history once; answer with the summary and the k nearest records."""
 
     name = "summary"
+    version = 2
     paper = "Integrating Summarization and Retrieval for Enhanced Personalization via LLMs, arXiv 2310.20081"
     needs = ("history",)
     designed_for = ("lamp*",)
@@ -52,9 +56,11 @@ class Summary(Method):
         if not self.params.blocks or len(blocks) < 2:
             return await self._summary(user.history, ctx)
         parts = await asyncio.gather(*(self._summary(block, ctx) for block in blocks.values()))
-        told = [Record(name, None, part) for name, part in zip(blocks, parts, strict=True)]
+        told = [Record(name, None, part) for name, part in zip(blocks, parts, strict=True) if part]
+        if len(told) < 2:
+            return told[0].response if told else ""
         messages = ctx.fit(lambda kept: _merge(kept, ctx), told[::-1], self.params.summary_max_tokens)
-        return (await ctx.complete(messages, max_tokens=self.params.summary_max_tokens)).text.strip()
+        return await written(messages, self.params.summary_max_tokens, ctx)
 
     async def _summary(self, history: Sequence[Record], ctx: Context) -> str:
         newest_first = history[::-1]
@@ -73,6 +79,7 @@ class SummaryRetrieved(Method):
     """Summarise the k nearest records for each question; answer with the summary and the same records."""
 
     name = "summary_retrieved"
+    version = 2
     paper = "Integrating Summarization and Retrieval for Enhanced Personalization via LLMs, arXiv 2310.20081"
     needs = ("history",)
     designed_for = ("lamp*",)
@@ -102,7 +109,18 @@ async def summarised(newest_first: Sequence[Record], max_tokens: int, ctx: Conte
     if not newest_first:
         return ""
     messages = ctx.fit(lambda records: _prompt(records, ctx), newest_first, max_tokens)
-    return (await ctx.complete(messages, max_tokens=max_tokens)).text.strip()
+    return await written(messages, max_tokens, ctx)
+
+
+async def written(messages: Sequence[Message], max_tokens: int, ctx: Context) -> str:
+    """The summary a reply holds, without a label before it; flags `tag_stripped` and `empty_summary`."""
+    reply = (await ctx.complete(messages, max_tokens=max_tokens)).text.strip()
+    summary = _LABEL.sub("", reply, count=1)
+    if summary != reply:
+        ctx.flag("tag_stripped")
+    if not summary:
+        ctx.flag("empty_summary")
+    return summary
 
 
 def _prompt(newest_first: Sequence[Record], ctx: Context) -> tuple[Message, ...]:

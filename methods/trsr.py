@@ -13,12 +13,14 @@ from typing import Literal
 
 from personabench import Context, Message, Method, Record, Sample, User
 from personabench.method import retrieval_needs
+from personabench.methods.summary import written
 
 
 class Trsr(Method):
     """Summarise the history in blocks, recurrently or hierarchically; answer with it and the newest records."""
 
     name = "trsr"
+    version = 2
     paper = "Harnessing Large Language Models for Text-Rich Sequential Recommendation, arXiv 2403.13325"
     needs = ("history",)
     designed_for = ()
@@ -92,7 +94,7 @@ class Trsr(Method):
         messages = ctx.fit(
             lambda kept: _block_prompt(kept[::-1], before, ctx), block[::-1], self.params.summary_max_tokens
         )
-        return await self._asked(messages, ctx)
+        return await written(messages, self.params.summary_max_tokens, ctx)
 
     async def _merged(self, summaries: Sequence[str], ctx: Context) -> str:
         """One summary of several, halves first where all do not fit; the newest where the model says nothing."""
@@ -104,13 +106,7 @@ class Trsr(Method):
             half = len(summaries) // 2
             halves = await asyncio.gather(self._merged(summaries[:half], ctx), self._merged(summaries[half:], ctx))
             return await self._merged(halves, ctx)
-        return await self._asked(messages, ctx) or summaries[-1]
-
-    async def _asked(self, messages: Sequence[Message], ctx: Context) -> str:
-        text = (await ctx.complete(messages, max_tokens=self.params.summary_max_tokens)).text.strip()
-        if not text:
-            ctx.flag("empty_summary")
-        return text
+        return await written(messages, self.params.summary_max_tokens, ctx) or summaries[-1]
 
 
 def _block_prompt(records: Sequence[Record], before: str, ctx: Context) -> tuple[Message, ...]:

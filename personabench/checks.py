@@ -15,7 +15,7 @@ from personabench.method import Method
 from personabench.scoring import Tally, measure
 from personabench.task import Dataset, Task
 from personabench.testing import trial
-from personabench.types import Sample
+from personabench.types import Sample, moment
 
 CANARY = "zqxv-canary"
 HIDDEN = "zqxv-hidden"
@@ -47,7 +47,7 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
     unread, quoted, later, dated = [], [], [], 0
     for sample in dataset.samples():
         dated += bool(sample.time and any(record.time for record in sample.history))
-        if any(record.time and sample.time and record.time > sample.time for record in sample.history):
+        if sample.time and any(moment(record.time) > moment(sample.time) for record in sample.history):
             later.append(sample.id)
         if not sample.references:
             continue

@@ -126,7 +126,7 @@ class Client:
         self._flying[key] = future
         try:
             response = await self._call(request, group, flag)
-            if self.cache is not None and self.policy != "off" and _keepable(request, response, accept):
+            if self.cache is not None and self.policy != "off" and self.keepable(request, response, accept):
                 self.cache.put(key, self.backend.identity, request, response)
             future.set_result(response)
         except BaseException as error:
@@ -212,9 +212,9 @@ class Client:
         why = difference(request, self.backend.identity, *nearest) if nearest else "the cache is empty"
         return f"not in the cache (key {key[:12]}); nearest stored call differs in {why}"
 
-
-def _keepable(request: Request, response: Response, accept: Callable[[str], bool] | None) -> bool:
-    """Whether an answer is worth remembering: not empty, and not cut before the request's own limit."""
-    if not response.text.strip() or (accept is not None and not accept(response.text)):
-        return False
-    return response.finish == "stop" or response.usage.output_tokens >= request.max_tokens
+    @staticmethod
+    def keepable(request: Request, response: Response, accept: Callable[[str], bool] | None) -> bool:
+        """Whether an answer is worth remembering: not empty, and not cut before the request's own limit."""
+        if not response.text.strip() or (accept is not None and not accept(response.text)):
+            return False
+        return response.finish == "stop" or response.usage.output_tokens >= request.max_tokens

@@ -1,8 +1,8 @@
 """Whose history a method gets: the controls that tell personalization from format.
 
 `own` is the user's; `none` empties it; `shuffled` hands over another user's, drawn from the seed, who shares no entry
-with the owner, without what it holds on the items the owner is asked about, cut to the same size where possible;
-`size=N` keeps the newest N records.
+with the owner, without what it holds on anything the owner is asked about and, in dated data, without what is newer
+than the question, cut to the same size where possible; `size=N` keeps the newest N records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from personabench.errors import UsageError
 from personabench.task import Dataset
-from personabench.types import Record, Sample
+from personabench.types import Record, Sample, moment, normalized
 
 CANDIDATES = 64
 
@@ -76,33 +76,49 @@ class _Shuffled(_Controlled):
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
-        borrowed = self._donated(sample.user_id)
+        lender, borrowed = self._donated(sample.user_id)
         size = len(sample.history)
-        return msgspec.structs.replace(sample, history=borrowed[-size:] if size else ())
+        history = _until(borrowed, sample)[-size:] if size else ()
+        return msgspec.structs.replace(sample, history=history, lender=lender)
 
     def flags(self, position: int) -> Mapping[str, float]:
         """`no_donor` where nothing could be lent, `short_donor` where less than the owner has."""
         sample = self.inner.load(position)
-        lent, size = len(self._donated(sample.user_id)), len(sample.history)
+        lent, size = len(_until(self._donated(sample.user_id)[1], sample)), len(sample.history)
         short = {"short_donor": 1.0} if lent else {"no_donor": 1.0}
         return {**self.inner.flags(position), **(short if lent < size else {})}
 
-    def _donor(self, user: str) -> tuple[Record, ...]:
-        """The history lent to a user: of up to 64 drawn users without a shared entry, the first that is long enough."""
-        own = self.inner.load(self._places[user][-1]).history
-        asked = {self.inner.load(position).item for position in self._places[user]} - {None}
+    def _donor(self, user: str) -> tuple[str | None, tuple[Record, ...]]:
+        """Who lends to a user, and what: of up to 64 drawn users without a shared entry, the first with enough."""
+        questions = [self.inner.load(position) for position in self._places[user]]
+        own = questions[-1].history
+        items = {question.item for question in questions} - {None}
+        texts = {normalized(question.stimulus) for question in questions if question.stimulus}
         taken = {_text(record) for record in own}
         others = [other for other in self._users if other != user]
         drawn = random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(others, min(CANDIDATES, len(others)))
-        best: tuple[Record, ...] = ()
+        best: tuple[str | None, tuple[Record, ...]] = (None, ())
         for other in drawn:
             history = self.inner.load(self._places[other][-1]).history
-            history = tuple(record for record in history if record.item not in asked)
-            if taken.isdisjoint(map(_text, history)):
-                if len(history) >= len(own):
-                    return history
-                best = max(best, history, key=len)
+            lent = tuple(
+                record
+                for record in history
+                if record.item not in items and not (record.stimulus and normalized(record.stimulus) in texts)
+            )
+            if not taken.isdisjoint(map(_text, lent)):
+                continue
+            enough = len(_until(lent, questions[-1]))
+            if enough >= len(own):
+                return other, lent
+            if enough > len(_until(best[1], questions[-1])):
+                best = other, lent
         return best
+
+
+def _until(history: tuple[Record, ...], question: Sample) -> tuple[Record, ...]:
+    """What of a dated history is no newer than a question; all where either has no date."""
+    asked = moment(question.time)
+    return tuple(record for record in history if moment(record.time) <= asked) if asked else history
 
 
 def _text(record: Record) -> tuple[str | None, str]:

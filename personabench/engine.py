@@ -330,7 +330,7 @@ class Engine:
 
     def _record(self, key: str, user: str, state: State, ctx: Context) -> None:
         profile = Profile(user, key, state, tuple(ctx.calls), ctx.flags)
-        if key and self.cache is not None and self.client.policy != "off":
+        if key and ctx.settled and self.cache is not None and self.client.policy != "off":
             self.cache.put_artifact(key, {"state": state, "calls": profile.calls, "flags": profile.flags})
         self._append_profile(profile)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from personabench.hashing import digest
-from personabench.types import Record, User
+from personabench.types import Record, Sample, User
 
 
 class Population:
@@ -28,6 +28,10 @@ class Population:
     def owner(self, user_id: str) -> str:
         """The merged person a user id belongs to."""
         return self._owner.get(user_id, user_id)
+
+    def people_of(self, sample: Sample) -> frozenset[str]:
+        """Who is nobody else at a sample: the user, and the person whose history a control lent them."""
+        return frozenset(map(self.owner, {sample.user_id, sample.lender or sample.user_id}))
 
     def records(self) -> Iterable[tuple[str, Record]]:
         """(person, record) over everybody's history."""

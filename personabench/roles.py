@@ -25,6 +25,7 @@ class Caller:
         calls: receipts of the calls made so far; flags: what happened on the way, counted.
         window: the model's context window in tokens, or None when nobody knows it; tokens: its token counter.
         seed: the seed of every request.
+        settled: no reply was empty, cut short or refused, so that what was made of the replies is worth keeping.
     """
 
     def __init__(self, client: Client, phase: Phase, unit: str, seed: int) -> None:
@@ -33,6 +34,7 @@ class Caller:
         self.window = client.window
         self.tokens = client.tokens
         self.seed = seed
+        self.settled = True
         self._client = client
         self._phase = phase
         self._unit = unit
@@ -44,6 +46,7 @@ class Caller:
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
         response, call = await self._client.complete(request, self._phase, self._unit, accept, self.flag)
         self.calls.append(call)
+        self.settled &= self._client.keepable(request, response, accept)
         return response
 
 

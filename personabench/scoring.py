@@ -106,7 +106,9 @@ def score_run(
             n += 1
             users.add(prediction.user_id)
             ledger.add(prediction.calls)
-            counters.update(prediction.flags)
+            # A sample that takes several turns may fall back in each; what is shown is the share of samples.
+            once = {"fallback": 1.0} if prediction.flags.get("fallback") else {}
+            counters.update({**prediction.flags, **once})
             counters.update(dataset.flags(position))
             output = prediction.output or ""
             yield prediction.sample_id, output

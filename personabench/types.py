@@ -6,6 +6,7 @@ Everything here is a frozen `msgspec.Struct`: slotted, comparable, and able to r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -42,10 +43,11 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question about one user.
 
     `id` comes from the data and is never a position.  `input` is the request as the benchmark words it, `stimulus`
-    the part of it that the user would respond to.  `history` is what is visible before the sample; `attributes` are
-    further facts known at test time (a review's rating).  `dialogue` is what was said so far, where a sample takes
-    several turns.  `references` are gold outputs and `hidden` facts that only a simulated user, a judge or an oracle
-    may know: `view()` empties both, and a view is all that a method ever receives.
+    the part of it that the user would respond to.  `history` is what is visible before the sample, and `lender` whose
+    it is where a control lent somebody else's; `attributes` are further facts known at test time (a review's rating).
+    `dialogue` is what was said so far, where a sample takes several turns.  `references` are gold outputs and `hidden`
+    facts that only a simulated user, a judge or an oracle may know: `view()` empties both, and a view is all that a
+    method ever receives.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     item: str | None = None
     dialogue: tuple[Message, ...] = ()
     hidden: Mapping[str, str] = {}
+    lender: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
         """The sample without anything a method must not see; an oracle is `privileged` to what is hidden."""
@@ -69,6 +72,16 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     def user(self) -> User:
         """The user as visible at this sample."""
         return User(self.user_id, self.history)
+
+
+def moment(time: str | None) -> tuple[int, ...]:
+    """A time as its numbers, so that times of one data set compare; () for none."""
+    return tuple(map(int, re.findall(r"\d+", time or "")))
+
+
+def normalized(text: str) -> str:
+    """The words of a text without case and punctuation: what two texts share that say the same."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 class Message(msgspec.Struct, frozen=True):

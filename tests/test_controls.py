@@ -164,3 +164,24 @@ def test_an_adapter_for_each_user_is_no_shuffled_history(tmp_path: Path) -> None
         else:
             asyncio.run(asked)
         assert bool(model.requests) is not refused
+
+
+class Asked(People):
+    """Dated: two users were asked about days that the other has a record of, one of them before that record."""
+
+    def load(self, position: int) -> Sample:
+        name, user = self.index()[position]
+        other = {"a": "b", "b": "a"}[user]
+        days = [
+            Record(f"{user}{day}", f"Day {day} of {user}!", f"{user} said {day}", time=f"2020-01-{day}")
+            for day in range(1, 7)
+        ]
+        return Sample(name, user, "?", f"day 3 of {other}", tuple(days), time="2020-01-5" if user == "a" else None)
+
+
+def test_what_the_owner_is_asked_about_and_what_is_newer_than_the_question_is_not_lent() -> None:
+    lent = controlled(Asked({"a": "xx", "b": "xx"}), "shuffled", 0)
+    assert [record.id for record in lent.load(0).history] == ["b1", "b2", "b4", "b5"]
+    assert [record.id for record in lent.load(2).history] == ["a1", "a2", "a4", "a5", "a6"]
+    assert [sample.lender for sample in lent.samples()] == ["b", "b", "a", "a"]
+    assert lent.flags(0) == lent.flags(2) == {"short_donor": 1.0}

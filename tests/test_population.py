@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from personabench.population import Population
-from personabench.types import Record, User
+from personabench.types import Record, Sample, User
 
 
 def user(name: str, *records: tuple[str, str]) -> User:
@@ -63,3 +65,10 @@ def test_a_merged_history_is_oldest_first_where_it_is_dated() -> None:
 def test_an_empty_population() -> None:
     people = Population([], merge=True)
     assert list(people.users) == list(people.records()) == [] and people.owner("a") == "a"
+
+
+def test_whoever_lent_the_history_is_nobody_else() -> None:
+    people = Population([user("a", ("1", "x")), user("c", ("1", "x")), user("b", ("2", "y"))], merge=True)
+    sample = Sample("s", "c", "?")
+    assert people.people_of(sample) == {"a"}
+    assert people.people_of(msgspec.structs.replace(sample, lender="b")) == {"a", "b"}

@@ -113,7 +113,7 @@ def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
         line("s4", "4", retried=1),
         line("s0", None, "down"),
         line("s1", "none", truncated=2),
-        line("s2", "", empty_output=1),
+        line("s2", "", empty_output=1, fallback=3),
         line("s1", "2", retried=1, k=0.5),
     ):
         folder.append(folder.predictions_path, made)
@@ -125,6 +125,7 @@ def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
     assert summary["counters"] == {
         "cut": 3,
         "empty_output": 1,
+        "fallback": 1,
         "k": 0.5,
         "parse_failures": 1,
         "request_errors": 1,

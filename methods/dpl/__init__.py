@@ -108,12 +108,16 @@ class Dpl(Method):
         messages = fitting(profile_drafts(cases, records, ctx), s.profile_max_tokens, ctx)
         if messages is None:
             return await self._fallback(sample, ctx)
-        notes, tagged = untagged((await ctx.complete(messages, max_tokens=s.profile_max_tokens)).text)
+        notes, tagged = untagged(self._said((await ctx.complete(messages, max_tokens=s.profile_max_tokens)).text, ctx))
         if tagged:
             ctx.flag("tag_stripped")
         if not notes:
             ctx.flag("empty_notes")
-        return await ctx.answer(sample, records, notes=notes)
+        return self._said(await ctx.answer(sample, records, notes=notes), ctx)
+
+    def _said(self, reply: str, ctx: Context) -> str:
+        """What of a reply counts."""
+        return reply
 
     async def _cases(self, sample: Sample, ctx: Context) -> list[Case]:
         """The best `n_docs` records that somebody can be compared on, best first."""
@@ -122,7 +126,7 @@ class Dpl(Method):
         s = self.settings
         text = sample.stimulus or ctx.task.query_text(sample)
         embed = partial(ctx.embed, embedder=s.embedder)
-        asker = await self.peers.asker(self.population.owner(sample.user_id), sample, text, embed)
+        asker = await self.peers.asker(self.population.people_of(sample), sample, text, embed)
         eligible = [doc for doc in sample.history if self.peers.possible(doc, asker)]
         if not eligible:
             return []

@@ -8,7 +8,6 @@ with one sparse BM25 index; embeddings are made only of the few that may enter a
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from personabench.methods.dpl.selectors import Embed, Floats, Peer, clusters, co
 from personabench.methods.dpl.settings import Settings
 from personabench.retrieval.bm25 import BM25, top
 from personabench.task import ResponseKind
+from personabench.types import moment, normalized
 
 _NEAREST = 512
 _CHUNKS = 4
@@ -40,11 +40,12 @@ class Pool(NamedTuple):
 class Asker:
     """What the guards need to know of a question: who asks it, about what, and when.
 
-    `person` is the user as the population knows them; `text` what the question responds to; `before` the latest time
-    a peer's record may have, or None for any; `medoids` the people of the user scope.
+    `people` are those of the population who are nobody else: the user and whoever lent them a history; `text` what the
+    question responds to; `before` the latest time a peer's record may have, or None for any; `medoids` the people of
+    the user scope.
     """
 
-    person: str
+    people: frozenset[str]
     item: str | None
     text: str
     before: tuple[int, ...] | None = None
@@ -96,22 +97,22 @@ class Peers:
             spread = [np.linalg.norm(means[members] - means[member], axis=1).sum() for member in members]
             self._medoids.append(self._scope[members[int(np.argmin(spread))]])
 
-    async def asker(self, person: str, sample: Sample, text: str, embed: Embed) -> Asker:
+    async def asker(self, people: frozenset[str], sample: Sample, text: str, embed: Embed) -> Asker:
         """A question as the guards see it; an undated one is asked at the time of the user's newest record."""
         before: tuple[int, ...] | None = None
         medoids: tuple[str, ...] = ()
         if self._settings.temporal_guard:
-            before = _date(sample.time) or max((_date(record.time) for record in sample.history), default=())
+            before = moment(sample.time) or max((moment(record.time) for record in sample.history), default=())
         if self._scope and sample.history:
             mean = await _mean(sample.history, embed)
             own = int(np.linalg.norm(self._centroids - mean, axis=1).argmin())
             medoids = tuple(name for number, name in enumerate(self._medoids) if number != own)
-        return Asker(person, sample.item, text, before, medoids)
+        return Asker(people, sample.item, text, before, medoids)
 
     def possible(self, doc: Record, asker: Asker) -> bool:
         """Whether a pool may exist, without a search: exact where only items and equal stimuli are compared."""
         enough = self._settings.min_peers
-        others = len(self._own) - (asker.person in self._own)
+        others = len(self._own) - len(asker.people & self._own.keys())
         if others >= enough and ("T3" in self._settings.tiers or len(asker.medoids) >= enough):
             return True
         return any(
@@ -124,15 +125,17 @@ class Peers:
         """The first tier that gives `min_peers` people after the guards, one record each; None when no tier does."""
         for tier in self._settings.tiers:
             allowed = self._allowed(self._found(tier, doc, asker), doc, asker)
+            peers: list[Peer] = []
             for chunk in self._chunks(tier, allowed):
-                peers = await self._near(tier, chunk, doc, asker, embed)
+                peers += await self._near(tier, chunk, doc, asker, embed)
                 if len(peers) >= self._settings.min_peers:
+                    peers = peers[: self._settings.max_pool or None]
                     return Pool(tier, tuple(sorted(peers, key=lambda peer: peer.person)))
         return None
 
     def _found(self, tier: str, doc: Record, asker: Asker) -> Sequence[int]:
         if tier == "T3":
-            return self._nearest(subject(doc), asker.person)
+            return self._nearest(subject(doc), asker.people)
         if tier == "user":
             return [position for person in asker.medoids for position in self._own[person]]
         own = _key(subject(doc))
@@ -147,7 +150,7 @@ class Peers:
         asked = _key(asker.text) if self._settings.dup_max or asker.item is None else 0
         for position in positions:
             record = self._records[position]
-            if self._people[position] == asker.person:
+            if self._people[position] in asker.people:
                 continue
             if record.item is not None and record.item == asker.item:
                 continue
@@ -155,13 +158,13 @@ class Peers:
                 continue
             if self._copy(position, doc):
                 continue
-            if asker.before is not None and not () < _date(record.time) <= asker.before:
+            if asker.before is not None and not () < moment(record.time) <= asker.before:
                 continue
             yield position
 
     def _copy(self, position: int, doc: Record) -> bool:
         record = self._records[position]
-        if self._keys[position] != _key(subject(doc)) or _normal(record.response) != _normal(doc.response):
+        if self._keys[position] != _key(subject(doc)) or normalized(record.response) != normalized(doc.response):
             return False
         # The same label on the same stimulus is agreement, which labels are compared for, unless it is the record.
         return self._kind == "text" or doc.stimulus is None or record.id == doc.id
@@ -195,11 +198,11 @@ class Peers:
                 best[person] = Peer(person, record, float(near))
         return list(best.values())
 
-    def _search(self, text: str, person: str) -> tuple[int, ...]:
+    def _search(self, text: str, people: frozenset[str]) -> tuple[int, ...]:
         rare = [token for token in text.split() if token not in self._common]
         scores = self._bm25.scores(" ".join(rare) or text)
-        own = self._own.get(person, range(0))
-        scores[own.start : own.stop] = -np.inf
+        for own in (self._own.get(person, range(0)) for person in people):
+            scores[own.start : own.stop] = -np.inf
         return tuple(top(scores, _NEAREST))
 
 
@@ -208,18 +211,10 @@ def subject(record: Record) -> str:
     return record.response if record.stimulus is None else record.stimulus
 
 
-def _normal(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
-
-
 @lru_cache(maxsize=4096)
 def _key(text: str) -> int:
-    normal = _normal(text)
+    normal = normalized(text)
     return hash(normal) if normal else 0
-
-
-def _date(time: str | None) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", time or "")))
 
 
 def _common_tokens(records: Sequence[Record]) -> frozenset[str]:

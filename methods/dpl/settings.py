@@ -84,4 +84,6 @@ def resolve(preset: str, given: dict[str, Any]) -> Settings:
     for name in ("max_pool", "population_max_users"):
         if getattr(settings, name) < 0:
             raise UsageError(f"dpl: {name} must be 0 (no bound) or more, not {getattr(settings, name)}")
+    if 0 < settings.max_pool < settings.min_peers:
+        raise UsageError(f"dpl: max_pool={settings.max_pool} leaves no room for min_peers={settings.min_peers}")
     return settings

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from personabench.errors import UsageError
 from personabench.retrieval.bm25 import BM25, top
-from personabench.types import Record
+from personabench.types import Record, moment
 
 Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
 
@@ -101,7 +101,7 @@ def _newest(records: Sequence[Record]) -> list[int]:
                 f"recency needs dated records, but record {record.id!r} has {what}; "
                 "choose another retriever or data with dates (YYYY-MM-DD or a year)"
             )
-        dates.append(tuple(map(int, re.findall(r"[0-9]+", record.time))))
+        dates.append(moment(record.time))
     return sorted(range(len(records)), key=lambda position: (dates[position], position), reverse=True)
 
 

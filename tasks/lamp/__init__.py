@@ -45,6 +45,7 @@ class Lamp2N(Lamp):
     """Which of 15 categories would this editor file an article under?"""
 
     name = "lamp2n"
+    version = 4
     labels = FORMS["lamp2n"].labels
     title = "LaMP-2: personalized news categorisation (deprecated)"
     kind = "category"

@@ -166,3 +166,10 @@ def test_labels_drafted_on_a_real_task() -> None:
     result = trial(Cicl(), task="lamp2m", limit=4, answer=guess)
     assert all(line.parsed == "comedy" for line in result.predictions)
     assert result.summary["counters"]["pairs"] > 0
+
+
+async def test_an_empty_analysis_is_counted(tmp_path: Path) -> None:
+    method = Cicl(Cicl.Params(two_step=True))
+    silent = {"contrast": ""}
+    _, ctx, _ = await asked(tmp_path, crowd(), method, answer=lambda r: silent.get(stage(r), reply(r)))
+    assert ctx.flags["empty_analysis"] == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from dpl_world import (
     Tags,
@@ -19,6 +22,7 @@ from dpl_world import (
 from personabench import (
     Record,
     Sample,
+    UsageError,
     User,
 )
 from personabench.methods.dpl.peers import Asker, Peers
@@ -190,7 +194,41 @@ async def test_a_pool_has_one_record_per_person_and_at_most_max_pool() -> None:
     users = [User(person, records) for person, records in history.items()]
     peers = Peers(users, resolve("lamp", {"max_pool": 3}), "text")
     embed = Vectors()
-    pool = await peers.pool(users[0].history[0], Asker("a", None, "asked"), lambda texts: embed.embed(texts, ""))
+    asker = Asker(frozenset("a"), None, "asked")
+    pool = await peers.pool(users[0].history[0], asker, lambda texts: embed.embed(texts, ""))
     assert pool is not None
     assert pool.tier == "T2"
     assert [peer.person for peer in pool.peers] == ["b", "c", "d"]
+
+
+async def test_the_lender_of_a_shuffled_history_is_no_peer(tmp_path: Path) -> None:
+    users = crowd(items=3, others=3)
+    world = World(tmp_path, users)
+    sample = msgspec.structs.replace(question(users), history=users[1].history)
+    _, _, requests = await world.ask(await world.dpl(), sample)
+    assert f"{users[1].id} " in text([request for request in requests if "Other person" in request.messages[1].content])
+    lent = msgspec.structs.replace(sample, lender=users[1].id)
+    _, ctx, requests = await world.ask(await world.dpl(), lent)
+    assert ctx.flags["n_eff"] == 3
+    for request in requests:
+        _, mark, others = request.messages[1].content.partition("Other person")
+        assert not mark or f"{users[1].id} " not in others
+
+
+async def test_several_lots_of_candidates_make_one_pool() -> None:
+    users = [User(person, (Record(f"{person}0", "the same tale", f"{person} says"),)) for person in "abcdefghi"]
+    peers = Peers(users, resolve("lamp", {"max_pool": 4, "min_peers": 3}), "text")
+
+    async def embed(texts: Sequence[str]) -> Any:
+        return np.array([[1.0, 0.0] if text != "asked" else [0.0, 1.0] for text in texts])
+
+    near = peers._near
+
+    async def guarded(tier: str, positions: Sequence[int], *rest: Any) -> Any:
+        return [peer for peer in await near(tier, positions, *rest) if peer.person in "bei"]
+
+    peers._near = guarded  # type: ignore[method-assign]
+    pool = await peers.pool(users[0].history[0], Asker(frozenset("a"), None, "asked"), embed)
+    assert pool is not None and [peer.person for peer in pool.peers] == ["b", "e", "i"]
+    with pytest.raises(UsageError, match="max_pool=2 leaves no room for min_peers=3"):
+        resolve("lamp", {"max_pool": 2, "min_peers": 3})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baseline_world import Tags, World, asked, crowd, labelled, prepared, question, reply, stage, stages
+from baseline_world import Tags, World, asked, crowd, labelled, prepared, question, reply, stage, stages, text
 
 from personabench import Request
 from personabench.methods.drp import SCHEMA, Drp, dimensions
@@ -41,6 +41,8 @@ def profile_prompt(requests: list[Request]) -> str:
         (listed(row("Wit"), row("Tone"))[:-20], ["Wit"], 1),
         ('{"dimensions": [{"name": "Wit", "definition": bad}, ' + json.dumps(row("Tone")) + "]}", ["Tone"], 1),
         ("[" + json.dumps(row("Wit")) + "]", ["Wit"], 0),
+        (listed(row("Wit", definition="as in {braces} and [sic]")), ["Wit"], 0),
+        (f"{json.dumps(row('Wit', definition='uses [sic]'))}\n{json.dumps(row('Tone'))}", ["Wit", "Tone"], 0),
         (listed(), [], 0),
         ("They are wittier.", [], 0),
     ],
@@ -124,3 +126,17 @@ def test_the_faithful_preset_allows_long_replies() -> None:
     assert Drp(Drp.Params(preset="faithful")).settings.difference_max_tokens == 4096
     assert Drp(Drp.Params(preset="faithful", profile_max_tokens=9)).settings.profile_max_tokens == 9
     assert Drp().settings.difference_max_tokens == 512
+
+
+async def test_acceptance_b9_no_thought_reaches_the_answer_or_is_it(tmp_path: Path) -> None:
+    users = crowd(items=2)
+    method = Drp(Drp.Params(reasoning=True, validate=False))
+    thought = "Hm, SECRET.</think>"
+    found = thought + listed(row("Wit"))
+    answer = saying(open=found, profile=f"{thought}\nSummary: Dry.", answer=f"{thought}A headline")
+    output, ctx, requests = await asked(tmp_path / "whole", users, method, answer=answer)
+    assert output == "A headline" and "SECRET" not in text(requests) and "Dry." in requests[-1].messages[0].content
+    answer = saying(open=found, profile="Hm, SECRET", answer="Hm, SECRET")
+    output, ctx, requests = await asked(tmp_path / "cut", users, method, answer=answer)
+    assert output == "" and "SECRET" not in text(requests)
+    assert (ctx.flags["thought_unfinished"], ctx.flags["empty_notes"]) == (2, 1)

@@ -12,6 +12,7 @@ import pytest
 from baseline_world import World, asked, crowd, prepared, question, reply, stage, stages, tales, text
 
 from personabench import Request, UsageError, User
+from personabench.errors import BackendError
 from personabench.methods.persona_db import PersonaDb
 from personabench.testing import trial
 
@@ -178,3 +179,19 @@ def test_the_papers_numbers() -> None:
     assert (PersonaDb().item_topk, PersonaDb().item_topk_collab) == (8, 4)
     with pytest.raises(UsageError, match="papr"):
         PersonaDb(PersonaDb.Params(preset="papr"))
+
+
+async def test_a_person_whose_persona_is_refused_is_left_out(tmp_path: Path) -> None:
+    users = crowd(items=4, others=3)
+
+    def refusing(request: Request) -> str:
+        if stage(request) == "distil" and author(request) == users[2].id:
+            raise BackendError("content filter")
+        return personal(request)
+
+    world = World(tmp_path, users, answer=refusing)
+    method = PersonaDb()
+    ctx = world.context()
+    await method.prepare(world.population, ctx)
+    assert ctx.flags["persona_failed"] == 1
+    assert {each.person for each in method.neighbours} == {user.id for user in users} - {users[2].id}

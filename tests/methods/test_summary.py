@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
-from baseline_world import World, asked, offline, prepared, question, reply, shown, stages, tales, text
+from baseline_world import World, asked, offline, prepared, question, reply, shown, stage, stages, tales, text
+from rigs import options
 
-from personabench import User
+from personabench import User, runner
+from personabench.backends.scripted import Scripted
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary, SummaryRetrieved
 from personabench.testing import trial
@@ -66,3 +69,22 @@ async def test_retrieved_records_are_summarised_oldest_first_and_shown_best_firs
     assert shown(requests[-1]) == shown(expected[-1])
     summarised = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
     assert summarised == sorted((name.removeprefix("ann-") for name in shown(expected[-1])), key=int)
+
+
+async def test_a_label_before_the_summary_goes(tmp_path: Path) -> None:
+    for number, method in enumerate((Summary(), SummaryRetrieved())):
+        said = "**New summary:** Terse, and fond of profile: shots."
+        _, ctx, requests = await asked(tmp_path / f"{number}", [tales(3)], method, answer=lambda _, said=said: said)
+        assert "About the columnist: Terse, and fond of profile: shots." in requests[-1].messages[0].content
+        assert "summary:" not in requests[-1].messages[0].content
+        assert ctx.flags["tag_stripped"] == 1
+
+
+def test_an_empty_summary_is_counted_and_asked_for_again_by_the_next_run(tmp_path: Path) -> None:
+    silent = Scripted(answer=lambda request: "" if stage(request) == "summary" else "A line")
+    healthy = Scripted(answer=reply)
+    (first,) = asyncio.run(runner.run(options(tmp_path, "summary", limit=1), backend=silent))
+    assert first.summary["counters"]["empty_summary"] == 1
+    other = options(tmp_path, "summary", limit=1, assignments=["summary.k=3"])
+    asyncio.run(runner.run(other, backend=healthy))
+    assert "summary" in stages(healthy.requests)

@@ -43,13 +43,22 @@ def test_record_parts(tmp_path: Path) -> None:
     parts = {
         "lamp1": (None, "Ferns on Roofs\nFerns grow on old roofs."),
         "lamp2m": ("A baker inherits a circus.", "comedy"),
-        "lamp2n": ("Cup Final The cup final was sold out.", "sports"),
+        "lamp2n": ("The cup final was sold out.", "sports"),
         "lamp3": ("Solid kettle, loud lid.", "4"),
         "lamp7": (None, "rain again lol"),
     }
     for task, expected in parts.items():
         (record,) = LampData(task, "dev", write(tmp_path / task, task, [question(task, "1")])).load(0).history
         assert (record.stimulus, record.response) == expected
+
+
+@pytest.mark.parametrize("task", sorted(name for name in TASKS if FORMS[name].stimulus))
+def test_a_record_of_what_is_asked_about_can_be_told(tmp_path: Path, task: str) -> None:
+    """Guards against a question's own answer compare what records and questions respond to."""
+    about = entry(task)[FORMS[task].long]
+    made = question(task, "1", input=f"{FORMS[task].wording} {about}")
+    sample = LampData(task, "dev", write(tmp_path, task, [made])).load(0)
+    assert sample.history[0].stimulus == sample.stimulus == about
 
 
 def test_dated_histories_are_sorted_stably_and_years_come_first(tmp_path: Path) -> None:
