@@ -28,6 +28,11 @@ REFUSALS = 8
 _PROMPTS_OWN = re.compile(r"context|too long|too many|maximum|content.(filter|management)|polic", re.I)
 
 
+def encodable(text: str) -> str:
+    """A text with each half of a surrogate pair that stands alone, which no file can hold, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass
 class Traffic:
     """What went over the wire so far, for the progress display: paid and cached calls, tokens, retries."""
@@ -177,9 +182,8 @@ class Client:
             else:
                 self._answered = now = time.monotonic()
                 self.limiter.answered()
-                return Response(
-                    response.text, response.finish, usage, round(now - started, 4), response.logprobs, response.model
-                )
+                text, seconds = encodable(response.text), round(now - started, 4)
+                return Response(text, response.finish, usage, seconds, response.logprobs, response.model)
             finally:
                 if self.spend and self._price:
                     self.spend.settle(reserved, self._price, usage)

@@ -2,9 +2,11 @@
 
 The method runs for real against a client that answers from the cache where it can and with filler where it cannot, and
 counts.  No two requests get the same filler, so that what is made of replies is as different as it will be.  Calls are
-exact for methods whose number of calls does not depend on what the model says.  Where replies are lists, a second
-rehearsal with the longest lists says how many calls there may be at most.  Input tokens are estimated, output tokens
-are the allowance, an upper bound.
+exact for methods whose number of calls does not depend on what the model says.  A user who looks at drafts is content
+with none, the most that such a task can take: a filler is no clear yes, and a dataset whose users judge by rule has
+words that break all of its rules in `disliked`.  Where replies are lists, two more rehearsals, with empty lists and
+with the longest, say between which numbers the calls will be.  Input tokens are estimated, output tokens are the
+allowance, an upper bound.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -32,14 +34,18 @@ from personabench.runfolder import RunFolder
 from personabench.task import Tokens
 from personabench.types import Call, Phase, Request, Response, Usage
 
+Bound = Literal["empty", "longest"]
+ENTRY = 4
+"""Tokens that no entry of a list, an object, can do without."""
+
 
 @dataclass
 class Forecast:
     """What one run still needs: samples owed, calls by phase, how many are stored, tokens to pay for.
 
     `spent` are tokens in and out by model, the simulated user's and the judge's included.  `changed` are the parameters
-    that are not at their defaults, the task's as `task.NAME`.  `longest` is the same run with the longest lists that
-    the model may reply with, where it is asked for any.
+    that are not at their defaults, the task's as `task.NAME`.  Lists that the model replies with have one entry;
+    `bounds` are the same run with empty lists and with the longest, where it is asked for any.
     """
 
     task: str
@@ -50,7 +56,7 @@ class Forecast:
     calls: dict[str, int] = field(default_factory=dict)
     cached: int = 0
     spent: dict[str, tuple[int, int]] = field(default_factory=dict)
-    longest: Forecast | None = None
+    bounds: Sequence[Forecast] = ()
 
     @property
     def total(self) -> int:
@@ -75,13 +81,14 @@ class Forecast:
     def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         """A plain row; `price` is None without a price for each model that is asked.
 
-        `calls_at_most` and `to_pay_at_most` are those of the longest lists, tokens and price those of the shortest.
+        Where there are `bounds`, the row is that with the fewest calls, and `*_at_most` says how many there may be.
         """
-        longest = self.longest or self
-        known = all(model in prices for model in self.spent or [self.model])
+        every = (self, *self.bounds)
+        least = min(every, key=lambda each: each.total)
+        known = all(model in prices for model in least.spent or [least.model])
         price = sum(
             given * prices[model]["input"] + made * prices[model]["output"]
-            for model, (given, made) in self.spent.items()
+            for model, (given, made) in least.spent.items()
             if known
         )
         return {
@@ -90,14 +97,14 @@ class Forecast:
             "model": self.model,
             "owed": self.owed,
             "changed": self.changed,
-            "calls": self.total,
-            "calls_at_most": max(self.total, longest.total),
-            "calls_by_phase": self.calls,
-            "cached": self.cached,
-            "to_pay": self.to_pay,
-            "to_pay_at_most": max(self.to_pay, longest.to_pay),
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
+            "calls": least.total,
+            "calls_at_most": max(each.total for each in every),
+            "calls_by_phase": least.calls,
+            "cached": least.cached,
+            "to_pay": least.to_pay,
+            "to_pay_at_most": max(each.to_pay for each in every),
+            "input_tokens": least.input_tokens,
+            "output_tokens": least.output_tokens,
             "price": price / 1_000_000 if known else None,
         }
 
@@ -115,7 +122,8 @@ class Rehearsal(Client):
     """A client that pays nothing: stored answers where there are any, filler elsewhere.
 
     `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored); `memory` what was answered.
-    Fillers carry a mark of their request, `plain` ones only where `marked`.  `longest` is as for `filler`.  What is
+    Fillers carry a mark of their request, `plain` ones only where `marked`, and those without a form end in `tail`.
+    Lists in them have one entry; with a `bound` they are empty, or the longest that form and allowance hold.  What is
     asked again because a filler could not be read does not count: a model's reply can be.
     """
 
@@ -124,7 +132,8 @@ class Rehearsal(Client):
     memory: dict[str, Response]
     plain: str = FILLER
     marked: bool = True
-    longest: bool = False
+    tail: str = ""
+    bound: Bound | None = None
 
     @property
     def tokens(self) -> Tokens:
@@ -155,9 +164,11 @@ class Rehearsal(Client):
             given, made = self.forecast.spent.get(self.backend.identity["name"], (0, 0))
             self.forecast.spent[self.backend.identity["name"]] = (given + spent, made + request.max_tokens)
             mark = letters(key) if self.marked or request.schema else ""
-            response = Response(
-                filler(request.schema, self.plain, mark, longest=self.longest), usage=Usage(spent, request.max_tokens)
-            )
+            entries = {None: 1, "empty": 0, "longest": 1 + request.max_tokens // ENTRY}[self.bound]
+            text = filler(request.schema, self.plain, mark, entries=entries)
+            if self.tail and not request.schema:
+                text = f"{text} {self.tail}"
+            response = Response(text, usage=Usage(spent, request.max_tokens))
         else:
             self.forecast.cached += 1
             response = stored
@@ -171,7 +182,7 @@ class Rehearsal(Client):
         """The same rehearsal for a role with a model of its own."""
         other = Rehearsal(backend, self.cache, self.policy)
         other.forecast, other.asked, other.memory = self.forecast, self.asked, self.memory
-        other.plain, other.marked, other.longest = self.plain, self.marked, self.longest
+        other.plain, other.marked, other.tail, other.bound = self.plain, self.marked, self.tail, self.bound
         return other
 
     def __post_init__(self) -> None:
@@ -196,7 +207,9 @@ async def plan(options: runner.Options) -> list[Forecast]:
             before = dict(memory)
             client = await rehearse(job, None, memory)
             if any(has_list(request.schema) for _, _, request, _ in client.asked):
-                client.forecast.longest = (await rehearse(job, None, before, longest=True)).forecast
+                client.forecast.bounds = [
+                    (await rehearse(job, None, dict(before), bound=bound)).forecast for bound in get_args(Bound)
+                ]
             forecasts.append(client.forecast)
         return forecasts
 
@@ -234,10 +247,14 @@ async def _rehearsals(
     embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
 
     async def rehearse(
-        job: runner.Job, sample_id: str | None, memory: dict[str, Response] | None = None, *, longest: bool = False
+        job: runner.Job,
+        sample_id: str | None,
+        memory: dict[str, Response] | None = None,
+        *,
+        bound: Bound | None = None,
     ) -> Rehearsal:
         client = Rehearsal(model, cache, options.cache)
-        client.memory, client.longest = {} if memory is None else memory, longest
+        client.memory, client.bound = {} if memory is None else memory, bound
         with tempfile.TemporaryDirectory() as temporary:
             rehearsed = RunFolder(Path(temporary))
             rehearsed.start(job.spec)
@@ -261,6 +278,7 @@ async def _rehearsals(
                     raise UsageError(f"{job.dataset.source} has no sample '{sample_id}'")
             if job.task.labels:
                 client.plain, client.marked = job.task.labels[0], _read_with_a_mark(job, owed)
+            client.tail = job.dataset.disliked
             client.forecast = Forecast(job.spec.task, job.spec.method, job.spec.model["name"], len(owed))
             client.forecast.changed |= runner.changed(job.method)
             client.forecast.changed |= {f"task.{name}": value for name, value in runner.changed(job.task).items()}

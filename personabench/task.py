@@ -107,6 +107,7 @@ class Dataset(ABC):
         dated: every record has a time; identified: the data names its users.
         hash: SHA-256 of the files; source: where they lie, for people; warnings: defects worth telling.
         lacking: what a run needs that is not installed here and how to get it; empty when it can be run.
+        disliked: words that a user who judges by rule never leaves as they are, for plans; empty for other users.
     """
 
     separation: str
@@ -118,6 +119,7 @@ class Dataset(ABC):
     source: str
     warnings: tuple[str, ...] = ()
     lacking: str = ""
+    disliked: str = ""
 
     @abstractmethod
     def index(self) -> Sequence[tuple[str, str]]:

@@ -135,6 +135,25 @@ async def test_only_the_first_of_many_misses_is_compared_with_all_that_is_stored
     assert all("cache why" in words for words in said[1:]) and said[1] != said[2]
 
 
+class Replying(Scripted):
+    """Gives one response, whatever is asked."""
+
+    def __init__(self, text: str, finish: str = "stop") -> None:
+        super().__init__()
+        self.given = text, finish
+
+    async def complete(self, request: Request, group: str) -> Response:
+        return Response(*self.given, Usage(1, request.max_tokens))
+
+
+async def test_half_a_surrogate_pair_is_replaced_where_the_reply_enters(cache: Cache) -> None:
+    for _ in range(2):
+        client = Client(Replying("nice \ud83d, \U0001f600\udc00"), cache)
+        response, _ = await client.complete(ask("a"), "predict", "u")
+        assert response.text == "nice \ufffd, \U0001f600\ufffd"
+    assert cache.stats()["responses"] == 1
+
+
 async def test_another_model_is_another_call(cache: Cache) -> None:
     from personabench.backends import BackendOptions
 

@@ -109,8 +109,8 @@ def test_without_memory_a_repeated_call_is_planned_to_be_paid_again(tmp_path: Pa
     assert paid(out) == first.total
 
 
-@pytest.mark.parametrize("features", [1, 3, 8])
-def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(tmp_path: Path, features: int) -> None:
+@pytest.mark.parametrize(("features", "most"), [(0, 20), (1, 20), (8, 20), (8, 60)])
+def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(tmp_path: Path, features: int, most: int) -> None:
     """rpm groups features in batches, so that its calls depend on how many the model names."""
 
     def answer(request: Request) -> str:
@@ -126,13 +126,23 @@ def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(tmp_path: Path, 
                 return json.dumps({"factors": [{"factor": f"{at}", "description": name, "ids": [at]} for at in ids]})
         return filler(request.schema, mark=name)
 
-    chosen = options(tmp_path, "rpm", "lamp2m", limit=6, assignments=["cluster_batch=20"])
+    chosen = options(tmp_path, "rpm", "lamp2m", limit=6, assignments=["cluster_batch=20", f"max_factors={most}"])
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=Scripted(answer=answer)))
     made = sum(amounts["calls"] for amounts in out.summary["usage"].values())
     row = forecast.as_dict({})
     assert row["calls"] <= made <= row["calls_at_most"] and row["to_pay"] <= paid(out) <= row["to_pay_at_most"]
-    assert (made == row["calls"], made == row["calls_at_most"]) == (features == 1, features == 8)
+    assert (made == row["calls"], made == row["calls_at_most"]) == (features == 0, features == 8)
+
+
+def test_a_plan_bounds_the_calls_of_a_chat_that_says_nothing(tmp_path: Path) -> None:
+    chosen = options(tmp_path, "rpm", "personamem", limit=1)
+    (forecast,) = asyncio.run(plan(chosen))
+    silent = Scripted(answer=lambda request: '{"items": []}' if request.schema else echo(request))
+    (out,) = asyncio.run(runner.run(chosen, backend=silent))
+    row = forecast.as_dict({})
+    assert row["calls"] == sum(amounts["calls"] for amounts in out.summary["usage"].values()) < forecast.total
+    assert row["calls"] == sum(row["calls_by_phase"].values()) == row["to_pay"] + row["cached"]
 
 
 def test_no_two_fillers_are_alike_but_for_names_that_are_quoted() -> None:
@@ -144,9 +154,10 @@ def test_no_two_fillers_are_alike_but_for_names_that_are_quoted() -> None:
     rows = {"type": "array", "items": {"type": "object", "properties": fields}}
     schema = {"type": "object", "properties": {"rows": rows}}
     assert json.loads(filler(schema, mark="a")) == {"rows": [{"name": "…", "about": "… a", "ids": [1]}]}
-    longest = json.loads(filler({**schema, "properties": {"rows": {**rows, "maxItems": 2}}}, mark="a", longest=True))
+    longest = json.loads(filler({**schema, "properties": {"rows": {**rows, "maxItems": 2}}}, mark="a", entries=9))
     assert longest["rows"][1] == {"name": "… 2", "about": "… a 2", "ids": [2]} and len(longest["rows"]) == 2
-    assert len(json.loads(filler(schema, longest=True))["rows"]) == 32
+    assert [len(json.loads(filler(schema, entries=count))["rows"]) for count in (0, 1, 9)] == [0, 1, 9]
+    assert len(json.loads(filler({**rows, "minItems": 2}, entries=0))) == 2
     assert filler(None, "3", "a") == "3 a" and filler(None) == "…"
 
 

@@ -41,9 +41,10 @@ def merged(asked: Options, **how: Any) -> list[Outcome]:
 
 
 def timeless(value: Any) -> Any:
-    """A JSON value without what two runs may differ in."""
+    """A JSON value without what two runs may differ in; receipts of calls made at once come in any order."""
     if isinstance(value, dict):
-        return {name: timeless(each) for name, each in value.items() if name not in TIMES}
+        kept = {name: timeless(each) for name, each in value.items() if name not in TIMES}
+        return {**kept, "calls": sorted(kept["calls"], key=str)} if isinstance(kept.get("calls"), list) else kept
     return [timeless(each) for each in value] if isinstance(value, list) else value
 
 

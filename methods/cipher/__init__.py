@@ -76,10 +76,8 @@ class Cipher(Learner):
         if p.k == 1 or not found:
             return found[0] if found else ""
         messages = prompts.aggregation(found, ctx, timed=timed)
-        for _ in range(2):
-            response = await ctx.complete(messages, max_tokens=p.preference_max_tokens)
-            if merged := prompts.phrase(response.text, ctx):
-                return merged
+        if reply := await self.asked(messages, prompts.phrase, ctx):
+            return prompts.capped(prompts.phrase(reply), ctx)
         ctx.flag("empty_aggregation")
         return found[-1] if timed else found[0]
 
@@ -88,7 +86,7 @@ class Cipher(Learner):
             return closed["cost"] > float(self.params.delta)
         if closed.get("spoken") or not self.params.use_edits:
             return True
-        return differs(closed["draft"], closed["final"], self.params.delta, ctx.task.kind)
+        return differs(closed["draft"] or "", closed["final"], self.params.delta, ctx.task.kind)
 
 
 class IclEdit(Learner):
@@ -208,7 +206,9 @@ class EThenE(Learner):
             return list(rounds)
         explored = [*rounds, closed]
         if closed["cost"] is not None and len(explored) == wanted:
-            explored[-1] = Round(**{**closed, "preference": await self.infer(explored, ctx)})
+            preference = await self.infer(explored, ctx)
+            ctx.note("inferred", preference)
+            explored[-1] = Round(**{**closed, "preference": preference})
         return explored
 
     async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from personabench import Context, Method, Record, Sample, UsageError, User
+from personabench import Context, Message, Method, Record, Sample, UsageError, User
 from personabench.methods.cipher import prompts
 from personabench.methods.cipher.prompts import Round
+from personabench.metrics.text import without_reasoning
 
 EMBEDDERS = {
     "mpnet": "sentence-transformers:all-mpnet-base-v2",
@@ -43,8 +44,8 @@ class Learner(Method):
     uses_drafts = True
 
     async def profile(self, user: User, ctx: Context) -> dict[str, Any]:
-        """Nothing learnt yet and no round open: the state online tasks begin with."""
-        return {"rounds": [], "open": None}
+        """Nothing learnt yet, no round open and none closed: the state online tasks begin with."""
+        return {"rounds": [], "open": None, "t": 0}
 
     async def predict(self, sample: Sample, state: dict[str, Any], ctx: Context) -> str:
         """The answer; a sample without history is a round of an online task and is opened in `state`."""
@@ -73,8 +74,9 @@ class Learner(Method):
             final=feedback["edited"],
             preference=state["open"]["preference"],
             cost=feedback["cost"],
+            t=state["t"],
         )
-        return {"rounds": await self.learn(state["rounds"], closed, ctx), "open": None}
+        return {"rounds": await self.learn(state["rounds"], closed, ctx), "open": None, "t": state["t"] + 1}
 
     @abstractmethod
     async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
@@ -104,14 +106,23 @@ class Learner(Method):
         """
         allowance: int = self.params.preference_max_tokens
         messages = prompts.fitting(prompts.inference(pairs, ctx), "pairs_shortened", allowance, ctx)
-        for _ in range(2):
-            response = await ctx.complete(messages, max_tokens=allowance)
-            if preference := prompts.phrase(response.text, ctx):
-                return preference
-            if pairs[-1].get("spoken") and response.text.strip():
-                ctx.flag("nothing_shown")
-                return ""
-        ctx.flag("empty_inference")
+        reply = await self.asked(messages, _said if pairs[-1].get("spoken") else prompts.phrase, ctx)
+        preference = prompts.phrase(reply)
+        if not preference:
+            ctx.flag("nothing_shown" if reply else "empty_inference")
+        return prompts.capped(preference, ctx)
+
+    async def asked(self, messages: Sequence[Message], read: Callable[[str], str], ctx: Context) -> str:
+        """The model's reply, drawn anew once where `read` finds nothing in it, and not remembered then; or ""."""
+        for draw in range(2):
+            response = await ctx.complete(
+                messages,
+                max_tokens=self.params.preference_max_tokens,
+                draw=draw,
+                accept=lambda text: bool(read(text)),
+            )
+            if read(response.text):
+                return response.text
         return ""
 
     async def _remembered(self, sample: Sample, ctx: Context) -> list[Round]:
@@ -159,11 +170,11 @@ class Learner(Method):
 
         A record that brings a draft, or an empty one where the user spoke without any, needs none written.
         """
-        closed = Round(text=_subject(record), draft="", final=record.response, preference="", cost=None)
+        closed = Round(text=_subject(record), draft=None, final=record.response, preference="", cost=None)
         if not self.uses_drafts:
             return closed
         if "draft" in record.fields:
-            closed["draft"] = record.fields["draft"]
+            closed["draft"] = record.fields["draft"] or None
             return closed
         question = _question(record, sample, ctx)
         if record.stimulus is None:
@@ -217,10 +228,10 @@ async def nearest(text: str, texts: Sequence[str], k: int, embedder: str, ctx: C
 
 
 async def recalled(sample: Sample, rounds: Sequence[Round], k: int, embedder: str, ctx: Context) -> list[int]:
-    """Places of the k rounds nearest to the question, nearest first; online they are noted with their cosines."""
+    """Places of the k rounds nearest to the question, nearest first; online their numbers and cosines are noted."""
     found = await ranked(subject(sample, ctx), [each["text"] for each in rounds], k, embedder, ctx)
-    if not sample.history:
-        ctx.note("nearest", [[place, round(cosine, 6)] for place, cosine in found])
+    if not sample.history and all("t" in each for each in rounds):
+        ctx.note("nearest", [[rounds[place]["t"], round(cosine, 6)] for place, cosine in found])
     return [place for place, _ in found]
 
 
@@ -234,6 +245,10 @@ async def ranked(text: str, texts: Sequence[str], k: int, embedder: str, ctx: Co
     products = (vectors[1:] * vectors[0]).sum(axis=1)
     likeness = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
     return [(int(place), float(likeness[place])) for place in np.argsort(-likeness, kind="stable")[:k]]
+
+
+def _said(reply: str) -> str:
+    return without_reasoning(reply).strip()
 
 
 def _subject(record: Record) -> str:

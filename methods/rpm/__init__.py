@@ -21,19 +21,20 @@ from personabench import Context, Method, Record, Sample, UsageError, User
 from personabench.hashing import digest_files
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, feature_text
-from personabench.methods.rpm.pairs import gathered, query_of, seen, visible
+from personabench.methods.rpm.pairs import gathered, offered, query_of, seen, visible
 from personabench.methods.rpm.replies import allowance, ask_raw, marked_answer
 from personabench.methods.rpm.study import located, study
 from personabench.retrieval.bm25 import top
-from personabench.types import to_json
 
 FEWEST_LABELS = 3
+BRIEF_REASONING = 64
 
 
 class Rpm(Method):
     """Answer from counted factors of the user's past queries and the most similar cases with their rationales."""
 
     name = "rpm"
+    version = 2
     paper = "RPM: Reasoning-Level Personalization for Black-Box LLMs, arXiv 2505.21082"
     needs = ("history",)
     designed_for = ("lamp2m", "lamp3", "lamp5")
@@ -129,7 +130,7 @@ class Rpm(Method):
                 "rpm: personamem=letters learns from questions, this history has none; add --set task.records=questions"
             )
         if not sample.history:
-            state["open"] = query_of(sample)
+            state["open"] = query_of(sample, ctx.task)
         knowledge = await self._known(sample, state, ctx)
         if knowledge.adapted:
             ctx.flag("adapted")
@@ -141,8 +142,14 @@ class Rpm(Method):
         if not knowledge.items:
             ctx.flag("empty_history")
             return await ctx.answer(sample)
-        features = await located(query_of(sample), knowledge, p, ctx) if p.use_factors else []
-        examples = await self._nearest(sample, features, knowledge, ctx) if p.use_examples else []
+        query = query_of(sample, ctx.task)
+        features = await located(query, knowledge, p, ctx) if p.use_factors else []
+        if p.use_factors:
+            missing = sum(not item.features for item in knowledge.items)
+            for name, count in (("query_without_features", not features), ("items_without_features", missing)):
+                if count:
+                    ctx.flag(name, count)
+        examples = await self._nearest(query, features, knowledge, ctx) if p.use_examples else []
         return await self._infer(sample, features, examples, knowledge, ctx)
 
     async def update(self, state: Any, feedback: Mapping[str, Any], ctx: Context) -> Any:
@@ -167,17 +174,10 @@ class Rpm(Method):
             state = await self.profile(User(sample.user_id, history), ctx)
         return msgspec.convert(state, Knowledge)
 
-    async def _nearest(
-        self, sample: Sample, features: Sequence[Feature], knowledge: Knowledge, ctx: Context
-    ) -> list[Item]:
+    async def _nearest(self, query: str, features: Sequence[Feature], knowledge: Knowledge, ctx: Context) -> list[Item]:
         """The k items with the most similar features, best first; similar queries where there are no features."""
         texts = [(features and feature_text(item.features)) or item.query for item in knowledge.items]
-        if self.params.use_factors:
-            missing = sum(not item.features for item in knowledge.items)
-            for name, count in (("query_without_features", not features), ("items_without_features", missing)):
-                if count:
-                    ctx.flag(name, count)
-        vectors = await ctx.embed([feature_text(features) or query_of(sample), *texts], self.params.embedder)
+        vectors = await ctx.embed([feature_text(features) or query, *texts], self.params.embedder)
         exact = vectors.astype(np.float64)
         exact /= np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), np.finfo(np.float64).tiny)
         return [knowledge.items[at] for at in top((exact[1:] * exact[0]).sum(axis=1), self.params.k)]
@@ -190,33 +190,43 @@ class Rpm(Method):
         knowledge: Knowledge,
         ctx: Context,
     ) -> str:
-        p, words = self.params, ctx.task.words
-        limit = max(allowance(p.infer_max_tokens, ctx), ctx.answer_tokens)
-        told = prompts.known_features(features, knowledge, words, p.propensity_alpha)
-        detailed = p.use_factors and p.example_reasoning == "rpm"
-        drafts = [(told, kept) for kept in range(len(examples), -1, -1)] + [("", 0)]
-        for told, kept in drafts:
-            notes = prompts.notes(told, examples[:kept], detailed, words)
-            if ctx.excess(ctx.task.render(sample, (), notes, ctx.tokens).messages, limit) <= 0:
-                break
-        if kept < len(examples):
-            ctx.flag("examples_dropped", len(examples) - kept)
+        p = self.params
+        choices = offered(sample, knowledge.items, ctx.task)
+        told = prompts.known_features(features, knowledge, ctx.task.words, p.propensity_alpha)
+        notes, kept, limit = self._fitting(sample, told, examples, choices, ctx)
         messages = ctx.render(sample, notes=notes)
-        schema = prompts.answer_schema()
+        schema = prompts.answer_schema(choices)
         found, text = await ask_raw(messages, marked_answer, ctx, max_tokens=limit, schema=schema)
         if found is None:
             ctx.flag("unmarked_answer")
-        ctx.log(
-            to_json(
-                {
-                    "sample": sample.id,
-                    "features": msgspec.to_builtins(list(features)),
-                    "examples": [item.id for item in examples[:kept]],
-                    "reasoning": found[0] if found else None,
-                }
-            )
-        )
+        names = {None: None, **{at: factor.name for at, factor in enumerate(knowledge.factors)}}
+        ctx.note("features", [{"name": f.name, "context": f.context, "factor": names[f.factor]} for f in features])
+        ctx.note("examples", [item.id for item in examples[:kept]])
+        ctx.note("reasoning", found[0] if found else None)
         return found[1] if found else text.strip()
+
+    def _fitting(
+        self, sample: Sample, told: str, examples: Sequence[Item], choices: Sequence[str], ctx: Context
+    ) -> tuple[str, int, int]:
+        """The notes that fit the window, the number of examples in them, and the tokens left for the reply.
+
+        The reply gives way first, while an answer with some reasoning has room; then the examples, the least similar
+        first; then features and numbers.
+        """
+        p, words = self.params, ctx.task.words
+        detailed = p.use_factors and p.example_reasoning == "rpm"
+        most = max(allowance(p.infer_max_tokens, ctx), ctx.answer_tokens)
+        least = min(most, ctx.answer_tokens + BRIEF_REASONING)
+        for shown, kept in [*((told, kept) for kept in range(len(examples), -1, -1)), ("", 0)]:
+            notes = prompts.notes(shown, examples[:kept], detailed, words, choices)
+            room = most - max(0, ctx.excess(ctx.task.render(sample, (), notes, ctx.tokens).messages, most))
+            if room >= least:
+                break
+        if kept < len(examples):
+            ctx.flag("examples_dropped", len(examples) - kept)
+        if told and not shown:
+            ctx.flag("statistics_dropped")
+        return notes, kept, max(room, ctx.answer_tokens)
 
 
 def _states(path: Path) -> Mapping[tuple[str, str], Any]:

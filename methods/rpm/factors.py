@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from personabench import Context
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Factor, Feature
-from personabench.methods.rpm.replies import allowance, ask, rows, words_of
+from personabench.methods.rpm.replies import allowance, ask, number_of, rows, words_of
 
 
 class Group(NamedTuple):
@@ -145,7 +145,7 @@ def _groups(text: str) -> list[Group] | None:
 
 def _ids(value: Any) -> tuple[int, ...]:
     listed = value if isinstance(value, list) else []
-    return tuple(int(entry) for entry in listed if isinstance(entry, int) or str(entry).strip().isdecimal())
+    return tuple(number for number in map(number_of, listed) if number is not None)
 
 
 def _factors(groups: Sequence[Group]) -> list[Factor]:

@@ -167,8 +167,8 @@ def _numbers(knowledge: Knowledge, factor: int, words: Words, alpha: float) -> I
 
 
 def _preferences(items: Sequence[Item]) -> Iterator[str]:
-    placed = sorted((item.position, item.answer) for item in items if item.position is not None)
-    for age, (position, answer) in enumerate(reversed(placed)):
+    placed = [(item.position, at, item.answer) for at, item in enumerate(items) if item.position is not None]
+    for age, (position, _, answer) in enumerate(sorted(placed, reverse=True)):
         yield f"{'earlier' if age else 'newest'} (message {position}): {answer}"
 
 

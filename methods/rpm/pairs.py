@@ -9,20 +9,22 @@ that was right.  What equals the question itself is dropped here, before anythin
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from personabench import Context, Record, Sample, UsageError
+from personabench import Context, Record, Sample, Task, UsageError
 from personabench.hashing import digest
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Item, Knowledge, ordered_labels
-from personabench.methods.rpm.replies import ask, drafts, rows, words_of
+from personabench.methods.rpm.replies import ask, drafts, number_of, rows, words_of
 
 WINDOW_MESSAGES = 12
 WINDOW_ITEMS = 6
 LETTERS = ("a", "b", "c", "d")
 Window = list[tuple[int, str, str]]
+_QUOTED = re.compile(r'"(.+?)"', re.DOTALL)
 
 
 def visible(sample: Sample, *, letters: bool) -> tuple[Record, ...]:
@@ -44,9 +46,30 @@ def seen(history: Sequence[Record]) -> str:
     return digest(history)
 
 
-def query_of(sample: Sample) -> str:
-    """The question's own content, or the whole input where the task does not tell it apart."""
-    return sample.stimulus or sample.input
+def query_of(sample: Sample, task: Task) -> str:
+    """The question's own content.
+
+    Without a stimulus that is what the task searches histories with, after what the input quotes first where that is
+    something else (LaMP-1: the author's own title, then the candidates); the input where the task knows no more.
+    """
+    if sample.stimulus:
+        return sample.stimulus
+    searched, quoted = task.query_text(sample), _QUOTED.search(sample.input)
+    return searched if quoted is None or quoted[1] in searched else f"{quoted[1]}\n{searched}"
+
+
+def offered(sample: Sample, items: Sequence[Item], task: Task) -> tuple[str, ...]:
+    """The choices of a question whose answer is one of them and of another form than the user's past answers.
+
+    None where the past answers are such choices (tags, scores), nor where the task reads other texts as answers too.
+    """
+
+    def read(text: str) -> str | None:
+        return task.parse(text, sample, task.scorers[0])
+
+    if any(item.answer in sample.choices for item in items) or read(task.words.response) is not None:
+        return ()
+    return sample.choices if all(read(choice) == choice for choice in sample.choices) else ()
 
 
 async def gathered(
@@ -129,8 +152,12 @@ def _windows(history: Sequence[Record]) -> Iterator[Window]:
 
 
 async def _stated(window: Window, ctx: Context, max_tokens: int) -> list[Item]:
-    """What one window says, numbered within itself so that a later cut asks the same; positions are the chat's."""
+    """What one window says, numbered within itself so that a later cut asks the same; positions are the chat's.
+
+    What names no message of the window counts as its oldest, said by its first message.
+    """
     local = [(number, role, text) for number, (_, role, text) in enumerate(window, 1)]
+    places: dict[int | None, int] = {number: at for number, (at, _, _) in enumerate(window, 1)}
 
     def read(text: str) -> list[Item] | None:
         listed = rows(text, "items")
@@ -139,16 +166,19 @@ async def _stated(window: Window, ctx: Context, max_tokens: int) -> list[Item]:
         items = []
         for row in listed[:WINDOW_ITEMS]:
             situation, preference = words_of(row.get("situation")), words_of(row.get("preference"))
-            number = words_of(row.get("message"))
-            at = int(number) if number.isdecimal() and 1 <= int(number) <= len(window) else len(window)
             if situation and preference:
-                items.append(Item("", situation, preference, position=window[at - 1][0]))
+                items.append(Item("", situation, preference, position=places.get(number_of(row.get("message")))))
         return items
 
     schema = prompts.preferences_schema(WINDOW_ITEMS)
     shorter = ([(n, role, ctx.tokens.cut(text, limit)) for n, role, text in local] for limit in (256, 64))
     asked = (prompts.stated_preferences(part) for part in (local, *shorter))
-    return await ask("preferences", asked, read, ctx, max_tokens=max_tokens, schema=schema) or []
+    found = await ask("preferences", asked, read, ctx, max_tokens=max_tokens, schema=schema) or []
+    placed = [item for item in found if item.position is not None]
+    unplaced = [msgspec.structs.replace(item, position=window[0][0]) for item in found if item.position is None]
+    if unplaced:
+        ctx.flag("preferences_unplaced", len(unplaced))
+    return [*unplaced, *placed]
 
 
 def _same(record: Record, sample: Sample) -> bool:
@@ -157,7 +187,8 @@ def _same(record: Record, sample: Sample) -> bool:
     if record.stimulus is None and "title" in record.fields:
         return f'"{_folded(record.fields["title"])}"' in _folded(sample.input)
     text = record.response if record.stimulus is None else record.stimulus
-    return "role" not in record.fields and _folded(text) in (_folded(query_of(sample)), _folded(sample.input))
+    asked = (sample.stimulus or sample.input, sample.input)
+    return "role" not in record.fields and _folded(text) in map(_folded, asked)
 
 
 def _folded(text: str) -> str:

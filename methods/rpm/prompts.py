@@ -133,8 +133,11 @@ def known_features(found: Sequence[Feature], knowledge: Knowledge, words: Words,
     return "\n\n".join(parts)
 
 
-def notes(told: str, examples: Sequence[Item], detailed: bool, words: Words) -> str:
-    """X6: the user's part of the final request; `detailed` examples show their features."""
+def notes(told: str, examples: Sequence[Item], detailed: bool, words: Words, choices: Sequence[str] = ()) -> str:
+    """X6: the user's part of the final request; `detailed` examples show their features.
+
+    `choices` are given where they, and no `words.response`, are what is answered.
+    """
     parts = [told] if told else []
     for number, item in enumerate(examples, 1):
         lines = [f"Earlier case {number}", _labelled(words.stimulus, item.query)]
@@ -143,9 +146,12 @@ def notes(told: str, examples: Sequence[Item], detailed: bool, words: Words) -> 
         if item.reasoning:
             lines.append(f"Reasoning: {item.reasoning}")
         parts.append("\n".join([*lines, _labelled(words.response, item.shown or item.answer)]))
+    form = f"the {words.response} alone"
+    if choices:
+        form = f"what the request asks for, in exactly that form: {', '.join(choices[:-1])} or {choices[-1]}"
     parts.append(
         f"Reason briefly from this {words.person}'s features, numbers and cases, then answer as they would. "
-        f'Reply with a JSON object: "reasoning", and "answer", which is the {words.response} alone.'
+        f'Reply with a JSON object: "reasoning", and "answer", which is {form}.'
     )
     return "\n\n".join(parts)
 
@@ -181,9 +187,10 @@ def preferences_schema(most: int) -> dict[str, Any]:
     return _list_of("items", {"situation": text, "preference": text, "message": {"type": "integer"}}, most)
 
 
-def answer_schema() -> dict[str, Any]:
-    """The reply of X6."""
-    return _object({"reasoning": {"type": "string"}, "answer": {"type": "string"}})
+def answer_schema(choices: Sequence[str] = ()) -> dict[str, Any]:
+    """The reply of X6, whose answer is one of the choices where there are any."""
+    among = {"enum": list(choices)} if choices else {}
+    return _object({"reasoning": {"type": "string"}, "answer": {"type": "string", **among}})
 
 
 def _list_of(key: str, fields: dict[str, Any], most: int | None = None) -> dict[str, Any]:

@@ -8,11 +8,13 @@ to answer differently; then the caller's failure path begins and the counter `<s
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from personabench import Context, Message
+from personabench.client import encodable
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
@@ -20,18 +22,23 @@ Json = Mapping[str, Any]
 TRIES = 3
 REMINDER = "Your last reply could not be read. Reply in exactly the form asked for, and with nothing else."
 _SHORTER = (1024, 384, 128)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _MARK = re.compile(r"^[\s>*#_`]*(?:final\s+)?answer[\s*_`]*:[\s*_`]*", re.IGNORECASE | re.MULTILINE)
 
 
 def first_json(text: str) -> Any:
-    """The first balanced JSON object, or list of objects, in a text; None without one.  Code fences do not matter."""
-    decoder = json.JSONDecoder()
+    """The first balanced JSON object, or list of objects, in a text; None without one.
+
+    Code fences do not matter, nor do line breaks within a string; every string can be encoded.
+    """
+    decoder = json.JSONDecoder(strict=False)
     for start, character in enumerate(text):
         if character not in "{[":
             continue
         try:
             value, _ = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+            value = json.loads(encodable(json.dumps(value, ensure_ascii=False)))
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) or all(isinstance(row, dict) for row in value):
             return value
@@ -48,6 +55,13 @@ def rows(text: str, key: str) -> list[Json] | None:
 def words_of(value: Any) -> str:
     """A text field of a reply on one line; empty where the reply holds anything else."""
     return " ".join(str(value).split()) if isinstance(value, (str, int, float)) else ""
+
+
+def number_of(value: Any) -> int | None:
+    """The whole number that a field of a reply names: 1, 1.0, "message 1", [1]; None where it names none or several."""
+    found = {float(each) for each in _NUMBER.findall(str(value))}
+    number = found.pop() if len(found) == 1 else math.nan
+    return int(number) if number.is_integer() else None
 
 
 def marked_answer(text: str) -> tuple[str, str] | None:

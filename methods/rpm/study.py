@@ -14,7 +14,7 @@ from personabench import Context
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.factors import grouped
 from personabench.methods.rpm.knowledge import POLARITIES, Factor, Feature, Item, Knowledge
-from personabench.methods.rpm.replies import ask, drafts, rows, words_of
+from personabench.methods.rpm.replies import ask, drafts, number_of, rows, words_of
 
 if TYPE_CHECKING:
     from personabench.methods.rpm import Rpm
@@ -91,11 +91,11 @@ async def _influences(item: Item, p: Rpm.Params, ctx: Context) -> None:
     def read(text: str) -> dict[int, tuple[bool, str]] | None:
         found = {}
         for row in rows(text, "judgements") or []:
-            number, polarity = words_of(row.get("id")), words_of(row.get("polarity")).casefold()
-            if number.isdecimal() and 0 < int(number) <= len(item.features):
+            number, polarity = number_of(row.get("id")), words_of(row.get("polarity")).casefold()
+            if number is not None and 0 < number <= len(item.features):
                 shaped = words_of(row.get("influential")).casefold() in ("true", "yes", "1")
                 full = next((name for name in POLARITIES if polarity and name.startswith(polarity[:3])), "neutral")
-                found[int(number)] = (shaped, full)
+                found[number] = (shaped, full)
         return found or None
 
     judged = await ask(

@@ -11,7 +11,6 @@ from personabench.hashing import digest
 from personabench.types import Request, Response, Usage, to_json
 
 FILLER = "…"
-LONGEST = 32
 _LETTERS = str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")
 
 
@@ -26,13 +25,13 @@ def letters(key: str) -> str:
     return key[:12].translate(_LETTERS)
 
 
-def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, longest: bool = False) -> str:
+def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, entries: int = 1) -> str:
     """A reply that says nothing in the form asked for; `plain` where no form is.
 
     Args:
         mark: makes this reply's texts differ from another's; but the first of an object's texts, a name that other
             replies may repeat.
-        longest: lists of objects are as long as they may be, `LONGEST` where nothing says, and number their entries.
+        entries: how long lists of objects are, as far as the form allows; several entries are numbered.
     """
 
     def example(part: Mapping[str, Any], number: int = 1, mark: str = mark) -> Any:
@@ -47,11 +46,12 @@ def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = ""
                     for name, each in part["properties"].items()
                 }
             case "array":
-                several = longest and part["items"].get("type") == "object"
-                length = part.get("maxItems", LONGEST) if several else 1
-                return [example(part["items"], at, mark) for at in (range(1, length + 1) if several else [number])]
+                if entries == 1 or part["items"].get("type") != "object":
+                    return [example(part["items"], number, mark)]
+                length = max(part.get("minItems", 0), min(part.get("maxItems", entries), entries))
+                return [example(part["items"], at, mark) for at in range(1, length + 1)]
             case "string":
-                return " ".join(filter(None, [FILLER, mark, str(number) if longest else ""]))
+                return " ".join(filter(None, [FILLER, mark, str(number) if entries > 1 else ""]))
             case kind:
                 return kind == "boolean" or number
 

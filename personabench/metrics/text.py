@@ -1,4 +1,4 @@
-"""Text against one reference: ROUGE, and the lenient reading of a chatty reply.
+"""Text against one reference: ROUGE, and the reading of a reply without its reasoning and, leniently, its chatter.
 
 ROUGE is the `rouge_score` package's F-measure with its default tokenizer (lower case, every run outside a-z and 0-9
 separates) and no stemming, as a plain number per pair; averages are plain means, not bootstrap mid-points.
@@ -47,14 +47,18 @@ def rouge(prediction: str, reference: str) -> dict[str, float]:
     return {"rouge-1": scores["rouge1"].fmeasure, "rouge-L": scores["rougeL"].fmeasure}
 
 
-def plain(output: str) -> str:
-    """A reply without reasoning blocks, code fences, markdown emphasis, lead-ins and wrapping quotes.
+def without_reasoning(output: str) -> str:
+    """A reply without what the model thought aloud.
 
     An unfinished reasoning block leaves nothing behind it; an end mark without a start drops what precedes it.
     """
     text = _REASONING.sub("", output)
-    text = _REASONING_START.sub("", _REASONING_END.sub("", text))
-    text = _FENCE.sub(r"\1", text)
+    return _REASONING_START.sub("", _REASONING_END.sub("", text))
+
+
+def plain(output: str) -> str:
+    """A reply without reasoning, code fences, markdown emphasis, lead-ins and wrapping quotes."""
+    text = _FENCE.sub(r"\1", without_reasoning(output))
     for pattern in _EMPHASIS:
         text = pattern.sub(r"\2", text)
     text = _HEADING.sub("", text).strip()

@@ -18,11 +18,12 @@ from typing import Any, Literal
 from personabench.errors import UsageError
 from personabench.metrics.edits import edited
 from personabench.metrics.meteor import tokens_lack
+from personabench.metrics.text import without_reasoning
 from personabench.roles import Role
 from personabench.task import Dataset, Rendered, Task, Tokens, Told, Value, Words
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
-from personabench.tasks.prelude.rules import rules_of, satisfied
+from personabench.tasks.prelude.rules import rules_of, satisfied, unkept
 from personabench.types import Message, Record, Sample
 
 __all__ = ["PreludeEmail", "PreludeSumm"]
@@ -112,7 +113,8 @@ class _Prelude(Task):
         return tokens.cut(text, limit) if limit else text
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
-        return output
+        """The draft: an answer without reasoning, which no user gets to see; None where nothing else is there."""
+        return without_reasoning(output).strip() or None
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         return {}
@@ -120,15 +122,17 @@ class _Prelude(Task):
     async def react(self, sample: Sample, output: str, simulator: Role) -> tuple[Told, Told]:
         """The user's verdict and version of a draft: feedback `draft`, `edited` and `cost`, and the round's record."""
         true = sample.hidden["preference"]
+        draft = self.parse(output, sample, "official") or ""
         if self.params.user == "rule":
-            final = satisfied(output, rules_of(true.split("; ")))
-            reaction = user.Reaction("accepted" if final == output else "rewritten", "", "", final)
+            rules = rules_of(true.split("; "))
+            decision = "rewritten" if unkept(draft, rules) else "accepted"
+            reaction = user.Reaction(decision, "", "", satisfied(draft, rules))
             shown = true
         else:
             shown = self._weakened(sample, true, simulator.seed) if self.params.user == "weak" else true
             document = self._document(sample, simulator.tokens)
-            reaction = await user.react(simulator, self.words, document, output, shown, self.params.user_max_tokens)
-        edit = edited(output, reaction.final)
+            reaction = await user.react(simulator, self.words, document, draft, shown, self.params.user_max_tokens)
+        edit = edited(draft, reaction.final)
         record = {
             "t": int(sample.hidden["t"]),
             "rounds": int(sample.hidden["rounds"]),
@@ -136,7 +140,7 @@ class _Prelude(Task):
             "source": sample.hidden["source"],
             "preference": true,
             "applied": shown,
-            "draft": output,
+            "draft": draft,
             "decision": reaction.decision,
             "reply": reaction.reply,
             "raw": reaction.raw,
@@ -145,7 +149,7 @@ class _Prelude(Task):
             "draft_tokens": edit.draft,
             "final_tokens": edit.final,
         }
-        return {"draft": output, "edited": reaction.final, "cost": edit.cost}, record
+        return {"draft": draft, "edited": reaction.final, "cost": edit.cost}, record
 
     def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
         return scoring.values(record, sample.hidden["liked"].split(SEPARATOR), self.params.accuracy)

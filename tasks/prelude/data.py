@@ -16,7 +16,7 @@ import msgspec
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest, digest_files
 from personabench.task import Dataset
-from personabench.tasks.prelude.rules import Rule, rules_of
+from personabench.tasks.prelude.rules import Rule, disliked, rules_of, worded
 from personabench.types import Sample, User
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -150,6 +150,9 @@ class Trajectories(Dataset):
         count: trajectories, of the seeds 0, 1, ...
         by_rule: what the user likes is told by the rules, not in the preference's own words.
 
+    Attributes:
+        disliked: words that break every rule of every source, for plans; empty without rules.
+
     Raises:
         DataError, UsageError: files or numbers that cannot work.
     """
@@ -163,9 +166,10 @@ class Trajectories(Dataset):
         root = SAMPLE if data is None else data
         path = preference_file(root, env, preferences)
         found = read_preferences(path, env)
-        self.rules = ruled(found, path) if by_rule else {}
+        rules = ruled(found, path) if by_rule else {}
+        self.disliked = disliked([rule for each in rules.values() for rule in each]) if by_rule else ""
         self.liked = {
-            source.name: "; ".join(rule.phrase for rule in self.rules[source.name])
+            source.name: worded(rules[source.name])
             if by_rule
             else " ".join(source.preference.split()) or "; ".join(source.rules)
             for source in found.sources

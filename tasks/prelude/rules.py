@@ -36,8 +36,7 @@ def rules_of(phrases: Sequence[str]) -> tuple[Rule, ...]:
         raise ValueError(f"the rules {', '.join(phrases)} name one kind twice")
     rules = tuple(_TABLE[place](phrase) for place, phrase in found)
     for text in _probes(phrases):
-        broken = [rule.phrase for rule in rules if not rule.holds(satisfied(text, rules))]
-        if broken:
+        if broken := unkept(satisfied(text, rules), rules):
             raise ValueError(f"the rules {', '.join(phrases)} cannot all be kept: their fixes break '{broken[0]}'")
     return rules
 
@@ -45,6 +44,17 @@ def rules_of(phrases: Sequence[str]) -> tuple[Rule, ...]:
 def worded(rules: Sequence[Rule]) -> str:
     """The preference in words."""
     return "; ".join(rule.phrase for rule in rules)
+
+
+def unkept(text: str, rules: Sequence[Rule]) -> list[str]:
+    """The phrases of the rules that a text breaks."""
+    return [rule.phrase for rule in rules if not rule.holds(text)]
+
+
+def disliked(rules: Sequence[Rule]) -> str:
+    """A text that breaks every one of some rules, whatever plain words stand before it."""
+    limits = [int(match[1]) for rule in rules if (match := _AT_MOST.fullmatch(rule.phrase))]
+    return " ".join([BASE] * (1 + max(limits, default=0) // len(BASE.split())))
 
 
 def satisfied(text: str, rules: Sequence[Rule]) -> str:
@@ -64,8 +74,8 @@ def _place(phrase: str) -> int:
 
 def _probes(phrases: Sequence[str]) -> list[str]:
     limits = [int(match[1]) for phrase in phrases if (match := _AT_MOST.fullmatch(phrase))]
-    words = [" ".join(["Word"] * limit) for limit in limits]
-    return ["", BASE, f"{BASE}\n\n{BASE}", " ".join([BASE] * 20), *words]
+    words = [between.join(["Word"] * limit) for limit in limits for between in (" ", "\n", "\n\n")]
+    return ["", BASE, f"{BASE}\n\n{BASE}", " ".join([BASE] * 20), "a\n\nb c d", "-\n- a\n-", *words]
 
 
 def _lower(phrase: str) -> Rule:
@@ -87,8 +97,10 @@ def _at_most(phrase: str) -> Rule:
     limit = int(phrase.split()[2])
 
     def cut(text: str) -> str:
-        ends = [match.end() for match in re.finditer(r"\S+", text)]
-        return text if len(ends) <= limit else text[: ends[limit - 1] if limit else 0]
+        """The first words, without a bullet of which only its mark is left."""
+        ends = [0, *(match.end() for match in re.finditer(r"\S+", text))]
+        kept = text[: ends[limit]] if limit < len(ends) else text
+        return kept[:-1].rstrip() if kept.splitlines()[-1:] == ["-"] else kept
 
     return Rule(phrase, lambda text: len(text.split()) <= limit, cut)
 

@@ -8,21 +8,34 @@ rewrite would otherwise be paid as an edit and learnt as a preference.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from personabench.errors import BackendError
+from personabench.metrics.text import without_reasoning
 from personabench.roles import Role
 from personabench.task import Words
 from personabench.types import Message
 
 SYSTEM = "You are a person who looks through what an assistant drafted for you."
 TOP_P = 0.95
-_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_WORD = re.compile(r"\b(yes|no)\b")
+_WORD = re.compile(r"(?<![^\W_])(yes|no)(?![^\W_])")
+_NOUN = r"(?:version|rewrite|revision|text|draft|summary|email)"
+_CHANGED = r"(?:revised|rewritten|edited|updated|changed|improved)"
+_ARTICLE = r"(?:the|a|an|my|your)"
+_DESCRIBED = r"(?:(?!(?:of|to|for|in|on|with|that|which|how|what|we|i)\b)[^\s:]+ ){0,6}?"
+_MORE = (
+    rf"(?: of {_ARTICLE} (?:{_CHANGED} )?{_NOUN})?"
+    rf"(?:(?:,| \(| (?:for|with|in|that|which|as|to|you|below|based|{_CHANGED})\b)[^\n:]*)?"
+)
 _META = re.compile(
-    r"\A(?=[^\n]*\b(?:here|here's|sure|certainly|okay|revised|rewritten|changed|edited|updated|improved)\b)"
-    r"(?=[^\n]*\b(?:version|rewrite|revision|text|summary|email|draft|it is|you go)\b)"
-    r"[^\n]{1,120}:[*_ ]*(?:\n+|\Z)",
+    r"\A[\s*_#>]*(?=[^\n]{1,120}:[*_ ]*(?:\n|\Z))"
+    r"(?:(?:sure|certainly|okay|ok|of course)\b[ ,.!–—-]*)?"
+    rf"(?:here(?: is|['’]s) (?:{_ARTICLE} )?{_DESCRIBED}{_NOUN}{_MORE}"
+    r"|here (?:you go|it is)[^\n:]*"
+    rf"|(?:{_ARTICLE} )?{_CHANGED}(?:(?: {_NOUN}){{1,2}}{_MORE})?"
+    r"|revision|rewrite)"
+    r"[*_ ]*:[*_ ]*(?:\n+|\Z)",
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"\A\s*```[^\n`]*\n(.*?)\n?```\s*\Z", re.DOTALL)
@@ -46,22 +59,22 @@ class Reaction(NamedTuple):
 
 def decided(reply: str) -> str:
     """The first whole word that is yes or no, outside of reasoning: accepted, rewritten or undecided."""
-    found = _WORD.search(_REASONING.sub("", reply).lower())
+    found = _WORD.search(without_reasoning(reply).lower())
     if found is None:
         return "undecided"
     return "accepted" if found[1] == "yes" else "rewritten"
 
 
-def cleaned(reply: str) -> str:
-    """A rewrite without reasoning, a line that announces it, a fence and quotes around it; each once at most."""
-    text = _REASONING.sub("", reply, count=1).strip()
-    text = _META.sub("", text, count=1).strip()
-    if fenced := _FENCE.match(text):
-        text = fenced[1].strip()
-    for opening, closing in _QUOTES:
-        inner = text[1:-1]
-        if text == f"{opening}{inner}{closing}" and opening not in inner and closing not in inner:
-            return inner.strip()
+def cleaned(reply: str, draft: str = "") -> str:
+    """A rewrite without reasoning and, each once at most, a line that announces it, a fence and quotes around it.
+
+    What is the draft at one of these steps is left as it is: a draft may have such a line or quotes of its own.
+    """
+    text = reply
+    for step in (without_reasoning, _unannounced, _unfenced, _unquoted):
+        text = step(text).strip()
+        if text == draft.strip():
+            break
     return text
 
 
@@ -77,9 +90,10 @@ async def react(simulator: Role, words: Words, document: str, draft: str, prefer
         return Reaction(decision, reply, "", draft)
     if decision == "undecided":
         simulator.flag("undecided")
+    request = rewriting(words, draft, preference)
     for draw in range(2):
-        raw = await _asked(simulator, rewriting(words, draft, preference), max_tokens, draw)
-        final = cleaned(raw)
+        raw = await _asked(simulator, request, max_tokens, draw, lambda text: bool(cleaned(text, draft)))
+        final = cleaned(raw, draft)
         if final:
             break
         simulator.flag("empty_rewrite")
@@ -90,7 +104,7 @@ async def react(simulator: Role, words: Words, document: str, draft: str, prefer
         )
     if final != raw.strip():
         simulator.flag("cleaned_rewrite")
-    if final == draft:
+    if final == draft.strip():
         simulator.flag("unchanged_rewrite")
     return Reaction(decision, reply, raw, final)
 
@@ -114,6 +128,26 @@ def rewriting(words: Words, draft: str, preference: str) -> str:
     )
 
 
-async def _asked(simulator: Role, text: str, max_tokens: int, draw: int = 0) -> str:
+def _unannounced(text: str) -> str:
+    return _META.sub("", text, count=1)
+
+
+def _unfenced(text: str) -> str:
+    fenced = _FENCE.match(text)
+    return fenced[1] if fenced else text
+
+
+def _unquoted(text: str) -> str:
+    inner = text[1:-1]
+    wrapped = any(
+        text == f"{opening}{inner}{closing}" and opening not in inner and closing not in inner
+        for opening, closing in _QUOTES
+    )
+    return inner if wrapped else text
+
+
+async def _asked(
+    simulator: Role, text: str, max_tokens: int, draw: int = 0, accept: Callable[[str], bool] | None = None
+) -> str:
     messages = (Message("system", SYSTEM), Message("user", text))
-    return await simulator.complete(messages, max_tokens=max_tokens, top_p=TOP_P, draw=draw)
+    return await simulator.complete(messages, max_tokens=max_tokens, top_p=TOP_P, draw=draw, accept=accept)

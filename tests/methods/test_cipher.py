@@ -11,7 +11,7 @@ import pytest
 from edit_world import BASE, FAMILY, RULES, SOURCES, World, first_occurrences, live, paying, sequences, stage, stub
 
 from personabench import Sample, UsageError
-from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle, prompts
+from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle
 from personabench.methods.cipher.edits import differs
 from personabench.methods.cipher.learner import nearest
 from personabench.metrics import wordnet
@@ -118,7 +118,7 @@ async def test_acceptance_4_accepted_rounds_before_any_edit_leave_no_entry() -> 
     for number in range(3):
         draft = await method.predict(Sample("r", "u", f"alpha {number}"), state, world.context())
         state = await method.update(state, {"draft": draft, "edited": draft, "cost": 0}, world.context())
-    assert state == {"rounds": [], "open": None}
+    assert state == {"rounds": [], "open": None, "t": 3}
     assert Counter(map(stage, world.backend.requests)) == {"generate": 3}
 
 
@@ -204,40 +204,6 @@ async def test_feedback_without_a_draft_is_an_error() -> None:
     state = await method.profile(Sample("", "u", "").user, world.context())
     with pytest.raises(UsageError, match="predict opens a round"):
         await method.update(state, {"draft": "a", "edited": "b", "cost": 1}, world.context())
-
-
-@pytest.mark.parametrize(
-    ("reply", "answer", "unmarked"),
-    [
-        ("They cut words.\nFinal: Rain", "Rain", 0),
-        ("Final: draft\nno,\n**Final headline:** **Rain**", "**Rain**", 0),
-        ("<think>Final: no</think>Terse.\n## Final:\n- one\n- two", "- one\n- two", 0),
-        ("Rain in the final: a report", "Rain in the final: a report", 1),
-        ("Thoughts.\nFinal:  ", "Thoughts.\nFinal:", 1),
-    ],
-)
-def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> None:
-    ctx = World().context()
-    assert prompts.marked(reply, ctx) == answer
-    assert ctx.flags.get("no_final", 0) == unmarked
-
-
-@pytest.mark.parametrize(
-    ("reply", "preference"),
-    [
-        (" Preference: short,\n dry ", "short, dry"),
-        ("**Tendency:** generous", "generous"),
-        ("<think>hm</think>\n“plain words”", "plain words"),
-        ("- None.", ""),
-        ("<think>never ends", ""),
-        ("no-nonsense headlines", "no-nonsense headlines"),
-        ("word " * 99, " ".join(["word"] * 60)),
-    ],
-)
-def test_reading_a_preference(reply: str, preference: str) -> None:
-    ctx = World().context()
-    assert prompts.phrase(reply, ctx) == preference
-    assert ctx.flags == ({"preference_capped": 1} if reply.startswith("word") else {})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rpm_world import WORDS, World, pairs, question, reply, rpm, stage, stages
 
 from personabench import Record, Request, Sample, UsageError, User
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, dimension_shares
-from personabench.methods.rpm.replies import first_json, marked_answer
+from personabench.methods.rpm.replies import first_json, marked_answer, number_of
 from personabench.testing import trial
 from personabench.types import to_json
 
@@ -83,13 +83,30 @@ async def test_online_rounds_refresh_now_and_then(tmp_path: Path) -> None:
 
 async def test_a_small_window_drops_examples_before_numbers(tmp_path: Path) -> None:
     history = [Record(f"r{at}", f"Tale {at} #war " + "and so on " * 60, f"answer {at}") for at in range(5)]
-    world = World(tmp_path, window=1300)
+    world = World(tmp_path, window=900)
     output, flags, requests = await world.ask(rpm(), question(history))
     notes = requests[-1].messages[0].content
     assert output == "The answer"
     assert 0 < flags["examples_dropped"] <= 3
     assert notes.count("Earlier case") == 3 - flags["examples_dropped"]
     assert "Fwar: in 5 of 5" in notes
+
+
+async def test_in_a_small_window_the_reply_gives_way_before_the_notes_and_nothing_overruns_it(tmp_path: Path) -> None:
+    seen = []
+    for words in range(0, 440, 20):
+        world = World(tmp_path / str(words), window=800)
+        asked = question(pairs("aa", "bb", "cc"), f"A new tale of #war #love {'and ' * words}")
+        _, flags, requests = await world.ask(rpm(), asked)
+        last, ctx = requests[-1], world.context()
+        assert stage(last) == "X6" and ctx.excess(last.messages, last.max_tokens) <= 0
+        notes = last.messages[0].content
+        assert ("Features of the story" in notes) == ("statistics_dropped" not in flags)
+        assert notes.count("Earlier case") == 3 - flags.get("examples_dropped", 0)
+        seen.append(("statistics_dropped" not in flags, notes.count("Earlier case"), last.max_tokens))
+    assert seen[0][:2] == (True, 3) and seen[-1][:2] == (False, 0) and seen[-1][2] >= ctx.answer_tokens
+    assert min(allowed for told, cases, allowed in seen if told and cases == 3) < 200
+    assert any(told and not cases for told, cases, _ in seen)
 
 
 def test_dimension_shares_count_items() -> None:
@@ -118,6 +135,21 @@ def test_the_first_balanced_value_is_read() -> None:
     assert first_json('{oh {"a": [1]} {"b": 2}') == {"a": [1]}
     assert first_json('see [1, 2]: [{"a": 1}]') == [{"a": 1}]
     assert first_json('{"a": [') is None
+
+
+def test_no_json_value_is_too_odd_to_be_read_or_passed_over() -> None:
+    assert first_json('{"a": "one\ntwo\tthree"}') == {"a": "one\ntwo\tthree"}
+    assert first_json('{"a": "\\ud83d", "\\ud83d\\ude00": ["\\ude00"]}') == {"a": "\ufffd", "\U0001f600": ["\ufffd"]}
+    assert first_json(f'{{"a": {"9" * 5000}}}') is None
+    assert first_json(f'{{"a": {"9" * 5000}}} {{"b": 1}}') == {"b": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [(3, 3), (3.0, 3), ("3.", 3), ("#3", 3), ("-3", -3), (3.5, None), ("3 or 4", None), (True, None), (None, None)],
+)
+def test_numbers_are_read_tolerantly(field: Any, number: int | None) -> None:
+    assert number_of(field) == number
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""PRELUDE's files, its simulated user's words and rules, and its numbers, by the numbers of its acceptance list."""
+"""PRELUDE's files and numbers, by the numbers of its acceptance list."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ import numpy as np
 import pytest
 
 from personabench import registry
-from personabench.backends import BackendOptions, EstimatedTokens
+from personabench.backends import EstimatedTokens
 from personabench.backends.scripted import Scripted
 from personabench.checks import check_task
-from personabench.client import Client
-from personabench.errors import BackendError, DataError, UsageError
+from personabench.errors import DataError, UsageError
 from personabench.metrics import wordnet
 from personabench.metrics.edits import Edit, edit_cost, edited
 from personabench.plan import plan
-from personabench.roles import Role
 from personabench.runner import Options, run
-from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring, user
+from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring
 from personabench.tasks.prelude.data import Document, drawn, read_documents, read_preferences
-from personabench.tasks.prelude.rules import BASE, rules_of, satisfied, worded
-from personabench.types import Request
-
-PHRASES = ["all lower case", "bullet points", "ends with a question", "uses an emoji", "opens with a greeting"]
+from personabench.tasks.prelude.rules import BASE
 
 
 def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
@@ -127,119 +122,6 @@ def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch)
     scoring._bertscore.cache_clear()
     names = [metric.name for metric in PreludeSumm(PreludeSumm.Params(accuracy="bertscore")).metrics]
     assert "preference_accuracy_bertscore" in names and "preference_accuracy_wordllama" not in names
-
-
-# 2, the user's words
-
-
-@pytest.mark.parametrize(
-    ("reply", "decision"),
-    [
-        ("Yes.", "accepted"),
-        ("**YES**, thank you", "accepted"),
-        ("No, but yes if shorter", "rewritten"),
-        ("I would say no.", "rewritten"),
-        ("yesterday", "undecided"),
-        ("not good", "undecided"),
-        ("", "undecided"),
-        ("<think>yes, or no?</think> No", "rewritten"),
-        ("<think>yes yes", "undecided"),
-        ("nothing; yes", "accepted"),
-    ],
-)
-def test_acceptance_2_the_first_whole_word_decides(reply: str, decision: str) -> None:
-    assert user.decided(reply) == decision
-
-
-@pytest.mark.parametrize(
-    ("raw", "final"),
-    [
-        ("A plain text.", "A plain text."),
-        ("Here is the revised summary:\n\nA text.", "A text."),
-        ("**Revised version:**\nA text.", "A text."),
-        ("Sure, here you go:\n```text\n- one\n- two\n```", "- one\n- two"),
-        ('"A text."', "A text."),
-        ("“A text.”", "A text."),
-        ('"One" and "two"', '"One" and "two"'),
-        ("<think>Hm: shorter</think>\nUpdated email:\n'A text.'", "A text."),
-        ("Dear team:\nwe met.", "Dear team:\nwe met."),
-        ("Three things:\n- one", "Three things:\n- one"),
-        ("Here is the revised summary: all on one line", "Here is the revised summary: all on one line"),
-        ("Here is the new text:\nHere is the other text:\nA text.", "Here is the other text:\nA text."),
-        ("<think>never ends", ""),
-        ("", ""),
-    ],
-)
-def test_a_rewrite_is_cleaned_of_chatter_once(raw: str, final: str) -> None:
-    assert user.cleaned(raw) == final
-
-
-def simulator(*replies: str) -> tuple[Role, list[Request]]:
-    """A user who says these things in turn, and what was asked."""
-    left = list(replies)
-    backend = Scripted(BackendOptions(), answer=lambda request: left.pop(0))
-    return Role("simulator", Client(backend, None), "u", 0), backend.requests
-
-
-async def reacting(*replies: str) -> tuple[user.Reaction, Role, list[Request]]:
-    role, asked = simulator(*replies)
-    return await user.react(role, PreludeSumm.words, "THE DOCUMENT", "a draft", "short, dry", 99), role, asked
-
-
-async def test_the_rewrite_sees_draft_and_preference_but_no_document() -> None:
-    found, role, asked = await reacting("No.", "Revised text:\nA draft")
-    assert found == user.Reaction("rewritten", "No.", "Revised text:\nA draft", "A draft")
-    first, second = ("\n".join(message.content for message in each.messages) for each in asked)
-    assert "THE DOCUMENT" in first and "THE DOCUMENT" not in second
-    assert all(text in prompt for text in ("a draft", "short, dry") for prompt in (first, second))
-    assert [(each.temperature, each.top_p) for each in asked] == [(0.0, 0.95)] * 2 and asked[1].max_tokens == 99
-    assert role.flags == {"cleaned_rewrite": 1} and [call.phase for call in role.calls] == ["simulate"] * 2
-
-
-async def test_an_accepted_draft_is_final_and_an_undecided_user_rewrites() -> None:
-    found, role, asked = await reacting("yes")
-    assert (found.decision, found.final, len(asked), role.flags) == ("accepted", "a draft", 1, {})
-    found, role, asked = await reacting("Perhaps.", "a draft")
-    assert (found.decision, found.final) == ("undecided", "a draft")
-    assert role.flags == {"undecided": 1, "unchanged_rewrite": 1}
-
-
-async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajectory() -> None:
-    found, role, asked = await reacting("no", " \n", "A draft")
-    assert found.final == "A draft" and role.flags["empty_rewrite"] == 1 and [each.draw for each in asked] == [0, 0, 1]
-    with pytest.raises(BackendError, match="empty twice"):
-        await reacting("no", "", "<think>hm")
-
-
-# Rules
-
-
-def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
-    for phrase, cost_free in zip(PHRASES, ("all lower", "- one", "right?", "☀", "Dear all"), strict=True):
-        (rule,) = rules_of([phrase])
-        assert rule.holds(cost_free) and not rule.holds(BASE) and rule.holds(rule.fix(BASE))
-    rules = rules_of(["at most 3 words", "bullet points", "all lower case"])
-    assert worded(rules) == "all lower case; bullet points; at most 3 words"
-    assert satisfied(BASE, rules) == "- the team"
-    assert satisfied(BASE, rules_of(["at most 3 words"])) == "The team met"
-    assert satisfied("- one\ntwo\n\n three", rules_of(["bullet points"])) == "- one\n- two\n\n-  three"
-    assert satisfied("already low", rules_of(["all lower case"])) == "already low"
-
-
-@pytest.mark.parametrize(
-    ("phrases", "said"),
-    [
-        (["sings"], "unknown rule 'sings'"),
-        (["at most 3 words", "at most 4 words"], "one kind twice"),
-        (["at most 4 words", "ends with a question"], "cannot all be kept"),
-        (["uses an emoji", "at most 3 words"], "cannot all be kept"),
-        (["all lower case", "opens with a greeting"], "cannot all be kept"),
-        (["bullet points", "opens with a greeting"], "cannot all be kept"),
-    ],
-)
-def test_rules_that_cannot_be_kept_together_are_refused(phrases: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        rules_of(phrases)
 
 
 # Files

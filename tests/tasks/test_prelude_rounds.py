@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
-from edit_world import FAMILY, RULE_OF, RULES, SOURCES, stage, stub
+from edit_world import BASE, FAMILY, RULES, SOURCES, stage, stub
+from preludefiles import Simulator, notes, played
 
-from personabench import plan, registry, runner
+from personabench import registry, runner
 from personabench.backends import BackendOptions
 from personabench.backends.scripted import Scripted
 from personabench.checks import check_method, check_task
 from personabench.errors import UsageError
+from personabench.hashing import digest
 from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle
 from personabench.methods.none import NoPersonalization
 from personabench.runfolder import RunFolder
@@ -26,19 +28,6 @@ from personabench.testing import Trial, trial
 from personabench.types import Prediction, Request
 
 pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
-
-
-def notes(place: Path, sources: Sequence[str] = SOURCES, each: int = 4) -> Path:
-    """Documents with their source as marker word, and one rule per source."""
-    place.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        rows = [{"doc_id": f"{source}{n}", "text": f"Note {n} about {source}"} for n in range(each)]
-        (place / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    liked = [
-        {"name": source, "preference": f"wish of {source}", "rules": [RULE_OF[source].phrase]} for source in sources
-    ]
-    (place / "summ.json").write_text(json.dumps({"env": "summ", "sources": liked}))
-    return place
 
 
 def ruled(method: Any, place: Path, sources: Sequence[str] = SOURCES, answer: Callable[[Request], str] = stub) -> Trial:
@@ -92,6 +81,24 @@ def test_acceptance_3_totals_of_a_single_source(source: str, total: int, tmp_pat
         assert found.summary["metrics"]["official"]["cumulative_cost"] == total
 
 
+def test_the_task_page_reads_mean_and_deviation_of_trajectories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tasks" / "prelude.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "spread" in block)
+    model = Scripted(answer=lambda request: BASE * (1 + int(digest(request.messages)[0], 16)))
+    outcome = played(tmp_path / "results", notes(tmp_path / "data"), model, Simulator())
+    totals: Counter[str] = Counter()
+    for line in RunFolder(outcome.folder).iter_predictions():
+        totals[line.user_id] += line.record["cost"]
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    (mean, deviation) = found["spread"].to_numpy()[0]
+    assert mean == pytest.approx(outcome.summary["metrics"]["official"]["cumulative_cost"])
+    assert deviation == pytest.approx(stdev(totals.values())) and deviation > 0
+
+
 def test_acceptance_3_reruns_are_the_same_and_sessions_of_a_user_do_not_mix(tmp_path: Path) -> None:
     one, two = (ruled(Cipher(), tmp_path) for _ in range(2))
     assert [line.record for line in one.predictions] == [line.record for line in two.predictions]
@@ -100,28 +107,6 @@ def test_acceptance_3_reruns_are_the_same_and_sessions_of_a_user_do_not_mix(tmp_
 
 class Pulled(BaseException):
     """The plug."""
-
-
-class Simulator(Scripted):
-    """A user who wants lower case and accepts what is."""
-
-    def __init__(self) -> None:
-        def answer(request: Request) -> str:
-            draft = re.search(r"Summary:\n(.*?)\n\nYou like", request.messages[-1].content, re.DOTALL)
-            assert draft is not None
-            accepting = "Answer with yes or no" in request.messages[-1].content
-            return ("yes" if draft[1].islower() else "No.") if accepting else f"Revised text:\n{draft[1].lower()}"
-
-        super().__init__(BackendOptions(model="user"), answer=answer)
-
-
-def played(place: Path, data: Path, model: Scripted, user: Scripted, cache: Any = "off") -> runner.Outcome:
-    options = runner.Options(
-        ["cipher"], ["prelude_summ"], data=data, backend="scripted", results=place, cache=cache,
-        assignments=["task.rounds=10", "task.trajectories=2", "task.accuracy=off"],
-    )  # fmt: skip
-    (outcome,) = asyncio.run(runner.run(options, backend=model, roles={"simulator": user}))
-    return outcome
 
 
 @pytest.mark.parametrize("calls", [1, 2, 7, 19])
@@ -238,6 +223,31 @@ def test_acceptance_7_the_agent_sees_no_preference_no_source_and_no_verdict(cls:
             assert "Note " not in whole
 
 
+@pytest.mark.parametrize("method", [NoPersonalization(), *(each() for each in FAMILY)], ids=lambda each: each.name)
+def test_a_cut_document_is_counted_once_by_every_method(method: Any, tmp_path: Path) -> None:
+    task = PreludeSumm(PreludeSumm.Params(user="rule", rounds=8, trajectories=1, accuracy="off", document_tokens=3))
+    found = trial(method, task, dataset=task.open("all", notes(tmp_path, SOURCES[:2])), answer=stub)
+    assert [line.flags.get("documents_cut") for line in found.predictions] == [1] * 8
+
+
+def test_memories_are_named_by_their_rounds_and_e_then_e_says_what_it_inferred(tmp_path: Path) -> None:
+    """The first drafts suit, so that the memory's first entry is of a later round."""
+    drafts = 0
+
+    def answer(request: Request) -> str:
+        nonlocal drafts
+        drafts += stage(request) == "generate"
+        return BASE.lower() if stage(request) == "generate" and drafts <= 2 else stub(request)
+
+    task = PreludeSumm(PreludeSumm.Params(user="rule", rounds=4, trajectories=1, accuracy="off"))
+    found = trial(Cipher(), task, dataset=task.open("all", notes(tmp_path, ["alpha"])), answer=answer)
+    nearest = [[t for t, _ in line.record["method"]["nearest"]] for line in found.predictions]
+    assert nearest == [[], [], [], [2]]
+    for rounds in trajectories(ruled(EThenE(), tmp_path, SOURCES[:2])):
+        said = [line.record["method"].get("inferred") for line in rounds]
+        assert said == [None] * 4 + [rounds[5].record["method"]["preference"]] + [None] * 3 and said[4]
+
+
 def test_acceptance_7_only_the_oracle_is_told(tmp_path: Path) -> None:
     found = ruled(Oracle(), tmp_path)
     told = [request.messages[0].content for request in found.requests]
@@ -245,17 +255,40 @@ def test_acceptance_7_only_the_oracle_is_told(tmp_path: Path) -> None:
     assert Oracle.privileged
 
 
-def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("returned", ["", "<think>hm", "Here is the revised summary:"])
+@pytest.mark.parametrize("cache", ["off", "use"])
+def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
+    returned: str, cache: str, tmp_path: Path
+) -> None:
     data = notes(tmp_path / "data")
     silent = Scripted(
-        BackendOptions(model="user"), answer=lambda r: "no" if "yes or no" in r.messages[-1].content else ""
+        BackendOptions(model="user"), answer=lambda r: "no" if "yes or no" in r.messages[-1].content else returned
     )
-    outcome = played(tmp_path, data, Scripted(answer=stub), silent)
+    outcome = played(tmp_path, data, Scripted(answer=stub), silent, cache)
     assert outcome.summary["owed"] == 20 and outcome.summary["n"] == 0 and outcome.summary["status"] == "incomplete"
     errors = [line.error or "" for line in RunFolder(outcome.folder).iter_predictions()]
     assert len(errors) == 2 and all("empty twice" in error for error in errors)
-    again = played(tmp_path, data, Scripted(answer=stub), Simulator())
+    again = played(tmp_path, data, Scripted(answer=stub), user := Simulator(), cache)
     assert again.summary["status"] == "complete" and again.folder == outcome.folder
+    assert {request.draw for request in user.requests} == {0}
+
+
+@pytest.mark.parametrize("cls", [Cipher, IclEdit])
+def test_the_method_learns_from_a_draft_without_reasoning(cls: Any, tmp_path: Path) -> None:
+    plain = ruled(cls(), tmp_path, SOURCES[:2])
+    for aloud in ("<think>Hm: lower?</think>\n", "Hm</think> "):
+        found = ruled(cls(), tmp_path, SOURCES[:2], lambda request, aloud=aloud: aloud + stub(request))  # type: ignore[misc]
+        assert [line.record for line in found.predictions] == [line.record for line in plain.predictions]
+        assert not any("Hm" in message.content for request in found.requests for message in request.messages)
+    (first, *_) = ruled(cls(), tmp_path, SOURCES[:1], lambda request: "<think>never ends").predictions
+    assert (first.parsed, first.record["draft"], first.record["final"]) == (None, "", "")
+
+
+def test_the_user_sees_a_draft_without_reasoning(tmp_path: Path) -> None:
+    data, user = notes(tmp_path / "data", SOURCES[:2], 5), Simulator()
+    found = played(tmp_path, data, Scripted(answer=lambda request: f"<think>Hm</think>{stub(request)}"), user)
+    assert found.summary["n"] == 20 and found.summary["counters"].get("unchanged_rewrite", 0) == 0
+    assert user.requests and not any("Hm" in request.messages[-1].content for request in user.requests)
 
 
 @pytest.mark.parametrize("task", ["prelude_summ", "prelude_email"])
@@ -266,20 +299,6 @@ def test_the_bundled_sample_runs_with_one_model_in_both_roles(task: str, tmp_pat
         assert summary["status"] == "complete" and summary["users"] == 1
         assert "the simulator is the model under test itself" in summary["warnings"][0]
         assert summary["usage"]["simulate"]["calls"] == 2 * summary["n"] and summary["counters"]["undecided"] > 0
-
-
-@pytest.mark.parametrize("name", ["none", "cipher", "icl_edit", "continual", "e_then_e"])
-def test_the_plan_predicts_the_calls_of_a_user_who_always_edits(name: str, tmp_path: Path) -> None:
-    options = runner.Options(
-        [name], ["prelude_summ"], limit=1, backend="scripted", results=tmp_path, assignments=["task.rounds=15"]
-    )
-    (forecast,) = asyncio.run(plan.plan(options))
-    (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
-    spent = {phase: int(used["calls"]) for phase, used in outcome.summary["usage"].items()}
-    assert forecast.calls == spent and spent["simulate"] == 30
-    assert forecast.as_dict({})["to_pay"] == sum(spent.values()) - sum(
-        int(used["cached"]) for used in outcome.summary["usage"].values()
-    )
 
 
 def test_methods_that_need_a_past_are_refused_before_any_call(tmp_path: Path) -> None:

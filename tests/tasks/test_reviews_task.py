@@ -155,7 +155,7 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
     assert {name: summary["counters"].get(name) for name in ("n_eff", "k_eff", "tier_1", "fallback")} == {
         "n_eff": 6, "k_eff": 24, "tier_1": 6, "fallback": None,
     }  # fmt: skip
-    _, summary = ran("alone", 1000)
+    _, summary = ran("alone", 32)
     assert (summary["counters"]["n_eff"], summary["counters"]["fallback"]) == (0, 3)
 
 

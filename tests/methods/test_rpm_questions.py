@@ -1,0 +1,158 @@
+"""What RPM asks of questions with choices, and what it keeps of an answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rpm_world import Headlines, World, pairs, question, reply, rpm, stage
+
+from personabench import Record, Request, Sample, registry
+from personabench.testing import trial
+
+FORM = 'Reply with a JSON object: "reasoning", and "answer", which is '
+LETTERS = {"enum": ["(a)", "(b)", "(c)", "(d)"]}
+
+
+def answered(request: Request) -> str:
+    """Chats state one preference a window."""
+    if stage(request) == "X0" and request.schema:
+        return json.dumps({"items": [{"situation": "tea #tea", "preference": "likes tea", "message": 1}]})
+    return reply(request)
+
+
+@pytest.mark.parametrize(
+    ("task", "form", "among"),
+    [
+        ("lamp1", "what the request asks for, in exactly that form: [1] or [2].", {"enum": ["[1]", "[2]"]}),
+        ("personamem", "what the request asks for, in exactly that form: (a), (b), (c) or (d).", LETTERS),
+        ("lamp2m", "the tag alone.", {}),
+        ("lamp3", "the score alone.", {}),
+        ("lamp4", "the headline alone.", {}),
+        ("prefdisco_warm", "the wanted answer alone.", {}),
+    ],
+)
+def test_the_answer_is_asked_for_in_the_form_that_the_task_reads(task: str, form: str, among: Any) -> None:
+    result = trial(rpm(), task=task, limit=1, answer=answered)
+    asked = [request for request in result.requests if FORM in request.messages[0].content]
+    assert asked
+    for request in asked:
+        assert request.messages[0].content.split(FORM)[1] == form
+        assert (request.schema or {})["properties"]["answer"] == {"type": "string", **among}
+
+
+async def test_choices_of_a_task_that_reads_any_text_bind_nothing(tmp_path: Path) -> None:
+    asked = question(pairs("a", "b"), choices=("(a)", "(b)"))
+    _, _, requests = await World(tmp_path, Headlines()).ask(rpm(), asked)
+    assert "the headline alone" in requests[-1].messages[0].content
+    assert "enum" not in (requests[-1].schema or {})["properties"]["answer"]
+
+
+CITATION = (
+    'For an author who has written the paper with the title "Own work", which reference is related? Just answer with '
+    '[1] or [2] without explanation. [1]: "First one" [2]: "Second one"'
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "query", "fallbacks"),
+    [
+        (CITATION, "Own work\nFirst one Second one", 0),
+        (CITATION.replace("[2]: ", "or "), CITATION.replace("[2]: ", "or "), 1),
+    ],
+)
+async def test_a_citation_is_looked_up_by_its_titles(tmp_path: Path, asked: str, query: str, fallbacks: int) -> None:
+    history = tuple(
+        Record(f"r{at}", None, f"Paper {at}\nAbout #war", fields={"title": f"Paper {at}", "abstract": "About #war"})
+        for at in range(2)
+    )
+    world = World(tmp_path, registry.load("task", "lamp1")())
+    _, flags, requests = await world.ask(rpm(), Sample("q", "ann", asked, history=history, choices=("[1]", "[2]")))
+    (located,) = [request for request in requests if stage(request) == "X5"]
+    assert located.messages[1].content == f"Research: {query}"
+    assert flags.get("query_fallback", 0) == fallbacks
+
+
+def test_the_record_of_an_answer_says_how_it_came_about() -> None:
+    result = trial(rpm(k=2), task="lamp2m", limit=2, answer=reply)
+    for line in result.predictions:
+        told = line.record["method"]
+        assert told["features"] == [{"name": "topic", "context": "about topic", "factor": "Ftopic"}]
+        assert len(told["examples"]) == 2 and told["reasoning"] == "as before"
+
+
+@pytest.mark.parametrize("examples", [True, False])
+async def test_missing_features_are_counted_with_and_without_examples(tmp_path: Path, examples: bool) -> None:
+    def featureless(request: Request) -> str:
+        return '{"features": []}' if stage(request) in ("X1", "X5") else reply(request)
+
+    world = World(tmp_path, answer=featureless)
+    _, flags, _ = await world.ask(rpm(use_examples=examples), question(pairs("a", "b")))
+    assert (flags["query_without_features"], flags["items_without_features"]) == (1, 2)
+
+
+def chat(*said: str) -> tuple[Record, ...]:
+    return tuple(Record(f"m{at}", None, each, fields={"role": "user"}) for at, each in enumerate(said))
+
+
+@pytest.mark.parametrize(
+    ("index", "unplaced"),
+    [(1, 0), (1.0, 0), ("1", 0), ("message 1", 0), ([1], 0), ("1 or 3", 1), (9, 1), (None, 1), ("9" * 5000, 1)],
+)
+async def test_an_old_preference_stays_old_however_its_place_is_written(
+    tmp_path: Path, index: Any, unplaced: int
+) -> None:
+    def stated(request: Request) -> str:
+        rows = [("new", 1 if unplaced else 2), ("old", index)]
+        items = [{"situation": "#tea", "preference": said, "message": at} for said, at in rows]
+        return json.dumps({"items": items}) if stage(request) == "X0" else reply(request)
+
+    world = World(tmp_path, answer=stated)
+    history = chat("I like #tea", "now I hate #tea", "weather")
+    _, flags, requests = await world.ask(rpm(), question(history, "Which #tea?"))
+    notes = requests[-1].messages[0].content
+    assert f"newest (message {0 if unplaced else 1}): new; earlier (message 0): old" in notes
+    assert flags.get("preferences_unplaced", 0) == unplaced
+
+
+async def test_of_two_preferences_in_one_message_the_later_stated_is_newer(tmp_path: Path) -> None:
+    def stated(request: Request) -> str:
+        items = [{"situation": "#tea", "preference": said, "message": 1} for said in ("zebra tea", "all tea")]
+        return json.dumps({"items": items}) if stage(request) == "X0" else reply(request)
+
+    _, _, requests = await World(tmp_path, answer=stated).ask(rpm(), question(chat("#tea"), "Which #tea?"))
+    assert "newest (message 0): all tea; earlier (message 0): zebra tea" in requests[-1].messages[0].content
+
+
+@pytest.mark.parametrize("broken", ["X1", "X6"])
+async def test_half_a_character_in_a_reply_ends_no_run(tmp_path: Path, broken: str) -> None:
+    halves = {"X1": '{"features": [{"name": "smile \\ud83d", "context": "c"}]}', "X6": '{"answer": "nice \\ud83d"}'}
+
+    def answer(request: Request) -> str:
+        return halves[broken] if stage(request) == broken else reply(request)
+
+    state, _ = await World(tmp_path, answer=answer).study(rpm(), question(pairs("a", "b")))
+    output, _, _ = await World(tmp_path, answer=answer).ask(rpm(), question(pairs("a", "b")))
+    assert msgspec.json.encode([state, output])
+    assert output == ("nice \ufffd" if broken == "X6" else "The answer")
+
+
+async def test_numbers_of_any_length_end_no_run(tmp_path: Path) -> None:
+    huge = "9" * 5000
+
+    def answer(request: Request) -> str:
+        match stage(request):
+            case "X2":
+                return json.dumps({"factors": [{"factor": "F", "description": "d", "ids": [huge, "2", 1.0]}]})
+            case "X3":
+                return json.dumps({"judgements": [{"id": huge}, {"id": "1.", "influential": True}]})
+        return reply(request)
+
+    world = World(tmp_path, answer=answer)
+    state, _ = await world.study(rpm(), question(pairs("a")))
+    features = state["items"][0]["features"]
+    assert [feature["factor"] for feature in features] == [0, 0]
+    assert [feature["influential"] for feature in features] == [True, None]
