@@ -243,9 +243,13 @@ def as_dict(pair: Comparison) -> dict[str, Any]:
 
 
 def baseline_of(among: Sequence[Entry], name: str) -> int | None:
-    """The place of the row of that name, or else of the only row of that method; None without one."""
-    named = [place for place, entry in enumerate(among) if name in (entry.name, entry.label)]
-    named = named or [place for place, entry in enumerate(among) if entry.first["method"] == name]
+    """The place of the row of that name, or else of the only row of that method; None without one.
+
+    Of rows that differ in seeds and samples alone, the one with most samples, then with most seeds.
+    """
+    if named := [place for place, entry in enumerate(among) if name in (entry.name, entry.label)]:
+        return max(named, key=lambda place: (among[place].first["n"], len(among[place].runs)))
+    named = [place for place, entry in enumerate(among) if entry.first["method"] == name]
     return named[0] if len(named) == 1 else None
 
 

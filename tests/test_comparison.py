@@ -111,7 +111,7 @@ def test_without_a_baseline_there_are_intervals_and_a_remedy(tmp_path: Path) -> 
     made(tmp_path, "b", drawn(seed=2))
     found = board(tmp_path)
     assert "gain" not in found.columns and found.rows[0]["rouge-1/low"] is not None
-    assert any("No row 'none'" in note for note in found.notes)
+    assert any("No single row 'none'" in note for note in found.notes)
 
 
 # --- controls -------------------------------------------------------------------------------------------------------
@@ -184,6 +184,18 @@ def test_seeds_are_pooled_and_both_sources_of_variance_shown(tmp_path: Path) -> 
     assert none["seed_sd"] == 0 and rag["rouge-1/low"] is not None and rag["n"] == 60
     assert (rag["calls"], rag["online_calls"]) == (60, 1)
     assert any("rag: mean of seeds 0, 1, 2; standard deviation" in note for note in found.notes)
+
+
+def test_of_rows_that_differ_in_seeds_and_samples_the_largest_is_the_baseline(tmp_path: Path) -> None:
+    whole = drawn(seed=1)
+    made(tmp_path, "none", whole)
+    for seed in (1, 2):
+        made(tmp_path, "none", whole[:12], seed=seed)
+        made(tmp_path, "rag", whole[:12] + 0.25, seed=seed)
+    found = board(tmp_path)
+    assert sorted(row["n"] for row in found.rows if row["label"] == "none") == [12, len(whole)]
+    (rag,) = (row for row in found.rows if row["label"] == "rag")
+    assert rag["gain"] == pytest.approx(0.25)
 
 
 def test_seeds_of_a_corpus_metric_are_averaged_as_metrics(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ interrupted); anything else is a defect and shows its traceback.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 
@@ -59,15 +62,25 @@ app.command("doctor")(check.doctor)
 
 def _leave(code: int) -> None:
     """End now: a model that still computes an abandoned answer in a thread is not waited for."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 
 def main() -> None:
-    """The `personabench` command."""
+    """The `personabench` command.  What a terminal cannot show is shown as a question mark."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except PersonabenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -81,3 +94,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        _leave(1)

@@ -273,7 +273,9 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         console.print(f"spent  {sum(summary['spent'] for summary in summaries):.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):
         owed, unjudged = summaries[-1]["owed"], summaries[-1]["counters"].get("unjudged", 0)
-        left = f"{owed} samples are owed" if owed else f"{unjudged} answers are not judged"
+        left = "not everything was asked anew"
+        if owed or unjudged:
+            left = f"{owed} samples are owed" if owed else f"{unjudged} answers are not judged"
         console.print(f"interrupted; {left}. Go on with the same command:", style="yellow")
         console.print(f"  {command_line()}", markup=False, soft_wrap=True)
         sys.exit(130)

@@ -303,7 +303,7 @@ def _about_numbers(rows: Sequence[Mapping[str, Any]], asked: Asked, known: bool)
         )
     elif len(rows) > 1:
         notes.append(
-            f"±: half of a 95 % interval over users. No row '{asked.baseline}' to measure gains against: run it, or "
+            f"±: half of a 95 % interval over users. No single row '{asked.baseline}' to measure gains against: run it, or "
             "name another with --baseline."
         )
     for setting in dict.fromkeys(row["setting"] for row in rows):

@@ -6,6 +6,7 @@ record, and decoded again one record at a time when asked; no decoded record is 
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import re
 from collections import deque
@@ -206,7 +207,7 @@ class LampData(Dataset):
             raise DataError(
                 f'{self._path}: {error}; a question file is a list of questions or {{"task", "golds": [questions]}}'
             ) from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise self._broken(error) from error
         return found.golds if isinstance(found, _Wrapped) else list(found)
 
@@ -302,8 +303,11 @@ class LampData(Dataset):
             except UnicodeDecodeError as precise:
                 offset = start + precise.start
                 problem = f"invalid UTF-8 (byte value 0x{record[precise.start]:02x})"
-        if bytes(self._file[:64]).lstrip().startswith(b"<"):
+        opening = bytes(self._file[:64])
+        if opening.lstrip().startswith(b"<"):
             problem = "this is an HTML page, not JSON"
+        if opening.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return DataError(f"{self._path} begins with a byte order mark; save it as UTF-8 without one")
         line = 1 + sum(chunk.count(b"\n") for chunk in _chunks(self._file, offset))
         last = next(iter(deque(_QUESTION_ID.finditer(self._file, 0, offset), maxlen=1)), None)
         after = f"after the question id {last[1].decode(errors='replace')}" if last else "before any question id"

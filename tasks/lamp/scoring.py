@@ -6,6 +6,7 @@ are measured alike, so that their difference is format alone.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -105,8 +106,8 @@ def read_submission(path: Path) -> tuple[str | None, list[tuple[str, str | None]
         DataError: not JSON, or not of the benchmark's form.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Submission)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        found = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=_Submission)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f'{path}: not a prediction file: {error}; expected {{"task", "golds": [{{"id", "output"}}]}} with string '
             'ids, or JSON lines of {"id", "output"}'

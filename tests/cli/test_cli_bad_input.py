@@ -14,6 +14,7 @@ from conftest import Command
 
 Refused = Callable[..., str]
 RUN = ("run", "-b", "scripted")
+MAIN = "from personabench.cli.app import main; main()"
 
 
 def lamp4(folder: Path, questions: object, golds: object = None) -> Path:
@@ -93,6 +94,9 @@ def test_data_without_the_files_lists_the_places_looked_at(refused: Refused, tmp
         (json.dumps([question("7")]).encode()[:-30], [], ["at byte", "line 1", "download may be incomplete"]),
         (b'[{"id": "7", "input": "a\xff"}]', [], ["UTF-8"]),
         (b"<html>moved</html>", [], ["HTML page"]),
+        (b"\xef\xbb\xbf[]", [], ["byte order mark"]),
+        ("[]".encode("utf-16"), [], ["byte order mark"]),
+        (b"[" * 200_000, [], ["at byte"]),
         ([], None, ["no questions"]),
     ],
 )
@@ -101,6 +105,19 @@ def test_broken_data_is_named_by_file_record_and_field(
 ) -> None:
     message = refused(*RUN, "-m", "none", "-t", "lamp4", "--data", lamp4(tmp_path / "data", questions, golds))
     assert not [part for part in ["data/dev_", *said] if part not in message], message
+
+
+@pytest.mark.parametrize(("output", "said"), [("/dev/full", "cannot be written: No space left on device"), (None, "")])
+def test_what_cannot_be_printed_is_no_traceback(tmp_path: Path, output: str | None, said: str) -> None:
+    environment = {"PYTHONIOENCODING": "latin-1", "COLUMNS": "100"}
+    with Path(output or tmp_path / "out.txt").open("w") as stdout:
+        ended = subprocess.run(
+            [sys.executable, "-c", MAIN, "list", "matrix", "--task", "lamp3"],
+            stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path, timeout=60,
+        )  # fmt: skip
+    assert "Traceback" not in ended.stderr and said in ended.stderr
+    assert ended.returncode == (1 if output else 0)
+    assert output or "user_mean           ?" in (tmp_path / "out.txt").read_text("latin-1")
 
 
 def test_one_method_that_wants_dates_does_not_keep_the_others_from_undated_data(
