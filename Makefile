@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-# Every method on every task with the embedded model, one user each: what test-slow leaves out of it, an hour or two.
+# Every method on every task with the embedded model, one user each: what test-slow leaves out of it, about an hour.
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
 

@@ -9,7 +9,6 @@ is kept before its line is.  The first interrupt lets what is in flight finish, 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import time
 from collections import OrderedDict
@@ -18,12 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personabench.cache import Cache
-from personabench.client import Client
+from personabench.client import Client, encodable
 from personabench.compatibility import check_requirements
 from personabench.context import Context
 from personabench.errors import BackendError, RunError, UsageError
 from personabench.hashing import digest
 from personabench.method import Method, State
+from personabench.plugins import TRACEBACKS, blaming
 from personabench.population import Population
 from personabench.retrieval.dense import Embedders
 from personabench.roles import Role, RoleName
@@ -35,7 +35,6 @@ from personabench.types import Call, Phase, Prediction, Sample, User
 
 GRACE = 20.0
 REMEMBERED_USERS = 4096
-_log = logging.getLogger("personabench.engine")
 
 
 @dataclass
@@ -138,7 +137,7 @@ class Engine:
         Raises:
             UsageError: the method needs something the data does not have.
             BackendDown: no call succeeds any more; what was finished is on disk.
-            RunError: the disk is full.
+            RunError: the disk is full, or the method's `prepare` fails.
         """
         check_requirements(self.method, self.dataset)
         for prediction in self._unwritten:
@@ -155,7 +154,8 @@ class Engine:
             ctx = self._context("prepare", "")
             population = Population(self.dataset.population(), merge=not self.dataset.identified)
             self.provenance["population"] = population.hash
-            await self.method.prepare(population, ctx)
+            with blaming(type(self.method), "prepare", RunError):
+                await self.method.prepare(population, ctx)
             self._record("", "prepare", None, ctx)
         self._todo = owed
         batches = by_user(self.dataset, owed) if self.task.protocol == "online" else Singles(owed)
@@ -205,7 +205,7 @@ class Engine:
         async def reply(variant: Sample) -> str:
             view = self._view(variant)
             turn.profile, state = await self._state(view)
-            return text_of(await self.method.predict(view, state, turn.ctx))
+            return encodable(text_of(await self.method.predict(view, state, turn.ctx)))
 
         return await self.task.converse(sample, reply, turn.ctx, turn.simulator)
 
@@ -221,7 +221,7 @@ class Engine:
             if number == 0:
                 turn.profile, state = await self._state(view)
             current = plain(state)
-            output = text_of(await self.method.predict(view, current, turn.ctx))
+            output = encodable(text_of(await self.method.predict(view, current, turn.ctx)))
             feedback, record = await self.task.react(sample, output, turn.simulator)
             state = plain(await self.method.update(current, feedback, turn.learning))
             return output, record
@@ -247,7 +247,7 @@ class Engine:
         record: Mapping[str, Any] = {}
         try:
             answer, record = await act(sample, turn)
-            output = text_of(answer)
+            output = encodable(text_of(answer))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 turn.ctx.flag("empty_output")
@@ -258,8 +258,8 @@ class Engine:
         except (RunError, UsageError):
             raise
         except Exception as failure:
-            _log.exception("sample %s", sample.id)
-            error = f"{type(failure).__name__} in {self.method.name}: {failure}"
+            TRACEBACKS.exception("sample %s", sample.id)
+            error = encodable(f"{type(failure).__name__} in {self.method.name}: {failure}")
         attempts = self._attempts.get(sample.id, 0) + 1
         return turn.prediction(sample, output, parsed, record, error, attempts)
 
@@ -287,7 +287,7 @@ class Engine:
                 try:
                     self._studied(self._view(self.dataset.load(position)))
                 except Exception:
-                    _log.exception("user %s; the samples of the user will say so", user)
+                    TRACEBACKS.exception("user %s; the samples of the user will say so", user)
 
     def _studied(self, sample: Sample) -> tuple[str, asyncio.Task[State]]:
         """The key of a user's profile as of a sample, and the one task that makes it."""

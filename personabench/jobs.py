@@ -24,6 +24,7 @@ from personabench.judges.asking import kinship
 from personabench.judging import active_roles, judge_key
 from personabench.limits import Prices
 from personabench.method import Method
+from personabench.plugins import create, params_of
 from personabench.roles import RoleName
 from personabench.runfolder import RunFolder
 from personabench.selection import select
@@ -137,9 +138,9 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
     task_classes = [registry.load("task", name) for name in options.tasks]
     for task_class, given in itertools.product(task_classes, points):
         shared = given.get("", {})
-        theirs = _of(task_class.Params, given.get("task", {}), alone=len(task_classes) == 1)
+        theirs = _of(params_of(task_class), given.get("task", {}), alone=len(task_classes) == 1)
         used_by_tasks |= theirs.keys()
-        task = task_class(params.fill(task_class.Params, theirs, f"task {task_class.name}"))
+        task: Task = create(task_class, params.fill(task_class.Params, theirs, f"task {task_class.name}"))
         place = f"{task.name} {task.params}"
         if options.history != "own" and "history" not in task.offers:
             raise UsageError(f"--history {options.history}: the users of {task.name} have no history; leave it out")
@@ -153,14 +154,15 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
         if options.shard:
             positions = options.shard.take(dataset, positions)
         for cls in classes.values():
-            mine = _of(cls.Params, shared, alone=len(classes) == 1)
+            mine = _of(params_of(cls), shared, alone=len(classes) == 1)
             used |= mine.keys()
             declared = {"refuses": cls.refuses, "designed_for": cls.designed_for, "needs": cls.needs}
             fit, reason = verdict(declared, task.name, task.offers)
             if fit == "refused":
                 refused.append(f"method {cls.name} does not run on {task.name}: {reason}")
                 continue
-            method = cls(params.fill(cls.Params, mine | given.get(cls.name, {}), f"method {cls.name}"))
+            own = params.fill(cls.Params, mine | given.get(cls.name, {}), f"method {cls.name}")
+            method: Method = create(cls, own)
             if undated := without_dates(method, dataset):
                 refused.append(undated)
                 continue

@@ -8,6 +8,7 @@ attempts, and `cached` where shards paid for a call that one process makes once.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,8 @@ from personabench.shards import RECORD, Record, Shard, partition
 from personabench.spec import RunSpec
 from personabench.task import Dataset, Task
 from personabench.types import from_json, to_json
+
+_log = logging.getLogger("personabench.merging")
 
 ADDED = ("seconds", "spent", "prefix_cache", "judge_errors")
 """What of a summary beside the scores is a sum over the shards."""
@@ -131,13 +134,16 @@ def merge(
             scored,
             seconds=extra["seconds"],
             extra=extra | {"extra_metrics": measured_beside(target, dataset, scored, record.metrics)},
-            judge=extra["judge"],
+            judge=extra.get("judge"),
         )
         caches = [path for part in parts if (path := part.folder.path.parents[4] / "cache.sqlite").exists()]
         if caches:
-            with contextlib.closing(Cache(results / "cache.sqlite")) as cache:
+            with contextlib.closing(Cache(results / "cache.sqlite", writing=True)) as cache:
                 for path in caches:
-                    cache.absorb(path)
+                    try:
+                        cache.absorb(path)
+                    except DataError as error:
+                        _log.warning("%s; the run is merged without it", error)
     return Outcome(target.path, summary)
 
 
@@ -190,7 +196,6 @@ def _opened(asked: str, said: str, data: str | None) -> tuple[Task, Dataset]:
 
 def _lines(parts: Sequence[Part], name: Path, owner: Mapping[str, int]) -> dict[str, Line]:
     """The latest line of each sample or key in the file of that name, from the shard that owns it where it has one."""
-    decoder = msgspec.json.Decoder(Head)
     found: dict[str, Line] = {}
     for part in parts:
         path = part.folder.path / name
@@ -201,7 +206,7 @@ def _lines(parts: Sequence[Part], name: Path, owner: Mapping[str, int]) -> dict[
             for number, text in enumerate(file, 1):
                 if text.endswith(b"\n"):
                     try:
-                        head = decoder.decode(text)
+                        head = from_json(text, Head)
                     except msgspec.MsgspecError as error:
                         raise DataError(f"{path}, line {number} is damaged ({error}); delete it and repeat") from error
                     mine[head.sample_id or head.key] = Line(path, offset, head)
@@ -287,9 +292,9 @@ def _extra(run: Path, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         raise DataError(f"no shard of {run} has a summary.json: none got that far; repeat their commands")
     extra = dict(summaries[0])
     for each in summaries[1:]:
-        if each["judge"] != extra["judge"]:
+        if each.get("judge") != extra.get("judge"):
             raise UsageError(f"{run}: its shards had different judges; give their commands again, alike")
-        extra["provenance"] = extra["provenance"] | each["provenance"]
+        extra["provenance"] = extra.get("provenance", {}) | each.get("provenance", {})
         for name in ADDED:
             extra[name] = _sum(extra.get(name), each.get(name))
     return extra | {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}

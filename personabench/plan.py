@@ -27,7 +27,7 @@ from personabench.backends.scripted import FILLER, filler, letters
 from personabench.cache import Cache, difference, request_key
 from personabench.client import Client
 from personabench.engine import Engine
-from personabench.errors import UsageError
+from personabench.errors import RunError, UsageError
 from personabench.judging import judge, unjudged
 from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
@@ -198,6 +198,7 @@ async def plan(options: runner.Options) -> list[Forecast]:
 
     Raises:
         UsageError, DataError: as for a real run.
+        RunError: samples fail already in the rehearsal.
         KeyboardInterrupt: interrupted; a part of a forecast would be taken for the whole.
     """
     async with _rehearsals(options) as (jobs, rehearse):
@@ -219,6 +220,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
 
     Raises:
         UsageError: no such sample.
+        RunError: it fails already in the rehearsal.
     """
     async with _rehearsals(options) as (jobs, rehearse):
         client = await rehearse(jobs[0], sample_id)
@@ -289,6 +291,8 @@ async def _rehearsals(
             try:
                 if not await engine.run(owed):
                     raise KeyboardInterrupt
+                if engine.progress.failed and bound is None:
+                    raise _failing(job, engine.progress.failed, rehearsed)
                 if job.judge:
                     left = [] if sample_id else _awaiting_a_judge(job, engine, owed, rehearsed)
                     asked = sorted([*owed, *left])
@@ -307,6 +311,16 @@ async def _rehearsals(
             await backend.aclose()
         if cache is not None:
             cache.close()
+
+
+def _failing(job: runner.Job, failed: int, rehearsed: RunFolder) -> RunError:
+    """What to say instead of a forecast: the calls of samples that fail are not all counted."""
+    lines = list(rehearsed.iter_predictions())
+    first = next(line for line in lines if line.error)
+    return RunError(
+        f"{job.method.name} on {job.task.name}: {failed} of {len(lines)} samples fail in rehearsal, where replies are "
+        f"filler, so nothing can be said of the run; the first: {first.sample_id}: {first.error}"
+    )
 
 
 def _awaiting_a_judge(job: runner.Job, engine: Engine, owed: Sequence[int], rehearsed: RunFolder) -> list[int]:
@@ -336,7 +350,7 @@ def read_prices(path: Path) -> dict[str, dict[str, float]]:
     """
     try:
         prices = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, float]])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise UsageError(f"{path} is not a price file: {error}") from error
     for model, price in prices.items():
         if not {"input", "output"} <= price.keys():

@@ -8,9 +8,11 @@ benchmarks number their samples.
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,13 @@ import msgspec
 
 from personabench.errors import DataError, UsageError
 from personabench.runfolder import RunFolder
-from personabench.types import to_json
+from personabench.spec import RunSpec
+from personabench.summary import checked
+from personabench.types import from_json, to_json
 
 VERSION = 1
 _LEFT_OUT = ("data", "warnings", "folder")
+_REMEDY = "publish the run again, or move the file away"
 
 
 class Vector(msgspec.Struct, frozen=True):
@@ -60,7 +65,7 @@ def vector(run: Mapping[str, Any]) -> Vector:
     """
     place = Path(run["folder"])
     if place.suffix == ".json" and place.is_file():
-        return unpack(read(place))
+        return unpack(read(place), place)
     task = run["task"]
     lines = sorted((hashed(task, "sample", line.sample_id), line) for line in RunFolder(place).scores())
     values: dict[str, dict[str, list[float | list[float] | None]]] = {}
@@ -73,31 +78,44 @@ def vector(run: Mapping[str, Any]) -> Vector:
     return Vector([name for name, _ in lines], [users[line.user_id] for _, line in lines], values)
 
 
-def unpack(published: Published) -> Vector:
-    """The scores in a published file.
+def unpack(published: Published, path: Path) -> Vector:
+    """The scores in a published file, read from `path`.
 
     Raises:
-        DataError: they are damaged.
+        DataError: they are damaged; the message names the file.
     """
     try:
-        return msgspec.json.decode(gzip.decompress(base64.b64decode(published.scores)), type=Vector)
-    except (ValueError, EOFError, OSError, msgspec.MsgspecError) as error:
-        raise DataError(f"published scores of {published.summary.get('method')} are damaged: {error}") from error
+        return from_json(gzip.decompress(base64.b64decode(published.scores)), Vector)
+    except (ValueError, EOFError, OSError, zlib.error, msgspec.MsgspecError) as error:
+        raise DataError(f"the scores in {path} are damaged ({error}); {_REMEDY}") from error
 
 
 def read(path: Path) -> Published:
     """A published file.
 
     Raises:
-        DataError: it is damaged or of a later version.
+        DataError: it is damaged or of a later version; the message names it and the field.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Published)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DataError(f"{path} is no published result: {error}") from error
-    if found.version != VERSION:
-        raise DataError(f"{path} has version {found.version}, this is {VERSION}; update personabench")
+        found = from_json(path.read_bytes(), Published)
+        if found.version != VERSION:
+            raise DataError(f"{path} has version {found.version}, this is {VERSION}; update personabench")
+        checked(found.summary)
+        msgspec.convert(found.spec, RunSpec)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path} is no published result ({error}); {_REMEDY}") from error
     return found
+
+
+def _of_another(path: Path, fingerprint: str) -> bool:
+    """Whether a file holds another run, or one of another version; one that nobody can read holds none."""
+    try:
+        found = from_json(path.read_bytes(), Published)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return found.version != VERSION or found.summary.get("fingerprint", fingerprint) != fingerprint
 
 
 def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
@@ -122,12 +140,17 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     packed = base64.b64encode(gzip.compress(to_json(scores).encode(), mtime=0)).decode()
     parts = (spec.task, spec.separation, spec.split, spec.method, spec.model["name"], spec.fingerprint[:8])
     path = target / f"{name or re.sub(r'[^A-Za-z0-9_.+-]+', '_', '-'.join(parts))}.json"
-    if path.exists() and read(path).summary["fingerprint"] != spec.fingerprint:
+    if _of_another(path, spec.fingerprint):
         raise UsageError(f"{path} holds another run; choose another --name or delete it")
+    content = Published(VERSION, msgspec.to_builtins(spec), kept, packed)
+    text = msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n"
+    temporary = path.with_name(path.name + ".tmp")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        content = Published(VERSION, msgspec.to_builtins(spec), kept, packed)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n")
+        temporary.write_bytes(text)
+        temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     return path

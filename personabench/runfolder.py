@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
 from personabench.spec import RunSpec
+from personabench.summary import checked
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class RunFolder:
             DataError: the file is damaged.
         """
         path = self._state_path(user_id)
-        return _read(path, Round) if path.exists() else None
+        return _read(path, Round, "delete it and repeat the run's command") if path.exists() else None
 
     def forget_rounds(self) -> None:
         """Let every user start from the first round."""
@@ -176,15 +177,17 @@ class RunFolder:
         """The latest prediction of each sample in the order asked for, None where there is none.
 
         Only offsets are held in memory.
+
+        Raises:
+            DataError: a line is damaged.
         """
         places: dict[str, int] = {}
         if self.predictions_path.exists():
             offset = 0
-            decoder = msgspec.json.Decoder(_Id)
             with self.predictions_path.open("rb") as file:
-                for line in file:
+                for number, line in enumerate(file, 1):
                     if line.endswith(b"\n"):
-                        places[decoder.decode(line).sample_id] = offset
+                        places[_line(self.predictions_path, number, line, _Id).sample_id] = offset
                     offset += len(line)
         if not places:
             yield from (None for _ in sample_ids)
@@ -196,7 +199,12 @@ class RunFolder:
                     yield None
                 else:
                     file.seek(place)
-                    yield from_json(file.readline(), Prediction)
+                    line = file.readline()
+                    try:
+                        yield from_json(line, Prediction)
+                    except msgspec.MsgspecError:
+                        number = 1 + self.predictions_path.read_bytes()[:place].count(b"\n")
+                        _line(self.predictions_path, number, line, Prediction)
 
     def renewal(self) -> Renewal | None:
         """The refresh that is under way, if one is.
@@ -204,7 +212,8 @@ class RunFolder:
         Raises:
             DataError: the file is damaged.
         """
-        return _read(self.renewal_path, Renewal) if self.renewal_path.exists() else None
+        remedy = "delete it and repeat the run's command"
+        return _read(self.renewal_path, Renewal, remedy) if self.renewal_path.exists() else None
 
     def renew(self) -> Renewal:
         """Begin to make everything anew, or go on with it."""
@@ -241,17 +250,22 @@ class RunFolder:
         Raises:
             DataError: there is none, or it is damaged.
         """
-        return _read(self.path / "spec.json", RunSpec)
+        return _read(self.path / "spec.json", RunSpec, "move the run's folder away and repeat its command")
 
     def summary(self) -> dict[str, Any]:
         """The run's `summary.json`.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: there is none, or it is damaged; the message names the field.
         """
         if not self.summary_path.exists() and (self.path / "spec.json").exists():
             raise DataError(f"{self.path} has no summary.json: the run did not get that far; repeat its command")
-        return _read(self.summary_path, dict[str, Any])
+        remedy = "repeat the run's command to write it again"
+        content = _read(self.summary_path, dict[str, Any], remedy)
+        try:
+            return {"data": None, "warnings": [], **checked(content)}
+        except msgspec.ValidationError as error:
+            raise DataError(f"{self.summary_path} is damaged ({error}); {remedy}") from error
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[IO[str]]:
@@ -265,28 +279,38 @@ class RunFolder:
             raise _cannot_write(path, error) from error
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def _read(path: Path, kind: type[T], remedy: str) -> T:
     try:
         return from_json(path.read_bytes(), kind)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; is {path.parent} a run folder?") from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); make it readable or move it away, then repeat the run's command"
+        ) from error
     except msgspec.MsgspecError as error:
-        raise DataError(f"{path} is damaged: {error}") from error
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def _lines(path: Path, kind: type[T]) -> Iterator[T]:
     if not path.exists():
         return
-    decoder = msgspec.json.Decoder(kind)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                yield decoder.decode(line)
-            except msgspec.MsgspecError as error:
-                if line.endswith(b"\n"):
-                    raise DataError(
-                        f"{path}, line {number} is damaged ({error}); delete the line and repeat the run's command"
-                    ) from error
+            if line.endswith(b"\n"):
+                yield _line(path, number, line, kind)
+            else:
+                with suppress(msgspec.MsgspecError):
+                    yield from_json(line, kind)
+
+
+def _line(path: Path, number: int, line: bytes, kind: type[T]) -> T:
+    try:
+        return from_json(line, kind)
+    except msgspec.MsgspecError as error:
+        raise DataError(
+            f"{path}, line {number} is damaged ({error}); delete the line and repeat the run's command"
+        ) from error
 
 
 def _count(path: Path) -> int:

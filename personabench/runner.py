@@ -22,7 +22,7 @@ from personabench.backends import Backend
 from personabench.cache import Cache
 from personabench.client import Client
 from personabench.engine import Engine, Progress
-from personabench.errors import RunError, UsageError
+from personabench.errors import DataError, RunError, UsageError
 from personabench.jobs import Job, Options, resolve
 from personabench.judging import judge, unjudged
 from personabench.limits import Spend
@@ -93,7 +93,8 @@ async def run(
             if embedders is None:
                 if options.cache != "off":
                     older = options.shard.whole(options.results) / "cache.sqlite" if options.shard else None
-                    cache = stack.enter_context(contextlib.closing(Cache(options.results / "cache.sqlite", older)))
+                    cache = Cache(options.results / "cache.sqlite", older, writing=True)
+                    stack.callback(cache.close)
                 embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
                 stack.push_async_callback(embedders.aclose)
             for job in jobs:
@@ -171,7 +172,7 @@ async def _finish(
     spend: Spend,
 ) -> Outcome:
     title = f"{job.spec.method} on {job.spec.task}"
-    before: dict[str, Any] = job.folder.summary() if job.folder.summary_path.exists() else {"seconds": 0.0}
+    before = _before(job.folder)
     counted = await engine.client.backend.prefix_counts() if owed else None
     already = spend.spent
     started = time.perf_counter()
@@ -248,6 +249,14 @@ async def _finish(
     return Outcome(job.folder.path, summary, interrupted=not whole, trouble=trouble)
 
 
+def _before(folder: RunFolder) -> dict[str, Any]:
+    """What the summary of earlier attempts says; one that is missing or damaged says nothing and is made anew."""
+    try:
+        return folder.summary()
+    except DataError:
+        return {"seconds": 0.0}
+
+
 async def _prefix_cache(
     model: Backend, then: tuple[int, int] | None, before: Mapping[str, int] | None
 ) -> Mapping[str, int] | None:
@@ -296,7 +305,7 @@ def versions() -> dict[str, str]:
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Send the package's log into an attempt's file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("personabench")
     level, propagate = logger.level, logger.propagate

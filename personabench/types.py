@@ -208,6 +208,9 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
 
     Raises:
         msgspec.ValidationError: the text is JSON of another shape.
-        msgspec.DecodeError: the text is not JSON.
+        msgspec.DecodeError: the text is not JSON, or not UTF-8.
     """
-    return msgspec.json.decode(text, type=kind)
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"invalid UTF-8 at byte {error.start}: {error.reason}") from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rigs import Jittery, headlines, rig
 
 from personabench.cache import Cache, difference, request_key
-from personabench.errors import RunError, UsageError
+from personabench.errors import DataError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
 from personabench.types import Message, Request, Response, Usage
 
@@ -131,6 +132,84 @@ def test_damage_inside_the_file_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cache\.sqlite cannot be read .*; move it away"):
         for number in range(300):
             broken.get(f"{number:064d}")
+
+
+def test_damage_is_a_message_whatever_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    cache = Cache(path)
+    for number in range(300):
+        cache.put(f"{number:064d}", MODEL, ask("x" * 500), Response("y" * 200))
+    cache.close()
+    data = bytearray(path.read_bytes())
+    data[4096 * 3 :] = b"\xff" * (len(data) - 4096 * 3)
+    path.write_bytes(data)
+    broken = Cache(path)
+    for asked in (broken.stats, lambda: broken.nearest(MODEL, ask("x")), lambda: broken.prune(older_than_days=1)):
+        with pytest.raises(RunError, match=r"cache\.sqlite cannot be (read|written) .*; move it away"):
+            asked()
+
+
+@pytest.mark.parametrize("damage", ["'{'", "'[]'", "NULL", "5", "CAST(x'7b22ff22' AS TEXT)", "x'ff'"])
+def test_a_damaged_entry_is_a_miss_that_is_overwritten(tmp_path: Path, damage: str) -> None:
+    older = Cache(tmp_path / "older")
+    cache = Cache(tmp_path / "cache.sqlite", older.path)
+    key = request_key(MODEL, ask("a"))
+
+    def fill() -> None:
+        cache.put(key, MODEL, ask("a"), Response("x"))
+        cache.put_artifact("profile", {"state": 1})
+
+    fill()
+    cache._db.execute(f"UPDATE responses SET response={damage}, request={damage}, model={damage}")
+    cache._db.execute("UPDATE artifacts SET value='{'")
+    assert (cache.get(key), cache.request(key), cache.artifact("profile")) == (None, None, None)
+    assert cache.nearest(MODEL, ask("a")) is None and cache.stats()["models"] == {"unreadable": 1}
+    assert cache.prune(model="scripted") == 0
+    older.put(key, MODEL, ask("a"), Response("from the older one"))
+    assert cache.get(key) == Response("from the older one")
+    fill()
+    assert cache.get(key) == Response("x") and cache.artifact("profile") == {"state": 1}
+    assert cache.prune(model="scripted") == 1
+
+
+def test_a_damaged_cache_that_is_taken_in_is_the_one_that_is_named(tmp_path: Path) -> None:
+    cache, good = Cache(tmp_path / "cache.sqlite"), Cache(tmp_path / "good")
+    good.put("k", MODEL, ask("a"), Response("x"))
+    (tmp_path / "bad").write_text("these are not the bytes you are looking for " * 40)
+    with pytest.raises(DataError, match=r"response cache .*/bad cannot be taken into .*cache\.sqlite"):
+        cache.absorb(tmp_path / "bad")
+    cache.absorb(good.path)
+    assert cache.get("k") == Response("x")
+
+
+def test_a_file_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache.sqlite"
+    cache = Cache(path)
+    cache.put("k", MODEL, ask("a"), Response("x"))
+    cache.close()
+    connect = sqlite3.connect
+
+    class Refused(sqlite3.Connection):
+        """SQLite in a folder that cannot be written: no place for the shared memory of its log."""
+
+        def execute(self, *words: Any) -> Any:
+            raise sqlite3.OperationalError("unable to open database file")
+
+        executescript = execute
+
+    def connected(place: object, **how: Any) -> sqlite3.Connection:
+        kind = sqlite3.Connection if "immutable" in str(place) else Refused
+        return connect(str(place), factory=kind, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    with pytest.raises(RunError, match="cannot be opened") as caught:
+        Cache(path, writing=True)
+    assert "free some space" not in str(caught.value) and "can be read and written" in str(caught.value)
+    reading = Cache(path)
+    assert reading.get("k") == Response("x") and reading.stats()["responses"] == 1
+    assert reading.nearest(MODEL, ask("b")) is not None
+    with pytest.raises(RunError, match=r"cannot be written .*readonly.*can be read and written"):
+        reading.put("l", MODEL, ask("b"), Response("y"))
 
 
 async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from rigs import options
 
 from personabench import registry, runner
+from personabench.backends import BackendOptions
 from personabench.backends.scripted import Scripted, echo, filler
-from personabench.errors import UsageError
+from personabench.errors import RunError, UsageError
 from personabench.hashing import digest
 from personabench.plan import explain, plan, read_prices
 from personabench.runfolder import RunFolder
@@ -209,8 +210,19 @@ def test_a_broken_price_file_is_named(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(UsageError, match=r"prices\.json"):
         read_prices(path)
+    path.write_bytes(b'{"\xff": {"input": 1, "output": 1}}')
+    with pytest.raises(UsageError, match=r"prices\.json is not a price file"):
+        read_prices(path)
     with pytest.raises(UsageError, match=r"none\.json"):
         read_prices(tmp_path / "none.json")
+
+
+def test_a_plan_of_samples_that_fail_is_no_forecast(tmp_path: Path) -> None:
+    chosen = options(tmp_path, "rag", backend_options=BackendOptions(window=5), limit=3)
+    with pytest.raises(RunError, match=r"rag on lamp4: 3 of 3 samples fail in rehearsal.*; the first: .* too long for"):
+        asyncio.run(plan(chosen))
+    with pytest.raises(RunError, match=r"1 of 1 samples fail in rehearsal.*; the first: 310: "):
+        asyncio.run(explain(chosen, "310"))
 
 
 def test_an_interrupted_plan_or_trial_gives_nothing_rather_than_a_part(tmp_path: Path) -> None:

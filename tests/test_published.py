@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invented import drawn, made, rows
 
 from personabench.comparison import compare, rederived
 from personabench.errors import DataError, UsageError
-from personabench.leaderboard import references
+from personabench.leaderboard import references, summaries
 from personabench.published import publish, read, unpack, vector
 from personabench.runfolder import RunFolder
 
@@ -24,7 +27,7 @@ def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None
     assert path.read_bytes() == publish(RunFolder(Path(a["folder"])), tmp_path / "reference").read_bytes()
     text = path.read_text()
     assert "a line of the data" not in text and "/home/me" not in text and "folder" not in text
-    kept = unpack(read(path))
+    kept = unpack(read(path), path)
     assert kept == vector(a) and "u0" not in kept.users and "0" not in kept.ids
     assert set(rows(tmp_path)) == {"rag", "none"} and not rows(tmp_path)["rag"]["published"]
     for file in Path(a["folder"]).iterdir():
@@ -65,14 +68,85 @@ def test_damaged_published_files_are_named(tmp_path: Path) -> None:
     path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "scores": content["scores"][:40]}))
-    with pytest.raises(DataError, match="damaged"):
-        unpack(read(path))
+    with pytest.raises(DataError, match=rf"scores in .*{path.name} are damaged .*publish the run again"):
+        unpack(read(path), path)
     path.write_text(json.dumps({**content, "version": 2}))
     with pytest.raises(DataError, match="version 2"):
         read(path)
     path.write_text("{")
     with pytest.raises(DataError, match=path.name):
         references(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": None}, r"\$\.metrics"),
+        ({"seed": "zero"}, r"\$\.seed"),
+        ({"n": []}, r"\$\.n"),
+        ({"counters": {"unjudged": "many"}}, r"\$\.counters"),
+        ({"usage": {"predict": {}}}, "calls"),
+        ({"primary": "another"}, "primary"),
+        ({"roles": {"judge": {}}}, "model"),
+    ],
+)
+def test_damaged_fields_are_named_where_results_are_read(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    path = publish(folder, tmp_path / "reference")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "summary": {**content["summary"], **changes}}))
+    with pytest.raises(DataError, match=f"{path.name} is no published result .*{said}.*publish the run again"):
+        references(tmp_path)
+    folder.summary_path.write_text(json.dumps({**folder.summary(), **changes}))
+    with pytest.raises(DataError, match=rf"summary\.json is damaged .*{said}.*repeat the run's command"):
+        summaries(tmp_path)
+
+
+def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
+    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    path = publish(folder, tmp_path / "reference")
+    content = json.loads(path.read_text())
+    damaged = {**content["spec"], "task_params": None}
+    path.write_text(json.dumps({**content, "spec": damaged}))
+    with pytest.raises(DataError, match=rf"{path.name} is no published result .*task_params"):
+        references(tmp_path)
+    path.unlink()
+    (folder.path / "spec.json").write_text(json.dumps(damaged))
+    with pytest.raises(DataError, match=r"spec\.json is damaged .*task_params.*move the run's folder away"):
+        rows(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "bytes"])
+def test_what_cannot_be_read_as_a_published_result_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "reference" / "x.json"
+    path.parent.mkdir()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.write_bytes(b'{"version": 1, "spec": {"task": "\xff"}}')
+    with pytest.raises(DataError, match=r"x\.json .*publish the run again, or move the file away"):
+        references(tmp_path)
+
+
+def test_a_full_disk_leaves_the_published_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    path = publish(folder, tmp_path / "reference")
+    before = path.read_bytes()
+
+    def full(place: Path, content: bytes) -> int:
+        place.open("wb").close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(UsageError, match="cannot be written: No space left"):
+            publish(folder, tmp_path / "reference")
+    assert [each.read_bytes() for each in path.parent.iterdir()] == [before]
+    for damage in (b"", b"{", b'{"version": 1}', b"\xff"):
+        path.write_bytes(damage)
+        assert publish(folder, tmp_path / "reference").read_bytes() == before
 
 
 def test_every_committed_summary_follows_from_its_scores() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from invented import drawn, made
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.runfolder import Profile, RunFolder
@@ -49,8 +51,8 @@ def test_start_writes_the_spec_and_numbers_attempts(tmp_path: Path) -> None:
 
 
 def test_the_latest_line_of_a_sample_counts(folder: RunFolder) -> None:
-    for made in (line("a", None, "down"), line("b"), line("a", "at last")):
-        folder.append(folder.predictions_path, made)
+    for sent in (line("a", None, "down"), line("b"), line("a", "at last")):
+        folder.append(folder.predictions_path, sent)
     assert [found.output for found in folder.iter_predictions()] == [None, "out", "at last"]
     ordered = list(folder.ordered_predictions(["b", "missing", "a"]))
     assert [found and found.output for found in ordered] == ["out", None, "at last"]
@@ -98,6 +100,46 @@ def test_a_damaged_line_in_the_middle_is_named(folder: RunFolder) -> None:
     folder.append(folder.predictions_path, line("b"))
     with pytest.raises(DataError, match=r"predictions\.jsonl, line 2 is damaged .*delete the line"):
         list(folder.iter_predictions())
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"not json\n", b'{"sample_id": 3}\n', b'{"sample_id": "b"}\n', b'{"sample_id": "b", "user_id": "\xff"}\n'],
+)
+def test_a_damaged_line_is_named_however_predictions_are_read(folder: RunFolder, damaged: bytes) -> None:
+    folder.append(folder.predictions_path, line("a"))
+    with folder.predictions_path.open("ab") as file:
+        file.write(damaged)
+    for read in (folder.iter_predictions, lambda: folder.ordered_predictions("ab")):
+        with pytest.raises(DataError, match=r"predictions\.jsonl, line 2 is damaged .*delete the line"):
+            list(read())
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"task": "\xff"}', None])
+def test_a_damaged_summary_says_where_and_what_to_do(folder: RunFolder, content: bytes | None) -> None:
+    if content is None:
+        folder.summary_path.mkdir()
+    else:
+        folder.summary_path.write_bytes(content)
+    with pytest.raises(DataError, match=r"summary\.json (is damaged|cannot be read) .*; .*repeat the run's command"):
+        folder.summary()
+
+
+def test_a_summary_without_what_may_be_missing_has_it_empty(tmp_path: Path) -> None:
+    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    content = json.loads(folder.summary_path.read_text())
+    folder.summary_path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("data", "warnings")}))
+    assert (folder.summary()["data"], folder.summary()["warnings"]) == (None, [])
+
+
+def test_bytes_that_are_no_text_are_damage(folder: RunFolder) -> None:
+    path = folder.path / "spec.json"
+    path.write_bytes(path.read_bytes().replace(b'"dev"', b'"d\xffv"'))
+    with pytest.raises(DataError, match=r"spec\.json is damaged \(invalid UTF-8.*; move the run's folder away"):
+        folder.spec()
+    folder.close()
+    with pytest.raises(UsageError, match=r"spec\.json is damaged"):
+        folder.start(SPEC)
 
 
 def test_another_writer_is_kept_out_and_readers_are_not(folder: RunFolder) -> None:

@@ -239,6 +239,17 @@ def test_cache_only_fails_what_is_not_stored_and_pays_nothing(tmp_path: Path) ->
     assert out.summary["usage"]["predict"]["cached"] == 5
 
 
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"seconds": "many"}'])
+def test_a_damaged_summary_is_made_anew(tmp_path: Path, damage: str) -> None:
+    chosen = options(tmp_path, data=headlines(tmp_path / "data", 3))
+    (first,) = run(chosen, Scripted())
+    (first.folder / "summary.json").write_text(damage)
+    backend = Jittery()
+    (again,) = run(chosen, backend)
+    assert backend.asked.total() == 0 and again.summary["metrics"] == first.summary["metrics"]
+    assert RunFolder(first.folder).summary()["n"] == 3
+
+
 def test_seconds_add_up_over_attempts(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 6)
     seconds = [

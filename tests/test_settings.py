@@ -103,7 +103,7 @@ def test_pairs_are_the_samples_for_which_both_have_the_metric(tmp_path: Path) ->
 def test_a_published_run_keeps_what_samples_lack(tmp_path: Path) -> None:
     rag = judged(tmp_path, "rag", 0.3)
     path = publish(RunFolder(Path(rag["folder"])), tmp_path / "reference")
-    assert read(path).version == 1 and unpack(read(path)) == vector(rag)
+    assert read(path).version == 1 and unpack(read(path), path) == vector(rag)
     (reference,) = references(tmp_path)
     assert rederived(reference)["official"] == pytest.approx(rag["metrics"]["official"])
 

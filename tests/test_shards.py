@@ -233,6 +233,31 @@ async def test_responses_of_all_shards_are_in_the_merged_cache(tmp_path: Path) -
     assert (asked.results / "cache.sqlite").read_bytes() == before
 
 
+async def test_a_damaged_cache_of_a_shard_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = options(tmp_path / "split", data=headlines(tmp_path / "data", 4))
+    for text in ("1/2", "2/2"):
+        await shard(asked, text)
+    damaged = Shard.read("1/2").results(asked.results) / "cache.sqlite"
+    damaged.write_text("these are not the bytes you are looking for " * 40)
+    (outcome,) = merged(asked)
+    assert outcome.summary["n"] == 4 and str(damaged) in caplog.text and "merged without it" in caplog.text
+    cache = Cache(asked.results / "cache.sqlite")
+    assert cache.stats()["responses"] == 2
+    cache.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("shard.json", b'{"task": "\xff"}'), ("predictions.jsonl", b'{"sample_id": "\xff"}\n')]
+)
+async def test_bytes_that_are_no_text_are_named(tmp_path: Path, name: str, damage: bytes) -> None:
+    asked = options(tmp_path / "split", data=headlines(tmp_path / "data", 2))
+    await shard(asked, "1/1")
+    (run,) = merging.sharded(asked.results)
+    (asked.results / "shards/1-of-1" / run / name).write_bytes(damage)
+    with pytest.raises(DataError, match=rf"{name}.* is damaged \(invalid UTF-8"):
+        merged(asked)
+
+
 async def test_a_task_from_a_file_is_found_again_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(TOYS, tmp_path / "mine.py")
     monkeypatch.chdir(tmp_path)

@@ -25,9 +25,10 @@ def task(
 ) -> None:
     """Check a task's data, wording and metrics."""
     from personabench.checks import check_task
+    from personabench.plugins import create
     from personabench.registry import load
 
-    found = load("task", name)()
+    found = create(load("task", name))
     _report(check_task(found, split or found.default_split, data), json)
 
 
@@ -41,9 +42,10 @@ def method(
 ) -> None:
     """Check a method's answers, determinism, leaks and window."""
     from personabench.checks import check_method
+    from personabench.plugins import create
     from personabench.registry import example_task, load
 
-    _report(check_method(load("method", name)(), task or example_task()), json)
+    _report(check_method(create(load("method", name)), task or example_task()), json)
 
 
 _MARKS = {True: "ok", False: "FAIL", None: "–"}

@@ -57,7 +57,7 @@ def generate(
         async with contextlib.AsyncExitStack() as stack:
             stored = None
             if cache != "off":
-                stored = stack.enter_context(contextlib.closing(Cache(results / "cache.sqlite")))
+                stored = stack.enter_context(contextlib.closing(Cache(results / "cache.sqlite", writing=True)))
             authors = []
             for each in options:
                 author = backends.create(backend, each)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Labels = Annotated[
     Path | None,
-    typer.Option("--labels", help='JSON lines {"id", "label"} with a, b or tie, as people see it.', exists=True),
+    typer.Option(
+        "--labels", help='JSON lines {"id", "label"} with a, b or tie, as people see it.', exists=True, dir_okay=False
+    ),
 ]
 
 
@@ -70,11 +72,13 @@ def judge(
     """
     import asyncio
     import contextlib
+    import re
 
     from personabench import backends
     from personabench.cache import Cache
     from personabench.cli.show import find_run
     from personabench.client import Client
+    from personabench.errors import PersonabenchError
     from personabench.judges import duel
     from personabench.leaderboard import label
     from personabench.roles import Role
@@ -107,11 +111,12 @@ def judge(
                 records=records,
             )
             path = duel.place(results, *runs, agreed)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with duel.writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             await backend.open(path.with_suffix(".log") if judge_backend in ("local", "vllm") else None)
             store = None
             if cache is not CachePolicy.off:
-                store = stack.enter_context(contextlib.closing(Cache(results / "cache.sqlite")))
+                store = stack.enter_context(contextlib.closing(Cache(results / "cache.sqlite", writing=True)))
             client = Client(backend, store, cache.value, concurrency or backend.concurrency)
             with _progress(len(wanted)) as done:
                 verdicts, failed = await duel.duel(
@@ -125,7 +130,13 @@ def judge(
                 )
             return agreed, path, verdicts, failed
 
-    agreed, path, verdicts, failed = asyncio.run(ask())
+    if export is not None:
+        _check_writable(export)
+    try:
+        agreed, path, verdicts, failed = asyncio.run(ask())
+    except PersonabenchError as error:
+        error.args = (re.sub(r"(?<!\w)--(?=(model|base-url)\b)", "--judge-", str(error)),)
+        raise
     sides = {}
     for side, folder in zip("ab", runs, strict=True):
         run = folder.summary()
@@ -216,8 +227,31 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
+def _check_writable(path: Path) -> None:
+    """See before anything is paid for that a file can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    import tempfile
+
+    if path.is_dir():
+        raise UsageError(f"--export {path} is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"--export {path} cannot be written: {error.strerror or error}; name another file") from error
+
+
 def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick]) -> int:
-    """Write the items that people should look at, labels that are known filled in; returns how many."""
+    """Write the items that people should look at, labels that are known filled in; returns how many.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    from personabench.export import replacing
     from personabench.judges.pairwise import for_people
     from personabench.types import to_json
 
@@ -225,7 +259,8 @@ def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick])
     lines = [
         to_json({"id": name, "label": people.get(name), "judge": picks[name]}) + "\n" for name in for_people(verdicts)
     ]
-    path.write_text("".join(lines), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
     return len(lines)
 
 

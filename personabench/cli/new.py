@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -62,15 +64,21 @@ def method(
 ) -> None:
     """Write NAME.py and test_NAME.py, which work at once."""
     from personabench.errors import UsageError
-    from personabench.registry import example_task
+    from personabench.registry import entries, example_task
 
     if not name.isidentifier() or not name.islower():
         raise UsageError(f"'{name}' cannot name a file and a class; use lower-case letters, digits and underscores")
+    title = "".join(part.capitalize() for part in name.split("_"))
+    if keyword.iskeyword(name) or keyword.iskeyword(title):
+        raise UsageError(f"'{name}' would make a file or a class named by a word of Python's own; choose another name")
+    if name in sys.stdlib_module_names:
+        raise UsageError(f"'{name}' is a module of Python's own, which {name}.py would hide; choose another name")
+    if name in entries("method"):
+        raise UsageError(f"there is a method '{name}' already (personabench list methods); choose another name")
     files = {folder / f"{name}.py": METHOD, folder / f"test_{name}.py": TEST}
     for path in files:
         if path.exists():
             raise UsageError(f"{path} exists; choose another name or folder")
-    title = "".join(part.capitalize() for part in name.split("_"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +26,7 @@ from personabench.judges.asking import kinship
 from personabench.judges.card import card
 from personabench.judges.verdicts import PICKS, Pick, Verdict
 from personabench.roles import Role
-from personabench.runfolder import RunFolder
+from personabench.runfolder import RunFolder, _cannot_write, _write_whole
 from personabench.stats import Scores
 from personabench.task import Dataset, Task, Tokens
 from personabench.types import Judgement, Prediction, Sample, to_json
@@ -154,7 +155,7 @@ def _lines(path: Path, kind: type[T]) -> Iterator[T]:
     for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             yield decoder.decode(text)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DataError(f"{path}, line {number} is not what a judge writes down: {error}") from error
 
 
@@ -170,11 +171,20 @@ def read_labels(path: Path) -> dict[str, Pick]:
             line = msgspec.json.decode(text, type=dict[str, str | None]) if text.strip() else {"label": None}
             if line["label"] is not None:
                 found[str(line["id"])] = msgspec.convert(line["label"], Pick)
-        except (msgspec.MsgspecError, KeyError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
             raise DataError(
                 f'{path}, line {number}: expected {{"id": ..., "label": "a", "b" or "tie"}}: {error}'
             ) from error
     return found
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a file of verdicts that it cannot be written, where that is so."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 async def duel(
@@ -197,10 +207,12 @@ async def duel(
     Raises:
         UsageError: another process is judging the same.
         BackendDown: no call succeeds any more; what was judged is on disk.
+        RunError: the file cannot be written.
     """
     lock = FileLock(path.with_suffix(".lock"), timeout=0)
     try:
-        lock.acquire()
+        with writing(path):
+            lock.acquire()
     except Timeout as error:
         raise UsageError(f"another process is writing to {path}; wait for it or stop it") from error
     try:
@@ -220,7 +232,8 @@ async def _judged(
 ) -> tuple[list[Verdict], int]:
     known: dict[tuple[str, str], Verdict] = {}
     if path.exists():
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        with writing(path):
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         known = {(line.verdict.sample_id, line.answers): line.verdict for line in read(path)}
     owed = iter([pair for pair in wanted if (pair.sample.id, pair.answers) not in known])
     failed = 0
@@ -239,10 +252,13 @@ async def _judged(
                 continue
             verdict = msgspec.structs.replace(verdict, calls=tuple(judge.calls))
             known[pair.sample.id, pair.answers] = verdict
-            file.write(to_json(Line(pair.answers, verdict)).encode() + b"\n")
+            with writing(path):
+                _write_whole(file, to_json(Line(pair.answers, verdict)).encode() + b"\n")
             done()
 
-    with path.open("ab", buffering=0) as file:
+    with writing(path):
+        file = path.open("ab", buffering=0)
+    with file:
         tasks = [asyncio.create_task(work()) for _ in range(workers)]
         try:
             await asyncio.gather(*tasks)
@@ -297,7 +313,7 @@ def summary(
     """What the verdicts say of a and b, and of the judge.
 
     `gain` is the share of wins minus that of losses of a, with a bootstrap interval and a sign-flip test over users;
-    with `labels`, people's picks stand in for the judge's and the result is marked `hitl`.
+    with `labels` of judged samples, people's picks stand in for the judge's and the result is marked `hitl`.
     """
     picks = pairwise.with_people(verdicts, labels or {})
     users = {verdict.sample_id: verdict.user_id for verdict in verdicts}
@@ -307,11 +323,16 @@ def summary(
     found = Scores([wins, 1 - wins], [users[name] for name in judged]).compare(0, 1)
     relations = [kinship(agreed.judge["name"], each["model"]) for each in sides.values()]
     own = card(verdicts, labels)
+    ruled = [name for name in labels or {} if name in users]
+    if labels and users and not ruled:
+        relations.append(
+            f"no label is for a judged sample: ids are such as {next(iter(users))}, not {next(iter(labels))}"
+        )
     shares = {pick: list(judged.values()).count(pick) / len(judged) if judged else None for pick in PICKS}
     return {
         **{side: dict(each) for side, each in sides.items()},
         "terms": msgspec.to_builtins(agreed),
-        "hitl": bool(labels),
+        "hitl": bool(ruled),
         "n": len(judged),
         "users": len({users[name] for name in judged}),
         "shares": shares,

@@ -120,7 +120,7 @@ def statistics(found: Sequence[Entry], asked: Asked) -> list[dict[str, Any]]:
     key = digest([_VERSION, asked.baseline, asked.thorough, named, files])[:16]
     path = asked.results and asked.results / "statistics" / f"{key}.json"
     if path:
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, UnicodeDecodeError, msgspec.MsgspecError):
             return msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
     from personabench.comparison import tabulate
 
@@ -303,8 +303,8 @@ def _about_numbers(rows: Sequence[Mapping[str, Any]], asked: Asked, known: bool)
         )
     elif len(rows) > 1:
         notes.append(
-            f"±: half of a 95 % interval over users. No single row '{asked.baseline}' to measure gains against: run it, or "
-            "name another with --baseline."
+            f"±: half of a 95 % interval over users. No single row '{asked.baseline}' to measure gains against: run it "
+            "or name another with --baseline."
         )
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting and row["leader"] is not None]

@@ -14,8 +14,12 @@ from typing import Any
 
 import msgspec
 
+from personabench import published
 from personabench.errors import DataError
 from personabench.hashing import digest
+from personabench.runfolder import RunFolder
+from personabench.spec import RunSpec
+from personabench.types import from_json
 
 SCORER = "official"
 Run = Mapping[str, Any]
@@ -25,18 +29,20 @@ def summaries(results: Path) -> list[dict[str, Any]]:
     """Every run's summary under a results folder, oldest first.
 
     Raises:
-        DataError: a summary is damaged; the message names the file.
+        DataError: a summary is damaged; the message names the file and the field.
     """
-    return _read(sorted(results.glob("runs/*/*/*/*/summary.json")), "repeat the run's command to write it again")
+    folders = [path.parent for path in sorted(results.glob("runs/*/*/*/*/summary.json"))]
+    return sorted(({**RunFolder(folder).summary(), "folder": str(folder)} for folder in folders), key=_time)
 
 
 def references(results: Path) -> list[dict[str, Any]]:
     """The summaries of all published results under a results folder, oldest first; `folder` is the file.
 
     Raises:
-        DataError: a file is damaged; the message names it.
+        DataError: a file is damaged; the message names the file and the field.
     """
-    return _read(sorted(results.glob("reference/*.json")), "publish the run again")
+    files = [(path, published.read(path)) for path in sorted(results.glob("reference/*.json"))]
+    return sorted(({**found.summary, "spec": found.spec, "folder": str(path)} for path, found in files), key=_time)
 
 
 def everything(results: Path) -> list[dict[str, Any]]:
@@ -51,27 +57,15 @@ def _time(run: Run) -> str:
     return str(run.get("time", ""))
 
 
-def _read(paths: Iterable[Path], remedy: str) -> list[dict[str, Any]]:
-    found = []
-    for path in paths:
-        published = path.name != "summary.json"
-        try:
-            content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-            if published:
-                content = {**content["summary"], "spec": content["spec"]}
-        except (msgspec.MsgspecError, KeyError) as error:
-            raise DataError(f"{path} is damaged ({error}); {remedy}") from error
-        found.append({**content, "folder": str(path if published else path.parent)})
-    return sorted(found, key=_time)
-
-
 def spec(run: Run) -> dict[str, Any]:
     """A run's `spec.json`; empty where only its summary is known."""
     if "spec" in run:
         return dict(run["spec"])
     path = Path(run["folder"]) / "spec.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        found = from_json(path.read_bytes(), dict[str, Any])
+        msgspec.convert(found, RunSpec)
+        return found
     except FileNotFoundError:
         return {}
     except msgspec.MsgspecError as error:

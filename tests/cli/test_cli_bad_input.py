@@ -14,6 +14,16 @@ from conftest import Command
 
 Refused = Callable[..., str]
 RUN = ("run", "-b", "scripted")
+PLUGIN = """from personabench import Method
+
+
+class Mine(Method):
+    name = "mine"
+    {}
+
+    async def predict(self, sample, state, ctx):
+        return ''
+"""
 MAIN = "from personabench.cli.app import main; main()"
 
 
@@ -203,12 +213,42 @@ def test_results_that_cannot_be_written(refused: Refused, tmp_path: Path) -> Non
             ["A, B", "mine.py:Class"],
         ),
         ("from personabench import Method\n\n\nclass A(Method): ...\n", ["does not implement predict"]),
+        (PLUGIN.format("class Params:\n        k = 3"), ["Mine.Params is no dataclass", "mine.py", "@dataclass"]),
+        (
+            PLUGIN.format("def __init__(self, params=None):\n        raise KeyError('where')"),
+            ["Mine.__init__ fails", "mine.py, line 7", "KeyError: 'where'"],
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_used(refused: Refused, tmp_path: Path, source: str, said: list[str]) -> None:
     (tmp_path / "mine.py").write_text(source)
-    message = refused(*RUN, "-m", "mine.py", "-t", "lamp4")
-    assert not [part for part in said if part not in message], message
+    for words in ((*RUN, "-m", "mine.py", "-t", "lamp4"), ("check", "method", "mine.py")):
+        message = refused(*words)
+        assert not [part for part in said if part not in message], message
+
+
+@pytest.mark.parametrize("more", [(), ("--plan",)])
+def test_a_plugin_whose_preparation_fails_ends_the_run(
+    personabench: Command, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    prepare = 'needs = ("population",)\n\n    async def prepare(self, population, ctx):\n        return 1 / 0'
+    (tmp_path / "mine.py").write_text(PLUGIN.format(prepare))
+    ended = personabench(*RUN, "-m", "mine.py", "-t", "lamp4", "-n", "2", *more)
+    assert ended.code == 1 and "Traceback" not in ended.err
+    assert "Mine.prepare fails" in ended.err and "mine.py, line 9): ZeroDivisionError: division by zero" in ended.err
+
+
+def test_a_plugin_that_raises_prints_no_traceback_outside_a_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.format("pass").replace("return ''", "raise KeyError('where')"))
+    for words, code in (
+        (("check", "method", "mine.py"), 1),
+        ((*RUN, "-m", "mine.py", "-t", "lamp4", "--plan"), 1),
+        (("show", "--dry", "-m", "mine.py", "-t", "lamp4", "--sample", "310"), 1),
+    ):
+        command = [sys.executable, "-c", MAIN, *words]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60)
+        assert ended.returncode == code and "Traceback" not in ended.stderr, ended
+        assert "KeyError in mine: 'where'" in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("prices", ['{"scripted": {"input": 1}}', "not json", '{"scripted": 3}'])
@@ -242,6 +282,10 @@ def test_a_damaged_summary_is_named(personabench: Command, refused: Refused, tmp
 
 def test_new_refuses_names_and_files_that_are_taken(personabench: Command, refused: Refused) -> None:
     assert "'My-Method'" in refused("new", "method", "My-Method")
+    for word in ("none", "true", "class", "import"):
+        assert f"'{word}' would make a file or a class named by a word" in refused("new", "method", word)
+    assert "'json' is a module of Python's own" in refused("new", "method", "json")
+    assert "there is a method 'rag' already" in refused("new", "method", "rag")
     assert personabench("new", "method", "mine").code == 0
     assert "mine.py exists" in refused("new", "method", "mine")
 

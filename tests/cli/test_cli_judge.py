@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from conftest import Command
@@ -13,6 +15,7 @@ from conftest import Command
 from personabench import backends
 from personabench.backends import BackendOptions
 from personabench.backends.scripted import Scripted
+from personabench.judges import duel
 from personabench.tasks.personamem.files import SAMPLES
 from personabench.types import Request
 
@@ -140,6 +143,58 @@ def test_what_cannot_be_judged_is_refused(
     bad.write_text('{"id": "1", "label": "c"}\n')
     assert "labels.jsonl, line 1" in refused("judge", *runs, "--judge-backend", "scripted", "--labels", bad)
     assert "is not what a judge writes down" in refused("judge-report", bad)
+
+
+def test_files_that_cannot_be_read_or_written_are_named(
+    personabench: Command, refused: Callable[..., str], runs: tuple[str, str], said: list[Scripted], tmp_path: Path
+) -> None:
+    bad = tmp_path / "labels.jsonl"
+    bad.write_bytes(b'{"id": "\xff", "label": "a"}\n')
+    assert "labels.jsonl, line 1" in refused("judge", *runs, *WORDS, "--labels", bad)
+    bad.write_bytes(b'{"answers": "\xff", "verdict": {}}\n')
+    assert "labels.jsonl, line 1 is not what a judge writes down" in refused("judge-report", bad)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "people.jsonl"):
+        assert f"--export {place}" in refused("judge", *runs, *WORDS, "--export", place)
+    assert not said, "nothing was asked"
+    (tmp_path / "results" / "judgements").write_text("a file in the folder's place")
+    ended = personabench("judge", *runs, *WORDS)
+    assert ended.code == 1 and "cannot be written (File exists)" in ended.err and "Traceback" not in ended.err
+
+
+def test_a_disk_that_fills_keeps_what_is_whole(
+    personabench: Command, runs: tuple[str, str], said: list[Scripted], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = duel._write_whole
+    room = 2
+
+    def write(file: IO[bytes], line: bytes) -> None:
+        nonlocal room
+        room -= 1
+        if room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(file, line)
+
+    monkeypatch.setattr(duel, "_write_whole", write)
+    ended = personabench("judge", *runs, *WORDS)
+    assert ended.code == 1 and "cannot be written (No space left on device)" in ended.err
+    (path,) = (tmp_path / "results" / "judgements").glob("*.jsonl")
+    assert len(duel.read(path)) == 2
+
+
+def test_labels_of_other_samples_are_no_labels(
+    personabench: Command, runs: tuple[str, str], said: list[Scripted], tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"id": "elsewhere", "label": "a"}\n')
+    ended = personabench("judge", *runs, *WORDS, "--labels", labels)
+    assert ended.code == 0 and "people's labels" not in ended.out
+    assert "no label is for a judged sample" in ended.err and "not elsewhere" in ended.err
+
+
+def test_a_judge_without_a_key_is_told_of_its_own_options(refused: Callable[..., str], runs: tuple[str, str]) -> None:
+    message = refused("judge", *runs, "--judge-backend", "openai", "--judge-model", "any")
+    assert "OPENAI_API_KEY" in message and "with --judge-base-url" in message
 
 
 def test_judgements_of_a_run_have_a_card_too(personabench: Command) -> None:

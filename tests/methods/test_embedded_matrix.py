@@ -36,8 +36,8 @@ SMALLEST = (
     *("rpm.reason_max_tokens=48", "rpm.infer_max_tokens=96"),
 )
 BRIEF = {
-    **{"rounds": 2, "trajectories": 1, "user_max_tokens": 64},
-    **{"max_turns": 1, "simulator_max_tokens": 48, "judge_max_tokens": 96, "max_criteria": 1},
+    **{"rounds": 5, "trajectories": 1, "user_max_tokens": 64},
+    **{"max_turns": 1, "simulator_max_tokens": 256, "judge_max_tokens": 96, "max_criteria": 1},
 }
 
 
