@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import tracemalloc
@@ -222,27 +221,6 @@ async def test_what_is_not_text_is_an_error_and_an_empty_answer_a_flag(tmp_path:
     assert "predict() returned int, not text" in (found["q00000-0"].error or "")
     assert found["q00001-0"].error is None and found["q00001-0"].flags == {"empty_output": 1}
     made.close()
-
-
-async def test_half_a_surrogate_pair_in_an_answer_or_an_error_does_not_stop_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("personabench.engine"), "propagate", False)
-
-    class Torn(Method):
-        name = "torn"
-
-        async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
-            if sample.id == "q00000-0":
-                raise ValueError("a\ud800b")
-            return "a\ud800b"
-
-    made = rig(tmp_path, Torn(), headlines(tmp_path / "data", 2))
-    assert await made.run()
-    made.close()
-    found = made.predictions()
-    assert found["q00000-0"].error == "ValueError in torn: a\ufffdb"
-    assert found["q00001-0"].output == "a\ufffdb"
 
 
 async def test_methods_never_see_references(tmp_path: Path) -> None:
