@@ -119,8 +119,8 @@ def test_a_cache_that_cannot_be_opened_is_no_damaged_cache(tmp_path: Path) -> No
         Cache(tmp_path / "cache.sqlite")
 
 
-def test_damage_inside_the_file_is_a_message(tmp_path: Path) -> None:
-    path = tmp_path / "cache.sqlite"
+def damaged(path: Path) -> Cache:
+    """A cache whose file is damaged from its fourth page on."""
     cache = Cache(path)
     for number in range(300):
         cache.put(f"{number:064d}", MODEL, ask("x" * 500), Response("y" * 200))
@@ -128,22 +128,18 @@ def test_damage_inside_the_file_is_a_message(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4096 * 3 :] = b"\xff" * (len(data) - 4096 * 3)
     path.write_bytes(data)
-    broken = Cache(path)
+    return Cache(path)
+
+
+def test_damage_inside_the_file_is_a_message(tmp_path: Path) -> None:
+    broken = damaged(tmp_path / "cache.sqlite")
     with pytest.raises(RunError, match=r"cache\.sqlite cannot be read .*; move it away"):
         for number in range(300):
             broken.get(f"{number:064d}")
 
 
 def test_damage_is_a_message_whatever_is_asked(tmp_path: Path) -> None:
-    path = tmp_path / "cache.sqlite"
-    cache = Cache(path)
-    for number in range(300):
-        cache.put(f"{number:064d}", MODEL, ask("x" * 500), Response("y" * 200))
-    cache.close()
-    data = bytearray(path.read_bytes())
-    data[4096 * 3 :] = b"\xff" * (len(data) - 4096 * 3)
-    path.write_bytes(data)
-    broken = Cache(path)
+    broken = damaged(tmp_path / "cache.sqlite")
     for asked in (broken.stats, lambda: broken.nearest(MODEL, ask("x")), lambda: broken.prune(older_than_days=1)):
         with pytest.raises(RunError, match=r"cache\.sqlite cannot be (read|written) .*; move it away"):
             asked()
