@@ -164,6 +164,7 @@ def score_run(
         "n": n,
         "owed": missing,
         "users": len(users),
+        "user_ids": dict(dataset.user_counts()),
         "primary": primary,
         "higher_is_better": {metric.name: metric.higher_is_better for metric in tally.all},
         "metrics": plain(tally.metrics()),

@@ -64,6 +64,7 @@ class Summary(msgspec.Struct, frozen=True):
     task_changed: dict[str, Any] = {}
     time: str = ""
     data: str | None = None
+    user_ids: dict[str, int] = {}
     warnings: list[str] = []
     roles: dict[str, Role] = {}
     judge: str | None = None

@@ -104,7 +104,9 @@ class Dataset(ABC):
 
     Attributes:
         separation, split: the part of the benchmark; `sample`: this is the bundled sample, not the benchmark.
-        dated: every record has a time; identified: the data names its users.
+        dated: every record has a time.
+        identified: the data names its users; where it does not, a question's id stands for its user in `index` and
+            `load`, and `personabench.people` joins questions into users.
         hash: SHA-256 of the files; source: where they lie, for people; warnings: defects worth telling.
         lacking: what a run needs that is not installed here and how to get it; empty when it can be run.
         disliked: words that a user who judges by rule never leaves as they are, for plans; empty for other users.
@@ -145,6 +147,36 @@ class Dataset(ABC):
             last[user] = position
         for user, position in last.items():
             yield User(user, self.load(position).history)
+
+    def user_counts(self) -> Mapping[str, int]:
+        """How many users of the split are `named` by the data, `joined` from questions, and a `single` question."""
+        return {"named": len({user for _, user in self.index()}), "joined": 0, "single": 0}
+
+
+class Wrapped(Dataset):
+    """Another dataset, shown differently: what a subclass does not change is the other's."""
+
+    def __init__(self, inner: Dataset) -> None:
+        self.inner = inner
+        self.separation, self.split, self.sample = inner.separation, inner.split, inner.sample
+        self.dated, self.identified = inner.dated, inner.identified
+        self.hash, self.source, self.warnings = inner.hash, inner.source, inner.warnings
+        self.lacking, self.disliked = inner.lacking, inner.disliked
+
+    def index(self) -> Sequence[tuple[str, str]]:
+        return self.inner.index()
+
+    def load(self, position: int) -> Sample:
+        return self.inner.load(position)
+
+    def flags(self, position: int) -> Mapping[str, float]:
+        return self.inner.flags(position)
+
+    def population(self) -> Iterator[User]:
+        return self.inner.population()
+
+    def user_counts(self) -> Mapping[str, int]:
+        return self.inner.user_counts()
 
 
 class Task(ABC):

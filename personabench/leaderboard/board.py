@@ -273,6 +273,12 @@ def _differs(rows: Sequence[Mapping[str, Any]], metric: str, scorer: str) -> boo
 def _about_data(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: Sequence[Run]) -> list[str]:
     first = runs[0]
     notes = [f"Data: {first['source']} ({first['data_hash'][:8]})."]
+    ids = newest[0].get("user_ids", {})
+    if ids.get("joined") or ids.get("single"):
+        notes.append(
+            f"Users of the split: {ids['named']} named by the data, {ids['joined']} joined from questions whose "
+            f"profiles coincide, {ids['single']} of one question."
+        )
     settings = [spec(run).get("task_params", {}) for run in newest]
     shared = {name: value for name, value in settings[0].items() if all(each.get(name) == value for each in settings)}
     if told := [f"{name}={value}" for name, value in shared.items() if value not in (None, "")]:

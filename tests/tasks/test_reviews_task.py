@@ -145,7 +145,7 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
         return spec, summary
 
     spec, summary = ran("compared", 1)
-    population = Population(task.open("test", None).population(), merge=False)
+    population = Population(task.open("test", None).population())
     assert spec["model"] == {"kind": "scripted", "name": "scripted"}
     assert spec["method_hash"] == registry.source_hash(registry.load("method", "dpl"))
     assert summary["provenance"]["population"] == population.hash
