@@ -262,6 +262,34 @@ class Task(ABC):
         """What a record is found by; never a label or score."""
         return record.stimulus or record.response
 
+    def question(self, record: Record, like: Sample) -> Sample:
+        """A record as a question of its own, worded like another: what a draft of a past response is asked for with.
+
+        By default the record's stimulus stands where `like` has its own; a task whose questions say more of a record
+        than that overrides it.  A record without a stimulus has its response for one.
+        """
+        stimulus = wording = record.stimulus or record.response
+        if like.stimulus and like.stimulus in like.input:
+            before, _, after = like.input.rpartition(like.stimulus)
+            wording = f"{before}{stimulus}{after}"
+        return Sample(
+            id=record.id,
+            user_id=like.user_id,
+            input=wording,
+            stimulus=stimulus,
+            choices=like.choices,
+            attributes={name: record.fields[name] for name in like.attributes if name in record.fields},
+            time=record.time,
+            item=record.item,
+        )
+
+    def facts(self, known: Mapping[str, str]) -> str:
+        """What is known of a response beside its stimulus, such as a review's rating, as text; nothing by default.
+
+        `known` is a sample's attributes or a record's fields.
+        """
+        return ""
+
     def exchanges(self, sample: Sample) -> Sequence[Record] | None:
         """What the user said to an assistant's replies before the sample, in time order; None where nobody talked.
 

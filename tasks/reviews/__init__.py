@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from personabench.errors import DataError, UsageError
 from personabench.judges import similarity
 from personabench.metrics import meteor
@@ -101,6 +103,14 @@ class Reviews(Task):
 
     def document_text(self, record: Record) -> str:
         return wording.search_text(record.fields["review_title"], record.stimulus) or record.response
+
+    def question(self, record: Record, like: Sample) -> Sample:
+        """See `Task`; with the rating and the title of the record's own review."""
+        asked = super().question(record, like)
+        return msgspec.structs.replace(asked, input=wording.request(asked.stimulus, asked.attributes))
+
+    def facts(self, known: Mapping[str, str]) -> str:
+        return wording.facts(known)
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         if scorer not in self.scorers:
