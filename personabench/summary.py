@@ -64,6 +64,7 @@ class Summary(msgspec.Struct, frozen=True):
     task_changed: dict[str, Any] = {}
     time: str = ""
     data: str | None = None
+    variants: dict[str, str] = {}
     user_ids: dict[str, int] = {}
     warnings: list[str] = []
     roles: dict[str, Role] = {}

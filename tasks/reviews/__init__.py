@@ -18,7 +18,8 @@ from personabench.judges import similarity
 from personabench.metrics import meteor
 from personabench.metrics.bleu import corpus_bleu, signature, statistics
 from personabench.metrics.ids import few
-from personabench.metrics.text import rouge
+from personabench.metrics.scripts import SPACED
+from personabench.metrics.text import ROUGE, rouge_beside
 from personabench.roles import Role
 from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Told, Value
 from personabench.tasks.reviews import construct, hub, wording
@@ -27,10 +28,9 @@ from personabench.types import Record, Sample
 
 SAMPLE = Path(__file__).parent / "sample"
 METRICS: tuple[Metric, ...] = (
-    Metric("rouge-1"),
-    Metric("rouge-L"),
-    Metric("meteor"),
-    Metric("bleu", aggregate=corpus_bleu, signature=signature),
+    *ROUGE,
+    Metric("meteor", sight=SPACED),
+    Metric("bleu", aggregate=corpus_bleu, signature=signature, sight=SPACED),
 )
 
 
@@ -121,7 +121,7 @@ class Reviews(Task):
         if not sample.references:
             return {}
         text, gold = parsed or "", sample.references[0]
-        values: dict[str, Value] = {**rouge(text, gold), "bleu": statistics(text, gold)}
+        values: dict[str, Value] = {**rouge_beside(text, gold), "bleu": statistics(text, gold)}
         return values if self._no_meteor else values | {"meteor": meteor.meteor(text, gold)}
 
     async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:
