@@ -10,10 +10,10 @@ import msgspec
 
 from personabench.backends import EstimatedTokens
 from personabench.backends.scripted import echo
-from personabench.controls import _Controlled
 from personabench.method import Method
+from personabench.people import open_split
 from personabench.scoring import Tally, measure
-from personabench.task import Dataset, Task
+from personabench.task import Dataset, Task, Wrapped
 from personabench.testing import trial
 from personabench.types import Sample, moment
 
@@ -36,7 +36,7 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
     Raises:
         DataError, UsageError: the data cannot be opened.
     """
-    dataset = task.open(split, data)
+    dataset = open_split(task, split, data)
     index = dataset.index()
     yield Finding("the data opens and has samples", bool(index), f"{dataset.source}: {len(index)} samples")
     if dataset.lacking:
@@ -109,7 +109,7 @@ def check_method(method: Method, task: str, limit: int = 6) -> Iterator[Finding]
     yield Finding("prompts fit a window of 2,048 tokens", not failed, _some(failed))
 
 
-class _Planted(_Controlled):
+class _Planted(Wrapped):
     """A dataset whose references carry a mark that nobody may see, and what is hidden one that few may.
 
     What a simulated user reads keeps its text, and the mark stands beside it.
@@ -126,15 +126,12 @@ class _Planted(_Controlled):
             hidden = {**(hidden if self.read else dict.fromkeys(hidden, HIDDEN)), "canary": HIDDEN}
         return msgspec.structs.replace(sample, references=(CANARY,), hidden=hidden)
 
-    def index(self) -> Sequence[tuple[str, str]]:
-        return self.inner.index()
-
 
 def _opened(task: str) -> tuple[Task, Dataset]:
     from personabench.registry import load
 
     found: Task = load("task", task)()
-    return found, found.open(found.default_split, None)
+    return found, open_split(found, found.default_split, None)
 
 
 def _some(items: Sequence[str]) -> str:

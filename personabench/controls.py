@@ -8,13 +8,13 @@ than the question, cut to the same size where possible; `size=N` keeps the newes
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
 
 from personabench.errors import UsageError
-from personabench.task import Dataset
+from personabench.task import Dataset, Wrapped
 from personabench.types import Record, Sample, moment, normalized
 
 CANDIDATES = 64
@@ -38,23 +38,7 @@ def controlled(dataset: Dataset, history: str, seed: int) -> Dataset:
     raise UsageError(f"--history {history}: choose own, none, shuffled or size=N")
 
 
-class _Controlled(Dataset):
-    def __init__(self, inner: Dataset) -> None:
-        self.inner = inner
-        self.separation, self.split, self.sample = inner.separation, inner.split, inner.sample
-        self.dated, self.identified = inner.dated, inner.identified
-        self.hash, self.source, self.warnings = inner.hash, inner.source, inner.warnings
-        self.lacking = inner.lacking
-        self.population = inner.population  # type: ignore[method-assign]
-
-    def index(self) -> Sequence[tuple[str, str]]:
-        return self.inner.index()
-
-    def flags(self, position: int) -> Mapping[str, float]:
-        return self.inner.flags(position)
-
-
-class _Cut(_Controlled):
+class _Cut(Wrapped):
     def __init__(self, inner: Dataset, size: int) -> None:
         super().__init__(inner)
         self.size = size
@@ -64,7 +48,7 @@ class _Cut(_Controlled):
         return msgspec.structs.replace(sample, history=sample.history[-self.size :] if self.size else ())
 
 
-class _Shuffled(_Controlled):
+class _Shuffled(Wrapped):
     def __init__(self, inner: Dataset, seed: int) -> None:
         super().__init__(inner)
         self.seed = seed
@@ -94,7 +78,7 @@ class _Shuffled(_Controlled):
         own = questions[-1].history
         items = {question.item for question in questions} - {None}
         texts = {normalized(question.stimulus) for question in questions if question.stimulus}
-        taken = {_text(record) for record in own}
+        taken = {_text(record) for question in questions for record in question.history}
         others = [other for other in self._users if other != user]
         drawn = random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(others, min(CANDIDATES, len(others)))
         best: tuple[str | None, tuple[Record, ...]] = (None, ())

@@ -152,7 +152,7 @@ class Engine:
         self._recorded = set(self.folder.profiles(self.folder.renew().profiles if refresh else 0))
         if "population" in self.method.requirements():
             ctx = self._context("prepare", "")
-            population = Population(self.dataset.population(), merge=not self.dataset.identified)
+            population = Population(self.dataset.population())
             self.provenance["population"] = population.hash
             with blaming(type(self.method), "prepare", RunError):
                 await self.method.prepare(population, ctx)

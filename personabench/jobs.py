@@ -24,6 +24,7 @@ from personabench.judges.asking import kinship
 from personabench.judging import active_roles, judge_key
 from personabench.limits import Prices
 from personabench.method import Method
+from personabench.people import open_split
 from personabench.plugins import create, params_of
 from personabench.roles import RoleName
 from personabench.runfolder import RunFolder
@@ -146,7 +147,7 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
             raise UsageError(f"--history {options.history}: the users of {task.name} have no history; leave it out")
         if place not in opened:
             split = options.split or task.default_split
-            opened[place] = task, controlled(task.open(split, options.data), options.history, options.seed)
+            opened[place] = task, controlled(open_split(task, split, options.data), options.history, options.seed)
         task, dataset = opened[place]
         roles = {role: (named or {}).get(role, backend) for role in active_roles(task, list(named or {}))}
         played |= roles.keys()

@@ -8,6 +8,7 @@ from typing import Any
 
 from personabench import registry
 from personabench.errors import PersonabenchError
+from personabench.people import open_split
 from personabench.task import Dataset, Task
 
 
@@ -30,7 +31,7 @@ def data_of(task: Task, run: Mapping[str, Any], place: str | None) -> Dataset | 
     """
     for split in (f"{run['separation']}/{run['split']}", run["split"], task.default_split):
         try:
-            opened = task.open(split, Path(place) if place else None)
+            opened = open_split(task, split, Path(place) if place else None)
         except PersonabenchError:
             continue
         if opened.hash == run["data_hash"]:

@@ -24,6 +24,7 @@ from personabench import registry
 from personabench.cache import Cache
 from personabench.controls import controlled
 from personabench.errors import DataError, UsageError
+from personabench.people import open_split
 from personabench.runfolder import RunFolder
 from personabench.runner import Outcome, measured_beside
 from personabench.scoring import score_run
@@ -187,7 +188,7 @@ def _opened(asked: str, said: str, data: str | None) -> tuple[Task, Dataset]:
     task = cls(msgspec.convert(record.params, cls.Params))
     if data is not None and not Path(data).is_dir():
         raise DataError(f"the data of {spec.task} is no longer in {data}; say where it is with --data")
-    dataset = controlled(task.open(record.split, None if data is None else Path(data)), spec.history, spec.seed)
+    dataset = controlled(open_split(task, record.split, None if data is None else Path(data)), spec.history, spec.seed)
     if dataset.hash != spec.data_hash or task.version != spec.task_version:
         changed = "task" if dataset.hash == spec.data_hash else "data"
         raise DataError(f"the {changed} of {spec.task} has changed since its shards ran; they can only be run again")

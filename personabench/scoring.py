@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from personabench.judging import answer_key
+from personabench.metrics.scripts import Unseen
 from personabench.runfolder import RunFolder
 from personabench.spec import RunSpec
 from personabench.task import Dataset, Task, Value
@@ -92,6 +93,7 @@ def score_run(
     counters: Counter[str] = Counter(dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0))
     unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
     ledger = Ledger()
+    unseen = Unseen(tally.all)
     submission = folder.path / "predictions.json"
     primary = task.metrics[0].name
 
@@ -130,6 +132,8 @@ def score_run(
                 if primary not in values[task.scorers[0]]:
                     continue
                 tally.add(values)
+                for reference in sample.references[:1]:
+                    unseen.add(reference)
                 file.write(to_json(Score(prediction.sample_id, prediction.user_id, values)) + "\n")
 
     with folder.replacing(folder.scores_path) as scores, folder.replacing(submission) as submitted:
@@ -147,6 +151,7 @@ def score_run(
         ledger.add(profile.calls)
     summary: dict[str, Any] = {
         **extra,
+        "warnings": [*extra.get("warnings", ()), *unseen.warnings()],
         "status": "incomplete" if missing or owing else "complete",
         "task": spec.task,
         "separation": spec.separation,
@@ -164,8 +169,10 @@ def score_run(
         "n": n,
         "owed": missing,
         "users": len(users),
+        "user_ids": dict(dataset.user_counts()),
         "primary": primary,
         "higher_is_better": {metric.name: metric.higher_is_better for metric in tally.all},
+        "variants": {metric.name: metric.variant_of for metric in tally.all if metric.variant_of},
         "metrics": plain(tally.metrics()),
         "signatures": {metric.name: metric.signature() for metric in tally.all if metric.signature},
         "parse_failures": dict(unread),

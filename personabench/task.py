@@ -43,17 +43,29 @@ def mean(values: Floats) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sight:
+    """In which texts a metric's tokenizer `sees` words; `lack` says of references that it does not what they do."""
+
+    sees: Callable[[str], bool]
+    lack: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Metric:
     """A named number over samples.
 
     `aggregate` maps the per-sample values, shape (n,) or (n, d), to the metric; it must accept any resample of rows.
     `signature` says by which settings and version of other software, where that decides the number; summaries keep it.
+    `sight` is there where the tokenizer does not see every script.  `variant_of` names the metric that this one reads
+    differently: tables leave it out where the two agree in every row.
     """
 
     name: str
     higher_is_better: bool = True
     aggregate: Callable[[Floats], float] = mean
     signature: Callable[[], str] | None = None
+    sight: Sight | None = None
+    variant_of: str | None = None
 
 
 class Words(msgspec.Struct, frozen=True):
@@ -104,7 +116,9 @@ class Dataset(ABC):
 
     Attributes:
         separation, split: the part of the benchmark; `sample`: this is the bundled sample, not the benchmark.
-        dated: every record has a time; identified: the data names its users.
+        dated: every record has a time.
+        identified: the data names its users; where it does not, a question's id stands for its user in `index` and
+            `load`, and `personabench.people` joins questions into users.
         hash: SHA-256 of the files; source: where they lie, for people; warnings: defects worth telling.
         lacking: what a run needs that is not installed here and how to get it; empty when it can be run.
         disliked: words that a user who judges by rule never leaves as they are, for plans; empty for other users.
@@ -145,6 +159,36 @@ class Dataset(ABC):
             last[user] = position
         for user, position in last.items():
             yield User(user, self.load(position).history)
+
+    def user_counts(self) -> Mapping[str, int]:
+        """How many users of the split are `named` by the data, `joined` from questions, and a `single` question."""
+        return {"named": len({user for _, user in self.index()}), "joined": 0, "single": 0}
+
+
+class Wrapped(Dataset):
+    """Another dataset, shown differently: what a subclass does not change is the other's."""
+
+    def __init__(self, inner: Dataset) -> None:
+        self.inner = inner
+        self.separation, self.split, self.sample = inner.separation, inner.split, inner.sample
+        self.dated, self.identified = inner.dated, inner.identified
+        self.hash, self.source, self.warnings = inner.hash, inner.source, inner.warnings
+        self.lacking, self.disliked = inner.lacking, inner.disliked
+
+    def index(self) -> Sequence[tuple[str, str]]:
+        return self.inner.index()
+
+    def load(self, position: int) -> Sample:
+        return self.inner.load(position)
+
+    def flags(self, position: int) -> Mapping[str, float]:
+        return self.inner.flags(position)
+
+    def population(self) -> Iterator[User]:
+        return self.inner.population()
+
+    def user_counts(self) -> Mapping[str, int]:
+        return self.inner.user_counts()
 
 
 class Task(ABC):
@@ -229,6 +273,34 @@ class Task(ABC):
     def document_text(self, record: Record) -> str:
         """What a record is found by; never a label or score."""
         return record.stimulus or record.response
+
+    def question(self, record: Record, like: Sample) -> Sample:
+        """A record as a question of its own, worded like another: what a draft of a past response is asked for with.
+
+        By default the record's stimulus stands where `like` has its own; a task whose questions say more of a record
+        than that overrides it.  A record without a stimulus has its response for one.
+        """
+        stimulus = wording = record.stimulus or record.response
+        if like.stimulus and like.stimulus in like.input:
+            before, _, after = like.input.rpartition(like.stimulus)
+            wording = f"{before}{stimulus}{after}"
+        return Sample(
+            id=record.id,
+            user_id=like.user_id,
+            input=wording,
+            stimulus=stimulus,
+            choices=like.choices,
+            attributes={name: record.fields[name] for name in like.attributes if name in record.fields},
+            time=record.time,
+            item=record.item,
+        )
+
+    def facts(self, known: Mapping[str, str]) -> str:
+        """What is known of a response beside its stimulus, such as a review's rating, as text; nothing by default.
+
+        `known` is a sample's attributes or a record's fields.
+        """
+        return ""
 
     def exchanges(self, sample: Sample) -> Sequence[Record] | None:
         """What the user said to an assistant's replies before the sample, in time order; None where nobody talked.

@@ -25,6 +25,7 @@ from personabench.controls import controlled
 from personabench.engine import Engine
 from personabench.judging import judge, judge_key
 from personabench.method import Method
+from personabench.people import open_split
 from personabench.retrieval.dense import Embedders
 from personabench.roles import RoleName
 from personabench.runfolder import Profile, RunFolder
@@ -71,7 +72,7 @@ def trial(
         KeyboardInterrupt: interrupted.
     """
     chosen = task if isinstance(task, Task) else registry.load("task", task or registry.example_task())()
-    data = controlled(dataset or chosen.open(chosen.default_split, None), history, seed)
+    data = controlled(dataset or open_split(chosen, chosen.default_split, None), history, seed)
     backend = Scripted(answer=answer, latency=latency, window=window)
     cast = dict[RoleName, Scripted](dict.fromkeys(chosen.roles, backend))
     cast |= {role: Scripted(BackendOptions(model=role), reply) for role, reply in (roles or {}).items()}

@@ -106,16 +106,7 @@ def questions(record: Record, like: Sample, ctx: Context) -> Iterator[Sample]:
     """A record as if it were asked, in the wording of another question; then with a shorter stimulus."""
     for limit in (None, *_SHORTER):
         stimulus = _cut(record.stimulus or record.response, limit, ctx)
-        yield Sample(
-            id=record.id,
-            user_id=like.user_id,
-            input=_worded(stimulus, like),
-            stimulus=stimulus,
-            choices=like.choices,
-            attributes={name: record.fields[name] for name in like.attributes if name in record.fields},
-            time=record.time,
-            item=record.item,
-        )
+        yield ctx.task.question(msgspec.structs.replace(record, stimulus=stimulus), like)
 
 
 def with_examples(sample: Sample, pairs: Sequence[Round], ctx: Context) -> Iterator[Rendered]:
@@ -182,13 +173,6 @@ def marked(reply: str, ctx: Context) -> str:
     if not final:
         ctx.flag("no_final")
     return final or text
-
-
-def _worded(stimulus: str, like: Sample) -> str:
-    if not like.stimulus or like.stimulus not in like.input:
-        return stimulus
-    before, _, after = like.input.rpartition(like.stimulus)
-    return f"{before}{stimulus}{after}"
 
 
 def _listed(pairs: Sequence[Round], limit: int | None, ctx: Context) -> str:

@@ -47,13 +47,13 @@ def seen(history: Sequence[Record]) -> str:
 
 
 def query_of(sample: Sample, task: Task) -> str:
-    """The question's own content.
+    """The question's own content, and what is known of its answer.
 
     Without a stimulus that is what the task searches histories with, after what the input quotes first where that is
     something else (LaMP-1: the author's own title, then the candidates); the input where the task knows no more.
     """
     if sample.stimulus:
-        return sample.stimulus
+        return _with_facts(sample.stimulus, task.facts(sample.attributes))
     searched, quoted = task.query_text(sample), _QUOTED.search(sample.input)
     return searched if quoted is None or quoted[1] in searched else f"{quoted[1]}\n{searched}"
 
@@ -108,7 +108,8 @@ async def _item(record: Record, ctx: Context, max_tokens: int) -> Item:
     if record.stimulus is not None:
         shown = f"({record.response}) {fields['option']}" if "option" in fields else ""
         dimensions = [name for name in fields.get("dimensions", "").split("\n") if name]
-        return Item(record.id, record.stimulus, record.response, shown, dimensions=dimensions)
+        query = _with_facts(record.stimulus, ctx.task.facts(fields))
+        return Item(record.id, query, record.response, shown, dimensions=dimensions)
     if "title" in fields and "abstract" in fields:
         return Item(record.id, fields["title"], fields["abstract"])
     words = ctx.task.words
@@ -179,6 +180,10 @@ async def _stated(window: Window, ctx: Context, max_tokens: int) -> list[Item]:
     if unplaced:
         ctx.flag("preferences_unplaced", len(unplaced))
     return [*unplaced, *placed]
+
+
+def _with_facts(stimulus: str, facts: str) -> str:
+    return f"{stimulus}\n{facts}" if facts else stimulus
 
 
 def _same(record: Record, sample: Sample) -> bool:

@@ -26,7 +26,8 @@ def score(
     from personabench.metrics.score_files import score_files
     from personabench.registry import load
 
-    found = score_files(load("task", task)(), predictions, references, scorer, partial)
+    opened = load("task", task)()
+    found = score_files(opened, predictions, references, scorer, partial)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     whole = "partial: only the ids both files have" if found.partial else "all ids"
@@ -35,8 +36,10 @@ def score(
     if json:
         emit(found.metrics)
         return
-    for name, value in found.metrics.items():
-        typer.echo(f"{name:12} {value:.4f}")
+    official = {metric.name: metric.variant_of for metric in opened.metrics}
+    shown = {name: value for name, value in found.metrics.items() if found.metrics.get(official[name] or "") != value}
+    for name, value in shown.items():
+        typer.echo(f"{name:{max(12, *map(len, shown))}} {value:.4f}")
 
 
 def download(

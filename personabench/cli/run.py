@@ -232,6 +232,8 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     console = Console(stderr=True, highlight=False)
     options = several[0]
 
+    announced: set[str] = set()
+
     def announce(jobs: Sequence[Job]) -> None:
         if len(several) > 1:
             console.print(f"seed   {jobs[0].spec.seed}", markup=False)
@@ -244,6 +246,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         console.print(f"model  {jobs[0].spec.model['name']}", markup=False)
         for warning in dict.fromkeys(warning for job in jobs for warning in (*job.dataset.warnings, *job.shared)):
             console.print(f"warning: {warning}", style="yellow", markup=False)
+            announced.add(warning)
         for job in jobs:
             if options.limit and len(job.positions) > options.limit:
                 people = len({job.dataset.index()[position][1] for position in job.positions})
@@ -269,6 +272,9 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
         for place in places:
             typer.echo(f"  {place}")
+    for warning in dict.fromkeys(warning for summary in summaries for warning in summary["warnings"]):
+        if warning not in announced:
+            console.print(f"warning: {warning}", style="yellow", markup=False)
     if options.prices:
         console.print(f"spent  {sum(summary['spent'] for summary in summaries):.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):

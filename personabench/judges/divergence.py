@@ -98,8 +98,8 @@ def evaluate(documents: Sequence[Distances], simplified: bool = False) -> Diverg
 
 
 def distance(one: str, other: str) -> float:
-    """1 - ROUGE-L F of two texts."""
-    return 1 - rouge(one, other)["rouge-L"]
+    """1 - ROUGE-L F of two texts, over the words of every script."""
+    return 1 - rouge(one, other, every_script=True)["rouge-L"]
 
 
 def of_texts(

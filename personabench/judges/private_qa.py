@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -50,7 +50,7 @@ def retrieval(values: Sequence[Sequence[str]], ranking: Sequence[str], k: int = 
 
 
 def overlap(prediction: str, gold: object) -> Overlap:
-    """The words of a prediction against those of a gold answer: a text, a number, or a list whose words are joined."""
+    """The words of a prediction against those of a gold answer: a text, a number, an object, or a list of these."""
     said, wanted = words(prediction), words(gold)
     both = len(said & wanted)
     precision = both / len(said) if said else 0.0
@@ -66,7 +66,9 @@ def outdated(prediction: str, old: object) -> float | None:
 
 
 def words(value: object) -> set[str]:
-    """The word set of a text or a number, or of all members of a list."""
+    """The word set of a text or a number, of all members of a list, or of an object's keys and values."""
+    if isinstance(value, Mapping):
+        return words(value.keys()) | words(value.values())
     if isinstance(value, Iterable) and not isinstance(value, str):
         return {word for each in value for word in words(each)}
     return set(re.sub(r"[^a-zA-Z0-9\s]", "", str(value)).lower().split())

@@ -7,7 +7,7 @@ after what they were made from, and looked up before anything heavy is imported.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs, frontier
-from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, entries, judge_of, spec
+from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, entries, judge_of, silent, spec
 
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
@@ -93,7 +93,8 @@ def _board(runs: Sequence[Run], asked: Asked) -> Board:
 
     found = sorted(entries(runs), key=rank)
     numbers = statistics(found, asked)
-    rows = [_row(entry, asked) for entry in found]
+    hidden = silent(runs)
+    rows = [_row(entry, asked, hidden) for entry in found]
     for row, about in zip(rows, numbers, strict=True):
         row |= _facts(about, [entry.label for entry in found], row, directions)
     for row, best in zip(rows, frontier(rows, primary, directions[primary]), strict=True):
@@ -153,7 +154,7 @@ def _pooled(entry: Entry, scorer: str, metric: str) -> float | None:
     return None if None in values or several else values[0] if len(values) == 1 else fmean(values)
 
 
-def _row(entry: Entry, asked: Asked) -> dict[str, Any]:
+def _row(entry: Entry, asked: Asked, hidden: Collection[str]) -> dict[str, Any]:
     run = entry.first
     kept = ("task", "separation", "split", "source", "sample", "data_hash", "method", "params", "history", "seed")
     row = {name: run[name] for name in kept}
@@ -162,7 +163,11 @@ def _row(entry: Entry, asked: Asked) -> dict[str, Any]:
     row |= {"status": "complete" if whole else "incomplete", "n": run["n"], "users": run["users"]}
     row |= {"setting": entry.setting, "fit": run.get("fit"), "primary": run["primary"]}
     for scorer, metrics in sorted(run["metrics"].items(), key=lambda item: item[0] != SCORER):
-        row |= {name if scorer == SCORER else f"{name}/{scorer}": _pooled(entry, scorer, name) for name in metrics}
+        row |= {
+            name if scorer == SCORER else f"{name}/{scorer}": _pooled(entry, scorer, name)
+            for name in metrics
+            if name not in hidden
+        }
     row |= run.get("extra_metrics", {})
     row["parse_failures"] = sum(each["counters"].get("parse_failures", 0) for each in entry.runs)
     row["failed"] = sum(each["counters"].get("request_errors", 0) for each in entry.runs)
@@ -273,6 +278,12 @@ def _differs(rows: Sequence[Mapping[str, Any]], metric: str, scorer: str) -> boo
 def _about_data(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: Sequence[Run]) -> list[str]:
     first = runs[0]
     notes = [f"Data: {first['source']} ({first['data_hash'][:8]})."]
+    ids = newest[0].get("user_ids", {})
+    if ids.get("joined") or ids.get("single"):
+        notes.append(
+            f"Users of the split: {ids['named']} named by the data, {ids['joined']} joined from questions whose "
+            f"profiles coincide, {ids['single']} of one question."
+        )
     settings = [spec(run).get("task_params", {}) for run in newest]
     shared = {name: value for name, value in settings[0].items() if all(each.get(name) == value for each in settings)}
     if told := [f"{name}={value}" for name, value in shared.items() if value not in (None, "")]:

@@ -90,11 +90,25 @@ def conditions(run: Run) -> dict[str, Any]:
 
 
 def all_directions(runs: Iterable[Run]) -> dict[str, bool]:
-    """Every metric of some runs with its direction."""
+    """Every metric of some runs with its direction, but variants that say nothing of their own."""
+    runs = list(runs)
     found: dict[str, bool] = {}
     for run in runs:
         found |= run["higher_is_better"]
-    return found
+    hidden = silent(runs)
+    return {name: higher for name, higher in found.items() if name not in hidden}
+
+
+def silent(runs: Iterable[Run]) -> set[str]:
+    """The variants of metrics, such as one for every script, that have the metric's own value in every run."""
+    variants: dict[str, str] = {}
+    speaking = set()
+    for run in runs:
+        variants |= run.get("variants", {})
+        for name, metric in run.get("variants", {}).items():
+            if any(values.get(name) != values.get(metric) for values in run["metrics"].values()):
+                speaking.add(name)
+    return variants.keys() - speaking
 
 
 def judge_of(run: Run, metric: str) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from personabench.errors import DataError, UsageError
 from personabench.metrics.ids import compare_ids
+from personabench.metrics.scripts import Unseen
 from personabench.task import Task, Value
 
 
@@ -117,6 +118,10 @@ def score_files(task: Task, predictions: Path, references: Path, scorer: str, pa
         reasons.append("of repeated ids the first answer was scored")
     parsed = {each: task.parse(outputs[each] or "", samples[each], scorer) for each in shared}
     measured = [task.measure(parsed[each], samples[each]) for each in shared]
+    unseen = Unseen(task.metrics)
+    for name in shared:
+        for reference in samples[name].references[:1]:
+            unseen.add(reference)
     return FileScores(
         task=task.name,
         scorer=scorer,
@@ -128,7 +133,7 @@ def score_files(task: Task, predictions: Path, references: Path, scorer: str, pa
         missing=difference.missing,
         extra=difference.extra,
         repeated=difference.repeated,
-        warnings=(*(str(each.message) for each in told), *reasons),
+        warnings=(*(str(each.message) for each in told), *reasons, *unseen.warnings()),
     )
 
 

@@ -1,7 +1,8 @@
 """Text against one reference: ROUGE, and the reading of a reply without its reasoning and, leniently, its chatter.
 
 ROUGE is the `rouge_score` package's F-measure with its default tokenizer (lower case, every run outside a-z and 0-9
-separates) and no stemming, as a plain number per pair; averages are plain means, not bootstrap mid-points.
+separates) and no stemming, as a plain number per pair; averages are plain means, not bootstrap mid-points.  That
+tokenizer sees no other script, so a Unicode variant with the words of every script stands beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,15 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from personabench.metrics.scripts import LATIN, WordTokens
+from personabench.task import Metric
+
+ROUGE = (
+    Metric("rouge-1", sight=LATIN),
+    Metric("rouge-L", sight=LATIN),
+    Metric("rouge-1-unicode", variant_of="rouge-1"),
+    Metric("rouge-L-unicode", variant_of="rouge-L"),
+)
 _REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _REASONING_END = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
 _REASONING_START = re.compile(r"<(?:think|thinking|reasoning)>.*", re.DOTALL | re.IGNORECASE)
@@ -31,20 +41,29 @@ _LEAD_IN = re.compile(
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
 
 
-@lru_cache(maxsize=1)
-def _scorer() -> Any:
+@lru_cache(maxsize=2)
+def _scorer(every_script: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False, tokenizer=WordTokens() if every_script else None)
 
 
-def rouge(prediction: str, reference: str) -> dict[str, float]:
+def rouge(prediction: str, reference: str, *, every_script: bool = False) -> dict[str, float]:
     """ROUGE-1 and ROUGE-L F-measure of a pair, 0 to 1; 0 where either side has no tokens.
 
-    ROUGE-L takes one longest common subsequence over the whole text (Lin, 2004).
+    ROUGE-L takes one longest common subsequence over the whole text (Lin, 2004).  With `every_script` tokens are
+    `personabench.metrics.scripts.words`.
     """
-    scores = _scorer().score(reference, prediction)
+    scores = _scorer(every_script).score(reference, prediction)
     return {"rouge-1": scores["rouge1"].fmeasure, "rouge-L": scores["rougeL"].fmeasure}
+
+
+def rouge_beside(prediction: str, reference: str) -> dict[str, float]:
+    """The values of `ROUGE` for a pair: the official scores and their Unicode variants, which agree on ASCII."""
+    official = rouge(prediction, reference)
+    plainly = prediction.isascii() and reference.isascii()
+    variant = official if plainly else rouge(prediction, reference, every_script=True)
+    return official | {f"{name}-unicode": value for name, value in variant.items()}
 
 
 def without_reasoning(output: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from personabench.errors import DataError
 from personabench.metrics.labels import find_label, label_pair, macro_f1
 from personabench.metrics.ratings import find_rating, number, rmse, worst
-from personabench.metrics.text import plain, rouge
+from personabench.metrics.text import ROUGE, plain, rouge_beside
 from personabench.task import Metric, ResponseKind, Value
 from personabench.tasks.lamp.forms import CATEGORIES, FORMS, TAGS
 from personabench.types import Sample
@@ -32,7 +32,7 @@ CITATION_METRICS = label_metrics(2)
 TAG_METRICS = label_metrics(len(TAGS))
 CATEGORY_METRICS = label_metrics(len(CATEGORIES))
 RATING_METRICS = Metric("MAE", higher_is_better=False), Metric("RMSE", higher_is_better=False, aggregate=rmse)
-TEXT_METRICS = Metric("rouge-1"), Metric("rouge-L")
+TEXT_METRICS = ROUGE
 
 
 def parse(output: str, labels: tuple[str, ...], kind: ResponseKind, scorer: str) -> str | None:
@@ -79,7 +79,7 @@ def _rating_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
 
 
 def _text_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-    return rouge(parsed or "", sample.references[0])
+    return rouge_beside(parsed or "", sample.references[0])
 
 
 _MEASURES: dict[ResponseKind, Callable[[str | None, Sample], Mapping[str, Value]]] = {

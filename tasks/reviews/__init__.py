@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from personabench.errors import DataError, UsageError
 from personabench.judges import similarity
 from personabench.metrics import meteor
 from personabench.metrics.bleu import corpus_bleu, signature, statistics
 from personabench.metrics.ids import few
-from personabench.metrics.text import rouge
+from personabench.metrics.scripts import SPACED
+from personabench.metrics.text import ROUGE, rouge_beside
 from personabench.roles import Role
 from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Told, Value
 from personabench.tasks.reviews import construct, hub, wording
@@ -25,10 +28,9 @@ from personabench.types import Record, Sample
 
 SAMPLE = Path(__file__).parent / "sample"
 METRICS: tuple[Metric, ...] = (
-    Metric("rouge-1"),
-    Metric("rouge-L"),
-    Metric("meteor"),
-    Metric("bleu", aggregate=corpus_bleu, signature=signature),
+    *ROUGE,
+    Metric("meteor", sight=SPACED),
+    Metric("bleu", aggregate=corpus_bleu, signature=signature, sight=SPACED),
 )
 
 
@@ -102,6 +104,14 @@ class Reviews(Task):
     def document_text(self, record: Record) -> str:
         return wording.search_text(record.fields["review_title"], record.stimulus) or record.response
 
+    def question(self, record: Record, like: Sample) -> Sample:
+        """See `Task`; with the rating and the title of the record's own review."""
+        asked = super().question(record, like)
+        return msgspec.structs.replace(asked, input=wording.request(asked.stimulus, asked.attributes))
+
+    def facts(self, known: Mapping[str, str]) -> str:
+        return wording.facts(known)
+
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         if scorer not in self.scorers:
             raise UsageError(f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}")
@@ -111,7 +121,7 @@ class Reviews(Task):
         if not sample.references:
             return {}
         text, gold = parsed or "", sample.references[0]
-        values: dict[str, Value] = {**rouge(text, gold), "bleu": statistics(text, gold)}
+        values: dict[str, Value] = {**rouge_beside(text, gold), "bleu": statistics(text, gold)}
         return values if self._no_meteor else values | {"meteor": meteor.meteor(text, gold)}
 
     async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:

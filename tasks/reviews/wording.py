@@ -35,9 +35,15 @@ def request(stimulus: str | None, attributes: Mapping[str, str]) -> str:
     parts = ["Write the review of this item."]
     if stimulus:
         parts.append(f"Item: {stimulus}")
-    known = [f"Rating: {attributes['rating']} of 5"] if attributes.get("rating") else []
-    known += [f"Review title: {attributes['review_title']}"] if attributes.get("review_title") else []
-    return "\n\n".join([*parts, *(["\n".join(known)] if known else [])])
+    known = facts(attributes)
+    return "\n\n".join([*parts, *([known] if known else [])])
+
+
+def facts(known: Mapping[str, str]) -> str:
+    """A review's rating and title, a line for either, as far as they are known."""
+    lines = [f"Rating: {known['rating']} of 5"] if known.get("rating") else []
+    lines += [f"Review title: {known['review_title']}"] if known.get("review_title") else []
+    return "\n".join(lines)
 
 
 def chat(sample: Sample, records: Sequence[Record], notes: str) -> Rendered:
@@ -53,10 +59,8 @@ def chat(sample: Sample, records: Sequence[Record], notes: str) -> Rendered:
 
 def describe(record: Record) -> str:
     """A past review as labelled text."""
-    lines = [] if record.stimulus is None else [f"Item: {record.stimulus}"]
-    lines.append(f"Rating: {record.fields['rating']} of 5")
-    lines += [f"Review title: {record.fields['review_title']}"] if record.fields["review_title"] else []
-    return "\n".join([*lines, f"Review: {record.response}"])
+    item = [] if record.stimulus is None else [f"Item: {record.stimulus}"]
+    return "\n".join([*item, facts(record.fields), f"Review: {record.response}"])
 
 
 def search_text(review_title: str, stimulus: str | None) -> str:

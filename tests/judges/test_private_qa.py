@@ -19,6 +19,13 @@ def test_section_7b_lists_are_joined() -> None:
     assert (found.precision, found.recall) == (0.75, 1.0) and found.f1 == pytest.approx(0.857, abs=5e-4)
 
 
+def test_section_7_an_object_counts_with_its_keys_and_values() -> None:
+    assert overlap("Rex", [{"dog": "Rex"}]) == Overlap(1.0, 0.5, pytest.approx(2 / 3), False)
+    nested = {"pets": [{"dog": "Rex"}, {"cat": ["Tom", 9]}], "home": {"city": "Oslo"}}
+    assert words(nested) == {"pets", "dog", "rex", "cat", "tom", "9", "home", "city", "oslo"}
+    assert outdated("Rex", {"dog": "Rex"}) == 0.5
+
+
 def test_section_7c_numbers_are_words() -> None:
     assert overlap("7", 7) == Overlap(1.0, 1.0, 1.0, False)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nameless import Nameless
 
 from personabench import (
     Context,
@@ -32,6 +33,7 @@ from personabench.cache import Cache
 from personabench.client import Client
 from personabench.method import Method
 from personabench.methods.dpl import Dpl
+from personabench.people import Joined
 from personabench.spec import Sampling
 
 WORDS = Words(
@@ -120,11 +122,12 @@ class World:
         *,
         answer: Callable[[Request], str] = reply,
         window: int | None = None,
-        merge: bool = False,
+        nameless: bool = False,
         model: str = "scripted",
     ) -> None:
         self.task = task or Headlines()
-        self.population = Population(users, merge=merge)
+        people = Joined(Nameless({user.id: user.history for user in users})).population() if nameless else users
+        self.population = Population(people)
         self.backend = Scripted(BackendOptions(model=model), answer=answer, window=window)
         self.client = Client(self.backend, Cache(folder / "cache.sqlite"), concurrency=64)
         self.seed = 0

@@ -34,9 +34,9 @@ from personabench.testing import trial
 @pytest.mark.parametrize("two_step", [False, True])
 async def test_acceptance_b7_negatives_are_other_peoples(tmp_path: Path, two_step: bool) -> None:
     users = crowd(items=9)
-    twin = User("twin", (users[0].history[0], *(tales(9, "TWIN").history[1:])))
+    twin = User("twin", (*users[0].history[:5], *(tales(9, "TWIN").history[5:])))
     about = question(users, users[0].history[3].stimulus or "", item="i3")
-    world = World(tmp_path, [*users, twin], answer=reply, merge=True)
+    world = World(tmp_path, [*users, twin], answer=reply, nameless=True)
     method = await prepared(world, Cicl(Cicl.Params(negatives="peer", two_step=two_step)))
     _, ctx, requests = await world.ask(method, about)
     prompt = requests[0].messages[1 if two_step else 0].content

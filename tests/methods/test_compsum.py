@@ -46,9 +46,9 @@ async def test_acceptance_b10_a_missing_section_is_asked_again_once_then_flagged
 async def test_acceptance_b10_pairs_keep_to_the_guards(tmp_path: Path) -> None:
     users = crowd(items=8, others=2)
     own = users[0].history
-    twin = User("twin", (own[0], *(tales(8, "TWIN").history[1:])))
+    twin = User("twin", (*own[:4], *(tales(8, "TWIN").history[4:])))
     copier = User("copier", tuple(msgspec.structs.replace(r, id=f"copy-{r.id}", response=r.response) for r in own[4:]))
-    world = World(tmp_path, [*users, twin], answer=reply, merge=True)
+    world = World(tmp_path, [*users, twin], answer=reply, nameless=True)
     method = await prepared(world, ComPSum(ComPSum.Params(n_pairs=8)))
     _, ctx, requests = await world.ask(method, question(users, "Of something else", item="i3"))
     others = re.findall(r"Somebody else:\n(.*?)(?:\n\nPair|$)", requests[0].messages[1].content, re.DOTALL)

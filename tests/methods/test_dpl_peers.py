@@ -85,16 +85,24 @@ async def test_acceptance_5_item_and_stimulus_guard_without_similarity(tmp_path:
     assert "SECRET" in text(shown)
 
 
-async def test_acceptance_5_people_who_share_a_record_are_never_compared(tmp_path: Path) -> None:
+async def test_acceptance_5_questions_of_one_nameless_user_are_never_compared(tmp_path: Path) -> None:
     users = crowd(items=4, others=2)
-    twin = User("twin", (users[0].history[0], *(reviewed("twin", item, "TWIN @(5,70)") for item in (1, 2, 3))))
-    world = World(tmp_path, [*users, twin], merge=True)
+    twin = User("twin", (*users[0].history[:2], *(reviewed("twin", item, "TWIN @(5,70)") for item in (2, 3))))
+    world = World(tmp_path, [*users, twin], nameless=True)
     _, ctx, requests = await world.ask(await world.dpl(), question(users))
     assert ctx.flags["n_eff"] == 4
     assert "TWIN" not in text(requests)
     apart = World(tmp_path / "apart", [*users, twin])
     _, _, requests = await apart.ask(await apart.dpl(), question(users))
     assert "TWIN" in text(requests)
+
+
+async def test_acceptance_5_a_peer_who_once_answered_alike_is_compared(tmp_path: Path) -> None:
+    users = crowd(items=4, others=2)
+    peer = User("peer", (users[0].history[0], *(reviewed("peer", item, "PEER @(5,70)") for item in (1, 2, 3))))
+    world = World(tmp_path, [*users, peer], nameless=True)
+    _, _, requests = await world.ask(await world.dpl(), question(users))
+    assert "PEER" in text(requests)
 
 
 async def test_guard_3_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:

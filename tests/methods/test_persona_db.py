@@ -81,8 +81,8 @@ async def test_acceptance_b8_only_the_nearest_people_are_asked(tmp_path: Path) -
 
 async def test_acceptance_b8_nobody_is_their_own_neighbour(tmp_path: Path) -> None:
     users = crowd(items=4, others=1)
-    twin = User("twin", (users[0].history[0], *(tales(4, "twin").history[1:])))
-    world = World(tmp_path, [*users, twin], answer=personal, merge=True)
+    twin = User("twin", (*users[0].history[:2], *(tales(4, "twin").history[2:])))
+    world = World(tmp_path, [*users, twin], answer=personal, nameless=True)
     method = await prepared(world, PersonaDb(PersonaDb.Params(item_topk_collab=99)))
     _, _, requests = await world.ask(method, question(users))
     assert {entry.split()[0] for entry in collaborative(requests[-1])} <= {"peer0", "Less"}

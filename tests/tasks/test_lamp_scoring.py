@@ -9,6 +9,7 @@ import pytest
 from lampfiles import sample, scores
 
 from personabench.errors import UsageError
+from personabench.metrics.text import ROUGE
 from personabench.tasks.lamp import Lamp1, Lamp2M, Lamp2N, Lamp3, Lamp4, Lamp7
 
 
@@ -39,11 +40,11 @@ def test_acceptance_3_what_is_no_number_gets_the_worst_rating(answer: str) -> No
 
 def test_acceptance_4_rouge() -> None:
     apostrophe, _ = scores(Lamp4(), ["Don’t look back"], ["Dont look back"], "official")
-    assert apostrophe == {"rouge-1": pytest.approx(4 / 7), "rouge-L": pytest.approx(4 / 7)}
+    assert apostrophe == dict.fromkeys([metric.name for metric in ROUGE], pytest.approx(4 / 7))
     turned, _ = scores(Lamp4(), ["the cat"], ["cat the"], "official")
-    assert turned == {"rouge-1": 1.0, "rouge-L": 0.5}
+    assert turned == {"rouge-1": 1.0, "rouge-L": 0.5, "rouge-1-unicode": 1.0, "rouge-L-unicode": 0.5}
     japanese, _ = scores(Lamp4(), ["橋が閉まる"], ["橋が閉まる"], "official")
-    assert japanese == {"rouge-1": 0.0, "rouge-L": 0.0}
+    assert japanese == {"rouge-1": 0.0, "rouge-L": 0.0, "rouge-1-unicode": 1.0, "rouge-L-unicode": 1.0}
 
 
 def test_acceptance_5_wrong_categories_score_zero() -> None:

@@ -108,7 +108,7 @@ def test_every_form_of_a_copy_reads_the_same(form: str, tmp_path: Path, monkeypa
     assert first.attributes == {"rating": "4", "review_title": "On c"}
     assert [record.id for record in first.history] == ["ann-a", "ann-b"]
     assert first.history[0].time == "2020-09-13T12:26:40"
-    population = Population(data.population(), merge=False)
+    population = Population(data.population())
     assert {record.item for _, record in population.records()} == {"a", "b", "c"}
     gold = {sample.references[0] for sample in seen(data)}
     assert not gold & {record.response for _, record in population.records()}

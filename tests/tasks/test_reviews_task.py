@@ -17,12 +17,15 @@ from personabench.backends.scripted import Scripted
 from personabench.errors import DataError, UsageError
 from personabench.metrics import meteor
 from personabench.metrics.score_files import score_files
+from personabench.metrics.text import ROUGE as ROUGE_METRICS
 from personabench.population import Population
 from personabench.task import Task
 from personabench.tasks.reviews import SAMPLE, wording
 from personabench.tasks.reviews.__main__ import main as egises
 from personabench.testing import trial
 from personabench.types import Request
+
+ROUGE = [metric.name for metric in ROUGE_METRICS]
 
 
 @pytest.fixture
@@ -101,10 +104,10 @@ def test_official_reading_strips_nothing_else(task: Task) -> None:
 def test_without_its_files_meteor_is_missing_and_never_replaced(task: Task) -> None:
     data = task.open("test", None)
     sample = data.load(0)
-    assert [metric.name for metric in task.metrics] == ["rouge-1", "rouge-L", "bleu"]
+    assert [metric.name for metric in task.metrics] == [*ROUGE, "bleu"]
     assert "METEOR is left out; it needs files" in data.warnings
     values = task.measure(sample.references[0], sample)
-    assert values.keys() == {"rouge-1", "rouge-L", "bleu"} and values["rouge-1"] == 1.0
+    assert values.keys() == {*ROUGE, "bleu"} and values["rouge-1"] == 1.0
     assert isinstance(values["bleu"], list) and len(values["bleu"]) == 10
     assert task.measure("x", sample.view()) == {}
 
@@ -115,7 +118,7 @@ def test_with_its_files_meteor_is_measured(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(meteor, "meteor", lambda prediction, reference: 0.25)
     task = registry.load("task", "reviews")()
     data = task.open("test", None)
-    assert [metric.name for metric in task.metrics] == ["rouge-1", "rouge-L", "meteor", "bleu"]
+    assert [metric.name for metric in task.metrics] == [*ROUGE, "meteor", "bleu"]
     assert data.warnings == ("METEOR uses an old WordNet",)
     assert task.measure("text", data.load(0))["meteor"] == 0.25
 
@@ -126,7 +129,7 @@ def test_dpl_faithful_compares_reviews_of_the_same_item_in_ten_calls(task: Task)
     assert len(result.predictions) == 12 and len(result.requests) == 12 * (8 + 1 + 1)
     counters = result.summary["counters"]
     assert counters["n_eff"] == counters["tier_1"] == 96 and counters["k_eff"] == 96 * 4
-    assert "fallback" not in counters and result.summary["metrics"]["official"].keys() == {"rouge-1", "rouge-L", "bleu"}
+    assert "fallback" not in counters and result.summary["metrics"]["official"].keys() == {*ROUGE, "bleu"}
     targets = {sample.id: sample for sample in data.samples()}
     shown = [message.content for request in result.requests for message in request.messages]
     for sample in targets.values():
@@ -145,7 +148,7 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
         return spec, summary
 
     spec, summary = ran("compared", 1)
-    population = Population(task.open("test", None).population(), merge=False)
+    population = Population(task.open("test", None).population())
     assert spec["model"] == {"kind": "scripted", "name": "scripted"}
     assert spec["method_hash"] == registry.source_hash(registry.load("method", "dpl"))
     assert summary["provenance"]["population"] == population.hash
@@ -245,7 +248,7 @@ def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_besi
         return "Alike.\nScore: 4" if title in request.messages[-1].content else "no idea"
 
     plain = trial(method("none"), task)
-    assert plain.summary["metrics"]["official"].keys() == {"rouge-1", "rouge-L", "bleu"}
+    assert plain.summary["metrics"]["official"].keys() == {*ROUGE, "bleu"}
     judged = trial(method("none"), task, roles={"judge": judge})
     found, counters = judged.summary["metrics"]["official"], judged.summary["counters"]
     assert found.pop("similarity") == 0.4 and found == plain.summary["metrics"]["official"]
