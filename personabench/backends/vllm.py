@@ -20,7 +20,7 @@ import msgspec
 from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url, given, keys
 from personabench.backends.answers import Secrets, decode, other_model, redirect, response, retry_after
 from personabench.backends.checkpoints import adapted, adapters_of, model_identity, served_identity
-from personabench.backends.launch import Server, command, free_port, tell
+from personabench.backends.launch import Server, check_arguments, command, free_port, named_arguments, tell
 from personabench.backends.replicas import Replica, Replicas
 from personabench.backends.served_tokens import ServedTokens
 from personabench.backends.wire import Unreachable, Wire
@@ -80,9 +80,9 @@ class VLLM(Backend):
         if not self._urls:
             if self.options.model is None:
                 raise UsageError("--backend vllm needs --model (what to serve) or --base-url (a server that runs)")
-            self._identify(
-                model_identity(self.options.model, self.options.vllm_args), adapters_of(self.options.vllm_args)
-            )
+            check_arguments(self.options.vllm_args)
+            arguments = [*named_arguments(), *self.options.vllm_args]
+            self._identify(model_identity(self.options.model, arguments), adapters_of(arguments))
             return
         if self.options.vllm_args:
             raise UsageError("--vllm-args are for a server that is started here; leave out --base-url or them")
@@ -227,7 +227,7 @@ class VLLM(Backend):
                 continue
             entry = self._pick(member, listed)
             found[member.url] = served_identity(entry, listed), str(entry["id"]), entry.get("max_model_len")
-            adapters |= {each["id"]: str(each.get("root")) for each in listed if each.get("parent")}
+            adapters |= {each["id"]: str(each.get("root") or "") for each in listed if each.get("parent")}
         if not found:
             assert down is not None
             raise down
