@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from personabench.errors import UsageError
 from personabench.leaderboard import SCORER
 from personabench.located import data_of, task_of
 from personabench.runfolder import Profile, RunFolder
+from personabench.tabular import write_csv
 from personabench.types import Call, Message, Prediction, Sample, Score, to_json
-
-CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -189,15 +188,13 @@ def as_csv(source: Source, output: Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    import pandas as pd
-
-    with replacing(output) as path, path.open("w", encoding="utf-8", newline="") as file:
-        made = iter(rows(source))
-        header = True
-        while chunk := list(islice(made, CHUNK)):
-            plain = [{name: to_json(v) if isinstance(v, list) else v for name, v in row.items()} for row in chunk]
-            pd.DataFrame(plain, dtype=object).to_csv(file, header=header, index=False, lineterminator="\n")
-            header = False
+    made = rows(source)
+    with (
+        replacing(output) as path,
+        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        if first := next(made, None):
+            write_csv(file, first, chain([first], made))
 
 
 def as_dataset(source: Source, output: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from personabench import params, registry
-from personabench.backends import USER, Backend, BackendOptions
+from personabench.backends import USER, Backend, BackendOptions, keys
 from personabench.cache import Policy
 from personabench.compatibility import Fit, check_requirements, verdict, without_dates
 from personabench.controls import controlled
@@ -26,6 +26,7 @@ from personabench.limits import Prices
 from personabench.method import Method
 from personabench.people import open_split
 from personabench.plugins import create, params_of
+from personabench.retrieval.dense import Embedders
 from personabench.roles import RoleName
 from personabench.runfolder import RunFolder
 from personabench.selection import select
@@ -76,6 +77,16 @@ class Options:
     roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
     prices: Prices = dataclasses.field(default_factory=dict)
     max_cost: float | None = None
+
+    def guarded(self) -> Options:
+        """The same, each server being given the secrets that are its own."""
+        under, roles = keys.share(self.backend, self.backend_options, self.roles)
+        return dataclasses.replace(self, backend_options=under, roles=roles)
+
+    def embedders(self) -> Embedders:
+        """What embeds texts, on the server that is named for it or else on that of the model under test."""
+        own = keys.embedding(self.backend, self.backend_options)
+        return Embedders(own.base_url, own.keys, own.headers)
 
 
 @dataclasses.dataclass

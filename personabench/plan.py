@@ -29,7 +29,6 @@ from personabench.client import Client
 from personabench.engine import Engine
 from personabench.errors import RunError, UsageError
 from personabench.judging import judge, unjudged
-from personabench.retrieval.dense import Embedders
 from personabench.runfolder import RunFolder
 from personabench.task import Tokens
 from personabench.types import Call, Phase, Request, Response, Usage
@@ -241,12 +240,13 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
 async def _rehearsals(
     options: runner.Options,
 ) -> AsyncIterator[tuple[list[runner.Job], Callable[..., Awaitable[Rehearsal]]]]:
+    options = options.guarded()
     model = backends.create(options.backend, options.backend_options)
     named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
     places = [options.results, *([options.shard.whole(options.results)] if options.shard else [])]
     caches = [place / "cache.sqlite" for place in places if (place / "cache.sqlite").exists()]
     cache = Cache(*caches) if caches and options.cache != "off" else None
-    embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
+    embedders = options.embedders()
 
     async def rehearse(
         job: runner.Job,

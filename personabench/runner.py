@@ -75,6 +75,7 @@ async def run(
         RunError: a run had to stop; what it finished is on disk and the message says how to go on.
         KeyboardInterrupt: interrupted twice; what was finished is on disk, and scored when the command is repeated.
     """
+    options = options.guarded()
     model = backend or backends.create(options.backend, options.backend_options)
     outcomes: list[Outcome] = []
     async with contextlib.AsyncExitStack() as stack:
@@ -95,7 +96,7 @@ async def run(
                     older = options.shard.whole(options.results) / "cache.sqlite" if options.shard else None
                     cache = Cache(options.results / "cache.sqlite", older, writing=True)
                     stack.callback(cache.close)
-                embedders = Embedders(options.backend_options.embedder_url or options.backend_options.base_url)
+                embedders = options.embedders()
                 stack.push_async_callback(embedders.aclose)
             for job in jobs:
                 log = job.folder.start(job.spec)

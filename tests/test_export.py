@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from rigs import headlines, options
 
@@ -95,8 +96,7 @@ async def test_dataset_columns_are_typed(tmp_path: Path) -> None:
         as_dataset(source, tmp_path / "out" / "run")
 
 
-async def test_csv_has_the_same_rows_with_json_in_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("personabench.export.CHUNK", 2)
+async def test_csv_has_the_same_rows_with_json_in_cells(tmp_path: Path) -> None:
     source = await ran(tmp_path, task="lamp2m", limit=3)
     as_csv(source, tmp_path / "run.csv")
     csv.field_size_limit(1 << 24)
@@ -110,6 +110,43 @@ async def test_csv_has_the_same_rows_with_json_in_cells(tmp_path: Path, monkeypa
         assert json.loads(text["f1"]) == row["f1"]
         assert float(text["accuracy"]) == row["accuracy"]
         assert int(text["input_tokens"]) == row["input_tokens"]
+
+
+ANSWERS = (
+    "cut\rhere",
+    "cut\nhere",
+    "cut\r\nhere",
+    "\r",
+    "nothing\0after",
+    "\u2028 and \x85 and \x1c",
+    'she said "no", twice',
+    "=1+1",
+    "",
+    " spaces ",
+    "NA",
+    "1e5",
+    "\ufeffmarked",
+)
+
+
+async def test_csv_has_a_row_for_each_sample_whatever_it_says(tmp_path: Path) -> None:
+    source = await ran(tmp_path, "none", data=headlines(tmp_path / "data", users=len(ANSWERS)))
+    path = source.folder.predictions_path
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps({**line, "output": said}) + "\n" for line, said in zip(lines, ANSWERS, strict=True))
+    )
+    late = Source(source.folder, tmp_path / "results")
+    as_csv(late, tmp_path / "run.csv")
+    csv.field_size_limit(1 << 24)
+    with (tmp_path / "run.csv").open(encoding="utf-8", newline="") as file:
+        read = {row["sample_id"]: row["output"] for row in csv.DictReader(file)}
+    assert read == {line["sample_id"]: said for line, said in zip(lines, ANSWERS, strict=True)}
+    for engine in ("c", "python"):
+        frame = pandas.read_csv(tmp_path / "run.csv", dtype=str, keep_default_na=False, engine=engine)
+        assert dict(zip(frame["sample_id"], frame["output"], strict=True)) == read
+    numbers = pandas.read_csv(tmp_path / "run.csv")
+    assert numbers["rouge-1"].tolist() == [row["rouge-1"] for row in rows(late)]
 
 
 def unzipped(path: Path) -> dict[str, Any]:

@@ -6,15 +6,17 @@ import base64
 import csv
 import hashlib
 import html
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from personabench.errors import DataError
-from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, label, summaries
+from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, label, summaries, table
 from personabench.leaderboard.formats import headed
 from personabench.report.board import board_page
 
@@ -122,6 +124,16 @@ def test_every_form_holds_the_same_rows() -> None:
     text = as_markdown(found)
     assert "### lamp4/user/dev" in text and "| a\\|b | tiny | 10 | 5 | 0.2500 |" in text
     assert text.count("- Data: some/dev_questions.json") == 2
+
+
+def test_csv_has_a_line_for_each_row_whatever_a_parameter_says() -> None:
+    names = ["cut\rhere", "cut\r\nhere", 'a "b", c', "=1+1", "\u2028"]
+    written = table([{"label": name, "value": 0.5, "n": 3, "low": None, "params": {"k": name}} for name in names])
+    read = list(csv.DictReader(io.StringIO(written, newline="")))
+    frame = pandas.read_csv(io.StringIO(written, newline=""))
+    assert [row["label"] for row in read] == names == frame["label"].tolist()
+    assert [json.loads(row["params"]) for row in read] == [{"k": name} for name in names]
+    assert frame["value"].tolist() == [0.5] * 5 and frame["low"].isna().all() and read[0]["low"] == ""
 
 
 def test_the_page_escapes_what_it_shows_and_runs_no_script() -> None:

@@ -52,6 +52,7 @@ class BackendOptions:
         window: the context window in tokens, where the backend cannot know it.
         timeout: seconds one call may take.
         headers: extra HTTP headers; their values are secrets.
+        keys: environment variables that may hold the server's key, the first that is set does; None for the backend's.
         rpm, tpm: calls and tokens per minute at most; for `openai`.
         api_version: makes `openai` speak to an Azure resource.
         batch: gather calls into batch jobs, those that are out being noted in this folder; for `openai`.
@@ -77,6 +78,7 @@ class BackendOptions:
     api_version: str | None = None
     omit: tuple[str, ...] = ()
     batch: Path | None = None
+    keys: tuple[str, ...] | None = None
 
 
 class Backend(ABC):
@@ -157,8 +159,8 @@ class EstimatedTokens(Tokens):
         return text.encode()[: 3 * max(limit, 0)].decode(errors="ignore")
 
 
-def read_headers(lines: Sequence[str]) -> dict[str, str]:
-    """HTTP headers from lines of `Name: value`.
+def read_headers(lines: Sequence[str], option: str = "--header") -> dict[str, str]:
+    """HTTP headers from lines of `Name: value`, given with an option.
 
     Raises:
         UsageError: a line that is no header; the message does not repeat it.
@@ -167,10 +169,10 @@ def read_headers(lines: Sequence[str]) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         name, colon, value = line.partition(":")
         if not colon or not _HEADER.fullmatch(name.strip()):
-            raise UsageError(f"--header number {number} is not of the form 'Name: value'")
+            raise UsageError(f"{option} number {number} is not of the form 'Name: value'")
         found[name.strip()] = value.strip()
         if not (value.isascii() and value.strip().isprintable()):
-            raise UsageError(f"--header {name.strip()} holds a character that none can have; copy it again")
+            raise UsageError(f"{option} {name.strip()} holds a character that none can have; copy it again")
     return found
 
 

@@ -101,6 +101,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def redirect(where: str, status: int, headers: Mapping[str, str], secrets: Secrets) -> str:
+    """What to say of a server that sends its callers elsewhere: key and prompts go nowhere that was not named."""
+    to = secrets.quote(headers.get("location", ""))
+    return f"{where} answered {status}, a redirect to {to}, which is not followed; name the right address yourself"
+
+
 class Secrets:
     """Values that must not be repeated.
 

@@ -7,51 +7,42 @@ in a second instead of the minutes that hashing a hundred gigabytes takes.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from personabench.backends.serving import counting
 from personabench.errors import UsageError
 from personabench.hashing import digest
+from personabench.types import to_json
 
 WHOLE = 1 << 20
 BLOCK, BLOCKS = 1 << 16, 64
 _CONTENT = {".json", ".safetensors", ".bin", ".gguf", ".model", ".jinja", ".txt", ".pt"}
-_OPTIONS = (
-    "--chat-template",
-    "--dtype",
-    "--hf-overrides",
-    "--kv-cache-dtype",
-    "--load-format",
-    "--quantization",
-    "--revision",
-    "--rope-scaling",
-    "--tokenizer",
-    "--tokenizer-revision",
-)
-_SHORT = {"-q": "--quantization"}
 
 
 def model_identity(model: str, arguments: Sequence[str] = ()) -> dict[str, str]:
-    """The identity of a model by hub name or path, and of those serving options that change its answers.
+    """The identity of a model by hub name or path, and of the serving arguments that may change its answers.
 
     A folder or file is named by its last component with a hash of its content, so that no place enters a key.
+
+    Raises:
+        UsageError: a file cannot be read.
     """
     path = Path(model)
     if _is_place(model):
         named = {"kind": "vllm", "name": path.resolve().name, "sha256": fingerprint(path)}
     else:
         named = {"kind": "vllm", "name": path.name if path.is_absolute() else model}
-    chosen = {}
-    for at, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        option = _SHORT.get(option, option).replace("_", "-")
-        if option in _OPTIONS:
-            value = value if equals else arguments[at + 1] if at + 1 < len(arguments) else ""
-            chosen[option] = fingerprint(Path(value)) if _is_place(value) else value
-    if chosen:
-        named["options"] = " ".join(f"{option}={chosen[option]}" for option in sorted(chosen))
+    words: list[str] = []
+    for option, values in counting(arguments).items():
+        first, *more = map(_canonical, values) if values else (None,)
+        words += [option if first is None else f"{option}={first}", *map(str, more)]
+    if words:
+        named["options"] = shlex.join(words)
     return named
 
 
@@ -104,29 +95,60 @@ def adapters_of(arguments: Sequence[str]) -> dict[str, str]:
 def adapted(identity: Mapping[str, str], template: str, adapters: Mapping[str, str]) -> dict[str, str]:
     """The identity of a model that answers through the adapters that a template names.
 
-    `adapters` says where each lies; those that lie here are told apart by content, the others by name alone.
+    `adapters` says where each lies: here, told apart by content; on the hub, by what it is called there; elsewhere, by
+    the name in the template alone.
     """
-    known = {name: fingerprint(Path(path)) for name, path in adapters.items() if _is_place(path)}
+    known = {name: _content(path) for name, path in adapters.items() if _is_place(path) or path[:1] not in ("", "/")}
     content = {"adapters": digest(known)} if known else {}
     return {**identity, "name": f"{identity['name']}+{template}", **content}
 
 
 def _is_place(text: str) -> bool:
-    return 0 < len(text) < 1024 and Path(text).exists()
+    return 0 < len(text) < 1024 and (Path(text).is_file() or Path(text).is_dir())
+
+
+def _canonical(value: str) -> str:
+    """A value as it is the same wherever and however it was written."""
+    if value[:1] in ("{", "["):
+        try:
+            return to_json(_placeless(msgspec.json.decode(value)))
+        except msgspec.DecodeError:
+            return value
+    return _content(value)
+
+
+def _placeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _placeless(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_placeless(part) for part in value]
+    return _content(value) if isinstance(value, str) else value
+
+
+def _content(text: str) -> str:
+    """A hash of the file or folder that a text names, else the text."""
+    return fingerprint(Path(text)) if _is_place(text) else text
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 over names, sizes and samples of the files that make a checkpoint."""
+    """SHA-256 over names, sizes and samples of the files that make a checkpoint.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
     sha = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _CONTENT)
-    for file in files:
-        size = file.stat().st_size
-        sha.update(f"{'' if path.is_file() else file.name}\0{size}\0".encode())
-        with file.open("rb") as content:
-            if size <= WHOLE:
-                sha.update(content.read())
-                continue
-            for block in range(BLOCKS):
-                content.seek((size - BLOCK) * block // (BLOCKS - 1))
-                sha.update(content.read(BLOCK))
+    try:
+        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _CONTENT)
+        for file in files:
+            size = file.stat().st_size
+            sha.update(f"{'' if path.is_file() else file.name}\0{size}\0".encode())
+            with file.open("rb") as content:
+                if size <= WHOLE:
+                    sha.update(content.read())
+                    continue
+                for block in range(BLOCKS):
+                    content.seek((size - BLOCK) * block // (BLOCKS - 1))
+                    sha.update(content.read(BLOCK))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}); it is part of the model's identity") from error
     return sha.hexdigest()

@@ -21,17 +21,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from personabench.backends import warden
+from personabench.backends.serving import option_name
 from personabench.errors import UsageError
 
 COMMAND = "PERSONABENCH_VLLM"
 POLL = 0.2
 STILL = 30.0
 _OURS = {
-    "--host": "",
-    "--port": "",
-    "--model": "; it goes beside --vllm-args",
-    "--uds": "",
-    "--api-key": "; set VLLM_API_KEY",
+    "--host": "that is not chosen here",
+    "--port": "that is not chosen here",
+    "--model": "that is not chosen here; it goes beside --vllm-args",
+    "--uds": "that is not chosen here",
+    "--api-key": "that is not chosen here; set VLLM_API_KEY",
+    "--hf-token": "a secret is no argument; set HF_TOKEN",
 }
 _STAGES = (
     (re.compile(r"Uvicorn running|Starting vLLM (API )?server|Application startup", re.I), "opening the API"),
@@ -48,6 +50,45 @@ _MILD = re.compile(r"(\([^)]*pid=\d+\) ?)?(INFO|WARNING) ")
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\) ?)?((ERROR|CRITICAL|INFO|WARNING) \d\d-\d\d [\d:.]+ )?(\[[^]]*:\d+\] ?)?")
 
 
+def check_arguments(arguments: Sequence[str], where: str = "--vllm-args") -> None:
+    """See that serving arguments choose nothing that is chosen here and hold no secret.
+
+    Raises:
+        UsageError: one does; its value is not repeated.
+    """
+    for argument in arguments:
+        name = option_name(argument)
+        # vLLM takes the start of an option's name for it.
+        for option, why in _OURS.items():
+            if name.startswith("--") and option.startswith(name):
+                raise UsageError(f"{where} {name}: {why}")
+
+
+def named_command() -> list[str]:
+    """The words of PERSONABENCH_VLLM.
+
+    Raises:
+        UsageError: a quote in it is not closed.
+    """
+    try:
+        return shlex.split(os.environ.get(COMMAND, ""))
+    except ValueError as error:
+        raise UsageError(f"{COMMAND}: {error}") from error
+
+
+def named_arguments() -> list[str]:
+    """The serving arguments that PERSONABENCH_VLLM has behind its program.
+
+    Raises:
+        UsageError: a quote in it is not closed, or one of them holds a secret.
+    """
+    words = named_command()
+    ends = [end for end, word in enumerate(words, 1) if word == "serve" or word.endswith("api_server")]
+    arguments = words[ends[-1] :] if ends else []
+    check_arguments(arguments, COMMAND)
+    return arguments
+
+
 def command(model: str, arguments: Sequence[str], window: int | None, port: int) -> list[str]:
     """The command that serves a model on a loopback port.
 
@@ -58,12 +99,9 @@ def command(model: str, arguments: Sequence[str], window: int | None, port: int)
     Raises:
         UsageError: no vLLM anywhere, or an argument that is not the user's to choose.
     """
-    for argument in arguments:
-        name = argument.partition("=")[0]
-        if name in _OURS:
-            raise UsageError(f"--vllm-args {name}: that is not chosen here{_OURS[name]}")
+    check_arguments(arguments)
     beside = shutil.which("vllm", path=str(Path(sys.executable).parent)) or shutil.which("vllm")
-    if named := shlex.split(os.environ.get(COMMAND, "")):
+    if named := named_command():
         if shutil.which(named[0]) is None:
             raise UsageError(f"{COMMAND} names {named[0]}, which is no program here")
         start = [*named, "--model", model] if named[-1] != "serve" else [*named, model]

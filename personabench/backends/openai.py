@@ -2,12 +2,11 @@
 
 The SDK knows address, credentials and transport; bodies are encoded and replies decoded here (`answers.py`), and what
 it signed once is sent again with other bodies, which spares most of the time per call (docs/performance.md).  The key
-comes from OPENAI_API_KEY, for Azure from AZURE_OPENAI_API_KEY.
+comes from OPENAI_API_KEY, for Azure from AZURE_OPENAI_API_KEY, or from a role's own variable (`keys.py`).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import re
@@ -15,18 +14,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import msgspec
 
-from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url
-from personabench.backends.answers import Secrets, decode, other_model, response, retry_after
+from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url, keys
+from personabench.backends.answers import Secrets, decode, other_model, redirect, response, retry_after
 from personabench.backends.batches import MOST, Batches
 from personabench.errors import BackendDown, BackendError, Refused, Throttled, TransientError, UsageError
 from personabench.limits import Limiter
 from personabench.types import Request, Response
 
-KEY, AZURE_KEY = "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"
 CONNECT = 15.0
 LOCAL, REMOTE = 32, 256
 OMITTABLE = ("temperature", "top_p", "seed")
@@ -57,8 +54,7 @@ class OpenAI(Backend):
         self._batches: Batches | None = None
         self._signed: Callable[..., Any] | None = None
         self._limit_field = _LIMITS[0]
-        azure = options.api_version is not None and AZURE_KEY in os.environ
-        self._key_name = AZURE_KEY if azure else KEY
+        self._key_names = keys.variables("openai", options)
         if options.batch is not None and options.api_version is not None:
             raise UsageError("--batch: not with --api-version; Azure has batch deployments of its own")
         if unknown := set(options.omit) - set(OMITTABLE):
@@ -71,10 +67,12 @@ class OpenAI(Backend):
 
         self._sdk, self._received = openai, httpx2.Response
         self._failures = (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError)
-        self._transport = openai.DefaultAioHttpClient()
-        key, url = self._key(), self._url()
+        # A redirect would take headers and prompts to an address that nobody named.
+        self._transport = openai.DefaultAioHttpClient(follow_redirects=False)
+        url = self._url()
+        key = self._key(url)
         owner = [os.environ.get(name, "") for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")]
-        self._secrets = Secrets([key, *owner, *self.options.headers.values()])
+        self._secrets = Secrets([key, *owner, *keys.custom_headers().values(), *self.options.headers.values()])
         unsaid: dict[str, Any] = {f"X-Stainless-{name}": openai.Omit() for name in _PLATFORM}
         azure = self.options.api_version is not None
         sdk: Any = (
@@ -85,12 +83,12 @@ class OpenAI(Backend):
             base_url=url,
             max_retries=0,
             timeout=openai.Timeout(self.options.timeout, connect=min(CONNECT, self.options.timeout)),
-            default_headers={**unsaid, **self.options.headers},
+            default_headers={**unsaid, **keys.unsent(self._key_name, key), **self.options.headers},
             http_client=self._transport,
         )
         self._where = str(self._client.base_url.copy_with(query=None)).rstrip("/")
         self._address = f"{self._where}/chat/completions"
-        self.adaptive = not _nearby(urlsplit(self._where).hostname or "")
+        self.adaptive = not keys.nearby(self._where)
         self.concurrency = REMOTE if self.adaptive else LOCAL
         if self.options.batch is not None:
             self.adaptive, self.concurrency = False, MOST
@@ -114,22 +112,24 @@ class OpenAI(Backend):
         omitted = {"omit": ",".join(sorted(self.options.omit))} if self.options.omit else {}
         self.identity = {"kind": "api", "name": name, **omitted}
 
-    def _key(self) -> str:
-        key = os.environ.get(self._key_name, "").strip()
+    def _key(self, url: str) -> str:
+        self._key_name, key = keys.read_key(self._key_names)
         if not (key.isascii() and key.isprintable()):
             raise UsageError(f"{self._key_name} holds a character that no key has; copy the key again")
-        if not key and (self.options.api_version or not (self.options.base_url or os.environ.get("OPENAI_BASE_URL"))):
-            wanted = f"{AZURE_KEY} or {KEY}" if self.options.api_version else KEY
-            raise UsageError(f"no API key: set {wanted}, or name a server that needs none with --base-url")
+        wanted = self.options.api_version or keys.origin(url) == keys.origin(keys.API)
+        if wanted and not key and not {"authorization", "api-key"} & set(map(str.lower, self.options.headers)):
+            names = " or ".join(self._key_names) or self._key_name
+            elsewhere = keys.OPENAI not in self._key_names and os.environ.get(keys.OPENAI)
+            why = f" ({keys.OPENAI} belongs to another server here)" if elsewhere else ""
+            raise UsageError(f"no API key: set {names}{why}, or name a server that needs none with --base-url")
         return key
 
-    def _url(self) -> str | None:
-        """The API's address; None for OpenAI's own."""
-        azure = self.options.api_version is not None
-        url = self.options.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT" if azure else "OPENAI_BASE_URL")
+    def _url(self) -> str:
+        """The API's address."""
+        url = keys.openai_url(self.options)
         if url is not None:
-            check_url(url, self._key_name)
-        if not azure:
+            check_url(url, self._key_names[0] if self._key_names else "--header")
+        if self.options.api_version is None and url:
             return url
         if not url or self.options.model is None:
             raise UsageError("--api-version needs --base-url https://NAME.openai.azure.com and --model DEPLOYMENT")
@@ -228,7 +228,7 @@ class OpenAI(Backend):
         try:
             received = await self._client.get("/models", cast_to=self._received, options={"timeout": 30.0})
         except self._sdk.APIStatusError as error:
-            if error.status_code in (401, 403):
+            if error.status_code in (401, 403) or 300 <= error.status_code < 400:
                 self._refused(error.response)
             return {}
         except self._failures as error:
@@ -255,6 +255,8 @@ class OpenAI(Backend):
     def _refused(self, received: Any) -> NoReturn:
         status, said = received.status_code, self._secrets.quote(received.text)
         message = f"{self._where} answered {status}: {said}"
+        if 300 <= status < 400:
+            raise BackendDown(redirect(self._where, status, received.headers, self._secrets))
         if "insufficient_quota" in said:
             raise BackendDown(f"{message}; the account has no credit left")
         wish = retry_after(received.headers)
@@ -276,15 +278,6 @@ def _remedy(said: str) -> str:
         return ""
     neutral = "" if name == "seed" else f"--{name.replace('_', '-')} 1 may be accepted; "
     return f"; {neutral}--omit {name} leaves it out, as a run of its own"
-
-
-def _nearby(host: str) -> bool:
-    """Whether a host is this machine or on its network."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".localhost"))
-    return address.is_private or address.is_loopback or address.is_link_local
 
 
 def _root(error: BaseException) -> BaseException:

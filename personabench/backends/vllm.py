@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +17,16 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url, given
-from personabench.backends.answers import Secrets, decode, other_model, response, retry_after
+from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url, given, keys
+from personabench.backends.answers import Secrets, decode, other_model, redirect, response, retry_after
 from personabench.backends.checkpoints import adapted, adapters_of, model_identity, served_identity
-from personabench.backends.launch import Server, command, free_port, tell
+from personabench.backends.launch import Server, check_arguments, command, free_port, named_arguments, tell
 from personabench.backends.replicas import Replica, Replicas
 from personabench.backends.served_tokens import ServedTokens
 from personabench.backends.wire import Unreachable, Wire
 from personabench.errors import BackendDown, BackendError, Refused, Throttled, TransientError, UsageError
 from personabench.types import Request, Response
 
-KEY = "VLLM_API_KEY"
 CONNECT = 15.0
 ASKING = 30.0
 PER_SERVER = 256
@@ -41,7 +39,7 @@ class VLLM(Backend):
     """A vLLM server: `--model` starts one, `--base-url` attaches to one or several (with commas) that run.
 
     Attached without `--model`, the servers' only model is used.  The key of an attached server that wants one comes
-    from VLLM_API_KEY.
+    from VLLM_API_KEY, or from a role's own variable (`keys.py`).
 
     Attributes:
         prefix_hits: prompt tokens found in the servers' prefix caches and prompt tokens looked up, between `open` and
@@ -56,7 +54,7 @@ class VLLM(Backend):
         self.tokens = EstimatedTokens()
         self.window = options.window
         self.prefix_hits: tuple[int, int] | None = None
-        self._urls = [url for part in (options.base_url or "", *options.replicas) for url in part.split(",") if url]
+        self._urls = keys.servers("vllm", options)
         self._session: Any = None
         self._server: Server | None = None
         self._replicas: Replicas | None = None
@@ -73,23 +71,23 @@ class VLLM(Backend):
         return self.prefix_hits[0] / self.prefix_hits[1] if self.prefix_hits and self.prefix_hits[1] else None
 
     async def identify(self) -> None:
-        key = os.environ.get(KEY, "").strip()
+        self._key_name, key = keys.read_key(keys.variables("vllm", self.options))
         self._secrets = Secrets([key, *self.options.headers.values()])
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._headers |= ({"Authorization": f"Bearer {key}"} if key else {}) | dict(self.options.headers)
         if not all(words.isascii() and words.isprintable() for field in self._headers.items() for words in field):
-            raise UsageError(f"{KEY} or a header holds a character that none can have; copy it again")
+            raise UsageError(f"{self._key_name} or a header holds a character that none can have; copy it again")
         if not self._urls:
             if self.options.model is None:
                 raise UsageError("--backend vllm needs --model (what to serve) or --base-url (a server that runs)")
-            self._identify(
-                model_identity(self.options.model, self.options.vllm_args), adapters_of(self.options.vllm_args)
-            )
+            check_arguments(self.options.vllm_args)
+            arguments = [*named_arguments(), *self.options.vllm_args]
+            self._identify(model_identity(self.options.model, arguments), adapters_of(arguments))
             return
         if self.options.vllm_args:
             raise UsageError("--vllm-args are for a server that is started here; leave out --base-url or them")
         for url in self._urls:
-            check_url(url, KEY)
+            check_url(url, self._key_name)
         self._connect(self._urls)
         try:
             await self._attach()
@@ -210,6 +208,10 @@ class VLLM(Backend):
             for member in self._replicas.members
         }
 
+    def _get(self, url: str) -> Any:
+        """A request; a redirect would take headers to an address that nobody named."""
+        return self._session.get(url, allow_redirects=False)
+
     async def _attach(self) -> None:
         """Ask every server for its models; those out of reach are left for later."""
         assert self._replicas is not None
@@ -225,7 +227,7 @@ class VLLM(Backend):
                 continue
             entry = self._pick(member, listed)
             found[member.url] = served_identity(entry, listed), str(entry["id"]), entry.get("max_model_len")
-            adapters |= {each["id"]: str(each.get("root")) for each in listed if each.get("parent")}
+            adapters |= {each["id"]: str(each.get("root") or "") for each in listed if each.get("parent")}
         if not found:
             assert down is not None
             raise down
@@ -258,13 +260,15 @@ class VLLM(Backend):
         """
         hint = "is the server running, and is --base-url right (it usually ends in /v1)?"
         try:
-            async with asyncio.timeout(ASKING), self._session.get(f"{member.url}/models") as reply:
+            async with asyncio.timeout(ASKING), self._get(f"{member.url}/models") as reply:
                 content = await reply.read()
         except (*self._failures, TimeoutError) as error:
             why = self._secrets.strike(error) or type(error).__name__
             raise BackendDown(f"{member.url} cannot be reached ({why}); {hint}") from error
+        if 300 <= reply.status < 400:
+            raise BackendDown(redirect(member.url, reply.status, reply.headers, self._secrets))
         if reply.status in (401, 403):
-            raise BackendDown(f"{member.url} answered {reply.status}: {self._said(content)}; set {KEY}")
+            raise BackendDown(f"{member.url} answered {reply.status}: {self._said(content)}; set {self._key_name}")
         try:
             listed: list[dict[str, Any]] = [entry for entry in msgspec.json.decode(content)["data"] if entry["id"]]
         except (msgspec.DecodeError, KeyError, TypeError):
@@ -315,6 +319,8 @@ class VLLM(Backend):
 
     def _refused(self, replica: Replica, status: int, content: bytes, headers: Mapping[str, str]) -> NoReturn:
         message = f"{replica.url} answered {status}: {self._said(content)}"
+        if 300 <= status < 400:
+            raise BackendDown(redirect(replica.url, status, headers, self._secrets))
         if status in (500, 502, 503, 504):
             assert self._replicas is not None
             self._replicas.take_out(replica, f"answered {status}")
@@ -323,7 +329,7 @@ class VLLM(Backend):
         if status in (408, 409) or status >= 500:
             raise TransientError(message, retry_after(headers), "5xx" if status >= 500 else "4xx")
         if status in (401, 403):
-            raise BackendDown(f"{message}; set {KEY}")
+            raise BackendDown(f"{message}; set {self._key_name}")
         if status == 404:
             raise BackendDown(f"{message}; check --base-url and --model")
         raise Refused(message, status)
@@ -331,7 +337,7 @@ class VLLM(Backend):
     async def _answers(self, replica: Replica) -> bool:
         """Whether a server says of itself that it is well; one without `/health` is believed to be."""
         try:
-            async with asyncio.timeout(5), self._session.get(f"{replica.root}/health") as reply:
+            async with asyncio.timeout(5), self._get(f"{replica.root}/health") as reply:
                 return bool(reply.status < 500)
         except (*self._failures, TimeoutError):
             return False
@@ -353,7 +359,7 @@ class VLLM(Backend):
         heard = False
         for member in self._replicas.members:
             try:
-                async with asyncio.timeout(5), self._session.get(f"{member.root}/metrics") as reply:
+                async with asyncio.timeout(5), self._get(f"{member.root}/metrics") as reply:
                     content = await reply.read()
             except (*self._failures, TimeoutError):
                 continue

@@ -25,9 +25,11 @@ from personabench.cli.options import (
     Task,
     Temperature,
     TopP,
+    VllmArgs,
     Window,
     emit,
     names,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def why(
     base_url: BaseUrl = None,
     adapter: Adapter = None,
     omit: Omit = None,
+    vllm_args: VllmArgs = None,
     window: Window = None,
     seed: Seed = 0,
     assignments: Set = None,
@@ -92,7 +95,9 @@ def why(
         split=split,
         data=data,
         backend=backend,
-        backend_options=BackendOptions(model, base_url, window, adapter=adapter, omit=tuple(names(omit or ""))),
+        backend_options=BackendOptions(
+            model, base_url, window, vllm_args=words(vllm_args), adapter=adapter, omit=tuple(names(omit or ""))
+        ),
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, CachePolicy, Headers, Json, Results, Seed, Timeout, emit, screen
+from personabench.cli.options import RESULTS, CachePolicy, Json, Results, Seed, Timeout, emit, screen
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,12 @@ def judge(
     ] = None,
     seed: Seed = 0,
     timeout: Timeout = None,
-    header: Headers = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header", "--judge-header", help="A further HTTP header, 'Name: value', kept secret; repeatable."
+        ),
+    ] = None,
     results: Results = RESULTS,
     cache: Annotated[
         CachePolicy, typer.Option("--cache", help="Use stored responses, renew them, or call never.")
@@ -75,6 +80,7 @@ def judge(
     import re
 
     from personabench import backends
+    from personabench.backends import keys
     from personabench.cache import Cache
     from personabench.cli.show import find_run
     from personabench.client import Client
@@ -90,12 +96,14 @@ def judge(
     wanted = list(duel.pairs(*runs, dataset))[:limit]
     if not wanted:
         raise UsageError("the runs have no answered sample in common")
-    options = backends.BackendOptions(
+    own = backends.BackendOptions(
         judge_model,
         judge_base_url,
         timeout=timeout or backends.BackendOptions.timeout,
         headers=backends.read_headers(header or []),
     )
+    _, played = keys.share("", backends.BackendOptions(), {"judge": (judge_backend, own)})
+    _, options = played["judge"]
 
     async def ask() -> tuple[duel.Terms, Path, list[Verdict], int]:
         async with contextlib.AsyncExitStack() as stack:

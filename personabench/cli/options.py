@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -73,6 +74,16 @@ Headers = Annotated[
     list[str] | None,
     typer.Option("--header", help="A further HTTP header, 'Name: value', kept secret; repeatable. openai, vllm."),
 ]
+SimulatorHeaders = Annotated[
+    list[str] | None,
+    typer.Option("--simulator-header", help="A further HTTP header for the simulated user's server; repeatable."),
+]
+JudgeHeaders = Annotated[
+    list[str] | None, typer.Option("--judge-header", help="A further HTTP header for the judge's server; repeatable.")
+]
+VllmArgs = Annotated[
+    str | None, typer.Option("--vllm-args", help="Arguments for the server that --backend vllm starts, in quotes.")
+]
 ApiVersion = Annotated[
     str | None, typer.Option("--api-version", help="Azure: its API version, with --base-url and --model; openai.")
 ]
@@ -107,25 +118,51 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def words(vllm_args: str | None) -> tuple[str, ...]:
+    """The words of `--vllm-args`.
+
+    Raises:
+        UsageError: a quote is not closed.
+    """
+    import shlex
+
+    from personabench.errors import UsageError
+
+    try:
+        return tuple(shlex.split(vllm_args or ""))
+    except ValueError as error:
+        raise UsageError(f"--vllm-args: {error}") from error
+
+
 def role_players(
-    backend: str, under: BackendOptions, **asked: tuple[str | None, str | None, str | None]
+    backend: str,
+    under: BackendOptions,
+    headers: Mapping[str, Sequence[str] | None] | None = None,
+    **asked: tuple[str | None, str | None, str | None],
 ) -> dict[RoleName, tuple[str, BackendOptions]]:
     """Backend and options of each role for which its backend, model or server was named.
 
-    What is not named of a role's backend and server is as for the model under test; a role on the same server sends
-    the same headers, one on another server none.
+    What is not named of a role's backend and server is as for the model under test.  A role on the same server sends
+    the same headers, and each role those of its own: lines of `Name: value` in `headers`.
+
+    Raises:
+        UsageError: a line that is no header, or headers of a role that the model under test plays.
     """
-    from personabench.backends import BackendOptions
+    from personabench.backends import BackendOptions, read_headers
+    from personabench.errors import UsageError
 
     players: dict[str, tuple[str, BackendOptions]] = {}
     for role, (kind, model, url) in asked.items():
+        lines = (headers or {}).get(role) or ()
+        own = read_headers(lines, f"--{role}-header")
         if kind or model or url:
-            options = BackendOptions(model, url, timeout=under.timeout)
+            options = BackendOptions(model, url, timeout=under.timeout, headers=own)
             if url is None and kind in (None, backend):
-                options = replace(
-                    options, base_url=under.base_url, headers=under.headers, api_version=under.api_version
-                )
+                shared = {**under.headers, **own}
+                options = replace(options, base_url=under.base_url, headers=shared, api_version=under.api_version)
             players[role] = (kind or backend, options)
+        elif lines:
+            raise UsageError(f"--{role}-header: the {role} is the model under test; name another with --{role}-model")
     return cast("dict[RoleName, tuple[str, BackendOptions]]", players)
 
 

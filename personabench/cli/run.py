@@ -23,6 +23,7 @@ from personabench.cli.options import (
     History,
     Json,
     JudgeBackend,
+    JudgeHeaders,
     JudgeModel,
     JudgeUrl,
     MaxCost,
@@ -34,6 +35,7 @@ from personabench.cli.options import (
     Seed,
     Set,
     SimulatorBackend,
+    SimulatorHeaders,
     SimulatorModel,
     SimulatorUrl,
     Split,
@@ -41,16 +43,21 @@ from personabench.cli.options import (
     Timeout,
     TopP,
     Tpm,
+    VllmArgs,
     Window,
     emit,
     names,
     role_players,
     screen,
+    words,
 )
 
 if TYPE_CHECKING:
     from personabench.executors import OnRay
     from personabench.runner import Job, Options
+
+
+_SECRET = ("--header", "--simulator-header", "--judge-header")
 
 
 def run(
@@ -79,9 +86,7 @@ def run(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
-    vllm_args: Annotated[
-        str | None, typer.Option("--vllm-args", help="Arguments for the server that --backend vllm starts, in quotes.")
-    ] = None,
+    vllm_args: VllmArgs = None,
     start_timeout: Annotated[
         float, typer.Option("--start-timeout", min=1.0, help="Seconds that server may take to come up.")
     ] = 1800.0,
@@ -99,9 +104,11 @@ def run(
     simulator_backend: SimulatorBackend = None,
     simulator_model: SimulatorModel = None,
     simulator_base_url: SimulatorUrl = None,
+    simulator_header: SimulatorHeaders = None,
     judge_backend: JudgeBackend = None,
     judge_model: JudgeModel = None,
     judge_base_url: JudgeUrl = None,
+    judge_header: JudgeHeaders = None,
     results: AnyResults = "results",
     shard: Part = None,
     executor: Where = Executor.process,
@@ -122,8 +129,6 @@ def run(
 
     The same command again resumes: only what is owed is run. Without --data the task's bundled sample is used.
     """
-    import shlex
-
     from personabench.backends import BackendOptions, read_headers
     from personabench.errors import UsageError
     from personabench.metrics.external import PREFIX
@@ -146,10 +151,6 @@ def run(
     part = Shard.read(shard) if shard else None
     home = cluster.here if cluster else part.results(Path(results)) if part else Path(results)
     urls = names(base_url or "")
-    try:
-        arguments = tuple(shlex.split(vllm_args or ""))
-    except ValueError as error:
-        raise UsageError(f"--vllm-args {vllm_args}: {error}") from error
     under = BackendOptions(
         model,
         urls[0] if urls else None,
@@ -157,7 +158,7 @@ def run(
         timeout or BackendOptions.timeout,
         read_headers(header or []),
         replicas=tuple(urls[1:]),
-        vllm_args=arguments,
+        vllm_args=words(vllm_args),
         start_timeout=start_timeout,
         adapter=adapter,
         embedder_url=embedder_url,
@@ -188,6 +189,7 @@ def run(
         roles=role_players(
             backend,
             under,
+            {"simulator": simulator_header, "judge": judge_header},
             simulator=(simulator_backend, simulator_model, simulator_base_url),
             judge=(judge_backend, judge_model, judge_base_url),
         ),
@@ -303,12 +305,13 @@ def command_line() -> str:
     import re
     import shlex
 
-    words, hidden = ["personabench"], False
+    shown, hidden = ["personabench"], False
     for word in sys.argv[1:]:
-        said = word.startswith("--header=") or hidden
-        words.append(re.sub(r":.*", ": ***", word, flags=re.S) if said else word)
-        hidden = word == "--header"
-    return shlex.join(words)
+        option, equals, _ = word.partition("=")
+        secret = hidden or (equals and option in _SECRET)
+        shown.append(re.sub(r":.*", ": ***", word, flags=re.S) if secret else word)
+        hidden = word in _SECRET
+    return shlex.join(shown)
 
 
 def _first_error(folders: Sequence[Path]) -> str:

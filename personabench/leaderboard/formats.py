@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 
 from personabench.leaderboard.board import WORDS, Board
 from personabench.leaderboard.costs import per_unit
+from personabench.tabular import write_csv
 
 GAINS = ("gain", "shuffled_gain", "trivial_gain")
 SHARES = ("hurt_users", "hurt_samples", "cached_share")
@@ -163,18 +163,9 @@ def as_latex(found: Sequence[Board], wide: bool = False) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as one CSV; lists and objects are JSON text, a value that a row lacks is empty."""
-    plain = [
-        {
-            name: msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
-    columns = dict.fromkeys(name for row in plain for name in row)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain)
+    columns = dict.fromkeys(name for row in rows for name in row)
+    out = io.StringIO(newline="")
+    write_csv(out, columns, rows)
     return out.getvalue().rstrip("\n")
 
 

@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -162,12 +162,23 @@ class SentenceTransformers(_Local):
 class Embedders:
     """The embedders of a run, made when first named, and the vectors they have returned.
 
-    `base_url` is the server of `openai:NAME` (None: OpenAI's own) and of `vllm:NAME`.  At most 256 MiB of vectors are
-    remembered; the oldest go first.
+    At most 256 MiB of vectors are remembered; the oldest go first.
+
+    Args:
+        base_url: the server of `openai:NAME` (None: OpenAI's own) and of `vllm:NAME`.
+        keys: environment variables that may hold that server's key; None for the embedder's own.
+        headers: sent to that server along; their values are secrets.
     """
 
-    def __init__(self, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str | None = None,
+        keys: Sequence[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._base_url = base_url
+        self._keys = keys
+        self._headers = headers or {}
         self._embedders: dict[str, Embedder] = {}
         self._vectors: dict[bytes, Vectors] = {}
         self._bytes = 0
@@ -239,7 +250,7 @@ class Embedders:
                 from personabench.retrieval.served import OpenAIEmbeddings, VLLMEmbeddings
 
                 served = OpenAIEmbeddings if kind == "openai" else VLLMEmbeddings
-                self._embedders[name] = served(model, self._base_url)
+                self._embedders[name] = served(model, self._base_url, self._keys, self._headers)
             else:
                 raise UsageError(f"unknown embedder {name!r}; choose {_CHOICES}")
         return self._embedders[name]

@@ -1,13 +1,12 @@
 """Vectors from servers: any OpenAI-compatible `/embeddings`, and vLLM's own endpoints.
 
 Both go through the openai SDK, which batches of texts do not make the hot path.  A server's words are struck of the
-key before they are shown.
+key and of header values before they are shown.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from personabench.backends import keys
+from personabench.backends.answers import Secrets, redirect
 from personabench.errors import BackendDown, BackendError, UsageError
 from personabench.retrieval.dense import Embedder, Vectors
 
@@ -28,13 +29,24 @@ _IN_FLIGHT = 8
 class OpenAIEmbeddings(Embedder):
     """A model behind an OpenAI-compatible `/embeddings` endpoint.
 
-    Texts travel in batches of 256, at most 8 requests at a time.  The key is OPENAI_API_KEY; a server of one's own
-    (`base_url`) needs none.  Before the first reply the vectors' length is unknown, and no texts give shape (0, 0).
+    Texts travel in batches of 256, at most 8 requests at a time.  The key is in the first of the variables `names` that
+    is set, by default OPENAI_API_KEY; a server of one's own (`base_url`) needs none.  Before the first reply the
+    vectors' length is unknown, and no texts give shape (0, 0).
     """
 
-    kind, key = "openai", "OPENAI_API_KEY"
+    kind, key = "openai", keys.OPENAI
 
-    def __init__(self, name: str, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str | None = None,
+        names: Sequence[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._names = (self.key,) if names is None else names
+        self._key_name, self._key = keys.read_key(self._names)
+        self._headers = headers or {}
+        self._secrets = Secrets([self._key, *self._headers.values()])
         self._check(name, base_url)
         self._name = name
         self._base_url = base_url
@@ -58,18 +70,20 @@ class OpenAIEmbeddings(Embedder):
             await self._client.close()
 
     def _check(self, name: str, base_url: str | None) -> None:
-        if base_url is None and not os.environ.get(self.key):
-            raise UsageError(f"the embedder openai:{name} needs a key; set {self.key} or name a server's base URL")
+        if base_url is None and not self._key:
+            wanted = " or ".join(self._names)
+            raise UsageError(f"the embedder openai:{name} needs a key; set {wanted} or name a server's base URL")
 
     @cached_property
     def _client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
         return AsyncOpenAI(
-            api_key=os.environ.get(self.key) or "none",
+            api_key=self._key or "none",
             base_url=self._base_url,
             max_retries=5,
-            http_client=DefaultAioHttpClient(),
+            default_headers={**keys.unsent(self._key_name, self._key), **self._headers},
+            http_client=DefaultAioHttpClient(follow_redirects=False),
         )
 
     async def _ask(self, texts: list[str]) -> Mapping[int, Any]:
@@ -85,15 +99,18 @@ class OpenAIEmbeddings(Embedder):
         try:
             async with self._limit:
                 rows = await self._ask(words)
-        except (
-            openai.APIConnectionError,
-            openai.AuthenticationError,
-            openai.PermissionDeniedError,
-            openai.NotFoundError,
-        ) as error:
-            raise BackendDown(f"{self.identity}: the embedding server cannot be used: {self._said(error)}") from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            said = self._secrets.strike(error)
+            why = f"the embedding server cannot be used: {said}; check {self._key_name}"
+            raise BackendDown(f"{self.identity}: {why}") from None
+        except (openai.APIConnectionError, openai.NotFoundError) as error:
+            said = self._secrets.strike(error)
+            raise BackendDown(f"{self.identity}: the embedding server cannot be used: {said}") from None
         except openai.APIError as error:
-            raise BackendError(f"{self.identity}: the embedding call failed: {self._said(error)}") from None
+            if isinstance(error, openai.APIStatusError) and 300 <= error.status_code < 400:
+                why = redirect("the embedding server", error.status_code, error.response.headers, self._secrets)
+                raise BackendDown(f"{self.identity}: {why}") from None
+            raise BackendError(f"{self.identity}: the embedding call failed: {self._secrets.strike(error)}") from None
         if sorted(rows) != list(range(len(texts))) or len({len(row) for row in rows.values()}) != 1:
             raise BackendError(f"{self.identity}: asked for {len(texts)} vectors, got {len(rows)} that do not fit")
         vectors = np.array([rows[position] for position in range(len(texts))], np.float32)
@@ -101,20 +118,16 @@ class OpenAIEmbeddings(Embedder):
             raise BackendError(f"{self.identity}: the server returned vectors with values that are not numbers")
         return vectors
 
-    def _said(self, error: object) -> str:
-        key = os.environ.get(self.key)
-        return str(error).replace(key, "***") if key else str(error)
-
 
 class VLLMEmbeddings(OpenAIEmbeddings):
     """A pooling model that a vLLM server has under `name`.
 
     Asked through `/v1/embeddings`; of a server without it (its model gives a vector per token) through `/pooling`, and
-    the mean over a text's tokens is taken.  Texts longer than the model's limit are cut there.  The key is
+    the mean over a text's tokens is taken.  Texts longer than the model's limit are cut there.  The key is by default
     VLLM_API_KEY, where the server wants one.
     """
 
-    kind, key = "vllm", "VLLM_API_KEY"
+    kind, key = "vllm", keys.VLLM
     _pools = False
 
     def _check(self, name: str, base_url: str | None) -> None:

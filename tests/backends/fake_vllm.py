@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ class FakeVLLM:
         bodies: chat requests received; heads: their headers.
         faults: replies to give before good ones; latency: seconds an answer takes; sick: whether health fails.
         hits, queries: its prefix-cache counters; says: the model it claims to be, where not the one asked for.
+        word: what its answers begin with.
     """
 
     def __init__(self, model: str = "org/tiny", latency: float = 0.0, served: str | None = None) -> None:
@@ -44,6 +46,7 @@ class FakeVLLM:
         self.tokenized = 0
         self.hits, self.queries = 100, 1000
         self.says: str | None = None
+        self.word = "answer"
         self.app = web.Application()
         self.app.add_routes(
             [
@@ -88,7 +91,7 @@ class FakeVLLM:
         self.queries += 100
         self.hits += 60
         text = body["messages"][-1]["content"].split()[-1]
-        message = {"role": "assistant", "content": f"answer {text}"}
+        message = {"role": "assistant", "content": f"{self.word} {text}"}
         usage = {"prompt_tokens": 11, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 7}}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         if body.get("logprobs"):
@@ -154,7 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for flag in ("--model", "--host", "--fail", "--pids", "--uvicorn-log-level", "--max-model-len"):
         parser.add_argument(flag)
-    for flag in ("--port", "--slow", "--latency", "--tensor-parallel-size"):
+    parser.add_argument("--default-chat-template-kwargs", type=json.loads, default={})
+    parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
+    for flag in ("--port", "--slow", "--latency"):
         parser.add_argument(flag, type=float, default=0)
     for flag in ("--stubborn", "--enable-prefix-caching", "--enable-lora"):
         parser.add_argument(flag, action="store_true")
@@ -177,6 +182,7 @@ def main() -> None:
     async def serve() -> None:
         await asyncio.sleep(given.slow)
         fake = FakeVLLM(given.model, given.latency)
+        fake.word = "short" if given.default_chat_template_kwargs.get("enable_thinking") is False else fake.word
         fake.adapt(**dict(module.split("=", 1) for module in given.lora_modules))
         owner = web.AppRunner(fake.app, handle_signals=False)
         await owner.setup()

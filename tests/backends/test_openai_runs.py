@@ -131,7 +131,7 @@ async def test_the_same_refusal_eight_times_ends_the_run(server: Server, tmp_pat
 async def test_a_remote_api_that_throttles_is_asked_less_at_once(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("personabench.backends.openai._nearby", lambda host: False)
+    monkeypatch.setattr("personabench.backends.keys.nearby", lambda url: False)
     flying, refused = 0, 0
 
     async def four_at_most(_: web.Request) -> web.StreamResponse:

@@ -28,10 +28,15 @@ FAKE = Path(__file__).with_name("fake_vllm.py")
 CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 
 
+def fake(tmp_path: Path, latency: float = 0.0) -> str:
+    """A command that has flags of the stand-in's own before the serving arguments, which are part of the model."""
+    return shlex.join([sys.executable, str(FAKE), "--pids", str(tmp_path / "pids"), "--latency", str(latency)])
+
+
 @pytest.fixture
-def fake_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
-    monkeypatch.setenv(COMMAND, shlex.join([sys.executable, str(FAKE)]))
+    monkeypatch.setenv(COMMAND, fake(tmp_path))
 
 
 def gone(pids: list[int]) -> bool:
@@ -53,9 +58,8 @@ def wait_gone(pids: list[int], seconds: float = 15.0) -> bool:
     return gone(pids)
 
 
-def own(tmp_path: Path, *arguments: str, **options: Any) -> VLLM:
-    words = ("--pids", str(tmp_path / "pids"), *arguments)
-    return VLLM(BackendOptions(model="org/tiny", vllm_args=words, **options))
+def own(*arguments: str, **options: Any) -> VLLM:
+    return VLLM(BackendOptions(model="org/tiny", vllm_args=arguments, **options))
 
 
 def pids(tmp_path: Path) -> list[int]:
@@ -65,9 +69,10 @@ def pids(tmp_path: Path) -> list[int]:
 async def test_launch_answer_and_stop(fake_command: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "001.log"
     log.write_text("before\n")
-    backend = own(tmp_path, "--tensor-parallel-size", "2", "--slow", "0.5", window=2048)
+    backend = own("--tensor-parallel-size", "2", "--slow", "0.5", window=2048)
     await backend.identify()
-    assert backend.identity == {"kind": "vllm", "name": "org/tiny"} and not (tmp_path / "pids").exists()
+    known = {"kind": "vllm", "name": "org/tiny", "options": "--slow=0.5"}
+    assert backend.identity == known and not (tmp_path / "pids").exists()
     await backend.open(log)
     assert (await backend.complete(request(), "u")).text == "answer Hello"
     assert backend.window == 2048 and backend.tokens.exact
@@ -77,14 +82,14 @@ async def test_launch_answer_and_stop(fake_command: None, tmp_path: Path, capsys
     await backend.aclose()
     assert gone(started)
     assert log.read_text().startswith("before\nstarting ")
-    assert "--enable-prefix-caching --max-model-len 2048 --pids" in log.read_text()
+    assert "--enable-prefix-caching --max-model-len 2048 --tensor-parallel-size 2" in log.read_text()
     assert log.read_text().endswith("prefix cache: 60 of 100 prompt tokens were at hand (60.0%)\n")
     err = capsys.readouterr().err
     assert "vllm   starting; log in" in err and "vllm   loading weights (" in err and "vllm   ready after" in err
 
 
 async def test_start_that_fails_shows_the_telling_lines(fake_command: None, tmp_path: Path) -> None:
-    backend = own(tmp_path, "--fail", "no memory for the KV cache")
+    backend = own("--fail", "no memory for the KV cache")
     await backend.identify()
     with pytest.raises(UsageError) as caught:
         await backend.open(tmp_path / "001.log")
@@ -97,7 +102,7 @@ async def test_start_that_fails_shows_the_telling_lines(fake_command: None, tmp_
 
 
 async def test_an_argument_that_vllm_does_not_know(fake_command: None, tmp_path: Path) -> None:
-    backend = own(tmp_path, "--no-such-flag")
+    backend = own("--no-such-flag")
     await backend.identify()
     with pytest.raises(UsageError, match=r"exit code 2 .*\n.*error: unrecognized arguments: --no-such-flag"):
         await backend.open()
@@ -105,7 +110,7 @@ async def test_an_argument_that_vllm_does_not_know(fake_command: None, tmp_path:
 
 
 async def test_start_that_takes_too_long(fake_command: None, tmp_path: Path) -> None:
-    backend = own(tmp_path, "--slow", "60", start_timeout=1.5)
+    backend = own("--slow", "60", start_timeout=1.5)
     await backend.identify()
     with pytest.raises(UsageError, match=r"not ready after 2 s, last seen (loading weights|starting);.*start-timeout"):
         await backend.open()
@@ -114,7 +119,7 @@ async def test_start_that_takes_too_long(fake_command: None, tmp_path: Path) -> 
 
 
 async def test_interrupted_start_leaves_nothing(fake_command: None, tmp_path: Path) -> None:
-    backend = own(tmp_path, "--slow", "60")
+    backend = own("--slow", "60")
     await backend.identify()
     opening = asyncio.create_task(backend.open())
     while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
@@ -131,7 +136,7 @@ async def test_a_server_that_ignores_sigterm_is_killed(
     short = tmp_path / "warden.py"
     short.write_text(Path(warden.__file__).read_text().replace("GRACE = 10.0", "GRACE = 0.3"))
     monkeypatch.setattr(warden, "__file__", str(short))
-    backend = own(tmp_path, "--stubborn")
+    backend = own("--stubborn")
     await backend.identify()
     await backend.open()
     await backend.aclose()
@@ -139,7 +144,7 @@ async def test_a_server_that_ignores_sigterm_is_killed(
 
 
 async def test_a_server_that_dies_ends_the_run_with_its_words(fake_command: None, tmp_path: Path) -> None:
-    backend = own(tmp_path)
+    backend = own()
     await backend.identify()
     await backend.open(tmp_path / "001.log")
     os.kill(pids(tmp_path)[0], signal.SIGKILL)
@@ -177,9 +182,8 @@ def test_no_vllm_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 # The whole command
 
 
-def words(tmp_path: Path, *more: str, latency: float = 0.0) -> list[str]:
-    given = shlex.join(["--pids", str(tmp_path / "pids"), "--latency", str(latency)])
-    line = ["run", "-b", "vllm", "--model", "org/tiny", "--vllm-args", given, "-m", "none", "-t", "lamp4"]
+def words(tmp_path: Path, *more: str) -> list[str]:
+    line = ["run", "-b", "vllm", "--model", "org/tiny", "-m", "none", "-t", "lamp4"]
     return [*CLI, *line, "--results", str(tmp_path / "results"), *more]
 
 
@@ -187,7 +191,11 @@ def words(tmp_path: Path, *more: str, latency: float = 0.0) -> list[str]:
 def started(tmp_path: Path, latency: float, *more: str) -> Iterator[subprocess.Popen[str]]:
     """A run that is under way: some calls are answered, others in flight."""
     process = subprocess.Popen(
-        words(tmp_path, "-j", "4", *more, latency=latency), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words(tmp_path, "-j", "4", *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, COMMAND: fake(tmp_path, latency)},
     )
     try:
         until = time.monotonic() + 60
@@ -226,8 +234,7 @@ def test_every_way_out_leaves_no_process_and_the_same_command_goes_on(
 
 
 def test_sigterm_during_start_leaves_no_process(fake_command: None, tmp_path: Path) -> None:
-    command_line = words(tmp_path)
-    command_line[command_line.index("--vllm-args") + 1] += " --slow 60"
+    command_line = words(tmp_path, "--vllm-args", "--slow 60")
     process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 3:
@@ -260,6 +267,27 @@ def test_a_refused_start_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_thinking_on_and_off_are_two_models(fake_command: None, tmp_path: Path) -> None:
+    def ran(*more: str) -> tuple[Any, set[str]]:
+        ended = subprocess.run(words(tmp_path, "-n", "4", "--json", *more), capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        (summary,) = json.loads(ended.stdout)
+        lines = (Path(summary["folder"]) / "predictions.jsonl").read_text().splitlines()
+        return summary, {json.loads(line)["output"].split()[0] for line in lines}
+
+    on, long = ran()
+    given = """--default-chat-template-kwargs '{"enable_thinking": false}'"""
+    off, short = ran("--vllm-args", given)
+    assert (long, short) == ({"answer"}, {"short"})
+    assert off["folder"] != on["folder"] and off["usage"]["predict"]["cached"] == 0
+    again, _ = ran("--vllm-args", """-tp 2 --default_chat_template_kwargs='{"enable_thinking":false}'""")
+    assert again["folder"] == off["folder"]
+    sample = json.loads((Path(off["folder"]) / "predictions.jsonl").read_text().splitlines()[0])["sample_id"]
+    why = ["cache", "why", sample, *words(tmp_path)[len(CLI) + 1 :], "--vllm-args", given, "--json"]
+    (call,) = json.loads(subprocess.run([*CLI, *why], capture_output=True, text=True, timeout=120).stdout)
+    assert call["stored"]
+
+
 def test_one_server_for_all_seeds(fake_command: None, tmp_path: Path) -> None:
     ended = subprocess.run(words(tmp_path, "--seeds", "0,1,2", "-n", "3", "--json"), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -273,7 +301,7 @@ def test_one_server_for_all_seeds(fake_command: None, tmp_path: Path) -> None:
 async def test_adapters_of_a_started_server(fake_command: None, tmp_path: Path) -> None:
     (tmp_path / "ann").mkdir()
     (tmp_path / "ann" / "adapter_config.json").write_text("{}")
-    backend = own(tmp_path, "--enable-lora", "--lora-modules", f"ann={tmp_path / 'ann'}", adapter="{user_id}")
+    backend = own("--enable-lora", "--lora-modules", f"ann={tmp_path / 'ann'}", adapter="{user_id}")
     await backend.identify()
     known = backend.identity
     assert set(known) == {"kind", "name", "adapters"}

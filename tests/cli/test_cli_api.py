@@ -58,10 +58,12 @@ def test_a_limit_without_the_models_price(personabench: Command, tmp_path: Path)
     assert ended.code == 2 and "--max-cost needs a price for scripted" in ended.err and "another" in ended.err
 
 
-@pytest.mark.parametrize("words", [("--header", f"X-Team: {HEADER}"), (f"--header=X-Team: {HEADER}",)])
+@pytest.mark.parametrize("option", ["--header", "--judge-header", "--simulator-header"])
+@pytest.mark.parametrize("form", ["{} X-Team:{}", "{}=X-Team:{}"])
 def test_the_command_is_repeated_without_the_values_of_headers(
-    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, option: str, form: str
 ) -> None:
+    words = form.format(option, HEADER).split(" ")
     monkeypatch.setattr(sys, "argv", ["personabench", "run", *words, "-m", "none", "--set", "a:b=c"])
     said = command_line()
     assert HEADER not in said and "X-Team: ***" in said and said.endswith("-m none --set a:b=c")
