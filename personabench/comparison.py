@@ -10,6 +10,7 @@ are two families for Holm's correction: rows against each other, and rows agains
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from personabench import registry
 from personabench.errors import DataError, PersonabenchError, UsageError
+from personabench.hashing import digest
 from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, conditions, judge_of
 from personabench.published import Vector, vector
 from personabench.stats import Comparison, Estimate, Scores, holm, leaders, letters, wins
@@ -29,6 +31,9 @@ from personabench.task import mean
 
 SEED = 0
 """Of all resamples and sign flips."""
+
+FRONTIER_SHARE = 0.5
+"""A row that would leave less than this of the samples is left out of the frontier, instead of cutting the others'."""
 
 DRAWS_PER_TEST = 50
 """A p-value from so many draws for each test of its family can still pass Holm's correction: 1/50 is below 5 %."""
@@ -78,6 +83,32 @@ class Column:
         names = self._samples[row]
         return [self._one(_array(seed, names)) for seed in self._values[row]] if names else []
 
+    def align(self, share: float = 0.0) -> list[Estimate | None]:
+        """Each row's metric on the samples that all rows have; None for rows that have too few of them.
+
+        Starts from the samples that most rows have, and leaves out a row that would leave those of one user only, or
+        less than a `share` of the samples it starts from.
+        """
+        alike = Counter(self._samples)
+        order = sorted(range(len(self._samples)), key=lambda row: _rank(self._samples[row], alike))
+        start = common = set(self._samples[order[0]])
+        members = []
+        for row in order:
+            both = common.intersection(self._samples[row])
+            users = {self._users[row][name] for name in both}
+            enough = len(users) > 1 and len(both) >= share * len(start)
+            if both and (enough or both == common == set(self._samples[row])):
+                common = both
+                members.append(row)
+        if len({self._samples[row] for row in members}) == 1:
+            return [self.estimate(row) if row in members else None for row in range(len(order))]
+        scores = self._build(members) if members else None
+        return [scores.estimate(members.index(row)) if scores and row in members else None for row in range(len(order))]
+
+    def samples(self, row: int) -> tuple[str, ...]:
+        """The samples of a row that have the metric, in order."""
+        return self._samples[row]
+
     def _scores(self, *wanted: int) -> tuple[Scores, dict[int, int]]:
         """Scores that hold the wanted rows, and the place of each row in them."""
         first, last = wanted[0], wanted[-1]
@@ -103,6 +134,11 @@ class Column:
             rows = [np.repeat(row, width // row.shape[1], axis=1) for row in rows]
             aggregate = _over_seeds(self._one)
         return Scores(rows, users, aggregate, higher_is_better=self.higher, draws=self.draws, seed=SEED)
+
+
+def _rank(samples: tuple[str, ...], alike: Mapping[tuple[str, ...], int]) -> tuple[bool, int, int]:
+    """Before others: samples that more rows have, then more samples, and none at all last."""
+    return not samples, -alike[samples], -len(samples)
 
 
 def _shared(vectors: Sequence[Vector]) -> tuple[str, ...]:
@@ -147,10 +183,11 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
         thorough: intervals for all metrics, not for the primary one only.
 
     Returns:
-        for each row: `letter`; `estimates` and `gains` (over the baseline) by metric; `seeds`, the primary metric of
-        each seed; `versus`, by "baseline", "shuffled" and "trivial", the comparison with that row, its place `of`
-        included; `beats`, the places of the rows it beats; `leader`; `tests` and `controls`, the sizes of the two
-        families of tests, between rows and against the shuffled self, and the `draws` of each.
+        for each row: `letter`; `estimates`, `gains` (over the baseline) and `aligned` (on the samples that rows
+        share, None for a row that shares too few) by metric; `sample_set`, a digest of its samples; `seeds`, the
+        primary metric of each seed; `versus`, by "baseline", "shuffled" and "trivial", the comparison with that row,
+        its place `of` included; `beats`, the places of the rows it beats; `leader`; `tests` and `controls`, the sizes
+        of the two families of tests, between rows and against the shuffled self, and the `draws` of each.
 
     Raises:
         DataError: a score file is damaged.
@@ -159,7 +196,7 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
     held = [at for at, vectors in enumerate(rows) if _shared(vectors)]
     found: list[dict[str, Any]] = [
         {"letter": name, "estimates": {}, "gains": {}, "seeds": [], "versus": {}, "beats": [], "leader": False}
-        | {"tests": 0, "controls": 0, "draws": 0}
+        | {"aligned": {}, "sample_set": None, "tests": 0, "controls": 0, "draws": 0}
         for name in letters(len(board))
     ]
     if not held:
@@ -177,7 +214,11 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
             pairs = len(has) * (len(has) - 1) // 2
             column = Column([rows[at] for at in has], metric, higher, aggregate, max(DRAWS, DRAWS_PER_TEST * pairs))
             base = baseline_of([board[at] for at in has], baseline)
+            aligned = column.align(FRONTIER_SHARE)
             for place, at in enumerate(has):
+                found[at]["aligned"][metric] = msgspec.to_builtins(aligned[place])
+                if metric == primary:
+                    found[at]["sample_set"] = digest(column.samples(place))[:8]
                 found[at]["estimates"][metric] = msgspec.to_builtins(column.estimate(place))
                 if base is not None and place != base:
                     found[at]["gains"][metric] = msgspec.to_builtins(column.gain(place, base))

@@ -4,6 +4,7 @@ from personabench import results
 frames = results.load("results")
 frames.runs, frames.samples, frames.calls
 results.leaderboard("results")
+results.curve_points("results")
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personabench.leaderboard import BASELINE, SCORER, Asked, boards, everything, label, summaries
+from personabench.leaderboard import BASELINE, SCORER, Asked, boards, curves, everything, label, summaries
 from personabench.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -87,3 +88,15 @@ def leaderboard(folder: str | Path = "results", task: str | None = None, baselin
     asked = Asked(baseline=baseline, thorough=True, results=Path(folder))
     found = boards(everything(Path(folder)), task, asked)
     return pd.DataFrame([row for board in found for row in board.rows])
+
+
+def curve_points(folder: str | Path = "results", task: str | None = None) -> pd.DataFrame:
+    """All points of all curves, with the columns of `leaderboard --curves --format json`.
+
+    Raises:
+        DataError: a file is damaged; the message names it.
+    """
+    import pandas as pd
+
+    rows = boards(everything(Path(folder)), task, Asked(results=Path(folder)))
+    return pd.DataFrame(curves(rows))

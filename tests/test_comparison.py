@@ -10,8 +10,10 @@ import pytest
 from invented import EACH, USERS, board, drawn, made, rows
 
 from personabench.leaderboard import as_latex, as_markdown, boards, curves
+from personabench.leaderboard.curves import remarks
 from personabench.leaderboard.formats import beaten, raised
 from personabench.published import Vector, vector
+from personabench.report.tables import gather, user_gains
 from personabench.stats import Scores, holm
 
 # --- one setting ----------------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def test_of_rows_that_differ_in_seeds_and_samples_the_largest_is_the_baseline(tm
         made(tmp_path, "none", whole[:12], seed=seed)
         made(tmp_path, "rag", whole[:12] + 0.25, seed=seed)
     found = board(tmp_path)
-    assert sorted(row["n"] for row in found.rows if row["label"] == "none") == [12, len(whole)]
+    assert sorted(row["n"] for row in found.rows if row["method"] == "none") == [12, len(whole)]
     (rag,) = (row for row in found.rows if row["label"] == "rag")
     assert rag["gain"] == pytest.approx(0.25)
 
@@ -299,12 +301,14 @@ def test_costs_are_per_user_offline_and_per_query_online(tmp_path: Path) -> None
     assert rows(tmp_path)["summary"]["query_price"] is None
 
 
-def test_the_frontier_holds_what_nothing_beats_at_its_cost(tmp_path: Path) -> None:
-    def usage(tokens: int) -> dict[str, Any]:
-        return {"predict": {"calls": 60, "cached": 0, "input_tokens": tokens, "output_tokens": 0, "seconds": 1.0}}
+def spent(tokens: int) -> dict[str, Any]:
+    """What a run's calls used."""
+    return {"predict": {"calls": 60, "cached": 0, "input_tokens": tokens, "output_tokens": 0, "seconds": 1.0}}
 
+
+def test_the_frontier_holds_what_nothing_beats_at_its_cost(tmp_path: Path) -> None:
     for name, score, tokens in (("none", 0.1, 100), ("good", 0.3, 500), ("dear", 0.3, 900), ("bad", 0.05, 200)):
-        made(tmp_path, name, np.full(60, score), usage=usage(tokens))
+        made(tmp_path, name, np.full(60, score), usage=spent(tokens))
     found = rows(tmp_path)
     assert {name: row["frontier"] for name, row in found.items()} == {
         **{"none": True, "good": True, "dear": False, "bad": False}
@@ -324,6 +328,103 @@ def test_curves_join_runs_that_share_everything_else(tmp_path: Path) -> None:
     assert {over for _, over in found} == {"history", "k"}
     assert all(point["low"] < point["value"] < point["high"] for point in points)
     assert all(point["online_tokens"] == 110 and point["offline_tokens"] == 0 for point in points)
+
+
+def partial(folder: Path, k: int, samples: range, shift: float = 0.0, **changes: Any) -> None:
+    """A run of rag on some of the samples."""
+    scores = np.array([drawn(noise=0)[number] for number in samples]) + shift
+    made(folder, "rag", scores, samples=samples, params={"k": k}, **changes)
+
+
+def test_the_points_of_a_curve_are_compared_on_common_samples(tmp_path: Path) -> None:
+    for k, samples in ((1, range(30)), (2, range(9, 45)), (4, range(60))):
+        partial(tmp_path, k, samples)
+    points = curves([board(tmp_path)])
+    assert [(point["x"], point["n"], point["run_n"], point["users"]) for point in points] == [
+        (1, 21, 30, 7), (2, 21, 36, 7), (4, 21, 60, 7),
+    ]  # fmt: skip
+    assert len({(point["value"], point["low"], point["high"]) for point in points}) == 1, "the same answers everywhere"
+    assert points[0]["value"] == pytest.approx(drawn(noise=0)[9:30].mean())
+    assert all(point["joined"] and point["low"] < point["value"] for point in points)
+    assert remarks(points) == [
+        "Compared on the 21 samples of 7 users that all have; the runs have 30, 36, 60. "
+        "Tokens are of all samples of a run."
+    ]
+
+
+def test_a_point_without_enough_common_samples_is_not_joined_and_named(tmp_path: Path) -> None:
+    for k, samples in ((1, range(30)), (2, range(30)), (4, range(27, 60)), (8, range(30, 60))):
+        partial(tmp_path, k, samples)
+    points = curves([board(tmp_path)])
+    assert [(point["x"], point["joined"], point["n"]) for point in points] == [
+        (1, True, 30), (2, True, 30), (4, False, 33), (8, False, 30),
+    ]  # fmt: skip
+    assert points[2]["value"] == pytest.approx(drawn(noise=0)[27:60].mean())
+    assert remarks(points) == ["Not joined, with too few samples in common with the others: k=4 (n=33), k=8 (n=30)."]
+
+
+def test_nothing_is_joined_where_no_two_runs_share_samples(tmp_path: Path) -> None:
+    partial(tmp_path, 1, range(30))
+    partial(tmp_path, 2, range(30, 60))
+    assert [point["joined"] for point in curves([board(tmp_path)])] == [False, False]
+
+
+def test_a_curve_over_seeds_keeps_the_samples_of_all_seeds_and_runs(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        partial(tmp_path, 1, range(30), 0.1 * seed, seed=seed)
+        partial(tmp_path, 2, range(60), 0.1 * seed, seed=seed)
+    points = curves([board(tmp_path)])
+    assert [(point["n"], point["seeds"]) for point in points] == [(30, [0, 1])] * 2
+    assert points[0]["value"] == points[1]["value"] == pytest.approx(drawn(noise=0)[:30].mean() + 0.05)
+
+
+def test_curves_of_one_method_have_different_names(tmp_path: Path) -> None:
+    for retriever in ("bm25", "dense"):
+        for k in (1, 2):
+            made(tmp_path, "rag", drawn(), params={"k": k, "retriever": retriever})
+    names = {point["curve"]: point["name"] for point in curves([board(tmp_path)])}
+    assert sorted(names.values()) == ["rag (retriever=bm25)", "rag (retriever=dense)"]
+
+
+def test_the_frontier_is_on_common_samples(tmp_path: Path) -> None:
+    """A cheap run of the easiest samples does not push off a run that beats it on them."""
+    easy = np.argsort(drawn(noise=0))
+    assert len(easy) == 60
+    made(tmp_path, "none", drawn(noise=0), usage=spent(100))
+    made(tmp_path, "rag", drawn(0.1, noise=0), usage=spent(900))
+    lucky = [number for number in range(60) if drawn(noise=0)[number] > 0.4]
+    made(tmp_path, "lucky", np.array([drawn(noise=0)[number] for number in lucky]), samples=lucky, usage=spent(300))  # type: ignore[arg-type]
+    made(tmp_path, "smoke", np.full(6, 1.0), samples=range(6), usage=spent(10))
+    found = rows(tmp_path)
+    assert found["lucky"]["rouge-1"] > found["rag"]["rouge-1"], "on its own samples"
+    assert {name: row["frontier"] for name, row in found.items()} == {
+        **{"none": True, "rag": True, "lucky": False, "smoke": None}
+    }
+    assert found["rag"]["rouge-1/common/n"] == len(lucky) and found["smoke"]["rouge-1/common"] is None
+    notes = " ".join(board(tmp_path).notes)
+    assert f"Frontier: scores on the {len(lucky)} samples" in notes
+    assert f"Not on the frontier, too few samples in common with the others: {found['smoke']['letter']}." in notes
+
+
+def test_gains_of_users_are_on_the_samples_of_both_rows(tmp_path: Path) -> None:
+    some = range(0, 60, 2)
+    made(tmp_path, "none", drawn(noise=0))
+    made(tmp_path, "rag", drawn(0.1, noise=0)[some], samples=some)
+    (group,) = gather(tmp_path)
+    base, rag = sorted(group.rows, key=lambda row: str(row.facts["label"]))
+    assert user_gains(rag, base) == pytest.approx([0.1] * USERS)
+
+
+def test_rows_of_equally_many_but_other_samples_are_noted(tmp_path: Path) -> None:
+    partial(tmp_path, 1, range(30))
+    partial(tmp_path, 2, range(30, 60))
+    assert any(note.startswith("Rows do not score the same samples") for note in board(tmp_path).notes)
+
+
+def test_pools_of_other_seeds_and_samples_have_different_names(tmp_path: Path) -> None:
+    for seed in (0, 1, 2, 3):
+        partial(tmp_path, 1, range(30 if seed < 2 else 60), seed=seed)
+    assert sorted(rows(tmp_path)) == ["rag (k=1, seeds=0,1)", "rag (k=1, seeds=2,3)"]
 
 
 # --- how it reads ---------------------------------------------------------------------------------------------------

@@ -108,13 +108,13 @@ def _width(heading: str, cells: Sequence[str]) -> int:
 
 
 def curve_text(points: Sequence[Mapping[str, Any]], form: str) -> str:
-    """Points of curves as "json", "csv" or, in any other form, as lines for people.
+    """Points of curves as "json", "csv", "md", "latex" or, in any other form, as lines for a terminal.
 
     Raises:
         UsageError: there is no point to show to people.
     """
     from personabench.errors import UsageError
-    from personabench.leaderboard import table
+    from personabench.leaderboard.formats import curves_as_latex, curves_as_markdown, curves_as_text, table
 
     if form == "json":
         import msgspec
@@ -122,17 +122,7 @@ def curve_text(points: Sequence[Mapping[str, Any]], form: str) -> str:
         return msgspec.json.format(msgspec.json.encode(points), indent=2).decode()
     if not points:
         raise UsageError("no curve: no two runs differ in the history's size or one parameter alone")
-    if form == "csv":
-        return table(points)
-    lines = []
-    for at, point in enumerate(points):
-        if not at or points[at - 1]["curve"] != point["curve"]:
-            where = f"{point['task']}/{point['separation']}/{point['split']}"
-            lines += [f"{where} · {point['model']} · {point['method']}: {point['metric']} against {point['over']}"]
-        x = "all" if point["x"] is None else f"{point['x']:g}"
-        ends = "" if point["low"] is None else f"  [{point['low']:.4f}, {point['high']:.4f}]"
-        lines.append(f"  {x:>8}  {point['value']:.4f}{ends}")
-    return "\n".join(lines)
+    return {"csv": table, "md": curves_as_markdown, "latex": curves_as_latex}.get(form, curves_as_text)(points)
 
 
 def board_text(found: Sequence[Board], wide: bool) -> str:

@@ -23,7 +23,7 @@ from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, en
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
 ALPHA = 0.05
-_VERSION = 5
+_VERSION = 6
 _KEPT = 200
 
 
@@ -38,6 +38,7 @@ class Board:
         notes: where the data came from and what keeps rows from being comparable.
         primary: the metric that ranks; higher_is_better: its direction.
         baseline: what gains are measured against.
+        entries: the runs behind the rows, in the same order.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Board:
     primary: str = ""
     higher_is_better: bool = True
     baseline: str = BASELINE
+    entries: Sequence[Entry] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _board(runs: Sequence[Run], asked: Asked) -> Board:
         primary=primary,
         higher_is_better=directions[primary],
         baseline=asked.baseline,
+        entries=found,
     )
 
 
@@ -191,6 +194,7 @@ def _facts(
         "controls": about["controls"],
         "draws": about["draws"],
     }
+    found["sample_set"] = about["sample_set"]
     found["seed_values"] = about["seeds"]
     found["seed_sd"] = stdev(about["seeds"]) if len(about["seeds"]) > 1 else None
     for metric in directions:
@@ -200,6 +204,8 @@ def _facts(
         if estimate["value"] is not None and len(row["seeds"]) > 1:
             found[metric] = estimate["value"]
         found |= {f"{metric}/{key}": estimate[key] for key in ("low", "high", "n")}
+        aligned = about["aligned"][metric]
+        found |= {f"{metric}/common{end}": aligned and aligned[key] for end, key in _ENDS.items()}
         if metric == row["primary"]:
             found["no_interval"] = estimate["reason"]
         gain = about["gains"].get(metric)
@@ -288,14 +294,31 @@ def _about_data(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: 
     shared = {name: value for name, value in settings[0].items() if all(each.get(name) == value for each in settings)}
     if told := [f"{name}={value}" for name, value in shared.items() if value not in (None, "")]:
         notes.append(f"Task: {', '.join(told)}.")
-    if len({row["n"] for row in rows}) > 1:
+    sizes, sets = {row["n"] for row in rows}, {row["sample_set"] for row in rows} - {None}
+    if len(sizes) > 1 or len(sets) > 1:
+        who = "Rows have different n: they" if len(sizes) > 1 else "Rows"
         notes.append(
-            "Rows have different n: they do not score the same samples. Gains and tests use the samples of both rows."
+            f"{who} do not score the same samples, and the order is of what each scored. Gains and tests use the "
+            "samples of both rows."
         )
+        notes += _about_frontier(rows, first["primary"])
     if older := len(runs) - len(newest):
         notes.append(f"Left out: {older} older run(s) of the same names; `personabench list runs` has them.")
     if published := [row["label"] for row in rows if row["published"]]:
         notes.append(f"Published results: {', '.join(published)}.")
+    return notes
+
+
+def _about_frontier(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
+    """On what samples rows stand on the frontier, where that is not on their own."""
+    notes = []
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        mine = [row for row in rows if row["setting"] == setting and row.get(f"{primary}/n")]
+        sizes = {row[f"{primary}/common/n"] for row in mine if row[f"{primary}/common/n"] != row[f"{primary}/n"]}
+        if cut := sizes - {None}:
+            notes.append(f"Frontier: scores on the {max(cut)} samples that its rows share.")
+        if left := [row["letter"] for row in mine if row[f"{primary}/common"] is None]:
+            notes.append(f"Not on the frontier, too few samples in common with the others: {', '.join(left)}.")
     return notes
 
 

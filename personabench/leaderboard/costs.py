@@ -60,22 +60,24 @@ def costs(entry: Entry, prices: Prices, queries: float | None) -> dict[str, Any]
 def frontier(rows: Sequence[Mapping[str, Any]], primary: str, higher: bool) -> list[bool | None]:
     """For each row, whether no other of its setting is at least as good for at most its cost, and better in one.
 
-    Cost is the price per query where all rows of the setting have one, else tokens per query.  None without either.
+    Scores are those on the samples that the rows share, where these are known; cost is the price per query where all
+    rows of the setting have one, else tokens per query.  None without either.
     """
+    common = f"{primary}/common"
+    scores = [row.get(common, row.get(primary)) for row in rows]
     sign = 1 if higher else -1
     found: list[bool | None] = []
-    for row in rows:
-        peers = [other for other in rows if other["setting"] == row["setting"]]
-        unit = "query_price" if all(other["query_price"] is not None for other in peers) else "query_tokens"
+    pairs = list(zip(rows, scores, strict=True))
+    for row, own in pairs:
+        peers = [(other, value) for other, value in pairs if other["setting"] == row["setting"]]
+        unit = "query_price" if all(other["query_price"] is not None for other, _ in peers) else "query_tokens"
         points = [
-            (sign * other[primary], other[unit])
-            for other in peers
-            if other.get(primary) is not None and other[unit] is not None
+            (sign * value, other[unit]) for other, value in peers if value is not None and other[unit] is not None
         ]
-        if row.get(primary) is None or row[unit] is None:
+        if own is None or row[unit] is None:
             found.append(None)
             continue
-        mine = (sign * row[primary], row[unit])
+        mine = (sign * own, row[unit])
         found.append(not any(score >= mine[0] and cost <= mine[1] and (score, cost) != mine for score, cost in points))
     return found
 

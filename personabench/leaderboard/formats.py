@@ -10,6 +10,7 @@ import msgspec
 
 from personabench.leaderboard.board import WORDS, Board
 from personabench.leaderboard.costs import per_unit
+from personabench.leaderboard.curves import families, remarks, shown
 from personabench.tabular import write_csv
 
 GAINS = ("gain", "shuffled_gain", "trivial_gain")
@@ -159,6 +160,75 @@ def as_latex(found: Sequence[Board], wide: bool = False) -> str:
         lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def curve_title(points: Sequence[Mapping[str, Any]]) -> str:
+    """What a curve is of: where, whose, and which score against what."""
+    first = points[0]
+    where = f"{first['task']}/{first['separation']}/{first['split']}"
+    return f"{where} · {first['model']} · {first['name']}: {first['metric']} against {first['over']}"
+
+
+def curves_as_text(points: Sequence[Mapping[str, Any]]) -> str:
+    """Points of curves as lines for a terminal, curve by curve."""
+    lines = []
+    for curve in families(points):
+        lines.append(curve_title(curve))
+        for point in curve:
+            ends = "" if point["low"] is None else f"  [{point['low']:.4f}, {point['high']:.4f}]"
+            size = f"n={point['n']}" + ("" if point["n"] == point["run_n"] else f" of {point['run_n']}")
+            apart = "" if point["joined"] else "  not joined"
+            lines.append(f"  {shown(point['x']):>8}  {point['value']:.4f}{ends}  {size}{apart}")
+        lines += [f"  {sentence}" for sentence in remarks(curve)]
+    return "\n".join(lines)
+
+
+def _curve_cells(curve: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of one curve's table."""
+    first = curve[0]
+    heads = [first["over"], first["metric"], "95 % interval", "n", "n of the run", "joined", "offline /user"]
+    cells = []
+    for point in curve:
+        ends = "–" if point["low"] is None else f"[{point['low']:.4f}, {point['high']:.4f}]"
+        spent = ["–" if point[side] is None else thousands(point[side]) for side in ("offline_tokens", "online_tokens")]
+        sizes = [str(point["n"]), str(point["run_n"]), "yes" if point["joined"] else "no"]
+        cells.append([shown(point["x"]), f"{point['value']:.4f}", ends, *sizes, *spent])
+    return [*heads, "online /query"], cells
+
+
+def curves_as_markdown(points: Sequence[Mapping[str, Any]]) -> str:
+    """Points of curves as a Markdown table a curve."""
+    parts = []
+    for curve in families(points):
+        heads, cells = _curve_cells(curve)
+        rows = [[_bar(text) for text in row] for row in (heads, ["---:"] * len(heads), *cells)]
+        lines = [f"### {curve_title(curve)}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+        parts.append("\n".join([*lines, *(f"- {sentence}" for sentence in remarks(curve))]).rstrip("\n"))
+    return "\n\n".join(parts)
+
+
+def curves_as_latex(points: Sequence[Mapping[str, Any]]) -> str:
+    """Points of curves as a LaTeX table a curve, for the booktabs package."""
+    parts = []
+    for curve in families(points):
+        heads, cells = _curve_cells(curve)
+        head, *body = [" & ".join(_tex(text) for text in row) + r" \\" for row in (heads, *cells)]
+        caption = " ".join(_tex(text) for text in (f"{curve_title(curve)}.", *remarks(curve)))
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\begin{{tabular}}{{{'r' * len(heads)}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+        ]
+        lines += [*body, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _bar(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

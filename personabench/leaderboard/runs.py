@@ -7,6 +7,7 @@ the same conditions, so only they are tested against each other.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,7 @@ class Entry:
         setting: digest of `conditions`.
         apart: of `PLAYED`, what tells it from rows that had the same label.
         common: the task settings that all rows of the board share, which labels leave to the board's notes.
+        seeds: the seeds in words, where another row has the same name and other seeds.
     """
 
     runs: Sequence[Run]
@@ -155,6 +157,7 @@ class Entry:
     setting: str
     apart: Sequence[str] = ()
     common: Collection[str] = ()
+    seeds: Sequence[str] = ()
 
     @property
     def first(self) -> Run:
@@ -169,6 +172,13 @@ class Entry:
     def label_of(self, run: Run) -> str:
         """What one of the runs is called: the label, with the run's own seed."""
         return _label(run, True, True, self.apart, self.common)
+
+    def label_without(self, over: str) -> str:
+        """The label but for one parameter, or for the history: what the points of a curve have in common."""
+        run = self.first
+        changed = {name: value for name, value in run.get("changed", {}).items() if name != over}
+        kept = {**run, "changed": changed, "history": "own" if over == "history" else run["history"]}
+        return _label(kept, len(self.runs) == 1, True, (*self.apart, *self.seeds), self.common)
 
 
 def entries(runs: Sequence[Run]) -> list[Entry]:
@@ -188,12 +198,15 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
         for name, value in (settings[0] if settings else {}).items()
         if all(each.get(name) == value for each in settings)
     }
+    names = Counter(key[:3] for key in pooled)
     made = []
-    for (setting, *_), members in pooled.items():
+    for key, members in pooled.items():
         first, alone = members[0], len(members) == 1
         more = _apart(first, alike[_label(first, alone, True), first["model"]])
-        called = _label(first, alone, True, more, common)
-        made.append(Entry(members, _label(first, alone, False), called, setting, more, common))
+        several = names[key[:3]] > 1 and not alone
+        seeds = [f"seeds={','.join(str(run['seed']) for run in members)}"] if several else []
+        called = _label(first, alone, True, (*more, *seeds), common)
+        made.append(Entry(members, _label(first, alone, False), called, key[0], more, common, seeds))
     return made
 
 

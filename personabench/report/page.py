@@ -26,7 +26,7 @@ from personabench.errors import UsageError
 from personabench.leaderboard import everything
 from personabench.leaderboard.runs import Run, spec
 from personabench.report.samples import Browser, index
-from personabench.report.tables import Group, describe, gather
+from personabench.report.tables import Group, apart, describe, gather
 from personabench.report.words import summary
 from personabench.stats.scores import DRAWS
 
@@ -81,7 +81,8 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
 
 
 def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: int) -> list[str]:
-    described = [describe(group, number) for number, group in enumerate(groups)]
+    names = apart(groups)
+    described = [{**describe(group, number), "apart": names[number]} for number, group in enumerate(groups)]
     scripts = [_asset(name) for name in LIBRARIES]
     scripts.append('"use strict";\n' + "\n".join(_asset(f"page/{name}.js") for name in SCRIPTS))
     style = _asset("page/style.css")

@@ -7,7 +7,7 @@ user, the points of curves, the runs behind a row.  Plain values, ready for JSON
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import numpy as np
 
 from personabench.comparison import aggregate_of
 from personabench.leaderboard import SCORER, Asked, Board, boards, curves, everything
-from personabench.leaderboard.runs import Entry, Run, all_directions, entries, spec
+from personabench.leaderboard.curves import families, remarks
+from personabench.leaderboard.runs import Run, all_directions, conditions, spec
 from personabench.located import task_of
-from personabench.published import vector
+from personabench.published import Vector, vector
 from personabench.task import Task
 
 POINTS = 200
@@ -34,6 +35,7 @@ KEPT: tuple[str, ...] = (
     "status",
     "fit",
     "n",
+    "sample_set",
     "users",
     "failed",
     "owed",
@@ -83,14 +85,13 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
         DataError: a file of a run is damaged; the message names it.
     """
     runs = [run for run in everything(results) if task in (None, run["task"])]
-    behind = {entry.first["fingerprint"][:8]: entry for entry in _entries(runs)}
     found = []
     for board in boards(runs, asked=Asked(thorough=True, results=results)):
-        drawn = curves([board])
+        drawn = curves([board], every=True)
         for setting in dict.fromkeys(row["setting"] for row in board.rows):
             rows = [
-                Row(row, behind[row["run"]].runs)
-                for row in board.rows
+                Row(row, entry.runs)
+                for row, entry in zip(board.rows, board.entries, strict=True)
                 if row["setting"] == setting and row.get(board.primary) is not None
             ]
             if rows:
@@ -102,11 +103,31 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
     return found
 
 
-def _entries(runs: Sequence[Run]) -> list[Entry]:
-    by_board: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        by_board.setdefault((run["task"], run["separation"], run["split"], run["data_hash"]), []).append(run)
-    return [entry for group in by_board.values() for entry in entries(group)]
+def apart(groups: Sequence[Group]) -> list[str]:
+    """For each group, what tells it from the others of the same task, options, split and model."""
+    known = [_flat(conditions(group.first)) for group in groups]
+    words = []
+    for mine, group in zip(known, groups, strict=True):
+        alike = [its for its, other in zip(known, groups, strict=True) if _called(other) == _called(group)]
+        names = [name for name in mine if any(other.get(name) != mine[name] for other in alike)]
+        words.append(", ".join(f"{name.replace('_', ' ')} {mine[name]}" for name in names))
+    return words
+
+
+def _called(group: Group) -> tuple[Any, ...]:
+    first = group.first
+    return first["task"], first["separation"], first["split"], first["model"], str(first.get("task_changed"))
+
+
+def _flat(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions in one level; of digests the first characters."""
+    flat: dict[str, Any] = {}
+    for name, value in known.items():
+        parts = value.items() if isinstance(value, Mapping) else [(None, value)]
+        for key, part in parts:
+            text = str(part)
+            flat[f"{name}.{key}" if key else name] = text[:8] if len(text) == 64 else text
+    return flat
 
 
 def describe(group: Group, number: int) -> dict[str, Any]:
@@ -151,7 +172,11 @@ def _described(group: Group, row: Row, directions: Mapping[str, bool], letters: 
             "user_gains": None if base is None or row is group.rows[base] else user_gains(row, group.rows[base]),
             "costs": {"per_user": _tokens(facts, "offline"), "per_query": _tokens(facts, "online")},
             "metrics": {
-                metric: {**_ends(facts, metric), "gain": _ends(facts, f"{metric}/gain")}
+                metric: {
+                    **_ends(facts, metric),
+                    "gain": _ends(facts, f"{metric}/gain"),
+                    "common": _ends(facts, f"{metric}/common"),
+                }
                 for metric in directions
                 if facts.get(metric) is not None
             },
@@ -173,7 +198,7 @@ def _described(group: Group, row: Row, directions: Mapping[str, bool], letters: 
 
 def _ends(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A number and its interval; None where the leaderboard has none."""
-    return {"value": facts.get(name), "low": facts.get(f"{name}/low"), "high": facts.get(f"{name}/high")}
+    return {"value": facts.get(name), **{end: facts.get(f"{name}/{end}") for end in ("low", "high", "n")}}
 
 
 def _tokens(facts: Mapping[str, Any], side: str) -> float:
@@ -183,48 +208,56 @@ def _tokens(facts: Mapping[str, Any], side: str) -> float:
 def user_gains(row: Row, base: Row) -> list[float] | None:
     """The gain of each user on the primary metric, lowest first, over seeds on average; at most `POINTS` of them.
 
-    None for metrics that are not one number per sample.
+    On the samples that both rows have.  None for metrics that are not one number per sample.
     """
-    ours, theirs = _by_user(row), _by_user(base)
+    scores = [[vector(run) for run in each.runs] for each in (row, base)]
+    common = set.intersection(*(_scored(one, row.facts["primary"]) for vectors in scores for one in vectors))
+    ours, theirs = (_by_user(one, vectors, common) for one, vectors in zip((row, base), scores, strict=True))
     if ours is None or theirs is None:
         return None
     sign = 1.0 if row.runs[0]["higher_is_better"][row.facts["primary"]] else -1.0
-    gains = np.sort([sign * (ours[user] - theirs[user]) for user in ours.keys() & theirs.keys()])
+    gains = np.sort([sign * (ours[user] - theirs[user]) for user in ours])
     if len(gains) > POINTS:
         gains = np.quantile(gains, (np.arange(POINTS) + 0.5) / POINTS)
     return [float(gain) for gain in gains]
 
 
-def _by_user(row: Row) -> dict[str, float] | None:
-    """Each user's own primary metric, by hashed user."""
+def _scored(scores: Vector, metric: str) -> set[str]:
+    """The samples that have a metric."""
+    values = scores.values.get(SCORER, {}).get(metric) or [None] * len(scores.ids)
+    return {sample for sample, value in zip(scores.ids, values, strict=True) if value is not None}
+
+
+def _by_user(row: Row, vectors: Sequence[Vector], common: Collection[str]) -> dict[str, float] | None:
+    """Each user's own primary metric on the common samples, by hashed user."""
     metric = row.facts["primary"]
     seeds: list[dict[str, float]] = []
-    for run in row.runs:
-        scores = vector(run)
+    for run, scores in zip(row.runs, vectors, strict=True):
         values = scores.values.get(SCORER, {}).get(metric, [])
         aggregate = aggregate_of(run, metric, scores)
         if aggregate is None or not values or any(isinstance(value, list) for value in values):
             return None
         users: dict[str, list[Any]] = {}
-        for user, value in zip(scores.users, values, strict=True):
-            if value is not None:
+        for sample, user, value in zip(scores.ids, scores.users, values, strict=True):
+            if sample in common:
                 users.setdefault(user, []).append(value)
         seeds.append({user: aggregate(np.array(mine, dtype=np.float64)) for user, mine in users.items()})
-    return {user: float(np.mean([each[user] for each in seeds])) for user in seeds[0] if all(user in s for s in seeds)}
+    return {user: float(np.mean([each[user] for each in seeds])) for user in seeds[0]}
 
 
 def _curves(group: Group) -> list[dict[str, Any]]:
-    """The leaderboard's curves as places of rows."""
-    places = {row.facts["run"]: at for at, row in enumerate(group.rows)}
-    found: dict[int, dict[str, Any]] = {}
-    for point in group.curves:
-        row = group.rows[places[point["run"]]]
-        history = row.facts["history"]
-        plain = point["over"] == "history" or history == "own"
-        shown = point["method"] if plain else f"{point['method']} (history={history})"
-        curve = found.setdefault(point["curve"], {"over": point["over"], "label": shown, "points": []})
-        curve["points"].append({"x": point["x"], "row": places[point["run"]]})
-    return [curve for curve in found.values() if len(curve["points"]) > 1]
+    """The leaderboard's curves, their points with the places of their rows."""
+    places = {row.facts["run"]: number for number, row in enumerate(group.rows)}
+    kept = ("x", "value", "low", "high", "n", "joined")
+    return [
+        {
+            **{key: points[0][key] for key in ("over", "metric", "name")},
+            "points": [{"row": places[point["run"]], **_plain({key: point[key] for key in kept})} for point in points],
+            "remarks": remarks(points),
+        }
+        for points in families(group.curves)
+        if len(points) > 1
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -54,6 +54,28 @@ def test_latex_and_curves(ran: Command, refused: Refused) -> None:
     assert len(list(csv.DictReader(ran("leaderboard", "--curves", "-f", "csv").out.splitlines()))) == 2
 
 
+def test_a_curve_of_runs_of_other_sizes_is_flat_where_the_answers_are_the_same(personabench: Command) -> None:
+    """The scripted model ignores k: only other samples could make a difference."""
+    for k, words in ((1, ("-n", 6)), (2, ("-n", 12)), (4, ())):
+        assert personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "rag", "--set", f"k={k}", *words).code == 0
+    points = personabench("leaderboard", "--curves", "--json").json
+    assert len({point["value"] for point in points}) == 1
+    assert [(point["n"], point["run_n"], point["joined"]) for point in points] == [
+        (8, 8, True), (8, 13, True), (8, 37, True),
+    ]  # fmt: skip
+    rows = list(csv.DictReader(personabench("leaderboard", "--curves", "-f", "csv").out.splitlines()))
+    assert [(row["n"], row["run_n"]) for row in rows] == [("8", "8"), ("8", "13"), ("8", "37")]
+    note = "Compared on the 8 samples of 3 users that all have; the runs have 8, 13, 37."
+    text, markdown, latex = (personabench("leaderboard", "--curves", "-f", f).out for f in ("table", "md", "latex"))
+    assert note in text and "n=8 of 37" in text
+    assert f"- {note}" in markdown and "| 4 | 0.2151 | – | 8 | 37 | yes |" in markdown
+    assert note in latex and r"4 & 0.2151 & -- & 8 & 37 & yes" in latex and r"\begin{tabular}" in latex
+    from personabench import results
+
+    frame = results.curve_points("results", task="lamp4")
+    assert list(frame["n"]) == [8, 8, 8] and list(frame["run_n"]) == [8, 13, 37]
+
+
 def test_baseline_prices_and_queries(ran: Command, refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "prices.json").write_text('{"scripted": {"input": 1000000, "output": 0}}')
     words = ("--baseline", "rag", "--prices", "prices.json", "--queries-per-user", 5, "--json")

@@ -23,7 +23,10 @@ MODEL = {"kind": "scripted", "name": "made-up"}
 
 @dataclass(frozen=True)
 class Method:
-    """A method as its scores tell: `effect` on the mean, `spread` of what it does to different users."""
+    """A method as its scores tell: `effect` on the mean, `spread` of what it does to different users.
+
+    `asked`: the numbers of the users whose samples it has; else all.
+    """
 
     name: str
     effect: float = 0.0
@@ -33,6 +36,7 @@ class Method:
     history: str = "own"
     seed: int = 0
     params: Mapping[str, int] = field(default_factory=dict)
+    asked: range | None = None
 
 
 SUITE = (
@@ -98,6 +102,8 @@ def make(
         spent = 0
         seen = controlled(dataset, method.history, method.seed)
         for at, (sample_id, user) in enumerate(index):
+            if method.asked is not None and codes[user] not in method.asked:
+                continue
             sample = seen.load(at)
             if method.offline and at % each == 0:
                 folder.append(folder.profiles_path, _profile(cache, method, user, model))
@@ -113,15 +119,16 @@ def make(
         with folder.replacing(folder.scores_path) as file:
             file.writelines(to_json(score) + "\n" for score in scores)
         whole = {name: float(np.mean([s.values["official"][name] for s in scores])) for name in ("rouge-1", "rouge-L")}
-        usage = {"predict": _usage(len(index), spent)}
+        people = len({score.user_id for score in scores})
+        usage = {"predict": _usage(len(scores), spent)}
         if method.offline:
-            usage["profile"] = _usage(len(codes), len(codes) * method.offline)
+            usage["profile"] = _usage(people, people * method.offline)
         summary = {
             "status": "complete", "task": "lamp4", "separation": "user", "split": "dev", "source": "made-up data",
             "sample": False, "data_hash": dataset.hash, "data": str(data), "method": method.name, "params": spec.params,
             "changed": dict(method.params), "history": method.history, "seed": method.seed, "model": model["name"],
             "sampling": {"temperature": 0.0, "top_p": 1.0, "max_tokens": None}, "fingerprint": spec.fingerprint,
-            "fit": "faithful", "privileged": False, "n": len(index), "owed": 0, "users": len(codes),
+            "fit": "faithful", "privileged": False, "n": len(scores), "owed": 0, "users": people,
             "primary": "rouge-1", "higher_is_better": {"rouge-1": True, "rouge-L": True},
             "metrics": {"official": whole, "lenient": whole}, "parse_failures": {"official": 0},
             "counters": {"parse_failures": 0}, "usage": usage, "profiles": 0, "seconds": 1.0, "warnings": [],

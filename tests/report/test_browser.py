@@ -19,6 +19,7 @@ from made_up import SUITE, Method, make
 from personabench.report import write
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
@@ -148,7 +149,7 @@ def test_the_page_shows_everything_without_a_complaint_or_a_request(page: Page) 
     page.set("#plots .group-choice", "1" if len(titles) == 4 else "0")
     titles = page.texts("#figures > figure > figcaption strong")
     assert titles[3:] == ["How much history", "How much k", "Gain of each user over none"]
-    assert len(page.all("#figures svg")) == 5 + 9
+    assert len(page.all("#figures svg.plot")) == 5 + 9
     assert len(page.texts("#statistics li")) > 5
     assert len(page.all("#provenance details")) == 12
 
@@ -307,6 +308,128 @@ def test_names_of_methods_that_score_and_cost_the_same_do_not_cover_each_other(
         across = min(right, other_right) - max(left, other_left)
         down = min(bottom, other_bottom) - max(top, other_top)
         assert across <= 0 or down <= 3, boxes
+
+
+LONG = "tokens_that_a_summary_of_a_whole_profile_may_have"
+GRID = (
+    SUITE[0],
+    *(Method("summary", offline=90, params={LONG: size, "sessions": 4}) for size in (32, 64, 128, 256)),
+    *(Method("summary", offline=90, params={LONG: size, "sessions": 8}) for size in (32, 64, 128, 256)),
+    *(Method("summary", offline=90, params={LONG: 32, "sessions": size}, history="shuffled") for size in (4, 8)),
+    Method("rag", 0.1, records=4),
+    Method("rag", 0.1, records=4, history="shuffled"),
+)
+BOXES = """return [...document.querySelectorAll(arguments[0])].map((each) => {
+    const {left, right, top, bottom} = each.getBoundingClientRect();
+    return [each.textContent, left, right, top, bottom]})"""
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grid")
+    make(folder, GRID, users=8)
+    write(folder, folder / "report.html")
+    return folder / "report.html"
+
+
+def squeezed(names: list[str]) -> list[str]:
+    """Names without spaces, which a name in several lines loses."""
+    return sorted("".join(name.split()) for name in names)
+
+
+def separate(boxes: list[list[Any]], width: int) -> bool:
+    """Whether boxes lie inside the page and none covers another."""
+    inside = all(left >= 0 and right <= width for _, left, right, _, _ in boxes)
+    pairs = combinations([box[1:] for box in boxes], 2)
+    return inside and all(
+        min(a[1], b[1]) - max(a[0], b[0]) <= 0 or min(a[3], b[3]) - max(a[2], b[2]) <= 3 for a, b in pairs
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_run_of_a_grid_has_a_line_of_its_own_and_its_whole_name(browser: Page, grid: Path, width: int) -> None:
+    browser.emulate(width)
+    browser.open(grid)
+    names = browser.driver.execute_script("return report.groups[0].rows.map((row) => row.label)")
+    assert len(set(names)) == len(GRID) and max(map(len, names)) > 80
+    for title, shown in (("rouge-1", names), ("gain", [name for name in names if name != "none"])):
+        figure = f"svg[aria-label^='{title} (']"
+        dots = browser.driver.execute_script(BOXES, f"{figure} g[aria-label=dot] circle")
+        assert len({round(top) for _, _, _, top, _ in dots}) == len(shown), "a line for each run"
+        labels = browser.driver.execute_script(BOXES, f"{figure} g[aria-label='y-axis tick label'] > text")
+        assert squeezed([label for label, *_ in labels]) == squeezed(shown)
+        assert separate(labels, width)
+    figure = "svg[aria-label='Score against cost']"
+    assert len(browser.all(f"{figure} g[aria-label=dot] circle")) == len(names)
+    letters = browser.driver.execute_script(BOXES, f"{figure} g[aria-label=text] text")
+    assert len({letter for letter, *_ in letters}) == len(names) and separate(letters, width)
+    assert squeezed(browser.texts(f"figure:has({figure}) .key li > span:last-child")) == squeezed(names)
+    assert separate(browser.driver.execute_script(BOXES, f"figure:has({figure}) .key li > span:last-child"), width)
+    users = browser.texts(".multiples strong")
+    assert squeezed(users) == squeezed([name for name in names if name != "none"])
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.console() == []
+
+
+def test_pointing_at_a_run_tells_its_whole_name(browser: Page, grid: Path) -> None:
+    browser.emulate(1280)
+    browser.open(grid)
+    (label, *_) = browser.driver.execute_script("return report.groups[0].rows.slice(-1).map((row) => row.label)")
+    dot = browser.all("svg[aria-label^='rouge-1 ('] g[aria-label=dot] circle")[-1]
+    browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
+    ActionChains(browser.driver).move_to_element(dot).perform()
+    browser.until(lambda: browser.texts("svg[aria-label^='rouge-1 ('] g[aria-label=tip] text"))
+    (said,) = browser.texts("svg[aria-label^='rouge-1 ('] g[aria-label=tip] text")
+    assert "".join(said.split()).replace("\u200b", "").startswith("".join(label.split()))
+
+
+def test_curves_of_one_method_are_told_apart(browser: Page, grid: Path) -> None:
+    browser.emulate(1280)
+    browser.open(grid)
+    figure = f"figure:has(svg[aria-label='Score against {LONG}'])"
+    own = ["summary (sessions=4), n=24", "summary (sessions=8), n=24"]
+    assert sorted(browser.texts(f"{figure} .key li")) == own
+    assert len(browser.all(f"{figure} g[aria-label=line] path")) == 2
+    assert len(browser.texts(f"{figure} g[aria-label=dot] path")) == 8
+
+
+def test_a_curve_joins_common_samples_only_and_says_so(browser: Page, tmp_path: Path) -> None:
+    some = {1: range(0, 12), 2: range(4, 16), 4: range(0, 20), 8: range(19, 21)}
+    make(
+        tmp_path,
+        tuple(Method("rag", 0.0, 0.0, records=k, params={"k": k}, asked=who) for k, who in some.items()),
+        users=24,
+    )
+    write(tmp_path, tmp_path / "report.html")
+    browser.emulate(1280)
+    browser.open(tmp_path / "report.html")
+    figure = "figure:has(svg[aria-label='Score against k'])"
+    heights = {round(box[3]) for box in browser.driver.execute_script(BOXES, f"{figure} g[aria-label=dot] path")[:3]}
+    assert len(heights) == 1, "the same answers on the same samples score the same"
+    (line,) = browser.all(f"{figure} g[aria-label=line] path")
+    assert line.get_attribute("d").count("L") == 2
+    assert len(browser.all(f"{figure} g[aria-label=dot] path[fill='var(--page)']")) == 1
+    assert browser.texts(f"{figure} .key li") == ["rag, n=24, 6"]
+    said = " ".join(browser.texts(f"{figure} p"))
+    assert "the 24 samples of 8 users that joined points have; the runs have 36, 36, 60" in said
+    assert "Not joined" in said and "k=8 (n=6)" in said
+    frontier = "figure:has(svg[aria-label='Score against cost'])"
+    assert len(browser.all(f"{frontier} g[aria-label=dot] circle[fill='var(--page)']")) == 2
+    assert "hollow" in browser.texts(f"{frontier} figcaption")[0]
+
+
+def test_groups_of_the_same_task_and_model_have_different_names(browser: Page, tmp_path: Path) -> None:
+    for number in (1, 2):
+        make(tmp_path, SUITE[:2], users=6, model={"kind": "scripted", "name": "tiny", "quantization": f"q{number}"})
+    write(tmp_path, tmp_path / "report.html")
+    browser.emulate(1280)
+    browser.open(tmp_path / "report.html")
+    names = browser.texts("#plots .group-choice option")
+    assert len(names) == len(set(names)) == 2 and all("quantization q" in name for name in names)
+    assert len(set(browser.column("Task"))) == 2
+    runs = browser.texts("#table tbody a")
+    browser.set("#filter-method", runs[0])
+    assert browser.texts("#table tbody a") == runs[:1]
 
 
 def test_dark_follows_the_system_and_the_button(page: Page) -> None:

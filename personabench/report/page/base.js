@@ -42,12 +42,12 @@ const pvalue = (p) => (p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3)
 const total = (tally) => tally.win + tally.tie + tally.loss;
 
 const groupName = (group) =>
-  [group.task, group.options && `(${group.options})`, group.split, "·", group.model].filter(Boolean).join(" ");
+  [group.task, group.options && `(${group.options})`, group.split, "·", group.model, group.apart && `(${group.apart})`].filter(Boolean).join(" ");
 const metricOf = (group) => (group.metrics.some((each) => each.name === state.metric) ? state.metric : group.primary);
 const isHigher = (group, metric) => group.metrics.find((each) => each.name === metric).higher;
 const shownGroups = () =>
   report.groups.filter((group) => ["", group.task].includes(state.task) && ["", group.model].includes(state.model));
-const isShown = (row) => row.label.toLowerCase().includes(state.method.toLowerCase());
+const isShown = ({ label, run }) => label.toLowerCase().includes(state.method.toLowerCase()) || (state.method && run.startsWith(state.method));
 
 function options(select, values, chosen) {
   select.replaceChildren(...values.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));

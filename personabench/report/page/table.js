@@ -2,7 +2,7 @@
 const order = { column: null, down: false };
 
 const COLUMNS = [
-  { name: "Task", text: true, value: ({ group }) => `${group.task} ${group.split}`, cell: taskCell },
+  { name: "Task", text: true, value: ({ group }) => `${group.task} ${group.split} ${group.apart}`, cell: taskCell },
   { name: "Method", text: true, value: ({ row }) => row.label, cell: methodCell, head: true },
   { name: "Model", text: true, value: ({ group }) => group.model },
   { name: "Metric", text: true, value: ({ metric, group }) => `${metric} ${isHigher(group, metric) ? "↑" : "↓"}` },
@@ -50,7 +50,7 @@ function withInterval(found, format, leader = false) {
 }
 
 function taskCell({ group }) {
-  return [group.task, small(group.options ? `${group.split}, ${group.options}` : group.split)];
+  return [group.task, ...[group.split, group.options, group.apart].filter(Boolean).map(small)];
 }
 
 function methodCell({ row }) {
