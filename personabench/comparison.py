@@ -21,7 +21,7 @@ import numpy as np
 from personabench import registry
 from personabench.errors import DataError, PersonabenchError, UsageError
 from personabench.hashing import digest
-from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, conditions, judge_of
+from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, conditions, judge_of, spec
 from personabench.published import Vector, vector
 from personabench.stats import Comparison, Estimate, Scores, holm, leaders, letters, wins
 from personabench.stats.families import ALPHA
@@ -166,7 +166,8 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
     None where neither helps.
     """
     try:
-        metrics = registry.load("task", run["task"]).metrics_of(scores.values.get(SCORER, {}))
+        cls = registry.recorded("task", run["task"], spec(run).get("task_hash", ""))
+        metrics = cls.metrics_of(scores.values.get(SCORER, {}))
         return next((metric.aggregate for metric in metrics if metric.name == name), None)
     except PersonabenchError:
         values: list[Any] = list(_valued(scores, name).values())

@@ -296,7 +296,7 @@ class Engine:
             {
                 "artifact": "profile",
                 "method": [self.spec.method, self.spec.method_hash, self.method.version, self.spec.params],
-                "task": [self.spec.task, self.spec.task_version, self.spec.task_params],
+                "task": [self.spec.task, self.spec.task_hash, self.spec.task_version, self.spec.task_params],
                 "model": self.spec.model,
                 "sampling": self.spec.sampling,
                 "seed": self.spec.seed,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personabench import merging, runner
+from personabench import merging, registry, runner
 from personabench.backends import BackendOptions
 from personabench.errors import PersonabenchError, RunError, UsageError
 from personabench.runner import Options, Outcome
@@ -94,7 +94,7 @@ class OnRay:
             said = dict.fromkeys(report.error for report in wrong.values())
             which = ", ".join(map(str, sorted(wrong, key=lambda shard: shard.number)))
             raise kind(f"shard {which}: {'; '.join(said)}\nWhat is finished is kept; repeat the command to go on")
-        return self._merge(list(dict.fromkeys(run for report in reports.values() for run in report.runs)))
+        return self._merge(list(dict.fromkeys(run for report in reports.values() for run in report.runs)), several)
 
     def _gather(self, ray: Any, tasks: Mapping[Any, Shard], say: Callable[[str], None]) -> dict[Shard, Report]:
         reports: dict[Shard, Report] = {}
@@ -115,7 +115,9 @@ class OnRay:
             raise KeyboardInterrupt
         return dict(sorted(reports.items(), key=lambda item: item[0].number))
 
-    def _merge(self, runs: Sequence[Path]) -> list[Outcome]:
+    def _merge(self, runs: Sequence[Path], several: Sequence[Options]) -> list[Outcome]:
+        for name in several[0].tasks:
+            registry.load("task", name)
         if remote(self.results):
             system, root = _reached(self.results)
             for name in ("cache.sqlite", *map(Path.as_posix, runs)):
@@ -124,7 +126,8 @@ class OnRay:
                 shard = Shard(number, self.shards).results(Path())
                 _fetch(system, f"{root}/{shard.as_posix()}", self.here / shard)
         parts = merging.sharded(self.here)
-        outcomes = [merging.merge(self.here, run, parts[run], of=self.shards, partial=True, data=None) for run in runs]
+        how: Any = {"of": self.shards, "partial": True, "data": None, "metrics": several[0].metrics}
+        outcomes = [merging.merge(self.here, run, parts[run], **how) for run in runs]
         if remote(self.results):
             for name in ("cache.sqlite", *map(Path.as_posix, runs)):
                 _store(system, self.here / name, f"{root}/{name}")

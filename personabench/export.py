@@ -66,8 +66,10 @@ class Source:
         self.folder = folder
         self.summary = folder.summary()
         self.spec = folder.spec()
+        folder.verify(folder.predictions_path)
         self.scores = {line.sample_id: line for line in folder.scores()}
-        task = task_of(self.spec.task, self.spec.task_params)
+        task = task_of(self.spec.task, self.spec.task_params, self.spec.task_hash)
+        self.known = task is not None
         self.data = data_of(task, self.summary, self.summary.get("data")) if task else None
         self.cache_path = results / "cache.sqlite"
         self._places = {name: at for at, (name, _) in enumerate(self.data.index())} if self.data else {}
@@ -98,7 +100,12 @@ class Source:
     def remarks(self) -> list[str]:
         """What an export of the run will lack."""
         said = []
-        if self.data is None:
+        if not self.known:
+            said.append(
+                f"task {self.spec.task} is not installed, or does not take these options: inputs and references are "
+                "left out; --task FILE names its file"
+            )
+        elif self.data is None:
             said.append("the data is no longer where the run found it: inputs and references are left out")
         if not self.cache_path.exists():
             said.append(f"{self.cache_path} is not there: messages and replies are left out")

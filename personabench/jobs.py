@@ -148,6 +148,10 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
     played: set[RoleName] = set()
     opened: dict[str, tuple[Task, Dataset]] = {}
     task_classes = [registry.load("task", name) for name in options.tasks]
+    called.clear()
+    for asked, cls in zip(options.tasks, task_classes, strict=True):
+        if (other := called.setdefault(cls.name, asked)) != asked:
+            raise UsageError(f"--task: {other} and {asked} are both called '{cls.name}'; give one another `name`")
     for task_class, given in itertools.product(task_classes, points):
         shared = given.get("", {})
         theirs = _of(params_of(task_class), given.get("task", {}), alone=len(task_classes) == 1)
@@ -182,6 +186,7 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
             spec = RunSpec(
                 task=task.name,
                 task_version=task.version,
+                task_hash=registry.source_hash(type(task)),
                 task_params={
                     name: value
                     for name, value in dataclasses.asdict(task.params).items()

@@ -19,6 +19,7 @@ from personabench.hashing import digest
 from personabench.interrupts import GRACE, heard
 from personabench.roles import Role, RoleName
 from personabench.runfolder import RunFolder
+from personabench.source import source_hash
 from personabench.task import Dataset, Task
 from personabench.turns import plain
 from personabench.types import Judgement, Prediction
@@ -33,10 +34,11 @@ def active_roles(task: Task, named: Sequence[RoleName]) -> tuple[RoleName, ...]:
 
 
 def judge_key(task: Task, identity: Mapping[str, str]) -> str:
-    """The name of a judge: SHA-256 over its model, the task's version and the options that only the judge reads."""
+    """The name of a judge: SHA-256 over its model, the task's source and version, and the options only it reads."""
     params = dataclasses.asdict(task.params)
     options = {name: params[name] for name in task.judge_params}
-    return digest({"judge": dict(identity), "task": task.name, "version": task.version, "params": options})
+    source = [task.name, source_hash(type(task)), task.version]
+    return digest({"judge": dict(identity), "task": source, "params": options})
 
 
 def answer_key(prediction: Prediction) -> str:

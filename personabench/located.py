@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from personabench import registry
-from personabench.errors import PersonabenchError
+from personabench.errors import PersonabenchError, UsageError
+from personabench.leaderboard.runs import Run, spec
 from personabench.people import open_split
 from personabench.task import Dataset, Task
 
 
-def task_of(name: str, params: Mapping[str, Any]) -> Task | None:
-    """A run's task with the run's options; None where no such task, or none that takes them, is installed any more."""
+def task_of(name: str, params: Mapping[str, Any], source: str) -> Task | None:
+    """A run's task with the run's options; None where no such task, or none that takes them, is installed any more.
+
+    `source` is the recorded hash of the task's source: it decides whether a file that was named is the run's.
+    """
     try:
-        kind = registry.load("task", name)
+        kind = registry.recorded("task", name, source)
         task: Task = kind(kind.Params(**params))
         return task
     except (PersonabenchError, TypeError, ValueError):
         return None
+
+
+def named(file: str, runs: Iterable[Run]) -> str:
+    """Load the task whose file a person named, so that runs of it are read with their own task; returns its name.
+
+    Raises:
+        UsageError: no run is of that task, or its code has changed since all of them.
+    """
+    cls = registry.load("task", file)
+    recorded = [(run["task"], spec(run).get("task_hash", "")) for run in runs]
+    sources = {source for task, source in recorded if task == cls.name}
+    if not sources:
+        there = ", ".join(sorted({task for task, _ in recorded})) or "no task"
+        raise UsageError(f"--task {file} is '{cls.name}'; there are runs of {there}")
+    if registry.source_hash(cls) not in sources:
+        registry.recorded("task", cls.name, min(sources))
+    return str(cls.name)
 
 
 def data_of(task: Task, run: Mapping[str, Any], place: str | None) -> Dataset | None:

@@ -90,12 +90,20 @@ def sharded(results: Path) -> dict[Path, list[Part]]:
 
 
 def merge(
-    results: Path, run: Path, parts: Sequence[Part], *, of: int | None = None, partial: bool = False, data: Path | None
+    results: Path,
+    run: Path,
+    parts: Sequence[Part],
+    *,
+    of: int | None = None,
+    partial: bool = False,
+    data: Path | None,
+    metrics: Sequence[str] = (),
 ) -> Outcome:
     """Write the run that `parts` are shards of, scored, into `results / run`.
 
     `of` chooses among several numbers of shards, `partial` allows shards and samples to be missing, `data` is where
-    the data is now, if it was moved.
+    the data is now, if it was moved.  `metrics` are those beside the task's own; a metric's name may be a script, so
+    names that only the shards give are left out.
 
     Raises:
         UsageError: the shards do not belong together, or are not all there, or one is still at work.
@@ -110,6 +118,8 @@ def merge(
                 raise UsageError(f"shard {part} of {run} is at work; wait for it") from error
         spec, record = _agreed(run, parts)
         task, dataset = _opened(to_json(record), to_json(spec), str(data) if data else record.data)
+        if left := sorted(set(record.metrics) - set(metrics)):
+            _log.warning("%s: left out are metrics that the shards were asked for: --metric %s", run, ", ".join(left))
         index = dataset.index()
         positions = select(dataset, record.limit, record.draw)
         owner = {index[at][0]: number for at, number in partition(dataset, positions, record.of).items()}
@@ -134,7 +144,7 @@ def merge(
             spec,
             scored,
             seconds=extra["seconds"],
-            extra=extra | {"extra_metrics": measured_beside(target, dataset, scored, record.metrics)},
+            extra=extra | {"extra_metrics": measured_beside(target, dataset, scored, metrics)},
             judge=extra.get("judge"),
         )
         caches = [path for part in parts if (path := part.folder.path.parents[4] / "cache.sqlite").exists()]
@@ -184,12 +194,13 @@ def _agreed(run: Path, parts: Sequence[Part]) -> tuple[RunSpec, Record]:
 def _opened(asked: str, said: str, data: str | None) -> tuple[Task, Dataset]:
     """The task of a record and a spec, both as JSON, and its data as the run saw it."""
     record, spec = from_json(asked, Record), from_json(said, RunSpec)
-    cls = registry.load("task", record.task)
+    cls = registry.recorded("task", spec.task, spec.task_hash)
     task = cls(msgspec.convert(record.params, cls.Params))
     if data is not None and not Path(data).is_dir():
         raise DataError(f"the data of {spec.task} is no longer in {data}; say where it is with --data")
     dataset = controlled(open_split(task, record.split, None if data is None else Path(data)), spec.history, spec.seed)
-    if dataset.hash != spec.data_hash or task.version != spec.task_version:
+    sources = registry.source_hash(cls), spec.task_hash
+    if dataset.hash != spec.data_hash or task.version != spec.task_version or len(set(sources)) > 1:
         changed = "task" if dataset.hash == spec.data_hash else "data"
         raise DataError(f"the {changed} of {spec.task} has changed since its shards ran; they can only be run again")
     return task, dataset

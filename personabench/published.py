@@ -44,11 +44,16 @@ class Vector(msgspec.Struct, frozen=True):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A file under `results/reference`; `scores` is a `Vector` as JSON, gzip and base64."""
+    """A file under `results/reference`.
+
+    `scores` is a `Vector` as JSON, gzip and base64; `count` is how many samples it has, `sha256` that of its JSON.
+    """
 
     version: int
     spec: dict[str, Any]
     summary: dict[str, Any]
+    count: int
+    sha256: str
     scores: str
 
 
@@ -82,12 +87,16 @@ def unpack(published: Published, path: Path) -> Vector:
     """The scores in a published file, read from `path`.
 
     Raises:
-        DataError: they are damaged; the message names the file.
+        DataError: they are damaged, or not those that were published; the message names the file.
     """
     try:
-        return from_json(gzip.decompress(base64.b64decode(published.scores)), Vector)
+        text = gzip.decompress(base64.b64decode(published.scores))
+        scores = from_json(text, Vector)
     except (ValueError, EOFError, OSError, zlib.error, msgspec.MsgspecError) as error:
         raise DataError(f"the scores in {path} are damaged ({error}); {_REMEDY}") from error
+    if (len(scores.ids), hashlib.sha256(text).hexdigest()) != (published.count, published.sha256):
+        raise DataError(f"the scores in {path} are not those that were published; {_REMEDY}")
+    return scores
 
 
 def read(path: Path) -> Published:
@@ -131,18 +140,22 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     summary, spec = folder.summary(), folder.spec()
     if summary["status"] != "complete" or not summary["n"]:
         raise UsageError(f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish")
+    for file in summary.get("files", {}):
+        folder.verify(folder.path / file)
     scores = vector({**summary, "folder": str(folder.path)})
     if not scores.ids and not summary["counters"].get("unjudged"):
         raise UsageError(f"{folder.path} has no scores: its split has no references")
     kept = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
     if not spec.sample:
         kept["source"] = Path(summary["source"]).name
-    packed = base64.b64encode(gzip.compress(to_json(scores).encode(), mtime=0)).decode()
+    plain = to_json(scores).encode()
+    packed = base64.b64encode(gzip.compress(plain, mtime=0)).decode()
+    named = hashlib.sha256(plain).hexdigest()
     parts = (spec.task, spec.separation, spec.split, spec.method, spec.model["name"], spec.fingerprint[:8])
     path = target / f"{name or re.sub(r'[^A-Za-z0-9_.+-]+', '_', '-'.join(parts))}.json"
     if _of_another(path, spec.fingerprint):
         raise UsageError(f"{path} holds another run; choose another --name or delete it")
-    content = Published(VERSION, msgspec.to_builtins(spec), kept, packed)
+    content = Published(VERSION, msgspec.to_builtins(spec), kept, len(scores.ids), named, packed)
     text = msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n"
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -23,10 +23,25 @@ from types import ModuleType
 from typing import Any, Literal
 
 from personabench.errors import UsageError
+from personabench.source import PLUGIN, source_hash
+
+__all__ = [
+    "Entry",
+    "Kind",
+    "entries",
+    "example_task",
+    "is_file",
+    "load",
+    "recorded",
+    "reference",
+    "source_hash",
+    "standing",
+]
 
 Kind = Literal["method", "task"]
-PLUGIN = "personabench_plugin_"
 _log = logging.getLogger("personabench.registry")
+_given: dict[tuple[Kind, str], type[Any]] = {}
+"""The classes that were loaded by path in this process, which is to say by somebody who chose to run their code."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +67,54 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def load(kind: Kind, name: str) -> type[Any]:
-    """The class behind a name or path.
+    """The class behind a name or path that a person gave.  What is read from data goes through `recorded`.
 
     Raises:
         UsageError: nothing has that name, or the plugin does not import; the message says what was tried.
     """
-    if name.endswith(".py") or ".py:" in name:
-        return _from_path(kind, name)
+    if is_file(name):
+        cls = _from_path(kind, name)
+        _given[kind, cls.name] = cls
+        return cls
+    return _installed(kind, name)
+
+
+def is_file(name: str) -> bool:
+    """Whether what a person gave is a path, with a class or without."""
+    return name.endswith(".py") or ".py:" in name
+
+
+def recorded(kind: Kind, name: str, source: str) -> type[Any]:
+    """The class behind a name that was read from data: an installed one, or one whose file was named in this process.
+
+    Data never says which file to run: a results folder may be anybody's.  `source` is the hash that a run recorded;
+    of a file that was named it has to be the same.
+
+    Raises:
+        UsageError: it is neither, or the file has changed since the run.
+    """
+    cls = _given.get((kind, name))
+    if cls is None:
+        if name not in entries(kind):
+            raise UsageError(f"{kind} '{name}' is not installed here; name its file with --{kind} FILE")
+        return _installed(kind, name)
+    if source_hash(cls) != source:
+        raise UsageError(
+            f"{reference(cls)} is not the code that made the runs of {kind} '{name}': their source hash is "
+            f"{source[:8] or 'unknown'}, the file's {source_hash(cls)[:8]}; give the file as it was, or run it again"
+        )
+    return cls
+
+
+def standing(kind: Kind, name: str) -> str:
+    """What is known of a name without importing anything: the source hash of its file, "installed", or ""."""
+    cls = _given.get((kind, name))
+    if cls is not None:
+        return source_hash(cls)
+    return "installed" if name in entries(kind) else ""
+
+
+def _installed(kind: Kind, name: str) -> type[Any]:
     known = entries(kind)
     entry = known.get(name)
     if entry is None:
@@ -93,16 +149,6 @@ def reference(cls: type[Any]) -> str:
     if not cls.__module__.startswith(PLUGIN):
         return str(cls.name)
     return f"{Path(str(sys.modules[cls.__module__].__file__)).resolve()}:{cls.__name__}"
-
-
-def source_hash(cls: type[Any]) -> str:
-    """SHA-256 of the source behind a class: the modules, or whole packages, of it and of the bases it builds on."""
-    files: set[Path] = set()
-    for base in cls.__mro__[:-1]:
-        if base.__module__ not in ("abc", "personabench.method", "personabench.task"):
-            origin = Path(str(sys.modules[base.__module__].__file__))
-            files |= set(origin.parent.glob("*.py")) if origin.name == "__init__.py" else {origin}
-    return hashlib.sha256(b"\0".join(sorted(file.read_bytes() for file in files))).hexdigest()
 
 
 def _built_in(kind: Kind) -> Iterable[Entry]:
@@ -165,6 +211,11 @@ def _from_path(kind: Kind, text: str) -> type[Any]:
     cls: Any = offered[wanted] if wanted else next(iter(offered.values()))
     if not isinstance(getattr(cls, "name", None), str):
         cls.name = path.stem if len(offered) == 1 else cls.__name__
+    if cls.name in entries(kind):
+        raise UsageError(
+            f"{path} is called '{cls.name}', as an installed {kind} is: their runs could not be told apart; "
+            "give it another `name`"
+        )
     return _checked(kind, cls, text)
 
 

@@ -61,6 +61,7 @@ def load(folder: str | Path = "results") -> Frames:
                 for scorer, values in score.values.items()
                 for metric, value in values.items()
             ]
+        files.verify(files.predictions_path)
         for prediction in files.iter_predictions():
             calls += [
                 {

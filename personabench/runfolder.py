@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
+from personabench.seals import Seal, seal
 from personabench.spec import RunSpec
 from personabench.summary import checked
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
@@ -241,8 +242,39 @@ class RunFolder:
         return {line.key: line for line in islice(_lines(self.profiles_path, Profile), older, None)}
 
     def scores(self) -> Iterator[Score]:
-        """Every line of `scores.jsonl`."""
+        """Every line of `scores.jsonl`.
+
+        Raises:
+            DataError: it is not what the summary was made with, or a line is damaged.
+        """
+        if self.summary_path.exists() or self.scores_path.exists():
+            self.verify(self.scores_path)
         return _lines(self.scores_path, Score)
+
+    def verify(self, path: Path) -> None:
+        """See that a file of the run is still what its summary was made with.
+
+        The scores have to be the same; to the others, later attempts may have appended.
+
+        Raises:
+            DataError: it was changed, or the summary does not say what it was; the message says what to do.
+        """
+        name = path.relative_to(self.path).as_posix()
+        kept = self.summary().get("files", {}).get(name)
+        if kept is None:
+            raise DataError(
+                f"{self.summary_path} does not say what {name} was when the run was scored: it is of an earlier "
+                "version; repeat the run's command, which takes stored answers, and move this folder away"
+            )
+        then = msgspec.convert(kept, Seal)
+        now = seal(path, None if path == self.scores_path else then.bytes)
+        if now != then:
+            lines = seal(path).lines
+            what = f"has {lines} lines of {then.lines}" if lines != then.lines else "has other content"
+            raise DataError(
+                f"{path} was changed after the run was scored: it {what}. Repeat the run's command: it scores the "
+                "answers that are there again, and asks a model for missing ones only"
+            )
 
     def spec(self) -> RunSpec:
         """The run's spec.

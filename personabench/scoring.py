@@ -15,6 +15,7 @@ import numpy as np
 from personabench.judging import answer_key
 from personabench.metrics.scripts import Unseen
 from personabench.runfolder import RunFolder
+from personabench.seals import seal
 from personabench.spec import RunSpec
 from personabench.task import Dataset, Task, Value
 from personabench.turns import plain
@@ -180,10 +181,17 @@ def score_run(
         "usage": ledger.phases,
         "profiles": sum(bool(profile.key) for profile in profiles),
         "seconds": round(seconds, 2),
+        "files": _seals(folder, judge),
     }
     with folder.replacing(folder.summary_path) as file:
         file.write(to_json(summary) + "\n")
     return summary
+
+
+def _seals(folder: RunFolder, judge: str | None) -> dict[str, Any]:
+    """What the files were that scores are made from, and the scores."""
+    paths = [folder.predictions_path, folder.scores_path, *([folder.judgements_path(judge)] if judge else [])]
+    return {path.relative_to(folder.path).as_posix(): msgspec.to_builtins(seal(path)) for path in paths}
 
 
 class Ledger:

@@ -32,6 +32,7 @@ class RunSpec(msgspec.Struct, frozen=True):
         separation, split: which part of the benchmark; `sample` says that the bundled sample was used.
         data_hash: SHA-256 of the data files.
         method, method_hash, params: the method, the hash of its source, and its parameters, defaults included.
+        task_hash: the hash of the task's source; empty in runs of earlier versions.
         history: the control applied to users' histories ("own" is none).
         model: the backend's identity of the model (name, file hash), free of place and time.
         sampling, seed: decoding and the seed of all randomness.
@@ -54,6 +55,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     seed: int
     history: str = "own"
     window: int | None = None
+    task_hash: str = ""
     simulator: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
     version: int = SPEC_VERSION
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from personabench.seals import Seal
+
 
 class Phase(msgspec.Struct, frozen=True):
     """What the model calls of one phase came to."""
@@ -74,6 +76,7 @@ class Summary(msgspec.Struct, frozen=True):
     extra_metrics: dict[str, float | None] = {}
     prefix_cache: dict[str, float] | None = None
     spent: float | None = None
+    files: dict[str, Seal] = {}
 
     def __post_init__(self) -> None:
         if self.primary not in self.higher_is_better:

@@ -79,6 +79,7 @@ def trial(
     spec = RunSpec(
         task=chosen.name,
         task_version=chosen.version,
+        task_hash=registry.source_hash(type(chosen)),
         task_params=dataclasses.asdict(chosen.params),
         separation=data.separation,
         split=data.split,

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from personabench.comparison import rederived
 from personabench.leaderboard import Asked, Board, boards, everything
 from personabench.runfolder import RunFolder
+from personabench.seals import seal
 from personabench.spec import RunSpec, Sampling
 from personabench.types import to_json
 
@@ -68,9 +70,19 @@ def made(
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     run_ = {**summary, "folder": str(folder)}
+    seal_scores(folder)
     summary["metrics"] = rederived(run_)
     (folder / "summary.json").write_text(json.dumps(summary))
+    seal_scores(folder)
     return {**summary, "folder": str(folder)}
+
+
+def seal_scores(folder: Path) -> None:
+    """Have the summary say what the scores are, as scoring would."""
+    summary = json.loads((folder / "summary.json").read_text())
+    names = ("predictions.jsonl", "scores.jsonl")
+    summary["files"] = {name: msgspec.to_builtins(seal(folder / name)) for name in names}
+    (folder / "summary.json").write_text(json.dumps(summary))
 
 
 def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[Any, Any]:

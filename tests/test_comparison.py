@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from invented import EACH, USERS, board, drawn, made, rows
+from invented import EACH, USERS, board, drawn, made, rows, seal_scores
 
 from personabench.leaderboard import as_latex, as_markdown, boards, curves
 from personabench.leaderboard.curves import remarks
@@ -242,6 +242,7 @@ def test_what_cannot_be_said_is_left_out_with_its_reason(
 def test_runs_without_scores_are_rows_without_statistics(tmp_path: Path) -> None:
     run = made(tmp_path, "none", drawn())
     (Path(run["folder"]) / "scores.jsonl").unlink()
+    seal_scores(Path(run["folder"]))
     found = board(tmp_path)
     assert found.rows[0]["rouge-1"] is not None and "rouge-1/low" not in found.rows[0]
     assert next(iter(found.columns)) == "label"

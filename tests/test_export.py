@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas
 import pytest
+from invented import seal_scores
 from rigs import headlines, options
 
 from personabench import registry, runner
@@ -49,6 +50,7 @@ async def test_rows_follow_the_data_and_failures_have_a_row(tmp_path: Path) -> N
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0] |= {"output": None, "parsed": None, "error": "no answer", "calls": []}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    seal_scores(source.folder.path)
     (broken,) = [row for row in rows(Source(source.folder, tmp_path / "results")) if row["error"]]
     assert (broken["sample_id"], broken["output"], broken["calls"]) == (lines[0]["sample_id"], None, [])
 
@@ -207,6 +209,7 @@ async def test_inspect_ai_reads_the_log(tmp_path: Path, task: str, suffix: str) 
 async def test_a_run_without_answers_is_refused(tmp_path: Path) -> None:
     source = await ran(tmp_path, "none", limit=1)
     source.folder.predictions_path.unlink()
+    seal_scores(source.folder.path)
     with pytest.raises(UsageError, match="no answers"):
         Source(source.folder, tmp_path / "results")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invented import drawn, made, rows
+from invented import drawn, made, rows, seal_scores
 
 from personabench.comparison import compare, rederived
 from personabench.errors import DataError, UsageError
@@ -54,6 +54,7 @@ def test_what_cannot_be_published(tmp_path: Path) -> None:
 def test_a_run_left_unjudged_is_published_without_scores_and_one_without_references_is_not(tmp_path: Path) -> None:
     folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
     folder.scores_path.write_text("")
+    seal_scores(folder.path)
     with pytest.raises(UsageError, match="its split has no references"):
         publish(folder, tmp_path / "reference")
     summary = {**folder.summary(), "metrics": {}}

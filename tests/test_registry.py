@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import subprocess
 import sys
@@ -21,6 +20,15 @@ class Shout(Method):
     {name}
     async def predict(self, sample, state, ctx):
         return (await ctx.answer(sample, records=sample.history[-3:])).upper()
+"""
+
+TASK = """
+from pathlib import Path
+
+from toys import Toy
+
+class Mine(Toy):
+    name = "lamp4"
 """
 
 
@@ -152,14 +160,26 @@ def test_what_is_loaded_is_what_was_asked_for(tmp_path: Path) -> None:
         registry.load("task", str(path))
 
 
-def test_the_source_hash_covers_the_bases_a_method_builds_on(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "from personabench.methods.rag import Rag\n\n\nclass Mine(Rag):\n    name = 'mine'\n", encoding="utf-8"
-    )
-    mine = registry.load("method", str(tmp_path / "mine.py"))
-    alone = hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
-    assert registry.source_hash(mine) != alone
-    rag = registry.load("method", "rag")
-    assert (
-        registry.source_hash(rag) == hashlib.sha256(Path(sys.modules[rag.__module__].__file__).read_bytes()).hexdigest()
-    )
+@pytest.mark.parametrize(("kind", "text"), [("method", PLUGIN.format(name="name = 'rag'")), ("task", TASK)])
+def test_a_file_called_as_something_installed_is_refused(tmp_path: Path, kind: registry.Kind, text: str) -> None:
+    with pytest.raises(UsageError, match=rf"is called '(rag|lamp4)', as an installed {kind} is: .*another `name`"):
+        registry.load(kind, str(plugin(tmp_path, text)))
+
+
+@pytest.mark.parametrize("name", ["{folder}/mine.py", "{folder}/mine.py:Shout", "mine.py", "gone"])
+def test_data_names_no_file_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    plugin(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + PLUGIN.format(name="name = 'shout'"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"is not installed here; name its file with --method FILE"):
+        registry.recorded("method", name.format(folder=tmp_path), "")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_that_a_person_named_is_found_by_the_name_that_runs_record(tmp_path: Path) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="name = 'shouted'"))
+    cls = registry.load("method", str(path))
+    source = registry.source_hash(cls)
+    assert registry.recorded("method", "shouted", source) is cls and registry.standing("method", "shouted") == source
+    with pytest.raises(UsageError, match=r"mine\.py:Shout is not the code that made the runs of method 'shouted'"):
+        registry.recorded("method", "shouted", "0" * 64)
+    assert (registry.standing("method", "rag"), registry.standing("method", "unheard")) == ("installed", "")

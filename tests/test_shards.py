@@ -23,8 +23,8 @@ from personabench.selection import select
 from personabench.shards import Shard, partition
 
 TOYS = Path(__file__).with_name("toys.py")
-TIMES = {"seconds", "cached", "time"}
-"""What two runs of the same may differ in: what it took, and what was paid."""
+TIMES = {"seconds", "cached", "time", "files"}
+"""What two runs of the same may differ in: what it took, what was paid, and the hashes of files that hold these."""
 
 
 async def shard(asked: Options, text: str, roles: Mapping[RoleName, Scripted] | None = None) -> list[Outcome]:

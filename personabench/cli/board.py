@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, Results, emit, screen
+from personabench.cli.options import RESULTS, Json, OnlyTask, Results, emit, screen
 
 if TYPE_CHECKING:
     from personabench.compatibility import Cell
@@ -30,7 +30,7 @@ class Format(StrEnum):
 
 
 def leaderboard(
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)] = None,
+    task: OnlyTask = None,
     results: Results = RESULTS,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Row that gains are measured against; else none.")
@@ -59,6 +59,8 @@ def leaderboard(
     from personabench import leaderboard as made
     from personabench.cli.tables import board_text, curve_text, print_boards
     from personabench.errors import UsageError
+    from personabench.located import named
+    from personabench.registry import is_file
 
     form = Format.json if json else format
     runs = made.everything(results)
@@ -71,6 +73,8 @@ def leaderboard(
     )
     if not runs:
         raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+    if task is not None and is_file(task):
+        task = named(task, runs)
     found = made.boards(runs, task, asked)
     if not found:
         there = ", ".join(sorted({run["task"] for run in runs}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, Results, emit, screen
+from personabench.cli.options import RESULTS, Json, OwnTask, Results, emit, screen
 
 if TYPE_CHECKING:
     from personabench.leaderboard.runs import Run
@@ -21,6 +21,7 @@ def compare(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Compare runs that differ in data, split, task options, model or decoding.")
     ] = False,
+    task: OwnTask = None,
     json: Json = False,
 ) -> None:
     """Compare two runs sample by sample.
@@ -29,8 +30,11 @@ def compare(
     """
     from personabench.comparison import compare as compared
     from personabench.leaderboard import label
+    from personabench.located import named
 
     runs = {side: find(name, results) for side, name in (("a", a), ("b", b))}
+    if task is not None:
+        named(task, runs.values())
     found = compared(runs["a"], runs["b"], anyway)
     shown = ("task", "separation", "split", "source", "data_hash", "method", "params", "history", "seed", "model")
     sides = {
@@ -127,7 +131,7 @@ def _protocol(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) 
     if a["seed"] != b["seed"]:
         lines.append(f"Seeds differ: {a['seed']} and {b['seed']}.")
     if found["skipped"]:
-        why = "nothing installed computes them, one run lacks them, or the judges differ"
+        why = "nothing installed computes them (--task FILE names a task's file), one run lacks them, or judges differ"
         lines.append(f"Left out, since {why}: {found['skipped']}.")
     return lines
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Results
+from personabench.cli.options import RESULTS, OwnTask, Results
 
 
 class Kind(StrEnum):
@@ -23,6 +23,7 @@ def export(
     run: Annotated[str, typer.Argument(help="Run folder, the first characters of a run's id, or 'last'.")],
     to: Annotated[Kind, typer.Option("--to", help="inspect: an inspect-ai log; hf: a datasets folder; csv: a table.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File, or for hf folder, to write.")],
+    task: OwnTask = None,
     results: Results = RESULTS,
 ) -> None:
     """Write a run's samples for another tool.
@@ -33,8 +34,12 @@ def export(
     from personabench.cli.show import find_run
     from personabench.export import Source, as_csv, as_dataset
     from personabench.inspect_log import write
+    from personabench.located import named
 
-    source = Source(find_run(run, results), results)
+    folder = find_run(run, results)
+    if task is not None:
+        named(task, [{**folder.summary(), "folder": str(folder.path)}])
+    source = Source(folder, results)
     for remark in source.remarks():
         typer.echo(f"warning: {remark}", err=True)
     {Kind.inspect: write, Kind.hf: as_dataset, Kind.csv: as_csv}[to](source, output)

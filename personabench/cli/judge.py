@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, CachePolicy, Json, Results, Seed, Timeout, emit, screen
+from personabench.cli.options import RESULTS, CachePolicy, Json, OwnTask, Results, Seed, Timeout, emit, screen
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def judge(
         int, typer.Option("--records", min=0, help="The person's newest records that the judge is shown.")
     ] = 5,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Samples, in file order; else all.")] = None,
+    task: OwnTask = None,
     labels: Labels = None,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the fifth of the items with most spread, for people.")
@@ -87,12 +88,16 @@ def judge(
     from personabench.errors import PersonabenchError
     from personabench.judges import duel
     from personabench.leaderboard import label
+    from personabench.located import named
     from personabench.roles import Role
+    from personabench.source import source_hash
 
     runs = find_run(a, results), find_run(b, results)
     doubts = duel.check(*runs)
     people = duel.read_labels(labels) if labels else {}
-    task, dataset = _opened(*runs)
+    if task is not None:
+        named(task, [{**folder.summary(), "folder": str(folder.path)} for folder in runs])
+    opened, dataset = _opened(*runs)
     wanted = list(duel.pairs(*runs, dataset))[:limit]
     if not wanted:
         raise UsageError("the runs have no answered sample in common")
@@ -117,6 +122,7 @@ def judge(
                 temperature=temperature,
                 seed=seed,
                 records=records,
+                task=source_hash(type(opened)),
             )
             path = duel.place(results, *runs, agreed)
             with duel.writing(path):
@@ -129,7 +135,7 @@ def judge(
             with _progress(len(wanted)) as done:
                 verdicts, failed = await duel.duel(
                     wanted,
-                    task,
+                    opened,
                     agreed,
                     path,
                     lambda user: Role("judge", client, user, seed),
@@ -182,10 +188,14 @@ def judge_report(
     from personabench.judges import duel
     from personabench.judges.card import card, scoring
     from personabench.judges.verdicts import Verdict
+    from personabench.runfolder import RunFolder
 
     people = duel.read_labels(labels) if labels else {}
     cards = {}
     for path in files:
+        folder = RunFolder(path.absolute().parents[1])
+        if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().get("files", {}):
+            folder.verify(folder.path / "judgements" / path.name)
         lines = duel.read_any(path)
         verdicts = [line for line in lines if isinstance(line, Verdict)]
         judgements = [line for line in lines if not isinstance(line, Verdict)]
@@ -209,10 +219,10 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     import msgspec
 
     from personabench.located import data_of
-    from personabench.registry import load
+    from personabench.registry import recorded
 
     spec = a.spec()
-    cls = load("task", spec.task)
+    cls = recorded("task", spec.task, spec.task_hash)
     task: Task = cls(msgspec.convert(dict(spec.task_params), cls.Params))
     kept = {"separation": spec.separation, "split": spec.split, "data_hash": spec.data_hash}
     places = [None] if spec.sample else [folder.summary()["data"] for folder in (a, b)]

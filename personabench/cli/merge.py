@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Data, Json, Results, emit, screen
+from personabench.cli.options import RESULTS, Data, Json, Metrics, OwnTask, Results, emit, screen
 
 if TYPE_CHECKING:
     from personabench.executors import OnRay
@@ -78,6 +78,8 @@ def merge(
         bool, typer.Option("--partial", help="Merge what is there; what shards owe is owed by the run.")
     ] = False,
     data: Data = None,
+    task: OwnTask = None,
+    metric: Metrics = None,
     json: Json = False,
 ) -> None:
     """Join the shards of runs; calls no model.
@@ -91,6 +93,7 @@ def merge(
     from personabench.cli.tables import print_boards
     from personabench.errors import UsageError
     from personabench.leaderboard import Asked, boards
+    from personabench.located import named
 
     there = merging.sharded(results)
     if not there:
@@ -99,10 +102,15 @@ def merge(
     for name in runs or []:
         if not any(run.name.startswith(name[:8]) for run in chosen):
             raise UsageError(f"no run '{name}' has shards under {results}/shards")
+    if task is not None:
+        firsts = [there[run][0].folder for run in chosen]
+        named(task, [{"task": folder.spec().task, "folder": str(folder.path)} for folder in firsts])
     outcomes, refused = [], []
     for run in chosen:
         try:
-            outcomes.append(merging.merge(results, run, there[run], of=shards, partial=partial, data=data))
+            parts = there[run]
+            made = merging.merge(results, run, parts, of=shards, partial=partial, data=data, metrics=metric or [])
+            outcomes.append(made)
         except UsageError as error:
             refused.append(str(error))
     summaries = [{**msgspec.to_builtins(each.summary), "folder": str(each.folder)} for each in outcomes]

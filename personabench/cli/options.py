@@ -38,6 +38,18 @@ Set = Annotated[
 ]
 Method = Annotated[str, typer.Option("--method", "-m", help="Method or file.py[:Class].")]
 Task = Annotated[str, typer.Option("--task", "-t", help="Task or file.py[:Class].")]
+OwnTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", help="The run's task as file.py[:Class], where it is not installed.", show_default=False
+    ),
+]
+OnlyTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", help="Only this task; as file.py[:Class] one that is not installed.", show_default=False
+    ),
+]
 Backend = Annotated[str, typer.Option("--backend", "-b", help="local, openai, vllm or scripted.")]
 Model = Annotated[str | None, typer.Option("--model", help="Model name; for local a .gguf file or a hub repository.")]
 BaseUrl = Annotated[
@@ -101,6 +113,7 @@ Prices = Annotated[
 MaxCost = Annotated[
     float | None, typer.Option("--max-cost", min=0.0, help="Stop before more than this is spent; with --prices.")
 ]
+Metrics = Annotated[list[str] | None, typer.Option("--metric", help="A further metric, evaluate:NAME; repeatable.")]
 RESULTS = Path("results")
 
 

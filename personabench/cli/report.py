@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Results
+from personabench.cli.options import RESULTS, OnlyTask, Results
 
 
 def report(
@@ -15,14 +15,19 @@ def report(
         "report.html"
     ),
     results: Results = RESULTS,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)] = None,
+    task: OnlyTask = None,
 ) -> None:
     """Write every table, plot and sample into one HTML file.
 
     It opens offline, loads nothing, and shows where each number comes from.
     """
+    from personabench.leaderboard import everything
+    from personabench.located import named
+    from personabench.registry import is_file
     from personabench.report import write
 
+    if task is not None and is_file(task):
+        task = named(task, everything(results))
     for remark in write(results, output, task):
         typer.echo(remark, err=True)
     typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)

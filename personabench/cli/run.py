@@ -28,6 +28,7 @@ from personabench.cli.options import (
     JudgeUrl,
     MaxCost,
     MaxTokens,
+    Metrics,
     Model,
     Omit,
     Prices,
@@ -117,9 +118,7 @@ def run(
     cache: Annotated[
         CachePolicy, typer.Option("--cache", help="Use stored responses, renew them, or call never.")
     ] = CachePolicy.use,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="A further metric, evaluate:NAME; repeatable.")
-    ] = None,
+    metric: Metrics = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only print what the run would cost.")] = False,
     prices: Prices = None,
     max_cost: MaxCost = None,

@@ -27,7 +27,10 @@ def show(
     results: Results = RESULTS,
     dry: Annotated[bool, typer.Option("--dry", help="No run, no model: the prompts of --method for --sample.")] = False,
     method: Annotated[str | None, typer.Option("--method", "-m", help="With --dry: method or file.py[:Class].")] = None,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="With --dry: task or file.py[:Class].")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="With --dry: task or file.py[:Class]; else the run's, if not installed."),
+    ] = None,
     sample_id: Annotated[str | None, typer.Option("--sample", help="With --dry: the sample's id.")] = None,
     split: Split = None,
     data: Data = None,
@@ -43,6 +46,8 @@ def show(
     needed: the prompts that --method would send for --sample.
     """
     from personabench.errors import UsageError
+    from personabench.located import named
+    from personabench.registry import standing
 
     if dry:
         wanted = sample_id or sample
@@ -50,17 +55,22 @@ def show(
             raise UsageError("show --dry: write `personabench show --dry --method M --task T --sample ID`")
         preview(method, task, wanted, split, data, window, seed, assignments or [], history, json)
         return
-    if run is None or method or task or sample_id:
+    if run is None or method or sample_id:
         raise UsageError("show: name a run (`personabench show last`), or preview prompts with --dry")
     folder = find_run(run, results)
+    if task is not None:
+        named(task, [{**folder.summary(), "folder": str(folder.path)}])
     if sample is None:
         summary = {**folder.summary(), "folder": str(folder.path)}
+        folder.verify(folder.scores_path)
         if json:
             emit(summary)
         else:
             _print_run(summary)
         return
     facts = about_sample(folder, sample, results)
+    if not standing("task", name := folder.spec().task):
+        typer.echo(f"warning: task {name} is not installed: no references; --task FILE names its file", err=True)
     if json:
         emit(facts)
     else:
@@ -160,6 +170,7 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
     from personabench.errors import UsageError
     from personabench.types import to_json
 
+    folder.verify(folder.predictions_path)
     prediction = folder.prediction(sample_id)
     if prediction is None:
         some = ", ".join(line.sample_id for line in itertools.islice(folder.iter_predictions(), 3))
@@ -206,7 +217,7 @@ def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
     from personabench.located import data_of, task_of
 
     spec = folder.spec()
-    task = task_of(spec.task, spec.task_params)
+    task = task_of(spec.task, spec.task_params, spec.task_hash)
     if task is None:
         return None
     summary = folder.summary()

@@ -45,7 +45,7 @@ class Terms(msgspec.Struct, frozen=True):
         form: scores as in FairEval, or a choice in the person's place with a certainty.
         samples, temperature: of FairEval, in each order; seed: of what stands first where one order is asked.
         records: how many of the person's newest records the judge is shown.
-        prompt: the hash of the wording.
+        prompt: the hash of the wording; task: that of the source of the task, which words the records.
     """
 
     judge: Mapping[str, str]
@@ -55,6 +55,7 @@ class Terms(msgspec.Struct, frozen=True):
     seed: int = 0
     records: int = 5
     prompt: str = ""
+    task: str = ""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -107,6 +108,7 @@ def check(a: RunFolder, b: RunFolder) -> list[str]:
 
     Raises:
         UsageError: they do not, or are one run.
+        DataError: the answers of one are not those that it was scored with.
     """
     one, other = a.spec(), b.spec()
     if one.fingerprint == other.fingerprint:
@@ -120,12 +122,17 @@ def check(a: RunFolder, b: RunFolder) -> list[str]:
         left, right = (each.get(name) for each in params)
         if left != right:
             raise UsageError(f"the runs answer other questions: task.{name} is {left!s:.40} and {right!s:.40}")
+    for folder in (a, b):
+        folder.verify(folder.predictions_path)
     if one.simulator != other.simulator:
         left, right = ("none" if not each.simulator else each.simulator["name"] for each in (one, other))
         raise UsageError(f"the runs talked to other users: the simulator is {left} and {right}")
+    doubts = []
+    if one.task_hash != other.task_hash:
+        doubts.append("the runs differ in the source of their task, and so perhaps in what was asked")
     if one.sampling != other.sampling:
-        return [f"the runs differ in decoding: {to_json(one.sampling)} and {to_json(other.sampling)}"]
-    return []
+        doubts.append(f"the runs differ in decoding: {to_json(one.sampling)} and {to_json(other.sampling)}")
+    return doubts
 
 
 def read(path: Path) -> list[Line]:

@@ -19,6 +19,7 @@ import msgspec
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs, frontier
 from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, entries, judge_of, silent, spec
+from personabench.registry import standing
 
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
@@ -109,7 +110,12 @@ def _board(runs: Sequence[Run], asked: Asked) -> Board:
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,
-        notes=[*_about_data(runs, rows, newest), *_about_numbers(rows, asked, known), *_about_runs(found)],
+        notes=[
+            *_about_data(runs, rows, newest),
+            *_about_task(newest, numbers, directions if asked.thorough else [primary]),
+            *_about_numbers(rows, asked, known),
+            *_about_runs(found),
+        ],
         primary=primary,
         higher_is_better=directions[primary],
         baseline=asked.baseline,
@@ -121,7 +127,8 @@ def statistics(found: Sequence[Entry], asked: Asked) -> list[dict[str, Any]]:
     """`personabench.comparison.tabulate` of a board's entries, from the folder of statistics where it is there."""
     files = [[_stamp(run) for run in entry.runs] for entry in found]
     named = [(entry.name, entry.setting) for entry in found]
-    key = digest([_VERSION, asked.baseline, asked.thorough, named, files])[:16]
+    known = sorted({(task, standing("task", task)) for entry in found for task in [entry.first["task"]]})
+    key = digest([_VERSION, asked.baseline, asked.thorough, named, files, known])[:16]
     path = asked.results and asked.results / "statistics" / f"{key}.json"
     if path:
         with contextlib.suppress(OSError, UnicodeDecodeError, msgspec.MsgspecError):
@@ -319,6 +326,23 @@ def _about_frontier(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str
             notes.append(f"Frontier: scores on the {max(cut)} samples that its rows share.")
         if left := [row["letter"] for row in mine if row[f"{primary}/common"] is None]:
             notes.append(f"Not on the frontier, too few samples in common with the others: {', '.join(left)}.")
+    return notes
+
+
+def _about_task(newest: Sequence[Run], numbers: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> Sequence[str]:
+    """What rows lack because the code of their task is not here, or is not the same for all of them."""
+    name, sources = newest[0]["task"], {spec(run).get("task_hash", "") for run in newest}
+    notes, known = [], standing("task", name)
+    if len(sources) > 1:
+        notes.append(
+            "The source of the task has changed between these runs: only rows of the same source are compared; "
+            "repeat the commands of the others."
+        )
+    if known != "installed" and sources != {known}:
+        missing = [metric for metric in wanted if all(metric not in about["estimates"] for about in numbers)]
+        lost = f", without interval and gain in {', '.join(missing)}" if missing else ""
+        why = f"--task FILE names another version of {name} than some" if known else f"{name} is not installed here"
+        notes.append(f"From stored scores{lost}: {why}; --task FILE names the file of a task.")
     return notes
 
 

@@ -73,7 +73,8 @@ def spec(run: Run) -> dict[str, Any]:
         raise DataError(f"{path} is damaged ({error}); move the run's folder away and repeat its command") from error
 
 
-CONDITIONS = ("task", "task_version", "task_params", "separation", "split", "data_hash", "model", "sampling", "window")
+CONDITIONS: tuple[str, ...] = ("task", "task_version", "task_hash", "task_params", "separation", "split", "data_hash")
+CONDITIONS += ("model", "sampling", "window")
 
 
 PLAYED = ("model", "window", "simulator", "judge")
@@ -125,15 +126,16 @@ def _added(run: Run) -> Sequence[str] | None:
     if "adds" in who:
         found: Sequence[str] | None = who["adds"]
         return found
-    return _adds(run["task"], msgspec.json.encode(spec(run).get("task_params", {})))
+    known = spec(run)
+    return _adds(run["task"], msgspec.json.encode(known.get("task_params", {})), known.get("task_hash", ""))
 
 
 @functools.cache
-def _adds(task: str, params: bytes) -> tuple[str, ...] | None:
+def _adds(task: str, params: bytes, source: str) -> tuple[str, ...] | None:
     """What an optional judge adds to a task, for runs that do not tell; None where that is not installed."""
     from personabench.located import task_of
 
-    known = task_of(task, msgspec.json.decode(params))
+    known = task_of(task, msgspec.json.decode(params), source)
     return None if known is None else known.judge_adds
 
 

@@ -113,7 +113,12 @@ def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: 
         title = f"{described[number]['task']} on {described[number]['model']}"
         if first_bare is not None and first_bare < at:
             remarks.append(f"{title}: messages are left out from sample {first_bare + 1} of {at} on, for size")
-        if not browser.located:
+        if group.task is None:
+            remarks.append(
+                f"{title}: the task is not installed, or does not take these options: inputs and records are left out; "
+                "--task FILE names its file"
+            )
+        elif not browser.located:
             remarks.append(f"{title}: the data is no longer where the runs found it; inputs and records are left out")
     file.write(foot)
     return remarks

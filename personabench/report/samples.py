@@ -200,7 +200,11 @@ class Browser:
 
 
 def _predictions(row: Row, samples: Sequence[str]) -> Iterator[Prediction | None]:
-    return RunFolder(row.folder).ordered_predictions(samples) if row.folder else iter([None] * len(samples))
+    if row.folder is None:
+        return iter([None] * len(samples))
+    folder = RunFolder(row.folder)
+    folder.verify(folder.predictions_path)
+    return folder.ordered_predictions(samples)
 
 
 def _dataset(group: Group) -> Dataset | None:

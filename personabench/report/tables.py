@@ -98,7 +98,8 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
                 names = {row.facts["run"] for row in rows}
                 points = [point for point in drawn if point["run"] in names]
                 first = rows[0].runs[0]
-                known = task_of(first["task"], spec(first).get("task_params", {}))
+                about = spec(first)
+                known = task_of(first["task"], about.get("task_params", {}), about.get("task_hash", ""))
                 found.append(Group(board, rows, known, points))
     return found
 

@@ -38,13 +38,10 @@ def test_a_download_has_a_bar_per_file_on_a_terminal() -> None:
 
 def test_the_download_verb_passes_the_display_on(personabench: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "import shutil\n"
-        "from personabench.tasks.lamp import Lamp4\n"
-        "from personabench.tasks.lamp.records import SAMPLES\n\n\n"
-        "class Mine(Lamp4):\n"
-        '    name = "lamp4"\n\n'
+        "from toys import Toy\n\n\n"
+        "class Mine(Toy):\n"
+        '    name = "fetched"\n\n'
         "    def download(self, split, target, *, progress):\n"
-        '        shutil.copytree(SAMPLES / "lamp4", target)\n'
         '        progress("http://somewhere/dev_questions.json", 5_000_000, 5_000_000)\n'
     )
     ended = personabench("download", tmp_path / "mine.py", "--target", tmp_path / "data")

@@ -15,6 +15,7 @@ from personabench.cache import Cache, request_key
 from personabench.controls import controlled
 from personabench.registry import load
 from personabench.runfolder import Profile, RunFolder
+from personabench.seals import seal
 from personabench.spec import RunSpec, Sampling
 from personabench.types import Call, Message, Prediction, Record, Request, Response, Score, Usage, to_json
 
@@ -134,6 +135,7 @@ def make(
             "counters": {"parse_failures": 0}, "usage": usage, "profiles": 0, "seconds": 1.0, "warnings": [],
             "time": "2026-01-01T00:00:00Z", "versions": {"python": "3.12"}, "task_changed": {}, "provenance": {},
             "extra_metrics": {},
+            "files": {path.name: seal(path) for path in (folder.predictions_path, folder.scores_path)},
         }  # fmt: skip
         with folder.replacing(folder.summary_path) as file:
             file.write(to_json(summary) + "\n")
