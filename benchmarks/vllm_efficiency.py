@@ -24,12 +24,11 @@ from typing import Any
 
 from throughput import generate
 
-from personabench import runner
-from personabench.backends import BackendOptions
-from personabench.backends.launch import command
-from personabench.backends.vllm import VLLM
-from personabench.spec import Sampling
-from personabench.types import Request, Response, to_json
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.vllm import VLLM
+from personabench.models.backends.vllm_server import command
+from personabench.run import runner
+from personabench.types import Request, Response, Sampling, to_json
 
 OFFLINE = """
 import json, sys, time

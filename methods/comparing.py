@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from personabench import Context, Method, Population, Record, Sample, User
-from personabench.method import retrieval_needs
+from personabench.api.method import retrieval_needs
+from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Peers, Pool
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.summary import Summary
-from personabench.task import ResponseKind
 
 
 class Comparing(Method):

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import msgspec
 
 from personabench import Context, Message, Method, Record, Sample, UsageError
+from personabench.api.wording import Rendered
 from personabench.errors import BackendError
-from personabench.task import Rendered
 
 ALTERNATIVES = 20
 FIRST_TOKENS = 16

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personabench import Context, Method, Sample
-from personabench.method import retrieval_needs
+from personabench.api.method import retrieval_needs
 from personabench.retrieval.rankings import read_rankings
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from personabench import Context, Message, Method, Record, Sample, User
-from personabench.method import retrieval_needs
+from personabench.api.method import retrieval_needs
 
 _LABEL = re.compile(r"\A[\s*_#]*(?:new |user )?(?:summary|profile)[\s*_]*:[\s*_]*", re.IGNORECASE)
 

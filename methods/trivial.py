@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from personabench import Context, Method, Population, Record, Sample, UsageError
-from personabench.method import retrieval_needs
+from personabench.api.method import retrieval_needs
 
 _WORD = re.compile(r"[^\W_]{3,}")
 

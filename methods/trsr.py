@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from personabench import Context, Message, Method, Record, Sample, User
-from personabench.method import retrieval_needs
+from personabench.api.method import retrieval_needs
 from personabench.methods.summary import written
 
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Method": "method",
-    "Context": "context",
-    "Population": "population",
-    "Role": "roles",
-    "Task": "task",
-    "Dataset": "task",
-    "Metric": "task",
-    "Rendered": "task",
-    "Tokens": "task",
-    "Words": "task",
+    "Method": "api.method",
+    "Context": "api.context",
+    "Population": "api.population",
+    "Role": "models.roles",
+    "Task": "api.task",
+    "Dataset": "api.dataset",
+    "Metric": "metrics.metric",
+    "Rendered": "api.wording",
+    "Tokens": "models.tokens",
+    "Words": "api.wording",
     "Record": "types",
     "User": "types",
     "Sample": "types",
@@ -57,12 +57,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from personabench.context import Context
+    from personabench.api.context import Context
+    from personabench.api.dataset import Dataset
+    from personabench.api.method import Method
+    from personabench.api.population import Population
+    from personabench.api.task import Task
+    from personabench.api.wording import Rendered, Words
     from personabench.errors import DataError, PersonabenchError, UsageError
-    from personabench.method import Method
-    from personabench.population import Population
-    from personabench.roles import Role
-    from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Words
+    from personabench.metrics.metric import Metric
+    from personabench.models.roles import Role
+    from personabench.models.tokens import Tokens
     from personabench.types import Message, Record, Request, Response, Sample, Usage, User
 
 

@@ -214,3 +214,11 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
         return msgspec.json.decode(text, type=kind)
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(f"invalid UTF-8 at byte {error.start}: {error.reason}") from error
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """Decoding, the same for every method of a comparison.  `max_tokens` None: the task's own allowance."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int | None = None

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import nltk
 import pytest
-from edit_world import Markers
+from edit_fixtures import Markers
 
-from personabench.retrieval.dense import Embedders
+from personabench.retrieval.embedders import Embedders
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ was changed at all, and that is decided here without the data wherever the answe
 
 from __future__ import annotations
 
+from personabench.api.wording import ResponseKind
 from personabench.metrics.edits import edit_cost
-from personabench.task import ResponseKind
 
 
 def differs(draft: str, final: str, threshold: float, kind: ResponseKind) -> bool:

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from personabench import Context, Method, Population, Record, Sample
-from personabench.method import retrieval_needs
+from personabench.api.method import retrieval_needs
+from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Asker, Peers
 from personabench.methods.dpl.prompts import Case, agreement, difference_drafts, fitting, profile_drafts, untagged
 from personabench.methods.dpl.selectors import Peer, agree, mean_similarity, select
 from personabench.methods.dpl.settings import resolve
 from personabench.methods.summary import Summary
-from personabench.task import ResponseKind
 
 REMEMBERED = 4096
 

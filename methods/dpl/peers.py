@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from personabench import Record, Sample, User
+from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.selectors import Embed, Floats, Peer, clusters, cosines
 from personabench.methods.dpl.settings import Settings
 from personabench.retrieval.bm25 import BM25, top
-from personabench.task import ResponseKind
 from personabench.types import moment, normalized
 
 _NEAREST = 512

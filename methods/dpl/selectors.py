@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench import Record
+from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.settings import Settings
-from personabench.task import ResponseKind
 
 Floats = npt.NDArray[np.float64]
 Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]

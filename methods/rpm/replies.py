@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from personabench import Context, Message
-from personabench.client import encodable
+from personabench.models.client import encodable
 
 T = TypeVar("T")
 Json = Mapping[str, Any]

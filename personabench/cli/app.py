@@ -15,7 +15,25 @@ import sys
 import typer
 
 from personabench import __version__
-from personabench.cli import board, cache, check, compare, data, export, generate, judge, merge, new, report, run, show
+from personabench.cli import (
+    cache,
+    check,
+    compare,
+    doctor,
+    download,
+    export,
+    generate,
+    judge,
+    leaderboard,
+    merge,
+    new,
+    publish,
+    report,
+    run,
+    score,
+    show,
+)
+from personabench.cli import list as listing
 from personabench.errors import PersonabenchError
 
 app = typer.Typer(
@@ -42,22 +60,22 @@ def _root(
 
 app.command("run")(run.run)
 app.command("merge")(merge.merge)
-app.command("score")(data.score)
-app.command("leaderboard")(board.leaderboard)
+app.command("score")(score.score)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("judge")(judge.judge)
 app.command("judge-report")(judge.judge_report)
-app.command("publish")(compare.publish)
+app.command("publish")(publish.publish)
 app.command("export")(export.export)
 app.command("show")(show.show)
-app.add_typer(board.listing, name="list")
+app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
-app.command("download")(data.download)
+app.command("download")(download.download)
 app.command("generate")(generate.generate)
 app.add_typer(cache.app, name="cache")
 app.add_typer(new.app, name="new")
-app.command("doctor")(check.doctor)
+app.command("doctor")(doctor.doctor)
 
 
 def _leave(code: int) -> None:

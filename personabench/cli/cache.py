@@ -35,7 +35,7 @@ from personabench.cli.options import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from personabench.cache import Cache
+    from personabench.models.cache import Cache
 
 app = typer.Typer(help="Stored responses: count, explain, delete.", no_args_is_help=True)
 
@@ -84,10 +84,10 @@ def why(
     """
     import asyncio
 
-    from personabench.backends import BackendOptions
-    from personabench.plan import explain
-    from personabench.runner import Options
-    from personabench.spec import Sampling
+    from personabench.models.backends.base import BackendOptions
+    from personabench.run.options import Options
+    from personabench.run.plan import explain
+    from personabench.types import Sampling
 
     options = Options(
         methods=[method],
@@ -130,8 +130,8 @@ def prune(
 
 
 def _opened(results: Path) -> Cache:
-    from personabench.cache import Cache
     from personabench.errors import UsageError
+    from personabench.models.cache import Cache
 
     path = results / "cache.sqlite"
     if not path.is_file():

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Data, Json, Results, Split, emit
+from personabench.cli.options import Data, Json, Split, emit
 
 if TYPE_CHECKING:
-    from personabench.checks import Finding
+    from personabench.testing.checks import Finding
 
 app = typer.Typer(help="Verify a method or a task without a model.", no_args_is_help=True)
 
@@ -24,9 +24,9 @@ def task(
     json: Json = False,
 ) -> None:
     """Check a task's data, wording and metrics."""
-    from personabench.checks import check_task
-    from personabench.plugins import create
-    from personabench.registry import load
+    from personabench.api.guard import create
+    from personabench.api.registry import load
+    from personabench.testing.checks import check_task
 
     found = create(load("task", name))
     _report(check_task(found, split or found.default_split, data), json)
@@ -41,9 +41,9 @@ def method(
     json: Json = False,
 ) -> None:
     """Check a method's answers, determinism, leaks and window."""
-    from personabench.checks import check_method
-    from personabench.plugins import create
-    from personabench.registry import example_task, load
+    from personabench.api.guard import create
+    from personabench.api.registry import example_task, load
+    from personabench.testing.checks import check_method
 
     _report(check_method(create(load("method", name)), task or example_task()), json)
 
@@ -60,42 +60,4 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
             detail = f" ({finding.detail})" if finding.detail else ""
             typer.echo(f"{_MARKS[finding.holds]:4}  {finding.what}{detail}")
     if any(finding.holds is False for finding in seen):
-        sys.exit(1)
-
-
-def doctor(results: Results = RESULTS, json: Json = False) -> None:
-    """Look at the installation, model and results folder."""
-    import os
-    import tempfile
-
-    from personabench.backends.local import find_model
-    from personabench.errors import PersonabenchError
-    from personabench.runner import versions
-
-    rows: list[dict[str, str]] = [
-        {"what": name, "state": "ok", "detail": version} for name, version in versions().items()
-    ]
-    try:
-        rows.append({"what": "local model", "state": "ok", "detail": find_model(None).name})
-    except PersonabenchError as error:
-        rows.append({"what": "local model", "state": "missing", "detail": str(error)})
-    for module, purpose in (("xllamacpp", "local backend"), ("wordllama", "dense retrieval"), ("vllm", "vllm extra")):
-        import importlib.util
-
-        state = "ok" if importlib.util.find_spec(module) else "missing"
-        rows.append({"what": module, "state": state, "detail": purpose})
-    key = "set" if os.environ.get("OPENAI_API_KEY") else "not set; needed for remote APIs only"
-    rows.append({"what": "OPENAI_API_KEY", "state": "ok", "detail": key})
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            rows.append({"what": "results folder", "state": "ok", "detail": str(results)})
-    except OSError as error:
-        rows.append({"what": "results folder", "state": "broken", "detail": f"{results}: {error.strerror}"})
-    if json:
-        emit(rows)
-    else:
-        for row in rows:
-            typer.echo(f"{row['state']:8} {row['what']:22} {row['detail']}")
-    if any(row["state"] == "broken" for row in rows):
         sys.exit(1)

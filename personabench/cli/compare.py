@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from personabench.cli.options import RESULTS, Json, OwnTask, Results, emit, screen
+from personabench.results.index import find
 
 if TYPE_CHECKING:
-    from personabench.leaderboard.runs import Run
+    pass
 
 
 def compare(
@@ -28,9 +28,9 @@ def compare(
 
     Gains with intervals and corrected p-values, wins by sample and by user, and who was made worse.
     """
-    from personabench.comparison import compare as compared
-    from personabench.leaderboard import label
-    from personabench.located import named
+    from personabench.leaderboard.comparison import compare as compared
+    from personabench.results.index import label
+    from personabench.results.locate import named
 
     runs = {side: find(name, results) for side, name in (("a", a), ("b", b))}
     if task is not None:
@@ -45,29 +45,6 @@ def compare(
         emit({**sides, **found})
     else:
         _print(sides, found)
-
-
-def find(name: str, results: Path) -> Run:
-    """The summary, with its `folder`, of a run or of a published file.
-
-    Raises:
-        UsageError: no run, or several, fit.
-        DataError: a file is damaged.
-    """
-    from personabench.cli.show import find_run
-    from personabench.leaderboard import references
-
-    path = Path(name)
-    if path.suffix == ".json" and path.is_file():
-        from personabench.published import read
-
-        content = read(path)
-        return {**content.summary, "spec": content.spec, "folder": str(path)}
-    fitting = [run for run in references(results) if len(name) >= 4 and run["fingerprint"].startswith(name)]
-    if len(fitting) == 1 and not list(results.glob(f"runs/*/*/*/{name[:8]}*")):
-        return fitting[0]
-    folder = find_run(name, results)
-    return {**folder.summary(), "folder": str(folder.path)}
 
 
 def _print(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> None:
@@ -134,26 +111,3 @@ def _protocol(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) 
         why = "nothing installed computes them (--task FILE names a task's file), one run lacks them, or judges differ"
         lines.append(f"Left out, since {why}: {found['skipped']}.")
     return lines
-
-
-def publish(
-    runs: Annotated[list[str], typer.Argument(help="Run folders, first characters of ids, or 'last'.")],
-    results: Results = RESULTS,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Folder of published files; else RESULTS/reference.", show_default=False)
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="File name without .json, for a single run.")] = None,
-) -> None:
-    """Write runs as reference results.
-
-    A file holds spec, summary and per-sample scores with hashed ids, and no text of the data.
-    """
-    from personabench.cli.show import find_run
-    from personabench.errors import UsageError
-    from personabench.published import publish as published
-
-    if name is not None and len(runs) > 1:
-        raise UsageError("--name goes with one run; several are named by what they are")
-    folders = [find_run(run, results) for run in runs]
-    for folder in folders:
-        typer.echo(published(folder, to or results / "reference", name))

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from personabench import downloads
-    from personabench.client import Client
-    from personabench.engine import Progress
-    from personabench.runner import Watch
+    from personabench.api import downloads
+    from personabench.models.client import Client
+    from personabench.run.progress import Progress
+    from personabench.run.runner import Watch
 
 PLAIN_EVERY = 10.0
 

@@ -31,10 +31,10 @@ def export(
     A row a sample: input, references, answer, scores, and every call with its messages. It holds the texts of the
     data; `publish` writes scores alone.
     """
-    from personabench.cli.show import find_run
-    from personabench.export import Source, as_csv, as_dataset
-    from personabench.inspect_log import write
-    from personabench.located import named
+    from personabench.results.export import Source, as_csv, as_dataset
+    from personabench.results.index import find_run
+    from personabench.results.inspect_log import write
+    from personabench.results.locate import named
 
     folder = find_run(run, results)
     if task is not None:

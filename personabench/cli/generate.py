@@ -36,9 +36,10 @@ def generate(
     """
     import asyncio
 
-    from personabench.backends import BackendOptions, read_headers
+    from personabench.api.registry import load
     from personabench.cli.options import names
-    from personabench.registry import load
+    from personabench.models.backends import read_headers
+    from personabench.models.backends.base import BackendOptions
 
     found = load("task", task)()
     wanted: list[str | None] = [*names(model or "")] or [None]
@@ -49,10 +50,10 @@ def generate(
     async def go() -> Path:
         import contextlib
 
-        from personabench import backends
-        from personabench.cache import Cache
-        from personabench.client import Client
-        from personabench.roles import Role
+        from personabench.models import backends
+        from personabench.models.cache import Cache
+        from personabench.models.client import Client
+        from personabench.models.roles import Role
 
         async with contextlib.AsyncExitStack() as stack:
             stored = None

@@ -15,9 +15,10 @@ from personabench.cli.options import RESULTS, CachePolicy, Json, OwnTask, Result
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
-    from personabench.judges.verdicts import Pick, Verdict
-    from personabench.runfolder import RunFolder
-    from personabench.task import Dataset, Task
+    from personabench.api.dataset import Dataset
+    from personabench.api.task import Task
+    from personabench.metrics.judges.verdict import Pick, Verdict
+    from personabench.results.run_folder import RunFolder
 
 Labels = Annotated[
     Path | None,
@@ -80,42 +81,43 @@ def judge(
     import contextlib
     import re
 
-    from personabench import backends
-    from personabench.backends import keys
-    from personabench.cache import Cache
-    from personabench.cli.show import find_run
-    from personabench.client import Client
+    from personabench.api.source import source_hash
     from personabench.errors import PersonabenchError
-    from personabench.judges import duel
-    from personabench.leaderboard import label
-    from personabench.located import named
-    from personabench.roles import Role
-    from personabench.source import source_hash
+    from personabench.leaderboard.pairwise_summary import summary
+    from personabench.models import backends
+    from personabench.models.backends import credentials
+    from personabench.models.backends.base import BackendOptions
+    from personabench.models.cache import Cache
+    from personabench.models.client import Client
+    from personabench.models.roles import Role
+    from personabench.results.index import find_run, label
+    from personabench.results.locate import named
+    from personabench.run import pairwise_judging
 
     runs = find_run(a, results), find_run(b, results)
-    doubts = duel.check(*runs)
-    people = duel.read_labels(labels) if labels else {}
+    doubts = pairwise_judging.check(*runs)
+    people = pairwise_judging.read_labels(labels) if labels else {}
     if task is not None:
         named(task, [{**folder.summary(), "folder": str(folder.path)} for folder in runs])
     opened, dataset = _opened(*runs)
-    wanted = list(duel.pairs(*runs, dataset))[:limit]
+    wanted = list(pairwise_judging.pairs(*runs, dataset))[:limit]
     if not wanted:
         raise UsageError("the runs have no answered sample in common")
-    own = backends.BackendOptions(
+    own = BackendOptions(
         judge_model,
         judge_base_url,
-        timeout=timeout or backends.BackendOptions.timeout,
+        timeout=timeout or BackendOptions.timeout,
         headers=backends.read_headers(header or []),
     )
-    _, played = keys.share("", backends.BackendOptions(), {"judge": (judge_backend, own)})
+    _, played = credentials.share("", BackendOptions(), {"judge": (judge_backend, own)})
     _, options = played["judge"]
 
-    async def ask() -> tuple[duel.Terms, Path, list[Verdict], int]:
+    async def ask() -> tuple[pairwise_judging.Terms, Path, list[Verdict], int]:
         async with contextlib.AsyncExitStack() as stack:
             backend = backends.create(judge_backend, options)
             stack.push_async_callback(backend.aclose)
             await backend.identify()
-            agreed = duel.terms(
+            agreed = pairwise_judging.terms(
                 backend.identity,
                 form.value,
                 samples=samples,
@@ -124,8 +126,8 @@ def judge(
                 records=records,
                 task=source_hash(type(opened)),
             )
-            path = duel.place(results, *runs, agreed)
-            with duel.writing(path):
+            path = pairwise_judging.place(results, *runs, agreed)
+            with pairwise_judging.writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             await backend.open(path.with_suffix(".log") if judge_backend in ("local", "vllm") else None)
             store = None
@@ -133,7 +135,7 @@ def judge(
                 store = stack.enter_context(contextlib.closing(Cache(results / "cache.sqlite", writing=True)))
             client = Client(backend, store, cache.value, concurrency or backend.concurrency)
             with _progress(len(wanted)) as done:
-                verdicts, failed = await duel.duel(
+                verdicts, failed = await pairwise_judging.duel(
                     wanted,
                     opened,
                     agreed,
@@ -155,7 +157,7 @@ def judge(
     for side, folder in zip("ab", runs, strict=True):
         run = folder.summary()
         sides[side] = {"label": label(run), "model": run["model"], "run": run["fingerprint"][:8]}
-    found = {**duel.summary(verdicts, agreed, sides, people), "failed": failed, "file": str(path)}
+    found = {**summary(verdicts, agreed, sides, people), "failed": failed, "file": str(path)}
     found["warnings"] = [*doubts, *found["warnings"]]
     for warning in found["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
@@ -185,18 +187,18 @@ def judge_report(
     """
     import msgspec
 
-    from personabench.judges import duel
-    from personabench.judges.card import card, scoring
-    from personabench.judges.verdicts import Verdict
-    from personabench.runfolder import RunFolder
+    from personabench.metrics.judges.reliability import card, scoring
+    from personabench.metrics.judges.verdict import Verdict
+    from personabench.results.run_folder import RunFolder
+    from personabench.run import pairwise_judging
 
-    people = duel.read_labels(labels) if labels else {}
+    people = pairwise_judging.read_labels(labels) if labels else {}
     cards = {}
     for path in files:
         folder = RunFolder(path.absolute().parents[1])
         if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().get("files", {}):
             folder.verify(folder.path / "judgements" / path.name)
-        lines = duel.read_any(path)
+        lines = pairwise_judging.read_any(path)
         verdicts = [line for line in lines if isinstance(line, Verdict)]
         judgements = [line for line in lines if not isinstance(line, Verdict)]
         cards[str(path)] = msgspec.to_builtins(card(verdicts, people) if verdicts else scoring(judgements))
@@ -218,8 +220,8 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     """
     import msgspec
 
-    from personabench.located import data_of
-    from personabench.registry import recorded
+    from personabench.api.registry import recorded
+    from personabench.results.locate import data_of
 
     spec = a.spec()
     cls = recorded("task", spec.task, spec.task_hash)
@@ -269,8 +271,8 @@ def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick])
     Raises:
         UsageError: the file cannot be written.
     """
-    from personabench.export import replacing
-    from personabench.judges.pairwise import for_people
+    from personabench.metrics.judges.faireval import for_people
+    from personabench.results.export import replacing
     from personabench.types import to_json
 
     picks = {verdict.sample_id: verdict.pick for verdict in verdicts}

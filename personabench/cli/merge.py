@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,59 +9,7 @@ import typer
 from personabench.cli.options import RESULTS, Data, Json, Metrics, OwnTask, Results, emit, screen
 
 if TYPE_CHECKING:
-    from personabench.executors import OnRay
-
-
-class Executor(StrEnum):
-    """Where a run is done."""
-
-    process = "process"
-    ray = "ray"
-
-
-AnyResults = Annotated[
-    str, typer.Option("--results", help="Folder of runs and cache; with --executor ray also a URL, such as s3://..")
-]
-Grid = Annotated[
-    list[str] | None,
-    typer.Option("--grid", help="Parameter as [method.]key=value,value: a run for each; repeatable, all combinations."),
-]
-Part = Annotated[str | None, typer.Option("--shard", help="i/n: only the i-th of n parts of the users; see merge.")]
-Where = Annotated[Executor, typer.Option("--executor", help="This process, or --shards tasks on a Ray cluster.")]
-Shards = Annotated[int | None, typer.Option("--shards", min=1, help="With --executor ray: into how many shards.")]
-RayOptions = Annotated[
-    str | None,
-    typer.Option("--ray-options", help="Options of each shard's Ray task as JSON, such as '{\"num_gpus\": 1}'."),
-]
-
-
-def spread(
-    executor: Executor, shard: str | None, shards: int | None, ray_options: str | None, results: str
-) -> OnRay | None:
-    """The Ray cluster that a run is for; None: this process.
-
-    Raises:
-        UsageError: options that do not go together, or options for Ray that are no JSON object.
-    """
-    import msgspec
-
-    from personabench.errors import UsageError
-
-    if executor is Executor.process:
-        if shards is not None or ray_options is not None:
-            raise UsageError(f"--{'shards' if shards else 'ray-options'} only goes with --executor ray")
-        if "://" in results:
-            raise UsageError(f"--results {results}: a URL only goes with --executor ray; name a folder")
-        return None
-    if shards is None or shard is not None:
-        raise UsageError("--executor ray runs all shards: write --shards N, without --shard")
-    try:
-        options = msgspec.json.decode(ray_options or "{}", type=dict)
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"--ray-options {ray_options}: {error}; write a JSON object") from error
-    from personabench.executors import OnRay
-
-    return OnRay(shards, results, options)
+    pass
 
 
 def merge(
@@ -89,13 +36,13 @@ def merge(
     """
     import msgspec
 
-    from personabench import merging
     from personabench.cli.tables import print_boards
     from personabench.errors import UsageError
     from personabench.leaderboard import Asked, boards
-    from personabench.located import named
+    from personabench.results.locate import named
+    from personabench.run import merge
 
-    there = merging.sharded(results)
+    there = merge.sharded(results)
     if not there:
         raise UsageError(f"no shards under {results}/shards; make them with `personabench run --shard i/n`")
     chosen = [run for run in there if not runs or any(run.name.startswith(name[:8]) for name in runs)]
@@ -109,7 +56,7 @@ def merge(
     for run in chosen:
         try:
             parts = there[run]
-            made = merging.merge(results, run, parts, of=shards, partial=partial, data=data, metrics=metric or [])
+            made = merge.merge(results, run, parts, of=shards, partial=partial, data=data, metrics=metric or [])
             outcomes.append(made)
         except UsageError as error:
             refused.append(str(error))

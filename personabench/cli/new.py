@@ -63,8 +63,8 @@ def method(
     folder: Annotated[Path, typer.Option("--folder", help="Where the two files go.")] = Path(),
 ) -> None:
     """Write NAME.py and test_NAME.py, which work at once."""
+    from personabench.api.registry import entries, example_task
     from personabench.errors import UsageError
-    from personabench.registry import entries, example_task
 
     if not name.isidentifier() or not name.islower():
         raise UsageError(f"'{name}' cannot name a file and a class; use lower-case letters, digits and underscores")

@@ -15,8 +15,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from personabench.backends import BackendOptions
-    from personabench.roles import RoleName
+    from personabench.models.backends.base import BackendOptions
+    from personabench.models.roles import RoleName
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of runs and cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
@@ -161,8 +161,9 @@ def role_players(
     Raises:
         UsageError: a line that is no header, or headers of a role that the model under test plays.
     """
-    from personabench.backends import BackendOptions, read_headers
     from personabench.errors import UsageError
+    from personabench.models.backends import read_headers
+    from personabench.models.backends.base import BackendOptions
 
     players: dict[str, tuple[str, BackendOptions]] = {}
     for role, (kind, model, url) in asked.items():
@@ -192,3 +193,36 @@ def screen() -> Console:
 
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
     return Console(highlight=False, width=wide)
+
+
+class Executor(StrEnum):
+    """Where a run is done."""
+
+    process = "process"
+    ray = "ray"
+
+
+AnyResults = Annotated[
+    str, typer.Option("--results", help="Folder of runs and cache; with --executor ray also a URL, such as s3://..")
+]
+
+
+Grid = Annotated[
+    list[str] | None,
+    typer.Option("--grid", help="Parameter as [method.]key=value,value: a run for each; repeatable, all combinations."),
+]
+
+
+Part = Annotated[str | None, typer.Option("--shard", help="i/n: only the i-th of n parts of the users; see merge.")]
+
+
+Where = Annotated[Executor, typer.Option("--executor", help="This process, or --shards tasks on a Ray cluster.")]
+
+
+Shards = Annotated[int | None, typer.Option("--shards", min=1, help="With --executor ray: into how many shards.")]
+
+
+RayOptions = Annotated[
+    str | None,
+    typer.Option("--ray-options", help="Options of each shard's Ray task as JSON, such as '{\"num_gpus\": 1}'."),
+]

@@ -21,10 +21,10 @@ def report(
 
     It opens offline, loads nothing, and shows where each number comes from.
     """
-    from personabench.leaderboard import everything
-    from personabench.located import named
-    from personabench.registry import is_file
+    from personabench.api.registry import is_file
     from personabench.report import write
+    from personabench.results.index import everything
+    from personabench.results.locate import named
 
     if task is not None and is_file(task):
         task = named(task, everything(results))

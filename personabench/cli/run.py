@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.merge import AnyResults, Executor, Grid, Part, RayOptions, Shards, Where, spread
 from personabench.cli.options import (
     Adapter,
+    AnyResults,
     ApiVersion,
     Backend,
     BaseUrl,
     Batch,
     CachePolicy,
     Data,
+    Executor,
+    Grid,
     Headers,
     History,
     Json,
@@ -31,10 +33,13 @@ from personabench.cli.options import (
     Metrics,
     Model,
     Omit,
+    Part,
     Prices,
+    RayOptions,
     Rpm,
     Seed,
     Set,
+    Shards,
     SimulatorBackend,
     SimulatorHeaders,
     SimulatorModel,
@@ -45,6 +50,7 @@ from personabench.cli.options import (
     TopP,
     Tpm,
     VllmArgs,
+    Where,
     Window,
     emit,
     names,
@@ -54,8 +60,12 @@ from personabench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from personabench.executors import OnRay
-    from personabench.runner import Job, Options
+    from personabench.run.ray_executor import OnRay
+
+if TYPE_CHECKING:
+    from personabench.run.options import Options
+    from personabench.run.ray_executor import OnRay
+    from personabench.run.runner import Job
 
 
 _SECRET = ("--header", "--simulator-header", "--judge-header")
@@ -128,13 +138,14 @@ def run(
 
     The same command again resumes: only what is owed is run. Without --data the task's bundled sample is used.
     """
-    from personabench.backends import BackendOptions, read_headers
     from personabench.errors import UsageError
     from personabench.metrics.external import PREFIX
-    from personabench.plan import read_prices
-    from personabench.runner import Options
-    from personabench.shards import Shard
-    from personabench.spec import Sampling
+    from personabench.models.backends import read_headers
+    from personabench.models.backends.base import BackendOptions
+    from personabench.models.budget import read_prices
+    from personabench.run.options import Options
+    from personabench.run.shards import Shard
+    from personabench.types import Sampling
 
     for option, value in (("--method", method), ("--task", task)):
         if not names(value):
@@ -225,10 +236,10 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     import msgspec
     from rich.console import Console
 
-    from personabench import runner
     from personabench.cli.display import watching
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import Asked, boards
+    from personabench.run import runner
 
     console = Console(stderr=True, highlight=False)
     options = several[0]
@@ -314,7 +325,7 @@ def command_line() -> str:
 
 
 def _first_error(folders: Sequence[Path]) -> str:
-    from personabench.runfolder import RunFolder
+    from personabench.results.run_folder import RunFolder
 
     for folder in folders:
         latest = {line.sample_id: line.error for line in RunFolder(folder).iter_predictions()}
@@ -330,7 +341,7 @@ def _plan(several: Sequence[Options], json: bool) -> None:
     from rich import box
     from rich.table import Table
 
-    from personabench.plan import plan
+    from personabench.run.plan import plan
 
     prices = several[0].prices
     forecasts = [(each.seed, forecast) for each in several for forecast in asyncio.run(plan(each))]
@@ -362,3 +373,32 @@ def _plan(several: Sequence[Options], json: bool) -> None:
         )
     if unpriced := {row["model"] for row in rows if prices and row["price"] is None}:
         console.print(f" There is no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim")
+
+
+def spread(
+    executor: Executor, shard: str | None, shards: int | None, ray_options: str | None, results: str
+) -> OnRay | None:
+    """The Ray cluster that a run is for; None: this process.
+
+    Raises:
+        UsageError: options that do not go together, or options for Ray that are no JSON object.
+    """
+    import msgspec
+
+    from personabench.errors import UsageError
+
+    if executor is Executor.process:
+        if shards is not None or ray_options is not None:
+            raise UsageError(f"--{'shards' if shards else 'ray-options'} only goes with --executor ray")
+        if "://" in results:
+            raise UsageError(f"--results {results}: a URL only goes with --executor ray; name a folder")
+        return None
+    if shards is None or shard is not None:
+        raise UsageError("--executor ray runs all shards: write --shards N, without --shard")
+    try:
+        options = msgspec.json.decode(ray_options or "{}", type=dict)
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"--ray-options {ray_options}: {error}; write a JSON object") from error
+    from personabench.run.ray_executor import OnRay
+
+    return OnRay(shards, results, options)

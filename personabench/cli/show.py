@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personabench.cli.options import RESULTS, Data, History, Json, Results, Seed, Set, Split, Window, emit, screen
+from personabench.results.index import find_run
+from personabench.results.sample import _messages, about_sample
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from personabench.runfolder import RunFolder
-    from personabench.types import Message
 
 
 def show(
@@ -45,9 +43,9 @@ def show(
     A sample comes with its messages, answer, references, scores and calls. With --dry nothing is run and no model is
     needed: the prompts that --method would send for --sample.
     """
+    from personabench.api.registry import standing
     from personabench.errors import UsageError
-    from personabench.located import named
-    from personabench.registry import standing
+    from personabench.results.locate import named
 
     if dry:
         wanted = sample_id or sample
@@ -96,10 +94,10 @@ def preview(
     """
     import asyncio
 
-    from personabench.backends import BackendOptions
-    from personabench.backends.scripted import FILLER
-    from personabench.plan import _rehearsals
-    from personabench.runner import Options
+    from personabench.models.backends.base import BackendOptions
+    from personabench.models.backends.scripted import FILLER
+    from personabench.run.options import Options
+    from personabench.run.plan import _rehearsals
 
     options = Options(
         methods=[method],
@@ -134,100 +132,6 @@ def preview(
     _head(console, f"sample {sample_id} of {source}: {len(calls)} call(s), none made")
     if any(FILLER in message["content"] for call in calls for message in call["messages"]):
         console.print(f"'{FILLER}' stands where an earlier reply would be quoted.", style="dim")
-
-
-def find_run(name: str, results: Path) -> RunFolder:
-    """The run a person means by a folder, the start of a fingerprint, or "last".
-
-    Raises:
-        UsageError: no run, or several, fit.
-    """
-    from personabench.errors import UsageError
-    from personabench.runfolder import RunFolder
-
-    if (Path(name) / "spec.json").is_file():
-        return RunFolder(Path(name))
-    found = sorted(results.glob("runs/*/*/*/*/spec.json"), key=lambda path: path.stat().st_mtime)
-    if name == "last":
-        found = [path for path in found if path.with_name("summary.json").is_file()]
-        if not found:
-            raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
-        return RunFolder(found[-1].parent)
-    fitting = [path.parent for path in found if len(name) >= 4 and path.parent.name.startswith(name[:8])]
-    if len(fitting) != 1:
-        what = "several runs fit" if fitting else "no run fits"
-        raise UsageError(f"{what} '{name}' under {results}/runs; `personabench list runs` names them")
-    return RunFolder(fitting[0])
-
-
-def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, Any]:
-    """Everything known of one sample of a run.
-
-    Raises:
-        UsageError: the run has no such sample.
-    """
-    from personabench.cache import Cache
-    from personabench.errors import UsageError
-    from personabench.types import to_json
-
-    folder.verify(folder.predictions_path)
-    prediction = folder.prediction(sample_id)
-    if prediction is None:
-        some = ", ".join(line.sample_id for line in itertools.islice(folder.iter_predictions(), 3))
-        raise UsageError(f"{folder.path} has no prediction for sample '{sample_id}'; it has {some or 'none'}, ...")
-    score = next((line for line in folder.scores() if line.sample_id == sample_id), None)
-    profile = folder.profiles().get(prediction.profile or "-")
-    cache_path = results / "cache.sqlite"
-    cache = Cache(cache_path) if cache_path.exists() else None
-    calls = []
-    for call in [*(profile.calls if profile else ()), *prediction.calls]:
-        request = cache.request(call.key) if cache else None
-        response = cache.get(call.key) if cache else None
-        calls.append(
-            {
-                "key": call.key,
-                "phase": call.phase,
-                "cached": call.cached,
-                "input_tokens": call.input_tokens,
-                "output_tokens": call.output_tokens,
-                "messages": request and _messages(request.messages),
-                "reply": response and response.text,
-            }
-        )
-    if cache is not None:
-        cache.close()
-    import msgspec
-
-    return {
-        "sample_id": sample_id,
-        "user_id": prediction.user_id,
-        "profile": profile.state if profile else None,
-        "calls": calls,
-        "output": prediction.output,
-        "parsed": prediction.parsed,
-        "references": _references(folder, sample_id),
-        "values": score and msgspec.json.decode(to_json(score.values)),
-        "flags": dict(prediction.flags),
-        "error": prediction.error,
-    }
-
-
-def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
-    """Gold outputs, where the run's data is still at its place and unchanged."""
-    from personabench.located import data_of, task_of
-
-    spec = folder.spec()
-    task = task_of(spec.task, spec.task_params, spec.task_hash)
-    if task is None:
-        return None
-    summary = folder.summary()
-    dataset = data_of(task, summary, summary.get("data"))
-    places = {name: at for at, (name, _) in enumerate(dataset.index())} if dataset else {}
-    return list(dataset.load(places[sample_id]).references) if dataset and sample_id in places else None
-
-
-def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def _print_run(summary: dict[str, Any]) -> None:

@@ -9,11 +9,9 @@ known, `formats` the texts.
 from personabench.leaderboard.board import BASELINE, WORDS, Asked, Board, boards
 from personabench.leaderboard.curves import curves
 from personabench.leaderboard.formats import as_csv, as_json, as_latex, as_markdown, cell, table
-from personabench.leaderboard.runs import SCORER, everything, label, references, summaries
 
 __all__ = [
     "BASELINE",
-    "SCORER",
     "WORDS",
     "Asked",
     "Board",
@@ -24,9 +22,5 @@ __all__ = [
     "boards",
     "cell",
     "curves",
-    "everything",
-    "label",
-    "references",
-    "summaries",
     "table",
 ]

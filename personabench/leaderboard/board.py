@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.registry import standing
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs, frontier
-from personabench.leaderboard.runs import SCORER, Entry, Run, all_directions, entries, judge_of, silent, spec
-from personabench.registry import standing
+from personabench.leaderboard.rows import Entry, all_directions, entries, judge_of, silent
+from personabench.results.index import SCORER, Run, spec
 
 WORDS = ("letter", "label", "model")
 BASELINE = "none"
@@ -133,7 +134,7 @@ def statistics(found: Sequence[Entry], asked: Asked) -> list[dict[str, Any]]:
     if path:
         with contextlib.suppress(OSError, UnicodeDecodeError, msgspec.MsgspecError):
             return msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
-    from personabench.comparison import tabulate
+    from personabench.leaderboard.comparison import tabulate
 
     numbers = tabulate(found, asked.baseline, asked.thorough)
     if path:

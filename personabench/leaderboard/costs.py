@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from personabench.leaderboard.runs import Entry
+from personabench.leaderboard.rows import Entry
 
 OFFLINE = ("prepare", "profile")
 ONLINE = ("predict", "update")

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from personabench.hashing import digest
 from personabench.leaderboard.board import Board
 from personabench.leaderboard.costs import per_unit
-from personabench.leaderboard.runs import Entry, all_directions, judge_of
+from personabench.leaderboard.rows import Entry, all_directions, judge_of
 
 if TYPE_CHECKING:
-    from personabench.published import Vector
-    from personabench.stats import Estimate
+    from personabench.leaderboard.stats import Estimate
+    from personabench.results.published import Vector
 
 Reader = Callable[[Entry], "Sequence[Vector]"]
 
@@ -111,7 +111,7 @@ def _reader() -> Reader:
     known: dict[str, Sequence[Vector]] = {}
 
     def read(entry: Entry) -> Sequence[Vector]:
-        from personabench.published import vector
+        from personabench.results.published import vector
 
         key = entry.first["fingerprint"]
         if key not in known:
@@ -136,7 +136,7 @@ def _axes(row: Mapping[str, Any]) -> list[tuple[str, float | None, Any]]:
 
 def _aligned(rows: Sequence[_Row], metric: str, higher: bool, read: Reader) -> Sequence[Estimate | None]:
     """The metric of each row on the samples of all; None for rows that are not compared."""
-    from personabench.comparison import Column, aggregate_of
+    from personabench.leaderboard.comparison import Column, aggregate_of
 
     scores = [read(row.entry) for row in rows]
     known = next((number for number, vectors in enumerate(scores) if vectors[0].ids), 0)

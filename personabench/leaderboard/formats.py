@@ -11,7 +11,7 @@ import msgspec
 from personabench.leaderboard.board import WORDS, Board
 from personabench.leaderboard.costs import per_unit
 from personabench.leaderboard.curves import families, remarks, shown
-from personabench.tabular import write_csv
+from personabench.results.csv_rows import write_csv
 
 GAINS = ("gain", "shuffled_gain", "trivial_gain")
 SHARES = ("hurt_users", "hurt_samples", "cached_share")

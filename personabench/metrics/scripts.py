@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-from personabench.task import Metric, Sight
+from personabench.metrics.metric import Metric, Sight
 
 BLIND = 0.1
 _UNSPACED = re.compile(

@@ -11,8 +11,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from personabench.metrics.metric import Metric
 from personabench.metrics.scripts import LATIN, WordTokens
-from personabench.task import Metric
 
 ROUGE = (
     Metric("rouge-1", sight=LATIN),

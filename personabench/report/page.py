@@ -21,14 +21,13 @@ from typing import IO, Any
 import msgspec
 
 from personabench import __version__
-from personabench.cache import Cache
 from personabench.errors import UsageError
-from personabench.leaderboard import everything
-from personabench.leaderboard.runs import Run, spec
+from personabench.leaderboard.stats.scores import DRAWS
+from personabench.models.cache import Cache
 from personabench.report.samples import Browser, index
 from personabench.report.tables import Group, apart, describe, gather
 from personabench.report.words import summary
-from personabench.stats.scores import DRAWS
+from personabench.results.index import Run, everything, spec
 
 BUDGET = 20_000_000
 """Bytes of packed samples; with the libraries and all numbers a report stays below 25 MB."""

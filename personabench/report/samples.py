@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from personabench.cache import Cache
-from personabench.controls import controlled
-from personabench.leaderboard import SCORER
-from personabench.located import data_of
+from personabench.api.dataset import Dataset
+from personabench.models.cache import Cache
 from personabench.report.tables import Group, Row
-from personabench.runfolder import Profile, RunFolder
-from personabench.task import Dataset
+from personabench.results.index import SCORER
+from personabench.results.locate import data_of
+from personabench.results.run_folder import Profile, RunFolder
+from personabench.run.controls import controlled
 from personabench.types import Call, Prediction, Record, to_json
 
 PACK = 1_500_000

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from personabench.comparison import aggregate_of
-from personabench.leaderboard import SCORER, Asked, Board, boards, curves, everything
+from personabench.api.task import Task
+from personabench.leaderboard import Asked, Board, boards, curves
+from personabench.leaderboard.comparison import aggregate_of
 from personabench.leaderboard.curves import families, remarks
-from personabench.leaderboard.runs import Run, all_directions, conditions, spec
-from personabench.located import task_of
-from personabench.published import Vector, vector
-from personabench.task import Task
+from personabench.leaderboard.rows import all_directions, conditions
+from personabench.results.index import SCORER, Run, everything, spec
+from personabench.results.locate import task_of
+from personabench.results.published import Vector, vector
 
 POINTS = 200
 """At most so many users' gains are kept of a row: evenly spaced quantiles beyond."""

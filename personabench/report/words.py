@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from personabench.stats.families import ALPHA
+from personabench.leaderboard.stats.multiple_testing import ALPHA
 
 Rows = Sequence[Mapping[str, Any]]
 

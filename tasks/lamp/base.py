@@ -7,9 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from personabench.api.dataset import Dataset
+from personabench.api.id_check import few
+from personabench.api.task import Task
+from personabench.api.wording import Rendered
 from personabench.errors import UsageError
-from personabench.metrics.ids import few
-from personabench.task import Dataset, Rendered, Task, Tokens, Value
+from personabench.metrics.metric import Value
+from personabench.models.tokens import Tokens
 from personabench.tasks.lamp import prompts, scoring
 from personabench.tasks.lamp.forms import FORMS, Form, candidates_of, query_of
 from personabench.tasks.lamp.records import LampData, parse_split, read_outputs

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from personabench import downloads
+from personabench.api import downloads
 from personabench.errors import DataError, UsageError
 
 BASE_URL = "https://ciir.cs.umass.edu/downloads/LaMP/"

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from personabench.task import Rendered, Tokens, Words
+from personabench.api.wording import Rendered, Words
+from personabench.models.tokens import Tokens
 from personabench.tasks.lamp.forms import Form
 from personabench.types import Message, Record, Sample
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.dataset import Dataset
+from personabench.api.id_check import compare_ids, few
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest_files
-from personabench.metrics.ids import compare_ids, few
-from personabench.task import Dataset
 from personabench.tasks.lamp.forms import FORMS, Form
 from personabench.types import Record, Sample
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import msgspec
 
+from personabench.api.wording import ResponseKind
 from personabench.errors import DataError
 from personabench.metrics.labels import find_label, label_pair, macro_f1
+from personabench.metrics.metric import Metric, Value
 from personabench.metrics.ratings import find_rating, number, rmse, worst
 from personabench.metrics.text import ROUGE, plain, rouge_beside
-from personabench.task import Metric, ResponseKind, Value
 from personabench.tasks.lamp.forms import CATEGORIES, FORMS, TAGS
 from personabench.types import Sample
 

@@ -6,7 +6,7 @@ without meaning for a task is left out.  Instructions are short because small mo
 
 from __future__ import annotations
 
-from personabench.task import Words
+from personabench.api.wording import Words
 
 WORDS: dict[str, Words] = {
     "lamp1": Words(

@@ -14,8 +14,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from personabench.api.dataset import Dataset
+from personabench.api.task import Task
+from personabench.api.wording import Rendered, Words
 from personabench.errors import DataError, UsageError
-from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Value, Words
+from personabench.metrics.metric import Metric, Value
+from personabench.models.tokens import Tokens
 from personabench.tasks.personamem import conversation, scoring
 from personabench.tasks.personamem.data import WORDING, PersonaMemData, asked, facts_of, order_of
 from personabench.tasks.personamem.files import SPLITS, Turn, read_questions

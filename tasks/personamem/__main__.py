@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from personabench.errors import PersonabenchError, UsageError
-from personabench.runfolder import RunFolder
-from personabench.spec import RunSpec
+from personabench.results.run_folder import RunFolder
+from personabench.results.spec import RunSpec
 from personabench.tasks.personamem import PersonaMem
 from personabench.tasks.personamem.analysis import Row, compare, questions_of, report, rows
 

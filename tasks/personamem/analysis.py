@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from personabench.api.dataset import Dataset
+from personabench.api.id_check import compare_ids
 from personabench.errors import UsageError
-from personabench.metrics.ids import compare_ids
-from personabench.task import Dataset
 from personabench.tasks.personamem import rules, scoring
 from personabench.tasks.personamem.data import PersonaMemData, facts_of
 from personabench.tasks.personamem.files import LETTERS, Question

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from personabench.api.dataset import Dataset
+from personabench.api.id_check import few
 from personabench.errors import DataError
 from personabench.hashing import digest_files
-from personabench.metrics.ids import few
-from personabench.task import Dataset
 from personabench.tasks.personamem import conversation, rules, scoring
 from personabench.tasks.personamem.files import (
     KNOWN,

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from personabench import downloads
+from personabench.api import downloads
 from personabench.errors import DataError
 from personabench.tasks.personamem.files import (
     KNOWN,

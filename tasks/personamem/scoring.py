@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from personabench.task import Metric, Value
+from personabench.metrics.metric import Metric, Value
 
 TypeMapping = Literal["raw", "merged", "paper"]
 MARK = "<final_answer>"

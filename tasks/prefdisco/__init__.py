@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from personabench.task import Dataset, Rendered, Reply, Task, Tokens, Told, Value
+from personabench.api.dataset import Dataset
+from personabench.api.task import Reply, Task, Told
+from personabench.api.wording import Rendered
+from personabench.metrics.metric import Value
+from personabench.models.tokens import Tokens
 from personabench.tasks.prefdisco import grading, scoring, warm, wording
 from personabench.tasks.prefdisco.conversation import Kind, discover
 from personabench.tasks.prefdisco.data import PrefDiscoData, entry_of
@@ -26,8 +30,8 @@ from personabench.tasks.prefdisco.wording import GRADING, WORDING
 from personabench.types import Message, Record, Sample
 
 if TYPE_CHECKING:
-    from personabench.context import Context
-    from personabench.roles import Role, RoleName
+    from personabench.api.context import Context
+    from personabench.models.roles import Role, RoleName
 
 FIXED = (0, 2, 4, 8)
 

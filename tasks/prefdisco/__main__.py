@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from personabench.errors import PersonabenchError, UsageError
-from personabench.runfolder import RunFolder
+from personabench.results.run_folder import RunFolder
 from personabench.tasks.prefdisco.scoring import by_problem, normalign
 
 CONDITIONS = {"base": "no preference", "known": "known persona", "final": "final", "ask": "final, asking"}

@@ -14,7 +14,7 @@ from personabench.tasks.prefdisco.wording import json_of
 from personabench.types import Message
 
 if TYPE_CHECKING:
-    from personabench.roles import Role
+    from personabench.models.roles import Role
 
 T = TypeVar("T")
 TRIES = 3

@@ -16,7 +16,7 @@ from personabench.tasks.prefdisco import wording
 from personabench.types import Message
 
 if TYPE_CHECKING:
-    from personabench.roles import Role
+    from personabench.models.roles import Role
 
 Kind = Literal["passive_nostop", "passive", "collaborative"]
 RETRIES = 3

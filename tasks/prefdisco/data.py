@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from personabench.api.dataset import Dataset
 from personabench.errors import DataError
 from personabench.hashing import digest_files
-from personabench.task import Dataset
 from personabench.tasks.prefdisco import wording
 from personabench.tasks.prefdisco.files import Entry, Loaded, locate, read
 from personabench.types import Record, Sample, User, to_json

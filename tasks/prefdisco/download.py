@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from personabench import downloads
+from personabench.api import downloads
 from personabench.errors import DataError, UsageError
 from personabench.tasks.prefdisco.data import RELEASED
 from personabench.tasks.prefdisco.files import LARGE, read

@@ -23,7 +23,7 @@ from personabench.tasks.prefdisco.files import read
 from personabench.types import to_json
 
 if TYPE_CHECKING:
-    from personabench.roles import Role
+    from personabench.models.roles import Role
 
 PEOPLE = "personas.json"
 REMEMBERED = 40

@@ -18,7 +18,7 @@ from personabench.tasks.prefdisco.files import Criterion, Preference, folded
 from personabench.tasks.prefdisco.sources import Problem
 
 if TYPE_CHECKING:
-    from personabench.roles import Role
+    from personabench.models.roles import Role
     from personabench.types import Message
 
 Weights = Literal["importance", "rubric"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from personabench.task import Metric
+from personabench.metrics.metric import Metric
 
 LEAST = 0.1
 """With known closer to base than this, NormAlign has no meaning and is not a number."""

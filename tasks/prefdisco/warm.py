@@ -16,7 +16,7 @@ import msgspec
 
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest, digest_files
-from personabench.runfolder import RunFolder
+from personabench.results.run_folder import RunFolder
 from personabench.tasks.prefdisco.data import PrefDiscoData, item_of, sample_of
 from personabench.tasks.prefdisco.files import Entry, available, folded, read
 from personabench.types import Record, Sample, User

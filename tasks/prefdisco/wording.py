@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from personabench.api.wording import Words
 from personabench.hashing import digest
-from personabench.task import Words
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
 from personabench.types import Message

@@ -15,12 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from personabench.api.dataset import Dataset
+from personabench.api.task import Task, Told
+from personabench.api.wording import Rendered, Words
 from personabench.errors import UsageError
 from personabench.metrics.edits import edited
 from personabench.metrics.meteor import tokens_lack
+from personabench.metrics.metric import Value
 from personabench.metrics.text import without_reasoning
-from personabench.roles import Role
-from personabench.task import Dataset, Rendered, Task, Tokens, Told, Value, Words
+from personabench.models.roles import Role
+from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
 from personabench.tasks.prelude.rules import rules_of, satisfied, unkept

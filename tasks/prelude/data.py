@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.dataset import Dataset
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest, digest_files
-from personabench.task import Dataset
 from personabench.tasks.prelude.rules import Rule, disliked, rules_of, worded
 from personabench.types import Sample, User
 

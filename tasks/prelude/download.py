@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from personabench.downloads import Progress, describe, exclusive, read_manifest, write_manifest
+from personabench.api.downloads import Progress, describe, exclusive, read_manifest, write_manifest
 from personabench.errors import DataError
 from personabench.types import to_json
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from personabench.api.task import Told
 from personabench.errors import UsageError
 from personabench.metrics.edits import Edit
-from personabench.task import Metric, Told, Value
+from personabench.metrics.metric import Metric, Value
 
 if TYPE_CHECKING:
-    from personabench.task import Floats
+    from personabench.api.task import Floats
 
 Accuracy = Literal["off", "wordllama", "bertscore"]
 
@@ -65,7 +66,7 @@ def values(record: Told, liked: Sequence[str], accuracy: Accuracy) -> dict[str, 
 
 @lru_cache(maxsize=1)
 def _embedder() -> Any:
-    from personabench.retrieval.dense import WordLlama
+    from personabench.retrieval.local_embedders import WordLlama
 
     return WordLlama()
 

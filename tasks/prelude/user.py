@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from personabench.api.wording import Words
 from personabench.errors import BackendError
 from personabench.metrics.text import without_reasoning
-from personabench.roles import Role
-from personabench.task import Words
+from personabench.models.roles import Role
 from personabench.types import Message
 
 SYSTEM = "You are a person who looks through what an assistant drafted for you."

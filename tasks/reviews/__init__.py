@@ -13,15 +13,19 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.dataset import Dataset
+from personabench.api.id_check import few
+from personabench.api.task import Task, Told
+from personabench.api.wording import Rendered
 from personabench.errors import DataError, UsageError
-from personabench.judges import similarity
 from personabench.metrics import meteor
 from personabench.metrics.bleu import corpus_bleu, signature, statistics
-from personabench.metrics.ids import few
+from personabench.metrics.judges import similarity
+from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import SPACED
 from personabench.metrics.text import ROUGE, rouge_beside
-from personabench.roles import Role
-from personabench.task import Dataset, Metric, Rendered, Task, Tokens, Told, Value
+from personabench.models.roles import Role
+from personabench.models.tokens import Tokens
 from personabench.tasks.reviews import construct, hub, wording
 from personabench.tasks.reviews.records import ReviewData, name_of
 from personabench.types import Record, Sample

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from personabench.errors import PersonabenchError, UsageError
-from personabench.judges.divergence import Distances, evaluate, of_texts
-from personabench.runfolder import RunFolder
+from personabench.metrics.perseval import Distances, evaluate, of_texts
+from personabench.results.run_folder import RunFolder
 from personabench.tasks.reviews import Reviews
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from personabench.downloads import Progress, describe, exclusive, read_manifest, write_manifest
+from personabench.api.downloads import Progress, describe, exclusive, read_manifest, write_manifest
 from personabench.errors import DataError, UsageError
 from personabench.tasks.reviews import hub
 from personabench.tasks.reviews.records import ReviewData

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from personabench.api.dataset import Dataset
+from personabench.api.id_check import compare_ids, few
 from personabench.errors import DataError
-from personabench.metrics.ids import compare_ids, few
-from personabench.task import Dataset
 from personabench.tasks.reviews.wording import request
 from personabench.types import Record, Sample, User
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from personabench.api.wording import Rendered, Words
 from personabench.metrics.text import plain
-from personabench.task import Rendered, Words
 from personabench.types import Message, Record, Sample
 
 WORDS = Words(

@@ -12,10 +12,10 @@ from typing import IO
 import pytest
 from conftest import Command
 
-from personabench import backends
-from personabench.backends import BackendOptions
-from personabench.backends.scripted import Scripted
-from personabench.judges import duel
+from personabench.models import backends
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted
+from personabench.run import pairwise_judging
 from personabench.tasks.personamem.files import SAMPLES
 from personabench.types import Request
 
@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read_or_written_are_named(
 def test_a_disk_that_fills_keeps_what_is_whole(
     personabench: Command, runs: tuple[str, str], said: list[Scripted], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole = duel._write_whole
+    whole = pairwise_judging._write_whole
     room = 2
 
     def write(file: IO[bytes], line: bytes) -> None:
@@ -175,11 +175,11 @@ def test_a_disk_that_fills_keeps_what_is_whole(
             raise OSError(errno.ENOSPC, "No space left on device")
         whole(file, line)
 
-    monkeypatch.setattr(duel, "_write_whole", write)
+    monkeypatch.setattr(pairwise_judging, "_write_whole", write)
     ended = personabench("judge", *runs, *WORDS)
     assert ended.code == 1 and "cannot be written (No space left on device)" in ended.err
     (path,) = (tmp_path / "results" / "judgements").glob("*.jsonl")
-    assert len(duel.read(path)) == 2
+    assert len(pairwise_judging.read(path)) == 2
 
 
 def test_labels_of_other_samples_are_no_labels(

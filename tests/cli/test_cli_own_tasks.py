@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from personabench import registry
+from personabench.api import registry
 
 OWN = """
 import dataclasses
 import math
 
 from personabench import Task
-from personabench.task import Dataset, Metric, Rendered, Words
+from personabench.api.dataset import Dataset, Metric, Rendered, Words
 from personabench.types import Message, Sample
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
+from personabench.api.registry import load
 from personabench.errors import UsageError
-from personabench.registry import load
 
 SAMPLE = "bundled sample, not LaMP"
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")

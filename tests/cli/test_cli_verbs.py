@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from personabench import registry
+from personabench.api import registry
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 TASKS = (

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from baseline_world import World, asked, crowd, prepared, question, reply, shown, stage, stages, tales, text
+from baseline_fixtures import World, asked, crowd, prepared, question, reply, shown, stage, stages, tales, text
 
 from personabench import Record, User
-from personabench.method import Method
+from personabench.api.method import Method
 from personabench.methods.cicl import Cicl
 from personabench.methods.compsum import ComPSum
 from personabench.methods.dpl import Dpl
@@ -21,7 +21,7 @@ from personabench.methods.persona_db import PersonaDb
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary, SummaryRetrieved
 from personabench.methods.trsr import Trsr
-from personabench.testing import trial
+from personabench.testing.trial import trial
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baseline_world import (
+from baseline_fixtures import (
     Headlines,
     Stars,
     Tags,
@@ -28,7 +28,7 @@ from baseline_world import (
 from personabench import Record, Request, Sample, User
 from personabench.methods.cicl import Cicl, answer_of
 from personabench.methods.none import NoPersonalization
-from personabench.testing import trial
+from personabench.testing.trial import trial
 
 
 @pytest.mark.parametrize("two_step", [False, True])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from edit_world import BASE, FAMILY, RULES, SOURCES, World, first_occurrences, live, paying, sequences, stage, stub
+from edit_fixtures import BASE, FAMILY, RULES, SOURCES, World, first_occurrences, live, paying, sequences, stage, stub
 
 from personabench import Sample, UsageError
 from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle

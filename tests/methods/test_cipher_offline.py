@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from edit_world import FAMILY, World, stage
+from edit_fixtures import FAMILY, World, stage
 
-from personabench import Context, Method, Record, Request, Sample, Task, UsageError, plan, registry, runner
-from personabench.backends.scripted import Scripted
-from personabench.cache import Cache
+from personabench import Context, Method, Record, Request, Sample, Task, UsageError
+from personabench.api import registry
 from personabench.hashing import digest
 from personabench.methods.cipher import Cipher, Continual, EThenE, IclEdit
-from personabench.testing import trial
+from personabench.models.backends.scripted import Scripted
+from personabench.models.cache import Cache
+from personabench.run import plan, runner
+from personabench.testing.trial import trial
 
 pytestmark = pytest.mark.usefixtures("sentence_data")
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from edit_world import BASE, FAMILY, World, live, stage, stub
+from edit_fixtures import BASE, FAMILY, World, live, stage, stub
 
-from personabench import Request, Sample, registry
-from personabench.cache import Cache
+from personabench import Request, Sample
+from personabench.api import registry
 from personabench.methods.cipher import Cipher, Continual, prompts
 from personabench.methods.cipher.prompts import Round
+from personabench.models.cache import Cache
 
 pytestmark = pytest.mark.usefixtures("sentence_data")
 

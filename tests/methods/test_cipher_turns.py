@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from edit_world import FAMILY, World, stage
+from edit_fixtures import FAMILY, World, stage
 
-from personabench import Record, Request, Sample, UsageError, registry
+from personabench import Record, Request, Sample, UsageError
+from personabench.api import registry
 from personabench.methods.cipher import Cipher, Continual, EThenE, IclEdit
 from personabench.tasks.personamem.conversation import bare, exchanges, records
 from personabench.tasks.personamem.files import Turn
-from personabench.testing import trial
+from personabench.testing.trial import trial
 
 
 def talk(*blocks: Sequence[str]) -> tuple[Record, ...]:

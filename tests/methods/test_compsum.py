@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from baseline_world import World, asked, crowd, prepared, question, reply, stage, stages, tales, text
+from baseline_fixtures import World, asked, crowd, prepared, question, reply, stage, stages, tales, text
 
 from personabench import Record, User
 from personabench.methods.compsum import ComPSum, complete

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from dpl_world import (
+from dpl_fixtures import (
     WORDS,
     Headlines,
     Stars,
@@ -32,13 +32,13 @@ from personabench import (
     Task,
     User,
 )
-from personabench.backends import BackendOptions
-from personabench.backends.scripted import Scripted
 from personabench.methods.dpl import Dpl
 from personabench.methods.dpl.prompts import untagged
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary
-from personabench.testing import trial
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted
+from personabench.testing.trial import trial
 from personabench.types import Call, Prediction, Usage, from_json, to_json
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from dpl_world import (
+from dpl_fixtures import (
     Tags,
     Vectors,
     World,

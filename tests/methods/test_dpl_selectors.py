@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dpl_world import (
+from dpl_fixtures import (
     Vectors,
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baseline_world import Tags, World, asked, crowd, labelled, prepared, question, reply, stage, stages, text
+from baseline_fixtures import Tags, World, asked, crowd, labelled, prepared, question, reply, stage, stages, text
 
 from personabench import Request
 from personabench.methods.drp import SCHEMA, Drp, dimensions

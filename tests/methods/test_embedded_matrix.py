@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from personabench import registry, runner
-from personabench.compatibility import matrix
-from personabench.runfolder import RunFolder
-from personabench.spec import Sampling
+from personabench.api import registry
+from personabench.api.compatibility import matrix
+from personabench.results.run_folder import RunFolder
+from personabench.run import runner
+from personabench.types import Sampling
 
 METHODS, TASKS = (
     [entry for entry in registry.entries(kind).values() if entry.origin == "built-in"] for kind in ("method", "task")

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from personabench import registry, runner
-from personabench.backends.scripted import Scripted, echo, filler
-from personabench.compatibility import Cell, matrix, verdict
+from personabench.api import registry
+from personabench.api.compatibility import Cell, matrix, verdict
+from personabench.api.method import Method
+from personabench.api.task import Task
 from personabench.errors import UsageError
-from personabench.method import Method
-from personabench.retrieval.dense import WordLlama
-from personabench.runfolder import RunFolder
-from personabench.task import Task
+from personabench.models.backends.scripted import Scripted, echo, filler
+from personabench.results.run_folder import RunFolder
+from personabench.retrieval.local_embedders import WordLlama
+from personabench.run import runner
 from personabench.types import Prediction, Record, Request
 
 METHODS = {name: entry for name, entry in registry.entries("method").items() if entry.origin == "built-in"}

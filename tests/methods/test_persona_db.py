@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from baseline_world import World, asked, crowd, prepared, question, reply, stage, stages, tales, text
+from baseline_fixtures import World, asked, crowd, prepared, question, reply, stage, stages, tales, text
 
 from personabench import Request, UsageError, User
 from personabench.errors import BackendError
 from personabench.methods.persona_db import PersonaDb
-from personabench.testing import trial
+from personabench.testing.trial import trial
 
 
 def author(request: Request) -> str:

@@ -21,10 +21,11 @@ import numpy.typing as npt
 import pytest
 from perfect_reader import blind, read
 
-from personabench import registry, runner
-from personabench.backends.scripted import Scripted
-from personabench.runfolder import RunFolder
-from personabench.stats import Comparison, Scores
+from personabench.api import registry
+from personabench.leaderboard.stats import Comparison, Scores
+from personabench.models.backends.scripted import Scripted
+from personabench.results.run_folder import RunFolder
+from personabench.run import runner
 from personabench.types import Message, Request
 
 PERSONAL = ("rag", "summary", "cipher", "rpm", "dpl")

@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from rpm_world import WORDS, Headlines, Stars, Tags, World, pairs, question, reply, rpm, stage, stages, text
+from rpm_fixtures import WORDS, Headlines, Stars, Tags, World, pairs, question, reply, rpm, stage, stages, text
 
 from personabench import Record, Request, Task, UsageError
 from personabench.errors import BackendError
 from personabench.methods.none import NoPersonalization
 from personabench.methods.rpm.factors import Group, repair
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, influence, propensity
-from personabench.testing import trial
+from personabench.testing.trial import trial
 
 
 def known(rows: Sequence[tuple[str, Sequence[Feature]]], factors: int, *, closed: bool) -> Knowledge:

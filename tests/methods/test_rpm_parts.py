@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from rpm_world import WORDS, World, pairs, question, reply, rpm, stage, stages
+from rpm_fixtures import WORDS, World, pairs, question, reply, rpm, stage, stages
 
 from personabench import Record, Request, Sample, UsageError, User
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, dimension_shares
 from personabench.methods.rpm.replies import first_json, marked_answer, number_of
-from personabench.testing import trial
+from personabench.testing.trial import trial
 from personabench.types import to_json
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from rpm_world import Headlines, World, pairs, question, reply, rpm, stage
+from rpm_fixtures import Headlines, World, pairs, question, reply, rpm, stage
 
-from personabench import Record, Request, Sample, registry
-from personabench.testing import trial
+from personabench import Record, Request, Sample
+from personabench.api import registry
+from personabench.testing.trial import trial
 
 FORM = 'Reply with a JSON object: "reasoning", and "answer", which is '
 LETTERS = {"enum": ["(a)", "(b)", "(c)", "(d)"]}

@@ -6,14 +6,15 @@ import asyncio
 import re
 from pathlib import Path
 
-from baseline_world import World, asked, offline, prepared, question, reply, shown, stage, stages, tales, text
-from rigs import options
+from baseline_fixtures import World, asked, offline, prepared, question, reply, shown, stage, stages, tales, text
+from engine_fixtures import options
 
-from personabench import User, runner
-from personabench.backends.scripted import Scripted
+from personabench import User
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary, SummaryRetrieved
-from personabench.testing import trial
+from personabench.models.backends.scripted import Scripted
+from personabench.run import runner
+from personabench.testing.trial import trial
 
 
 async def test_acceptance_b2_one_summary_per_profile(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baseline_world import Headlines, Stars, Tags, asked, labelled, question
+from baseline_fixtures import Headlines, Stars, Tags, asked, labelled, question
 
 from personabench import Record, Sample, UsageError, User
-from personabench.method import Method
+from personabench.api.method import Method
 from personabench.methods.trivial import Constant, CopyInput, CopyNearest, Majority, UserMajority, UserMean
-from personabench.testing import trial
+from personabench.testing.trial import trial
 
 CHOICES = ("1", "2", "3", "4", "5")
 

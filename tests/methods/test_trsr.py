@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from baseline_world import World, asked, offline, prepared, question, reply, shown, stage, stages, tales
+from baseline_fixtures import World, asked, offline, prepared, question, reply, shown, stage, stages, tales
 
 from personabench import UsageError, User
+from personabench.api.params import fill
 from personabench.methods.trsr import Trsr
-from personabench.params import fill
 
 
 def items(request: Any) -> list[int]:

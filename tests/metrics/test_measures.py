@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from personabench.api.id_check import compare_ids
 from personabench.errors import UsageError
 from personabench.metrics.external import external
-from personabench.metrics.ids import compare_ids
 from personabench.metrics.labels import find_label, macro_f1
 from personabench.metrics.ratings import find_rating, worst
 from personabench.metrics.text import plain, rouge

@@ -7,16 +7,17 @@ import json
 from pathlib import Path
 
 import pytest
-from rigs import headlines, options
+from engine_fixtures import headlines, options
 
-from personabench import registry, runner
-from personabench.comparison import compare
-from personabench.judges.divergence import distance
-from personabench.leaderboard import boards, references
-from personabench.leaderboard.runs import summaries
-from personabench.metrics.score_files import score_files
+from personabench.api import registry
+from personabench.leaderboard import boards
+from personabench.leaderboard.comparison import compare
+from personabench.metrics.perseval import distance
 from personabench.metrics.scripts import LATIN, SPACED, words
 from personabench.metrics.text import ROUGE, rouge, rouge_beside
+from personabench.results.index import references, summaries
+from personabench.run import runner
+from personabench.run.score_file import score_files
 
 HINDI, CHINESE, RUSSIAN, THAI = (
     "मुंबई में भारी बारिश",
@@ -96,7 +97,7 @@ def test_score_warns_where_more_than_a_tenth_of_references_is_not_seen(tmp_path:
 
 
 def test_the_command_shows_the_variant_where_it_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from personabench.cli.data import score
+    from personabench.cli.score import score
 
     for texts, shown in (([THAI, "A bridge"], True), (["A bridge", "A road"], False)):
         golds, answers = files(tmp_path, texts)

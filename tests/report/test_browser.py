@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import SUITE, Method, make
+from synthetic_runs import SUITE, Method, make
 
 from personabench.report import write
 

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import SUITE, Method, make
+from synthetic_runs import SUITE, Method, make
 
 from personabench.errors import UsageError
-from personabench.leaderboard import Asked, boards, summaries
-from personabench.published import publish
+from personabench.leaderboard import Asked, boards
 from personabench.report import write
 from personabench.report.samples import MARK, Pack
 from personabench.report.tables import describe, gather, user_gains
 from personabench.report.words import summary
-from personabench.runfolder import RunFolder
+from personabench.results.index import summaries
+from personabench.results.published import publish
+from personabench.results.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

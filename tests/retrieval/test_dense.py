@@ -13,9 +13,10 @@ import pytest
 from aiohttp import web
 
 from personabench.errors import BackendDown, BackendError, UsageError
-from personabench.retrieval import dense
-from personabench.retrieval.dense import Embedder, Embedders, WordLlama
-from personabench.retrieval.served import OpenAIEmbeddings
+from personabench.retrieval.embedder import Embedder
+from personabench.retrieval.embedders import Embedders
+from personabench.retrieval.local_embedders import WordLlama
+from personabench.retrieval.served_embedders import OpenAIEmbeddings
 
 
 class Server:
@@ -98,7 +99,7 @@ class Counting(Embedder):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     counting = Counting()
-    monkeypatch.setattr(dense, "WordLlama", lambda: counting)
+    monkeypatch.setattr("personabench.retrieval.embedders.WordLlama", lambda: counting)
     return counting
 
 
@@ -188,7 +189,7 @@ async def test_a_failure_is_not_remembered(counting: Counting) -> None:
 
 
 async def test_memory_is_bounded(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "_REMEMBERED_BYTES", 2 * 3 * 4)
+    monkeypatch.setattr("personabench.retrieval.embedders._REMEMBERED_BYTES", 2 * 3 * 4)
     embedders = Embedders()
     assert len(await embedders.embed(["a", "bb", "ccc"], "wordllama")) == 3
     await embedders.embed(["ccc", "bb", "a"], "wordllama")

@@ -347,7 +347,7 @@ def test_foreign_manifest_stops_the_download(site: Site, target: Path) -> None:
 def test_the_command_says_what_to_type_next_or_why_nothing_can_run(
     site: Site, target: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from personabench.cli.data import download as command
+    from personabench.cli.download import download as command
     from personabench.tasks.lamp import download as module
 
     monkeypatch.setattr(module, "SIZES", {("lamp4", "time"): (3, 3, 3), ("lamp6", "user"): (3, 3, 3)})

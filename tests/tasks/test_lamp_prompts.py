@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from lampfiles import CITATION, Whitespace, record, sample, words_of
+from lamp_files import CITATION, Whitespace, record, sample, words_of
 
+from personabench.api.params import fill
+from personabench.api.task import Task
 from personabench.errors import UsageError
-from personabench.params import fill
-from personabench.task import Task
 from personabench.tasks import lamp
 from personabench.tasks.lamp.forms import FORMS
 

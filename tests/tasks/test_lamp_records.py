@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lampfiles import GOLDS, entry, question, write, write_outputs
+from lamp_files import GOLDS, entry, question, write, write_outputs
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks.lamp import Lamp1, Lamp2M, Lamp2N, Lamp3, Lamp4, Lamp5, Lamp6, Lamp7

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from lampfiles import sample, scores
+from lamp_files import sample, scores
 
 from personabench.errors import UsageError
 from personabench.metrics.text import ROUGE

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from personamemfiles import cell, row, talk, write
+from personamem_files import cell, row, talk, write
 
+from personabench.api.method import Method
 from personabench.errors import UsageError
-from personabench.method import Method
 from personabench.methods.full import Full
 from personabench.methods.rag import Rag
 from personabench.methods.rpm import Rpm
@@ -18,7 +18,7 @@ from personabench.methods.summary import Summary
 from personabench.tasks.personamem import PersonaMem
 from personabench.tasks.personamem.analysis import Share, controls
 from personabench.tasks.personamem.data import PersonaMemData
-from personabench.testing import Trial, trial
+from personabench.testing.trial import Trial, trial
 from personabench.types import Request
 
 LETTERS = PersonaMem.Params(records="questions")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from personamemfiles import row, talk, write
+from personamem_files import row, talk, write
 
-from personabench.backends import EstimatedTokens
+from personabench.models.tokens import EstimatedTokens
 from personabench.tasks.personamem import PersonaMem, conversation
 from personabench.tasks.personamem.files import Turn
 from personabench.types import Sample

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from personamemfiles import row, talk, write
+from personamem_files import row, talk, write
 
-from personabench import downloads
+from personabench.api import downloads
 from personabench.errors import DataError, UsageError
 from personabench.tasks.personamem import PersonaMem
 from personabench.tasks.personamem.download import DATASET, REVISION, download

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from personamemfiles import OPTIONS, cell, row, talk, write
+from personamem_files import OPTIONS, cell, row, talk, write
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks.personamem import PersonaMem

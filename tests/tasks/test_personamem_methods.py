@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from personamemfiles import cell, row, talk, write
+from personamem_files import cell, row, talk, write
 
-from personabench import registry, runner
-from personabench.backends import BackendOptions
-from personabench.backends.scripted import Scripted
-from personabench.context import Context
+from personabench.api import registry
+from personabench.api.context import Context
+from personabench.api.method import Method
 from personabench.errors import BackendDown, PersonabenchError, UsageError
-from personabench.method import Method
 from personabench.methods.full import Full, PersonaOnly
 from personabench.methods.rpm import Rpm
 from personabench.methods.shortcuts import LongestOption, ShortestOption
 from personabench.methods.summary import Summary
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted
+from personabench.run import runner
 from personabench.tasks.personamem import PersonaMem
 from personabench.tasks.personamem.__main__ import main
-from personabench.testing import Trial, trial
+from personabench.testing.trial import Trial, trial
 from personabench.types import Request, Response, Sample, Usage
 
 CANARY = "zqx-future-zqx"
@@ -251,7 +252,7 @@ class Telling(Scripted):
 
 
 def decided(monkeypatch: pytest.MonkeyPatch, folder: Path, places: list[list[tuple[str, float]]]) -> Trial:
-    monkeypatch.setattr("personabench.testing.Scripted", lambda **_: Telling(places))
+    monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: Telling(places))
     return on(folder, full(decide="logprobs"))
 
 
@@ -292,7 +293,7 @@ def test_generative_mode_takes_the_likeliest_option_text(tmp_path: Path, monkeyp
     options = cell(("Try the north.", "Try the long south trail today.", "Try the east trail at dawn.", "Not west."))
     folder = write(tmp_path, [row("q1", own, 3, all_options=options)], [own])
     backend = Weighing()
-    monkeypatch.setattr("personabench.testing.Scripted", lambda **_: backend)
+    monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: backend)
     assert on(folder, full(decide="sum")).predictions[0].output == "(a)", (
         "three words at -1 and six at -0.5 are equal: the first counts"
     )

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from personamemfiles import cell, row, talk, write
+from personamem_files import cell, row, talk, write
 
 from personabench.errors import DataError, UsageError
-from personabench.metrics.score_files import score_files
-from personabench.scoring import Tally, measure
+from personabench.run.score_file import score_files
+from personabench.run.scoring import Tally, measure
 from personabench.tasks.personamem import PersonaMem, scoring
 from personabench.tasks.personamem.analysis import (
     Row,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefdiscofiles import WANTS, graded, play, row, said, written
+from prefdisco_files import WANTS, graded, play, row, said, written
 
 from personabench import Request
 from personabench.tasks.prefdisco.conversation import read, unlabelled

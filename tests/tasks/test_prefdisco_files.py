@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefdiscofiles import WANTS, row, written
+from prefdisco_files import WANTS, row, written
 
-from personabench.downloads import read_manifest
+from personabench.api.downloads import read_manifest
 from personabench.errors import DataError, UsageError
 from personabench.tasks.prefdisco import PrefDisco
 from personabench.tasks.prefdisco.download import download

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from personabench import Request, backends, registry
-from personabench.backends import BackendOptions
-from personabench.backends.scripted import Scripted, filler
-from personabench.cache import Cache
+from personabench import Request
+from personabench.api import registry
 from personabench.cli.app import app
-from personabench.client import Client
 from personabench.errors import DataError, UsageError
-from personabench.roles import Role
+from personabench.models import backends
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted, filler
+from personabench.models.cache import Cache
+from personabench.models.client import Client
+from personabench.models.roles import Role
 from personabench.tasks.prefdisco import PrefDisco
 from personabench.tasks.prefdisco.files import read
 from personabench.tasks.prefdisco.personas import BRACKETS, OCCUPATIONS

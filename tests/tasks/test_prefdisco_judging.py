@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prefdiscofiles import WANTS, graded, play, row, said, written
+from prefdisco_files import WANTS, graded, play, row, said, written
 
 from personabench import Request
 from personabench.tasks.prefdisco.__main__ import main, problem_of

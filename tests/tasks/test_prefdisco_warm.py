@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefdiscofiles import graded, play, row, said, written
+from prefdisco_files import graded, play, row, said, written
 
 from personabench import Request
-from personabench.controls import controlled
 from personabench.errors import DataError, UsageError
-from personabench.selection import select
+from personabench.run.controls import controlled
+from personabench.run.selection import select
 from personabench.tasks.prefdisco import PrefDiscoWarm
 from personabench.tasks.prefdisco.files import read
 from personabench.tasks.prefdisco.warm import WarmData, seen, stated

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from personabench import registry
-from personabench.backends import EstimatedTokens
-from personabench.backends.scripted import Scripted
-from personabench.checks import check_task
+from personabench.api import registry
 from personabench.errors import DataError, UsageError
 from personabench.metrics import wordnet
 from personabench.metrics.edits import Edit, edit_cost, edited
-from personabench.plan import plan
-from personabench.runner import Options, run
+from personabench.models.backends.scripted import Scripted
+from personabench.models.tokens import EstimatedTokens
+from personabench.run.options import Options
+from personabench.run.plan import plan
+from personabench.run.runner import run
 from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring
 from personabench.tasks.prelude.data import Document, drawn, read_documents, read_preferences
 from personabench.tasks.prelude.rules import BASE
+from personabench.testing.checks import check_task
 
 
 def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
@@ -56,7 +57,7 @@ def test_acceptance_1_missing_sentence_data_is_told_before_any_call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from personabench.methods.none import NoPersonalization
-    from personabench.testing import trial
+    from personabench.testing.trial import trial
 
     monkeypatch.setattr(wordnet, "nltk_data", list)
     with pytest.raises(UsageError, match="punkt_tab"):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from personabench import plan, runner
-from personabench.backends.scripted import Scripted
+from personabench.models.backends.scripted import Scripted
+from personabench.run import plan, runner
 
 pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
 

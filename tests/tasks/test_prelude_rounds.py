@@ -11,20 +11,21 @@ from statistics import stdev
 from typing import Any
 
 import pytest
-from edit_world import BASE, FAMILY, RULES, SOURCES, stage, stub
-from preludefiles import Simulator, notes, played
+from edit_fixtures import BASE, FAMILY, RULES, SOURCES, stage, stub
+from prelude_files import Simulator, notes, played
 
-from personabench import registry, runner
-from personabench.backends import BackendOptions
-from personabench.backends.scripted import Scripted
-from personabench.checks import check_method, check_task
+from personabench.api import registry
 from personabench.errors import UsageError
 from personabench.hashing import digest
 from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle
 from personabench.methods.none import NoPersonalization
-from personabench.runfolder import RunFolder
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted
+from personabench.results.run_folder import RunFolder
+from personabench.run import runner
 from personabench.tasks.prelude import PreludeEmail, PreludeSumm
-from personabench.testing import Trial, trial
+from personabench.testing.checks import check_method, check_task
+from personabench.testing.trial import Trial, trial
 from personabench.types import Prediction, Request
 
 pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")

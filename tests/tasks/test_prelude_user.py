@@ -7,12 +7,12 @@ from itertools import combinations
 
 import pytest
 
-from personabench.backends import BackendOptions
-from personabench.backends.scripted import Scripted
-from personabench.client import Client
 from personabench.errors import BackendError
 from personabench.metrics.text import without_reasoning
-from personabench.roles import Role
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted
+from personabench.models.client import Client
+from personabench.models.roles import Role
 from personabench.tasks.prelude import PreludeSumm, user
 from personabench.tasks.prelude.rules import BASE, disliked, rules_of, satisfied, unkept, worded
 from personabench.types import Request, Sample

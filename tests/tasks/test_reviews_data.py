@@ -12,10 +12,10 @@ from typing import Any
 import datasets
 import pytest
 
-from personabench import registry
+from personabench.api import registry
+from personabench.api.dataset import Dataset
+from personabench.api.population import Population
 from personabench.errors import DataError, UsageError
-from personabench.population import Population
-from personabench.task import Dataset
 from personabench.tasks.reviews.construct import Rules
 from personabench.tasks.reviews.records import iso
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from personabench import registry
-from personabench.testing import trial
+from personabench.api import registry
+from personabench.testing.trial import trial
 from personabench.types import Record, Request, Sample
 
 FAMILY = ["cipher", "icl_edit", "cot_edit", "continual", "e_then_e"]

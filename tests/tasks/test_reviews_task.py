@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from personabench import registry, runner
-from personabench.backends import EstimatedTokens
-from personabench.backends.scripted import Scripted
+from personabench.api import registry
+from personabench.api.population import Population
+from personabench.api.task import Task
 from personabench.errors import DataError, UsageError
 from personabench.metrics import meteor
-from personabench.metrics.score_files import score_files
 from personabench.metrics.text import ROUGE as ROUGE_METRICS
-from personabench.population import Population
-from personabench.task import Task
+from personabench.models.backends.scripted import Scripted
+from personabench.models.tokens import EstimatedTokens
+from personabench.run import runner
+from personabench.run.score_file import score_files
 from personabench.tasks.reviews import SAMPLE, wording
 from personabench.tasks.reviews.__main__ import main as egises
-from personabench.testing import trial
+from personabench.testing.trial import trial
 from personabench.types import Request
 
 ROUGE = [metric.name for metric in ROUGE_METRICS]

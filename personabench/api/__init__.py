@@ -1,0 +1,1 @@
+"""The interface that methods and tasks are written against, and the registry that finds them."""

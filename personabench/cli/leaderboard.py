@@ -1,0 +1,125 @@
+"""`personabench leaderboard` and `personabench list`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personabench.cli.options import RESULTS, Json, OnlyTask, Results, screen
+
+if TYPE_CHECKING:
+    pass
+
+
+class Format(StrEnum):
+    """How a leaderboard is written."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    latex = "latex"
+    html = "html"
+
+
+def leaderboard(
+    task: OnlyTask = None,
+    results: Results = RESULTS,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Row that gains are measured against; else none.")
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns: every metric, controls, users, costs.")] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Instead: points of score against history size and parameters.")
+    ] = False,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.'),
+    ] = None,
+    queries: Annotated[
+        float | None,
+        typer.Option("--queries-per-user", min=1, help="Spread offline cost over so many; else as in the run."),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.table,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write to.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Rank the runs and what differs, a row per method and model.
+
+    Published results are among them. Scores come with 95 % intervals over users, gains over the baseline with
+    corrected p-values; --wide says more.
+    """
+    from personabench import leaderboard as made
+    from personabench.api.registry import is_file
+    from personabench.cli.tables import board_text, curve_text, print_boards
+    from personabench.errors import UsageError
+    from personabench.results.index import everything
+    from personabench.results.locate import named
+
+    form = Format.json if json else format
+    runs = everything(results)
+    asked = made.Asked(
+        baseline=baseline or made.BASELINE,
+        thorough=wide or form is not Format.table,
+        prices=_prices(prices),
+        queries=queries,
+        results=results,
+    )
+    if not runs:
+        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+    if task is not None and is_file(task):
+        task = named(task, runs)
+    found = made.boards(runs, task, asked)
+    if not found:
+        there = ", ".join(sorted({run["task"] for run in runs}))
+        raise UsageError(f"no runs of task '{task}' under {results}/runs; there are runs of {there}")
+    known = {row["label"] for board in found for row in board.rows} | {run["method"] for run in runs}
+    if baseline and baseline not in known:
+        raise UsageError(f"--baseline {baseline}: no such row; there are {', '.join(sorted(known))}")
+    if curves and form is Format.html:
+        raise UsageError("--curves has no html form; `personabench report` draws them")
+    if curves:
+        text = curve_text(made.curves(found), form.value)
+    elif form is Format.json:
+        text = made.as_json(found)
+    elif form is Format.md:
+        text = made.as_markdown(found, wide)
+    elif form is Format.latex:
+        text = made.as_latex(found, wide)
+    elif form is Format.csv:
+        text = made.as_csv(found)
+    elif form is Format.html:
+        from personabench.report.board import board_page
+
+        text = board_page(found, wide)
+    elif output is None:
+        print_boards(found, screen(), wide)
+        return
+    else:
+        text = board_text(found, wide)
+    _write(text, output)
+
+
+def _prices(path: Path | None) -> Mapping[str, Mapping[str, float]] | None:
+    if path is None:
+        return None
+    from personabench.models.budget import read_prices
+
+    return read_prices(path)
+
+
+def _write(text: str, output: Path | None) -> None:
+    from personabench.errors import UsageError
+
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output {output} cannot be written: {error.strerror}") from error
+    typer.echo(f"wrote {output}", err=True)

@@ -1,0 +1,1 @@
+"""Calls to language models: backends, response cache, rate limits, budgets and further model roles."""

@@ -1,0 +1,82 @@
+"""One sample of a finished run: prediction, score, messages and references."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from personabench.results.run_folder import RunFolder
+    from personabench.types import Message
+
+
+def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, Any]:
+    """Everything known of one sample of a run.
+
+    Raises:
+        UsageError: the run has no such sample.
+    """
+    from personabench.errors import UsageError
+    from personabench.models.cache import Cache
+    from personabench.types import to_json
+
+    folder.verify(folder.predictions_path)
+    prediction = folder.prediction(sample_id)
+    if prediction is None:
+        some = ", ".join(line.sample_id for line in itertools.islice(folder.iter_predictions(), 3))
+        raise UsageError(f"{folder.path} has no prediction for sample '{sample_id}'; it has {some or 'none'}, ...")
+    score = next((line for line in folder.scores() if line.sample_id == sample_id), None)
+    profile = folder.profiles().get(prediction.profile or "-")
+    cache_path = results / "cache.sqlite"
+    cache = Cache(cache_path) if cache_path.exists() else None
+    calls = []
+    for call in [*(profile.calls if profile else ()), *prediction.calls]:
+        request = cache.request(call.key) if cache else None
+        response = cache.get(call.key) if cache else None
+        calls.append(
+            {
+                "key": call.key,
+                "phase": call.phase,
+                "cached": call.cached,
+                "input_tokens": call.input_tokens,
+                "output_tokens": call.output_tokens,
+                "messages": request and _messages(request.messages),
+                "reply": response and response.text,
+            }
+        )
+    if cache is not None:
+        cache.close()
+    import msgspec
+
+    return {
+        "sample_id": sample_id,
+        "user_id": prediction.user_id,
+        "profile": profile.state if profile else None,
+        "calls": calls,
+        "output": prediction.output,
+        "parsed": prediction.parsed,
+        "references": _references(folder, sample_id),
+        "values": score and msgspec.json.decode(to_json(score.values)),
+        "flags": dict(prediction.flags),
+        "error": prediction.error,
+    }
+
+
+def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
+    """Gold outputs, where the run's data is still at its place and unchanged."""
+    from personabench.results.locate import data_of, task_of
+
+    spec = folder.spec()
+    task = task_of(spec.task, spec.task_params, spec.task_hash)
+    if task is None:
+        return None
+    summary = folder.summary()
+    dataset = data_of(task, summary, summary.get("data"))
+    places = {name: at for at, (name, _) in enumerate(dataset.index())} if dataset else {}
+    return list(dataset.load(places[sample_id]).references) if dataset and sample_id in places else None
+
+
+def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]

@@ -1,0 +1,58 @@
+"""What a run is: the resolved configuration and the fingerprint that names it.
+
+A fingerprint covers everything that can change a prediction and nothing else.  Limit, concurrency, URL, cache policy
+and folders are not in it, so the same command with a larger limit continues the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from personabench.hashing import digest
+from personabench.types import Sampling
+
+SPEC_VERSION = 1
+
+
+class RunSpec(msgspec.Struct, frozen=True):
+    """One task, one method, one model: the identity of a run.
+
+    Attributes:
+        task, task_version, task_params: the benchmark task and the options that change its prompts.
+        separation, split: which part of the benchmark; `sample` says that the bundled sample was used.
+        data_hash: SHA-256 of the data files.
+        method, method_hash, params: the method, the hash of its source, and its parameters, defaults included.
+        task_hash: the hash of the task's source; empty in runs of earlier versions.
+        history: the control applied to users' histories ("own" is none).
+        model: the backend's identity of the model (name, file hash), free of place and time.
+        sampling, seed: decoding and the seed of all randomness.
+        window: the context window that prompts were asked to fit, in tokens; None is the model's own.
+        simulator: identity of the model behind the simulated user, in tasks that have one.
+    """
+
+    task: str
+    task_version: int
+    task_params: Mapping[str, Any]
+    separation: str
+    split: str
+    sample: bool
+    data_hash: str
+    method: str
+    method_hash: str
+    params: Mapping[str, Any]
+    model: Mapping[str, str]
+    sampling: Sampling
+    seed: int
+    history: str = "own"
+    window: int | None = None
+    task_hash: str = ""
+    simulator: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
+    version: int = SPEC_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the canonical JSON of this spec."""
+        return digest(self)

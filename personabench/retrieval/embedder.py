@@ -1,0 +1,36 @@
+"""The `Embedder` interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Embedder(ABC):
+    """A model that maps texts to vectors whose dot product is their similarity.
+
+    `identity` names model and weights and is part of every cache key; place and URL are not in it.
+    """
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Model and revision."""
+
+    @abstractmethod
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Vectors, shape (n, d), in the order of the texts.
+
+        Raises:
+            UsageError: the model cannot be loaded.
+            BackendError: the call failed for good.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of threads and connections."""
+        return

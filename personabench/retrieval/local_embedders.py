@@ -1,0 +1,129 @@
+"""Vectors of texts: several embedders behind one coroutine, and the run's memory of what they returned.
+
+An embedder defines its own geometry, and the dot product of two of its vectors is their similarity: WordLlama's and
+OpenAI's vectors have length 1, Contriever's do not, as its authors use them.  Local models run in one thread of their
+own each, so the event loop stays free and their own parallelism is not multiplied; those behind a server are in
+`served.py`.  `Embedders` embeds a text once per run, however many samples ask for it and however closely together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import importlib.util
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from personabench.errors import UsageError
+from personabench.hashing import digest_files
+from personabench.retrieval.embedder import Embedder, Vectors
+
+
+class _Local(Embedder):
+    """A model in this process, used by one thread of its own."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+
+    @abstractmethod
+    def _encode(self, texts: list[str]) -> Vectors: ...
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, list(texts))
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """As `embed`, at once and in the calling thread."""
+        return self._encode(list(texts))
+
+    async def aclose(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class WordLlama(_Local):
+    """The 256-dimensional WordLlama vectors that come with the `wordllama` package; needs no network.
+
+    Mean of the token vectors, scaled to length 1; a text without tokens has the zero vector.
+    """
+
+    @cached_property
+    def _folder(self) -> Path:
+        spec = importlib.util.find_spec("wordllama")
+        if spec is None or spec.origin is None:
+            raise UsageError("the embedder wordllama is not installed; run: pip install wordllama")
+        return Path(spec.origin).parent
+
+    @cached_property
+    def identity(self) -> str:
+        files = [
+            self._folder / "weights" / "l2_supercat_256.safetensors",
+            self._folder / "tokenizers" / "l2_supercat_tokenizer_config.json",
+        ]
+        return f"wordllama:l2_supercat_256@{digest_files(files)[:16]}"
+
+    @cached_property
+    def _model(self) -> Any:
+        # Importing wordllama configures the root logger; a library may not.
+        root = logging.getLogger()
+        level, handlers = root.level, list(root.handlers)
+        package = importlib.import_module("wordllama")
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        return package.WordLlama.load("l2_supercat", cache_dir=self._folder, dim=256, disable_download=True)
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        vectors: Vectors = self._model.embed(texts)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+        return vectors
+
+
+class SentenceTransformers(_Local):
+    """A model of the `sentence-transformers` package, with its own pooling, length limit and scaling.
+
+    `facebook/contriever`, LaMP's dense retriever, is loaded with mean pooling over at most 512 tokens.
+    """
+
+    def __init__(self, name: str) -> None:
+        if importlib.util.find_spec("sentence_transformers") is None:
+            raise UsageError(
+                f"the embedder sentence-transformers:{name} needs an extra that is not installed; "
+                "run: pip install 'personabench-harness[sentence-transformers]'"
+            )
+        super().__init__()
+        self._name = name
+
+    @cached_property
+    def _model(self) -> Any:
+        package = importlib.import_module("sentence_transformers")
+        try:
+            return package.SentenceTransformer(self._name)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"sentence-transformers cannot load {self._name!r}: {error}") from error
+
+    @cached_property
+    def identity(self) -> str:
+        return self._thread.submit(self._identify).result()
+
+    def _identify(self) -> str:
+        folder = Path(self._name)
+        if folder.is_dir():
+            return f"sentence-transformers:{digest_files(sorted(p for p in folder.rglob('*') if p.is_file()))[:16]}"
+        weights = hashlib.sha256()
+        for key, tensor in sorted(self._model.state_dict().items()):
+            weights.update(key.encode())
+            weights.update(tensor.cpu().float().numpy().tobytes())
+        return f"sentence-transformers:{self._name}@{weights.hexdigest()[:16]}"
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        if not texts:
+            return self._encode([""])[:0]
+        vectors = self._model.encode(texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False)
+        return np.asarray(vectors, np.float32)

@@ -1,0 +1,1 @@
+"""Run a method on a task: plan, predict, judge and score."""

@@ -1,0 +1,325 @@
+"""From options to finished runs: everything between the command line and the engine.
+
+Opens the folder of each run that `jobs` resolved, runs what is owed, has it judged where the task has a judge, and
+scores.  A model is loaded only when something is owed to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import platform
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from personabench.api.dataset import Dataset
+from personabench.api.method import Method
+from personabench.api.task import Task
+from personabench.errors import DataError, RunError, UsageError
+from personabench.metrics.external import external
+from personabench.models import backends
+from personabench.models.backends.base import Backend
+from personabench.models.budget import Spend
+from personabench.models.cache import Cache
+from personabench.models.client import Client
+from personabench.models.roles import RoleName
+from personabench.results.run_folder import RunFolder
+from personabench.retrieval.embedders import Embedders
+from personabench.run.engine import Engine
+from personabench.run.judging import judge, unjudged
+from personabench.run.options import Options
+from personabench.run.progress import Progress
+from personabench.run.resolve import Job, resolve
+from personabench.run.scoring import score_run
+from personabench.run.shard_record import mark
+
+__all__ = ["Job", "Options", "Outcome", "resolve", "run", "versions"]
+
+Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
+
+
+def _unwatched(title: str, progress: Progress, client: Client) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+@dataclasses.dataclass
+class Outcome:
+    """A run as it ended: its folder, its summary, whether an interrupt cut it short, and what metrics could not be had.
+
+    `trouble` is why a metric that was asked for beside the task's own is missing; everything else is there.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    interrupted: bool = False
+    trouble: str = ""
+
+
+async def run(
+    options: Options,
+    *others: Options,
+    backend: Backend | None = None,
+    roles: Mapping[RoleName, Backend] | None = None,
+    watch: Watch = _unwatched,
+    announce: Callable[[Sequence[Job]], None] | None = None,
+) -> list[Outcome]:
+    """Run everything asked for; a finished run is only scored again.
+
+    `others` ask the same with other seeds: backend, cache and embedders are those of `options`.  `announce` is told
+    the jobs of each before their first call; `watch` wraps what takes its time, given a title, counters and the client.
+
+    Raises:
+        UsageError, DataError: nothing was run.
+        RunError: a run had to stop; what it finished is on disk and the message says how to go on.
+        KeyboardInterrupt: interrupted twice; what was finished is on disk, and scored when the command is repeated.
+    """
+    options = options.guarded()
+    model = backend or backends.create(options.backend, options.backend_options)
+    outcomes: list[Outcome] = []
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(model.aclose)
+        await model.identify()
+        named = await _named(options, roles, stack)
+        spend = Spend(options.prices, options.max_cost)
+        for each_model in (model, *named.values()):
+            spend.price(each_model.identity["name"])
+        cache, embedders = None, None
+        opened: list[Backend] = []
+        for each in (options, *others):
+            jobs = resolve(each, model, named)
+            if announce:
+                announce(jobs)
+            if embedders is None:
+                if options.cache != "off":
+                    older = options.shard.whole(options.results) / "cache.sqlite" if options.shard else None
+                    cache = Cache(options.results / "cache.sqlite", older, writing=True)
+                    stack.callback(cache.close)
+                embedders = options.embedders()
+                stack.push_async_callback(embedders.aclose)
+            for job in jobs:
+                log = job.folder.start(job.spec)
+                try:
+                    mark(job.folder, each, job.task)
+                    with _logged(log):
+                        engine = _engine(job, each, model, cache, embedders, spend)
+                        owed = engine.owed(job.positions)
+                        ready = functools.partial(_ready, log, opened)
+                        if owed:
+                            await ready(model)
+                        if owed and "simulator" in job.roles:
+                            await ready(job.roles["simulator"])
+                        outcomes.append(await _finish(job, engine, owed, each, watch, ready, spend))
+                finally:
+                    job.folder.close()
+                if outcomes[-1].interrupted:
+                    return outcomes
+    return outcomes
+
+
+async def _named(
+    options: Options, given: Mapping[RoleName, Backend] | None, stack: contextlib.AsyncExitStack
+) -> dict[RoleName, Backend]:
+    """The roles' own backends, identified."""
+    named = dict(given or {})
+    for role, (name, own) in options.roles.items():
+        if role not in named:
+            named[role] = backends.create(name, own)
+    for backend in named.values():
+        stack.push_async_callback(backend.aclose)
+        await backend.identify()
+    return named
+
+
+async def _ready(log: Path, opened: list[Backend], backend: Backend) -> None:
+    if backend not in opened:
+        await backend.open(log)
+        opened.append(backend)
+
+
+def _engine(
+    job: Job, options: Options, model: Backend, cache: Cache | None, embedders: Embedders, spend: Spend
+) -> Engine:
+    concurrency = options.concurrency or model.concurrency
+    client = Client(model, cache, options.cache, concurrency, spend=spend)
+    return Engine(
+        task=job.task,
+        dataset=job.dataset,
+        method=job.method,
+        spec=job.spec,
+        client=client,
+        embedders=embedders,
+        folder=job.folder,
+        cache=cache,
+        concurrency=concurrency,
+        judged=job.judge is not None,
+        roles={
+            role: client
+            if backend is model
+            else dataclasses.replace(client, backend=backend, concurrency=options.concurrency or backend.concurrency)
+            for role, backend in job.roles.items()
+        },
+    )
+
+
+async def _finish(
+    job: Job,
+    engine: Engine,
+    owed: Sequence[int],
+    options: Options,
+    watch: Watch,
+    ready: Callable[[Backend], Awaitable[None]],
+    spend: Spend,
+) -> Outcome:
+    title = f"{job.spec.method} on {job.spec.task}"
+    before = _before(job.folder)
+    counted = await engine.client.backend.prefix_counts() if owed else None
+    already = spend.spent
+    started = time.perf_counter()
+    failed: RunError | None = None
+    whole = False
+    try:
+        with watch(title, engine.progress, engine.client) if owed else contextlib.nullcontext():
+            whole = await engine.run(owed)
+    except RunError as error:
+        failed = error
+    if engine.progress.dropped:
+        raise KeyboardInterrupt
+    seconds = before["seconds"] + (time.perf_counter() - started if owed else 0.0)
+    selected = set(job.positions)
+    scored = [at for at, (name, _) in enumerate(job.dataset.index()) if at in selected or name in engine.finished]
+    judging = Progress()
+    if job.judge and whole:
+        started = time.perf_counter()
+        try:
+            anew = selected if options.cache == "refresh" else ()
+            if left := unjudged(job.folder, job.dataset, scored, job.judge, anew):
+                await ready(job.roles["judge"])
+                with watch(f"judging {title}", judging, client := engine.roles["judge"]):
+                    await judge(job.folder, job.task, job.dataset, left, job.judge, client, judging)
+                whole = not judging.stopping
+                seconds += time.perf_counter() - started
+            if anew and whole and not judging.failed and not engine.progress.failed:
+                job.folder.renewed()
+        except RunError as error:
+            failed = error
+    extra_metrics, trouble = {} if owed else before.get("extra_metrics", {}), ""
+    try:
+        extra_metrics |= measured_beside(job.folder, job.dataset, scored, options.metrics)
+    except UsageError as error:
+        trouble = str(error)
+    summary = score_run(
+        job.folder,
+        job.task,
+        job.dataset,
+        job.spec,
+        scored,
+        seconds=seconds,
+        extra={
+            "data": options.data and str(options.data.resolve()),
+            "changed": changed(job.method),
+            "task_changed": changed(job.task),
+            "fit": job.fit,
+            "privileged": job.method.privileged,
+            "provenance": before.get("provenance", {}) | engine.provenance | engine.embedders.used(),
+            "extra_metrics": extra_metrics,
+            "spent": (before.get("spent") or 0.0) + spend.spent - already if options.prices else before.get("spent"),
+            "prefix_cache": await _prefix_cache(engine.client.backend, counted, before.get("prefix_cache")),
+            "warnings": [*job.dataset.warnings, *job.shared],
+            "roles": {
+                role: {
+                    "model": backend.identity["name"],
+                    "identity": dict(backend.identity),
+                    "shared": backend.identity == job.spec.model,
+                    **({"adds": job.task.judge_adds} if role == "judge" else {}),
+                }
+                for role, backend in job.roles.items()
+            },
+            "judge": job.judge,
+            "judge_errors": judging.failed,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": versions(),
+        },
+        judge=job.judge,
+    )
+    if failed is not None:
+        raise RunError(
+            f"{failed}\n{summary['n']} of {len(job.positions)} samples are done and kept in {job.folder.path}"
+        )
+    return Outcome(job.folder.path, summary, interrupted=not whole, trouble=trouble)
+
+
+def _before(folder: RunFolder) -> dict[str, Any]:
+    """What the summary of earlier attempts says; one that is missing or damaged says nothing and is made anew."""
+    try:
+        return folder.summary()
+    except DataError:
+        return {"seconds": 0.0}
+
+
+async def _prefix_cache(
+    model: Backend, then: tuple[int, int] | None, before: Mapping[str, int] | None
+) -> Mapping[str, int] | None:
+    """Prompt tokens that the model's prefix cache held and those it was asked for, in this attempt and those before."""
+    now = then and await model.prefix_counts()
+    if then is None or now is None:
+        return before
+    start = before or {"hits": 0, "queries": 0}
+    hits, queries = (max(0, after - earlier) for earlier, after in zip(then, now, strict=True))
+    return {"hits": start["hits"] + hits, "queries": start["queries"] + queries}
+
+
+def measured_beside(
+    folder: RunFolder, dataset: Dataset, positions: Sequence[int], names: Sequence[str]
+) -> dict[str, float]:
+    """Metrics asked for beside the task's own, over the answers that have a gold."""
+    if not names:
+        return {}
+    index = dataset.index()
+    outputs, golds = [], []
+    lines = folder.ordered_predictions(index[position][0] for position in positions)
+    for position, line in zip(positions, lines, strict=True):
+        references = dataset.load(position).references
+        if line is not None and line.error is None and references:
+            outputs.append(line.output or "")
+            golds.append(references[0])
+    return {key: value for name in names for key, value in external(name, outputs, golds).items()}
+
+
+def changed(owner: Method | Task) -> dict[str, Any]:
+    """The parameters that are not at their defaults."""
+    defaults = dataclasses.asdict(owner.Params())
+    return {key: value for key, value in dataclasses.asdict(owner.params).items() if value != defaults[key]}
+
+
+def versions() -> dict[str, str]:
+    """What software made a run."""
+    names = ("personabench-harness", "xllamacpp", "openai", "rouge-score", "sacrebleu", "nltk", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send the package's log into an attempt's file."""
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("personabench")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+        handler.close()

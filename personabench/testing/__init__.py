@@ -1,0 +1,10 @@
+"""Try methods and tasks without a model.
+
+from personabench.testing import trial
+result = trial(MyMethod(), limit=4)
+assert all(prediction.error is None for prediction in result.predictions)
+"""
+
+from personabench.testing.trial import Trial, trial
+
+__all__ = ["Trial", "trial"]

@@ -1,0 +1,33 @@
+"""What the code of a method gets wrong costs its sample at most."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_fixtures import headlines, rig
+
+from personabench import Context, Method, Sample
+
+
+async def test_half_a_surrogate_pair_in_an_answer_or_an_error_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("personabench.engine"), "propagate", False)
+
+    class Torn(Method):
+        name = "torn"
+
+        async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
+            if sample.id == "q00000-0":
+                raise ValueError("a\ud800b")
+            return "a\ud800b"
+
+    made = rig(tmp_path, Torn(), headlines(tmp_path / "data", 2))
+    assert await made.run()
+    made.close()
+    found = made.predictions()
+    assert found["q00000-0"].error == "ValueError in torn: a\ufffdb"
+    assert found["q00001-0"].output == "a\ufffdb"

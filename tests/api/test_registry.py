@@ -1,0 +1,186 @@
+"""Finding methods and tasks: by path, by entry point, by file, and what is said when that fails."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from personabench import Method, Task
+from personabench.api import registry
+from personabench.errors import UsageError
+
+PLUGIN = """
+from personabench import Method
+
+class Shout(Method):
+    {name}
+    async def predict(self, sample, state, ctx):
+        return (await ctx.answer(sample, records=sample.history[-3:])).upper()
+"""
+
+TASK = """
+from pathlib import Path
+
+from toy_methods import Toy
+
+class Mine(Toy):
+    name = "lamp4"
+"""
+
+
+def plugin(folder: Path, text: str, name: str = "mine.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_built_ins_are_described_from_their_source() -> None:
+    methods, tasks = registry.entries("method"), registry.entries("task")
+    assert {"none", "random", "recency", "rag", "summary", "dpl"} <= methods.keys()
+    assert {f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")} <= tasks.keys()
+    assert list(methods) == sorted(methods)
+    rag = methods["rag"]
+    assert (rag.kind, rag.attribute, rag.origin) == ("method", "Rag", "built-in")
+    assert "2304.11406" in rag.facts["paper"] and rag.facts["needs"] == ("history",)
+    assert rag.about.startswith("Show the k records")
+
+
+def test_every_built_in_loads_under_its_name() -> None:
+    for kind, base in (("method", Method), ("task", Task)):
+        for name in registry.entries(kind):  # type: ignore[arg-type]
+            cls = registry.load(kind, name)  # type: ignore[arg-type]
+            assert issubclass(cls, base) and cls.name == name  # type: ignore[type-abstract]
+
+
+def test_listing_imports_no_method_and_no_task() -> None:
+    code = (
+        "import sys; from personabench.api import registry; registry.entries('method'); registry.entries('task')\n"
+        "print([name for name in sys.modules if name.startswith(('personabench.methods.', 'personabench.tasks.'))])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hint"),
+    [
+        ("method", "sumary", "no method named 'sumary'; did you mean summary"),
+        ("task", "lamp2", "no task named 'lamp2'; did you mean lamp2m or lamp2n"),
+        ("task", "LaMP-3", "no task named 'LaMP-3'; did you mean lamp3?"),
+        ("task", "LaMP_2M", "no task named 'LaMP_2M'; did you mean lamp2m?"),
+        ("method", "Persona-DB", "no method named 'Persona-DB'; did you mean persona_db?"),
+        ("task", "zzz", "known: lamp1, lamp2m"),
+    ],
+)
+def test_an_unknown_name_gets_a_hint(kind: registry.Kind, name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry.load(kind, name)
+    assert all(word in str(caught.value) for word in hint.split(" or "))
+
+
+def test_a_method_by_path_is_named_by_its_class_or_its_file(tmp_path: Path) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="name = 'shout'"))
+    assert registry.load("method", str(path)).name == "shout"
+    assert registry.load("method", f"{path}:Shout").name == "shout"
+    assert registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"), "loud.py"))).name == "loud"
+
+
+def test_methods_that_share_a_file_are_named_by_their_classes(tmp_path: Path) -> None:
+    second = PLUGIN.format(name="").replace("Shout", "Scream").replace("from personabench import Method", "")
+    path = plugin(tmp_path, PLUGIN.format(name="") + second)
+    names = [registry.load("method", f"{path}:{name}").name for name in ("Shout", "Scream")]
+    assert names == ["Shout", "Scream"]
+
+
+def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
+    one = registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"))))
+    first = registry.source_hash(one)
+    assert registry.source_hash(registry.load("method", str(tmp_path / "mine.py"))) == first
+    two = registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="version = 2"))))
+    assert registry.source_hash(two) != first
+    package = registry.load("method", "dpl")
+    assert registry.source_hash(package) != registry.source_hash(registry.load("method", "rag"))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "message"),
+    [
+        ("def broken(:\n", "", r"mine\.py \(line 1\) does not import: SyntaxError"),
+        ("import nowhere_to_be_found", "", "does not import: ModuleNotFoundError: No module named 'nowhere"),
+        ("1 / 0", "", "does not import: ZeroDivisionError"),
+        ("x = 1", "", "should define one subclass of personabench.Method, found none"),
+        (PLUGIN.format(name="pass") + "class B(Shout): pass\n", "", "found Shout, B; name one as"),
+        (PLUGIN.format(name="pass"), ":Whisper", "defines no method class 'Whisper'; found: Shout"),
+        ("from personabench import Method\nclass Empty(Method): pass", "", "does not implement predict"),
+    ],
+)
+def test_a_plugin_that_does_not_work_says_why(tmp_path: Path, text: str, wanted: str, message: str) -> None:
+    path = plugin(tmp_path, text)
+    with pytest.raises(UsageError, match=message):
+        registry.load("method", f"{path}{wanted}")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no file .*absent\.py to load a task from"):
+        registry.load("task", str(tmp_path / "absent.py"))
+
+
+def test_entry_points_come_before_built_ins_and_broken_ones_only_fail_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin(tmp_path, PLUGIN.format(name="name = 'rag'"), "plugged_in.py")
+    plugin(tmp_path, "raise RuntimeError('no licence')", "plugged_badly.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    group = "personabench.methods"
+    points = [EntryPoint("rag", "plugged_in:Shout", group), EntryPoint("bad", "plugged_badly:Bad", group)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group.endswith("methods") else [])
+    assert registry.load("method", "rag").__name__ == "Shout"
+    assert {"bad", "none"} <= registry.entries("method").keys()
+    with pytest.raises(UsageError, match=r"method 'bad' \(plugin, plugged_badly:Bad\) does not import: .*no licence"):
+        registry.load("method", "bad")
+    assert registry.load("method", "none").name == "none"
+
+
+def test_a_broken_file_among_the_built_ins_is_skipped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = plugin(tmp_path, "class Half(Method)\n    name = 'half'\n")
+    with caplog.at_level(logging.WARNING):
+        assert list(registry._described("method", path, "mine", 0)) == []
+    assert "mine.py is skipped: line 1" in caplog.text
+
+
+def test_what_is_loaded_is_what_was_asked_for(tmp_path: Path) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="pass"))
+    with pytest.raises(UsageError, match=r"should define one subclass of personabench\.Task"):
+        registry.load("task", str(path))
+
+
+@pytest.mark.parametrize(("kind", "text"), [("method", PLUGIN.format(name="name = 'rag'")), ("task", TASK)])
+def test_a_file_called_as_something_installed_is_refused(tmp_path: Path, kind: registry.Kind, text: str) -> None:
+    with pytest.raises(UsageError, match=rf"is called '(rag|lamp4)', as an installed {kind} is: .*another `name`"):
+        registry.load(kind, str(plugin(tmp_path, text)))
+
+
+@pytest.mark.parametrize("name", ["{folder}/mine.py", "{folder}/mine.py:Shout", "mine.py", "gone"])
+def test_data_names_no_file_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    plugin(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + PLUGIN.format(name="name = 'shout'"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"is not installed here; name its file with --method FILE"):
+        registry.recorded("method", name.format(folder=tmp_path), "")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_that_a_person_named_is_found_by_the_name_that_runs_record(tmp_path: Path) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="name = 'shouted'"))
+    cls = registry.load("method", str(path))
+    source = registry.source_hash(cls)
+    assert registry.recorded("method", "shouted", source) is cls and registry.standing("method", "shouted") == source
+    with pytest.raises(UsageError, match=r"mine\.py:Shout is not the code that made the runs of method 'shouted'"):
+        registry.recorded("method", "shouted", "0" * 64)
+    assert (registry.standing("method", "rag"), registry.standing("method", "unheard")) == ("installed", "")

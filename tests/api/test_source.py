@@ -1,0 +1,139 @@
+"""The hash of a source: what changes it, and what an engineer may do to a file without losing a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from personabench.api import registry, source
+from personabench.api.source import source_hash
+
+MINE = '''
+"""A method."""
+
+import math
+from typing import TYPE_CHECKING
+
+from personabench import Method
+from helper import wording
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Mine(Method):
+    """It asks."""
+
+    name = "mine"
+
+    async def predict(self, sample, state, ctx):
+        """Ask once."""
+        # The wording is shared.
+        return await ctx.answer(sample, notes=wording(f"{math.pi:.2f}" + "a" "b"))
+'''
+HELPER = 'def wording(text):\n    return text + open("prompt.txt").read()\n'
+
+Edit = Callable[[str], str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "helper.py").write_text(HELPER)
+    (tmp_path / "prompt.txt").write_text("Be brief.")
+    return tmp_path
+
+
+def hashed(path: Path) -> str:
+    return source_hash(registry.load("method", str(path)))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("# The wording is shared.", "# Shared."),
+        lambda text: text.replace('"""It asks."""', '"""It asks, once."""').replace('"""Ask once."""', "pass"),
+        lambda text: text.replace("import math\n", "import math\nimport json\n"),
+        lambda text: text.replace("    from pathlib import Path\n", "    from collections import Counter\n"),
+        lambda text: text.replace('"a" "b"', "(\n            'ab'\n        )").replace("\n\n\n", "\n\n"),
+        lambda text: text.replace("\n", "\r\n"),
+    ],
+    ids=["comment", "docstrings", "import", "import for types", "format", "line ends"],
+)
+def test_what_only_people_read_changes_nothing(folder: Path, edit: Edit) -> None:
+    before = hashed(folder / "mine.py")
+    (folder / "mine.py").write_bytes(edit(MINE).encode())
+    assert (folder / "mine.py").read_bytes() != MINE.encode()
+    assert hashed(folder / "mine.py") == before
+
+
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("mine.py", lambda text: text.replace('"b"', '"c"')),
+        ("mine.py", lambda text: text.replace("+ ", "- ")),
+        ("mine.py", lambda text: text.replace('    name = "mine"\n', '    name = "mine"\n    version = 2\n')),
+        ("helper.py", lambda text: text.replace("text +", "text * 2 +")),
+        ("prompt.txt", lambda text: text.replace("brief", "wordy")),
+    ],
+    ids=["string", "operator", "attribute", "module from its folder", "template that it names"],
+)
+def test_what_may_change_an_answer_changes_the_hash(folder: Path, file: str, edit: Edit) -> None:
+    before = hashed(folder / "mine.py")
+    (folder / file).write_text(edit((folder / file).read_text()))
+    assert hashed(folder / "mine.py") != before
+
+
+def test_a_file_may_move_with_its_helper_under_another_name(folder: Path) -> None:
+    before = hashed(folder / "mine.py")
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere/renamed.py").write_text(MINE.replace("helper", "shared"))
+    (folder / "elsewhere/shared.py").write_text(HELPER)
+    (folder / "elsewhere/prompt.txt").write_text("Be brief.")
+    (folder / "shared.py").write_text(HELPER)
+    assert hashed(folder / "elsewhere/renamed.py") == before
+
+
+def test_other_files_of_the_folder_do_not_count(folder: Path) -> None:
+    before = hashed(folder / "mine.py")
+    (folder / "other.py").write_text("x = 1\n")
+    (folder / "notes.txt").write_text("Nobody names me.")
+    (folder / "math.py").write_text("x = 1\n")
+    (folder / "personabench").mkdir()
+    (folder / "personabench/__init__.py").write_text("x = 1\n")
+    assert hashed(folder / "mine.py") == before
+
+
+def test_the_modules_of_a_package_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "kit"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "deep/__init__.py").write_text("")
+    (package / "method.py").write_text(MINE.replace("helper", "kit.deep.words").replace('"mine"', '"kitted"'))
+    (package / "deep/words.py").write_text("from . import more\n" + HELPER)
+    (package / "deep/more.py").write_text("LENGTH = 3\n")
+    (package / "other.py").write_text("x = 1\n")
+    from kit.method import Mine  # type: ignore[import-not-found]
+
+    before = source_hash(Mine)
+    (package / "other.py").write_text("x = 2\n")
+    assert source_hash(Mine) == before, "a module of one's own package that nobody imports"
+    (package / "deep/more.py").write_text("LENGTH = 4\n")
+    assert source_hash(Mine) != before
+
+
+def test_what_a_method_builds_on_or_imports_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from personabench.methods.rag import Rag\n\n\nclass Mine(Rag):\n    name = 'like_rag'\n", encoding="utf-8"
+    )
+    read: set[str] = set()
+    real = source._read
+    monkeypatch.setattr(source, "_read", lambda path: read.add(path.name) or real(path))
+    assert hashed(tmp_path / "mine.py") != source_hash(registry.load("method", "rag"))
+    assert read == {"mine.py", "rag.py"}
+    read.clear()
+    source_hash(registry.load("method", "trsr"))
+    assert read == {"trsr.py", "summary.py"}, "and nothing of the engine"

@@ -1,0 +1,195 @@
+"""A scripted model that does all of RPM's calls, and the client, cache and tasks it is tried in."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from personabench import (
+    Context,
+    Message,
+    Metric,
+    Record,
+    Rendered,
+    Request,
+    Sample,
+    Task,
+    Tokens,
+    UsageError,
+    User,
+    Words,
+)
+from personabench.methods.rpm import Rpm
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted
+from personabench.models.cache import Cache
+from personabench.models.client import Client
+from personabench.types import Sampling, to_json
+
+WORDS = Words(
+    person="columnist",
+    stimulus="story",
+    response="headline",
+    profile_question="How does this columnist word headlines?",
+    axes=(("Form", "length"),),
+    instruction="Answer with the headline alone.",
+)
+STAGES = {
+    "Group features": "X2",
+    "Merge factors": "merge",
+    "Below are one": "X3",
+    "Explain how this": "X4",
+    "Explain step by step": "generic",
+    "Say what this": "X0",
+    "Below is a part of a chat": "X0",
+}
+
+
+class Headlines(Task):
+    name = "headlines"
+    metrics = (Metric("exact"),)
+    words = WORDS
+
+    def open(self, split: str, data: Path | None) -> Any:
+        raise UsageError("only records made up here")
+
+    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+        system = WORDS.instruction + (f"\nAbout the columnist: {notes}" if notes else "")
+        return Rendered((Message("system", system), Message("user", f"Question: {sample.input}")))
+
+    def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
+        return output
+
+    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, float]:
+        return {"exact": float(parsed in sample.references)}
+
+
+class Tags(Headlines):
+    name = "tags"
+    kind = "category"
+
+
+class Stars(Headlines):
+    name = "stars"
+    kind = "ordinal"
+
+
+class Vectors:
+    """Embedders whose geometry a test writes down: `@(x,y)` in a text is its vector, other texts are bags of words."""
+
+    async def embed(self, texts: Sequence[str], name: str) -> npt.NDArray[np.float32]:
+        vectors = np.zeros((len(texts), 258), np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            if place := re.search(r"@\(([-\d.]+),([-\d.]+)\)", text):
+                row[:2] = float(place[1]), float(place[2])
+                continue
+            for token in text.split():
+                row[2 + zlib.crc32(token.encode()) % 256] += 1
+        return vectors
+
+
+def stage(request: Request) -> str:
+    opening = request.messages[0].content
+    for start, name in STAGES.items():
+        if opening.startswith(start):
+            return name
+    if "Name the features" in opening:
+        return "X5" if "Factors:" in opening else "X1"
+    return "X6"
+
+
+def reply(request: Request) -> str:
+    """A model that takes every #word of a query for a feature and for a factor of its own."""
+    body = request.messages[-1].content
+    tags = re.findall(r"#([^\s#?]+)", body) or ["topic"]
+    match stage(request):
+        case "X1" | "X5":
+            rows = [{"name": tag, "context": f"about {tag}", "factor": f"F{tag.partition('@')[0]}"} for tag in tags]
+            return "```json\n" + json.dumps({"features": rows}) + "\n```"
+        case "X2":
+            groups: dict[str, list[int]] = {}
+            for number, tag in re.findall(r"^(\d+)\. ([^:@]+)", body, re.MULTILINE):
+                groups.setdefault(f"F{tag}", []).append(int(number))
+            listed = [{"factor": name, "description": f"{name}!", "ids": ids} for name, ids in groups.items()]
+            return json.dumps({"factors": listed})
+        case "X3":
+            numbers = re.findall(r"^(\d+)\. ", body, re.MULTILINE)
+            rows = [{"id": int(number), "influential": True, "polarity": "positive"} for number in numbers]
+            return json.dumps({"judgements": rows})
+        case "X4" | "generic":
+            return "Because of this and that."
+        case "X0":
+            return "a plain remark #plain"
+    return json.dumps({"reasoning": "as before", "answer": "The answer"})
+
+
+class World:
+    """A task and a scripted model behind the real client and cache."""
+
+    def __init__(
+        self,
+        folder: Path,
+        task: Task | None = None,
+        *,
+        answer: Callable[[Request], str] = reply,
+        window: int | None = None,
+    ) -> None:
+        self.task = task or Headlines()
+        self.backend = Scripted(BackendOptions(), answer=answer, window=window)
+        self.client = Client(self.backend, Cache(folder / "cache.sqlite"), concurrency=64)
+
+    def context(self) -> Context:
+        return Context(
+            task=self.task,
+            client=self.client,
+            embedders=Vectors(),  # type: ignore[arg-type]
+            sampling=Sampling(),
+            seed=0,
+            phase="predict",
+            unit="ann",
+        )
+
+    async def study(self, method: Rpm, sample: Sample, *, all_history: bool = False) -> tuple[Any, Context]:
+        """The state as the engine keeps it, made from what the method may see, or from everything."""
+        ctx = self.context()
+        history = sample.history if all_history else method.visible(sample)
+        state = await method.profile(User(sample.user_id, history), ctx)
+        return msgspec.json.decode(to_json(state)), ctx
+
+    async def ask(
+        self, method: Rpm, sample: Sample, *, all_history: bool = False
+    ) -> tuple[str, dict[str, float], list[Request]]:
+        before = len(self.backend.requests)
+        state, offline = await self.study(method, sample, all_history=all_history)
+        online = self.context()
+        output = await method.predict(sample.view(), state, online)
+        return output, {**offline.flags, **online.flags}, self.backend.requests[before:]
+
+
+def stages(requests: Sequence[Request]) -> Counter[str]:
+    return Counter(map(stage, requests))
+
+
+def text(requests: Sequence[Request]) -> str:
+    return "\n".join(message.content for request in requests for message in request.messages)
+
+
+def rpm(**params: Any) -> Rpm:
+    return Rpm(Rpm.Params(**params))
+
+
+def pairs(*answers: str, tags: str = "#war #love") -> tuple[Record, ...]:
+    return tuple(Record(f"r{at}", f"Tale {at} of {tags}", answer) for at, answer in enumerate(answers))
+
+
+def question(history: Sequence[Record], about: str = "A new tale of #war", **fields: Any) -> Sample:
+    return Sample("q", "ann", about, stimulus=about, history=tuple(history), references=("GOLD",), **fields)

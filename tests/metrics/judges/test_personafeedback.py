@@ -1,0 +1,53 @@
+"""PersonaFeedback's metrics: both orders, an always-A model, and personas by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from personabench.errors import DataError
+from personabench.metrics.judges.personafeedback import Turns, figures, persona, read
+
+
+def test_section_4a_strict_mean_and_flip() -> None:
+    found = figures([Turns("A", "B"), Turns("A", "A"), Turns("B", "B"), Turns("B", "A")])
+    assert (found.strict, found.mean, found.flip) == (0.25, 0.5, 0.5)
+
+
+def test_section_4b_a_model_that_always_says_a() -> None:
+    found = figures([Turns("A", "A")] * 3)
+    assert (found.mean, found.first, found.strict, found.flip) == (0.5, 1.0, 0.0, 1.0)
+
+
+def test_section_4c_user_ids_count_lines_from_one(tmp_path: Path) -> None:
+    path = tmp_path / "personas.jsonl"
+    path.write_text('{"Name": "Ada"}\n{"Name": "Bo"}\n')
+    assert persona(path, 1)["Name"] == "Ada" and persona(path, 2)["Name"] == "Bo"
+    with pytest.raises(DataError, match="no line 3"):
+        persona(path, 3)
+
+
+def test_unread_replies_are_wrong_and_counted() -> None:
+    found = figures([Turns(None, "B"), Turns(None, None)])
+    assert (found.strict, found.mean, found.unread, found.flip, found.first) == (0.0, 0.25, 3, 0.0, 0.0)
+    assert figures([Turns(None, None)]).first is None
+    with pytest.raises(ValueError, match="no items"):
+        figures([])
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("B", "B"),
+        (" (a). ", "A"),
+        ("<think>A</think>**B**", "B"),
+        ("Answer: A at first. Answer: **B**", "B"),
+        ("A or B", None),
+        ("Answer: A or B", None),
+        ("I prefer the second.", None),
+        ("", None),
+    ],
+)
+def test_letters(reply: str, letter: str | None) -> None:
+    assert read(reply) == letter

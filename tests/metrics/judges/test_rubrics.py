@@ -1,0 +1,101 @@
+"""Boolean rubrics: relevance once for all methods, weights, and answers that are missing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from judge_scripts import Asked, Scripted
+
+from personabench.errors import BackendError
+from personabench.metrics.judges.rubrics import Checked, Criterion, Marks, Rubric, Selection, read_answers
+
+RUBRIC = [
+    Criterion(f"r{at}", f"Question {at}?", 2.0 if at == 3 else 1.0, "tone" if at < 3 else "facts") for at in range(1, 6)
+]
+
+
+def marks(answers: dict[str, str], ids: tuple[str, ...] = ("r1", "r2", "r3", "r4", "r5")) -> Marks:
+    return Rubric(RUBRIC).marks(ids, Checked(answers, (), 1))  # type: ignore[arg-type]
+
+
+def test_section_3a_weights() -> None:
+    found = marks({"r1": "yes", "r2": "no", "r3": "yes", "r4": "na", "r5": "yes"})
+    assert found.score == pytest.approx(0.8) and (found.relevant, found.na, found.unanswered) == (5, 1, 0)
+    assert found.categories == {"tone": 0.5, "facts": 1.0}
+
+
+def test_section_3b_only_what_is_relevant_counts() -> None:
+    assert marks({"r1": "yes", "r2": "no", "r3": "yes"}, ("r1", "r2")).score == 0.5
+
+
+def test_section_3c_nothing_that_applies_is_unjudged() -> None:
+    assert marks(dict.fromkeys(("r1", "r2", "r3", "r4", "r5"), "na")).score is None
+
+
+def test_section_3d_two_methods_face_one_selection() -> None:
+    judge = Scripted(lambda call: "Price matters.\nRelevant: r2, r5")
+    rubric = Rubric(RUBRIC)
+
+    async def both() -> list[Selection | None]:
+        found = await asyncio.gather(*(rubric.relevant(judge, known="k", request="Q?") for _ in range(2)))
+        return [each.value for each in found]
+
+    assert asyncio.run(both()) == [Selection(("r2", "r5"), 0)] * 2 and len(judge.calls) == 1
+    assert "Question 2?" in judge.calls[0].user and "k" in judge.calls[0].user
+
+
+def test_section_3e_an_unknown_id_is_ignored_and_counted() -> None:
+    judge = Scripted(lambda call: "**Relevant:** r5, r9, r1.")
+    found = asyncio.run(Rubric(RUBRIC).relevant(judge, known="", request="Q?"))
+    assert found.value == Selection(("r1", "r5"), 1)
+    none = asyncio.run(Rubric(RUBRIC).relevant(Scripted(lambda call: "Relevant: none"), known="", request="Q?"))
+    assert none.value == Selection((), 0)
+
+
+def test_a_failed_selection_is_asked_for_again() -> None:
+    def answer(call: Asked) -> str:
+        if len(judge.calls) == 1:
+            raise BackendError("gone")
+        return "Relevant: r1"
+
+    judge, rubric = Scripted(answer), Rubric(RUBRIC)
+
+    async def twice() -> Selection | None:
+        with pytest.raises(BackendError):
+            await rubric.relevant(judge, known="", request="Q?")
+        return (await rubric.relevant(judge, known="", request="Q?")).value
+
+    assert asyncio.run(twice()) == Selection(("r1",), 0)
+
+
+def test_batches_of_twenty_and_a_missing_answer_alone() -> None:
+    many = [Criterion(f"q{at}", f"Is it {at}?") for at in range(25)]
+    rubric = Rubric(many)
+
+    def answer(call: Asked) -> str:
+        listed = [line.split(":")[0] for line in call.user.partition("Questions:\n")[2].splitlines()]
+        lines = [f"{name}: Yes, it is" for name in listed if name != "q7" or len(listed) == 1]
+        return "\n".join(lines)
+
+    judge = Scripted(answer)
+    checked = asyncio.run(rubric.check(judge, list(rubric.criteria), known="", request="Q?", response="R"))
+    assert len(checked.answers) == 25 and checked.unanswered == () and checked.asked == 3
+    assert [call.user.count("Is it") for call in judge.calls] == [20, 5, 1]
+
+
+def test_a_question_that_is_never_answered_leaves_the_score_and_is_counted() -> None:
+    judge = Scripted(lambda call: "r1: yes" if "r1" in call.user else "well")
+    rubric = Rubric(RUBRIC)
+    checked = asyncio.run(rubric.check(judge, ["r1", "r2"], known="", request="Q?", response="R"))
+    assert checked.unanswered == ("r2",) and checked.asked == 1 + 4
+    found = rubric.marks(["r1", "r2"], checked)
+    assert found.score == 1.0 and found.unanswered == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["r1: YES, it is\nr2 : no\nr3: N/A?", '{"r1": "yes", "r2": "no", "r9": "yes"}', "- **r1**: yes\n- **r2**: No."],
+)
+def test_answers_are_the_first_word_after_each_id(reply: str) -> None:
+    assert read_answers(reply, ["r1", "r2", "r3"]) == {"r1": "yes", "r2": "no"}

@@ -1,0 +1,79 @@
+"""The similarity judge, asked as a role: scale, repetition, and items that stay unjudged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from personabench.metrics.judges.ask import RETRIES, Judged, spoken
+from personabench.metrics.judges.similarity import read_score, similarity
+from personabench.models.backends.scripted import Scripted
+from personabench.models.cache import Cache
+from personabench.models.client import Client
+from personabench.models.roles import Role
+from personabench.types import Request
+
+
+def judge(backend: Scripted, cache: Cache | None = None) -> tuple[Judged[float], Role]:
+    async def go() -> tuple[Judged[float], Role]:
+        role = Role("judge", Client(backend, cache), "1", 0)
+        found = await similarity(
+            role,
+            item="Kettle\nIt boils.",
+            rating="4",
+            review_title="Warm",
+            real="Boils fast.",
+            generated="It boils very fast.",
+        )
+        return found, role
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("Both praise speed.\nScore: 7", 0.7),
+        ("Score: 3 at first sight, but the tone fits.\n**Score:** 7.5", 0.75),
+        ("<think>Score: 1</think>Alike.\nscore: 8/10.", 0.8),
+        ("Score: 0", 0.0),
+        ("Score: 11", None),
+        ("Score: -2", None),
+        ("Seven, I would say.", None),
+        ("Score: 7\nThat is my verdict on 2 reviews", None),
+        ("<think>Score: 9", None),
+        ("", None),
+    ],
+)
+def test_scores_are_read_from_the_end(reply: str, score: float | None) -> None:
+    assert read_score(spoken(reply)) == score
+
+
+def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
+    backend = Scripted(answer=lambda request: "Close.\nScore: 7.5")
+    judged, role = judge(backend)
+    assert judged.value == 0.75 and judged.asked == 1 and [call.phase for call in role.calls] == ["judge"]
+    shown = backend.requests[0].messages[-1].content
+    for part in ("Kettle\nIt boils.", "Rating: 4 of 5", "Review title: Warm", "Boils fast.", "It boils very fast."):
+        assert part in shown
+    assert backend.requests[0].temperature == 0
+
+
+def test_an_unreadable_reply_is_asked_for_again_and_not_remembered(tmp_path: Path) -> None:
+    def answer(request: Request) -> str:
+        return "no idea" if request.draw < 2 else "Score: 4"
+
+    backend = Scripted(answer=answer)
+    with contextlib.closing(Cache(tmp_path / "cache.sqlite")) as cache:
+        assert judge(backend, cache)[0].value == 0.4
+        assert [request.draw for request in backend.requests] == [0, 1, 2]
+        _, role = judge(backend, cache)
+        assert [call.cached for call in role.calls] == [False, False, True]
+
+
+def test_what_cannot_be_read_is_unjudged_and_has_no_score() -> None:
+    judged, role = judge(Scripted(answer=lambda request: "no idea"))
+    assert judged.value is None and judged.asked == len(role.calls) == RETRIES + 1 and judged.evidence == "no idea"

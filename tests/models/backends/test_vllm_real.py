@@ -1,0 +1,260 @@
+"""A real vLLM, started and attached to; `make test-vllm` installs it and runs this."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from personabench.api.registry import load
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.vllm import VLLM
+from personabench.models.backends.vllm_server import COMMAND, Server, command, free_port
+from personabench.types import Message, Request
+
+pytestmark = pytest.mark.vllm
+CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
+ARGUMENTS = ("--enforce-eager", "--max-model-len", "2048")
+METHODS = ("none", "rag", "dpl", "rpm")
+ALLOWANCES = {
+    "dpl": {"k_peers": 2, "n_docs": 2, "difference_max_tokens": 32, "profile_max_tokens": 48},
+    "rpm": {
+        "history_cap": 3,
+        "extract_max_tokens": 64,
+        "cluster_max_tokens": 128,
+        "reason_max_tokens": 48,
+        "infer_max_tokens": 64,
+    },
+}
+PATIENCE = 1800.0
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    return os.environ["PERSONABENCH_CHECKPOINT"]
+
+
+def words(results: Path, *more: str, methods: Sequence[str] = METHODS, limit: int = 4) -> list[str]:
+    """A small run of the methods on the bundled sample."""
+    run = ["run", "-b", "vllm", "-m", ",".join(methods), "-t", "lamp4", "-n", str(limit), "-j", "4", "--json"]
+    for method in methods:
+        for name, value in ALLOWANCES.get(method, {}).items():
+            run += ["--set", f"{method}.{name}={value}"]
+    return [*CLI, *run, "--max-tokens", "24", "--results", str(results), *more]
+
+
+async def finished(*command: str) -> list[dict[str, Any]]:
+    """The summaries of a run that ends well."""
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = await process.communicate()
+    print(err.decode())
+    assert process.returncode == 0, err.decode()
+    summaries: list[dict[str, Any]] = json.loads(out)
+    for summary in summaries:
+        usage = {phase: (spent["calls"], spent["cached"]) for phase, spent in summary["usage"].items()}
+        print(summary["method"], summary["n"], usage, summary["counters"], summary["prefix_cache"])
+    return summaries
+
+
+def lines(results: Path) -> list[dict[str, Any]]:
+    """Every prediction below a folder."""
+    paths = sorted(results.rglob("predictions.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def paid(results: Path) -> Counter[str]:
+    """How often each call was paid for, by its key, in all runs."""
+    profiles = sorted(results.glob("runs/*/*/*/*/artifacts/profiles.jsonl"))
+    states = [json.loads(line) for path in profiles for line in path.read_text().splitlines() if line.endswith("}")]
+    units = lines(results) + [state for state in states if not state["reused"]]
+    return Counter(call["key"] for unit in units for call in unit["calls"] if not call["cached"])
+
+
+def left(marker: str) -> list[str]:
+    """Command lines of processes, ours and their kin, that still mention the marker."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if marker.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append((path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [words for words in found if words]
+
+
+def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    marker = f"PERSONABENCH_TEST_MARKER={tmp_path}"
+    environment = os.environ | dict([marker.split("=", 1)])
+    run = words(results, "--model", model, "--vllm-args", " ".join(ARGUMENTS))
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            until = time.monotonic() + PATIENCE
+            while len(lines(results)) < 12:
+                assert process.poll() is None and time.monotonic() < until, process.communicate()
+                time.sleep(0.05)
+            (log,) = results.glob("runs/*/none/*/*/attempts/001.log")
+            server = re.search(r"APIServer pid=(\d+)", log.read_text(errors="replace"))
+            assert server is not None
+            os.kill(int(server[1]), signal.SIGKILL)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    print(err)
+    assert process.returncode == 1, err
+    assert "vllm   loading weights" in err and "vllm   ready after" in err
+    assert "the vllm server ended" in err and "samples are done and kept" in err and "Traceback" not in err
+    assert left(marker) == []
+    kept = [(line["sample_id"], line["output"]) for line in lines(results) if line["error"] is None]
+
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    print(ended.stderr)
+    assert ended.returncode == 0, ended.stderr
+    summaries = json.loads(ended.stdout)
+    assert [(summary["method"], summary["status"]) for summary in summaries] == [(name, "complete") for name in METHODS]
+    good = [(line["sample_id"], line["output"]) for line in lines(results) if line["error"] is None]
+    assert set(kept) <= set(good) and len(good) == sum(summary["n"] for summary in summaries)
+    assert set(paid(results).values()) == {1}
+    assert left(marker) == []
+    assert any("prefix cache: " in log.read_text(errors="replace") for log in results.rglob("attempts/*.log"))
+
+
+@asynccontextmanager
+async def serving(model: str, log: Path, *more: str) -> AsyncIterator[tuple[str, Server]]:
+    """A server that listens: its URL and itself."""
+    port = free_port()
+    server = Server(command(model, [*ARGUMENTS, *more], None, port), log)
+
+    async def listening() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    try:
+        await server.wait(listening, PATIENCE)
+        yield f"http://127.0.0.1:{port}/v1", server
+    finally:
+        await server.stop()
+
+
+@pytest.fixture(scope="module")
+def adapters(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Serving arguments for an adapter for each user of the bundled sample but the last."""
+    task = load("task", "lamp4")()
+    users = sorted({user for _, user in task.open(task.default_split, None).index()})[:-1]
+    folder = tmp_path_factory.mktemp("adapters")
+    python, script = shlex.split(os.environ[COMMAND])[0], Path(__file__).with_name("vllm_cpu.py")
+    subprocess.run([python, script, "adapters", model, folder, *(f"of-{user}" for user in users)], check=True)
+    return ["--enable-lora", "--lora-modules", *(f"of-{user}={folder / f'of-{user}'}" for user in users)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(model: str, adapters: list[str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with serving(model, tmp_path_factory.mktemp("served") / "server.log", *adapters) as (url, _):
+        yield url
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_attached_features(served: str, model: str) -> None:
+    backend = VLLM(BackendOptions(base_url=served, model=model))
+    await backend.identify()
+    own = VLLM(BackendOptions(model=model, vllm_args=ARGUMENTS))
+    await own.identify()
+    assert backend.identity == own.identity and backend.window == 2048
+    await backend.open()
+    try:
+        text = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
+        count, cut = await asyncio.to_thread(lambda: (backend.tokens.count(text), backend.tokens.cut(text, 50)))
+        assert backend.tokens.exact and 100 < count < len(text)
+        assert text.startswith(cut) and 30 < len(cut) < 300
+
+        def ask(**fields: Any) -> Request:
+            messages = (Message("user", f"{text}\nName a colour and a number."),)
+            return Request(messages=messages, **{"max_tokens": 40, **fields})
+
+        schema = {
+            "type": "object",
+            "properties": {"colour": {"enum": ["red", "blue"]}, "number": {"type": "integer", "maximum": 99}},
+            "required": ["colour", "number"],
+        }
+        guided = await backend.complete(ask(schema=schema), "u")
+        assert set(json.loads(guided.text)) == {"colour", "number"}
+        told = await backend.complete(ask(logprobs=3, max_tokens=4), "u")
+        assert len(told.logprobs) == 4 and len(told.logprobs[0]["top_logprobs"]) == 3 and told.finish == "length"
+        first = await backend.complete(ask(), "u")
+        assert (await backend.complete(ask(), "u")).text == first.text
+    finally:
+        await backend.aclose()
+    assert backend.prefix_cache_hit_rate is not None and backend.prefix_cache_hit_rate > 0.3
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_attached_run(served: str, model: str, tmp_path: Path) -> None:
+    summaries = await finished(*words(tmp_path, "--base-url", served, "--model", model))
+    assert [summary["status"] for summary in summaries] == ["complete"] * len(METHODS)
+    assert all(line["error"] is None for line in lines(tmp_path))
+    assert any(summary["prefix_cache"]["hits"] > 0 for summary in summaries)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_adapter_for_each_user(served: str, model: str, tmp_path: Path) -> None:
+    run = words(tmp_path, "--base-url", served, methods=("none",), limit=37)
+    plain = await finished(*run, "--model", model)
+    process = await asyncio.create_subprocess_exec(
+        *run, "--adapter", "of-{user_id}", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    (summary,) = json.loads(out)
+    missing = summary["counters"]["request_errors"]
+    assert process.returncode == 1 and 0 < missing < 37 and "serves no adapter 'of-" in err.decode()
+    first, adapted = (
+        {line["sample_id"]: line["output"] for line in lines(Path(each["folder"]))} for each in (plain[0], summary)
+    )
+    differ = [sample for sample, output in adapted.items() if output is not None and output != first[sample]]
+    assert len(differ) > 18
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_dense_retrieval_from_an_embedding_server(served: str, model: str, tmp_path: Path) -> None:
+    pooling = ("--runner", "pooling", "--convert", "embed", "--served-model-name", "tiny")
+    async with serving(model, tmp_path / "embedder.log", *pooling) as (url, _):
+        dense = ("--set", "retriever=dense", "--set", "embedder=vllm:tiny", "--embedder-base-url", url)
+        run = words(tmp_path, "--base-url", served, "--model", model, *dense, methods=("rag",))
+        (summary,) = await finished(*run)
+    assert summary["status"] == "complete" and "vllm:tiny" in summary["provenance"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_two_servers_with_one_killed_in_the_middle(served: str, model: str, tmp_path: Path) -> None:
+    async with serving(model, tmp_path / "second.log") as (second, server):
+        methods = METHODS[:3]
+        run = words(tmp_path, "--base-url", f"{served},{second}", "--model", model, methods=methods)
+        ending = asyncio.create_task(finished(*run))
+        while len(lines(tmp_path)) < 4:
+            assert not ending.done(), await ending
+            await asyncio.sleep(0.05)
+        await server.stop()
+        summaries = await ending
+    assert [(summary["status"], summary["counters"]["request_errors"]) for summary in summaries] == [
+        ("complete", 0)
+    ] * len(methods)
+    assert len(lines(tmp_path)) == sum(summary["n"] for summary in summaries)
+    assert set(paid(tmp_path).values()) == {1}
+    assert any(f"{second} is out" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))

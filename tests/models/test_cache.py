@@ -1,0 +1,228 @@
+"""The response cache as a file: content, keys, pruning, damage, a full disk."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_fixtures import Jittery, headlines, rig
+
+from personabench.errors import DataError, RunError, UsageError
+from personabench.methods.none import NoPersonalization
+from personabench.models.cache import Cache, difference, request_key
+from personabench.types import Message, Request, Response, Usage
+
+MODEL = {"kind": "scripted", "name": "scripted"}
+
+
+def ask(content: str, **changes: int) -> Request:
+    return Request((Message("system", "Be brief."), Message("user", content)), max_tokens=9, **changes)
+
+
+def test_what_is_stored_comes_back(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "new" / "folder" / "cache.sqlite")
+    response = Response("zwölf", "length", Usage(3, 4, 1), 0.5, ({"token": "z", "logprob": -0.1},))
+    request = Request((Message("user", "ä\x00\n'"),), 5, 0.7, 0.9, 3, {"type": "object"}, 2, 1)
+    key = request_key(MODEL, request)
+    assert cache.get(key) is None and cache.request(key) is None and cache.artifact("profile") is None
+    cache.put(key, MODEL, request, response)
+    cache.put_artifact("profile", {"state": ["a", 1, None]})
+    cache.close()
+    again = Cache(cache.path)
+    assert again.get(key) == response and again.request(key) == request
+    assert again.artifact("profile") == {"state": ["a", 1, None]}
+    assert again.stats()["responses"] == again.stats()["artifacts"] == 1
+    assert again.stats()["models"] == {"scripted": 1}
+
+
+def test_keys_name_content_alone() -> None:
+    key = request_key(MODEL, ask("a"))
+    assert key == request_key(dict(reversed(MODEL.items())), ask("a")) and len(key) == 64
+    others = [ask("b"), ask("a", seed=1), ask("a", draw=1), ask("a", logprobs=1)]
+    assert len({key, *(request_key(MODEL, other) for other in others)}) == 5
+    assert request_key({**MODEL, "name": "other"}, ask("a")) != key
+
+
+def test_two_processes_share_a_file(tmp_path: Path) -> None:
+    one, two = Cache(tmp_path / "c"), Cache(tmp_path / "c")
+    one.put("k1", MODEL, ask("a"), Response("x"))
+    two.put("k2", MODEL, ask("b"), Response("y"))
+    assert (one.get("k2"), two.get("k1")) == (Response("y"), Response("x"))
+
+
+def test_nearest_and_difference(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c")
+    assert cache.nearest(MODEL, ask("a")) is None
+    for content in ("the red kite", "the red house"):
+        cache.put(request_key(MODEL, ask(content)), MODEL, ask(content), Response("x"))
+    wanted = ask("the red horse")
+    nearest = cache.nearest(MODEL, wanted)
+    assert nearest is not None and nearest[0] == ask("the red house")
+    assert "messages[1] (user) from character 10: wanted 'rse', stored 'use'" in difference(wanted, MODEL, *nearest)
+    assert difference(wanted, MODEL, wanted, MODEL) == "nothing: the call is stored"
+    shorter = Request(wanted.messages[:1], 9)
+    assert difference(wanted, MODEL, shorter, MODEL) == "messages: wanted 2, stored 1"
+    assert difference(ask("a", draw=2), MODEL, ask("a"), MODEL) == "draw: wanted 2, stored 0"
+
+
+def test_the_nearest_call_shares_messages_before_it_shares_a_beginning(tmp_path: Path) -> None:
+    def turns(*contents: str) -> Request:
+        return Request(tuple(Message("user", content) for content in contents), 9)
+
+    cache = Cache(tmp_path / "c")
+    same_question, other_question = turns("an older record", "a record", "the question"), turns("a recipe", "how so?")
+    for stored in (same_question, other_question):
+        cache.put(request_key(MODEL, stored), MODEL, stored, Response("x"))
+    nearest = cache.nearest(MODEL, turns("a record", "the question"))
+    assert nearest is not None and nearest[0] == same_question
+
+
+def test_models_of_one_name_are_counted_together(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c")
+    for number, model in enumerate(({**MODEL, "sha256": "a"}, {**MODEL, "sha256": "b"})):
+        cache.put(str(number), model, ask("a"), Response("x"))
+    assert cache.stats()["models"] == {"scripted": 2}
+
+
+def test_pruning_by_age_and_model(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c")
+    for name, days in (("new", 0.0), ("old", 40.0), ("other", 0.0)):
+        model = {**MODEL, "name": "second"} if name == "other" else MODEL
+        cache.put(name, model, ask(name), Response("x"))
+        cache.put_artifact(name, 1)
+        with sqlite3.connect(cache.path) as raw:
+            for table in ("responses", "artifacts"):
+                raw.execute(f"UPDATE {table} SET time=? WHERE key=?", (time.time() - days * 86400, name))
+    assert cache.prune(older_than_days=30) == 1
+    assert cache.get("old") is None and cache.get("new") is not None
+    assert cache.artifact("old") is None and cache.artifact("new") == 1
+    assert cache.prune(model="second") == 1 and cache.get("other") is None
+    assert cache.stats()["responses"] == 1
+
+
+def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    path.write_text("these are not the bytes you are looking for " * 40)
+    with pytest.raises(UsageError, match=r"cache\.sqlite cannot be opened as a response cache .*; move it away"):
+        Cache(path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be created"):
+        Cache(tmp_path / "file" / "cache.sqlite")
+
+
+def test_a_cache_that_cannot_be_opened_is_no_damaged_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache.sqlite").mkdir()
+    with pytest.raises(RunError, match="cannot be opened"):
+        Cache(tmp_path / "cache.sqlite")
+
+
+def damaged(path: Path) -> Cache:
+    """A cache whose file is damaged from its fourth page on."""
+    cache = Cache(path)
+    for number in range(300):
+        cache.put(f"{number:064d}", MODEL, ask("x" * 500), Response("y" * 200))
+    cache.close()
+    data = bytearray(path.read_bytes())
+    data[4096 * 3 :] = b"\xff" * (len(data) - 4096 * 3)
+    path.write_bytes(data)
+    return Cache(path)
+
+
+def test_damage_inside_the_file_is_a_message(tmp_path: Path) -> None:
+    broken = damaged(tmp_path / "cache.sqlite")
+    with pytest.raises(RunError, match=r"cache\.sqlite cannot be read .*; move it away"):
+        for number in range(300):
+            broken.get(f"{number:064d}")
+
+
+def test_damage_is_a_message_whatever_is_asked(tmp_path: Path) -> None:
+    broken = damaged(tmp_path / "cache.sqlite")
+    for asked in (broken.stats, lambda: broken.nearest(MODEL, ask("x")), lambda: broken.prune(older_than_days=1)):
+        with pytest.raises(RunError, match=r"cache\.sqlite cannot be (read|written) .*; move it away"):
+            asked()
+
+
+@pytest.mark.parametrize("damage", ["'{'", "'[]'", "NULL", "5", "CAST(x'7b22ff22' AS TEXT)", "x'ff'"])
+def test_a_damaged_entry_is_a_miss_that_is_overwritten(tmp_path: Path, damage: str) -> None:
+    older = Cache(tmp_path / "older")
+    cache = Cache(tmp_path / "cache.sqlite", older.path)
+    key = request_key(MODEL, ask("a"))
+
+    def fill() -> None:
+        cache.put(key, MODEL, ask("a"), Response("x"))
+        cache.put_artifact("profile", {"state": 1})
+
+    fill()
+    cache._db.execute(f"UPDATE responses SET response={damage}, request={damage}, model={damage}")
+    cache._db.execute("UPDATE artifacts SET value='{'")
+    assert (cache.get(key), cache.request(key), cache.artifact("profile")) == (None, None, None)
+    assert cache.nearest(MODEL, ask("a")) is None and cache.stats()["models"] == {"unreadable": 1}
+    assert cache.prune(model="scripted") == 0
+    older.put(key, MODEL, ask("a"), Response("from the older one"))
+    assert cache.get(key) == Response("from the older one")
+    fill()
+    assert cache.get(key) == Response("x") and cache.artifact("profile") == {"state": 1}
+    assert cache.prune(model="scripted") == 1
+
+
+def test_a_damaged_cache_that_is_taken_in_is_the_one_that_is_named(tmp_path: Path) -> None:
+    cache, good = Cache(tmp_path / "cache.sqlite"), Cache(tmp_path / "good")
+    good.put("k", MODEL, ask("a"), Response("x"))
+    (tmp_path / "bad").write_text("these are not the bytes you are looking for " * 40)
+    with pytest.raises(DataError, match=r"response cache .*/bad cannot be taken into .*cache\.sqlite"):
+        cache.absorb(tmp_path / "bad")
+    cache.absorb(good.path)
+    assert cache.get("k") == Response("x")
+
+
+def test_a_file_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache.sqlite"
+    cache = Cache(path)
+    cache.put("k", MODEL, ask("a"), Response("x"))
+    cache.close()
+    connect = sqlite3.connect
+
+    class Refused(sqlite3.Connection):
+        """SQLite in a folder that cannot be written: no place for the shared memory of its log."""
+
+        def execute(self, *words: Any) -> Any:
+            raise sqlite3.OperationalError("unable to open database file")
+
+        executescript = execute
+
+    def connected(place: object, **how: Any) -> sqlite3.Connection:
+        kind = sqlite3.Connection if "immutable" in str(place) else Refused
+        return connect(str(place), factory=kind, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    with pytest.raises(RunError, match="cannot be opened") as caught:
+        Cache(path, writing=True)
+    assert "free some space" not in str(caught.value) and "can be read and written" in str(caught.value)
+    reading = Cache(path)
+    assert reading.get("k") == Response("x") and reading.stats()["responses"] == 1
+    assert reading.nearest(MODEL, ask("b")) is not None
+    with pytest.raises(RunError, match=r"cannot be written .*readonly.*can be read and written"):
+        reading.put("l", MODEL, ask("b"), Response("y"))
+
+
+async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    data = headlines(tmp_path / "data", 200)
+    cache = Cache(tmp_path / "cache.sqlite")
+    pages = cache._db.execute("PRAGMA page_count").fetchone()[0]
+    cache._db.execute(f"PRAGMA max_page_count={pages + 12}")
+    backend = Jittery()
+    made = rig(tmp_path, NoPersonalization(), data, backend=backend, cache=cache, concurrency=4)
+    with pytest.raises(RunError, match=r"cache\.sqlite cannot be written .*full.*free some space"):
+        await made.run()
+    made.close()
+    done, paid = made.predictions(), backend.asked.total()
+    assert 10 < len(done) < 200 and not any(line.error for line in done.values())
+
+    backend = Jittery()
+    made = rig(tmp_path, NoPersonalization(), data, backend=backend)
+    assert await made.run() and len(made.predictions()) == 200
+    made.close()
+    assert backend.asked.total() == 200 - len(done) and paid - len(done) <= 4

@@ -1,0 +1,101 @@
+"""Run folders with invented scores, and the boards made of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from personabench.leaderboard import Asked, Board, boards
+from personabench.leaderboard.comparison import rederived
+from personabench.results.checksums import seal
+from personabench.results.index import everything
+from personabench.results.run_folder import RunFolder
+from personabench.results.spec import RunSpec
+from personabench.types import Sampling, to_json
+
+USERS = 20
+EACH = 3
+
+
+def made(
+    results: Path,
+    method: str,
+    scores: np.ndarray[Any, Any] | dict[str, Any],
+    *,
+    metric: str = "rouge-1",
+    higher: bool = True,
+    task: str = "lamp4",
+    samples: range | None = None,
+    usage: dict[str, Any] | None = None,
+    users: int | None = None,
+    told: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A run folder whose samples score as told, sample i of user i // EACH; returns its summary with `folder`.
+
+    Where a score is None the sample has none; `told` goes into the summary.
+    """
+    values = scores if isinstance(scores, dict) else {metric: list(map(float, scores))}
+    count = len(next(iter(values.values())))
+    numbers = samples or range(count)
+    spec: dict[str, Any] = {
+        **{"task": task, "task_version": 1, "task_params": {}, "separation": "user", "split": "dev", "sample": True},
+        **{"data_hash": "d" * 64, "method": method, "method_hash": "", "params": {}, "model": {"name": "tiny"}},
+        **{"sampling": Sampling(), "seed": 0, "history": "own"},
+    }
+    spec |= {name: value for name, value in changes.items() if name in RunSpec.__struct_fields__}
+    run = RunSpec(**spec)
+    folder = RunFolder.place(results, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text(to_json(run))
+    people = [f"u{number // EACH if users is None else number % users}" for number in numbers]
+    with (folder / "scores.jsonl").open("w") as file:
+        for at, (number, user) in reversed(list(enumerate(zip(numbers, people, strict=True)))):
+            line = {"sample_id": str(number), "user_id": user}
+            line["values"] = {"official": {name: each[at] for name, each in values.items() if each[at] is not None}}  # type: ignore[assignment]
+            file.write(json.dumps(line) + "\n")
+    call = {"calls": count, "cached": 0, "input_tokens": 100 * count, "output_tokens": 10 * count, "seconds": 1.0}
+    summary = {
+        **{name: json.loads(to_json(run))[name] for name in ("task", "separation", "split", "sample", "data_hash")},
+        **{"method": method, "params": run.params, "changed": run.params, "history": run.history, "seed": run.seed},
+        **{"model": run.model["name"], "sampling": json.loads(to_json(run.sampling)), "source": "bundled sample"},
+        **{"status": "complete", "fingerprint": run.fingerprint, "n": count, "users": len(set(people)), "owed": 0},
+        **{"primary": next(iter(values)), "higher_is_better": dict.fromkeys(values, higher), "seconds": 1.0},
+        **{"metrics": {}, "counters": {}, "usage": {"predict": call} if usage is None else usage},
+        **{"time": changes.get("time", "2026-01-01T00:00:00Z"), "warnings": ["a line of the data"], "data": "/home/me"},
+        **(told or {}),
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    run_ = {**summary, "folder": str(folder)}
+    seal_scores(folder)
+    summary["metrics"] = rederived(run_)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    seal_scores(folder)
+    return {**summary, "folder": str(folder)}
+
+
+def seal_scores(folder: Path) -> None:
+    """Have the summary say what the scores are, as scoring would."""
+    summary = json.loads((folder / "summary.json").read_text())
+    names = ("predictions.jsonl", "scores.jsonl")
+    summary["files"] = {name: msgspec.to_builtins(seal(folder / name)) for name in names}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[Any, Any]:
+    """Scores of all samples: what samples and users have in common, a shift, and noise of the method's own."""
+    shared = np.random.default_rng(99).random(USERS * EACH)
+    return shared + shift + noise * np.random.default_rng(seed).normal(size=USERS * EACH)
+
+
+def board(folder: Path, **asked: Any) -> Board:
+    (found,) = boards(everything(folder), asked=Asked(**asked))
+    return found
+
+
+def rows(folder: Path, **asked: Any) -> dict[str, Any]:
+    return {row["label"]: row for row in board(folder, **asked).rows}
