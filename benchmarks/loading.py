@@ -43,7 +43,10 @@ READERS = {
 def generate(folder: Path, megabytes: int) -> int:
     """Write a question file of about `megabytes` MB and its output file; returns the number of questions."""
     rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10))) for _ in range(5000)]
+    words = [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10)))
+        for _ in range(5000)
+    ]
     golds, written = [], 0
     with (folder / "dev_questions.json").open("w", encoding="utf-8") as file:
         file.write("[")
@@ -58,12 +61,21 @@ def generate(folder: Path, megabytes: int) -> int:
                 }
                 for number in range(rng.randint(50, 350))
             ]
-            question = "Generate a headline for the following article: " + " ".join(rng.choices(words, k=35))
-            record = {"id": sample_id, "input": question, "profile": profile, "user_id": f"u{len(golds) // 2}"}
+            question = "Generate a headline for the following article: " + " ".join(
+                rng.choices(words, k=35)
+            )
+            record = {
+                "id": sample_id,
+                "input": question,
+                "profile": profile,
+                "user_id": f"u{len(golds) // 2}",
+            }
             written += file.write(("," if golds else "") + json.dumps(record))
             golds.append({"id": sample_id, "output": " ".join(rng.choices(words, k=9))})
         file.write("]")
-    (folder / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}), encoding="utf-8")
+    (folder / "dev_outputs.json").write_text(
+        json.dumps({"task": "LaMP_4", "golds": golds}), encoding="utf-8"
+    )
     return len(golds)
 
 
@@ -71,13 +83,17 @@ def measure(reader: str, folder: Path) -> tuple[float, float]:
     """Seconds and peak resident MiB of one way of reading, in a fresh process."""
     imports, work = READERS[reader]
     code = MEASURE.format(imports=imports, work=work)
-    out = subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
+    )
     seconds, peak = map(float, out.stdout.split())
     return seconds, peak
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mb", type=int, default=500, help="size of the invented file in MB")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -86,7 +102,9 @@ def main() -> None:
         print(f"{megabytes} MB, {questions} questions")
         found = {reader: measure(reader, folder) for reader in READERS}
     for reader, (seconds, peak) in found.items():
-        print(f"{reader:13} {seconds:6.1f} s  peak {peak:7.0f} MiB  {peak / (megabytes / 1.048576):.2f} x file")
+        print(
+            f"{reader:13} {seconds:6.1f} s  peak {peak:7.0f} MiB  {peak / (megabytes / 1.048576):.2f} x file"
+        )
     (ours, our_peak), (theirs, their_peak) = found["personabench"], found["json.load"]
     print(f"ratio ours / json.load: time {ours / theirs:.2f}, memory {our_peak / their_peak:.2f}")
 

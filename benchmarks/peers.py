@@ -23,9 +23,15 @@ MODULES = {"lm-eval": "lm_eval", "inspect-ai": "inspect_ai"}
 
 def questions(data: Path) -> list[dict[str, str]]:
     """Id, input and output of every question."""
-    golds = {gold["id"]: gold["output"] for gold in json.loads((data / "dev_outputs.json").read_bytes())["golds"]}
+    golds = {
+        gold["id"]: gold["output"]
+        for gold in json.loads((data / "dev_outputs.json").read_bytes())["golds"]
+    }
     records = json.loads((data / "dev_questions.json").read_bytes())
-    return [{"id": record["id"], "input": record["input"], "output": golds[record["id"]]} for record in records]
+    return [
+        {"id": record["id"], "input": record["input"], "output": golds[record["id"]]}
+        for record in records
+    ]
 
 
 def inspect_ai(url: str, data: Path, concurrency: int, folder: Path) -> None:
@@ -35,9 +41,16 @@ def inspect_ai(url: str, data: Path, concurrency: int, folder: Path) -> None:
     from inspect_ai.scorer import exact
     from inspect_ai.solver import generate
 
-    samples = [Sample(input=each["input"], target=each["output"], id=each["id"]) for each in questions(data)]
-    config = GenerateConfig(max_connections=concurrency, max_tokens=MAX_TOKENS, temperature=0.0, seed=0)
-    model = get_model(f"openai/{MODEL}", base_url=url, api_key="none", config=config, responses_api=False)
+    samples = [
+        Sample(input=each["input"], target=each["output"], id=each["id"])
+        for each in questions(data)
+    ]
+    config = GenerateConfig(
+        max_connections=concurrency, max_tokens=MAX_TOKENS, temperature=0.0, seed=0
+    )
+    model = get_model(
+        f"openai/{MODEL}", base_url=url, api_key="none", config=config, responses_api=False
+    )
     task = Task(dataset=MemoryDataset(samples), solver=generate(), scorer=exact())
     (log,) = eval(task, model=model, max_samples=concurrency, log_dir=str(folder), display="none")
     assert log.status == "success", log.error
@@ -81,7 +94,9 @@ def main() -> None:
     name, url, data, concurrency = sys.argv[1:]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        {"lm-eval": lm_eval, "inspect-ai": inspect_ai}[name](url, Path(data), int(concurrency), Path(folder))
+        {"lm-eval": lm_eval, "inspect-ai": inspect_ai}[name](
+            url, Path(data), int(concurrency), Path(folder)
+        )
     wall, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
 

@@ -24,11 +24,17 @@ Workload = list[tuple[list[str], list[str]]]
 def texts(rng: np.random.Generator, n: int, low: int, high: int) -> list[str]:
     words = np.minimum(rng.zipf(1.2, size=(n, high)), 50_000)
     lengths = rng.integers(low, high + 1, size=n)
-    return [" ".join(f"w{word}" for word in row[:length]) for row, length in zip(words, lengths, strict=True)]
+    return [
+        " ".join(f"w{word}" for word in row[:length])
+        for row, length in zip(words, lengths, strict=True)
+    ]
 
 
 def profiles(rng: np.random.Generator, users: int) -> Workload:
-    return [(texts(rng, int(rng.integers(100, 201)), 40, 160), texts(rng, 1, 20, 100)) for _ in range(users)]
+    return [
+        (texts(rng, int(rng.integers(100, 201)), 40, 160), texts(rng, 1, 20, 100))
+        for _ in range(users)
+    ]
 
 
 def population(rng: np.random.Generator, n: int) -> Workload:
@@ -67,23 +73,35 @@ def theirs(workload: Workload) -> Timed:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=300, help="profiles in the first workload")
-    parser.add_argument("--population", type=int, default=50_000, help="records in the second workload")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each side in turn; the fastest counts")
+    parser.add_argument(
+        "--population", type=int, default=50_000, help="records in the second workload"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="runs of each side in turn; the fastest counts"
+    )
     options = parser.parse_args(arguments)
     rng = np.random.default_rng(0)
     workloads = {
         f"{options.users} profiles of 100-200": profiles(rng, options.users),
         f"one list of {options.population:,}": population(rng, options.population),
     }
-    print(f"{'workload':<26}{'library':<14}{'build s':>9}{'query s':>9}{'total s':>9}{'ratio':>8}{'max diff':>10}")
+    print(
+        f"{'workload':<26}{'library':<14}{'build s':>9}{'query s':>9}{'total s':>9}{'ratio':>8}{'max diff':>10}"
+    )
     for name, workload in workloads.items():
         runs = [(ours(workload), theirs(workload)) for _ in range(options.repeat)]
-        mine, other = (min(side, key=lambda run: run[0] + run[1]) for side in zip(*runs, strict=True))
+        mine, other = (
+            min(side, key=lambda run: run[0] + run[1]) for side in zip(*runs, strict=True)
+        )
         difference = max(float(np.abs(a - b).max()) for a, b in zip(mine[2], other[2], strict=True))
         ratio = (other[0] + other[1]) / (mine[0] + mine[1])
-        print(f"{name:<26}{'rank_bm25':<14}{other[0]:>9.3f}{other[1]:>9.3f}{sum(other[:2]):>9.3f}{1:>7.1f}x{'':>10}")
+        print(
+            f"{name:<26}{'rank_bm25':<14}{other[0]:>9.3f}{other[1]:>9.3f}{sum(other[:2]):>9.3f}{1:>7.1f}x{'':>10}"
+        )
         print(
             f"{'':<26}{'personabench':<14}{mine[0]:>9.3f}{mine[1]:>9.3f}{sum(mine[:2]):>9.3f}"
             f"{ratio:>7.1f}x{difference:>10.1e}"

@@ -33,7 +33,10 @@ OUR_TYPES = ["rouge1", "rougeL"]
 def generate(folder: Path, task: Task, samples: int) -> tuple[Path, Path]:
     """Write a reference file and a prediction file that shares some of its words, or labels."""
     rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10))) for _ in range(3000)]
+    words = [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10)))
+        for _ in range(3000)
+    ]
 
     def answer() -> str:
         if task.labels:
@@ -56,7 +59,9 @@ def ours(task: Task, predictions: Path, references: Path) -> dict[str, float]:
 def loop(task: Task, predictions: Path, references: Path, types: list[str]) -> dict[str, float]:
     """The official way."""
     golds = {gold["id"]: gold["output"] for gold in json.loads(references.read_text())["golds"]}
-    guesses = {guess["id"]: guess["output"] for guess in json.loads(predictions.read_text())["golds"]}
+    guesses = {
+        guess["id"]: guess["output"] for guess in json.loads(predictions.read_text())["golds"]
+    }
     assert golds.keys() == guesses.keys()
     pairs = [(guesses[each].strip(), golds[each].strip()) for each in golds]
     if task.name == "lamp4":
@@ -71,10 +76,15 @@ def loop(task: Task, predictions: Path, references: Path, types: list[str]) -> d
 
         values = [(float(guess), float(gold)) for guess, gold in pairs]
         guessed, true = zip(*values, strict=True)
-        return {"MAE": mean_absolute_error(true, guessed), "RMSE": root_mean_squared_error(true, guessed)}
+        return {
+            "MAE": mean_absolute_error(true, guessed),
+            "RMSE": root_mean_squared_error(true, guessed),
+        }
     from sklearn.metrics import accuracy_score, f1_score
 
-    guessed_at, true_at = ([task.labels.index(each) for each in side] for side in zip(*pairs, strict=True))
+    guessed_at, true_at = (
+        [task.labels.index(each) for each in side] for side in zip(*pairs, strict=True)
+    )
     kinds = list(range(len(task.labels)))
     return {
         "accuracy": accuracy_score(true_at, guessed_at),
@@ -83,14 +93,20 @@ def loop(task: Task, predictions: Path, references: Path, types: list[str]) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--types", choices=("all", "ours"), default="all", help="ROUGE types that the loop computes")
+    parser.add_argument(
+        "--types", choices=("all", "ours"), default="all", help="ROUGE types that the loop computes"
+    )
     given = parser.parse_args()
     types = ALL_TYPES if given.types == "all" else OUR_TYPES
     apart = 0.0
-    print(f"{given.samples} samples{'':10}{'the loop s':>12}{'ours s':>10}{'ratio':>8}{'largest difference':>22}")
+    print(
+        f"{given.samples} samples{'':10}{'the loop s':>12}{'ours s':>10}{'ratio':>8}{'largest difference':>22}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in TASKS:
             task = load("task", name)()

@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MODEL = "fixed-latency"
-_LIST = json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 32768}]}).encode()
+_LIST = json.dumps(
+    {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 32768}]}
+).encode()
 _REPLY = json.dumps(
     {
         "id": "chatcmpl-1",
@@ -28,7 +30,10 @@ _REPLY = json.dumps(
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "A headline of a few words: nothing changes"},
+                "message": {
+                    "role": "assistant",
+                    "content": "A headline of a few words: nothing changes",
+                },
                 "finish_reason": "stop",
                 "logprobs": None,
             }
@@ -39,7 +44,10 @@ _REPLY = json.dumps(
 
 
 def _framed(body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+        len(body),
+        body,
+    )
 
 
 class FixedLatency(asyncio.Protocol):
@@ -99,7 +107,11 @@ def running(latency: float) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds from a request to its reply")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--latency", type=float, default=0.05, help="seconds from a request to its reply"
+    )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(parser.parse_args().latency))

@@ -46,11 +46,16 @@ class World(NamedTuple):
     draws: int = 1000
 
 
-def latent(rng: np.random.Generator, codes: npt.NDArray[np.intp], own: float, noise: float) -> list[Floats]:
+def latent(
+    rng: np.random.Generator, codes: npt.NDArray[np.intp], own: float, noise: float
+) -> list[Floats]:
     """Two methods' qualities: the user and the sample are shared, how a method suits the user and noise are not."""
     users = codes[-1] + 1
     shared = rng.normal(size=users)[codes] + rng.normal(size=len(codes))
-    return [shared + own * rng.normal(size=users)[codes] + noise * rng.normal(size=len(codes)) for _ in range(2)]
+    return [
+        shared + own * rng.normal(size=users)[codes] + noise * rng.normal(size=len(codes))
+        for _ in range(2)
+    ]
 
 
 def accuracy(rng: np.random.Generator, codes: npt.NDArray[np.intp]) -> list[Floats]:
@@ -63,7 +68,11 @@ def overlap(rng: np.random.Generator, codes: npt.NDArray[np.intp]) -> list[Float
 
 def squares(rng: np.random.Generator, codes: npt.NDArray[np.intp]) -> list[Floats]:
     gold = np.clip(
-        np.round(3.8 + 0.9 * rng.normal(size=codes[-1] + 1)[codes] + 0.7 * rng.normal(size=len(codes))), 1, 5
+        np.round(
+            3.8 + 0.9 * rng.normal(size=codes[-1] + 1)[codes] + 0.7 * rng.normal(size=len(codes))
+        ),
+        1,
+        5,
     )
     guesses = (gold + 0.8 * noise - 0.2 for noise in latent(rng, codes, 0.4, 0.6))
     return [(np.clip(np.round(guess), 1, 5) - gold) ** 2 for guess in guesses]
@@ -108,7 +117,9 @@ TESTS = [
 ]
 
 
-def scores(rng: np.random.Generator, name: str, sizes: str, users: int, effect: float = 0.0) -> Scores:
+def scores(
+    rng: np.random.Generator, name: str, sizes: str, users: int, effect: float = 0.0
+) -> Scores:
     """One board; `effect` is added to the first method's values."""
     world = WORLDS[name]
     codes = np.repeat(np.arange(users), SIZES[sizes](rng, users))
@@ -133,11 +144,17 @@ def truth(name: str) -> float:
 
 def inside(found: Estimate, value: float) -> float:
     """1 or 0, or NaN where no interval was claimed (no two methods' answers differ, say)."""
-    return np.nan if found.low is None or found.high is None else float(found.low <= value <= found.high)
+    return (
+        np.nan
+        if found.low is None or found.high is None
+        else float(found.low <= value <= found.high)
+    )
 
 
 def coverage(boards: int) -> bool:
-    print(f"{'coverage of 95 %':<18}{'samples':<11}{'users':>6}{'row':>8}{'gain':>8}{'plain row':>12}")
+    print(
+        f"{'coverage of 95 %':<18}{'samples':<11}{'users':>6}{'row':>8}{'gain':>8}{'plain row':>12}"
+    )
     good = True
     truths = {name: truth(name) for name in WORLDS}
     for line, (name, sizes, users) in enumerate(COVERAGE + STRESS):
@@ -147,27 +164,35 @@ def coverage(boards: int) -> bool:
             board = scores(rng, name, sizes, users)
             low, high = np.quantile(board.resampled[0], [0.025, 0.975])
             plain = float(low <= truths[name] <= high)
-            held.append((inside(board.estimate(0), truths[name]), inside(board.gain(0, 1), 0.0), plain))
+            held.append(
+                (inside(board.estimate(0), truths[name]), inside(board.gain(0, 1), 0.0), plain)
+            )
         row_held, gain_held, plain_held = np.nanmean(held, axis=0)
         fine = all(0.93 <= share <= 0.97 for share in (row_held, gain_held))
         judged = (name, sizes, users) in COVERAGE
         good &= fine or not judged
         said = verdict(fine) if judged else "stress"
-        print(f"{name:<18}{sizes:<11}{users:>6}{row_held:>8.3f}{gain_held:>8.3f}{plain_held:>12.3f}  {said}")
+        print(
+            f"{name:<18}{sizes:<11}{users:>6}{row_held:>8.3f}{gain_held:>8.3f}{plain_held:>12.3f}  {said}"
+        )
     return good
 
 
 def unpaired(board: Scores) -> bool:
     """Whether the two rows differ at 5 % when they are taken for independent."""
     a, b = board.estimate(0), board.estimate(1)
-    assert a.value is not None and b.value is not None and a.error is not None and b.error is not None
+    assert (
+        a.value is not None and b.value is not None and a.error is not None and b.error is not None
+    )
     limit = t_quantile(0.975, 2 * max(board.clusters.effective - 1, 1.0))
     return abs(a.value - b.value) > limit * float(np.hypot(a.error, b.error))
 
 
 def alone(board: Scores) -> Scores:
     """The same board as if every sample had a user of its own."""
-    return Scores(board.rows, [str(at) for at in range(board.clusters.n)], board.aggregate, draws=board.draws)
+    return Scores(
+        board.rows, [str(at) for at in range(board.clusters.n)], board.aggregate, draws=board.draws
+    )
 
 
 def tests(boards: int) -> bool:
@@ -189,7 +214,9 @@ def tests(boards: int) -> bool:
         detectable[name, sizes, users] = float(np.median(shifts))
         other = f"{naive / boards:.3f}" if WORLDS[name].aggregate is mean else "–"
         print(f"{name:<18}{sizes:<11}{users:>6}{found / boards:>8.3f}{other:>15}  {verdict(fine)}")
-    print(f"\n{'power':<18}{'samples':<11}{'users':>6}{'paired':>8}{'unpaired':>10}{'true gain':>11}")
+    print(
+        f"\n{'power':<18}{'samples':<11}{'users':>6}{'paired':>8}{'unpaired':>10}{'true gain':>11}"
+    )
     for line, ((name, sizes, users), effect) in enumerate(detectable.items()):
         if name != "overlap":
             continue
@@ -218,7 +245,9 @@ def verdict(fine: bool) -> str:
 
 def main() -> None:
     """Simulate and print; exit code 1 when a promise is not kept."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--boards", type=int, default=1000, help="simulated boards per line")
     boards = parser.parse_args().boards
     started = time.perf_counter()

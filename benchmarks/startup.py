@@ -32,12 +32,17 @@ def fastest(command: list[str], folder: str, runs: int) -> float:
 
 def main() -> None:
     """Measure and print; exit code 1 when a verb is over budget."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=10)
     runs = parser.parse_args().runs
     over = False
     with tempfile.TemporaryDirectory() as folder:
-        tasks = ",".join(path.name for path in sorted((Path(__file__).parents[1] / "tasks/lamp/sample").iterdir()))
+        tasks = ",".join(
+            path.name
+            for path in sorted((Path(__file__).parents[1] / "tasks/lamp/sample").iterdir())
+        )
         made = ["run", "-b", "scripted", "-m", "none,rag,summary", "-t", tasks, "-n", "3"]
         subprocess.run([*COMMAND, *made], cwd=folder, check=True, capture_output=True)
         for name, code in (("python", "pass"), ("python + typer", "import typer")):
@@ -46,7 +51,9 @@ def main() -> None:
             seconds = fastest([*COMMAND, *words], folder, runs)
             over |= seconds > BUDGET
             verdict = "over" if seconds > BUDGET else "within"
-            print(f"{'personabench ' + ' '.join(words):30} {seconds:.3f} s  {verdict} the budget of {BUDGET} s")
+            print(
+                f"{'personabench ' + ' '.join(words):30} {seconds:.3f} s  {verdict} the budget of {BUDGET} s"
+            )
     sys.exit(over)
 
 

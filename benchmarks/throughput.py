@@ -46,17 +46,28 @@ class Cost(NamedTuple):
 def generate(folder: Path, samples: int, seed: int = 0) -> None:
     """Write LaMP-4 files of so many questions, two to a user, `RECORDS` records to a profile."""
     rng = random.Random(seed)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10))) for _ in range(5000)]
+    words = [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10)))
+        for _ in range(5000)
+    ]
 
     def text(length: int) -> str:
         return " ".join(rng.choices(words, k=length))
 
-    with (folder / "dev_questions.json").open("w") as questions, (folder / "dev_outputs.json").open("w") as outputs:
+    with (
+        (folder / "dev_questions.json").open("w") as questions,
+        (folder / "dev_outputs.json").open("w") as outputs,
+    ):
         questions.write("[")
         outputs.write('{"task": "LaMP_4", "golds": [')
         for number in range(samples):
             profile = [
-                {"id": f"{number}-{at}", "text": text(35), "title": text(9), "date": f"2020-01-{at + 1:02}"}
+                {
+                    "id": f"{number}-{at}",
+                    "text": text(35),
+                    "title": text(9),
+                    "date": f"2020-01-{at + 1:02}",
+                }
                 for at in range(RECORDS)
             ]
             record = {
@@ -120,7 +131,9 @@ async def _calls(name: str, url: str, data: Path, concurrency: int) -> None:
 
 
 async def _loop(data: Path, concurrency: int, ask: Callable[[str], Awaitable[object]]) -> None:
-    questions = [record["input"] for record in json.loads((data / "dev_questions.json").read_bytes())]
+    questions = [
+        record["input"] for record in json.loads((data / "dev_questions.json").read_bytes())
+    ]
     slots = asyncio.Semaphore(concurrency)
 
     async def one(question: str) -> None:
@@ -134,7 +147,9 @@ async def _sdk(url: str, data: Path, concurrency: int, *, aiohttp: bool) -> None
     import openai
 
     transport = openai.DefaultAioHttpClient() if aiohttp else None
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=transport) as client:
+    async with openai.AsyncOpenAI(
+        base_url=url, api_key="none", max_retries=0, http_client=transport
+    ) as client:
 
         async def ask(question: str) -> str | None:
             reply = await client.chat.completions.create(
@@ -166,7 +181,11 @@ async def bare_aiohttp(url: str, data: Path, concurrency: int) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
 
         async def ask(question: str) -> str:
-            body = {"model": MODEL, "messages": [{"role": "user", "content": question}], "max_tokens": MAX_TOKENS}
+            body = {
+                "model": MODEL,
+                "messages": [{"role": "user", "content": question}],
+                "max_tokens": MAX_TOKENS,
+            }
             async with session.post(f"{url}/chat/completions", json=body) as reply:
                 content: str = (await reply.json())["choices"][0]["message"]["content"]
                 return content
@@ -193,16 +212,29 @@ def child(name: str, url: str, data: Path, concurrency: int) -> None:
     print(json.dumps(Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)))
 
 
-def measure(name: str, url: str, data: Path, concurrency: int, rounds: int, peer: str = sys.executable) -> Cost:
+def measure(
+    name: str, url: str, data: Path, concurrency: int, rounds: int, peer: str = sys.executable
+) -> Cost:
     """The least of several runs of one contender, each in a fresh process."""
     if name in peers.MODULES:
         command = [peer, peers.__file__, name, url, str(data), str(concurrency)]
     else:
-        command = [sys.executable, __file__, "--child", name, url, str(data), "--concurrency", str(concurrency)]
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            name,
+            url,
+            str(data),
+            "--concurrency",
+            str(concurrency),
+        ]
     costs = []
     for _ in range(rounds):
         noise = subprocess.DEVNULL if name in peers.MODULES else None
-        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=noise, text=True).stdout
+        out = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, stderr=noise, text=True
+        ).stdout
         costs.append(Cost(*json.loads(out.splitlines()[-1])))
     return Cost(*map(min, zip(*costs, strict=True)))
 
@@ -213,13 +245,21 @@ def installed(name: str, peer: str) -> bool:
     return subprocess.run([peer, "-c", probe]).returncode == 0
 
 
-def compare(samples: int, latency: float, concurrency: int, rounds: int, names: list[str], peer: str) -> None:
+def compare(
+    samples: int, latency: float, concurrency: int, rounds: int, names: list[str], peer: str
+) -> None:
     """Print every contender's wall time, share of the ceiling, CPU per sample and peak memory."""
     if samples <= concurrency:
-        raise SystemExit(f"--samples {samples}: more than the {concurrency} of --concurrency, which are start-up")
+        raise SystemExit(
+            f"--samples {samples}: more than the {concurrency} of --concurrency, which are start-up"
+        )
     ideal = (samples - concurrency) * latency / concurrency
-    print(f"{samples} samples, {latency * 1000:g} ms, {concurrency} in flight; ceiling {ideal:.2f} s after one wave")
-    print(f"{'':40}{'wall s':>9}{'of ceiling':>12}{'CPU ms/sample':>15}{'ratio':>8}{'peak MiB':>10}")
+    print(
+        f"{samples} samples, {latency * 1000:g} ms, {concurrency} in flight; ceiling {ideal:.2f} s after one wave"
+    )
+    print(
+        f"{'':40}{'wall s':>9}{'of ceiling':>12}{'CPU ms/sample':>15}{'ratio':>8}{'peak MiB':>10}"
+    )
     with tempfile.TemporaryDirectory() as folder, running(latency) as url:
         few, many = Path(folder, "few"), Path(folder, "many")
         few.mkdir()
@@ -238,10 +278,14 @@ def compare(samples: int, latency: float, concurrency: int, rounds: int, names: 
             except subprocess.CalledProcessError as error:
                 print(f"{label:40} failed ({error})")
                 continue
-            wall, cpu = cost.wall - base.wall, (cost.cpu - base.cpu) / (samples - concurrency) * 1000
+            wall, cpu = (
+                cost.wall - base.wall,
+                (cost.cpu - base.cpu) / (samples - concurrency) * 1000,
+            )
             first = cpu if first is None else first
             print(
-                f"{label:40}{wall:9.2f}{ideal / wall:12.0%}{cpu:15.3f}{cpu / first:8.2f}{cost.peak:10.0f}", flush=True
+                f"{label:40}{wall:9.2f}{ideal / wall:12.0%}{cpu:15.3f}{cpu / first:8.2f}{cost.peak:10.0f}",
+                flush=True,
             )
 
 
@@ -257,22 +301,37 @@ def memory(sizes: tuple[int, int], concurrency: int) -> None:
             cost = measure("vllm", url, data, concurrency, 1)
             peaks.append(cost.peak)
             data_sizes.append(size)
-            print(f"{samples:7} samples: peak {cost.peak:.0f} MiB, of which the mapped data {size:.0f} MiB", flush=True)
+            print(
+                f"{samples:7} samples: peak {cost.peak:.0f} MiB, of which the mapped data {size:.0f} MiB",
+                flush=True,
+            )
     small, large = (peak - size for peak, size in zip(peaks, data_sizes, strict=True))
     each = (large - small) / (sizes[1] - sizes[0]) * 1024
     print(f"without the data: ratio {large / small:.2f}, {each:.2f} KiB a sample")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds the server takes for a reply")
+    parser.add_argument(
+        "--latency", type=float, default=0.05, help="seconds the server takes for a reply"
+    )
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind; the least counts")
     names = [*CONTENDERS, *peers.MODULES]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has lm-eval and inspect-ai")
-    parser.add_argument("--memory", action="store_true", help="peak memory at 2,000 and 20,000 samples instead")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names)
+    )
+    parser.add_argument(
+        "--peer-python",
+        default=sys.executable,
+        help="the interpreter that has lm-eval and inspect-ai",
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="peak memory at 2,000 and 20,000 samples instead"
+    )
     parser.add_argument("--child", nargs=3, metavar=("NAME", "URL", "DATA"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -281,7 +340,14 @@ def main() -> None:
     elif given.memory:
         memory((2000, 20000), given.concurrency)
     else:
-        compare(given.samples, given.latency, given.concurrency, given.rounds, given.only, given.peer_python)
+        compare(
+            given.samples,
+            given.latency,
+            given.concurrency,
+            given.rounds,
+            given.only,
+            given.peer_python,
+        )
 
 
 if __name__ == "__main__":

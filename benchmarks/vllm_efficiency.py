@@ -68,7 +68,9 @@ class Noting(VLLM):
 async def harness(given: argparse.Namespace, folder: Path, backend: Noting) -> list[list[float]]:
     """Seconds, prompt tokens and generated tokens of a warm-up run and of the timed one, on one server."""
     asked = []
-    for seed, (name, samples) in enumerate((("warm", given.warm), ("timed", given.samples)), start=1):
+    for seed, (name, samples) in enumerate(
+        (("warm", given.warm), ("timed", given.samples)), start=1
+    ):
         (folder / name).mkdir()
         generate(folder / name, samples, seed)
         asked.append(
@@ -96,10 +98,20 @@ def offline(given: argparse.Namespace, folder: Path, sent: list[Any]) -> list[fl
     paths[1].write_text(to_json(sent[given.warm :]))
     interpreter = command(given.model, [], None, 0)[0]
     if "python" not in Path(interpreter).name:
-        raise SystemExit(f"{interpreter} is no Python interpreter; see PERSONABENCH_VLLM in docs/backends.md")
+        raise SystemExit(
+            f"{interpreter} is no Python interpreter; see PERSONABENCH_VLLM in docs/backends.md"
+        )
     arguments = ["--model", given.model, "--enable-prefix-caching", *shlex.split(given.vllm_args)]
     subprocess.run(
-        [interpreter, "-c", OFFLINE, *map(str, paths[:2]), str(given.max_tokens), str(paths[2]), *arguments],
+        [
+            interpreter,
+            "-c",
+            OFFLINE,
+            *map(str, paths[:2]),
+            str(given.max_tokens),
+            str(paths[2]),
+            *arguments,
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -108,7 +120,9 @@ def offline(given: argparse.Namespace, folder: Path, sent: list[Any]) -> list[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--method", default="none")
     parser.add_argument("--samples", type=int, default=256)
@@ -119,14 +133,25 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        backend = Noting(BackendOptions(model=given.model, vllm_args=tuple(shlex.split(given.vllm_args))))
+        backend = Noting(
+            BackendOptions(model=given.model, vllm_args=tuple(shlex.split(given.vllm_args)))
+        )
         _, through = asyncio.run(harness(given, folder, backend))
         bare = offline(given, folder, backend.sent)
-    print(f"{given.samples} samples of {given.method}, {given.concurrency} in flight, {time.strftime('%Y-%m-%d')}")
+    print(
+        f"{given.samples} samples of {given.method}, {given.concurrency} in flight, {time.strftime('%Y-%m-%d')}"
+    )
     print(f"{'':32}{'seconds':>9}{'tokens in':>11}{'out':>8}{'out/s':>9}{'all/s':>9}")
-    for label, (seconds, read, made) in (("personabench, vllm backend", through), ("vllm.LLM.chat, one batch", bare)):
-        print(f"{label:32}{seconds:9.2f}{read:11.0f}{made:8.0f}{made / seconds:9.1f}{(read + made) / seconds:9.1f}")
-    print(f"ratio of generated tokens per second: {through[2] / through[0] / (bare[2] / bare[0]):.2f}")
+    for label, (seconds, read, made) in (
+        ("personabench, vllm backend", through),
+        ("vllm.LLM.chat, one batch", bare),
+    ):
+        print(
+            f"{label:32}{seconds:9.2f}{read:11.0f}{made:8.0f}{made / seconds:9.1f}{(read + made) / seconds:9.1f}"
+        )
+    print(
+        f"ratio of generated tokens per second: {through[2] / through[0] / (bare[2] / bare[0]):.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ class Cicl(Comparing):
             ctx.flag("positive_only", len(docs) - len(negatives))
         if p.two_step:
             messages = ctx.fit(
-                lambda kept: _analysis_prompt(_listed(kept, negatives, ctx), ctx), docs, p.analysis_max_tokens
+                lambda kept: _analysis_prompt(_listed(kept, negatives, ctx), ctx),
+                docs,
+                p.analysis_max_tokens,
             )
             analysis = (await ctx.complete(messages, max_tokens=p.analysis_max_tokens)).text.strip()
             if not analysis:
@@ -71,7 +73,9 @@ class Cicl(Comparing):
             return (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text.strip()
         return await self._in_one(sample, docs, negatives, ctx)
 
-    async def _in_one(self, sample: Sample, docs: Sequence[Record], negatives: Mapping[str, str], ctx: Context) -> str:
+    async def _in_one(
+        self, sample: Sample, docs: Sequence[Record], negatives: Mapping[str, str], ctx: Context
+    ) -> str:
         """Analysis and answer in one reply; asked again once without an answer in it, then the whole is the answer."""
         allowance = self.params.analysis_max_tokens + ctx.answer_tokens
         request = (
@@ -87,11 +91,15 @@ class Cicl(Comparing):
             ctx.flag("answer_missing" if reminder else "answer_retried")
         return text
 
-    async def _negatives(self, sample: Sample, docs: Sequence[Record], ctx: Context) -> dict[str, str]:
+    async def _negatives(
+        self, sample: Sample, docs: Sequence[Record], ctx: Context
+    ) -> dict[str, str]:
         """What the user would not have made of each record, as text, by record id; comparable and different only."""
         by_peer = [doc for doc in docs if self._from_peer(doc)]
         pools = await self.pools(sample, by_peer, ctx)
-        found = {doc.id: _peer_text(doc, pool, ctx) for doc, pool in zip(by_peer, pools, strict=True)}
+        found = {
+            doc.id: _peer_text(doc, pool, ctx) for doc, pool in zip(by_peer, pools, strict=True)
+        }
         by_draft = [doc for doc in docs if doc.id not in found and doc.stimulus is not None]
         drafts = await asyncio.gather(*(_draft(doc, sample, ctx) for doc in by_draft))
         found |= {doc.id: draft for doc, draft in zip(by_draft, drafts, strict=True)}
@@ -99,7 +107,9 @@ class Cicl(Comparing):
 
     def _from_peer(self, doc: Record) -> bool:
         wanted: str = self.params.negatives
-        return wanted == "peer" or (wanted == "auto" and (doc.stimulus is None or doc.item is not None))
+        return wanted == "peer" or (
+            wanted == "auto" and (doc.stimulus is None or doc.item is not None)
+        )
 
     def _asked(
         self,
@@ -120,7 +130,10 @@ class Cicl(Comparing):
             rendered = ctx.task.render(sample, (), notes, ctx.tokens)
             flags = rendered.flags
             *before, last = rendered.messages
-            return (*before, Message(last.role, f"{last.content}\n\n{request}" if request else last.content))
+            return (
+                *before,
+                Message(last.role, f"{last.content}\n\n{request}" if request else last.content),
+            )
 
         messages = ctx.fit(build, docs, max_tokens)
         for name, amount in flags.items():
@@ -137,11 +150,15 @@ def answer_of(text: str) -> str:
 def _peer_text(doc: Record, pool: Pool | None, ctx: Context) -> str:
     """A drawn peer's record that is not the user's own label, with its stimulus where that is another; "" for none."""
     kind = kind_of(doc, ctx)
-    unlike = [peer for peer in pool.peers if not agree(doc, [peer], kind)] if pool is not None else []
+    unlike = (
+        [peer for peer in pool.peers if not agree(doc, [peer], kind)] if pool is not None else []
+    )
     if pool is None or not unlike:
         return ""
     record = ctx.rng("cicl", doc.id).choice(unlike).record
-    return ctx.task.describe(msgspec.structs.replace(record, stimulus=None) if pool.tier != "T3" else record)
+    return ctx.task.describe(
+        msgspec.structs.replace(record, stimulus=None) if pool.tier != "T3" else record
+    )
 
 
 async def _draft(doc: Record, sample: Sample, ctx: Context) -> str:

@@ -59,9 +59,13 @@ class Comparing(Method):
     @cached_property
     def _peers(self) -> Peers:
         p = self.params
-        return Peers(self._users, Settings(embedder=p.embedder, temporal_guard=p.temporal_guard), self._kind)
+        return Peers(
+            self._users, Settings(embedder=p.embedder, temporal_guard=p.temporal_guard), self._kind
+        )
 
-    async def pools(self, sample: Sample, docs: Sequence[Record], ctx: Context) -> list[Pool | None]:
+    async def pools(
+        self, sample: Sample, docs: Sequence[Record], ctx: Context
+    ) -> list[Pool | None]:
         """Who can be compared with the user on each record, for this question; None where nobody can."""
         if self.population is None or not docs:
             return [None] * len(docs)

@@ -59,7 +59,9 @@ class ComPSum(Comparing):
                 return _prompt([(own, others[own.id]) for own in kept], reminder, ctx)
 
             messages = ctx.fit(build, [own for own, _ in pairs], self.params.analysis_max_tokens)
-            text = (await ctx.complete(messages, max_tokens=self.params.analysis_max_tokens)).text.strip()
+            text = (
+                await ctx.complete(messages, max_tokens=self.params.analysis_max_tokens)
+            ).text.strip()
             if complete(text):
                 return text
             ctx.flag("analysis_incomplete" if reminder else "analysis_retried")
@@ -70,7 +72,11 @@ def complete(analysis: str) -> bool:
     """Whether both sections are there, each with something in it."""
     heads = "|".join(SECTIONS)
     parts = re.split(rf"(?im)^[\s*_#>\d.-]*({heads})[\s*_]*(?::|$)[\s*_]*", analysis)
-    found = {name.capitalize() for name, body in zip(parts[1::2], parts[2::2], strict=True) if body.strip()}
+    found = {
+        name.capitalize()
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+        if body.strip()
+    }
     return found == set(SECTIONS)
 
 

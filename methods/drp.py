@@ -74,7 +74,9 @@ class Drp(Dpl):
 
     def __init__(self, params: Params | None = None) -> None:
         own = params or self.Params()
-        inherited = Dpl.Params(**{field.name: getattr(own, field.name) for field in fields(Dpl.Params)})
+        inherited = Dpl.Params(
+            **{field.name: getattr(own, field.name) for field in fields(Dpl.Params)}
+        )
         if own.preset == "faithful":
             inherited = replace(
                 inherited,
@@ -98,7 +100,11 @@ class Drp(Dpl):
             ctx.flag("dimensions_rejected", len(found) - len(held))
             found = held
         ctx.flag("dimensions", len(found or ()))
-        return case._replace(difference="\n".join(f"- {d.name} ({d.definition}): {d.difference}" for d in found or ()))
+        return case._replace(
+            difference="\n".join(
+                f"- {d.name} ({d.definition}): {d.difference}" for d in found or ()
+            )
+        )
 
     async def _listed(self, drafts: Iterator[Draft], ctx: Context) -> list[Dimension] | None:
         """The dimensions of a reply; None when the reply, or the request, cannot be had or read."""
@@ -107,7 +113,9 @@ class Drp(Dpl):
         if messages is None:
             return None
         schema = None if self.params.reasoning else SCHEMA
-        text = self._said((await ctx.complete(messages, max_tokens=allowance, schema=schema)).text, ctx)
+        text = self._said(
+            (await ctx.complete(messages, max_tokens=allowance, schema=schema)).text, ctx
+        )
         found, malformed = dimensions(text)
         if malformed:
             ctx.flag("dimensions_malformed", malformed)
@@ -127,7 +135,10 @@ def dimensions(text: str) -> tuple[list[Dimension], int]:
     found: dict[str, Dimension] = {}
     malformed = 0
     for row in _rows(text):
-        values = [" ".join(value.split()) if isinstance(value := row.get(name), str) else "" for name in FIELDS]
+        values = [
+            " ".join(value.split()) if isinstance(value := row.get(name), str) else ""
+            for name in FIELDS
+        ]
         if all(values):
             found.setdefault(_folded(values[0]), Dimension(*values))
         else:
@@ -143,7 +154,9 @@ def _rows(text: str) -> Iterator[Mapping[str, Any]]:
         yield from (row if isinstance(row, dict) else {} for row in listed)
         return
     decoder = json.JSONDecoder(strict=False)
-    place = text.find("{", text.find("[", text.find('"dimensions"')) if '"dimensions"' in text else 0)
+    place = text.find(
+        "{", text.find("[", text.find('"dimensions"')) if '"dimensions"' in text else 0
+    )
     while place >= 0:
         try:
             row, place = decoder.raw_decode(text, place)
@@ -176,7 +189,9 @@ def _check_drafts(case: Case, found: Sequence[Dimension], ctx: Context) -> Itera
         f"Keep only the dimensions on which the texts really set this {person} apart from all the others, with their "
         f"names unchanged. {_FORM}"
     )
-    listed = json.dumps({"dimensions": [dimension._asdict() for dimension in found]}, ensure_ascii=False)
+    listed = json.dumps(
+        {"dimensions": [dimension._asdict() for dimension in found]}, ensure_ascii=False
+    )
     yield from _under(system, f"\n\nDimensions to check:\n{listed}", difference_drafts(case, ctx))
 
 

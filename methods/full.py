@@ -65,7 +65,9 @@ class Full(Method):
             UsageError: the task offers no options, or the backend does not say how likely a reply is.
         """
         if "options" not in sample.attributes or sample.stimulus is None:
-            raise UsageError(f"decide={self.params.decide} needs a task that offers options; {ctx.task.name} has none")
+            raise UsageError(
+                f"decide={self.params.decide} needs a task that offers options; {ctx.task.name} has none"
+            )
         messages = await self._fitting(msgspec.structs.replace(sample, input=sample.stimulus), ctx)
         texts = msgspec.json.decode(sample.attributes["options"], type=list[str])
         found = await asyncio.gather(*(ctx.likelihood(messages, text) for text in texts))
@@ -129,7 +131,9 @@ class PersonaOnly(Method):
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         described: Callable[[Sample], str] | None = getattr(ctx.task, "persona", None)
         if described is None:
-            raise UsageError(f"{self.name} cannot run on {ctx.task.name}: its users have no written description")
+            raise UsageError(
+                f"{self.name} cannot run on {ctx.task.name}: its users have no written description"
+            )
         notes = described(sample)
         if not notes:
             ctx.flag("no_persona")
@@ -185,7 +189,9 @@ async def _likeliest(messages: Sequence[Message], sample: Sample, ctx: Context) 
     names = {choice.strip("()[]").casefold(): choice for choice in sample.choices}
     response = await ctx.complete(messages, max_tokens=FIRST_TOKENS, logprobs=ALTERNATIVES)
     if not response.logprobs:
-        raise UsageError("decide=logprobs needs a backend that reports log-probabilities, and this one reported none")
+        raise UsageError(
+            "decide=logprobs needs a backend that reports log-probabilities, and this one reported none"
+        )
     best: dict[str, float] = {}
     for place in response.logprobs:
         found = _letters([place, *place.get("top_logprobs", ())], names)
@@ -199,7 +205,9 @@ async def _likeliest(messages: Sequence[Message], sample: Sample, ctx: Context) 
     return max(sorted(best), key=lambda choice: best[choice])
 
 
-def _letters(alternatives: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, float]:
+def _letters(
+    alternatives: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+) -> dict[str, float]:
     """The choices that some tokens name, with the logarithm of their summed probability."""
     total: dict[str, float] = {}
     seen: set[str] = set()

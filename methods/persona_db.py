@@ -32,7 +32,12 @@ _STANCES = {
         "additionalProperties": False,
     },
 }
-_DISTILLED: Mapping[str, Any] = {"topics": _TEXTS, "traits": _TEXTS, "patterns": _TEXTS, "stances": _STANCES}
+_DISTILLED: Mapping[str, Any] = {
+    "topics": _TEXTS,
+    "traits": _TEXTS,
+    "patterns": _TEXTS,
+    "stances": _STANCES,
+}
 _INDUCED: Mapping[str, Any] = {"views": _TEXTS}
 _PRESETS = {"": (8, 4), "paper": (30, 10)}
 
@@ -95,8 +100,14 @@ class PersonaDb(Method):
 
     async def prepare(self, population: Population, ctx: Context) -> None:
         """Everybody's persona: two calls per person, the same calls as that person's own profile."""
-        users = [user for user in drawn(population, self.params.population_max_users, ctx) if user.history]
-        ctx.log(f"{2 * len(users)} calls at least for the personas of {len(users)} people, less what is cached")
+        users = [
+            user
+            for user in drawn(population, self.params.population_max_users, ctx)
+            if user.history
+        ]
+        ctx.log(
+            f"{2 * len(users)} calls at least for the personas of {len(users)} people, less what is cached"
+        )
         states = await asyncio.gather(*(self._persona(user, ctx) for user in users))
         known = [(user, state) for user, state in zip(users, states, strict=True) if state["card"]]
         vectors = await self._vectors([state["card"] for _, state in known], ctx) if known else ()
@@ -129,61 +140,92 @@ class PersonaDb(Method):
         if not newest_first:
             return state
         newest_first = newest_first[
-            : ctx.within([ctx.task.describe(record) for record in newest_first], p.history_budget_tokens)
+            : ctx.within(
+                [ctx.task.describe(record) for record in newest_first], p.history_budget_tokens
+            )
         ]
-        messages = ctx.fit(lambda kept: _distil_prompt(kept[::-1], ctx), newest_first, p.distil_max_tokens)
+        messages = ctx.fit(
+            lambda kept: _distil_prompt(kept[::-1], ctx), newest_first, p.distil_max_tokens
+        )
         found = await self._object("distil", messages, _DISTILLED, p.distil_max_tokens, ctx)
         if found is None:
             return state
         state["card"] = _card(found)
         state["distilled"] = [*_texts(found.get("patterns")), *_stances(found.get("stances"))]
-        messages = ctx.fit(lambda kept: _induce_prompt(kept[::-1], state, ctx), newest_first, p.induce_max_tokens)
+        messages = ctx.fit(
+            lambda kept: _induce_prompt(kept[::-1], state, ctx), newest_first, p.induce_max_tokens
+        )
         found = await self._object("induce", messages, _INDUCED, p.induce_max_tokens, ctx)
         known = {entry.casefold() for entry in state["distilled"]}
-        state["induced"] = [view for view in _texts((found or {}).get("views")) if view.casefold() not in known]
+        state["induced"] = [
+            view for view in _texts((found or {}).get("views")) if view.casefold() not in known
+        ]
         return state
 
     async def predict(self, sample: Sample, state: dict[str, Any], ctx: Context) -> str:
         if self.population is None or not sample.history:
             ctx.flag("fallback")
-            return await self.summary.predict(sample, await self.summary.profile(sample.user, ctx), ctx)
+            return await self.summary.predict(
+                sample, await self.summary.profile(sample.user, ctx), ctx
+            )
         others = await self._others(sample, self.population.people_of(sample), state, ctx)
         records, entries = await self._own(sample, state, ctx)
         ctx.flag("neighbour_entries", len(others))
         return await ctx.answer(sample, records, notes=_notes(state["card"], entries, others, ctx))
 
-    async def _own(self, sample: Sample, state: dict[str, Any], ctx: Context) -> tuple[list[Record], list[str]]:
+    async def _own(
+        self, sample: Sample, state: dict[str, Any], ctx: Context
+    ) -> tuple[list[Record], list[str]]:
         """The records and the entries among the `item_topk` nearest to the question, nearest first."""
         records = sample.history[-self.params.history_cap :]
         entries = [*state["distilled"], *state["induced"]]
-        likeness = await self._likeness(sample, [*map(ctx.task.document_text, records), *entries], ctx)
+        likeness = await self._likeness(
+            sample, [*map(ctx.task.document_text, records), *entries], ctx
+        )
         best = np.argsort(-likeness, kind="stable")[: self.item_topk].tolist()
         return (
             [records[place] for place in best if place < len(records)],
             [entries[place - len(records)] for place in best if place >= len(records)],
         )
 
-    async def _others(self, sample: Sample, people: frozenset[str], state: dict[str, Any], ctx: Context) -> list[str]:
+    async def _others(
+        self, sample: Sample, people: frozenset[str], state: dict[str, Any], ctx: Context
+    ) -> list[str]:
         """The nearest `item_topk_collab` entries of similar people who never responded to what is asked about."""
         asked = _question_subjects(sample, ctx)
-        allowed = [each for each in self.neighbours if each.person not in people and asked.isdisjoint(each.asked)]
+        allowed = [
+            each
+            for each in self.neighbours
+            if each.person not in people and asked.isdisjoint(each.asked)
+        ]
         if not allowed or not state["card"]:
             return []
         own = (await self._vectors([state["card"]], ctx))[0]
         likeness = (np.stack([each.vector for each in allowed]) * own).sum(axis=1)
-        nearest = [allowed[place] for place in np.argsort(-likeness, kind="stable")[: self.params.neighbor_topk]]
+        nearest = [
+            allowed[place]
+            for place in np.argsort(-likeness, kind="stable")[: self.params.neighbor_topk]
+        ]
         pooled: dict[str, str] = {}
         for each in nearest:
             pooled |= {entry: entry for entry in each.entries}
-            pooled |= {ctx.task.describe(record): ctx.task.document_text(record) for record in each.records}
+            pooled |= {
+                ctx.task.describe(record): ctx.task.document_text(record) for record in each.records
+            }
         if not pooled:
             return []
         near = await self._likeness(sample, list(pooled.values()), ctx)
-        order = [place for place in np.argsort(-near, kind="stable").tolist() if near[place] < self.params.dup_max]
+        order = [
+            place
+            for place in np.argsort(-near, kind="stable").tolist()
+            if near[place] < self.params.dup_max
+        ]
         shown = list(pooled)
         return [shown[place] for place in order[: self.item_topk_collab]]
 
-    async def _likeness(self, sample: Sample, texts: Sequence[str], ctx: Context) -> npt.NDArray[np.float64]:
+    async def _likeness(
+        self, sample: Sample, texts: Sequence[str], ctx: Context
+    ) -> npt.NDArray[np.float64]:
         vectors = await self._vectors([ctx.task.query_text(sample), *texts], ctx)
         likeness: npt.NDArray[np.float64] = (vectors[1:] * vectors[0]).sum(axis=1)
         return likeness
@@ -192,18 +234,32 @@ class PersonaDb(Method):
         """Vectors of length one, shape (n, d)."""
         vectors = (await ctx.embed(texts, self.params.embedder)).astype(np.float64)
         lengths = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
-        scaled: npt.NDArray[np.float64] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+        scaled: npt.NDArray[np.float64] = np.divide(
+            vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0
+        )
         return scaled
 
     async def _object(
-        self, stage: str, messages: Sequence[Message], fields: Mapping[str, Any], max_tokens: int, ctx: Context
+        self,
+        stage: str,
+        messages: Sequence[Message],
+        fields: Mapping[str, Any],
+        max_tokens: int,
+        ctx: Context,
     ) -> dict[str, Any] | None:
         """A reply as a JSON object; asked again once when it is none, then counted as `<stage>_failed` and None."""
-        schema = {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
+        schema = {
+            "type": "object",
+            "properties": fields,
+            "required": [*fields],
+            "additionalProperties": False,
+        }
         *before, last = messages
         for content in (last.content, f"{last.content}\n\n{REMINDER}"):
             asked = [*before, Message(last.role, content)]
-            found = first_json((await ctx.complete(asked, max_tokens=max_tokens, schema=schema)).text)
+            found = first_json(
+                (await ctx.complete(asked, max_tokens=max_tokens, schema=schema)).text
+            )
             if isinstance(found, dict) and fields.keys() & found.keys():
                 return found
             ctx.flag(f"{stage}_failed" if content != last.content else f"{stage}_retried")
@@ -213,7 +269,11 @@ class PersonaDb(Method):
 def _texts(value: Any) -> list[str]:
     """The non-empty texts of a list, each once, on one line."""
     found = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return list(dict.fromkeys(line for each in found if isinstance(each, str) and (line := " ".join(each.split()))))
+    return list(
+        dict.fromkeys(
+            line for each in found if isinstance(each, str) and (line := " ".join(each.split()))
+        )
+    )
 
 
 def _stances(value: Any) -> list[str]:
@@ -229,8 +289,13 @@ def _card(found: Mapping[str, Any]) -> str:
 
 def _subjects(records: Sequence[Record]) -> set[str]:
     """What some records respond to, or say where they respond to nothing, and their items."""
-    texts = {normalized(record.response if record.stimulus is None else record.stimulus) for record in records}
-    return {f"text {text}" for text in texts} | {f"item {record.item}" for record in records if record.item is not None}
+    texts = {
+        normalized(record.response if record.stimulus is None else record.stimulus)
+        for record in records
+    }
+    return {f"text {text}" for text in texts} | {
+        f"item {record.item}" for record in records if record.item is not None
+    }
 
 
 def _question_subjects(sample: Sample, ctx: Context) -> set[str]:
@@ -251,7 +316,9 @@ def _distil_prompt(records: Sequence[Record], ctx: Context) -> tuple[Message, ..
     return Message("system", system), Message("user", f"Records, oldest first:\n\n{shown}\n\nJSON:")
 
 
-def _induce_prompt(records: Sequence[Record], state: Mapping[str, Any], ctx: Context) -> tuple[Message, ...]:
+def _induce_prompt(
+    records: Sequence[Record], state: Mapping[str, Any], ctx: Context
+) -> tuple[Message, ...]:
     words = ctx.task.words
     system = (
         f"You keep a database of one {words.person}. From what is known and the records, infer more general views and "
@@ -259,7 +326,9 @@ def _induce_prompt(records: Sequence[Record], state: Mapping[str, Any], ctx: Con
     )
     known = "\n".join([state["card"], *(f"- {entry}" for entry in state["distilled"])]).strip()
     shown = "\n\n".join(ctx.task.describe(record) for record in records)
-    return Message("system", system), Message("user", f"Known:\n{known}\n\nRecords, oldest first:\n\n{shown}\n\nJSON:")
+    return Message("system", system), Message(
+        "user", f"Known:\n{known}\n\nRecords, oldest first:\n\n{shown}\n\nJSON:"
+    )
 
 
 def _notes(card: str, entries: Sequence[str], others: Sequence[str], ctx: Context) -> str:
@@ -269,5 +338,7 @@ def _notes(card: str, entries: Sequence[str], others: Sequence[str], ctx: Contex
         parts.append(f"Known of this {person}:\n" + "\n".join(f"- {entry}" for entry in entries))
     if others:
         listed = "\n".join(f"- {entry}" for entry in others)
-        parts.append(f"Known of other people who may be similar, to be used with caution:\n{listed}")
+        parts.append(
+            f"Known of other people who may be similar, to be used with caution:\n{listed}"
+        )
     return "\n\n".join(parts)

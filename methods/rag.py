@@ -41,5 +41,7 @@ class Rag(Method):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder, ranking=self.ranking)
+        records = await ctx.retrieve(
+            sample, p.k, p.retriever, embedder=p.embedder, ranking=self.ranking
+        )
         return await ctx.answer(sample, records)

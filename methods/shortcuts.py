@@ -90,7 +90,10 @@ class TypeLength(Method):
 def _extreme(sample: Sample, ctx: Context, pick: Callable[[Sequence[int]], int]) -> str:
     if "options" not in sample.attributes:
         raise UsageError(f"{ctx.task.name} offers no options to compare")
-    lengths = [len(text.strip()) for text in msgspec.json.decode(sample.attributes["options"], type=list[str])]
+    lengths = [
+        len(text.strip())
+        for text in msgspec.json.decode(sample.attributes["options"], type=list[str])
+    ]
     if lengths.count(pick(lengths)) > 1:
         ctx.flag("length_ties")
     return sample.choices[lengths.index(pick(lengths))]

@@ -59,7 +59,9 @@ class Summary(Method):
         told = [Record(name, None, part) for name, part in zip(blocks, parts, strict=True) if part]
         if len(told) < 2:
             return told[0].response if told else ""
-        messages = ctx.fit(lambda kept: _merge(kept, ctx), told[::-1], self.params.summary_max_tokens)
+        messages = ctx.fit(
+            lambda kept: _merge(kept, ctx), told[::-1], self.params.summary_max_tokens
+        )
         return await written(messages, self.params.summary_max_tokens, ctx)
 
     async def _summary(self, history: Sequence[Record], ctx: Context) -> str:
@@ -71,7 +73,9 @@ class Summary(Method):
         return await summarised(newest_first, self.params.summary_max_tokens, ctx)
 
     async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
-        records = await ctx.retrieve(sample, self.params.k, self.params.retriever, embedder=self.params.embedder)
+        records = await ctx.retrieve(
+            sample, self.params.k, self.params.retriever, embedder=self.params.embedder
+        )
         return await ctx.answer(sample, records, notes=state)
 
 
@@ -97,7 +101,9 @@ class SummaryRetrieved(Method):
         return super().requirements() | retrieval_needs(self.params.retriever)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        records = await ctx.retrieve(sample, self.params.k, self.params.retriever, embedder=self.params.embedder)
+        records = await ctx.retrieve(
+            sample, self.params.k, self.params.retriever, embedder=self.params.embedder
+        )
         shown = {record.id for record in records}
         newest_first = [record for record in reversed(sample.history) if record.id in shown]
         notes = await summarised(newest_first, self.params.summary_max_tokens, ctx)

@@ -90,12 +90,20 @@ class UserMean(Method):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         if ctx.task.kind != "ordinal":
-            raise UsageError(f"{self.name} needs scores, and the responses of {ctx.task.name} are none")
-        scores = [score for record in sample.history if (score := _number(record.response)) is not None]
+            raise UsageError(
+                f"{self.name} needs scores, and the responses of {ctx.task.name} are none"
+            )
+        scores = [
+            score for record in sample.history if (score := _number(record.response)) is not None
+        ]
         if not scores:
             return _offered("", sample, ctx)
         mean = sum(scores) / len(scores)
-        choices = [(abs(value - mean), value, text) for text in sample.choices if (value := _number(text)) is not None]
+        choices = [
+            (abs(value - mean), value, text)
+            for text in sample.choices
+            if (value := _number(text)) is not None
+        ]
         return min(choices)[2] if choices else f"{mean:g}"
 
 
@@ -120,7 +128,9 @@ class CopyNearest(Method):
         return super().requirements() | retrieval_needs(self.params.retriever)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        nearest = await ctx.retrieve(sample, 1, self.params.retriever, embedder=self.params.embedder)
+        nearest = await ctx.retrieve(
+            sample, 1, self.params.retriever, embedder=self.params.embedder
+        )
         if nearest and ctx.task.kind != "text" and nearest[0].stimulus is None:
             return _best_known(sample)
         return nearest[0].response if nearest else _offered("", sample, ctx)
@@ -152,12 +162,16 @@ class Constant(Method):
         value: str = ""
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return self.params.value or (sample.choices[0] if sample.choices else ctx.task.words.response)
+        return self.params.value or (
+            sample.choices[0] if sample.choices else ctx.task.words.response
+        )
 
 
 def _refuse_texts(method: str, ctx: Context) -> None:
     if ctx.task.kind == "text":
-        raise UsageError(f"{method} counts labels, and the responses of {ctx.task.name} are free texts")
+        raise UsageError(
+            f"{method} counts labels, and the responses of {ctx.task.name} are free texts"
+        )
 
 
 def _most_frequent(records: Iterable[Record]) -> str:

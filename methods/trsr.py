@@ -21,7 +21,9 @@ class Trsr(Method):
 
     name = "trsr"
     version = 2
-    paper = "Harnessing Large Language Models for Text-Rich Sequential Recommendation, arXiv 2403.13325"
+    paper = (
+        "Harnessing Large Language Models for Text-Rich Sequential Recommendation, arXiv 2403.13325"
+    )
     needs = ("history",)
     designed_for = ()
 
@@ -58,9 +60,15 @@ class Trsr(Method):
         p = self.params
         if any(record.time is None for record in user.history):
             ctx.flag("undated")
-        blocks = [user.history[start : start + p.block] for start in range(0, len(user.history), p.block)]
+        blocks = [
+            user.history[start : start + p.block] for start in range(0, len(user.history), p.block)
+        ]
         blocks = blocks[-p.max_blocks :]
-        return await (self._recurrent(blocks, ctx) if p.mode == "recurrent" else self._hierarchical(blocks, ctx))
+        return await (
+            self._recurrent(blocks, ctx)
+            if p.mode == "recurrent"
+            else self._hierarchical(blocks, ctx)
+        )
 
     async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
         p = self.params
@@ -69,7 +77,13 @@ class Trsr(Method):
         newest = sample.history[-p.recent :] if p.recent else ()
         recent = [record for record in newest if record.id not in shown]
         notes = _notes(state, recent, ctx)
-        while recent and ctx.excess(ctx.task.render(sample, (), notes, ctx.tokens).messages, ctx.answer_tokens) > 0:
+        while (
+            recent
+            and ctx.excess(
+                ctx.task.render(sample, (), notes, ctx.tokens).messages, ctx.answer_tokens
+            )
+            > 0
+        ):
             ctx.flag("recent_dropped")
             recent = recent[1:]
             notes = _notes(state, recent, ctx)
@@ -85,14 +99,19 @@ class Trsr(Method):
         summaries = await asyncio.gather(*(self._block(block, "", ctx) for block in blocks))
         level = [summary for summary in summaries if summary]
         while len(level) > 1:
-            groups = [level[start : start + self.params.fan_in] for start in range(0, len(level), self.params.fan_in)]
+            groups = [
+                level[start : start + self.params.fan_in]
+                for start in range(0, len(level), self.params.fan_in)
+            ]
             merged = await asyncio.gather(*(self._merged(group, ctx) for group in groups))
             level = [summary for summary in merged if summary]
         return level[0] if level else ""
 
     async def _block(self, block: Sequence[Record], before: str, ctx: Context) -> str:
         messages = ctx.fit(
-            lambda kept: _block_prompt(kept[::-1], before, ctx), block[::-1], self.params.summary_max_tokens
+            lambda kept: _block_prompt(kept[::-1], before, ctx),
+            block[::-1],
+            self.params.summary_max_tokens,
         )
         return await written(messages, self.params.summary_max_tokens, ctx)
 
@@ -104,7 +123,9 @@ class Trsr(Method):
         if len(summaries) > 2 and ctx.excess(messages, self.params.summary_max_tokens) > 0:
             ctx.flag("merge_split")
             half = len(summaries) // 2
-            halves = await asyncio.gather(self._merged(summaries[:half], ctx), self._merged(summaries[half:], ctx))
+            halves = await asyncio.gather(
+                self._merged(summaries[:half], ctx), self._merged(summaries[half:], ctx)
+            )
             return await self._merged(halves, ctx)
         return await written(messages, self.params.summary_max_tokens, ctx) or summaries[-1]
 
@@ -124,7 +145,8 @@ def _block_prompt(records: Sequence[Record], before: str, ctx: Context) -> tuple
         "its place: keep what still holds, add what is new, say which habits changed."
     )
     return Message("system", system), Message(
-        "user", f"Summary so far:\n{before}\n\nNewer records, oldest first:\n\n{shown}\n\nNew summary:"
+        "user",
+        f"Summary so far:\n{before}\n\nNewer records, oldest first:\n\n{shown}\n\nNew summary:",
     )
 
 

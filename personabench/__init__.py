@@ -20,7 +20,7 @@ _HOME = {
     "Metric": "metrics.metric",
     "Rendered": "api.wording",
     "Tokens": "models.tokens",
-    "Words": "api.wording",
+    "Vocabulary": "api.wording",
     "Record": "types",
     "User": "types",
     "Sample": "types",
@@ -52,7 +52,7 @@ __all__ = [
     "Usage",
     "UsageError",
     "User",
-    "Words",
+    "Vocabulary",
     "__version__",
 ]
 
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from personabench.api.method import Method
     from personabench.api.population import Population
     from personabench.api.task import Task
-    from personabench.api.wording import Rendered, Words
+    from personabench.api.wording import Rendered, Vocabulary
     from personabench.errors import DataError, PersonabenchError, UsageError
     from personabench.metrics.metric import Metric
     from personabench.models.roles import Role

@@ -62,7 +62,7 @@ class Throttled(TransientError):
     """The server asks for fewer calls."""
 
 
-class SpendStop(RunError):
+class BudgetExceeded(RunError):
     """The next call might have passed `--max-cost`."""
 
 

@@ -43,7 +43,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question about one user.
 
     `id` comes from the data and is never a position.  `input` is the request as the benchmark words it, `stimulus`
-    the part of it that the user would respond to.  `history` is what is visible before the sample, and `lender` whose
+    the part of it that the user would respond to.  `history` is what is visible before the sample, and `history_owner`
+    whose
     it is where a control lent somebody else's; `attributes` are further facts known at test time (a review's rating).
     `dialogue` is what was said so far, where a sample takes several turns.  `references` are gold outputs and `hidden`
     facts that only a simulated user, a judge or an oracle may know: `view()` empties both, and a view is all that a
@@ -62,11 +63,13 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     item: str | None = None
     dialogue: tuple[Message, ...] = ()
     hidden: Mapping[str, str] = {}
-    lender: str | None = None
+    history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
         """The sample without anything a method must not see; an oracle is `privileged` to what is hidden."""
-        return msgspec.structs.replace(self, references=(), hidden=self.hidden if privileged else {})
+        return msgspec.structs.replace(
+            self, references=(), hidden=self.hidden if privileged else {}
+        )
 
     @property
     def user(self) -> User:

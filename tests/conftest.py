@@ -13,7 +13,9 @@ from personabench.retrieval.embedders import Embedders
 
 
 @pytest.fixture
-def sentence_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def sentence_data(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """NLTK sentence data that knows no abbreviation: enough for the texts of tests, and nothing to download."""
     root = tmp_path_factory.mktemp("nltk")
     folder = root / "tokenizers" / "punkt_tab" / "english"

@@ -25,7 +25,7 @@ from personabench import (
     Tokens,
     UsageError,
 )
-from personabench import Words as TaskWords
+from personabench import Vocabulary as TaskVocabulary
 from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit
 from personabench.metrics.edits import edit_cost
 from personabench.models.backends.scripted import Scripted
@@ -38,7 +38,9 @@ SOURCES = ("alpha", "beta", "gamma", "delta", "epsilon")
 FAMILY = [Cipher, IclEdit, CotEdit, Continual, EThenE]
 
 
-RULES = rules_of(["all lower case"]) + rules_of(["bullet points"]) + rules_of(["ends with a question"])
+RULES = (
+    rules_of(["all lower case"]) + rules_of(["bullet points"]) + rules_of(["ends with a question"])
+)
 RULES += rules_of(["uses an emoji"]) + rules_of(["opens with a greeting"])
 RULE_OF = dict(zip(SOURCES, RULES, strict=True))
 
@@ -47,12 +49,16 @@ class Briefs(Task):
     name = "briefs"
     metrics = (Metric("exact"),)
     max_tokens = 200
-    words = TaskWords("reader", "note", "brief", "What briefs does this reader like?", (), "Write the brief only.")
+    words = TaskVocabulary(
+        "reader", "note", "brief", "What briefs does this reader like?", (), "Write the brief only."
+    )
 
     def open(self, split: str, data: Path | None) -> Any:
         raise UsageError("only notes made up here")
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         system = f"{self.words.instruction}\n{notes}" if notes else self.words.instruction
         return Rendered((Message("system", system), Message("user", sample.input)))
 
@@ -67,7 +73,9 @@ class Markers:
     """One-hot vectors by the marker word that a text contains; other texts are all alike."""
 
     async def embed(self, texts: Sequence[str], name: str) -> npt.NDArray[np.float32]:
-        return np.array([[*(float(source in text) for source in SOURCES), 0.001] for text in texts], np.float32)
+        return np.array(
+            [[*(float(source in text) for source in SOURCES), 0.001] for text in texts], np.float32
+        )
 
 
 def stage(request: Request) -> str:
@@ -92,10 +100,14 @@ def written(phrases: str) -> str:
 
 
 def inferred(listed: str) -> str:
-    pairs = re.findall(r"Draft: (.*?)\nFinal: (.*?)(?=\n\nDraft: |\n\nPreference:|\Z)", listed, re.DOTALL)
+    pairs = re.findall(
+        r"Draft: (.*?)\nFinal: (.*?)(?=\n\nDraft: |\n\nPreference:|\Z)", listed, re.DOTALL
+    )
     edited = [pair for pair in pairs if pair[0] != pair[1]]
     draft, final = edited[-1] if edited else ("", pairs[-1][1])
-    return "; ".join(rule.phrase for rule in RULES if rule.holds(final) and not (edited and rule.holds(draft)))
+    return "; ".join(
+        rule.phrase for rule in RULES if rule.holds(final) and not (edited and rule.holds(draft))
+    )
 
 
 def stub(request: Request) -> str:
@@ -113,7 +125,12 @@ def stub(request: Request) -> str:
 class World:
     """A task, a stub model behind the real client, and the books of its calls."""
 
-    def __init__(self, answer: Callable[[Request], str] = stub, cache: Cache | None = None, window: int | None = None):
+    def __init__(
+        self,
+        answer: Callable[[Request], str] = stub,
+        cache: Cache | None = None,
+        window: int | None = None,
+    ):
         self.task: Task = Briefs()
         self.backend = Scripted(answer=answer, window=window)
         self.client = Client(self.backend, cache)
@@ -155,7 +172,9 @@ async def live(
         draft = await method.predict(sample, state, asking)
         edited = draft if rule.holds(draft) else rule.fix(draft)
         cost = edit_cost(draft, edited)
-        state = await method.update(state, {"draft": draft, "edited": edited, "cost": cost}, learning)
+        state = await method.update(
+            state, {"draft": draft, "edited": edited, "cost": cost}, learning
+        )
         if interrupted:
             method, state = type(method)(method.params), from_json(to_json(state), Any)
         rounds.append(Round(draft, cost, len(asking.calls), len(learning.calls)))

@@ -31,7 +31,18 @@ from personabench.run.options import Options
 from personabench.run.selection import select
 from personabench.types import Prediction, Request, Response, Sampling
 
-WORDS = ("harbour", "lantern", "gravel", "orchard", "thimble", "velvet", "kettle", "meadow", "compass", "ribbon")
+WORDS = (
+    "harbour",
+    "lantern",
+    "gravel",
+    "orchard",
+    "thimble",
+    "velvet",
+    "kettle",
+    "meadow",
+    "compass",
+    "ribbon",
+)
 CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 
 
@@ -41,16 +52,21 @@ def headlines(folder: Path, users: int, each: int = 1, records: int = 2) -> Path
     questions, golds = [], []
     for user in range(users):
         profile = [
-            {"id": f"{user}{number:02d}", "title": text(rng, 4), "text": text(rng, 10)} for number in range(records)
+            {"id": f"{user}{number:02d}", "title": text(rng, 4), "text": text(rng, 10)}
+            for number in range(records)
         ]
         for number in range(each):
             name = f"q{user:05d}-{number}"
             wording = f"Generate a headline for the following article: {text(rng, 12)} {name}"
-            questions.append({"id": name, "user_id": f"u{user:05d}", "input": wording, "profile": profile})
+            questions.append(
+                {"id": name, "user_id": f"u{user:05d}", "input": wording, "profile": profile}
+            )
             golds.append({"id": name, "output": text(rng, 4)})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dev_questions.json").write_text(json.dumps(questions), encoding="utf-8")
-    (folder / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}), encoding="utf-8")
+    (folder / "dev_outputs.json").write_text(
+        json.dumps({"task": "LaMP_4", "golds": golds}), encoding="utf-8"
+    )
     return folder
 
 
@@ -186,7 +202,12 @@ class ModelServer:
                 time.sleep(outer.latency)
                 message = {"role": "assistant", "content": f"{' '.join(WORDS[:4])} {name[:6]}"}
                 usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
-                self.reply({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+                self.reply(
+                    {
+                        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                        "usage": usage,
+                    }
+                )
 
             def reply(self, value: Mapping[str, Any]) -> None:
                 data = json.dumps(value).encode()
@@ -220,7 +241,9 @@ class ModelServer:
 def model_server(latency: float = 0.05) -> Iterator[ModelServer]:
     """A running `ModelServer`."""
     server = ModelServer(latency)
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield server

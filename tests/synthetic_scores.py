@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from personabench.leaderboard import Asked, Board, boards
+from personabench.leaderboard import Board, BoardOptions, boards
 from personabench.leaderboard.comparison import rederived
 from personabench.results.checksums import seal
 from personabench.results.index import everything
@@ -43,8 +43,21 @@ def made(
     count = len(next(iter(values.values())))
     numbers = samples or range(count)
     spec: dict[str, Any] = {
-        **{"task": task, "task_version": 1, "task_params": {}, "separation": "user", "split": "dev", "sample": True},
-        **{"data_hash": "d" * 64, "method": method, "method_hash": "", "params": {}, "model": {"name": "tiny"}},
+        **{
+            "task": task,
+            "task_version": 1,
+            "task_params": {},
+            "separation": "user",
+            "split": "dev",
+            "sample": True,
+        },
+        **{
+            "data_hash": "d" * 64,
+            "method": method,
+            "method_hash": "",
+            "params": {},
+            "model": {"name": "tiny"},
+        },
         **{"sampling": Sampling(), "seed": 0, "history": "own"},
     }
     spec |= {name: value for name, value in changes.items() if name in RunSpec.__struct_fields__}
@@ -56,17 +69,54 @@ def made(
     with (folder / "scores.jsonl").open("w") as file:
         for at, (number, user) in reversed(list(enumerate(zip(numbers, people, strict=True)))):
             line = {"sample_id": str(number), "user_id": user}
-            line["values"] = {"official": {name: each[at] for name, each in values.items() if each[at] is not None}}  # type: ignore[assignment]
+            line["values"] = {
+                "official": {
+                    name: each[at] for name, each in values.items() if each[at] is not None
+                }
+            }  # type: ignore[assignment]
             file.write(json.dumps(line) + "\n")
-    call = {"calls": count, "cached": 0, "input_tokens": 100 * count, "output_tokens": 10 * count, "seconds": 1.0}
+    call = {
+        "calls": count,
+        "cached": 0,
+        "input_tokens": 100 * count,
+        "output_tokens": 10 * count,
+        "seconds": 1.0,
+    }
     summary = {
-        **{name: json.loads(to_json(run))[name] for name in ("task", "separation", "split", "sample", "data_hash")},
-        **{"method": method, "params": run.params, "changed": run.params, "history": run.history, "seed": run.seed},
-        **{"model": run.model["name"], "sampling": json.loads(to_json(run.sampling)), "source": "bundled sample"},
-        **{"status": "complete", "fingerprint": run.fingerprint, "n": count, "users": len(set(people)), "owed": 0},
-        **{"primary": next(iter(values)), "higher_is_better": dict.fromkeys(values, higher), "seconds": 1.0},
+        **{
+            name: json.loads(to_json(run))[name]
+            for name in ("task", "separation", "split", "sample", "data_hash")
+        },
+        **{
+            "method": method,
+            "params": run.params,
+            "changed": run.params,
+            "history": run.history,
+            "seed": run.seed,
+        },
+        **{
+            "model": run.model["name"],
+            "sampling": json.loads(to_json(run.sampling)),
+            "source": "bundled sample",
+        },
+        **{
+            "status": "complete",
+            "fingerprint": run.fingerprint,
+            "n": count,
+            "users": len(set(people)),
+            "owed": 0,
+        },
+        **{
+            "primary": next(iter(values)),
+            "higher_is_better": dict.fromkeys(values, higher),
+            "seconds": 1.0,
+        },
         **{"metrics": {}, "counters": {}, "usage": {"predict": call} if usage is None else usage},
-        **{"time": changes.get("time", "2026-01-01T00:00:00Z"), "warnings": ["a line of the data"], "data": "/home/me"},
+        **{
+            "time": changes.get("time", "2026-01-01T00:00:00Z"),
+            "warnings": ["a line of the data"],
+            "data": "/home/me",
+        },
         **(told or {}),
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -93,7 +143,7 @@ def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[A
 
 
 def board(folder: Path, **asked: Any) -> Board:
-    (found,) = boards(everything(folder), asked=Asked(**asked))
+    (found,) = boards(everything(folder), asked=BoardOptions(**asked))
     return found
 
 

@@ -31,9 +31,7 @@ def module_name(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-MODULES = {
-    module_name(path): path for path in PACKAGE.rglob("*.py") if "vendor" not in path.parts
-}
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py") if "vendor" not in path.parts}
 
 
 def imports(path: Path) -> set[str]:
@@ -54,9 +52,7 @@ def room(module: str) -> str:
     return module.split(".")[1]
 
 
-IMPORTS = {
-    module: imports(path) for module, path in MODULES.items() if module != "personabench"
-}
+IMPORTS = {module: imports(path) for module, path in MODULES.items() if module != "personabench"}
 
 
 def test_the_package_has_the_rooms_of_the_layout_and_no_others() -> None:

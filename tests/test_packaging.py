@@ -11,14 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACES = {"personabench": "personabench", "methods": "personabench/methods", "tasks": "personabench/tasks"}
+PLACES = {
+    "personabench": "personabench",
+    "methods": "personabench/methods",
+    "tasks": "personabench/tasks",
+}
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the tree, without build isolation, so without a network."""
-    pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools 77 or newer")
+    pytest.importorskip(
+        "setuptools", minversion="77", reason="building needs setuptools 77 or newer"
+    )
     copy = tmp_path_factory.mktemp("tree")
     for name in PLACES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -26,7 +32,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, copy / name)
     target = tmp_path_factory.mktemp("wheel")
     built = subprocess.run(
-        [sys.executable, "-c", BUILD, str(target)], cwd=copy, capture_output=True, text=True, check=False
+        [sys.executable, "-c", BUILD, str(target)],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert built.returncode == 0, built.stderr
     (found,) = target.glob("*.whl")
@@ -42,7 +52,9 @@ def test_the_wheel_holds_what_the_tree_holds(wheel: Path) -> None:
     }
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert sorted(wanted - held) == [], "missing from the wheel: list the folder under packages in pyproject.toml"
+    assert sorted(wanted - held) == [], (
+        "missing from the wheel: list the folder under packages in pyproject.toml"
+    )
     assert sorted(held - wanted) == []
     assert sum(name.endswith("dev_questions.json") for name in held) >= 8
 

@@ -9,8 +9,19 @@ from typing import Any
 
 import msgspec
 
-from personabench import Context, Dataset, Message, Method, Metric, Rendered, Sample, Task, Tokens, Words
-from personabench.api.task import Reply, Told
+from personabench import (
+    Context,
+    Dataset,
+    Message,
+    Method,
+    Metric,
+    Rendered,
+    Sample,
+    Task,
+    Tokens,
+    Vocabulary,
+)
+from personabench.api.task import JsonObject, Reply
 from personabench.metrics.metric import Value
 from personabench.models.roles import Role
 
@@ -28,7 +39,13 @@ class Days(Dataset):
 
     def load(self, position: int) -> Sample:
         name, user = self.index()[position]
-        return Sample(name, user, f"Say something for day {name}.", references=("this",), hidden={"wish": SECRET})
+        return Sample(
+            name,
+            user,
+            f"Say something for day {name}.",
+            references=("this",),
+            hidden={"wish": SECRET},
+        )
 
 
 class Toy(Task):
@@ -37,12 +54,14 @@ class Toy(Task):
     name = "toy"
     metrics = (Metric("length"),)
     scorers = ("official",)
-    words = Words("person", "day", "saying", "What do they like?", (), "Say it.")
+    words = Vocabulary("person", "day", "saying", "What do they like?", (), "Say it.")
 
     def open(self, split: str, data: Path | None) -> Dataset:
         return Days()
 
-    def render(self, sample: Sample, records: Sequence[Any], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Any], notes: str, tokens: Tokens
+    ) -> Rendered:
         told = [Message("user", f"{notes} {sample.input}".strip()), *sample.dialogue]
         return Rendered(tuple(told))
 
@@ -60,15 +79,21 @@ class Talk(Toy):
     protocol = "dialogue"
     roles = ("simulator",)
 
-    async def converse(self, sample: Sample, reply: Reply, ctx: Context, simulator: Role) -> tuple[str, Told]:
+    async def converse(
+        self, sample: Sample, reply: Reply, ctx: Context, simulator: Role
+    ) -> tuple[str, JsonObject]:
         first = await reply(sample)
         plain = await ctx.answer(sample, ())
-        question = await simulator.complete(f"{sample.hidden['wish']}: ask back on {first}", max_tokens=8)
+        question = await simulator.complete(
+            f"{sample.hidden['wish']}: ask back on {first}", max_tokens=8
+        )
         told = (Message("assistant", first), Message("user", question))
         last = await reply(msgspec.structs.replace(sample, dialogue=told))
         return last, {"first": first, "plain": plain, "question": question}
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
         return {"length": len(record["question"])}
 
 
@@ -80,12 +105,18 @@ class Daily(Toy):
     offers = ("feedback",)
     roles = ("simulator",)
 
-    async def react(self, sample: Sample, output: str, simulator: Role) -> tuple[Told, Told]:
-        final = await simulator.complete(f"{sample.hidden['wish']}: lengthen {output}", max_tokens=8)
+    async def react(
+        self, sample: Sample, output: str, simulator: Role
+    ) -> tuple[JsonObject, JsonObject]:
+        final = await simulator.complete(
+            f"{sample.hidden['wish']}: lengthen {output}", max_tokens=8
+        )
         simulator.flag("lengthened")
         return {"draft": output, "final": final}, {"final": final}
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
         return {"length": len(record["final"])}
 
 
@@ -103,11 +134,17 @@ class Judged(Toy):
 
         strict: bool = False
 
-    async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:
-        words = await judge.complete(f"strict={self.params.strict} mark {sample.id}: {output}", max_tokens=4)
+    async def assess(
+        self, sample: Sample, output: str, record: JsonObject, judge: Role
+    ) -> JsonObject | None:
+        words = await judge.complete(
+            f"strict={self.params.strict} mark {sample.id}: {output}", max_tokens=4
+        )
         return {"mark": int(words)} if words.isdigit() else None
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
         return {} if assessment is None else {"mark": assessment["mark"]}
 
 
@@ -142,7 +179,9 @@ class Counting(Method):
         return await ctx.answer(sample, notes=f"round {seen['rounds']}, last {seen['last']}")
 
     async def update(self, state: Any, feedback: Any, ctx: Context) -> Any:
-        digest = await ctx.complete((Message("user", f"What does {feedback['final']} teach?"),), max_tokens=8)
+        digest = await ctx.complete(
+            (Message("user", f"What does {feedback['final']} teach?"),), max_tokens=8
+        )
         return {"rounds": (state or {"rounds": 0})["rounds"] + 1, "last": digest.text}
 
 

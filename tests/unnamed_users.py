@@ -13,7 +13,9 @@ class Nameless(Dataset):
 
     separation, split, hash, source, identified = "user", "dev", "h", "nameless", False
 
-    def __init__(self, profiles: dict[str, Sequence[Record]], named: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, profiles: dict[str, Sequence[Record]], named: dict[str, str] | None = None
+    ) -> None:
         self.profiles = profiles
         self.named = named or {}
 
@@ -22,4 +24,10 @@ class Nameless(Dataset):
 
     def load(self, position: int) -> Sample:
         name, user = self.index()[position]
-        return Sample(name, user, f"What now, {name}?", history=tuple(self.profiles[name]), references=("gold",))
+        return Sample(
+            name,
+            user,
+            f"What now, {name}?",
+            history=tuple(self.profiles[name]),
+            references=("gold",),
+        )

@@ -26,7 +26,9 @@ class Cipher(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
-    refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
+    refuses = {
+        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+    }
 
     @dataclass(frozen=True)
     class Params:
@@ -56,7 +58,9 @@ class Cipher(Learner):
         super().__init__(params)
         self.uses_drafts = self.params.use_edits
 
-    async def chosen(self, sample: Sample, records: Sequence[Record], ctx: Context) -> Sequence[Record]:
+    async def chosen(
+        self, sample: Sample, records: Sequence[Record], ctx: Context
+    ) -> Sequence[Record]:
         return await nearest_records(sample, records, self.params.k, self.params.embedder, ctx)
 
     async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
@@ -71,7 +75,9 @@ class Cipher(Learner):
     async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
         p = self.params
         timed = any(each.get("spoken") for each in rounds)
-        places = range(len(rounds)) if timed else await recalled(sample, rounds, p.k, p.embedder, ctx)
+        places = (
+            range(len(rounds)) if timed else await recalled(sample, rounds, p.k, p.embedder, ctx)
+        )
         found = [rounds[place]["preference"] for place in places]
         if p.k == 1 or not found:
             return found[0] if found else ""
@@ -96,7 +102,9 @@ class IclEdit(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
-    refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
+    refuses = {
+        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+    }
 
     @dataclass(frozen=True)
     class Params:
@@ -109,13 +117,17 @@ class IclEdit(Learner):
         def __post_init__(self) -> None:
             _at_least_one(self, "k")
 
-    async def chosen(self, sample: Sample, records: Sequence[Record], ctx: Context) -> Sequence[Record]:
+    async def chosen(
+        self, sample: Sample, records: Sequence[Record], ctx: Context
+    ) -> Sequence[Record]:
         return await nearest_records(sample, records, self.params.k, self.params.embedder, ctx)
 
     async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
         return [*rounds, closed]
 
-    async def respond(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> tuple[str, str]:
+    async def respond(
+        self, sample: Sample, rounds: Sequence[Round], ctx: Context
+    ) -> tuple[str, str]:
         p = self.params
         if not rounds:
             return await ctx.answer(sample), ""
@@ -124,7 +136,9 @@ class IclEdit(Learner):
 
     async def imitate(self, sample: Sample, pairs: Sequence[Round], ctx: Context) -> str:
         """The answer in line with some pairs, the nearest last."""
-        messages = prompts.fitting(prompts.with_examples(sample, pairs, ctx), "pairs_dropped", ctx.answer_tokens, ctx)
+        messages = prompts.fitting(
+            prompts.with_examples(sample, pairs, ctx), "pairs_dropped", ctx.answer_tokens, ctx
+        )
         return (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text.strip()
 
 
@@ -135,7 +149,9 @@ class CotEdit(IclEdit):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
-    refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
+    refuses = {
+        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+    }
 
     @dataclass(frozen=True)
     class Params(IclEdit.Params):
@@ -145,7 +161,9 @@ class CotEdit(IclEdit):
 
     async def imitate(self, sample: Sample, pairs: Sequence[Round], ctx: Context) -> str:
         allowance = ctx.answer_tokens + self.params.reasoning_max_tokens
-        variants = (prompts.with_reasoning(each, ctx) for each in prompts.with_examples(sample, pairs, ctx))
+        variants = (
+            prompts.with_reasoning(each, ctx) for each in prompts.with_examples(sample, pairs, ctx)
+        )
         messages = prompts.fitting(variants, "pairs_dropped", allowance, ctx)
         return prompts.marked((await ctx.complete(messages, max_tokens=allowance)).text, ctx)
 
@@ -157,7 +175,9 @@ class Continual(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
-    refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
+    refuses = {
+        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+    }
 
     @dataclass(frozen=True)
     class Params:
@@ -170,7 +190,9 @@ class Continual(Learner):
         def __post_init__(self) -> None:
             _at_least_one(self, "pairs", "preference_max_tokens")
 
-    async def chosen(self, sample: Sample, records: Sequence[Record], ctx: Context) -> Sequence[Record]:
+    async def chosen(
+        self, sample: Sample, records: Sequence[Record], ctx: Context
+    ) -> Sequence[Record]:
         return records[-self.params.pairs :]
 
     async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
@@ -187,13 +209,17 @@ class EThenE(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
-    refuses = {"lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"}
+    refuses = {
+        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+    }
 
     @dataclass(frozen=True)
     class Params(Continual.Params):
         """pairs: first edits looked at; mode, preference_max_tokens: as for cipher."""
 
-    async def chosen(self, sample: Sample, records: Sequence[Record], ctx: Context) -> Sequence[Record]:
+    async def chosen(
+        self, sample: Sample, records: Sequence[Record], ctx: Context
+    ) -> Sequence[Record]:
         return self.replayed(records)
 
     def replayed(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -236,7 +262,9 @@ class Oracle(Method):
     async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
         preference = sample.hidden.get("preference")
         if preference is None:
-            raise UsageError(f"oracle cannot run on {ctx.task.name}: the task tells nobody its users' preferences")
+            raise UsageError(
+                f"oracle cannot run on {ctx.task.name}: the task tells nobody its users' preferences"
+            )
         return await ctx.answer(sample, notes=prompts.notes_of(preference, ctx))
 
 

@@ -60,14 +60,18 @@ class Learner(Method):
             state["open"] = {"text": subject(sample, ctx), "preference": preference}
         return answer
 
-    async def update(self, state: dict[str, Any], feedback: Feedback, ctx: Context) -> dict[str, Any]:
+    async def update(
+        self, state: dict[str, Any], feedback: Feedback, ctx: Context
+    ) -> dict[str, Any]:
         """The state after the open round.
 
         Raises:
             UsageError: no round is open.
         """
         if state["open"] is None:
-            raise UsageError(f"{self.name}: feedback came without a draft; predict opens a round, update closes it")
+            raise UsageError(
+                f"{self.name}: feedback came without a draft; predict opens a round, update closes it"
+            )
         closed = Round(
             text=state["open"]["text"],
             draft=feedback["draft"],
@@ -76,21 +80,29 @@ class Learner(Method):
             cost=feedback["cost"],
             t=state["t"],
         )
-        return {"rounds": await self.learn(state["rounds"], closed, ctx), "open": None, "t": state["t"] + 1}
+        return {
+            "rounds": await self.learn(state["rounds"], closed, ctx),
+            "open": None,
+            "t": state["t"] + 1,
+        }
 
     @abstractmethod
     async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
         """The memory after one more round; the given one is not changed."""
 
     @abstractmethod
-    async def chosen(self, sample: Sample, records: Sequence[Record], ctx: Context) -> Sequence[Record]:
+    async def chosen(
+        self, sample: Sample, records: Sequence[Record], ctx: Context
+    ) -> Sequence[Record]:
         """The records that `static` makes rounds of, in the history's order."""
 
     async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
         """What the memory says this user prefers here, or ""."""
         return ""
 
-    async def respond(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> tuple[str, str]:
+    async def respond(
+        self, sample: Sample, rounds: Sequence[Round], ctx: Context
+    ) -> tuple[str, str]:
         """An answer and the preference it was made with."""
         preference = await self.preference(sample, rounds, ctx)
         return await ctx.answer(sample, notes=prompts.notes_of(preference, ctx)), preference
@@ -106,13 +118,17 @@ class Learner(Method):
         """
         allowance: int = self.params.preference_max_tokens
         messages = prompts.fitting(prompts.inference(pairs, ctx), "pairs_shortened", allowance, ctx)
-        reply = await self.asked(messages, _said if pairs[-1].get("spoken") else prompts.phrase, ctx)
+        reply = await self.asked(
+            messages, _said if pairs[-1].get("spoken") else prompts.phrase, ctx
+        )
         preference = prompts.phrase(reply)
         if not preference:
             ctx.flag("nothing_shown" if reply else "empty_inference")
         return prompts.capped(preference, ctx)
 
-    async def asked(self, messages: Sequence[Message], read: Callable[[str], str], ctx: Context) -> str:
+    async def asked(
+        self, messages: Sequence[Message], read: Callable[[str], str], ctx: Context
+    ) -> str:
         """The model's reply, drawn anew once where `read` finds nothing in it, and not remembered then; or ""."""
         for draw in range(2):
             response = await ctx.complete(
@@ -128,7 +144,9 @@ class Learner(Method):
     async def _remembered(self, sample: Sample, ctx: Context) -> list[Round]:
         exchanges, mode = ctx.task.exchanges(sample), self.params.mode
         if mode == "turns" and exchanges is None:
-            raise UsageError(f"{self.name}: mode=turns needs conversations, and {ctx.task.name} has none")
+            raise UsageError(
+                f"{self.name}: mode=turns needs conversations, and {ctx.task.name} has none"
+            )
         if mode == "turns" or (mode == "auto" and exchanges is not None):
             return await self._heard(sample, self._others(sample, exchanges or (), ctx), ctx)
         records = self._others(sample, sample.history, ctx)
@@ -142,7 +160,9 @@ class Learner(Method):
         learnt = await asyncio.gather(*(self._learnt(record, sample, ctx) for record in chosen))
         return [each for rounds in learnt for each in rounds]
 
-    async def _heard(self, sample: Sample, exchanges: Sequence[Record], ctx: Context) -> list[Round]:
+    async def _heard(
+        self, sample: Sample, exchanges: Sequence[Record], ctx: Context
+    ) -> list[Round]:
         """Some exchanges as rounds, learnt from all at once, in time order."""
         chosen = await self.chosen(sample, exchanges, ctx)
         heard = [
@@ -170,7 +190,9 @@ class Learner(Method):
 
         A record that brings a draft, or an empty one where the user spoke without any, needs none written.
         """
-        closed = Round(text=_subject(record), draft=None, final=record.response, preference="", cost=None)
+        closed = Round(
+            text=_subject(record), draft=None, final=record.response, preference="", cost=None
+        )
         if not self.uses_drafts:
             return closed
         if "draft" in record.fields:
@@ -178,7 +200,9 @@ class Learner(Method):
             return closed
         question = _question(record, sample, ctx)
         if record.stimulus is None:
-            messages = prompts.fitting(prompts.neutral(record, ctx), "stimuli_shortened", ctx.answer_tokens, ctx)
+            messages = prompts.fitting(
+                prompts.neutral(record, ctx), "stimuli_shortened", ctx.answer_tokens, ctx
+            )
             output = (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text
         elif rounds:
             output, closed["preference"] = await self.respond(question, rounds, ctx)
@@ -202,7 +226,8 @@ class Learner(Method):
         others = [
             record
             for record in records
-            if asked not in map(_folded, (record.stimulus or "", record.response, *record.fields.values()))
+            if asked
+            not in map(_folded, (record.stimulus or "", record.response, *record.fields.values()))
         ]
         if len(others) < len(records):
             ctx.flag("duplicates_dropped", len(records) - len(others))
@@ -219,15 +244,22 @@ async def nearest_records(
 ) -> list[Record]:
     """The k records whose inputs are nearest to the question's, in the history's order."""
     texts = [_subject(record) for record in records]
-    return [records[place] for place in sorted(await nearest(subject(sample, ctx), texts, k, embedder, ctx))]
+    return [
+        records[place]
+        for place in sorted(await nearest(subject(sample, ctx), texts, k, embedder, ctx))
+    ]
 
 
-async def nearest(text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context) -> list[int]:
+async def nearest(
+    text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context
+) -> list[int]:
     """Places of the k texts nearest by cosine, nearest first; of equally near ones the earlier first."""
     return [place for place, _ in await ranked(text, texts, k, embedder, ctx)]
 
 
-async def recalled(sample: Sample, rounds: Sequence[Round], k: int, embedder: str, ctx: Context) -> list[int]:
+async def recalled(
+    sample: Sample, rounds: Sequence[Round], k: int, embedder: str, ctx: Context
+) -> list[int]:
     """Places of the k rounds nearest to the question, nearest first; online their numbers and cosines are noted."""
     found = await ranked(subject(sample, ctx), [each["text"] for each in rounds], k, embedder, ctx)
     if not sample.history and all("t" in each for each in rounds):
@@ -235,16 +267,22 @@ async def recalled(sample: Sample, rounds: Sequence[Round], k: int, embedder: st
     return [place for place, _ in found]
 
 
-async def ranked(text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context) -> list[tuple[int, float]]:
+async def ranked(
+    text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context
+) -> list[tuple[int, float]]:
     """Places and cosines of the k nearest texts; of equally near ones the earlier first."""
     if not texts:
         return []
-    vectors = (await ctx.embed([text, *texts], EMBEDDERS.get(embedder, embedder))).astype(np.float64)
+    vectors = (await ctx.embed([text, *texts], EMBEDDERS.get(embedder, embedder))).astype(
+        np.float64
+    )
     lengths = np.sqrt((vectors**2).sum(axis=1))
     scale = lengths[1:] * lengths[0]
     products = (vectors[1:] * vectors[0]).sum(axis=1)
     likeness = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    return [(int(place), float(likeness[place])) for place in np.argsort(-likeness, kind="stable")[:k]]
+    return [
+        (int(place), float(likeness[place])) for place in np.argsort(-likeness, kind="stable")[:k]
+    ]
 
 
 def _said(reply: str) -> str:
@@ -267,7 +305,9 @@ def _question(record: Record, like: Sample, ctx: Context) -> Sample:
 
 
 def _excess(question: Sample, ctx: Context) -> int:
-    return ctx.excess(ctx.task.render(question, (), "", ctx.tokens).messages, ctx.answer_tokens + _RESERVE)
+    return ctx.excess(
+        ctx.task.render(question, (), "", ctx.tokens).messages, ctx.answer_tokens + _RESERVE
+    )
 
 
 def _folded(text: str) -> str:

@@ -19,10 +19,13 @@ from personabench.metrics.text import without_reasoning
 
 LONGEST_PREFERENCE = 60
 _SHORTER = (1024, 512, 256, 128, 64, 32)
-_LABEL = re.compile(r"^[\s*_#>-]*(?:preference|tendency|phrase|answer)s?[\s*_]*:[\s*_]*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^[\s*_#>-]*(?:preference|tendency|phrase|answer)s?[\s*_]*:[\s*_]*", re.IGNORECASE
+)
 _FINAL = r"^[\s*_#>-]*final(?: (?:{}|answer|text|version))?[\s*_]*:[*_]*"
 _NOTHING = re.compile(
-    r"[\W_]*(?:none|null|nil|nothing|n/?a|no preferences?|unknown)(?![*_`\"'”’]*(?:[^\S\n]*\w|[/-]\w))", re.IGNORECASE
+    r"[\W_]*(?:none|null|nil|nothing|n/?a|no preferences?|unknown)(?![*_`\"'”’]*(?:[^\S\n]*\w|[/-]\w))",
+    re.IGNORECASE,
 )
 
 
@@ -64,9 +67,13 @@ def _inference(pairs: Sequence[Round], limit: int | None, ctx: Context) -> tuple
         told = f"You see what an assistant replied to one {words.person}, and what this {words.person} said next."
         asked = f"Name what that shows of the {words.person}'s wishes: content, tone, likes and dislikes."
         system = f"{told} {asked} Reply with one short phrase that would also hold later, or NONE if it shows nothing."
-        return Message("system", system), Message("user", f"{_listed(pairs, limit, ctx)}\n\nPreference:")
+        return Message("system", system), Message(
+            "user", f"{_listed(pairs, limit, ctx)}\n\nPreference:"
+        )
     if ctx.task.kind != "text":
-        told = f"You see what one {words.person} answered" + (" and what an assistant had guessed." if edits else ".")
+        told = f"You see what one {words.person} answered" + (
+            " and what an assistant had guessed." if edits else "."
+        )
         asked = f"Name the general tendency in this {words.person}'s choice of {words.response} that explains it."
     elif edits:
         told = f"An assistant drafted a {words.response}, and one {words.person} turned it into a version of their own."
@@ -79,7 +86,9 @@ def _inference(pairs: Sequence[Round], limit: int | None, ctx: Context) -> tuple
     return Message("system", system), Message("user", f"{_listed(pairs, limit, ctx)}\n\n{ending}")
 
 
-def aggregation(preferences: Sequence[str], ctx: Context, *, timed: bool = False) -> tuple[Message, ...]:
+def aggregation(
+    preferences: Sequence[str], ctx: Context, *, timed: bool = False
+) -> tuple[Message, ...]:
     """One preference that stands for several; with `timed` they come in time order, and the later ones count."""
     words = ctx.task.words
     merge = (
@@ -87,7 +96,9 @@ def aggregation(preferences: Sequence[str], ctx: Context, *, timed: bool = False
         if timed
         else "Merge them into one short phrase that keeps the points most of them share."
     )
-    system = f"You see notes on what one {words.person} prefers. {merge} Reply with the phrase only."
+    system = (
+        f"You see notes on what one {words.person} prefers. {merge} Reply with the phrase only."
+    )
     listed = "\n".join(f"- {preference}" for preference in preferences)
     return Message("system", system), Message("user", f"{listed}\n\nPreference:")
 
@@ -99,7 +110,9 @@ def neutral(record: Record, ctx: Context) -> Iterator[Rendered]:
         f"Reply with the rewritten {ctx.task.words.response} only."
     )
     for limit in (None, *_SHORTER):
-        yield Rendered((Message("system", system), Message("user", _cut(record.response, limit, ctx))))
+        yield Rendered(
+            (Message("system", system), Message("user", _cut(record.response, limit, ctx)))
+        )
 
 
 def questions(record: Record, like: Sample, ctx: Context) -> Iterator[Sample]:
@@ -115,7 +128,11 @@ def with_examples(sample: Sample, pairs: Sequence[Round], ctx: Context) -> Itera
     for start in range(len(pairs) + 1):
         listed = _listed(pairs[start:], None, ctx)
         spoken = any(pair.get("spoken") for pair in pairs)
-        about = f"How this {person} took earlier replies" if spoken else f"What this {person} made of earlier drafts"
+        about = (
+            f"How this {person} took earlier replies"
+            if spoken
+            else f"What this {person} made of earlier drafts"
+        )
         notes = f"{about}:\n\n{listed}" if listed else ""
         yield ctx.task.render(sample, (), notes, ctx.tokens)
 
@@ -128,10 +145,15 @@ def with_reasoning(question: Rendered, ctx: Context) -> Rendered:
         f'Then write "Final:" and after it the {words.response} alone.'
     )
     *earlier, last = question.messages
-    return replace(question, messages=(*earlier, msgspec.structs.replace(last, content=f"{last.content}\n\n{request}")))
+    return replace(
+        question,
+        messages=(*earlier, msgspec.structs.replace(last, content=f"{last.content}\n\n{request}")),
+    )
 
 
-def fitting(variants: Iterable[Rendered], cut: str, max_tokens: int, ctx: Context) -> tuple[Message, ...]:
+def fitting(
+    variants: Iterable[Rendered], cut: str, max_tokens: int, ctx: Context
+) -> tuple[Message, ...]:
     """The first variant that fits the window beside its reply, its flags raised; `cut` counts those that did not.
 
     Raises:
@@ -144,7 +166,9 @@ def fitting(variants: Iterable[Rendered], cut: str, max_tokens: int, ctx: Contex
             for name, amount in variant.flags.items():
                 ctx.flag(name, amount)
             return variant.messages
-    raise BackendError(f"no shortened request fits the model's window of {ctx.window}; use a larger one")
+    raise BackendError(
+        f"no shortened request fits the model's window of {ctx.window}; use a larger one"
+    )
 
 
 def phrase(reply: str) -> str:

@@ -18,7 +18,14 @@ from personabench import Context, Method, Population, Record, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Asker, Peers
-from personabench.methods.dpl.prompts import Case, agreement, difference_drafts, fitting, profile_drafts, untagged
+from personabench.methods.dpl.prompts import (
+    Case,
+    agreement,
+    difference_drafts,
+    fitting,
+    profile_drafts,
+    untagged,
+)
 from personabench.methods.dpl.selectors import Peer, agree, mean_similarity, select
 from personabench.methods.dpl.settings import resolve
 from personabench.methods.summary import Summary
@@ -75,7 +82,10 @@ class Dpl(Method):
         self.settings = s = resolve(given.pop("preset"), given)
         self.summary = Summary(
             Summary.Params(
-                k=s.n_docs, retriever=s.retriever, embedder=s.embedder, summary_max_tokens=s.profile_max_tokens
+                k=s.n_docs,
+                retriever=s.retriever,
+                embedder=s.embedder,
+                summary_max_tokens=s.profile_max_tokens,
             )
         )
         self.population: Population | None = None
@@ -94,12 +104,22 @@ class Dpl(Method):
         if "user" in self.settings.tiers:
             await self.peers.cluster(partial(ctx.embed, embedder=self.settings.embedder))
         self.population = population
-        guard = "only older than the question" if self.settings.temporal_guard else "of any time (transductive)"
-        ctx.log(f"{len(users)} of {len(population.users)} people of {population.hash[:12]}, their records {guard}")
+        guard = (
+            "only older than the question"
+            if self.settings.temporal_guard
+            else "of any time (transductive)"
+        )
+        ctx.log(
+            f"{len(users)} of {len(population.users)} people of {population.hash[:12]}, their records {guard}"
+        )
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         found = await self._cases(sample, ctx)
-        cases = [case for case in await asyncio.gather(*(self._told(case, ctx) for case in found)) if case.difference]
+        cases = [
+            case
+            for case in await asyncio.gather(*(self._told(case, ctx) for case in found))
+            if case.difference
+        ]
         self._count(cases, len(found), ctx)
         if not cases:
             return await self._fallback(sample, ctx)
@@ -108,7 +128,9 @@ class Dpl(Method):
         messages = fitting(profile_drafts(cases, records, ctx), s.profile_max_tokens, ctx)
         if messages is None:
             return await self._fallback(sample, ctx)
-        notes, tagged = untagged(self._said((await ctx.complete(messages, max_tokens=s.profile_max_tokens)).text, ctx))
+        notes, tagged = untagged(
+            self._said((await ctx.complete(messages, max_tokens=s.profile_max_tokens)).text, ctx)
+        )
         if tagged:
             ctx.flag("tag_stripped")
         if not notes:
@@ -130,7 +152,9 @@ class Dpl(Method):
         eligible = [doc for doc in sample.history if self.peers.possible(doc, asker)]
         if not eligible:
             return []
-        ranked = await ctx.retrieve(sample, len(eligible), s.retriever, records=eligible, embedder=s.embedder)
+        ranked = await ctx.retrieve(
+            sample, len(eligible), s.retriever, records=eligible, embedder=s.embedder
+        )
         cases: list[Case] = []
         while ranked and len(cases) < s.n_docs:
             batch, ranked = ranked[: s.n_docs - len(cases)], ranked[s.n_docs - len(cases) :]
@@ -163,7 +187,9 @@ class Dpl(Method):
         messages = fitting(difference_drafts(case, ctx), allowance, ctx)
         if messages is None:
             return case
-        return case._replace(difference=(await ctx.complete(messages, max_tokens=allowance)).text.strip())
+        return case._replace(
+            difference=(await ctx.complete(messages, max_tokens=allowance)).text.strip()
+        )
 
     async def _fallback(self, sample: Sample, ctx: Context) -> str:
         ctx.flag("fallback")

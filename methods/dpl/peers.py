@@ -89,12 +89,19 @@ class Peers:
         self._scope = [user for user, own in self._own.items() if own]
         if not self._scope:
             return
-        means = np.stack([await _mean([self._records[i] for i in self._own[user]], embed) for user in self._scope])
+        means = np.stack(
+            [
+                await _mean([self._records[i] for i in self._own[user]], embed)
+                for user in self._scope
+            ]
+        )
         labels, self._centroids = clusters(means, self._settings)
         self._medoids = []
         for number in range(len(self._centroids)):
             members = np.flatnonzero(labels == number)
-            spread = [np.linalg.norm(means[members] - means[member], axis=1).sum() for member in members]
+            spread = [
+                np.linalg.norm(means[members] - means[member], axis=1).sum() for member in members
+            ]
             self._medoids.append(self._scope[members[int(np.argmin(spread))]])
 
     async def asker(self, people: frozenset[str], sample: Sample, text: str, embed: Embed) -> Asker:
@@ -102,7 +109,9 @@ class Peers:
         before: tuple[int, ...] | None = None
         medoids: tuple[str, ...] = ()
         if self._settings.temporal_guard:
-            before = moment(sample.time) or max((moment(record.time) for record in sample.history), default=())
+            before = moment(sample.time) or max(
+                (moment(record.time) for record in sample.history), default=()
+            )
         if self._scope and sample.history:
             mean = await _mean(sample.history, embed)
             own = int(np.linalg.norm(self._centroids - mean, axis=1).argmin())
@@ -116,7 +125,8 @@ class Peers:
         if others >= enough and ("T3" in self._settings.tiers or len(asker.medoids) >= enough):
             return True
         return any(
-            len({self._people[i] for i in self._allowed(self._found(tier, doc, asker), doc, asker)}) >= enough
+            len({self._people[i] for i in self._allowed(self._found(tier, doc, asker), doc, asker)})
+            >= enough
             for tier in self._settings.tiers
             if tier in ("T1", "T2")
         )
@@ -143,7 +153,9 @@ class Peers:
             found = self._by_item.get(doc.item, []) if doc.item is not None else []
         else:
             found = self._by_stimulus.get(own, []) if doc.stimulus is not None and own else []
-        return sorted(found, key=lambda position: (self._keys[position] != own, self._people[position]))
+        return sorted(
+            found, key=lambda position: (self._keys[position] != own, self._people[position])
+        )
 
     def _allowed(self, positions: Sequence[int], doc: Record, asker: Asker) -> Iterator[int]:
         """The positions past the guards that need no similarity: own records, the question's, copies, the future."""
@@ -164,7 +176,9 @@ class Peers:
 
     def _copy(self, position: int, doc: Record) -> bool:
         record = self._records[position]
-        if self._keys[position] != _key(subject(doc)) or normalized(record.response) != normalized(doc.response):
+        if self._keys[position] != _key(subject(doc)) or normalized(record.response) != normalized(
+            doc.response
+        ):
             return False
         # The same label on the same stimulus is agreement, which labels are compared for, unless it is the record.
         return self._kind == "text" or doc.stimulus is None or record.id == doc.id
@@ -182,17 +196,23 @@ class Peers:
         for start in range(0, min(len(candidates), _CHUNKS * size), size):
             yield candidates[start : start + size]
 
-    async def _near(self, tier: str, positions: Sequence[int], doc: Record, asker: Asker, embed: Embed) -> list[Peer]:
+    async def _near(
+        self, tier: str, positions: Sequence[int], doc: Record, asker: Asker, embed: Embed
+    ) -> list[Peer]:
         settings = self._settings
         records = [self._records[position] for position in positions]
         people = [self._people[position] for position in positions]
         if not settings.dup_max and tier in ("T1", "T2"):
-            return [Peer(person, record, 1.0) for person, record in zip(people, records, strict=True)]
+            return [
+                Peer(person, record, 1.0) for person, record in zip(people, records, strict=True)
+            ]
         vectors = await embed([asker.text, subject(doc), *map(subject, records)])
         to_asked, to_doc = cosines(np.delete(vectors, 1, axis=0)), cosines(vectors[1:])
         best: dict[str, Peer] = {}
         for person, record, asked, near in zip(people, records, to_asked, to_doc, strict=True):
-            if (settings.dup_max and asked >= settings.dup_max) or (tier == "T3" and near < settings.tau):
+            if (settings.dup_max and asked >= settings.dup_max) or (
+                tier == "T3" and near < settings.tau
+            ):
                 continue
             if person not in best or near > best[person].similarity:
                 best[person] = Peer(person, record, float(near))
@@ -221,7 +241,9 @@ def _common_tokens(records: Sequence[Record]) -> frozenset[str]:
     """Tokens in more than a twentieth of the records, by a survey: they make a search long and say little."""
     surveyed = records[:: max(1, len(records) // _SURVEYED)]
     counts = Counter(token for record in surveyed for token in set(subject(record).split()))
-    return frozenset(token for token, count in counts.items() if count > max(20, _COMMON * len(surveyed)))
+    return frozenset(
+        token for token, count in counts.items() if count > max(20, _COMMON * len(surveyed))
+    )
 
 
 async def _mean(records: Sequence[Record], embed: Embed) -> Floats:

@@ -43,7 +43,9 @@ def difference_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
         yield "peers_dropped", _difference(case, case.peers[:count], _SHORTER[-1], ctx)
 
 
-def profile_drafts(cases: Sequence[Case], records: Sequence[Record], ctx: Context) -> Iterator[Draft]:
+def profile_drafts(
+    cases: Sequence[Case], records: Sequence[Record], ctx: Context
+) -> Iterator[Draft]:
     """Stage 2: all cases and records; then fewer records, then shorter stimuli, then fewer cases."""
     yield "", _profile(cases, records, None, ctx)
     for count in range(len(records) - 1, -1, -1):
@@ -80,7 +82,9 @@ def untagged(text: str) -> tuple[str, bool]:
     return stripped.strip(), stripped != text
 
 
-def _difference(case: Case, peers: Sequence[Peer], limit: int | None, ctx: Context) -> tuple[Message, ...]:
+def _difference(
+    case: Case, peers: Sequence[Peer], limit: int | None, ctx: Context
+) -> tuple[Message, ...]:
     words = ctx.task.words
     others = "one other person" if len(peers) == 1 else f"{len(peers)} other people"
     same = case.tier in ("T1", "T2") and case.doc.stimulus is not None
@@ -99,7 +103,9 @@ def _difference(case: Case, peers: Sequence[Peer], limit: int | None, ctx: Conte
         "Write one line for each, beginning with its name; where there is no difference, say so. "
         "Say only what the texts show."
     )
-    own = case.doc if case.doc.stimulus is None else msgspec.structs.replace(case.doc, stimulus=None)
+    own = (
+        case.doc if case.doc.stimulus is None else msgspec.structs.replace(case.doc, stimulus=None)
+    )
     parts = [] if case.doc.stimulus is None else [_stimulus(case.doc, limit, ctx)]
     parts.append(f"This {words.person}:\n{ctx.task.describe(own)}")
     for number, peer in enumerate(peers, 1):
@@ -111,7 +117,9 @@ def _difference(case: Case, peers: Sequence[Peer], limit: int | None, ctx: Conte
     return Message("system", system), Message("user", "\n\n".join(parts))
 
 
-def _profile(cases: Sequence[Case], records: Sequence[Record], limit: int | None, ctx: Context) -> tuple[Message, ...]:
+def _profile(
+    cases: Sequence[Case], records: Sequence[Record], limit: int | None, ctx: Context
+) -> tuple[Message, ...]:
     words = ctx.task.words
     then = f", then earlier records of this {words.person}" if records else ""
     system = (
@@ -122,7 +130,11 @@ def _profile(cases: Sequence[Case], records: Sequence[Record], limit: int | None
     )
     parts = []
     for number, case in enumerate(cases, 1):
-        about = ctx.task.describe(case.doc) if case.doc.stimulus is None else _stimulus(case.doc, limit, ctx)
+        about = (
+            ctx.task.describe(case.doc)
+            if case.doc.stimulus is None
+            else _stimulus(case.doc, limit, ctx)
+        )
         parts.append(f"Case {number}\n{about}\nHow this {words.person} differs:\n{case.difference}")
     if records:
         shown = "\n\n".join(ctx.task.describe(_shortened(record, limit, ctx)) for record in records)

@@ -56,7 +56,9 @@ async def select(
     if settings.selector in ("least_similar", "most_similar"):
         likeness = cosines(vectors)
         sign = 1 if settings.selector == "least_similar" else -1
-        order = sorted(range(len(peers)), key=lambda position: (sign * likeness[position], position))
+        order = sorted(
+            range(len(peers)), key=lambda position: (sign * likeness[position], position)
+        )
         return tuple(peers[position] for position in order[: settings.k_peers])
     labels, centroids = clusters(vectors, settings)
     chosen = []
@@ -100,7 +102,9 @@ def _threads() -> Any:
     return ThreadpoolController()
 
 
-def _by_label(doc: Record, peers: Sequence[Peer], kind: ResponseKind, limit: int) -> tuple[Peer, ...]:
+def _by_label(
+    doc: Record, peers: Sequence[Peer], kind: ResponseKind, limit: int
+) -> tuple[Peer, ...]:
     own = _label(doc, kind)
     sizes = Counter(_label(peer.record, kind) for peer in peers)
     nearest: dict[str | float, Peer] = {}

@@ -70,20 +70,35 @@ def resolve(preset: str, given: dict[str, Any]) -> Settings:
     if settings.min_peers == 0:
         settings = replace(settings, min_peers=settings.k_peers)
     if settings.selector not in SELECTORS:
-        raise UsageError(f"dpl: selector '{settings.selector}' is not one of {', '.join(SELECTORS)}")
+        raise UsageError(
+            f"dpl: selector '{settings.selector}' is not one of {', '.join(SELECTORS)}"
+        )
     if settings.retriever not in RETRIEVERS:
         raise UsageError(
             f"dpl: retriever '{settings.retriever}' is not one of {', '.join(RETRIEVERS)} "
             "(it searches two lists of records, so a ranking made for one cannot serve)"
         )
     if unknown := [tier for tier in settings.tiers if tier not in TIERS]:
-        raise UsageError(f"dpl: tiers are given as T1,T3 out of {', '.join(TIERS)}; '{unknown[0]}' is none of them")
-    for name in ("n_docs", "k_peers", "min_peers", "n_init", "difference_max_tokens", "profile_max_tokens"):
+        raise UsageError(
+            f"dpl: tiers are given as T1,T3 out of {', '.join(TIERS)}; '{unknown[0]}' is none of them"
+        )
+    for name in (
+        "n_docs",
+        "k_peers",
+        "min_peers",
+        "n_init",
+        "difference_max_tokens",
+        "profile_max_tokens",
+    ):
         if getattr(settings, name) < 1:
             raise UsageError(f"dpl: {name} must be at least 1, not {getattr(settings, name)}")
     for name in ("max_pool", "population_max_users"):
         if getattr(settings, name) < 0:
-            raise UsageError(f"dpl: {name} must be 0 (no bound) or more, not {getattr(settings, name)}")
+            raise UsageError(
+                f"dpl: {name} must be 0 (no bound) or more, not {getattr(settings, name)}"
+            )
     if 0 < settings.max_pool < settings.min_peers:
-        raise UsageError(f"dpl: max_pool={settings.max_pool} leaves no room for min_peers={settings.min_peers}")
+        raise UsageError(
+            f"dpl: max_pool={settings.max_pool} leaves no room for min_peers={settings.min_peers}"
+        )
     return settings

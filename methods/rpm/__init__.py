@@ -117,7 +117,11 @@ class Rpm(Method):
         if p.state_from:
             ctx.flag("state_not_stored")
         knowledge = await gathered(
-            user.history, ctx, cap=p.history_cap, stats_mode=p.stats_mode, max_tokens=p.extract_max_tokens
+            user.history,
+            ctx,
+            cap=p.history_cap,
+            stats_mode=p.stats_mode,
+            max_tokens=p.extract_max_tokens,
         )
         return msgspec.to_builtins(await study(knowledge, p, ctx))
 
@@ -125,7 +129,11 @@ class Rpm(Method):
         p = self.params
         if not (p.use_factors or p.use_examples):
             return await ctx.answer(sample)
-        if self.letters and sample.history and not any("cut" in record.fields for record in sample.history):
+        if (
+            self.letters
+            and sample.history
+            and not any("cut" in record.fields for record in sample.history)
+        ):
             raise UsageError(
                 "rpm: personamem=letters learns from questions, this history has none; add --set task.records=questions"
             )
@@ -146,7 +154,10 @@ class Rpm(Method):
         features = await located(query, knowledge, p, ctx) if p.use_factors else []
         if p.use_factors:
             missing = sum(not item.features for item in knowledge.items)
-            for name, count in (("query_without_features", not features), ("items_without_features", missing)):
+            for name, count in (
+                ("query_without_features", not features),
+                ("items_without_features", missing),
+            ):
                 if count:
                     ctx.flag(name, count)
         examples = await self._nearest(query, features, knowledge, ctx) if p.use_examples else []
@@ -160,8 +171,12 @@ class Rpm(Method):
         p, knowledge = self.params, msgspec.convert(state, Knowledge)
         rounds = [*knowledge.rounds, (knowledge.open, feedback["edited"])]
         knowledge.rounds, knowledge.open = rounds, ""
-        if (p.use_factors or p.use_examples) and (len(rounds) == 1 or len(rounds) % p.refresh_rounds == 0):
-            items = [Item(f"round-{at}", query, answer) for at, (query, answer) in enumerate(rounds, 1)]
+        if (p.use_factors or p.use_examples) and (
+            len(rounds) == 1 or len(rounds) % p.refresh_rounds == 0
+        ):
+            items = [
+                Item(f"round-{at}", query, answer) for at, (query, answer) in enumerate(rounds, 1)
+            ]
             newest = items[-p.history_cap if p.history_cap else None :]
             knowledge = await study(Knowledge(items=newest, rounds=rounds), p, ctx)
         return msgspec.to_builtins(knowledge)
@@ -174,13 +189,19 @@ class Rpm(Method):
             state = await self.profile(User(sample.user_id, history), ctx)
         return msgspec.convert(state, Knowledge)
 
-    async def _nearest(self, query: str, features: Sequence[Feature], knowledge: Knowledge, ctx: Context) -> list[Item]:
+    async def _nearest(
+        self, query: str, features: Sequence[Feature], knowledge: Knowledge, ctx: Context
+    ) -> list[Item]:
         """The k items with the most similar features, best first; similar queries where there are no features."""
-        texts = [(features and feature_text(item.features)) or item.query for item in knowledge.items]
+        texts = [
+            (features and feature_text(item.features)) or item.query for item in knowledge.items
+        ]
         vectors = await ctx.embed([feature_text(features) or query, *texts], self.params.embedder)
         exact = vectors.astype(np.float64)
         exact /= np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        return [knowledge.items[at] for at in top((exact[1:] * exact[0]).sum(axis=1), self.params.k)]
+        return [
+            knowledge.items[at] for at in top((exact[1:] * exact[0]).sum(axis=1), self.params.k)
+        ]
 
     async def _infer(
         self,
@@ -200,13 +221,21 @@ class Rpm(Method):
         if found is None:
             ctx.flag("unmarked_answer")
         names = {None: None, **{at: factor.name for at, factor in enumerate(knowledge.factors)}}
-        ctx.note("features", [{"name": f.name, "context": f.context, "factor": names[f.factor]} for f in features])
+        ctx.note(
+            "features",
+            [{"name": f.name, "context": f.context, "factor": names[f.factor]} for f in features],
+        )
         ctx.note("examples", [item.id for item in examples[:kept]])
         ctx.note("reasoning", found[0] if found else None)
         return found[1] if found else text.strip()
 
     def _fitting(
-        self, sample: Sample, told: str, examples: Sequence[Item], choices: Sequence[str], ctx: Context
+        self,
+        sample: Sample,
+        told: str,
+        examples: Sequence[Item],
+        choices: Sequence[str],
+        ctx: Context,
     ) -> tuple[str, int, int]:
         """The notes that fit the window, the number of examples in them, and the tokens left for the reply.
 
@@ -219,7 +248,9 @@ class Rpm(Method):
         least = min(most, ctx.answer_tokens + BRIEF_REASONING)
         for shown, kept in [*((told, kept) for kept in range(len(examples), -1, -1)), ("", 0)]:
             notes = prompts.notes(shown, examples[:kept], detailed, words, choices)
-            room = most - max(0, ctx.excess(ctx.task.render(sample, (), notes, ctx.tokens).messages, most))
+            room = most - max(
+                0, ctx.excess(ctx.task.render(sample, (), notes, ctx.tokens).messages, most)
+            )
             if room >= least:
                 break
         if kept < len(examples):
@@ -237,7 +268,11 @@ def _states(path: Path) -> Mapping[tuple[str, str], Any]:
     """
     try:
         lines = map(msgspec.json.decode, path.read_bytes().splitlines())
-        return {(line["user_id"], line["state"]["seen"]): line["state"] for line in lines if line["state"]}
+        return {
+            (line["user_id"], line["state"]["seen"]): line["state"]
+            for line in lines
+            if line["state"]
+        }
     except (OSError, msgspec.MsgspecError, LookupError, TypeError) as error:
         raise UsageError(
             f"rpm: state_from={path} is not the artifacts/profiles.jsonl of an rpm run: {error!r}"

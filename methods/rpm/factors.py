@@ -51,7 +51,11 @@ def repair(groups: Iterable[Group], texts: Mapping[int, str]) -> Repaired:
                 kept.append(number)
     members = {key: kept for key, kept in members.items() if kept}
     vocabulary = {
-        key: _tokens(" ".join([stated[key].name, stated[key].description, *(texts[number] for number in kept)]))
+        key: _tokens(
+            " ".join(
+                [stated[key].name, stated[key].description, *(texts[number] for number in kept)]
+            )
+        )
         for key, kept in members.items()
     }
     unlisted = [number for number in texts if number not in taken]
@@ -62,11 +66,16 @@ def repair(groups: Iterable[Group], texts: Mapping[int, str]) -> Repaired:
             best = "other"
             stated.setdefault(best, Group("other", "features that fit no other factor", ()))
         members.setdefault(best, []).append(number)
-    done = [Group(stated[key].name, stated[key].description, tuple(kept)) for key, kept in members.items()]
+    done = [
+        Group(stated[key].name, stated[key].description, tuple(kept))
+        for key, kept in members.items()
+    ]
     return Repaired(done, duplicates, len(unlisted))
 
 
-async def grouped(features: Sequence[Feature], *, batch: int, most: int, max_tokens: int, ctx: Context) -> list[Factor]:
+async def grouped(
+    features: Sequence[Feature], *, batch: int, most: int, max_tokens: int, ctx: Context
+) -> list[Factor]:
     """Factors over all features of a user; sets each feature's `factor`.
 
     Calls: one per `batch` features, one more when there are more than `most` factors.  Flags: `n_factors`,
@@ -79,13 +88,23 @@ async def grouped(features: Sequence[Feature], *, batch: int, most: int, max_tok
         part = _fitting(numbered[:batch], found, max_tokens, ctx)
         numbered = numbered[len(part) :]
         messages = prompts.clusters(part, _factors(found), ctx.task.words)
-        reply = await ask("cluster", [messages], _groups, ctx, max_tokens=max_tokens, schema=prompts.clusters_schema())
+        reply = await ask(
+            "cluster",
+            [messages],
+            _groups,
+            ctx,
+            max_tokens=max_tokens,
+            schema=prompts.clusters_schema(),
+        )
         if reply is None:
             ctx.flag("degraded")
             continue
         offered = {number for number, _ in part}
         answered = True
-        stated = [Group(name, about, tuple(filter(offered.__contains__, ids))) for name, about, ids in reply]
+        stated = [
+            Group(name, about, tuple(filter(offered.__contains__, ids)))
+            for name, about, ids in reply
+        ]
         found += [group for group in stated if group.ids]
     if not answered:
         found = [Group("all", "everything that was noticed", tuple(range(1, len(features) + 1)))]
@@ -107,7 +126,10 @@ def _fitting(
     part: list[tuple[int, Feature]], found: Sequence[Group], max_tokens: int, ctx: Context
 ) -> list[tuple[int, Feature]]:
     limit = allowance(max_tokens, ctx)
-    while len(part) > 1 and ctx.excess(prompts.clusters(part, _factors(found), ctx.task.words), limit) > 0:
+    while (
+        len(part) > 1
+        and ctx.excess(prompts.clusters(part, _factors(found), ctx.task.words), limit) > 0
+    ):
         part = part[: len(part) // 2]
         ctx.flag("cluster_batch_halved")
     return part
@@ -115,7 +137,9 @@ def _fitting(
 
 async def _merged(groups: list[Group], most: int, max_tokens: int, ctx: Context) -> list[Group]:
     messages = prompts.merged(_factors(groups), most, ctx.task.words)
-    reply = await ask("merge", [messages], _groups, ctx, max_tokens=max_tokens, schema=prompts.clusters_schema())
+    reply = await ask(
+        "merge", [messages], _groups, ctx, max_tokens=max_tokens, schema=prompts.clusters_schema()
+    )
     if reply is None:
         return groups
     fewer: list[Group] = []
@@ -137,7 +161,11 @@ def _groups(text: str) -> list[Group] | None:
     if listed is None:
         return None
     groups = [
-        Group(words_of(row.get("factor") or row.get("name")), words_of(row.get("description")), _ids(row.get("ids")))
+        Group(
+            words_of(row.get("factor") or row.get("name")),
+            words_of(row.get("description")),
+            _ids(row.get("ids")),
+        )
         for row in listed
     ]
     return [group for group in groups if group.name] or None

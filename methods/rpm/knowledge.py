@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from personabench import Words
+from personabench import Vocabulary
 
 POLARITIES = ("positive", "neutral", "negative")
 SHOWN_LABELS = 5
@@ -127,22 +127,30 @@ def influence(knowledge: Knowledge, factor: int) -> Influence:
     """How often a factor is met and how often it shapes the answer; features nobody judged do not count as shaping."""
     having = [item for item in knowledge.items if item.has(factor)]
     shaping = [
-        [feature for feature in item.features if feature.factor == factor and feature.influential] for item in having
+        [feature for feature in item.features if feature.factor == factor and feature.influential]
+        for item in having
     ]
     tones = Counter(feature.polarity for features in shaping for feature in features)
     total = sum(tones.values())
     positive, neutral, negative = (tones[name] / total if total else 0.0 for name in POLARITIES)
-    return Influence(len(having), sum(map(bool, shaping)), (positive, neutral, negative) if total else None)
+    return Influence(
+        len(having), sum(map(bool, shaping)), (positive, neutral, negative) if total else None
+    )
 
 
 def dimension_shares(knowledge: Knowledge, factor: int) -> dict[str, float]:
     """The share of a factor's items whose answer spoke of a dimension, best first; does not sum to 1."""
     having = [item for item in knowledge.items if item.has(factor)]
     counts = Counter(name for item in having for name in dict.fromkeys(item.dimensions))
-    return {name: count / len(having) for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))}
+    return {
+        name: count / len(having)
+        for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    }
 
 
-def statistics_line(knowledge: Knowledge, factor: int, words: Words, alpha: float = 0.0) -> str:
+def statistics_line(
+    knowledge: Knowledge, factor: int, words: Vocabulary, alpha: float = 0.0
+) -> str:
     """A factor with its numbers, as every prompt shows it."""
     parts = list(_numbers(knowledge, factor, words, alpha))
     if shares := dimension_shares(knowledge, factor):
@@ -151,7 +159,7 @@ def statistics_line(knowledge: Knowledge, factor: int, words: Words, alpha: floa
     return f"{knowledge.factors[factor].name}: {'; '.join(parts)}"
 
 
-def _numbers(knowledge: Knowledge, factor: int, words: Words, alpha: float) -> Iterator[str]:
+def _numbers(knowledge: Knowledge, factor: int, words: Vocabulary, alpha: float) -> Iterator[str]:
     if knowledge.closed:
         told = propensity(knowledge, factor, alpha)
         yield f"in {_records(told.support)}"
@@ -167,7 +175,11 @@ def _numbers(knowledge: Knowledge, factor: int, words: Words, alpha: float) -> I
 
 
 def _preferences(items: Sequence[Item]) -> Iterator[str]:
-    placed = [(item.position, at, item.answer) for at, item in enumerate(items) if item.position is not None]
+    placed = [
+        (item.position, at, item.answer)
+        for at, item in enumerate(items)
+        if item.position is not None
+    ]
     for age, (position, _, answer) in enumerate(sorted(placed, reverse=True)):
         yield f"{'earlier' if age else 'newest'} (message {position}): {answer}"
 

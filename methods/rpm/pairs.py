@@ -37,7 +37,9 @@ def visible(sample: Sample, *, letters: bool) -> tuple[Record, ...]:
     kept = [record for record in sample.history if not _same(record, sample)]
     if letters:
         cut = int(sample.attributes.get("cut", 0))
-        return tuple(record for record in kept if "cut" in record.fields and int(record.fields["cut"]) < cut)
+        return tuple(
+            record for record in kept if "cut" in record.fields and int(record.fields["cut"]) < cut
+        )
     return tuple(record for record in kept if "cut" not in record.fields)
 
 
@@ -67,7 +69,10 @@ def offered(sample: Sample, items: Sequence[Item], task: Task) -> tuple[str, ...
     def read(text: str) -> str | None:
         return task.parse(text, sample, task.scorers[0])
 
-    if any(item.answer in sample.choices for item in items) or read(task.words.response) is not None:
+    if (
+        any(item.answer in sample.choices for item in items)
+        or read(task.words.response) is not None
+    ):
         return ()
     return sample.choices if all(read(choice) == choice for choice in sample.choices) else ()
 
@@ -87,10 +92,14 @@ async def gathered(
     if chat:
         items = (await _chat_items(history, ctx, max_tokens))[recent]
     else:
-        items = list(await asyncio.gather(*(_item(record, ctx, max_tokens) for record in history[recent])))
+        items = list(
+            await asyncio.gather(*(_item(record, ctx, max_tokens) for record in history[recent]))
+        )
     closed = (ctx.task.kind != "text" and not bare and not chat) or labelled
     if stats_mode == "propensity" and (bare or chat):
-        raise UsageError(f"rpm: the history of {ctx.task.name} holds no labels; leave stats_mode at auto")
+        raise UsageError(
+            f"rpm: the history of {ctx.task.name} holds no labels; leave stats_mode at auto"
+        )
     if stats_mode != "auto":
         closed = stats_mode == "propensity"
     declared = LETTERS if labelled else getattr(ctx.task, "labels", ())
@@ -127,7 +136,10 @@ async def _chat_items(history: Sequence[Record], ctx: Context, max_tokens: int) 
     windows = list(_windows(history))
     found = await asyncio.gather(*(_stated(window, ctx, max_tokens) for window in windows))
     items = [item for window in found for item in window]
-    return [msgspec.structs.replace(item, id=f"{item.position}-{number}") for number, item in enumerate(items)]
+    return [
+        msgspec.structs.replace(item, id=f"{item.position}-{number}")
+        for number, item in enumerate(items)
+    ]
 
 
 def _windows(history: Sequence[Record]) -> Iterator[Window]:
@@ -168,15 +180,28 @@ async def _stated(window: Window, ctx: Context, max_tokens: int) -> list[Item]:
         for row in listed[:WINDOW_ITEMS]:
             situation, preference = words_of(row.get("situation")), words_of(row.get("preference"))
             if situation and preference:
-                items.append(Item("", situation, preference, position=places.get(number_of(row.get("message")))))
+                items.append(
+                    Item(
+                        "",
+                        situation,
+                        preference,
+                        position=places.get(number_of(row.get("message"))),
+                    )
+                )
         return items
 
     schema = prompts.preferences_schema(WINDOW_ITEMS)
-    shorter = ([(n, role, ctx.tokens.cut(text, limit)) for n, role, text in local] for limit in (256, 64))
+    shorter = (
+        [(n, role, ctx.tokens.cut(text, limit)) for n, role, text in local] for limit in (256, 64)
+    )
     asked = (prompts.stated_preferences(part) for part in (local, *shorter))
     found = await ask("preferences", asked, read, ctx, max_tokens=max_tokens, schema=schema) or []
     placed = [item for item in found if item.position is not None]
-    unplaced = [msgspec.structs.replace(item, position=window[0][0]) for item in found if item.position is None]
+    unplaced = [
+        msgspec.structs.replace(item, position=window[0][0])
+        for item in found
+        if item.position is None
+    ]
     if unplaced:
         ctx.flag("preferences_unplaced", len(unplaced))
     return [*unplaced, *placed]

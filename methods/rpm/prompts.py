@@ -10,13 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from personabench import Message, Words
-from personabench.methods.rpm.knowledge import POLARITIES, Factor, Feature, Item, Knowledge, statistics_line
+from personabench import Message, Vocabulary
+from personabench.methods.rpm.knowledge import (
+    POLARITIES,
+    Factor,
+    Feature,
+    Item,
+    Knowledge,
+    statistics_line,
+)
 
 Messages = tuple[Message, ...]
 
 
-def features(query: str, most: int, words: Words) -> Messages:
+def features(query: str, most: int, words: Vocabulary) -> Messages:
     """X1: the query alone, never its answer."""
     system = (
         f"{_setting(words)} Name the features of one {words.stimulus} that could decide the {words.response}, at most "
@@ -27,7 +34,9 @@ def features(query: str, most: int, words: Words) -> Messages:
     return Message("system", system), Message("user", _labelled(words.stimulus, query))
 
 
-def features_with_factors(query: str, factors: Sequence[Factor], most: int, words: Words) -> Messages:
+def features_with_factors(
+    query: str, factors: Sequence[Factor], most: int, words: Vocabulary
+) -> Messages:
     """X5: the new query with the user's factors."""
     system = (
         f"{_setting(words)} Name the features of one {words.stimulus} that could decide the {words.response}, at most "
@@ -38,9 +47,13 @@ def features_with_factors(query: str, factors: Sequence[Factor], most: int, word
     return Message("system", system), Message("user", _labelled(words.stimulus, query))
 
 
-def clusters(batch: Sequence[tuple[int, Feature]], known: Sequence[Factor], words: Words) -> Messages:
+def clusters(
+    batch: Sequence[tuple[int, Feature]], known: Sequence[Factor], words: Vocabulary
+) -> Messages:
     """X2: numbered features to named factors, reusing the names found so far."""
-    reuse = f"\n\nFactors found so far; reuse a name where it fits:\n{_factors(known)}" if known else ""
+    reuse = (
+        f"\n\nFactors found so far; reuse a name where it fits:\n{_factors(known)}" if known else ""
+    )
     system = (
         f"Group features of {words.stimulus}s into factors: broader aspects that may decide what one {words.person} "
         f"gives as {words.response}. Give each factor a short name, a description in one sentence, and the numbers of "
@@ -51,7 +64,7 @@ def clusters(batch: Sequence[tuple[int, Feature]], known: Sequence[Factor], word
     return Message("system", system), Message("user", f"Features:\n{listed}")
 
 
-def merged(factors: Sequence[Factor], most: int, words: Words) -> Messages:
+def merged(factors: Sequence[Factor], most: int, words: Vocabulary) -> Messages:
     """X2, merge: numbered factors to fewer."""
     system = (
         f"Merge factors that mean nearly the same until at most {most} are left. They describe what may decide a "
@@ -59,11 +72,13 @@ def merged(factors: Sequence[Factor], most: int, words: Words) -> Messages:
         "numbers of the factors it is made of. Every number belongs to exactly one result.\n"
         'Reply with a JSON object: "factors" is a list of objects with "factor", "description" and "ids".'
     )
-    listed = "\n".join(f"{number}. {factor.name}: {factor.description}" for number, factor in enumerate(factors, 1))
+    listed = "\n".join(
+        f"{number}. {factor.name}: {factor.description}" for number, factor in enumerate(factors, 1)
+    )
     return Message("system", system), Message("user", f"Factors:\n{listed}")
 
 
-def influences(query: str, item: Item, words: Words) -> Messages:
+def influences(query: str, item: Item, words: Vocabulary) -> Messages:
     """X3: which features visibly shaped the answer; knows no factors."""
     system = (
         f"Below are one {words.stimulus}, its numbered features, and the {words.response} one {words.person} gave. For "
@@ -71,23 +86,33 @@ def influences(query: str, item: Item, words: Words) -> Messages:
         "positive, neutral or negative.\n"
         'Reply with a JSON object: "judgements" is a list of objects with "id", "influential" and "polarity".'
     )
-    listed = "\n".join(f"{number}. {feature.text}" for number, feature in enumerate(item.features, 1))
-    parts = (_labelled(words.stimulus, query), f"Features:\n{listed}", _labelled(words.response, item.answer))
+    listed = "\n".join(
+        f"{number}. {feature.text}" for number, feature in enumerate(item.features, 1)
+    )
+    parts = (
+        _labelled(words.stimulus, query),
+        f"Features:\n{listed}",
+        _labelled(words.response, item.answer),
+    )
     return Message("system", system), Message("user", "\n\n".join(parts))
 
 
-def rationale(query: str, item: Item, told: str, words: Words) -> Messages:
+def rationale(query: str, item: Item, told: str, words: Vocabulary) -> Messages:
     """X4: from features and numbers to the answer that was given."""
     system = (
         f"Explain how this {words.person} got from one {words.stimulus} to the {words.response} given below. Go from "
         "its features through the numbers, which count all records of this person, to the "
         f"{words.response}. Two to four sentences, as if thinking before answering."
     )
-    parts = (_labelled(words.stimulus, query), told, _labelled(words.response, item.shown or item.answer))
+    parts = (
+        _labelled(words.stimulus, query),
+        told,
+        _labelled(words.response, item.shown or item.answer),
+    )
     return Message("system", system), Message("user", "\n\n".join(part for part in parts if part))
 
 
-def plain_rationale(query: str, item: Item, words: Words) -> Messages:
+def plain_rationale(query: str, item: Item, words: Vocabulary) -> Messages:
     """The rationale of the ablation: query and answer alone."""
     system = (
         f"Explain step by step how one gets from the {words.stimulus} to the {words.response} given below. "
@@ -97,7 +122,7 @@ def plain_rationale(query: str, item: Item, words: Words) -> Messages:
     return Message("system", system), Message("user", "\n\n".join(parts))
 
 
-def paraphrase(text: str, words: Words) -> Messages:
+def paraphrase(text: str, words: Vocabulary) -> Messages:
     """X0 for records that are a response alone: what a neutral writer would have said."""
     system = (
         f"Say what this {words.response} says in plain, neutral words, without its style. "
@@ -114,26 +139,42 @@ def stated_preferences(window: Sequence[tuple[int, str, str]]) -> Messages:
         "user gave one, and the number of the message.\n"
         'Reply with a JSON object: "items" is a list of objects with "situation", "preference" and "message".'
     )
-    return Message("system", system), Message("user", "\n".join(f"{at}. {role}: {text}" for at, role, text in window))
+    return Message("system", system), Message(
+        "user", "\n".join(f"{at}. {role}: {text}" for at, role, text in window)
+    )
 
 
-def known_features(found: Sequence[Feature], knowledge: Knowledge, words: Words, alpha: float) -> str:
+def known_features(
+    found: Sequence[Feature], knowledge: Knowledge, words: Vocabulary, alpha: float
+) -> str:
     """Features, then the numbers of their factors; a feature without a factor carries none."""
     if not found:
         return ""
     lines = []
     for feature in found:
-        belongs = "new to this user" if feature.factor is None else f"factor: {knowledge.factors[feature.factor].name}"
+        belongs = (
+            "new to this user"
+            if feature.factor is None
+            else f"factor: {knowledge.factors[feature.factor].name}"
+        )
         lines.append(f"- {feature.text} ({belongs})")
     met = dict.fromkeys(feature.factor for feature in found if feature.factor is not None)
     numbers = [f"- {statistics_line(knowledge, factor, words, alpha)}" for factor in met]
     parts = [f"Features of the {words.stimulus}:\n" + "\n".join(lines)]
     if numbers:
-        parts.append(f"What the {words.person}'s records say of these factors:\n" + "\n".join(numbers))
+        parts.append(
+            f"What the {words.person}'s records say of these factors:\n" + "\n".join(numbers)
+        )
     return "\n\n".join(parts)
 
 
-def notes(told: str, examples: Sequence[Item], detailed: bool, words: Words, choices: Sequence[str] = ()) -> str:
+def notes(
+    told: str,
+    examples: Sequence[Item],
+    detailed: bool,
+    words: Vocabulary,
+    choices: Sequence[str] = (),
+) -> str:
     """X6: the user's part of the final request; `detailed` examples show their features.
 
     `choices` are given where they, and no `words.response`, are what is answered.
@@ -161,14 +202,19 @@ def features_schema(most: int, factors: Sequence[Factor] | None = None) -> dict[
     text = {"type": "string"}
     fields: dict[str, Any] = {"name": text, "context": text}
     if factors is not None:
-        fields["factor"] = {"type": ["string", "null"], "enum": [*(factor.name for factor in factors), None]}
+        fields["factor"] = {
+            "type": ["string", "null"],
+            "enum": [*(factor.name for factor in factors), None],
+        }
     return _list_of("features", fields, most)
 
 
 def clusters_schema() -> dict[str, Any]:
     """The reply of X2."""
     ids = {"type": "array", "items": {"type": "integer"}}
-    return _list_of("factors", {"factor": {"type": "string"}, "description": {"type": "string"}, "ids": ids})
+    return _list_of(
+        "factors", {"factor": {"type": "string"}, "description": {"type": "string"}, "ids": ids}
+    )
 
 
 def influences_schema(count: int) -> dict[str, Any]:
@@ -184,7 +230,9 @@ def influences_schema(count: int) -> dict[str, Any]:
 def preferences_schema(most: int) -> dict[str, Any]:
     """The reply of X0 for chats."""
     text = {"type": "string"}
-    return _list_of("items", {"situation": text, "preference": text, "message": {"type": "integer"}}, most)
+    return _list_of(
+        "items", {"situation": text, "preference": text, "message": {"type": "integer"}}, most
+    )
 
 
 def answer_schema(choices: Sequence[str] = ()) -> dict[str, Any]:
@@ -199,10 +247,15 @@ def _list_of(key: str, fields: dict[str, Any], most: int | None = None) -> dict[
 
 
 def _object(fields: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
 
 
-def _setting(words: Words) -> str:
+def _setting(words: Vocabulary) -> str:
     return f"One {words.person} meets one {words.stimulus} and gives one {words.response}."
 
 

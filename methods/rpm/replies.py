@@ -20,7 +20,9 @@ T = TypeVar("T")
 Json = Mapping[str, Any]
 
 TRIES = 3
-REMINDER = "Your last reply could not be read. Reply in exactly the form asked for, and with nothing else."
+REMINDER = (
+    "Your last reply could not be read. Reply in exactly the form asked for, and with nothing else."
+)
 _SHORTER = (1024, 384, 128)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _MARK = re.compile(r"^[\s>*#_`]*(?:final\s+)?answer[\s*_`]*:[\s*_`]*", re.IGNORECASE | re.MULTILINE)
@@ -75,7 +77,9 @@ def marked_answer(text: str) -> tuple[str, str] | None:
     return (text[: marks[-1].start()].strip(), answer) if answer else None
 
 
-def drafts(build: Callable[[str], Sequence[Message]], text: str, ctx: Context) -> Iterable[Sequence[Message]]:
+def drafts(
+    build: Callable[[str], Sequence[Message]], text: str, ctx: Context
+) -> Iterable[Sequence[Message]]:
     """A prompt about a text, then about ever shorter beginnings of it."""
     yield build(text)
     for limit in _SHORTER:
@@ -99,7 +103,8 @@ async def ask(
     """The reply to the first prompt that fits the window, as `read` reads it; None after `TRIES` unreadable ones."""
     limit = allowance(max_tokens, ctx)
     position, messages = next(
-        ((at, draft) for at, draft in enumerate(prompts) if ctx.excess(draft, limit) <= 0), (0, None)
+        ((at, draft) for at, draft in enumerate(prompts) if ctx.excess(draft, limit) <= 0),
+        (0, None),
     )
     if messages is None:
         ctx.flag(f"{stage}_too_long")
@@ -124,7 +129,11 @@ async def ask_raw(
     first: str | None = None
     for attempt in range(TRIES):
         last = messages[-1]
-        asked = [*messages[:-1], Message(last.role, f"{last.content}\n\n{REMINDER}")] if attempt else messages
+        asked = (
+            [*messages[:-1], Message(last.role, f"{last.content}\n\n{REMINDER}")]
+            if attempt
+            else messages
+        )
         response = await ctx.complete(
             asked,
             max_tokens=max_tokens,

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 async def study(knowledge: Knowledge, p: Rpm.Params, ctx: Context) -> Knowledge:
     """Fill in the items' features, influences and rationales and the user's factors, in place."""
     if p.use_factors:
-        found = await asyncio.gather(*(features_of("extract", item.query, None, p, ctx) for item in knowledge.items))
+        found = await asyncio.gather(
+            *(features_of("extract", item.query, None, p, ctx) for item in knowledge.items)
+        )
         for item, features in zip(knowledge.items, found, strict=True):
             item.features = features or []
         judged = [] if knowledge.closed else [item for item in knowledge.items if item.features]
         knowledge.factors, _ = await asyncio.gather(
-            _factors(knowledge.items, p, ctx), asyncio.gather(*(_influences(item, p, ctx) for item in judged))
+            _factors(knowledge.items, p, ctx),
+            asyncio.gather(*(_influences(item, p, ctx) for item in judged)),
         )
     if p.use_examples and p.example_reasoning != "none":
         await asyncio.gather(*(_reason(item, knowledge, p, ctx) for item in knowledge.items))
@@ -62,12 +65,16 @@ async def features_of(
             return None
         named = [(words_of(row.get("name")), row) for row in listed]
         found = [
-            (Feature(name, words_of(row.get("context"))), words_of(row.get("factor"))) for name, row in named if name
+            (Feature(name, words_of(row.get("context"))), words_of(row.get("factor")))
+            for name, row in named
+            if name
         ]
         return found[: p.max_features]
 
     schema = prompts.features_schema(p.max_features, factors)
-    found = await ask(stage, drafts(build, query, ctx), read, ctx, max_tokens=p.extract_max_tokens, schema=schema)
+    found = await ask(
+        stage, drafts(build, query, ctx), read, ctx, max_tokens=p.extract_max_tokens, schema=schema
+    )
     if found is None:
         return None
     places = {_folded(factor.name): position for position, factor in enumerate(factors or ())}
@@ -82,7 +89,13 @@ async def _factors(items: Sequence[Item], p: Rpm.Params, ctx: Context) -> list[F
     features = [feature for item in items for feature in item.features]
     if not features:
         return []
-    return await grouped(features, batch=p.cluster_batch, most=p.max_factors, max_tokens=p.cluster_max_tokens, ctx=ctx)
+    return await grouped(
+        features,
+        batch=p.cluster_batch,
+        most=p.max_factors,
+        max_tokens=p.cluster_max_tokens,
+        ctx=ctx,
+    )
 
 
 async def _influences(item: Item, p: Rpm.Params, ctx: Context) -> None:
@@ -94,7 +107,10 @@ async def _influences(item: Item, p: Rpm.Params, ctx: Context) -> None:
             number, polarity = number_of(row.get("id")), words_of(row.get("polarity")).casefold()
             if number is not None and 0 < number <= len(item.features):
                 shaped = words_of(row.get("influential")).casefold() in ("true", "yes", "1")
-                full = next((name for name in POLARITIES if polarity and name.startswith(polarity[:3])), "neutral")
+                full = next(
+                    (name for name in POLARITIES if polarity and name.startswith(polarity[:3])),
+                    "neutral",
+                )
                 found[number] = (shaped, full)
         return found or None
 
@@ -121,7 +137,9 @@ async def _reason(item: Item, knowledge: Knowledge, p: Rpm.Params, ctx: Context)
         return prompts.rationale(text, item, told, words)
 
     queries = drafts(build, item.query, ctx)
-    reply = await ask("reason", queries, lambda text: text.strip() or None, ctx, max_tokens=p.reason_max_tokens)
+    reply = await ask(
+        "reason", queries, lambda text: text.strip() or None, ctx, max_tokens=p.reason_max_tokens
+    )
     item.reasoning = reply or ""
 
 

@@ -38,7 +38,9 @@ def verdict(declared: Mapping[str, Any], task: str, offers: Sequence[str] = Task
         if need != "dates" and set(need.split("|")).isdisjoint(offers):
             return Verdict("refused", _LACKING[need.partition("|")[0]])
     designed = declared.get("designed_for", ("*",))
-    return Verdict("faithful" if any(fnmatchcase(task, pattern) for pattern in designed) else "adapted")
+    return Verdict(
+        "faithful" if any(fnmatchcase(task, pattern) for pattern in designed) else "adapted"
+    )
 
 
 _LACKING = {
@@ -65,7 +67,11 @@ def matrix(methods: Iterable[Entry], tasks: Iterable[Entry]) -> list[Cell]:
     """
     known = list(tasks)
     return [
-        Cell(entry.name, task.name, *verdict(entry.facts, task.name, task.facts.get("offers", Task.offers)))
+        Cell(
+            entry.name,
+            task.name,
+            *verdict(entry.facts, task.name, task.facts.get("offers", Task.offers)),
+        )
         for entry in methods
         if entry.origin == "built-in"
         for task in known
@@ -95,11 +101,15 @@ def check_requirements(method: Method, dataset: Dataset, positions: Sequence[int
     if dataset.lacking:
         raise UsageError(dataset.lacking)
     if isinstance(k := getattr(method.params, "k", None), int) and k < 0:
-        raise UsageError(f"method {method.name}: k is {k}; the number of records to show must be 0 or more")
+        raise UsageError(
+            f"method {method.name}: k is {k}; the number of records to show must be 0 or more"
+        )
     if getattr(method.params, "retriever", "") == "ranked":
         ranking = getattr(method, "ranking", None) or {}
         index = dataset.index()
-        unranked = (at for at in positions if index[at][0] not in ranking and dataset.load(at).history)
+        unranked = (
+            at for at in positions if index[at][0] not in ranking and dataset.load(at).history
+        )
         if (first := next(unranked, None)) is not None:
             raise UsageError(
                 f"method {method.name}: ranked retrieval has no ranking for question {index[first][0]}; name a JSON "

@@ -113,14 +113,20 @@ class Context(Caller):
             UsageError: the backend does not say.
             BackendError: the call failed for good.
         """
-        if not self._client.backend.weighs_replies:
-            raise UsageError("how likely a given reply is, this backend does not say; --backend vllm does")
+        if not self._client.backend.supports_reply_logprobs:
+            raise UsageError(
+                "how likely a given reply is, this backend does not say; --backend vllm does"
+            )
         given = (*messages, Message("assistant", reply))
         adapter = self._client.backend.adapter(self._unit)
-        response = await self._ask(Request(given, 0, seed=self.seed, logprobs=1, adapter=adapter), None)
+        response = await self._ask(
+            Request(given, 0, seed=self.seed, logprobs=1, adapter=adapter), None
+        )
         return tuple(token["logprob"] for token in response.logprobs)
 
-    def render(self, sample: Sample, records: Sequence[Record] = (), notes: str = "") -> tuple[Message, ...]:
+    def render(
+        self, sample: Sample, records: Sequence[Record] = (), notes: str = ""
+    ) -> tuple[Message, ...]:
         """The task's request with the records shown (best first) and notes about the user.
 
         The lowest-ranked records are dropped until request and answer fit the model's window; the sample's own text
@@ -144,7 +150,10 @@ class Context(Caller):
         return messages
 
     def fit(
-        self, build: Callable[[Sequence[Record]], Sequence[Message]], records: Sequence[Record], max_tokens: int
+        self,
+        build: Callable[[Sequence[Record]], Sequence[Message]],
+        records: Sequence[Record],
+        max_tokens: int,
     ) -> tuple[Message, ...]:
         """Messages built from as many of the best records as the window holds beside a reply of `max_tokens`.
 
@@ -189,7 +198,9 @@ class Context(Caller):
 
     async def answer(self, sample: Sample, records: Sequence[Record] = (), notes: str = "") -> str:
         """Render, ask, trim: the whole of a prompt-only method."""
-        response = await self.complete(self.render(sample, records, notes), max_tokens=self.answer_tokens)
+        response = await self.complete(
+            self.render(sample, records, notes), max_tokens=self.answer_tokens
+        )
         return response.text.strip()
 
     async def retrieve(
@@ -222,6 +233,8 @@ class Context(Caller):
             flag=self.flag,
         )
 
-    async def embed(self, texts: Sequence[str], embedder: str = "wordllama") -> npt.NDArray[np.float32]:
+    async def embed(
+        self, texts: Sequence[str], embedder: str = "wordllama"
+    ) -> npt.NDArray[np.float32]:
         """Vectors of texts, shape (n, d): `wordllama`, `sentence-transformers:NAME`, `openai:NAME` or `vllm:NAME`."""
         return await self._embedders.embed(texts, embedder)

@@ -108,7 +108,11 @@ def fetch(
         except OSError as error:
             raise RunError(f"{part} cannot be written: {error.strerror or error}") from error
     resumable = _size(part) if _tag(part).exists() and _tag(part).read_text() else 0
-    kept = f" The {resumable:,} bytes that came are kept; the same command continues." if resumable else ""
+    kept = (
+        f" The {resumable:,} bytes that came are kept; the same command continues."
+        if resumable
+        else ""
+    )
     raise DataError(f"{url} could not be fetched in {ATTEMPTS} attempts: {problem}.{kept}")
 
 
@@ -139,7 +143,9 @@ def exclusive(folder: Path) -> Iterator[None]:
         lock = filelock.FileLock(folder / ".download.lock")
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise UsageError(f"another download is writing to {folder}; wait for it or choose another folder") from error
+        raise UsageError(
+            f"another download is writing to {folder}; wait for it or choose another folder"
+        ) from error
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
@@ -160,18 +166,24 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Manifest).files
     except msgspec.DecodeError as error:
-        raise DataError(f"{path} is no download manifest ({error}); move it away or choose another folder") from error
+        raise DataError(
+            f"{path} is no download manifest ({error}); move it away or choose another folder"
+        ) from error
 
 
 def write_manifest(folder: Path, entries: Mapping[str, Entry]) -> None:
     """Replace the manifest of a folder."""
     fresh = folder / f"{MANIFEST}.new"
-    text = msgspec.json.format(msgspec.json.encode(_Manifest(dict(entries)), order="sorted"), indent=1)
+    text = msgspec.json.format(
+        msgspec.json.encode(_Manifest(dict(entries)), order="sorted"), indent=1
+    )
     fresh.write_bytes(text + b"\n")
     fresh.replace(folder / MANIFEST)
 
 
-def describe(path: Path, url: str, count: int, notes: tuple[str, ...] = (), unfilled: bool = False) -> Entry:
+def describe(
+    path: Path, url: str, count: int, notes: tuple[str, ...] = (), unfilled: bool = False
+) -> Entry:
     """The manifest entry of a file that has just passed its checks."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Entry(url, _sha256(path), path.stat().st_size, now, count, notes, unfilled)
@@ -179,7 +191,12 @@ def describe(path: Path, url: str, count: int, notes: tuple[str, ...] = (), unfi
 
 def intact(path: Path, entry: Entry | None) -> bool:
     """Whether a file is there and still what the manifest says."""
-    return entry is not None and path.is_file() and _size(path) == entry.bytes and _sha256(path) == entry.sha256
+    return (
+        entry is not None
+        and path.is_file()
+        and _size(path) == entry.bytes
+        and _sha256(path) == entry.sha256
+    )
 
 
 def excerpt(content: bytes) -> str:
@@ -187,7 +204,9 @@ def excerpt(content: bytes) -> str:
     return repr(" ".join(content[:320].decode(errors="replace").split())[:80])
 
 
-def _transfer(url: str, part: Path, opening: bytes, progress: Progress | None, timeout: float) -> None:
+def _transfer(
+    url: str, part: Path, opening: bytes, progress: Progress | None, timeout: float
+) -> None:
     """One attempt; returns when `part` is complete."""
     part.parent.mkdir(parents=True, exist_ok=True)
     tag = _tag(part).read_text() if _tag(part).exists() else ""
@@ -197,7 +216,9 @@ def _transfer(url: str, part: Path, opening: bytes, progress: Progress | None, t
         headers |= {"Range": f"bytes={offset}-", "If-Range": tag}
     response = _open(urllib.request.Request(url, headers=headers), timeout)
     with contextlib.closing(response):
-        span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        span = re.fullmatch(
+            r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip()
+        )
         if response.status == 416:
             if span and span[2] == str(offset):
                 return
@@ -213,7 +234,9 @@ def _transfer(url: str, part: Path, opening: bytes, progress: Progress | None, t
         else:
             offset, total = 0, _length(response, 0)
             first = _read(response)
-            if opening and first.lstrip()[:1] not in {opening[i : i + 1] for i in range(len(opening))}:
+            if opening and first.lstrip()[:1] not in {
+                opening[i : i + 1] for i in range(len(opening))
+            }:
                 what = f"it begins with {excerpt(first)}" if first else "nothing came"
                 raise DataError(f"{url} answered with something else than the file: {what}")
         with part.open("ab" if offset else "wb") as file:
@@ -240,14 +263,18 @@ def _open(request: urllib.request.Request, timeout: float) -> Any:
         with error:
             if error.code in (408, 429) or error.code >= 500:
                 asked = error.headers.get("Retry-After", "")
-                raise _Interrupted(f"status {error.code}", float(asked) if asked.isdecimal() else 0.0) from error
+                raise _Interrupted(
+                    f"status {error.code}", float(asked) if asked.isdecimal() else 0.0
+                ) from error
             raise DataError(
                 f"{request.full_url} answered with status {error.code} ({error.reason}): {excerpt(_read(error))}"
             ) from error
     except (http.client.InvalidURL, UnicodeError) as error:
         raise UsageError(f"{request.full_url} is not an address: {error}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _Interrupted(str(getattr(error, "reason", "") or error or type(error).__name__)) from error
+        raise _Interrupted(
+            str(getattr(error, "reason", "") or error or type(error).__name__)
+        ) from error
 
 
 def _read(response: Any) -> bytes:

@@ -18,7 +18,7 @@ TRACEBACKS.addHandler(logging.NullHandler())
 
 
 @contextmanager
-def blaming(cls: type[Any], stage: str, kind: type[PersonabenchError]) -> Iterator[None]:
+def plugin_guard(cls: type[Any], stage: str, kind: type[PersonabenchError]) -> Iterator[None]:
     """Name the class, its file and line, and the stage when its code raises; the log has the traceback.
 
     Raises:
@@ -31,9 +31,15 @@ def blaming(cls: type[Any], stage: str, kind: type[PersonabenchError]) -> Iterat
     except Exception as error:
         TRACEBACKS.exception("%s.%s", cls.__name__, stage)
         file = _file(cls)
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == file
+        ]
         where = f"{file}, line {lines[-1]}" if lines else file
-        raise kind(f"{cls.__name__}.{stage} fails ({where}): {type(error).__name__}: {error}") from error
+        raise kind(
+            f"{cls.__name__}.{stage} fails ({where}): {type(error).__name__}: {error}"
+        ) from error
 
 
 def params_of(cls: type[Any]) -> type[Any]:
@@ -43,7 +49,9 @@ def params_of(cls: type[Any]) -> type[Any]:
         UsageError: it is no dataclass.
     """
     if not (isinstance(cls.Params, type) and dataclasses.is_dataclass(cls.Params)):
-        raise UsageError(f"{cls.__name__}.Params is no dataclass ({_file(cls)}): put @dataclass(frozen=True) above it")
+        raise UsageError(
+            f"{cls.__name__}.Params is no dataclass ({_file(cls)}): put @dataclass(frozen=True) above it"
+        )
     return cls.Params
 
 
@@ -54,7 +62,7 @@ def create(cls: type[Any], *params: Any) -> Any:
         UsageError: its own code fails.
     """
     params_of(cls)
-    with blaming(cls, "__init__", UsageError):
+    with plugin_guard(cls, "__init__", UsageError):
         return cls(*params)
 
 

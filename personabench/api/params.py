@@ -49,7 +49,9 @@ def assignments(texts: list[str], owners: list[str]) -> dict[str, dict[str, str]
             raise UsageError(f"--set {text}: write key=value or method.key=value")
         owner, dot, key = target.rpartition(".")
         if dot and owner not in owners:
-            raise UsageError(f"--set {text}: '{owner}' is not part of this run ({', '.join(owners)})")
+            raise UsageError(
+                f"--set {text}: '{owner}' is not part of this run ({', '.join(owners)})"
+            )
         result.setdefault(owner, {})[key] = value
     return result
 
@@ -65,6 +67,8 @@ def grid(texts: Sequence[str]) -> list[list[str]]:
         target, equals, listed = text.partition("=")
         values = [value.strip() for value in listed.split(",")]
         if not equals or not all(values) or len(set(values)) < len(values) or target in axes:
-            raise UsageError(f"--grid {text}: write key=value,value or method.key=value,value, each key and value once")
+            raise UsageError(
+                f"--grid {text}: write key=value,value or method.key=value,value, each key and value once"
+            )
         axes[target] = [f"{target}={value}" for value in values]
     return [list(point) for point in itertools.product(*axes.values())]

@@ -22,11 +22,13 @@ class Population:
 
     def __init__(self, users: Iterable[User]) -> None:
         self.users: Sequence[User] = list(users)
-        self.hash = digest([[user.id, [record.id for record in user.history]] for user in self.users])
+        self.hash = digest(
+            [[user.id, [record.id for record in user.history]] for user in self.users]
+        )
 
     def people_of(self, sample: Sample) -> frozenset[str]:
         """Who is nobody else at a sample: the user, and the person whose history a control lent them."""
-        return frozenset({sample.user_id, sample.lender or sample.user_id})
+        return frozenset({sample.user_id, sample.history_owner or sample.user_id})
 
     def records(self) -> Iterable[tuple[str, Record]]:
         """(person, record) over everybody's history."""

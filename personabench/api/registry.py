@@ -62,7 +62,9 @@ def entries(kind: Kind) -> dict[str, Entry]:
     found = {entry.name: entry for entry in _built_in(kind)}
     for point in entry_points(group=f"personabench.{kind}s"):
         module, _, attribute = point.value.partition(":")
-        found[point.name] = Entry(kind, point.name, module, attribute, point.dist.name if point.dist else "plugin")
+        found[point.name] = Entry(
+            kind, point.name, module, attribute, point.dist.name if point.dist else "plugin"
+        )
     return dict(sorted(found.items()))
 
 
@@ -96,7 +98,9 @@ def recorded(kind: Kind, name: str, source: str) -> type[Any]:
     cls = _given.get((kind, name))
     if cls is None:
         if name not in entries(kind):
-            raise UsageError(f"{kind} '{name}' is not installed here; name its file with --{kind} FILE")
+            raise UsageError(
+                f"{kind} '{name}' is not installed here; name its file with --{kind} FILE"
+            )
         return _installed(kind, name)
     if source_hash(cls) != source:
         raise UsageError(
@@ -119,7 +123,9 @@ def _installed(kind: Kind, name: str) -> type[Any]:
     entry = known.get(name)
     if entry is None:
         plain = name.lower().replace("-", "_")
-        close = [other for other in known if other.startswith(plain) or other == plain.replace("_", "")]
+        close = [
+            other for other in known if other.startswith(plain) or other == plain.replace("_", "")
+        ]
         close = close or difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise UsageError(f"no {kind} named '{name}'; {hint}")
@@ -138,7 +144,9 @@ def example_task() -> str:
     Raises:
         UsageError: none installed calls itself an example.
     """
-    found = next((entry.name for entry in entries("task").values() if entry.facts.get("example")), None)
+    found = next(
+        (entry.name for entry in entries("task").values() if entry.facts.get("example")), None
+    )
     if found is None:
         raise UsageError("no task is named and none installed is an example; name one with --task")
     return found
@@ -182,7 +190,9 @@ def _described(kind: Kind, path: Path, module: str, changed: int) -> tuple[Entry
                     continue
         if isinstance(facts.get("name"), str):
             about = (ast.get_docstring(node) or "").partition("\n")[0]
-            found.append(Entry(kind, facts.pop("name"), module, node.name, "built-in", about, facts))
+            found.append(
+                Entry(kind, facts.pop("name"), module, node.name, "built-in", about, facts)
+            )
     return tuple(found)
 
 
@@ -195,14 +205,20 @@ def _from_path(kind: Kind, text: str) -> type[Any]:
         module = _imported(path)
     except Exception as error:
         where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        raise UsageError(f"{path}{where} does not import: {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"{path}{where} does not import: {type(error).__name__}: {error}"
+        ) from error
     offered = {
         name: value
         for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__ and issubclass(value, _base(kind))
+        if isinstance(value, type)
+        and value.__module__ == module.__name__
+        and issubclass(value, _base(kind))
     }
     if wanted and wanted not in offered:
-        raise UsageError(f"{path} defines no {kind} class '{wanted}'; found: {', '.join(offered) or 'none'}")
+        raise UsageError(
+            f"{path} defines no {kind} class '{wanted}'; found: {', '.join(offered) or 'none'}"
+        )
     if not wanted and len(offered) != 1:
         raise UsageError(
             f"{path} should define one subclass of personabench.{kind.capitalize()}, found "

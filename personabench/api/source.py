@@ -75,7 +75,12 @@ def _modules(cls: type[Any]) -> Iterator[ModuleType]:
         root = name.partition(".")[0]
         engine = root == ENGINE and not name.startswith(BUILT_IN)
         module = sys.modules.get(name)
-        if module and getattr(module, "__file__", None) and not engine and root not in sys.stdlib_module_names:
+        if (
+            module
+            and getattr(module, "__file__", None)
+            and not engine
+            and root not in sys.stdlib_module_names
+        ):
             yield module
 
 
@@ -104,10 +109,16 @@ def _homes(cls: type[Any]) -> Mapping[str, Path]:
 def _built_in() -> Mapping[str, Path]:
     """The folders of the built-in methods and tasks, whether or not one is imported yet."""
     specs = {name: importlib.util.find_spec(name) for name in BUILT_IN}
-    return {name: Path(next(iter(spec.submodule_search_locations or ()))) for name, spec in specs.items() if spec}
+    return {
+        name: Path(next(iter(spec.submodule_search_locations or ())))
+        for name, spec in specs.items()
+        if spec
+    }
 
 
-def _resolved(path: Path, wanted: tuple[int, str, tuple[str, ...]], homes: Mapping[str, Path]) -> list[Path]:
+def _resolved(
+    path: Path, wanted: tuple[int, str, tuple[str, ...]], homes: Mapping[str, Path]
+) -> list[Path]:
     """The files behind an import, as far as they are in one of the homes."""
     level, name, taken = wanted
 
@@ -168,8 +179,14 @@ def _parsed(path: Path, changed: int, size: int) -> Module:
         if isinstance(node, ast.Import):
             imports += [(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            imports.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and FILE_NAME.fullmatch(node.value):
+            imports.append(
+                (node.level, node.module or "", tuple(alias.name for alias in node.names))
+            )
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and FILE_NAME.fullmatch(node.value)
+        ):
             names.add(node.value)
     words: list[str] = []
     _spell(tree, words)
@@ -206,5 +223,9 @@ def _idle(part: Any) -> bool:
     if isinstance(part, ast.If) and not part.orelse:
         test = part.test
         return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None))
-    text = isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
+    text = (
+        isinstance(part, ast.Expr)
+        and isinstance(part.value, ast.Constant)
+        and isinstance(part.value.value, str)
+    )
     return text or isinstance(part, ast.Import | ast.ImportFrom | ast.Pass)

@@ -2,7 +2,8 @@
 
 A task says *what* is asked and how answers are read; it knows no method.  A static task implements `open`, `render`,
 `parse` and `measure` and declares its metrics; everything else has a default.  An online task adds `react`, a dialogue
-task `converse`, a judged one `assess`, and each of them `measure_record`.  Benchmark folders may define several tasks;
+task `converse`, a judged one `assess`, and each of them `measure_interaction`.
+Benchmark folders may define several tasks;
 the registry finds each class that has a literal `name`.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from personabench.api.dataset import Dataset
-from personabench.api.wording import Rendered, ResponseKind, Words
+from personabench.api.wording import Rendered, ResponseKind, Vocabulary
 from personabench.errors import DataError, UsageError
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 Protocol = Literal["static", "online", "dialogue"]
-Told = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 """What an interactive task writes down or tells, any JSON object."""
 Reply = Callable[[Sample], Awaitable[str]]
 """The method under test, for one variant of a sample; what the method must not see is taken out of it."""
@@ -87,7 +88,7 @@ class Task(ABC):
     licence: ClassVar[str] = ""
     max_tokens: ClassVar[int] = 64
     labels: ClassVar[tuple[str, ...]] = ()
-    words: ClassVar[Words]
+    words: ClassVar[Vocabulary]
     protocol: ClassVar[Protocol] = "static"
     offers: ClassVar[tuple[str, ...]] = ("history", "population")
     roles: tuple[RoleName, ...] = ()
@@ -112,7 +113,9 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         """The request to the model: the sample, chosen records (best first) and notes about the user.
 
         All methods share this wording; with no records and no notes it is the non-personalised request.
@@ -131,7 +134,11 @@ class Task(ABC):
 
     def describe(self, record: Record) -> str:
         """A record as labelled plain text, for prompts about the user."""
-        parts = [] if record.stimulus is None else [f"{self.words.stimulus.capitalize()}: {record.stimulus}"]
+        parts = (
+            []
+            if record.stimulus is None
+            else [f"{self.words.stimulus.capitalize()}: {record.stimulus}"]
+        )
         return "\n".join([*parts, f"{self.words.response.capitalize()}: {record.response}"])
 
     def query_text(self, sample: Sample) -> str:
@@ -158,7 +165,9 @@ class Task(ABC):
             input=wording,
             stimulus=stimulus,
             choices=like.choices,
-            attributes={name: record.fields[name] for name in like.attributes if name in record.fields},
+            attributes={
+                name: record.fields[name] for name in like.attributes if name in record.fields
+            },
             time=record.time,
             item=record.item,
         )
@@ -186,7 +195,9 @@ class Task(ABC):
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         """The values one sample contributes to each metric; `parsed` None is a parse failure."""
 
-    async def converse(self, sample: Sample, reply: Reply, ctx: Context, simulator: Role) -> tuple[str, Told]:
+    async def converse(
+        self, sample: Sample, reply: Reply, ctx: Context, simulator: Role
+    ) -> tuple[str, JsonObject]:
         """Dialogue tasks: lead one sample's conversation; returns the final answer and what to write down.
 
         `sample` is whole.  `reply(variant)` is the method under test on the sample with another `dialogue`, history or
@@ -194,18 +205,24 @@ class Task(ABC):
         """
         return await reply(sample), {}
 
-    async def react(self, sample: Sample, output: str, simulator: Role) -> tuple[Told, Told]:
+    async def react(
+        self, sample: Sample, output: str, simulator: Role
+    ) -> tuple[JsonObject, JsonObject]:
         """Online tasks: end a round; returns the feedback that the method learns from and what to write down.
 
         `sample` is whole.  A BackendError stops the user's trajectory here, to be taken up by the same command.
         """
         return {}, {}
 
-    async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:
+    async def assess(
+        self, sample: Sample, output: str, record: JsonObject, judge: Role
+    ) -> JsonObject | None:
         """Judged tasks: what the judge makes of an answer; None when its words cannot be read."""
         return None
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
         """Metric values from what an interactive task wrote down and from the judge's assessment.
 
         They go over those of `measure`.  A metric left out is missing for the sample; without a value of the primary
@@ -229,7 +246,9 @@ class Task(ABC):
         """The benchmark's own submission file, in pieces, for (sample id, output) pairs; nothing where it has none."""
         return iter(())
 
-    async def generate(self, source: str, target: Path, models: Sequence[Role], **options: Any) -> Path:
+    async def generate(
+        self, source: str, target: Path, models: Sequence[Role], **options: Any
+    ) -> Path:
         """Write a new set of the task's form into a folder, with models as its authors; returns the file.
 
         Raises:

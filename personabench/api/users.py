@@ -73,14 +73,22 @@ class Joined(Wrapped):
         parts = Counter(self._person[user] for user in {user for _, user in self.inner.index()})
         nameless = [count for person, count in parts.items() if person in self._nameless]
         joined = sum(count > 1 for count in nameless)
-        return {"named": len(parts) - len(nameless), "joined": joined, "single": len(nameless) - joined}
+        return {
+            "named": len(parts) - len(nameless),
+            "joined": joined,
+            "single": len(nameless) - joined,
+        }
 
     def _joined(self) -> dict[str, str]:
         """The joined user of every user of the wrapped dataset."""
         users, profiles = [], []
         for user in self.inner.population():
             users.append(user.id)
-            profiles.append(np.unique(np.array([hash(_content(record)) for record in user.history], dtype=np.int64)))
+            profiles.append(
+                np.unique(
+                    np.array([hash(_content(record)) for record in user.history], dtype=np.int64)
+                )
+            )
         parents = list(range(len(users)))
 
         def root(number: int) -> int:
@@ -90,7 +98,9 @@ class Joined(Wrapped):
             return number
 
         for pair in coinciding(profiles):
-            first, other = sorted(map(root, pair), key=lambda number: (users[number] in self._nameless, number))
+            first, other = sorted(
+                map(root, pair), key=lambda number: (users[number] in self._nameless, number)
+            )
             if users[other] in self._nameless:
                 parents[other] = first
         asked = {user: user for _, user in self.inner.index()}
@@ -108,7 +118,9 @@ def _together(parts: Sequence[User]) -> tuple[Record, ...]:
         for record in part.history:
             records.setdefault(_content(record), record)
     union = tuple(records.values())
-    return tuple(sorted(union, key=lambda r: moment(r.time))) if all(r.time for r in union) else union
+    return (
+        tuple(sorted(union, key=lambda r: moment(r.time))) if all(r.time for r in union) else union
+    )
 
 
 def coinciding(profiles: Sequence[Marks]) -> Iterator[tuple[int, int]]:
@@ -119,14 +131,19 @@ def coinciding(profiles: Sequence[Marks]) -> Iterator[tuple[int, int]]:
     """
     first: dict[bytes, int] = {}
     for number, profile in enumerate(profiles):
-        if len(profile) >= FEWEST and (equal := first.setdefault(profile.tobytes(), number)) != number:
+        if (
+            len(profile) >= FEWEST
+            and (equal := first.setdefault(profile.tobytes(), number)) != number
+        ):
             yield equal, number
     distinct = np.array(list(first.values()), dtype=np.intp)
     if len(distinct) < 2:
         return
     sizes = np.array([len(profiles[number]) for number in distinct])
     _, places, counts = np.unique(
-        np.concatenate([profiles[number] for number in distinct]), return_inverse=True, return_counts=True
+        np.concatenate([profiles[number] for number in distinct]),
+        return_inverse=True,
+        return_counts=True,
     )
     owners, shared = np.repeat(np.arange(len(distinct)), sizes), counts[places] > 1
     owners, places = owners[shared], places[shared]

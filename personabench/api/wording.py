@@ -12,7 +12,7 @@ from personabench.types import Message, Record
 ResponseKind = Literal["text", "category", "ordinal"]
 
 
-class Words(msgspec.Struct, frozen=True):
+class Vocabulary(msgspec.Struct, frozen=True):
     """A task's vocabulary, shared by all methods' prompts.
 
     Attributes:

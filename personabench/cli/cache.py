@@ -49,7 +49,10 @@ def stats(results: Results = RESULTS, json: Json = False) -> None:
     if json:
         emit(found)
         return
-    typer.echo(f"{found['path']}: {found['responses']:,} responses, {found['artifacts']:,} artifacts, ", nl=False)
+    typer.echo(
+        f"{found['path']}: {found['responses']:,} responses, {found['artifacts']:,} artifacts, ",
+        nl=False,
+    )
     typer.echo(f"{found['bytes'] / 1e6:.1f} MB")
     for model, count in found["models"].items():
         typer.echo(f"  {count:>9,}  {model}")
@@ -96,7 +99,12 @@ def why(
         data=data,
         backend=backend,
         backend_options=BackendOptions(
-            model, base_url, window, vllm_args=words(vllm_args), adapter=adapter, omit=tuple(names(omit or ""))
+            model,
+            base_url,
+            window,
+            vllm_args=words(vllm_args),
+            adapter=adapter,
+            omit=tuple(names(omit or "")),
         ),
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
@@ -109,14 +117,18 @@ def why(
         emit(answers)
         return
     for answer in answers:
-        state = "stored" if answer["stored"] else f"missing; nearest differs in {answer['difference']}"
+        state = (
+            "stored" if answer["stored"] else f"missing; nearest differs in {answer['difference']}"
+        )
         typer.echo(f"{answer['phase']:8} {answer['key'][:12]}  {state}")
 
 
 @app.command("prune")
 def prune(
     days: Annotated[float | None, typer.Option("--older-than", help="Age in days.", min=0)] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Only this model's responses.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Only this model's responses.")
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
     """Delete stored responses by age or model."""

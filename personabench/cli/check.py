@@ -36,7 +36,8 @@ def task(
 def method(
     name: Annotated[str, typer.Argument(help="Method or file.py[:Class].")],
     task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Task whose bundled sample is used; else an example.")
+        str | None,
+        typer.Option("--task", "-t", help="Task whose bundled sample is used; else an example."),
     ] = None,
     json: Json = False,
 ) -> None:

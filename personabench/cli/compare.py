@@ -15,11 +15,20 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="Run folder, first characters of a run's id, 'last', or a published file.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, first characters of a run's id, 'last', or a published file."
+        ),
+    ],
     b: Annotated[str, typer.Argument(help="What it is measured against, named likewise.")],
     results: Results = RESULTS,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Compare runs that differ in data, split, task options, model or decoding.")
+        bool,
+        typer.Option(
+            "--allow-mismatch",
+            help="Compare runs that differ in data, split, task options, model or decoding.",
+        ),
     ] = False,
     task: OwnTask = None,
     json: Json = False,
@@ -36,9 +45,25 @@ def compare(
     if task is not None:
         named(task, runs.values())
     found = compared(runs["a"], runs["b"], anyway)
-    shown = ("task", "separation", "split", "source", "data_hash", "method", "params", "history", "seed", "model")
+    shown = (
+        "task",
+        "separation",
+        "split",
+        "source",
+        "data_hash",
+        "method",
+        "params",
+        "history",
+        "seed",
+        "model",
+    )
     sides = {
-        side: {"label": label(run), **{name: run[name] for name in shown}, "run": run["fingerprint"][:8], "n": run["n"]}
+        side: {
+            "label": label(run),
+            **{name: run[name] for name in shown},
+            "run": run["fingerprint"][:8],
+            "n": run["n"],
+        }
         for side, run in runs.items()
     }
     if json:
@@ -56,7 +81,9 @@ def _print(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> 
     where = f"{a['task']}/{a['separation']}/{a['split']} · n={found['n']}, {found['users']} users"
     console.print(where, style="bold", markup=False)
     for side, run in sides.items():
-        console.print(f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False)
+        console.print(
+            f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False
+        )
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for name in ("", "A", "B", "gain of A", "95 % interval", "p"):
         grid.add_column(name, justify="right" if name else "left", no_wrap=True)
@@ -84,9 +111,13 @@ def _details(name: str, each: Mapping[str, Any], n: int) -> list[str]:
             lines.append(f"{name}: {counts}; {each['hurt'][unit]:.0%} made worse")
     if each["quantiles"]:
         low, middle, high = each["quantiles"]
-        lines.append(f"{name}: users gain {low:+.4f} (p10), {middle:+.4f} (median), {high:+.4f} (p90)")
+        lines.append(
+            f"{name}: users gain {low:+.4f} (p10), {middle:+.4f} (median), {high:+.4f} (p90)"
+        )
     if each["detectable"] is not None:
-        lines.append(f"{name}: a true gain of {each['detectable']:.4f} would be found in 80 % of such runs")
+        lines.append(
+            f"{name}: a true gain of {each['detectable']:.4f} would be found in 80 % of such runs"
+        )
     if each["gain"]["n"] < n:
         lines.append(f"{name}: on the {each['gain']['n']} samples for which both have it")
     if each["gain"]["reason"]:
@@ -96,7 +127,9 @@ def _details(name: str, each: Mapping[str, Any], n: int) -> list[str]:
 
 def _protocol(sides: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> list[str]:
     a, b = sides["a"], sides["b"]
-    lines = [f"Data: {a['source']} ({a['data_hash'][:8]}). Positive gains favour A, whatever the metric's direction."]
+    lines = [
+        f"Data: {a['source']} ({a['data_hash'][:8]}). Positive gains favour A, whatever the metric's direction."
+    ]
     lines.append(
         f"Interval: bootstrap over users. p: sign-flip test over users, Holm-corrected over {len(found['metrics'])} "
         f"metric(s). {found['draws']:,} draws, seed {found['seed']}."

@@ -74,8 +74,14 @@ def _plain(console: Console, title: str, counts: Progress, client: Client) -> It
     def say() -> None:
         done, total = counts.before + counts.done, counts.total
         elapsed = time.monotonic() - counts.started
-        eta = f", ETA {elapsed / counts.done * (total - done):.0f} s" if counts.done > 0 and done < total else ""
-        console.print(f"{title}: {done}/{total}{eta}; {_detail(counts, client)}", markup=False, soft_wrap=True)
+        eta = (
+            f", ETA {elapsed / counts.done * (total - done):.0f} s"
+            if counts.done > 0 and done < total
+            else ""
+        )
+        console.print(
+            f"{title}: {done}/{total}{eta}; {_detail(counts, client)}", markup=False, soft_wrap=True
+        )
 
     def tick() -> None:
         nonlocal said
@@ -119,10 +125,20 @@ def downloading(console: Console) -> Iterator[downloads.Progress]:
 
 @contextlib.contextmanager
 def _bars(console: Console) -> Iterator[downloads.Progress]:
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), DownloadColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        DownloadColumn(),
+    )
     with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bars:
         shown: dict[str, TaskID] = {}
 
@@ -142,7 +158,9 @@ def _lines(console: Console) -> Iterator[downloads.Progress]:
     def say(url: str) -> None:
         done, total = latest.pop(url)
         of = "" if total is None else f" of {total / 1e6:.1f} MB"
-        console.print(f"{url.rsplit('/', 1)[-1]}: {done / 1e6:.1f} MB{of}", markup=False, soft_wrap=True)
+        console.print(
+            f"{url.rsplit('/', 1)[-1]}: {done / 1e6:.1f} MB{of}", markup=False, soft_wrap=True
+        )
 
     def show(url: str, done: int, total: int | None) -> None:
         nonlocal said

@@ -25,7 +25,11 @@ def doctor(results: Results = RESULTS, json: Json = False) -> None:
         rows.append({"what": "local model", "state": "ok", "detail": find_model(None).name})
     except PersonabenchError as error:
         rows.append({"what": "local model", "state": "missing", "detail": str(error)})
-    for module, purpose in (("xllamacpp", "local backend"), ("wordllama", "dense retrieval"), ("vllm", "vllm extra")):
+    for module, purpose in (
+        ("xllamacpp", "local backend"),
+        ("wordllama", "dense retrieval"),
+        ("vllm", "vllm extra"),
+    ):
         import importlib.util
 
         state = "ok" if importlib.util.find_spec(module) else "missing"
@@ -37,7 +41,9 @@ def doctor(results: Results = RESULTS, json: Json = False) -> None:
         with tempfile.TemporaryFile(dir=results):
             rows.append({"what": "results folder", "state": "ok", "detail": str(results)})
     except OSError as error:
-        rows.append({"what": "results folder", "state": "broken", "detail": f"{results}: {error.strerror}"})
+        rows.append(
+            {"what": "results folder", "state": "broken", "detail": f"{results}: {error.strerror}"}
+        )
     if json:
         emit(rows)
     else:

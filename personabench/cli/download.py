@@ -13,9 +13,12 @@ from personabench.cli.options import Split
 def download(
     task: Annotated[str, typer.Argument(help="The task to fetch.")],
     split: Split = None,
-    target: Annotated[Path, typer.Option("--target", help="Folder that receives the official tree.")] = Path("data"),
+    target: Annotated[
+        Path, typer.Option("--target", help="Folder that receives the official tree.")
+    ] = Path("data"),
     base_url: Annotated[
-        str | None, typer.Option("--base-url", help="A mirror with the official layout.", show_default=False)
+        str | None,
+        typer.Option("--base-url", help="A mirror with the official layout.", show_default=False),
     ] = None,
 ) -> None:
     """Fetch and check a task's official files, for `run --data`."""
@@ -34,7 +37,20 @@ def download(
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
         with downloading(Console(stderr=True, highlight=False)) as progress:
-            found.download(wanted, target, progress=progress, **({"base_url": base_url} if base_url else {}))
+            found.download(
+                wanted, target, progress=progress, **({"base_url": base_url} if base_url else {})
+            )
     found.open(wanted, target)
-    words = ["personabench", "run", "--task", task, "--split", wanted, "--data", str(target), "--method", "none,rag"]
+    words = [
+        "personabench",
+        "run",
+        "--task",
+        task,
+        "--split",
+        wanted,
+        "--data",
+        str(target),
+        "--method",
+        "none,rag",
+    ]
     typer.echo(f"ready: {shlex.join(words)}")

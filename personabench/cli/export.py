@@ -20,9 +20,18 @@ class Kind(StrEnum):
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="Run folder, the first characters of a run's id, or 'last'.")],
-    to: Annotated[Kind, typer.Option("--to", help="inspect: an inspect-ai log; hf: a datasets folder; csv: a table.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File, or for hf folder, to write.")],
+    run: Annotated[
+        str, typer.Argument(help="Run folder, the first characters of a run's id, or 'last'.")
+    ],
+    to: Annotated[
+        Kind,
+        typer.Option(
+            "--to", help="inspect: an inspect-ai log; hf: a datasets folder; csv: a table."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File, or for hf folder, to write.")
+    ],
     task: OwnTask = None,
     results: Results = RESULTS,
 ) -> None:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, CachePolicy, Json, OwnTask, Results, Seed, Timeout, emit, screen
+from personabench.cli.options import (
+    RESULTS,
+    CachePolicy,
+    Json,
+    OwnTask,
+    Results,
+    Seed,
+    Timeout,
+    emit,
+    screen,
+)
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,12 +33,15 @@ if TYPE_CHECKING:
 Labels = Annotated[
     Path | None,
     typer.Option(
-        "--labels", help='JSON lines {"id", "label"} with a, b or tie, as people see it.', exists=True, dir_okay=False
+        "--labels",
+        help='JSON lines {"id", "label"} with a, b or tie, as people see it.',
+        exists=True,
+        dir_okay=False,
     ),
 ]
 
 
-class Form(StrEnum):
+class JudgeProtocol(StrEnum):
     """How two answers are judged."""
 
     scores = "scores"
@@ -36,39 +49,67 @@ class Form(StrEnum):
 
 
 def judge(
-    a: Annotated[str, typer.Argument(help="Run folder, first characters of a run's id, or 'last'.")],
+    a: Annotated[
+        str, typer.Argument(help="Run folder, first characters of a run's id, or 'last'.")
+    ],
     b: Annotated[str, typer.Argument(help="The run it is compared with, named likewise.")],
-    judge_backend: Annotated[str, typer.Option("--judge-backend", help="Backend of the judge.")] = "local",
-    judge_model: Annotated[str | None, typer.Option("--judge-model", help="Model of the judge.")] = None,
-    judge_base_url: Annotated[str | None, typer.Option("--judge-base-url", help="Server of the judge.")] = None,
+    judge_backend: Annotated[
+        str, typer.Option("--judge-backend", help="Backend of the judge.")
+    ] = "local",
+    judge_model: Annotated[
+        str | None, typer.Option("--judge-model", help="Model of the judge.")
+    ] = None,
+    judge_base_url: Annotated[
+        str | None, typer.Option("--judge-base-url", help="Server of the judge.")
+    ] = None,
     form: Annotated[
-        Form, typer.Option("--form", help="FairEval's scores in both orders, or a choice in the person's place.")
-    ] = Form.scores,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="With scores: replies in each order.")] = 3,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="With scores: of the replies.")] = 1.0,
+        JudgeProtocol,
+        typer.Option(
+            "--protocol",
+            help="FairEval's scores in both orders, or a choice in the person's place.",
+        ),
+    ] = JudgeProtocol.scores,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="With scores: replies in each order.")
+    ] = 3,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="With scores: of the replies.")
+    ] = 1.0,
     records: Annotated[
-        int, typer.Option("--records", min=0, help="The person's newest records that the judge is shown.")
+        int,
+        typer.Option(
+            "--records", min=0, help="The person's newest records that the judge is shown."
+        ),
     ] = 5,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Samples, in file order; else all.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Samples, in file order; else all.")
+    ] = None,
     task: OwnTask = None,
     labels: Labels = None,
     export: Annotated[
-        Path | None, typer.Option("--export", help="Write the fifth of the items with most spread, for people.")
+        Path | None,
+        typer.Option("--export", help="Write the fifth of the items with most spread, for people."),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number.")
+        int | None,
+        typer.Option(
+            "--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number."
+        ),
     ] = None,
     seed: Seed = 0,
     timeout: Timeout = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
-            "--header", "--judge-header", help="A further HTTP header, 'Name: value', kept secret; repeatable."
+            "--header",
+            "--judge-header",
+            help="A further HTTP header, 'Name: value', kept secret; repeatable.",
         ),
     ] = None,
     results: Results = RESULTS,
     cache: Annotated[
-        CachePolicy, typer.Option("--cache", help="Use stored responses, renew them, or call never.")
+        CachePolicy,
+        typer.Option("--cache", help="Use stored responses, renew them, or call never."),
     ] = CachePolicy.use,
     json: Json = False,
 ) -> None:
@@ -112,7 +153,7 @@ def judge(
     _, played = credentials.share("", BackendOptions(), {"judge": (judge_backend, own)})
     _, options = played["judge"]
 
-    async def ask() -> tuple[pairwise_judging.Terms, Path, list[Verdict], int]:
+    async def ask() -> tuple[pairwise_judging.JudgeConfig, Path, list[Verdict], int]:
         async with contextlib.AsyncExitStack() as stack:
             backend = backends.create(judge_backend, options)
             stack.push_async_callback(backend.aclose)
@@ -129,10 +170,14 @@ def judge(
             path = pairwise_judging.place(results, *runs, agreed)
             with pairwise_judging.writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            await backend.open(path.with_suffix(".log") if judge_backend in ("local", "vllm") else None)
+            await backend.open(
+                path.with_suffix(".log") if judge_backend in ("local", "vllm") else None
+            )
             store = None
             if cache is not CachePolicy.off:
-                store = stack.enter_context(contextlib.closing(Cache(results / "cache.sqlite", writing=True)))
+                store = stack.enter_context(
+                    contextlib.closing(Cache(results / "cache.sqlite", writing=True))
+                )
             client = Client(backend, store, cache.value, concurrency or backend.concurrency)
             with _progress(len(wanted)) as done:
                 verdicts, failed = await pairwise_judging.duel(
@@ -168,14 +213,21 @@ def judge(
     else:
         _print(found)
     if failed:
-        typer.echo(f"error: {failed} samples could not be judged; repeat the command to try them again", err=True)
+        typer.echo(
+            f"error: {failed} samples could not be judged; repeat the command to try them again",
+            err=True,
+        )
         sys.exit(1)
 
 
 def judge_report(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Verdicts of `personabench judge`, or judgements of a run.", exists=True, dir_okay=False),
+        typer.Argument(
+            help="Verdicts of `personabench judge`, or judgements of a run.",
+            exists=True,
+            dir_okay=False,
+        ),
     ],
     labels: Labels = None,
     json: Json = False,
@@ -187,7 +239,7 @@ def judge_report(
     """
     import msgspec
 
-    from personabench.metrics.judges.reliability import card, scoring
+    from personabench.metrics.judges.reliability import reliability_report, scoring
     from personabench.metrics.judges.verdict import Verdict
     from personabench.results.run_folder import RunFolder
     from personabench.run import pairwise_judging
@@ -196,12 +248,16 @@ def judge_report(
     cards = {}
     for path in files:
         folder = RunFolder(path.absolute().parents[1])
-        if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().get("files", {}):
+        if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().get(
+            "files", {}
+        ):
             folder.verify(folder.path / "judgements" / path.name)
         lines = pairwise_judging.read_any(path)
         verdicts = [line for line in lines if isinstance(line, Verdict)]
         judgements = [line for line in lines if not isinstance(line, Verdict)]
-        cards[str(path)] = msgspec.to_builtins(card(verdicts, people) if verdicts else scoring(judgements))
+        cards[str(path)] = msgspec.to_builtins(
+            reliability_report(verdicts, people) if verdicts else scoring(judgements)
+        )
     if json:
         emit(cards)
         return
@@ -221,7 +277,7 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     import msgspec
 
     from personabench.api.registry import recorded
-    from personabench.results.locate import data_of
+    from personabench.results.locate import find_dataset
 
     spec = a.spec()
     cls = recorded("task", spec.task, spec.task_hash)
@@ -229,7 +285,7 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     kept = {"separation": spec.separation, "split": spec.split, "data_hash": spec.data_hash}
     places = [None] if spec.sample else [folder.summary()["data"] for folder in (a, b)]
     for place in places:
-        if dataset := data_of(task, kept, place):
+        if dataset := find_dataset(task, kept, place):
             return task, dataset
     looked = " and ".join(dict.fromkeys(place or "the bundled sample" for place in places))
     raise UsageError(f"the data of the runs has changed or moved since: {looked}")
@@ -262,7 +318,9 @@ def _check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise UsageError(f"--export {path} cannot be written: {error.strerror or error}; name another file") from error
+        raise UsageError(
+            f"--export {path} cannot be written: {error.strerror or error}; name another file"
+        ) from error
 
 
 def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick]) -> int:
@@ -277,7 +335,8 @@ def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick])
 
     picks = {verdict.sample_id: verdict.pick for verdict in verdicts}
     lines = [
-        to_json({"id": name, "label": people.get(name), "judge": picks[name]}) + "\n" for name in for_people(verdicts)
+        to_json({"id": name, "label": people.get(name), "judge": picks[name]}) + "\n"
+        for name in for_people(verdicts)
     ]
     with replacing(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -288,19 +347,33 @@ def _print(found: Mapping[str, Any]) -> None:
     console = screen()
     for side in "ab":
         run = found[side]
-        console.print(f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False)
+        console.print(
+            f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False
+        )
     terms, gain, shares = found["terms"], found["gain"], found["shares"]
-    told = f"{terms['samples']} replies in each order" if terms["form"] == "scores" else "a choice with a certainty"
+    told = (
+        f"{terms['samples']} replies in each order"
+        if terms["form"] == "scores"
+        else "a choice with a certainty"
+    )
     labelled = ", people's labels in place of its own" if found["hitl"] else ""
     console.print(f" judge {terms['judge']['name']}: {told}{labelled}", markup=False)
     if found["n"]:
         wins = ", ".join(
-            f"{word} {_share(shares[pick])}" for word, pick in (("wins", "a"), ("ties", "tie"), ("loses", "b"))
+            f"{word} {_share(shares[pick])}"
+            for word, pick in (("wins", "a"), ("ties", "tie"), ("loses", "b"))
         )
         console.print(f" A {wins} of n={found['n']}, {found['users']} users", markup=False)
-        span = f"no interval: {gain['reason']}" if gain["low"] is None else f"{gain['low']:+.3f} … {gain['high']:+.3f}"
+        span = (
+            f"no interval: {gain['reason']}"
+            if gain["low"] is None
+            else f"{gain['low']:+.3f} … {gain['high']:+.3f}"
+        )
         p = "–" if found["p"] is None else f"{found['p']:.4f}"
-        console.print(f" wins minus losses {gain['value']:+.3f} ({span}; p {p}, sign-flip over users)", markup=False)
+        console.print(
+            f" wins minus losses {gain['value']:+.3f} ({span}; p {p}, sign-flip over users)",
+            markup=False,
+        )
     for line in _card(found["card"]):
         console.print(f" {line}", markup=False)
     console.print(f" {found['file']}", markup=False, style="dim", soft_wrap=True)
@@ -328,12 +401,19 @@ def _card(found: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name} {_share(found[name]['value'])} ({meaning}: {found[name]['n']})")
     if found["entropy"] is not None:
         lines.append(f"mean spread of votes {found['entropy']:.3f} of at most 1.099")
-    for name, meaning in (("agreement", "against people"), ("ties", "on items that people call a tie")):
+    for name, meaning in (
+        ("agreement", "against people"),
+        ("ties", "on items that people call a tie"),
+    ):
         if each := found[name]:
             kappa = "undefined" if each["kappa"] is None else f"{each['kappa']:.3f}"
-            lines.append(f"accuracy {_share(each['accuracy'])} {meaning}, kappa {kappa}, n={each['n']}")
+            lines.append(
+                f"accuracy {_share(each['accuracy'])} {meaning}, kappa {kappa}, n={each['n']}"
+            )
     for threshold, coverage, accuracy in found["coverage"]:
-        lines.append(f"certainty ≥ {threshold}: covers {_share(coverage)}, accuracy {_share(accuracy)}")
+        lines.append(
+            f"certainty ≥ {threshold}: covers {_share(coverage)}, accuracy {_share(accuracy)}"
+        )
     if found["calibration"] is not None:
         lines.append(f"expected calibration error {found['calibration']:.3f}")
     return [*lines, cost]

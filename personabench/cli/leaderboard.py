@@ -30,22 +30,38 @@ def leaderboard(
     task: OnlyTask = None,
     results: Results = RESULTS,
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Row that gains are measured against; else none.")
+        str | None,
+        typer.Option("--baseline", help="Row that gains are measured against; else none."),
     ] = None,
-    wide: Annotated[bool, typer.Option("--wide", help="All columns: every metric, controls, users, costs.")] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="All columns: every metric, controls, users, costs.")
+    ] = False,
     curves: Annotated[
-        bool, typer.Option("--curves", help="Instead: points of score against history size and parameters.")
+        bool,
+        typer.Option(
+            "--curves", help="Instead: points of score against history size and parameters."
+        ),
     ] = False,
     prices: Annotated[
         Path | None,
-        typer.Option("--prices", help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.'),
+        typer.Option(
+            "--prices", help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.'
+        ),
     ] = None,
     queries: Annotated[
         float | None,
-        typer.Option("--queries-per-user", min=1, help="Spread offline cost over so many; else as in the run."),
+        typer.Option(
+            "--queries-per-user",
+            min=1,
+            help="Spread offline cost over so many; else as in the run.",
+        ),
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.table,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write to.", show_default=False)] = None,
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="How to write it.")
+    ] = Format.table,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write to.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Rank the runs and what differs, a row per method and model.
@@ -62,7 +78,7 @@ def leaderboard(
 
     form = Format.json if json else format
     runs = everything(results)
-    asked = made.Asked(
+    asked = made.BoardOptions(
         baseline=baseline or made.BASELINE,
         thorough=wide or form is not Format.table,
         prices=_prices(prices),
@@ -76,10 +92,16 @@ def leaderboard(
     found = made.boards(runs, task, asked)
     if not found:
         there = ", ".join(sorted({run["task"] for run in runs}))
-        raise UsageError(f"no runs of task '{task}' under {results}/runs; there are runs of {there}")
-    known = {row["label"] for board in found for row in board.rows} | {run["method"] for run in runs}
+        raise UsageError(
+            f"no runs of task '{task}' under {results}/runs; there are runs of {there}"
+        )
+    known = {row["label"] for board in found for row in board.rows} | {
+        run["method"] for run in runs
+    }
     if baseline and baseline not in known:
-        raise UsageError(f"--baseline {baseline}: no such row; there are {', '.join(sorted(known))}")
+        raise UsageError(
+            f"--baseline {baseline}: no such row; there are {', '.join(sorted(known))}"
+        )
     if curves and form is Format.html:
         raise UsageError("--curves has no html form; `personabench report` draws them")
     if curves:

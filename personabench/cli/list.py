@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from personabench.api.compatibility import Cell
 
 
-listing = typer.Typer(help="List methods, tasks, matrix, backends, metrics or runs.", no_args_is_help=True)
+listing = typer.Typer(
+    help="List methods, tasks, matrix, backends, metrics or runs.", no_args_is_help=True
+)
 
 
 @listing.command("methods")
@@ -26,7 +28,12 @@ def methods(json: Json = False) -> None:
 
     _show(
         [
-            {"name": e.name, "needs": ", ".join(e.facts.get("needs", ())), "origin": e.origin, "about": e.about}
+            {
+                "name": e.name,
+                "needs": ", ".join(e.facts.get("needs", ())),
+                "origin": e.origin,
+                "about": e.about,
+            }
             for e in entries("method").values()
         ],
         json,
@@ -40,7 +47,12 @@ def tasks(json: Json = False) -> None:
 
     _show(
         [
-            {"name": e.name, "kind": e.facts.get("kind", "text"), "origin": e.origin, "title": e.facts.get("title", "")}
+            {
+                "name": e.name,
+                "kind": e.facts.get("kind", "text"),
+                "origin": e.origin,
+                "title": e.facts.get("title", ""),
+            }
             for e in entries("task").values()
         ],
         json,
@@ -55,7 +67,9 @@ LEGEND = "● faithful: as in its paper, or made for any task  ○ adapted  – 
 
 @listing.command("matrix")
 def matrix(
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Which method runs on which task, and as what."""
@@ -79,12 +93,17 @@ def matrix(
 
 def _grid(cells: Sequence[Cell], width: int) -> Iterator[str]:
     """Cells as symbols, tasks side by side as far as the width goes, then legend and reasons."""
-    methods, tasks = dict.fromkeys(cell.method for cell in cells), list(dict.fromkeys(cell.task for cell in cells))
+    methods, tasks = (
+        dict.fromkeys(cell.method for cell in cells),
+        list(dict.fromkeys(cell.task for cell in cells)),
+    )
     symbols = {(cell.method, cell.task): SYMBOLS[cell.fit] for cell in cells}
     left = max(map(len, methods))
     while tasks:
         block: list[str] = []
-        while tasks and (not block or left + sum(len(name) + 1 for name in [*block, tasks[0]]) <= width):
+        while tasks and (
+            not block or left + sum(len(name) + 1 for name in [*block, tasks[0]]) <= width
+        ):
             block.append(tasks.pop(0))
         yield " ".join([" " * left, *block]).rstrip()
         for method in methods:
@@ -121,7 +140,9 @@ def metrics(json: Json = False) -> None:
     for name in entries("task"):
         for position, metric in enumerate(load("task", name).metrics):
             better = "higher" if metric.higher_is_better else "lower"
-            rows.append({"task": name, "metric": metric.name, "better": better, "primary": position == 0})
+            rows.append(
+                {"task": name, "metric": metric.name, "better": better, "primary": position == 0}
+            )
     rows.append({"task": "any", "metric": "evaluate:NAME", "better": "", "primary": False})
     _show(rows, json)
 
@@ -163,7 +184,10 @@ def _show(rows: Sequence[dict[str, Any]], json: bool) -> None:
     if json:
         emit(rows)
         return
-    texts = [["yes" if v is True else "" if v in (False, None) else str(v) for v in row.values()] for row in rows]
+    texts = [
+        ["yes" if v is True else "" if v in (False, None) else str(v) for v in row.values()]
+        for row in rows
+    ]
     heads = list(rows[0])
     widths = [max(len(head), *(len(row[i]) for row in texts)) for i, head in enumerate(heads)][:-1]
     used = sum(widths) + 2 * len(widths)

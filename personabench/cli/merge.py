@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 def merge(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="First characters of the ids of runs; else every run that has shards.", show_default=False),
+        typer.Argument(
+            help="First characters of the ids of runs; else every run that has shards.",
+            show_default=False,
+        ),
     ] = None,
     results: Results = RESULTS,
     shards: Annotated[
-        int | None, typer.Option("--shards", min=1, help="Which shards, where a run was split in several ways.")
+        int | None,
+        typer.Option(
+            "--shards", min=1, help="Which shards, where a run was split in several ways."
+        ),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Merge what is there; what shards owe is owed by the run.")
+        bool,
+        typer.Option("--partial", help="Merge what is there; what shards owe is owed by the run."),
     ] = False,
     data: Data = None,
     task: OwnTask = None,
@@ -38,14 +45,18 @@ def merge(
 
     from personabench.cli.tables import print_boards
     from personabench.errors import UsageError
-    from personabench.leaderboard import Asked, boards
+    from personabench.leaderboard import BoardOptions, boards
     from personabench.results.locate import named
     from personabench.run import merge
 
     there = merge.sharded(results)
     if not there:
-        raise UsageError(f"no shards under {results}/shards; make them with `personabench run --shard i/n`")
-    chosen = [run for run in there if not runs or any(run.name.startswith(name[:8]) for name in runs)]
+        raise UsageError(
+            f"no shards under {results}/shards; make them with `personabench run --shard i/n`"
+        )
+    chosen = [
+        run for run in there if not runs or any(run.name.startswith(name[:8]) for name in runs)
+    ]
     for name in runs or []:
         if not any(run.name.startswith(name[:8]) for run in chosen):
             raise UsageError(f"no run '{name}' has shards under {results}/shards")
@@ -56,15 +67,19 @@ def merge(
     for run in chosen:
         try:
             parts = there[run]
-            made = merge.merge(results, run, parts, of=shards, partial=partial, data=data, metrics=metric or [])
+            made = merge.merge(
+                results, run, parts, of=shards, partial=partial, data=data, metrics=metric or []
+            )
             outcomes.append(made)
         except UsageError as error:
             refused.append(str(error))
-    summaries = [{**msgspec.to_builtins(each.summary), "folder": str(each.folder)} for each in outcomes]
+    summaries = [
+        {**msgspec.to_builtins(each.summary), "folder": str(each.folder)} for each in outcomes
+    ]
     if json and summaries:
         emit(summaries)
     elif summaries:
-        print_boards(boards(summaries, asked=Asked(results=results)), screen())
+        print_boards(boards(summaries, asked=BoardOptions(results=results)), screen())
         typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
         for outcome in outcomes:
             typer.echo(f"  {outcome.folder}")

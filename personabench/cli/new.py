@@ -67,14 +67,22 @@ def method(
     from personabench.errors import UsageError
 
     if not name.isidentifier() or not name.islower():
-        raise UsageError(f"'{name}' cannot name a file and a class; use lower-case letters, digits and underscores")
+        raise UsageError(
+            f"'{name}' cannot name a file and a class; use lower-case letters, digits and underscores"
+        )
     title = "".join(part.capitalize() for part in name.split("_"))
     if keyword.iskeyword(name) or keyword.iskeyword(title):
-        raise UsageError(f"'{name}' would make a file or a class named by a word of Python's own; choose another name")
+        raise UsageError(
+            f"'{name}' would make a file or a class named by a word of Python's own; choose another name"
+        )
     if name in sys.stdlib_module_names:
-        raise UsageError(f"'{name}' is a module of Python's own, which {name}.py would hide; choose another name")
+        raise UsageError(
+            f"'{name}' is a module of Python's own, which {name}.py would hide; choose another name"
+        )
     if name in entries("method"):
-        raise UsageError(f"there is a method '{name}' already (personabench list methods); choose another name")
+        raise UsageError(
+            f"there is a method '{name}' already (personabench list methods); choose another name"
+        )
     files = {folder / f"{name}.py": METHOD, folder / f"test_{name}.py": TEST}
     for path in files:
         if path.exists():

@@ -11,12 +11,19 @@ from personabench.cli.options import RESULTS, Results
 
 
 def publish(
-    runs: Annotated[list[str], typer.Argument(help="Run folders, first characters of ids, or 'last'.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders, first characters of ids, or 'last'.")
+    ],
     results: Results = RESULTS,
     to: Annotated[
-        Path | None, typer.Option("--to", help="Folder of published files; else RESULTS/reference.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--to", help="Folder of published files; else RESULTS/reference.", show_default=False
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="File name without .json, for a single run.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="File name without .json, for a single run.")
+    ] = None,
 ) -> None:
     """Write runs as reference results.
 

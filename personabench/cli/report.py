@@ -11,9 +11,9 @@ from personabench.cli.options import RESULTS, OnlyTask, Results
 
 
 def report(
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.", dir_okay=False)] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write.", dir_okay=False)
+    ] = Path("report.html"),
     results: Results = RESULTS,
     task: OnlyTask = None,
 ) -> None:

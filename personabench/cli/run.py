@@ -54,7 +54,7 @@ from personabench.cli.options import (
     Window,
     emit,
     names,
-    role_players,
+    role_backends,
     screen,
     words,
 )
@@ -72,24 +72,39 @@ _SECRET = ("--header", "--simulator-header", "--judge-header")
 
 
 def run(
-    method: Annotated[str, typer.Option("--method", "-m", help="Method or file.py[:Class]; several with commas.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="Task or file.py[:Class]; several with commas.")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="Method or file.py[:Class]; several with commas.")
+    ],
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="Task or file.py[:Class]; several with commas.")
+    ],
     split: Split = None,
     data: Data = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=1, help="Samples, rounded up to whole users; more goes on from less."),
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            help="Samples, rounded up to whole users; more goes on from less.",
+        ),
     ] = None,
     backend: Backend = "local",
     model: Model = None,
     base_url: BaseUrl = None,
     window: Window = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number.")
+        int | None,
+        typer.Option(
+            "--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number."
+        ),
     ] = None,
     seed: Seed = 0,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Several seeds with commas, such as 0,1,2: a run for each, pooled.")
+        str | None,
+        typer.Option(
+            "--seeds", help="Several seeds with commas, such as 0,1,2: a run for each, pooled."
+        ),
     ] = None,
     assignments: Set = None,
     grid: Grid = None,
@@ -99,11 +114,15 @@ def run(
     max_tokens: MaxTokens = None,
     vllm_args: VllmArgs = None,
     start_timeout: Annotated[
-        float, typer.Option("--start-timeout", min=1.0, help="Seconds that server may take to come up.")
+        float,
+        typer.Option("--start-timeout", min=1.0, help="Seconds that server may take to come up."),
     ] = 1800.0,
     adapter: Adapter = None,
     embedder_url: Annotated[
-        str | None, typer.Option("--embedder-base-url", help="Where an embedding server lives, if not at --base-url.")
+        str | None,
+        typer.Option(
+            "--embedder-base-url", help="Where an embedding server lives, if not at --base-url."
+        ),
     ] = None,
     timeout: Timeout = None,
     header: Headers = None,
@@ -126,10 +145,13 @@ def run(
     shards: Shards = None,
     ray_options: RayOptions = None,
     cache: Annotated[
-        CachePolicy, typer.Option("--cache", help="Use stored responses, renew them, or call never.")
+        CachePolicy,
+        typer.Option("--cache", help="Use stored responses, renew them, or call never."),
     ] = CachePolicy.use,
     metric: Metrics = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only print what the run would cost.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what the run would cost.")
+    ] = False,
     prices: Prices = None,
     max_cost: MaxCost = None,
     json: Json = False,
@@ -149,14 +171,20 @@ def run(
 
     for option, value in (("--method", method), ("--task", task)):
         if not names(value):
-            raise UsageError(f"{option} '{value}' names nothing; `personabench list {option[2:]}s` says what there is")
+            raise UsageError(
+                f"{option} '{value}' names nothing; `personabench list {option[2:]}s` says what there is"
+            )
     for name in metric or []:
         if not name.startswith(PREFIX):
-            raise UsageError(f"--metric {name}: write {PREFIX}NAME; a task's own metrics are always computed")
+            raise UsageError(
+                f"--metric {name}: write {PREFIX}NAME; a task's own metrics are always computed"
+            )
     if max_cost is not None and prices is None:
         raise UsageError("--max-cost needs --prices FILE to know what a call costs")
     if timeout is not None and backend in ("local", "scripted"):
-        raise UsageError(f"--timeout: a call of --backend {backend} cannot be broken off; it is for servers")
+        raise UsageError(
+            f"--timeout: a call of --backend {backend} cannot be broken off; it is for servers"
+        )
     cluster = spread(executor, shard, shards, ray_options, results)
     part = Shard.read(shard) if shard else None
     home = cluster.here if cluster else part.results(Path(results)) if part else Path(results)
@@ -196,7 +224,7 @@ def run(
         results=home,
         cache=cache.value,
         metrics=metric or [],
-        roles=role_players(
+        roles=role_backends(
             backend,
             under,
             {"simulator": simulator_header, "judge": judge_header},
@@ -206,7 +234,9 @@ def run(
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,
     )
-    several = [dataclasses.replace(options, seed=each, draw=drawn) for drawn, each in _seeds(seed, seeds)]
+    several = [
+        dataclasses.replace(options, seed=each, draw=drawn) for drawn, each in _seeds(seed, seeds)
+    ]
     if plan:
         _plan(several, json)
     else:
@@ -224,7 +254,11 @@ def _seeds(seed: int, seeds: str | None) -> list[tuple[int, int]]:
     except ValueError:
         found = []
     if not found or seed:
-        why = "not together with --seed" if found else "write whole numbers with commas, such as 0,1,2"
+        why = (
+            "not together with --seed"
+            if found
+            else "write whole numbers with commas, such as 0,1,2"
+        )
         raise UsageError(f"--seeds {seeds}: {why}")
     return [(found[0], each) for each in found]
 
@@ -238,7 +272,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
 
     from personabench.cli.display import watching
     from personabench.cli.tables import print_boards
-    from personabench.leaderboard import Asked, boards
+    from personabench.leaderboard import BoardOptions, boards
     from personabench.run import runner
 
     console = Console(stderr=True, highlight=False)
@@ -256,14 +290,18 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         if options.shard:
             console.print(f"shard  {options.shard}; `personabench merge` joins them", markup=False)
         console.print(f"model  {jobs[0].spec.model['name']}", markup=False)
-        for warning in dict.fromkeys(warning for job in jobs for warning in (*job.dataset.warnings, *job.shared)):
+        for warning in dict.fromkeys(
+            warning for job in jobs for warning in (*job.dataset.warnings, *job.shared)
+        ):
             console.print(f"warning: {warning}", style="yellow", markup=False)
             announced.add(warning)
         for job in jobs:
             if options.limit and len(job.positions) > options.limit:
                 people = len({job.dataset.index()[position][1] for position in job.positions})
                 users = f"{people} user{'s' * (people > 1)}"
-                console.print(f"limit  {options.limit} rounded up to whole users: n={len(job.positions)}, {users}")
+                console.print(
+                    f"limit  {options.limit} rounded up to whole users: n={len(job.positions)}, {users}"
+                )
                 break
 
     if cluster:
@@ -272,19 +310,31 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         try:
             outcomes = asyncio.run(runner.run(*several, watch=watching(console), announce=announce))
         except KeyboardInterrupt:
-            console.print("interrupted; what was finished is kept. Go on with the same command:", style="yellow")
+            console.print(
+                "interrupted; what was finished is kept. Go on with the same command:",
+                style="yellow",
+            )
             console.print(f"  {command_line()}", markup=False, soft_wrap=True)
             sys.exit(130)
-    places = [cluster.place(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes]
-    summaries = [{**msgspec.to_builtins(outcome.summary), "folder": str(outcome.folder)} for outcome in outcomes]
+    places = [
+        cluster.place(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes
+    ]
+    summaries = [
+        {**msgspec.to_builtins(outcome.summary), "folder": str(outcome.folder)}
+        for outcome in outcomes
+    ]
     if json:
-        emit([{**summary, "folder": place} for summary, place in zip(summaries, places, strict=True)])
+        emit(
+            [{**summary, "folder": place} for summary, place in zip(summaries, places, strict=True)]
+        )
     else:
-        print_boards(boards(summaries, asked=Asked(results=options.results)), screen())
+        print_boards(boards(summaries, asked=BoardOptions(results=options.results)), screen())
         typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
         for place in places:
             typer.echo(f"  {place}")
-    for warning in dict.fromkeys(warning for summary in summaries for warning in summary["warnings"]):
+    for warning in dict.fromkeys(
+        warning for summary in summaries for warning in summary["warnings"]
+    ):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
     if options.prices:
@@ -302,7 +352,11 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         failed = sum(summary["counters"]["request_errors"] for summary in summaries)
         more = f" and {owed - failed} more are owed" if owed > failed else ""
         first = _first_error([outcome.folder for outcome in outcomes if outcome.summary["owed"]])
-        console.print(f"error: {failed} samples failed{more}; the first: {first}", markup=False, soft_wrap=True)
+        console.print(
+            f"error: {failed} samples failed{more}; the first: {first}",
+            markup=False,
+            soft_wrap=True,
+        )
         console.print("Everything else is kept. Repeat the command to try them again.")
     for trouble in dict.fromkeys(outcome.trouble for outcome in outcomes if outcome.trouble):
         console.print(f"error: {trouble}", markup=False, soft_wrap=True)
@@ -350,12 +404,32 @@ def _plan(several: Sequence[Options], json: bool) -> None:
         emit(rows)
         return
     console = screen()
-    grid = Table(title="Plan: nothing has been called", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for column in ("task", "method", "samples", "calls", "stored", "to pay", "tokens in", "tokens out", "price"):
-        grid.add_column(column, justify="left" if column in ("task", "method") else "right", overflow="fold")
+    grid = Table(
+        title="Plan: nothing has been called",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+    )
+    for column in (
+        "task",
+        "method",
+        "samples",
+        "calls",
+        "stored",
+        "to pay",
+        "tokens in",
+        "tokens out",
+        "price",
+    ):
+        grid.add_column(
+            column, justify="left" if column in ("task", "method") else "right", overflow="fold"
+        )
     for row in rows:
         price = "–" if row["price"] is None else f"{row['price']:.4f}"
-        counts = [f"{row[name]:,}" for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens")]
+        counts = [
+            f"{row[name]:,}"
+            for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens")
+        ]
         for at, name in ((1, "calls"), (3, "to_pay")):
             if row[f"{name}_at_most"] > row[name]:
                 counts[at] += f"–{row[f'{name}_at_most']:,}"
@@ -364,7 +438,9 @@ def _plan(several: Sequence[Options], json: bool) -> None:
         method = f"{row['method']} ({', '.join(told)})" if told else row["method"]
         grid.add_row(row["task"], method, *counts, price)
     console.print(grid)
-    console.print(" Input tokens are estimated; output tokens are the most that can be spent.", style="dim")
+    console.print(
+        " Input tokens are estimated; output tokens are the most that can be spent.", style="dim"
+    )
     if any(row["calls_at_most"] > row["calls"] for row in rows):
         console.print(
             " Where the model replies with lists, calls are given from the shortest lists to the longest; tokens and "
@@ -372,7 +448,9 @@ def _plan(several: Sequence[Options], json: bool) -> None:
             style="dim",
         )
     if unpriced := {row["model"] for row in rows if prices and row["price"] is None}:
-        console.print(f" There is no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim")
+        console.print(
+            f" There is no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim"
+        )
 
 
 def spread(
@@ -389,9 +467,13 @@ def spread(
 
     if executor is Executor.process:
         if shards is not None or ray_options is not None:
-            raise UsageError(f"--{'shards' if shards else 'ray-options'} only goes with --executor ray")
+            raise UsageError(
+                f"--{'shards' if shards else 'ray-options'} only goes with --executor ray"
+            )
         if "://" in results:
-            raise UsageError(f"--results {results}: a URL only goes with --executor ray; name a folder")
+            raise UsageError(
+                f"--results {results}: a URL only goes with --executor ray; name a folder"
+            )
         return None
     if shards is None or shard is not None:
         raise UsageError("--executor ray runs all shards: write --shards N, without --shard")

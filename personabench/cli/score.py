@@ -15,11 +15,15 @@ def score(
     predictions: Annotated[
         Path, typer.Option("--predictions", help="Prediction file, or JSON lines of id and output.")
     ],
-    references: Annotated[Path, typer.Option("--references", help="The benchmark's own reference file.")],
+    references: Annotated[
+        Path, typer.Option("--references", help="The benchmark's own reference file.")
+    ],
     scorer: Annotated[
         str, typer.Option("--scorer", help="How answers are read: official, lenient or strict.")
     ] = "official",
-    partial: Annotated[bool, typer.Option("--partial", help="Score the ids both files have, and say so.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Score the ids both files have, and say so.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score a prediction file made anywhere; calls no model."""
@@ -37,6 +41,10 @@ def score(
         emit(found.metrics)
         return
     official = {metric.name: metric.variant_of for metric in opened.metrics}
-    shown = {name: value for name, value in found.metrics.items() if found.metrics.get(official[name] or "") != value}
+    shown = {
+        name: value
+        for name, value in found.metrics.items()
+        if found.metrics.get(official[name] or "") != value
+    }
     for name, value in shown.items():
         typer.echo(f"{name:{max(12, *map(len, shown))}} {value:.4f}")

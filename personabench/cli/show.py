@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Data, History, Json, Results, Seed, Set, Split, Window, emit, screen
+from personabench.cli.options import (
+    RESULTS,
+    Data,
+    History,
+    Json,
+    Results,
+    Seed,
+    Set,
+    Split,
+    Window,
+    emit,
+    screen,
+)
 from personabench.results.index import find_run
 from personabench.results.sample import _messages, about_sample
 
@@ -19,17 +31,31 @@ if TYPE_CHECKING:
 def show(
     run: Annotated[
         str | None,
-        typer.Argument(help="Run folder, the first characters of a run's id, or 'last'.", show_default=False),
+        typer.Argument(
+            help="Run folder, the first characters of a run's id, or 'last'.", show_default=False
+        ),
     ] = None,
     sample: Annotated[str | None, typer.Argument(help="A sample's id.", show_default=False)] = None,
     results: Results = RESULTS,
-    dry: Annotated[bool, typer.Option("--dry", help="No run, no model: the prompts of --method for --sample.")] = False,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="With --dry: method or file.py[:Class].")] = None,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="No run, no model: the prompts of --method for --sample."),
+    ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="With --dry-run: method or file.py[:Class]."),
+    ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", "-t", help="With --dry: task or file.py[:Class]; else the run's, if not installed."),
+        typer.Option(
+            "--task",
+            "-t",
+            help="With --dry-run: task or file.py[:Class]; else the run's, if not installed.",
+        ),
     ] = None,
-    sample_id: Annotated[str | None, typer.Option("--sample", help="With --dry: the sample's id.")] = None,
+    sample_id: Annotated[
+        str | None, typer.Option("--sample", help="With --dry-run: the sample's id.")
+    ] = None,
     split: Split = None,
     data: Data = None,
     window: Window = None,
@@ -40,8 +66,8 @@ def show(
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
 
-    A sample comes with its messages, answer, references, scores and calls. With --dry nothing is run and no model is
-    needed: the prompts that --method would send for --sample.
+    A sample comes with its messages, answer, references, scores and calls. With --dry-run nothing is run and no
+    model is     needed: the prompts that --method would send for --sample.
     """
     from personabench.api.registry import standing
     from personabench.errors import UsageError
@@ -50,11 +76,15 @@ def show(
     if dry:
         wanted = sample_id or sample
         if method is None or task is None or wanted is None or run is not None:
-            raise UsageError("show --dry: write `personabench show --dry --method M --task T --sample ID`")
+            raise UsageError(
+                "show --dry-run: write `personabench show --dry-run --method M --task T --sample ID`"
+            )
         preview(method, task, wanted, split, data, window, seed, assignments or [], history, json)
         return
     if run is None or method or sample_id:
-        raise UsageError("show: name a run (`personabench show last`), or preview prompts with --dry")
+        raise UsageError(
+            "show: name a run (`personabench show last`), or preview prompts with --dry-run"
+        )
     folder = find_run(run, results)
     if task is not None:
         named(task, [{**folder.summary(), "folder": str(folder.path)}])
@@ -68,7 +98,10 @@ def show(
         return
     facts = about_sample(folder, sample, results)
     if not standing("task", name := folder.spec().task):
-        typer.echo(f"warning: task {name} is not installed: no references; --task FILE names its file", err=True)
+        typer.echo(
+            f"warning: task {name} is not installed: no references; --task FILE names its file",
+            err=True,
+        )
     if json:
         emit(facts)
     else:
@@ -116,7 +149,11 @@ def preview(
         async with _rehearsals(options) as (jobs, rehearsed):
             client = await rehearsed(jobs[0], sample_id)
             calls = [
-                {"phase": phase, "max_tokens": request.max_tokens, "messages": _messages(request.messages)}
+                {
+                    "phase": phase,
+                    "max_tokens": request.max_tokens,
+                    "messages": _messages(request.messages),
+                }
                 for _, phase, request, _ in client.asked
             ]
             return jobs[0].dataset.source, calls
@@ -140,7 +177,10 @@ def _print_run(summary: dict[str, Any]) -> None:
 
     console = screen()
     print_boards(boards([summary]), console)
-    rows = {name: summary.get(name) for name in ("status", "params", "history", "sampling", "seed", "parse_failures")}
+    rows = {
+        name: summary.get(name)
+        for name in ("status", "params", "history", "sampling", "seed", "parse_failures")
+    }
     rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
     rows |= {f"{phase} calls": spent for phase, spent in summary["usage"].items()}
     rows |= {"warnings": "; ".join(summary["warnings"])}
@@ -156,7 +196,9 @@ def _plainly(value: Any) -> str:
         return ", ".join(f"{key} {_plainly(each)}" for key, each in value.items()) or "–"
     if isinstance(value, list):
         return " | ".join(map(_plainly, value)) or "–"
-    return "–" if value in (None, "") else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return (
+        "–" if value in (None, "") else f"{value:.4f}" if isinstance(value, float) else str(value)
+    )
 
 
 def _head(console: Console, text: str) -> None:

@@ -30,7 +30,11 @@ def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -
         longest = max(map(len, marks))
         scores = zip(cells[board.primary], marks, strict=True)
         cells[board.primary] = [score + mark.ljust(longest) for score, mark in scores]
-        parts = _parts(columns, cells, console.width) if wide else [_fitting(columns, cells, board, console.width)]
+        parts = (
+            _parts(columns, cells, console.width)
+            if wide
+            else [_fitting(columns, cells, board, console.width)]
+        )
         for part in parts:
             grid = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
             if part is parts[0]:
@@ -44,7 +48,12 @@ def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -
                 )
             for at, row in enumerate(board.rows):
                 style = "bold" if row["leader"] else ""
-                grid.add_row(*(Text(cells[name][at], style if name == board.primary else "") for name in part))
+                grid.add_row(
+                    *(
+                        Text(cells[name][at], style if name == board.primary else "")
+                        for name in part
+                    )
+                )
             console.print(grid)
         for note in board.notes:
             console.print(f" {note}", markup=False, style="dim")
@@ -58,17 +67,25 @@ _LONGEST = 24
 """Characters that a column may claim; longer names are broken."""
 
 
-def _fitting(columns: Mapping[str, str], cells: dict[str, list[str]], board: Board, width: int) -> dict[str, str]:
+def _fitting(
+    columns: Mapping[str, str], cells: dict[str, list[str]], board: Board, width: int
+) -> dict[str, str]:
     """The columns of the plain table that fit into a width."""
     from personabench.leaderboard.formats import thousands
 
     cells["tokens"] = [thousands(row["input_tokens"] + row["output_tokens"]) for row in board.rows]
     headings = {**columns, "tokens": "tokens"}
-    kept = [name for name in ("letter", "label", "model", "n", "users", board.primary) if name in columns]
+    kept = [
+        name
+        for name in ("letter", "label", "model", "n", "users", board.primary)
+        if name in columns
+    ]
     kept += [name for name in ("gain", "gain_p", "failed", "owed", "seed_sd") if name in columns]
     metrics = [name for name, heading in columns.items() if heading.endswith(("↑", "↓"))]
     extra = [name for name in columns if f"{board.primary}/" in name or ":" in name]
-    wanted = dict.fromkeys(name for name in (*metrics, *extra, *EXTRA) if name in headings and name not in kept)
+    wanted = dict.fromkeys(
+        name for name in (*metrics, *extra, *EXTRA) if name in headings and name not in kept
+    )
     used = 2 + sum(_claim(headings[name], cells[name]) for name in kept)
     for name in wanted:
         needed = _claim(headings[name], cells[name])
@@ -79,7 +96,9 @@ def _fitting(columns: Mapping[str, str], cells: dict[str, list[str]], board: Boa
     return {name: headings[name] for name in sorted(kept, key=order.index)}
 
 
-def _parts(columns: Mapping[str, str], cells: Mapping[str, Sequence[str]], width: int) -> list[dict[str, str]]:
+def _parts(
+    columns: Mapping[str, str], cells: Mapping[str, Sequence[str]], width: int
+) -> list[dict[str, str]]:
     """All columns, in tables under each other as the width demands, each with the names of the rows."""
     names = {name: heading for name, heading in columns.items() if name in ("letter", "label")}
     start = 2 + sum(_claim(heading, cells[name]) for name, heading in names.items())
@@ -114,15 +133,24 @@ def curve_text(points: Sequence[Mapping[str, Any]], form: str) -> str:
         UsageError: there is no point to show to people.
     """
     from personabench.errors import UsageError
-    from personabench.leaderboard.formats import curves_as_latex, curves_as_markdown, curves_as_text, table
+    from personabench.leaderboard.formats import (
+        curves_as_latex,
+        curves_as_markdown,
+        curves_as_text,
+        table,
+    )
 
     if form == "json":
         import msgspec
 
         return msgspec.json.format(msgspec.json.encode(points), indent=2).decode()
     if not points:
-        raise UsageError("no curve: no two runs differ in the history's size or one parameter alone")
-    return {"csv": table, "md": curves_as_markdown, "latex": curves_as_latex}.get(form, curves_as_text)(points)
+        raise UsageError(
+            "no curve: no two runs differ in the history's size or one parameter alone"
+        )
+    return {"csv": table, "md": curves_as_markdown, "latex": curves_as_latex}.get(
+        form, curves_as_text
+    )(points)
 
 
 def board_text(found: Sequence[Board], wide: bool) -> str:

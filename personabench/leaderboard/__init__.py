@@ -6,15 +6,15 @@ has headings.  `runs` finds what goes in, `board` makes rows with statistics, `c
 known, `formats` the texts.
 """
 
-from personabench.leaderboard.board import BASELINE, WORDS, Asked, Board, boards
+from personabench.leaderboard.board import BASELINE, WORDS, Board, BoardOptions, boards
 from personabench.leaderboard.curves import curves
 from personabench.leaderboard.formats import as_csv, as_json, as_latex, as_markdown, cell, table
 
 __all__ = [
     "BASELINE",
     "WORDS",
-    "Asked",
     "Board",
+    "BoardOptions",
     "as_csv",
     "as_json",
     "as_latex",

@@ -19,7 +19,7 @@ import msgspec
 from personabench.api.registry import standing
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs, frontier
-from personabench.leaderboard.rows import Entry, all_directions, entries, judge_of, silent
+from personabench.leaderboard.rows import Entry, entries, judge_of, metric_directions, silent
 from personabench.results.index import SCORER, Run, spec
 
 WORDS = ("letter", "label", "model")
@@ -55,7 +55,7 @@ class Board:
 
 
 @dataclass(frozen=True)
-class Asked:
+class BoardOptions:
     """How boards are wanted.
 
     Attributes:
@@ -72,7 +72,9 @@ class Asked:
     results: Path | None = None
 
 
-def boards(runs: Iterable[Run], task: str | None = None, asked: Asked = Asked()) -> list[Board]:
+def boards(
+    runs: Iterable[Run], task: str | None = None, asked: BoardOptions = BoardOptions()
+) -> list[Board]:
     """Summaries as boards, one per task, separation, split and data.
 
     Raises:
@@ -86,14 +88,18 @@ def boards(runs: Iterable[Run], task: str | None = None, asked: Asked = Asked())
     return [_board(group, asked) for _, group in sorted(groups.items())]
 
 
-def _board(runs: Sequence[Run], asked: Asked) -> Board:
+def _board(runs: Sequence[Run], asked: BoardOptions) -> Board:
     first = runs[0]
-    directions = all_directions(runs)
+    directions = metric_directions(runs)
     primary = first["primary"]
 
     def rank(entry: Entry) -> tuple[bool, float, str]:
         value = _pooled(entry, SCORER, primary)
-        return (value is None, 0.0 if value is None else -value if directions[primary] else value, entry.label)
+        return (
+            value is None,
+            0.0 if value is None else -value if directions[primary] else value,
+            entry.label,
+        )
 
     found = sorted(entries(runs), key=rank)
     numbers = statistics(found, asked)
@@ -124,11 +130,13 @@ def _board(runs: Sequence[Run], asked: Asked) -> Board:
     )
 
 
-def statistics(found: Sequence[Entry], asked: Asked) -> list[dict[str, Any]]:
+def statistics(found: Sequence[Entry], asked: BoardOptions) -> list[dict[str, Any]]:
     """`personabench.comparison.tabulate` of a board's entries, from the folder of statistics where it is there."""
     files = [[_stamp(run) for run in entry.runs] for entry in found]
     named = [(entry.name, entry.setting) for entry in found]
-    known = sorted({(task, standing("task", task)) for entry in found for task in [entry.first["task"]]})
+    known = sorted(
+        {(task, standing("task", task)) for entry in found for task in [entry.first["task"]]}
+    )
     key = digest([_VERSION, asked.baseline, asked.thorough, named, files, known])[:16]
     path = asked.results and asked.results / "statistics" / f"{key}.json"
     if path:
@@ -143,7 +151,9 @@ def statistics(found: Sequence[Entry], asked: Asked) -> list[dict[str, Any]]:
             temporary = path.with_suffix(".tmp")
             temporary.write_bytes(msgspec.json.encode(numbers))
             temporary.replace(path)
-            kept = sorted(path.parent.glob("*.json"), key=lambda each: each.stat().st_mtime, reverse=True)
+            kept = sorted(
+                path.parent.glob("*.json"), key=lambda each: each.stat().st_mtime, reverse=True
+            )
             for old in kept[_KEPT:]:
                 old.unlink()
     return numbers
@@ -165,11 +175,26 @@ def _pooled(entry: Entry, scorer: str, metric: str) -> float | None:
     return None if None in values or several else values[0] if len(values) == 1 else fmean(values)
 
 
-def _row(entry: Entry, asked: Asked, hidden: Collection[str]) -> dict[str, Any]:
+def _row(entry: Entry, asked: BoardOptions, hidden: Collection[str]) -> dict[str, Any]:
     run = entry.first
-    kept = ("task", "separation", "split", "source", "sample", "data_hash", "method", "params", "history", "seed")
+    kept = (
+        "task",
+        "separation",
+        "split",
+        "source",
+        "sample",
+        "data_hash",
+        "method",
+        "params",
+        "history",
+        "seed",
+    )
     row = {name: run[name] for name in kept}
-    row |= {"seeds": [each["seed"] for each in entry.runs], "label": entry.label, "model": run["model"]}
+    row |= {
+        "seeds": [each["seed"] for each in entry.runs],
+        "label": entry.label,
+        "model": run["model"],
+    }
     whole = all(each["status"] == "complete" for each in entry.runs)
     row |= {"status": "complete" if whole else "incomplete", "n": run["n"], "users": run["users"]}
     row |= {"setting": entry.setting, "fit": run.get("fit"), "primary": run["primary"]}
@@ -182,7 +207,10 @@ def _row(entry: Entry, asked: Asked, hidden: Collection[str]) -> dict[str, Any]:
     row |= run.get("extra_metrics", {})
     row["parse_failures"] = sum(each["counters"].get("parse_failures", 0) for each in entry.runs)
     row["failed"] = sum(each["counters"].get("request_errors", 0) for each in entry.runs)
-    row |= {"owed": sum(each["owed"] for each in entry.runs), **costs(entry, asked.prices or {}, asked.queries)}
+    row |= {
+        "owed": sum(each["owed"] for each in entry.runs),
+        **costs(entry, asked.prices or {}, asked.queries),
+    }
     row["seconds"] = round(fmean(each["seconds"] for each in entry.runs), 2)
     published = Path(run["folder"]).suffix == ".json"
     return row | {"run": run["fingerprint"][:8], "folder": run["folder"], "published": published}
@@ -192,10 +220,16 @@ ROLES = {"baseline": "gain", "shuffled": "shuffled_gain", "trivial": "trivial_ga
 
 
 def _facts(
-    about: Mapping[str, Any], labels: Sequence[str], row: Mapping[str, Any], directions: Mapping[str, bool]
+    about: Mapping[str, Any],
+    labels: Sequence[str],
+    row: Mapping[str, Any],
+    directions: Mapping[str, bool],
 ) -> dict[str, Any]:
     """A row's statistics by row key; the same keys for every row."""
-    found: dict[str, Any] = {"letter": about["letter"], "beats": [labels[at] for at in about["beats"]]}
+    found: dict[str, Any] = {
+        "letter": about["letter"],
+        "beats": [labels[at] for at in about["beats"]],
+    }
     found |= {
         "leader": about["leader"] if about["estimates"] else None,
         "tests": about["tests"],
@@ -221,7 +255,12 @@ def _facts(
     for role, key in ROLES.items():
         pair = about["versus"].get(role)
         gain = pair["gain"] if pair else dict.fromkeys(("value", "low", "high", "n"))
-        found |= {key: gain["value"], f"{key}_low": gain["low"], f"{key}_high": gain["high"], f"{key}_n": gain["n"]}
+        found |= {
+            key: gain["value"],
+            f"{key}_low": gain["low"],
+            f"{key}_high": gain["high"],
+            f"{key}_n": gain["n"],
+        }
         found |= {f"{key}_p": pair and pair["corrected"], f"{key}_p_raw": pair and pair["p"]}
         found[f"{key}_over"] = pair and labels[pair["of"]]
     pair = about["versus"].get("baseline") or {}
@@ -249,7 +288,11 @@ def _personal(about: Mapping[str, Any]) -> bool | None:
 
 
 def _columns(
-    rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], directions: Mapping[str, bool], asked: Asked, known: bool
+    rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
+    directions: Mapping[str, bool],
+    asked: BoardOptions,
+    known: bool,
 ) -> dict[str, str]:
     primary = runs[0]["primary"]
     has = {name for row in rows for name, value in row.items() if value is not None}
@@ -258,10 +301,23 @@ def _columns(
     metrics = dict.fromkeys((primary, *directions))
     columns |= {metric: f"{metric} {'↑' if directions[metric] else '↓'}" for metric in metrics}
     scorers = dict.fromkeys(scorer for run in runs for scorer in run["metrics"] if scorer != SCORER)
-    columns |= {f"{primary}/{scorer}": f"{primary} ({scorer})" for scorer in scorers if _differs(rows, primary, scorer)}
+    columns |= {
+        f"{primary}/{scorer}": f"{primary} ({scorer})"
+        for scorer in scorers
+        if _differs(rows, primary, scorer)
+    }
     columns |= {name: name for run in runs for name in run.get("extra_metrics", {})}
-    optional = {"seed_sd": "seed sd", "gain": f"Δ {asked.baseline}", "gain_p": "p", "shuffled_gain": "Δ shuffled"}
-    optional |= {"shuffled_gain_p": "p shuffled", "trivial_gain": "Δ trivial", "detectable": "detectable"}
+    optional = {
+        "seed_sd": "seed sd",
+        "gain": f"Δ {asked.baseline}",
+        "gain_p": "p",
+        "shuffled_gain": "Δ shuffled",
+    }
+    optional |= {
+        "shuffled_gain_p": "p shuffled",
+        "trivial_gain": "Δ trivial",
+        "detectable": "detectable",
+    }
     optional |= {"wins": "users + = −", "hurt_users": "users hurt", "hurt_samples": "samples hurt"}
     optional |= {"quantiles": "users p10 p50 p90"}
     shown = {"wins": "win_users", "quantiles": "gain_p10"}
@@ -274,13 +330,29 @@ def _columns(
         "cached_share": "cached",
     }
     columns |= {"input_tokens": "tokens in", "output_tokens": "tokens out"}
-    columns |= {"offline_tokens": "offline /user", "online_tokens": "online /query", "frontier": "frontier"}
+    columns |= {
+        "offline_tokens": "offline /user",
+        "online_tokens": "online /query",
+        "frontier": "frontier",
+    }
     if "query_price" in has:
-        columns |= {"offline_price": "price /user", "online_price": "price /query", "query_price": "price amortised"}
+        columns |= {
+            "offline_price": "price /user",
+            "online_price": "price /query",
+            "query_price": "price amortised",
+        }
     return columns | {"seconds": "sec"}
 
 
-ONLY_WIDE = {"shuffled_gain_p", "detectable", "wins", "hurt_samples", "quantiles", "cached_share", "frontier"}
+ONLY_WIDE = {
+    "shuffled_gain_p",
+    "detectable",
+    "wins",
+    "hurt_samples",
+    "quantiles",
+    "cached_share",
+    "frontier",
+}
 ONLY_WIDE |= {"offline_tokens", "online_tokens", "offline_price", "online_price"}
 
 
@@ -289,7 +361,9 @@ def _differs(rows: Sequence[Mapping[str, Any]], metric: str, scorer: str) -> boo
     return any(a is None or b is None or not isclose(a, b) for a, b in pairs if a is not b)
 
 
-def _about_data(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: Sequence[Run]) -> list[str]:
+def _about_data(
+    runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: Sequence[Run]
+) -> list[str]:
     first = runs[0]
     notes = [f"Data: {first['source']} ({first['data_hash'][:8]})."]
     ids = newest[0].get("user_ids", {})
@@ -299,7 +373,11 @@ def _about_data(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: 
             f"profiles coincide, {ids['single']} of one question."
         )
     settings = [spec(run).get("task_params", {}) for run in newest]
-    shared = {name: value for name, value in settings[0].items() if all(each.get(name) == value for each in settings)}
+    shared = {
+        name: value
+        for name, value in settings[0].items()
+        if all(each.get(name) == value for each in settings)
+    }
     if told := [f"{name}={value}" for name, value in shared.items() if value not in (None, "")]:
         notes.append(f"Task: {', '.join(told)}.")
     sizes, sets = {row["n"] for row in rows}, {row["sample_set"] for row in rows} - {None}
@@ -311,7 +389,9 @@ def _about_data(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: 
         )
         notes += _about_frontier(rows, first["primary"])
     if older := len(runs) - len(newest):
-        notes.append(f"Left out: {older} older run(s) of the same names; `personabench list runs` has them.")
+        notes.append(
+            f"Left out: {older} older run(s) of the same names; `personabench list runs` has them."
+        )
     if published := [row["label"] for row in rows if row["published"]]:
         notes.append(f"Published results: {', '.join(published)}.")
     return notes
@@ -322,15 +402,23 @@ def _about_frontier(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str
     notes = []
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting and row.get(f"{primary}/n")]
-        sizes = {row[f"{primary}/common/n"] for row in mine if row[f"{primary}/common/n"] != row[f"{primary}/n"]}
+        sizes = {
+            row[f"{primary}/common/n"]
+            for row in mine
+            if row[f"{primary}/common/n"] != row[f"{primary}/n"]
+        }
         if cut := sizes - {None}:
             notes.append(f"Frontier: scores on the {max(cut)} samples that its rows share.")
         if left := [row["letter"] for row in mine if row[f"{primary}/common"] is None]:
-            notes.append(f"Not on the frontier, too few samples in common with the others: {', '.join(left)}.")
+            notes.append(
+                f"Not on the frontier, too few samples in common with the others: {', '.join(left)}."
+            )
     return notes
 
 
-def _about_task(newest: Sequence[Run], numbers: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> Sequence[str]:
+def _about_task(
+    newest: Sequence[Run], numbers: Sequence[Mapping[str, Any]], wanted: Iterable[str]
+) -> Sequence[str]:
     """What rows lack because the code of their task is not here, or is not the same for all of them."""
     name, sources = newest[0]["task"], {spec(run).get("task_hash", "") for run in newest}
     notes, known = [], standing("task", name)
@@ -340,19 +428,31 @@ def _about_task(newest: Sequence[Run], numbers: Sequence[Mapping[str, Any]], wan
             "repeat the commands of the others."
         )
     if known != "installed" and sources != {known}:
-        missing = [metric for metric in wanted if all(metric not in about["estimates"] for about in numbers)]
+        missing = [
+            metric
+            for metric in wanted
+            if all(metric not in about["estimates"] for about in numbers)
+        ]
         lost = f", without interval and gain in {', '.join(missing)}" if missing else ""
-        why = f"--task FILE names another version of {name} than some" if known else f"{name} is not installed here"
+        why = (
+            f"--task FILE names another version of {name} than some"
+            if known
+            else f"{name} is not installed here"
+        )
         notes.append(f"From stored scores{lost}: {why}; --task FILE names the file of a task.")
     return notes
 
 
-def _about_numbers(rows: Sequence[Mapping[str, Any]], asked: Asked, known: bool) -> list[str]:
+def _about_numbers(
+    rows: Sequence[Mapping[str, Any]], asked: BoardOptions, known: bool
+) -> list[str]:
     if not known:
         return []
     notes = []
     if any(row["gain"] is not None for row in rows):
-        family = " or ".join(str(each) for each in sorted({row["tests"] for row in rows if row["draws"]}))
+        family = " or ".join(
+            str(each) for each in sorted({row["tests"] for row in rows if row["draws"]})
+        )
         controls = max(row["controls"] for row in rows)
         apart = f" and, for own against shuffled histories, over {controls}" if controls else ""
         notes.append(
@@ -387,7 +487,9 @@ def _about_numbers(rows: Sequence[Mapping[str, Any]], asked: Asked, known: bool)
     for row in rows:
         if row["seed_sd"] is not None:
             seeds = ", ".join(map(str, row["seeds"]))
-            notes.append(f"{row['label']}: mean of seeds {seeds}; standard deviation over seeds {row['seed_sd']:.4f}.")
+            notes.append(
+                f"{row['label']}: mean of seeds {seeds}; standard deviation over seeds {row['seed_sd']:.4f}."
+            )
     return notes
 
 
@@ -404,15 +506,25 @@ def _about_runs(found: Sequence[Entry]) -> list[str]:
     for role in ("simulator", "judge"):
         played = [(name, run["roles"][role]) for name, run in named if role in run.get("roles", {})]
         if played:
-            shown.append(f"{role.capitalize()}: {', '.join(dict.fromkeys(who['model'] for _, who in played))}.")
+            shown.append(
+                f"{role.capitalize()}: {', '.join(dict.fromkeys(who['model'] for _, who in played))}."
+            )
         if own := [name for name, who in played if who.get("shared")]:
-            shown.append(f"Warning: the {role} is the model under test itself: {', '.join(dict.fromkeys(own))}.")
+            shown.append(
+                f"Warning: the {role} is the model under test itself: {', '.join(dict.fromkeys(own))}."
+            )
     for name, run in named:
         if unjudged := run["counters"].get("unjudged"):
             added = [metric for metric in run["higher_is_better"] if judge_of(run, metric)]
-            shown.append(f"{name}: {unjudged} answers are unjudged and have no {', '.join(added) or 'score'}.")
+            shown.append(
+                f"{name}: {unjudged} answers are unjudged and have no {', '.join(added) or 'score'}."
+            )
     if adapted := [name for name, run in named if run.get("fit") == "adapted"]:
-        shown.append(f"Adapted to a task its paper did not have: {', '.join(dict.fromkeys(adapted))}.")
+        shown.append(
+            f"Adapted to a task its paper did not have: {', '.join(dict.fromkeys(adapted))}."
+        )
     if privileged := [name for name, run in named if run.get("privileged")]:
-        shown.append(f"Oracle, sees what a method must not: {', '.join(dict.fromkeys(privileged))}.")
+        shown.append(
+            f"Oracle, sees what a method must not: {', '.join(dict.fromkeys(privileged))}."
+        )
     return shown

@@ -21,8 +21,16 @@ import numpy as np
 from personabench.api import registry
 from personabench.errors import DataError, PersonabenchError, UsageError
 from personabench.hashing import digest
-from personabench.leaderboard.rows import Entry, all_directions, conditions, judge_of
-from personabench.leaderboard.stats import Comparison, Estimate, Scores, holm, leaders, letters, wins
+from personabench.leaderboard.rows import Entry, conditions, judge_of, metric_directions
+from personabench.leaderboard.stats import (
+    Comparison,
+    Estimate,
+    Scores,
+    holm,
+    leaders,
+    letters,
+    wins,
+)
 from personabench.leaderboard.stats.multiple_testing import ALPHA
 from personabench.leaderboard.stats.resample import Aggregate, Floats
 from personabench.leaderboard.stats.scores import DRAWS
@@ -51,13 +59,20 @@ class Column:
     """
 
     def __init__(
-        self, rows: Sequence[Sequence[Vector]], name: str, higher: bool, aggregate: Aggregate, draws: int = DRAWS
+        self,
+        rows: Sequence[Sequence[Vector]],
+        name: str,
+        higher: bool,
+        aggregate: Aggregate,
+        draws: int = DRAWS,
     ) -> None:
         self.name, self.higher, self.draws = name, higher, draws
         self.plain = aggregate is mean
         self._one = aggregate
         self._values = [[_valued(each, name) for each in vectors] for vectors in rows]
-        self._samples = [tuple(sorted(set.intersection(*map(set, values)))) for values in self._values]
+        self._samples = [
+            tuple(sorted(set.intersection(*map(set, values)))) for values in self._values
+        ]
         self._users = [dict(zip(vectors[0].ids, vectors[0].users, strict=True)) for vectors in rows]
         self._cache: dict[tuple[int, ...], tuple[Scores, dict[int, int]]] = {}
 
@@ -104,7 +119,10 @@ class Column:
         if len({self._samples[row] for row in members}) == 1:
             return [self.estimate(row) if row in members else None for row in range(len(order))]
         scores = self._build(members) if members else None
-        return [scores.estimate(members.index(row)) if scores and row in members else None for row in range(len(order))]
+        return [
+            scores.estimate(members.index(row)) if scores and row in members else None
+            for row in range(len(order))
+        ]
 
     def samples(self, row: int) -> tuple[str, ...]:
         """The samples of a row that have the metric, in order."""
@@ -114,18 +132,28 @@ class Column:
         """Scores that hold the wanted rows, and the place of each row in them."""
         first, last = wanted[0], wanted[-1]
         if self._samples[first] == self._samples[last]:
-            members = tuple(row for row, names in enumerate(self._samples) if names == self._samples[first])
+            members = tuple(
+                row for row, names in enumerate(self._samples) if names == self._samples[first]
+            )
         else:
             members = (first, last)
         if members not in self._cache:
-            self._cache[members] = self._build(members), {row: place for place, row in enumerate(members)}
+            self._cache[members] = (
+                self._build(members),
+                {row: place for place, row in enumerate(members)},
+            )
         return self._cache[members]
 
     def _build(self, members: Sequence[int]) -> Scores:
-        common = set(self._samples[members[0]]).intersection(*(self._samples[row] for row in members[1:]))
+        common = set(self._samples[members[0]]).intersection(
+            *(self._samples[row] for row in members[1:])
+        )
         names = sorted(common)
         users = [self._users[members[0]][name] for name in names]
-        aggregate, rows = self._one, [np.stack([_array(v, names) for v in self._values[row]], 1) for row in members]
+        aggregate, rows = (
+            self._one,
+            [np.stack([_array(v, names) for v in self._values[row]], 1) for row in members],
+        )
         if self.plain:
             rows = [row[:, 0] + (row - row[:, :1]).mean(axis=1) for row in rows]
         elif max(row.shape[1] for row in rows) == 1:
@@ -134,7 +162,9 @@ class Column:
             width = math.lcm(*(row.shape[1] for row in rows))
             rows = [np.repeat(row, width // row.shape[1], axis=1) for row in rows]
             aggregate = _over_seeds(self._one)
-        return Scores(rows, users, aggregate, higher_is_better=self.higher, draws=self.draws, seed=SEED)
+        return Scores(
+            rows, users, aggregate, higher_is_better=self.higher, draws=self.draws, seed=SEED
+        )
 
 
 def _rank(samples: tuple[str, ...], alike: Mapping[tuple[str, ...], int]) -> tuple[bool, int, int]:
@@ -148,7 +178,9 @@ def _shared(vectors: Sequence[Vector]) -> tuple[str, ...]:
 
 def _valued(scores: Vector, name: str) -> dict[str, float | list[float]]:
     """A metric's values by sample, of those that have one."""
-    pairs = zip(scores.ids, scores.values.get(SCORER, {}).get(name) or [None] * len(scores.ids), strict=True)
+    pairs = zip(
+        scores.ids, scores.values.get(SCORER, {}).get(name) or [None] * len(scores.ids), strict=True
+    )
     return {sample: value for sample, value in pairs if value is not None}
 
 
@@ -157,7 +189,9 @@ def _array(values: Mapping[str, Any], names: Sequence[str]) -> Floats:
 
 
 def _over_seeds(aggregate: Aggregate) -> Aggregate:
-    return lambda values: float(np.mean([aggregate(values[:, seed]) for seed in range(values.shape[1])]))
+    return lambda values: float(
+        np.mean([aggregate(values[:, seed]) for seed in range(values.shape[1])])
+    )
 
 
 def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
@@ -174,7 +208,9 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
         values: list[Any] = list(_valued(scores, name).values())
         stated = run["metrics"].get(SCORER, {}).get(name)
         plain = stated is not None and values and not isinstance(values[0], list)
-        return mean if plain and math.isclose(float(np.mean(values)), stated, rel_tol=1e-9) else None
+        return (
+            mean if plain and math.isclose(float(np.mean(values)), stated, rel_tol=1e-9) else None
+        )
 
 
 def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict[str, Any]]:
@@ -197,24 +233,45 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[dict
     rows = [[vector(run) for run in entry.runs] for entry in board]
     held = [at for at, vectors in enumerate(rows) if _shared(vectors)]
     found: list[dict[str, Any]] = [
-        {"letter": name, "estimates": {}, "gains": {}, "seeds": [], "versus": {}, "beats": [], "leader": False}
+        {
+            "letter": name,
+            "estimates": {},
+            "gains": {},
+            "seeds": [],
+            "versus": {},
+            "beats": [],
+            "leader": False,
+        }
         | {"aligned": {}, "sample_set": None, "tests": 0, "controls": 0, "draws": 0}
         for name in letters(len(board))
     ]
     if not held:
         return found
     first = board[held[0]].first
-    groups = [[at for at in held if board[at].setting == s] for s in dict.fromkeys(board[at].setting for at in held)]
+    groups = [
+        [at for at in held if board[at].setting == s]
+        for s in dict.fromkeys(board[at].setting for at in held)
+    ]
     primary = first["primary"]
-    known = all_directions(board[at].first for at in held)
+    known = metric_directions(board[at].first for at in held)
     for metric, higher in (known if thorough else {primary: known[primary]}).items():
-        having = {at for at in held if all(metric in each.values.get(SCORER, {}) for each in rows[at])}
-        for has in _alike(board, [[at for at in group if at in having] for group in groups], metric):
+        having = {
+            at for at in held if all(metric in each.values.get(SCORER, {}) for each in rows[at])
+        }
+        for has in _alike(
+            board, [[at for at in group if at in having] for group in groups], metric
+        ):
             aggregate = aggregate_of(board[has[0]].first, metric, rows[has[0]][0])
             if aggregate is None:
                 continue
             pairs = len(has) * (len(has) - 1) // 2
-            column = Column([rows[at] for at in has], metric, higher, aggregate, max(DRAWS, DRAWS_PER_TEST * pairs))
+            column = Column(
+                [rows[at] for at in has],
+                metric,
+                higher,
+                aggregate,
+                max(DRAWS, DRAWS_PER_TEST * pairs),
+            )
             base = baseline_of([board[at] for at in has], baseline)
             aligned = column.align(FRONTIER_SHARE)
             for place, at in enumerate(has):
@@ -241,7 +298,11 @@ def _alike(board: Sequence[Entry], groups: Sequence[Sequence[int]], metric: str)
 
 
 def _test(
-    found: list[dict[str, Any]], board: Sequence[Entry], has: Sequence[int], column: Column, base: int | None
+    found: list[dict[str, Any]],
+    board: Sequence[Entry],
+    has: Sequence[int],
+    column: Column,
+    base: int | None,
 ) -> None:
     """All tests of one setting on the primary metric: corrected p-values, letters, leaders, controls.
 
@@ -249,7 +310,9 @@ def _test(
     question a method, whose answer must not hang on how many other rows the table happens to hold.
     """
     among = [board[at] for at in has]
-    twins = {place: twin for place in range(len(has)) if (twin := _shuffled(place, among)) is not None}
+    twins = {
+        place: twin for place in range(len(has)) if (twin := _shuffled(place, among)) is not None
+    }
     pairs = {(a, b): column.compare(a, b) for a, b in combinations(range(len(has)), 2)}
     controls = [(min(pair), max(pair)) for pair in twins.items()]
     family = {}
@@ -280,7 +343,8 @@ def _test(
 def as_dict(pair: Comparison) -> dict[str, Any]:
     """A comparison as plain values, shares of those made worse included."""
     shares = {
-        name: None if each is None else each.hurt for name, each in (("samples", pair.samples), ("users", pair.by_user))
+        name: None if each is None else each.hurt
+        for name, each in (("samples", pair.samples), ("users", pair.by_user))
     }
     return {**msgspec.to_builtins(pair), "hurt": shares}
 
@@ -329,14 +393,16 @@ def compare(a: Run, b: Run, anyway: bool = False) -> dict[str, Any]:
     if a["task"] != b["task"]:
         raise UsageError(f"{a['task']} and {b['task']} are different tasks: they share no sample")
     if differences and not anyway:
-        raise UsageError(f"the runs differ in {'; '.join(differences)}; compare them nevertheless with --anyway")
+        raise UsageError(
+            f"the runs differ in {'; '.join(differences)}; compare them nevertheless with --allow-mismatch"
+        )
     rows = [[vector(a)], [vector(b)]]
     common = set(rows[0][0].ids) & set(rows[1][0].ids)
     if not common:
         raise UsageError("the runs share no scored sample")
     metrics: dict[str, Any] = {}
     skipped = []
-    for name, higher in all_directions((a, b)).items():
+    for name, higher in metric_directions((a, b)).items():
         aggregate = aggregate_of(a, name, rows[0][0])
         both = set(_valued(rows[0][0], name)) & set(_valued(rows[1][0], name))
         unlike = judge_of(a, name) != judge_of(b, name) and not anyway
@@ -347,12 +413,20 @@ def compare(a: Run, b: Run, anyway: bool = False) -> dict[str, Any]:
         pair = column.compare(0, 1)
         values = {side: msgspec.to_builtins(column.estimate(at)) for at, side in enumerate("ab")}
         metrics[name] = {"higher_is_better": higher, **values, **as_dict(pair)}
-    for each, p in zip(metrics.values(), holm([each["p"] for each in metrics.values()]), strict=True):
+    for each, p in zip(
+        metrics.values(), holm([each["p"] for each in metrics.values()]), strict=True
+    ):
         each["corrected"] = p
     return {
         "differences": differences,
         "n": len(common),
-        "users": len({user for name, user in zip(rows[0][0].ids, rows[0][0].users, strict=True) if name in common}),
+        "users": len(
+            {
+                user
+                for name, user in zip(rows[0][0].ids, rows[0][0].users, strict=True)
+                if name in common
+            }
+        ),
         "only": {"a": len(rows[0][0].ids) - len(common), "b": len(rows[1][0].ids) - len(common)},
         "draws": DRAWS,
         "seed": SEED,
@@ -368,7 +442,10 @@ def _cut(scores: Vector, names: set[str]) -> Vector:
     return Vector(
         take(scores.ids),
         take(scores.users),
-        {s: {metric: take(values) for metric, values in each.items()} for s, each in scores.values.items()},
+        {
+            s: {metric: take(values) for metric, values in each.items()}
+            for s, each in scores.values.items()
+        },
     )
 
 
@@ -382,7 +459,10 @@ def different(a: Run, b: Run) -> list[str]:
             shown = [str(each)[:60] for each in (value, other)]
             if isinstance(value, dict) and isinstance(other, dict):
                 keys = [key for key in {**value, **other} if value.get(key) != other.get(key)]
-                shown = [", ".join(f"{key}={side.get(key)}" for key in keys)[:80] for side in (value, other)]
+                shown = [
+                    ", ".join(f"{key}={side.get(key)}" for key in keys)[:80]
+                    for side in (value, other)
+                ]
             found.append(f"{name} ({shown[0]} against {shown[1]})")
     return found
 
@@ -399,7 +479,9 @@ def rederived(run: Run) -> dict[str, dict[str, float]]:
         for name, values in metrics.items():
             aggregate = aggregate_of(run, name, scores)
             if aggregate is None:
-                raise DataError(f"{run['folder']}: nothing installed says how {name} of {run['task']} is computed")
+                raise DataError(
+                    f"{run['folder']}: nothing installed says how {name} of {run['task']} is computed"
+                )
             there = [value for value in values if value is not None]
             found.setdefault(scorer, {})[name] = aggregate(np.array(there, dtype=np.float64))
     return found

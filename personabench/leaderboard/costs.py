@@ -53,7 +53,9 @@ def costs(entry: Entry, prices: Prices, queries: float | None) -> dict[str, Any]
         ("query_tokens", per_unit(row, "offline"), per_unit(row, "online")),
         ("query_price", row["offline_price"], row["online_price"]),
     ):
-        row[name] = None if offline is None or online is None or not spread else offline / spread + online
+        row[name] = (
+            None if offline is None or online is None or not spread else offline / spread + online
+        )
     return row
 
 
@@ -70,15 +72,26 @@ def frontier(rows: Sequence[Mapping[str, Any]], primary: str, higher: bool) -> l
     pairs = list(zip(rows, scores, strict=True))
     for row, own in pairs:
         peers = [(other, value) for other, value in pairs if other["setting"] == row["setting"]]
-        unit = "query_price" if all(other["query_price"] is not None for other, _ in peers) else "query_tokens"
+        unit = (
+            "query_price"
+            if all(other["query_price"] is not None for other, _ in peers)
+            else "query_tokens"
+        )
         points = [
-            (sign * value, other[unit]) for other, value in peers if value is not None and other[unit] is not None
+            (sign * value, other[unit])
+            for other, value in peers
+            if value is not None and other[unit] is not None
         ]
         if own is None or row[unit] is None:
             found.append(None)
             continue
         mine = (sign * own, row[unit])
-        found.append(not any(score >= mine[0] and cost <= mine[1] and (score, cost) != mine for score, cost in points))
+        found.append(
+            not any(
+                score >= mine[0] and cost <= mine[1] and (score, cost) != mine
+                for score, cost in points
+            )
+        )
     return found
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from personabench.hashing import digest
 from personabench.leaderboard.board import Board
 from personabench.leaderboard.costs import per_unit
-from personabench.leaderboard.rows import Entry, all_directions, judge_of
+from personabench.leaderboard.rows import Entry, judge_of, metric_directions
 
 if TYPE_CHECKING:
     from personabench.leaderboard.stats import Estimate
@@ -49,7 +49,7 @@ def curves(found: Sequence[Board], every: bool = False) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     number = 0
     for board in found:
-        directions = all_directions(run for entry in board.entries for run in entry.runs)
+        directions = metric_directions(run for entry in board.entries for run in entry.runs)
         groups: dict[tuple[str, ...], list[_Row]] = {}
         for metric in directions if every else [board.primary]:
             for facts, entry in zip(board.rows, board.entries, strict=True):
@@ -65,8 +65,14 @@ def curves(found: Sequence[Board], every: bool = False) -> list[dict[str, Any]]:
                 rows.sort(key=lambda row: (row.x is None, row.x or 0.0))
                 shared = _aligned(rows, metric, directions[metric], read)
                 pairs = list(zip(rows, shared, strict=True))
-                cut = any(estimate is not None and estimate.n != _own(row, metric) for row, estimate in pairs)
-                made += [{"curve": number, **_point(row, over, metric, estimate, cut)} for row, estimate in pairs]
+                cut = any(
+                    estimate is not None and estimate.n != _own(row, metric)
+                    for row, estimate in pairs
+                )
+                made += [
+                    {"curve": number, **_point(row, over, metric, estimate, cut)}
+                    for row, estimate in pairs
+                ]
     return made
 
 
@@ -130,11 +136,15 @@ def _axes(row: Mapping[str, Any]) -> list[tuple[str, float | None, Any]]:
         found.append(("history", size[history] if history in size else float(history[5:]), params))
     for name, value in params.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((name, value, [history, {key: each for key, each in params.items() if key != name}]))
+            found.append(
+                (name, value, [history, {key: each for key, each in params.items() if key != name}])
+            )
     return found
 
 
-def _aligned(rows: Sequence[_Row], metric: str, higher: bool, read: Reader) -> Sequence[Estimate | None]:
+def _aligned(
+    rows: Sequence[_Row], metric: str, higher: bool, read: Reader
+) -> Sequence[Estimate | None]:
     """The metric of each row on the samples of all; None for rows that are not compared."""
     from personabench.leaderboard.comparison import Column, aggregate_of
 

@@ -39,7 +39,11 @@ def text(name: str, row: Mapping[str, Any]) -> str:
     if name in SHARES and value is not None:
         return f"{value:.0%}"
     if name == "wins":
-        return "–" if row["win_users"] is None else "/".join(str(row[f"{way}_users"]) for way in ("win", "tie", "loss"))
+        return (
+            "–"
+            if row["win_users"] is None
+            else "/".join(str(row[f"{way}_users"]) for way in ("win", "tie", "loss"))
+        )
     if name == "quantiles":
         parts = [row[f"gain_p{at}"] for at in (10, 50, 90)]
         return "–" if None in parts else " ".join(f"{part + 0.0:+.3f}" for part in parts)
@@ -62,7 +66,13 @@ def _half(row: Mapping[str, Any], low: str, high: str) -> str:
 
 def thousands(count: float) -> str:
     """A count in at most five characters."""
-    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count >= 1000 else str(round(count))
+    return (
+        f"{count / 1e6:.1f}M"
+        if count >= 1e6
+        else f"{count / 1e3:.1f}k"
+        if count >= 1000
+        else str(round(count))
+    )
 
 
 def beaten(board: Board, row: Mapping[str, Any]) -> str:
@@ -124,7 +134,14 @@ def as_markdown(found: Sequence[Board], wide: bool = False) -> str:
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-_TEX |= {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "Δ": r"$\Delta$", "–": "--", "−": "$-$"}
+_TEX |= {
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+    "−": "$-$",
+}
 _TEX |= {"†": r"\dag{}", "≤": r"$\leq$", "<": r"\textless{}", ">": r"\textgreater{}"}
 
 
@@ -166,7 +183,9 @@ def curve_title(points: Sequence[Mapping[str, Any]]) -> str:
     """What a curve is of: where, whose, and which score against what."""
     first = points[0]
     where = f"{first['task']}/{first['separation']}/{first['split']}"
-    return f"{where} · {first['model']} · {first['name']}: {first['metric']} against {first['over']}"
+    return (
+        f"{where} · {first['model']} · {first['name']}: {first['metric']} against {first['over']}"
+    )
 
 
 def curves_as_text(points: Sequence[Mapping[str, Any]]) -> str:
@@ -176,7 +195,9 @@ def curves_as_text(points: Sequence[Mapping[str, Any]]) -> str:
         lines.append(curve_title(curve))
         for point in curve:
             ends = "" if point["low"] is None else f"  [{point['low']:.4f}, {point['high']:.4f}]"
-            size = f"n={point['n']}" + ("" if point["n"] == point["run_n"] else f" of {point['run_n']}")
+            size = f"n={point['n']}" + (
+                "" if point["n"] == point["run_n"] else f" of {point['run_n']}"
+            )
             apart = "" if point["joined"] else "  not joined"
             lines.append(f"  {shown(point['x']):>8}  {point['value']:.4f}{ends}  {size}{apart}")
         lines += [f"  {sentence}" for sentence in remarks(curve)]
@@ -186,11 +207,22 @@ def curves_as_text(points: Sequence[Mapping[str, Any]]) -> str:
 def _curve_cells(curve: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of one curve's table."""
     first = curve[0]
-    heads = [first["over"], first["metric"], "95 % interval", "n", "n of the run", "joined", "offline /user"]
+    heads = [
+        first["over"],
+        first["metric"],
+        "95 % interval",
+        "n",
+        "n of the run",
+        "joined",
+        "offline /user",
+    ]
     cells = []
     for point in curve:
         ends = "–" if point["low"] is None else f"[{point['low']:.4f}, {point['high']:.4f}]"
-        spent = ["–" if point[side] is None else thousands(point[side]) for side in ("offline_tokens", "online_tokens")]
+        spent = [
+            "–" if point[side] is None else thousands(point[side])
+            for side in ("offline_tokens", "online_tokens")
+        ]
         sizes = [str(point["n"]), str(point["run_n"]), "yes" if point["joined"] else "no"]
         cells.append([shown(point["x"]), f"{point['value']:.4f}", ends, *sizes, *spent])
     return [*heads, "online /query"], cells
@@ -203,7 +235,9 @@ def curves_as_markdown(points: Sequence[Mapping[str, Any]]) -> str:
         heads, cells = _curve_cells(curve)
         rows = [[_bar(text) for text in row] for row in (heads, ["---:"] * len(heads), *cells)]
         lines = [f"### {curve_title(curve)}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-        parts.append("\n".join([*lines, *(f"- {sentence}" for sentence in remarks(curve))]).rstrip("\n"))
+        parts.append(
+            "\n".join([*lines, *(f"- {sentence}" for sentence in remarks(curve))]).rstrip("\n")
+        )
     return "\n\n".join(parts)
 
 
@@ -222,7 +256,13 @@ def curves_as_latex(points: Sequence[Mapping[str, Any]]) -> str:
             head,
             r"\midrule",
         ]
-        lines += [*body, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
+        lines += [
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{caption}}}",
+            r"\end{table}",
+        ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

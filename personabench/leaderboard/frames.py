@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from personabench.leaderboard import BASELINE, Asked, boards, curves
+from personabench.leaderboard import BASELINE, BoardOptions, boards, curves
 from personabench.results.index import everything
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def leaderboard(folder: str | Path = "results", task: str | None = None, baseline: str = BASELINE) -> pd.DataFrame:
+def leaderboard(
+    folder: str | Path = "results", task: str | None = None, baseline: str = BASELINE
+) -> pd.DataFrame:
     """All rows of the leaderboard, published results included, with the columns of `leaderboard --format json`.
 
     Raises:
@@ -20,7 +22,7 @@ def leaderboard(folder: str | Path = "results", task: str | None = None, baselin
     """
     import pandas as pd
 
-    asked = Asked(baseline=baseline, thorough=True, results=Path(folder))
+    asked = BoardOptions(baseline=baseline, thorough=True, results=Path(folder))
     found = boards(everything(Path(folder)), task, asked)
     return pd.DataFrame([row for board in found for row in board.rows])
 
@@ -33,5 +35,5 @@ def curve_points(folder: str | Path = "results", task: str | None = None) -> pd.
     """
     import pandas as pd
 
-    rows = boards(everything(Path(folder)), task, Asked(results=Path(folder)))
+    rows = boards(everything(Path(folder)), task, BoardOptions(results=Path(folder)))
     return pd.DataFrame(curves(rows))

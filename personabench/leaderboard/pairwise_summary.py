@@ -11,14 +11,14 @@ import numpy as np
 from personabench.leaderboard.stats import Scores
 from personabench.metrics.judges import faireval
 from personabench.metrics.judges.ask import kinship
-from personabench.metrics.judges.reliability import card
+from personabench.metrics.judges.reliability import reliability_report
 from personabench.metrics.judges.verdict import PICKS, Pick, Verdict
-from personabench.run.pairwise_judging import Terms
+from personabench.run.pairwise_judging import JudgeConfig
 
 
 def summary(
     verdicts: Sequence[Verdict],
-    agreed: Terms,
+    agreed: JudgeConfig,
     sides: Mapping[str, Mapping[str, Any]],
     labels: Mapping[str, Pick] | None = None,
 ) -> dict[str, Any]:
@@ -34,13 +34,15 @@ def summary(
     wins = np.array([worth[pick] for pick in judged.values()])
     found = Scores([wins, 1 - wins], [users[name] for name in judged]).compare(0, 1)
     relations = [kinship(agreed.judge["name"], each["model"]) for each in sides.values()]
-    own = card(verdicts, labels)
+    own = reliability_report(verdicts, labels)
     ruled = [name for name in labels or {} if name in users]
     if labels and users and not ruled:
         relations.append(
             f"no label is for a judged sample: ids are such as {next(iter(users))}, not {next(iter(labels))}"
         )
-    shares = {pick: list(judged.values()).count(pick) / len(judged) if judged else None for pick in PICKS}
+    shares = {
+        pick: list(judged.values()).count(pick) / len(judged) if judged else None for pick in PICKS
+    }
     return {
         **{side: dict(each) for side, each in sides.items()},
         "terms": msgspec.to_builtins(agreed),

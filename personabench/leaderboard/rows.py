@@ -17,7 +17,15 @@ import msgspec
 from personabench.hashing import digest
 from personabench.results.index import Run, _label, label, spec
 
-CONDITIONS: tuple[str, ...] = ("task", "task_version", "task_hash", "task_params", "separation", "split", "data_hash")
+CONDITIONS: tuple[str, ...] = (
+    "task",
+    "task_version",
+    "task_hash",
+    "task_params",
+    "separation",
+    "split",
+    "data_hash",
+)
 CONDITIONS += ("model", "sampling", "window")
 
 
@@ -31,11 +39,16 @@ def conditions(run: Run) -> dict[str, Any]:
     An optional judge is none of it: it adds metrics and leaves the others as they are.
     """
     known = spec(run) or {"task_params": run.get("task_changed", {}), **run}
-    played = {"simulator": known.get("simulator"), "judge": run.get("judge") if _added(run) is None else None}
-    return {name: known.get(name) for name in CONDITIONS} | {name: who for name, who in played.items() if who}
+    played = {
+        "simulator": known.get("simulator"),
+        "judge": run.get("judge") if _added(run) is None else None,
+    }
+    return {name: known.get(name) for name in CONDITIONS} | {
+        name: who for name, who in played.items() if who
+    }
 
 
-def all_directions(runs: Iterable[Run]) -> dict[str, bool]:
+def metric_directions(runs: Iterable[Run]) -> dict[str, bool]:
     """Every metric of some runs with its direction, but variants that say nothing of their own."""
     runs = list(runs)
     found: dict[str, bool] = {}
@@ -71,15 +84,17 @@ def _added(run: Run) -> Sequence[str] | None:
         found: Sequence[str] | None = who["adds"]
         return found
     known = spec(run)
-    return _adds(run["task"], msgspec.json.encode(known.get("task_params", {})), known.get("task_hash", ""))
+    return _adds(
+        run["task"], msgspec.json.encode(known.get("task_params", {})), known.get("task_hash", "")
+    )
 
 
 @functools.cache
 def _adds(task: str, params: bytes, source: str) -> tuple[str, ...] | None:
     """What an optional judge adds to a task, for runs that do not tell; None where that is not installed."""
-    from personabench.results.locate import task_of
+    from personabench.results.locate import find_task
 
-    known = task_of(task, msgspec.json.decode(params), source)
+    known = find_task(task, msgspec.json.decode(params), source)
     return None if known is None else known.judge_adds
 
 
@@ -123,7 +138,11 @@ class Entry:
         """The label but for one parameter, or for the history: what the points of a curve have in common."""
         run = self.first
         changed = {name: value for name, value in run.get("changed", {}).items() if name != over}
-        kept = {**run, "changed": changed, "history": "own" if over == "history" else run["history"]}
+        kept = {
+            **run,
+            "changed": changed,
+            "history": "own" if over == "history" else run["history"],
+        }
         return _label(kept, len(self.runs) == 1, True, (*self.apart, *self.seeds), self.common)
 
 
@@ -132,12 +151,20 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
     newest = {digest([label(run), _played(run)]): run for run in runs}
     pooled: dict[tuple[Any, ...], list[Run]] = {}
     for run in newest.values():
-        key = (digest(conditions(run))[:8], _label(run, False, True), run["model"], run["n"], run["users"])
+        key = (
+            digest(conditions(run))[:8],
+            _label(run, False, True),
+            run["model"],
+            run["n"],
+            run["users"],
+        )
         pooled.setdefault(key, []).append(run)
     alike: dict[tuple[str, str], list[Run]] = {}
     for members in pooled.values():
         members.sort(key=lambda run: run["seed"])
-        alike.setdefault((_label(members[0], len(members) == 1, True), members[0]["model"]), []).append(members[0])
+        alike.setdefault(
+            (_label(members[0], len(members) == 1, True), members[0]["model"]), []
+        ).append(members[0])
     settings = [run.get("task_changed", {}) for run in newest.values()]
     common = {
         name
@@ -152,7 +179,9 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
         several = names[key[:3]] > 1 and not alone
         seeds = [f"seeds={','.join(str(run['seed']) for run in members)}"] if several else []
         called = _label(first, alone, True, (*more, *seeds), common)
-        made.append(Entry(members, _label(first, alone, False), called, key[0], more, common, seeds))
+        made.append(
+            Entry(members, _label(first, alone, False), called, key[0], more, common, seeds)
+        )
     return made
 
 
@@ -162,7 +191,11 @@ def _played(run: Run) -> dict[str, Any]:
     for name, value in conditions(run).items():
         if name in PLAYED:
             each = value.items() if isinstance(value, Mapping) else [("name", value)]
-            found |= {name if key == "name" else f"{name}.{key}": part for key, part in each if part is not None}
+            found |= {
+                name if key == "name" else f"{name}.{key}": part
+                for key, part in each
+                if part is not None
+            }
     return found
 
 

@@ -53,4 +53,10 @@ def signature() -> str:
 def _scorer() -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(tokenize="13a", smooth_method="exp", lowercase=False, effective_order=False, max_ngram_order=ORDER)
+    return BLEU(
+        tokenize="13a",
+        smooth_method="exp",
+        lowercase=False,
+        effective_order=False,
+        max_ngram_order=ORDER,
+    )

@@ -21,16 +21,26 @@ def external(name: str, predictions: Sequence[str], references: Sequence[str]) -
             refuses text.
     """
     if not name.startswith(PREFIX) or name == PREFIX:
-        raise UsageError(f"external metrics are named {PREFIX}NAME, for example {PREFIX}sacrebleu, not '{name}'")
+        raise UsageError(
+            f"external metrics are named {PREFIX}NAME, for example {PREFIX}sacrebleu, not '{name}'"
+        )
     if len(predictions) != len(references):
         raise UsageError(f"{name}: {len(predictions)} predictions for {len(references)} references")
     script = name.removeprefix(PREFIX)
     metric = _loaded(script)
     try:
-        found: dict[str, Any] = metric.compute(predictions=list(predictions), references=list(references)) or {}
+        found: dict[str, Any] = (
+            metric.compute(predictions=list(predictions), references=list(references)) or {}
+        )
     except Exception as error:
-        raise UsageError(f"{name} cannot be computed over answers and golds as text: {error}") from error
-    return {f"{name}.{key}": float(value) for key, value in found.items() if isinstance(value, int | float)}
+        raise UsageError(
+            f"{name} cannot be computed over answers and golds as text: {error}"
+        ) from error
+    return {
+        f"{name}.{key}": float(value)
+        for key, value in found.items()
+        if isinstance(value, int | float)
+    }
 
 
 def _loaded(script: str) -> Any:

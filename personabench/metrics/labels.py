@@ -38,5 +38,7 @@ def macro_f1(pairs: npt.NDArray[np.float64], labels: int) -> float:
     """
     gold, predicted = pairs.astype(np.int64).T
     hits = np.bincount(gold[gold == predicted], minlength=labels)
-    total = np.bincount(gold, minlength=labels) + np.bincount(predicted[predicted >= 0], minlength=labels)
+    total = np.bincount(gold, minlength=labels) + np.bincount(
+        predicted[predicted >= 0], minlength=labels
+    )
     return float(np.mean(2 * hits / np.maximum(total, 1)))

@@ -57,7 +57,12 @@ def meteor(prediction: str, reference: str) -> float:
     if lacking := missing():
         raise UsageError(lacking)
     score = single_meteor_score(
-        tokens(reference), tokens(prediction), wordnet=_wordnet(), alpha=ALPHA, beta=BETA, gamma=GAMMA
+        tokens(reference),
+        tokens(prediction),
+        wordnet=_wordnet(),
+        alpha=ALPHA,
+        beta=BETA,
+        gamma=GAMMA,
     )
     return float(score)
 

@@ -43,7 +43,9 @@ class Distances:
 
     def __post_init__(self) -> None:
         if len(self.references) < 2:
-            raise UsageError("EGISES compares people on the same input: it needs references of at least two of them")
+            raise UsageError(
+                "EGISES compares people on the same input: it needs references of at least two of them"
+            )
 
 
 class Divergence(NamedTuple):
@@ -60,7 +62,9 @@ def degress(found: Distances, simplified: bool = False) -> Floats:
     x, y = found.references.astype(np.float64), found.outputs.astype(np.float64)
     if not simplified:
         if found.references_source is None or found.outputs_source is None:
-            raise ValueError("without distances to the document there is only the simplified variant")
+            raise ValueError(
+                "without distances to the document there is only the simplified variant"
+            )
         x, y = _shares(x, found.references_source) * x, _shares(y, found.outputs_source) * y
     proportion = (np.minimum(x, y) + _SMALL) / (np.maximum(x, y) + _SMALL)
     others = ~np.eye(len(x), dtype=np.bool_)
@@ -86,15 +90,21 @@ def evaluate(documents: Sequence[Distances], simplified: bool = False) -> Diverg
         UsageError: no document.
     """
     if not documents:
-        raise UsageError("no input has references of two people, so nothing can be said of how outputs differ")
+        raise UsageError(
+            "no input has references of two people, so nothing can be said of how outputs differ"
+        )
     each = [degress(document, simplified) for document in documents]
     mean = float(np.mean([values.mean() for values in each]))
     owns = [document.own for document in documents]
     if any(own is None for own in owns):
         return Divergence(mean, 1 - mean, None, None)
     known = [np.where(np.isnan(own), 1.0, own) for own in owns if own is not None]
-    weighed = [float((values * penalty(own)).mean()) for values, own in zip(each, known, strict=True)]
-    return Divergence(mean, 1 - mean, float(np.mean(weighed)), float(np.mean(np.concatenate(known))))
+    weighed = [
+        float((values * penalty(own)).mean()) for values, own in zip(each, known, strict=True)
+    ]
+    return Divergence(
+        mean, 1 - mean, float(np.mean(weighed)), float(np.mean(np.concatenate(known)))
+    )
 
 
 def distance(one: str, other: str) -> float:
@@ -121,7 +131,9 @@ def of_texts(
         return None if source is None else np.array([measure(text, source) for text in texts])
 
     own = np.array([measure(out, ref) for out, ref in zip(outputs, references, strict=True)])
-    return Distances(square(references), square(outputs), to_source(references), to_source(outputs), own)
+    return Distances(
+        square(references), square(outputs), to_source(references), to_source(outputs), own
+    )
 
 
 def _shares(between: Floats, to_source: Floats) -> Floats:

@@ -62,7 +62,8 @@ LATIN = Sight(
     "hold no letter a-z and no digit, all that this tokenizer sees, so they score 0 whatever the answer is",
 )
 SPACED = Sight(
-    _spaced, "are in a script without spaces between words, and this tokenizer takes whole phrases for words"
+    _spaced,
+    "are in a script without spaces between words, and this tokenizer takes whole phrases for words",
 )
 
 
@@ -83,7 +84,11 @@ class Unseen:
 
     def warnings(self) -> list[str]:
         """A line for each way of seeing that misses more than a tenth of the references."""
-        return [self._told(sight, count) for sight, count in self._counts.items() if count > BLIND * self._n]
+        return [
+            self._told(sight, count)
+            for sight, count in self._counts.items()
+            if count > BLIND * self._n
+        ]
 
     def _told(self, sight: Sight, count: int) -> str:
         blind = [metric.name for metric in self._metrics if metric.sight == sight]

@@ -45,7 +45,9 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "�
 def _scorer(every_script: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False, tokenizer=WordTokens() if every_script else None)
+    return RougeScorer(
+        ["rouge1", "rougeL"], use_stemmer=False, tokenizer=WordTokens() if every_script else None
+    )
 
 
 def rouge(prediction: str, reference: str, *, every_script: bool = False) -> dict[str, float]:
@@ -95,6 +97,11 @@ def _without_lead_in(text: str) -> str:
 
 def _unquoted(text: str) -> str:
     """Drop one pair of quotes that wraps the text; quotes that only begin and end it are not a pair."""
-    if len(text) < 2 or _QUOTES.get(text[0]) != text[-1] or text[0] in text[1:-1] or text[-1] in text[1:-1]:
+    if (
+        len(text) < 2
+        or _QUOTES.get(text[0]) != text[-1]
+        or text[0] in text[1:-1]
+        or text[-1] in text[1:-1]
+    ):
         return text
     return text[1:-1]

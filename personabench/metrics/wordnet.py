@@ -92,7 +92,9 @@ class WordNet:
     def _synset(self, part: str, offset: int) -> Synset:
         data = self._data[part]
         fields = data[offset : data.index(b"\n", offset)].decode().split()
-        return Synset(Lemma(_MARKER.sub("", fields[4 + 2 * number])) for number in range(int(fields[3], 16)))
+        return Synset(
+            Lemma(_MARKER.sub("", fields[4 + 2 * number])) for number in range(int(fields[3], 16))
+        )
 
 
 def find() -> Path | None:
@@ -111,8 +113,12 @@ def nltk_data() -> list[Path]:
     roots = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
     roots.append(Path.home() / "nltk_data")
     roots += [Path(sys.prefix) / name / "nltk_data" for name in ("", "share", "lib")]
-    roots += [Path("/usr") / name / "nltk_data" for name in ("share", "local/share", "lib", "local/lib")]
-    roots += [Path(part) / "llama_index" / "core" / "_static" / "nltk_cache" for part in sys.path if part]
+    roots += [
+        Path("/usr") / name / "nltk_data" for name in ("share", "local/share", "lib", "local/lib")
+    ]
+    roots += [
+        Path(part) / "llama_index" / "core" / "_static" / "nltk_cache" for part in sys.path if part
+    ]
     return roots
 
 

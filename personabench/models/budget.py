@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from personabench.errors import SpendStop, UsageError
-from personabench.models.tokens import most_tokens
+from personabench.errors import BudgetExceeded, UsageError
+from personabench.models.tokens import max_tokens_of
 from personabench.types import Request, Usage
 
 Prices = Mapping[str, Mapping[str, float]]
 
 
-class Spend:
+class Budget:
     """Money paid in one command, over all its runs and models.
 
     Args:
@@ -43,7 +43,9 @@ class Spend:
         price = self.prices.get(model)
         if price is None and self.limit is not None:
             known = ", ".join(sorted(self.prices)[:8]) or "none"
-            raise UsageError(f"--max-cost needs a price for {model}; the file of --prices has one for: {known}")
+            raise UsageError(
+                f"--max-cost needs a price for {model}; the file of --prices has one for: {known}"
+            )
         return price
 
     async def reserve(self, price: Mapping[str, float], request: Request) -> float:
@@ -54,10 +56,10 @@ class Spend:
         """
         if self.limit is None:
             return 0.0
-        most = _cost(price, most_tokens(request, 1), request.max_tokens)
+        most = _cost(price, max_tokens_of(request, 1), request.max_tokens)
         while self.spent + self._promised + most > self.limit:
             if not self._flying:
-                raise SpendStop(
+                raise BudgetExceeded(
                     f"--max-cost {self.limit:g}: stopped with {self.spent:.6g} spent, since the next call could cost "
                     f"up to {most:.6g}. Repeat the command to spend as much again, or give another --max-cost"
                 )
@@ -93,7 +95,9 @@ def read_prices(path: Path) -> dict[str, dict[str, float]]:
         raise UsageError(f"{path} is not a price file: {error}") from error
     for model, price in prices.items():
         if not {"input", "output"} <= price.keys():
-            raise UsageError(f"{path}: {model} needs both 'input' and 'output', in money per million tokens")
+            raise UsageError(
+                f"{path}: {model} needs both 'input' and 'output', in money per million tokens"
+            )
         if min(price.values()) < 0:
             raise UsageError(f"{path}: {model} has a negative price")
     return prices

@@ -52,7 +52,9 @@ class Cache:
         except sqlite3.OperationalError as error:
             raise _trouble(path, "opened", error) from error
         except sqlite3.DatabaseError as error:
-            raise UsageError(f"{path} cannot be opened as a response cache ({error}); move it away") from error
+            raise UsageError(
+                f"{path} cannot be opened as a response cache ({error}); move it away"
+            ) from error
         except OSError as error:
             raise UsageError(f"{path.parent} cannot be created: {error.strerror}") from error
         self._places = [(path, self._db)]
@@ -87,11 +89,15 @@ class Cache:
 
     def put_artifact(self, key: str, value: Any) -> None:
         """Store an artifact."""
-        self._write("INSERT OR REPLACE INTO artifacts VALUES(?,?,?)", (key, to_json(value), time.time()))
+        self._write(
+            "INSERT OR REPLACE INTO artifacts VALUES(?,?,?)", (key, to_json(value), time.time())
+        )
 
     def stats(self) -> dict[str, Any]:
         """Counts and size: responses by model, artifacts, bytes on disk, oldest entry (seconds since the epoch)."""
-        models = list(self._rows("SELECT model, count(*) FROM responses GROUP BY model ORDER BY 2 DESC"))
+        models = list(
+            self._rows("SELECT model, count(*) FROM responses GROUP BY model ORDER BY 2 DESC")
+        )
         ((artifacts, oldest),) = self._rows(
             "SELECT (SELECT count(*) FROM artifacts), (SELECT min(time) FROM responses)"
         )
@@ -144,7 +150,9 @@ class Cache:
         self._write("VACUUM", ())
         return removed
 
-    def nearest(self, model: Mapping[str, str], request: Request) -> tuple[Request, Mapping[str, str]] | None:
+    def nearest(
+        self, model: Mapping[str, str], request: Request
+    ) -> tuple[Request, Mapping[str, str]] | None:
         """The stored call most like a wanted one: the most text in equal messages, then the longest common start, then
         the most equal fields.
         """
@@ -155,7 +163,9 @@ class Cache:
             if other is None or identity is None:
                 continue
             fields = msgspec.to_builtins(other)
-            equal = sum(fields.get(name) == value for name, value in wanted.items()) + (identity == dict(model))
+            equal = sum(fields.get(name) == value for name, value in wanted.items()) + (
+                identity == dict(model)
+            )
             shared = sum(len(message.content) for message in messages.intersection(other.messages))
             rank = (shared, _common(text, _text(other)), equal)
             if best is None or rank > best[0]:
@@ -200,7 +210,11 @@ def _opened(path: Path, writing: bool) -> sqlite3.Connection:
         return db
     except sqlite3.DatabaseError as error:
         db.close()
-        if writing or not isinstance(error, sqlite3.OperationalError) or _code(error) == sqlite3.SQLITE_BUSY:
+        if (
+            writing
+            or not isinstance(error, sqlite3.OperationalError)
+            or _code(error) == sqlite3.SQLITE_BUSY
+        ):
             raise
         try:
             return _read_only(path)
@@ -218,7 +232,9 @@ def _read_only(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=PATIENCE)
         db.text_factory = bytes
         try:
-            db.execute("SELECT (SELECT key FROM responses LIMIT 1), (SELECT key FROM artifacts LIMIT 1)").fetchone()
+            db.execute(
+                "SELECT (SELECT key FROM responses LIMIT 1), (SELECT key FROM artifacts LIMIT 1)"
+            ).fetchone()
             return db
         except sqlite3.DatabaseError as error:
             db.close()
@@ -245,7 +261,9 @@ def _trouble(path: Path, what: str, error: sqlite3.DatabaseError) -> RunError:
     if _code(error) == sqlite3.SQLITE_FULL:
         remedy = "free some space or choose another --results folder"
     elif isinstance(error, sqlite3.OperationalError):
-        remedy = "see that it and its folder can be read and written, or choose another --results folder"
+        remedy = (
+            "see that it and its folder can be read and written, or choose another --results folder"
+        )
     else:
         remedy = "move it away"
     return RunError(
@@ -254,7 +272,9 @@ def _trouble(path: Path, what: str, error: sqlite3.DatabaseError) -> RunError:
     )
 
 
-def difference(wanted: Request, model: Mapping[str, str], stored: Request, stored_model: Mapping[str, str]) -> str:
+def difference(
+    wanted: Request, model: Mapping[str, str], stored: Request, stored_model: Mapping[str, str]
+) -> str:
     """The first field in which two calls differ, with both values."""
     if dict(model) != dict(stored_model):
         return f"model: wanted {to_json(dict(model))}, stored {to_json(dict(stored_model))}"

@@ -14,9 +14,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from personabench.errors import BackendDown, BackendError, CacheMiss, Refused, Throttled, TransientError
+from personabench.errors import (
+    BackendDown,
+    BackendError,
+    CacheMiss,
+    Refused,
+    Throttled,
+    TransientError,
+)
 from personabench.models.backends.base import Backend
-from personabench.models.budget import Spend
+from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.tokens import Tokens
 from personabench.types import Call, Phase, Request, Response, Usage
@@ -25,7 +32,9 @@ RETRY_DEADLINE = 300.0
 RETRY_FIRST = 0.5
 RETRY_LONGEST = 30.0
 REFUSALS = 8
-_PROMPTS_OWN = re.compile(r"context|too long|too many|maximum|content.(filter|management)|polic", re.I)
+_PROMPTS_OWN = re.compile(
+    r"context|too long|too many|maximum|content.(filter|management)|polic", re.I
+)
 
 
 def encodable(text: str) -> str:
@@ -65,7 +74,7 @@ class Client:
     deadline: float = RETRY_DEADLINE
     sleep: Callable[[float], asyncio.Future[None]] = field(default=asyncio.sleep)  # type: ignore[assignment]
     traffic: Traffic = field(default_factory=Traffic)
-    spend: Spend | None = None
+    spend: Budget | None = None
 
     def __post_init__(self) -> None:
         self.limiter = self.backend.limiter(self.concurrency)
@@ -131,23 +140,35 @@ class Client:
         self._flying[key] = future
         try:
             response = await self._call(request, group, flag)
-            if self.cache is not None and self.policy != "off" and self.keepable(request, response, accept):
+            if (
+                self.cache is not None
+                and self.policy != "off"
+                and self.is_storable(request, response, accept)
+            ):
                 self.cache.put(key, self.backend.identity, request, response)
             future.set_result(response)
         except BaseException as error:
-            future.set_exception(error if isinstance(error, Exception) else BackendError("interrupted"))
+            future.set_exception(
+                error if isinstance(error, Exception) else BackendError("interrupted")
+            )
             future.exception()
             raise
         finally:
             del self._flying[key]
         return response, False
 
-    async def _call(self, request: Request, group: str, flag: Callable[[str], None] | None) -> Response:
+    async def _call(
+        self, request: Request, group: str, flag: Callable[[str], None] | None
+    ) -> Response:
         began = time.monotonic()
         waited, delay = 0.0, RETRY_FIRST
         while True:
             queued = time.monotonic()
-            reserved = await self.spend.reserve(self._price, request) if self.spend and self._price else 0.0
+            reserved = (
+                await self.spend.reserve(self._price, request)
+                if self.spend and self._price
+                else 0.0
+            )
             usage: Usage | None = None
             try:
                 set_aside = await self.limiter.enter(request)
@@ -157,7 +178,9 @@ class Client:
                     response = await self.backend.complete(request, group)
                     usage = response.usage
                 finally:
-                    self.limiter.leave(set_aside, usage.input_tokens + usage.output_tokens if usage else None)
+                    self.limiter.leave(
+                        set_aside, usage.input_tokens + usage.output_tokens if usage else None
+                    )
             except TransientError as error:
                 now = time.monotonic()
                 if error.retry_after and error.retry_after > self.deadline:
@@ -170,7 +193,9 @@ class Client:
                 wait = error.retry_after or delay * random.uniform(0.5, 1.5)
                 if now + wait > began + waited + self.deadline:
                     failure = BackendError if self._answered > began else BackendDown
-                    raise failure(f"{error}; given up after {self.deadline:.0f} s of retries") from error
+                    raise failure(
+                        f"{error}; given up after {self.deadline:.0f} s of retries"
+                    ) from error
                 self.traffic.retries += 1
                 if flag:
                     flag(f"retried_{error.kind}")
@@ -183,7 +208,9 @@ class Client:
                 self._answered = now = time.monotonic()
                 self.limiter.answered()
                 text, seconds = encodable(response.text), round(now - started, 4)
-                return Response(text, response.finish, usage, seconds, response.logprobs, response.model)
+                return Response(
+                    text, response.finish, usage, seconds, response.logprobs, response.model
+                )
             finally:
                 if self.spend and self._price:
                     self.spend.settle(reserved, self._price, usage)
@@ -194,9 +221,13 @@ class Client:
             return
         self._refusals.append(re.sub(r"\d+", "#", str(error)))
         if len(self._refusals) >= REFUSALS and len(set(self._refusals)) == 1:
-            raise BackendDown(f"the first {len(self._refusals)} calls were all refused alike: {error}") from error
+            raise BackendDown(
+                f"the first {len(self._refusals)} calls were all refused alike: {error}"
+            ) from error
 
-    def _receipt(self, key: str, phase: Phase, response: Response, *, cached: bool) -> tuple[Response, Call]:
+    def _receipt(
+        self, key: str, phase: Phase, response: Response, *, cached: bool
+    ) -> tuple[Response, Call]:
         usage = response.usage
         if cached:
             self.traffic.cached += 1
@@ -204,7 +235,13 @@ class Client:
             self.traffic.paid += 1
             self.traffic.input_tokens += usage.input_tokens
             self.traffic.output_tokens += usage.output_tokens
-        spent = (usage.input_tokens, usage.output_tokens, response.seconds, response.finish, usage.cached_tokens)
+        spent = (
+            usage.input_tokens,
+            usage.output_tokens,
+            response.seconds,
+            response.finish,
+            usage.cached_tokens,
+        )
         return response, Call(key, phase, cached, *spent)
 
     def _miss(self, key: str, request: Request) -> str:
@@ -213,11 +250,17 @@ class Client:
             return f"not in the cache (key {key[:12]}); `personabench cache why SAMPLE` says what differs"
         self._missed = True
         nearest = self.cache.nearest(self.backend.identity, request) if self.cache else None
-        why = difference(request, self.backend.identity, *nearest) if nearest else "the cache is empty"
+        why = (
+            difference(request, self.backend.identity, *nearest)
+            if nearest
+            else "the cache is empty"
+        )
         return f"not in the cache (key {key[:12]}); nearest stored call differs in {why}"
 
     @staticmethod
-    def keepable(request: Request, response: Response, accept: Callable[[str], bool] | None) -> bool:
+    def is_storable(
+        request: Request, response: Response, accept: Callable[[str], bool] | None
+    ) -> bool:
         """Whether an answer is worth remembering: not empty, and not cut before the request's own limit."""
         if not response.text.strip() or (accept is not None and not accept(response.text)):
             return False

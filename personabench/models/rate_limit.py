@@ -6,7 +6,7 @@ multiplicative decrease: Chiu and Jain 1989).  A `Retry-After` holds every call 
 Servers of one's own get a fixed cap.  Calls per minute and tokens per minute are spaced evenly, since servers measure
 shorter spans than a minute; a bucket that lets a minute's worth through at once (aiolimiter's) would draw 429s.
 
-A `Spend` is the purse of one command.  Before a call its highest possible price is put aside, so that no number of
+A `Budget` is the purse of one command.  Before a call its highest possible price is put aside, so that no number of
 calls in flight can pass the limit together.
 """
 
@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from personabench.models.tokens import most_tokens
+from personabench.models.tokens import max_tokens_of
 from personabench.types import Request
 
 START = 32
@@ -69,7 +69,7 @@ class Limiter:
         if not self._call_takes and not self._token_takes and self._held_until < 0:
             return 0
         try:
-            tokens = most_tokens(request, 3) + request.max_tokens if self._token_takes else 0
+            tokens = max_tokens_of(request, 3) + request.max_tokens if self._token_takes else 0
             now = self._clock()
             start = max(now, self._held_until, self._call_free, self._tokens_free)
             self._call_free = start + self._call_takes

@@ -44,9 +44,11 @@ class Caller:
         self.flags[name] = self.flags.get(name, 0) + by
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
-        response, call = await self._client.complete(request, self._phase, self._unit, accept, self.flag)
+        response, call = await self._client.complete(
+            request, self._phase, self._unit, accept, self.flag
+        )
         self.calls.append(call)
-        self.settled &= self._client.keepable(request, response, accept)
+        self.settled &= self._client.is_storable(request, response, accept)
         return response
 
 

@@ -36,7 +36,7 @@ class EstimatedTokens(Tokens):
 PER_MESSAGE = 16
 
 
-def most_tokens(request: Request, bytes_per_token: int) -> int:
+def max_tokens_of(request: Request, bytes_per_token: int) -> int:
     """Tokens of a prompt, estimated from above; no tokenizer makes more than one of a byte."""
     size = sum(len(message.content.encode()) for message in request.messages)
     if request.schema is not None:

@@ -49,7 +49,10 @@ def board_page(found: Sequence[Board], wide: bool = False) -> str:
 def _table(board: Board, wide: bool) -> Iterator[str]:
     title, columns = headed(board, board.all_columns if wide else board.columns)
     yield f"<h2>{html.escape(title)}</h2><div><table><thead><tr>"
-    yield "".join(f"<th scope=col{_word(name)}>{html.escape(heading)}</th>" for name, heading in columns.items())
+    yield "".join(
+        f"<th scope=col{_word(name)}>{html.escape(heading)}</th>"
+        for name, heading in columns.items()
+    )
     yield "</tr></thead><tbody>"
     for row in board.rows:
         cells = []

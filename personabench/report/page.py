@@ -34,8 +34,27 @@ BUDGET = 20_000_000
 
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
 SCRIPTS = ("base", "words", "table", "marks", "charts", "runs", "browser", "start")
-COUNTED: tuple[str, ...] = ("status", "time", "seconds", "n", "users", "owed", "metrics", "extra_metrics", "counters")
-COUNTED += ("usage", "fit", "privileged", "provenance", "signatures", "source", "warnings", "versions")
+COUNTED: tuple[str, ...] = (
+    "status",
+    "time",
+    "seconds",
+    "n",
+    "users",
+    "owed",
+    "metrics",
+    "extra_metrics",
+    "counters",
+)
+COUNTED += (
+    "usage",
+    "fit",
+    "privileged",
+    "provenance",
+    "signatures",
+    "source",
+    "warnings",
+    "versions",
+)
 PLOT_STYLE = """:where(.plot) {
   --plot-background: white;
   display: block;
@@ -81,13 +100,23 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
 
 def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: int) -> list[str]:
     names = apart(groups)
-    described = [{**describe(group, number), "apart": names[number]} for number, group in enumerate(groups)]
+    described = [
+        {**describe(group, number), "apart": names[number]} for number, group in enumerate(groups)
+    ]
     scripts = [_asset(name) for name in LIBRARIES]
     scripts.append('"use strict";\n' + "\n".join(_asset(f"page/{name}.js") for name in SCRIPTS))
     style = _asset("page/style.css")
     head, _, foot = _asset("page/page.html").partition("<!-- data -->")
-    file.write(head.replace("$policy", html.escape(policy(scripts, [style, PLOT_STYLE]))).replace("$style", style))
-    file.write(_block("report", "application/json", _escaped(_contents(groups, described, cache is not None))))
+    file.write(
+        head.replace("$policy", html.escape(policy(scripts, [style, PLOT_STYLE]))).replace(
+            "$style", style
+        )
+    )
+    file.write(
+        _block(
+            "report", "application/json", _escaped(_contents(groups, described, cache is not None))
+        )
+    )
     file.write(f"<!--\n{_asset('vendor/LICENSE')}\n-->\n")
     for script in scripts:
         file.write(f"<script>{script}</script>\n")
@@ -111,14 +140,18 @@ def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: 
         file.write(_block(f"index-{number}", "text/plain", _packed(listed)))
         title = f"{described[number]['task']} on {described[number]['model']}"
         if first_bare is not None and first_bare < at:
-            remarks.append(f"{title}: messages are left out from sample {first_bare + 1} of {at} on, for size")
+            remarks.append(
+                f"{title}: messages are left out from sample {first_bare + 1} of {at} on, for size"
+            )
         if group.task is None:
             remarks.append(
                 f"{title}: the task is not installed, or does not take these options: inputs and records are left out; "
                 "--task FILE names its file"
             )
         elif not browser.located:
-            remarks.append(f"{title}: the data is no longer where the runs found it; inputs and records are left out")
+            remarks.append(
+                f"{title}: the data is no longer where the runs found it; inputs and records are left out"
+            )
     file.write(foot)
     return remarks
 
@@ -127,7 +160,9 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
     """A content security policy that allows exactly these inline scripts and styles, and no load from anywhere."""
 
     def hashed(texts: Sequence[str]) -> str:
-        digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+        digests = (
+            base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts
+        )
         return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
 
     return (
@@ -136,7 +171,9 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
     )
 
 
-def _contents(groups: Sequence[Group], described: Sequence[dict[str, Any]], cached: bool) -> dict[str, Any]:
+def _contents(
+    groups: Sequence[Group], described: Sequence[dict[str, Any]], cached: bool
+) -> dict[str, Any]:
     return {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__,
@@ -162,7 +199,9 @@ def _runs(groups: Sequence[Group]) -> Iterator[Mapping[str, Any]]:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    return {"fingerprint": run["fingerprint"], **spec(run)} | {name: run[name] for name in COUNTED if name in run}
+    return {"fingerprint": run["fingerprint"], **spec(run)} | {
+        name: run[name] for name in COUNTED if name in run
+    }
 
 
 def _asset(name: str) -> str:

@@ -15,7 +15,7 @@ from personabench.api.dataset import Dataset
 from personabench.models.cache import Cache
 from personabench.report.tables import Group, Row
 from personabench.results.index import SCORER
-from personabench.results.locate import data_of
+from personabench.results.locate import find_dataset
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.run.controls import controlled
 from personabench.types import Call, Prediction, Record, to_json
@@ -95,7 +95,9 @@ class Browser:
         self._data = _dataset(group)
         self.located = self._data is not None
         self._views = [_control(row) for row in group.rows]
-        self._seen_by = {view: controlled(self._data, *view) for view in self._views} if self._data else {}
+        self._seen_by = (
+            {view: controlled(self._data, *view) for view in self._views} if self._data else {}
+        )
         positions = self._data.index() if self._data else ()
         self._positions = {sample: at for at, (sample, _) in enumerate(positions)}
         self._profiles = [_by_user(row) for row in group.rows]
@@ -113,7 +115,9 @@ class Browser:
         if pack.samples:
             yield pack
 
-    def _sample(self, pack: Pack, sample_id: str, predictions: Sequence[Prediction | None]) -> dict[str, Any]:
+    def _sample(
+        self, pack: Pack, sample_id: str, predictions: Sequence[Prediction | None]
+    ) -> dict[str, Any]:
         position = self._positions.get(sample_id)
         sample = None if position is None or self._data is None else self._data.load(position)
         histories = {} if position is None else self._histories(position)
@@ -137,7 +141,9 @@ class Browser:
             }
             profile = self._profiles[row].get(prediction.user_id)
             if profile is not None:
-                answer["state"] = pack.state(row, prediction.user_id, lambda made=profile: self._state(pack, made))
+                answer["state"] = pack.state(
+                    row, prediction.user_id, lambda made=profile: self._state(pack, made)
+                )
                 prompts = prompts + self._behind(row, profile)
             answers.append(answer)
             for record in histories.get(self._views[row], ()):
@@ -147,9 +153,13 @@ class Browser:
         return {
             "input": None if sample is None else pack.text(sample.input),
             "attributes": dict(sample.attributes) if sample else {},
-            "references": None if sample is None else [pack.text(text) for text in sample.references],
+            "references": None
+            if sample is None
+            else [pack.text(text) for text in sample.references],
             "history": None if sample is None else len(sample.history),
-            "records": [{**self._record(pack, record), "rows": rows} for record, rows in records.values()],
+            "records": [
+                {**self._record(pack, record), "rows": rows} for record, rows in records.values()
+            ],
             "answers": answers,
         }
 
@@ -172,8 +182,12 @@ class Browser:
         """The prompts that made a user's state; samples of a user follow each other, so the last user's are kept."""
         user, prompts = self._made_from.get(row, ("", []))
         if user != profile.user_id:
-            requests = [self._cache.request(call.key) for call in profile.calls] if self._cache else []
-            prompts = [message.content for request in requests if request for message in request.messages]
+            requests = (
+                [self._cache.request(call.key) for call in profile.calls] if self._cache else []
+            )
+            prompts = [
+                message.content for request in requests if request for message in request.messages
+            ]
             self._made_from[row] = profile.user_id, prompts
         return prompts
 
@@ -192,7 +206,9 @@ class Browser:
                 request, response = self._cache.request(call.key), self._cache.get(call.key)
                 if request is not None:
                     prompts += [message.content for message in request.messages]
-                    entry["messages"] = [[message.role, pack.text(message.content)] for message in request.messages]
+                    entry["messages"] = [
+                        [message.role, pack.text(message.content)] for message in request.messages
+                    ]
                 if response is not None:
                     entry["reply"] = pack.text(response.text)
             shown.append(entry)
@@ -212,7 +228,7 @@ def _dataset(group: Group) -> Dataset | None:
     if group.task is None:
         return None
     for place in dict.fromkeys(row.runs[0].get("data") for row in group.rows if row.folder):
-        if opened := data_of(group.task, group.first, place):
+        if opened := find_dataset(group.task, group.first, place):
             return opened
     return None
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from personabench.api.task import Task
-from personabench.leaderboard import Asked, Board, boards, curves
+from personabench.leaderboard import Board, BoardOptions, boards, curves
 from personabench.leaderboard.comparison import aggregate_of
 from personabench.leaderboard.curves import families, remarks
-from personabench.leaderboard.rows import all_directions, conditions
+from personabench.leaderboard.rows import conditions, metric_directions
 from personabench.results.index import SCORER, Run, everything, spec
-from personabench.results.locate import task_of
+from personabench.results.locate import find_task
 from personabench.results.published import Vector, vector
 
 POINTS = 200
@@ -87,7 +87,7 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
     """
     runs = [run for run in everything(results) if task in (None, run["task"])]
     found = []
-    for board in boards(runs, asked=Asked(thorough=True, results=results)):
+    for board in boards(runs, asked=BoardOptions(thorough=True, results=results)):
         drawn = curves([board], every=True)
         for setting in dict.fromkeys(row["setting"] for row in board.rows):
             rows = [
@@ -100,7 +100,9 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
                 points = [point for point in drawn if point["run"] in names]
                 first = rows[0].runs[0]
                 about = spec(first)
-                known = task_of(first["task"], about.get("task_params", {}), about.get("task_hash", ""))
+                known = find_task(
+                    first["task"], about.get("task_params", {}), about.get("task_hash", "")
+                )
                 found.append(Group(board, rows, known, points))
     return found
 
@@ -110,7 +112,11 @@ def apart(groups: Sequence[Group]) -> list[str]:
     known = [_flat(conditions(group.first)) for group in groups]
     words = []
     for mine, group in zip(known, groups, strict=True):
-        alike = [its for its, other in zip(known, groups, strict=True) if _called(other) == _called(group)]
+        alike = [
+            its
+            for its, other in zip(known, groups, strict=True)
+            if _called(other) == _called(group)
+        ]
         names = [name for name in mine if any(other.get(name) != mine[name] for other in alike)]
         words.append(", ".join(f"{name.replace('_', ' ')} {mine[name]}" for name in names))
     return words
@@ -118,7 +124,13 @@ def apart(groups: Sequence[Group]) -> list[str]:
 
 def _called(group: Group) -> tuple[Any, ...]:
     first = group.first
-    return first["task"], first["separation"], first["split"], first["model"], str(first.get("task_changed"))
+    return (
+        first["task"],
+        first["separation"],
+        first["split"],
+        first["model"],
+        str(first.get("task_changed")),
+    )
 
 
 def _flat(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +148,7 @@ def describe(group: Group, number: int) -> dict[str, Any]:
     """Everything that a report says about a group but its samples."""
     first = group.first
     options = ", ".join(f"{key}={value}" for key, value in first.get("task_changed", {}).items())
-    directions = all_directions(run for row in group.rows for run in row.runs)
+    directions = metric_directions(run for row in group.rows for run in row.runs)
     letters = {row.facts["label"]: row.facts["letter"] for row in group.rows}
     return {
         "id": number,
@@ -158,7 +170,9 @@ def describe(group: Group, number: int) -> dict[str, Any]:
     }
 
 
-def _described(group: Group, row: Row, directions: Mapping[str, bool], letters: Mapping[str, str]) -> dict[str, Any]:
+def _described(
+    group: Group, row: Row, directions: Mapping[str, bool], letters: Mapping[str, str]
+) -> dict[str, Any]:
     facts = row.facts
     counts = {way: facts[f"{way}_users"] for way in ("win", "tie", "loss")}
     base = group.baseline
@@ -171,7 +185,9 @@ def _described(group: Group, row: Row, directions: Mapping[str, bool], letters: 
             "beats": [letters[label] for label in facts["beats"]],
             "reason": facts.get("no_interval"),
             "users_changed": None if counts["win"] is None else counts,
-            "user_gains": None if base is None or row is group.rows[base] else user_gains(row, group.rows[base]),
+            "user_gains": None
+            if base is None or row is group.rows[base]
+            else user_gains(row, group.rows[base]),
             "costs": {"per_user": _tokens(facts, "offline"), "per_query": _tokens(facts, "online")},
             "metrics": {
                 metric: {
@@ -200,7 +216,10 @@ def _described(group: Group, row: Row, directions: Mapping[str, bool], letters: 
 
 def _ends(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A number and its interval; None where the leaderboard has none."""
-    return {"value": facts.get(name), **{end: facts.get(f"{name}/{end}") for end in ("low", "high", "n")}}
+    return {
+        "value": facts.get(name),
+        **{end: facts.get(f"{name}/{end}") for end in ("low", "high", "n")},
+    }
 
 
 def _tokens(facts: Mapping[str, Any], side: str) -> float:
@@ -213,8 +232,12 @@ def user_gains(row: Row, base: Row) -> list[float] | None:
     On the samples that both rows have.  None for metrics that are not one number per sample.
     """
     scores = [[vector(run) for run in each.runs] for each in (row, base)]
-    common = set.intersection(*(_scored(one, row.facts["primary"]) for vectors in scores for one in vectors))
-    ours, theirs = (_by_user(one, vectors, common) for one, vectors in zip((row, base), scores, strict=True))
+    common = set.intersection(
+        *(_scored(one, row.facts["primary"]) for vectors in scores for one in vectors)
+    )
+    ours, theirs = (
+        _by_user(one, vectors, common) for one, vectors in zip((row, base), scores, strict=True)
+    )
     if ours is None or theirs is None:
         return None
     sign = 1.0 if row.runs[0]["higher_is_better"][row.facts["primary"]] else -1.0
@@ -230,7 +253,9 @@ def _scored(scores: Vector, metric: str) -> set[str]:
     return {sample for sample, value in zip(scores.ids, values, strict=True) if value is not None}
 
 
-def _by_user(row: Row, vectors: Sequence[Vector], common: Collection[str]) -> dict[str, float] | None:
+def _by_user(
+    row: Row, vectors: Sequence[Vector], common: Collection[str]
+) -> dict[str, float] | None:
     """Each user's own primary metric on the common samples, by hashed user."""
     metric = row.facts["primary"]
     seeds: list[dict[str, float]] = []
@@ -243,7 +268,9 @@ def _by_user(row: Row, vectors: Sequence[Vector], common: Collection[str]) -> di
         for sample, user, value in zip(scores.ids, scores.users, values, strict=True):
             if sample in common:
                 users.setdefault(user, []).append(value)
-        seeds.append({user: aggregate(np.array(mine, dtype=np.float64)) for user, mine in users.items()})
+        seeds.append(
+            {user: aggregate(np.array(mine, dtype=np.float64)) for user, mine in users.items()}
+        )
     return {user: float(np.mean([each[user] for each in seeds])) for user in seeds[0]}
 
 
@@ -254,7 +281,10 @@ def _curves(group: Group) -> list[dict[str, Any]]:
     return [
         {
             **{key: points[0][key] for key in ("over", "metric", "name")},
-            "points": [{"row": places[point["run"]], **_plain({key: point[key] for key in kept})} for point in points],
+            "points": [
+                {"row": places[point["run"]], **_plain({key: point[key] for key in kept})}
+                for point in points
+            ],
             "remarks": remarks(points),
         }
         for points in families(group.curves)

@@ -23,11 +23,15 @@ def summary(group: Mapping[str, Any]) -> list[str]:
     said += _gains(rows)
     said += _controls(rows)
     if len({row["n"] for row in rows}) > 1:
-        said.append("Runs have different numbers of samples; each pair is compared on the samples that both have.")
+        said.append(
+            "Runs have different numbers of samples; each pair is compared on the samples that both have."
+        )
     if late := [row["label"] for row in rows if row["status"] != "complete"]:
         said.append(f"Not finished: {_listed(late)}.")
     if group["sample"]:
-        said.append("This is a small bundled sample, not the benchmark: nothing here is a result about a method.")
+        said.append(
+            "This is a small bundled sample, not the benchmark: nothing here is a result about a method."
+        )
     return said
 
 
@@ -90,7 +94,12 @@ def _controls(rows: Rows) -> list[str]:
                 f"What {row['label']} gains is not shown to be personal: with another user's history it is not "
                 "told apart from itself."
             )
-        if trivial["value"] is not None and trivial["value"] <= 0 and row["history"] == "own" and not row["baseline"]:
+        if (
+            trivial["value"] is not None
+            and trivial["value"] <= 0
+            and row["history"] == "own"
+            and not row["baseline"]
+        ):
             beaten.setdefault(trivial["over"], []).append(row["label"])
     for over, labels in beaten.items():
         verb = "does" if len(labels) == 1 else "do"

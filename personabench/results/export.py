@@ -19,13 +19,13 @@ from personabench.errors import UsageError
 from personabench.models.cache import Cache
 from personabench.results.csv_rows import write_csv
 from personabench.results.index import SCORER
-from personabench.results.locate import data_of, task_of
+from personabench.results.locate import find_dataset, find_task
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.types import Call, Message, Prediction, Sample, Score, to_json
 
 
 @dataclass(frozen=True)
-class Asked:
+class CallRecord:
     """A model call of a sample; messages and reply are None where the cache no longer has them."""
 
     call: Call
@@ -47,7 +47,7 @@ class Line:
     sample: Sample | None
     score: Score | None
     profile: Profile | None
-    calls: Sequence[Asked]
+    calls: Sequence[CallRecord]
 
 
 class Source:
@@ -68,11 +68,13 @@ class Source:
         self.spec = folder.spec()
         folder.verify(folder.predictions_path)
         self.scores = {line.sample_id: line for line in folder.scores()}
-        task = task_of(self.spec.task, self.spec.task_params, self.spec.task_hash)
+        task = find_task(self.spec.task, self.spec.task_params, self.spec.task_hash)
         self.known = task is not None
-        self.data = data_of(task, self.summary, self.summary.get("data")) if task else None
+        self.data = find_dataset(task, self.summary, self.summary.get("data")) if task else None
         self.cache_path = results / "cache.sqlite"
-        self._places = {name: at for at, (name, _) in enumerate(self.data.index())} if self.data else {}
+        self._places = (
+            {name: at for at, (name, _) in enumerate(self.data.index())} if self.data else {}
+        )
         answered = dict.fromkeys(line.sample_id for line in folder.iter_predictions())
         self.ids = sorted(answered, key=lambda name: self._places.get(name, len(self._places)))
         if not self.ids:
@@ -106,7 +108,9 @@ class Source:
                 "left out; --task FILE names its file"
             )
         elif self.data is None:
-            said.append("the data is no longer where the run found it: inputs and references are left out")
+            said.append(
+                "the data is no longer where the run found it: inputs and references are left out"
+            )
         if not self.cache_path.exists():
             said.append(f"{self.cache_path} is not there: messages and replies are left out")
         if self.summary["owed"]:
@@ -114,9 +118,11 @@ class Source:
         return said
 
 
-def _asked(call: Call, cache: Cache | None) -> Asked:
+def _asked(call: Call, cache: Cache | None) -> CallRecord:
     request, response = (cache.request(call.key), cache.get(call.key)) if cache else (None, None)
-    return Asked(call, request.messages if request else None, response.text if response else None)
+    return CallRecord(
+        call, request.messages if request else None, response.text if response else None
+    )
 
 
 def rows(source: Source) -> Iterator[dict[str, Any]]:
@@ -166,12 +172,18 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
 def _metrics(source: Source) -> dict[str, tuple[str, str]]:
     """Columns of scores: `<metric>` of the official scorer, else `<metric>/<scorer>`."""
     pairs = dict.fromkeys(
-        (scorer, metric) for score in source.scores.values() for scorer, each in score.values.items() for metric in each
+        (scorer, metric)
+        for score in source.scores.values()
+        for scorer, each in score.values.items()
+        for metric in each
     )
-    return {metric if scorer == SCORER else f"{metric}/{scorer}": (scorer, metric) for scorer, metric in pairs}
+    return {
+        metric if scorer == SCORER else f"{metric}/{scorer}": (scorer, metric)
+        for scorer, metric in pairs
+    }
 
 
-def _call(asked: Asked) -> dict[str, Any]:
+def _call(asked: CallRecord) -> dict[str, Any]:
     call = asked.call
     return {
         "phase": call.phase,
@@ -211,7 +223,9 @@ def as_dataset(source: Source, output: Path) -> None:
         UsageError: the folder holds something already, or cannot be written.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UsageError(f"{output} exists; a dataset is a folder of its own: choose another --output")
+        raise UsageError(
+            f"{output} exists; a dataset is a folder of its own: choose another --output"
+        )
     import datasets
 
     kinds: dict[type, Any] = {str: "string", bool: "bool", int: "int64", float: "float64"}
@@ -222,12 +236,20 @@ def as_dataset(source: Source, output: Path) -> None:
     message = {"role": value[str], "content": value[str]}
     counts = dict.fromkeys(("input_tokens", "output_tokens"), value[int])
     features["calls"] = [
-        {"phase": value[str], "cached": value[bool], **counts, "seconds": value[float], "finish": value[str]}
+        {
+            "phase": value[str],
+            "cached": value[bool],
+            **counts,
+            "seconds": value[float],
+            "finish": value[str],
+        }
         | {"messages": [message], "reply": value[str]}
     ]
     for column, (scorer, metric) in _metrics(source).items():
         values = (score.values.get(scorer, {}).get(metric) for score in source.scores.values())
-        features[column] = [value[float]] if any(isinstance(each, list) for each in values) else value[float]
+        features[column] = (
+            [value[float]] if any(isinstance(each, list) for each in values) else value[float]
+        )
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:

@@ -49,9 +49,14 @@ def load(folder: str | Path = "results") -> Frames:
     calls: list[dict[str, Any]] = []
     for summary in summaries(Path(folder)):
         run = summary["fingerprint"][:8]
-        plain = {key: value for key, value in summary.items() if isinstance(value, str | int | float)}
+        plain = {
+            key: value for key, value in summary.items() if isinstance(value, str | int | float)
+        }
         for scorer, metrics in summary["metrics"].items():
-            plain |= {name if scorer == SCORER else f"{name}/{scorer}": value for name, value in metrics.items()}
+            plain |= {
+                name if scorer == SCORER else f"{name}/{scorer}": value
+                for name, value in metrics.items()
+            }
         runs.append({"run": run, "label": label(summary), **plain})
         files = RunFolder(Path(summary["folder"]))
         for score in files.scores():

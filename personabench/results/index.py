@@ -28,7 +28,9 @@ def find(name: str, results: Path) -> Run:
 
         content = read(path)
         return {**content.summary, "spec": content.spec, "folder": str(path)}
-    fitting = [run for run in references(results) if len(name) >= 4 and run["fingerprint"].startswith(name)]
+    fitting = [
+        run for run in references(results) if len(name) >= 4 and run["fingerprint"].startswith(name)
+    ]
     if len(fitting) == 1 and not list(results.glob(f"runs/*/*/*/{name[:8]}*")):
         return fitting[0]
     folder = find_run(name, results)
@@ -52,10 +54,14 @@ def find_run(name: str, results: Path) -> RunFolder:
         if not found:
             raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
         return RunFolder(found[-1].parent)
-    fitting = [path.parent for path in found if len(name) >= 4 and path.parent.name.startswith(name[:8])]
+    fitting = [
+        path.parent for path in found if len(name) >= 4 and path.parent.name.startswith(name[:8])
+    ]
     if len(fitting) != 1:
         what = "several runs fit" if fitting else "no run fits"
-        raise UsageError(f"{what} '{name}' under {results}/runs; `personabench list runs` names them")
+        raise UsageError(
+            f"{what} '{name}' under {results}/runs; `personabench list runs` names them"
+        )
     return RunFolder(fitting[0])
 
 
@@ -72,7 +78,9 @@ def summaries(results: Path) -> list[dict[str, Any]]:
         DataError: a summary is damaged; the message names the file and the field.
     """
     folders = [path.parent for path in sorted(results.glob("runs/*/*/*/*/summary.json"))]
-    return sorted(({**RunFolder(folder).summary(), "folder": str(folder)} for folder in folders), key=_time)
+    return sorted(
+        ({**RunFolder(folder).summary(), "folder": str(folder)} for folder in folders), key=_time
+    )
 
 
 def references(results: Path) -> list[dict[str, Any]]:
@@ -82,7 +90,10 @@ def references(results: Path) -> list[dict[str, Any]]:
         DataError: a file is damaged; the message names the file and the field.
     """
     files = [(path, published.read(path)) for path in sorted(results.glob("reference/*.json"))]
-    return sorted(({**found.summary, "spec": found.spec, "folder": str(path)} for path, found in files), key=_time)
+    return sorted(
+        ({**found.summary, "spec": found.spec, "folder": str(path)} for path, found in files),
+        key=_time,
+    )
 
 
 def everything(results: Path) -> list[dict[str, Any]]:
@@ -109,7 +120,9 @@ def spec(run: Run) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except msgspec.MsgspecError as error:
-        raise DataError(f"{path} is damaged ({error}); move the run's folder away and repeat its command") from error
+        raise DataError(
+            f"{path} is damaged ({error}); move the run's folder away and repeat its command"
+        ) from error
 
 
 def label(run: Run) -> str:
@@ -117,7 +130,9 @@ def label(run: Run) -> str:
     return _label(run, True, True)
 
 
-def _label(run: Run, seed: bool, setting: bool, more: Sequence[str] = (), common: Collection[str] = ()) -> str:
+def _label(
+    run: Run, seed: bool, setting: bool, more: Sequence[str] = (), common: Collection[str] = ()
+) -> str:
     parts = [f"{key}={value}" for key, value in run.get("changed", {}).items()]
     if setting:
         changed = run.get("task_changed", {})
@@ -127,7 +142,9 @@ def _label(run: Run, seed: bool, setting: bool, more: Sequence[str] = (), common
     if setting:
         defaults = {"temperature": 0.0, "top_p": 1.0, "max_tokens": None}
         sampling = run.get("sampling", defaults)
-        parts += [f"{key}={sampling[key]}" for key, usual in defaults.items() if sampling[key] != usual]
+        parts += [
+            f"{key}={sampling[key]}" for key, usual in defaults.items() if sampling[key] != usual
+        ]
     parts += more
     if seed and run["seed"]:
         parts.append(f"seed={run['seed']}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from personabench import __version__
 from personabench.errors import UsageError
-from personabench.results.export import Asked, Line, Source, replacing
+from personabench.results.export import CallRecord, Line, Source, replacing
 from personabench.results.index import SCORER, label
 from personabench.types import Message, Usage, to_json
 
@@ -90,8 +90,22 @@ def _header(source: Source) -> dict[str, Any]:
         "packages": {"personabench": __version__},
         "scorers": [{"name": scorer} for scorer, _ in results],
         "metadata": {
-            **{key: run[key] for key in ("fingerprint", "data_hash", "sample", "method", "params", "history", "seed")},
-            **{key: run[key] for key in ("n", "owed", "users", "counters", "usage", "seconds", "versions")},
+            **{
+                key: run[key]
+                for key in (
+                    "fingerprint",
+                    "data_hash",
+                    "sample",
+                    "method",
+                    "params",
+                    "history",
+                    "seed",
+                )
+            },
+            **{
+                key: run[key]
+                for key in ("n", "owed", "users", "counters", "usage", "seconds", "versions")
+            },
         },
     }
     scores = [
@@ -100,18 +114,26 @@ def _header(source: Source) -> dict[str, Any]:
             "scorer": scorer,
             "scored_samples": len(source.scores),
             "unscored_samples": len(source.ids) - len(source.scores),
-            "metrics": {metric: {"name": metric, "value": value} for metric, value in metrics.items()},
+            "metrics": {
+                metric: {"name": metric, "value": value} for metric, value in metrics.items()
+            },
         }
         for scorer, metrics in results
     ]
     phases = [spent for phase, spent in run["usage"].items() if phase not in ROLES]
-    used = Usage(*(int(sum(each[key] for each in phases)) for key in ("input_tokens", "output_tokens")))
+    used = Usage(
+        *(int(sum(each[key] for each in phases)) for key in ("input_tokens", "output_tokens"))
+    )
     return {
         "version": VERSION,
         "status": "success" if run["status"] == "complete" else "cancelled",
         "eval": about,
         "plan": {"name": "plan", "steps": [{"solver": spec.method, "params": dict(spec.params)}]},
-        "results": {"total_samples": run["n"] + run["owed"], "completed_samples": run["n"], "scores": scores},
+        "results": {
+            "total_samples": run["n"] + run["owed"],
+            "completed_samples": run["n"],
+            "scores": scores,
+        },
         "stats": {
             "started_at": _time(run["time"]),
             "completed_at": _time(run["time"]),
@@ -125,7 +147,9 @@ def _samples(source: Source) -> Iterator[dict[str, Any]]:
     players = {role: about["model"] for role, about in source.summary.get("roles", {}).items()}
     for line in source.lines():
         prediction, sample = line.prediction, line.sample
-        last = next((asked for asked in reversed(line.calls) if asked.call.phase == "predict"), None)
+        last = next(
+            (asked for asked in reversed(line.calls) if asked.call.phase == "predict"), None
+        )
         messages = [_message(message) for message in (last.messages or () if last else ())]
         finish = "stop" if last is None else last.call.finish
         output = _output(model, prediction.output or "", finish, prediction.usage)
@@ -140,7 +164,11 @@ def _samples(source: Source) -> Iterator[dict[str, Any]]:
             "scores": _scores(line),
             "metadata": _metadata(line),
             "model_usage": {model: _usage(prediction.usage)},
-            "events": [_event(asked, model, players, time) for asked in line.calls if asked.messages is not None],
+            "events": [
+                _event(asked, model, players, time)
+                for asked in line.calls
+                if asked.messages is not None
+            ],
             **(
                 {"error": {"message": prediction.error, "traceback": "", "traceback_ansi": ""}}
                 if prediction.error
@@ -153,9 +181,13 @@ def _scores(line: Line) -> dict[str, Any]:
     values: Mapping[str, Mapping[str, Any]] = line.score.values if line.score else {}
     return {
         scorer: {
-            "value": {metric: value for metric, value in metrics.items() if not isinstance(value, list)},
+            "value": {
+                metric: value for metric, value in metrics.items() if not isinstance(value, list)
+            },
             "answer": line.prediction.output if scorer == SCORER else line.prediction.parsed,
-            "metadata": {metric: value for metric, value in metrics.items() if isinstance(value, list)},
+            "metadata": {
+                metric: value for metric, value in metrics.items() if isinstance(value, list)
+            },
         }
         for scorer, metrics in sorted(values.items(), key=_official_first)
     }
@@ -176,7 +208,7 @@ def _metadata(line: Line) -> dict[str, Any]:
     return found | ({"record": prediction.record} if prediction.record else {})
 
 
-def _event(asked: Asked, model: str, players: Mapping[str, str], time: str) -> dict[str, Any]:
+def _event(asked: CallRecord, model: str, players: Mapping[str, str], time: str) -> dict[str, Any]:
     """A call as an event of the transcript; simulated users and judges by their role and model."""
     call, role = asked.call, ROLES.get(asked.call.phase)
     model = players.get(role or "", model)
@@ -202,7 +234,9 @@ def _output(model: str, text: str, finish: str, usage: Usage) -> dict[str, Any]:
     message = {"role": "assistant", "content": text, "source": "generate", "model": model}
     return {
         "model": model,
-        "choices": [{"message": message, "stop_reason": "max_tokens" if finish == "length" else "stop"}],
+        "choices": [
+            {"message": message, "stop_reason": "max_tokens" if finish == "length" else "stop"}
+        ],
         "completion": text,
         "usage": _usage(usage),
     }

@@ -14,7 +14,7 @@ from personabench.errors import PersonabenchError, UsageError
 from personabench.results.index import Run, spec
 
 
-def task_of(name: str, params: Mapping[str, Any], source: str) -> Task | None:
+def find_task(name: str, params: Mapping[str, Any], source: str) -> Task | None:
     """A run's task with the run's options; None where no such task, or none that takes them, is installed any more.
 
     `source` is the recorded hash of the task's source: it decides whether a file that was named is the run's.
@@ -44,7 +44,7 @@ def named(file: str, runs: Iterable[Run]) -> str:
     return str(cls.name)
 
 
-def data_of(task: Task, run: Mapping[str, Any], place: str | None) -> Dataset | None:
+def find_dataset(task: Task, run: Mapping[str, Any], place: str | None) -> Dataset | None:
     """A run's data, where it still lies at its place unchanged.
 
     Args:

@@ -72,7 +72,9 @@ def vector(run: Mapping[str, Any]) -> Vector:
     if place.suffix == ".json" and place.is_file():
         return unpack(read(place), place)
     task = run["task"]
-    lines = sorted((hashed(task, "sample", line.sample_id), line) for line in RunFolder(place).scores())
+    lines = sorted(
+        (hashed(task, "sample", line.sample_id), line) for line in RunFolder(place).scores()
+    )
     values: dict[str, dict[str, list[float | list[float] | None]]] = {}
     for at, (_, line) in enumerate(lines):
         for scorer, metrics in line.values.items():
@@ -108,7 +110,9 @@ def read(path: Path) -> Published:
     try:
         found = from_json(path.read_bytes(), Published)
         if found.version != VERSION:
-            raise DataError(f"{path} has version {found.version}, this is {VERSION}; update personabench")
+            raise DataError(
+                f"{path} has version {found.version}, this is {VERSION}; update personabench"
+            )
         checked(found.summary)
         msgspec.convert(found.spec, RunSpec)
     except OSError as error:
@@ -139,7 +143,9 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     """
     summary, spec = folder.summary(), folder.spec()
     if summary["status"] != "complete" or not summary["n"]:
-        raise UsageError(f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish")
+        raise UsageError(
+            f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish"
+        )
     for file in summary.get("files", {}):
         folder.verify(folder.path / file)
     scores = vector({**summary, "folder": str(folder.path)})
@@ -151,12 +157,21 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     plain = to_json(scores).encode()
     packed = base64.b64encode(gzip.compress(plain, mtime=0)).decode()
     named = hashlib.sha256(plain).hexdigest()
-    parts = (spec.task, spec.separation, spec.split, spec.method, spec.model["name"], spec.fingerprint[:8])
+    parts = (
+        spec.task,
+        spec.separation,
+        spec.split,
+        spec.method,
+        spec.model["name"],
+        spec.fingerprint[:8],
+    )
     path = target / f"{name or re.sub(r'[^A-Za-z0-9_.+-]+', '_', '-'.join(parts))}.json"
     if _of_another(path, spec.fingerprint):
         raise UsageError(f"{path} holds another run; choose another --name or delete it")
     content = Published(VERSION, msgspec.to_builtins(spec), kept, len(scores.ids), named, packed)
-    text = msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n"
+    text = (
+        msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n"
+    )
     temporary = path.with_name(path.name + ".tmp")
     try:
         target.mkdir(parents=True, exist_ok=True)

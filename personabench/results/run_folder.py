@@ -49,7 +49,7 @@ class Round(msgspec.Struct, frozen=True):
     prediction: Prediction
 
 
-class Renewal(msgspec.Struct, frozen=True):
+class RefreshState(msgspec.Struct, frozen=True):
     """`refresh.json`: a `--cache refresh` under way, as numbers of lines that are older than it, by file."""
 
     predictions: int
@@ -101,16 +101,27 @@ class RunFolder:
             attempts.mkdir(exist_ok=True)
             self._lock.acquire()
             spec_path = self.path / "spec.json"
-            if spec_path.exists() and from_json(spec_path.read_bytes(), RunSpec).fingerprint != spec.fingerprint:
+            if (
+                spec_path.exists()
+                and from_json(spec_path.read_bytes(), RunSpec).fingerprint != spec.fingerprint
+            ):
                 raise UsageError(f"{self.path} belongs to another run; move it away")
             _replace(spec_path, to_json(spec))
-            for path in (self.predictions_path, self.profiles_path, *self.path.glob("judgements/*.jsonl")):
+            for path in (
+                self.predictions_path,
+                self.profiles_path,
+                *self.path.glob("judgements/*.jsonl"),
+            ):
                 _repair(path)
             return attempts / f"{len(list(attempts.glob('*.log'))) + 1:03d}.log"
         except Timeout as error:
-            raise UsageError(f"another process is writing to {self.path}; wait for it or stop it") from error
+            raise UsageError(
+                f"another process is writing to {self.path}; wait for it or stop it"
+            ) from error
         except msgspec.MsgspecError as error:
-            raise UsageError(f"{self.path / 'spec.json'} is damaged ({error}); move the folder away") from error
+            raise UsageError(
+                f"{self.path / 'spec.json'} is damaged ({error}); move the folder away"
+            ) from error
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
@@ -147,9 +158,11 @@ class RunFolder:
             DataError: the file is damaged.
         """
         path = self._state_path(user_id)
-        return _read(path, Round, "delete it and repeat the run's command") if path.exists() else None
+        return (
+            _read(path, Round, "delete it and repeat the run's command") if path.exists() else None
+        )
 
-    def forget_rounds(self) -> None:
+    def delete_rounds(self) -> None:
         """Let every user start from the first round."""
         for path in self.states_path.glob("*.json"):
             path.unlink()
@@ -164,7 +177,10 @@ class RunFolder:
 
     def judgements(self, judge: str, older: int = 0) -> dict[str, Judgement]:
         """The latest judgement of each sample by a judge, leaving out the first lines of the file."""
-        return {line.sample_id: line for line in islice(_lines(self.judgements_path(judge), Judgement), older, None)}
+        return {
+            line.sample_id: line
+            for line in islice(_lines(self.judgements_path(judge), Judgement), older, None)
+        }
 
     def prediction(self, sample_id: str) -> Prediction | None:
         """The latest prediction of one sample."""
@@ -207,21 +223,23 @@ class RunFolder:
                         number = 1 + self.predictions_path.read_bytes()[:place].count(b"\n")
                         _line(self.predictions_path, number, line, Prediction)
 
-    def renewal(self) -> Renewal | None:
+    def renewal(self) -> RefreshState | None:
         """The refresh that is under way, if one is.
 
         Raises:
             DataError: the file is damaged.
         """
         remedy = "delete it and repeat the run's command"
-        return _read(self.renewal_path, Renewal, remedy) if self.renewal_path.exists() else None
+        return (
+            _read(self.renewal_path, RefreshState, remedy) if self.renewal_path.exists() else None
+        )
 
-    def renew(self) -> Renewal:
+    def renew(self) -> RefreshState:
         """Begin to make everything anew, or go on with it."""
         found = self.renewal()
         if found is None:
             judged = {path.name: _count(path) for path in self.path.glob("judgements/*.jsonl")}
-            found = Renewal(_count(self.predictions_path), _count(self.profiles_path), judged)
+            found = RefreshState(_count(self.predictions_path), _count(self.profiles_path), judged)
             try:
                 shutil.rmtree(self.states_path, ignore_errors=True)
                 _replace(self.renewal_path, to_json(found))
@@ -270,7 +288,9 @@ class RunFolder:
         now = seal(path, None if path == self.scores_path else then.bytes)
         if now != then:
             lines = seal(path).lines
-            what = f"has {lines} lines of {then.lines}" if lines != then.lines else "has other content"
+            what = (
+                f"has {lines} lines of {then.lines}" if lines != then.lines else "has other content"
+            )
             raise DataError(
                 f"{path} was changed after the run was scored: it {what}. Repeat the run's command: it scores the "
                 "answers that are there again, and asks a model for missing ones only"
@@ -282,7 +302,9 @@ class RunFolder:
         Raises:
             DataError: there is none, or it is damaged.
         """
-        return _read(self.path / "spec.json", RunSpec, "move the run's folder away and repeat its command")
+        return _read(
+            self.path / "spec.json", RunSpec, "move the run's folder away and repeat its command"
+        )
 
     def summary(self) -> dict[str, Any]:
         """The run's `summary.json`.
@@ -291,7 +313,9 @@ class RunFolder:
             DataError: there is none, or it is damaged; the message names the field.
         """
         if not self.summary_path.exists() and (self.path / "spec.json").exists():
-            raise DataError(f"{self.path} has no summary.json: the run did not get that far; repeat its command")
+            raise DataError(
+                f"{self.path} has no summary.json: the run did not get that far; repeat its command"
+            )
         remedy = "repeat the run's command to write it again"
         content = _read(self.summary_path, dict[str, Any], remedy)
         try:

@@ -26,7 +26,9 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
     prediction = folder.prediction(sample_id)
     if prediction is None:
         some = ", ".join(line.sample_id for line in itertools.islice(folder.iter_predictions(), 3))
-        raise UsageError(f"{folder.path} has no prediction for sample '{sample_id}'; it has {some or 'none'}, ...")
+        raise UsageError(
+            f"{folder.path} has no prediction for sample '{sample_id}'; it has {some or 'none'}, ..."
+        )
     score = next((line for line in folder.scores() if line.sample_id == sample_id), None)
     profile = folder.profiles().get(prediction.profile or "-")
     cache_path = results / "cache.sqlite"
@@ -66,16 +68,20 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
 
 def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
     """Gold outputs, where the run's data is still at its place and unchanged."""
-    from personabench.results.locate import data_of, task_of
+    from personabench.results.locate import find_dataset, find_task
 
     spec = folder.spec()
-    task = task_of(spec.task, spec.task_params, spec.task_hash)
+    task = find_task(spec.task, spec.task_params, spec.task_hash)
     if task is None:
         return None
     summary = folder.summary()
-    dataset = data_of(task, summary, summary.get("data"))
+    dataset = find_dataset(task, summary, summary.get("data"))
     places = {name: at for at, (name, _) in enumerate(dataset.index())} if dataset else {}
-    return list(dataset.load(places[sample_id]).references) if dataset and sample_id in places else None
+    return (
+        list(dataset.load(places[sample_id]).references)
+        if dataset and sample_id in places
+        else None
+    )
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:

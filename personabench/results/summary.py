@@ -80,7 +80,9 @@ class Summary(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.primary not in self.higher_is_better:
-            raise ValueError(f"`primary` is {self.primary!r}, which `higher_is_better` does not have")
+            raise ValueError(
+                f"`primary` is {self.primary!r}, which `higher_is_better` does not have"
+            )
 
 
 def checked(content: dict[str, Any]) -> dict[str, Any]:

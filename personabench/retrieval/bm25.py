@@ -27,7 +27,9 @@ class BM25:
     of the vocabulary (the mean before any replacement), which may itself be negative.
     """
 
-    def __init__(self, documents: Sequence[str], k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25) -> None:
+    def __init__(
+        self, documents: Sequence[str], k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25
+    ) -> None:
         lengths: list[int] = []
 
         def split() -> Iterator[list[str]]:
@@ -55,10 +57,14 @@ class BM25:
         self._bounds: list[int] = [0, *np.cumsum(document_frequencies).tolist()]
 
         present, inverse = np.unique(document_frequencies, return_inverse=True)
-        weights = np.array([math.log(n - df + 0.5) - math.log(df + 0.5) for df in present.tolist()])[inverse]
+        weights = np.array(
+            [math.log(n - df + 0.5) - math.log(df + 0.5) for df in present.tolist()]
+        )[inverse]
         weights = np.where(weights < 0, epsilon * (np.cumsum(weights)[-1] / weights.size), weights)
         norms = k1 * (1 - b + b * np.array(lengths) / (sum(lengths) / n))
-        self._gains: Floats = weights[terms] * (frequencies * (k1 + 1) / (frequencies + norms[positions]))
+        self._gains: Floats = weights[terms] * (
+            frequencies * (k1 + 1) / (frequencies + norms[positions])
+        )
 
     def __len__(self) -> int:
         return self._n

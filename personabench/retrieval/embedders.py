@@ -65,7 +65,9 @@ class Embedders:
         embedder = self._embedder(name)
         if not texts:
             return await embedder.embed([])
-        keys = [hashlib.blake2b(f"{name}\0{text}".encode(), digest_size=16).digest() for text in texts]
+        keys = [
+            hashlib.blake2b(f"{name}\0{text}".encode(), digest_size=16).digest() for text in texts
+        ]
         found: dict[bytes, Vectors] = {}
         wanted: dict[bytes, str] = {}
         for key, text in zip(keys, texts, strict=True):

@@ -37,7 +37,9 @@ class _Local(Embedder):
     def _encode(self, texts: list[str]) -> Vectors: ...
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, list(texts))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._encode, list(texts)
+        )
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """As `embed`, at once and in the calling thread."""
@@ -76,7 +78,9 @@ class WordLlama(_Local):
         package = importlib.import_module("wordllama")
         root.setLevel(level)
         root.handlers[:] = handlers
-        return package.WordLlama.load("l2_supercat", cache_dir=self._folder, dim=256, disable_download=True)
+        return package.WordLlama.load(
+            "l2_supercat", cache_dir=self._folder, dim=256, disable_download=True
+        )
 
     def _encode(self, texts: list[str]) -> Vectors:
         vectors: Vectors = self._model.embed(texts)
@@ -106,7 +110,9 @@ class SentenceTransformers(_Local):
         try:
             return package.SentenceTransformer(self._name)
         except (OSError, ValueError) as error:
-            raise UsageError(f"sentence-transformers cannot load {self._name!r}: {error}") from error
+            raise UsageError(
+                f"sentence-transformers cannot load {self._name!r}: {error}"
+            ) from error
 
     @cached_property
     def identity(self) -> str:
@@ -125,5 +131,7 @@ class SentenceTransformers(_Local):
     def _encode(self, texts: list[str]) -> Vectors:
         if not texts:
             return self._encode([""])[:0]
-        vectors = self._model.encode(texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False)
+        vectors = self._model.encode(
+            texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False
+        )
         return np.asarray(vectors, np.float32)

@@ -28,7 +28,9 @@ def read_rankings(path: Path) -> dict[str, tuple[str, ...]]:
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if key in seen:
-                raise DataError(f"{path}: question {key!r} is ranked twice; keep one entry per question")
+                raise DataError(
+                    f"{path}: question {key!r} is ranked twice; keep one entry per question"
+                )
             seen[key] = value
         return seen
 
@@ -42,7 +44,9 @@ def read_rankings(path: Path) -> dict[str, tuple[str, ...]]:
         raise DataError(f"{path}: the file holds a {type(data).__name__}; {_SHAPE}")
     for question, ids in data.items():
         if not isinstance(ids, list):
-            raise DataError(f"{path}: question {question!r} has a {type(ids).__name__} where a list of ids belongs")
+            raise DataError(
+                f"{path}: question {question!r} has a {type(ids).__name__} where a list of ids belongs"
+            )
         for position, name in enumerate(ids):
             if not isinstance(name, str):
                 raise DataError(
@@ -59,7 +63,9 @@ def write_rankings(path: Path, rankings: Mapping[str, Sequence[str]]) -> None:
         DataError: the file cannot be written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    lines = (f"{json.dumps(question)}: {json.dumps(list(ids))}" for question, ids in rankings.items())
+    lines = (
+        f"{json.dumps(question)}: {json.dumps(list(ids))}" for question, ids in rankings.items()
+    )
     try:
         draft.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         draft.replace(path)

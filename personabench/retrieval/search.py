@@ -102,10 +102,14 @@ def _newest(records: Sequence[Record]) -> list[int]:
                 "choose another retriever or data with dates (YYYY-MM-DD or a year)"
             )
         dates.append(moment(record.time))
-    return sorted(range(len(records)), key=lambda position: (dates[position], position), reverse=True)
+    return sorted(
+        range(len(records)), key=lambda position: (dates[position], position), reverse=True
+    )
 
 
-def _ranked(records: Sequence[Record], ranking: Sequence[str] | None, flag: Callable[..., None]) -> list[int]:
+def _ranked(
+    records: Sequence[Record], ranking: Sequence[str] | None, flag: Callable[..., None]
+) -> list[int]:
     if ranking is None:
         raise UsageError(
             "ranked retrieval has no ranking for this question; name a JSON file that ranks every question "

@@ -72,7 +72,9 @@ class OpenAIEmbeddings(Embedder):
     def _check(self, name: str, base_url: str | None) -> None:
         if base_url is None and not self._key:
             wanted = " or ".join(self._names)
-            raise UsageError(f"the embedder openai:{name} needs a key; set {wanted} or name a server's base URL")
+            raise UsageError(
+                f"the embedder openai:{name} needs a key; set {wanted} or name a server's base URL"
+            )
 
     @cached_property
     def _client(self) -> AsyncOpenAI:
@@ -105,17 +107,27 @@ class OpenAIEmbeddings(Embedder):
             raise BackendDown(f"{self.identity}: {why}") from None
         except (openai.APIConnectionError, openai.NotFoundError) as error:
             said = self._secrets.strike(error)
-            raise BackendDown(f"{self.identity}: the embedding server cannot be used: {said}") from None
+            raise BackendDown(
+                f"{self.identity}: the embedding server cannot be used: {said}"
+            ) from None
         except openai.APIError as error:
             if isinstance(error, openai.APIStatusError) and 300 <= error.status_code < 400:
-                why = redirect("the embedding server", error.status_code, error.response.headers, self._secrets)
+                why = redirect(
+                    "the embedding server", error.status_code, error.response.headers, self._secrets
+                )
                 raise BackendDown(f"{self.identity}: {why}") from None
-            raise BackendError(f"{self.identity}: the embedding call failed: {self._secrets.strike(error)}") from None
+            raise BackendError(
+                f"{self.identity}: the embedding call failed: {self._secrets.strike(error)}"
+            ) from None
         if sorted(rows) != list(range(len(texts))) or len({len(row) for row in rows.values()}) != 1:
-            raise BackendError(f"{self.identity}: asked for {len(texts)} vectors, got {len(rows)} that do not fit")
+            raise BackendError(
+                f"{self.identity}: asked for {len(texts)} vectors, got {len(rows)} that do not fit"
+            )
         vectors = np.array([rows[position] for position in range(len(texts))], np.float32)
         if not np.isfinite(vectors).all():
-            raise BackendError(f"{self.identity}: the server returned vectors with values that are not numbers")
+            raise BackendError(
+                f"{self.identity}: the server returned vectors with values that are not numbers"
+            )
         return vectors
 
 
@@ -132,7 +144,9 @@ class VLLMEmbeddings(OpenAIEmbeddings):
 
     def _check(self, name: str, base_url: str | None) -> None:
         if base_url is None:
-            raise UsageError(f"the embedder vllm:{name} needs its server's address: --embedder-base-url URL")
+            raise UsageError(
+                f"the embedder vllm:{name} needs its server's address: --embedder-base-url URL"
+            )
 
     async def _ask(self, texts: list[str]) -> Mapping[int, Any]:
         from openai import NotFoundError
@@ -140,7 +154,9 @@ class VLLMEmbeddings(OpenAIEmbeddings):
         cut = {"truncate_prompt_tokens": -1}
         if not self._pools:
             try:
-                reply = await self._client.embeddings.create(model=self._name, input=texts, extra_body=cut)
+                reply = await self._client.embeddings.create(
+                    model=self._name, input=texts, extra_body=cut
+                )
                 return {item.index: item.embedding for item in reply.data}
             except NotFoundError:
                 self._pools = True

@@ -14,13 +14,13 @@ import msgspec
 
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
-from personabench.api.task import Told
+from personabench.api.task import JsonObject
 from personabench.models.roles import Role
 from personabench.types import Call, Prediction, Sample, Usage, to_json
 
 
 @dataclass
-class Turn:
+class Attempt:
     """All that make calls for a sample: the method when it answers, the simulated user, the method when it learns.
 
     `profile` is the key of the user's state that the answer was made with.
@@ -37,7 +37,13 @@ class Turn:
         return {**self.ctx.notes, **self.learning.notes}
 
     def prediction(
-        self, sample: Sample, output: str | None, parsed: str | None, record: Told, error: str | None, attempts: int
+        self,
+        sample: Sample,
+        output: str | None,
+        parsed: str | None,
+        record: JsonObject,
+        error: str | None,
+        attempts: int,
     ) -> Prediction:
         """The sample's line; a failed one has neither answer nor record."""
         flags = dict(self.ctx.flags)
@@ -53,15 +59,25 @@ class Turn:
         if error is not None:
             output, parsed, record = None, None, {}
         return Prediction(
-            sample.id, sample.user_id, output, parsed, flags, calls, usage, error, attempts, self.profile, record
+            sample.id,
+            sample.user_id,
+            output,
+            parsed,
+            flags,
+            calls,
+            usage,
+            error,
+            attempts,
+            self.profile,
+            record,
         )
 
 
-Act = Callable[[Sample, Turn], Awaitable[tuple[str, Mapping[str, Any]]]]
+Act = Callable[[Sample, Attempt], Awaitable[tuple[str, Mapping[str, Any]]]]
 """What a protocol does with a sample: the final answer and what the task wrote down."""
 
 
-class Singles(Sequence[Sequence[int]]):
+class SingleSamples(Sequence[Sequence[int]]):
     """Positions one at a time, without a list for each."""
 
     def __init__(self, positions: Sequence[int]) -> None:
@@ -82,7 +98,7 @@ def by_user(dataset: Dataset, positions: Sequence[int]) -> list[list[int]]:
     return list(users.values())
 
 
-def text_of(answer: Any) -> str:
+def require_text(answer: Any) -> str:
     """A method's answer.
 
     Raises:

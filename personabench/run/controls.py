@@ -46,7 +46,9 @@ class _Cut(Wrapped):
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
-        return msgspec.structs.replace(sample, history=sample.history[-self.size :] if self.size else ())
+        return msgspec.structs.replace(
+            sample, history=sample.history[-self.size :] if self.size else ()
+        )
 
 
 class _Shuffled(Wrapped):
@@ -61,10 +63,10 @@ class _Shuffled(Wrapped):
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
-        lender, borrowed = self._donated(sample.user_id)
+        history_owner, borrowed = self._donated(sample.user_id)
         size = len(sample.history)
         history = _until(borrowed, sample)[-size:] if size else ()
-        return msgspec.structs.replace(sample, history=history, lender=lender)
+        return msgspec.structs.replace(sample, history=history, history_owner=history_owner)
 
     def flags(self, position: int) -> Mapping[str, float]:
         """`no_donor` where nothing could be lent, `short_donor` where less than the owner has."""
@@ -81,14 +83,17 @@ class _Shuffled(Wrapped):
         texts = {normalized(question.stimulus) for question in questions if question.stimulus}
         taken = {_text(record) for question in questions for record in question.history}
         others = [other for other in self._users if other != user]
-        drawn = random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(others, min(CANDIDATES, len(others)))
+        drawn = random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(
+            others, min(CANDIDATES, len(others))
+        )
         best: tuple[str | None, tuple[Record, ...]] = (None, ())
         for other in drawn:
             history = self.inner.load(self._places[other][-1]).history
             lent = tuple(
                 record
                 for record in history
-                if record.item not in items and not (record.stimulus and normalized(record.stimulus) in texts)
+                if record.item not in items
+                and not (record.stimulus and normalized(record.stimulus) in texts)
             )
             if not taken.isdisjoint(map(_text, lent)):
                 continue

@@ -18,7 +18,7 @@ from typing import Any
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
-from personabench.api.guard import TRACEBACKS, blaming
+from personabench.api.guard import TRACEBACKS, plugin_guard
 from personabench.api.method import Method, State
 from personabench.api.population import Population
 from personabench.api.task import Task
@@ -27,10 +27,10 @@ from personabench.hashing import digest
 from personabench.models.cache import Cache
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
-from personabench.results.run_folder import Profile, Renewal, Round, RunFolder
+from personabench.results.run_folder import Profile, RefreshState, Round, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.embedders import Embedders
-from personabench.run.attempt import Act, Singles, Turn, by_user, plain, text_of
+from personabench.run.attempt import Act, Attempt, SingleSamples, by_user, plain, require_text
 from personabench.run.progress import Progress
 from personabench.types import Call, Phase, Prediction, Sample, User
 
@@ -87,7 +87,7 @@ class Engine:
         """
         latest: dict[str, Prediction] = {}
         index, fresh = self.dataset.index(), set[str]()
-        renewal = self.folder.renewal() if self.client.policy == "refresh" else Renewal(0, 0)
+        renewal = self.folder.renewal() if self.client.policy == "refresh" else RefreshState(0, 0)
         again = renewal is None
         if self.task.protocol == "online":
             self._resume(index, again)
@@ -115,7 +115,11 @@ class Engine:
         rounds: dict[str, list[str]] = {}
         for sample_id, user in index:
             rounds.setdefault(user, []).append(sample_id)
-        self._rounds = {} if again else {user: kept for user in rounds if (kept := self.folder.round(user)) is not None}
+        self._rounds = (
+            {}
+            if again
+            else {user: kept for user in rounds if (kept := self.folder.round(user)) is not None}
+        )
         for user, kept in self._rounds.items():
             self.finished.update(rounds[user][: kept.round])
 
@@ -136,17 +140,19 @@ class Engine:
                 self.folder.renewed()
             return True
         if refresh and not self._rounds:
-            self.folder.forget_rounds()
+            self.folder.delete_rounds()
         self._recorded = set(self.folder.profiles(self.folder.renew().profiles if refresh else 0))
         if "population" in self.method.requirements():
             ctx = self._context("prepare", "")
             population = Population(self.dataset.population())
             self.provenance["population"] = population.hash
-            with blaming(type(self.method), "prepare", RunError):
+            with plugin_guard(type(self.method), "prepare", RunError):
                 await self.method.prepare(population, ctx)
             self._record("", "prepare", None, ctx)
         self._todo = owed
-        batches = by_user(self.dataset, owed) if self.task.protocol == "online" else Singles(owed)
+        batches = (
+            by_user(self.dataset, owed) if self.task.protocol == "online" else SingleSamples(owed)
+        )
         pending = iter(batches)
         workers = [
             asyncio.create_task(self._work(pending), name=f"worker {number}")
@@ -155,7 +161,10 @@ class Engine:
         restore = self._listen(workers)
         try:
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            failed = next((task.exception() for task in done if not task.cancelled() and task.exception()), None)
+            failed = next(
+                (task.exception() for task in done if not task.cancelled() and task.exception()),
+                None,
+            )
             if failed is not None:
                 self.progress.stopping = True
                 await self._wind_down(workers)
@@ -184,16 +193,16 @@ class Engine:
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
 
-    async def _answer(self, sample: Sample, turn: Turn) -> tuple[str, Mapping[str, Any]]:
+    async def _answer(self, sample: Sample, turn: Attempt) -> tuple[str, Mapping[str, Any]]:
         view = self._view(sample)
         turn.profile, state = await self._state(view)
         return await self.method.predict(view, state, turn.ctx), {}
 
-    async def _converse(self, sample: Sample, turn: Turn) -> tuple[str, Mapping[str, Any]]:
+    async def _converse(self, sample: Sample, turn: Attempt) -> tuple[str, Mapping[str, Any]]:
         async def reply(variant: Sample) -> str:
             view = self._view(variant)
             turn.profile, state = await self._state(view)
-            return encodable(text_of(await self.method.predict(view, state, turn.ctx)))
+            return encodable(require_text(await self.method.predict(view, state, turn.ctx)))
 
         return await self.task.converse(sample, reply, turn.ctx, turn.simulator)
 
@@ -203,13 +212,13 @@ class Engine:
         kept = self._rounds.get(user)
         number, state = (0, None) if kept is None else (kept.round, kept.state)
 
-        async def act(sample: Sample, turn: Turn) -> tuple[str, Mapping[str, Any]]:
+        async def act(sample: Sample, turn: Attempt) -> tuple[str, Mapping[str, Any]]:
             nonlocal state
             view = self._view(sample)
             if number == 0:
                 turn.profile, state = await self._state(view)
             current = plain(state)
-            output = encodable(text_of(await self.method.predict(view, current, turn.ctx)))
+            output = encodable(require_text(await self.method.predict(view, current, turn.ctx)))
             feedback, record = await self.task.react(sample, output, turn.simulator)
             state = plain(await self.method.update(current, feedback, turn.learning))
             return output, record
@@ -226,16 +235,21 @@ class Engine:
                 return
 
     async def _predict(self, sample: Sample, act: Act) -> Prediction:
-        turn = Turn(
+        turn = Attempt(
             self._context("predict", sample.user_id),
-            Role("simulator", self.roles.get("simulator", self.client), sample.user_id, self.spec.seed),
+            Role(
+                "simulator",
+                self.roles.get("simulator", self.client),
+                sample.user_id,
+                self.spec.seed,
+            ),
             self._context("update", sample.user_id),
         )
         output, parsed, error = None, None, None
         record: Mapping[str, Any] = {}
         try:
             answer, record = await act(sample, turn)
-            output = encodable(text_of(answer))
+            output = encodable(require_text(answer))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 turn.ctx.flag("empty_output")
@@ -283,20 +297,34 @@ class Engine:
         key = digest(
             {
                 "artifact": "profile",
-                "method": [self.spec.method, self.spec.method_hash, self.method.version, self.spec.params],
-                "task": [self.spec.task, self.spec.task_hash, self.spec.task_version, self.spec.task_params],
+                "method": [
+                    self.spec.method,
+                    self.spec.method_hash,
+                    self.method.version,
+                    self.spec.params,
+                ],
+                "task": [
+                    self.spec.task,
+                    self.spec.task_hash,
+                    self.spec.task_version,
+                    self.spec.task_params,
+                ],
                 "model": self.spec.model,
                 "sampling": self.spec.sampling,
                 "seed": self.spec.seed,
                 "window": self.spec.window,
-                "population": self.spec.data_hash if "population" in self.method.requirements() else None,
+                "population": self.spec.data_hash
+                if "population" in self.method.requirements()
+                else None,
                 "user": user.id,
                 "history": user.history,
             }
         )
         pending = self._profiles.get(key)
         if pending is None:
-            pending = self._profiles[key] = asyncio.create_task(self._profile(key, user), name="profile")
+            pending = self._profiles[key] = asyncio.create_task(
+                self._profile(key, user), name="profile"
+            )
             self._studying.add(pending)
             pending.add_done_callback(self._studying.discard)
             while len(self._profiles) > REMEMBERED_USERS:
@@ -309,7 +337,9 @@ class Engine:
             stored = self.cache.artifact(key)
             if stored is not None:
                 calls = tuple(Call(**{**call, "cached": True}) for call in stored["calls"])
-                self._append_profile(Profile(user.id, key, stored["state"], calls, stored["flags"], True))
+                self._append_profile(
+                    Profile(user.id, key, stored["state"], calls, stored["flags"], True)
+                )
                 return stored["state"]
         ctx = self._context("profile", user.id)
         state = plain(await self.method.profile(user, ctx))
@@ -319,7 +349,9 @@ class Engine:
     def _record(self, key: str, user: str, state: State, ctx: Context) -> None:
         profile = Profile(user, key, state, tuple(ctx.calls), ctx.flags)
         if key and ctx.settled and self.cache is not None and self.client.policy != "off":
-            self.cache.put_artifact(key, {"state": state, "calls": profile.calls, "flags": profile.flags})
+            self.cache.put_artifact(
+                key, {"state": state, "calls": profile.calls, "flags": profile.flags}
+            )
         self._append_profile(profile)
 
     def _append_profile(self, profile: Profile) -> None:

@@ -12,7 +12,7 @@ GRACE = 20.0
 
 
 @contextmanager
-def heard(first: Callable[[], None], again: Callable[[], None]) -> Iterator[None]:
+def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterator[None]:
     """Call `first` at the first interrupt (SIGINT, SIGTERM) while the block runs, `again` at every further one.
 
     Where the running loop cannot listen to signals, as in a thread, nothing is called.

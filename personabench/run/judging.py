@@ -21,7 +21,7 @@ from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.run.attempt import plain
-from personabench.run.interrupts import GRACE, heard
+from personabench.run.interrupts import GRACE, on_interrupt
 from personabench.run.progress import Progress
 from personabench.types import Judgement, Prediction
 
@@ -31,7 +31,10 @@ _log = logging.getLogger("personabench.judging")
 
 def active_roles(task: Task, named: Sequence[RoleName]) -> tuple[RoleName, ...]:
     """The roles of a run of a task: those it always has, and of the optional ones those that the run names."""
-    return (*task.roles, *(role for role in task.optional_roles if role in named and role not in task.roles))
+    return (
+        *task.roles,
+        *(role for role in task.optional_roles if role in named and role not in task.roles),
+    )
 
 
 def judge_key(task: Task, identity: Mapping[str, str]) -> str:
@@ -48,7 +51,11 @@ def answer_key(prediction: Prediction) -> str:
 
 
 def unjudged(
-    folder: RunFolder, dataset: Dataset, positions: Sequence[int], key: str, anew: Collection[int] = ()
+    folder: RunFolder,
+    dataset: Dataset,
+    positions: Sequence[int],
+    key: str,
+    anew: Collection[int] = (),
 ) -> list[int]:
     """The positions whose answers a judge has not seen yet, in file order.
 
@@ -131,7 +138,7 @@ async def judge(
         drop()
 
     try:
-        with heard(wind_down, leave):
+        with on_interrupt(wind_down, leave):
             await asyncio.gather(*workers)
     except asyncio.CancelledError:
         if not progress.stopping:

@@ -29,7 +29,7 @@ from personabench.models.cache import Cache
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.run.controls import controlled
-from personabench.run.runner import Outcome, measured_beside
+from personabench.run.runner import Outcome, external_metrics
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
 from personabench.run.shard_record import RECORD, Record
@@ -87,8 +87,13 @@ def sharded(results: Path) -> dict[Path, list[Part]]:
             record = from_json(path.read_bytes(), Record)
         except msgspec.MsgspecError as error:
             raise DataError(f"{path} is damaged ({error}); repeat the shard's command") from error
-        found.setdefault(Path(*path.parent.parts[-5:]), []).append(Part(RunFolder(path.parent), record))
-    return {run: sorted(found[run], key=lambda part: (part.record.of, part.record.shard)) for run in sorted(found)}
+        found.setdefault(Path(*path.parent.parts[-5:]), []).append(
+            Part(RunFolder(path.parent), record)
+        )
+    return {
+        run: sorted(found[run], key=lambda part: (part.record.of, part.record.shard))
+        for run in sorted(found)
+    }
 
 
 def merge(
@@ -121,17 +126,25 @@ def merge(
         spec, record = _agreed(run, parts)
         task, dataset = _opened(to_json(record), to_json(spec), str(data) if data else record.data)
         if left := sorted(set(record.metrics) - set(metrics)):
-            _log.warning("%s: left out are metrics that the shards were asked for: --metric %s", run, ", ".join(left))
+            _log.warning(
+                "%s: left out are metrics that the shards were asked for: --metric %s",
+                run,
+                ", ".join(left),
+            )
         index = dataset.index()
         positions = select(dataset, record.limit, record.draw)
-        owner = {index[at][0]: number for at, number in partition(dataset, positions, record.of).items()}
+        owner = {
+            index[at][0]: number for at, number in partition(dataset, positions, record.of).items()
+        }
         lines = _lines(parts, Path("predictions.jsonl"), owner)
         finished = {name for name, line in lines.items() if line.head.error is None}
         if not partial:
             _complete(run, parts, owner, finished)
         target = RunFolder(results / run)
         _nothing_lost(target, finished)
-        extra = _extra(run, [part.folder.summary() for part in parts if part.summarised or not partial])
+        extra = _extra(
+            run, [part.folder.summary() for part in parts if part.summarised or not partial]
+        )
         target.start(spec)
         stack.callback(target.close)
         chosen = set(owner)
@@ -146,10 +159,14 @@ def merge(
             spec,
             scored,
             seconds=extra["seconds"],
-            extra=extra | {"extra_metrics": measured_beside(target, dataset, scored, metrics)},
+            extra=extra | {"extra_metrics": external_metrics(target, dataset, scored, metrics)},
             judge=extra.get("judge"),
         )
-        caches = [path for part in parts if (path := part.folder.path.parents[4] / "cache.sqlite").exists()]
+        caches = [
+            path
+            for part in parts
+            if (path := part.folder.path.parents[4] / "cache.sqlite").exists()
+        ]
         if caches:
             with contextlib.closing(Cache(results / "cache.sqlite", writing=True)) as cache:
                 for path in caches:
@@ -164,7 +181,9 @@ def _chosen(run: Path, parts: Sequence[Part], of: int | None) -> list[Part]:
     """The parts of one way to split the run."""
     numbers = sorted({part.record.of for part in parts})
     if of is None and len(numbers) > 1:
-        raise UsageError(f"{run} was split by {' and by '.join(map(str, numbers))}; choose one with --shards")
+        raise UsageError(
+            f"{run} was split by {' and by '.join(map(str, numbers))}; choose one with --shards"
+        )
     chosen = [part for part in parts if of in (None, part.record.of)]
     if not chosen:
         raise UsageError(f"{run} was not split by {of} but by {' and by '.join(map(str, numbers))}")
@@ -177,7 +196,9 @@ def _agreed(run: Path, parts: Sequence[Part]) -> tuple[RunSpec, Record]:
     spec = first.folder.spec()
     for part in parts[1:]:
         if part.folder.spec() != spec:
-            raise UsageError(f"{run}: shards {first} and {part} are of different runs; move one of them away")
+            raise UsageError(
+                f"{run}: shards {first} and {part} are of different runs; move one of them away"
+            )
         for name, asked, other in (
             ("--limit", first.record.limit, part.record.limit),
             ("the seed that draws users", first.record.draw, part.record.draw),
@@ -199,12 +220,20 @@ def _opened(asked: str, said: str, data: str | None) -> tuple[Task, Dataset]:
     cls = registry.recorded("task", spec.task, spec.task_hash)
     task = cls(msgspec.convert(record.params, cls.Params))
     if data is not None and not Path(data).is_dir():
-        raise DataError(f"the data of {spec.task} is no longer in {data}; say where it is with --data")
-    dataset = controlled(open_split(task, record.split, None if data is None else Path(data)), spec.history, spec.seed)
+        raise DataError(
+            f"the data of {spec.task} is no longer in {data}; say where it is with --data"
+        )
+    dataset = controlled(
+        open_split(task, record.split, None if data is None else Path(data)),
+        spec.history,
+        spec.seed,
+    )
     sources = registry.source_hash(cls), spec.task_hash
     if dataset.hash != spec.data_hash or task.version != spec.task_version or len(set(sources)) > 1:
         changed = "task" if dataset.hash == spec.data_hash else "data"
-        raise DataError(f"the {changed} of {spec.task} has changed since its shards ran; they can only be run again")
+        raise DataError(
+            f"the {changed} of {spec.task} has changed since its shards ran; they can only be run again"
+        )
     return task, dataset
 
 
@@ -222,7 +251,9 @@ def _lines(parts: Sequence[Part], name: Path, owner: Mapping[str, int]) -> dict[
                     try:
                         head = from_json(text, Head)
                     except msgspec.MsgspecError as error:
-                        raise DataError(f"{path}, line {number} is damaged ({error}); delete it and repeat") from error
+                        raise DataError(
+                            f"{path}, line {number} is damaged ({error}); delete it and repeat"
+                        ) from error
                     mine[head.sample_id or head.key] = Line(path, offset, head)
                 offset += len(text)
         for key, line in mine.items():
@@ -231,7 +262,9 @@ def _lines(parts: Sequence[Part], name: Path, owner: Mapping[str, int]) -> dict[
     return found
 
 
-def _complete(run: Path, parts: Sequence[Part], owner: Mapping[str, int], finished: set[str]) -> None:
+def _complete(
+    run: Path, parts: Sequence[Part], owner: Mapping[str, int], finished: set[str]
+) -> None:
     """Refuse while a shard is missing or owes samples."""
     of = parts[0].record.of
     there = {part.record.shard for part in parts}
@@ -240,9 +273,13 @@ def _complete(run: Path, parts: Sequence[Part], owner: Mapping[str, int], finish
         if number in there and name not in finished:
             owed[number] += 1
     absent = [str(Shard(number, of)) for number in range(1, of + 1) if number not in there]
-    wrong = [f"shard {number}/{of} owes {amount} samples" for number, amount in owed.items() if amount]
+    wrong = [
+        f"shard {number}/{of} owes {amount} samples" for number, amount in owed.items() if amount
+    ]
     if absent:
-        wrong.insert(0, f"{'shards' if len(absent) > 1 else 'shard'} {', '.join(absent)} did not run")
+        wrong.insert(
+            0, f"{'shards' if len(absent) > 1 else 'shard'} {', '.join(absent)} did not run"
+        )
     if wrong:
         raise UsageError(
             f"{run} is not whole: {'; '.join(wrong)}. "
@@ -260,7 +297,9 @@ def _nothing_lost(target: RunFolder, finished: set[str]) -> None:
         )
 
 
-def _copy(target: RunFolder, parts: Sequence[Part], lines: Mapping[str, Line], order: Iterable[str]) -> None:
+def _copy(
+    target: RunFolder, parts: Sequence[Part], lines: Mapping[str, Line], order: Iterable[str]
+) -> None:
     """Predictions, users' states and logs, in the order in which one worker would have come to them."""
     order = [name for name in order if name in lines]
     _write(target, target.predictions_path, (lines[name] for name in order))
@@ -277,9 +316,13 @@ def _copy(target: RunFolder, parts: Sequence[Part], lines: Mapping[str, Line], o
             shutil.copyfile(path, target.path / "attempts" / name)
 
 
-def _judgements(target: RunFolder, parts: Sequence[Part], order: Iterable[str], owner: Mapping[str, int]) -> None:
+def _judgements(
+    target: RunFolder, parts: Sequence[Part], order: Iterable[str], owner: Mapping[str, int]
+) -> None:
     """What each judge said, in the order of the data, which is that of judging."""
-    for path in sorted({path.relative_to(part.folder.path) for part in parts for path in _judged(part)}):
+    for path in sorted(
+        {path.relative_to(part.folder.path) for part in parts for path in _judged(part)}
+    ):
         (target.path / path.parent).mkdir(exist_ok=True)
         judged = _lines(parts, path, owner)
         _write(target, target.path / path, (judged[name] for name in order if name in judged))
@@ -303,11 +346,15 @@ def _write(target: RunFolder, path: Path, lines: Iterable[Line]) -> None:
 def _extra(run: Path, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a summary says beside the scores: alike in all shards, or added up."""
     if not summaries:
-        raise DataError(f"no shard of {run} has a summary.json: none got that far; repeat their commands")
+        raise DataError(
+            f"no shard of {run} has a summary.json: none got that far; repeat their commands"
+        )
     extra = dict(summaries[0])
     for each in summaries[1:]:
         if each.get("judge") != extra.get("judge"):
-            raise UsageError(f"{run}: its shards had different judges; give their commands again, alike")
+            raise UsageError(
+                f"{run}: its shards had different judges; give their commands again, alike"
+            )
         extra["provenance"] = extra.get("provenance", {}) | each.get("provenance", {})
         for name in ADDED:
             extra[name] = _sum(extra.get(name), each.get(name))

@@ -31,11 +31,11 @@ from personabench.types import Judgement, Prediction, Sample, to_json
 
 RECORD_TOKENS = 300
 _log = logging.getLogger("personabench.judging")
-Form = Literal["scores", "certainty"]
+JudgeProtocol = Literal["scores", "certainty"]
 T = TypeVar("T")
 
 
-class Terms(msgspec.Struct, frozen=True):
+class JudgeConfig(msgspec.Struct, frozen=True):
     """How two answers are judged.
 
     Attributes:
@@ -47,7 +47,7 @@ class Terms(msgspec.Struct, frozen=True):
     """
 
     judge: Mapping[str, str]
-    form: Form = "scores"
+    form: JudgeProtocol = "scores"
     samples: int = faireval.SAMPLES
     temperature: float = faireval.TEMPERATURE
     seed: int = 0
@@ -76,12 +76,17 @@ class Pair(msgspec.Struct, frozen=True):
         return digest([self.a, self.b])[:16]
 
 
-def terms(judge: Mapping[str, str], form: Form, **changes: Any) -> Terms:
+def terms(judge: Mapping[str, str], form: JudgeProtocol, **changes: Any) -> JudgeConfig:
     """Terms with the wording of their form."""
-    return Terms(dict(judge), form, prompt=(faireval if form == "scores" else verbal_certainty).PROMPT, **changes)
+    return JudgeConfig(
+        dict(judge),
+        form,
+        prompt=(faireval if form == "scores" else verbal_certainty).PROMPT,
+        **changes,
+    )
 
 
-def place(results: Path, a: RunFolder, b: RunFolder, agreed: Terms) -> Path:
+def place(results: Path, a: RunFolder, b: RunFolder, agreed: JudgeConfig) -> Path:
     """Where the verdicts on two runs lie: `judgements/<run a>-<run b>-<terms>.jsonl`, eight characters each."""
     names = (a.spec().fingerprint, b.spec().fingerprint, digest(agreed))
     return results / "judgements" / f"{'-'.join(name[:8] for name in names)}.jsonl"
@@ -114,22 +119,32 @@ def check(a: RunFolder, b: RunFolder) -> list[str]:
     for name in ("task", "separation", "split", "data_hash"):
         left, right = getattr(one, name), getattr(other, name)
         if left != right:
-            raise UsageError(f"the runs answer other questions: {name} is {left[:40]} and {right[:40]}")
+            raise UsageError(
+                f"the runs answer other questions: {name} is {left[:40]} and {right[:40]}"
+            )
     params = one.task_params, other.task_params
     for name in sorted({*params[0], *params[1]}):
         left, right = (each.get(name) for each in params)
         if left != right:
-            raise UsageError(f"the runs answer other questions: task.{name} is {left!s:.40} and {right!s:.40}")
+            raise UsageError(
+                f"the runs answer other questions: task.{name} is {left!s:.40} and {right!s:.40}"
+            )
     for folder in (a, b):
         folder.verify(folder.predictions_path)
     if one.simulator != other.simulator:
-        left, right = ("none" if not each.simulator else each.simulator["name"] for each in (one, other))
+        left, right = (
+            "none" if not each.simulator else each.simulator["name"] for each in (one, other)
+        )
         raise UsageError(f"the runs talked to other users: the simulator is {left} and {right}")
     doubts = []
     if one.task_hash != other.task_hash:
-        doubts.append("the runs differ in the source of their task, and so perhaps in what was asked")
+        doubts.append(
+            "the runs differ in the source of their task, and so perhaps in what was asked"
+        )
     if one.sampling != other.sampling:
-        doubts.append(f"the runs differ in decoding: {to_json(one.sampling)} and {to_json(other.sampling)}")
+        doubts.append(
+            f"the runs differ in decoding: {to_json(one.sampling)} and {to_json(other.sampling)}"
+        )
     return doubts
 
 
@@ -161,7 +176,9 @@ def _lines(path: Path, kind: type[T]) -> Iterator[T]:
         try:
             yield decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}, line {number} is not what a judge writes down: {error}") from error
+            raise DataError(
+                f"{path}, line {number} is not what a judge writes down: {error}"
+            ) from error
 
 
 def read_labels(path: Path) -> dict[str, Pick]:
@@ -173,7 +190,11 @@ def read_labels(path: Path) -> dict[str, Pick]:
     found: dict[str, Pick] = {}
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            line = msgspec.json.decode(text, type=dict[str, str | None]) if text.strip() else {"label": None}
+            line = (
+                msgspec.json.decode(text, type=dict[str, str | None])
+                if text.strip()
+                else {"label": None}
+            )
             if line["label"] is not None:
                 found[str(line["id"])] = msgspec.convert(line["label"], Pick)
         except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
@@ -195,7 +216,7 @@ def writing(path: Path) -> Iterator[None]:
 async def duel(
     wanted: Sequence[Pair],
     task: Task,
-    agreed: Terms,
+    agreed: JudgeConfig,
     path: Path,
     role: Callable[[str], Role],
     *,
@@ -229,7 +250,7 @@ async def duel(
 async def _judged(
     wanted: Sequence[Pair],
     task: Task,
-    agreed: Terms,
+    agreed: JudgeConfig,
     path: Path,
     role: Callable[[str], Role],
     workers: int,
@@ -275,7 +296,7 @@ async def _judged(
     return [verdict for verdict in found if verdict is not None], failed
 
 
-async def _verdict(pair: Pair, task: Task, agreed: Terms, judge: Role) -> Verdict:
+async def _verdict(pair: Pair, task: Task, agreed: JudgeConfig, judge: Role) -> Verdict:
     sample = pair.sample
     known = told(sample, task, agreed.records, judge.tokens)
     if agreed.form == "scores":

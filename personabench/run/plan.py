@@ -40,7 +40,7 @@ ENTRY = 4
 
 
 @dataclass
-class Forecast:
+class RunPlan:
     """What one run still needs: samples owed, calls by phase, how many are stored, tokens to pay for.
 
     `spent` are tokens in and out by model, the simulated user's and the judge's included.  `changed` are the parameters
@@ -56,7 +56,7 @@ class Forecast:
     calls: dict[str, int] = field(default_factory=dict)
     cached: int = 0
     spent: dict[str, tuple[int, int]] = field(default_factory=dict)
-    bounds: Sequence[Forecast] = ()
+    bounds: Sequence[RunPlan] = ()
 
     @property
     def total(self) -> int:
@@ -118,7 +118,7 @@ def has_list(schema: Mapping[str, Any] | None) -> bool:
     return schema["type"] == "object" and any(map(has_list, schema["properties"].values()))
 
 
-class Rehearsal(Client):
+class DryRunClient(Client):
     """A client that pays nothing: stored answers where there are any, filler elsewhere.
 
     `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored); `memory` what was answered.
@@ -127,7 +127,7 @@ class Rehearsal(Client):
     asked again because a filler could not be read does not count: a model's reply can be.
     """
 
-    forecast: Forecast
+    forecast: RunPlan
     asked: list[tuple[str, Phase, Request, bool]]
     memory: dict[str, Response]
     plain: str = FILLER
@@ -162,7 +162,10 @@ class Rehearsal(Client):
         if stored is None:
             spent = sum(self.tokens.count(message.content) for message in request.messages)
             given, made = self.forecast.spent.get(self.backend.identity["name"], (0, 0))
-            self.forecast.spent[self.backend.identity["name"]] = (given + spent, made + request.max_tokens)
+            self.forecast.spent[self.backend.identity["name"]] = (
+                given + spent,
+                made + request.max_tokens,
+            )
             mark = letters(key) if self.marked or request.schema else ""
             entries = {None: 1, "empty": 0, "longest": 1 + request.max_tokens // ENTRY}[self.bound]
             text = filler(request.schema, self.plain, mark, entries=entries)
@@ -178,11 +181,16 @@ class Rehearsal(Client):
         self.asked.append((key, phase, request, stored is not None))
         return self._receipt(key, phase, response, cached=stored is not None)
 
-    def played_by(self, backend: Backend) -> Rehearsal:
+    def played_by(self, backend: Backend) -> DryRunClient:
         """The same rehearsal for a role with a model of its own."""
-        other = Rehearsal(backend, self.cache, self.policy)
+        other = DryRunClient(backend, self.cache, self.policy)
         other.forecast, other.asked, other.memory = self.forecast, self.asked, self.memory
-        other.plain, other.marked, other.tail, other.bound = self.plain, self.marked, self.tail, self.bound
+        other.plain, other.marked, other.tail, other.bound = (
+            self.plain,
+            self.marked,
+            self.tail,
+            self.bound,
+        )
         return other
 
     def __post_init__(self) -> None:
@@ -191,7 +199,7 @@ class Rehearsal(Client):
         self._refused: dict[str | int, Response] = {}
 
 
-async def plan(options: runner.Options) -> list[Forecast]:
+async def plan(options: runner.Options) -> list[RunPlan]:
     """A forecast for each run asked for, in their order: what one has asked is stored for the next.
 
     Nothing is called and nothing is written.
@@ -202,14 +210,15 @@ async def plan(options: runner.Options) -> list[Forecast]:
         KeyboardInterrupt: interrupted; a part of a forecast would be taken for the whole.
     """
     async with _rehearsals(options) as (jobs, rehearse):
-        forecasts: list[Forecast] = []
+        forecasts: list[RunPlan] = []
         memory: dict[str, Response] = {}
         for job in jobs:
             before = dict(memory)
             client = await rehearse(job, None, memory)
             if any(has_list(request.schema) for _, _, request, _ in client.asked):
                 client.forecast.bounds = [
-                    (await rehearse(job, None, dict(before), bound=bound)).forecast for bound in get_args(Bound)
+                    (await rehearse(job, None, dict(before), bound=bound)).forecast
+                    for bound in get_args(Bound)
                 ]
             forecasts.append(client.forecast)
         return forecasts
@@ -226,12 +235,19 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
         client = await rehearse(jobs[0], sample_id)
         answers = []
         for key, phase, request, stored in client.asked:
-            answer: dict[str, Any] = {"key": key, "phase": phase, "stored": stored, "difference": None}
+            answer: dict[str, Any] = {
+                "key": key,
+                "phase": phase,
+                "stored": stored,
+                "difference": None,
+            }
             if not stored:
                 identity = client.backend.identity
                 nearest = client.cache.nearest(identity, request) if client.cache else None
                 answer["difference"] = (
-                    difference(request, identity, *nearest) if nearest else "everything: the cache is empty"
+                    difference(request, identity, *nearest)
+                    if nearest
+                    else "everything: the cache is empty"
                 )
             answers.append(answer)
         return answers
@@ -240,7 +256,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
 @asynccontextmanager
 async def _rehearsals(
     options: runner.Options,
-) -> AsyncIterator[tuple[list[runner.Job], Callable[..., Awaitable[Rehearsal]]]]:
+) -> AsyncIterator[tuple[list[runner.Job], Callable[..., Awaitable[DryRunClient]]]]:
     options = options.guarded()
     model = backends.create(options.backend, options.backend_options)
     named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
@@ -255,8 +271,8 @@ async def _rehearsals(
         memory: dict[str, Response] | None = None,
         *,
         bound: Bound | None = None,
-    ) -> Rehearsal:
-        client = Rehearsal(model, cache, options.cache)
+    ) -> DryRunClient:
+        client = DryRunClient(model, cache, options.cache)
         client.memory, client.bound = {} if memory is None else memory, bound
         with tempfile.TemporaryDirectory() as temporary:
             rehearsed = RunFolder(Path(temporary))
@@ -282,11 +298,16 @@ async def _rehearsals(
             if job.task.labels:
                 client.plain, client.marked = job.task.labels[0], _read_with_a_mark(job, owed)
             client.tail = job.dataset.disliked
-            client.forecast = Forecast(job.spec.task, job.spec.method, job.spec.model["name"], len(owed))
+            client.forecast = RunPlan(
+                job.spec.task, job.spec.method, job.spec.model["name"], len(owed)
+            )
             client.forecast.changed |= runner.changed(job.method)
-            client.forecast.changed |= {f"task.{name}": value for name, value in runner.changed(job.task).items()}
+            client.forecast.changed |= {
+                f"task.{name}": value for name, value in runner.changed(job.task).items()
+            }
             engine.roles = {
-                role: client if backend is model else client.played_by(backend) for role, backend in job.roles.items()
+                role: client if backend is model else client.played_by(backend)
+                for role, backend in job.roles.items()
             }
             engine.folder = rehearsed
             try:
@@ -297,7 +318,9 @@ async def _rehearsals(
                 if job.judge:
                     left = [] if sample_id else _awaiting_a_judge(job, engine, owed, rehearsed)
                     asked = sorted([*owed, *left])
-                    await judge(rehearsed, job.task, job.dataset, asked, job.judge, engine.roles["judge"])
+                    await judge(
+                        rehearsed, job.task, job.dataset, asked, job.judge, engine.roles["judge"]
+                    )
             finally:
                 rehearsed.close()
         return client
@@ -324,12 +347,16 @@ def _failing(job: runner.Job, failed: int, rehearsed: RunFolder) -> RunError:
     )
 
 
-def _awaiting_a_judge(job: runner.Job, engine: Engine, owed: Sequence[int], rehearsed: RunFolder) -> list[int]:
+def _awaiting_a_judge(
+    job: runner.Job, engine: Engine, owed: Sequence[int], rehearsed: RunFolder
+) -> list[int]:
     """The positions of kept answers that the judge has not seen; the answers are copied for the rehearsal."""
     index = job.dataset.index()
     done = {at for at, (name, _) in enumerate(index) if name in engine.finished}
     anew = job.positions if engine.client.policy == "refresh" else ()
-    left = unjudged(job.folder, job.dataset, sorted({*job.positions, *done} - {*owed}), job.judge or "", anew)
+    left = unjudged(
+        job.folder, job.dataset, sorted({*job.positions, *done} - {*owed}), job.judge or "", anew
+    )
     for line in job.folder.ordered_predictions(index[at][0] for at in left):
         if line is not None:
             rehearsed.append(rehearsed.predictions_path, line)
@@ -340,4 +367,6 @@ def _read_with_a_mark(job: runner.Job, owed: Sequence[int]) -> bool:
     """Whether the task finds its label in a reply that says a little more."""
     label = job.task.labels[0]
     reply = filler(None, label, "ghi")
-    return any(job.task.parse(reply, job.dataset.load(at).view(), "lenient") == label for at in owed[:1])
+    return any(
+        job.task.parse(reply, job.dataset.load(at).view(), "lenient") == label for at in owed[:1]
+    )

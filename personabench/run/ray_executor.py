@@ -75,7 +75,9 @@ class OnRay:
         try:
             import ray
         except ImportError as error:
-            raise UsageError("--executor ray needs Ray: pip install 'personabench-harness[ray]'") from error
+            raise UsageError(
+                "--executor ray needs Ray: pip install 'personabench-harness[ray]'"
+            ) from error
         asked = [_everywhere(each) for each in several]
         shards = [Shard(number, self.shards) for number in range(1, self.shards + 1)]
         started = not ray.is_initialized()
@@ -86,26 +88,42 @@ class OnRay:
                 task = ray.remote(work).options(**self.task_options)
             except (TypeError, ValueError) as error:
                 raise UsageError(f"--ray-options: {error}") from error
-            reports = self._gather(ray, {task.remote(asked, shard, self.results): shard for shard in shards}, say)
+            reports = self._gather(
+                ray, {task.remote(asked, shard, self.results): shard for shard in shards}, say
+            )
         finally:
             if started:
                 ray.shutdown()
         wrong = {shard: report for shard, report in reports.items() if report.error}
         if wrong:
-            kind = UsageError if all(report.code == UsageError.exit_code for report in wrong.values()) else RunError
+            kind = (
+                UsageError
+                if all(report.code == UsageError.exit_code for report in wrong.values())
+                else RunError
+            )
             said = dict.fromkeys(report.error for report in wrong.values())
             which = ", ".join(map(str, sorted(wrong, key=lambda shard: shard.number)))
-            raise kind(f"shard {which}: {'; '.join(said)}\nWhat is finished is kept; repeat the command to go on")
-        return self._merge(list(dict.fromkeys(run for report in reports.values() for run in report.runs)), several)
+            raise kind(
+                f"shard {which}: {'; '.join(said)}\nWhat is finished is kept; repeat the command to go on"
+            )
+        return self._merge(
+            list(dict.fromkeys(run for report in reports.values() for run in report.runs)), several
+        )
 
-    def _gather(self, ray: Any, tasks: Mapping[Any, Shard], say: Callable[[str], None]) -> dict[Shard, Report]:
+    def _gather(
+        self, ray: Any, tasks: Mapping[Any, Shard], say: Callable[[str], None]
+    ) -> dict[Shard, Report]:
         reports: dict[Shard, Report] = {}
         pending = list(tasks)
         try:
             while pending:
                 (ended,), pending = ray.wait(pending, num_returns=1)
                 report = reports[tasks[ended]] = _heard(ray, ended)
-                how = f": {report.error}" if report.error else f", {report.done} samples done, {report.owed} owed"
+                how = (
+                    f": {report.error}"
+                    if report.error
+                    else f", {report.done} samples done, {report.owed} owed"
+                )
                 say(f"shard {tasks[ended]}{how}")
         except KeyboardInterrupt:
             say("stopping when what is in flight is done; the same command goes on")
@@ -164,7 +182,10 @@ def _in(place: Path, options: Options, shard: Shard) -> Options:
     backend = options.backend_options
     batches = backend.batch and place / backend.batch.name
     return dataclasses.replace(
-        options, results=place, shard=shard, backend_options=dataclasses.replace(backend, batch=batches)
+        options,
+        results=place,
+        shard=shard,
+        backend_options=dataclasses.replace(backend, batch=batches),
     )
 
 
@@ -203,7 +224,9 @@ def _everywhere(options: Options) -> Options:
 
     def model(own: BackendOptions) -> BackendOptions:
         there = own.model is not None and Path(own.model).exists()
-        return dataclasses.replace(own, model=str(Path(str(own.model)).absolute())) if there else own
+        return (
+            dataclasses.replace(own, model=str(Path(str(own.model)).absolute())) if there else own
+        )
 
     return dataclasses.replace(
         options,

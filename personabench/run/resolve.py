@@ -61,12 +61,19 @@ class Job:
             if backend.identity == self.spec.model
         ]
         judge = self.roles["judge"].identity if "judge" in self.roles else self.spec.model
-        others = [self.spec.model, *(backend.identity for role, backend in self.roles.items() if role != "judge")]
-        kin = [kinship(judge["name"], other["name"]) for other in others if judge != self.spec.model]
+        others = [
+            self.spec.model,
+            *(backend.identity for role, backend in self.roles.items() if role != "judge"),
+        ]
+        kin = [
+            kinship(judge["name"], other["name"]) for other in others if judge != self.spec.model
+        ]
         return [*own, *dict.fromkeys(filter(None, kin))]
 
 
-def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend] | None = None) -> list[Job]:
+def resolve(
+    options: Options, backend: Backend, named: Mapping[RoleName, Backend] | None = None
+) -> list[Job]:
     """The runs asked for, checked as far as possible without a model call; `named` are the roles' own backends.
 
     Raises:
@@ -85,9 +92,14 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
     called: dict[str, str] = {}
     for asked, cls in classes.items():
         if (other := called.setdefault(cls.name, asked)) != asked:
-            raise UsageError(f"--method: {other} and {asked} are both called '{cls.name}'; give one another `name`")
+            raise UsageError(
+                f"--method: {other} and {asked} are both called '{cls.name}'; give one another `name`"
+            )
     owners = ["task", *(cls.name for cls in classes.values())]
-    points = [params.assignments([*options.assignments, *point], owners) for point in params.grid(options.grid)]
+    points = [
+        params.assignments([*options.assignments, *point], owners)
+        for point in params.grid(options.grid)
+    ]
     used: set[str] = set()
     used_by_tasks: set[str] = set()
     played: set[RoleName] = set()
@@ -96,28 +108,45 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
     called.clear()
     for asked, cls in zip(options.tasks, task_classes, strict=True):
         if (other := called.setdefault(cls.name, asked)) != asked:
-            raise UsageError(f"--task: {other} and {asked} are both called '{cls.name}'; give one another `name`")
+            raise UsageError(
+                f"--task: {other} and {asked} are both called '{cls.name}'; give one another `name`"
+            )
     for task_class, given in itertools.product(task_classes, points):
         shared = given.get("", {})
         theirs = _of(params_of(task_class), given.get("task", {}), alone=len(task_classes) == 1)
         used_by_tasks |= theirs.keys()
-        task: Task = create(task_class, params.fill(task_class.Params, theirs, f"task {task_class.name}"))
+        task: Task = create(
+            task_class, params.fill(task_class.Params, theirs, f"task {task_class.name}")
+        )
         place = f"{task.name} {task.params}"
         if options.history != "own" and "history" not in task.offers:
-            raise UsageError(f"--history {options.history}: the users of {task.name} have no history; leave it out")
+            raise UsageError(
+                f"--history {options.history}: the users of {task.name} have no history; leave it out"
+            )
         if place not in opened:
             split = options.split or task.default_split
-            opened[place] = task, controlled(open_split(task, split, options.data), options.history, options.seed)
+            opened[place] = (
+                task,
+                controlled(open_split(task, split, options.data), options.history, options.seed),
+            )
         task, dataset = opened[place]
-        roles = {role: (named or {}).get(role, backend) for role in active_roles(task, list(named or {}))}
+        roles = {
+            role: (named or {}).get(role, backend) for role in active_roles(task, list(named or {}))
+        }
         played |= roles.keys()
-        positions = select(dataset, options.limit, options.seed if options.draw is None else options.draw)
+        positions = select(
+            dataset, options.limit, options.seed if options.draw is None else options.draw
+        )
         if options.shard:
             positions = options.shard.take(dataset, positions)
         for cls in classes.values():
             mine = _of(params_of(cls), shared, alone=len(classes) == 1)
             used |= mine.keys()
-            declared = {"refuses": cls.refuses, "designed_for": cls.designed_for, "needs": cls.needs}
+            declared = {
+                "refuses": cls.refuses,
+                "designed_for": cls.designed_for,
+                "needs": cls.needs,
+            }
             fit, reason = verdict(declared, task.name, task.offers)
             if fit == "refused":
                 refused.append(f"method {cls.name} does not run on {task.name}: {reason}")
@@ -155,15 +184,21 @@ def resolve(options: Options, backend: Backend, named: Mapping[RoleName, Backend
             if all(job.folder.path != folder.path for job in jobs):
                 jobs.append(Job(spec, task, dataset, method, positions, folder, fit, roles))
     if idle := sorted(set(named or {}) - played):
-        raise UsageError(f"--{idle[0]}-model: none of the tasks {', '.join(options.tasks)} has a {idle[0]}")
+        raise UsageError(
+            f"--{idle[0]}-model: none of the tasks {', '.join(options.tasks)} has a {idle[0]}"
+        )
     if refused and not jobs:
         raise UsageError("; ".join(dict.fromkeys(refused)))
     for line in dict.fromkeys(refused):
         _log.warning("%s; the other runs go on", line)
     if unused := sorted(set(points[0].get("", {})) - used):
-        raise UsageError(f"--set {unused[0]}: none of the methods {', '.join(classes)} has a parameter of that name")
+        raise UsageError(
+            f"--set {unused[0]}: none of the methods {', '.join(classes)} has a parameter of that name"
+        )
     if unused := sorted(set(points[0].get("task", {})) - used_by_tasks):
-        raise UsageError(f"--set task.{unused[0]}: none of the tasks {', '.join(options.tasks)} has that parameter")
+        raise UsageError(
+            f"--set task.{unused[0]}: none of the tasks {', '.join(options.tasks)} has that parameter"
+        )
     return jobs
 
 

@@ -24,7 +24,7 @@ from personabench.errors import DataError, RunError, UsageError
 from personabench.metrics.external import external
 from personabench.models import backends
 from personabench.models.backends.base import Backend
-from personabench.models.budget import Spend
+from personabench.models.budget import Budget
 from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.roles import RoleName
@@ -43,7 +43,9 @@ __all__ = ["Job", "Options", "Outcome", "resolve", "run", "versions"]
 Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
 
 
-def _unwatched(title: str, progress: Progress, client: Client) -> contextlib.AbstractContextManager[None]:
+def _unwatched(
+    title: str, progress: Progress, client: Client
+) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
@@ -85,7 +87,7 @@ async def run(
         stack.push_async_callback(model.aclose)
         await model.identify()
         named = await _named(options, roles, stack)
-        spend = Spend(options.prices, options.max_cost)
+        spend = Budget(options.prices, options.max_cost)
         for each_model in (model, *named.values()):
             spend.price(each_model.identity["name"])
         cache, embedders = None, None
@@ -96,7 +98,11 @@ async def run(
                 announce(jobs)
             if embedders is None:
                 if options.cache != "off":
-                    older = options.shard.whole(options.results) / "cache.sqlite" if options.shard else None
+                    older = (
+                        options.shard.whole(options.results) / "cache.sqlite"
+                        if options.shard
+                        else None
+                    )
                     cache = Cache(options.results / "cache.sqlite", older, writing=True)
                     stack.callback(cache.close)
                 embedders = options.embedders()
@@ -142,7 +148,12 @@ async def _ready(log: Path, opened: list[Backend], backend: Backend) -> None:
 
 
 def _engine(
-    job: Job, options: Options, model: Backend, cache: Cache | None, embedders: Embedders, spend: Spend
+    job: Job,
+    options: Options,
+    model: Backend,
+    cache: Cache | None,
+    embedders: Embedders,
+    spend: Budget,
 ) -> Engine:
     concurrency = options.concurrency or model.concurrency
     client = Client(model, cache, options.cache, concurrency, spend=spend)
@@ -160,7 +171,9 @@ def _engine(
         roles={
             role: client
             if backend is model
-            else dataclasses.replace(client, backend=backend, concurrency=options.concurrency or backend.concurrency)
+            else dataclasses.replace(
+                client, backend=backend, concurrency=options.concurrency or backend.concurrency
+            )
             for role, backend in job.roles.items()
         },
     )
@@ -173,7 +186,7 @@ async def _finish(
     options: Options,
     watch: Watch,
     ready: Callable[[Backend], Awaitable[None]],
-    spend: Spend,
+    spend: Budget,
 ) -> Outcome:
     title = f"{job.spec.method} on {job.spec.task}"
     before = _before(job.folder)
@@ -191,7 +204,11 @@ async def _finish(
         raise KeyboardInterrupt
     seconds = before["seconds"] + (time.perf_counter() - started if owed else 0.0)
     selected = set(job.positions)
-    scored = [at for at, (name, _) in enumerate(job.dataset.index()) if at in selected or name in engine.finished]
+    scored = [
+        at
+        for at, (name, _) in enumerate(job.dataset.index())
+        if at in selected or name in engine.finished
+    ]
     judging = Progress()
     if job.judge and whole:
         started = time.perf_counter()
@@ -209,7 +226,7 @@ async def _finish(
             failed = error
     extra_metrics, trouble = {} if owed else before.get("extra_metrics", {}), ""
     try:
-        extra_metrics |= measured_beside(job.folder, job.dataset, scored, options.metrics)
+        extra_metrics |= external_metrics(job.folder, job.dataset, scored, options.metrics)
     except UsageError as error:
         trouble = str(error)
     summary = score_run(
@@ -225,10 +242,16 @@ async def _finish(
             "task_changed": changed(job.task),
             "fit": job.fit,
             "privileged": job.method.privileged,
-            "provenance": before.get("provenance", {}) | engine.provenance | engine.embedders.used(),
+            "provenance": before.get("provenance", {})
+            | engine.provenance
+            | engine.embedders.used(),
             "extra_metrics": extra_metrics,
-            "spent": (before.get("spent") or 0.0) + spend.spent - already if options.prices else before.get("spent"),
-            "prefix_cache": await _prefix_cache(engine.client.backend, counted, before.get("prefix_cache")),
+            "spent": (before.get("spent") or 0.0) + spend.spent - already
+            if options.prices
+            else before.get("spent"),
+            "prefix_cache": await _prefix_cache(
+                engine.client.backend, counted, before.get("prefix_cache")
+            ),
             "warnings": [*job.dataset.warnings, *job.shared],
             "roles": {
                 role: {
@@ -273,7 +296,7 @@ async def _prefix_cache(
     return {"hits": start["hits"] + hits, "queries": start["queries"] + queries}
 
 
-def measured_beside(
+def external_metrics(
     folder: RunFolder, dataset: Dataset, positions: Sequence[int], names: Sequence[str]
 ) -> dict[str, float]:
     """Metrics asked for beside the task's own, over the answers that have a gold."""
@@ -293,12 +316,24 @@ def measured_beside(
 def changed(owner: Method | Task) -> dict[str, Any]:
     """The parameters that are not at their defaults."""
     defaults = dataclasses.asdict(owner.Params())
-    return {key: value for key, value in dataclasses.asdict(owner.params).items() if value != defaults[key]}
+    return {
+        key: value
+        for key, value in dataclasses.asdict(owner.params).items()
+        if value != defaults[key]
+    }
 
 
 def versions() -> dict[str, str]:
     """What software made a run."""
-    names = ("personabench-harness", "xllamacpp", "openai", "rouge-score", "sacrebleu", "nltk", "numpy")
+    names = (
+        "personabench-harness",
+        "xllamacpp",
+        "openai",
+        "rouge-score",
+        "sacrebleu",
+        "nltk",
+        "numpy",
+    )
     found = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -78,7 +78,9 @@ def read_lines(path: Path) -> list[tuple[str, str | None]] | None:
     return pairs or None
 
 
-def score_files(task: Task, predictions: Path, references: Path, scorer: str, partial: bool) -> FileScores:
+def score_files(
+    task: Task, predictions: Path, references: Path, scorer: str, partial: bool
+) -> FileScores:
     """Score a prediction file: the task's own submission form, or JSON lines of `{"id", "output"}`.
 
     The order of items never matters.  With `partial`, the items that both files have are scored, the first of
@@ -128,7 +130,9 @@ def score_files(task: Task, predictions: Path, references: Path, scorer: str, pa
         scorer=scorer,
         n=len(shared),
         partial=bool(reasons),
-        metrics={m.name: m.aggregate(_column([each[m.name] for each in measured])) for m in task.metrics},
+        metrics={
+            m.name: m.aggregate(_column([each[m.name] for each in measured])) for m in task.metrics
+        },
         parse_failures=sum(each is None for each in parsed.values()),
         null_outputs=sum(outputs[each] is None for each in shared),
         missing=difference.missing,

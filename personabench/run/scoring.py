@@ -24,7 +24,9 @@ from personabench.run.judging import answer_key
 from personabench.types import Call, Sample, Score, to_json
 
 
-def measure(task: Task, output: str, sample: Sample) -> tuple[dict[str, Mapping[str, Value]], set[str]]:
+def measure(
+    task: Task, output: str, sample: Sample
+) -> tuple[dict[str, Mapping[str, Value]], set[str]]:
     """The values one answer contributes under each of the task's scorers, and the scorers that could not read it."""
     values: dict[str, Mapping[str, Value]] = {}
     unread: set[str] = set()
@@ -93,7 +95,9 @@ def score_run(
     positions = sorted(positions)
     tally, n, missing, owing, users = Tally(task, judge is not None), 0, 0, 0, set()
     judgements = folder.judgements(judge) if judge else {}
-    counters: Counter[str] = Counter(dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0))
+    counters: Counter[str] = Counter(
+        dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0)
+    )
     unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
     ledger = Ledger()
     unseen = Unseen(tally.all)
@@ -129,7 +133,9 @@ def score_run(
             sample = dataset.load(position)
             if sample.references or task.protocol != "static" or judge:
                 values, failed = measure(task, output, sample)
-                more = task.measure_record(prediction.record, None if judged is None else judged.values, sample)
+                more = task.measure_interaction(
+                    prediction.record, None if judged is None else judged.values, sample
+                )
                 values = {scorer: {**found, **more} for scorer, found in values.items()}
                 unread.update(failed)
                 if primary not in values[task.scorers[0]]:
@@ -192,8 +198,14 @@ def score_run(
 
 def _seals(folder: RunFolder, judge: str | None) -> dict[str, Any]:
     """What the files were that scores are made from, and the scores."""
-    paths = [folder.predictions_path, folder.scores_path, *([folder.judgements_path(judge)] if judge else [])]
-    return {path.relative_to(folder.path).as_posix(): msgspec.to_builtins(seal(path)) for path in paths}
+    paths = [
+        folder.predictions_path,
+        folder.scores_path,
+        *([folder.judgements_path(judge)] if judge else []),
+    ]
+    return {
+        path.relative_to(folder.path).as_posix(): msgspec.to_builtins(seal(path)) for path in paths
+    }
 
 
 class Ledger:
@@ -206,7 +218,8 @@ class Ledger:
         """Book calls."""
         for call in calls:
             phase = self.phases.setdefault(
-                call.phase, {"calls": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "seconds": 0.0}
+                call.phase,
+                {"calls": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "seconds": 0.0},
             )
             phase["calls"] += 1
             phase["cached"] += call.cached

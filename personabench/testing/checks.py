@@ -39,7 +39,9 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
     """
     dataset = open_split(task, split, data)
     index = dataset.index()
-    yield Finding("the data opens and has samples", bool(index), f"{dataset.source}: {len(index)} samples")
+    yield Finding(
+        "the data opens and has samples", bool(index), f"{dataset.source}: {len(index)} samples"
+    )
     if dataset.lacking:
         yield Finding("what a run needs is installed", None, dataset.lacking)
     ids = [sample_id for sample_id, _ in index]
@@ -48,7 +50,9 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
     unread, quoted, later, dated = [], [], [], 0
     for sample in dataset.samples():
         dated += bool(sample.time and any(record.time for record in sample.history))
-        if sample.time and any(moment(record.time) > moment(sample.time) for record in sample.history):
+        if sample.time and any(
+            moment(record.time) > moment(sample.time) for record in sample.history
+        ):
             later.append(sample.id)
         if not sample.references:
             continue
@@ -57,7 +61,9 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
         unread += [sample.id] if failed else []
         empty.add(measure(task, "", sample)[0])
         prompt = task.render(sample.view(), (), "", EstimatedTokens()).messages
-        if not sample.choices and any(sample.references[0] in message.content for message in prompt):
+        if not sample.choices and any(
+            sample.references[0] in message.content for message in prompt
+        ):
             quoted.append(sample.id)
     late = "nothing later than its sample is visible"
     if dated:
@@ -69,12 +75,18 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
         worst = empty.metrics()[scorer]
         for metric in task.metrics:
             if metric.name not in metrics:
-                yield Finding(f"gold beats the empty answer: {metric.name} ({scorer})", None, "it takes a judge")
+                yield Finding(
+                    f"gold beats the empty answer: {metric.name} ({scorer})",
+                    None,
+                    "it takes a judge",
+                )
                 continue
             best, low = metrics[metric.name], worst[metric.name]
             better = best > low if metric.higher_is_better else best < low
             yield Finding(
-                f"gold beats the empty answer: {metric.name} ({scorer})", better, f"{best:.4f} against {low:.4f}"
+                f"gold beats the empty answer: {metric.name} ({scorer})",
+                better,
+                f"{best:.4f} against {low:.4f}",
             )
     yield Finding("no request quotes its gold answer", not quoted, _some(quoted))
     leaks = task.audit(dataset)
@@ -91,20 +103,33 @@ def check_method(method: Method, task: str, limit: int = 6) -> Iterator[Finding]
     failed = [f"{line.sample_id}: {line.error}" for line in first.predictions if line.error]
     yield Finding("every sample gets an answer", not failed, _some(failed))
     again = trial(type(method)(method.params), task, limit=limit, concurrency=16)
-    same = [a.sample_id for a, b in zip(first.predictions, again.predictions, strict=True) if a.output != b.output]
+    same = [
+        a.sample_id
+        for a, b in zip(first.predictions, again.predictions, strict=True)
+        if a.output != b.output
+    ]
     yield Finding("concurrency does not change answers", not same, _some(same))
     emptied = trial(type(method)(method.params), task, limit=limit, history="none")
     failed = [f"{line.sample_id}: {line.error}" for line in emptied.predictions if line.error]
     yield Finding("users without history get an answer", not failed, _some(failed))
     marked = _Planted(*_opened(task), privileged=method.privileged)
     planted = trial(
-        type(method)(method.params), task, limit=limit, dataset=marked, scored=False, roles={"simulator": echo}
+        type(method)(method.params),
+        task,
+        limit=limit,
+        dataset=marked,
+        scored=False,
+        roles={"simulator": echo},
     )
     for mark, what in ((CANARY, "a reference"), (HIDDEN, "anything hidden")):
         if mark == HIDDEN and method.privileged:
             continue
-        leaked = [r for r in planted.requests if any(mark in message.content for message in r.messages)]
-        yield Finding(f"no prompt contains {what}", not leaked, f"{len(leaked)} prompts" if leaked else "")
+        leaked = [
+            r for r in planted.requests if any(mark in message.content for message in r.messages)
+        ]
+        yield Finding(
+            f"no prompt contains {what}", not leaked, f"{len(leaked)} prompts" if leaked else ""
+        )
     cut = trial(type(method)(method.params), task, limit=limit, window=2048)
     failed = [f"{line.sample_id}: {line.error}" for line in cut.predictions if line.error]
     yield Finding("prompts fit a window of 2,048 tokens", not failed, _some(failed))

@@ -72,11 +72,15 @@ def trial(
         PersonabenchError: as a real run would.
         KeyboardInterrupt: interrupted.
     """
-    chosen = task if isinstance(task, Task) else registry.load("task", task or registry.example_task())()
+    chosen = (
+        task if isinstance(task, Task) else registry.load("task", task or registry.example_task())()
+    )
     data = controlled(dataset or open_split(chosen, chosen.default_split, None), history, seed)
     backend = Scripted(answer=answer, latency=latency, window=window)
     cast = dict[RoleName, Scripted](dict.fromkeys(chosen.roles, backend))
-    cast |= {role: Scripted(BackendOptions(model=role), reply) for role, reply in (roles or {}).items()}
+    cast |= {
+        role: Scripted(BackendOptions(model=role), reply) for role, reply in (roles or {}).items()
+    }
     spec = RunSpec(
         task=chosen.name,
         task_version=chosen.version,
@@ -102,7 +106,10 @@ def trial(
             cache = Cache(Path(temporary) / "cache.sqlite")
             folder = RunFolder(Path(temporary) / "run")
             folder.start(spec)
-            clients = {role: Client(player, cache, concurrency=concurrency) for role, player in cast.items()}
+            clients = {
+                role: Client(player, cache, concurrency=concurrency)
+                for role, player in cast.items()
+            }
             engine = Engine(
                 task=chosen,
                 dataset=data,
@@ -121,7 +128,11 @@ def trial(
             key = judge_key(chosen, cast["judge"].identity) if "judge" in cast and scored else None
             if key:
                 await judge(folder, chosen, data, sorted(positions), key, clients["judge"])
-            summary = score_run(folder, chosen, data, spec, positions, seconds=0, extra={}, judge=key) if scored else {}
+            summary = (
+                score_run(folder, chosen, data, spec, positions, seconds=0, extra={}, judge=key)
+                if scored
+                else {}
+            )
             ids = [data.index()[position][0] for position in sorted(positions)]
             lines = [line for line in folder.ordered_predictions(ids) if line is not None]
             result = Trial(lines, list(backend.requests), list(folder.profiles().values()), summary)

@@ -41,7 +41,9 @@ class Lamp(Task):
 
         def __post_init__(self) -> None:
             if self.length is not None and (self.length < 1 or self.template != "lamp-official"):
-                raise ValueError("length is the positive token budget of the template lamp-official")
+                raise ValueError(
+                    "length is the positive token budget of the template lamp-official"
+                )
 
     params: Params
 
@@ -53,10 +55,14 @@ class Lamp(Task):
     def open(self, split: str, data: Path | None) -> Dataset:
         return LampData(self.name, split, data)
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         if self.params.template == "chat":
             return prompts.chat(self.form, self.words, sample, records, notes)
-        return prompts.official(self.form, self.words, sample, records, notes, tokens, self.params.length)
+        return prompts.official(
+            self.form, self.words, sample, records, notes, tokens, self.params.length
+        )
 
     def query_text(self, sample: Sample) -> str:
         return query_of(self.form, sample)
@@ -67,7 +73,9 @@ class Lamp(Task):
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         if scorer not in self.scorers:
-            raise UsageError(f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}")
+            raise UsageError(
+                f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}"
+            )
         return scoring.parse(output, self.form.labels, self.kind, scorer)
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
@@ -94,12 +102,18 @@ class Lamp(Task):
         """Golds that stand in their own user's profile: gold texts, and for LaMP-1 either candidate's title."""
         leaking = [sample.id for sample in dataset.samples() if self._leaks(sample)]
         what = "a candidate title" if self.name == "lamp1" else "the gold text"
-        return [f"{what} stands in the same profile: {few(leaking)} of {len(dataset.index())}"] if leaking else []
+        return (
+            [f"{what} stands in the same profile: {few(leaking)} of {len(dataset.index())}"]
+            if leaking
+            else []
+        )
 
     def _leaks(self, sample: Sample) -> bool:
         wanted = set(self._gold_texts(sample))
         field = "title" if "title" in self.form.fields else "text"
-        return bool(wanted) and any(_folded(record.fields[field]) in wanted for record in sample.history)
+        return bool(wanted) and any(
+            _folded(record.fields[field]) in wanted for record in sample.history
+        )
 
     def _gold_texts(self, sample: Sample) -> Iterator[str]:
         texts = candidates_of(sample.input) or () if self.name == "lamp1" else sample.references

@@ -53,7 +53,10 @@ SIZES = {
     ("lamp7", "time"): (13437, 1498, 1500),
 }
 UNVERIFIED = {("lamp2m", "user", "train"), ("lamp2m", "user", "test"), ("lamp5", "user", "train")}
-LAMP2 = {"lamp2m": ("movie tagging", "tags: [", "tag"), "lamp2n": ("news categorisation", "categories: [", "category")}
+LAMP2 = {
+    "lamp2m": ("movie tagging", "tags: [", "tag"),
+    "lamp2n": ("news categorisation", "categories: [", "category"),
+}
 REMEDY = "Check the address, or pass your own copy of the official files with --data DIR."
 UNFILLED = (
     "LaMP-6 as published holds e-mail file names in place of texts. The texts belong to the Avocado corpus, which is "
@@ -153,19 +156,27 @@ def download(
                     downloads.fetch(url, path, opening=b"[{", progress=progress, wait=wait)
                 content = _read(path)
                 unfilled = questions is None and _unfilled(part, content)
-                notes = _check(part, content, questions, part.size if expected is None else expected, unfilled)
+                notes = _check(
+                    part, content, questions, part.size if expected is None else expected, unfilled
+                )
             except DataError as error:
                 raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
             except _Wrong as error:
                 for wrong in fetched.values():
                     downloads.discard(wrong)
                 if path == final:
-                    raise DataError(f"{final} is not the data: {error}. Move it away to have it fetched.") from error
-                raise DataError(f"{url} did not bring the data: {error}. Nothing was kept. {REMEDY}") from error
+                    raise DataError(
+                        f"{final} is not the data: {error}. Move it away to have it fetched."
+                    ) from error
+                raise DataError(
+                    f"{url} did not bring the data: {error}. Nothing was kept. {REMEDY}"
+                ) from error
             questions = content.ids
             known = manifest.get(name)
             if known is None or not downloads.intact(path, known):
-                known = downloads.describe(path, url if final in fetched else "", len(content.ids), notes, unfilled)
+                known = downloads.describe(
+                    path, url if final in fetched else "", len(content.ids), notes, unfilled
+                )
             found[final] = known
             for note in notes:
                 notice(f"{name}: {note}")
@@ -182,11 +193,15 @@ def _select(task: str, split: str) -> _Part:
     separation, _, name = split.rpartition("/")
     part = _Part(task, separation or "user", name)
     if task == "lamp2":
-        raise UsageError("lamp2 is two datasets: choose lamp2m (movie tagging) or lamp2n (news categorisation)")
+        raise UsageError(
+            "lamp2 is two datasets: choose lamp2m (movie tagging) or lamp2n (news categorisation)"
+        )
     if task not in ENTRY_FIELDS:
         raise UsageError(f"no LaMP task {task}; there are {', '.join(ENTRY_FIELDS)}")
     if part.separation not in ("user", "time") or name not in SPLITS:
-        raise UsageError(f"no split {split}; write user/ or time/ and one of {', '.join(SPLITS)}, as in time/dev")
+        raise UsageError(
+            f"no split {split}; write user/ or time/ and one of {', '.join(SPLITS)}, as in time/dev"
+        )
     return part
 
 
@@ -195,7 +210,9 @@ def _complete(part: _Part, target: Path, manifest: dict[str, downloads.Entry]) -
     names = part.names
     if names[0] in manifest and manifest[names[0]].unfilled:
         names = names[:1]
-    return names if all(downloads.intact(target / name, manifest.get(name)) for name in names) else []
+    return (
+        names if all(downloads.intact(target / name, manifest.get(name)) for name in names) else []
+    )
 
 
 def _read(path: Path) -> _Content:
@@ -262,7 +279,11 @@ def _check(
         notes.append(f"{count} has {size:,} by a number that was never verified")
     elif len(content.ids) != size:
         defects.append(f"{count} has {size:,}")
-    defects += _question_defects(part, content, unfilled) if questions is None else _output_defects(content, questions)
+    defects += (
+        _question_defects(part, content, unfilled)
+        if questions is None
+        else _output_defects(content, questions)
+    )
     if defects:
         raise _Wrong("; ".join(defects))
     return (*notes, UNFILLED) if unfilled else tuple(notes)
@@ -273,32 +294,53 @@ def _question_defects(part: _Part, content: _Content, unfilled: bool) -> list[st
     if not content.head:
         return ["it holds no record"]
     dated = part.separation == "time"
-    needed: dict[str, Any] = {"input": str, "profile": list} | ({"user_id": str | int} if dated else {})
-    lacking = [key for key, kind in needed.items() if not isinstance(content.head[0].get(key), kind)]
+    needed: dict[str, Any] = {"input": str, "profile": list} | (
+        {"user_id": str | int} if dated else {}
+    )
+    lacking = [
+        key for key, kind in needed.items() if not isinstance(content.head[0].get(key), kind)
+    ]
     if lacking:
         return [f"its first record lacks {', '.join(lacking)}"]
     name, times = Counter(content.ids).most_common(1)[0]
     defects = [f"id {name} occurs {times} times"] if times > 1 else []
-    entries = [entry for record in content.head for entry in record.get("profile") or () if isinstance(entry, dict)]
+    entries = [
+        entry
+        for record in content.head
+        for entry in record.get("profile") or ()
+        if isinstance(entry, dict)
+    ]
     if part.task in LAMP2:
         defects += _kind_defects(part.task, content.head, entries)
-    fields = ("id", "text") if unfilled else ("id", *ENTRY_FIELDS[part.task], *(["date"] if dated else []))
+    fields = (
+        ("id", "text")
+        if unfilled
+        else ("id", *ENTRY_FIELDS[part.task], *(["date"] if dated else []))
+    )
     missing = [field for field in fields if entries and field not in entries[0]]
     if missing:
-        defects.append(f"its first profile entry lacks {', '.join(missing)} (it has {', '.join(entries[0])})")
+        defects.append(
+            f"its first profile entry lacks {', '.join(missing)} (it has {', '.join(entries[0])})"
+        )
     return defects
 
 
-def _kind_defects(task: str, head: list[dict[str, Any]], entries: list[dict[str, Any]]) -> list[str]:
+def _kind_defects(
+    task: str, head: list[dict[str, Any]], entries: list[dict[str, Any]]
+) -> list[str]:
     """Both LaMP-2 datasets state the same task name; inputs and profile fields tell them apart."""
     seen = {
         name
         for name, (_, marker, field) in LAMP2.items()
-        if any(marker in str(record.get("input")) for record in head) or any(field in entry for entry in entries)
+        if any(marker in str(record.get("input")) for record in head)
+        or any(field in entry for entry in entries)
     }
     if seen == {task}:
         return []
-    kinds = " and ".join(f"{LAMP2[name][0]} ({name})" for name in sorted(seen)) or "neither LaMP-2 dataset"
+    kinds = (
+        " and ".join(f"{LAMP2[name][0]} ({name})" for name in sorted(seen))
+        or "neither LaMP-2 dataset"
+    )
     return [f"its records are of {kinds}, not of {LAMP2[task][0]} alone"]
 
 

@@ -13,12 +13,36 @@ from dataclasses import dataclass
 from personabench.types import Record, Sample
 
 TAGS = (
-    *("sci-fi", "based on a book", "comedy", "action", "twist ending", "dystopia", "dark comedy", "classic"),
-    *("psychology", "fantasy", "romance", "thought-provoking", "social commentary", "violence", "true story"),
+    *(
+        "sci-fi",
+        "based on a book",
+        "comedy",
+        "action",
+        "twist ending",
+        "dystopia",
+        "dark comedy",
+        "classic",
+    ),
+    *(
+        "psychology",
+        "fantasy",
+        "romance",
+        "thought-provoking",
+        "social commentary",
+        "violence",
+        "true story",
+    ),
 )
 CATEGORIES = (
     *("food & drink", "sports", "education", "parents", "religion", "travel", "business", "crime"),
-    *("science & technology", "culture & arts", "entertainment", "politics", "women", "style & beauty"),
+    *(
+        "science & technology",
+        "culture & arts",
+        "entertainment",
+        "politics",
+        "women",
+        "style & beauty",
+    ),
     "healthy living",
 )
 
@@ -75,7 +99,9 @@ class Form:
         )
 
 
-_CITATION = re.compile(r'title "(.*?)", which reference.*?\[1\]: "(.*?)" \[2\]: "(.*)"\s*\Z', re.DOTALL)
+_CITATION = re.compile(
+    r'title "(.*?)", which reference.*?\[1\]: "(.*?)" \[2\]: "(.*)"\s*\Z', re.DOTALL
+)
 
 
 def candidates_of(text: str) -> tuple[str, str] | None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from personabench.api.wording import Rendered, Words
+from personabench.api.wording import Rendered, Vocabulary
 from personabench.models.tokens import Tokens
 from personabench.tasks.lamp.forms import Form
 from personabench.types import Message, Record, Sample
 
 
-def chat(form: Form, words: Words, sample: Sample, records: Sequence[Record], notes: str) -> Rendered:
+def chat(
+    form: Form, words: Vocabulary, sample: Sample, records: Sequence[Record], notes: str
+) -> Rendered:
     """The chat template: notes as system message, records as earlier turns or as a list, then the input as it is."""
     least_first = tuple(reversed(records))
     system = [f"About this {words.person}:\n{notes}"] if notes else []
@@ -37,7 +39,13 @@ def chat(form: Form, words: Words, sample: Sample, records: Sequence[Record], no
 
 
 def official(
-    form: Form, words: Words, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens, length: int | None
+    form: Form,
+    words: Vocabulary,
+    sample: Sample,
+    records: Sequence[Record],
+    notes: str,
+    tokens: Tokens,
+    length: int | None,
 ) -> Rendered:
     """The benchmark's prompt as one user message, within `length` tokens of the model when a length is given.
 
@@ -50,7 +58,9 @@ def official(
     if length is not None and records:
         kept = _cut(form, sample, records, tokens, length)
         if kept:
-            dropped = sum(tokens.count(text) for text in texts) - sum(tokens.count(text) for text in kept)
+            dropped = sum(tokens.count(text) for text in texts) - sum(
+                tokens.count(text) for text in kept
+            )
             if dropped > 0:
                 flags["tokens_dropped"] = dropped
         else:
@@ -76,14 +86,18 @@ def _entry(form: Form, record: Record, text: str) -> str:
 def _joined(form: Form, sample: Sample, records: Sequence[Record], texts: Sequence[str]) -> str:
     if not records:
         return sample.input
-    joined = ", and ".join(_entry(form, record, text) for record, text in zip(records, texts, strict=True))
+    joined = ", and ".join(
+        _entry(form, record, text) for record, text in zip(records, texts, strict=True)
+    )
     if form.marker:
         return f"{joined}{form.bridge}{sample.input}"
     before, word, after = sample.input.partition("title")
     return f"{before}{word}, and {joined}{after}"
 
 
-def _cut(form: Form, sample: Sample, records: Sequence[Record], tokens: Tokens, length: int) -> list[str]:
+def _cut(
+    form: Form, sample: Sample, records: Sequence[Record], tokens: Tokens, length: int
+) -> list[str]:
     """The long fields cut to the budget, in order; empty when not even the smallest reserve leaves room.
 
     The input reserves at most .6 of the length; where an entry would get less than a token, .1 less is tried.  What an
@@ -91,7 +105,9 @@ def _cut(form: Form, sample: Sample, records: Sequence[Record], tokens: Tokens, 
     """
     count = len(records)
     input_tokens = tokens.count(sample.input)
-    fixed = [2 if not form.marker else tokens.count(_entry(form, record, " ")) for record in records]
+    fixed = [
+        2 if not form.marker else tokens.count(_entry(form, record, " ")) for record in records
+    ]
     extra = 1 + (tokens.count(form.charged) if form.charged else 0) if form.marker else 0
     for tenths in range(6, -1, -1):
         room = length - min(input_tokens, tenths * length // 10)

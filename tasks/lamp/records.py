@@ -57,11 +57,18 @@ class _Peek(msgspec.Struct, frozen=True):
 def question_type(form: Form) -> type[Any]:
     """A Struct type for one question of a dataset: every official field a string, further fields allowed."""
     entry = msgspec.defstruct(
-        "Entry", [("id", str), *((name, str) for name in form.fields), ("date", str | int | None, None)], gc=False
+        "Entry",
+        [("id", str), *((name, str) for name in form.fields), ("date", str | int | None, None)],
+        gc=False,
     )
     return msgspec.defstruct(
         "Question",
-        [("id", str), ("input", str), ("profile", list[entry]), ("user_id", str | int | None, None)],  # type: ignore[valid-type]
+        [
+            ("id", str),
+            ("input", str),
+            ("profile", list[entry]),
+            ("user_id", str | int | None, None),
+        ],  # type: ignore[valid-type]
     )
 
 
@@ -74,7 +81,9 @@ def parse_split(text: str) -> tuple[str, str]:
     separation, slash, split = text.rpartition("/")
     separation = separation if slash else "user"
     if separation not in ("user", "time") or split not in ("train", "dev", "test"):
-        raise UsageError(f"LaMP has no split '{text}'; write [user/|time/]train|dev|test, for example time/dev")
+        raise UsageError(
+            f"LaMP has no split '{text}'; write [user/|time/]train|dev|test, for example time/dev"
+        )
     return separation, split
 
 
@@ -89,7 +98,9 @@ def locate(task: str, separation: str, split: str, data: Path | None) -> tuple[P
     """
     if data is None:
         if split != "dev":
-            raise UsageError(f"the bundled sample has the split dev only, not {split}; pass the real data with --data")
+            raise UsageError(
+                f"the bundled sample has the split dev only, not {split}; pass the real data with --data"
+            )
         folder = SAMPLES / task
         return folder / "dev_questions.json", folder / "dev_outputs.json"
     tree = Path("time" if separation == "time" else "", FORMS[task].folder, split)
@@ -130,7 +141,9 @@ def read_outputs(path: Path, task: str) -> dict[str, str]:
     if form.labels:
         for gold_id, output in golds.items():
             if output.strip() not in form.labels:
-                raise DataError(f"{path}: record {gold_id}: gold '{output}' is not one of: {', '.join(form.labels)}")
+                raise DataError(
+                    f"{path}: record {gold_id}: gold '{output}' is not one of: {', '.join(form.labels)}"
+                )
     return golds
 
 
@@ -163,7 +176,9 @@ class LampData(Dataset):
             self._golds = read_outputs(outputs, task)
             difference = compare_ids([each for each, _ in self._index], self._golds)
             if str(difference):
-                raise DataError(f"{outputs} does not fit {self._path.name} beside it: ids {difference}")
+                raise DataError(
+                    f"{outputs} does not fit {self._path.name} beside it: ids {difference}"
+                )
         elif self.split != "test":
             raise DataError(f"{outputs} is missing: only the test split comes without outputs")
         self.hash = digest_files([self._path, outputs] if self._golds else [self._path])
@@ -220,13 +235,17 @@ class LampData(Dataset):
             question = self._checked(position, raw)
             self._check_content(position, question)
             named += question.user_id is not None
-            self._index.append((question.id, question.id if question.user_id is None else str(question.user_id)))
+            self._index.append(
+                (question.id, question.id if question.user_id is None else str(question.user_id))
+            )
             if self._form.query(question.input) is None:
                 unworded.append(question.id)
             if len({entry.id for entry in question.profile}) < len(question.profile):
                 repeating.append(question.id)
             entries += len(question.profile)
-            dated += sum(self._is_dated(question, number) for number in range(len(question.profile)))
+            dated += sum(
+                self._is_dated(question, number) for number in range(len(question.profile))
+            )
         if not self._index:
             raise DataError(f"{self._path}: no questions in it")
         ids = [each for each, _ in self._index]
@@ -255,10 +274,16 @@ class LampData(Dataset):
             raise self._broken(error, bytes(raw)) from error
 
     def _check_content(self, position: int, question: Any) -> None:
-        if self._form.foreign and self._form.foreign[0] in question.input.partition(self._form.marker)[0]:
+        if (
+            self._form.foreign
+            and self._form.foreign[0] in question.input.partition(self._form.marker)[0]
+        ):
             self._refuse_foreign(position, self._raws[position])
         if self._task == "lamp6":
-            texts = [question.input.partition(":")[2], *(entry.text for entry in question.profile[:1])]
+            texts = [
+                question.input.partition(":")[2],
+                *(entry.text for entry in question.profile[:1]),
+            ]
             if any(re.fullmatch(r"\s*\S+\.txt\s*", text) for text in texts):
                 raise DataError(
                     f"{self._path}: record {question.id} holds the name of an e-mail file instead of its text. The "
@@ -272,13 +297,26 @@ class LampData(Dataset):
             return
         mark, other = self._form.foreign
         peek = msgspec.json.decode(raw, type=_Peek)
-        entries = [each for each in peek.profile if isinstance(each, dict)] if isinstance(peek.profile, list) else []
-        lost, gained = set(self._form.fields) - {"text", "title"}, set(FORMS[other].fields) - {"text", "title"}
+        entries = (
+            [each for each in peek.profile if isinstance(each, dict)]
+            if isinstance(peek.profile, list)
+            else []
+        )
+        lost, gained = (
+            set(self._form.fields) - {"text", "title"},
+            set(FORMS[other].fields) - {"text", "title"},
+        )
         if (isinstance(peek.input, str) and mark in peek.input) or any(
             gained & each.keys() and not lost <= each.keys() for each in entries
         ):
-            remedy = "the file mixes both datasets: separate them" if position else f"use the task {other}"
-            raise DataError(f"{self._path}: record {peek.id} belongs to {other}, not to {self._task}; {remedy}")
+            remedy = (
+                "the file mixes both datasets: separate them"
+                if position
+                else f"use the task {other}"
+            )
+            raise DataError(
+                f"{self._path}: record {peek.id} belongs to {other}, not to {self._task}; {remedy}"
+            )
 
     def _is_dated(self, question: Any, number: int) -> bool:
         date = question.profile[number].date
@@ -307,10 +345,16 @@ class LampData(Dataset):
         if opening.lstrip().startswith(b"<"):
             problem = "this is an HTML page, not JSON"
         if opening.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return DataError(f"{self._path} begins with a byte order mark; save it as UTF-8 without one")
+            return DataError(
+                f"{self._path} begins with a byte order mark; save it as UTF-8 without one"
+            )
         line = 1 + sum(chunk.count(b"\n") for chunk in _chunks(self._file, offset))
         last = next(iter(deque(_QUESTION_ID.finditer(self._file, 0, offset), maxlen=1)), None)
-        after = f"after the question id {last[1].decode(errors='replace')}" if last else "before any question id"
+        after = (
+            f"after the question id {last[1].decode(errors='replace')}"
+            if last
+            else "before any question id"
+        )
         return DataError(
             f"{self._path}: {problem}, at byte {offset}, line {line}, {after}; the download may be incomplete"
         )
@@ -347,9 +391,17 @@ def _explained(raw: msgspec.Raw, position: int, error: Exception) -> str:
         peek = msgspec.json.decode(raw, type=_Peek)
     except msgspec.ValidationError:
         return f"record number {position + 1} is not an object"
-    record = f"record {peek.id}" if isinstance(peek.id, str) else f"record number {position + 1} (id {peek.id!r})"
+    record = (
+        f"record {peek.id}"
+        if isinstance(peek.id, str)
+        else f"record number {position + 1} (id {peek.id!r})"
+    )
     entry = re.match(r"profile\[(\d+)\]", place)
     if entry and isinstance(peek.profile[int(entry[1])], dict):
         place += f" (entry id {peek.profile[int(entry[1])].get('id')!r})"
-    hint = "; ids, scores and labels are JSON strings" if "got `int`" in problem or "got `float`" in problem else ""
+    hint = (
+        "; ids, scores and labels are JSON strings"
+        if "got `int`" in problem or "got `float`" in problem
+        else ""
+    )
     return f"{record}{': ' + place if place else ''}: {problem}{hint}"

@@ -32,7 +32,10 @@ def label_metrics(labels: int) -> tuple[Metric, ...]:
 CITATION_METRICS = label_metrics(2)
 TAG_METRICS = label_metrics(len(TAGS))
 CATEGORY_METRICS = label_metrics(len(CATEGORIES))
-RATING_METRICS = Metric("MAE", higher_is_better=False), Metric("RMSE", higher_is_better=False, aggregate=rmse)
+RATING_METRICS = (
+    Metric("MAE", higher_is_better=False),
+    Metric("RMSE", higher_is_better=False, aggregate=rmse),
+)
 TEXT_METRICS = ROUGE
 
 
@@ -57,7 +60,9 @@ def _lenient(output: str, labels: tuple[str, ...], kind: ResponseKind) -> str | 
         return None if rating is None else f"{rating:g}"
     if labels != FORMS["lamp1"].labels:
         return find_label(text, labels)
-    found = set(re.findall(r"\[([12])\]", text)) or set(re.findall(r"(?<![\w.])[12](?!\w|\.\d)", text))
+    found = set(re.findall(r"\[([12])\]", text)) or set(
+        re.findall(r"(?<![\w.])[12](?!\w|\.\d)", text)
+    )
     return f"[{found.pop()}]" if len(found) == 1 else None
 
 
@@ -107,11 +112,15 @@ def read_submission(path: Path) -> tuple[str | None, list[tuple[str, str | None]
         DataError: not JSON, or not of the benchmark's form.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=_Submission)
+        found = msgspec.json.decode(
+            path.read_bytes().removeprefix(codecs.BOM_UTF8), type=_Submission
+        )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f'{path}: not a prediction file: {error}; expected {{"task", "golds": [{{"id", "output"}}]}} with string '
             'ids, or JSON lines of {"id", "output"}'
         ) from error
     stated = found.task and found.task.replace("-", "_")
-    return stated, [(each.id, None if each.output is None else str(each.output)) for each in found.golds]
+    return stated, [
+        (each.id, None if each.output is None else str(each.output)) for each in found.golds
+    ]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from personabench.api.dataset import Dataset
 from personabench.api.task import Task
-from personabench.api.wording import Rendered, Words
+from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import DataError, UsageError
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
@@ -40,7 +40,7 @@ class PersonaMem(Task):
     max_tokens = 1024
     metrics = scoring.BASIC
     scorers = ("official", "strict")
-    words = Words(
+    words = Vocabulary(
         person="user",
         stimulus="situation",
         response="message",
@@ -85,7 +85,9 @@ class PersonaMem(Task):
             if self.wording != WORDING:
                 raise ValueError(f"wording is recorded, not chosen; this version's is {WORDING}")
             if self.shuffle not in ("none", "rotate4") and not self.shuffle.isdecimal():
-                raise ValueError(f"shuffle is none, rotate4 or a whole number as seed, not {self.shuffle!r}")
+                raise ValueError(
+                    f"shuffle is none, rotate4 or a whole number as seed, not {self.shuffle!r}"
+                )
 
     params: Params
 
@@ -94,7 +96,9 @@ class PersonaMem(Task):
         self._count_types((question.type, split) for question in dataset.questions)
         return dataset
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         """Notes and extracts stand for the history; the question follows in one user message."""
         parts = [f"What is known about the user:\n{notes}"] if notes else []
         if records:
@@ -123,14 +127,18 @@ class PersonaMem(Task):
 
     def exchanges(self, sample: Sample) -> Sequence[Record] | None:
         """The user's messages that answer one of the assistant's, in the conversations before the question."""
-        return None if self.params.records == "questions" else conversation.exchanges(sample.history)
+        return (
+            None if self.params.records == "questions" else conversation.exchanges(sample.history)
+        )
 
     def describe(self, record: Record) -> str:
         if "option" in record.fields:
             return f"User: {record.stimulus}\nThe reply that suited: ({record.response}) {record.fields['option']}"
         if record.fields.get("role") == "assistant":
             return f"Assistant: {record.response}"
-        return record.response if record.response.startswith("User: ") else f"User: {record.response}"
+        return (
+            record.response if record.response.startswith("User: ") else f"User: {record.response}"
+        )
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         """The letter as a scorer reads it; a reply to anything but the task's own question is text and stays it."""
@@ -161,7 +169,15 @@ class PersonaMem(Task):
         if p.shuffle == "rotate4":
             raise UsageError("files are scored in one order of the options; rotate4 is for runs")
         return {
-            each.id: asked(each.id, each, split, order_of(p.shuffle, each.id), p.template, p.accept_duplicate_gold, ())
+            each.id: asked(
+                each.id,
+                each,
+                split,
+                order_of(p.shuffle, each.id),
+                p.template,
+                p.accept_duplicate_gold,
+                (),
+            )
             for each in questions
         }
 
@@ -176,9 +192,15 @@ class PersonaMem(Task):
             raise DataError(
                 f'{path}: expected JSON lines of {{"id", "output"}}, or CSV with the columns question_id and output'
             )
-        kept = [(row["question_id"], row["output"]) for row in rows if row["question_id"] != "question_id"]
+        kept = [
+            (row["question_id"], row["output"])
+            for row in rows
+            if row["question_id"] != "question_id"
+        ]
         if len(kept) < len(rows):
-            warnings.warn(f"{path}: {len(rows) - len(kept)} repeated header lines left out", stacklevel=2)
+            warnings.warn(
+                f"{path}: {len(rows) - len(kept)} repeated header lines left out", stacklevel=2
+            )
         return None, [*kept]
 
     def submission(self, outputs: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -194,7 +216,9 @@ class PersonaMem(Task):
     @classmethod
     def metrics_of(cls, names: Collection[str]) -> tuple[Metric, ...]:
         basic = {metric.name for metric in scoring.BASIC}
-        return scoring.metrics(scoring.ordered_types(name for name in names if name not in basic and ":" not in name))
+        return scoring.metrics(
+            scoring.ordered_types(name for name in names if name not in basic and ":" not in name)
+        )
 
     def _count_types(self, labels: Iterable[tuple[str, str]]) -> None:
         found = {scoring.bucket(label, split, self.params.mapping) for label, split in labels}

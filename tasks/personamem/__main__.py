@@ -18,10 +18,14 @@ from personabench.tasks.personamem.analysis import Row, compare, questions_of, r
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m personabench.tasks.personamem", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m personabench.tasks.personamem", description=__doc__
+    )
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("other", type=Path, nargs="?", help="a run folder to compare with")
-    parser.add_argument("--by", choices=("context", "persona"), default="context", help="what intervals draw")
+    parser.add_argument(
+        "--by", choices=("context", "persona"), default="context", help="what intervals draw"
+    )
     given = parser.parse_args(arguments)
     try:
         spec, table, text = _tables(given.run, given.by)
@@ -30,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             other, second, text = _tables(given.other, given.by)
             print(f"\n{text}\n")
             found = compare(table, second, hashes=(spec.data_hash, other.data_hash), by=given.by)
-            span = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else "none"
+            span = (
+                f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
+                if found.interval
+                else "none"
+            )
             print(
                 f"difference {found.difference:+.4f}, 95 % interval over {given.by}s: {span}; gained {found.gained}, "
                 f"lost {found.lost}, McNemar p {found.p:.4f} (takes questions as independent, which they are not)"
@@ -52,12 +60,21 @@ def _tables(path: Path, by: str) -> tuple[RunSpec, list[Row], str]:
     dataset = task.open(spec.split, None if spec.sample else Path(summary["data"]))
     if dataset.hash != spec.data_hash:
         raise UsageError(f"{dataset.source} has changed since the run in {path}")
-    outputs = {line.sample_id: line.output if line.error is None else None for line in folder.iter_predictions()}
+    outputs = {
+        line.sample_id: line.output if line.error is None else None
+        for line in folder.iter_predictions()
+    }
     if not outputs:
         raise UsageError(f"{path} holds no replies yet")
-    head = f"{spec.task} {spec.split}, {spec.method}, {spec.model['name']}, {dict(spec.task_params)}"
+    head = (
+        f"{spec.task} {spec.split}, {spec.method}, {spec.model['name']}, {dict(spec.task_params)}"
+    )
     table = rows(dataset, outputs)
-    return spec, table, f"{head}\n{report(table, task.params.mapping, by=by, questions=questions_of(dataset))}"  # type: ignore[arg-type]
+    return (
+        spec,
+        table,
+        f"{head}\n{report(table, task.params.mapping, by=by, questions=questions_of(dataset))}",
+    )  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

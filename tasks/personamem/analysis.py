@@ -87,7 +87,9 @@ def rows(dataset: Dataset, outputs: Mapping[str, str | None]) -> list[Row]:
     """
     places = {name: at for at, (name, _) in enumerate(dataset.index())}
     if strangers := [name for name in outputs if name not in places]:
-        raise UsageError(f"{len(strangers)} ids are not questions of {dataset.source}, the first is {strangers[0]}")
+        raise UsageError(
+            f"{len(strangers)} ids are not questions of {dataset.source}, the first is {strangers[0]}"
+        )
     found = []
     for name in sorted(outputs, key=places.__getitem__):
         sample, output = dataset.load(places[name]), outputs[name]
@@ -143,11 +145,15 @@ def breakdowns(table: Sequence[Row], mapping: scoring.TypeMapping) -> dict[str, 
         found[name] = shares(ordered, lambda row, name=name, place=place: labels[name](place(row)))  # type: ignore[misc]
     found["topic"] = dict(sorted(shares(table, lambda row: row.facts.topic).items()))
     found["gold letter"] = dict(sorted(shares(table, lambda row: row.gold).items()))
-    found["chosen letter"] = dict(sorted(shares(table, lambda row: row.chosen or row.status).items()))
+    found["chosen letter"] = dict(
+        sorted(shares(table, lambda row: row.chosen or row.status).items())
+    )
     return found
 
 
-def interval(table: Sequence[Row], by: By = "context", seed: int = 0, draws: int = DRAWS) -> tuple[float, float] | None:
+def interval(
+    table: Sequence[Row], by: By = "context", seed: int = 0, draws: int = DRAWS
+) -> tuple[float, float] | None:
     """The 95 % percentile bootstrap interval of micro accuracy, drawing whole conversations or personas.
 
     None for a single cluster.
@@ -209,8 +215,13 @@ def controls(questions: Sequence[Question]) -> dict[str, Share | float]:
     for name, pick in (("longest-option", max), ("shortest-option", min)):
         hits = [rules.extreme(question, pick) == question.gold for question in questions]
         found[name] = Share(len(questions), sum(hits))
-        found[f"{name}, tie-split"] = sum(_part(question, pick) for question in questions) / len(questions)
-    hits = [at == question.gold for at, question in zip(rules.by_type(questions), questions, strict=True)]
+        found[f"{name}, tie-split"] = sum(_part(question, pick) for question in questions) / len(
+            questions
+        )
+    hits = [
+        at == question.gold
+        for at, question in zip(rules.by_type(questions), questions, strict=True)
+    ]
     found["type-length (uses gold)"] = Share(len(questions), sum(hits))
     return found
 
@@ -243,7 +254,11 @@ def _interval(
 
 
 def report(
-    table: Sequence[Row], mapping: scoring.TypeMapping, *, by: By = "context", questions: Sequence[Question] = ()
+    table: Sequence[Row],
+    mapping: scoring.TypeMapping,
+    *,
+    by: By = "context",
+    questions: Sequence[Question] = (),
 ) -> str:
     """The tables as Markdown; never an aggregate alone."""
     n = len(table)
@@ -255,9 +270,14 @@ def report(
     lines[0] += f", macro over {len(types)} types ({mapping}) {macro:.4f}"
     span, groups = interval(table, by), clusters(table, by)
     few = ", few clusters: read with care" if groups < FEW_CLUSTERS else ""
-    lines.append(f"95 % interval over {groups} {by}s{few}: " + (f"{span[0]:.4f} to {span[1]:.4f}" if span else "none"))
+    lines.append(
+        f"95 % interval over {groups} {by}s{few}: "
+        + (f"{span[0]:.4f} to {span[1]:.4f}" if span else "none")
+    )
     states = Counter(row.status for row in table)
-    lines.append("replies: " + ", ".join(f"{name} {count}" for name, count in sorted(states.items())))
+    lines.append(
+        "replies: " + ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
+    )
     readings = sum(row.right != row.strict for row in table)
     lines.append(f"official and strict reading disagree on {readings}")
     if failed := [row.id for row in table if row.status == "failed"]:
@@ -265,12 +285,15 @@ def report(
     for title, found in breakdowns(table, mapping).items():
         lines += ["", f"| {title} | n | accuracy |", "|---|---:|---:|"]
         lines += [
-            f"| {name} | {each.n}{' (few)' if each.few else ''} | {each.accuracy:.4f} |" for name, each in found.items()
+            f"| {name} | {each.n}{' (few)' if each.few else ''} | {each.accuracy:.4f} |"
+            for name, each in found.items()
         ]
     if questions:
         lines += ["", "| rule, whole split | accuracy |", "|---|---:|"]
         for name, value in controls(questions).items():
-            lines.append(f"| {name} | {value.accuracy if isinstance(value, Share) else value:.4f} |")
+            lines.append(
+                f"| {name} | {value.accuracy if isinstance(value, Share) else value:.4f} |"
+            )
     return "\n".join(lines)
 
 

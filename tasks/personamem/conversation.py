@@ -64,7 +64,9 @@ class Cuts:
 
     def _record(self, place: int, end: int) -> Record:
         start = self._starts[place]
-        return _record(list(enumerate(self._turns[start:end], start)), self._unit, self._blocks[place])
+        return _record(
+            list(enumerate(self._turns[start:end], start)), self._unit, self._blocks[place]
+        )
 
 
 def records(turns: Sequence[Turn], unit: Unit) -> tuple[Record, ...]:
@@ -89,7 +91,12 @@ def _record(group: Sequence[tuple[int, Turn]], unit: Unit, block: int) -> Record
     else:
         text = "\n".join(f"{turn.role.capitalize()}: {bare(turn.content)}" for _, turn in spoken)
     role = first.role if unit in ("user", "message") else "user"
-    fields = {"role": role, "index": str(at), "block": str(block), "turns": _packed([turn for _, turn in group])}
+    fields = {
+        "role": role,
+        "index": str(at),
+        "block": str(block),
+        "turns": _packed([turn for _, turn in group]),
+    }
     return Record(id=str(at), stimulus=None, response=text, fields=fields)
 
 
@@ -101,7 +108,11 @@ def turns_of(shown: Sequence[Record]) -> list[Turn]:
     """The published messages of some records, in the order of the conversation; records of questions have none."""
     told = [record for record in shown if "turns" in record.fields]
     ordered = sorted(told, key=lambda record: int(record.fields["index"]))
-    return [turn for record in ordered for turn in msgspec.json.decode(record.fields["turns"], type=list[Turn])]
+    return [
+        turn
+        for record in ordered
+        for turn in msgspec.json.decode(record.fields["turns"], type=list[Turn])
+    ]
 
 
 def exchanges(history: Sequence[Record]) -> tuple[Record, ...]:
@@ -117,7 +128,9 @@ def exchanges(history: Sequence[Record]) -> tuple[Record, ...]:
             continue
         if turn.role == "user" and said and reply:
             fields = {"reply": bare(reply)}
-            found.append(Record(f"reply-{len(found)}", bare(said), bare(turn.content), fields=fields))
+            found.append(
+                Record(f"reply-{len(found)}", bare(said), bare(turn.content), fields=fields)
+            )
         said, reply = turn.content if turn.role == "user" else "", ""
     return tuple(found)
 
@@ -127,7 +140,9 @@ def persona_of(history: Sequence[Record]) -> str:
     return next((turn.content for turn in turns_of(history) if turn.role == "system"), "")
 
 
-def messages(turns: Sequence[Turn], query: str, roles: Roles) -> tuple[tuple[Message, ...], dict[str, float]]:
+def messages(
+    turns: Sequence[Turn], query: str, roles: Roles
+) -> tuple[tuple[Message, ...], dict[str, float]]:
     """A conversation with the question as its last message, normalised, and what was counted on the way.
 
     - raw: as it is.
@@ -138,8 +153,14 @@ def messages(turns: Sequence[Turn], query: str, roles: Roles) -> tuple[tuple[Mes
     Where the assistant would speak first, a neutral user message is put before it (`neutral_turns`).
     """
     if roles == "transcript":
-        lines = [turn.content if turn.role != "system" else f"[System]: {turn.content}" for turn in turns]
-        text = "\n\n".join(["The conversation so far:", *lines, "The user now says:", query]) if lines else query
+        lines = [
+            turn.content if turn.role != "system" else f"[System]: {turn.content}" for turn in turns
+        ]
+        text = (
+            "\n\n".join(["The conversation so far:", *lines, "The user now says:", query])
+            if lines
+            else query
+        )
         return (Message("user", text),), {}
     if roles == "raw":
         return tuple(Message(turn.role, turn.content) for turn in [*turns, Turn("user", query)]), {}  # type: ignore[arg-type]

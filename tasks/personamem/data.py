@@ -52,7 +52,10 @@ def order_of(shuffle: str, question: str, rotation: int = 0) -> tuple[int, ...]:
         return (0, 1, 2, 3)
     if shuffle == "rotate4":
         return tuple((at + rotation) % ROTATIONS for at in range(ROTATIONS))
-    names = {at: hashlib.sha256(f"{shuffle}|{question}|{at}".encode()).hexdigest() for at in range(ROTATIONS)}
+    names = {
+        at: hashlib.sha256(f"{shuffle}|{question}|{at}".encode()).hexdigest()
+        for at in range(ROTATIONS)
+    }
     return tuple(sorted(names, key=names.__getitem__))
 
 
@@ -87,7 +90,9 @@ class PersonaMemData(Dataset):
         ]
         orders = [self._order(position) for position in range(len(self._index))]
         golds = [self.questions[at // self._repeats].gold for at in range(len(self._index))]
-        self._majority = rules.majority(LETTERS[order.index(gold)] for order, gold in zip(orders, golds, strict=True))
+        self._majority = rules.majority(
+            LETTERS[order.index(gold)] for order, gold in zip(orders, golds, strict=True)
+        )
         self._by_type = rules.by_type(self.questions)
 
     def index(self) -> Sequence[tuple[str, str]]:
@@ -106,7 +111,10 @@ class PersonaMemData(Dataset):
             self.params.accept_duplicate_gold,
             self._cuts(question.context).before(question.end) if chats else self._earlier(question),
         )
-        hints = {"majority_letter": self._majority, "type_length": LETTERS[order.index(self._by_type[at])]}
+        hints = {
+            "majority_letter": self._majority,
+            "type_length": LETTERS[order.index(self._by_type[at])],
+        }
         return msgspec.structs.replace(sample, hidden={**sample.hidden, **hints})
 
     def population(self) -> Iterator[User]:
@@ -119,7 +127,10 @@ class PersonaMemData(Dataset):
             context, end = chosen.get(question.persona, (question.context, 0))
             if question.context < context:
                 context, end = question.context, 0
-            chosen[question.persona] = context, max(end, question.end) if question.context == context else end
+            chosen[question.persona] = (
+                context,
+                max(end, question.end) if question.context == context else end,
+            )
         for persona, (context, end) in chosen.items():
             chats = self.params.records != "questions"
             yield User(persona, self._cuts(context).before(end) if chats else ())
@@ -134,13 +145,19 @@ class PersonaMemData(Dataset):
 
     def _earlier(self, question: Question) -> tuple[Record, ...]:
         """The questions asked strictly before this one in its conversation, with their right letters."""
-        before = [each for each in self.questions if each.context == question.context and each.end < question.end]
+        before = [
+            each
+            for each in self.questions
+            if each.context == question.context and each.end < question.end
+        ]
         return tuple(self._answered(each) for each in sorted(before, key=lambda each: each.end))
 
     def _answered(self, question: Question) -> Record:
         letter = LETTERS[order_of(self.params.shuffle, question.id).index(question.gold)]
         fields = {"cut": str(question.end), "option": question.texts[question.gold]}
-        return Record(question.id, conversation.bare(question.query), letter.strip("()"), fields=fields)
+        return Record(
+            question.id, conversation.bare(question.query), letter.strip("()"), fields=fields
+        )
 
     def _told(self, headers: int) -> Iterator[str]:
         if self.params.records == "questions":
@@ -151,15 +168,24 @@ class PersonaMemData(Dataset):
             yield f"the files break their own rules {len(self.defects)} times: {self.defects[0]}"
         doubled = [question.id for question in self.questions if len(question.equal) > 1]
         if doubled:
-            counted = "either counts as right" if self.params.accept_duplicate_gold else "only the keyed one is right"
+            counted = (
+                "either counts as right"
+                if self.params.accept_duplicate_gold
+                else "only the keyed one is right"
+            )
             yield f"the right text stands under two letters in {few(doubled, 3)} questions; {counted}"
-        unknown = sorted({question.type for question in self.questions if not scoring.known(question.type)})
+        unknown = sorted(
+            {question.type for question in self.questions if not scoring.known(question.type)}
+        )
         if unknown:
             yield f"unknown question types, counted by themselves: {', '.join(unknown)}"
         if not self.sample:
             for path in (self.questions_path, self.contexts.path):
                 expected = KNOWN.get(path.name)
-                if expected is not None and digest_files([path]) != hashlib.sha256(bytes.fromhex(expected)).hexdigest():
+                if (
+                    expected is not None
+                    and digest_files([path]) != hashlib.sha256(bytes.fromhex(expected)).hexdigest()
+                ):
                     yield f"{path.name} is not the published version this project knows (SHA-256 {expected[:12]}...)"
 
 
@@ -176,7 +202,9 @@ def asked(
     texts = [question.texts[at] for at in order]
     shown = [f"{letter} {text}" for letter, text in zip(LETTERS, texts, strict=True)]
     gold = LETTERS[order.index(question.gold)]
-    rights = tuple(LETTERS[order.index(at)] for at in question.equal) if accept_duplicates else (gold,)
+    rights = (
+        tuple(LETTERS[order.index(at)] for at in question.equal) if accept_duplicates else (gold,)
+    )
     facts = scoring.Facts(
         type=question.type,
         split=split,

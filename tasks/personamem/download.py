@@ -99,14 +99,18 @@ def download(
                 known = downloads.describe(path, fetched.get(path, ""), count)
             entries[name] = known
             if name in KNOWN and known.sha256 != KNOWN[name]:
-                notice(f"{name} passed the checks but is not the version this project knows: SHA-256 {known.sha256}")
+                notice(
+                    f"{name} passed the checks but is not the version this project knows: SHA-256 {known.sha256}"
+                )
             if path in fetched:
                 downloads.publish(path, folder / name)
         downloads.write_manifest(folder, entries)
     return [folder / name for name in names]
 
 
-def _checked(questions: Path, contexts: Path, split: str, expected: tuple[int, int]) -> tuple[int, int]:
+def _checked(
+    questions: Path, contexts: Path, split: str, expected: tuple[int, int]
+) -> tuple[int, int]:
     """The numbers of questions and conversations of two files that keep every rule.
 
     Raises:

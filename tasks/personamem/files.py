@@ -34,9 +34,21 @@ KNOWN = {
 """SHA-256 of the published files, where it is known."""
 
 COLUMNS = (
-    *("persona_id", "question_id", "question_type", "topic", "context_length_in_tokens", "context_length_in_letters"),
+    *(
+        "persona_id",
+        "question_id",
+        "question_type",
+        "topic",
+        "context_length_in_tokens",
+        "context_length_in_letters",
+    ),
     *("distance_to_ref_in_blocks", "distance_to_ref_in_tokens", "num_irrelevant_tokens"),
-    *("distance_to_ref_proportion_in_context", "user_question_or_message", "correct_answer", "all_options"),
+    *(
+        "distance_to_ref_proportion_in_context",
+        "user_question_or_message",
+        "correct_answer",
+        "all_options",
+    ),
     *("shared_context_id", "end_index_in_shared_context"),
 )
 NUMBERS = (
@@ -106,7 +118,9 @@ def locate(split: str, data: Path | None) -> tuple[Path, Path]:
     if split not in SPLITS:
         raise UsageError(f"PersonaMem has no split '{split}'; choose one of {', '.join(SPLITS)}")
     if data is None and split != "32k":
-        raise UsageError(f"the bundled sample has the split 32k only, not {split}; pass the real data with --data")
+        raise UsageError(
+            f"the bundled sample has the split 32k only, not {split}; pass the real data with --data"
+        )
     folders = [SAMPLES] if data is None else [data, data / "personamem"]
     names = f"questions_{split}.csv", f"shared_contexts_{split}.jsonl"
     for folder in folders:
@@ -133,7 +147,9 @@ def read_questions(path: Path) -> Table:
             reader = csv.DictReader(file, strict=True)
             found = reader.fieldnames or ()
             if missing := [name for name in COLUMNS if name not in found]:
-                raise DataError(f"{path} lacks the column {missing[0]}; it has: {', '.join(found) or 'nothing'}")
+                raise DataError(
+                    f"{path} lacks the column {missing[0]}; it has: {', '.join(found) or 'nothing'}"
+                )
             for row in reader:
                 if row["question_id"] == "question_id":
                     headers += 1
@@ -144,9 +160,13 @@ def read_questions(path: Path) -> Table:
         raise DataError(f"{path} is not a whole CSV file in UTF-8: {error}, {last}") from error
     if not questions:
         raise DataError(f"{path}: no questions in it")
-    repeated = [name for name, times in Counter(question.id for question in questions).items() if times > 1]
+    repeated = [
+        name for name, times in Counter(question.id for question in questions).items() if times > 1
+    ]
     if repeated:
-        raise DataError(f"{path}: question ids must be unique; {repeated[0]} is not ({len(repeated)} such ids)")
+        raise DataError(
+            f"{path}: question ids must be unique; {repeated[0]} is not ({len(repeated)} such ids)"
+        )
     return Table(questions, headers)
 
 
@@ -167,7 +187,9 @@ def _question(path: Path, row: Mapping[str, str]) -> Question:
     if share is None:
         raise wrong("distance_to_ref_proportion_in_context", "it is no percentage")
     if row["correct_answer"] not in LETTERS:
-        raise wrong("correct_answer", f"'{row['correct_answer']}' is not one of {', '.join(LETTERS)}")
+        raise wrong(
+            "correct_answer", f"'{row['correct_answer']}' is not one of {', '.join(LETTERS)}"
+        )
     options = parse_options(row["all_options"])
     if isinstance(options, str):
         raise wrong("all_options", options)
@@ -195,7 +217,11 @@ def parse_options(cell: str) -> tuple[str, ...] | str:
         found = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return "it is not a list of strings, and nothing else is read"
-    if not isinstance(found, list) or len(found) != 4 or not all(isinstance(each, str) for each in found):
+    if (
+        not isinstance(found, list)
+        or len(found) != 4
+        or not all(isinstance(each, str) for each in found)
+    ):
         return "it is not a list of four strings"
     for letter, option in zip(LETTERS, found, strict=True):
         if not option.startswith(f"{letter} "):
@@ -248,7 +274,9 @@ class Contexts:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{self.path}: conversation {name} is broken: {error}") from error
         if len(found) != 1:
-            raise DataError(f"{self.path}: the line of conversation {name} has {len(found)} keys instead of one")
+            raise DataError(
+                f"{self.path}: the line of conversation {name} has {len(found)} keys instead of one"
+            )
         return found[name]
 
     def _turns(self, name: str) -> Sequence[Turn]:
@@ -256,7 +284,9 @@ class Contexts:
         for at, message in enumerate(self.raw(name)):
             role, content = message.get("role"), message.get("content")
             if role not in ("system", "user", "assistant") or not isinstance(content, str):
-                raise DataError(f"{self.path}: conversation {name}: message {at} has no role and content of text")
+                raise DataError(
+                    f"{self.path}: conversation {name}: message {at} has no role and content of text"
+                )
             turns.append(Turn(role, content))
         return tuple(turns)
 
@@ -275,7 +305,9 @@ def defects(questions: Sequence[Question], contexts: Contexts) -> Iterator[str]:
     rows: dict[str, list[Question]] = {}
     for question in questions:
         if question.context not in contexts:
-            raise DataError(f"{contexts.path}: no conversation {question.context}, which question {question.id} names")
+            raise DataError(
+                f"{contexts.path}: no conversation {question.context}, which question {question.id} names"
+            )
         rows.setdefault(question.context, []).append(question)
     for name, asked in rows.items():
         turns = contexts.turns(name)

@@ -142,7 +142,9 @@ BASIC: tuple[Metric, ...] = Metric("accuracy"), Metric("macro", aggregate=macro)
 
 def metrics(types: Sequence[str]) -> tuple[Metric, ...]:
     """Micro and macro accuracy and the accuracy of each type, so that no aggregate stands alone."""
-    return *BASIC, *(Metric(name, aggregate=partial(of_type, number=at)) for at, name in enumerate(types))
+    return *BASIC, *(
+        Metric(name, aggregate=partial(of_type, number=at)) for at, name in enumerate(types)
+    )
 
 
 def values(right: bool, label: str, types: Sequence[str]) -> Mapping[str, Value]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from personabench.api.dataset import Dataset
-from personabench.api.task import Reply, Task, Told
+from personabench.api.task import JsonObject, Reply, Task
 from personabench.api.wording import Rendered
 from personabench.metrics.metric import Value
 from personabench.models.tokens import Tokens
@@ -69,7 +69,9 @@ class Judging:
         if (self.wording, self.grading) != (WORDING, GRADING):
             raise ValueError("wording and grading are recorded, not chosen")
         if self.fixed_questions not in FIXED:
-            raise ValueError(f"fixed_questions is one of {', '.join(map(str, FIXED))}, not {self.fixed_questions}")
+            raise ValueError(
+                f"fixed_questions is one of {', '.join(map(str, FIXED))}, not {self.fixed_questions}"
+            )
         if self.max_turns < 1 or self.max_criteria < 0:
             raise ValueError("max_turns is at least 1, max_criteria at least 0")
 
@@ -90,7 +92,9 @@ class _Discovering(Task):
     judge_params = ("weights", "max_criteria", "correctness", "judge_max_tokens", "grading")
     params: Judging
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         """A record's request: `attributes` say what the system message tells, `dialogue` what was said since.
 
         Without either, and without records and notes, it is the request of somebody who knows nothing of the user.
@@ -115,7 +119,9 @@ class _Discovering(Task):
         """Nothing: every number comes from the judge."""
         return {}
 
-    async def converse(self, sample: Sample, reply: Reply, ctx: Context, simulator: Role) -> tuple[str, Told]:
+    async def converse(
+        self, sample: Sample, reply: Reply, ctx: Context, simulator: Role
+    ) -> tuple[str, JsonObject]:
         """All conditions of a record: `base` and `known` by the model alone, then the method's."""
         entry = entry_of(sample)
         described = wording.profile(entry.persona, entry.preferences)
@@ -127,15 +133,26 @@ class _Discovering(Task):
             "known": {"output": known},
         }
         conditions |= await self._final(sample, reply, simulator, described)
-        return conditions["final"]["output"], {"simulator": self.params.simulator, "conditions": conditions}
+        return conditions["final"]["output"], {
+            "simulator": self.params.simulator,
+            "conditions": conditions,
+        }
 
-    async def _final(self, sample: Sample, reply: Reply, simulator: Role, described: str) -> dict[str, Any]:
+    async def _final(
+        self, sample: Sample, reply: Reply, simulator: Role, described: str
+    ) -> dict[str, Any]:
         """The conditions in which the method is at work; `final` is the one that counts."""
         return {"final": await self._discovery(sample, reply, simulator, described)}
 
-    async def _discovery(self, sample: Sample, reply: Reply, simulator: Role, described: str) -> dict[str, Any]:
+    async def _discovery(
+        self, sample: Sample, reply: Reply, simulator: Role, described: str
+    ) -> dict[str, Any]:
         p = self.params
-        system = wording.FIXED.format(count=p.fixed_questions) if p.fixed_questions else wording.DISCOVERY
+        system = (
+            wording.FIXED.format(count=p.fixed_questions)
+            if p.fixed_questions
+            else wording.DISCOVERY
+        )
 
         async def ask(dialogue: tuple[Message, ...]) -> str:
             return await reply(msgspec.structs.replace(_with(sample, system), dialogue=dialogue))
@@ -151,23 +168,31 @@ class _Discovering(Task):
         )
         return found.record()
 
-    async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:
+    async def assess(
+        self, sample: Sample, output: str, record: JsonObject, judge: Role
+    ) -> JsonObject | None:
         """Grades and correctness of every condition; None where one of them is unjudged."""
         p, entry = self.params, entry_of(sample)
         criteria = grading.selected(entry.criteria, entry.id, p.max_criteria)
         share = grading.weights(criteria, entry.preferences, p.weights)
         found: dict[str, Any] = {}
         for name, told in record["conditions"].items():
-            grades = await grading.graded(criteria, entry.preferences, told["output"], judge, p.judge_max_tokens)
+            grades = await grading.graded(
+                criteria, entry.preferences, told["output"], judge, p.judge_max_tokens
+            )
             aligned = grading.prefalign(grades, share)
             if aligned is None:
                 return None
             official = p.correctness == "official"
-            right = await grading.correctness(entry.problem, told["output"], judge, official, p.judge_max_tokens)
+            right = await grading.correctness(
+                entry.problem, told["output"], judge, official, p.judge_max_tokens
+            )
             found[name] = {"prefalign": aligned, "grades": grades, **right}
         return {"conditions": found, "weights": share}
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
         if assessment is None:
             return {}
         judged, done = assessment["conditions"], record["conditions"]
@@ -178,12 +203,19 @@ class _Discovering(Task):
             "prefalign-base": base,
             "prefalign-known": known,
         }
-        for name, metric in (("final", "accuracy"), ("base", "accuracy-base"), ("known", "accuracy-known")):
+        for name, metric in (
+            ("final", "accuracy"),
+            ("base", "accuracy-base"),
+            ("known", "accuracy-known"),
+        ):
             if judged[name]["correct"] is not None:
                 values[metric] = float(judged[name]["correct"])
         for told in done.values():
             if "questions" in told:
-                values |= {"questions": float(told["questions"]), "no-question": float(not told["questions"])}
+                values |= {
+                    "questions": float(told["questions"]),
+                    "no-question": float(not told["questions"]),
+                }
         return values
 
     def download(self, split: str, target: Path, **options: Any) -> None:
@@ -209,7 +241,9 @@ class PrefDisco(_Discovering):
         """See `Task`; a split is the name of a set: math, 5k/medqa, or a record file of the folder."""
         return PrefDiscoData(split, data, self.params.images == "ignore")
 
-    async def generate(self, source: str, target: Path, models: Sequence[Role], **options: Any) -> Path:
+    async def generate(
+        self, source: str, target: Path, models: Sequence[Role], **options: Any
+    ) -> Path:
         from personabench.tasks.prefdisco.generating import generate
 
         return await generate(source, target, models, **options)
@@ -287,14 +321,18 @@ class PrefDiscoWarm(_Discovering):
             if any(record.item == sample.item for record in sample.history)
         ]
 
-    async def _final(self, sample: Sample, reply: Reply, simulator: Role, described: str) -> dict[str, Any]:
+    async def _final(
+        self, sample: Sample, reply: Reply, simulator: Role, described: str
+    ) -> dict[str, Any]:
         found: dict[str, Any] = {"final": {"output": (await reply(sample)).strip()}}
         if self.params.ask:
             found["ask"] = await self._discovery(sample, reply, simulator, described)
         return found
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
-        values = dict(super().measure_record(record, assessment, sample))
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
+        values = dict(super().measure_interaction(record, assessment, sample))
         if assessment is None:
             return values
         judged, told = assessment["conditions"], warm.seen(sample.history)

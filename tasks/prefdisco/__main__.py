@@ -16,7 +16,12 @@ from personabench.errors import PersonabenchError, UsageError
 from personabench.results.run_folder import RunFolder
 from personabench.tasks.prefdisco.scoring import by_problem, normalign
 
-CONDITIONS = {"base": "no preference", "known": "known persona", "final": "final", "ask": "final, asking"}
+CONDITIONS = {
+    "base": "no preference",
+    "known": "known persona",
+    "final": "final",
+    "ask": "final, asking",
+}
 TASKS = ("prefdisco", "prefdisco_warm")
 
 
@@ -30,9 +35,13 @@ class Report(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m personabench.tasks.prefdisco", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m personabench.tasks.prefdisco", description=__doc__
+    )
     parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("other", type=Path, nargs="?", help="a run folder to compare with, such as a shuffled one")
+    parser.add_argument(
+        "other", type=Path, nargs="?", help="a run folder to compare with, such as a shuffled one"
+    )
     given = parser.parse_args(arguments)
     try:
         own = report(given.run)
@@ -44,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UsageError(f"{given.run} and {given.other} have no judged record in common")
             gain = np.mean([own.aligned[name] - other.aligned[name] for name in both])
             print(f"\n{other.text}\n")
-            print(f"lift in PrefAlign: {gain:+.3f} ({own.history} over {other.history} history, n={len(both)})")
+            print(
+                f"lift in PrefAlign: {gain:+.3f} ({own.history} over {other.history} history, n={len(both)})"
+            )
     except PersonabenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -74,7 +85,9 @@ def report(path: Path) -> Report:
     values: dict[str, Any] = {name: told["conditions"] for name, told in judged.items()}
     failed = sum(line.error is not None for line in lines.values())
     players = {"model": spec.model["name"]} | {
-        role: summary["roles"][role]["model"] for role in ("simulator", "judge") if role in summary["roles"]
+        role: summary["roles"][role]["model"]
+        for role in ("simulator", "judge")
+        if role in summary["roles"]
     }
     told = [
         f"{spec.task} {spec.separation}/{spec.split}, {spec.method}, history {spec.history}, "
@@ -86,14 +99,25 @@ def report(path: Path) -> Report:
     ]
     present = [name for name in CONDITIONS if name in next(iter(values.values()))]
     for name in present:
-        right = [each[name]["correct"] for each in values.values() if each[name]["correct"] is not None]
+        right = [
+            each[name]["correct"] for each in values.values() if each[name]["correct"] is not None
+        ]
         share = f"{np.mean(right):8.3f}" if right else f"{'n/a':>8}"
         told.append(f"{CONDITIONS[name]:18}{_mean(values, name):9.3f}  {share} (n={len(right)})")
     problems = [problem_of(name, lines[name].user_id) for name in values]
     for name in present[2:]:
-        rows = np.array([[each[key]["prefalign"] for key in ("base", "known", name)] for each in values.values()])
+        rows = np.array(
+            [
+                [each[key]["prefalign"] for key in ("base", "known", name)]
+                for each in values.values()
+            ]
+        )
         low_high = by_problem(rows, problems)
-        span = f"95 % interval over problems {low_high[0]:.1f} to {low_high[1]:.1f}" if low_high else "no interval"
+        span = (
+            f"95 % interval over problems {low_high[0]:.1f} to {low_high[1]:.1f}"
+            if low_high
+            else "no interval"
+        )
         found = normalign(rows)
         told.append(
             f"NormAlign, {CONDITIONS[name]}: "
@@ -110,11 +134,18 @@ def report(path: Path) -> Report:
             f"questions: mean {np.mean(questions):.2f}, none in {np.mean([not each for each in questions]):.0%}"
         )
     decided = Counter(each[name]["decided"] for each in values.values() for name in present)
-    told.append("correctness decided by: " + ", ".join(f"{who} {count}" for who, count in decided.most_common()))
+    told.append(
+        "correctness decided by: "
+        + ", ".join(f"{who} {count}" for who, count in decided.most_common())
+    )
     for phase, spent in sorted(summary["usage"].items()):
         tokens = spent["input_tokens"] + spent["output_tokens"]
         told.append(f"{phase}: {spent['calls']:,.0f} calls, {tokens:,.0f} tokens")
-    return Report("\n".join(told), {name: each["final"]["prefalign"] for name, each in values.items()}, spec.history)
+    return Report(
+        "\n".join(told),
+        {name: each["final"]["prefalign"] for name, each in values.items()},
+        spec.history,
+    )
 
 
 def problem_of(record: str, persona: str) -> str:

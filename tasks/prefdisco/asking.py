@@ -43,7 +43,12 @@ class Authors:
         return random.Random("\x1f".join(map(str, (self.seed, *names))))
 
     async def ask(
-        self, name: str, system: str, user: str, schema: Mapping[str, Any], read: Callable[[dict[str, Any]], T]
+        self,
+        name: str,
+        system: str,
+        user: str,
+        schema: Mapping[str, Any],
+        read: Callable[[dict[str, Any]], T],
     ) -> T:
         """What `read` makes of the reply, a JSON object; after `Unfit` up to two more tries that are told why.
 
@@ -61,7 +66,10 @@ class Authors:
             return True
 
         for draw in range(TRIES):
-            messages = (Message("system", f"{system}\nReply with a JSON object."), Message("user", f"{user}{hint}"))
+            messages = (
+                Message("system", f"{system}\nReply with a JSON object."),
+                Message("user", f"{user}{hint}"),
+            )
             text = await rng.choice(self.models).complete(
                 messages,
                 max_tokens=MAX_TOKENS,
@@ -75,7 +83,9 @@ class Authors:
                 return _read(text, read)
             except Unfit as problem:
                 hint = f"\n\nAn earlier reply could not be used: {problem}."
-        raise DataError(f"{name}: no usable reply in {TRIES} tries; the last: {hint.partition(': ')[2]}")
+        raise DataError(
+            f"{name}: no usable reply in {TRIES} tries; the last: {hint.partition(': ')[2]}"
+        )
 
 
 def _read(reply: str, read: Callable[[dict[str, Any]], T]) -> T:
@@ -88,7 +98,9 @@ def _read(reply: str, read: Callable[[dict[str, Any]], T]) -> T:
         raise Unfit(f"a field is missing or of another kind ({error})") from error
 
 
-def objects(fields: Mapping[str, Any], *, at_least: int = 0, at_most: int | None = None) -> dict[str, Any]:
+def objects(
+    fields: Mapping[str, Any], *, at_least: int = 0, at_most: int | None = None
+) -> dict[str, Any]:
     """The schema of a list of objects that have these fields."""
     bounds = {"minItems": at_least} | ({} if at_most is None else {"maxItems": at_most})
     return {"type": "array", "items": single(fields), **bounds}
@@ -96,7 +108,12 @@ def objects(fields: Mapping[str, Any], *, at_least: int = 0, at_most: int | None
 
 def single(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of an object that has these fields."""
-    return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": dict(fields),
+        "required": list(fields),
+        "additionalProperties": False,
+    }
 
 
 TEXT = {"type": "string"}

@@ -56,7 +56,9 @@ async def of_problem(authors: Authors, number: int, problem: Problem) -> list[Di
     fields["type"] = {"type": "string", "enum": list(TYPES)}
 
     def read(found: dict[str, Any]) -> list[Dimension]:
-        listed = _dimensions(found["dimensions"], tuple(fields), range(PER_PROBLEM, PER_PROBLEM + 1))
+        listed = _dimensions(
+            found["dimensions"], tuple(fields), range(PER_PROBLEM, PER_PROBLEM + 1)
+        )
         if any(each["type"] not in TYPES for each in listed):
             raise Unfit("type is expertise or personal")
         skilled = sum(each["type"] == "expertise" for each in listed)
@@ -83,7 +85,9 @@ async def matched(
     """
     by_name = {folded(each["name"]): each for each in known}
     same: dict[str, Dimension] = {
-        each["name"]: by_name[folded(each["name"])] for each in new if folded(each["name"]) in by_name
+        each["name"]: by_name[folded(each["name"])]
+        for each in new
+        if folded(each["name"]) in by_name
     }
     for start in range(0, len(known), CHUNK):
         chunk = known[start : start + CHUNK]
@@ -95,9 +99,12 @@ async def matched(
             f"matching problem {number}, from {start}",
             "You see known dimensions and new ones. For every new one give the name of the known dimension that means "
             "the same, or an empty text where there is none. Related is not the same.",
-            f"Known:\n{listed}\n\nNew:\n" + "\n".join(f"- {each['name']}: {each['description']}" for each in asked),
+            f"Known:\n{listed}\n\nNew:\n"
+            + "\n".join(f"- {each['name']}: {each['description']}" for each in asked),
             single({"matches": objects({"new": TEXT, "known": TEXT})}),
-            lambda reply: {folded(str(row["new"])): folded(str(row["known"] or "")) for row in reply["matches"]},
+            lambda reply: {
+                folded(str(row["new"])): folded(str(row["known"] or "")) for row in reply["matches"]
+            },
         )
         names = {folded(each["name"]): each for each in chunk}
         for each in asked:
@@ -120,7 +127,10 @@ async def instantiated(
     earlier: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
     """What a person wants in each dimension: value, local_importance, justification, type, for exactly these names."""
-    listed = "\n".join(f"- {each}: {told['description']} ({told['value_range']})" for each, told in dimensions.items())
+    listed = "\n".join(
+        f"- {each}: {told['description']} ({told['value_range']})"
+        for each, told in dimensions.items()
+    )
     before = "\n".join(f"- {each}: {value}" for each, value in earlier.items())
     fields = {"name": TEXT, "value": TEXT, "local_importance": GRADE, "justification": TEXT}
 
@@ -167,7 +177,9 @@ async def rubric(
             missing = {each: told for each, told in wanted.items() if each not in found}
             if not missing:
                 break
-            found |= await _criteria(authors, f"rubric of {name}, {kind}, {attempt}", problem, missing)
+            found |= await _criteria(
+                authors, f"rubric of {name}, {kind}, {attempt}", problem, missing
+            )
     if missing := [each for each in preferences if each not in found]:  # type: ignore[assignment]
         raise DataError(f"rubric of {name}: no criterion for {', '.join(missing)} in {TRIES} tries")
     return [found[each] for each in preferences]
@@ -181,7 +193,12 @@ async def _criteria(
         for each, told in wanted.items()
     )
     level = {f"level_{score}": TEXT for score in ANCHORS}
-    fields = {"preference": TEXT, "description": TEXT, "weight": {"type": "number", "minimum": 0}, **level}
+    fields = {
+        "preference": TEXT,
+        "description": TEXT,
+        "weight": {"type": "number", "minimum": 0},
+        **level,
+    }
 
     def read(reply: dict[str, Any]) -> dict[str, dict[str, Any]]:
         rows = {str(row.get("preference")): row for row in reply["criteria"]}
@@ -190,7 +207,10 @@ async def _criteria(
                 "preference": each,
                 "description": str(row["description"]),
                 "weight": max(float(row["weight"]), 0.0),
-                "levels": [{"score": int(score), "description": str(row[f"level_{score}"])} for score in ANCHORS],
+                "levels": [
+                    {"score": int(score), "description": str(row[f"level_{score}"])}
+                    for score in ANCHORS
+                ],
             }
             for each, row in rows.items()
             if each in wanted
@@ -206,7 +226,10 @@ async def _criteria(
 
 
 def _dimensions(rows: Any, fields: tuple[str, ...], allowed: range) -> list[Dimension]:
-    listed = {folded(str(row["name"])): {field: str(row[field]).strip() for field in fields} for row in rows}
+    listed = {
+        folded(str(row["name"])): {field: str(row[field]).strip() for field in fields}
+        for row in rows
+    }
     if len(listed) not in allowed or len(listed) < len(rows):
         wanted = str(allowed[0]) if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
         raise Unfit(f"{wanted} dimensions with different names are needed, not {len(listed)}")

@@ -56,8 +56,14 @@ class Reply(NamedTuple):
 
 def read(output: str) -> Reply:
     """What a reply does, by its action label; without one, by whether it announces an answer and asks nothing."""
-    if (found := wording.json_of(output)) and isinstance(found.get("action"), str) and "response" in found:
-        action: Literal["ask", "final"] = "final" if "final" in found["action"].casefold() else "ask"
+    if (
+        (found := wording.json_of(output))
+        and isinstance(found.get("action"), str)
+        and "response" in found
+    ):
+        action: Literal["ask", "final"] = (
+            "final" if "final" in found["action"].casefold() else "ask"
+        )
         return Reply(action, str(found["response"]).strip())
     if labels := list(_ACTION.finditer(output)):
         return Reply("final" if labels[0][1].casefold() == "final" else "ask", unlabelled(output))
@@ -78,7 +84,12 @@ def unlabelled(output: str) -> str:
     else:
         return output.strip()
     for opening, closing in ('""', "''", "[]", "()", "**"):
-        if len(text) > 1 and text[0] == opening and text[-1] == closing and opening not in text[1:-1]:
+        if (
+            len(text) > 1
+            and text[0] == opening
+            and text[-1] == closing
+            and opening not in text[1:-1]
+        ):
             return text[1:-1].strip()
     return text
 
@@ -197,7 +208,9 @@ async def _answered(
     if text.strip() and "{" not in text:
         simulator.flag("simulator_plain")
         return text.replace(wording.STOP, "").strip(), wording.STOP in text
-    raise BackendError(f"the simulated user gave no readable reply in {RETRIES + 1} attempts; the last: {text[:80]!r}")
+    raise BackendError(
+        f"the simulated user gave no readable reply in {RETRIES + 1} attempts; the last: {text[:80]!r}"
+    )
 
 
 def _said(reply: str) -> str | None:

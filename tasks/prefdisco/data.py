@@ -35,9 +35,15 @@ class PrefDiscoData(Dataset):
         self.sample = data is None
         loaded = read(self.path)
         pictured = [entry for entry in loaded.entries if entry.problem.image]
-        self.entries = loaded.entries if images else [entry for entry in loaded.entries if not entry.problem.image]
+        self.entries = (
+            loaded.entries
+            if images
+            else [entry for entry in loaded.entries if not entry.problem.image]
+        )
         if not self.entries:
-            raise DataError(f"{self.path}: every record has an image; keep them with --set task.images=ignore")
+            raise DataError(
+                f"{self.path}: every record has an image; keep them with --set task.images=ignore"
+            )
         self.hash = digest_files([self.path])
         self.source = "bundled sample, not PrefDisco" if self.sample else str(self.path)
         self.warnings = (*loaded.warnings(), *self._told(loaded, len(pictured), images))
@@ -54,7 +60,9 @@ class PrefDiscoData(Dataset):
 
     def _told(self, loaded: Loaded, pictured: int, images: bool) -> Iterator[str]:
         if pictured:
-            yield f"{pictured} records have an image, which is not sent" + ("" if images else "; they are left out")
+            yield f"{pictured} records have an image, which is not sent" + (
+                "" if images else "; they are left out"
+            )
         expected = RELEASED.get(self.separation)
         if expected and len(loaded.entries) != expected[0] * expected[1]:
             yield f"{len(loaded.entries):,} records; the released set has {expected[0] * expected[1]:,}"

@@ -64,7 +64,9 @@ def download(
         if downloads.intact(final, manifest.get(name)):
             return [final]
         if final.exists():
-            raise DataError(f"{final} is there but not what the manifest says; move it away to have it fetched")
+            raise DataError(
+                f"{final} is there but not what the manifest says; move it away to have it fetched"
+            )
         pinned = revision or _pinned(manifest) or _newest(base_url, notice)
         url = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{pinned}/{name}"
         part = final.with_name(f"{final.name}.part")
@@ -98,7 +100,13 @@ def _newest(base_url: str, notice: Callable[[str], None]) -> str:
     import huggingface_hub
 
     try:
-        return str(huggingface_hub.HfApi(endpoint=base_url.rstrip("/")).dataset_info(DATASET, timeout=30).sha)
+        return str(
+            huggingface_hub.HfApi(endpoint=base_url.rstrip("/"))
+            .dataset_info(DATASET, timeout=30)
+            .sha
+        )
     except Exception as error:
-        notice(f"{base_url} names no commit of {DATASET} ({type(error).__name__}); its branch main is fetched")
+        notice(
+            f"{base_url} names no commit of {DATASET} ({type(error).__name__}); its branch main is fetched"
+        )
         return "main"

@@ -168,7 +168,9 @@ def _entry(row: Mapping[str, Any], where: str, folder: Path, counts: Counter[str
     counts["weights"] += not whole or any(weight is None or weight < 0 for weight in weights)
     if problem.image and "://" not in problem.image and not (folder / problem.image).is_file():
         counts["no_image"] += 1
-    return Entry(name, _persona_id(row), problem, row["persona"], preferences, tuple(criteria.values()))
+    return Entry(
+        name, _persona_id(row), problem, row["persona"], preferences, tuple(criteria.values())
+    )
 
 
 def _preference(told: Any) -> Preference | None:
@@ -187,7 +189,9 @@ def _levels(told: Any) -> dict[str, str]:
         rows = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
         pairs = [(each.get("score"), each.get("description", "")) for each in rows]
     numbers = [(_number(score), str(text)) for score, text in pairs]
-    return {str(int(score)): text for score, text in numbers if score is not None and score.is_integer()}
+    return {
+        str(int(score)): text for score, text in numbers if score is not None and score.is_integer()
+    }
 
 
 def _number(value: Any) -> float | None:
@@ -222,8 +226,12 @@ def locate(split: str, data: Path | None) -> tuple[str, str, Path]:
     if split == "sample" and len(found) == 1:
         (split,) = found
     if split not in found:
-        have = ", ".join(found) or "none (expected benchmark_1k/<task>/train.jsonl, or files *.jsonl)"
-        raise UsageError(f"{data} has no PrefDisco set '{split}'; it has: {have}. Choose one with --split")
+        have = (
+            ", ".join(found) or "none (expected benchmark_1k/<task>/train.jsonl, or files *.jsonl)"
+        )
+        raise UsageError(
+            f"{data} has no PrefDisco set '{split}'; it has: {have}. Choose one with --split"
+        )
     size, _, task = split.rpartition("/")
     return size or ("1k" if split in SOURCES else "local"), task, found[split]
 

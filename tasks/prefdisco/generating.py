@@ -70,18 +70,26 @@ async def generate(
         BackendError: a call failed for good; the same command goes on from there.
     """
     if not 1 <= people <= library or problems < 1:
-        raise UsageError(f"--personas {people} must be 1 or more and at most --library {library}, --problems 1 or more")
+        raise UsageError(
+            f"--personas {people} must be 1 or more and at most --persona-pool {library}, --problems 1 or more"
+        )
     name, rows = sources.rows(source, problems)
     found = [sources.normalised(row) for row in rows]
     authors = Authors(models, seed)
     before = _known(target / PEOPLE)
     everybody = await personas.library(authors, library, before)
     stored = [*everybody, *before[library:]]
-    _write(target / PEOPLE, [msgspec.json.format(msgspec.json.encode(stored, order="sorted"), indent=1).decode()])
+    _write(
+        target / PEOPLE,
+        [msgspec.json.format(msgspec.json.encode(stored, order="sorted"), indent=1).decode()],
+    )
     notice(f"{len(stored)} people in {target / PEOPLE}")
     general = await attributes.general(authors, name, found)
     listed = await asyncio.gather(
-        *(_kept(attributes.of_problem(authors, number, problem), notice) for number, problem in enumerate(found))
+        *(
+            _kept(attributes.of_problem(authors, number, problem), notice)
+            for number, problem in enumerate(found)
+        )
     )
     known = list(general)
     earlier: dict[str, dict[str, str]] = defaultdict(dict)
@@ -93,18 +101,30 @@ async def generate(
         for each in dimensions.values():
             if all(each["name"] != other["name"] for other in known):
                 known.append(each)
-        dimensions = {**{each["name"]: {**each, "type": "personal"} for each in general}, **dimensions}
+        dimensions = {
+            **{each["name"]: {**each, "type": "personal"} for each in general},
+            **dimensions,
+        }
         chosen = authors.rng("people of problem", number).sample(everybody, people)
         made = await asyncio.gather(
-            *(_kept(_record(authors, number, row, problem, person, dimensions, earlier), notice) for person in chosen)
+            *(
+                _kept(_record(authors, number, row, problem, person, dimensions, earlier), notice)
+                for person in chosen
+            )
         )
         for record in filter(None, made):
             wants = record["persona_preferences"]
-            earlier[record["persona"]["id"]] |= {each: told["value"] for each, told in wants.items()}
+            earlier[record["persona"]["id"]] |= {
+                each: told["value"] for each, told in wants.items()
+            }
             records.append(record)
-        notice(f"problem {number + 1} of {len(found)}: {sum(each is not None for each in made)} of {people} records")
+        notice(
+            f"problem {number + 1} of {len(found)}: {sum(each is not None for each in made)} of {people} records"
+        )
     if not records:
-        raise DataError(f"no record of {source} came about; see the notices above, and try a stronger model")
+        raise DataError(
+            f"no record of {source} came about; see the notices above, and try a stronger model"
+        )
     head = {
         "type": "metadata",
         "dataset": name,
@@ -142,7 +162,9 @@ async def _record(
         "parsed_problem": msgspec.to_builtins(problem),
         "persona": dict(person),
         "persona_preferences": wants,
-        "evaluation_rubric": {"evaluation_criteria": await attributes.rubric(authors, name, problem, wants)},
+        "evaluation_rubric": {
+            "evaluation_criteria": await attributes.rubric(authors, name, problem, wants)
+        },
         "generation_success": True,
     }
 
@@ -171,7 +193,9 @@ def _known(path: Path) -> list[personas.Persona]:
         known = msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
         msgspec.convert(known, list[_Known])
     except msgspec.DecodeError as error:
-        raise DataError(f"{path} is no list of people ({error}); move it away or choose another folder") from error
+        raise DataError(
+            f"{path} is no list of people ({error}); move it away or choose another folder"
+        ) from error
     return known
 
 

@@ -50,7 +50,9 @@ def selected(criteria: Sequence[Criterion], record: str, most: int) -> list[Crit
     return [criteria[place] for place in sorted(places)]
 
 
-def weights(criteria: Sequence[Criterion], preferences: Mapping[str, Preference], kind: Weights) -> dict[str, float]:
+def weights(
+    criteria: Sequence[Criterion], preferences: Mapping[str, Preference], kind: Weights
+) -> dict[str, float]:
     """Each criterion's weight, by name; they sum to 1.
 
     `importance` takes what the persona said of this problem, `rubric` the rubric's own weights, or equal ones where
@@ -58,7 +60,11 @@ def weights(criteria: Sequence[Criterion], preferences: Mapping[str, Preference]
     """
     own = kind == "rubric" and any(each.weight for each in criteria)
     raw = {
-        each.name: each.weight if own else 1.0 if kind == "rubric" else float(preferences[each.name].importance)
+        each.name: each.weight
+        if own
+        else 1.0
+        if kind == "rubric"
+        else float(preferences[each.name].importance)
         for each in criteria
     }
     total = sum(raw.values())
@@ -80,7 +86,11 @@ def prefalign(grades: Mapping[str, int | None], share: Mapping[str, float]) -> f
 
 
 async def graded(
-    criteria: Sequence[Criterion], preferences: Mapping[str, Preference], response: str, judge: Role, max_tokens: int
+    criteria: Sequence[Criterion],
+    preferences: Mapping[str, Preference],
+    response: str,
+    judge: Role,
+    max_tokens: int,
 ) -> dict[str, int | None]:
     """The judge's grade on each criterion, None where no reply could be read.
 
@@ -91,13 +101,17 @@ async def graded(
     for criterion in criteria:
         messages = wording.criterion_messages(criterion, preferences[criterion.name], response)
         schema = wording.CRITERION_SCHEMA
-        found[criterion.name] = await _asked(messages, read_grade, schema, judge, max_tokens, TEMPERATURE, TOP_P)
+        found[criterion.name] = await _asked(
+            messages, read_grade, schema, judge, max_tokens, TEMPERATURE, TOP_P
+        )
         if found[criterion.name] is None:
             judge.flag("criteria_missing")
     return found
 
 
-async def correctness(problem: Problem, response: str, judge: Role, official: bool, max_tokens: int) -> dict[str, Any]:
+async def correctness(
+    problem: Problem, response: str, judge: Role, official: bool, max_tokens: int
+) -> dict[str, Any]:
     """Whether an answer comes to the right result, and who decided: {"correct": 1, 0 or None, "decided": ...}.
 
     Raises:
@@ -191,7 +205,11 @@ def _letter(text: str, options: Mapping[str, str]) -> str | None:
     said: list[str] = [letter.upper() for letter in _LETTER.findall(text) if letter.upper() in keys]
     if said:
         return said[-1]
-    named = [key.upper() for key, option in options.items() if folded(text).strip(" .") == folded(option).strip(" .")]
+    named = [
+        key.upper()
+        for key, option in options.items()
+        if folded(text).strip(" .") == folded(option).strip(" .")
+    ]
     return named[0] if len(named) == 1 else None
 
 
@@ -200,7 +218,9 @@ def _keys(options: Mapping[str, str]) -> set[str]:
 
 
 def _number(text: str) -> Fraction | None:
-    plain = re.sub(r"\{,\}|[\s$,]|\\[,;! ]", "", text).strip(".").removesuffix("\\%").removesuffix("%")
+    plain = (
+        re.sub(r"\{,\}|[\s$,]|\\[,;! ]", "", text).strip(".").removesuffix("\\%").removesuffix("%")
+    )
     if fraction := re.fullmatch(r"([-+]?)\\[dt]?frac\{(\d+)\}\{(\d+)\}", plain):
         plain = f"{fraction[1]}{fraction[2]}/{fraction[3]}"
     try:

@@ -55,14 +55,25 @@ _PARTS: Mapping[str, Any] = {
             "common_errors": TEXT,
             "cognitive_features": single(
                 dict.fromkeys(
-                    ("learning_style", "attention_span", "memory_strengths", "problem_solving", "collaboration"), TEXT
+                    (
+                        "learning_style",
+                        "attention_span",
+                        "memory_strengths",
+                        "problem_solving",
+                        "collaboration",
+                    ),
+                    TEXT,
                 )
             ),
             "affective_features": single(
-                dict.fromkeys(("confidence", "anxiety_triggers", "motivation", "challenge_attitude"), TEXT)
+                dict.fromkeys(
+                    ("confidence", "anxiety_triggers", "motivation", "challenge_attitude"), TEXT
+                )
             ),
             "metacognitive_features": single(
-                dict.fromkeys(("self_awareness", "self_regulation", "reflection", "self_assessment"), TEXT)
+                dict.fromkeys(
+                    ("self_awareness", "self_regulation", "reflection", "self_assessment"), TEXT
+                )
             ),
         }
     ),
@@ -93,7 +104,9 @@ async def library(authors: Authors, count: int, known: Sequence[Persona] = ()) -
 
 def persona_id(persona: Mapping[str, Any]) -> str:
     """Surname and eight hexadecimal digits of a digest of the whole description."""
-    surname = "".join(letter for letter in str(persona["name"]).split()[-1].lower() if letter.isalnum())
+    surname = "".join(
+        letter for letter in str(persona["name"]).split()[-1].lower() if letter.isalnum()
+    )
     return f"{surname or 'person'}_{digest({**persona, 'id': ''})[:8]}"
 
 
@@ -108,7 +121,9 @@ async def _made(authors: Authors, people: Sequence[Persona]) -> Persona:
         bracket = min(BRACKETS, key=lambda each: sum(each[0] <= age <= each[1] for age in ages))
         wishes = [f"Occupation: {rng.choice(free)}.", f"Age: {bracket[0]} to {bracket[1]}."]
         if recent := people[-RECENT:]:
-            listed = "; ".join(f"{each['name']}, {each['demographics']['location']}" for each in recent)
+            listed = "; ".join(
+                f"{each['name']}, {each['demographics']['location']}" for each in recent
+            )
             wishes.append(f"None of these names and places: {listed}.")
     shown = "\n".join(
         f"- {each['name']}, {each['demographics']['age']}, {each['demographics']['occupation']}, "
@@ -116,7 +131,11 @@ async def _made(authors: Authors, people: Sequence[Persona]) -> Persona:
         for each in people[-SHOWN:]
     )
     user = "\n".join(
-        [f"People so far:\n{shown}\n" if shown else "", *wishes, "Describe one more person in all fields."]
+        [
+            f"People so far:\n{shown}\n" if shown else "",
+            *wishes,
+            "Describe one more person in all fields.",
+        ]
     )
 
     def read(found: dict[str, Any]) -> Persona:
@@ -129,7 +148,10 @@ async def _made(authors: Authors, people: Sequence[Persona]) -> Persona:
         verdict = await authors.ask(
             f"{name}, coherence",
             _COHERENT,
-            "\n".join(f"{key}: {person[key]}" for key in ("name", "demographics", "educational_profile", "backstory")),
+            "\n".join(
+                f"{key}: {person[key]}"
+                for key in ("name", "demographics", "educational_profile", "backstory")
+            ),
             single({"issues": {"type": "array", "items": TEXT}, "coherent": {"type": "boolean"}}),
             lambda found: (bool(found["coherent"]), found.get("issues") or []),
         )
@@ -142,7 +164,9 @@ async def _made(authors: Authors, people: Sequence[Persona]) -> Persona:
     )
 
 
-def _checked(found: dict[str, Any], bracket: tuple[int, int] | None, recent: Sequence[Persona]) -> Persona:
+def _checked(
+    found: dict[str, Any], bracket: tuple[int, int] | None, recent: Sequence[Persona]
+) -> Persona:
     """A description that keeps the rules, in the order of the fields.
 
     Raises:
@@ -156,7 +180,10 @@ def _checked(found: dict[str, Any], bracket: tuple[int, int] | None, recent: Seq
     if len(person["name"].split()) < 2:
         raise Unfit("the name needs a first name and a surname")
     for other in recent:
-        if person["name"] == other["name"] or person["demographics"]["location"] == other["demographics"]["location"]:
+        if (
+            person["name"] == other["name"]
+            or person["demographics"]["location"] == other["demographics"]["location"]
+        ):
             raise Unfit("name and place must differ from those of the people listed")
     return person
 
@@ -166,7 +193,10 @@ def _complete(value: Any, schema: Mapping[str, Any], name: str) -> Any:
     if schema["type"] == "object":
         if not isinstance(value, dict):
             raise Unfit(f"{name} must be an object")
-        return {key: _complete(value.get(key), part, f"{name}.{key}") for key, part in schema["properties"].items()}
+        return {
+            key: _complete(value.get(key), part, f"{name}.{key}")
+            for key, part in schema["properties"].items()
+        }
     if schema["type"] == "array":
         if not isinstance(value, list) or not value:
             raise Unfit(f"{name} must be a list that is not empty")

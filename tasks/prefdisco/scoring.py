@@ -62,7 +62,11 @@ def parts(
 
     old = [name for name in grades if name in seen]
     new = [name for name in grades if name not in seen]
-    return mean(old), mean(new), sum(share[name] for name in old) / sum(share[name] for name in grades)
+    return (
+        mean(old),
+        mean(new),
+        sum(share[name] for name in old) / sum(share[name] for name in grades),
+    )
 
 
 ANSWERED = (

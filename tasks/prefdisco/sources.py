@@ -16,7 +16,15 @@ import msgspec
 from personabench.errors import DataError, UsageError
 
 QUESTIONS = ("query", "question", "problem", "Question", "prompt")
-ANSWERS = ("correct_answer", "answerKey", "correct_option", "answer_idx", "Answer", "answer", "label")
+ANSWERS = (
+    "correct_answer",
+    "answerKey",
+    "correct_option",
+    "answer_idx",
+    "Answer",
+    "answer",
+    "label",
+)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -89,7 +97,11 @@ def normalised(row: Mapping[str, Any]) -> Problem:
     options = _options(row.get("choices") or row.get("options"))
     social = not options
     if social:
-        options = {letter: str(row[f"answer{letter}"]) for letter in "ABCD" if row.get(f"answer{letter}") is not None}
+        options = {
+            letter: str(row[f"answer{letter}"])
+            for letter in "ABCD"
+            if row.get(f"answer{letter}") is not None
+        }
     field = next((name for name in ANSWERS if row.get(name) is not None), "")
     solution = [str(row[name]) for name in ("lecture", "solution") if row.get(name)]
     return Problem(
@@ -107,10 +119,16 @@ def _options(value: Any) -> dict[str, str]:
         try:
             value = msgspec.json.decode(value)
         except msgspec.DecodeError as error:
-            raise ValueError(f"options must be a JSON list or mapping, not {value[:40]!r}") from error
+            raise ValueError(
+                f"options must be a JSON list or mapping, not {value[:40]!r}"
+            ) from error
     if isinstance(value, Mapping):
         labels, texts = value.get("label"), value.get("text")
-        if isinstance(labels, Sequence) and isinstance(texts, Sequence) and not isinstance(labels, str):
+        if (
+            isinstance(labels, Sequence)
+            and isinstance(texts, Sequence)
+            and not isinstance(labels, str)
+        ):
             if len(labels) != len(texts):
                 raise ValueError(f"options have {len(labels)} labels and {len(texts)} texts")
             return {str(label): str(text) for label, text in zip(labels, texts, strict=True)}
@@ -159,7 +177,9 @@ def rows(source: str, count: int) -> tuple[str, list[dict[str, Any]]]:
         elif path.suffix == ".json":
             found = msgspec.json.decode(path.read_bytes())
         else:
-            found = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
+            found = [
+                msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()
+            ]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read: {error}; expected JSON lines, a JSON list or CSV of problems"
@@ -172,7 +192,9 @@ def rows(source: str, count: int) -> tuple[str, list[dict[str, Any]]]:
         except ValueError as error:
             raise DataError(f"{path}: row {number}: {error}") from error
         if not usable:
-            raise DataError(f"{path}: row {number} has no question; expected one of the fields {', '.join(QUESTIONS)}")
+            raise DataError(
+                f"{path}: row {number} has no question; expected one of the fields {', '.join(QUESTIONS)}"
+            )
     return path.stem, found[:count]
 
 

@@ -58,16 +58,22 @@ class WarmData(PrefDiscoData):
         pools: dict[str, list[Named]] = defaultdict(list)
         for path in others:
             for entry in read(path).entries:
-                pools[entry.persona_id].append((entry, f"{path.parent.name}/{path.stem}/{entry.id}"))
+                pools[entry.persona_id].append(
+                    (entry, f"{path.parent.name}/{path.stem}/{entry.id}")
+                )
         for entry in self.entries:
             pools[entry.persona_id].append((entry, entry.id))
-        self.pools, last = divided(pools, {entry.id for entry in self.entries}, p.seed, targets, p.min_pool)
+        self.pools, last = divided(
+            pools, {entry.id for entry in self.entries}, p.seed, targets, p.min_pool
+        )
         if not last:
             raise UsageError(
                 f"{self.source}: no persona has {targets} records and {p.min_pool} more; "
                 "lower task.targets or task.min_pool"
             )
-        self._asked = {persona: {entry.key for entry in entries} for persona, entries in last.items()}
+        self._asked = {
+            persona: {entry.key for entry in entries} for persona, entries in last.items()
+        }
         chosen = {entry.id for entries in last.values() for entry in entries}
         self.entries = [entry for entry in self.entries if entry.id in chosen]
         self._writer = _Writer(Path(p.writer)) if p.form != "statements" else None
@@ -76,13 +82,19 @@ class WarmData(PrefDiscoData):
             self.hash = digest([self.hash, digest_files(others), *told])
         self._records = {persona: self._made(pool) for persona, pool in self.pools.items()}
         usual = p.owner == "population"
-        self._shown = {persona: self._usual(persona) for persona in self.pools} if usual else self._records
+        self._shown = (
+            {persona: self._usual(persona) for persona in self.pools} if usual else self._records
+        )
         short = sum(len(pool) < p.h for pool in self.pools.values())
         self.warnings = (
             *self.warnings,
             f"warm start, not comparable with PrefDisco: h={p.h}, form={p.form}, scope={p.scope}, owner={p.owner}, "
             f"writer={self._writer.model if self._writer else 'none'}, {targets} targets a persona",
-            *([f"{short} of {len(self.pools)} personas have fewer than {p.h} earlier records"] if short else []),
+            *(
+                [f"{short} of {len(self.pools)} personas have fewer than {p.h} earlier records"]
+                if short
+                else []
+            ),
         )
 
     def load(self, position: int) -> Sample:
@@ -102,7 +114,9 @@ class WarmData(PrefDiscoData):
             record_of(
                 entry,
                 name,
-                self._writer.revealed(entry, self._params.form) if self._writer else stated(entry, self._params.m),
+                self._writer.revealed(entry, self._params.form)
+                if self._writer
+                else stated(entry, self._params.m),
             )
             for entry, name in pool
         )
@@ -110,13 +124,19 @@ class WarmData(PrefDiscoData):
     def _usual(self, persona: str) -> tuple[Record, ...]:
         """The persona's records with, for each dimension, the value most frequent among everybody else's."""
         found: dict[str, Counter[str]] = defaultdict(Counter)
-        for entry, _ in (each for other, pool in self.pools.items() if other != persona for each in pool):
-            for name, preference in entry.preferences.items() if entry.key not in self._asked[persona] else ():
+        for entry, _ in (
+            each for other, pool in self.pools.items() if other != persona for each in pool
+        ):
+            for name, preference in (
+                entry.preferences.items() if entry.key not in self._asked[persona] else ()
+            ):
                 found[name][" ".join(preference.value.split())] += 1
         records = []
         for entry, name in self.pools[persona]:
             values = {
-                dimension: min(found[dimension], key=lambda value: (-found[dimension][value], value))
+                dimension: min(
+                    found[dimension], key=lambda value: (-found[dimension][value], value)
+                )
                 for dimension in stated(entry, self._params.m).values
                 if dimension in found
             }
@@ -125,7 +145,11 @@ class WarmData(PrefDiscoData):
 
 
 def divided(
-    records: Mapping[str, Sequence[Named]], own: Collection[str], seed: int, targets: int, min_pool: int
+    records: Mapping[str, Sequence[Named]],
+    own: Collection[str],
+    seed: int,
+    targets: int,
+    min_pool: int,
 ) -> tuple[dict[str, list[Named]], dict[str, list[Entry]]]:
     """Each persona's pool, and its last `targets` records that have one of the `own` names, by persona.
 
@@ -158,7 +182,9 @@ def stated(entry: Entry, most: int) -> Revealed:
     The order tells nothing of importance, and neither importances nor justifications are told.
     """
     ranked = sorted(entry.preferences, key=lambda name: (-entry.preferences[name].importance, name))
-    values = {name: " ".join(entry.preferences[name].value.split()) for name in sorted(ranked[:most])}
+    values = {
+        name: " ".join(entry.preferences[name].value.split()) for name in sorted(ranked[:most])
+    }
     return Revealed(values, _lines(values))
 
 
@@ -181,7 +207,10 @@ def seen(history: Sequence[Record]) -> dict[str, str]:
     for record in history:
         lines = record.response.splitlines()
         for name in filter(None, record.fields.get("dimensions", "").split("\n")):
-            found[name] = next((line.removeprefix(f"{name}: ") for line in lines if line.startswith(f"{name}: ")), "")
+            found[name] = next(
+                (line.removeprefix(f"{name}: ") for line in lines if line.startswith(f"{name}: ")),
+                "",
+            )
     return found
 
 
@@ -195,14 +224,18 @@ class _Writer:
     def __init__(self, path: Path) -> None:
         folder = RunFolder(path)
         if not path.name or not (path / "spec.json").is_file():
-            raise UsageError("task.form other than statements takes a run of prefdisco: --set task.writer=RUN_FOLDER")
+            raise UsageError(
+                "task.form other than statements takes a run of prefdisco: --set task.writer=RUN_FOLDER"
+            )
         spec = folder.spec()
         if spec.task != "prefdisco":
             raise UsageError(f"{path} is a run of {spec.task}; task.writer takes one of prefdisco")
         self.model = spec.model["name"]
         self._path = path
         self._told: dict[str, Mapping[str, Any]] = {
-            line.sample_id: line.record["conditions"] for line in folder.iter_predictions() if line.error is None
+            line.sample_id: line.record["conditions"]
+            for line in folder.iter_predictions()
+            if line.error is None
         }
         self.name = digest([spec.fingerprint, self._told])
 
@@ -210,7 +243,9 @@ class _Writer:
         """What the run shows of a record: what the simulated user said, or draft and final answer."""
         told = self._told.get(entry.id)
         if told is None:
-            raise DataError(f"{self._path} has no record {entry.id}; run it without --limit on the same set")
+            raise DataError(
+                f"{self._path} has no record {entry.id}; run it without --limit on the same set"
+            )
         if form == "response":
             return Revealed({}, told["known"]["output"], told["base"]["output"])
         said = "\n".join(turn["answer"] for turn in told["final"]["turns"] if "answer" in turn)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from personabench.api.wording import Words
+from personabench.api.wording import Vocabulary
 from personabench.hashing import digest
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
@@ -78,7 +78,10 @@ CRITERION = (
 )
 CRITERION_SCHEMA = {
     "type": "object",
-    "properties": {"justification": {"type": "string"}, "score": {"type": "integer", "minimum": 1, "maximum": 5}},
+    "properties": {
+        "justification": {"type": "string"},
+        "score": {"type": "integer", "minimum": 1, "maximum": 5},
+    },
     "required": ["justification", "score"],
     "additionalProperties": False,
 }
@@ -89,12 +92,15 @@ CORRECT = (
 )
 CORRECT_SCHEMA = {
     "type": "object",
-    "properties": {"justification": {"type": "string"}, "correct": {"type": "integer", "enum": [0, 1]}},
+    "properties": {
+        "justification": {"type": "string"},
+        "correct": {"type": "integer", "enum": [0, 1]},
+    },
     "required": ["justification", "correct"],
     "additionalProperties": False,
 }
 
-WORDS = Words(
+WORDS = Vocabulary(
     person="user",
     stimulus="problem",
     response="wanted answer",
@@ -110,7 +116,9 @@ WORDS = Words(
     instruction="Answer the problem in the way that suits this user.",
 )
 
-WORDING = digest([OPENING, KNOWN, WARM, DISCOVERY, FIXED, TURN, FINAL, ABOUT, EARLIER, ROLE, MANNERS])[:12]
+WORDING = digest(
+    [OPENING, KNOWN, WARM, DISCOVERY, FIXED, TURN, FINAL, ABOUT, EARLIER, ROLE, MANNERS]
+)[:12]
 GRADING = digest([CRITERION, CORRECT])[:12]
 
 
@@ -152,7 +160,9 @@ def persona_text(persona: Mapping[str, Any]) -> str:
         ("Backstory", persona.get("backstory")),
     ]
     return "\n".join(
-        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in lines if value
+        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in lines
+        if value
     )
 
 
@@ -163,7 +173,9 @@ def simulator_messages(kind: str, described: str, chat: Sequence[Message]) -> tu
     return Message("system", system), *(Message(swapped[each.role], each.content) for each in chat)  # type: ignore[arg-type]
 
 
-def criterion_messages(criterion: Criterion, preference: Preference, response: str) -> tuple[Message, ...]:
+def criterion_messages(
+    criterion: Criterion, preference: Preference, response: str
+) -> tuple[Message, ...]:
     """One criterion on one answer; the answer comes first because all criteria share it, the problem not at all."""
     levels = "\n".join(f"{score}: {text}" for score, text in sorted(criterion.levels.items()))
     user = (

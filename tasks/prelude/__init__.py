@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from personabench.api.dataset import Dataset
-from personabench.api.task import Task, Told
-from personabench.api.wording import Rendered, Words
+from personabench.api.task import JsonObject, Task
+from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
 from personabench.metrics.edits import edited
 from personabench.metrics.meteor import tokens_lack
@@ -74,7 +74,12 @@ class _Prelude(Task):
         accuracy: scoring.Accuracy = "wordllama"
 
         def __post_init__(self) -> None:
-            for name, least in (("rounds", 0), ("trajectories", 1), ("user_max_tokens", 1), ("document_tokens", 0)):
+            for name, least in (
+                ("rounds", 0),
+                ("trajectories", 1),
+                ("user_max_tokens", 1),
+                ("document_tokens", 0),
+            ):
                 if getattr(self, name) < least:
                     raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
@@ -103,14 +108,18 @@ class _Prelude(Task):
             opened.lacking = f"{self.name} counts the words of edits; {lacking}"
         return opened
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         """Notes about the user as system message, then the document with the contract at its end."""
         told = (Message("system", f"About this {self.words.person}:\n{notes}"),) if notes else ()
         text, flags = sample.input, {}
         document = self._document(sample, tokens)
         if sample.stimulus and document != sample.stimulus:
             text, flags = f"{self.request}\n\n{document}", {"documents_cut": 1.0}
-        return Rendered((*told, Message("user", f"{text}\n\n{self.words.instruction}")), tuple(records), flags)
+        return Rendered(
+            (*told, Message("user", f"{text}\n\n{self.words.instruction}")), tuple(records), flags
+        )
 
     def _document(self, sample: Sample, tokens: Tokens) -> str:
         limit, text = self.params.document_tokens, sample.stimulus or ""
@@ -123,7 +132,9 @@ class _Prelude(Task):
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         return {}
 
-    async def react(self, sample: Sample, output: str, simulator: Role) -> tuple[Told, Told]:
+    async def react(
+        self, sample: Sample, output: str, simulator: Role
+    ) -> tuple[JsonObject, JsonObject]:
         """The user's verdict and version of a draft: feedback `draft`, `edited` and `cost`, and the round's record."""
         true = sample.hidden["preference"]
         draft = self.parse(output, sample, "official") or ""
@@ -133,9 +144,13 @@ class _Prelude(Task):
             reaction = user.Reaction(decision, "", "", satisfied(draft, rules))
             shown = true
         else:
-            shown = self._weakened(sample, true, simulator.seed) if self.params.user == "weak" else true
+            shown = (
+                self._weakened(sample, true, simulator.seed) if self.params.user == "weak" else true
+            )
             document = self._document(sample, simulator.tokens)
-            reaction = await user.react(simulator, self.words, document, draft, shown, self.params.user_max_tokens)
+            reaction = await user.react(
+                simulator, self.words, document, draft, shown, self.params.user_max_tokens
+            )
         edit = edited(draft, reaction.final)
         record = {
             "t": int(sample.hidden["t"]),
@@ -155,7 +170,9 @@ class _Prelude(Task):
         }
         return {"draft": draft, "edited": reaction.final, "cost": edit.cost}, record
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
         return scoring.values(record, sample.hidden["liked"].split(SEPARATOR), self.params.accuracy)
 
     def download(self, split: str, target: Path, **options: Any) -> None:
@@ -180,7 +197,7 @@ class PreludeSumm(_Prelude):
     offers = ("feedback",)
     env = "summ"
     request = "Summarise this document."
-    words = Words(
+    words = Vocabulary(
         person="reader",
         stimulus="document",
         response="summary",
@@ -203,7 +220,7 @@ class PreludeEmail(_Prelude):
     offers = ("feedback",)
     env = "email"
     request = "Write a short email from these notes."
-    words = Words(
+    words = Vocabulary(
         person="sender",
         stimulus="notes",
         response="email",

@@ -70,7 +70,9 @@ def read_preferences(path: Path, env: str) -> Preferences:
         decode: Any = msgspec.json.decode if path.suffix == ".json" else msgspec.yaml.decode
         found: Preferences = decode(path.read_bytes(), type=Preferences)
     except ImportError as error:
-        raise DataError(f"{path}: reading YAML needs PyYAML (pip install pyyaml); JSON needs nothing") from error
+        raise DataError(
+            f"{path}: reading YAML needs PyYAML (pip install pyyaml); JSON needs nothing"
+        ) from error
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise DataError(f"{path} is no preference file: {error}") from error
     if found.env != env:
@@ -93,7 +95,9 @@ def ruled(preferences: Preferences, path: Path) -> dict[str, tuple[Rule, ...]]:
     found = {}
     for source in preferences.sources:
         if not source.rules:
-            raise DataError(f"{path}: source '{source.name}' has no rules, which task.user=rule needs")
+            raise DataError(
+                f"{path}: source '{source.name}' has no rules, which task.user=rule needs"
+            )
         try:
             found[source.name] = rules_of(source.rules)
         except ValueError as error:
@@ -108,7 +112,9 @@ def read_documents(path: Path) -> list[Document]:
         DataError: the file is missing or damaged, a text is empty, an id comes twice.
     """
     if not path.is_file():
-        raise DataError(f"{path} does not exist; a source of PRELUDE is a file of JSON lines with doc_id and text")
+        raise DataError(
+            f"{path} does not exist; a source of PRELUDE is a file of JSON lines with doc_id and text"
+        )
     decoder = msgspec.json.Decoder(Document)
     documents: dict[str, Document] = {}
     with path.open("rb") as file:
@@ -122,19 +128,25 @@ def read_documents(path: Path) -> list[Document]:
             if not document.text.strip():
                 raise DataError(f"{path}, line {number}: the text of '{document.doc_id}' is empty")
             if document.doc_id in documents:
-                raise DataError(f"{path}, line {number}: doc_id '{document.doc_id}' was there before")
+                raise DataError(
+                    f"{path}, line {number}: doc_id '{document.doc_id}' was there before"
+                )
             documents[document.doc_id] = Document(document.doc_id, document.text.strip())
     return list(documents.values())
 
 
-def drawn(documents: Sequence[Sequence[Document]], rounds: int, seed: int) -> list[tuple[int, Document]]:
+def drawn(
+    documents: Sequence[Sequence[Document]], rounds: int, seed: int
+) -> list[tuple[int, Document]]:
     """A trajectory: of each source a seeded `rounds // sources` documents, mixed; (number of the source, document)."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     share = rounds // len(documents)
     taken = [
-        (number, each[place]) for number, each in enumerate(documents) for place in rng.permutation(len(each))[:share]
+        (number, each[place])
+        for number, each in enumerate(documents)
+        for place in rng.permutation(len(each))[:share]
     ]
     return [taken[place] for place in rng.permutation(len(taken))]
 
@@ -161,13 +173,23 @@ class Trajectories(Dataset):
     identified = True
 
     def __init__(
-        self, env: str, data: Path | None, ask: Any, *, rounds: int, count: int, by_rule: bool, preferences: str
+        self,
+        env: str,
+        data: Path | None,
+        ask: Any,
+        *,
+        rounds: int,
+        count: int,
+        by_rule: bool,
+        preferences: str,
     ) -> None:
         root = SAMPLE if data is None else data
         path = preference_file(root, env, preferences)
         found = read_preferences(path, env)
         rules = ruled(found, path) if by_rule else {}
-        self.disliked = disliked([rule for each in rules.values() for rule in each]) if by_rule else ""
+        self.disliked = (
+            disliked([rule for each in rules.values() for rule in each]) if by_rule else ""
+        )
         self.liked = {
             source.name: worded(rules[source.name])
             if by_rule
@@ -180,7 +202,9 @@ class Trajectories(Dataset):
         wanted = rounds or (fewest * len(files) if data is None else PAPER_ROUNDS)
         share = wanted // len(files)
         if not share:
-            raise UsageError(f"task.rounds={wanted}: at least one of each of the {len(files)} sources")
+            raise UsageError(
+                f"task.rounds={wanted}: at least one of each of the {len(files)} sources"
+            )
         if fewest < share:
             short = files[[len(each) for each in documents].index(fewest)]
             raise DataError(
@@ -192,7 +216,9 @@ class Trajectories(Dataset):
         self.hash = digest([digest_files([path, *files]), self.rounds, count])
         self.source = "bundled sample, not PRELUDE's documents" if data is None else str(data)
         if self.rounds != wanted:
-            self.warnings = (f"{wanted} rounds do not divide by {len(files)} sources: a trajectory has {self.rounds}",)
+            self.warnings = (
+                f"{wanted} rounds do not divide by {len(files)} sources: a trajectory has {self.rounds}",
+            )
         names = [source.name for source in found.sources]
         self._samples = [
             self._sample(seed, number, names[source], document, ask)

@@ -40,8 +40,13 @@ def _medium(row: Row) -> str | None:
 
 
 def _paper(row: Row) -> str | None:
-    highlights = [each["sentence"] if isinstance(each, dict) else each for each in row["author_highlights"] or ()]
-    return "\n\n".join([row["title"], row["abstract"], "\n".join(highlights)]) if highlights else None
+    highlights = [
+        each["sentence"] if isinstance(each, dict) else each
+        for each in row["author_highlights"] or ()
+    ]
+    return (
+        "\n\n".join([row["title"], row["abstract"], "\n".join(highlights)]) if highlights else None
+    )
 
 
 def _review(row: Row) -> str | None:
@@ -50,7 +55,9 @@ def _review(row: Row) -> str | None:
 
 def _quoted(row: Row) -> str | None:
     text = next(str(value) for value in row.values() if isinstance(value, str))
-    return None if "[" in text or text.count('"') < 2 else text[text.index('"') + 1 : text.rindex('"')]
+    return (
+        None if "[" in text or text.count('"') < 2 else text[text.index('"') + 1 : text.rindex('"')]
+    )
 
 
 _POSTS = Origin("JeremyAlain/SLF5K", None, "train", _field("post"))
@@ -58,7 +65,9 @@ ORIGINS: Mapping[str, Mapping[str, Origin]] = {
     "summ": {
         "news_article": Origin("abisee/cnn_dailymail", "3.0.0", "train", _field("article")),
         "forum_post": _POSTS,
-        "encyclopedia_article": Origin("legacy-datasets/wikipedia", "20220301.simple", "train", _medium),
+        "encyclopedia_article": Origin(
+            "legacy-datasets/wikipedia", "20220301.simple", "train", _medium
+        ),
         "paper_abstract": Origin("CShorten/ML-ArXiv-Papers", None, "train", _field("abstract")),
         "movie_review": Origin("stanfordnlp/imdb", None, "train", _field("text")),
     },
@@ -71,7 +80,9 @@ ORIGINS: Mapping[str, Mapping[str, Origin]] = {
 }
 
 
-def download(env: str, target: Path, *, base_url: str | None = None, progress: Progress | None = None) -> None:
+def download(
+    env: str, target: Path, *, base_url: str | None = None, progress: Progress | None = None
+) -> None:
     """Fetch `target`/SOURCE.jsonl for every source of an environment.
 
     Args:
@@ -88,7 +99,9 @@ def download(env: str, target: Path, *, base_url: str | None = None, progress: P
             path, place = target / f"{source}.jsonl", f"{hub}/datasets/{origin.repository}/resolve/"
             known = entries.get(path.name)
             if known is not None and f"/{origin.repository}/" not in known.url:
-                raise DataError(f"{path} holds documents of {known.url}; download {env} into a folder of its own")
+                raise DataError(
+                    f"{path} holds documents of {known.url}; download {env} into a folder of its own"
+                )
             found = known and _COMMIT.search(known.url)
             commit = found[1] if found else _newest(origin, base_url, path)
             documents = list(itertools.islice(_documents(origin, commit, path), LONGEST_TABLE))
@@ -96,7 +109,11 @@ def download(env: str, target: Path, *, base_url: str | None = None, progress: P
                 raise DataError(f"{origin.repository} at {commit} has no documents for {source}")
             rows = [{"doc_id": f"{source}-{number}", "text": text} for number, text in documents]
             path.write_text("".join(to_json(row) + "\n" for row in rows), encoding="utf-8")
-            notes = (f"the first {LONGEST_TABLE} documents of the table",) if len(rows) == LONGEST_TABLE else ()
+            notes = (
+                (f"the first {LONGEST_TABLE} documents of the table",)
+                if len(rows) == LONGEST_TABLE
+                else ()
+            )
             entries[path.name] = describe(path, f"{place}{commit}", len(rows), notes)
             write_manifest(target, entries)
 

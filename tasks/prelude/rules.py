@@ -37,7 +37,9 @@ def rules_of(phrases: Sequence[str]) -> tuple[Rule, ...]:
     rules = tuple(_TABLE[place](phrase) for place, phrase in found)
     for text in _probes(phrases):
         if broken := unkept(satisfied(text, rules), rules):
-            raise ValueError(f"the rules {', '.join(phrases)} cannot all be kept: their fixes break '{broken[0]}'")
+            raise ValueError(
+                f"the rules {', '.join(phrases)} cannot all be kept: their fixes break '{broken[0]}'"
+            )
     return rules
 
 
@@ -106,7 +108,9 @@ def _at_most(phrase: str) -> Rule:
 
 
 def _question(phrase: str) -> Rule:
-    return Rule(phrase, lambda text: text.rstrip().endswith("?"), lambda text: f"{text} What do you think?")
+    return Rule(
+        phrase, lambda text: text.rstrip().endswith("?"), lambda text: f"{text} What do you think?"
+    )
 
 
 def _emoji(phrase: str) -> Rule:

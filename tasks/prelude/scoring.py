@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from personabench.api.task import Told
+from personabench.api.task import JsonObject
 from personabench.errors import UsageError
 from personabench.metrics.edits import Edit
 from personabench.metrics.metric import Metric, Value
@@ -37,10 +37,14 @@ METRICS = (
 def metrics(accuracy: Accuracy) -> tuple[Metric, ...]:
     """The metrics with one way of telling whether a preference is the true one, or none."""
     kept = f"preference_accuracy_{accuracy}"
-    return tuple(each for each in METRICS if not each.name.startswith("preference_accuracy") or each.name == kept)
+    return tuple(
+        each
+        for each in METRICS
+        if not each.name.startswith("preference_accuracy") or each.name == kept
+    )
 
 
-def values(record: Told, liked: Sequence[str], accuracy: Accuracy) -> dict[str, Value]:
+def values(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) -> dict[str, Value]:
     """What a round contributes.  Rounds in which no preference was used have no accuracy.
 
     Raises:

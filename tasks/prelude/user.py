@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from personabench.api.wording import Words
+from personabench.api.wording import Vocabulary
 from personabench.errors import BackendError
 from personabench.metrics.text import without_reasoning
 from personabench.models.roles import Role
@@ -78,7 +78,9 @@ def cleaned(reply: str, draft: str = "") -> str:
     return text
 
 
-async def react(simulator: Role, words: Words, document: str, draft: str, preference: str, max_tokens: int) -> Reaction:
+async def react(
+    simulator: Role, words: Vocabulary, document: str, draft: str, preference: str, max_tokens: int
+) -> Reaction:
     """Let the user look at a draft.  Flags what was undecided, cleaned or returned unchanged.
 
     Raises:
@@ -92,7 +94,9 @@ async def react(simulator: Role, words: Words, document: str, draft: str, prefer
         simulator.flag("undecided")
     request = rewriting(words, draft, preference)
     for draw in range(2):
-        raw = await _asked(simulator, request, max_tokens, draw, lambda text: bool(cleaned(text, draft)))
+        raw = await _asked(
+            simulator, request, max_tokens, draw, lambda text: bool(cleaned(text, draft))
+        )
         final = cleaned(raw, draft)
         if final:
             break
@@ -109,7 +113,7 @@ async def react(simulator: Role, words: Words, document: str, draft: str, prefer
     return Reaction(decision, reply, raw, final)
 
 
-def acceptance(words: Words, document: str, draft: str, preference: str) -> str:
+def acceptance(words: Vocabulary, document: str, draft: str, preference: str) -> str:
     """Whether a draft suits somebody of this taste."""
     return (
         f"From the {words.stimulus} below, an assistant made you a {words.response}.\n\n"
@@ -119,7 +123,7 @@ def acceptance(words: Words, document: str, draft: str, preference: str) -> str:
     )
 
 
-def rewriting(words: Words, draft: str, preference: str) -> str:
+def rewriting(words: Vocabulary, draft: str, preference: str) -> str:
     """What somebody of this taste makes of a draft; the document stays out of it."""
     return (
         f"{words.response.capitalize()}:\n{draft}\n\nYou like every {words.response} to be like this: {preference}.\n"
@@ -147,7 +151,13 @@ def _unquoted(text: str) -> str:
 
 
 async def _asked(
-    simulator: Role, text: str, max_tokens: int, draw: int = 0, accept: Callable[[str], bool] | None = None
+    simulator: Role,
+    text: str,
+    max_tokens: int,
+    draw: int = 0,
+    accept: Callable[[str], bool] | None = None,
 ) -> str:
     messages = (Message("system", SYSTEM), Message("user", text))
-    return await simulator.complete(messages, max_tokens=max_tokens, top_p=TOP_P, draw=draw, accept=accept)
+    return await simulator.complete(
+        messages, max_tokens=max_tokens, top_p=TOP_P, draw=draw, accept=accept
+    )

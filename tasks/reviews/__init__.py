@@ -15,7 +15,7 @@ import msgspec
 
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import few
-from personabench.api.task import Task, Told
+from personabench.api.task import JsonObject, Task
 from personabench.api.wording import Rendered
 from personabench.errors import DataError, UsageError
 from personabench.metrics import meteor
@@ -44,7 +44,9 @@ class Reviews(Task):
     name = "reviews"
     title = "Product reviews: personalized review generation (the setting of DPL)"
     kind = "text"
-    source = "SnowCharmQ/DPL-main and SnowCharmQ/DPL-meta on the Hugging Face hub (arXiv 2503.02450)"
+    source = (
+        "SnowCharmQ/DPL-main and SnowCharmQ/DPL-meta on the Hugging Face hub (arXiv 2503.02450)"
+    )
     licence = "CC BY-NC 4.0; texts from Amazon Reviews 2023"
     default_split = "test"
     max_tokens = 512
@@ -67,7 +69,9 @@ class Reviews(Task):
         def __post_init__(self) -> None:
             super().__post_init__()
             if self.similarity_prompt != similarity.PROMPT[:12]:
-                raise ValueError(f"similarity_prompt is told, not chosen; it is {similarity.PROMPT[:12]}")
+                raise ValueError(
+                    f"similarity_prompt is told, not chosen; it is {similarity.PROMPT[:12]}"
+                )
 
     params: Params
 
@@ -96,29 +100,40 @@ class Reviews(Task):
             found = found._replace(warnings=(*found.warnings, warning))
         return ReviewData(found, category, part, sample=data is None)
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         return wording.chat(sample, records, notes)
 
     def describe(self, record: Record) -> str:
         return wording.describe(record)
 
     def query_text(self, sample: Sample) -> str:
-        return wording.search_text(sample.attributes.get("review_title", ""), sample.stimulus) or sample.input
+        return (
+            wording.search_text(sample.attributes.get("review_title", ""), sample.stimulus)
+            or sample.input
+        )
 
     def document_text(self, record: Record) -> str:
-        return wording.search_text(record.fields["review_title"], record.stimulus) or record.response
+        return (
+            wording.search_text(record.fields["review_title"], record.stimulus) or record.response
+        )
 
     def question(self, record: Record, like: Sample) -> Sample:
         """See `Task`; with the rating and the title of the record's own review."""
         asked = super().question(record, like)
-        return msgspec.structs.replace(asked, input=wording.request(asked.stimulus, asked.attributes))
+        return msgspec.structs.replace(
+            asked, input=wording.request(asked.stimulus, asked.attributes)
+        )
 
     def facts(self, known: Mapping[str, str]) -> str:
         return wording.facts(known)
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         if scorer not in self.scorers:
-            raise UsageError(f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}")
+            raise UsageError(
+                f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}"
+            )
         return wording.read(output, scorer)
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
@@ -128,8 +143,10 @@ class Reviews(Task):
         values: dict[str, Value] = {**rouge_beside(text, gold), "bleu": statistics(text, gold)}
         return values if self._no_meteor else values | {"meteor": meteor.meteor(text, gold)}
 
-    async def assess(self, sample: Sample, output: str, record: Told, judge: Role) -> Told | None:
-        """How similar the review is to the one that was really written; see `personabench.judges.similarity`."""
+    async def assess(
+        self, sample: Sample, output: str, record: JsonObject, judge: Role
+    ) -> JsonObject | None:
+        """How similar the review is to the real one; see `personabench.metrics.judges.similarity`."""
         judged = await similarity.similarity(
             judge,
             item=sample.stimulus or sample.item or "",
@@ -140,15 +157,23 @@ class Reviews(Task):
         )
         if judged.asked > 1:
             judge.flag("judge_retried", judged.asked - 1)
-        return None if judged.value is None else {"similarity": judged.value, "evidence": judged.evidence}
+        return (
+            None
+            if judged.value is None
+            else {"similarity": judged.value, "evidence": judged.evidence}
+        )
 
-    def measure_record(self, record: Told, assessment: Told | None, sample: Sample) -> Mapping[str, Value]:
+    def measure_interaction(
+        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+    ) -> Mapping[str, Value]:
         return {"similarity": assessment["similarity"]} if assessment else {}
 
     def read_references(self, path: Path) -> dict[str, Sample]:
         """See `Task`; the reference file is a split's own file: parquet, arrow, or JSON lines of its rows."""
         if path.suffix not in (".parquet", ".arrow", ".jsonl"):
-            raise DataError(f"{path}: expected a split's own file of DPL-main: .parquet, .arrow or .jsonl")
+            raise DataError(
+                f"{path}: expected a split's own file of DPL-main: .parquet, .arrow or .jsonl"
+            )
         if said := self._no_meteor or meteor.reservation():
             warnings.warn(said, stacklevel=2)
         found = {}
@@ -162,7 +187,10 @@ class Reviews(Task):
         leaking = [
             sample.id
             for sample in dataset.samples()
-            if any(record.item == sample.item or record.response in sample.references for record in sample.history)
+            if any(
+                record.item == sample.item or record.response in sample.references
+                for record in sample.history
+            )
         ]
         return [f"the review to write stands in the history: {few(leaking)}"] if leaking else []
 
@@ -176,5 +204,7 @@ class Reviews(Task):
 def _parsed(split: str) -> tuple[str, str]:
     category, _, part = split.rpartition("/")
     if part not in hub.SPLITS or "/" in category:
-        raise UsageError(f"reviews has no split '{split}'; write [CATEGORY/]test or [CATEGORY/]val, such as Books/test")
+        raise UsageError(
+            f"reviews has no split '{split}'; write [CATEGORY/]test or [CATEGORY/]val, such as Books/test"
+        )
     return category, part

@@ -21,19 +21,25 @@ from personabench.tasks.reviews import Reviews
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the numbers; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m personabench.tasks.reviews", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m personabench.tasks.reviews", description=__doc__
+    )
     parser.add_argument("run", type=Path, help="a run folder")
     given = parser.parse_args(arguments)
     try:
         documents = _documents(given.run)
-        found = evaluate(documents, simplified=any(document.references_source is None for document in documents))
+        found = evaluate(
+            documents, simplified=any(document.references_source is None for document in documents)
+        )
     except PersonabenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     people = sum(len(document.references) for document in documents)
     print(f"{len(documents)} items with {people} reviews by several people each")
     print(f"EGISES {found.egises:.4f} (lower is better), DEGRESS {found.degress:.4f}")
-    print(f"PerSEval {found.perseval:.4f} (higher is better), mean distance to the own review {found.distance:.4f}")
+    print(
+        f"PerSEval {found.perseval:.4f} (higher is better), mean distance to the own review {found.distance:.4f}"
+    )
     return 0
 
 
@@ -44,15 +50,26 @@ def _documents(path: Path) -> list[Distances]:
     if spec.task != Reviews.name:
         raise UsageError(f"{path} is a run of {spec.task}, not of {Reviews.name}")
     task = Reviews(msgspec.convert(dict(spec.task_params), Reviews.Params))
-    dataset = task.open(f"{spec.separation}/{spec.split}", None if spec.sample else Path(summary["data"]))
-    outputs = {line.sample_id: line.output for line in folder.iter_predictions() if line.error is None}
+    dataset = task.open(
+        f"{spec.separation}/{spec.split}", None if spec.sample else Path(summary["data"])
+    )
+    outputs = {
+        line.sample_id: line.output for line in folder.iter_predictions() if line.error is None
+    }
     items: dict[str, list[tuple[str, str, str | None]]] = {}
     for sample in dataset.samples():
-        text = task.parse(outputs.get(sample.id) or "", sample, "official") if sample.id in outputs else None
+        text = (
+            task.parse(outputs.get(sample.id) or "", sample, "official")
+            if sample.id in outputs
+            else None
+        )
         if text is not None and sample.item is not None:
             items.setdefault(sample.item, []).append((sample.references[0], text, sample.stimulus))
     shared = [group for group in items.values() if len(group) > 1]
-    return [of_texts([gold for gold, _, _ in each], [text for _, text, _ in each], each[0][2]) for each in shared]
+    return [
+        of_texts([gold for gold, _, _ in each], [text for _, text, _ in each], each[0][2])
+        for each in shared
+    ]
 
 
 if __name__ == "__main__":

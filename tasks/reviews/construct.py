@@ -21,7 +21,14 @@ from personabench.tasks.reviews.tables import find, read_items, read_reviews
 _SPACE = re.compile(r"\s+")
 _SMALLER = " ".join(
     f"--set task.{option}"
-    for option in ("min_chars=1", "item_reviewers=5", "min_reviews=2", "inputs=1", "base_reviews=1", "asked_reviews=5")
+    for option in (
+        "min_chars=1",
+        "item_reviewers=5",
+        "min_reviews=2",
+        "inputs=1",
+        "base_reviews=1",
+        "asked_reviews=5",
+    )
 )
 Written = dict[str, list[Review]]
 
@@ -55,7 +62,9 @@ class Rules:
         if low or self.inputs < 1:
             raise ValueError(f"{low[0] if low else 'inputs'} must be at least {0 if low else 1}")
         if self.min_reviews <= self.inputs:
-            raise ValueError("min_reviews must exceed inputs: a user needs reviews before the questions")
+            raise ValueError(
+                "min_reviews must exceed inputs: a user needs reviews before the questions"
+            )
 
 
 def read(data: Path, split: str, rules: Rules) -> Rows:
@@ -67,7 +76,9 @@ def read(data: Path, split: str, rules: Rules) -> Rows:
     """
     table, described = find(data)
     if split == "val" and rules.inputs < 2:
-        raise UsageError("the split val is each user's last question but one: it needs --set task.inputs=2 or more")
+        raise UsageError(
+            "the split val is each user's last question but one: it needs --set task.inputs=2 or more"
+        )
     reviews, counted = read_reviews(table)
     items = read_items(described) if described else {}
     items |= counted.items
@@ -79,12 +90,21 @@ def read(data: Path, split: str, rules: Rules) -> Rows:
     kept = _long_enough(reviews, items, rules)
     note(f"of {rules.min_chars} characters or more", kept)
     kept = _dense(_distinct(kept), rules)
-    note(f"with {rules.item_reviewers} reviewers an item and {rules.min_reviews} to {rules.max_reviews} a user", kept)
+    note(
+        f"with {rules.item_reviewers} reviewers an item and {rules.min_reviews} to {rules.max_reviews} a user",
+        kept,
+    )
     split_up = _split_up(kept, rules)
     bounds = f"{rules.base_reviewers} reviewers an item and {rules.base_reviews} a user"
-    note(f"before the last {rules.inputs}, with {bounds}", {user: base for user, (base, _) in split_up.items()})
+    note(
+        f"before the last {rules.inputs}, with {bounds}",
+        {user: base for user, (base, _) in split_up.items()},
+    )
     last = 1 if split == "test" else 2
-    rows = [Row(user, [*base, *inputs[:-last]], inputs[-last]) for user, (base, inputs) in split_up.items()]
+    rows = [
+        Row(user, [*base, *inputs[:-last]], inputs[-last])
+        for user, (base, inputs) in split_up.items()
+    ]
     asked = [row for row in rows if len(row.profile) >= rules.asked_reviews]
     if not asked:
         raise DataError(
@@ -110,10 +130,13 @@ def _long_enough(reviews: Written, items: Mapping[str, Item], rules: Rules) -> W
     def fits(asin: str) -> bool:
         item = items.get(asin)
         return not asked or (
-            item is not None and rules.min_description <= len(item.description) <= rules.max_description
+            item is not None
+            and rules.min_description <= len(item.description) <= rules.max_description
         )
 
-    return _filtered(reviews, lambda user, review: len(review.text) >= rules.min_chars and fits(review.asin))
+    return _filtered(
+        reviews, lambda user, review: len(review.text) >= rules.min_chars and fits(review.asin)
+    )
 
 
 def _distinct(reviews: Written) -> Written:
@@ -126,7 +149,9 @@ def _distinct(reviews: Written) -> Written:
         for review in sorted(written, key=_time, reverse=True):
             text = _SPACE.sub(" ", review.text).strip()
             if review.asin not in items and text not in texts:
-                kept.append(Review(review.asin, review.rating, review.title, text, review.timestamp))
+                kept.append(
+                    Review(review.asin, review.rating, review.title, text, review.timestamp)
+                )
                 items.add(review.asin)
                 texts.add(text)
         found[user] = kept[::-1]
@@ -155,9 +180,13 @@ def _split_up(reviews: Written, rules: Rules) -> dict[str, tuple[list[Review], l
             user: [review for review in written if people[review.asin] >= rules.base_reviewers]
             for user, written in base.items()
         }
-        kept = {user: written for user, written in kept.items() if len(written) >= rules.base_reviews}
+        kept = {
+            user: written for user, written in kept.items() if len(written) >= rules.base_reviews
+        }
         if kept == base:
-            return {user: (written, reviews[user][-rules.inputs :]) for user, written in kept.items()}
+            return {
+                user: (written, reviews[user][-rules.inputs :]) for user, written in kept.items()
+            }
         base = kept
 
 

@@ -21,7 +21,12 @@ _COMMIT = re.compile(r"/resolve/([0-9a-f]{40})/")
 
 
 def download(
-    category: str, split: str, target: Path, *, base_url: str | None = None, progress: Progress | None = None
+    category: str,
+    split: str,
+    target: Path,
+    *,
+    base_url: str | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Fetch `target`/DPL-main/CATEGORY and `target`/DPL-meta/CATEGORY and check them.
 
@@ -34,7 +39,9 @@ def download(
         DataError: the hub cannot be reached, or what came is not the data.
     """
     if category not in CATEGORIES:
-        raise UsageError(f"name one of the published categories: --split {'|'.join(CATEGORIES)}/{split}")
+        raise UsageError(
+            f"name one of the published categories: --split {'|'.join(CATEGORIES)}/{split}"
+        )
     with exclusive(target):
         entries = read_manifest(target)
         urls: dict[str, str] = {}
@@ -46,7 +53,9 @@ def download(
                 for found in [_COMMIT.search(each.url)]
                 if found
             }
-            commit = _fetch(f"{OWNER}/{name}", category, target / name, known.pop() if known else None, base_url)
+            commit = _fetch(
+                f"{OWNER}/{name}", category, target / name, known.pop() if known else None, base_url
+            )
             urls[name] = (
                 f"{(base_url or 'https://huggingface.co').rstrip('/')}/datasets/{OWNER}/{name}/resolve/{commit}"
             )
@@ -56,13 +65,24 @@ def download(
         for name, url in urls.items():
             for path in sorted((target / name / category).rglob("*.*")):
                 key = path.relative_to(target).as_posix()
-                part = next((each for each in found if path.name.startswith(each) or path.parent.name == each), "")
+                part = next(
+                    (
+                        each
+                        for each in found
+                        if path.name.startswith(each) or path.parent.name == each
+                    ),
+                    "",
+                )
                 count = len(found[part].rows) if part else 0
-                entries[key] = describe(path, f"{url}/{path.relative_to(target / name).as_posix()}", count)
+                entries[key] = describe(
+                    path, f"{url}/{path.relative_to(target / name).as_posix()}", count
+                )
         write_manifest(target, entries)
 
 
-def _fetch(repository: str, category: str, folder: Path, commit: str | None, endpoint: str | None) -> str:
+def _fetch(
+    repository: str, category: str, folder: Path, commit: str | None, endpoint: str | None
+) -> str:
     """Bring a category's files into a folder; returns the commit they are of."""
     import huggingface_hub
 

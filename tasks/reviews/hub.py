@@ -41,7 +41,9 @@ def category_of(data: Path, wanted: str) -> str:
     """
     root = _root(data, MAIN) or data
     found = sorted(
-        path.name for path in root.iterdir() if path.is_dir() and any(_files(path, split) for split in SPLITS)
+        path.name
+        for path in root.iterdir()
+        if path.is_dir() and any(_files(path, split) for split in SPLITS)
     )
     if wanted in found:
         return wanted
@@ -79,9 +81,15 @@ def read(data: Path, category: str, split: str) -> Rows:
     for number, line in enumerate(_stored(described)):
         item = _converted(line, _Meta, described[0], number)
         if item.asin in wanted:
-            text = item.description if isinstance(item.description, str) else " ".join(item.description or ())
+            text = (
+                item.description
+                if isinstance(item.description, str)
+                else " ".join(item.description or ())
+            )
             items[item.asin] = Item(item.title or "", text)
-    return Rows(rows, items, str(files[0]), digest_files([*files, *described]), str(files[0].parent))
+    return Rows(
+        rows, items, str(files[0]), digest_files([*files, *described]), str(files[0].parent)
+    )
 
 
 class RowList(Sequence[Row]):
@@ -111,7 +119,9 @@ class RowList(Sequence[Row]):
                 iso(review.timestamp)
             except (ValueError, OverflowError, OSError) as error:
                 where = f"{self._file}: row {index} (user {row.user_id})"
-                raise DataError(f"{where}: timestamp {review.timestamp!r} is no time: {error}") from error
+                raise DataError(
+                    f"{where}: timestamp {review.timestamp!r} is no time: {error}"
+                ) from error
         return row
 
 
@@ -136,11 +146,15 @@ def _stored(files: Sequence[Path]) -> Sequence[Any]:
     import datasets
 
     if files[0].suffix == ".arrow":
-        loaded: Sequence[Any] = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+        loaded: Sequence[Any] = datasets.concatenate_datasets(
+            [datasets.Dataset.from_file(str(file)) for file in files]
+        )
         return loaded
     datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        loaded = datasets.load_dataset(
+            "parquet", data_files=[str(file) for file in files], split="train"
+        )
     except Exception as error:
         raise DataError(f"{files[0]} cannot be read as parquet: {error}") from error
     return loaded

@@ -49,7 +49,11 @@ class Item(NamedTuple):
     def text(self) -> str | None:
         """Title and description on two lines, white space collapsed; None where nothing is known."""
         return (
-            "\n".join(part for part in (" ".join(self.title.split()), " ".join(self.description.split())) if part)
+            "\n".join(
+                part
+                for part in (" ".join(self.title.split()), " ".join(self.description.split()))
+                if part
+            )
             or None
         )
 
@@ -97,10 +101,14 @@ class ReviewData(Dataset):
             raise DataError(f"{found.place}: no rows in it")
         ids = [each for each, _ in self._index]
         if repeated := compare_ids(ids, ids).repeated:
-            raise DataError(f"{found.place}: a user's review of an item occurs more than once: {few(repeated)}")
+            raise DataError(
+                f"{found.place}: a user's review of an item occurs more than once: {few(repeated)}"
+            )
         warnings = list(found.warnings)
         if undescribed and not self._items:
-            warnings.append("nothing is known of the items but their keys: reviews are asked for by rating and title")
+            warnings.append(
+                "nothing is known of the items but their keys: reviews are asked for by rating and title"
+            )
         elif undescribed:
             warnings.append(f"{few(sorted(undescribed))} items have no title or description")
         if repeating:
@@ -179,4 +187,6 @@ def iso(timestamp: int | float | str) -> str:
 def _written(moment: datetime.datetime) -> str:
     if moment.time() == datetime.time():
         return moment.date().isoformat()
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
+    return moment.replace(tzinfo=None).isoformat(
+        timespec="milliseconds" if moment.microsecond else "seconds"
+    )

@@ -29,7 +29,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "time": ("timestamp", "time", "unixReviewTime", "date"),
 }
 TITLES = ("review_title", "summary", "title")
-ITEM_COLUMNS = {"title": ("item_title", "product_title"), "description": ("item_description", "description")}
+ITEM_COLUMNS = {
+    "title": ("item_title", "product_title"),
+    "description": ("item_description", "description"),
+}
 _ENDINGS = (".csv", ".jsonl", ".json", ".csv.gz", ".jsonl.gz", ".json.gz")
 _HEADING = "Product Description"
 
@@ -49,7 +52,9 @@ def find(data: Path) -> tuple[Path, Path | None]:
     Raises:
         DataError: not exactly one of the first.
     """
-    tables = sorted(path for path in data.iterdir() if path.is_file() and path.name.lower().endswith(_ENDINGS))
+    tables = sorted(
+        path for path in data.iterdir() if path.is_file() and path.name.lower().endswith(_ENDINGS)
+    )
     described = [path for path in tables if path.name.lower().startswith(("meta", "items"))]
     reviews = [path for path in tables if path not in described and path.name != "manifest.json"]
     if len(reviews) != 1 or len(described) > 1:
@@ -74,7 +79,10 @@ def read_reviews(path: Path) -> tuple[dict[str, list[Review]], Counted]:
         if counted.rows == 1:
             names = {role: _column(path, row, role, choices) for role, choices in COLUMNS.items()}
             heading = next((name for name in TITLES if name in row), None)
-            about = {role: next((n for n in choices if n in row), None) for role, choices in ITEM_COLUMNS.items()}
+            about = {
+                role: next((n for n in choices if n in row), None)
+                for role, choices in ITEM_COLUMNS.items()
+            }
         values = {role: _text(row.get(name)) for role, name in names.items()}
         title = _text(row.get(heading)) if heading else ""
         if not all(values.values()) or (heading and not title):
@@ -82,7 +90,9 @@ def read_reviews(path: Path) -> tuple[dict[str, list[Review]], Counted]:
             continue
         asin = values["item"]
         rating = _number(path, line, names["rating"], values["rating"])
-        found[values["user"]].append(Review(asin, rating, title, values["text"], _seconds(path, line, values["time"])))
+        found[values["user"]].append(
+            Review(asin, rating, title, values["text"], _seconds(path, line, values["time"]))
+        )
         if asin not in counted.items and any(about.values()):
             counted.items[asin] = Item(*(_text(row.get(name or "")) for name in about.values()))
     return dict(found), counted
@@ -121,7 +131,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         except csv.Error as error:
             raise DataError(f"{path}: line {reader.line_num}: {error}") from error
         except msgspec.DecodeError as error:
-            raise DataError(f"{path}: line {number}: {error}; expected one JSON object a line") from error
+            raise DataError(
+                f"{path}: line {number}: {error}; expected one JSON object a line"
+            ) from error
 
 
 def _opened(path: Path) -> IO[str]:
@@ -157,5 +169,7 @@ def _seconds(path: Path, line: int, value: str) -> float:
     try:
         moment = datetime.fromisoformat(iso(value))
     except (ValueError, OverflowError, OSError) as error:
-        raise DataError(f"{path}: line {line}: '{value}' is no time: write Unix seconds or an ISO date") from error
+        raise DataError(
+            f"{path}: line {line}: '{value}' is no time: write Unix seconds or an ISO date"
+        ) from error
     return moment.replace(tzinfo=UTC).timestamp()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from personabench.api.wording import Rendered, Words
+from personabench.api.wording import Rendered, Vocabulary
 from personabench.metrics.text import plain
 from personabench.types import Message, Record, Sample
 
-WORDS = Words(
+WORDS = Vocabulary(
     person="reviewer",
     stimulus="item",
     response="review",
@@ -20,14 +20,19 @@ WORDS = Words(
     axes=(
         ("Writing", "choice of words, sentence structure, length, how a review opens and closes"),
         ("Emotion", "how positive or negative it is, how strongly that is put, irony or warmth"),
-        ("Substance", "what about the item is attended to, how dense the details are, how the points hang together"),
+        (
+            "Substance",
+            "what about the item is attended to, how dense the details are, how the points hang together",
+        ),
     ),
     instruction=(
         "You write the review that one particular reviewer wrote of an item, in that reviewer's own manner, with the "
         "given rating and under the given review title. Answer with the text of the review and nothing else."
     ),
 )
-_TAG = re.compile(r"^[\s*_#>]*[\[<(]?\s*review\s*(?:[\])>*_\s]*:[*_]*|[\])>*_]+|[ \t]*\n)\s*", re.IGNORECASE)
+_TAG = re.compile(
+    r"^[\s*_#>]*[\[<(]?\s*review\s*(?:[\])>*_\s]*:[*_]*|[\])>*_]+|[ \t]*\n)\s*", re.IGNORECASE
+)
 
 
 def request(stimulus: str | None, attributes: Mapping[str, str]) -> str:

@@ -33,7 +33,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.serve()
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
+    def answer(
+        self, status: int, body: bytes, headers: dict[str, str], length: int | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in ({"Content-Length": str(length or len(body))} | headers).items():
             self.send_header(name, value)
@@ -84,7 +86,9 @@ def cut(at: int) -> Fault:
 
 
 def status(code: int, body: bytes = b"no", **headers: str) -> Fault:
-    return lambda handler: handler.answer(code, body, {k.replace("_", "-"): v for k, v in headers.items()})
+    return lambda handler: handler.answer(
+        code, body, {k.replace("_", "-"): v for k, v in headers.items()}
+    )
 
 
 def ignore_range(handler: Handler) -> None:
@@ -115,7 +119,9 @@ def give_up(server: Server, part: Path, fault: Fault) -> str:
     return str(caught.value)
 
 
-def test_plain_file_arrives_whole_and_progress_reaches_the_total(server: Server, part: Path) -> None:
+def test_plain_file_arrives_whole_and_progress_reaches_the_total(
+    server: Server, part: Path
+) -> None:
     seen: list[tuple[str, int, int | None]] = []
     downloads.fetch(server.url, part, progress=lambda *step: seen.append(step))
     assert part.read_bytes() == BODY
@@ -130,7 +136,9 @@ def test_truncated_body_is_continued_with_a_range(server: Server, part: Path) ->
     assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_truncated_part_outlives_the_call_and_is_continued_by_the_next(server: Server, part: Path) -> None:
+def test_truncated_part_outlives_the_call_and_is_continued_by_the_next(
+    server: Server, part: Path
+) -> None:
     message = give_up(server, part, cut(300_000))
     assert server.url in message and "300,000 of" in message and "are kept" in message
     assert part.read_bytes() == BODY[:300_000]
@@ -157,7 +165,9 @@ def test_changed_version_restarts_the_file(server: Server, part: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", ["", 'W/"v1"'])
-def test_part_without_a_strong_validator_is_never_continued(server: Server, part: Path, tag: str) -> None:
+def test_part_without_a_strong_validator_is_never_continued(
+    server: Server, part: Path, tag: str
+) -> None:
     server.tag = tag
     message = give_up(server, part, cut(300_000))
     assert "are kept" not in message
@@ -181,7 +191,9 @@ def test_part_longer_than_the_file_is_thrown_away(server: Server, part: Path) ->
 
 
 def test_range_of_another_version_restarts_the_file(server: Server, part: Path) -> None:
-    rest = status(206, BODY[300_000:], Content_Range=f"bytes 300000-{len(BODY) - 1}/{len(BODY)}", ETag='"v2"')
+    rest = status(
+        206, BODY[300_000:], Content_Range=f"bytes 300000-{len(BODY) - 1}/{len(BODY)}", ETag='"v2"'
+    )
     server.faults = [cut(300_000), rest]
     fetch(server, part)
     assert part.read_bytes() == BODY
@@ -202,7 +214,11 @@ def test_500_twice_then_fine(server: Server, part: Path) -> None:
 
 def test_attempts_are_bounded(server: Server, part: Path) -> None:
     message = give_up(server, part, status(500))
-    assert server.url in message and "status 500" in message and f"{downloads.ATTEMPTS} attempts" in message
+    assert (
+        server.url in message
+        and "status 500" in message
+        and f"{downloads.ATTEMPTS} attempts" in message
+    )
     assert not part.exists()
 
 
@@ -226,7 +242,9 @@ def test_404_fails_at_once_with_what_came_back(server: Server, part: Path) -> No
     assert len(server.ranges) == 1
 
 
-def test_web_page_with_status_200_writes_nothing_and_spares_a_kept_part(server: Server, part: Path) -> None:
+def test_web_page_with_status_200_writes_nothing_and_spares_a_kept_part(
+    server: Server, part: Path
+) -> None:
     give_up(server, part, cut(300_000))
     page = b"<!doctype html><title>Sign in</title>" + b"!" * 200
     server.faults = [status(200, page)]

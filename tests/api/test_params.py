@@ -26,7 +26,14 @@ class Knobs:
 
 
 def test_texts_become_the_declared_types() -> None:
-    given = {"k": "8", "rate": "1", "loud": "true", "style": "fancy", "length": "256", "note": "a=b, 7"}
+    given = {
+        "k": "8",
+        "rate": "1",
+        "loud": "true",
+        "style": "fancy",
+        "length": "256",
+        "note": "a=b, 7",
+    }
     assert fill(Knobs, given, "method m") == Knobs(8, 1.0, True, "fancy", 256, "a=b, 7")
     assert fill(Knobs, {}, "method m") == Knobs()
     assert fill(Knobs, {"length": "null", "loud": "0"}, "method m") == Knobs()
@@ -39,7 +46,10 @@ def test_texts_become_the_declared_types() -> None:
         ({"k": "many"}, "method m: parameter 'k': Expected `int`, got `str`"),
         ({"k": "2.5"}, "parameter 'k'"),
         ({"loud": "perhaps"}, "parameter 'loud'"),
-        ({"style": "baroque"}, "parameter 'style': Invalid enum value 'baroque'; choose plain or fancy"),
+        (
+            {"style": "baroque"},
+            "parameter 'style': Invalid enum value 'baroque'; choose plain or fancy",
+        ),
         ({"k": "-1"}, "method m: k counts records and is not negative"),
         ({"lenght": "3"}, "method m has no parameter 'lenght'; did you mean length?"),
         ({"zzz": "3"}, "method m has no parameter 'zzz'; it has: k, rate, loud"),
@@ -71,7 +81,10 @@ def test_assignments_are_sorted_by_owner() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("k", "--set k: write key=value"), ("bm25.k=2", "--set bm25.k=2: 'bm25' is not part of this run (rag, task)")],
+    [
+        ("k", "--set k: write key=value"),
+        ("bm25.k=2", "--set bm25.k=2: 'bm25' is not part of this run (rag, task)"),
+    ],
 )
 def test_an_assignment_that_cannot_be_placed_is_quoted(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:

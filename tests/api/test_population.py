@@ -16,7 +16,10 @@ def test_users_stay_apart_whatever_they_share() -> None:
     users = [user("a", ("1", "x")), user("b", ("1", "x"))]
     people = Population(users)
     assert people.users == users
-    assert [(owner, record.response) for owner, record in people.records()] == [("a", "x"), ("b", "x")]
+    assert [(owner, record.response) for owner, record in people.records()] == [
+        ("a", "x"),
+        ("b", "x"),
+    ]
 
 
 def test_the_hash_depends_on_who_has_what() -> None:
@@ -34,4 +37,4 @@ def test_whoever_lent_the_history_is_nobody_else() -> None:
     people = Population([user("a", ("1", "x")), user("b", ("2", "y"))])
     sample = Sample("s", "a", "?")
     assert people.people_of(sample) == {"a"}
-    assert people.people_of(msgspec.structs.replace(sample, lender="b")) == {"a", "b"}
+    assert people.people_of(msgspec.structs.replace(sample, history_owner="b")) == {"a", "b"}

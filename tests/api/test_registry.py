@@ -87,11 +87,18 @@ def test_a_method_by_path_is_named_by_its_class_or_its_file(tmp_path: Path) -> N
     path = plugin(tmp_path, PLUGIN.format(name="name = 'shout'"))
     assert registry.load("method", str(path)).name == "shout"
     assert registry.load("method", f"{path}:Shout").name == "shout"
-    assert registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"), "loud.py"))).name == "loud"
+    assert (
+        registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"), "loud.py"))).name
+        == "loud"
+    )
 
 
 def test_methods_that_share_a_file_are_named_by_their_classes(tmp_path: Path) -> None:
-    second = PLUGIN.format(name="").replace("Shout", "Scream").replace("from personabench import Method", "")
+    second = (
+        PLUGIN.format(name="")
+        .replace("Shout", "Scream")
+        .replace("from personabench import Method", "")
+    )
     path = plugin(tmp_path, PLUGIN.format(name="") + second)
     names = [registry.load("method", f"{path}:{name}").name for name in ("Shout", "Scream")]
     assert names == ["Shout", "Scream"]
@@ -111,15 +118,25 @@ def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
     ("text", "wanted", "message"),
     [
         ("def broken(:\n", "", r"mine\.py \(line 1\) does not import: SyntaxError"),
-        ("import nowhere_to_be_found", "", "does not import: ModuleNotFoundError: No module named 'nowhere"),
+        (
+            "import nowhere_to_be_found",
+            "",
+            "does not import: ModuleNotFoundError: No module named 'nowhere",
+        ),
         ("1 / 0", "", "does not import: ZeroDivisionError"),
         ("x = 1", "", "should define one subclass of personabench.Method, found none"),
         (PLUGIN.format(name="pass") + "class B(Shout): pass\n", "", "found Shout, B; name one as"),
         (PLUGIN.format(name="pass"), ":Whisper", "defines no method class 'Whisper'; found: Shout"),
-        ("from personabench import Method\nclass Empty(Method): pass", "", "does not implement predict"),
+        (
+            "from personabench import Method\nclass Empty(Method): pass",
+            "",
+            "does not implement predict",
+        ),
     ],
 )
-def test_a_plugin_that_does_not_work_says_why(tmp_path: Path, text: str, wanted: str, message: str) -> None:
+def test_a_plugin_that_does_not_work_says_why(
+    tmp_path: Path, text: str, wanted: str, message: str
+) -> None:
     path = plugin(tmp_path, text)
     with pytest.raises(UsageError, match=message):
         registry.load("method", f"{path}{wanted}")
@@ -137,11 +154,19 @@ def test_entry_points_come_before_built_ins_and_broken_ones_only_fail_when_asked
     plugin(tmp_path, "raise RuntimeError('no licence')", "plugged_badly.py")
     monkeypatch.syspath_prepend(str(tmp_path))
     group = "personabench.methods"
-    points = [EntryPoint("rag", "plugged_in:Shout", group), EntryPoint("bad", "plugged_badly:Bad", group)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group.endswith("methods") else [])
+    points = [
+        EntryPoint("rag", "plugged_in:Shout", group),
+        EntryPoint("bad", "plugged_badly:Bad", group),
+    ]
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: points if group.endswith("methods") else []
+    )
     assert registry.load("method", "rag").__name__ == "Shout"
     assert {"bad", "none"} <= registry.entries("method").keys()
-    with pytest.raises(UsageError, match=r"method 'bad' \(plugin, plugged_badly:Bad\) does not import: .*no licence"):
+    with pytest.raises(
+        UsageError,
+        match=r"method 'bad' \(plugin, plugged_badly:Bad\) does not import: .*no licence",
+    ):
         registry.load("method", "bad")
     assert registry.load("method", "none").name == "none"
 
@@ -161,17 +186,30 @@ def test_what_is_loaded_is_what_was_asked_for(tmp_path: Path) -> None:
         registry.load("task", str(path))
 
 
-@pytest.mark.parametrize(("kind", "text"), [("method", PLUGIN.format(name="name = 'rag'")), ("task", TASK)])
-def test_a_file_called_as_something_installed_is_refused(tmp_path: Path, kind: registry.Kind, text: str) -> None:
-    with pytest.raises(UsageError, match=rf"is called '(rag|lamp4)', as an installed {kind} is: .*another `name`"):
+@pytest.mark.parametrize(
+    ("kind", "text"), [("method", PLUGIN.format(name="name = 'rag'")), ("task", TASK)]
+)
+def test_a_file_called_as_something_installed_is_refused(
+    tmp_path: Path, kind: registry.Kind, text: str
+) -> None:
+    with pytest.raises(
+        UsageError, match=rf"is called '(rag|lamp4)', as an installed {kind} is: .*another `name`"
+    ):
         registry.load(kind, str(plugin(tmp_path, text)))
 
 
 @pytest.mark.parametrize("name", ["{folder}/mine.py", "{folder}/mine.py:Shout", "mine.py", "gone"])
-def test_data_names_no_file_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    plugin(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + PLUGIN.format(name="name = 'shout'"))
+def test_data_names_no_file_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    plugin(
+        tmp_path,
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + PLUGIN.format(name="name = 'shout'"),
+    )
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"is not installed here; name its file with --method FILE"):
+    with pytest.raises(
+        UsageError, match=r"is not installed here; name its file with --method FILE"
+    ):
         registry.recorded("method", name.format(folder=tmp_path), "")
     assert not (tmp_path / "ran").exists()
 
@@ -180,7 +218,15 @@ def test_a_file_that_a_person_named_is_found_by_the_name_that_runs_record(tmp_pa
     path = plugin(tmp_path, PLUGIN.format(name="name = 'shouted'"))
     cls = registry.load("method", str(path))
     source = registry.source_hash(cls)
-    assert registry.recorded("method", "shouted", source) is cls and registry.standing("method", "shouted") == source
-    with pytest.raises(UsageError, match=r"mine\.py:Shout is not the code that made the runs of method 'shouted'"):
+    assert (
+        registry.recorded("method", "shouted", source) is cls
+        and registry.standing("method", "shouted") == source
+    )
+    with pytest.raises(
+        UsageError, match=r"mine\.py:Shout is not the code that made the runs of method 'shouted'"
+    ):
         registry.recorded("method", "shouted", "0" * 64)
-    assert (registry.standing("method", "rag"), registry.standing("method", "unheard")) == ("installed", "")
+    assert (registry.standing("method", "rag"), registry.standing("method", "unheard")) == (
+        "installed",
+        "",
+    )

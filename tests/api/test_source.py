@@ -55,10 +55,16 @@ def hashed(path: Path) -> str:
     "edit",
     [
         lambda text: text.replace("# The wording is shared.", "# Shared."),
-        lambda text: text.replace('"""It asks."""', '"""It asks, once."""').replace('"""Ask once."""', "pass"),
+        lambda text: text.replace('"""It asks."""', '"""It asks, once."""').replace(
+            '"""Ask once."""', "pass"
+        ),
         lambda text: text.replace("import math\n", "import math\nimport json\n"),
-        lambda text: text.replace("    from pathlib import Path\n", "    from collections import Counter\n"),
-        lambda text: text.replace('"a" "b"', "(\n            'ab'\n        )").replace("\n\n\n", "\n\n"),
+        lambda text: text.replace(
+            "    from pathlib import Path\n", "    from collections import Counter\n"
+        ),
+        lambda text: text.replace('"a" "b"', "(\n            'ab'\n        )").replace(
+            "\n\n\n", "\n\n"
+        ),
         lambda text: text.replace("\n", "\r\n"),
     ],
     ids=["comment", "docstrings", "import", "import for types", "format", "line ends"],
@@ -75,7 +81,12 @@ def test_what_only_people_read_changes_nothing(folder: Path, edit: Edit) -> None
     [
         ("mine.py", lambda text: text.replace('"b"', '"c"')),
         ("mine.py", lambda text: text.replace("+ ", "- ")),
-        ("mine.py", lambda text: text.replace('    name = "mine"\n', '    name = "mine"\n    version = 2\n')),
+        (
+            "mine.py",
+            lambda text: text.replace(
+                '    name = "mine"\n', '    name = "mine"\n    version = 2\n'
+            ),
+        ),
         ("helper.py", lambda text: text.replace("text +", "text * 2 +")),
         ("prompt.txt", lambda text: text.replace("brief", "wordy")),
     ],
@@ -112,7 +123,9 @@ def test_the_modules_of_a_package_count(folder: Path, monkeypatch: pytest.Monkey
     (package / "deep").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "deep/__init__.py").write_text("")
-    (package / "method.py").write_text(MINE.replace("helper", "kit.deep.words").replace('"mine"', '"kitted"'))
+    (package / "method.py").write_text(
+        MINE.replace("helper", "kit.deep.words").replace('"mine"', '"kitted"')
+    )
     (package / "deep/words.py").write_text("from . import more\n" + HELPER)
     (package / "deep/more.py").write_text("LENGTH = 3\n")
     (package / "other.py").write_text("x = 1\n")
@@ -125,9 +138,12 @@ def test_the_modules_of_a_package_count(folder: Path, monkeypatch: pytest.Monkey
     assert source_hash(Mine) != before
 
 
-def test_what_a_method_builds_on_or_imports_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_method_builds_on_or_imports_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.py").write_text(
-        "from personabench.methods.rag import Rag\n\n\nclass Mine(Rag):\n    name = 'like_rag'\n", encoding="utf-8"
+        "from personabench.methods.rag import Rag\n\n\nclass Mine(Rag):\n    name = 'like_rag'\n",
+        encoding="utf-8",
     )
     read: set[str] = set()
     real = source._read

@@ -21,7 +21,7 @@ from personabench.api.users import Joined, coinciding, open_split
 from personabench.leaderboard import boards
 from personabench.results.frames import load
 from personabench.results.index import summaries
-from personabench.results.locate import data_of
+from personabench.results.locate import find_dataset
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.controls import controlled
@@ -54,7 +54,9 @@ def without_ids(task: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("task", LAMP)
-def test_the_people_of_the_bundled_samples_are_told_apart_without_their_names(task: str, tmp_path: Path) -> None:
+def test_the_people_of_the_bundled_samples_are_told_apart_without_their_names(
+    task: str, tmp_path: Path
+) -> None:
     opened = registry.load("task", task)()
     true = dict(opened.open("user/dev", None).index())
     joined = dict(open_split(opened, "user/dev", without_ids(task, tmp_path / task)).index())
@@ -65,23 +67,39 @@ def test_the_people_of_the_bundled_samples_are_told_apart_without_their_names(ta
 def test_half_of_the_smaller_profile_and_two_records_make_one_user() -> None:
     five = records("f1 war", "f2 war", "f3 war", "f4 war", "f5 war")
     assert users(q=five, half=records("f1 war", "f2 war", "g1 war", "g2 war"))["half"] == "q"
-    assert users(q=five, less=records("f1 war", "f2 war", "g1 war", "g2 war", "g3 war"))["less"] == "less"
+    assert (
+        users(q=five, less=records("f1 war", "f2 war", "g1 war", "g2 war", "g3 war"))["less"]
+        == "less"
+    )
     assert users(q=five, one=records("f1 war"))["one"] == "one"
     assert users(q=five, tiny=records("f1 war", "f2 war"))["tiny"] == "q"
-    assert users(q=five, other_tags=records("f1 joy", "f2 joy", "f3 joy"))["other_tags"] == "other_tags"
-    assert users(q=records("f1 war", "f1 war"), twice=records("f1 war", "f1 war"))["twice"] == "twice"
+    assert (
+        users(q=five, other_tags=records("f1 joy", "f2 joy", "f3 joy"))["other_tags"]
+        == "other_tags"
+    )
+    assert (
+        users(q=records("f1 war", "f1 war"), twice=records("f1 war", "f1 war"))["twice"] == "twice"
+    )
     assert users(q=[], empty=[]) == {"q": "q", "empty": "empty"}
 
 
 def test_peers_who_agree_with_a_user_survive_however_many_they_are() -> None:
-    crowd = {f"q{number}": records(f"f{number} war", f"f{number + 1} war", f"own{number} war") for number in range(50)}
-    everybody = {f"p{number}": records("hit war", f"a{number} x", f"b{number} x") for number in range(50)}
+    crowd = {
+        f"q{number}": records(f"f{number} war", f"f{number + 1} war", f"own{number} war")
+        for number in range(50)
+    }
+    everybody = {
+        f"p{number}": records("hit war", f"a{number} x", f"b{number} x") for number in range(50)
+    }
     found = users(**crowd, **everybody)
     assert all(user == question for question, user in found.items())
 
 
 def test_pairs_chain_and_the_first_question_names_the_user() -> None:
-    parts = {f"q{start}": records(*(f"f{n} war" for n in range(start, start + 4))) for start in (0, 2, 4, 20)}
+    parts = {
+        f"q{start}": records(*(f"f{n} war" for n in range(start, start + 4)))
+        for start in (0, 2, 4, 20)
+    }
     assert users(**parts) == {"q0": "q0", "q2": "q0", "q4": "q0", "q20": "q20"}
     backwards = users(**dict(reversed(parts.items())))
     assert backwards == {"q20": "q20", "q4": "q4", "q2": "q4", "q0": "q4"}
@@ -89,7 +107,9 @@ def test_pairs_chain_and_the_first_question_names_the_user() -> None:
 
 def test_a_name_of_the_data_is_kept_and_two_names_never_become_one() -> None:
     same = records("f1 war", "f2 war", "f3 war")
-    named = Joined(Nameless({"q1": same, "q2": same, "q3": same, "q4": same[:1]}, {"q2": "ann", "q3": "ben"}))
+    named = Joined(
+        Nameless({"q1": same, "q2": same, "q3": same, "q4": same[:1]}, {"q2": "ann", "q3": "ben"})
+    )
     assert dict(named.index()) == {"q1": "ann", "q2": "ann", "q3": "ben", "q4": "q4"}
     assert named.user_counts() == {"named": 2, "joined": 0, "single": 1}
 
@@ -98,9 +118,16 @@ def test_a_joined_user_has_the_records_of_all_questions_once_oldest_first() -> N
     def dated(*years: str) -> list[Record]:
         return [Record(str(at), None, f"in {year}", time=year) for at, year in enumerate(years)]
 
-    data = Joined(Nameless({"q1": dated("2013", "2014", "2016"), "q2": dated("2012", "2013", "2014"), "q3": []}))
+    data = Joined(
+        Nameless(
+            {"q1": dated("2013", "2014", "2016"), "q2": dated("2012", "2013", "2014"), "q3": []}
+        )
+    )
     one, other = data.population()
-    assert (one.id, [record.time for record in one.history]) == ("q1", ["2012", "2013", "2014", "2016"])
+    assert (one.id, [record.time for record in one.history]) == (
+        "q1",
+        ["2012", "2013", "2014", "2016"],
+    )
     assert (other.id, other.history) == ("q3", ())
     assert [len(sample.history) for sample in data.samples()] == [3, 3, 0]
     assert [sample.user_id for sample in data.samples()] == ["q1", "q1", "q3"]
@@ -109,20 +136,27 @@ def test_a_joined_user_has_the_records_of_all_questions_once_oldest_first() -> N
 
 def test_selection_shards_and_shuffled_histories_go_by_joined_users() -> None:
     people = {
-        f"p{person}-{question}": records(*(f"f{person}.{n} war" for n in range(question, question + 4)))
+        f"p{person}-{question}": records(
+            *(f"f{person}.{n} war" for n in range(question, question + 4))
+        )
         for question in range(3)
         for person in range(6)
     }
     data = Joined(Nameless(people))
-    whole = [[at for at, (name, _) in enumerate(data.index()) if name[:3] == f"p{person}-"] for person in range(6)]
+    whole = [
+        [at for at, (name, _) in enumerate(data.index()) if name[:3] == f"p{person}-"]
+        for person in range(6)
+    ]
     chosen = select(data, 1, 0)
     assert sorted(chosen) in whole
     parts = partition(data, select(data, None, 0), 3)
     assert all(len({parts[at] for at in mine}) == 1 for mine in whole)
     for sample in controlled(data, "shuffled", 0).samples():
         person = sample.id.split("-")[0]
-        assert sample.history and sample.lender != f"{person}-0"
-        assert not any((record.stimulus or "").startswith(f"f{person[1:]}.") for record in sample.history)
+        assert sample.history and sample.history_owner != f"{person}-0"
+        assert not any(
+            (record.stimulus or "").startswith(f"f{person[1:]}.") for record in sample.history
+        )
 
 
 def test_data_with_names_is_left_alone_and_not_read_through() -> None:
@@ -154,7 +188,7 @@ def test_a_run_counts_its_users_and_their_questions_as_one_cluster(tmp_path: Pat
     assert "Users of the split: 0 named by the data, 13 joined" in " ".join(board.notes)
     assert {row["users"] for row in board.rows} == {13}
     summary = RunFolder(outcomes[0].folder).summary()
-    found = data_of(registry.load("task", "lamp2m")(), summary, str(data))
+    found = find_dataset(registry.load("task", "lamp2m")(), summary, str(data))
     assert found is not None and len({user for _, user in found.index()}) == 13
     people = Population(found.population())
     assert len(people.users) == 13
@@ -164,7 +198,9 @@ def test_coinciding_pairs_are_exact() -> None:
     draw = random.Random(0)
     for _ in range(100):
         profiles = [
-            np.unique(np.array([draw.randrange(12) for _ in range(draw.randrange(7))], dtype=np.int64))
+            np.unique(
+                np.array([draw.randrange(12) for _ in range(draw.randrange(7))], dtype=np.int64)
+            )
             for _ in range(12)
         ]
         found = set(coinciding(profiles))
@@ -180,14 +216,18 @@ def _led(pairs: set[tuple[int, int]], start: int, goal: int) -> bool:
     reached, grown = set[int](), {start}
     while grown != reached:
         reached = grown
-        grown = reached | {b for a, b in pairs if a in reached} | {a for a, b in pairs if b in reached}
+        grown = (
+            reached | {b for a, b in pairs if a in reached} | {a for a, b in pairs if b in reached}
+        )
     return goal in reached
 
 
 def test_thousands_of_profiles_with_records_that_everybody_has_take_seconds() -> None:
     draw = np.random.default_rng(0)
     common = np.arange(20)
-    profiles = [np.unique(np.concatenate([common, draw.integers(100, 1 << 60, 180)])) for _ in range(5000)]
+    profiles = [
+        np.unique(np.concatenate([common, draw.integers(100, 1 << 60, 180)])) for _ in range(5000)
+    ]
     started = time.monotonic()
     assert list(coinciding([*profiles, profiles[7][:150]])) == [(7, 5000)]
     assert time.monotonic() - started < 60

@@ -31,7 +31,9 @@ Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def personabench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+def personabench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
     monkeypatch.chdir(tmp_path)
     for name in ("OPENAI_API_KEY", "COLUMNS", "FORCE_COLOR", "PYTHONBREAKPOINT"):
         monkeypatch.delenv(name, raising=False)

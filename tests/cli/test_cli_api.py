@@ -17,13 +17,17 @@ HEADER = "header-marker-2718281828"
 
 @pytest.fixture(autouse=True)
 def prices(personabench: Command, tmp_path: Path) -> None:
-    (tmp_path / "prices.json").write_text(json.dumps({"scripted": {"input": 1.0, "output": 1000000.0}}))
+    (tmp_path / "prices.json").write_text(
+        json.dumps({"scripted": {"input": 1.0, "output": 1000000.0}})
+    )
 
 
 def test_what_was_spent_is_said_and_kept(personabench: Command) -> None:
     ended = personabench(*RUN, "--prices", "prices.json", "--json")
     (summary,) = ended.json
-    assert ended.code == 0 and summary["spent"] == pytest.approx(summary["usage"]["predict"]["output_tokens"], rel=0.01)
+    assert ended.code == 0 and summary["spent"] == pytest.approx(
+        summary["usage"]["predict"]["output_tokens"], rel=0.01
+    )
     assert f"spent  {summary['spent']:.6g}" in ended.err
     again = personabench(*RUN, "--prices", "prices.json", "--cache", "use", "--json")
     assert again.json[0]["spent"] == summary["spent"]
@@ -55,7 +59,11 @@ def test_a_limit_of_nothing_calls_nothing(personabench: Command) -> None:
 def test_a_limit_without_the_models_price(personabench: Command, tmp_path: Path) -> None:
     (tmp_path / "prices.json").write_text('{"another": {"input": 1, "output": 2}}')
     ended = personabench(*RUN, "--prices", "prices.json", "--max-cost", 1)
-    assert ended.code == 2 and "--max-cost needs a price for scripted" in ended.err and "another" in ended.err
+    assert (
+        ended.code == 2
+        and "--max-cost needs a price for scripted" in ended.err
+        and "another" in ended.err
+    )
 
 
 @pytest.mark.parametrize("option", ["--header", "--judge-header", "--simulator-header"])
@@ -64,12 +72,22 @@ def test_the_command_is_repeated_without_the_values_of_headers(
     monkeypatch: pytest.MonkeyPatch, option: str, form: str
 ) -> None:
     words = form.format(option, HEADER).split(" ")
-    monkeypatch.setattr(sys, "argv", ["personabench", "run", *words, "-m", "none", "--set", "a:b=c"])
+    monkeypatch.setattr(
+        sys, "argv", ["personabench", "run", *words, "-m", "none", "--set", "a:b=c"]
+    )
     said = command_line()
     assert HEADER not in said and "X-Team: ***" in said and said.endswith("-m none --set a:b=c")
 
 
 def test_a_broken_header_is_not_repeated(personabench: Command) -> None:
     for header in (HEADER, f"{HEADER} x: y", f"X-Team: {HEADER}\n"):
-        ended = personabench(*RUN, "-b", "openai", "--base-url", "http://127.0.0.1:9/v1", "--header", header + "\u2019")
+        ended = personabench(
+            *RUN,
+            "-b",
+            "openai",
+            "--base-url",
+            "http://127.0.0.1:9/v1",
+            "--header",
+            header + "\u2019",
+        )
         assert ended.code == 2 and "--header" in ended.err and HEADER not in ended.err + ended.out

@@ -51,7 +51,10 @@ def question(number: str, profile: object = None) -> dict[str, object]:
         (("-m", "none", "-t", "lamp2"), ["lamp2", "lamp2m", "lamp2n"]),
         (("-m", "", "-t", "lamp4"), ["--method '' names nothing", "list methods"]),
         (("-m", "none", "-t", ","), ["--task ',' names nothing", "list tasks"]),
-        (("-m", "none", "-t", "lamp4", "-b", "loca"), ["no backend named 'loca'", "did you mean local?"]),
+        (
+            ("-m", "none", "-t", "lamp4", "-b", "loca"),
+            ["no backend named 'loca'", "did you mean local?"],
+        ),
         (("-m", "none", "-t", "lamp4", "-n", "0"), ["--limit"]),
         (("-m", "none", "-t", "lamp4", "-j", "0"), ["--concurrency"]),
         (("-m", "none", "-t", "lamp4", "--cache", "maybe"), ["--cache", "maybe", "refresh"]),
@@ -65,7 +68,10 @@ def question(number: str, profile: object = None) -> dict[str, object]:
         (("-m", "none", "-t", "lamp4", "--timeout", "5"), ["--timeout", "scripted", "servers"]),
         (("-m", "none", "-t", "lamp4", "--rpm", "5"), ["--rpm", "--backend openai"]),
         (("-m", "none", "-t", "lamp4", "--batch"), ["--batch", "--backend openai"]),
-        (("-m", "none", "-t", "lamp4", "--omit", "seed"), ["--omit", "--backend openai"]),
+        (
+            ("-m", "none", "-t", "lamp4", "--omit-params", "seed"),
+            ["--omit-params", "--backend openai"],
+        ),
         (("-m", "none", "-t", "lamp4", "--header", "Cookie"), ["--header number 1", "Name: value"]),
         (("-m", "rag", "-t", "lamp4", "--set", "k"), ["--set k", "key=value"]),
         (("-m", "rag", "-t", "lamp4", "--set", "kk=3"), ["no parameter 'kk'", "did you mean k?"]),
@@ -78,7 +84,9 @@ def question(number: str, profile: object = None) -> dict[str, object]:
         (("-m", "missing.py", "-t", "lamp4"), ["no file missing.py"]),
     ],
 )
-def test_a_wrong_name_or_value_is_refused(refused: Refused, words: tuple[str, ...], said: list[str]) -> None:
+def test_a_wrong_name_or_value_is_refused(
+    refused: Refused, words: tuple[str, ...], said: list[str]
+) -> None:
     message = refused(*RUN, *words)
     assert not [part for part in said if part not in message], message
 
@@ -89,10 +97,14 @@ def test_an_unknown_retriever_leaves_no_run(refused: Refused, tmp_path: Path) ->
     assert not (tmp_path / "results").exists()
 
 
-def test_data_without_the_files_lists_the_places_looked_at(refused: Refused, tmp_path: Path) -> None:
+def test_data_without_the_files_lists_the_places_looked_at(
+    refused: Refused, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     message = refused(*RUN, "-m", "none", "-t", "lamp4", "--data", "empty")
-    assert "empty/dev_questions.json" in message and "empty/LaMP_4/dev/dev_questions.json" in message
+    assert (
+        "empty/dev_questions.json" in message and "empty/LaMP_4/dev/dev_questions.json" in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,8 +112,16 @@ def test_data_without_the_files_lists_the_places_looked_at(refused: Refused, tmp
     [
         ([question("1"), question("2")], [{"id": "1", "output": "A"}], ["does not fit", "2"]),
         ([question("1"), question("1")], None, ["ids must be unique", "repeated", "1"]),
-        ([question("7", [{"id": "p1", "title": 3, "text": "x"}])], None, ["record 7", "profile[0].title", "p1"]),
-        (json.dumps([question("7")]).encode()[:-30], [], ["at byte", "line 1", "download may be incomplete"]),
+        (
+            [question("7", [{"id": "p1", "title": 3, "text": "x"}])],
+            None,
+            ["record 7", "profile[0].title", "p1"],
+        ),
+        (
+            json.dumps([question("7")]).encode()[:-30],
+            [],
+            ["at byte", "line 1", "download may be incomplete"],
+        ),
         (b'[{"id": "7", "input": "a\xff"}]', [], ["UTF-8"]),
         (b"<html>moved</html>", [], ["HTML page"]),
         (b"\xef\xbb\xbf[]", [], ["byte order mark"]),
@@ -113,12 +133,18 @@ def test_data_without_the_files_lists_the_places_looked_at(refused: Refused, tmp
 def test_broken_data_is_named_by_file_record_and_field(
     refused: Refused, tmp_path: Path, questions: object, golds: object, said: list[str]
 ) -> None:
-    message = refused(*RUN, "-m", "none", "-t", "lamp4", "--data", lamp4(tmp_path / "data", questions, golds))
+    message = refused(
+        *RUN, "-m", "none", "-t", "lamp4", "--data", lamp4(tmp_path / "data", questions, golds)
+    )
     assert not [part for part in ["data/dev_", *said] if part not in message], message
 
 
-@pytest.mark.parametrize(("output", "said"), [("/dev/full", "cannot be written: No space left on device"), (None, "")])
-def test_what_cannot_be_printed_is_no_traceback(tmp_path: Path, output: str | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "said"), [("/dev/full", "cannot be written: No space left on device"), (None, "")]
+)
+def test_what_cannot_be_printed_is_no_traceback(
+    tmp_path: Path, output: str | None, said: str
+) -> None:
     environment = {"PYTHONIOENCODING": "latin-1", "COLUMNS": "100"}
     with Path(output or tmp_path / "out.txt").open("w") as stdout:
         ended = subprocess.run(
@@ -144,7 +170,10 @@ def test_mixed_2m_and_2n_records_name_the_other_task(refused: Refused, tmp_path:
     film = {"id": "a", "tag": "comedy", "description": "A baker inherits a circus."}
     news = {"id": "b", "title": "Cup Final", "text": "Sold out.", "category": "sports"}
     asked = "Which tag does this movie relate to among the following tags? Just answer with the tag name: x"
-    questions = [{"id": str(n), "input": asked, "profile": [entry]} for n, entry in enumerate((film, news), 10)]
+    questions = [
+        {"id": str(n), "input": asked, "profile": [entry]}
+        for n, entry in enumerate((film, news), 10)
+    ]
     folder = lamp4(tmp_path / "data", questions)
     message = refused(*RUN, "-m", "none", "-t", "lamp2m", "--data", folder)
     assert "record 11" in message and "lamp2n" in message
@@ -153,13 +182,19 @@ def test_mixed_2m_and_2n_records_name_the_other_task(refused: Refused, tmp_path:
 def test_an_empty_profile_is_asked_and_counted(personabench: Command, tmp_path: Path) -> None:
     folder = lamp4(tmp_path / "data", [question("1", []), question("2")])
     (summary,) = personabench(*RUN, "-m", "rag", "-t", "lamp4", "--data", folder, "--json").json
-    assert (summary["status"], summary["n"], summary["counters"]["empty_profile"]) == ("complete", 2, 1)
+    assert (summary["status"], summary["n"], summary["counters"]["empty_profile"]) == (
+        "complete",
+        2,
+        1,
+    )
     assert summary["source"] == str(folder / "dev_questions.json") and not summary["sample"]
 
 
 def test_quotes_in_a_title_are_kept(personabench: Command, tmp_path: Path) -> None:
     title = 'The "Quiet" Man\'s \\ Return'
-    folder = lamp4(tmp_path / "data", [question("1", [{"id": "p1", "title": title, "text": "He is back."}])])
+    folder = lamp4(
+        tmp_path / "data", [question("1", [{"id": "p1", "title": title, "text": "He is back."}])]
+    )
     assert personabench(*RUN, "-m", "rag", "-t", "lamp4", "--data", folder).code == 0
     calls = personabench("show", "last", "1", "--json").json["calls"]
     assert any(title in message["content"] for message in calls[-1]["messages"])
@@ -173,7 +208,8 @@ def test_recency_without_dates_is_refused_before_any_call(refused: Refused, tmp_
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"not a model at all", "GGUF"), (b"GGUF\x03\x00\x00\x00" + bytes(64), "broken.gguf")]
+    ("content", "said"),
+    [(b"not a model at all", "GGUF"), (b"GGUF\x03\x00\x00\x00" + bytes(64), "broken.gguf")],
 )
 def test_an_unreadable_gguf(refused: Refused, tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "broken.gguf").write_bytes(content)
@@ -190,7 +226,9 @@ def test_a_refused_connection(personabench: Command) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}/v1"
-        ended = personabench("run", "-m", "none", "-t", "lamp4", "-b", "openai", "--base-url", url, "--model", "any")
+        ended = personabench(
+            "run", "-m", "none", "-t", "lamp4", "-b", "openai", "--base-url", url, "--model", "any"
+        )
     assert ended.code == 1
     assert url in ended.err and "cannot be reached" in ended.err and "Traceback" not in ended.err
 
@@ -212,22 +250,30 @@ def test_results_that_cannot_be_written(refused: Refused, tmp_path: Path) -> Non
             "class B(A): ...\n",
             ["A, B", "mine.py:Class"],
         ),
-        ("from personabench import Method\n\n\nclass A(Method): ...\n", ["does not implement predict"]),
-        (PLUGIN.format("class Params:\n        k = 3"), ["Mine.Params is no dataclass", "mine.py", "@dataclass"]),
+        (
+            "from personabench import Method\n\n\nclass A(Method): ...\n",
+            ["does not implement predict"],
+        ),
+        (
+            PLUGIN.format("class Params:\n        k = 3"),
+            ["Mine.Params is no dataclass", "mine.py", "@dataclass"],
+        ),
         (
             PLUGIN.format("def __init__(self, params=None):\n        raise KeyError('where')"),
             ["Mine.__init__ fails", "mine.py, line 7", "KeyError: 'where'"],
         ),
     ],
 )
-def test_a_plugin_that_cannot_be_used(refused: Refused, tmp_path: Path, source: str, said: list[str]) -> None:
+def test_a_plugin_that_cannot_be_used(
+    refused: Refused, tmp_path: Path, source: str, said: list[str]
+) -> None:
     (tmp_path / "mine.py").write_text(source)
     for words in ((*RUN, "-m", "mine.py", "-t", "lamp4"), ("check", "method", "mine.py")):
         message = refused(*words)
         assert not [part for part in said if part not in message], message
 
 
-@pytest.mark.parametrize("more", [(), ("--plan",)])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_a_plugin_whose_preparation_fails_ends_the_run(
     personabench: Command, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
@@ -235,18 +281,25 @@ def test_a_plugin_whose_preparation_fails_ends_the_run(
     (tmp_path / "mine.py").write_text(PLUGIN.format(prepare))
     ended = personabench(*RUN, "-m", "mine.py", "-t", "lamp4", "-n", "2", *more)
     assert ended.code == 1 and "Traceback" not in ended.err
-    assert "Mine.prepare fails" in ended.err and "mine.py, line 9): ZeroDivisionError: division by zero" in ended.err
+    assert (
+        "Mine.prepare fails" in ended.err
+        and "mine.py, line 9): ZeroDivisionError: division by zero" in ended.err
+    )
 
 
 def test_a_plugin_that_raises_prints_no_traceback_outside_a_run(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(PLUGIN.format("pass").replace("return ''", "raise KeyError('where')"))
+    (tmp_path / "mine.py").write_text(
+        PLUGIN.format("pass").replace("return ''", "raise KeyError('where')")
+    )
     for words, code in (
         (("check", "method", "mine.py"), 1),
-        ((*RUN, "-m", "mine.py", "-t", "lamp4", "--plan"), 1),
-        (("show", "--dry", "-m", "mine.py", "-t", "lamp4", "--sample", "310"), 1),
+        ((*RUN, "-m", "mine.py", "-t", "lamp4", "--dry-run"), 1),
+        (("show", "--dry-run", "-m", "mine.py", "-t", "lamp4", "--sample", "310"), 1),
     ):
         command = [sys.executable, "-c", MAIN, *words]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60)
+        ended = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60
+        )
         assert ended.returncode == code and "Traceback" not in ended.stderr, ended
         assert "KeyError in mine: 'where'" in ended.stdout + ended.stderr
 
@@ -254,7 +307,9 @@ def test_a_plugin_that_raises_prints_no_traceback_outside_a_run(tmp_path: Path) 
 @pytest.mark.parametrize("prices", ['{"scripted": {"input": 1}}', "not json", '{"scripted": 3}'])
 def test_a_broken_price_file(refused: Refused, tmp_path: Path, prices: str) -> None:
     (tmp_path / "prices.json").write_text(prices)
-    assert "prices.json" in refused(*RUN, "-m", "none", "-t", "lamp4", "--plan", "--prices", "prices.json")
+    assert "prices.json" in refused(
+        *RUN, "-m", "none", "-t", "lamp4", "--dry-run", "--prices", "prices.json"
+    )
 
 
 def test_nothing_to_rank_or_show(personabench: Command, refused: Refused) -> None:
@@ -266,24 +321,34 @@ def test_nothing_to_rank_or_show(personabench: Command, refused: Refused) -> Non
     assert "no run fits '00000000'" in refused("show", "00000000")
     assert "no prediction for sample 'x'" in refused("show", "last", "x")
     assert "personabench show last" in refused("show")
-    assert "has no sample 'x'" in refused("cache", "why", "-m", "none", "-t", "lamp4", "-b", "scripted", "x")
-    assert "has no sample 'x'" in refused("show", "--dry", "-m", "none", "-t", "lamp4", "--sample", "x")
-    assert "--sample ID" in refused("show", "--dry", "-m", "none")
+    assert "has no sample 'x'" in refused(
+        "cache", "why", "-m", "none", "-t", "lamp4", "-b", "scripted", "x"
+    )
+    assert "has no sample 'x'" in refused(
+        "show", "--dry-run", "-m", "none", "-t", "lamp4", "--sample", "x"
+    )
+    assert "--sample ID" in refused("show", "--dry-run", "-m", "none")
     assert "--older-than" in refused("cache", "prune")
     assert "cannot be written" in refused("leaderboard", "-o", "nowhere/board.txt")
 
 
-def test_a_damaged_summary_is_named(personabench: Command, refused: Refused, tmp_path: Path) -> None:
+def test_a_damaged_summary_is_named(
+    personabench: Command, refused: Refused, tmp_path: Path
+) -> None:
     (summary,) = personabench(*RUN, "-m", "none", "-t", "lamp4", "-n", "3", "--json").json
     (tmp_path / summary["folder"] / "summary.json").write_text("{")
     message = refused("leaderboard")
     assert f"{summary['folder']}/summary.json is damaged" in message and "repeat" in message
 
 
-def test_new_refuses_names_and_files_that_are_taken(personabench: Command, refused: Refused) -> None:
+def test_new_refuses_names_and_files_that_are_taken(
+    personabench: Command, refused: Refused
+) -> None:
     assert "'My-Method'" in refused("new", "method", "My-Method")
     for word in ("none", "true", "class", "import"):
-        assert f"'{word}' would make a file or a class named by a word" in refused("new", "method", word)
+        assert f"'{word}' would make a file or a class named by a word" in refused(
+            "new", "method", word
+        )
     assert "'json' is a module of Python's own" in refused("new", "method", "json")
     assert "there is a method 'rag' already" in refused("new", "method", "rag")
     assert personabench("new", "method", "mine").code == 0
@@ -291,7 +356,18 @@ def test_new_refuses_names_and_files_that_are_taken(personabench: Command, refus
 
 
 def test_the_installed_command_ends_with_exit_code_2_and_one_line(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", "from personabench.cli.app import main; main()", "run", "-m", "nnone", "-t", "lamp4"]
-    ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60)
+    words = [
+        sys.executable,
+        "-c",
+        "from personabench.cli.app import main; main()",
+        "run",
+        "-m",
+        "nnone",
+        "-t",
+        "lamp4",
+    ]
+    ended = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60
+    )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "error: no method named 'nnone'; did you mean none?\n"

@@ -14,7 +14,8 @@ from conftest import Command
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = [
-    shlex.split(line)[1:] for line in re.findall(r"^\$ (personabench .*)$", (DOCS / "cli.md").read_text(), re.M)
+    shlex.split(line)[1:]
+    for line in re.findall(r"^\$ (personabench .*)$", (DOCS / "cli.md").read_text(), re.M)
 ]
 
 
@@ -57,7 +58,9 @@ def documented(section: str) -> set[str]:
 
 @pytest.fixture
 def folder(personabench: Command) -> Path:
-    (summary,) = personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "summary", "-n", "3", "--json").json
+    (summary,) = personabench(
+        "run", "-b", "scripted", "-t", "lamp4", "-m", "summary", "-n", "3", "--json"
+    ).json
     return Path(summary["folder"])
 
 
@@ -66,7 +69,13 @@ def test_every_field_of_a_run_folder_is_documented_and_there(folder: Path) -> No
         found: dict[str, Any] = json.loads((folder / name).read_text().splitlines()[0])
         return found
 
-    for name in ("spec.json", "predictions.jsonl", "scores.jsonl", "summary.json", "artifacts/profiles.jsonl"):
+    for name in (
+        "spec.json",
+        "predictions.jsonl",
+        "scores.jsonl",
+        "summary.json",
+        "artifacts/profiles.jsonl",
+    ):
         assert set(first(name)) == documented(name), name
 
 
@@ -78,7 +87,9 @@ def test_the_submission_is_lamps_own(folder: Path) -> None:
     assert {gold["id"]: gold["output"] for gold in submission["golds"]} == by_id
 
 
-def test_every_column_of_the_machine_readable_leaderboard_is_documented(folder: Path, personabench: Command) -> None:
+def test_every_column_of_the_machine_readable_leaderboard_is_documented(
+    folder: Path, personabench: Command
+) -> None:
     text = (DOCS / "files.md").read_text().partition("## leaderboard")[2].partition("\n## ")[0]
     (row,) = personabench("leaderboard", "--json").json
     metrics = {name for name in row if name.startswith("rouge-")}
@@ -88,7 +99,9 @@ def test_every_column_of_the_machine_readable_leaderboard_is_documented(folder: 
     assert not [name for name in row.keys() - metrics if f"`{name}`" not in text]
 
 
-def test_every_column_of_an_export_is_documented(folder: Path, personabench: Command, tmp_path: Path) -> None:
+def test_every_column_of_an_export_is_documented(
+    folder: Path, personabench: Command, tmp_path: Path
+) -> None:
     import csv
 
     assert personabench("export", folder, "--to", "csv", "-o", tmp_path / "run.csv").code == 0

@@ -25,7 +25,9 @@ def runs(personabench: Command) -> tuple[str, str]:
     """Two runs of eight samples whose answers differ."""
     folders = []
     for method in ("none", "rag"):
-        (summary,) = personabench("run", "-b", "scripted", "-t", "lamp4", "-m", method, "-n", "8", "--json").json
+        (summary,) = personabench(
+            "run", "-b", "scripted", "-t", "lamp4", "-m", method, "-n", "8", "--json"
+        ).json
         folders.append(summary["folder"])
     return folders[0], folders[1]
 
@@ -54,10 +56,19 @@ def test_a_judge_that_likes_what_stands_first_is_found_out(
     personabench: Command, runs: tuple[str, str], said: list[Scripted]
 ) -> None:
     found = personabench("judge", *runs, *WORDS, "--json").json
-    assert found["card"]["conflict"] == {"value": 1.0, "n": found["n"]} and found["card"]["first"]["value"] == 1.0
+    assert (
+        found["card"]["conflict"] == {"value": 1.0, "n": found["n"]}
+        and found["card"]["first"]["value"] == 1.0
+    )
     assert found["shares"] == {"a": 0.0, "b": 0.0, "tie": 1.0} and found["gain"]["value"] == 0.0
-    assert found["card"]["calls"] == 6 * found["n"] == len(said[0].requests) and found["failed"] == 0
-    assert found["terms"]["judge"]["name"] == "oracle-9" and found["a"]["label"] == "none" and not found["warnings"]
+    assert (
+        found["card"]["calls"] == 6 * found["n"] == len(said[0].requests) and found["failed"] == 0
+    )
+    assert (
+        found["terms"]["judge"]["name"] == "oracle-9"
+        and found["a"]["label"] == "none"
+        and not found["warnings"]
+    )
     shown = said[0].requests[0].messages[-1].content
     assert "What is known of the person:" in shown and "Reply 1:" in shown
     printed = personabench("judge", *runs, *WORDS).out
@@ -74,7 +85,9 @@ def test_the_same_command_makes_no_call_and_other_terms_judge_anew(
     more = personabench("judge", *runs, *WORDS, "--json", "--cache", "off").json
     assert more["n"] > 3 and len(said[2].requests) == 6 * (more["n"] - 3)
     other = personabench("judge", *runs, *WORDS, "--samples", "1", "--limit", "3", "--json").json
-    assert other["file"] != first["file"] and len(said[3].requests) == 0, "the first samples are in the cache"
+    assert other["file"] != first["file"] and len(said[3].requests) == 0, (
+        "the first samples are in the cache"
+    )
     path = Path(first["file"])
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
@@ -90,15 +103,28 @@ def test_wins_have_an_interval_over_users_and_people_overrule(
         text = request.messages[-1].content
         first = text.partition("Reply 1:\n")[2].partition("\n\nReply 2:")[0]
         better = first in answers
-        return f"Hm.\nScore of reply 1: {8 if better else 4}\nScore of reply 2: {4 if better else 8}"
+        return (
+            f"Hm.\nScore of reply 1: {8 if better else 4}\nScore of reply 2: {4 if better else 8}"
+        )
 
-    answers = [json.loads(line)["output"] for line in (Path(runs[1]) / "predictions.jsonl").read_text().splitlines()]
+    answers = [
+        json.loads(line)["output"]
+        for line in (Path(runs[1]) / "predictions.jsonl").read_text().splitlines()
+    ]
     judging(monkeypatch, rag_is_better)
     out = tmp_path / "people.jsonl"
     found = personabench("judge", *runs, *WORDS, "--json", "--export", out).json
-    assert found["shares"]["b"] == 1.0 and found["gain"]["value"] == -1.0 and found["card"]["conflict"]["value"] == 0
+    assert (
+        found["shares"]["b"] == 1.0
+        and found["gain"]["value"] == -1.0
+        and found["card"]["conflict"]["value"] == 0
+    )
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(lines) == round(found["n"] / 5) and lines[0]["judge"] == "b" and lines[0]["label"] is None
+    assert (
+        len(lines) == round(found["n"] / 5)
+        and lines[0]["judge"] == "b"
+        and lines[0]["label"] is None
+    )
     lines[0]["label"] = "a"
     out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     ruled = personabench("judge", *runs, *WORDS, "--json", "--labels", out).json
@@ -106,21 +132,33 @@ def test_wins_have_an_interval_over_users_and_people_overrule(
     assert ruled["card"]["agreement"] == {"accuracy": 0.0, "kappa": 0.0, "n": 1}
     report = personabench("judge-report", found["file"], "--labels", out)
     assert "accuracy 0.0% against people, kappa 0.000, n=1" in report.out
-    assert personabench("judge-report", found["file"], "--json").json[found["file"]]["agreement"] is None
+    assert (
+        personabench("judge-report", found["file"], "--json").json[found["file"]]["agreement"]
+        is None
+    )
 
 
 def test_a_choice_in_the_persons_place(
     personabench: Command, runs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = judging(monkeypatch, lambda request: "[[A]] [[90]]")
-    found = personabench("judge", *runs, *WORDS, "--form", "certainty", "--json").json
-    assert found["card"]["calls"] == found["n"] == len(made[0].requests) and found["card"]["first"]["value"] == 1.0
+    found = personabench("judge", *runs, *WORDS, "--protocol", "certainty", "--json").json
+    assert (
+        found["card"]["calls"] == found["n"] == len(made[0].requests)
+        and found["card"]["first"]["value"] == 1.0
+    )
     assert found["shares"]["a"] + found["shares"]["b"] == 1.0 and 0 < found["shares"]["a"] < 1
 
 
-def test_replies_that_cannot_be_read_leave_items_unjudged(personabench: Command, runs: tuple[str, str]) -> None:
+def test_replies_that_cannot_be_read_leave_items_unjudged(
+    personabench: Command, runs: tuple[str, str]
+) -> None:
     found = personabench("judge", *runs, "--judge-backend", "scripted", "--json", "--limit", "2")
-    assert found.json["n"] == 0 and found.json["card"]["unjudged"] == 2 and found.json["card"]["unread"] == 24
+    assert (
+        found.json["n"] == 0
+        and found.json["card"]["unjudged"] == 2
+        and found.json["card"]["unread"] == 24
+    )
     assert "the judge is scripted itself" in found.err
     printed = personabench("judge", *runs, "--judge-backend", "scripted", "--limit", "2").out
     assert "unjudged 2 (100.0%)" in printed
@@ -130,23 +168,37 @@ def test_what_cannot_be_judged_is_refused(
     personabench: Command, refused: Callable[..., str], runs: tuple[str, str], tmp_path: Path
 ) -> None:
     assert "against itself" in refused("judge", runs[0], runs[0], "--judge-backend", "scripted")
-    (other,) = personabench("run", "-b", "scripted", "-t", "lamp3", "-m", "none", "-n", "2", "--json").json
-    assert "task is lamp4 and lamp3" in refused("judge", runs[0], other["folder"], "--judge-backend", "scripted")
+    (other,) = personabench(
+        "run", "-b", "scripted", "-t", "lamp3", "-m", "none", "-n", "2", "--json"
+    ).json
+    assert "task is lamp4 and lamp3" in refused(
+        "judge", runs[0], other["folder"], "--judge-backend", "scripted"
+    )
     again = ("run", "-b", "scripted", "-t", "lamp4", "-m", "none", "-n", "8", "--json")
     (other,) = personabench(*again, "--set", "task.dates=true").json
     said = refused("judge", runs[0], other["folder"], "--judge-backend", "scripted")
     assert "task.dates is False and True" in said
     (warm,) = personabench(*again, "--temperature", "0.5").json
-    ended = personabench("judge", runs[0], warm["folder"], "--judge-backend", "scripted", "--limit", "1", "--json")
-    assert "differ in decoding" in ended.err and any("decoding" in line for line in ended.json["warnings"])
+    ended = personabench(
+        "judge", runs[0], warm["folder"], "--judge-backend", "scripted", "--limit", "1", "--json"
+    )
+    assert "differ in decoding" in ended.err and any(
+        "decoding" in line for line in ended.json["warnings"]
+    )
     bad = tmp_path / "labels.jsonl"
     bad.write_text('{"id": "1", "label": "c"}\n')
-    assert "labels.jsonl, line 1" in refused("judge", *runs, "--judge-backend", "scripted", "--labels", bad)
+    assert "labels.jsonl, line 1" in refused(
+        "judge", *runs, "--judge-backend", "scripted", "--labels", bad
+    )
     assert "is not what a judge writes down" in refused("judge-report", bad)
 
 
 def test_files_that_cannot_be_read_or_written_are_named(
-    personabench: Command, refused: Callable[..., str], runs: tuple[str, str], said: list[Scripted], tmp_path: Path
+    personabench: Command,
+    refused: Callable[..., str],
+    runs: tuple[str, str],
+    said: list[Scripted],
+    tmp_path: Path,
 ) -> None:
     bad = tmp_path / "labels.jsonl"
     bad.write_bytes(b'{"id": "\xff", "label": "a"}\n')
@@ -159,11 +211,19 @@ def test_files_that_cannot_be_read_or_written_are_named(
     assert not said, "nothing was asked"
     (tmp_path / "results" / "judgements").write_text("a file in the folder's place")
     ended = personabench("judge", *runs, *WORDS)
-    assert ended.code == 1 and "cannot be written (File exists)" in ended.err and "Traceback" not in ended.err
+    assert (
+        ended.code == 1
+        and "cannot be written (File exists)" in ended.err
+        and "Traceback" not in ended.err
+    )
 
 
 def test_a_disk_that_fills_keeps_what_is_whole(
-    personabench: Command, runs: tuple[str, str], said: list[Scripted], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    personabench: Command,
+    runs: tuple[str, str],
+    said: list[Scripted],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     whole = pairwise_judging._write_whole
     room = 2
@@ -192,21 +252,27 @@ def test_labels_of_other_samples_are_no_labels(
     assert "no label is for a judged sample" in ended.err and "not elsewhere" in ended.err
 
 
-def test_a_judge_without_a_key_is_told_of_its_own_options(refused: Callable[..., str], runs: tuple[str, str]) -> None:
+def test_a_judge_without_a_key_is_told_of_its_own_options(
+    refused: Callable[..., str], runs: tuple[str, str]
+) -> None:
     message = refused("judge", *runs, "--judge-backend", "openai", "--judge-model", "any")
     assert "OPENAI_API_KEY" in message and "with --judge-base-url" in message
 
 
 def test_judgements_of_a_run_have_a_card_too(personabench: Command) -> None:
     words = ("run", "-b", "scripted", "-t", "reviews", "-m", "none", "-n", "2", "--json")
-    (summary,) = personabench(*words, "--judge-backend", "scripted", "--judge-model", "oracle-9").json
+    (summary,) = personabench(
+        *words, "--judge-backend", "scripted", "--judge-model", "oracle-9"
+    ).json
     (path,) = Path(summary["folder"]).glob("judgements/*.jsonl")
     found = personabench("judge-report", path, "--json").json[str(path)]
     assert (found["items"], found["unjudged"], found["repeated"], found["calls"]) == (2, 2, 6, 8)
     assert "unjudged 2 (100.0%); asked again 6 times" in personabench("judge-report", path).out
     assert not any("family" in warning for warning in summary["warnings"])
     (kin,) = personabench(*words, "--judge-backend", "scripted", "--judge-model", "scripted-9").json
-    assert any("scripted-9 is of the same family as scripted" in warning for warning in kin["warnings"])
+    assert any(
+        "scripted-9 is of the same family as scripted" in warning for warning in kin["warnings"]
+    )
 
 
 @pytest.mark.usefixtures("sentence_data")
@@ -224,6 +290,8 @@ def test_data_that_moved_are_refused_with_their_place(
     data = tmp_path / "data"
     shutil.copytree(SAMPLES, data)
     run = ("run", "-b", "scripted", "-t", "personamem", "--data", str(data), "-n", "1", "--json")
-    (a,), (b,) = (personabench(*run, "-m", method).json for method in ("longest_option", "shortest_option"))
+    (a,), (b,) = (
+        personabench(*run, "-m", method).json for method in ("longest_option", "shortest_option")
+    )
     data.rename(tmp_path / "elsewhere")
     assert str(data) in refused("judge", a["folder"], b["folder"], *WORDS).replace("\n", "")

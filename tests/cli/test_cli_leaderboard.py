@@ -32,7 +32,9 @@ def test_the_plain_table_fits_80_columns(ran: Command, monkeypatch: pytest.Monke
     wide = ran("leaderboard", "--wide").out
     assert max(map(len, wide.splitlines())) <= 80
     words = wide.split()
-    assert all(word in words for word in ("detectable", "hurt", "p10", "frontier", "offline", "RMSE"))
+    assert all(
+        word in words for word in ("detectable", "hurt", "p10", "frontier", "offline", "RMSE")
+    )
 
 
 def test_the_table_in_a_file_is_the_same(ran: Command, tmp_path: Path) -> None:
@@ -51,25 +53,40 @@ def test_latex_and_curves(ran: Command, refused: Refused) -> None:
     assert "rag: MAE against history" in ran("leaderboard", "--curves").out
     points = ran("leaderboard", "--curves", "--json").json
     assert [point["x"] for point in points] == [2, None]
-    assert len(list(csv.DictReader(ran("leaderboard", "--curves", "-f", "csv").out.splitlines()))) == 2
+    assert (
+        len(list(csv.DictReader(ran("leaderboard", "--curves", "-f", "csv").out.splitlines()))) == 2
+    )
 
 
-def test_a_curve_of_runs_of_other_sizes_is_flat_where_the_answers_are_the_same(personabench: Command) -> None:
+def test_a_curve_of_runs_of_other_sizes_is_flat_where_the_answers_are_the_same(
+    personabench: Command,
+) -> None:
     """The scripted model ignores k: only other samples could make a difference."""
     for k, words in ((1, ("-n", 6)), (2, ("-n", 12)), (4, ())):
-        assert personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "rag", "--set", f"k={k}", *words).code == 0
+        assert (
+            personabench(
+                "run", "-b", "scripted", "-t", "lamp4", "-m", "rag", "--set", f"k={k}", *words
+            ).code
+            == 0
+        )
     points = personabench("leaderboard", "--curves", "--json").json
     assert len({point["value"] for point in points}) == 1
     assert [(point["n"], point["run_n"], point["joined"]) for point in points] == [
         (8, 8, True), (8, 13, True), (8, 37, True),
     ]  # fmt: skip
-    rows = list(csv.DictReader(personabench("leaderboard", "--curves", "-f", "csv").out.splitlines()))
+    rows = list(
+        csv.DictReader(personabench("leaderboard", "--curves", "-f", "csv").out.splitlines())
+    )
     assert [(row["n"], row["run_n"]) for row in rows] == [("8", "8"), ("8", "13"), ("8", "37")]
     note = "Compared on the 8 samples of 3 users that all have; the runs have 8, 13, 37."
-    text, markdown, latex = (personabench("leaderboard", "--curves", "-f", f).out for f in ("table", "md", "latex"))
+    text, markdown, latex = (
+        personabench("leaderboard", "--curves", "-f", f).out for f in ("table", "md", "latex")
+    )
     assert note in text and "n=8 of 37" in text
     assert f"- {note}" in markdown and "| 4 | 0.2151 | – | 8 | 37 | yes |" in markdown
-    assert note in latex and r"4 & 0.2151 & -- & 8 & 37 & yes" in latex and r"\begin{tabular}" in latex
+    assert (
+        note in latex and r"4 & 0.2151 & -- & 8 & 37 & yes" in latex and r"\begin{tabular}" in latex
+    )
     from personabench import results
 
     frame = results.curve_points("results", task="lamp4")
@@ -83,7 +100,9 @@ def test_baseline_prices_and_queries(ran: Command, refused: Refused, tmp_path: P
     assert rows["none"]["gain_over"] == "rag"
     assert rows["rag"]["query_price"] == rows["rag"]["online_input_tokens"] > 0
     assert rows["rag"]["queries_per_user"] == 5
-    assert "--baseline nobody: no such row; there are" in refused("leaderboard", "--baseline", "nobody")
+    assert "--baseline nobody: no such row; there are" in refused(
+        "leaderboard", "--baseline", "nobody"
+    )
 
 
 def test_compare_in_words_and_json(ran: Command, refused: Refused) -> None:
@@ -99,7 +118,9 @@ def test_compare_in_words_and_json(ran: Command, refused: Refused) -> None:
     assert "different tasks" in refused("compare", "last", runs["none"])
 
 
-def test_published_runs_are_on_the_board_and_compared(ran: Command, tmp_path: Path, refused: Refused) -> None:
+def test_published_runs_are_on_the_board_and_compared(
+    ran: Command, tmp_path: Path, refused: Refused
+) -> None:
     runs = {row["label"]: row for row in ran("leaderboard", "--json").json}
     ended = ran("publish", runs["user_mean"]["run"], runs["none"]["folder"])
     assert [Path(line).parent for line in ended.out.splitlines()] == [Path("results/reference")] * 2
@@ -113,14 +134,20 @@ def test_published_runs_are_on_the_board_and_compared(ran: Command, tmp_path: Pa
     assert found["metrics"]["MAE"]["gain"]["value"] == pytest.approx(rows["user_mean"]["gain"])
 
 
-def test_several_seeds_are_one_row_on_the_same_users(personabench: Command, refused: Refused) -> None:
+def test_several_seeds_are_one_row_on_the_same_users(
+    personabench: Command, refused: Refused
+) -> None:
     ended = personabench(*RUN, "-m", "none,random", "-n", 8, "--seeds", "0,1,2", "--json")
     assert [summary["seed"] for summary in ended.json] == [0, 0, 1, 1, 2, 2]
-    asked = [Path(summary["folder"], "scores.jsonl").read_text().splitlines() for summary in ended.json]
+    asked = [
+        Path(summary["folder"], "scores.jsonl").read_text().splitlines() for summary in ended.json
+    ]
     assert len({tuple(json.loads(line)["sample_id"] for line in lines) for lines in asked}) == 1
     rows = personabench("leaderboard", "--json").json
     assert {row["label"]: row["seeds"] for row in rows} == {"none": [0, 1, 2], "random": [0, 1, 2]}
-    planned = personabench(*RUN, "-m", "none", "-n", 8, "--seeds", "0,5", "--plan", "--json").json
+    planned = personabench(
+        *RUN, "-m", "none", "-n", 8, "--seeds", "0,5", "--dry-run", "--json"
+    ).json
     assert [(row["seed"], row["owed"] > 0) for row in planned] == [(0, False), (5, True)]
     for words in (("--seeds", "a"), ("--seeds", ""), ("--seeds", "1,2", "--seed", "3")):
         assert "--seeds" in refused(*RUN, "-m", "none", *words)

@@ -56,7 +56,9 @@ class Mine(Task):
 """
 
 
-def own(path: Path, prompt: str = "Please.", rubric: str = "Is it good?", judged: bool = False) -> Path:
+def own(
+    path: Path, prompt: str = "Please.", rubric: str = "Is it good?", judged: bool = False
+) -> Path:
     """A task file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = OWN.replace("PROMPT", prompt).replace("RUBRIC", rubric)
@@ -92,7 +94,9 @@ def test_an_edited_prompt_is_asked_again(personabench: Command, tmp_path: Path) 
 
 
 def test_an_edited_rubric_is_judged_again(personabench: Command, tmp_path: Path) -> None:
-    first = run(personabench, "-t", own(tmp_path / "mine.py", judged=True), "--judge-backend", "scripted")
+    first = run(
+        personabench, "-t", own(tmp_path / "mine.py", judged=True), "--judge-backend", "scripted"
+    )
     own(tmp_path / "mine.py", rubric="Is it short?", judged=True)
     second = run(personabench, "-t", tmp_path / "mine.py", "--judge-backend", "scripted")
     assert first["judge"] != second["judge"]
@@ -100,18 +104,31 @@ def test_an_edited_rubric_is_judged_again(personabench: Command, tmp_path: Path)
     assert second["usage"]["predict"]["cached"] == 16, "the answers are stored ones"
 
 
-def test_two_files_of_one_name_are_refused(personabench: Command, refused: Callable[..., str], tmp_path: Path) -> None:
-    files = ",".join(str(own(tmp_path / place / "mine.py", prompt=place)) for place in ("one", "two"))
+def test_two_files_of_one_name_are_refused(
+    personabench: Command, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    files = ",".join(
+        str(own(tmp_path / place / "mine.py", prompt=place)) for place in ("one", "two")
+    )
     said = refused("run", "-m", "none", "-b", "scripted", "-t", files)
     assert f"{tmp_path}/one/mine.py and {tmp_path}/two/mine.py are both called 'mine'" in said
-    own(tmp_path / "lamp4.py").write_text((tmp_path / "one/mine.py").read_text().replace('"mine"', '"lamp4"'))
-    assert "is called 'lamp4', as an installed task is" in refused("check", "task", tmp_path / "lamp4.py")
-    folders = {run(personabench, "-t", tmp_path / place / "mine.py")["folder"] for place in ("one", "two")}
+    own(tmp_path / "lamp4.py").write_text(
+        (tmp_path / "one/mine.py").read_text().replace('"mine"', '"lamp4"')
+    )
+    assert "is called 'lamp4', as an installed task is" in refused(
+        "check", "task", tmp_path / "lamp4.py"
+    )
+    folders = {
+        run(personabench, "-t", tmp_path / place / "mine.py")["folder"] for place in ("one", "two")
+    }
     assert len(folders) == 2
 
 
 def test_an_own_task_has_its_leaderboard_and_later_its_stored_scores(
-    personabench: Command, refused: Callable[..., str], forgetful: Callable[[], None], tmp_path: Path
+    personabench: Command,
+    refused: Callable[..., str],
+    forgetful: Callable[[], None],
+    tmp_path: Path,
 ) -> None:
     path = own(tmp_path / "mine.py")
     ended = personabench("run", "-m", "none,random", "-b", "scripted", "-t", path)
@@ -119,17 +136,26 @@ def test_an_own_task_has_its_leaderboard_and_later_its_stored_scores(
     forgetful()
     later = personabench("leaderboard", "--wide")
     assert later.code == 0 and "±" in later.out
-    assert "From stored scores, without interval and gain in root: mine is not installed here" in later.out
+    assert (
+        "From stored scores, without interval and gain in root: mine is not installed here"
+        in later.out
+    )
     assert "stored scores" not in personabench("leaderboard", "--wide", "--task", path).out
     forgetful()
     assert "mine/user/dev" in personabench("leaderboard", "--task", "mine").out
     own(path, prompt="Otherwise.")
     for words in (["leaderboard"], ["report"], ["show", "last"], ["show", "last", "a0"]):
-        assert "is not the code that made the runs of task 'mine'" in refused(*words, "--task", path)
-    assert "--task lamp4 is 'lamp4'; there are runs of mine" in refused("show", "last", "--task", "lamp4")
+        assert "is not the code that made the runs of task 'mine'" in refused(
+            *words, "--task", path
+        )
+    assert "--task lamp4 is 'lamp4'; there are runs of mine" in refused(
+        "show", "last", "--task", "lamp4"
+    )
 
 
-def test_rows_of_an_edited_task_are_not_compared_with_older_ones(personabench: Command, tmp_path: Path) -> None:
+def test_rows_of_an_edited_task_are_not_compared_with_older_ones(
+    personabench: Command, tmp_path: Path
+) -> None:
     personabench("run", "-m", "none", "-b", "scripted", "-t", own(tmp_path / "mine.py"))
     own(tmp_path / "mine.py", prompt="Otherwise, at greater length.")
     personabench("run", "-m", "random", "-b", "scripted", "-t", tmp_path / "mine.py")
@@ -149,10 +175,16 @@ def test_a_task_that_is_named_is_read_with_its_data(
     forgetful()
     ended = personabench("show", "last", "a0", "--json")
     assert ended.json["references"] is None and "warning: task mine is not installed" in ended.err
-    assert personabench("show", "last", "a0", "--task", path, "--json").json["references"] == ["this"]
+    assert personabench("show", "last", "a0", "--task", path, "--json").json["references"] == [
+        "this"
+    ]
     forgetful()
     ended = personabench("export", "last", "--to", "csv", "-o", "o.csv")
-    assert ended.code == 0 and "task mine is not installed" in ended.err and "this" not in Path("o.csv").read_text()
+    assert (
+        ended.code == 0
+        and "task mine is not installed" in ended.err
+        and "this" not in Path("o.csv").read_text()
+    )
     assert personabench("export", "last", "--to", "csv", "-o", "o.csv", "--task", path).code == 0
     assert "this" in Path("o.csv").read_text()
     forgetful()
@@ -161,7 +193,10 @@ def test_a_task_that_is_named_is_read_with_its_data(
 
 
 def test_shards_of_an_own_task_are_merged_with_its_file(
-    personabench: Command, refused: Callable[..., str], forgetful: Callable[[], None], tmp_path: Path
+    personabench: Command,
+    refused: Callable[..., str],
+    forgetful: Callable[[], None],
+    tmp_path: Path,
 ) -> None:
     path = own(tmp_path / "mine.py")
     for part in ("1/2", "2/2"):
@@ -206,7 +241,9 @@ def planted(personabench: Command, tmp_path: Path) -> Path:
     return tmp_path / "theirs"
 
 
-def test_reading_results_runs_nothing_of_them(personabench: Command, planted: Path, tmp_path: Path) -> None:
+def test_reading_results_runs_nothing_of_them(
+    personabench: Command, planted: Path, tmp_path: Path
+) -> None:
     one, other = sorted(planted.glob("runs/*/*/*/*"))
     published, second = sorted(planted.glob("reference/*.json"))
     commands: list[list[object]] = [
@@ -237,7 +274,9 @@ def test_reading_results_runs_nothing_of_them(personabench: Command, planted: Pa
         assert not (tmp_path / "mark").exists(), words
 
 
-def test_a_metric_that_only_shards_name_is_left_out_of_the_merged_run(personabench: Command, tmp_path: Path) -> None:
+def test_a_metric_that_only_shards_name_is_left_out_of_the_merged_run(
+    personabench: Command, tmp_path: Path
+) -> None:
     words = ["-b", "scripted", "-t", "lamp4", "-m", "none", "-n", "10"]
     for part in ("1/2", "2/2"):
         assert personabench("run", *words, "--shard", part).code == 0

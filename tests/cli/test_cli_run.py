@@ -22,7 +22,11 @@ def test_run_ends_with_a_table_and_the_run_folder(personabench: Command) -> None
     assert ended.code == 0
     assert SAMPLE in ended.out and SAMPLE in ended.err
     assert "rouge-1 ↑" in ended.out and "lamp4/user/dev · scripted" in ended.out
-    folders = [Path(line.strip()) for line in ended.out.splitlines() if line.startswith("  results/runs/lamp4/")]
+    folders = [
+        Path(line.strip())
+        for line in ended.out.splitlines()
+        if line.startswith("  results/runs/lamp4/")
+    ]
     assert [folder.parts[3] for folder in folders] == ["none", "rag"]
     assert all((folder / "summary.json").is_file() for folder in folders)
 
@@ -53,11 +57,16 @@ def test_cache_only_answers_what_is_stored_and_fails_what_is_not(personabench: C
     assert stored.code == 0
     missing = personabench(*RUN, "-m", "none", "--cache", "only", "--max-tokens", 7)
     assert missing.code == 1
-    assert f"max_tokens: wanted 7, stored {allowed}" in missing.err and "Repeat the command" in missing.err
+    assert (
+        f"max_tokens: wanted 7, stored {allowed}" in missing.err
+        and "Repeat the command" in missing.err
+    )
 
 
 def test_several_tasks_and_methods_with_parameters_of_one(personabench: Command) -> None:
-    ended = personabench("run", "-b", "scripted", "-t", "lamp3,lamp4", "-m", "none,rag", "-n", 3, "--set", "rag.k=1")
+    ended = personabench(
+        "run", "-b", "scripted", "-t", "lamp3,lamp4", "-m", "none,rag", "-n", 3, "--set", "rag.k=1"
+    )
     assert ended.code == 0
     assert ended.out.count("rag (k=1)") == 2
     assert "lamp3/user/dev" in ended.out and "MAE ↓" in ended.out
@@ -82,20 +91,27 @@ def test_a_method_by_path_outside_the_repository(personabench: Command, tmp_path
 
 def test_plan_prices_what_is_owed_and_calls_nothing(personabench: Command, tmp_path: Path) -> None:
     (tmp_path / "prices.json").write_text('{"scripted": {"input": 1000000, "output": 0}}')
-    (row,) = personabench(*RUN, "-m", "none", "--plan", "--prices", "prices.json", "--json").json
+    (row,) = personabench(*RUN, "-m", "none", "--dry-run", "--prices", "prices.json", "--json").json
     assert row["calls"] == row["owed"] == row["to_pay"] + row["cached"]
     assert row["price"] == row["input_tokens"] > 0
     assert not (tmp_path / "results").exists()
-    plain = personabench(*RUN, "-m", "none", "--plan").out
+    plain = personabench(*RUN, "-m", "none", "--dry-run").out
     assert "Plan: nothing has been called" in plain and "the longest" not in plain
-    ranged = personabench("run", "-b", "scripted", "-t", "lamp2m", "-n", "6", "-m", "rpm", "--plan").out
-    assert re.search(r"rpm +\d+ +(\d+)–(\d+) ", ranged) and "from the shortest lists to the longest" in ranged
+    ranged = personabench(
+        "run", "-b", "scripted", "-t", "lamp2m", "-n", "6", "-m", "rpm", "--dry-run"
+    ).out
+    assert (
+        re.search(r"rpm +\d+ +(\d+)–(\d+) ", ranged)
+        and "from the shortest lists to the longest" in ranged
+    )
     personabench(*RUN, "-m", "none")
-    (row,) = personabench(*RUN, "-m", "none", "--plan", "--json").json
+    (row,) = personabench(*RUN, "-m", "none", "--dry-run", "--json").json
     assert (row["owed"], row["calls"]) == (0, 0)
 
 
-def test_every_form_of_the_leaderboard_names_the_bundled_sample(personabench: Command, tmp_path: Path) -> None:
+def test_every_form_of_the_leaderboard_names_the_bundled_sample(
+    personabench: Command, tmp_path: Path
+) -> None:
     personabench(*RUN, "-m", "none,rag")
     assert SAMPLE in personabench("leaderboard").out
     assert SAMPLE in personabench("leaderboard", "-f", "md").out
@@ -105,7 +121,12 @@ def test_every_form_of_the_leaderboard_names_the_bundled_sample(personabench: Co
     table = list(csv.DictReader(personabench("leaderboard", "-f", "csv").out.splitlines()))
     assert {row["source"] for row in table} == {SAMPLE}
     assert [float(row["rouge-1"]) for row in table] == [row["rouge-1"] for row in rows]
-    for name, form in (("board.txt", "table"), ("board.md", "md"), ("board.csv", "csv"), ("board.json", "json")):
+    for name, form in (
+        ("board.txt", "table"),
+        ("board.md", "md"),
+        ("board.csv", "csv"),
+        ("board.json", "json"),
+    ):
         assert personabench("leaderboard", "-f", form, "-o", name).out == ""
         assert SAMPLE in (tmp_path / name).read_text()
 
@@ -134,13 +155,27 @@ def test_a_metric_that_cannot_be_had_does_not_hide_the_table(
         raise UsageError(f"the metric '{script}' cannot be loaded")
 
     monkeypatch.setattr("personabench.metrics.external._loaded", missing)
-    ended = personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none,rag", "-n", "3", "--metric", "evaluate:no")
+    ended = personabench(
+        "run",
+        "-b",
+        "scripted",
+        "-t",
+        "lamp4",
+        "-m",
+        "none,rag",
+        "-n",
+        "3",
+        "--metric",
+        "evaluate:no",
+    )
     assert ended.code == 1
     assert "rouge-1" in ended.out and ended.out.count("results/runs/lamp4/") == 2
     assert ended.err.count("error: the metric 'no' cannot be loaded") == 1
 
 
-def test_a_failed_sample_ends_with_exit_1_and_names_the_sample(personabench: Command, tmp_path: Path) -> None:
+def test_a_failed_sample_ends_with_exit_1_and_names_the_sample(
+    personabench: Command, tmp_path: Path
+) -> None:
     (tmp_path / "broken.py").write_text(
         "from personabench import Method\n\n\nclass Broken(Method):\n"
         "    async def predict(self, sample, state, ctx):\n        raise ValueError('no idea')\n"
@@ -150,7 +185,9 @@ def test_a_failed_sample_ends_with_exit_1_and_names_the_sample(personabench: Com
     assert "ValueError in broken: no idea" in ended.err and "Traceback" not in ended.err
 
 
-def test_the_failure_named_is_of_the_run_that_failed_and_still_holds(personabench: Command, tmp_path: Path) -> None:
+def test_the_failure_named_is_of_the_run_that_failed_and_still_holds(
+    personabench: Command, tmp_path: Path
+) -> None:
     (tmp_path / "moody.py").write_text(
         "from pathlib import Path\n\nfrom personabench import Method\n\n\nclass Moody(Method):\n"
         "    async def predict(self, sample, state, ctx):\n        raise ValueError(Path('mood').read_text())\n"

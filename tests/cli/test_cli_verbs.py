@@ -30,11 +30,17 @@ def run(personabench: Command) -> dict[str, Any]:
     return found
 
 
-def test_show_names_a_run_by_folder_by_fingerprint_and_as_the_last(personabench: Command, run: dict[str, Any]) -> None:
+def test_show_names_a_run_by_folder_by_fingerprint_and_as_the_last(
+    personabench: Command, run: dict[str, Any]
+) -> None:
     for name in (run["folder"], run["fingerprint"][:8], run["fingerprint"], "last"):
         assert personabench("show", name, "--json").json == run
     text = personabench("show", "last").out
-    assert "bundled sample, not LaMP" in text and run["fingerprint"] in text and "profile calls" in text
+    assert (
+        "bundled sample, not LaMP" in text
+        and run["fingerprint"] in text
+        and "profile calls" in text
+    )
 
 
 def test_show_sample_tells_messages_answer_references_scores_and_calls(
@@ -63,7 +69,9 @@ def test_the_last_run_is_one_that_was_scored(personabench: Command) -> None:
     assert unscored.code == 2 and "the run did not get that far; repeat its command" in unscored.err
 
 
-def test_show_sample_tells_the_state_its_own_answer_was_made_with(personabench: Command, tmp_path: Path) -> None:
+def test_show_sample_tells_the_state_its_own_answer_was_made_with(
+    personabench: Command, tmp_path: Path
+) -> None:
     from personabench.tasks.lamp.records import SAMPLES
 
     (tmp_path / "data").mkdir()
@@ -72,7 +80,9 @@ def test_show_sample_tells_the_state_its_own_answer_was_made_with(personabench: 
         question |= {"user_id": "ann", "profile": question["profile"][: number + 2]}
     golds = [{"id": question["id"], "output": "A Headline"} for question in questions]
     (tmp_path / "data" / "dev_questions.json").write_text(json.dumps(questions))
-    (tmp_path / "data" / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}))
+    (tmp_path / "data" / "dev_outputs.json").write_text(
+        json.dumps({"task": "LaMP_4", "golds": golds})
+    )
     personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "summary", "--data", "data")
     shown = [personabench("show", "last", question["id"], "--json").json for question in questions]
     for facts in shown:
@@ -82,35 +92,43 @@ def test_show_sample_tells_the_state_its_own_answer_was_made_with(personabench: 
 
 def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
     words = ("-m", "rag", "-t", "lamp4", "--set", "k=2")
-    dry = personabench("show", "--dry", *words, "--sample", "310", "--json").json
+    dry = personabench("show", "--dry-run", *words, "--sample", "310", "--json").json
     assert not Path("results").exists()
     personabench("run", "-b", "scripted", *words)
     sent = personabench("show", "last", "310", "--json").json
-    assert [call["messages"] for call in dry["calls"]] == [call["messages"] for call in sent["calls"]]
+    assert [call["messages"] for call in dry["calls"]] == [
+        call["messages"] for call in sent["calls"]
+    ]
     assert dry["source"] == "bundled sample, not LaMP"
-    text = personabench("show", "--dry", *words, "--sample", "310").out
+    text = personabench("show", "--dry-run", *words, "--sample", "310").out
     assert dry["calls"][0]["messages"][-1]["content"] in text and "1 call(s), none made" in text
 
 
 def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> None:
-    text = personabench("show", "--dry", "-m", "summary", "-t", "lamp4", "--sample", "310").out
+    text = personabench("show", "--dry-run", "-m", "summary", "-t", "lamp4", "--sample", "310").out
     assert "2 call(s)" in text and "stands where an earlier reply would be quoted" in text
 
 
 @pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize("task", TASKS)
-def test_show_dry_prints_the_prompts_of_every_method_that_runs(personabench: Command, task: str) -> None:
+def test_show_dry_prints_the_prompts_of_every_method_that_runs(
+    personabench: Command, task: str
+) -> None:
     """A method that asks a model asks it the question, and nothing is left behind."""
     chosen = registry.load("task", task)()
     first = next(iter(chosen.open(chosen.default_split, None).samples()))
     question = (first.stimulus or first.input).strip()[:60]
     for row in personabench("list", "matrix", "--task", task, "--json").json:
-        ended = personabench("show", "--dry", "-m", row["method"], "-t", task, "--sample", first.id, "--json")
+        ended = personabench(
+            "show", "--dry-run", "-m", row["method"], "-t", task, "--sample", first.id, "--json"
+        )
         if row["fit"] == "refused":
             assert (ended.code, row["reason"] in ended.err) == (2, True), row
             continue
         assert ended.code == 0, (row, ended.err)
-        prompts = [message["content"] for call in ended.json["calls"] for message in call["messages"]]
+        prompts = [
+            message["content"] for call in ended.json["calls"] for message in call["messages"]
+        ]
         assert not prompts or any(question in prompt for prompt in prompts), row
     assert not Path("results").exists()
 
@@ -118,7 +136,10 @@ def test_show_dry_prints_the_prompts_of_every_method_that_runs(personabench: Com
 def test_list_offers_what_is_built_in(personabench: Command) -> None:
     assert [row["name"] for row in personabench("list", "tasks", "--json").json] == list(TASKS)
     assert {row["name"] for row in personabench("list", "methods", "--json").json} >= set(METHODS)
-    assert [row["name"] for row in personabench("list", "backends", "--json").json][:2] == ["local", "openai"]
+    assert [row["name"] for row in personabench("list", "backends", "--json").json][:2] == [
+        "local",
+        "openai",
+    ]
     metrics = personabench("list", "metrics", "--json").json
     assert {"task": "lamp3", "metric": "MAE", "better": "lower", "primary": True} in metrics
     lines = personabench("list", "tasks").out.splitlines()
@@ -127,17 +148,28 @@ def test_list_offers_what_is_built_in(personabench: Command) -> None:
 
 def test_list_runs(personabench: Command, run: dict[str, Any]) -> None:
     (row,) = personabench("list", "runs", "--json").json
-    assert (row["run"], row["rouge-1"]) == (run["fingerprint"][:8], run["metrics"]["official"]["rouge-1"])
+    assert (row["run"], row["rouge-1"]) == (
+        run["fingerprint"][:8],
+        run["metrics"]["official"]["rouge-1"],
+    )
     assert (row["folder"], row["data"]) == (run["folder"], "bundled sample, not LaMP")
     text = personabench("list", "runs").out
-    assert f"{run['fingerprint'][:8]}  lamp4/user/dev  summary" in text and "bundled sample, not LaMP" in text
+    assert (
+        f"{run['fingerprint'][:8]}  lamp4/user/dev  summary" in text
+        and "bundled sample, not LaMP" in text
+    )
     assert personabench("list", "runs", "--results", "elsewhere", "--json").json == []
-    assert "no runs under elsewhere/runs" in personabench("list", "runs", "--results", "elsewhere").out
+    assert (
+        "no runs under elsewhere/runs" in personabench("list", "runs", "--results", "elsewhere").out
+    )
 
 
 def test_cache_counts_explains_and_forgets(personabench: Command, run: dict[str, Any]) -> None:
     stats = personabench("cache", "stats", "--json").json
-    assert stats["responses"] == sum(stats["models"].values()) > 0 and stats["artifacts"] == run["users"]
+    assert (
+        stats["responses"] == sum(stats["models"].values()) > 0
+        and stats["artifacts"] == run["users"]
+    )
     assert f"{stats['responses']} responses" in personabench("cache", "stats").out
     line = Path(run["folder"], "predictions.jsonl").read_text().splitlines()[0]
     sample_id = line.partition('"sample_id":"')[2].partition('"')[0]
@@ -146,7 +178,10 @@ def test_cache_counts_explains_and_forgets(personabench: Command, run: dict[str,
     other = personabench(*why, "--temperature", "0.5").out
     assert "missing; nearest differs in temperature: wanted 0.5, stored 0.0" in other
     assert personabench("cache", "prune", "--model", "another").out == "0 responses deleted\n"
-    assert personabench("cache", "prune", "--older-than", "0").out == f"{stats['responses']} responses deleted\n"
+    assert (
+        personabench("cache", "prune", "--older-than", "0").out
+        == f"{stats['responses']} responses deleted\n"
+    )
     assert personabench("cache", "stats", "--json").json["responses"] == 0
 
 
@@ -176,11 +211,18 @@ def test_check_fails_a_method_that_fails(personabench: Command, tmp_path: Path) 
     assert ended.code == 1 and "FAIL  every sample gets an answer" in ended.out
 
 
-def test_a_new_method_passes_its_test_its_check_and_runs(personabench: Command, tmp_path: Path) -> None:
+def test_a_new_method_passes_its_test_its_check_and_runs(
+    personabench: Command, tmp_path: Path
+) -> None:
     ended = personabench("new", "method", "my_own", "--folder", "mine")
-    assert ended.code == 0 and "personabench run --method none,mine/my_own.py --task lamp4" in ended.out
+    assert (
+        ended.code == 0
+        and "personabench run --method none,mine/my_own.py --task lamp4" in ended.out
+    )
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "mine/test_my_own.py"]
-    tested = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120)
+    tested = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120
+    )
     assert tested.returncode == 0, tested.stdout
     assert personabench("check", "method", "mine/my_own.py").code == 0
     assert "my_own" in personabench(*RUN, "-m", "mine/my_own.py").out
@@ -197,10 +239,30 @@ def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_p
 @pytest.mark.parametrize(
     "verb",
     [
-        *("", "run", "score", "leaderboard", "compare", "publish", "show", "download", "doctor", "list", "check"),
+        *(
+            "",
+            "run",
+            "score",
+            "leaderboard",
+            "compare",
+            "publish",
+            "show",
+            "download",
+            "doctor",
+            "list",
+            "check",
+        ),
         *("generate", "merge", "judge", "judge-report"),
         *("cache", "new", "report", "export", "list matrix"),
-        *("list methods", "list tasks", "list backends", "list metrics", "list runs", "check task", "check method"),
+        *(
+            "list methods",
+            "list tasks",
+            "list backends",
+            "list metrics",
+            "list runs",
+            "check task",
+            "check method",
+        ),
         *("cache stats", "cache why", "cache prune", "new method"),
     ],
 )
@@ -220,6 +282,10 @@ def test_the_version(personabench: Command) -> None:
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
-    command = f"{sys.executable} -c 'from personabench.cli.app import main; main()' list tasks | true"
-    shell = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=dict(os.environ))
+    command = (
+        f"{sys.executable} -c 'from personabench.cli.app import main; main()' list tasks | true"
+    )
+    shell = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
     assert "Traceback" not in shell.stderr and "Exception" not in shell.stderr

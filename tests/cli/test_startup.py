@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("openai", "datasets", "evaluate", "pandas", "torch", "vllm", "numpy", "wordllama", "xllamacpp", "sklearn")
+HEAVY = (
+    "openai",
+    "datasets",
+    "evaluate",
+    "pandas",
+    "torch",
+    "vllm",
+    "numpy",
+    "wordllama",
+    "xllamacpp",
+    "sklearn",
+)
 PROBE = f"""
 import atexit, json, sys
 from personabench.cli.app import main
@@ -24,7 +35,12 @@ def started(folder: Path, words: list[str]) -> tuple[list[str], float]:
     """The heavy modules a command imported, and its wall seconds."""
     begun = time.perf_counter()
     ended = subprocess.run(
-        [sys.executable, "-c", PROBE, *words], capture_output=True, text=True, cwd=folder, check=True, timeout=60
+        [sys.executable, "-c", PROBE, *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+        timeout=60,
     )
     seconds = time.perf_counter() - begun
     return json.loads(ended.stderr.splitlines()[-1]), seconds

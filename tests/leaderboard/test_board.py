@@ -24,14 +24,46 @@ from personabench.results.index import label, summaries
 
 def run(method: str = "none", rouge: float | None = 0.1, **changes: Any) -> dict[str, Any]:
     """A summary as a run writes it."""
-    metrics = {} if rouge is None else {s: {"rouge-1": rouge, "rouge-L": rouge / 2} for s in ("lenient", "official")}
+    metrics = (
+        {}
+        if rouge is None
+        else {s: {"rouge-1": rouge, "rouge-L": rouge / 2} for s in ("lenient", "official")}
+    )
     phase = {"calls": 10, "cached": 4, "input_tokens": 900, "output_tokens": 80, "seconds": 1.0}
     summary = {
-        **{"task": "lamp4", "separation": "user", "split": "dev", "source": "some/dev_questions.json", "sample": False},
-        **{"data_hash": "d" * 64, "method": method, "params": {"k": 4}, "changed": {}, "history": "own", "seed": 0},
-        **{"model": "tiny", "sampling": {"temperature": 0.0, "top_p": 1.0, "max_tokens": None}, "status": "complete"},
-        **{"fingerprint": f"{method:0<64}", "n": 10, "users": 5, "owed": 0, "primary": "rouge-1", "metrics": metrics},
-        **{"higher_is_better": {"rouge-1": True, "rouge-L": True}, "counters": {"parse_failures": 1}, "seconds": 2.5},
+        **{
+            "task": "lamp4",
+            "separation": "user",
+            "split": "dev",
+            "source": "some/dev_questions.json",
+            "sample": False,
+        },
+        **{
+            "data_hash": "d" * 64,
+            "method": method,
+            "params": {"k": 4},
+            "changed": {},
+            "history": "own",
+            "seed": 0,
+        },
+        **{
+            "model": "tiny",
+            "sampling": {"temperature": 0.0, "top_p": 1.0, "max_tokens": None},
+            "status": "complete",
+        },
+        **{
+            "fingerprint": f"{method:0<64}",
+            "n": 10,
+            "users": 5,
+            "owed": 0,
+            "primary": "rouge-1",
+            "metrics": metrics,
+        },
+        **{
+            "higher_is_better": {"rouge-1": True, "rouge-L": True},
+            "counters": {"parse_failures": 1},
+            "seconds": 2.5,
+        },
         **{"usage": {"profile": dict(phase), "predict": phase}, "folder": f"runs/{method}"},
     }
     return summary | changes
@@ -41,19 +73,33 @@ def test_rows_rank_by_the_primary_metric_in_its_own_direction() -> None:
     (board,) = boards([run("a", 0.1), run("b", 0.3), run("c", None), run("d", 0.2)])
     assert [row["label"] for row in board.rows] == ["b", "d", "a", "c"]
     rated = {"primary": "MAE", "higher_is_better": {"MAE": False}}
-    scored = [run(name, **rated, metrics={"official": {"MAE": mae}}) for name, mae in (("a", 1.2), ("b", 0.4))]
+    scored = [
+        run(name, **rated, metrics={"official": {"MAE": mae}})
+        for name, mae in (("a", 1.2), ("b", 0.4))
+    ]
     assert [row["label"] for row in boards(scored)[0].rows] == ["b", "a"]
 
 
 def test_only_runs_of_the_same_task_split_and_data_share_a_board() -> None:
-    runs = [run(), run(split="test"), run(separation="time"), run(data_hash="e" * 64), run(task="lamp5")]
+    runs = [
+        run(),
+        run(split="test"),
+        run(separation="time"),
+        run(data_hash="e" * 64),
+        run(task="lamp5"),
+    ]
     assert len(boards(runs)) == 5
     assert [board.title for board in boards(runs, "lamp5")] == ["lamp5/user/dev"]
 
 
 def test_a_row_adds_up_phases_and_keeps_every_scorer() -> None:
     row = boards([run(rouge=0.25)])[0].rows[0]
-    assert (row["calls"], row["cached"], row["input_tokens"], row["output_tokens"]) == (20, 8, 1800, 160)
+    assert (row["calls"], row["cached"], row["input_tokens"], row["output_tokens"]) == (
+        20,
+        8,
+        1800,
+        160,
+    )
     assert (row["rouge-1"], row["rouge-L/lenient"], row["parse_failures"]) == (0.25, 0.125, 1)
     assert (row["run"], row["folder"], row["params"]) == ("none0000", "runs/none", {"k": 4})
 
@@ -68,7 +114,10 @@ def test_a_table_says_the_task_settings_that_all_its_rows_share() -> None:
 
 
 def test_task_settings_common_to_a_table_are_left_to_its_notes() -> None:
-    longer = {"spec": {"task_params": {"h": 3, "form": "records"}}, "task_changed": {"h": 3, "form": "records"}}
+    longer = {
+        "spec": {"task_params": {"h": 3, "form": "records"}},
+        "task_changed": {"h": 3, "form": "records"},
+    }
     shorter = {"spec": {"task_params": {"h": 3, "form": "statements"}}, "task_changed": {"h": 3}}
     (board,) = boards([run("a", **longer), run("b", **shorter)])
     assert [row["label"] for row in board.rows] == ["a (task.form=records)", "b"]
@@ -77,7 +126,10 @@ def test_task_settings_common_to_a_table_are_left_to_its_notes() -> None:
 
 def test_the_lenient_column_is_shown_only_where_it_differs() -> None:
     assert "rouge-1/lenient" not in boards([run()])[0].columns
-    metrics = {"official": {"rouge-1": 0.1, "rouge-L": 0.1}, "lenient": {"rouge-1": 0.4, "rouge-L": 0.1}}
+    metrics = {
+        "official": {"rouge-1": 0.1, "rouge-L": 0.1},
+        "lenient": {"rouge-1": 0.4, "rouge-L": 0.1},
+    }
     columns = boards([run(), run("b", metrics=metrics)])[0].columns
     assert columns["rouge-1/lenient"] == "rouge-1 (lenient)" and "rouge-L/lenient" not in columns
 
@@ -94,16 +146,23 @@ def test_of_runs_of_the_same_name_the_newest_counts_and_the_others_are_told() ->
         ({}, "rag"),
         ({"changed": {"k": 2}}, "rag (k=2)"),
         ({"history": "shuffled", "seed": 7}, "rag (history=shuffled, seed=7)"),
-        ({"sampling": {"temperature": 0.7, "top_p": 1.0, "max_tokens": 9}}, "rag (temperature=0.7, max_tokens=9)"),
+        (
+            {"sampling": {"temperature": 0.7, "top_p": 1.0, "max_tokens": 9}},
+            "rag (temperature=0.7, max_tokens=9)",
+        ),
         ({"task_changed": {"template": "lamp-official"}}, "rag (task.template=lamp-official)"),
     ],
 )
-def test_a_label_names_every_setting_that_is_not_the_default(changes: dict[str, Any], name: str) -> None:
+def test_a_label_names_every_setting_that_is_not_the_default(
+    changes: dict[str, Any], name: str
+) -> None:
     assert label(run("rag", **changes)) == name
 
 
 def test_notes_say_where_data_came_from_and_what_keeps_rows_apart() -> None:
-    fallen = run("b", n=8, counters={"parse_failures": 0, "fallback": 2}, status="incomplete", owed=2)
+    fallen = run(
+        "b", n=8, counters={"parse_failures": 0, "fallback": 2}, status="incomplete", owed=2
+    )
     notes = boards([run(), fallen])[0].notes
     assert notes[0] == "Data: some/dev_questions.json (dddddddd)."
     assert any("different n" in note for note in notes)
@@ -129,12 +188,19 @@ def test_every_form_holds_the_same_rows() -> None:
 
 def test_csv_has_a_line_for_each_row_whatever_a_parameter_says() -> None:
     names = ["cut\rhere", "cut\r\nhere", 'a "b", c', "=1+1", "\u2028"]
-    written = table([{"label": name, "value": 0.5, "n": 3, "low": None, "params": {"k": name}} for name in names])
+    written = table(
+        [
+            {"label": name, "value": 0.5, "n": 3, "low": None, "params": {"k": name}}
+            for name in names
+        ]
+    )
     read = list(csv.DictReader(io.StringIO(written, newline="")))
     frame = pandas.read_csv(io.StringIO(written, newline=""))
     assert [row["label"] for row in read] == names == frame["label"].tolist()
     assert [json.loads(row["params"]) for row in read] == [{"k": name} for name in names]
-    assert frame["value"].tolist() == [0.5] * 5 and frame["low"].isna().all() and read[0]["low"] == ""
+    assert (
+        frame["value"].tolist() == [0.5] * 5 and frame["low"].isna().all() and read[0]["low"] == ""
+    )
 
 
 def test_the_page_escapes_what_it_shows_and_runs_no_script() -> None:
@@ -148,7 +214,9 @@ def test_the_page_escapes_what_it_shows_and_runs_no_script() -> None:
 
 
 def test_failed_samples_and_owed_ones_are_told_apart_and_shown_where_there_are_any() -> None:
-    stopped = run("b", status="incomplete", owed=5, counters={"parse_failures": 0, "request_errors": 2})
+    stopped = run(
+        "b", status="incomplete", owed=5, counters={"parse_failures": 0, "request_errors": 2}
+    )
     (board,) = boards([run(), stopped])
     assert [(row["failed"], row["owed"]) for row in board.rows if row["method"] == "b"] == [(2, 5)]
     _, columns = headed(board, board.columns)
@@ -159,7 +227,12 @@ def test_failed_samples_and_owed_ones_are_told_apart_and_shown_where_there_are_a
 
 @pytest.mark.parametrize(
     ("name", "value", "text"),
-    [("rouge-1", 0.123456, "0.1235"), ("seconds", 0.26, "0.3"), ("calls", 12345, "12,345"), ("x", None, "–")],
+    [
+        ("rouge-1", 0.123456, "0.1235"),
+        ("seconds", 0.26, "0.3"),
+        ("calls", 12345, "12,345"),
+        ("x", None, "–"),
+    ],
 )
 def test_values_as_people_read_them(name: str, value: object, text: str) -> None:
     assert cell(name, value) == text

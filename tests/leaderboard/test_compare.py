@@ -23,8 +23,15 @@ def test_compare_says_everything_of_two_runs(tmp_path: Path) -> None:
     assert pair["gain"]["value"] == pytest.approx(expected.gain.value)
     assert pair["quantiles"] == pytest.approx(expected.quantiles)
     assert pair["hurt"]["users"] == expected.by_user.hurt if expected.by_user else False
-    assert (found["n"], found["users"], found["differences"], found["only"]) == (60, 20, [], {"a": 0, "b": 0})
-    assert compare(b, a)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(-pair["gain"]["value"])
+    assert (found["n"], found["users"], found["differences"], found["only"]) == (
+        60,
+        20,
+        [],
+        {"a": 0, "b": 0},
+    )
+    assert compare(b, a)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(
+        -pair["gain"]["value"]
+    )
 
 
 def test_compare_values_are_on_the_samples_of_both(tmp_path: Path) -> None:
@@ -42,7 +49,10 @@ def test_compare_values_are_on_the_samples_of_both(tmp_path: Path) -> None:
     [
         ({"data_hash": "e" * 64}, "data_hash"),
         ({"split": "test"}, "split (test against dev)"),
-        ({"task_params": {"template": "lamp-official"}}, "task_params (template=lamp-official against template=None)"),
+        (
+            {"task_params": {"template": "lamp-official"}},
+            "task_params (template=lamp-official against template=None)",
+        ),
         ({"model": {"name": "big"}}, "model (name=big against name=tiny)"),
         ({"sampling": Sampling(0.7)}, "sampling (temperature=0.7 against temperature=0.0)"),
         ({"window": 512}, "window (512 against None)"),
@@ -51,8 +61,11 @@ def test_compare_values_are_on_the_samples_of_both(tmp_path: Path) -> None:
 def test_runs_that_differ_in_more_than_the_method_are_refused(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    a, b = made(tmp_path, "rag", drawn(0.2, seed=1), **changes), made(tmp_path, "none", drawn(seed=2))
-    with pytest.raises(UsageError, match="--anyway") as error:
+    a, b = (
+        made(tmp_path, "rag", drawn(0.2, seed=1), **changes),
+        made(tmp_path, "none", drawn(seed=2)),
+    )
+    with pytest.raises(UsageError, match="--allow-mismatch") as error:
         compare(a, b)
     assert named in str(error.value)
     assert named in compare(a, b, anyway=True)["differences"][0]

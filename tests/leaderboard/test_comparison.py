@@ -117,7 +117,9 @@ def test_without_a_baseline_there_are_intervals_and_a_remedy(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("shuffled", "personal"), [(0.0, True), (0.3, False)])
-def test_a_gain_that_does_not_survive_the_shuffle_is_marked(tmp_path: Path, shuffled: float, personal: bool) -> None:
+def test_a_gain_that_does_not_survive_the_shuffle_is_marked(
+    tmp_path: Path, shuffled: float, personal: bool
+) -> None:
     made(tmp_path, "none", drawn(seed=1))
     made(tmp_path, "rag", drawn(0.3, seed=2), params={"k": 4})
     made(tmp_path, "rag", drawn(shuffled, seed=3), params={"k": 4}, history="shuffled")
@@ -133,7 +135,9 @@ def test_a_gain_that_does_not_survive_the_shuffle_is_marked(tmp_path: Path, shuf
     assert any(note.startswith("† rag (k=4):") for note in found.notes) is not personal
 
 
-def test_whether_a_gain_is_personal_does_not_hang_on_how_many_rows_a_table_holds(tmp_path: Path) -> None:
+def test_whether_a_gain_is_personal_does_not_hang_on_how_many_rows_a_table_holds(
+    tmp_path: Path,
+) -> None:
     made(tmp_path, "none", drawn(seed=1))
     made(tmp_path, "rag", drawn(0.06, seed=2))
     made(tmp_path, "rag", drawn(0.02, seed=3), history="shuffled")
@@ -160,8 +164,14 @@ def test_the_best_predictor_without_a_model_is_a_control(tmp_path: Path) -> None
     made(tmp_path, "guessing", drawn(-0.1, seed=3), usage={})
     made(tmp_path, "rag", drawn(0.3, seed=4))
     found = rows(tmp_path)
-    assert (found["rag"]["trivial_gain_over"], found["none"]["trivial_gain_over"]) == ("counting", "counting")
-    assert found["rag"]["trivial_gain"] == pytest.approx(0.2, abs=0.1) and found["none"]["trivial_gain"] < 0
+    assert (found["rag"]["trivial_gain_over"], found["none"]["trivial_gain_over"]) == (
+        "counting",
+        "counting",
+    )
+    assert (
+        found["rag"]["trivial_gain"] == pytest.approx(0.2, abs=0.1)
+        and found["none"]["trivial_gain"] < 0
+    )
     assert found["guessing"]["trivial_gain"] is None
 
 
@@ -179,13 +189,17 @@ def test_seeds_are_pooled_and_both_sources_of_variance_shown(tmp_path: Path) -> 
     assert rag["seeds"] == [0, 1, 2]
     assert rag["seed_values"] == pytest.approx([float(scores.mean()) for scores in each])
     assert rag["rouge-1"] == pytest.approx(float(np.mean(each)))
-    assert rag["seed_sd"] == pytest.approx(float(np.std([scores.mean() for scores in each], ddof=1)))
+    assert rag["seed_sd"] == pytest.approx(
+        float(np.std([scores.mean() for scores in each], ddof=1))
+    )
     assert none["seed_sd"] == 0 and rag["rouge-1/low"] is not None and rag["n"] == 60
     assert (rag["calls"], rag["online_calls"]) == (60, 1)
     assert any("rag: mean of seeds 0, 1, 2; standard deviation" in note for note in found.notes)
 
 
-def test_of_rows_that_differ_in_seeds_and_samples_the_largest_is_the_baseline(tmp_path: Path) -> None:
+def test_of_rows_that_differ_in_seeds_and_samples_the_largest_is_the_baseline(
+    tmp_path: Path,
+) -> None:
     whole = drawn(seed=1)
     made(tmp_path, "none", whole)
     for seed in (1, 2):
@@ -259,7 +273,9 @@ def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_pat
 # --- kept statistics ------------------------------------------------------------------------------------------------
 
 
-def test_statistics_are_kept_until_scores_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_kept_until_scores_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import personabench.leaderboard.comparison as module
 
     made(tmp_path, "none", drawn(seed=1))
@@ -292,10 +308,20 @@ def test_costs_are_per_user_offline_and_per_query_online(tmp_path: Path) -> None
     made(tmp_path, "none", drawn(seed=2))
     prices = {"tiny": {"input": 10.0, "output": 100.0}}
     row = rows(tmp_path, prices=prices, queries=10)["summary"]
-    assert (row["offline_calls"], row["offline_input_tokens"], row["offline_output_tokens"]) == (2, 300, 20)
-    assert (row["online_calls"], row["online_input_tokens"], row["online_output_tokens"]) == (1, 100, 10)
+    assert (row["offline_calls"], row["offline_input_tokens"], row["offline_output_tokens"]) == (
+        2,
+        300,
+        20,
+    )
+    assert (row["online_calls"], row["online_input_tokens"], row["online_output_tokens"]) == (
+        1,
+        100,
+        10,
+    )
     assert row["cached_share"] == 20 / 160
-    assert row["offline_price"] == pytest.approx(5e-3) and row["online_price"] == pytest.approx(2e-3)
+    assert row["offline_price"] == pytest.approx(5e-3) and row["online_price"] == pytest.approx(
+        2e-3
+    )
     assert row["query_price"] == pytest.approx(5e-3 / 10 + 2e-3)
     assert row["query_tokens"] == pytest.approx(320 / 10 + 110)
     assert rows(tmp_path)["summary"]["queries_per_user"] == EACH
@@ -304,11 +330,24 @@ def test_costs_are_per_user_offline_and_per_query_online(tmp_path: Path) -> None
 
 def spent(tokens: int) -> dict[str, Any]:
     """What a run's calls used."""
-    return {"predict": {"calls": 60, "cached": 0, "input_tokens": tokens, "output_tokens": 0, "seconds": 1.0}}
+    return {
+        "predict": {
+            "calls": 60,
+            "cached": 0,
+            "input_tokens": tokens,
+            "output_tokens": 0,
+            "seconds": 1.0,
+        }
+    }
 
 
 def test_the_frontier_holds_what_nothing_beats_at_its_cost(tmp_path: Path) -> None:
-    for name, score, tokens in (("none", 0.1, 100), ("good", 0.3, 500), ("dear", 0.3, 900), ("bad", 0.05, 200)):
+    for name, score, tokens in (
+        ("none", 0.1, 100),
+        ("good", 0.3, 500),
+        ("dear", 0.3, 900),
+        ("bad", 0.05, 200),
+    ):
         made(tmp_path, name, np.full(60, score), usage=spent(tokens))
     found = rows(tmp_path)
     assert {name: row["frontier"] for name, row in found.items()} == {
@@ -318,7 +357,13 @@ def test_the_frontier_holds_what_nothing_beats_at_its_cost(tmp_path: Path) -> No
 
 def test_curves_join_runs_that_share_everything_else(tmp_path: Path) -> None:
     for at, history in enumerate(("none", "size=2", "size=10", "own")):
-        made(tmp_path, "rag", drawn(0.1 * at, seed=at), history=history, params={"k": 4, "retriever": "bm25"})
+        made(
+            tmp_path,
+            "rag",
+            drawn(0.1 * at, seed=at),
+            history=history,
+            params={"k": 4, "retriever": "bm25"},
+        )
     made(tmp_path, "rag", drawn(0.1, seed=8), params={"k": 8, "retriever": "bm25"})
     made(tmp_path, "rag", drawn(0.1, seed=9), params={"k": 16, "retriever": "dense"})
     points = curves([board(tmp_path)])
@@ -344,7 +389,9 @@ def test_the_points_of_a_curve_are_compared_on_common_samples(tmp_path: Path) ->
     assert [(point["x"], point["n"], point["run_n"], point["users"]) for point in points] == [
         (1, 21, 30, 7), (2, 21, 36, 7), (4, 21, 60, 7),
     ]  # fmt: skip
-    assert len({(point["value"], point["low"], point["high"]) for point in points}) == 1, "the same answers everywhere"
+    assert len({(point["value"], point["low"], point["high"]) for point in points}) == 1, (
+        "the same answers everywhere"
+    )
     assert points[0]["value"] == pytest.approx(drawn(noise=0)[9:30].mean())
     assert all(point["joined"] and point["low"] < point["value"] for point in points)
     assert remarks(points) == [
@@ -361,7 +408,9 @@ def test_a_point_without_enough_common_samples_is_not_joined_and_named(tmp_path:
         (1, True, 30), (2, True, 30), (4, False, 33), (8, False, 30),
     ]  # fmt: skip
     assert points[2]["value"] == pytest.approx(drawn(noise=0)[27:60].mean())
-    assert remarks(points) == ["Not joined, with too few samples in common with the others: k=4 (n=33), k=8 (n=30)."]
+    assert remarks(points) == [
+        "Not joined, with too few samples in common with the others: k=4 (n=33), k=8 (n=30)."
+    ]
 
 
 def test_nothing_is_joined_where_no_two_runs_share_samples(tmp_path: Path) -> None:
@@ -376,7 +425,9 @@ def test_a_curve_over_seeds_keeps_the_samples_of_all_seeds_and_runs(tmp_path: Pa
         partial(tmp_path, 2, range(60), 0.1 * seed, seed=seed)
     points = curves([board(tmp_path)])
     assert [(point["n"], point["seeds"]) for point in points] == [(30, [0, 1])] * 2
-    assert points[0]["value"] == points[1]["value"] == pytest.approx(drawn(noise=0)[:30].mean() + 0.05)
+    assert (
+        points[0]["value"] == points[1]["value"] == pytest.approx(drawn(noise=0)[:30].mean() + 0.05)
+    )
 
 
 def test_curves_of_one_method_have_different_names(tmp_path: Path) -> None:
@@ -394,17 +445,28 @@ def test_the_frontier_is_on_common_samples(tmp_path: Path) -> None:
     made(tmp_path, "none", drawn(noise=0), usage=spent(100))
     made(tmp_path, "rag", drawn(0.1, noise=0), usage=spent(900))
     lucky = [number for number in range(60) if drawn(noise=0)[number] > 0.4]
-    made(tmp_path, "lucky", np.array([drawn(noise=0)[number] for number in lucky]), samples=lucky, usage=spent(300))  # type: ignore[arg-type]
+    made(
+        tmp_path,
+        "lucky",
+        np.array([drawn(noise=0)[number] for number in lucky]),
+        samples=lucky,
+        usage=spent(300),
+    )  # type: ignore[arg-type]
     made(tmp_path, "smoke", np.full(6, 1.0), samples=range(6), usage=spent(10))
     found = rows(tmp_path)
     assert found["lucky"]["rouge-1"] > found["rag"]["rouge-1"], "on its own samples"
     assert {name: row["frontier"] for name, row in found.items()} == {
         **{"none": True, "rag": True, "lucky": False, "smoke": None}
     }
-    assert found["rag"]["rouge-1/common/n"] == len(lucky) and found["smoke"]["rouge-1/common"] is None
+    assert (
+        found["rag"]["rouge-1/common/n"] == len(lucky) and found["smoke"]["rouge-1/common"] is None
+    )
     notes = " ".join(board(tmp_path).notes)
     assert f"Frontier: scores on the {len(lucky)} samples" in notes
-    assert f"Not on the frontier, too few samples in common with the others: {found['smoke']['letter']}." in notes
+    assert (
+        f"Not on the frontier, too few samples in common with the others: {found['smoke']['letter']}."
+        in notes
+    )
 
 
 def test_gains_of_users_are_on_the_samples_of_both_rows(tmp_path: Path) -> None:
@@ -419,7 +481,9 @@ def test_gains_of_users_are_on_the_samples_of_both_rows(tmp_path: Path) -> None:
 def test_rows_of_equally_many_but_other_samples_are_noted(tmp_path: Path) -> None:
     partial(tmp_path, 1, range(30))
     partial(tmp_path, 2, range(30, 60))
-    assert any(note.startswith("Rows do not score the same samples") for note in board(tmp_path).notes)
+    assert any(
+        note.startswith("Rows do not score the same samples") for note in board(tmp_path).notes
+    )
 
 
 def test_pools_of_other_seeds_and_samples_have_different_names(tmp_path: Path) -> None:
@@ -441,7 +505,9 @@ def test_letters_and_leaders_in_print(tmp_path: Path) -> None:
     text, tex = as_markdown([found]), as_latex([found])
     assert text.count("**") == 4 and "<sup>c-f</sup>" in text
     assert r"\textsuperscript{c-f}" in tex and r"fi\_ve" in tex and r"\toprule" in tex
-    assert tex.count("&") == (len(found.rows) + 1) * (tex.partition(r"\toprule")[2].split(r"\\")[0].count("&"))
+    assert tex.count("&") == (len(found.rows) + 1) * (
+        tex.partition(r"\toprule")[2].split(r"\\")[0].count("&")
+    )
 
 
 def test_vectors_are_aligned_by_id(tmp_path: Path) -> None:

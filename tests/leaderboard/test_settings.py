@@ -26,10 +26,17 @@ LEFT = 6
 
 
 def judged(
-    results: Path, method: str, shift: float, judge: str = "j1", adds: Any = ("similarity",), **changes: Any
+    results: Path,
+    method: str,
+    shift: float,
+    judge: str = "j1",
+    adds: Any = ("similarity",),
+    **changes: Any,
 ) -> dict[str, Any]:
     """A run with a judge whose words could not be read for the first samples."""
-    marks: list[float | None] = [None if at < LEFT else score for at, score in enumerate(drawn(shift, seed=7))]
+    marks: list[float | None] = [
+        None if at < LEFT else score for at, score in enumerate(drawn(shift, seed=7))
+    ]
     who = {"model": judge, **({} if adds == "untold" else {"adds": adds})}
     told = {"judge": judge, "roles": {"judge": who}, "counters": {"unjudged": LEFT}}
     values = {"rouge-1": drawn(shift, seed=len(method)).tolist(), "similarity": marks}
@@ -42,11 +49,23 @@ def test_an_optional_judge_leaves_a_run_in_its_setting(tmp_path: Path, adds: Any
     rag = judged(tmp_path, "rag", 0.3, adds=adds)
     found = board(tmp_path, thorough=True)
     row = found.rows[0]
-    assert row["gain"] == pytest.approx(0.3, abs=0.1) and row["gain_p"] < 0.01 and row["beats"] == ["none"]
-    assert row["similarity/n"] == 60 - LEFT and "similarity" in found.columns and row.get("similarity/gain") is None
+    assert (
+        row["gain"] == pytest.approx(0.3, abs=0.1)
+        and row["gain_p"] < 0.01
+        and row["beats"] == ["none"]
+    )
+    assert (
+        row["similarity/n"] == 60 - LEFT
+        and "similarity" in found.columns
+        and row.get("similarity/gain") is None
+    )
     assert f"rag: {LEFT} answers are unjudged and have no similarity." in found.notes
     pair = compare(rag, none)
-    assert pair["differences"] == [] and set(pair["metrics"]) == {"rouge-1"} and pair["skipped"] == ["similarity"]
+    assert (
+        pair["differences"] == []
+        and set(pair["metrics"]) == {"rouge-1"}
+        and pair["skipped"] == ["similarity"]
+    )
     assert compare(none, rag)["skipped"] == ["similarity"]
 
 
@@ -57,13 +76,22 @@ def test_a_judge_that_a_task_always_has_is_part_of_the_setting(tmp_path: Path) -
     assert rows(tmp_path)["rag"]["gain"] is None
 
 
-def test_what_optional_judges_add_is_compared_between_rows_of_the_same_judge(tmp_path: Path) -> None:
+def test_what_optional_judges_add_is_compared_between_rows_of_the_same_judge(
+    tmp_path: Path,
+) -> None:
     none, rag = judged(tmp_path, "none", 0.0), judged(tmp_path, "rag", 0.3)
     other = judged(tmp_path, "cot", 0.4, judge="j2")
     found = rows(tmp_path, thorough=True)
-    assert found["rag"]["similarity/gain"] == pytest.approx(0.3) and found["rag"]["similarity/gain/n"] == 60 - LEFT
-    assert found["cot"].get("similarity/gain") is None and found["cot"]["gain"] == pytest.approx(0.4, abs=0.1)
-    assert "similarity" in compare(rag, none)["metrics"] and compare(other, none)["skipped"] == ["similarity"]
+    assert (
+        found["rag"]["similarity/gain"] == pytest.approx(0.3)
+        and found["rag"]["similarity/gain/n"] == 60 - LEFT
+    )
+    assert found["cot"].get("similarity/gain") is None and found["cot"]["gain"] == pytest.approx(
+        0.4, abs=0.1
+    )
+    assert "similarity" in compare(rag, none)["metrics"] and compare(other, none)["skipped"] == [
+        "similarity"
+    ]
     assert "similarity" in compare(other, none, anyway=True)["metrics"]
 
 
@@ -78,14 +106,24 @@ def test_a_metric_counts_on_the_samples_that_have_it(tmp_path: Path) -> None:
     rag, none = judged(tmp_path, "rag", 0.3), judged(tmp_path, "none", 0.0)
     values = vector(rag).values["official"]
     assert values["similarity"].count(None) == LEFT and None not in values["rouge-1"]
-    assert rag["metrics"]["official"]["similarity"] == pytest.approx(float(drawn(0.3, seed=7)[LEFT:].mean()))
+    assert rag["metrics"]["official"]["similarity"] == pytest.approx(
+        float(drawn(0.3, seed=7)[LEFT:].mean())
+    )
     found = compare(rag, none)
     pair = found["metrics"]["similarity"]
-    assert (found["n"], pair["gain"]["n"], pair["a"]["n"], pair["gain"]["users"]) == (60, 54, 54, 20 - LEFT // EACH)
+    assert (found["n"], pair["gain"]["n"], pair["a"]["n"], pair["gain"]["users"]) == (
+        60,
+        54,
+        54,
+        20 - LEFT // EACH,
+    )
     assert pair["gain"]["value"] == pytest.approx(0.3)
     assert found["metrics"]["rouge-1"]["gain"]["n"] == 60
     assert any("on the 54 samples" in line for line in _details("similarity", pair, found["n"]))
-    assert not any("for which both" in line for line in _details("rouge-1", found["metrics"]["rouge-1"], found["n"]))
+    assert not any(
+        "for which both" in line
+        for line in _details("rouge-1", found["metrics"]["rouge-1"], found["n"])
+    )
 
 
 def test_pairs_are_the_samples_for_which_both_have_the_metric(tmp_path: Path) -> None:
@@ -96,7 +134,11 @@ def test_pairs_are_the_samples_for_which_both_have_the_metric(tmp_path: Path) ->
     none = made(tmp_path, "none", values, task="reviews", told=told)
     pair = compare(rag, none)["metrics"]["similarity"]
     assert {pair[side]["n"] for side in ("a", "b", "gain")} == {60 - LEFT - EACH}
-    assert pair["a"]["value"] - pair["b"]["value"] == pytest.approx(pair["gain"]["value"]) == pytest.approx(0.3)
+    assert (
+        pair["a"]["value"] - pair["b"]["value"]
+        == pytest.approx(pair["gain"]["value"])
+        == pytest.approx(0.3)
+    )
     found = rows(tmp_path, thorough=True)["rag"]
     assert (found["similarity/n"], found["similarity/gain/n"]) == (60 - LEFT, 60 - LEFT - EACH)
 
@@ -136,7 +178,9 @@ def test_runs_that_differ_in_no_more_than_who_played_are_rows_of_their_own(
     mine = [row for row in found.rows if row["method"] == "rag"]
     assert {row["label"] for row in mine} == labels and len({row["setting"] for row in mine}) == 2
     assert all(row["gain"] is not None and row["tests"] == 1 for row in mine)
-    assert all(any(note.startswith(f"{label}: fell back") for note in found.notes) for label in labels)
+    assert all(
+        any(note.startswith(f"{label}: fell back") for note in found.notes) for label in labels
+    )
     assert not any(note.startswith("Left out") for note in found.notes)
 
 
@@ -144,7 +188,9 @@ def test_the_newest_of_runs_that_differ_in_nothing_of_it_still_counts(tmp_path: 
     made(tmp_path, "rag", drawn(seed=1), window=512, method_hash="old")
     made(tmp_path, "rag", drawn(seed=2), window=512, method_hash="new", time="2026-01-02T00:00:00Z")
     found = board(tmp_path)
-    assert [row["label"] for row in found.rows] == ["rag"] and any("1 older run(s)" in note for note in found.notes)
+    assert [row["label"] for row in found.rows] == ["rag"] and any(
+        "1 older run(s)" in note for note in found.notes
+    )
     assert found.rows[0]["rouge-1"] == pytest.approx(float(np.mean(drawn(seed=2))))
 
 
@@ -152,7 +198,9 @@ def test_the_newest_of_runs_that_differ_in_nothing_of_it_still_counts(tmp_path: 
 def test_a_run_tells_what_its_judge_adds(tmp_path: Path, task: str, adds: Any) -> None:
     judge = Scripted(BackendOptions(model="judge"), answer=lambda request: "3")
     roles: Any = {"judge": ("scripted", BackendOptions(model="judge"))}
-    options = Options([f"{TOY}Plain"], [f"{TOY}{task}"], backend="scripted", results=tmp_path, roles=roles)
+    options = Options(
+        [f"{TOY}Plain"], [f"{TOY}{task}"], backend="scripted", results=tmp_path, roles=roles
+    )
     (outcome,) = asyncio.run(run(options, backend=Scripted(), roles={"judge": judge}))
     told = RunFolder(outcome.folder).summary()
     assert told["roles"]["judge"]["adds"] == adds and told["judge"]

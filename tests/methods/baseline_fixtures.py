@@ -69,7 +69,9 @@ _REPLIES = {
             ]
         }
     ),
-    "check": json.dumps({"dimensions": [{"name": "wit", "definition": "how funny", "difference": "drier"}]}),
+    "check": json.dumps(
+        {"dimensions": [{"name": "wit", "definition": "how funny", "difference": "drier"}]}
+    ),
     "profile": "Summary: Terse.",
     "answer": "Analysis: short ones.\nAnswer: A headline",
 }
@@ -97,7 +99,9 @@ def offline(requests: Sequence[Request]) -> list[Request]:
 
 
 def tales(count: int, person: str = "ann") -> User:
-    return User(person, tuple(reviewed(person, item, f"{person} wrote {item}") for item in range(count)))
+    return User(
+        person, tuple(reviewed(person, item, f"{person} wrote {item}") for item in range(count))
+    )
 
 
 def shown(request: Request) -> list[str]:
@@ -110,7 +114,9 @@ async def prepared(world: World, method: Method) -> Method:
     return method
 
 
-async def asked(folder: Path, users: Sequence[User], method: Method, sample: Sample | None = None, **world: Any) -> Any:
+async def asked(
+    folder: Path, users: Sequence[User], method: Method, sample: Sample | None = None, **world: Any
+) -> Any:
     """One question to a method in a world of its own: output, context, the question's requests."""
     there = World(folder, users, answer=world.pop("answer", reply), **world)
     await prepared(there, method)
@@ -124,5 +130,8 @@ def labelled(person: str, labels: str) -> User:
 
 def without_items(users: Sequence[User]) -> list[User]:
     return [
-        User(user.id, tuple(Record(r.id, r.stimulus, r.response, time=r.time) for r in user.history)) for user in users
+        User(
+            user.id, tuple(Record(r.id, r.stimulus, r.response, time=r.time) for r in user.history)
+        )
+        for user in users
     ]

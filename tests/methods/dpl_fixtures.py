@@ -25,7 +25,7 @@ from personabench import (
     Tokens,
     UsageError,
     User,
-    Words,
+    Vocabulary,
 )
 from personabench.api.method import Method
 from personabench.api.users import Joined
@@ -36,15 +36,30 @@ from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.types import Sampling
 
-WORDS = Words(
+WORDS = Vocabulary(
     person="columnist",
     stimulus="story",
     response="headline",
     profile_question="How does this columnist word headlines?",
-    axes=(("Form", "length and punctuation"), ("Affect", "tone"), ("Substance", "which fact comes first")),
+    axes=(
+        ("Form", "length and punctuation"),
+        ("Affect", "tone"),
+        ("Substance", "which fact comes first"),
+    ),
     instruction="Answer with the headline alone.",
 )
-TOPICS = ("harbour", "orchard", "tramway", "glacier", "library", "brewery", "lighthouse", "quarry", "vineyard", "zoo")
+TOPICS = (
+    "harbour",
+    "orchard",
+    "tramway",
+    "glacier",
+    "library",
+    "brewery",
+    "lighthouse",
+    "quarry",
+    "vineyard",
+    "zoo",
+)
 
 
 class Headlines(Task):
@@ -55,10 +70,17 @@ class Headlines(Task):
     def open(self, split: str, data: Path | None) -> Any:
         raise UsageError("only records made up here")
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         system = WORDS.instruction + (f"\nAbout the columnist: {notes}" if notes else "")
         parts = [f"<{record.id}> {self.describe(record)}" for record in records]
-        return Rendered((Message("system", system), Message("user", "\n".join([*parts, f"Story: {sample.input}"]))))
+        return Rendered(
+            (
+                Message("system", system),
+                Message("user", "\n".join([*parts, f"Story: {sample.input}"])),
+            )
+        )
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         return output
@@ -108,7 +130,11 @@ def reply(request: Request) -> str:
     if name == "difference":
         topic = re.search(r"Story: .*?(\w+)\n", request.messages[1].content + "\n")
         return f"Form: shorter about {topic[1] if topic else 'nothing'}."
-    return {"profile": "**Summary:** Terse and dry.", "summary": "A summary.", "answer": " A headline "}[name]
+    return {
+        "profile": "**Summary:** Terse and dry.",
+        "summary": "A summary.",
+        "answer": " A headline ",
+    }[name]
 
 
 class World:
@@ -126,7 +152,11 @@ class World:
         model: str = "scripted",
     ) -> None:
         self.task = task or Headlines()
-        people = Joined(Nameless({user.id: user.history for user in users})).population() if nameless else users
+        people = (
+            Joined(Nameless({user.id: user.history for user in users})).population()
+            if nameless
+            else users
+        )
         self.population = Population(people)
         self.backend = Scripted(BackendOptions(model=model), answer=answer, window=window)
         self.client = Client(self.backend, Cache(folder / "cache.sqlite"), concurrency=64)
@@ -168,7 +198,12 @@ def text(requests: Sequence[Request]) -> str:
 
 def reviewed(person: str, item: int, response: str, stimulus: str | None = None) -> Record:
     topic = TOPICS[item % len(TOPICS)]
-    return Record(f"{person}-{item}", stimulus or f"The tale of item{item} and the {topic}", response, item=f"i{item}")
+    return Record(
+        f"{person}-{item}",
+        stimulus or f"The tale of item{item} and the {topic}",
+        response,
+        item=f"i{item}",
+    )
 
 
 def crowd(items: int = 10, others: int = 6) -> list[User]:
@@ -177,12 +212,19 @@ def crowd(items: int = 10, others: int = 6) -> list[User]:
     return [
         User(
             person,
-            tuple(reviewed(person, item, f"{person} words @({10 * place},{place**2})") for item in range(items)),
+            tuple(
+                reviewed(person, item, f"{person} words @({10 * place},{place**2})")
+                for item in range(items)
+            ),
         )
         for place, person in enumerate(people)
     ]
 
 
-def question(users: Sequence[User], about: str = "A new tale of the tramway and the orchard", **fields: Any) -> Sample:
+def question(
+    users: Sequence[User], about: str = "A new tale of the tramway and the orchard", **fields: Any
+) -> Sample:
     user = users[0]
-    return Sample("q1", user.id, about, stimulus=about, history=user.history, references=("GOLD",), **fields)
+    return Sample(
+        "q1", user.id, about, stimulus=about, history=user.history, references=("GOLD",), **fields
+    )

@@ -60,7 +60,9 @@ _THE_USER_AGAIN = re.compile(r"This \w+:$|How this|Earlier|Case \d|Pair \d")
 _GIVES = re.compile(r"gives ([^;:.\n]+?) for ([^;.\n]+)")
 _OPENS = re.compile(r'opens with "([^"]*)" and closes with "([^"]*)"')
 _ASKED = re.compile(r"(?:article|review|description): (.*)", re.DOTALL)
-_CONTRACT = re.compile(r"\n\n[^\n]*Reply with (the headline|1, 2, 3, 4 or 5|one of the tags) only\.$")
+_CONTRACT = re.compile(
+    r"\n\n[^\n]*Reply with (the headline|1, 2, 3, 4 or 5|one of the tags) only\.$"
+)
 
 Edges = tuple[tuple[str, ...], tuple[str, ...]]
 """How a text begins and how it ends, as words."""
@@ -84,7 +86,11 @@ def read(request: Request) -> str:
         return _remarks(_evidence(last, ()))
     shown = list(zip(turns[::2], turns[1::2], strict=True))
     answer = _answer(last, _evidence(system, shown))
-    return answer if request.schema is None else json.dumps({"reasoning": "As the cases show.", "answer": answer})
+    return (
+        answer
+        if request.schema is None
+        else json.dumps({"reasoning": "As the cases show.", "answer": answer})
+    )
 
 
 def blind(request: Request) -> str:
@@ -96,7 +102,9 @@ def blind(request: Request) -> str:
 def _evidence(text: str, shown: Iterable[tuple[str, str]]) -> Evidence:
     """Of a text's records and remarks, and of the questions and answers shown as earlier turns."""
     records = [*_records(text), *((_asked(question), response) for question, response in shown)]
-    labels = [(label.strip(), frozenset(words.split(", "))) for label, words in _GIVES.findall(text)]
+    labels = [
+        (label.strip(), frozenset(words.split(", "))) for label, words in _GIVES.findall(text)
+    ]
     edges = [(tuple(first.split()), tuple(last.split())) for first, last in _OPENS.findall(text)]
     for about, response in records:
         words = _words(response)
@@ -124,7 +132,9 @@ def _records(text: str) -> Iterator[tuple[str, str]]:
 def _remarks(evidence: Evidence) -> str:
     """What the evidence says of the user, in words that can be read as evidence again."""
     if evidence.labels:
-        return "; ".join(f"gives {label} for {', '.join(sorted(words))}" for label, words in evidence.labels)
+        return "; ".join(
+            f"gives {label} for {', '.join(sorted(words))}" for label, words in evidence.labels
+        )
     opening, closing = _habit(evidence.edges)
     return f'opens with "{" ".join(opening)}" and closes with "{" ".join(closing)}".'
 
@@ -167,12 +177,22 @@ def _form(request: Request, last: str) -> dict[str, Any]:
     assert request.schema is not None
     numbers = [int(number) for number in re.findall(r"^(\d+)\. ", last, re.MULTILINE)]
     if "features" in request.schema["properties"]:
-        about = ", ".join(sorted(_noticed(last.partition(": ")[2], review=last.startswith("Review"))))
+        about = ", ".join(
+            sorted(_noticed(last.partition(": ")[2], review=last.startswith("Review")))
+        )
         feature = {"name": "subject", "context": about, "factor": "subject matter"}
         return {"features": [feature]}
     if "factors" in request.schema["properties"]:
-        return {"factors": [{"factor": "subject matter", "description": "what it is about", "ids": numbers}]}
-    return {"judgements": [{"id": number, "influential": True, "polarity": "neutral"} for number in numbers]}
+        return {
+            "factors": [
+                {"factor": "subject matter", "description": "what it is about", "ids": numbers}
+            ]
+        }
+    return {
+        "judgements": [
+            {"id": number, "influential": True, "polarity": "neutral"} for number in numbers
+        ]
+    }
 
 
 def _asked(question: str) -> str:
@@ -184,7 +204,9 @@ def _noticed(text: str, *, review: bool) -> frozenset[str]:
     """What a stimulus is known by: the points a review makes, else its longest words."""
     if review:
         return frozenset(point for point, said in POINTS.items() if re.search(said, text))
-    longest = sorted(set(re.findall(r"[a-z]{5,}", text.lower())), key=lambda word: (-len(word), word))
+    longest = sorted(
+        set(re.findall(r"[a-z]{5,}", text.lower())), key=lambda word: (-len(word), word)
+    )
     return frozenset(longest[:LONGEST_WORDS])
 
 

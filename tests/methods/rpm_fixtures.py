@@ -26,7 +26,7 @@ from personabench import (
     Tokens,
     UsageError,
     User,
-    Words,
+    Vocabulary,
 )
 from personabench.methods.rpm import Rpm
 from personabench.models.backends.base import BackendOptions
@@ -35,7 +35,7 @@ from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.types import Sampling, to_json
 
-WORDS = Words(
+WORDS = Vocabulary(
     person="columnist",
     stimulus="story",
     response="headline",
@@ -62,7 +62,9 @@ class Headlines(Task):
     def open(self, split: str, data: Path | None) -> Any:
         raise UsageError("only records made up here")
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         system = WORDS.instruction + (f"\nAbout the columnist: {notes}" if notes else "")
         return Rendered((Message("system", system), Message("user", f"Question: {sample.input}")))
 
@@ -113,17 +115,26 @@ def reply(request: Request) -> str:
     tags = re.findall(r"#([^\s#?]+)", body) or ["topic"]
     match stage(request):
         case "X1" | "X5":
-            rows = [{"name": tag, "context": f"about {tag}", "factor": f"F{tag.partition('@')[0]}"} for tag in tags]
+            rows = [
+                {"name": tag, "context": f"about {tag}", "factor": f"F{tag.partition('@')[0]}"}
+                for tag in tags
+            ]
             return "```json\n" + json.dumps({"features": rows}) + "\n```"
         case "X2":
             groups: dict[str, list[int]] = {}
             for number, tag in re.findall(r"^(\d+)\. ([^:@]+)", body, re.MULTILINE):
                 groups.setdefault(f"F{tag}", []).append(int(number))
-            listed = [{"factor": name, "description": f"{name}!", "ids": ids} for name, ids in groups.items()]
+            listed = [
+                {"factor": name, "description": f"{name}!", "ids": ids}
+                for name, ids in groups.items()
+            ]
             return json.dumps({"factors": listed})
         case "X3":
             numbers = re.findall(r"^(\d+)\. ", body, re.MULTILINE)
-            rows = [{"id": int(number), "influential": True, "polarity": "positive"} for number in numbers]
+            rows = [
+                {"id": int(number), "influential": True, "polarity": "positive"}
+                for number in numbers
+            ]
             return json.dumps({"judgements": rows})
         case "X4" | "generic":
             return "Because of this and that."
@@ -158,7 +169,9 @@ class World:
             unit="ann",
         )
 
-    async def study(self, method: Rpm, sample: Sample, *, all_history: bool = False) -> tuple[Any, Context]:
+    async def study(
+        self, method: Rpm, sample: Sample, *, all_history: bool = False
+    ) -> tuple[Any, Context]:
         """The state as the engine keeps it, made from what the method may see, or from everything."""
         ctx = self.context()
         history = sample.history if all_history else method.visible(sample)
@@ -188,8 +201,12 @@ def rpm(**params: Any) -> Rpm:
 
 
 def pairs(*answers: str, tags: str = "#war #love") -> tuple[Record, ...]:
-    return tuple(Record(f"r{at}", f"Tale {at} of {tags}", answer) for at, answer in enumerate(answers))
+    return tuple(
+        Record(f"r{at}", f"Tale {at} of {tags}", answer) for at, answer in enumerate(answers)
+    )
 
 
 def question(history: Sequence[Record], about: str = "A new tale of #war", **fields: Any) -> Sample:
-    return Sample("q", "ann", about, stimulus=about, history=tuple(history), references=("GOLD",), **fields)
+    return Sample(
+        "q", "ann", about, stimulus=about, history=tuple(history), references=("GOLD",), **fields
+    )

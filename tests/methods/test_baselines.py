@@ -8,7 +8,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from baseline_fixtures import World, asked, crowd, prepared, question, reply, shown, stage, stages, tales, text
+from baseline_fixtures import (
+    World,
+    asked,
+    crowd,
+    prepared,
+    question,
+    reply,
+    shown,
+    stage,
+    stages,
+    tales,
+    text,
+)
 
 from personabench import Record, User
 from personabench.api.method import Method
@@ -41,7 +53,9 @@ from personabench.testing.trial import trial
         (Drp(Drp.Params()), {"open": 8, "check": 8, "profile": 1, "answer": 1}),
     ],
 )
-async def test_acceptance_b1_calls(tmp_path: Path, method: Method, expected: dict[str, int]) -> None:
+async def test_acceptance_b1_calls(
+    tmp_path: Path, method: Method, expected: dict[str, int]
+) -> None:
     users = crowd(items=12)
     output, ctx, requests = await asked(tmp_path, users, method)
     assert stages(requests) == expected
@@ -77,8 +91,12 @@ async def test_acceptance_b3_the_same_records_in_every_prompt(tmp_path: Path) ->
     assert all(each == found[0] for each in found)
 
 
-@pytest.mark.parametrize("method", [Rag, Summary, SummaryRetrieved, Trsr, Cicl, PersonaDb, ComPSum, Drp])
-async def test_acceptance_b4_an_empty_profile_asks_as_none(tmp_path: Path, method: Callable[[], Method]) -> None:
+@pytest.mark.parametrize(
+    "method", [Rag, Summary, SummaryRetrieved, Trsr, Cicl, PersonaDb, ComPSum, Drp]
+)
+async def test_acceptance_b4_an_empty_profile_asks_as_none(
+    tmp_path: Path, method: Callable[[], Method]
+) -> None:
     users = [User("ann", ()), *crowd()[1:]]
     _, ctx, requests = await asked(tmp_path / "ours", users, method())
     _, _, expected = await asked(tmp_path / "none", users, NoPersonalization())
@@ -100,14 +118,18 @@ async def test_acceptance_b4_an_empty_profile_asks_as_none(tmp_path: Path, metho
     ],
     ids=lambda method: method.name,
 )
-async def test_acceptance_b11_the_gold_in_another_profile_is_in_no_prompt(tmp_path: Path, method: Method) -> None:
+async def test_acceptance_b11_the_gold_in_another_profile_is_in_no_prompt(
+    tmp_path: Path, method: Method
+) -> None:
     users = crowd()
     about = "The tale of item3 and the glacier"
     leak = Record("x-3", about + "!", "SECRET @(7,7)", item="i3")
     others = tuple(record for record in tales(8, "mallory").history if record.item != "i3")
     users.append(User("mallory", (leak, *others)))
     sample = question(users, about, item="i3")
-    sample = msgspec.structs.replace(sample, history=tuple(r for r in sample.history if r.item != "i3"))
+    sample = msgspec.structs.replace(
+        sample, history=tuple(r for r in sample.history if r.item != "i3")
+    )
 
     def gullible(request: Any) -> str:
         """What is distilled of somebody holds everything they wrote."""
@@ -122,9 +144,14 @@ async def test_acceptance_b11_the_gold_in_another_profile_is_in_no_prompt(tmp_pa
 
 
 @pytest.mark.parametrize("method", [Cicl, ComPSum, PersonaDb, Drp])
-async def test_without_a_population_summary_answers(tmp_path: Path, method: Callable[[], Any]) -> None:
+async def test_without_a_population_summary_answers(
+    tmp_path: Path, method: Callable[[], Any]
+) -> None:
     users = crowd()
-    ours, theirs = World(tmp_path / "ours", users, answer=reply), World(tmp_path / "summary", users, answer=reply)
+    ours, theirs = (
+        World(tmp_path / "ours", users, answer=reply),
+        World(tmp_path / "summary", users, answer=reply),
+    )
     alone = method()
     sample = question(users)
     if isinstance(alone, PersonaDb):
@@ -140,8 +167,15 @@ async def test_without_a_population_summary_answers(tmp_path: Path, method: Call
 
 
 @pytest.mark.parametrize("method", [Cicl, ComPSum, Drp])
-def test_acceptance_b12_the_share_of_fallbacks_is_that_of_flagged_samples(method: Callable[[], Method]) -> None:
-    result = trial(method(), task="lamp4", limit=6, answer=lambda request: "" if stage(request) == "open" else "Words")
+def test_acceptance_b12_the_share_of_fallbacks_is_that_of_flagged_samples(
+    method: Callable[[], Method],
+) -> None:
+    result = trial(
+        method(),
+        task="lamp4",
+        limit=6,
+        answer=lambda request: "" if stage(request) == "open" else "Words",
+    )
     flagged = sum("fallback" in prediction.flags for prediction in result.predictions)
     assert result.summary["counters"].get("fallback", 0) == flagged
     assert flagged == (len(result.predictions) if method is Drp else 0)

@@ -49,14 +49,19 @@ async def test_acceptance_b7_negatives_are_other_peoples(tmp_path: Path, two_ste
 async def test_acceptance_b7_no_peer_on_the_questions_own_stimulus(tmp_path: Path) -> None:
     users = crowd(items=1)
     _, ctx, requests = await asked(
-        tmp_path, users, Cicl(Cicl.Params(negatives="peer")), question(users, "Some words", item="i0")
+        tmp_path,
+        users,
+        Cicl(Cicl.Params(negatives="peer")),
+        question(users, "Some words", item="i0"),
     )
     assert ctx.flags["fallback"] == 1
     assert "peer" not in text(requests)
 
 
 @pytest.mark.parametrize("task", [Tags(), Stars()])
-async def test_acceptance_b7_labels_differ_or_the_pair_is_positive_only(tmp_path: Path, task: Headlines) -> None:
+async def test_acceptance_b7_labels_differ_or_the_pair_is_positive_only(
+    tmp_path: Path, task: Headlines
+) -> None:
     users = [labelled("ann", "1234"), labelled("b", "1133"), labelled("c", "1124")]
     method = Cicl(Cicl.Params(negatives="peer"))
     _, ctx, requests = await asked(tmp_path, users, method, question(users, "Of a zoo"), task=task)
@@ -84,14 +89,20 @@ def test_acceptance_b7_only_the_answer_is_read(text: str, expected: str) -> None
     assert answer_of(text) == expected
 
 
-async def test_acceptance_b7_a_missing_answer_is_asked_again_once_then_counted(tmp_path: Path) -> None:
+async def test_acceptance_b7_a_missing_answer_is_asked_again_once_then_counted(
+    tmp_path: Path,
+) -> None:
     users = crowd()
-    output, ctx, requests = await asked(tmp_path / "never", users, Cicl(), answer=lambda request: "Just words")
+    output, ctx, requests = await asked(
+        tmp_path / "never", users, Cicl(), answer=lambda request: "Just words"
+    )
     assert output == "Just words"
     assert (ctx.flags["answer_retried"], ctx.flags["answer_missing"]) == (1, 1)
     assert len(requests) == 2
     replies = iter(["Just words", "Analysis: x\nAnswer: At last"])
-    output, ctx, _ = await asked(tmp_path / "second", users, Cicl(), answer=lambda request: next(replies))
+    output, ctx, _ = await asked(
+        tmp_path / "second", users, Cicl(), answer=lambda request: next(replies)
+    )
     assert output == "At last"
     assert ctx.flags["answer_retried"] == 1
     assert "answer_missing" not in ctx.flags
@@ -126,17 +137,24 @@ async def test_a_draft_like_the_users_own_is_no_negative(tmp_path: Path) -> None
     def guess(request: Request) -> str:
         return "1" if "item" in request.messages[1].content else "Analysis: x\nAnswer: 2"
 
-    _, ctx, requests = await asked(tmp_path, users, Cicl(), question(users, "Of a zoo"), answer=guess, task=Stars())
+    _, ctx, requests = await asked(
+        tmp_path, users, Cicl(), question(users, "Of a zoo"), answer=guess, task=Stars()
+    )
     assert (ctx.flags["pairs"], ctx.flags["positive_only"]) == (1, 1)
     assert requests[-1].messages[0].content.count("Not as this columnist would:\nHeadline: 1") == 1
 
 
 async def test_records_without_a_stimulus_have_peers_only(tmp_path: Path) -> None:
-    users = [User(p, (Record(f"{p}-0", None, f"lovely day at the quarry {p}"),)) for p in ("ann", "bob")]
+    users = [
+        User(p, (Record(f"{p}-0", None, f"lovely day at the quarry {p}"),)) for p in ("ann", "bob")
+    ]
     sample = Sample("q", "ann", "Reword: a day out", history=users[0].history)
     _, ctx, requests = await asked(tmp_path / "peer", users, Cicl(), sample)
     assert ctx.flags["pairs"] == 1
-    assert "Not as this columnist would:\nHeadline: lovely day at the quarry bob" in requests[0].messages[0].content
+    assert (
+        "Not as this columnist would:\nHeadline: lovely day at the quarry bob"
+        in requests[0].messages[0].content
+    )
     _, ctx, _ = await asked(tmp_path / "draft", users, Cicl(Cicl.Params(negatives="draft")), sample)
     assert ctx.flags["fallback"] == 1
 
@@ -151,7 +169,9 @@ async def test_pairs_give_way_to_the_window(tmp_path: Path) -> None:
 
 
 def _long(record: Record) -> Record:
-    return Record(record.id, f"{record.stimulus} " + "and on " * 60, record.response, item=record.item)
+    return Record(
+        record.id, f"{record.stimulus} " + "and on " * 60, record.response, item=record.item
+    )
 
 
 def test_drafting_needs_no_population() -> None:
@@ -161,7 +181,11 @@ def test_drafting_needs_no_population() -> None:
 
 def test_labels_drafted_on_a_real_task() -> None:
     def guess(request: Any) -> str:
-        return "Analysis: x\nAnswer: comedy" if "Example 1" in request.messages[0].content else "comedy"
+        return (
+            "Analysis: x\nAnswer: comedy"
+            if "Example 1" in request.messages[0].content
+            else "comedy"
+        )
 
     result = trial(Cicl(), task="lamp2m", limit=4, answer=guess)
     assert all(line.parsed == "comedy" for line in result.predictions)
@@ -171,5 +195,7 @@ def test_labels_drafted_on_a_real_task() -> None:
 async def test_an_empty_analysis_is_counted(tmp_path: Path) -> None:
     method = Cicl(Cicl.Params(two_step=True))
     silent = {"contrast": ""}
-    _, ctx, _ = await asked(tmp_path, crowd(), method, answer=lambda r: silent.get(stage(r), reply(r)))
+    _, ctx, _ = await asked(
+        tmp_path, crowd(), method, answer=lambda r: silent.get(stage(r), reply(r))
+    )
     assert ctx.flags["empty_analysis"] == 1

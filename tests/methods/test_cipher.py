@@ -8,7 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from edit_fixtures import BASE, FAMILY, RULES, SOURCES, World, first_occurrences, live, paying, sequences, stage, stub
+from edit_fixtures import (
+    BASE,
+    FAMILY,
+    RULES,
+    SOURCES,
+    World,
+    first_occurrences,
+    live,
+    paying,
+    sequences,
+    stage,
+    stub,
+)
 
 from personabench import Sample, UsageError
 from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle
@@ -58,11 +70,31 @@ def test_acceptance_1_missing_sentence_data_is_an_error(monkeypatch: pytest.Monk
 
 def test_whether_anything_changed_agrees_with_the_cost() -> None:
     rng = random.Random(5)
-    pieces = ["Hi", "there", ".", ",", '"', "``", "''", "'s", "can", "not", "cannot", " ", "  ", "\n", "(", "🙂"]
+    pieces = [
+        "Hi",
+        "there",
+        ".",
+        ",",
+        '"',
+        "``",
+        "''",
+        "'s",
+        "can",
+        "not",
+        "cannot",
+        " ",
+        "  ",
+        "\n",
+        "(",
+        "🙂",
+    ]
     texts = ["".join(rng.choices(pieces, k=rng.randrange(6))) for _ in range(300)]
     close = [text.replace(" ", "") for text in texts] + [text.replace('"', "''") for text in texts]
     found: Counter[bool] = Counter()
-    for one, other in [*zip(texts, close[:300], strict=True), *zip(texts, close[300:], strict=True)]:
+    for one, other in [
+        *zip(texts, close[:300], strict=True),
+        *zip(texts, close[300:], strict=True),
+    ]:
         changed = one.split() != other.split() and edit_cost(one, other) > 0
         found[changed] += 1
         assert differs(one, other, 0, "text") == changed, (one, other)
@@ -108,7 +140,11 @@ async def test_acceptance_4_no_memory_entry_is_empty_and_none_is_never_offered(r
     for cls in (Continual, EThenE):
         world = World(world.backend.answer)
         await live(cls(), ["alpha"] * 7, world)
-        told = [request.messages[0].content for request in world.backend.requests if stage(request) == "generate"]
+        told = [
+            request.messages[0].content
+            for request in world.backend.requests
+            if stage(request) == "generate"
+        ]
         assert set(told) == {"Write the brief only."}
 
 
@@ -117,7 +153,9 @@ async def test_acceptance_4_accepted_rounds_before_any_edit_leave_no_entry() -> 
     state = await method.profile(Sample("", "u", "").user, world.context())
     for number in range(3):
         draft = await method.predict(Sample("r", "u", f"alpha {number}"), state, world.context())
-        state = await method.update(state, {"draft": draft, "edited": draft, "cost": 0}, world.context())
+        state = await method.update(
+            state, {"draft": draft, "edited": draft, "cost": 0}, world.context()
+        )
     assert state == {"rounds": [], "open": None, "t": 3}
     assert Counter(map(stage, world.backend.requests)) == {"generate": 3}
 
@@ -130,7 +168,9 @@ async def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_d
     state = await method.profile(Sample("", "u", "").user, world.context())
     await method.predict(Sample("r", "u", "alpha"), state, world.context())
     ctx = world.context()
-    state = await method.update(state, {"draft": BASE, "edited": BASE.lower() + "  ", "cost": cost}, ctx)
+    state = await method.update(
+        state, {"draft": BASE, "edited": BASE.lower() + "  ", "cost": cost}, ctx
+    )
     assert len(ctx.calls) == asked
     assert len(state["rounds"]) == asked
 
@@ -138,7 +178,9 @@ async def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_d
 async def test_an_unedited_round_keeps_the_preference_its_draft_was_made_with() -> None:
     _, state, _ = await live(Cipher(Cipher.Params(k=3)), ["alpha", "alpha", "alpha"])
     assert [each["preference"] for each in state["rounds"]] == ["all lower case"] * 3
-    assert [each["text"] for each in state["rounds"]] == [f"Note {number} about alpha" for number in range(3)]
+    assert [each["text"] for each in state["rounds"]] == [
+        f"Note {number} about alpha" for number in range(3)
+    ]
 
 
 async def test_acceptance_6_calls_per_round() -> None:
@@ -154,11 +196,15 @@ async def test_acceptance_6_calls_per_round() -> None:
     rounds, _, _ = await live(Continual(), sources)
     assert [(each.predicting, each.learning) for each in rounds] == [(1, 0)] + [(2, 0)] * 13
     rounds, _, _ = await live(EThenE(), sources)
-    assert [(each.predicting, each.learning) for each in rounds] == [(1, 0)] * 4 + [(1, 1)] + [(1, 0)] * 9
+    assert [(each.predicting, each.learning) for each in rounds] == [(1, 0)] * 4 + [(1, 1)] + [
+        (1, 0)
+    ] * 9
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_acceptance_7_prompts_hold_no_hidden_preference_and_inferences_no_document(cls: Any) -> None:
+async def test_acceptance_7_prompts_hold_no_hidden_preference_and_inferences_no_document(
+    cls: Any,
+) -> None:
     _, _, world = await live(cls(), sequences()[3], World(lambda request: f"{stage(request)} said"))
     for request in world.backend.requests:
         whole = "\n".join(message.content for message in request.messages)
@@ -187,7 +233,11 @@ async def test_acceptance_8_k_above_the_memory_and_ties_pick_the_earlier_entry()
 
 async def test_the_aggregation_sees_the_nearest_preference_first_even_if_alone() -> None:
     _, _, world = await live(Cipher(Cipher.Params(k=2)), ["beta", "alpha", "alpha"])
-    merged = [request.messages[-1].content for request in world.backend.requests if stage(request) == "aggregate"]
+    merged = [
+        request.messages[-1].content
+        for request in world.backend.requests
+        if stage(request) == "aggregate"
+    ]
     assert merged[0] == "- bullet points\n\nPreference:"
     assert merged[1] == "- all lower case\n- bullet points\n\nPreference:"
 

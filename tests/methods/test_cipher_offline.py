@@ -59,7 +59,9 @@ async def test_acceptance_9_static_asks_at_most_2k_offline_calls_and_none_again(
 @pytest.mark.parametrize("name", ["lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6"])
 @pytest.mark.parametrize("mode", ["static", "replay"])
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_acceptance_9_no_draft_prompt_holds_the_users_own_response(cls: Any, mode: Any, name: str) -> None:
+async def test_acceptance_9_no_draft_prompt_holds_the_users_own_response(
+    cls: Any, mode: Any, name: str
+) -> None:
     task, sample = lamp(name)
     marked = tuple(
         msgspec.structs.replace(
@@ -69,18 +71,30 @@ async def test_acceptance_9_no_draft_prompt_holds_the_users_own_response(cls: An
         )
         for record in sample.history
     )
-    world = World(lambda r: "2" if task.kind == "ordinal" and stage(r) == "generate" else drafting(r))
-    await asked(cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=marked), task, world)
-    drafts = [r for r in world.backend.requests if stage(r) == "generate" and "@" in r.messages[-1].content]
+    world = World(
+        lambda r: "2" if task.kind == "ordinal" and stage(r) == "generate" else drafting(r)
+    )
+    await asked(
+        cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=marked), task, world
+    )
+    drafts = [
+        r
+        for r in world.backend.requests
+        if stage(r) == "generate" and "@" in r.messages[-1].content
+    ]
     assert drafts
     for request in drafts:
         if mode == "static":
             assert not any("OWN" in message.content for message in request.messages)
-            assert [message.role for message in request.messages if message.role != "system"] == ["user"]
+            assert [message.role for message in request.messages if message.role != "system"] == [
+                "user"
+            ]
         else:
             own = re.findall(r"@(.*?)@", request.messages[-1].content)[0]
             final = next(record.response for record in marked if record.id == own)
-            assert task.kind != "text" or not any(final in message.content for message in request.messages)
+            assert task.kind != "text" or not any(
+                final in message.content for message in request.messages
+            )
 
 
 async def test_acceptance_9_a_tweets_draft_is_its_neutral_rewrite() -> None:
@@ -94,7 +108,11 @@ async def test_acceptance_9_a_tweets_draft_is_its_neutral_rewrite() -> None:
         if stage(request) == "neutral":
             assert request.messages[1].content in tweets
         if stage(request) == "infer":
-            assert re.fullmatch(r"Draft: neutrald\nFinal: (.*)\n\nPreference:", request.messages[1].content, re.DOTALL)
+            assert re.fullmatch(
+                r"Draft: neutrald\nFinal: (.*)\n\nPreference:",
+                request.messages[1].content,
+                re.DOTALL,
+            )
 
 
 @pytest.mark.parametrize("cls", FAMILY)
@@ -119,7 +137,9 @@ def test_every_cell_runs_on_the_bundled_sample(cls: Any, mode: Any, name: str) -
 def test_an_empty_history_is_the_plain_prompt_and_flagged(cls: Any) -> None:
     result = trial(cls(), limit=3, history="none")
     plain = trial(registry.load("method", "none")(), limit=3)
-    assert [line.output for line in result.predictions] == [line.output for line in plain.predictions]
+    assert [line.output for line in result.predictions] == [
+        line.output for line in plain.predictions
+    ]
     assert all(line.flags == {"empty_profile": 1} for line in result.predictions)
 
 
@@ -127,10 +147,14 @@ def test_an_empty_history_is_the_plain_prompt_and_flagged(cls: Any) -> None:
 async def test_labels_cost_what_they_are_off_and_inference_sees_the_input(name: str) -> None:
     task, sample = lamp(name)
     right, wrong = ("5", "1") if name == "lamp3" else (sample.choices[0], sample.choices[1])
-    history = tuple(msgspec.structs.replace(record, response=right) for record in sample.history[:3])
+    history = tuple(
+        msgspec.structs.replace(record, response=right) for record in sample.history[:3]
+    )
     sample = msgspec.structs.replace(sample, history=history)
     for guess, inferences in ((right, 0), (wrong, 3), ("no idea", 0)):
-        world = World(lambda r, guess=guess: f" {guess}." if stage(r) == "generate" else "is generous")
+        world = World(
+            lambda r, guess=guess: f" {guess}." if stage(r) == "generate" else "is generous"
+        )
         _, ctx = await asked(Cipher(), sample, task, world)
         inferring = [request for request in world.backend.requests if stage(request) == "infer"]
         assert len(inferring) == inferences
@@ -148,24 +172,46 @@ async def test_labels_cost_what_they_are_off_and_inference_sees_the_input(name: 
 @pytest.mark.parametrize("cls", FAMILY)
 async def test_records_that_ask_the_question_itself_are_left_out(cls: Any, mode: Any) -> None:
     task, sample = lamp("lamp4")
-    copy = Record("copy", f"  {str(sample.stimulus).upper()}\n", "THE ANSWER", fields={"text": "", "title": ""})
+    copy = Record(
+        "copy",
+        f"  {str(sample.stimulus).upper()}\n",
+        "THE ANSWER",
+        fields={"text": "", "title": ""},
+    )
     history = (*sample.history[:2], copy, *sample.history[2:4])
     world = World(drafting)
-    _, ctx = await asked(cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=history), task, world)
+    _, ctx = await asked(
+        cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=history), task, world
+    )
     assert ctx.flags["duplicates_dropped"] == 1
-    assert not any("THE ANSWER" in message.content for r in world.backend.requests for message in r.messages)
+    assert not any(
+        "THE ANSWER" in message.content for r in world.backend.requests for message in r.messages
+    )
 
 
 async def test_inputs_alone_decide_which_records_are_near() -> None:
     task = registry.load("task", "lamp4")()
     history = tuple(
-        Record(f"{n}", f"a text on {source}", title, fields={"text": f"a text on {source}", "title": title})
-        for n, (source, title) in enumerate([("alpha", "beta beta"), ("beta", "alpha"), ("alpha", "gamma")])
+        Record(
+            f"{n}",
+            f"a text on {source}",
+            title,
+            fields={"text": f"a text on {source}", "title": title},
+        )
+        for n, (source, title) in enumerate(
+            [("alpha", "beta beta"), ("beta", "alpha"), ("alpha", "gamma")]
+        )
     )
-    sample = Sample("q", "u", "Generate a headline: news of beta", stimulus="news of beta", history=history)
+    sample = Sample(
+        "q", "u", "Generate a headline: news of beta", stimulus="news of beta", history=history
+    )
     world = World(drafting)
     await asked(IclEdit(IclEdit.Params(k=1)), sample, task, world)
-    assert world.backend.requests[0].messages[-1].content.startswith("Generate a headline: a text on beta")
+    assert (
+        world.backend.requests[0]
+        .messages[-1]
+        .content.startswith("Generate a headline: a text on beta")
+    )
 
 
 async def test_replay_drafts_with_what_was_learnt_before() -> None:
@@ -183,7 +229,11 @@ async def test_without_edits_no_draft_is_written() -> None:
     task, sample = lamp("lamp4")
     world = World(drafting)
     await asked(Cipher(Cipher.Params(k=3, use_edits=False)), sample, task, world)
-    assert Counter(map(stage, world.backend.requests)) == {"infer": 3, "aggregate": 1, "generate": 1}
+    assert Counter(map(stage, world.backend.requests)) == {
+        "infer": 3,
+        "aggregate": 1,
+        "generate": 1,
+    }
     for request in world.backend.requests:
         assert "Draft:" not in request.messages[1].content
 
@@ -206,7 +256,9 @@ def test_prompts_fit_a_small_window(cls: Any) -> None:
 async def test_long_pairs_are_dropped_or_shortened_and_long_stimuli_cut() -> None:
     task, sample = lamp("lamp4")
     history = tuple(
-        msgspec.structs.replace(record, stimulus="a long article " * 900, response=f"{record.response} " * 40)
+        msgspec.structs.replace(
+            record, stimulus="a long article " * 900, response=f"{record.response} " * 40
+        )
         for record in sample.history[:5]
     )
     sample = msgspec.structs.replace(sample, history=history)
@@ -220,7 +272,9 @@ async def test_long_pairs_are_dropped_or_shortened_and_long_stimuli_cut() -> Non
 @pytest.mark.parametrize("name", [cls.name for cls in FAMILY])
 @pytest.mark.parametrize("task", ["lamp4", "lamp7"])
 async def test_the_plan_predicts_the_calls(name: str, task: str, tmp_path: Path) -> None:
-    options = runner.Options(methods=[name], tasks=[task], limit=4, backend="scripted", results=tmp_path)
+    options = runner.Options(
+        methods=[name], tasks=[task], limit=4, backend="scripted", results=tmp_path
+    )
     (forecast,) = await plan.plan(options)
     world = Scripted(answer=lambda request: f"{drafting(request)} {digest(request.messages)[:8]}")
     (outcome,) = await runner.run(options, backend=world)

@@ -26,7 +26,11 @@ pytestmark = pytest.mark.usefixtures("sentence_data")
         ("<think>Final: no</think>Terse.\n## Final:\n- one\n- two", "- one\n- two", 0),
         ("Rain in the final: a report", "Rain in the final: a report", 1),
         ("Thoughts.\nFinal:  ", "Thoughts.\nFinal:", 1),
-        ("Final: The team won the cup.\nFinal score: 3-1", "The team won the cup.\nFinal score: 3-1", 0),
+        (
+            "Final: The team won the cup.\nFinal score: 3-1",
+            "The team won the cup.\nFinal score: 3-1",
+            0,
+        ),
         ("Short.\n**Final answer:** Rain\nFinal thoughts: none", "Rain\nFinal thoughts: none", 0),
         ("Terse.\nFinal Text: one\nFinal version: two", "two", 0),
         ("Final score: 3-1", "Final score: 3-1", 1),
@@ -92,8 +96,12 @@ def replying(*replies: str, to: str = "infer") -> Any:
     return lambda r: (left.pop(0) if len(left) > 1 else left[0]) if stage(r) == to else stub(r)
 
 
-async def test_an_inference_that_names_nothing_is_drawn_anew_and_not_remembered(tmp_path: Path) -> None:
-    world = World(replying("None - no edits.", "<think>hm", "short", "dry"), Cache(tmp_path / "cache.sqlite"))
+async def test_an_inference_that_names_nothing_is_drawn_anew_and_not_remembered(
+    tmp_path: Path,
+) -> None:
+    world = World(
+        replying("None - no edits.", "<think>hm", "short", "dry"), Cache(tmp_path / "cache.sqlite")
+    )
     found = []
     for _ in range(3):
         ctx = world.context()
@@ -106,22 +114,34 @@ async def test_a_second_draw_counts_and_a_long_preference_is_counted_once(tmp_pa
     world = World(replying("None", "word " * 99), Cache(tmp_path / "cache.sqlite"))
     ctx = world.context()
     assert await Continual().infer([pair()], ctx) == " ".join(["word"] * 60)
-    assert ctx.flags == {"preference_capped": 1} and [r.draw for r in world.backend.requests] == [0, 1]
+    assert ctx.flags == {"preference_capped": 1} and [r.draw for r in world.backend.requests] == [
+        0,
+        1,
+    ]
 
 
-async def test_what_shows_nothing_stands_and_is_remembered_but_no_reply_at_all(tmp_path: Path) -> None:
-    world = World(replying("NONE (a question)", "<think>hm", "likes it"), Cache(tmp_path / "cache.sqlite"))
+async def test_what_shows_nothing_stands_and_is_remembered_but_no_reply_at_all(
+    tmp_path: Path,
+) -> None:
+    world = World(
+        replying("NONE (a question)", "<think>hm", "likes it"), Cache(tmp_path / "cache.sqlite")
+    )
     world.task = registry.load("task", "personamem")()
     for cached in (False, True):
         ctx = world.context()
         assert await Cipher().infer([pair(spoken=True)], ctx) == ""
         assert ctx.flags == {"nothing_shown": 1} and [call.cached for call in ctx.calls] == [cached]
     ctx = world.context()
-    assert await Cipher().infer([pair("Another reply.", spoken=True)], ctx) == "likes it" and ctx.flags == {}
+    assert (
+        await Cipher().infer([pair("Another reply.", spoken=True)], ctx) == "likes it"
+        and ctx.flags == {}
+    )
 
 
 async def test_a_merge_that_names_nothing_is_drawn_anew_and_not_remembered(tmp_path: Path) -> None:
-    world = World(replying("None", "N/A", "short", to="aggregate"), Cache(tmp_path / "cache.sqlite"))
+    world = World(
+        replying("None", "N/A", "short", to="aggregate"), Cache(tmp_path / "cache.sqlite")
+    )
     found = []
     for _ in range(2):
         ctx = world.context()
@@ -134,12 +154,21 @@ async def test_a_merge_that_names_nothing_is_drawn_anew_and_not_remembered(tmp_p
 @pytest.mark.parametrize("cls", FAMILY)
 async def test_an_empty_draft_is_shown_as_one(cls: Any) -> None:
     """None was written only where no drafts are used at all."""
-    _, _, world = await live(cls(), ["alpha"] * 6, World(lambda r: stub(r) if stage(r) != "generate" else ""))
+    _, _, world = await live(
+        cls(), ["alpha"] * 6, World(lambda r: stub(r) if stage(r) != "generate" else "")
+    )
     asked = [request for request in world.backend.requests if stage(request) == "infer"]
-    shown = [request for request in world.backend.requests if "earlier drafts" in request.messages[0].content]
+    shown = [
+        request
+        for request in world.backend.requests
+        if "earlier drafts" in request.messages[0].content
+    ]
     assert asked or shown or cls is Cipher
     assert all(request.messages[0].content.startswith("An assistant drafted") for request in asked)
-    assert all("Draft: \nFinal: " in "".join(m.content for m in request.messages) for request in [*asked, *shown])
+    assert all(
+        "Draft: \nFinal: " in "".join(m.content for m in request.messages)
+        for request in [*asked, *shown]
+    )
 
 
 def first(pairs: list[Round]) -> tuple[str, str]:
@@ -149,26 +178,45 @@ def first(pairs: list[Round]) -> tuple[str, str]:
 
 
 def test_whether_there_was_a_draft_decides_the_wording_and_not_its_length() -> None:
-    assert first([pair("")]) == (first([pair()])[0], f"Draft: \nFinal: {BASE.lower()}\n\nPreference:")
+    assert first([pair("")]) == (
+        first([pair()])[0],
+        f"Draft: \nFinal: {BASE.lower()}\n\nPreference:",
+    )
     system, asked = first([pair(None)])
-    assert system.startswith("You see a brief by one reader.") and asked == f"Final: {BASE.lower()}\n\nPreference:"
+    assert (
+        system.startswith("You see a brief by one reader.")
+        and asked == f"Final: {BASE.lower()}\n\nPreference:"
+    )
 
 
 def drafted(request: Request) -> bool:
     return "Draft:" in request.messages[-1].content
 
 
-@pytest.mark.parametrize(("brought", "use_edits"), [(None, True), (None, False), ("Theirs", True), ("", True)])
-async def test_offline_rounds_have_a_draft_where_one_was_written(brought: str | None, use_edits: bool) -> None:
+@pytest.mark.parametrize(
+    ("brought", "use_edits"), [(None, True), (None, False), ("Theirs", True), ("", True)]
+)
+async def test_offline_rounds_have_a_draft_where_one_was_written(
+    brought: str | None, use_edits: bool
+) -> None:
     task = registry.load("task", "lamp5")()
     sample = task.open("user/dev", None).load(0).view()
     fields = {} if brought is None else {"draft": brought}
-    history = tuple(msgspec.structs.replace(record, fields={**record.fields, **fields}) for record in sample.history)
+    history = tuple(
+        msgspec.structs.replace(record, fields={**record.fields, **fields})
+        for record in sample.history
+    )
     world = World(lambda request: "short" if stage(request) == "infer" else "A draft")
     world.task = task
     ctx = world.context()
     method = Cipher(Cipher.Params(use_edits=use_edits))
-    await method.predict(msgspec.structs.replace(sample, history=history), await method.profile(sample.user, ctx), ctx)
+    await method.predict(
+        msgspec.structs.replace(sample, history=history),
+        await method.profile(sample.user, ctx),
+        ctx,
+    )
     inferring = [request for request in world.backend.requests if stage(request) == "infer"]
-    assert inferring and {drafted(request) for request in inferring} == {use_edits and brought != ""}
+    assert inferring and {drafted(request) for request in inferring} == {
+        use_edits and brought != ""
+    }
     assert "nearest" not in ctx.notes

@@ -28,7 +28,8 @@ def talk(*blocks: Sequence[str]) -> tuple[Record, ...]:
 
 def test_an_exchange_is_a_message_the_reply_to_it_and_the_next_message() -> None:
     history = talk(
-        ("User: a1", "Assistant: r1", "User: a2", "Assistant: r2"), ("User: b1", "Assistant: s1", "User: b2")
+        ("User: a1", "Assistant: r1", "User: a2", "Assistant: r2"),
+        ("User: b1", "Assistant: s1", "User: b2"),
     )
     found = [(each.stimulus, each.fields["reply"], each.response) for each in exchanges(history)]
     assert found == [("a1", "r1", "a2"), ("b1", "s1", "b2")]
@@ -37,7 +38,9 @@ def test_an_exchange_is_a_message_the_reply_to_it_and_the_next_message() -> None
 
 def spoken(*sources: str) -> Sample:
     """A question about alpha after exchanges about some sources, in time order."""
-    blocks = [(f"Ask {n} {source}", f"Reply {n}", f"Reaction {n}") for n, source in enumerate(sources)]
+    blocks = [
+        (f"Ask {n} {source}", f"Reply {n}", f"Reaction {n}") for n, source in enumerate(sources)
+    ]
     task = registry.load("task", "personamem")()
     sample = task.open("32k", None).load(0)
     changed: Sample = msgspec.structs.replace(
@@ -46,13 +49,21 @@ def spoken(*sources: str) -> Sample:
     return changed
 
 
-async def asked(method: Any, sample: Sample, says: dict[str, str] | None = None) -> tuple[World, dict[str, float]]:
+async def asked(
+    method: Any, sample: Sample, says: dict[str, str] | None = None
+) -> tuple[World, dict[str, float]]:
     """A method's calls on PersonaMem with a model that infers what `says` has for a reaction."""
 
     def answer(request: Request) -> str:
         text = request.messages[-1].content
         found = [value for key, value in (says or {}).items() if key in text]
-        return (found or ["likes it"])[0] if said_next(request) else "merged" if merges(request) else "(a)"
+        return (
+            (found or ["likes it"])[0]
+            if said_next(request)
+            else "merged"
+            if merges(request)
+            else "(a)"
+        )
 
     world = World(answer)
     world.task = registry.load("task", "personamem")()
@@ -74,7 +85,9 @@ async def test_the_nearest_exchanges_are_read_lazily_and_merged_in_time_order() 
     says = {"Reaction 0": "likes short", "Reaction 2": "NONE", "Reaction 4": "likes long"}
     world, flags = await asked(Cipher(Cipher.Params(k=3)), sample, says)
     inferred = [r.messages[-1].content for r in world.backend.requests if said_next(r)]
-    assert inferred == [f"Assistant: Reply {n}\nUser: Reaction {n}\n\nPreference:" for n in (0, 2, 4)]
+    assert inferred == [
+        f"Assistant: Reply {n}\nUser: Reaction {n}\n\nPreference:" for n in (0, 2, 4)
+    ]
     (merged,) = (r for r in world.backend.requests if merges(r))
     assert merged.messages[-1].content == "- likes short\n- likes long\n\nPreference:"
     assert "the later one holds" in merged.messages[0].content and flags == {"nothing_shown": 1}
@@ -85,7 +98,9 @@ async def test_the_nearest_exchanges_are_read_lazily_and_merged_in_time_order() 
 async def test_nothing_shown_is_the_plain_prompt() -> None:
     world, flags = await asked(Cipher(), spoken("alpha", "beta"), {"Reaction": "None."})
     assert flags == {"nothing_shown": 2, "plain_prompt": 1} and len(world.backend.requests) == 3
-    assert all("Prefers" not in message.content for r in world.backend.requests for message in r.messages)
+    assert all(
+        "Prefers" not in message.content for r in world.backend.requests for message in r.messages
+    )
 
 
 async def test_the_family_looks_at_the_last_the_first_or_the_nearest_exchanges() -> None:
@@ -96,7 +111,10 @@ async def test_the_family_looks_at_the_last_the_first_or_the_nearest_exchanges()
     assert "Reaction 2" not in world.backend.requests[0].messages[-1].content
     world, _ = await asked(IclEdit(IclEdit.Params(k=1)), sample)
     (request,) = world.backend.requests
-    assert "took earlier replies:\n\nAssistant: Reply 1\nUser: Reaction 1" in request.messages[0].content
+    assert (
+        "took earlier replies:\n\nAssistant: Reply 1\nUser: Reaction 1"
+        in request.messages[0].content
+    )
 
 
 async def test_an_exchange_that_began_with_the_question_is_left_out() -> None:
@@ -107,12 +125,16 @@ async def test_an_exchange_that_began_with_the_question_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("place", range(0, 24, 4))
-async def test_acceptance_10_no_message_at_or_after_the_cut_and_no_option_reaches_a_memory(place: int) -> None:
+async def test_acceptance_10_no_message_at_or_after_the_cut_and_no_option_reaches_a_memory(
+    place: int,
+) -> None:
     data = registry.load("task", "personamem")().open("32k", None)
     question, sample = data.questions[place], data.load(place)
     turns = data.contexts.turns(question.context)
     before = "\n".join(turn.content for turn in turns[: question.end])
-    later = [bare(turn.content) for turn in turns[question.end :] if bare(turn.content) not in before]
+    later = [
+        bare(turn.content) for turn in turns[question.end :] if bare(turn.content) not in before
+    ]
     world, _ = await asked(Cipher(), sample)
     inferring = [r.messages[-1].content for r in world.backend.requests if said_next(r)]
     assert inferring and (later or place)
@@ -134,4 +156,6 @@ async def test_turns_need_conversations() -> None:
     world = World()
     world.task = task
     with pytest.raises(UsageError, match="needs conversations"):
-        await Cipher(Cipher.Params(mode="turns")).predict(sample, {"rounds": [], "open": None}, world.context())
+        await Cipher(Cipher.Params(mode="turns")).predict(
+            sample, {"rounds": [], "open": None}, world.context()
+        )

@@ -54,7 +54,9 @@ async def test_acceptance_1_calls_per_sample_and_reuse_by_the_same_user(tmp_path
     assert stages(requests)["difference"] == 0
 
 
-async def test_acceptance_2_duplicates_leave_fewer_peers_and_the_prompt_says_how_many(tmp_path: Path) -> None:
+async def test_acceptance_2_duplicates_leave_fewer_peers_and_the_prompt_says_how_many(
+    tmp_path: Path,
+) -> None:
     users = crowd(items=1, others=5)
     for number in (2, 3, 4):
         history = (reviewed(users[number].id, 0, "the same words @(50,50)"),)
@@ -99,7 +101,9 @@ async def test_acceptance_3_ties_put_the_later_record_first(tmp_path: Path, item
     ]
 
 
-async def test_acceptance_3_no_eligible_record_falls_back_without_an_exception(tmp_path: Path) -> None:
+async def test_acceptance_3_no_eligible_record_falls_back_without_an_exception(
+    tmp_path: Path,
+) -> None:
     users = [User("ann", (Record("a", "One story", "words"),)), User("bob", ())]
     world = World(tmp_path, users)
     for sample in (question(users), question([User("ann", ())])):
@@ -111,7 +115,9 @@ async def test_acceptance_3_no_eligible_record_falls_back_without_an_exception(t
 async def test_acceptance_4_prompts_do_not_depend_on_which_samples_run(tmp_path: Path) -> None:
     users = crowd()
     first = question(users)
-    second = Sample("q2", "peer0", "Of a glacier", stimulus="Of a glacier", history=users[1].history)
+    second = Sample(
+        "q2", "peer0", "Of a glacier", stimulus="Of a glacier", history=users[1].history
+    )
     alone, both = World(tmp_path / "alone", users), World(tmp_path / "both", users)
     _, _, expected = await alone.ask(await alone.dpl(population_max_users=4), first)
     method = await both.dpl(population_max_users=4)
@@ -143,19 +149,27 @@ async def test_acceptance_6_each_difference_stays_with_its_record(tmp_path: Path
     world.client.backend = world.backend = Shuffled(BackendOptions(model="scripted"), answer=reply)
     _, _, requests = await world.ask(await world.dpl(), question(users))
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
-    pairs = re.findall(r"Story: .*?(\w+)\nHow this columnist differs:\nForm: shorter about (\w+)\.", body)
+    pairs = re.findall(
+        r"Story: .*?(\w+)\nHow this columnist differs:\nForm: shorter about (\w+)\.", body
+    )
     assert len(pairs) == 8
     assert all(subject == told for subject, told in pairs)
 
 
-async def test_acceptance_6_a_changed_second_stage_still_pairs_cached_differences(tmp_path: Path) -> None:
+async def test_acceptance_6_a_changed_second_stage_still_pairs_cached_differences(
+    tmp_path: Path,
+) -> None:
     users = crowd(items=8)
     world = World(tmp_path, users)
     await world.ask(await world.dpl(), question(users))
-    _, _, requests = await world.ask(await world.dpl(), question(users, "Of a quarry, a library and item2"))
+    _, _, requests = await world.ask(
+        await world.dpl(), question(users, "Of a quarry, a library and item2")
+    )
     assert stages(requests)["difference"] == 0
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
-    pairs = re.findall(r"Story: .*?(\w+)\nHow this columnist differs:\nForm: shorter about (\w+)\.", body)
+    pairs = re.findall(
+        r"Story: .*?(\w+)\nHow this columnist differs:\nForm: shorter about (\w+)\.", body
+    )
     assert len(pairs) == 8
     assert all(subject == told for subject, told in pairs)
 
@@ -179,22 +193,34 @@ def test_acceptance_7_tag_variants_parse_alike(tagged: str) -> None:
     assert untagged(tagged) == ("Dry wit.", True)
 
 
-@pytest.mark.parametrize("plain", ["Dry wit.", "Summaries bore this columnist.", "Summary-like headlines."])
+@pytest.mark.parametrize(
+    "plain", ["Dry wit.", "Summaries bore this columnist.", "Summary-like headlines."]
+)
 def test_acceptance_7_no_tag_leaves_the_text(plain: str) -> None:
     assert untagged(f" {plain}") == (plain, False)
 
 
 @pytest.mark.parametrize("task", [Tags(), Stars()])
-async def test_acceptance_8_agreement_is_a_fixed_line_without_a_call(tmp_path: Path, task: Task) -> None:
+async def test_acceptance_8_agreement_is_a_fixed_line_without_a_call(
+    tmp_path: Path, task: Task
+) -> None:
     users = [User(person, (reviewed(person, 0, "4"),)) for person in ("ann", "bob", "cem")]
     world = World(tmp_path, users, task)
     _, ctx, requests = await world.ask(await world.dpl(), question(users))
     assert stages(requests) == {"difference": 0, "profile": 1, "answer": 1, "summary": 0}
     assert "2 of 2 other people gave the same headline as this columnist." in text(requests)
-    assert ctx.flags == {"n_eff": 1, "tier_1": 1, "k_eff": 0, "agreement_lines": 1, "tag_stripped": 1}
+    assert ctx.flags == {
+        "n_eff": 1,
+        "tier_1": 1,
+        "k_eff": 0,
+        "agreement_lines": 1,
+        "tag_stripped": 1,
+    }
 
 
-async def test_acceptance_9_without_a_population_the_prompts_are_those_of_summary(tmp_path: Path) -> None:
+async def test_acceptance_9_without_a_population_the_prompts_are_those_of_summary(
+    tmp_path: Path,
+) -> None:
     users = crowd()
     samples = [question(users), question([User("nobody", ())])]
     ours, theirs = World(tmp_path / "dpl", users), World(tmp_path / "summary", users)
@@ -218,7 +244,9 @@ async def test_acceptance_10_what_changes_a_difference_misses_the_cache(
     if change == "axes":
         task.words = msgspec.structs.replace(WORDS, axes=WORDS.axes[:2])  # type: ignore[misc]
     if change == "wording":
-        monkeypatch.setattr("personabench.methods.dpl.prompts._number", lambda count: f"all of {count} axes")
+        monkeypatch.setattr(
+            "personabench.methods.dpl.prompts._number", lambda count: f"all of {count} axes"
+        )
     again = World(tmp_path, users, task, model="another" if change == "model" else "scripted")
     again.seed = 1 if change == "seed" else 0
     method = await again.dpl(k_peers=2) if change == "k" else await again.dpl()
@@ -259,7 +287,9 @@ async def test_acceptance_11_the_lowest_ranked_records_go_first(
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
     cases, _, records = body.partition("Earlier records")
     dropped = int(ctx.flags["profile_records_dropped"])
-    ranked = [str(record.item)[1:] for record in await world.context().retrieve(question(users, about), 8)]
+    ranked = [
+        str(record.item)[1:] for record in await world.context().retrieve(question(users, about), 8)
+    ]
     assert 0 < dropped < 8
     assert re.findall(r"of item(\d+) and", records) == ranked[: 8 - dropped]
     assert cases.count("Case ") == 8
@@ -285,16 +315,26 @@ async def test_acceptance_11_then_stimuli_are_shortened_then_cases_dropped(tmp_p
     assert "Story: A new tale of the tramway and the orchard" in requests[-1].messages[1].content
 
 
-async def test_acceptance_12_dashes_and_newlines_survive_and_the_counts_are_there(tmp_path: Path) -> None:
+async def test_acceptance_12_dashes_and_newlines_survive_and_the_counts_are_there(
+    tmp_path: Path,
+) -> None:
     users = crowd()
     awkward = "First\n--------\n\nSecond\u2028line \u2014 --- end"
-    world = World(tmp_path, users, answer=lambda request: awkward if stage(request) == "answer" else reply(request))
+    world = World(
+        tmp_path,
+        users,
+        answer=lambda request: awkward if stage(request) == "answer" else reply(request),
+    )
     output, ctx, _ = await world.ask(await world.dpl(), question(users))
     line = to_json(Prediction("q1", "ann", output, output, ctx.flags, tuple(ctx.calls), Usage()))
     assert "\n" not in line
     read = from_json(line, Prediction)
     assert read.output == awkward
-    assert {name: read.flags[name] for name in ("n_eff", "k_eff", "tier_1")} == {"n_eff": 8, "k_eff": 32, "tier_1": 8}
+    assert {name: read.flags[name] for name in ("n_eff", "k_eff", "tier_1")} == {
+        "n_eff": 8,
+        "k_eff": 32,
+        "tier_1": 8,
+    }
     assert all(isinstance(call, Call) for call in read.calls)
 
 
@@ -303,7 +343,10 @@ async def test_the_records_shown_are_those_of_rag(tmp_path: Path, retriever: str
     users = crowd(items=20)
     world = World(tmp_path, users)
     shown = []
-    for method in (await world.dpl(n_docs=4, retriever=retriever), Rag(Rag.Params(k=4, retriever=retriever))):
+    for method in (
+        await world.dpl(n_docs=4, retriever=retriever),
+        Rag(Rag.Params(k=4, retriever=retriever)),
+    ):
         _, _, requests = await world.ask(method, question(users))
         shown.append(re.findall(r"<(ann-\d+)>", requests[-1].messages[1].content))
     assert len(shown[0]) == 4
@@ -315,13 +358,17 @@ async def test_an_empty_difference_is_a_failed_record(tmp_path: Path) -> None:
     mute = World(
         tmp_path / "one",
         users,
-        answer=lambda request: " " if "item1 " in request.messages[1].content.split("\n")[0] else reply(request),
+        answer=lambda request: (
+            " " if "item1 " in request.messages[1].content.split("\n")[0] else reply(request)
+        ),
     )
     _, ctx, requests = await mute.ask(await mute.dpl(), question(users))
     assert (ctx.flags["n_eff"], ctx.flags["failed_docs"]) == (2, 1)
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
     assert body.count("Case ") == 2
-    silent = World(tmp_path / "all", users, answer=lambda r: "" if stage(r) == "difference" else reply(r))
+    silent = World(
+        tmp_path / "all", users, answer=lambda r: "" if stage(r) == "difference" else reply(r)
+    )
     _, ctx, requests = await silent.ask(await silent.dpl(), question(users))
     assert (ctx.flags["fallback"], ctx.flags["failed_docs"]) == (1, 3)
     assert stages(requests)["summary"] == 1

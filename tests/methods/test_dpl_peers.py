@@ -35,28 +35,40 @@ async def test_the_second_retrieval_searches_eligible_records_only(tmp_path: Pat
     users[0] = User("ann", (*users[0].history, *alone))
     world = World(tmp_path, users)
     _, ctx, _ = await world.ask(
-        await world.dpl(preset="faithful"), question(users, " ".join(f"rare{item}" for item in range(50, 60)))
+        await world.dpl(preset="faithful"),
+        question(users, " ".join(f"rare{item}" for item in range(50, 60))),
     )
     assert ctx.flags["n_eff"] == 2
 
 
 @pytest.mark.parametrize("tiers", ["T1", "T2", "T3", "T1,T2,T3,user"])
-async def test_acceptance_5_the_questions_own_answer_is_never_shown(tmp_path: Path, tiers: str) -> None:
+async def test_acceptance_5_the_questions_own_answer_is_never_shown(
+    tmp_path: Path, tiers: str
+) -> None:
     users = crowd()
     about = "The tale of item3 and the glacier"
     leak = Record("x-3", about + "!", "SECRET @(7,7)", item="i3")
     near = Record("x-4", about + " glacier tale item3", "SECRET too @(8,8)", item="i77")
-    users.append(User("mallory", (leak, near, *(reviewed("mallory", item, "fine @(3,90)") for item in range(8)))))
+    users.append(
+        User(
+            "mallory",
+            (leak, near, *(reviewed("mallory", item, "fine @(3,90)") for item in range(8))),
+        )
+    )
     world = World(tmp_path, users)
     sample = question(users, about, item="i3")
-    sample = msgspec.structs.replace(sample, history=tuple(r for r in sample.history if r.item != "i3"))
+    sample = msgspec.structs.replace(
+        sample, history=tuple(r for r in sample.history if r.item != "i3")
+    )
     _, ctx, requests = await world.ask(await world.dpl(tiers=tiers, dup_max=0.9), sample)
     assert ctx.flags["n_eff"] > 0
     assert "SECRET" not in text(requests)
     assert "GOLD" not in text(requests)
 
 
-async def test_acceptance_5_a_near_copy_of_the_question_needs_the_similarity_guard(tmp_path: Path) -> None:
+async def test_acceptance_5_a_near_copy_of_the_question_needs_the_similarity_guard(
+    tmp_path: Path,
+) -> None:
     users = crowd(items=1, others=1)
     about = "The tale of item0 and the harbour light"
     users[1] = User("bob", (Record("b", about + " light", "SECRET @(4,4)"),))
@@ -74,20 +86,29 @@ async def test_acceptance_5_a_near_copy_of_the_question_needs_the_similarity_gua
         Record("m-0", "a new tale: of ITEM0, harbour lights!", "SECRET @(7,7)", item="i0"),
     ],
 )
-async def test_acceptance_5_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: Record) -> None:
+async def test_acceptance_5_item_and_stimulus_guard_without_similarity(
+    tmp_path: Path, leak: Record
+) -> None:
     about = "A new tale of item0 harbour lights"
     users = [*crowd(items=1, others=1), User("mallory", (leak,))]
     world = World(tmp_path, users)
     method = await world.dpl(dup_max=1.5, tiers="T3")
     _, _, guarded = await world.ask(method, question(users, about, item="i99"))
-    _, _, shown = await world.ask(await world.dpl(dup_max=1.5, tiers="T3"), question(users, "Other", item="i98"))
+    _, _, shown = await world.ask(
+        await world.dpl(dup_max=1.5, tiers="T3"), question(users, "Other", item="i98")
+    )
     assert "SECRET" not in text(guarded)
     assert "SECRET" in text(shown)
 
 
-async def test_acceptance_5_questions_of_one_nameless_user_are_never_compared(tmp_path: Path) -> None:
+async def test_acceptance_5_questions_of_one_nameless_user_are_never_compared(
+    tmp_path: Path,
+) -> None:
     users = crowd(items=4, others=2)
-    twin = User("twin", (*users[0].history[:2], *(reviewed("twin", item, "TWIN @(5,70)") for item in (2, 3))))
+    twin = User(
+        "twin",
+        (*users[0].history[:2], *(reviewed("twin", item, "TWIN @(5,70)") for item in (2, 3))),
+    )
     world = World(tmp_path, [*users, twin], nameless=True)
     _, ctx, requests = await world.ask(await world.dpl(), question(users))
     assert ctx.flags["n_eff"] == 4
@@ -99,7 +120,10 @@ async def test_acceptance_5_questions_of_one_nameless_user_are_never_compared(tm
 
 async def test_acceptance_5_a_peer_who_once_answered_alike_is_compared(tmp_path: Path) -> None:
     users = crowd(items=4, others=2)
-    peer = User("peer", (users[0].history[0], *(reviewed("peer", item, "PEER @(5,70)") for item in (1, 2, 3))))
+    peer = User(
+        "peer",
+        (users[0].history[0], *(reviewed("peer", item, "PEER @(5,70)") for item in (1, 2, 3))),
+    )
     world = World(tmp_path, [*users, peer], nameless=True)
     _, _, requests = await world.ask(await world.dpl(), question(users))
     assert "PEER" in text(requests)
@@ -117,7 +141,14 @@ async def test_guard_3_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:
 
 async def test_guard_5_peers_from_the_future_are_left_out(tmp_path: Path) -> None:
     users = [
-        User(person, (Record(f"{person}-0", "One story of a quarry", f"{person} wrote", time=time, item="i"),))
+        User(
+            person,
+            (
+                Record(
+                    f"{person}-0", "One story of a quarry", f"{person} wrote", time=time, item="i"
+                ),
+            ),
+        )
         for person, time in (("ann", "2020-02-01"), ("past", "2020-01-31"), ("future", "2020-3-2"))
     ]
     world = World(tmp_path, users)
@@ -133,7 +164,10 @@ async def test_nobody_is_named_in_a_prompt(tmp_path: Path) -> None:
     users = [
         User(
             f"person-{number}",
-            tuple(Record(f"r{number}-{item}", f"Item{item} story", f"text @({number},{item})") for item in range(3)),
+            tuple(
+                Record(f"r{number}-{item}", f"Item{item} story", f"text @({number},{item})")
+                for item in range(3)
+            ),
         )
         for number in range(5)
     ]
@@ -145,7 +179,10 @@ async def test_nobody_is_named_in_a_prompt(tmp_path: Path) -> None:
 
 async def test_near_stimuli_are_compared_when_none_is_shared(tmp_path: Path) -> None:
     users = [
-        User(person, (Record(f"{person}-0", f"A walk along the {topic} at {hour}", f"{person} says"),))
+        User(
+            person,
+            (Record(f"{person}-0", f"A walk along the {topic} at {hour}", f"{person} says"),),
+        )
         for person, topic, hour in (
             ("ann", "harbour wall", "noon"),
             ("bob", "harbour wall", "dusk"),
@@ -163,9 +200,13 @@ async def test_near_stimuli_are_compared_when_none_is_shared(tmp_path: Path) -> 
     assert ctx.flags["fallback"] == 1
 
 
-async def test_own_records_do_not_crowd_out_near_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_own_records_do_not_crowd_out_near_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("personabench.methods.dpl.peers._NEAREST", 3)
-    own = tuple(Record(f"a{number}", f"A walk by the quarry {number}", "words") for number in range(9))
+    own = tuple(
+        Record(f"a{number}", f"A walk by the quarry {number}", "words") for number in range(9)
+    )
     users = [User("ann", own), User("bob", (Record("b", "A walk in town", "bob says"),))]
     world = World(tmp_path, users)
     _, ctx, _ = await world.ask(await world.dpl(), question(users))
@@ -173,7 +214,10 @@ async def test_own_records_do_not_crowd_out_near_ones(tmp_path: Path, monkeypatc
 
 
 async def test_records_without_a_stimulus_are_compared_by_their_text(tmp_path: Path) -> None:
-    users = [User(p, (Record(f"{p}-0", None, f"lovely day at the quarry {p}"),)) for p in ("ann", "bob", "cem")]
+    users = [
+        User(p, (Record(f"{p}-0", None, f"lovely day at the quarry {p}"),))
+        for p in ("ann", "bob", "cem")
+    ]
     world = World(tmp_path, users, Tags())
     sample = Sample("q", "ann", "Reword: a day out", history=users[0].history)
     _, ctx, requests = await world.ask(await world.dpl(), sample)
@@ -183,7 +227,14 @@ async def test_records_without_a_stimulus_are_compared_by_their_text(tmp_path: P
 
 
 async def test_user_scope_compares_with_the_medoids_of_other_clusters(tmp_path: Path) -> None:
-    places = {"ann": (0, 0), "near": (1, 0), "b1": (90, 0), "b2": (91, 0), "b3": (92, 0), "c": (0, 90)}
+    places = {
+        "ann": (0, 0),
+        "near": (1, 0),
+        "b1": (90, 0),
+        "b2": (91, 0),
+        "b3": (92, 0),
+        "c": (0, 90),
+    }
     users = [
         User(person, (Record(f"{person}-0", f"unlike {person}", f"{person} @({x},{y})"),))
         for person, (x, y) in places.items()
@@ -198,7 +249,9 @@ async def test_user_scope_compares_with_the_medoids_of_other_clusters(tmp_path: 
 
 
 async def test_a_pool_has_one_record_per_person_and_at_most_max_pool() -> None:
-    history = {p: tuple(Record(f"{p}{n}", "same tale", f"{p}{n} says") for n in range(3)) for p in "abcdef"}
+    history = {
+        p: tuple(Record(f"{p}{n}", "same tale", f"{p}{n} says") for n in range(3)) for p in "abcdef"
+    }
     users = [User(person, records) for person, records in history.items()]
     peers = Peers(users, resolve("lamp", {"max_pool": 3}), "text")
     embed = Vectors()
@@ -214,8 +267,10 @@ async def test_the_lender_of_a_shuffled_history_is_no_peer(tmp_path: Path) -> No
     world = World(tmp_path, users)
     sample = msgspec.structs.replace(question(users), history=users[1].history)
     _, _, requests = await world.ask(await world.dpl(), sample)
-    assert f"{users[1].id} " in text([request for request in requests if "Other person" in request.messages[1].content])
-    lent = msgspec.structs.replace(sample, lender=users[1].id)
+    assert f"{users[1].id} " in text(
+        [request for request in requests if "Other person" in request.messages[1].content]
+    )
+    lent = msgspec.structs.replace(sample, history_owner=users[1].id)
     _, ctx, requests = await world.ask(await world.dpl(), lent)
     assert ctx.flags["n_eff"] == 3
     for request in requests:
@@ -224,7 +279,10 @@ async def test_the_lender_of_a_shuffled_history_is_no_peer(tmp_path: Path) -> No
 
 
 async def test_several_lots_of_candidates_make_one_pool() -> None:
-    users = [User(person, (Record(f"{person}0", "the same tale", f"{person} says"),)) for person in "abcdefghi"]
+    users = [
+        User(person, (Record(f"{person}0", "the same tale", f"{person} says"),))
+        for person in "abcdefghi"
+    ]
     peers = Peers(users, resolve("lamp", {"max_pool": 4, "min_peers": 3}), "text")
 
     async def embed(texts: Sequence[str]) -> Any:

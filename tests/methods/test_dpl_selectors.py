@@ -25,11 +25,15 @@ def peer(name: str, response: str, similarity: float = 1.0) -> Peer:
     return Peer(name, Record(f"{name}-0", "story", response), similarity)
 
 
-async def chosen(own: str, responses: Sequence[str], kind: Any = "text", settings: Settings | None = None) -> list[str]:
+async def chosen(
+    own: str, responses: Sequence[str], kind: Any = "text", settings: Settings | None = None
+) -> list[str]:
     peers = [peer(f"p{number:02}", response) for number, response in enumerate(responses)]
     doc = Record("d", "story", own)
     embed = Vectors()
-    found = await select(doc, peers, kind, settings or PRESETS["faithful"], lambda texts: embed.embed(texts, ""))
+    found = await select(
+        doc, peers, kind, settings or PRESETS["faithful"], lambda texts: embed.embed(texts, "")
+    )
     return [peer.person for peer in found]
 
 
@@ -63,7 +67,9 @@ async def test_acceptance_8_categories_are_compared_by_label() -> None:
 
 async def test_acceptance_8_the_nearest_stimulus_stands_for_a_label() -> None:
     peers = [peer("far", "war", 0.2), peer("near", "war", 0.9), peer("same", "drama", 1.0)]
-    found = await select(Record("d", "s", "drama"), peers, "category", PRESETS["lamp"], lambda texts: None)  # type: ignore[arg-type, return-value]
+    found = await select(
+        Record("d", "s", "drama"), peers, "category", PRESETS["lamp"], lambda texts: None
+    )  # type: ignore[arg-type, return-value]
     assert [peer.person for peer in found] == ["near"]
 
 
@@ -80,14 +86,19 @@ async def test_acceptance_8_scores_are_compared_as_numbers() -> None:
 )
 async def test_similarity_selectors_order_by_likeness(selector: str, expected: list[str]) -> None:
     settings = resolve("lamp", {"selector": selector, "k_peers": 2})
-    assert await chosen("@(1,0)", ["@(9,1)", "@(9,4)", "@(1,9)", "@(-5,1)"], "text", settings) == expected
+    assert (
+        await chosen("@(1,0)", ["@(9,1)", "@(9,4)", "@(1,9)", "@(-5,1)"], "text", settings)
+        == expected
+    )
 
 
 @pytest.mark.parametrize("selector", ["random", "kmeans_random"])
 async def test_random_selectors_follow_the_seed(selector: str) -> None:
     places = [f"@({10 * (number // 5)},{number % 5 / 9:.2f})" for number in range(30)]
     draws = [
-        await chosen("@(0,0)", places, "text", resolve("lamp", {"selector": selector, "seed": seed}))
+        await chosen(
+            "@(0,0)", places, "text", resolve("lamp", {"selector": selector, "seed": seed})
+        )
         for seed in (1, 1, 2, 3, 4)
     ]
     assert draws[0] == draws[1]
@@ -113,7 +124,12 @@ def test_settings_that_cannot_work_are_refused(given: dict[str, Any], named: str
 
 def test_presets_and_what_is_given_on_top() -> None:
     faithful = Dpl(Dpl.Params(preset="faithful", k_peers=3)).settings
-    assert (faithful.min_peers, faithful.tiers, faithful.dup_max, faithful.difference_max_tokens) == (
+    assert (
+        faithful.min_peers,
+        faithful.tiers,
+        faithful.dup_max,
+        faithful.difference_max_tokens,
+    ) == (
         3,
         ("T1",),
         0,

@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baseline_fixtures import Tags, World, asked, crowd, labelled, prepared, question, reply, stage, stages, text
+from baseline_fixtures import (
+    Tags,
+    World,
+    asked,
+    crowd,
+    labelled,
+    prepared,
+    question,
+    reply,
+    stage,
+    stages,
+    text,
+)
 
 from personabench import Request
 from personabench.methods.drp import SCHEMA, Drp, dimensions
@@ -39,15 +51,25 @@ def profile_prompt(requests: list[Request]) -> str:
         (listed(row("Wit"), {"name": "Tone"}), ["Wit"], 1),
         (listed(row("Wit"), row("wit ")), ["Wit"], 0),
         (listed(row("Wit"), row("Tone"))[:-20], ["Wit"], 1),
-        ('{"dimensions": [{"name": "Wit", "definition": bad}, ' + json.dumps(row("Tone")) + "]}", ["Tone"], 1),
+        (
+            '{"dimensions": [{"name": "Wit", "definition": bad}, ' + json.dumps(row("Tone")) + "]}",
+            ["Tone"],
+            1,
+        ),
         ("[" + json.dumps(row("Wit")) + "]", ["Wit"], 0),
         (listed(row("Wit", definition="as in {braces} and [sic]")), ["Wit"], 0),
-        (f"{json.dumps(row('Wit', definition='uses [sic]'))}\n{json.dumps(row('Tone'))}", ["Wit", "Tone"], 0),
+        (
+            f"{json.dumps(row('Wit', definition='uses [sic]'))}\n{json.dumps(row('Tone'))}",
+            ["Wit", "Tone"],
+            0,
+        ),
         (listed(), [], 0),
         ("They are wittier.", [], 0),
     ],
 )
-def test_acceptance_b9_malformed_blocks_are_dropped_and_counted(text: str, names: list[str], malformed: int) -> None:
+def test_acceptance_b9_malformed_blocks_are_dropped_and_counted(
+    text: str, names: list[str], malformed: int
+) -> None:
     found, count = dimensions(text)
     assert [dimension.name for dimension in found] == names
     assert count == malformed
@@ -55,7 +77,9 @@ def test_acceptance_b9_malformed_blocks_are_dropped_and_counted(text: str, names
 
 async def test_acceptance_b9_malformed_blocks_are_counted_in_the_run(tmp_path: Path) -> None:
     answer = saying(open=listed(row("Wit"), row("Tone", difference="")))
-    _, ctx, requests = await asked(tmp_path, crowd(items=3), Drp(Drp.Params(validate=False)), answer=answer)
+    _, ctx, requests = await asked(
+        tmp_path, crowd(items=3), Drp(Drp.Params(validate=False)), answer=answer
+    )
     assert (ctx.flags["dimensions"], ctx.flags["dimensions_malformed"]) == (3, 3)
     assert "- Wit (how it is): more Wit" in profile_prompt(requests)
 
@@ -65,7 +89,11 @@ async def test_acceptance_b9_an_unfinished_thought_is_a_failure(tmp_path: Path) 
     thinking = "Let me see. " + listed(row("Trace"))
     method = Drp(Drp.Params(reasoning=True, validate=False))
     _, ctx, requests = await asked(tmp_path / "cut", users, method, answer=saying(open=thinking))
-    assert (ctx.flags["thought_unfinished"], ctx.flags["failed_docs"], ctx.flags["fallback"]) == (2, 2, 1)
+    assert (ctx.flags["thought_unfinished"], ctx.flags["failed_docs"], ctx.flags["fallback"]) == (
+        2,
+        2,
+        1,
+    )
     finished = f"{thinking}</think>{listed(row('Wit'))}"
     _, ctx, requests = await asked(tmp_path / "whole", users, method, answer=saying(open=finished))
     assert ctx.flags["dimensions"] == 2
@@ -98,7 +126,9 @@ async def test_what_the_check_invents_is_not_believed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("check", "failed"), [("I agree.", True), (listed(), False)])
-async def test_without_a_confirmed_dimension_a_record_is_dropped(tmp_path: Path, check: str, failed: bool) -> None:
+async def test_without_a_confirmed_dimension_a_record_is_dropped(
+    tmp_path: Path, check: str, failed: bool
+) -> None:
     _, ctx, requests = await asked(tmp_path, crowd(items=2), Drp(), answer=saying(check=check))
     assert (ctx.flags["failed_docs"], ctx.flags["fallback"]) == (2, 1)
     assert ctx.flags["dimensions_rejected"] == 4
@@ -135,7 +165,11 @@ async def test_acceptance_b9_no_thought_reaches_the_answer_or_is_it(tmp_path: Pa
     found = thought + listed(row("Wit"))
     answer = saying(open=found, profile=f"{thought}\nSummary: Dry.", answer=f"{thought}A headline")
     output, ctx, requests = await asked(tmp_path / "whole", users, method, answer=answer)
-    assert output == "A headline" and "SECRET" not in text(requests) and "Dry." in requests[-1].messages[0].content
+    assert (
+        output == "A headline"
+        and "SECRET" not in text(requests)
+        and "Dry." in requests[-1].messages[0].content
+    )
     answer = saying(open=found, profile="Hm, SECRET", answer="Hm, SECRET")
     output, ctx, requests = await asked(tmp_path / "cut", users, method, answer=answer)
     assert output == "" and "SECRET" not in text(requests)

@@ -17,23 +17,54 @@ from personabench.run import runner
 from personabench.types import Sampling
 
 METHODS, TASKS = (
-    [entry for entry in registry.entries(kind).values() if entry.origin == "built-in"] for kind in ("method", "task")
+    [entry for entry in registry.entries(kind).values() if entry.origin == "built-in"]
+    for kind in ("method", "task")
 )
 CELLS = matrix(METHODS, TASKS)
 SMALLEST = (
-    *(f"{name}.k=2" for name in ("cicl", "cipher", "icl_edit", "cot_edit", "rag", "random", "recency", "summary")),
+    *(
+        f"{name}.k=2"
+        for name in (
+            "cicl",
+            "cipher",
+            "icl_edit",
+            "cot_edit",
+            "rag",
+            "random",
+            "recency",
+            "summary",
+        )
+    ),
     *(f"{name}.k=2" for name in ("summary_retrieved", "compsum", "trsr", "rpm")),
     *(f"{name}.n_docs=2" for name in ("dpl", "drp")),
     *(f"{name}.pairs=2" for name in ("continual", "e_then_e")),
     *("cicl.analysis_max_tokens=48", "cot_edit.reasoning_max_tokens=32", "compsum.n_pairs=2"),
-    *("compsum.analysis_max_tokens=64", "summary.summary_max_tokens=48", "summary_retrieved.summary_max_tokens=48"),
-    *("summary.summary_budget_tokens=600", "trsr.summary_max_tokens=48", "trsr.max_blocks=1", "trsr.recent=1"),
+    *(
+        "compsum.analysis_max_tokens=64",
+        "summary.summary_max_tokens=48",
+        "summary_retrieved.summary_max_tokens=48",
+    ),
+    *(
+        "summary.summary_budget_tokens=600",
+        "trsr.summary_max_tokens=48",
+        "trsr.max_blocks=1",
+        "trsr.recent=1",
+    ),
     *(f"{name}.preference_max_tokens=24" for name in ("cipher", "continual", "e_then_e")),
     *("dpl.difference_max_tokens=48", "dpl.profile_max_tokens=48", "dpl.k_peers=2"),
     *("drp.difference_max_tokens=96", "drp.profile_max_tokens=48", "drp.k_peers=2"),
-    *("persona_db.population_max_users=2", "persona_db.distil_max_tokens=96", "persona_db.induce_max_tokens=64"),
+    *(
+        "persona_db.population_max_users=2",
+        "persona_db.distil_max_tokens=96",
+        "persona_db.induce_max_tokens=64",
+    ),
     *("persona_db.item_topk=2", "persona_db.item_topk_collab=1", "persona_db.history_cap=3"),
-    *("rpm.history_cap=2", "rpm.max_features=2", "rpm.extract_max_tokens=96", "rpm.cluster_max_tokens=96"),
+    *(
+        "rpm.history_cap=2",
+        "rpm.max_features=2",
+        "rpm.extract_max_tokens=96",
+        "rpm.cluster_max_tokens=96",
+    ),
     *("rpm.reason_max_tokens=48", "rpm.infer_max_tokens=96"),
 )
 BRIEF = {
@@ -66,11 +97,19 @@ def cell(method: str, task: str) -> Any:
 @pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize(
     ("method", "task"),
-    [cell(each.method, each.task) for each in sorted(CELLS, key=lambda each: each.task) if each.fit != "refused"],
+    [
+        cell(each.method, each.task)
+        for each in sorted(CELLS, key=lambda each: each.task)
+        if each.fit != "refused"
+    ],
 )
-def test_every_cell_that_is_not_refused_runs_with_the_embedded_model(place: Path, method: str, task: str) -> None:
+def test_every_cell_that_is_not_refused_runs_with_the_embedded_model(
+    place: Path, method: str, task: str
+) -> None:
     cls = registry.load("task", task)
-    asked = runner.Options([method], [task], limit=1, results=place, assignments=settings(method, cls))
+    asked = runner.Options(
+        [method], [task], limit=1, results=place, assignments=settings(method, cls)
+    )
     asked = dataclasses.replace(asked, sampling=Sampling(max_tokens=min(cls.max_tokens, 96)))
     (outcome,) = asyncio.run(runner.run(asked))
     assert (outcome.summary["status"], outcome.summary["owed"]) == ("complete", 0), outcome.summary

@@ -25,8 +25,12 @@ from personabench.retrieval.local_embedders import WordLlama
 from personabench.run import runner
 from personabench.types import Prediction, Record, Request
 
-METHODS = {name: entry for name, entry in registry.entries("method").items() if entry.origin == "built-in"}
-TASKS = {name: entry for name, entry in registry.entries("task").items() if entry.origin == "built-in"}
+METHODS = {
+    name: entry for name, entry in registry.entries("method").items() if entry.origin == "built-in"
+}
+TASKS = {
+    name: entry for name, entry in registry.entries("task").items() if entry.origin == "built-in"
+}
 CELLS = matrix(METHODS.values(), TASKS.values())
 pytestmark = pytest.mark.usefixtures("sentence_data")
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
@@ -54,8 +58,16 @@ def ran(
     model = Scripted(answer=answer)
     roles = {role: Scripted(answer=in_form) for role in registry.load("task", task)().roles}
     mine = [setting for setting in settings if setting.partition(".")[0] in methods]
-    chosen: dict[str, Any] = {"limit": 1, "backend": "scripted", "results": place, "assignments": mine, **changes}
-    return asyncio.run(runner.run(runner.Options(methods, [task], **chosen), backend=model, roles=roles)), model
+    chosen: dict[str, Any] = {
+        "limit": 1,
+        "backend": "scripted",
+        "results": place,
+        "assignments": mine,
+        **changes,
+    }
+    return asyncio.run(
+        runner.run(runner.Options(methods, [task], **chosen), backend=model, roles=roles)
+    ), model
 
 
 def lines_of(outcome: runner.Outcome) -> list[Prediction]:
@@ -97,8 +109,13 @@ def test_patterns_that_refuse_go_before_patterns_that_fit() -> None:
 def test_a_method_is_refused_where_the_task_offers_nothing_that_it_needs() -> None:
     needy = {"needs": ("history|feedback", "dates")}
     assert verdict(needy, "news").fit == verdict(needy, "news", ("feedback",)).fit == "faithful"
-    assert verdict(needy, "news", ("population",)) == ("refused", "its users have no history to learn from beforehand")
-    assert verdict({"needs": ("history", "population")}, "news", ("history",)).reason.startswith("it has no histories")
+    assert verdict(needy, "news", ("population",)) == (
+        "refused",
+        "its users have no history to learn from beforehand",
+    )
+    assert verdict({"needs": ("history", "population")}, "news", ("history",)).reason.startswith(
+        "it has no histories"
+    )
     assert verdict({}, "news", ()).fit == "faithful"
 
 
@@ -120,12 +137,18 @@ def test_every_method_has_a_page_and_a_line_in_the_overview() -> None:
 
 @pytest.mark.parametrize("page", sorted({path.stem for path in PAGES.glob("*.md")} - {"README"}))
 def test_a_page_says_what_its_method_costs_and_sets_the_paper_beside_ours(page: str) -> None:
-    told, mark, compared = (PAGES / f"{page}.md").read_text(encoding="utf-8").partition("## Paper against ours\n")
-    assert mark and all(word in told.lower() for word in ("paper", "faithful", "adapted", "parameter", "calls"))
+    told, mark, compared = (
+        (PAGES / f"{page}.md").read_text(encoding="utf-8").partition("## Paper against ours\n")
+    )
+    assert mark and all(
+        word in told.lower() for word in ("paper", "faithful", "adapted", "parameter", "calls")
+    )
     assert re.search(r"cache|kept|stored", told, re.IGNORECASE)
     head = next(line for line in compared.splitlines() if line.startswith("|"))
     assert "paper" in head and "ours" in head
-    assert "| protocol |" in compared or "Ours:" in compared.partition("|")[0], "the protocol of both sides"
+    assert "| protocol |" in compared or "Ours:" in compared.partition("|")[0], (
+        "the protocol of both sides"
+    )
 
 
 # How it is shown
@@ -140,7 +163,9 @@ def listed(folder: Path, *words: str, columns: int = 80) -> str:
     )
     words = (sys.executable, "-c", script, "list", "matrix", *words)
     environment = {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
-    ended = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, check=True, timeout=60)
+    ended = subprocess.run(
+        words, capture_output=True, text=True, cwd=folder, env=environment, check=True, timeout=60
+    )
     assert ended.stderr == "[]\n"
     return ended.stdout
 
@@ -174,14 +199,18 @@ def test_one_task_can_be_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("answer", [echo, in_form], ids=["prose", "forms"])
 @pytest.mark.parametrize("task", TASKS)
-def test_every_cell_that_is_not_refused_runs(tmp_path: Path, task: str, answer: Callable[[Request], str]) -> None:
+def test_every_cell_that_is_not_refused_runs(
+    tmp_path: Path, task: str, answer: Callable[[Request], str]
+) -> None:
     """With a model that follows no form, so that every failure path is taken, and with one that follows each."""
     cells = on(task, "faithful", "adapted")
     outcomes, _ = ran(tmp_path, [cell.method for cell in cells], task, answer)
     for cell, outcome in zip(cells, outcomes, strict=True):
         assert [line.error for line in lines_of(outcome) if line.error] == [], cell
         summary = outcome.summary
-        assert (summary["status"], summary["owed"], summary["fit"]) == ("complete", 0, cell.fit), cell
+        assert (summary["status"], summary["owed"], summary["fit"]) == ("complete", 0, cell.fit), (
+            cell
+        )
         assert summary["n"] >= 1 and summary["metrics"]["official"], cell
 
 
@@ -205,7 +234,9 @@ EVERYTHING = (
     "cicl.negatives=draft",
 )
 ONLINE = {
-    **dict.fromkeys(("none", "rag", "random", "recency", "summary", "trsr", "persona_db", "full"), 1),
+    **dict.fromkeys(
+        ("none", "rag", "random", "recency", "summary", "trsr", "persona_db", "full"), 1
+    ),
     **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
     **dict.fromkeys(("constant", "copy_nearest", "copy_input"), 0),
@@ -229,7 +260,9 @@ def test_a_users_second_question_repeats_no_offline_call(tmp_path: Path, name: s
     (outcome,), model = ran(tmp_path, [name], answer=answering, settings=EVERYTHING, concurrency=1)
     _, *later = lines_of(outcome)
     assert later, "the user has one question only"
-    assert [sum(not call.cached for call in line.calls) for line in later] == [ONLINE[name]] * len(later)
+    assert [sum(not call.cached for call in line.calls) for line in later] == [ONLINE[name]] * len(
+        later
+    )
     assert {call.phase for line in later for call in line.calls} <= {"predict"}
     assert sum(bool(line.key) for line in RunFolder(outcome.folder).profiles().values()) <= 1
     assert len(model.requests) == len({json.dumps(str(request)) for request in model.requests})
@@ -254,7 +287,9 @@ def test_another_method_reuses_the_drafts(tmp_path: Path, first: str) -> None:
 
 def lamp4_history(sample_id: str) -> Sequence[Record]:
     task = registry.load("task", "lamp4")()
-    return next(sample for sample in task.open("user/dev", None).samples() if sample.id == sample_id).history
+    return next(
+        sample for sample in task.open("user/dev", None).samples() if sample.id == sample_id
+    ).history
 
 
 def test_difference_texts_serve_smaller_comparisons(tmp_path: Path) -> None:
@@ -269,7 +304,9 @@ def test_difference_texts_serve_smaller_comparisons(tmp_path: Path) -> None:
         assert not {profile.key, answer.key} & stage_one
 
 
-def test_another_method_embeds_no_text_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_method_embeds_no_text_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedded: list[str] = []
     encode = WordLlama._encode
 

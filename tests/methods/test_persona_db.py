@@ -9,7 +9,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from baseline_fixtures import World, asked, crowd, prepared, question, reply, stage, stages, tales, text
+from baseline_fixtures import (
+    World,
+    asked,
+    crowd,
+    prepared,
+    question,
+    reply,
+    stage,
+    stages,
+    tales,
+    text,
+)
 
 from personabench import Request, UsageError, User
 from personabench.errors import BackendError
@@ -28,12 +39,16 @@ def personal(request: Request) -> str:
     if stage(request) == "distil":
         name = author(request)
         patterns = [f"{name} habit {number}" for number in range(10)]
-        return json.dumps({"topics": [f"topic of {name}"], "traits": [], "patterns": patterns, "stances": []})
+        return json.dumps(
+            {"topics": [f"topic of {name}"], "traits": [], "patterns": patterns, "stances": []}
+        )
     return reply(request)
 
 
 def collaborative(request: Request) -> list[str]:
-    return re.findall(r"^- (.*)$", request.messages[0].content.partition("other people")[2], re.MULTILINE)
+    return re.findall(
+        r"^- (.*)$", request.messages[0].content.partition("other people")[2], re.MULTILINE
+    )
 
 
 async def test_acceptance_b2_a_persona_is_made_once(tmp_path: Path) -> None:
@@ -44,7 +59,9 @@ async def test_acceptance_b2_a_persona_is_made_once(tmp_path: Path) -> None:
     _, _, requests = await world.ask(method, question(users, "Another, of a quarry"))
     assert stages(requests) == {"answer": 1}
     changed = msgspec.structs.replace(users[0].history[0], response="ann reworded")
-    _, _, requests = await world.ask(method, question([User("ann", (changed, *users[0].history[1:]))]))
+    _, _, requests = await world.ask(
+        method, question([User("ann", (changed, *users[0].history[1:]))])
+    )
     assert stages(requests) == {"distil": 1, "induce": 1, "answer": 1}
 
 
@@ -70,7 +87,14 @@ async def test_acceptance_b8_only_the_nearest_people_are_asked(tmp_path: Path) -
         if stage(request) == "distil":
             name = author(request)
             x, y = places[name]
-            return json.dumps({"topics": [f"@({x},{y})"], "traits": [], "patterns": [f"{name} does so"], "stances": []})
+            return json.dumps(
+                {
+                    "topics": [f"@({x},{y})"],
+                    "traits": [],
+                    "patterns": [f"{name} does so"],
+                    "stances": [],
+                }
+            )
         return '{"views": []}' if stage(request) == "induce" else reply(request)
 
     users = [tales(3, name) for name in places]
@@ -92,12 +116,18 @@ async def test_acceptance_b8_nobody_is_their_own_neighbour(tmp_path: Path) -> No
     assert "other people" not in text(requests)
 
 
-@pytest.mark.parametrize(("broken", "flag"), [("distil", "distil_failed"), ("induce", "induce_failed")])
+@pytest.mark.parametrize(
+    ("broken", "flag"), [("distil", "distil_failed"), ("induce", "induce_failed")]
+)
 async def test_acceptance_b8_malformed_json_is_asked_again_once_then_counted(
     tmp_path: Path, broken: str, flag: str
 ) -> None:
     users = crowd(items=3, others=1)
-    world = World(tmp_path, users, answer=lambda request: "No {json" if stage(request) == broken else reply(request))
+    world = World(
+        tmp_path,
+        users,
+        answer=lambda request: "No {json" if stage(request) == broken else reply(request),
+    )
     method = await prepared(world, PersonaDb())
     output, ctx, requests = await world.ask(method, question(users))
     assert output.endswith("A headline")
@@ -109,7 +139,9 @@ async def test_acceptance_b8_malformed_json_is_asked_again_once_then_counted(
 
 async def test_a_reply_that_becomes_json_is_taken(tmp_path: Path) -> None:
     def second(request: Request) -> str:
-        hasty = stage(request) == "distil" and "JSON object alone" not in request.messages[1].content
+        hasty = (
+            stage(request) == "distil" and "JSON object alone" not in request.messages[1].content
+        )
         return "Well," if hasty else f"Here:\n```json\n{reply(request)}\n```"
 
     _, ctx, requests = await asked(tmp_path, crowd(items=3, others=1), PersonaDb(), answer=second)
@@ -122,29 +154,42 @@ async def test_a_reply_that_becomes_json_is_taken(tmp_path: Path) -> None:
 async def test_people_who_answered_the_question_are_left_out(tmp_path: Path, known: str) -> None:
     users = crowd(items=4, others=1)
     about = "The Tale of item2, and the glacier?" if known == "stimulus" else "Something else"
-    peer = [User("bob", tuple(_unlisted(r) for r in users[1].history))] if known == "stimulus" else users[1:]
+    peer = (
+        [User("bob", tuple(_unlisted(r) for r in users[1].history))]
+        if known == "stimulus"
+        else users[1:]
+    )
     sample = question(users, about, item=None if known == "stimulus" else "i2")
     _, ctx, _ = await asked(tmp_path, [users[0], *peer], PersonaDb(), sample)
     assert ctx.flags["neighbour_entries"] == 0
-    _, ctx, _ = await asked(tmp_path / "other", [users[0], *peer], PersonaDb(), question(users, "Of another thing"))
+    _, ctx, _ = await asked(
+        tmp_path / "other", [users[0], *peer], PersonaDb(), question(users, "Of another thing")
+    )
     assert ctx.flags["neighbour_entries"] > 0
 
 
 def _unlisted(record: Any) -> Any:
     topic = "glacier" if record.id.endswith("-2") else "pond"
     return msgspec.structs.replace(
-        record, item=None, stimulus=f"the tale of {record.item.replace('i', 'item')} and the {topic}"
+        record,
+        item=None,
+        stimulus=f"the tale of {record.item.replace('i', 'item')} and the {topic}",
     )
 
 
 async def test_records_of_neighbours_too_like_the_question_are_left_out(tmp_path: Path) -> None:
     users = [
         tales(3),
-        User("bob", (msgspec.structs.replace(tales(1, "bob").history[0], stimulus="moon tides at noon"),)),
+        User(
+            "bob",
+            (msgspec.structs.replace(tales(1, "bob").history[0], stimulus="moon tides at noon"),),
+        ),
     ]
     for dup_max, expected in ((0.9, False), (1.1, True)):
         method = PersonaDb(PersonaDb.Params(neighbor_records=True, dup_max=dup_max))
-        _, _, requests = await asked(tmp_path / str(dup_max), users, method, question(users, "moon at noon tides"))
+        _, _, requests = await asked(
+            tmp_path / str(dup_max), users, method, question(users, "moon at noon tides")
+        )
         assert ("bob wrote" in text(requests)) is expected
 
 
@@ -154,23 +199,35 @@ async def test_own_records_and_entries_share_one_ranking(tmp_path: Path) -> None
     def distinct(request: Request) -> str:
         if stage(request) == "distil":
             patterns = ["new tale of the tramway and the orchard", "unrelated"]
-            return json.dumps({"topics": ["ports"], "traits": [], "patterns": patterns, "stances": []})
+            return json.dumps(
+                {"topics": ["ports"], "traits": [], "patterns": patterns, "stances": []}
+            )
         return reply(request)
 
     method = PersonaDb(PersonaDb.Params(item_topk=3, item_topk_collab=0))
     _, _, requests = await asked(tmp_path, users, method, answer=distinct)
-    notes, shown = requests[-1].messages[0].content, re.findall(r"<ann-\d>", requests[-1].messages[1].content)
+    notes, shown = (
+        requests[-1].messages[0].content,
+        re.findall(r"<ann-\d>", requests[-1].messages[1].content),
+    )
     own = re.findall(r"^- (.*)$", notes, re.MULTILINE)
     assert "new tale of the tramway and the orchard" in own
     assert len(own) + len(shown) == 3
 
 
 async def test_a_persona_is_made_of_the_newest_records(tmp_path: Path) -> None:
-    _, _, requests = await asked(tmp_path, [tales(30), tales(2, "bob")], PersonaDb(PersonaDb.Params(history_cap=4)))
+    _, _, requests = await asked(
+        tmp_path, [tales(30), tales(2, "bob")], PersonaDb(PersonaDb.Params(history_cap=4))
+    )
     assert len(requests) == 1
     world = World(tmp_path / "one", [tales(30)], answer=reply)
     await prepared(world, PersonaDb(PersonaDb.Params(history_cap=4)))
-    assert re.findall(r"item(\d+)", world.backend.requests[0].messages[1].content) == ["26", "27", "28", "29"]
+    assert re.findall(r"item(\d+)", world.backend.requests[0].messages[1].content) == [
+        "26",
+        "27",
+        "28",
+        "29",
+    ]
 
 
 def test_the_papers_numbers() -> None:
@@ -194,4 +251,6 @@ async def test_a_person_whose_persona_is_refused_is_left_out(tmp_path: Path) -> 
     ctx = world.context()
     await method.prepare(world.population, ctx)
     assert ctx.flags["persona_failed"] == 1
-    assert {each.person for each in method.neighbours} == {user.id for user in users} - {users[2].id}
+    assert {each.person for each in method.neighbours} == {user.id for user in users} - {
+        users[2].id
+    }

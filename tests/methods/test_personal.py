@@ -51,7 +51,9 @@ def compared(one: Table, other: Table, method: str, baseline: str) -> Comparison
 
 
 @cache
-def table(task: str, history: str = "own", seed: int = 0, model: Callable[[Request], str] = read) -> Table:
+def table(
+    task: str, history: str = "own", seed: int = 0, model: Callable[[Request], str] = read
+) -> Table:
     """What `personabench run` makes of all methods and all questions of a bundled sample."""
     backend = Scripted(answer=model)
     scores, outputs, users = {}, {}, []
@@ -66,11 +68,15 @@ def table(task: str, history: str = "own", seed: int = 0, model: Callable[[Reque
             results=Path(place),
             assignments=["cipher.k=8"],
         )
-        for method, outcome in zip(methods, asyncio.run(runner.run(chosen, backend=backend)), strict=True):
+        for method, outcome in zip(
+            methods, asyncio.run(runner.run(chosen, backend=backend)), strict=True
+        ):
             assert outcome.summary["status"] == "complete"
             folder = RunFolder(outcome.folder)
             lines = sorted(folder.scores(), key=lambda line: line.sample_id)
-            scores[method] = np.array([line.values["official"][TASKS[task]] for line in lines], dtype=np.float64)
+            scores[method] = np.array(
+                [line.values["official"][TASKS[task]] for line in lines], dtype=np.float64
+            )
             answers = sorted(folder.iter_predictions(), key=lambda line: line.sample_id)
             outputs[method] = [line.output for line in answers]
             users = [line.user_id for line in lines]
@@ -79,10 +85,14 @@ def table(task: str, history: str = "own", seed: int = 0, model: Callable[[Reque
 
 @pytest.mark.parametrize("method", PERSONAL)
 @pytest.mark.parametrize("task", TASKS)
-def test_their_own_history_serves_users_better_than_the_question_alone(task: str, method: str) -> None:
+def test_their_own_history_serves_users_better_than_the_question_alone(
+    task: str, method: str
+) -> None:
     found = compared(table(task), table(task), method, "none")
     assert found.gain.value > 0 and found.by_user.win > found.by_user.loss
-    if task != "lamp3":  # 13 users with two scores each are too few to tell every method's gain from chance
+    if (
+        task != "lamp3"
+    ):  # 13 users with two scores each are too few to tell every method's gain from chance
         assert found.p < 0.01
 
 
@@ -118,7 +128,10 @@ def test_a_model_that_looks_at_the_question_only_gains_nothing(task: str) -> Non
 @pytest.mark.parametrize("task", TASKS)
 def test_no_prompt_tells_the_reader_an_answer_or_a_name(task: str) -> None:
     """No message holds a user's id; no request that asks a question of the sample holds its gold as a line of text."""
-    samples = {sample.input: sample for sample in registry.load("task", task)().open("user/dev", None).samples()}
+    samples = {
+        sample.input: sample
+        for sample in registry.load("task", task)().open("user/dev", None).samples()
+    }
     users = {sample.user_id for sample in samples.values()}
     asked = 0
     for request in table(task).requests:
@@ -181,6 +194,7 @@ def test_the_reader_can_read_its_own_remarks_and_ignores_other_people() -> None:
     remark = ask("State how this author differs.", texts)
     assert remark == 'opens with "You Can Now Skate" and closes with "Now Skate at Noon".'
     merged = ask(
-        "Merge them into one short phrase.", f'- {remark}\n- opens with "You Can Now Eat" and closes with "Late".'
+        "Merge them into one short phrase.",
+        f'- {remark}\n- opens with "You Can Now Eat" and closes with "Late".',
     )
     assert merged == 'opens with "You Can Now" and closes with "".'

@@ -10,7 +10,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from rpm_fixtures import WORDS, Headlines, Stars, Tags, World, pairs, question, reply, rpm, stage, stages, text
+from rpm_fixtures import (
+    WORDS,
+    Headlines,
+    Stars,
+    Tags,
+    World,
+    pairs,
+    question,
+    reply,
+    rpm,
+    stage,
+    stages,
+    text,
+)
 
 from personabench import Record, Request, Task, UsageError
 from personabench.errors import BackendError
@@ -20,8 +33,13 @@ from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, influen
 from personabench.testing.trial import trial
 
 
-def known(rows: Sequence[tuple[str, Sequence[Feature]]], factors: int, *, closed: bool) -> Knowledge:
-    items = [Item(str(at), "q", answer, features=list(features)) for at, (answer, features) in enumerate(rows)]
+def known(
+    rows: Sequence[tuple[str, Sequence[Feature]]], factors: int, *, closed: bool
+) -> Knowledge:
+    items = [
+        Item(str(at), "q", answer, features=list(features))
+        for at, (answer, features) in enumerate(rows)
+    ]
     labels = list(dict.fromkeys(answer for answer, _ in rows))
     return Knowledge(closed=closed, labels=labels, items=items, factors=[])
 
@@ -51,7 +69,10 @@ def test_acceptance_1_propensity() -> None:
 def test_acceptance_2_influence() -> None:
     told = known(
         [
-            ("a", [Feature("f1", "", 0, True, "positive"), Feature("f2", "", 1, False, "positive")]),
+            (
+                "a",
+                [Feature("f1", "", 0, True, "positive"), Feature("f2", "", 1, False, "positive")],
+            ),
             ("b", [Feature("f3", "", 0, True, "negative"), Feature("f4", "", 0, True, "positive")]),
             ("c", [Feature("f5", "", 1, True, "neutral")]),
             ("d", [Feature("f6", "", 0, False, "neutral")]),
@@ -69,7 +90,11 @@ def test_acceptance_3_cluster_repair() -> None:
     texts = {1: "sea", 2: "ship", 3: "war", 4: "big ship", 5: "war loss", 6: "baking"}
     groups = [Group("A", "", (1, 2)), Group("B", "", (2, 3, 9)), Group("C", "", ())]
     done = repair(groups, texts)
-    assert {group.name: group.ids for group in done.groups} == {"A": (1, 2, 4), "B": (3, 5), "other": (6,)}
+    assert {group.name: group.ids for group in done.groups} == {
+        "A": (1, 2, 4),
+        "B": (3, 5),
+        "other": (6,),
+    }
     assert (done.duplicates, done.unassigned) == (1, 3)
     tied = repair([Group("A", "sea", (1,)), Group("B", "sea", (2,))], {1: "x", 2: "y", 3: "sea"})
     assert tied.groups[0].ids == (1, 3)
@@ -77,24 +102,43 @@ def test_acceptance_3_cluster_repair() -> None:
 
 async def test_acceptance_4_batches_see_the_factors_found_so_far(tmp_path: Path) -> None:
     history = [
-        Record(f"r{at}", f"Tale {at} " + " ".join(f"#{'abc'[at // 14]}{at}x{n}" for n in range(8)), "A headline")
+        Record(
+            f"r{at}",
+            f"Tale {at} " + " ".join(f"#{'abc'[at // 14]}{at}x{n}" for n in range(8)),
+            "A headline",
+        )
         for at in range(40)
     ]
 
     def answer(request: Request) -> str:
         if stage(request) != "X2":
             return reply(request)
-        numbers = [int(number) for number in re.findall(r"^(\d+)\. ", request.messages[-1].content, re.MULTILINE)]
-        return json.dumps({"factors": [{"factor": f"Batch from {numbers[0]}", "description": "d", "ids": numbers}]})
+        numbers = [
+            int(number)
+            for number in re.findall(r"^(\d+)\. ", request.messages[-1].content, re.MULTILINE)
+        ]
+        return json.dumps(
+            {
+                "factors": [
+                    {"factor": f"Batch from {numbers[0]}", "description": "d", "ids": numbers}
+                ]
+            }
+        )
 
     world = World(tmp_path, answer=answer)
     state, ctx = await world.study(rpm(use_examples=False), question(history))
-    asked = [request.messages[0].content for request in world.backend.requests if stage(request) == "X2"]
+    asked = [
+        request.messages[0].content for request in world.backend.requests if stage(request) == "X2"
+    ]
     assert len(asked) == 3
     assert "Batch from" not in asked[0]
     assert "Batch from 1:" in asked[1]
     assert all(f"Batch from {number}:" in asked[2] for number in (1, 151))
-    assert [factor["name"] for factor in state["factors"]] == ["Batch from 1", "Batch from 151", "Batch from 301"]
+    assert [factor["name"] for factor in state["factors"]] == [
+        "Batch from 1",
+        "Batch from 151",
+        "Batch from 301",
+    ]
     assert ctx.flags == {"n_factors": 3}
 
 
@@ -114,7 +158,9 @@ async def test_acceptance_5_calls(tmp_path: Path, task: Task, offline: int) -> N
     assert (found["X1"], found["X2"], found["X4"], found["X3"]) == (1, 1, 5, offline == 13)
 
 
-async def test_acceptance_5_a_rationale_whose_numbers_stay_is_not_written_again(tmp_path: Path) -> None:
+async def test_acceptance_5_a_rationale_whose_numbers_stay_is_not_written_again(
+    tmp_path: Path,
+) -> None:
     world = World(tmp_path, Tags())
     history = [Record("r0", "Tale #war", "a"), Record("r1", "Tale #love", "b")]
     await world.study(rpm(), question(history))
@@ -141,13 +187,18 @@ async def test_acceptance_6_unseen_factor(tmp_path: Path) -> None:
 
 async def test_acceptance_7_retrieval(tmp_path: Path) -> None:
     places = ["(1,0)", "(0,1)", "(1,0)", "(3,4)"]
-    history = [Record(f"r{at}", f"Tale{at} #x@{place}", f"answer {at}") for at, place in enumerate(places)]
+    history = [
+        Record(f"r{at}", f"Tale{at} #x@{place}", f"answer {at}") for at, place in enumerate(places)
+    ]
     world = World(tmp_path)
     _, _, requests = await world.ask(rpm(), question(history, "New #x@(9,0)"))
     shown = re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE)
     assert shown == ["2", "0", "3"]
     _, _, requests = await world.ask(rpm(), question(history[:2], "New #x@(9,0)"))
-    assert re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE) == ["0", "1"]
+    assert re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE) == [
+        "0",
+        "1",
+    ]
 
 
 @pytest.mark.parametrize("all_history", [False, True])
@@ -158,7 +209,11 @@ async def test_acceptance_8_leakage(tmp_path: Path, all_history: bool) -> None:
     _, flags, requests = await world.ask(rpm(), question([*marked, same]), all_history=all_history)
     assert "GOLD" not in text(requests)
     assert flags.get("state_remade", 0) == all_history
-    later = requests if not all_history else [request for request in requests if stage(request) in ("X5", "X6")]
+    later = (
+        requests
+        if not all_history
+        else [request for request in requests if stage(request) in ("X5", "X6")]
+    )
     assert "leaked answer" not in text(later)
     assert all("answer" not in text([request]) for request in requests if stage(request) == "X1")
     kept = rpm().visible(question([*marked, msgspec.structs.replace(marked[0], id="q")]))
@@ -168,7 +223,11 @@ async def test_acceptance_8_leakage(tmp_path: Path, all_history: bool) -> None:
 @pytest.mark.parametrize(
     ("broken", "expected", "output"),
     [
-        ("X1", {"extract_failed": 2, "items_without_features": 2, "locate_failed": 0}, "The answer"),
+        (
+            "X1",
+            {"extract_failed": 2, "items_without_features": 2, "locate_failed": 0},
+            "The answer",
+        ),
         ("X2", {"cluster_failed": 1, "degraded": 1, "n_factors": 1}, "The answer"),
         ("X3", {"influence_failed": 2}, "The answer"),
         ("X5", {"locate_failed": 1, "no_known_factor": 1}, "The answer"),
@@ -185,7 +244,9 @@ async def test_acceptance_9_malformed_replies(
     once = 2 if broken in ("X1", "X3") else 1
     assert stages(requests)[broken] == 3 * once
     found, flags, requests = await World(tmp_path).ask(rpm(), question(pairs("a", "b")))
-    assert (found, stages(requests)[broken]) == ("The answer", once), "an unreadable reply was remembered"
+    assert (found, stages(requests)[broken]) == ("The answer", once), (
+        "an unreadable reply was remembered"
+    )
     assert not [name for name in expected if flags.get(name, 0) and name != "n_factors"]
 
 
@@ -209,7 +270,9 @@ LADDER: list[tuple[dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("flags", "calls"), LADDER)
 @pytest.mark.parametrize("task", [Tags(), Headlines()])
-async def test_acceptance_10_ladder(tmp_path: Path, task: Task, flags: dict[str, Any], calls: int) -> None:
+async def test_acceptance_10_ladder(
+    tmp_path: Path, task: Task, flags: dict[str, Any], calls: int
+) -> None:
     world = World(tmp_path, task)
     sample = question(pairs("aa", "bb", "cc", "dd"))
     _, _, requests = await world.ask(rpm(**flags), sample)
@@ -254,7 +317,9 @@ def test_acceptance_12_scores_of_the_bundled_reviews() -> None:
 
 
 def chat(*turns: tuple[str, str]) -> tuple[Record, ...]:
-    return tuple(Record(f"m{at}", None, said, fields={"role": role}) for at, (role, said) in enumerate(turns))
+    return tuple(
+        Record(f"m{at}", None, said, fields={"role": role}) for at, (role, said) in enumerate(turns)
+    )
 
 
 def long_chat(count: int) -> tuple[Record, ...]:
@@ -267,8 +332,13 @@ def long_chat(count: int) -> tuple[Record, ...]:
 def chat_reply(request: Request) -> str:
     if stage(request) != "X0":
         return reply(request)
-    found = re.findall(r"^(\d+)\. user: (Said \d+): .*#(\S+)$", request.messages[1].content, re.MULTILINE)
-    rows = [{"situation": f"#{tag}", "preference": said, "message": int(at)} for at, said, tag in found[:2]]
+    found = re.findall(
+        r"^(\d+)\. user: (Said \d+): .*#(\S+)$", request.messages[1].content, re.MULTILINE
+    )
+    rows = [
+        {"situation": f"#{tag}", "preference": said, "message": int(at)}
+        for at, said, tag in found[:2]
+    ]
     return json.dumps({"items": rows})
 
 
@@ -286,12 +356,20 @@ async def test_acceptance_13_personamem_preferences(tmp_path: Path) -> None:
     assert "adapted" not in flags
     _, _, requests = await world.ask(rpm(), question(whole, "Which drink, #tea0?"))
     assert stages(requests)["X0"] == 2
-    assert "newest (message 49): Said 24; earlier (message 25): Said 12" in requests[-1].messages[0].content
+    assert (
+        "newest (message 49): Said 24; earlier (message 25): Said 12"
+        in requests[-1].messages[0].content
+    )
 
 
 def labelled(*cuts: int) -> list[Record]:
     return [
-        Record(f"p{cut}", f"Question at {cut} #tea", "b", fields={"cut": str(cut), "option": f"option of {cut}"})
+        Record(
+            f"p{cut}",
+            f"Question at {cut} #tea",
+            "b",
+            fields={"cut": str(cut), "option": f"option of {cut}"},
+        )
         for cut in cuts
     ]
 
@@ -302,14 +380,21 @@ async def test_acceptance_14_personamem_letters(tmp_path: Path) -> None:
     method = rpm(personamem="letters", label_history=True)
     world = World(tmp_path, Tags())
     history = [*long_chat(2), *labelled(10, 20, 30, 40, 50)]
-    _, flags, requests = await world.ask(method, question(history, "Now #tea?", attributes={"cut": "40"}))
+    _, flags, requests = await world.ask(
+        method, question(history, "Now #tea?", attributes={"cut": "40"})
+    )
     assert (flags["label_history"], stages(requests)["X1"]) == (1, 3)
     assert not re.search("at 40|at 50|Said", text(requests))
     assert "in 3 records; b 100%" in requests[-1].messages[0].content
     assert "Headline: (b) option of 30" in requests[-1].messages[0].content
-    _, flags, requests = await world.ask(method, question(history, "Now #tea?", attributes={"cut": "30"}))
+    _, flags, requests = await world.ask(
+        method, question(history, "Now #tea?", attributes={"cut": "30"})
+    )
     assert flags["too_few_labels"] == 1
-    assert stages(requests) == {"X1": 0, "X6": 1} or requests[-1].messages[0].content == WORDS.instruction
+    assert (
+        stages(requests) == {"X1": 0, "X6": 1}
+        or requests[-1].messages[0].content == WORDS.instruction
+    )
 
 
 @pytest.mark.parametrize("history", [(), (Record("r", "a new TALE of #war", "x"),)])

@@ -35,7 +35,9 @@ async def test_more_factors_than_allowed_are_merged_in_one_call(tmp_path: Path) 
 def test_lamp7_has_neutral_paraphrases_for_queries() -> None:
     result = trial(rpm(), task="lamp7", limit=1, answer=reply)
     assert result.predictions[0].flags["adapted"] == 1
-    extracted = [request.messages[1].content for request in result.requests if stage(request) == "X1"]
+    extracted = [
+        request.messages[1].content for request in result.requests if stage(request) == "X1"
+    ]
     assert set(extracted) == {"Topic: a plain remark #plain"}
     assert stages(result.requests)["X0"] == stages(result.requests)["X4"] > 3
 
@@ -55,7 +57,9 @@ async def test_states_of_another_model_are_used(tmp_path: Path) -> None:
     again = rpm(state_from=str(moved)).params
     assert again == rpm(state_from=str(path)).params and again.state_from.startswith("sha256:")
     moved.write_text(path.read_text() + json.dumps({"user_id": "bob", "state": None}) + "\n")
-    assert rpm(state_from=str(path)).params != rpm(state_from=str(moved)).params, "another content, another run"
+    assert rpm(state_from=str(path)).params != rpm(state_from=str(moved)).params, (
+        "another content, another run"
+    )
     with pytest.raises(UsageError, match="state_from"):
         await other.ask(rpm(state_from=str(tmp_path / "none.jsonl")), sample)
 
@@ -82,7 +86,9 @@ async def test_online_rounds_refresh_now_and_then(tmp_path: Path) -> None:
 
 
 async def test_a_small_window_drops_examples_before_numbers(tmp_path: Path) -> None:
-    history = [Record(f"r{at}", f"Tale {at} #war " + "and so on " * 60, f"answer {at}") for at in range(5)]
+    history = [
+        Record(f"r{at}", f"Tale {at} #war " + "and so on " * 60, f"answer {at}") for at in range(5)
+    ]
     world = World(tmp_path, window=900)
     output, flags, requests = await world.ask(rpm(), question(history))
     notes = requests[-1].messages[0].content
@@ -92,7 +98,9 @@ async def test_a_small_window_drops_examples_before_numbers(tmp_path: Path) -> N
     assert "Fwar: in 5 of 5" in notes
 
 
-async def test_in_a_small_window_the_reply_gives_way_before_the_notes_and_nothing_overruns_it(tmp_path: Path) -> None:
+async def test_in_a_small_window_the_reply_gives_way_before_the_notes_and_nothing_overruns_it(
+    tmp_path: Path,
+) -> None:
     seen = []
     for words in range(0, 440, 20):
         world = World(tmp_path / str(words), window=800)
@@ -103,8 +111,12 @@ async def test_in_a_small_window_the_reply_gives_way_before_the_notes_and_nothin
         notes = last.messages[0].content
         assert ("Features of the story" in notes) == ("statistics_dropped" not in flags)
         assert notes.count("Earlier case") == 3 - flags.get("examples_dropped", 0)
-        seen.append(("statistics_dropped" not in flags, notes.count("Earlier case"), last.max_tokens))
-    assert seen[0][:2] == (True, 3) and seen[-1][:2] == (False, 0) and seen[-1][2] >= ctx.answer_tokens
+        seen.append(
+            ("statistics_dropped" not in flags, notes.count("Earlier case"), last.max_tokens)
+        )
+    assert (
+        seen[0][:2] == (True, 3) and seen[-1][:2] == (False, 0) and seen[-1][2] >= ctx.answer_tokens
+    )
     assert min(allowed for told, cases, allowed in seen if told and cases == 3) < 200
     assert any(told and not cases for told, cases, _ in seen)
 
@@ -112,7 +124,8 @@ async def test_in_a_small_window_the_reply_gives_way_before_the_notes_and_nothin
 def test_dimension_shares_count_items() -> None:
     rows = [(["brief", "formal", "brief"], 0), (["brief"], 0), ([], 1)]
     items = [
-        Item(str(at), "q", "a", dimensions=names, features=[Feature("f", "", f)]) for at, (names, f) in enumerate(rows)
+        Item(str(at), "q", "a", dimensions=names, features=[Feature("f", "", f)])
+        for at, (names, f) in enumerate(rows)
     ]
     assert dimension_shares(Knowledge(items=items), 0) == {"brief": 1.0, "formal": 0.5}
 
@@ -139,14 +152,27 @@ def test_the_first_balanced_value_is_read() -> None:
 
 def test_no_json_value_is_too_odd_to_be_read_or_passed_over() -> None:
     assert first_json('{"a": "one\ntwo\tthree"}') == {"a": "one\ntwo\tthree"}
-    assert first_json('{"a": "\\ud83d", "\\ud83d\\ude00": ["\\ude00"]}') == {"a": "\ufffd", "\U0001f600": ["\ufffd"]}
+    assert first_json('{"a": "\\ud83d", "\\ud83d\\ude00": ["\\ude00"]}') == {
+        "a": "\ufffd",
+        "\U0001f600": ["\ufffd"],
+    }
     assert first_json(f'{{"a": {"9" * 5000}}}') is None
     assert first_json(f'{{"a": {"9" * 5000}}} {{"b": 1}}') == {"b": 1}
 
 
 @pytest.mark.parametrize(
     ("field", "number"),
-    [(3, 3), (3.0, 3), ("3.", 3), ("#3", 3), ("-3", -3), (3.5, None), ("3 or 4", None), (True, None), (None, None)],
+    [
+        (3, 3),
+        (3.0, 3),
+        ("3.", 3),
+        ("#3", 3),
+        ("-3", -3),
+        (3.5, None),
+        ("3 or 4", None),
+        (True, None),
+        (None, None),
+    ],
 )
 def test_numbers_are_read_tolerantly(field: Any, number: int | None) -> None:
     assert number_of(field) == number
@@ -154,7 +180,11 @@ def test_numbers_are_read_tolerantly(field: Any, number: int | None) -> None:
 
 @pytest.mark.parametrize(
     ("given", "named"),
-    [({"k": 0}, "k must"), ({"history_cap": 0}, "history_cap"), ({"propensity_alpha": -1.0}, "propensity_alpha")],
+    [
+        ({"k": 0}, "k must"),
+        ({"history_cap": 0}, "history_cap"),
+        ({"propensity_alpha": -1.0}, "propensity_alpha"),
+    ],
 )
 def test_parameters_that_cannot_work_are_refused(given: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):

@@ -21,22 +21,34 @@ LETTERS = {"enum": ["(a)", "(b)", "(c)", "(d)"]}
 def answered(request: Request) -> str:
     """Chats state one preference a window."""
     if stage(request) == "X0" and request.schema:
-        return json.dumps({"items": [{"situation": "tea #tea", "preference": "likes tea", "message": 1}]})
+        return json.dumps(
+            {"items": [{"situation": "tea #tea", "preference": "likes tea", "message": 1}]}
+        )
     return reply(request)
 
 
 @pytest.mark.parametrize(
     ("task", "form", "among"),
     [
-        ("lamp1", "what the request asks for, in exactly that form: [1] or [2].", {"enum": ["[1]", "[2]"]}),
-        ("personamem", "what the request asks for, in exactly that form: (a), (b), (c) or (d).", LETTERS),
+        (
+            "lamp1",
+            "what the request asks for, in exactly that form: [1] or [2].",
+            {"enum": ["[1]", "[2]"]},
+        ),
+        (
+            "personamem",
+            "what the request asks for, in exactly that form: (a), (b), (c) or (d).",
+            LETTERS,
+        ),
         ("lamp2m", "the tag alone.", {}),
         ("lamp3", "the score alone.", {}),
         ("lamp4", "the headline alone.", {}),
         ("prefdisco_warm", "the wanted answer alone.", {}),
     ],
 )
-def test_the_answer_is_asked_for_in_the_form_that_the_task_reads(task: str, form: str, among: Any) -> None:
+def test_the_answer_is_asked_for_in_the_form_that_the_task_reads(
+    task: str, form: str, among: Any
+) -> None:
     result = trial(rpm(), task=task, limit=1, answer=answered)
     asked = [request for request in result.requests if FORM in request.messages[0].content]
     assert asked
@@ -65,13 +77,22 @@ CITATION = (
         (CITATION.replace("[2]: ", "or "), CITATION.replace("[2]: ", "or "), 1),
     ],
 )
-async def test_a_citation_is_looked_up_by_its_titles(tmp_path: Path, asked: str, query: str, fallbacks: int) -> None:
+async def test_a_citation_is_looked_up_by_its_titles(
+    tmp_path: Path, asked: str, query: str, fallbacks: int
+) -> None:
     history = tuple(
-        Record(f"r{at}", None, f"Paper {at}\nAbout #war", fields={"title": f"Paper {at}", "abstract": "About #war"})
+        Record(
+            f"r{at}",
+            None,
+            f"Paper {at}\nAbout #war",
+            fields={"title": f"Paper {at}", "abstract": "About #war"},
+        )
         for at in range(2)
     )
     world = World(tmp_path, registry.load("task", "lamp1")())
-    _, flags, requests = await world.ask(rpm(), Sample("q", "ann", asked, history=history, choices=("[1]", "[2]")))
+    _, flags, requests = await world.ask(
+        rpm(), Sample("q", "ann", asked, history=history, choices=("[1]", "[2]"))
+    )
     (located,) = [request for request in requests if stage(request) == "X5"]
     assert located.messages[1].content == f"Research: {query}"
     assert flags.get("query_fallback", 0) == fallbacks
@@ -86,7 +107,9 @@ def test_the_record_of_an_answer_says_how_it_came_about() -> None:
 
 
 @pytest.mark.parametrize("examples", [True, False])
-async def test_missing_features_are_counted_with_and_without_examples(tmp_path: Path, examples: bool) -> None:
+async def test_missing_features_are_counted_with_and_without_examples(
+    tmp_path: Path, examples: bool
+) -> None:
     def featureless(request: Request) -> str:
         return '{"features": []}' if stage(request) in ("X1", "X5") else reply(request)
 
@@ -96,12 +119,24 @@ async def test_missing_features_are_counted_with_and_without_examples(tmp_path: 
 
 
 def chat(*said: str) -> tuple[Record, ...]:
-    return tuple(Record(f"m{at}", None, each, fields={"role": "user"}) for at, each in enumerate(said))
+    return tuple(
+        Record(f"m{at}", None, each, fields={"role": "user"}) for at, each in enumerate(said)
+    )
 
 
 @pytest.mark.parametrize(
     ("index", "unplaced"),
-    [(1, 0), (1.0, 0), ("1", 0), ("message 1", 0), ([1], 0), ("1 or 3", 1), (9, 1), (None, 1), ("9" * 5000, 1)],
+    [
+        (1, 0),
+        (1.0, 0),
+        ("1", 0),
+        ("message 1", 0),
+        ([1], 0),
+        ("1 or 3", 1),
+        (9, 1),
+        (None, 1),
+        ("9" * 5000, 1),
+    ],
 )
 async def test_an_old_preference_stays_old_however_its_place_is_written(
     tmp_path: Path, index: Any, unplaced: int
@@ -121,16 +156,27 @@ async def test_an_old_preference_stays_old_however_its_place_is_written(
 
 async def test_of_two_preferences_in_one_message_the_later_stated_is_newer(tmp_path: Path) -> None:
     def stated(request: Request) -> str:
-        items = [{"situation": "#tea", "preference": said, "message": 1} for said in ("zebra tea", "all tea")]
+        items = [
+            {"situation": "#tea", "preference": said, "message": 1}
+            for said in ("zebra tea", "all tea")
+        ]
         return json.dumps({"items": items}) if stage(request) == "X0" else reply(request)
 
-    _, _, requests = await World(tmp_path, answer=stated).ask(rpm(), question(chat("#tea"), "Which #tea?"))
-    assert "newest (message 0): all tea; earlier (message 0): zebra tea" in requests[-1].messages[0].content
+    _, _, requests = await World(tmp_path, answer=stated).ask(
+        rpm(), question(chat("#tea"), "Which #tea?")
+    )
+    assert (
+        "newest (message 0): all tea; earlier (message 0): zebra tea"
+        in requests[-1].messages[0].content
+    )
 
 
 @pytest.mark.parametrize("broken", ["X1", "X6"])
 async def test_half_a_character_in_a_reply_ends_no_run(tmp_path: Path, broken: str) -> None:
-    halves = {"X1": '{"features": [{"name": "smile \\ud83d", "context": "c"}]}', "X6": '{"answer": "nice \\ud83d"}'}
+    halves = {
+        "X1": '{"features": [{"name": "smile \\ud83d", "context": "c"}]}',
+        "X6": '{"answer": "nice \\ud83d"}',
+    }
 
     def answer(request: Request) -> str:
         return halves[broken] if stage(request) == broken else reply(request)
@@ -147,7 +193,9 @@ async def test_numbers_of_any_length_end_no_run(tmp_path: Path) -> None:
     def answer(request: Request) -> str:
         match stage(request):
             case "X2":
-                return json.dumps({"factors": [{"factor": "F", "description": "d", "ids": [huge, "2", 1.0]}]})
+                return json.dumps(
+                    {"factors": [{"factor": "F", "description": "d", "ids": [huge, "2", 1.0]}]}
+                )
             case "X3":
                 return json.dumps({"judgements": [{"id": huge}, {"id": "1.", "influential": True}]})
         return reply(request)

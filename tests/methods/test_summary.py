@@ -6,7 +6,19 @@ import asyncio
 import re
 from pathlib import Path
 
-from baseline_fixtures import World, asked, offline, prepared, question, reply, shown, stage, stages, tales, text
+from baseline_fixtures import (
+    World,
+    asked,
+    offline,
+    prepared,
+    question,
+    reply,
+    shown,
+    stage,
+    stages,
+    tales,
+    text,
+)
 from engine_fixtures import options
 
 from personabench import User
@@ -46,12 +58,16 @@ async def test_acceptance_b5_the_summary_knows_neither_question_nor_target(tmp_p
 
 async def test_a_budget_keeps_the_newest_records_and_zero_keeps_all(tmp_path: Path) -> None:
     users = [tales(40)]
-    _, ctx, requests = await asked(tmp_path / "tight", users, Summary(Summary.Params(summary_budget_tokens=60)))
+    _, ctx, requests = await asked(
+        tmp_path / "tight", users, Summary(Summary.Params(summary_budget_tokens=60))
+    )
     kept = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
     assert 0 < len(kept) < 40
     assert kept == [str(number) for number in range(40 - len(kept), 40)]
     assert ctx.flags["records_over_budget"] == 40 - len(kept)
-    _, ctx, requests = await asked(tmp_path / "whole", users, Summary(Summary.Params(summary_budget_tokens=0)))
+    _, ctx, requests = await asked(
+        tmp_path / "whole", users, Summary(Summary.Params(summary_budget_tokens=0))
+    )
     assert len(re.findall(r"item\d+", offline(requests)[0].messages[1].content)) == 40
     assert "records_over_budget" not in ctx.flags
 
@@ -62,21 +78,32 @@ async def test_without_records_only_the_summary_is_shown(tmp_path: Path) -> None
     assert "A summary." in requests[-1].messages[0].content
 
 
-async def test_retrieved_records_are_summarised_oldest_first_and_shown_best_first(tmp_path: Path) -> None:
+async def test_retrieved_records_are_summarised_oldest_first_and_shown_best_first(
+    tmp_path: Path,
+) -> None:
     users = [tales(12)]
     about = question(users, "Of item3, item9 and item5 item5")
-    _, _, requests = await asked(tmp_path / "ours", users, SummaryRetrieved(SummaryRetrieved.Params(k=3)), about)
+    _, _, requests = await asked(
+        tmp_path / "ours", users, SummaryRetrieved(SummaryRetrieved.Params(k=3)), about
+    )
     _, _, expected = await asked(tmp_path / "rag", users, Rag(Rag.Params(k=3)), about)
     assert shown(requests[-1]) == shown(expected[-1])
     summarised = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
-    assert summarised == sorted((name.removeprefix("ann-") for name in shown(expected[-1])), key=int)
+    assert summarised == sorted(
+        (name.removeprefix("ann-") for name in shown(expected[-1])), key=int
+    )
 
 
 async def test_a_label_before_the_summary_goes(tmp_path: Path) -> None:
     for number, method in enumerate((Summary(), SummaryRetrieved())):
         said = "**New summary:** Terse, and fond of profile: shots."
-        _, ctx, requests = await asked(tmp_path / f"{number}", [tales(3)], method, answer=lambda _, said=said: said)
-        assert "About the columnist: Terse, and fond of profile: shots." in requests[-1].messages[0].content
+        _, ctx, requests = await asked(
+            tmp_path / f"{number}", [tales(3)], method, answer=lambda _, said=said: said
+        )
+        assert (
+            "About the columnist: Terse, and fond of profile: shots."
+            in requests[-1].messages[0].content
+        )
         assert "summary:" not in requests[-1].messages[0].content
         assert ctx.flags["tag_stripped"] == 1
 

@@ -11,13 +11,22 @@ from baseline_fixtures import Headlines, Stars, Tags, asked, labelled, question
 
 from personabench import Record, Sample, UsageError, User
 from personabench.api.method import Method
-from personabench.methods.trivial import Constant, CopyInput, CopyNearest, Majority, UserMajority, UserMean
+from personabench.methods.trivial import (
+    Constant,
+    CopyInput,
+    CopyNearest,
+    Majority,
+    UserMajority,
+    UserMean,
+)
 from personabench.testing.trial import trial
 
 CHOICES = ("1", "2", "3", "4", "5")
 
 
-async def said(folder: Path, users: list[User], method: Method, task: Headlines, **fields: Any) -> tuple[str, Any]:
+async def said(
+    folder: Path, users: list[User], method: Method, task: Headlines, **fields: Any
+) -> tuple[str, Any]:
     output, ctx, requests = await asked(folder, users, method, question(users, **fields), task=task)
     assert requests == []
     return output, ctx
@@ -30,12 +39,18 @@ async def test_majority_counts_everybody_and_user_majority_the_user(tmp_path: Pa
 
 
 async def test_the_newest_of_equally_frequent_labels(tmp_path: Path) -> None:
-    assert (await said(tmp_path, [labelled("ann", "1331")], UserMajority(), Tags(), choices=CHOICES))[0] == "1"
+    assert (
+        await said(tmp_path, [labelled("ann", "1331")], UserMajority(), Tags(), choices=CHOICES)
+    )[0] == "1"
 
 
-@pytest.mark.parametrize(("labels", "expected"), [("15", "3"), ("12", "1"), ("122", "2"), ("x4", "4"), ("4445", "4")])
+@pytest.mark.parametrize(
+    ("labels", "expected"), [("15", "3"), ("12", "1"), ("122", "2"), ("x4", "4"), ("4445", "4")]
+)
 async def test_user_mean_is_the_nearest_choice(tmp_path: Path, labels: str, expected: str) -> None:
-    assert (await said(tmp_path, [labelled("ann", labels)], UserMean(), Stars(), choices=CHOICES))[0] == expected
+    assert (await said(tmp_path, [labelled("ann", labels)], UserMean(), Stars(), choices=CHOICES))[
+        0
+    ] == expected
 
 
 async def test_user_mean_without_choices_is_the_mean(tmp_path: Path) -> None:
@@ -58,7 +73,9 @@ async def test_a_majority_that_is_no_choice_is_not_given(tmp_path: Path) -> None
 
 async def test_copy_nearest_gives_the_best_records_response(tmp_path: Path) -> None:
     users = [labelled("ann", "12345")]
-    assert (await said(tmp_path, users, CopyNearest(), Tags(), about="tale item2 tramway"))[0] == "3"
+    assert (await said(tmp_path, users, CopyNearest(), Tags(), about="tale item2 tramway"))[
+        0
+    ] == "3"
 
 
 async def test_copy_nearest_of_choices_takes_the_one_the_history_knows(tmp_path: Path) -> None:
@@ -74,16 +91,24 @@ async def test_copy_nearest_of_choices_takes_the_one_the_history_knows(tmp_path:
             history=users[0].history,
             choices=("[1]", "[2]"),
         )
-        output, _, requests = await asked(tmp_path / expected, users, CopyNearest(), sample, task=Tags())
+        output, _, requests = await asked(
+            tmp_path / expected, users, CopyNearest(), sample, task=Tags()
+        )
         assert output == expected
         assert requests == []
 
 
 async def test_copy_input_and_constant(tmp_path: Path) -> None:
     users = [labelled("ann", "12")]
-    assert (await said(tmp_path / "a", users, CopyInput(), Headlines(), about="A tale"))[0] == "A tale"
+    assert (await said(tmp_path / "a", users, CopyInput(), Headlines(), about="A tale"))[
+        0
+    ] == "A tale"
     assert (await said(tmp_path / "b", users, Constant(), Stars(), choices=CHOICES))[0] == "1"
-    assert (await said(tmp_path / "c", users, Constant(Constant.Params(value="4")), Stars(), choices=CHOICES))[0] == "4"
+    assert (
+        await said(
+            tmp_path / "c", users, Constant(Constant.Params(value="4")), Stars(), choices=CHOICES
+        )
+    )[0] == "4"
     assert (await said(tmp_path / "d", users, Constant(), Headlines()))[0] == "headline"
 
 

@@ -9,15 +9,28 @@ from typing import Any
 
 import msgspec
 import pytest
-from baseline_fixtures import World, asked, offline, prepared, question, reply, shown, stage, stages, tales
+from baseline_fixtures import (
+    World,
+    asked,
+    offline,
+    prepared,
+    question,
+    reply,
+    shown,
+    stage,
+    stages,
+    tales,
+)
 
-from personabench import UsageError, User
+from personabench import Request, UsageError, User
 from personabench.api.params import fill
 from personabench.methods.trsr import Trsr
 
 
 def items(request: Any) -> list[int]:
-    return [int(number) for number in re.findall(r"The tale of item(\d+)", request.messages[1].content)]
+    return [
+        int(number) for number in re.findall(r"The tale of item(\d+)", request.messages[1].content)
+    ]
 
 
 async def test_acceptance_b2_one_more_record_runs_the_last_block_only(tmp_path: Path) -> None:
@@ -32,11 +45,15 @@ async def test_acceptance_b2_one_more_record_runs_the_last_block_only(tmp_path: 
     assert stages(requests) == {"update": 1, "answer": 1}
     assert items(requests[0]) == [10, 11, 12]
     changed = msgspec.structs.replace(longer[0].history[0], response="reworded")
-    _, _, requests = await world.ask(method, question([User("ann", (changed, *longer[0].history[1:]))]))
+    _, _, requests = await world.ask(
+        method, question([User("ann", (changed, *longer[0].history[1:]))])
+    )
     assert stages(requests)["block"] == 1
 
 
-async def test_acceptance_b6_updates_hold_the_summary_before_and_the_new_block(tmp_path: Path) -> None:
+async def test_acceptance_b6_updates_hold_the_summary_before_and_the_new_block(
+    tmp_path: Path,
+) -> None:
     users = [tales(12)]
     _, _, requests = await asked(tmp_path, users, Trsr())
     blocks = offline(requests)
@@ -51,7 +68,12 @@ async def test_acceptance_b6_hierarchical_merges_all_periods_oldest_first(tmp_pa
     _, _, requests = await asked(tmp_path, users, Trsr(Trsr.Params(mode="hierarchical", fan_in=4)))
     assert stages(requests) == {"block": 10, "merge": 4, "answer": 1}
     merges = [request.messages[1].content for request in requests if stage(request) == "merge"]
-    assert sorted(len(re.findall(r"^\d+\. ", merge, re.MULTILINE)) for merge in merges) == [2, 3, 4, 4]
+    assert sorted(len(re.findall(r"^\d+\. ", merge, re.MULTILINE)) for merge in merges) == [
+        2,
+        3,
+        4,
+        4,
+    ]
     last = [int(number) for number in re.findall(r"item(\d+)", merges[-1])]
     assert last == list(range(50))
 
@@ -72,7 +94,11 @@ async def test_only_the_newest_blocks_count_when_they_are_bounded(tmp_path: Path
 
 async def test_a_silent_model_keeps_the_summary_before(tmp_path: Path) -> None:
     users = [tales(12)]
-    mute = lambda request: "" if "item7" in request.messages[1].content.rpartition("Newer")[2] else reply(request)  # noqa: E731
+
+    def mute(request: Request) -> str:
+        newer = request.messages[1].content.rpartition("Newer")[2]
+        return "" if "item7" in newer else reply(request)
+
     _, ctx, requests = await asked(tmp_path, users, Trsr(Trsr.Params(recent=0)), answer=mute)
     first, _, last = offline(requests)
     assert ctx.flags["empty_summary"] == 1
@@ -82,7 +108,9 @@ async def test_a_silent_model_keeps_the_summary_before(tmp_path: Path) -> None:
 async def test_undated_histories_are_reported(tmp_path: Path) -> None:
     _, ctx, _ = await asked(tmp_path / "a", [tales(3)], Trsr())
     assert ctx.flags["undated"] == 1
-    dated = User("ann", tuple(msgspec.structs.replace(r, time="2020-01-01") for r in tales(3).history))
+    dated = User(
+        "ann", tuple(msgspec.structs.replace(r, time="2020-01-01") for r in tales(3).history)
+    )
     _, ctx, _ = await asked(tmp_path / "b", [dated], Trsr())
     assert "undated" not in ctx.flags
 
@@ -91,11 +119,16 @@ async def test_a_narrow_window_drops_recent_records_and_splits_merges(tmp_path: 
     long = User(
         "ann",
         tuple(
-            msgspec.structs.replace(r, stimulus=f"{r.stimulus} " + "and on " * 60, response="words " * 60)
+            msgspec.structs.replace(
+                r, stimulus=f"{r.stimulus} " + "and on " * 60, response="words " * 60
+            )
             for r in tales(40).history
         ),
     )
-    wordy = lambda request: "a long summary " * 30 if stage(request) in ("block", "merge") else "A headline"  # noqa: E731
+
+    def wordy(request: Request) -> str:
+        return "a long summary " * 30 if stage(request) in ("block", "merge") else "A headline"
+
     method = Trsr(Trsr.Params(mode="hierarchical", recent=5, summary_max_tokens=64))
     _, ctx, requests = await asked(tmp_path, [long], method, answer=wordy, window=900)
     assert ctx.flags["recent_dropped"] > 0

@@ -10,7 +10,22 @@ from sacrebleu import corpus_bleu as reference_bleu
 
 from personabench.metrics.bleu import corpus_bleu, signature, statistics
 
-WORDS = ("The", "kettle", "pours", "slowly", ",", "and", "it's", "worth", "$4.50", "!", "I", "kept", "it", "well-made")
+WORDS = (
+    "The",
+    "kettle",
+    "pours",
+    "slowly",
+    ",",
+    "and",
+    "it's",
+    "worth",
+    "$4.50",
+    "!",
+    "I",
+    "kept",
+    "it",
+    "well-made",
+)
 
 
 def corpus(seed: int, size: int = 40) -> tuple[list[str], list[str]]:
@@ -35,7 +50,9 @@ def test_it_is_not_a_mean_and_keeps_case() -> None:
     mean = (corpus_bleu(rows[:1]) + corpus_bleu(rows[1:])) / 2
     assert corpus_bleu(rows) != pytest.approx(mean, abs=0.1)
     assert corpus_bleu(np.array([statistics("A B C D", "a b c d")])) < 1
-    assert corpus_bleu(np.array([statistics("same words in order", "same words in order")])) == pytest.approx(100)
+    assert corpus_bleu(
+        np.array([statistics("same words in order", "same words in order")])
+    ) == pytest.approx(100)
 
 
 def test_empty_answers_score_zero() -> None:
@@ -43,4 +60,7 @@ def test_empty_answers_score_zero() -> None:
 
 
 def test_signature_says_tokenizer_case_and_smoothing() -> None:
-    assert all(part in signature() for part in ("case:mixed", "tok:13a", "smooth:exp", "eff:no", "version:"))
+    assert all(
+        part in signature()
+        for part in ("case:mixed", "tok:13a", "smooth:exp", "eff:no", "version:")
+    )

@@ -80,7 +80,11 @@ def test_plain(raw: str, read: str) -> None:
 
 def test_id_differences() -> None:
     difference = compare_ids(["a", "b", "c"], ["c", "x", "c"])
-    assert (difference.missing, difference.extra, difference.repeated) == (("a", "b"), ("x",), ("c",))
+    assert (difference.missing, difference.extra, difference.repeated) == (
+        ("a", "b"),
+        ("x",),
+        ("c",),
+    )
     assert str(difference) == "missing: 2 (a, b), extra: 1 (x), repeated: 1 (c)"
     assert str(compare_ids(["a"], ["a"])) == ""
 

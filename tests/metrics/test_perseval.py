@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from personabench.errors import UsageError
-from personabench.metrics.perseval import Distances, Floats, degress, evaluate, nearest, of_texts, penalty
+from personabench.metrics.perseval import (
+    Distances,
+    Floats,
+    degress,
+    evaluate,
+    nearest,
+    of_texts,
+    penalty,
+)
 
 
 def between(*pairs: float) -> Floats:
@@ -31,7 +39,9 @@ def test_section_6a_two_people_need_no_source(source: float) -> None:
 def test_section_6b_three_people() -> None:
     assert degress(three()) == pytest.approx([0.667173, 0.500999, 0.646334], abs=5e-7)
     found = evaluate([three()])
-    assert (found.degress, found.egises) == pytest.approx((0.604835, 0.395165), abs=5e-7) and found.perseval is None
+    assert (found.degress, found.egises) == pytest.approx(
+        (0.604835, 0.395165), abs=5e-7
+    ) and found.perseval is None
     assert evaluate([three()], simplified=True).egises == pytest.approx(0.333326, abs=5e-7)
 
 
@@ -39,7 +49,9 @@ def test_section_6c_perseval() -> None:
     own = np.array([0.1, 0.2, 0.3])
     assert penalty(own) == pytest.approx([0.998997, 0.506789, 0.043311], abs=5e-7)
     found = evaluate([three(own)])
-    assert found.perseval == pytest.approx(0.316133, abs=5e-7) and found.distance == pytest.approx(0.2)
+    assert found.perseval == pytest.approx(0.316133, abs=5e-7) and found.distance == pytest.approx(
+        0.2
+    )
 
 
 def test_section_6d_identical_outputs_for_people_who_differ() -> None:
@@ -65,7 +77,13 @@ def test_section_6g_one_person_is_refused() -> None:
 
 
 def test_a_zero_distance_to_the_document_and_an_unknown_one() -> None:
-    zero = Distances(between(0.4, 0.6, 0.5), between(0.4, 0.6, 0.5), np.zeros(3), np.zeros(3), np.array([np.nan] * 3))
+    zero = Distances(
+        between(0.4, 0.6, 0.5),
+        between(0.4, 0.6, 0.5),
+        np.zeros(3),
+        np.zeros(3),
+        np.array([np.nan] * 3),
+    )
     assert evaluate([zero]).egises == pytest.approx(0) and evaluate([zero]).distance == 1.0
     with pytest.raises(ValueError, match="simplified"):
         degress(Distances(between(0.4), between(0.2)))

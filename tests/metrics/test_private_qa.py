@@ -16,7 +16,9 @@ def test_section_7a_the_best_choice_of_segments_counts() -> None:
 
 def test_section_7b_lists_are_joined() -> None:
     found = overlap("Jazz and green tea.", ["Green Tea", "Jazz"])
-    assert (found.precision, found.recall) == (0.75, 1.0) and found.f1 == pytest.approx(0.857, abs=5e-4)
+    assert (found.precision, found.recall) == (0.75, 1.0) and found.f1 == pytest.approx(
+        0.857, abs=5e-4
+    )
 
 
 def test_section_7_an_object_counts_with_its_keys_and_values() -> None:
@@ -43,5 +45,8 @@ def test_section_7e_a_repeated_segment_counts_once() -> None:
 
 def test_outdated_words_emptied_answers_and_robustness() -> None:
     assert outdated("I like green tea", "Green Coffee") == 0.5 and outdated("x", "?!") is None
-    assert overlap("東京", "Tokyo") == Overlap(0.0, 0.0, 0.0, True) and not overlap(" ", "Tokyo").emptied
+    assert (
+        overlap("東京", "Tokyo") == Overlap(0.0, 0.0, 0.0, True)
+        and not overlap(" ", "Tokyo").emptied
+    )
     assert robustness(0.6, 0.4) == pytest.approx(0.8)

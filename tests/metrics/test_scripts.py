@@ -31,7 +31,12 @@ SEVERAL = [HINDI, CHINESE, RUSSIAN, THAI, KOREAN, ARABIC]
 
 @pytest.mark.parametrize("text", SEVERAL)
 def test_the_same_text_in_any_script_scores_one_beside_the_official_nought(text: str) -> None:
-    assert rouge_beside(text, text) == {"rouge-1": 0.0, "rouge-L": 0.0, "rouge-1-unicode": 1.0, "rouge-L-unicode": 1.0}
+    assert rouge_beside(text, text) == {
+        "rouge-1": 0.0,
+        "rouge-L": 0.0,
+        "rouge-1-unicode": 1.0,
+        "rouge-L-unicode": 1.0,
+    }
     assert rouge_beside(text, "A new bridge")["rouge-1-unicode"] == 0.0
     assert not LATIN.sees(text)
     assert distance(text, text) == 0.0
@@ -96,7 +101,9 @@ def test_score_warns_where_more_than_a_tenth_of_references_is_not_seen(tmp_path:
         assert score_files(task, answers, golds, "official", partial=False).warnings == ()
 
 
-def test_the_command_shows_the_variant_where_it_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_the_variant_where_it_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from personabench.cli.score import score
 
     for texts, shown in (([THAI, "A bridge"], True), (["A bridge", "A road"], False)):
@@ -127,22 +134,31 @@ def test_a_run_in_another_script_warns_and_shows_the_variant(tmp_path: Path) -> 
     values["rouge-1-unicode"] = 0.5
     made = [{**out.summary, "folder": str(out.folder)}]
     (board,) = boards(made)
-    assert board.columns["rouge-1-unicode"] == "rouge-1-unicode ↑" and board.rows[0]["rouge-1-unicode"] == 0.5
+    assert (
+        board.columns["rouge-1-unicode"] == "rouge-1-unicode ↑"
+        and board.rows[0]["rouge-1-unicode"] == 0.5
+    )
 
 
 def test_tables_in_english_look_as_they_did(tmp_path: Path) -> None:
     data = in_script(tmp_path / "data", "A new bridge")
     outcomes = asyncio.run(runner.run(options(tmp_path / "r", "none,rag", "lamp4", data=data)))
     assert {metric.name for metric in ROUGE} == set(outcomes[0].summary["metrics"]["official"])
-    assert not any("references" in warning for out in outcomes for warning in out.summary["warnings"])
+    assert not any(
+        "references" in warning for out in outcomes for warning in out.summary["warnings"]
+    )
     made = summaries(tmp_path / "r")
     (board,) = boards(made)
-    assert not any("unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0]))
+    assert not any(
+        "unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0])
+    )
     assert compare(*made)["metrics"].keys() == {"rouge-1", "rouge-L"}
 
 
 def test_published_results_without_the_variant_still_stand_beside_runs(tmp_path: Path) -> None:
-    published = [run for run in references(Path(__file__).parents[2] / "results") if run["task"] == "lamp4"]
+    published = [
+        run for run in references(Path(__file__).parents[2] / "results") if run["task"] == "lamp4"
+    ]
     asyncio.run(runner.run(options(tmp_path, "none", "lamp4")))
     (mine,) = summaries(tmp_path)
     mine["metrics"]["official"]["rouge-1-unicode"] += 0.01

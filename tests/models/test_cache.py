@@ -19,7 +19,9 @@ MODEL = {"kind": "scripted", "name": "scripted"}
 
 
 def ask(content: str, **changes: int) -> Request:
-    return Request((Message("system", "Be brief."), Message("user", content)), max_tokens=9, **changes)
+    return Request(
+        (Message("system", "Be brief."), Message("user", content)), max_tokens=9, **changes
+    )
 
 
 def test_what_is_stored_comes_back(tmp_path: Path) -> None:
@@ -27,7 +29,9 @@ def test_what_is_stored_comes_back(tmp_path: Path) -> None:
     response = Response("zwölf", "length", Usage(3, 4, 1), 0.5, ({"token": "z", "logprob": -0.1},))
     request = Request((Message("user", "ä\x00\n'"),), 5, 0.7, 0.9, 3, {"type": "object"}, 2, 1)
     key = request_key(MODEL, request)
-    assert cache.get(key) is None and cache.request(key) is None and cache.artifact("profile") is None
+    assert (
+        cache.get(key) is None and cache.request(key) is None and cache.artifact("profile") is None
+    )
     cache.put(key, MODEL, request, response)
     cache.put_artifact("profile", {"state": ["a", 1, None]})
     cache.close()
@@ -61,7 +65,9 @@ def test_nearest_and_difference(tmp_path: Path) -> None:
     wanted = ask("the red horse")
     nearest = cache.nearest(MODEL, wanted)
     assert nearest is not None and nearest[0] == ask("the red house")
-    assert "messages[1] (user) from character 10: wanted 'rse', stored 'use'" in difference(wanted, MODEL, *nearest)
+    assert "messages[1] (user) from character 10: wanted 'rse', stored 'use'" in difference(
+        wanted, MODEL, *nearest
+    )
     assert difference(wanted, MODEL, wanted, MODEL) == "nothing: the call is stored"
     shorter = Request(wanted.messages[:1], 9)
     assert difference(wanted, MODEL, shorter, MODEL) == "messages: wanted 2, stored 1"
@@ -73,7 +79,10 @@ def test_the_nearest_call_shares_messages_before_it_shares_a_beginning(tmp_path:
         return Request(tuple(Message("user", content) for content in contents), 9)
 
     cache = Cache(tmp_path / "c")
-    same_question, other_question = turns("an older record", "a record", "the question"), turns("a recipe", "how so?")
+    same_question, other_question = (
+        turns("an older record", "a record", "the question"),
+        turns("a recipe", "how so?"),
+    )
     for stored in (same_question, other_question):
         cache.put(request_key(MODEL, stored), MODEL, stored, Response("x"))
     nearest = cache.nearest(MODEL, turns("a record", "the question"))
@@ -95,7 +104,9 @@ def test_pruning_by_age_and_model(tmp_path: Path) -> None:
         cache.put_artifact(name, 1)
         with sqlite3.connect(cache.path) as raw:
             for table in ("responses", "artifacts"):
-                raw.execute(f"UPDATE {table} SET time=? WHERE key=?", (time.time() - days * 86400, name))
+                raw.execute(
+                    f"UPDATE {table} SET time=? WHERE key=?", (time.time() - days * 86400, name)
+                )
     assert cache.prune(older_than_days=30) == 1
     assert cache.get("old") is None and cache.get("new") is not None
     assert cache.artifact("old") is None and cache.artifact("new") == 1
@@ -106,7 +117,9 @@ def test_pruning_by_age_and_model(tmp_path: Path) -> None:
 def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     path.write_text("these are not the bytes you are looking for " * 40)
-    with pytest.raises(UsageError, match=r"cache\.sqlite cannot be opened as a response cache .*; move it away"):
+    with pytest.raises(
+        UsageError, match=r"cache\.sqlite cannot be opened as a response cache .*; move it away"
+    ):
         Cache(path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be created"):
@@ -140,12 +153,20 @@ def test_damage_inside_the_file_is_a_message(tmp_path: Path) -> None:
 
 def test_damage_is_a_message_whatever_is_asked(tmp_path: Path) -> None:
     broken = damaged(tmp_path / "cache.sqlite")
-    for asked in (broken.stats, lambda: broken.nearest(MODEL, ask("x")), lambda: broken.prune(older_than_days=1)):
-        with pytest.raises(RunError, match=r"cache\.sqlite cannot be (read|written) .*; move it away"):
+    for asked in (
+        broken.stats,
+        lambda: broken.nearest(MODEL, ask("x")),
+        lambda: broken.prune(older_than_days=1),
+    ):
+        with pytest.raises(
+            RunError, match=r"cache\.sqlite cannot be (read|written) .*; move it away"
+        ):
             asked()
 
 
-@pytest.mark.parametrize("damage", ["'{'", "'[]'", "NULL", "5", "CAST(x'7b22ff22' AS TEXT)", "x'ff'"])
+@pytest.mark.parametrize(
+    "damage", ["'{'", "'[]'", "NULL", "5", "CAST(x'7b22ff22' AS TEXT)", "x'ff'"]
+)
 def test_a_damaged_entry_is_a_miss_that_is_overwritten(tmp_path: Path, damage: str) -> None:
     older = Cache(tmp_path / "older")
     cache = Cache(tmp_path / "cache.sqlite", older.path)
@@ -172,13 +193,17 @@ def test_a_damaged_cache_that_is_taken_in_is_the_one_that_is_named(tmp_path: Pat
     cache, good = Cache(tmp_path / "cache.sqlite"), Cache(tmp_path / "good")
     good.put("k", MODEL, ask("a"), Response("x"))
     (tmp_path / "bad").write_text("these are not the bytes you are looking for " * 40)
-    with pytest.raises(DataError, match=r"response cache .*/bad cannot be taken into .*cache\.sqlite"):
+    with pytest.raises(
+        DataError, match=r"response cache .*/bad cannot be taken into .*cache\.sqlite"
+    ):
         cache.absorb(tmp_path / "bad")
     cache.absorb(good.path)
     assert cache.get("k") == Response("x")
 
 
-def test_a_file_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "cache.sqlite"
     cache = Cache(path)
     cache.put("k", MODEL, ask("a"), Response("x"))
@@ -200,7 +225,9 @@ def test_a_file_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sqlite3, "connect", connected)
     with pytest.raises(RunError, match="cannot be opened") as caught:
         Cache(path, writing=True)
-    assert "free some space" not in str(caught.value) and "can be read and written" in str(caught.value)
+    assert "free some space" not in str(caught.value) and "can be read and written" in str(
+        caught.value
+    )
     reading = Cache(path)
     assert reading.get("k") == Response("x") and reading.stats()["responses"] == 1
     assert reading.nearest(MODEL, ask("b")) is not None

@@ -12,15 +12,15 @@ import pytest
 from personabench.errors import (
     BackendDown,
     BackendError,
+    BudgetExceeded,
     CacheMiss,
     Refused,
     RunError,
-    SpendStop,
     Throttled,
     TransientError,
 )
 from personabench.models.backends.scripted import Scripted
-from personabench.models.budget import Spend
+from personabench.models.budget import Budget
 from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.rate_limit import Limiter
@@ -90,7 +90,9 @@ async def test_any_changed_field_is_another_call(cache: Cache, changed: str) -> 
 
 async def test_refresh_pays_again_and_overwrites(cache: Cache) -> None:
     await Client(Scripted(answer=lambda _: "old"), cache).complete(ask("a"), "predict", "u")
-    response, call = await Client(Scripted(answer=lambda _: "new"), cache, "refresh").complete(ask("a"), "predict", "u")
+    response, call = await Client(Scripted(answer=lambda _: "new"), cache, "refresh").complete(
+        ask("a"), "predict", "u"
+    )
     assert response.text == "new" and not call.cached
     response, call = await Client(Scripted(), cache).complete(ask("a"), "predict", "u")
     assert response.text == "new" and call.cached
@@ -112,10 +114,14 @@ async def test_only_never_calls_and_says_what_differs(cache: Cache) -> None:
     client = Client(backend, cache, "only")
     _, call = await client.complete(ask("the same start, then this"), "predict", "u")
     assert call.cached
-    with pytest.raises(CacheMiss, match=r"messages\[0\] \(user\) from character 23: wanted 'at', stored 'is'"):
+    with pytest.raises(
+        CacheMiss, match=r"messages\[0\] \(user\) from character 23: wanted 'at', stored 'is'"
+    ):
         await client.complete(ask("the same start, then that"), "predict", "u")
     with pytest.raises(CacheMiss, match="seed: wanted 3, stored 0"):
-        await Client(backend, cache, "only").complete(ask("the same start, then this", seed=3), "predict", "u")
+        await Client(backend, cache, "only").complete(
+            ask("the same start, then this", seed=3), "predict", "u"
+        )
     assert not backend.requests
 
 
@@ -125,7 +131,9 @@ async def test_only_the_first_of_many_misses_is_compared_with_all_that_is_stored
     await Client(Scripted(), cache).complete(ask("a"), "predict", "u")
     compared: list[Request] = []
     nearest = cache.nearest
-    monkeypatch.setattr(cache, "nearest", lambda model, request: compared.append(request) or nearest(model, request))
+    monkeypatch.setattr(
+        cache, "nearest", lambda model, request: compared.append(request) or nearest(model, request)
+    )
     client = Client(Scripted(), cache, "only")
     said = []
     for name in "bcd":
@@ -160,14 +168,18 @@ async def test_another_model_is_another_call(cache: Cache) -> None:
 
     await Client(Scripted(BackendOptions(model="one")), cache).complete(ask("a"), "predict", "u")
     with pytest.raises(CacheMiss, match="model: wanted"):
-        await Client(Scripted(BackendOptions(model="two")), cache, "only").complete(ask("a"), "predict", "u")
+        await Client(Scripted(BackendOptions(model="two")), cache, "only").complete(
+            ask("a"), "predict", "u"
+        )
 
 
 @pytest.mark.parametrize("policy", ["use", "off"])
 async def test_identical_calls_under_way_are_one_call(cache: Cache, policy: str) -> None:
     backend = Scripted(latency=0.02)
     client = Client(backend, cache, policy)  # type: ignore[arg-type]
-    results = await asyncio.gather(*(client.complete(ask("a"), "predict", str(n)) for n in range(20)))
+    results = await asyncio.gather(
+        *(client.complete(ask("a"), "predict", str(n)) for n in range(20))
+    )
     assert len(backend.requests) == 1
     assert sorted(call.cached for _, call in results) == [False] + [True] * 19
 
@@ -189,7 +201,9 @@ async def test_a_failed_flight_fails_for_all_and_is_not_remembered(cache: Cache)
 
 async def test_who_waits_survives_the_cancelling_of_another_who_waits(cache: Cache) -> None:
     client = Client(Scripted(latency=0.03), cache)
-    owner, cancelled, waiting = (asyncio.create_task(client.complete(ask("a"), "predict", "u")) for _ in range(3))
+    owner, cancelled, waiting = (
+        asyncio.create_task(client.complete(ask("a"), "predict", "u")) for _ in range(3)
+    )
     await asyncio.sleep(0.01)
     cancelled.cancel()
     assert (await waiting)[0] == (await owner)[0]
@@ -221,7 +235,9 @@ async def test_transient_errors_are_tried_again_with_growing_pauses(cache: Cache
     naps = Naps()
     client = Client(backend, cache, sleep=naps)  # type: ignore[arg-type]
     response, call = await client.complete(ask("a"), "predict", "u")
-    assert response.text and not call.cached and backend.attempts == 5 and client.traffic.retries == 4
+    assert (
+        response.text and not call.cached and backend.attempts == 5 and client.traffic.retries == 4
+    )
     for pause, middle in zip(naps.taken, (0.5, 1, 2, 4), strict=True):
         assert middle * 0.5 <= pause <= middle * 1.5
 
@@ -266,7 +282,12 @@ async def test_retries_are_told_by_kind_and_calls_in_anothers_name(cache: Cache)
         async def complete(self, request: Request, group: str) -> Response:
             return msgspec.structs.replace(await super().complete(request, group), model="another")
 
-    troubles = [TransientError("x", kind="timeout"), Throttled("x", None, "429"), Throttled("x", None, "429"), None]
+    troubles = [
+        TransientError("x", kind="timeout"),
+        Throttled("x", None, "429"),
+        Throttled("x", None, "429"),
+        None,
+    ]
     backend = Other(lambda attempt: troubles[min(attempt, 4) - 1])
     client = Client(backend, cache, sleep=Naps())  # type: ignore[arg-type]
     flags: list[str] = []
@@ -287,12 +308,16 @@ async def test_waiting_for_ones_turn_does_not_use_up_the_time_for_retries(cache:
 
 
 async def test_the_first_calls_all_refused_alike_end_the_run(cache: Cache) -> None:
-    backend = Moody(lambda attempt: Refused(f"answered 400: no field 'seed' (request {attempt})", 400))
+    backend = Moody(
+        lambda attempt: Refused(f"answered 400: no field 'seed' (request {attempt})", 400)
+    )
     client = Client(backend, cache)
     for name in "abcdefg":
         with pytest.raises(Refused):
             await client.complete(ask(name), "predict", "u")
-    with pytest.raises(BackendDown, match=r"first 8 calls were all refused alike: answered 400: no field 'seed'"):
+    with pytest.raises(
+        BackendDown, match=r"first 8 calls were all refused alike: answered 400: no field 'seed'"
+    ):
         await client.complete(ask("h"), "predict", "u")
 
 
@@ -322,7 +347,7 @@ async def test_refusals_after_an_answer_end_their_samples_only(cache: Cache) -> 
 
 
 async def test_cached_and_failed_calls_cost_nothing(cache: Cache) -> None:
-    spend = Spend({"scripted": {"input": 1e6, "output": 2e6}})
+    spend = Budget({"scripted": {"input": 1e6, "output": 2e6}})
     backend = Moody(lambda attempt: TransientError("busy") if attempt == 1 else None)
     client = Client(backend, cache, sleep=Naps(), spend=spend)  # type: ignore[arg-type]
     _, call = await client.complete(ask("a"), "predict", "u")
@@ -330,18 +355,21 @@ async def test_cached_and_failed_calls_cost_nothing(cache: Cache) -> None:
     assert spend.spent == paid > 0
     await client.complete(ask("a"), "predict", "u")
     with pytest.raises(BackendError):
-        await Client(Moody(lambda _: BackendError("no")), cache, spend=spend).complete(ask("b"), "predict", "u")
+        await Client(Moody(lambda _: BackendError("no")), cache, spend=spend).complete(
+            ask("b"), "predict", "u"
+        )
     assert spend.spent == paid
 
 
 async def test_spending_stops_before_the_limit(cache: Cache) -> None:
-    spend = Spend({"scripted": {"input": 0.0, "output": 1e6}}, 50.0)
+    spend = Budget({"scripted": {"input": 0.0, "output": 1e6}}, 50.0)
     client = Client(Scripted(answer=lambda _: "two", latency=0.001), cache, spend=spend)
     results = await asyncio.gather(
-        *(client.complete(ask(str(number)), "predict", "u") for number in range(60)), return_exceptions=True
+        *(client.complete(ask(str(number)), "predict", "u") for number in range(60)),
+        return_exceptions=True,
     )
     assert spend.spent == sum(not isinstance(result, Exception) for result in results) == 31
-    assert all(isinstance(result, SpendStop) for result in results[31:])
+    assert all(isinstance(result, BudgetExceeded) for result in results[31:])
 
 
 async def test_a_model_that_never_answers_ends_the_run_at_the_deadline(cache: Cache) -> None:
@@ -353,7 +381,9 @@ async def test_a_model_that_never_answers_ends_the_run_at_the_deadline(cache: Ca
         await patient.complete(ask("a"), "predict", "u")
 
 
-async def test_one_request_that_never_succeeds_while_others_do_ends_its_sample_only(cache: Cache) -> None:
+async def test_one_request_that_never_succeeds_while_others_do_ends_its_sample_only(
+    cache: Cache,
+) -> None:
     class Poisoned(Scripted):
         async def complete(self, request: Request, group: str) -> Response:
             if request.messages[0].content == "poison":
@@ -367,7 +397,9 @@ async def test_one_request_that_never_succeeds_while_others_do_ends_its_sample_o
         client.complete(ask("a"), "predict", "u"),
         return_exceptions=True,
     )
-    assert isinstance(results[0], BackendError) and not isinstance(results[0], BackendDown | RunError)
+    assert isinstance(results[0], BackendError) and not isinstance(
+        results[0], BackendDown | RunError
+    )
     assert not isinstance(results[1], BaseException)
 
 

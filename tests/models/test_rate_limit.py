@@ -9,10 +9,10 @@ from itertools import count
 
 import pytest
 
-from personabench.errors import SpendStop, UsageError
-from personabench.models.budget import Spend
+from personabench.errors import BudgetExceeded, UsageError
+from personabench.models.budget import Budget
 from personabench.models.rate_limit import START, Limiter
-from personabench.models.tokens import most_tokens
+from personabench.models.tokens import max_tokens_of
 from personabench.types import Message, Request, Usage
 
 ASKED = Request((Message("user", "a" * 284),), max_tokens=100)
@@ -54,7 +54,11 @@ def gate(world: World, most: int = 8, **options: object) -> Limiter:
 
 
 async def call(
-    world: World, limiter: Limiter, starts: list[float], seconds: float = 1.0, used: int | None = None
+    world: World,
+    limiter: Limiter,
+    starts: list[float],
+    seconds: float = 1.0,
+    used: int | None = None,
 ) -> None:
     set_aside = await limiter.enter(ASKED)
     starts.append(world.now)
@@ -75,7 +79,9 @@ async def test_a_fixed_cap_is_kept_and_never_moves() -> None:
     assert starts == [3, 3, 3]
 
 
-async def test_an_adaptive_gate_doubles_until_refused_then_halves_and_grows_by_one_a_round() -> None:
+async def test_an_adaptive_gate_doubles_until_refused_then_halves_and_grows_by_one_a_round() -> (
+    None
+):
     world = World()
     limiter = gate(world, 256, adaptive=True)
     assert limiter.width == START
@@ -170,7 +176,7 @@ async def test_an_idle_minute_is_not_saved_up() -> None:
 
 
 async def test_tokens_per_minute_are_set_aside_and_given_back() -> None:
-    tokens = most_tokens(ASKED, 3) + ASKED.max_tokens
+    tokens = max_tokens_of(ASKED, 3) + ASKED.max_tokens
     assert tokens == 95 + 32 + 100
     world, starts = World(), []
     limiter = gate(world, 1, tpm=2 * tokens)
@@ -210,7 +216,7 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
 
 
 async def test_spending_never_passes_the_limit_however_many_are_in_flight() -> None:
-    spend = Spend(PRICES, 0.01)
+    spend = Budget(PRICES, 0.01)
     price = spend.price("m")
     assert price is not None
     highest, stopped = 0.0, 0
@@ -219,9 +225,11 @@ async def test_spending_never_passes_the_limit_however_many_are_in_flight() -> N
         nonlocal highest, stopped
         try:
             reserved = await spend.reserve(price, ASKED)
-        except SpendStop as stop:
+        except BudgetExceeded as stop:
             stopped += 1
-            assert "--max-cost 0.01: stopped with 0.009" in str(stop) and "Repeat the command" in str(stop)
+            assert "--max-cost 0.01: stopped with 0.009" in str(
+                stop
+            ) and "Repeat the command" in str(stop)
             return
         await asyncio.sleep(0)
         spend.settle(reserved, price, Usage(120, 60))
@@ -234,7 +242,7 @@ async def test_spending_never_passes_the_limit_however_many_are_in_flight() -> N
 
 
 async def test_failed_calls_cost_nothing_and_make_room() -> None:
-    spend = Spend(PRICES, 0.0014)
+    spend = Budget(PRICES, 0.0014)
     price = spend.price("m")
     assert price is not None
     reserved = await spend.reserve(price, ASKED)
@@ -246,7 +254,7 @@ async def test_failed_calls_cost_nothing_and_make_room() -> None:
 
 
 async def test_without_a_limit_money_is_only_counted() -> None:
-    spend = Spend(PRICES)
+    spend = Budget(PRICES)
     assert spend.price("free") is None
     price = spend.price("m")
     assert price is not None
@@ -257,9 +265,9 @@ async def test_without_a_limit_money_is_only_counted() -> None:
 
 async def test_a_limit_needs_a_price() -> None:
     with pytest.raises(UsageError, match=r"--max-cost needs a price for other.*: m"):
-        Spend(PRICES, 1.0).price("other")
+        Budget(PRICES, 1.0).price("other")
 
 
 @pytest.mark.parametrize(("size", "bound"), [(1, 284 + 32), (3, 95 + 32)])
 async def test_prompts_are_estimated_from_above(size: int, bound: int) -> None:
-    assert most_tokens(ASKED, size) == bound
+    assert max_tokens_of(ASKED, size) == bound

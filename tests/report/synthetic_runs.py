@@ -17,7 +17,18 @@ from personabench.results.checksums import seal
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.run.controls import controlled
-from personabench.types import Call, Message, Prediction, Record, Request, Response, Sampling, Score, Usage, to_json
+from personabench.types import (
+    Call,
+    Message,
+    Prediction,
+    Record,
+    Request,
+    Response,
+    Sampling,
+    Score,
+    Usage,
+    to_json,
+)
 
 MODEL = {"kind": "scripted", "name": "made-up"}
 
@@ -54,7 +65,18 @@ SUITE = (
 )
 
 
-NOUNS = ("harbour", "lantern", "gravel", "orchard", "thimble", "velvet", "kettle", "meadow", "compass", "ribbon")
+NOUNS = (
+    "harbour",
+    "lantern",
+    "gravel",
+    "orchard",
+    "thimble",
+    "velvet",
+    "kettle",
+    "meadow",
+    "compass",
+    "ribbon",
+)
 
 
 def text(rng: random.Random, words: int, pool: int = 0) -> str:
@@ -112,14 +134,29 @@ def make(
             said = answer(method.name, sample_id)
             call = _call(cache, model, "predict", _prompt(sample.input, shown, words), said)
             spent += call.input_tokens
-            line = Prediction(sample_id, user, said, said, {}, (call,), Usage(call.input_tokens, call.output_tokens))
+            line = Prediction(
+                sample_id,
+                user,
+                said,
+                said,
+                {},
+                (call,),
+                Usage(call.input_tokens, call.output_tokens),
+            )
             folder.append(folder.predictions_path, line)
-            value = float(np.clip(ability[codes[user]] + luck[at] + suits[codes[user]] + noise[at], 0, 1).round(4))
+            value = float(
+                np.clip(
+                    ability[codes[user]] + luck[at] + suits[codes[user]] + noise[at], 0, 1
+                ).round(4)
+            )
             values = {"rouge-1": value, "rouge-L": round(value * 0.9, 4)}
             scores.append(Score(sample_id, user, {"official": values, "lenient": values}))
         with folder.replacing(folder.scores_path) as file:
             file.writelines(to_json(score) + "\n" for score in scores)
-        whole = {name: float(np.mean([s.values["official"][name] for s in scores])) for name in ("rouge-1", "rouge-L")}
+        whole = {
+            name: float(np.mean([s.values["official"][name] for s in scores]))
+            for name in ("rouge-1", "rouge-L")
+        }
         people = len({score.user_id for score in scores})
         usage = {"predict": _usage(len(scores), spent)}
         if method.offline:
@@ -156,11 +193,15 @@ def _questions(folder: Path, users: int, each: int, records: int) -> Path:
         for at in range(each):
             name = f"q{user:05d}-{at}"
             wording = f"Generate a headline for the following article: {text(rng, 12)} {name}"
-            questions.append({"id": name, "user_id": f"u{user:05d}", "input": wording, "profile": profile})
+            questions.append(
+                {"id": name, "user_id": f"u{user:05d}", "input": wording, "profile": profile}
+            )
             golds.append({"id": name, "output": text(rng, 4)})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dev_questions.json").write_text(json.dumps(questions), encoding="utf-8")
-    (folder / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}), encoding="utf-8")
+    (folder / "dev_outputs.json").write_text(
+        json.dumps({"task": "LaMP_4", "golds": golds}), encoding="utf-8"
+    )
     return folder
 
 
@@ -175,7 +216,9 @@ def _prompt(question: str, shown: Sequence[Record], words: int) -> list[Message]
     return [Message("system", f"Write a headline.\n{padding}"), *turns, Message("user", question)]
 
 
-def _call(cache: Cache, model: Mapping[str, str], phase: str, messages: list[Message], said: str) -> Call:
+def _call(
+    cache: Cache, model: Mapping[str, str], phase: str, messages: list[Message], said: str
+) -> Call:
     request = Request(tuple(messages), 64)
     key = request_key(model, request)
     tokens = sum(len(message.content) for message in messages) // 4
@@ -184,9 +227,23 @@ def _call(cache: Cache, model: Mapping[str, str], phase: str, messages: list[Mes
 
 
 def _profile(cache: Cache, method: Method, user: str, model: Mapping[str, str]) -> Profile:
-    call = _call(cache, model, "profile", [Message("user", f"Describe {user}.")], f"{user} likes short headlines.")
-    return Profile(user, f"{method.name}-{user}", {"about": f"{user} likes short headlines."}, (call,), {})
+    call = _call(
+        cache,
+        model,
+        "profile",
+        [Message("user", f"Describe {user}.")],
+        f"{user} likes short headlines.",
+    )
+    return Profile(
+        user, f"{method.name}-{user}", {"about": f"{user} likes short headlines."}, (call,), {}
+    )
 
 
 def _usage(calls: int, tokens: int) -> dict[str, float]:
-    return {"calls": calls, "cached": 0, "input_tokens": tokens, "output_tokens": 8 * calls, "seconds": 0.1 * calls}
+    return {
+        "calls": calls,
+        "cached": 0,
+        "input_tokens": tokens,
+        "output_tokens": 8 * calls,
+        "seconds": 0.1 * calls,
+    }

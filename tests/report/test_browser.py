@@ -23,9 +23,13 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"
+)
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -75,16 +79,16 @@ class Page:
         """Choose or type a value as a person does."""
         element = self.one(selector)
         if element.tag_name == "select":
-            script = (
-                "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
-            )
+            script = "const [e, v] = arguments; e.value = v; e.dispatchEvent(new Event('input', {bubbles: true}))"
             self.driver.execute_script(script, element, value)
         else:
             element.clear()
             element.send_keys(value or Keys.BACKSPACE)
 
     def sort(self, column: str) -> None:
-        next(each for each in self.all("#table thead button") if each.text.startswith(column)).click()
+        next(
+            each for each in self.all("#table thead button") if each.text.startswith(column)
+        ).click()
 
     def column(self, name: str) -> list[str]:
         heads = self.texts("#table thead th")
@@ -104,8 +108,14 @@ class Page:
 
     def requests(self) -> list[str]:
         """Addresses asked for since the last call."""
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        events = [
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        ]
+        return [
+            event["params"]["request"]["url"]
+            for event in events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +196,9 @@ def test_filters_reach_the_whole_page(page: Page) -> None:
     assert len(page.texts("#one option")) == 2
     page.set("#filter-model", "")
     page.set("#filter-method", "Rec")
-    assert page.texts("#table tbody th") == [name for name in page.texts("#table tbody th") if "recency" in name]
+    assert page.texts("#table tbody th") == [
+        name for name in page.texts("#table tbody th") if "recency" in name
+    ]
     assert page.texts("#filtered") == ["1 of 12 runs"]
     page.set("#filter-method", "no such method")
     assert page.texts("#filtered") == ["0 of 12 runs"]
@@ -239,7 +251,9 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     button = page.one("#table thead button")
     button.send_keys(Keys.SPACE)
     assert page.all("#table th[aria-sort=ascending]")
-    assert page.driver.switch_to.active_element.text.startswith("Method"), "focus stays on the column"
+    assert page.driver.switch_to.active_element.text.startswith("Method"), (
+        "focus stays on the column"
+    )
 
 
 def test_markup_in_an_answer_stays_text(page: Page) -> None:
@@ -266,7 +280,9 @@ def test_the_policy_stops_what_is_not_the_pages_own(browser: Page, report: Path)
         document.body.append(script, image);
         fetch("https://example.invalid/y").catch(() => {}); """
     browser.driver.execute_script(add)
-    browser.until(lambda: browser.driver.execute_script("return document.querySelector('img').complete"))
+    browser.until(
+        lambda: browser.driver.execute_script("return document.querySelector('img').complete")
+    )
     assert browser.driver.execute_script("return typeof owned") == "undefined"
     complaints = " ".join(browser.console())
     for blocked in ("'TrustedScript'", "y' violates", "x.png' violates"):
@@ -279,9 +295,7 @@ def test_the_page_fits_a_phone(page: Page, report: Path) -> None:
     page.requests()
     page.open(report)
     assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
-    widest = (
-        "return Math.max(...[...document.querySelectorAll('svg')].map((each) => each.getBoundingClientRect().right))"
-    )
+    widest = "return Math.max(...[...document.querySelectorAll('svg')].map((s) => s.getBoundingClientRect().right))"
     assert page.driver.execute_script(widest) <= 390
 
 
@@ -304,7 +318,12 @@ def test_names_of_methods_that_score_and_cost_the_same_do_not_cover_each_other(
     boxes = browser.driver.execute_script(script)
     assert len(boxes) == 16
     assert max(right for _, right, _, _ in boxes) <= width
-    for (left, right, top, bottom), (other_left, other_right, other_top, other_bottom) in combinations(boxes, 2):
+    for (left, right, top, bottom), (
+        other_left,
+        other_right,
+        other_top,
+        other_bottom,
+    ) in combinations(boxes, 2):
         across = min(right, other_right) - max(left, other_left)
         down = min(bottom, other_bottom) - max(top, other_top)
         assert across <= 0 or down <= 3, boxes
@@ -313,9 +332,18 @@ def test_names_of_methods_that_score_and_cost_the_same_do_not_cover_each_other(
 LONG = "tokens_that_a_summary_of_a_whole_profile_may_have"
 GRID = (
     SUITE[0],
-    *(Method("summary", offline=90, params={LONG: size, "sessions": 4}) for size in (32, 64, 128, 256)),
-    *(Method("summary", offline=90, params={LONG: size, "sessions": 8}) for size in (32, 64, 128, 256)),
-    *(Method("summary", offline=90, params={LONG: 32, "sessions": size}, history="shuffled") for size in (4, 8)),
+    *(
+        Method("summary", offline=90, params={LONG: size, "sessions": 4})
+        for size in (32, 64, 128, 256)
+    ),
+    *(
+        Method("summary", offline=90, params={LONG: size, "sessions": 8})
+        for size in (32, 64, 128, 256)
+    ),
+    *(
+        Method("summary", offline=90, params={LONG: 32, "sessions": size}, history="shuffled")
+        for size in (4, 8)
+    ),
     Method("rag", 0.1, records=4),
     Method("rag", 0.1, records=4, history="shuffled"),
 )
@@ -342,12 +370,15 @@ def separate(boxes: list[list[Any]], width: int) -> bool:
     inside = all(left >= 0 and right <= width for _, left, right, _, _ in boxes)
     pairs = combinations([box[1:] for box in boxes], 2)
     return inside and all(
-        min(a[1], b[1]) - max(a[0], b[0]) <= 0 or min(a[3], b[3]) - max(a[2], b[2]) <= 3 for a, b in pairs
+        min(a[1], b[1]) - max(a[0], b[0]) <= 0 or min(a[3], b[3]) - max(a[2], b[2]) <= 3
+        for a, b in pairs
     )
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_every_run_of_a_grid_has_a_line_of_its_own_and_its_whole_name(browser: Page, grid: Path, width: int) -> None:
+def test_every_run_of_a_grid_has_a_line_of_its_own_and_its_whole_name(
+    browser: Page, grid: Path, width: int
+) -> None:
     browser.emulate(width)
     browser.open(grid)
     names = browser.driver.execute_script("return report.groups[0].rows.map((row) => row.label)")
@@ -356,15 +387,22 @@ def test_every_run_of_a_grid_has_a_line_of_its_own_and_its_whole_name(browser: P
         figure = f"svg[aria-label^='{title} (']"
         dots = browser.driver.execute_script(BOXES, f"{figure} g[aria-label=dot] circle")
         assert len({round(top) for _, _, _, top, _ in dots}) == len(shown), "a line for each run"
-        labels = browser.driver.execute_script(BOXES, f"{figure} g[aria-label='y-axis tick label'] > text")
+        labels = browser.driver.execute_script(
+            BOXES, f"{figure} g[aria-label='y-axis tick label'] > text"
+        )
         assert squeezed([label for label, *_ in labels]) == squeezed(shown)
         assert separate(labels, width)
     figure = "svg[aria-label='Score against cost']"
     assert len(browser.all(f"{figure} g[aria-label=dot] circle")) == len(names)
     letters = browser.driver.execute_script(BOXES, f"{figure} g[aria-label=text] text")
     assert len({letter for letter, *_ in letters}) == len(names) and separate(letters, width)
-    assert squeezed(browser.texts(f"figure:has({figure}) .key li > span:last-child")) == squeezed(names)
-    assert separate(browser.driver.execute_script(BOXES, f"figure:has({figure}) .key li > span:last-child"), width)
+    assert squeezed(browser.texts(f"figure:has({figure}) .key li > span:last-child")) == squeezed(
+        names
+    )
+    assert separate(
+        browser.driver.execute_script(BOXES, f"figure:has({figure}) .key li > span:last-child"),
+        width,
+    )
     users = browser.texts(".multiples strong")
     assert squeezed(users) == squeezed([name for name in names if name != "none"])
     assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
@@ -374,7 +412,9 @@ def test_every_run_of_a_grid_has_a_line_of_its_own_and_its_whole_name(browser: P
 def test_pointing_at_a_run_tells_its_whole_name(browser: Page, grid: Path) -> None:
     browser.emulate(1280)
     browser.open(grid)
-    (label, *_) = browser.driver.execute_script("return report.groups[0].rows.slice(-1).map((row) => row.label)")
+    (label, *_) = browser.driver.execute_script(
+        "return report.groups[0].rows.slice(-1).map((row) => row.label)"
+    )
     dot = browser.all("svg[aria-label^='rouge-1 ('] g[aria-label=dot] circle")[-1]
     browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
     ActionChains(browser.driver).move_to_element(dot).perform()
@@ -397,14 +437,20 @@ def test_a_curve_joins_common_samples_only_and_says_so(browser: Page, tmp_path: 
     some = {1: range(0, 12), 2: range(4, 16), 4: range(0, 20), 8: range(19, 21)}
     make(
         tmp_path,
-        tuple(Method("rag", 0.0, 0.0, records=k, params={"k": k}, asked=who) for k, who in some.items()),
+        tuple(
+            Method("rag", 0.0, 0.0, records=k, params={"k": k}, asked=who)
+            for k, who in some.items()
+        ),
         users=24,
     )
     write(tmp_path, tmp_path / "report.html")
     browser.emulate(1280)
     browser.open(tmp_path / "report.html")
     figure = "figure:has(svg[aria-label='Score against k'])"
-    heights = {round(box[3]) for box in browser.driver.execute_script(BOXES, f"{figure} g[aria-label=dot] path")[:3]}
+    heights = {
+        round(box[3])
+        for box in browser.driver.execute_script(BOXES, f"{figure} g[aria-label=dot] path")[:3]
+    }
     assert len(heights) == 1, "the same answers on the same samples score the same"
     (line,) = browser.all(f"{figure} g[aria-label=line] path")
     assert line.get_attribute("d").count("L") == 2
@@ -418,9 +464,16 @@ def test_a_curve_joins_common_samples_only_and_says_so(browser: Page, tmp_path: 
     assert "hollow" in browser.texts(f"{frontier} figcaption")[0]
 
 
-def test_groups_of_the_same_task_and_model_have_different_names(browser: Page, tmp_path: Path) -> None:
+def test_groups_of_the_same_task_and_model_have_different_names(
+    browser: Page, tmp_path: Path
+) -> None:
     for number in (1, 2):
-        make(tmp_path, SUITE[:2], users=6, model={"kind": "scripted", "name": "tiny", "quantization": f"q{number}"})
+        make(
+            tmp_path,
+            SUITE[:2],
+            users=6,
+            model={"kind": "scripted", "name": "tiny", "quantization": f"q{number}"},
+        )
     write(tmp_path, tmp_path / "report.html")
     browser.emulate(1280)
     browser.open(tmp_path / "report.html")
@@ -434,7 +487,9 @@ def test_groups_of_the_same_task_and_model_have_different_names(browser: Page, t
 
 def test_dark_follows_the_system_and_the_button(page: Page) -> None:
     def background() -> str:
-        found: str = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        found: str = page.driver.execute_script(
+            "return getComputedStyle(document.body).backgroundColor"
+        )
         return found
 
     light = background()
@@ -449,7 +504,10 @@ def test_dark_follows_the_system_and_the_button(page: Page) -> None:
 
 def test_print_leaves_out_what_is_only_for_screens(page: Page) -> None:
     page.emulate(800, dark=True, media="print")
-    assert page.driver.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert (
+        page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
     assert not page.one("#filters").is_displayed()
     assert not page.one("#samples").is_displayed()
     assert page.one("#table").is_displayed() and page.one("#figures svg").is_displayed()
@@ -460,13 +518,25 @@ def test_a_run_in_the_table_leads_to_its_provenance(page: Page) -> None:
     page.driver.execute_script("arguments[0].click()", link)
     page.until(lambda: page.all("details.run[open] dd"))
     assert page.one("details.run[open] code").text == link.text
-    facts = dict(zip(page.texts("details.run[open] dt"), page.texts("details.run[open] dd"), strict=True))
+    facts = dict(
+        zip(page.texts("details.run[open] dt"), page.texts("details.run[open] dd"), strict=True)
+    )
     assert facts["fingerprint"].startswith(link.text)
-    assert {"data hash", "method hash", "params", "sampling", "seed", "versions", "usage"} <= facts.keys()
+    assert {
+        "data hash",
+        "method hash",
+        "params",
+        "sampling",
+        "seed",
+        "versions",
+        "usage",
+    } <= facts.keys()
 
 
 @pytest.mark.slow
-def test_5000_samples_of_8_methods_open_in_3_seconds_and_weigh_25_mb(browser: Page, tmp_path: Path) -> None:
+def test_5000_samples_of_8_methods_open_in_3_seconds_and_weigh_25_mb(
+    browser: Page, tmp_path: Path
+) -> None:
     eight = (*SUITE[:7], Method("recency", 0.05, 0.05, records=8, params={"k": 8}))
     make(tmp_path, eight, users=1000, each=5, records=20, words=900)
     path = tmp_path / "report.html"

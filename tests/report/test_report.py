@@ -16,7 +16,7 @@ import pytest
 from synthetic_runs import SUITE, Method, make
 
 from personabench.errors import UsageError
-from personabench.leaderboard import Asked, boards
+from personabench.leaderboard import BoardOptions, boards
 from personabench.report import write
 from personabench.report.samples import MARK, Pack
 from personabench.report.tables import describe, gather, user_gains
@@ -49,7 +49,7 @@ def block(page: str, name: str) -> Any:
 
 
 def test_every_number_is_the_leaderboards(results: Path, page: str) -> None:
-    (board,) = boards(summaries(results), asked=Asked(thorough=True))
+    (board,) = boards(summaries(results), asked=BoardOptions(thorough=True))
     (group,) = block(page, "report")["groups"]
     assert [row["label"] for row in group["rows"]] == [row["label"] for row in board.rows]
     for shown, row in zip(group["rows"], board.rows, strict=True):
@@ -86,7 +86,9 @@ def test_gains_of_users_agree_with_the_gain_of_the_table(results: Path) -> None:
         assert sum(gain < -1e-12 for gain in gains) == row.facts["loss_users"]
 
 
-def test_gains_of_many_users_become_quantiles(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gains_of_many_users_become_quantiles(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("personabench.report.tables.POINTS", 10)
     (group,) = gather(results)
     gains = user_gains(group.rows[0], group.rows[group.baseline or 0])
@@ -124,7 +126,9 @@ def row(label: str, value: float, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def described(*rows: dict[str, Any], baseline: int | None = 1, sample: bool = False) -> dict[str, Any]:
+def described(
+    *rows: dict[str, Any], baseline: int | None = 1, sample: bool = False
+) -> dict[str, Any]:
     return {
         "primary": "MAE", "metrics": [{"name": "MAE", "higher": False}], "rows": list(rows), "baseline": baseline,
         "sample": sample,
@@ -137,7 +141,10 @@ def gain(value: float, p: float | None, over: str = "none") -> dict[str, Any]:
 
 def test_words_of_a_loss_turn_the_interval_round() -> None:
     said = summary(described(row("none", 0.5), row("rag", 0.8, gain=gain(-0.3, 0.01)), baseline=0))
-    assert "rag is significantly worse than none, by 0.3000 [0.2000, 0.4000] (p = 0.010, corrected)." in said
+    assert (
+        "rag is significantly worse than none, by 0.3000 [0.2000, 0.4000] (p = 0.010, corrected)."
+        in said
+    )
 
 
 def test_words_for_a_metric_where_lower_is_better() -> None:
@@ -146,7 +153,10 @@ def test_words_for_a_metric_where_lower_is_better() -> None:
 
 
 def test_words_do_not_call_the_untested_equal() -> None:
-    rows = row("rag", 0.4, gain=gain(0.1, None), detectable=0.23, leader=True), row("none", 0.5, leader=True)
+    rows = (
+        row("rag", 0.4, gain=gain(0.1, None), detectable=0.23, leader=True),
+        row("none", 0.5, leader=True),
+    )
     text = " ".join(summary(described(*rows)))
     assert "no other run can be told apart" in text
     assert "Not told apart from none: rag. That does not make them equal" in text
@@ -171,8 +181,12 @@ def test_words_say_when_the_best_saw_fewer_samples_and_name_the_trivial_once() -
 
 
 def test_words_without_a_baseline_and_with_one_run() -> None:
-    assert "There is no run of none here" in " ".join(summary(described(row("a", 1.0), row("b", 2.0), baseline=None)))
-    assert summary(described(row("a", 1.0), baseline=None)) == ["a is the only run here; its MAE is 1.0000."]
+    assert "There is no run of none here" in " ".join(
+        summary(described(row("a", 1.0), row("b", 2.0), baseline=None))
+    )
+    assert summary(described(row("a", 1.0), baseline=None)) == [
+        "a is the only run here; its MAE is 1.0000."
+    ]
 
 
 def test_a_pack_stores_a_line_once() -> None:
@@ -206,10 +220,16 @@ def test_samples_hold_what_was_asked_said_and_used(page: str) -> None:
         "rag (k=4, history=size=1)": 1, "rag (k=4, history=size=3)": 3,
     }  # fmt: skip
     other = [
-        text(record["text"]) for record in sample["records"] if group["rows"][record["rows"][0]]["label"] == shuffled
+        text(record["text"])
+        for record in sample["records"]
+        if group["rows"][record["rows"][0]]["label"] == shuffled
     ]
-    assert other and not any(" 3-" in record for record in other), "the shuffled rows saw another user's records"
-    by_label = {group["rows"][number]["label"]: answer for number, answer in enumerate(sample["answers"])}
+    assert other and not any(" 3-" in record for record in other), (
+        "the shuffled rows saw another user's records"
+    )
+    by_label = {
+        group["rows"][number]["label"]: answer for number, answer in enumerate(sample["answers"])
+    }
     (call,) = by_label["rag (k=2)"]["calls"]
     assert [role for role, _ in call["messages"]] == ["system", "user", "user", "user"]
     assert text(call["reply"]) == text(by_label["rag (k=2)"]["output"])
@@ -247,7 +267,9 @@ def test_markup_in_names_cannot_end_a_data_block(tmp_path: Path) -> None:
     assert block(page, "report")["groups"][0]["model"] == name
 
 
-def test_messages_go_first_when_the_page_would_grow_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_go_first_when_the_page_would_grow_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("personabench.report.samples.PACK", 3000)
     make(tmp_path, SUITE[:2], users=30, each=2, words=200)
     whole = tmp_path / "whole.html"
@@ -317,13 +339,18 @@ def test_published_results_have_rows_but_no_samples(tmp_path: Path) -> None:
 
 
 def test_several_seeds_are_one_row_and_a_run_each(tmp_path: Path) -> None:
-    make(tmp_path, (Method("none"), Method("rag", 0.1), Method("rag", 0.1, seed=1)), users=8, each=2)
+    make(
+        tmp_path, (Method("none"), Method("rag", 0.1), Method("rag", 0.1, seed=1)), users=8, each=2
+    )
     write(tmp_path, tmp_path / "report.html")
     contents = block((tmp_path / "report.html").read_text(), "report")
     rag = next(row for row in contents["groups"][0]["rows"] if row["method"] == "rag")
     assert rag["seeds"] == [0, 1] and rag["seed_sd"] > 0
     assert sum(rag["user_gains"]) / 8 == pytest.approx(rag["gain"]["value"], abs=1e-5)
-    assert sorted(run["facts"]["seed"] for run in contents["runs"] if run["row"] == rag["run"]) == [0, 1]
+    assert sorted(run["facts"]["seed"] for run in contents["runs"] if run["row"] == rag["run"]) == [
+        0,
+        1,
+    ]
 
 
 def test_nothing_to_report_says_how_to_get_something(tmp_path: Path, results: Path) -> None:

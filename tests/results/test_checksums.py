@@ -52,7 +52,9 @@ def test_scores_that_changed_are_read_by_nobody(tmp_path: Path, damage: str) -> 
         lambda: list(folder.scores()),
     ]
     for reader in readers:
-        with pytest.raises(DataError, match=rf"rag.*scores\.jsonl was changed .*{told}.*Repeat the run's command"):
+        with pytest.raises(
+            DataError, match=rf"rag.*scores\.jsonl was changed .*{told}.*Repeat the run's command"
+        ):
             reader()
     assert not (tmp_path / "report.html").exists() and not (tmp_path / "published").exists()
 
@@ -70,7 +72,10 @@ async def test_answers_that_changed_are_shown_to_nobody(tmp_path: Path) -> None:
         lambda: pairwise_judging.check(folder, RunFolder(none.folder)),
     ]
     for reader in readers:
-        with pytest.raises(DataError, match=r"predictions\.jsonl was changed after the run was scored: it has other"):
+        with pytest.raises(
+            DataError,
+            match=r"predictions\.jsonl was changed after the run was scored: it has other",
+        ):
             reader()
     folder.predictions_path.write_bytes(kept + kept.splitlines(True)[0])
     assert Source(folder, tmp_path).ids, "a later attempt appends"
@@ -92,12 +97,16 @@ def test_a_run_of_an_earlier_version_is_not_vouched_for(tmp_path: Path) -> None:
     summary = json.loads(path.read_text())
     del summary["files"]
     path.write_text(json.dumps(summary))
-    with pytest.raises(DataError, match=r"does not say what scores\.jsonl was .*move this folder away"):
+    with pytest.raises(
+        DataError, match=r"does not say what scores\.jsonl was .*move this folder away"
+    ):
         board(tmp_path)
 
 
 def test_published_scores_are_those_that_were_published(tmp_path: Path) -> None:
-    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
+    path = publish(
+        RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference"
+    )
     content = json.loads(path.read_text())
     plain = json.loads(gzip.decompress(base64.b64decode(content["scores"])))
     assert (content["count"], len(plain["ids"])) == (60, 60)
@@ -106,11 +115,15 @@ def test_published_scores_are_those_that_were_published(tmp_path: Path) -> None:
     plain["values"] = {"official": {"rouge-1": [1.0] * 10}}
     packed = base64.b64encode(gzip.compress(json.dumps(plain).encode())).decode()
     path.write_text(json.dumps({**content, "scores": packed}))
-    with pytest.raises(DataError, match=r"json are not those that were published; publish the run again"):
+    with pytest.raises(
+        DataError, match=r"json are not those that were published; publish the run again"
+    ):
         unpack(read(path), path)
     del content["sha256"]
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"missing required field `sha256`\); publish the run again"):
+    with pytest.raises(
+        DataError, match=r"missing required field `sha256`\); publish the run again"
+    ):
         read(path)
 
 

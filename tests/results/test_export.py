@@ -17,7 +17,7 @@ from personabench.api import registry
 from personabench.errors import UsageError
 from personabench.results.export import Source, as_csv, as_dataset, rows
 from personabench.results.inspect_log import write
-from personabench.results.locate import data_of
+from personabench.results.locate import find_dataset
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 
@@ -53,7 +53,11 @@ async def test_rows_follow_the_data_and_failures_have_a_row(tmp_path: Path) -> N
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     seal_scores(source.folder.path)
     (broken,) = [row for row in rows(Source(source.folder, tmp_path / "results")) if row["error"]]
-    assert (broken["sample_id"], broken["output"], broken["calls"]) == (lines[0]["sample_id"], None, [])
+    assert (broken["sample_id"], broken["output"], broken["calls"]) == (
+        lines[0]["sample_id"],
+        None,
+        [],
+    )
 
 
 @pytest.mark.parametrize("name", sorted(registry.entries("task")))
@@ -61,8 +65,8 @@ def test_every_tasks_data_is_found_again_by_what_a_run_says_of_it(name: str) -> 
     task = registry.load("task", name)()
     opened = task.open(task.default_split, None)
     said = {"separation": opened.separation, "split": opened.split, "data_hash": opened.hash}
-    assert data_of(task, said, None).index() == opened.index()
-    assert data_of(task, {**said, "data_hash": "other"}, None) is None
+    assert find_dataset(task, said, None).index() == opened.index()
+    assert find_dataset(task, {**said, "data_hash": "other"}, None) is None
 
 
 async def test_what_is_no_longer_there_is_left_out_and_said(tmp_path: Path) -> None:
@@ -73,7 +77,12 @@ async def test_what_is_no_longer_there_is_left_out_and_said(tmp_path: Path) -> N
     late = Source(source.folder, tmp_path / "results")
     assert len(late.remarks()) == 2
     (row, *_) = rows(late)
-    assert (row["input"], row["references"], row["calls"][0]["messages"], row["calls"][0]["reply"]) == (
+    assert (
+        row["input"],
+        row["references"],
+        row["calls"][0]["messages"],
+        row["calls"][0]["reply"],
+    ) == (
         None,
         [],
         [],
@@ -91,7 +100,11 @@ async def test_dataset_columns_are_typed(tmp_path: Path) -> None:
     loaded = datasets.load_from_disk(tmp_path / "out" / "run")
     assert loaded.to_list() == list(rows(source))
     kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in loaded.features.items()}
-    assert (kinds["sample_id"], kinds["seed"], kinds["bundled_sample"]) == ("string", "int64", "bool")
+    assert (kinds["sample_id"], kinds["seed"], kinds["bundled_sample"]) == (
+        "string",
+        "int64",
+        "bool",
+    )
     assert kinds["accuracy"] == "float64"
     assert all(len(pair) == 2 for pair in loaded["f1"])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["run"]
@@ -137,7 +150,10 @@ async def test_csv_has_a_row_for_each_sample_whatever_it_says(tmp_path: Path) ->
     path = source.folder.predictions_path
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text(
-        "".join(json.dumps({**line, "output": said}) + "\n" for line, said in zip(lines, ANSWERS, strict=True))
+        "".join(
+            json.dumps({**line, "output": said}) + "\n"
+            for line, said in zip(lines, ANSWERS, strict=True)
+        )
     )
     late = Source(source.folder, tmp_path / "results")
     as_csv(late, tmp_path / "run.csv")
@@ -146,7 +162,9 @@ async def test_csv_has_a_row_for_each_sample_whatever_it_says(tmp_path: Path) ->
         read = {row["sample_id"]: row["output"] for row in csv.DictReader(file)}
     assert read == {line["sample_id"]: said for line, said in zip(lines, ANSWERS, strict=True)}
     for engine in ("c", "python"):
-        frame = pandas.read_csv(tmp_path / "run.csv", dtype=str, keep_default_na=False, engine=engine)
+        frame = pandas.read_csv(
+            tmp_path / "run.csv", dtype=str, keep_default_na=False, engine=engine
+        )
         assert dict(zip(frame["sample_id"], frame["output"], strict=True)) == read
     numbers = pandas.read_csv(tmp_path / "run.csv")
     assert numbers["rouge-1"].tolist() == [row["rouge-1"] for row in rows(late)]
@@ -171,10 +189,18 @@ async def test_inspect_log_says_the_same_in_both_forms(tmp_path: Path) -> None:
     write(source, tmp_path / "run.eval")
     log = json.loads((tmp_path / "run.json").read_text())
     assert unzipped(tmp_path / "run.eval") == log
-    assert (log["version"], log["status"], log["eval"]["model"]) == (2, "success", "scripted/scripted")
+    assert (log["version"], log["status"], log["eval"]["model"]) == (
+        2,
+        "success",
+        "scripted/scripted",
+    )
     assert [score["name"] for score in log["results"]["scores"]] == ["official", "lenient"]
     for sample, row in zip(log["samples"], rows(source), strict=True):
-        assert (sample["id"], sample["target"], sample["epoch"]) == (row["sample_id"], row["references"], 1)
+        assert (sample["id"], sample["target"], sample["epoch"]) == (
+            row["sample_id"],
+            row["references"],
+            1,
+        )
         assert sample["messages"][-1] == sample["output"]["choices"][0]["message"]
         assert [message["role"] for message in sample["messages"]][-2:] == ["user", "assistant"]
         assert sample["output"]["completion"] == row["output"]

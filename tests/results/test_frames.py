@@ -16,7 +16,9 @@ from personabench.run.runner import run
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("results")
-    options = Options(methods=["none", "summary"], tasks=["lamp3"], limit=4, backend="scripted", results=where)
+    options = Options(
+        methods=["none", "summary"], tasks=["lamp3"], limit=4, backend="scripted", results=where
+    )
     asyncio.run(run(options))
     return where
 
@@ -43,7 +45,9 @@ def test_the_mean_of_the_samples_is_the_metric_of_the_run(folder: Path) -> None:
 def test_calls_have_a_row_each(folder: Path) -> None:
     frames = results.load(folder)
     assert set(frames.calls["phase"]) == {"predict"}
-    assert frames.calls.groupby("run").size().to_dict() == frames.runs.set_index("run")["n"].to_dict()
+    assert (
+        frames.calls.groupby("run").size().to_dict() == frames.runs.set_index("run")["n"].to_dict()
+    )
     assert (frames.calls["input_tokens"] > 0).all()
 
 

@@ -24,7 +24,10 @@ def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None
     before = rows(tmp_path)
     path = publish(RunFolder(Path(a["folder"])), tmp_path / "reference")
     assert path.name == f"lamp4-user-dev-rag-tiny-{a['fingerprint'][:8]}.json"
-    assert path.read_bytes() == publish(RunFolder(Path(a["folder"])), tmp_path / "reference").read_bytes()
+    assert (
+        path.read_bytes()
+        == publish(RunFolder(Path(a["folder"])), tmp_path / "reference").read_bytes()
+    )
     text = path.read_text()
     assert "a line of the data" not in text and "/home/me" not in text and "folder" not in text
     kept = unpack(read(path), path)
@@ -35,7 +38,9 @@ def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None
     after = rows(tmp_path)
     assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
     (reference,) = references(tmp_path)
-    assert compare(reference, b)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(before["rag"]["gain"])
+    assert compare(reference, b)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(
+        before["rag"]["gain"]
+    )
 
 
 def test_what_cannot_be_published(tmp_path: Path) -> None:
@@ -46,12 +51,16 @@ def test_what_cannot_be_published(tmp_path: Path) -> None:
     other = RunFolder(Path(made(tmp_path, "none", drawn())["folder"]))
     with pytest.raises(UsageError, match="holds another run"):
         publish(other, target, "mine")
-    other.summary_path.write_text(json.dumps({**other.summary(), "status": "incomplete", "owed": 3}))
+    other.summary_path.write_text(
+        json.dumps({**other.summary(), "status": "incomplete", "owed": 3})
+    )
     with pytest.raises(UsageError, match="3 samples are owed"):
         publish(other, target)
 
 
-def test_a_run_left_unjudged_is_published_without_scores_and_one_without_references_is_not(tmp_path: Path) -> None:
+def test_a_run_left_unjudged_is_published_without_scores_and_one_without_references_is_not(
+    tmp_path: Path,
+) -> None:
     folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
     folder.scores_path.write_text("")
     seal_scores(folder.path)
@@ -66,10 +75,14 @@ def test_a_run_left_unjudged_is_published_without_scores_and_one_without_referen
 
 
 def test_damaged_published_files_are_named(tmp_path: Path) -> None:
-    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
+    path = publish(
+        RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference"
+    )
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "scores": content["scores"][:40]}))
-    with pytest.raises(DataError, match=rf"scores in .*{path.name} are damaged .*publish the run again"):
+    with pytest.raises(
+        DataError, match=rf"scores in .*{path.name} are damaged .*publish the run again"
+    ):
         unpack(read(path), path)
     path.write_text(json.dumps({**content, "version": 2}))
     with pytest.raises(DataError, match="version 2"):
@@ -91,15 +104,21 @@ def test_damaged_published_files_are_named(tmp_path: Path) -> None:
         ({"roles": {"judge": {}}}, "model"),
     ],
 )
-def test_damaged_fields_are_named_where_results_are_read(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_damaged_fields_are_named_where_results_are_read(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
     path = publish(folder, tmp_path / "reference")
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "summary": {**content["summary"], **changes}}))
-    with pytest.raises(DataError, match=f"{path.name} is no published result .*{said}.*publish the run again"):
+    with pytest.raises(
+        DataError, match=f"{path.name} is no published result .*{said}.*publish the run again"
+    ):
         references(tmp_path)
     folder.summary_path.write_text(json.dumps({**folder.summary(), **changes}))
-    with pytest.raises(DataError, match=rf"summary\.json is damaged .*{said}.*repeat the run's command"):
+    with pytest.raises(
+        DataError, match=rf"summary\.json is damaged .*{said}.*repeat the run's command"
+    ):
         summaries(tmp_path)
 
 
@@ -113,7 +132,9 @@ def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
         references(tmp_path)
     path.unlink()
     (folder.path / "spec.json").write_text(json.dumps(damaged))
-    with pytest.raises(DataError, match=r"spec\.json is damaged .*task_params.*move the run's folder away"):
+    with pytest.raises(
+        DataError, match=r"spec\.json is damaged .*task_params.*move the run's folder away"
+    ):
         rows(tmp_path)
 
 
@@ -131,7 +152,9 @@ def test_what_cannot_be_read_as_a_published_result_is_named(tmp_path: Path, kind
         references(tmp_path)
 
 
-def test_a_full_disk_leaves_the_published_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_published_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
     path = publish(folder, tmp_path / "reference")
     before = path.read_bytes()
@@ -160,16 +183,24 @@ def test_every_committed_summary_follows_from_its_scores() -> None:
         assert len(scores.ids) == judged, run["folder"]
         assert len(set(scores.users)) == run["users"] or judged < run["n"], run["folder"]
         for scorer, metrics in rederived(run).items():
-            assert metrics == pytest.approx(run["metrics"][scorer], abs=1e-9), (run["folder"], scorer)
+            assert metrics == pytest.approx(run["metrics"][scorer], abs=1e-9), (
+                run["folder"],
+                scorer,
+            )
 
 
 def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
     root = Path(__file__).parents[2]
-    section = (root / "README.md").read_text().partition("## Reference results")[2].partition("\n## ")[0]
-    head, _, sizes, *lines = (
-        [cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*", section, re.M)
+    section = (
+        (root / "README.md").read_text().partition("## Reference results")[2].partition("\n## ")[0]
     )
-    runs = {(run["method"], run["history"], run["task"]): run for run in references(root / "results")}
+    head, _, sizes, *lines = (
+        [cell.strip() for cell in row.split("|")[1:-1]]
+        for row in re.findall(r"^\|.*", section, re.M)
+    )
+    runs = {
+        (run["method"], run["history"], run["task"]): run for run in references(root / "results")
+    }
     shown = 0
     for name, *cells in lines:
         method, _, shuffled = name.partition(" ")
@@ -185,11 +216,16 @@ def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
             assert value == ("unjudged" if scored is None else f"{scored:.3f}"), (name, task)
             assert run["n"] == int(fewer.strip("()") or size.partition(",")[0]), (name, task)
             shown += 1
-    assert shown == sum(run["task"] in {heading.partition("<br>")[0] for heading in head[1:]} for run in runs.values())
+    assert shown == sum(
+        run["task"] in {heading.partition("<br>")[0] for heading in head[1:]}
+        for run in runs.values()
+    )
 
 
 def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
-    path = publish(RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference")
+    path = publish(
+        RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference"
+    )
     content = json.loads(path.read_text())
     content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
     path.write_text(json.dumps(content))

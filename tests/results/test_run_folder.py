@@ -18,7 +18,9 @@ from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Prediction, Sampling, Usage
 
-SPEC = RunSpec("t", 1, {}, "user", "dev", True, "d" * 64, "m", "s" * 64, {}, {"name": "a/b c:d"}, Sampling(), 0)
+SPEC = RunSpec(
+    "t", 1, {}, "user", "dev", True, "d" * 64, "m", "s" * 64, {}, {"name": "a/b c:d"}, Sampling(), 0
+)
 
 
 def line(name: str, output: str | None = "out", error: str | None = None) -> Prediction:
@@ -61,7 +63,9 @@ def test_the_latest_line_of_a_sample_counts(folder: RunFolder) -> None:
 
 
 def test_an_empty_folder_has_no_predictions(folder: RunFolder) -> None:
-    assert list(folder.iter_predictions()) == [] and list(folder.ordered_predictions(["a"])) == [None]
+    assert list(folder.iter_predictions()) == [] and list(folder.ordered_predictions(["a"])) == [
+        None
+    ]
     assert folder.profiles() == {} and folder.prediction("a") is None
 
 
@@ -76,7 +80,11 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     with folder.predictions_path.open("ab") as file:
         file.write(torn)
     assert [found.sample_id for found in folder.iter_predictions()] == ["a", "b"]
-    assert [found and found.sample_id for found in folder.ordered_predictions("abc")] == ["a", "b", None]
+    assert [found and found.sample_id for found in folder.ordered_predictions("abc")] == [
+        "a",
+        "b",
+        None,
+    ]
     folder = RunFolder(tmp_path)
     folder.start(SPEC)
     assert folder.predictions_path.read_bytes() == whole
@@ -104,38 +112,55 @@ def test_a_damaged_line_in_the_middle_is_named(folder: RunFolder) -> None:
 
 @pytest.mark.parametrize(
     "damaged",
-    [b"not json\n", b'{"sample_id": 3}\n', b'{"sample_id": "b"}\n', b'{"sample_id": "b", "user_id": "\xff"}\n'],
+    [
+        b"not json\n",
+        b'{"sample_id": 3}\n',
+        b'{"sample_id": "b"}\n',
+        b'{"sample_id": "b", "user_id": "\xff"}\n',
+    ],
 )
-def test_a_damaged_line_is_named_however_predictions_are_read(folder: RunFolder, damaged: bytes) -> None:
+def test_a_damaged_line_is_named_however_predictions_are_read(
+    folder: RunFolder, damaged: bytes
+) -> None:
     folder.append(folder.predictions_path, line("a"))
     with folder.predictions_path.open("ab") as file:
         file.write(damaged)
     for read in (folder.iter_predictions, lambda: folder.ordered_predictions("ab")):
-        with pytest.raises(DataError, match=r"predictions\.jsonl, line 2 is damaged .*delete the line"):
+        with pytest.raises(
+            DataError, match=r"predictions\.jsonl, line 2 is damaged .*delete the line"
+        ):
             list(read())
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"task": "\xff"}', None])
-def test_a_damaged_summary_says_where_and_what_to_do(folder: RunFolder, content: bytes | None) -> None:
+def test_a_damaged_summary_says_where_and_what_to_do(
+    folder: RunFolder, content: bytes | None
+) -> None:
     if content is None:
         folder.summary_path.mkdir()
     else:
         folder.summary_path.write_bytes(content)
-    with pytest.raises(DataError, match=r"summary\.json (is damaged|cannot be read) .*; .*repeat the run's command"):
+    with pytest.raises(
+        DataError, match=r"summary\.json (is damaged|cannot be read) .*; .*repeat the run's command"
+    ):
         folder.summary()
 
 
 def test_a_summary_without_what_may_be_missing_has_it_empty(tmp_path: Path) -> None:
     folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
     content = json.loads(folder.summary_path.read_text())
-    folder.summary_path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("data", "warnings")}))
+    folder.summary_path.write_text(
+        json.dumps({k: v for k, v in content.items() if k not in ("data", "warnings")})
+    )
     assert (folder.summary()["data"], folder.summary()["warnings"]) == (None, [])
 
 
 def test_bytes_that_are_no_text_are_damage(folder: RunFolder) -> None:
     path = folder.path / "spec.json"
     path.write_bytes(path.read_bytes().replace(b'"dev"', b'"d\xffv"'))
-    with pytest.raises(DataError, match=r"spec\.json is damaged \(invalid UTF-8.*; move the run's folder away"):
+    with pytest.raises(
+        DataError, match=r"spec\.json is damaged \(invalid UTF-8.*; move the run's folder away"
+    ):
         folder.spec()
     folder.close()
     with pytest.raises(UsageError, match=r"spec\.json is damaged"):
@@ -160,7 +185,9 @@ def test_another_process_is_kept_out(folder: RunFolder) -> None:
         "try: folder.start(folder.spec())\n"
         "except Exception as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True, check=True
+    )
     assert "another process is writing to" in said.stdout
 
 
@@ -212,7 +239,9 @@ def test_a_full_disk_leaves_whole_lines(folder: RunFolder, room: int) -> None:
     path = folder.predictions_path
     folder.append(path, line("a"))
     folder._files[path] = Filling(folder._files[path], room)  # type: ignore[assignment]
-    with pytest.raises(RunError, match=r"predictions\.jsonl cannot be written \(No space left.*free some space"):
+    with pytest.raises(
+        RunError, match=r"predictions\.jsonl cannot be written \(No space left.*free some space"
+    ):
         folder.append(path, line("b"))
     assert [found.sample_id for found in folder.iter_predictions()] == ["a"]
     folder._files[path].room = 1 << 20  # type: ignore[attr-defined]
@@ -248,4 +277,7 @@ def test_replacing_is_all_or_nothing(folder: RunFolder) -> None:
 def test_profiles_are_kept_by_key(folder: RunFolder) -> None:
     for key, state in (("k1", "a"), ("k2", None), ("k1", "b")):
         folder.append(folder.profiles_path, Profile("u", key, state, (), {}))
-    assert {key: profile.state for key, profile in folder.profiles().items()} == {"k1": "b", "k2": None}
+    assert {key: profile.state for key, profile in folder.profiles().items()} == {
+        "k1": "b",
+        "k2": None,
+    }

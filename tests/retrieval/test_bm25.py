@@ -12,13 +12,17 @@ import pytest
 from personabench.retrieval.bm25 import BM25, top
 
 
-def naive(documents: list[str], query: str, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25) -> list[float]:
+def naive(
+    documents: list[str], query: str, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25
+) -> list[float]:
     """BM25 Okapi, written out."""
     bags = [Counter(document.split()) for document in documents]
     lengths = [sum(bag.values()) for bag in bags]
     n, mean_length = len(bags), sum(lengths) / len(bags)
     containing = Counter(token for bag in bags for token in bag)
-    weights = {token: math.log(n - df + 0.5) - math.log(df + 0.5) for token, df in containing.items()}
+    weights = {
+        token: math.log(n - df + 0.5) - math.log(df + 0.5) for token, df in containing.items()
+    }
     floor = epsilon * sum(weights.values()) / len(weights)
     return [
         sum(
@@ -82,7 +86,9 @@ def test_scores_follow_the_formula(seed: int) -> None:
     documents = [*invented(rng, rng.randint(1, 60)), "at least one word"]
     query = " ".join(invented(rng, 3)) + " unseen"
     settings = (rng.uniform(0.5, 2), rng.random(), rng.random())
-    assert BM25(documents, *settings).scores(query) == pytest.approx(naive(documents, query, *settings), abs=1e-12)
+    assert BM25(documents, *settings).scores(query) == pytest.approx(
+        naive(documents, query, *settings), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(("seed", "n"), [(0, 1), (1, 2), (2, 37), (3, 200), (4, 10_000)])
@@ -90,7 +96,10 @@ def test_scores_equal_rank_bm25(seed: int, n: int) -> None:
     rank_bm25 = pytest.importorskip("rank_bm25")
     rng = random.Random(seed)
     documents = [*invented(rng, n, words=300), "at least one word"]
-    theirs, ours = rank_bm25.BM25Okapi([document.split() for document in documents]), BM25(documents)
+    theirs, ours = (
+        rank_bm25.BM25Okapi([document.split() for document in documents]),
+        BM25(documents),
+    )
     for query in [*invented(rng, 3, words=300), "unseen word1 word1"]:
         assert np.abs(theirs.get_scores(query.split()) - ours.scores(query)).max() <= 1e-12
 

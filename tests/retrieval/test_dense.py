@@ -37,7 +37,11 @@ class Server:
         body = await request.json()
         self.requests.append(body)
         data = [
-            {"index": at, "object": "pooling", "data": [[float(len(word)), 1.0] for word in text.split() or [" "]]}
+            {
+                "index": at,
+                "object": "pooling",
+                "data": [[float(len(word)), 1.0] for word in text.split() or [" "]],
+            }
             for at, text in enumerate(body["input"])
         ]
         return web.json_response({"object": "list", "model": body["model"], "data": data[::-1]})
@@ -52,10 +56,17 @@ class Server:
         if self.statuses:
             return web.json_response({"error": {"message": "no"}}, status=self.statuses.pop(0))
         texts = body["input"]
-        vectors = self.vectors or [[float(len(text)), float(sum(c in "aeiou" for c in text))] for text in texts]
-        data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+        vectors = self.vectors or [
+            [float(len(text)), float(sum(c in "aeiou" for c in text))] for text in texts
+        ]
+        data = [
+            {"object": "embedding", "index": i, "embedding": vector}
+            for i, vector in enumerate(vectors)
+        ]
         usage = {"prompt_tokens": 1, "total_tokens": 1}
-        return web.json_response({"object": "list", "model": body["model"], "data": data[::-1], "usage": usage})
+        return web.json_response(
+            {"object": "list", "model": body["model"], "data": data[::-1], "usage": usage}
+        )
 
 
 @pytest.fixture
@@ -93,7 +104,9 @@ class Counting(Embedder):
         await asyncio.sleep(0.01)
         if "bad" in texts:
             raise BackendError("bad text")
-        return np.array([[len(text), 1.0, 0.0] for text in texts], np.float32).reshape(len(texts), 3)
+        return np.array([[len(text), 1.0, 0.0] for text in texts], np.float32).reshape(
+            len(texts), 3
+        )
 
 
 @pytest.fixture
@@ -105,7 +118,13 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
 
 async def test_wordllama_vectors() -> None:
     embedders = Embedders()
-    texts = ["a film about a dog", "a movie with a puppy", "quarterly tax report", "a film about a dog", ""]
+    texts = [
+        "a film about a dog",
+        "a movie with a puppy",
+        "quarterly tax report",
+        "a film about a dog",
+        "",
+    ]
     vectors = await embedders.embed(texts, "wordllama")
     assert vectors.shape == (5, 256)
     assert vectors.dtype == np.float32
@@ -143,11 +162,15 @@ def test_identity_names_the_weights() -> None:
 
 async def test_an_unknown_embedder_is_refused_with_the_choices() -> None:
     for name in ("wordlama", "openai:", "sentence-transformers", "wordllama:x"):
-        with pytest.raises(UsageError, match=r"wordllama, sentence-transformers:NAME, openai:NAME or vllm:NAME"):
+        with pytest.raises(
+            UsageError, match=r"wordllama, sentence-transformers:NAME, openai:NAME or vllm:NAME"
+        ):
             await Embedders("http://127.0.0.1:9/v1").embed(["a"], name)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is not None, reason="the extra is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is not None, reason="the extra is installed"
+)
 async def test_a_missing_extra_is_named() -> None:
     with pytest.raises(UsageError, match=r"personabench-harness\[sentence-transformers\]"):
         await Embedders().embed(["a"], "sentence-transformers:all-MiniLM-L6-v2")
@@ -164,7 +187,9 @@ async def test_a_text_is_embedded_once(counting: Counting) -> None:
 
 async def test_texts_under_way_are_shared(counting: Counting) -> None:
     embedders = Embedders()
-    results = await asyncio.gather(*(embedders.embed(["a", "b" * n], "wordllama") for n in (2, 3, 2)))
+    results = await asyncio.gather(
+        *(embedders.embed(["a", "b" * n], "wordllama") for n in (2, 3, 2))
+    )
     assert [matrix[:, 0].tolist() for matrix in results] == [[1, 2], [1, 3], [1, 2]]
     assert counting.calls == [["a", "bb"], ["bbb"]]
 
@@ -222,8 +247,12 @@ async def test_openai_busy_server_is_asked_again(server: Server, embedders: Embe
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize(("status", "error"), [(400, BackendError), (401, BackendDown), (404, BackendDown)])
-async def test_openai_refusals(server: Server, embedders: Embedders, status: int, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, BackendError), (401, BackendDown), (404, BackendDown)]
+)
+async def test_openai_refusals(
+    server: Server, embedders: Embedders, status: int, error: type[Exception]
+) -> None:
     server.statuses = [status]
     with pytest.raises(error, match="openai:small"):
         await embedders.embed(["a"], "openai:small")
@@ -231,7 +260,9 @@ async def test_openai_refusals(server: Server, embedders: Embedders, status: int
 
 
 @pytest.mark.parametrize("vectors", [[[1.0]], [[1.0], [1.0, 2.0]], [[1.0], [2.0], [3.0]]])
-async def test_openai_vectors_that_do_not_fit(server: Server, embedders: Embedders, vectors: list[list[float]]) -> None:
+async def test_openai_vectors_that_do_not_fit(
+    server: Server, embedders: Embedders, vectors: list[list[float]]
+) -> None:
     server.vectors = vectors
     with pytest.raises(BackendError, match="asked for 2 vectors"):
         await embedders.embed(["a", "b"], "openai:small")
@@ -243,18 +274,28 @@ def test_openai_without_key_or_server_is_refused(monkeypatch: pytest.MonkeyPatch
         OpenAIEmbeddings("small")
 
 
-async def test_vllm_embeddings(server: Server, embedders: Embedders, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_vllm_embeddings(
+    server: Server, embedders: Embedders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "secret-of-vllm")
     assert (await embedders.embed(["ab", ""], "vllm:small")).tolist() == [[2, 1], [1, 0]]
-    assert server.requests[0]["truncate_prompt_tokens"] == -1 and server.requests[0]["model"] == "small"
-    assert server.keys == ["Bearer secret-of-vllm"] and embedders.identity("vllm:small") == "vllm:small"
+    assert (
+        server.requests[0]["truncate_prompt_tokens"] == -1
+        and server.requests[0]["model"] == "small"
+    )
+    assert (
+        server.keys == ["Bearer secret-of-vllm"]
+        and embedders.identity("vllm:small") == "vllm:small"
+    )
     server.statuses = [400]
     with pytest.raises(BackendError, match="vllm:small") as caught:
         await embedders.embed(["b"], "vllm:small")
     assert not isinstance(caught.value, BackendDown)
 
 
-async def test_vllm_model_with_a_vector_per_token_is_pooled(server: Server, embedders: Embedders) -> None:
+async def test_vllm_model_with_a_vector_per_token_is_pooled(
+    server: Server, embedders: Embedders
+) -> None:
     server.statuses = [404]
     assert (await embedders.embed(["ab abcd", "a"], "vllm:tokens")).tolist() == [[3, 1], [1, 1]]
     assert (await embedders.embed(["abc"], "vllm:tokens")).tolist() == [[3, 1]]
@@ -266,7 +307,9 @@ async def test_vllm_embedder_wants_an_address() -> None:
         await Embedders().embed(["a"], "vllm:small")
 
 
-async def test_a_key_that_a_server_repeats_is_not_shown(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_that_a_server_repeats_is_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key-marker-271828")
     server.echo = True
     embedders = Embedders(server.url)

@@ -18,7 +18,10 @@ from personabench.types import Record
 
 def records(*texts: str, times: Sequence[str | None] = ()) -> list[Record]:
     dates = times or [None] * len(texts)
-    return [Record(f"r{i}", text, "answer", time=time) for i, (text, time) in enumerate(zip(texts, dates, strict=True))]
+    return [
+        Record(f"r{i}", text, "answer", time=time)
+        for i, (text, time) in enumerate(zip(texts, dates, strict=True))
+    ]
 
 
 async def by_length(texts: Sequence[str]) -> np.ndarray:
@@ -30,7 +33,9 @@ async def no_embedding(texts: Sequence[str]) -> np.ndarray:
     raise AssertionError("asked for vectors")
 
 
-async def find(history: Sequence[Record], k: int, by: str, query: str = "query", **changes: Any) -> list[str]:
+async def find(
+    history: Sequence[Record], k: int, by: str, query: str = "query", **changes: Any
+) -> list[str]:
     flags: dict[str, float] = changes.pop("flags", {})
     options: dict[str, Any] = {
         "document": lambda record: record.stimulus,
@@ -72,13 +77,17 @@ async def test_equal_dates_put_the_later_record_first() -> None:
 
 
 async def test_dates_are_compared_as_numbers() -> None:
-    dated = records("a", "b", "c", times=["2013-9-30", "2013-10-01T08:00:00", "2013-10-01T10:00:00"])
+    dated = records(
+        "a", "b", "c", times=["2013-9-30", "2013-10-01T08:00:00", "2013-10-01T10:00:00"]
+    )
     assert await find(dated, 3, "recency") == ["r2", "r1", "r0"]
 
 
 @pytest.mark.parametrize("by", SEARCHES)
 async def test_counts_at_the_edges(by: str) -> None:
-    profile = records("a b", "b c", "c", "d e f", "g", times=["2010", "2011", "2012", "2013", "2014"])
+    profile = records(
+        "a b", "b c", "c", "d e f", "g", times=["2010", "2011", "2012", "2013", "2014"]
+    )
     ranking = [record.id for record in profile]
     assert await find(profile, 0, by, ranking=ranking) == []
     assert await find([], 3, by, ranking=ranking) == []
@@ -129,7 +138,11 @@ async def test_ranked_follows_the_ranking_and_counts_what_does_not_fit() -> None
 
 async def test_a_complete_ranking_raises_no_flag() -> None:
     flags: dict[str, float] = {}
-    assert await find(records(*"abc"), 3, "ranked", ranking=["r1", "r2", "r0"], flags=flags) == ["r1", "r2", "r0"]
+    assert await find(records(*"abc"), 3, "ranked", ranking=["r1", "r2", "r0"], flags=flags) == [
+        "r1",
+        "r2",
+        "r0",
+    ]
     assert flags == {}
 
 

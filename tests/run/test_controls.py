@@ -42,7 +42,10 @@ def responses(sample: Sample) -> list[str]:
     return [record.response for record in sample.history]
 
 
-MANY = {f"u{user:02d}": [f"text {user}.{number}" for number in range(2 + user % 5)] for user in range(40)}
+MANY = {
+    f"u{user:02d}": [f"text {user}.{number}" for number in range(2 + user % 5)]
+    for user in range(40)
+}
 
 
 def test_own_is_the_dataset_itself_and_others_are_refused() -> None:
@@ -66,18 +69,24 @@ def test_a_controlled_dataset_keeps_its_index_facts_and_population() -> None:
     people = People(MANY)
     for control in ("none", "size=1", "shuffled"):
         seen = controlled(people, control, 0)
-        assert seen.index() == people.index() and list(seen.population()) == list(people.population())
+        assert seen.index() == people.index() and list(seen.population()) == list(
+            people.population()
+        )
         assert (seen.source, seen.hash, seen.dated, seen.identified) == ("people", "h", True, True)
 
 
-@pytest.mark.parametrize("task", ["lamp1", "lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7"])
+@pytest.mark.parametrize(
+    "task", ["lamp1", "lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7"]
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_acceptance_13_shuffled_never_gives_own_entries(task: str, seed: int) -> None:
     dataset = registry.load("task", task)().open("user/dev", None)
     owners: dict[str, set[tuple[str | None, str]]] = {}
     for user in dataset.population():
         owners[user.id] = {(record.stimulus, record.response) for record in user.history}
-    for own, lent in zip(dataset.samples(), controlled(dataset, "shuffled", seed).samples(), strict=True):
+    for own, lent in zip(
+        dataset.samples(), controlled(dataset, "shuffled", seed).samples(), strict=True
+    ):
         entries = {(record.stimulus, record.response) for record in lent.history}
         assert entries and not entries & owners[own.user_id]
         assert any(entries <= other for user, other in owners.items() if user != own.user_id)
@@ -106,7 +115,9 @@ def test_acceptance_13_the_seed_and_nothing_else_decides() -> None:
 def test_acceptance_13_the_same_at_any_concurrency(tmp_path: Path) -> None:
     scores = []
     for concurrency in (1, 64):
-        chosen = options(tmp_path / str(concurrency), "rag", history="shuffled", concurrency=concurrency)
+        chosen = options(
+            tmp_path / str(concurrency), "rag", history="shuffled", concurrency=concurrency
+        )
         (out,) = asyncio.run(runner.run(chosen, backend=Jittery()))
         lines = {line.sample_id: line.output for line in RunFolder(out.folder).iter_predictions()}
         scores.append((lines, (out.folder / "scores.jsonl").read_bytes()))
@@ -115,7 +126,9 @@ def test_acceptance_13_the_same_at_any_concurrency(tmp_path: Path) -> None:
 
 
 def test_nobody_who_shares_an_entry_lends() -> None:
-    people = People({"a": ["x", "y", "z"], "b": ["x", "q", "r"], "c": ["k", "l", "m"], "d": ["z", "m", "n"]})
+    people = People(
+        {"a": ["x", "y", "z"], "b": ["x", "q", "r"], "c": ["k", "l", "m"], "d": ["z", "m", "n"]}
+    )
     lent = {sample.id: responses(sample) for sample in controlled(people, "shuffled", 0).samples()}
     assert lent["a-1"] == ["k", "l", "m"] and lent["a-0"] == ["l", "m"]
     assert lent["c-1"] in (["x", "y", "z"], ["x", "q", "r"])
@@ -123,7 +136,12 @@ def test_nobody_who_shares_an_entry_lends() -> None:
 
 def test_who_has_nobody_to_borrow_from_gets_nothing() -> None:
     people = People({"a": ["x", "y"], "b": ["y", "z"]})
-    assert [responses(sample) for sample in controlled(people, "shuffled", 0).samples()] == [[], [], [], []]
+    assert [responses(sample) for sample in controlled(people, "shuffled", 0).samples()] == [
+        [],
+        [],
+        [],
+        [],
+    ]
 
 
 def test_the_longest_lends_where_none_is_long_enough() -> None:
@@ -133,7 +151,9 @@ def test_the_longest_lends_where_none_is_long_enough() -> None:
 
 def test_the_population_holds_the_longest_history_and_no_gold() -> None:
     users = list(People(MANY).population())
-    assert [user.id for user in users] == sorted(MANY) and all(isinstance(user, User) for user in users)
+    assert [user.id for user in users] == sorted(MANY) and all(
+        isinstance(user, User) for user in users
+    )
     assert all(len(user.history) == len(MANY[user.id]) for user in users)
 
 
@@ -147,7 +167,9 @@ def test_samples_without_a_donor_and_with_a_short_one_are_counted() -> None:
     alike = {"a": ["same", "a2", "a3"], "b": ["same", "b2", "b3"]}
     people = controlled(People(alike), "shuffled", 0)
     assert [people.flags(at) for at in range(4)] == [{"no_donor": 1.0}] * 4
-    uneven = controlled(People({"long": ["l1", "l2", "l3", "l4"], "short": ["s1", "s2"]}), "shuffled", 0)
+    uneven = controlled(
+        People({"long": ["l1", "l2", "l3", "l4"], "short": ["s1", "s2"]}), "shuffled", 0
+    )
     assert [uneven.flags(at) for at in range(4)] == [{"short_donor": 1.0}] * 2 + [{}] * 2
     assert [len(uneven.load(at).history) for at in range(4)] == [2, 2, 1, 2]
     assert People(alike).flags(0) == controlled(People(alike), "size=1", 0).flags(0) == {}
@@ -157,7 +179,8 @@ def test_an_adapter_for_each_user_is_no_shuffled_history(tmp_path: Path) -> None
     for adapter, refused in (("of-{user_id}", True), ("one", False), (None, False)):
         model = Scripted(BackendOptions(adapter=adapter))
         asked = runner.run(
-            options(tmp_path / str(adapter), "none", "lamp4", history="shuffled", limit=1), backend=model
+            options(tmp_path / str(adapter), "none", "lamp4", history="shuffled", limit=1),
+            backend=model,
         )
         if refused:
             with pytest.raises(UsageError, match="the owner's own adapter would answer"):
@@ -174,15 +197,24 @@ class Asked(People):
         name, user = self.index()[position]
         other = {"a": "b", "b": "a"}[user]
         days = [
-            Record(f"{user}{day}", f"Day {day} of {user}!", f"{user} said {day}", time=f"2020-01-{day}")
+            Record(
+                f"{user}{day}", f"Day {day} of {user}!", f"{user} said {day}", time=f"2020-01-{day}"
+            )
             for day in range(1, 7)
         ]
-        return Sample(name, user, "?", f"day 3 of {other}", tuple(days), time="2020-01-5" if user == "a" else None)
+        return Sample(
+            name,
+            user,
+            "?",
+            f"day 3 of {other}",
+            tuple(days),
+            time="2020-01-5" if user == "a" else None,
+        )
 
 
 def test_what_the_owner_is_asked_about_and_what_is_newer_than_the_question_is_not_lent() -> None:
     lent = controlled(Asked({"a": "xx", "b": "xx"}), "shuffled", 0)
     assert [record.id for record in lent.load(0).history] == ["b1", "b2", "b4", "b5"]
     assert [record.id for record in lent.load(2).history] == ["a1", "a2", "a4", "a5", "a6"]
-    assert [sample.lender for sample in lent.samples()] == ["b", "b", "a", "a"]
+    assert [sample.history_owner for sample in lent.samples()] == ["b", "b", "a", "a"]
     assert lent.flags(0) == lent.flags(2) == {"short_donor": 1.0}

@@ -59,7 +59,9 @@ async def test_every_sample_is_predicted_once(tmp_path: Path) -> None:
 async def test_concurrency_does_not_change_predictions(tmp_path: Path) -> None:
     seen = []
     for concurrency in (1, 256):
-        made = rig(tmp_path / str(concurrency), Summary(), backend=Jittery(), concurrency=concurrency)
+        made = rig(
+            tmp_path / str(concurrency), Summary(), backend=Jittery(), concurrency=concurrency
+        )
         await made.run()
         seen.append(
             {
@@ -84,7 +86,13 @@ async def test_no_more_samples_under_way_than_asked(tmp_path: Path) -> None:
                 self.now -= 1
 
     backend = Watching()
-    made = rig(tmp_path, NoPersonalization(), headlines(tmp_path / "data", 60), backend=backend, concurrency=7)
+    made = rig(
+        tmp_path,
+        NoPersonalization(),
+        headlines(tmp_path / "data", 60),
+        backend=backend,
+        concurrency=7,
+    )
     await made.run()
     made.close()
     assert backend.most == 7
@@ -107,7 +115,12 @@ async def test_a_profile_is_made_once_per_visible_history(tmp_path: Path) -> Non
     other.close()
 
     longer = Once()
-    third = rig(tmp_path / "longer", longer, headlines(tmp_path / "more", 12, records=3), cache=rig_cache(tmp_path))
+    third = rig(
+        tmp_path / "longer",
+        longer,
+        headlines(tmp_path / "more", 12, records=3),
+        cache=rig_cache(tmp_path),
+    )
     await third.run()
     assert len(longer.profiled) == 12
     third.close()
@@ -116,7 +129,9 @@ async def test_a_profile_is_made_once_per_visible_history(tmp_path: Path) -> Non
 async def test_a_refresh_replaces_the_states_on_disk(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 2)
     for policy, answer in (("use", "old"), ("refresh", "new")):
-        made = rig(tmp_path, Summary(), data, backend=Jittery(answer=lambda _, a=answer: a), policy=policy)  # type: ignore[arg-type]
+        made = rig(
+            tmp_path, Summary(), data, backend=Jittery(answer=lambda _, a=answer: a), policy=policy
+        )  # type: ignore[arg-type]
         await made.run()
         states = made.folder.profiles()
         assert {line.state for line in states.values()} == {answer} and len(states) == 2
@@ -124,7 +139,9 @@ async def test_a_refresh_replaces_the_states_on_disk(tmp_path: Path) -> None:
         made.close()
 
 
-async def test_an_interrupted_refresh_goes_on_and_a_finished_one_begins_anew(tmp_path: Path) -> None:
+async def test_an_interrupted_refresh_goes_on_and_a_finished_one_begins_anew(
+    tmp_path: Path,
+) -> None:
     data = headlines(tmp_path / "data", 12, each=2)
 
     async def command(backend: Jittery, interrupt: float | None = None) -> Counter[str]:
@@ -184,7 +201,9 @@ def rig_cache(place: Path) -> Any:
 
 
 @pytest.mark.parametrize("error", [BackendError, ZeroDivisionError])
-async def test_a_failure_ends_the_sample_and_is_owed_again(tmp_path: Path, error: type[Exception]) -> None:
+async def test_a_failure_ends_the_sample_and_is_owed_again(
+    tmp_path: Path, error: type[Exception]
+) -> None:
     data = headlines(tmp_path / "data", 10)
     method = Once()
     method.failing, method.error = {"q00002-0", "q00007-0"}, error
@@ -192,7 +211,10 @@ async def test_a_failure_ends_the_sample_and_is_owed_again(tmp_path: Path, error
     assert await made.run()
     failed = {name: line for name, line in made.predictions().items() if line.error}
     assert failed.keys() == method.failing and made.engine.progress.failed == 2
-    assert all("the model said no" in (line.error or "") and line.output is None for line in failed.values())
+    assert all(
+        "the model said no" in (line.error or "") and line.output is None
+        for line in failed.values()
+    )
     assert all(line.attempts == 1 for line in made.predictions().values())
     made.close()
 
@@ -253,7 +275,9 @@ async def test_a_fatal_error_stops_the_run_and_keeps_what_is_done(
     with pytest.raises(RunError, match="no space"):
         await made.run()
     made.close()
-    assert len(made.predictions()) == 12 and not any(line.error for line in made.predictions().values())
+    assert len(made.predictions()) == 12 and not any(
+        line.error for line in made.predictions().values()
+    )
     assert "never retrieved" not in caplog.text
 
     backend = Jittery()
@@ -265,7 +289,13 @@ async def test_a_fatal_error_stops_the_run_and_keeps_what_is_done(
 
 async def test_the_first_interrupt_finishes_what_is_in_flight(tmp_path: Path) -> None:
     backend = Jittery(longest=0.2)
-    made = rig(tmp_path, NoPersonalization(), headlines(tmp_path / "data", 50), backend=backend, concurrency=5)
+    made = rig(
+        tmp_path,
+        NoPersonalization(),
+        headlines(tmp_path / "data", 50),
+        backend=backend,
+        concurrency=5,
+    )
     asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
     assert await made.run() is False
     made.close()
@@ -287,7 +317,13 @@ async def test_the_second_interrupt_stops_at_once(tmp_path: Path) -> None:
 
 
 async def test_the_grace_of_an_interrupt_ends(tmp_path: Path) -> None:
-    made = rig(tmp_path, NoPersonalization(), headlines(tmp_path / "data", 9), backend=Jittery(longest=600), grace=0.2)
+    made = rig(
+        tmp_path,
+        NoPersonalization(),
+        headlines(tmp_path / "data", 9),
+        backend=Jittery(longest=600),
+        grace=0.2,
+    )
     loop = asyncio.get_running_loop()
     loop.call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
     began = loop.time()
@@ -306,10 +342,14 @@ async def test_nothing_outlives_an_interrupted_run(tmp_path: Path) -> None:
     asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)
     await made.run()
     made.close()
-    assert [task for task in asyncio.all_tasks() if task.get_name() in ("profile", "worker 0")] == []
+    assert [
+        task for task in asyncio.all_tasks() if task.get_name() in ("profile", "worker 0")
+    ] == []
 
 
-async def test_acceptance_11_recency_without_dates_is_refused_before_any_call(tmp_path: Path) -> None:
+async def test_acceptance_11_recency_without_dates_is_refused_before_any_call(
+    tmp_path: Path,
+) -> None:
     backend = Jittery()
     made = rig(tmp_path, Recency(), headlines(tmp_path / "data", 3), backend=backend, dated=False)
     with pytest.raises(UsageError, match="sorts records by date"):
@@ -334,7 +374,9 @@ async def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -
     peaks = {}
     for samples in (500, 3000):
         data = headlines(tmp_path / f"data{samples}", samples, records=1)
-        made = rig(tmp_path / str(samples), NoPersonalization(), data, backend=Jittery(0), concurrency=16)
+        made = rig(
+            tmp_path / str(samples), NoPersonalization(), data, backend=Jittery(0), concurrency=16
+        )
         owed = made.engine.owed(made.positions)
         made.engine.client.backend.asked = Ignoring()  # type: ignore[attr-defined]
         tracemalloc.start()

@@ -22,7 +22,9 @@ from personabench.run.runner import Outcome, run
 from personabench.types import Request, Response
 
 
-def judged(place: Path, mark: str = "3", model: str = "judge", task: str = "Judged", **changes: Any) -> Any:
+def judged(
+    place: Path, mark: str = "3", model: str = "judge", task: str = "Judged", **changes: Any
+) -> Any:
     """A run of a judged toy task: its outcome, the model under test and the judge."""
     options = {"backend": "scripted", "results": place, **changes}
     under, judge = Scripted(), Scripted(BackendOptions(model=model), answer=lambda request: mark)
@@ -54,8 +56,14 @@ def test_judging_is_paid_once_and_another_judge_judges_anew(tmp_path: Path) -> N
 def test_a_refresh_judges_anew_and_goes_on_where_the_judge_failed(tmp_path: Path) -> None:
     first = judged(tmp_path)[0]
     renewed, under, judge = judged(tmp_path, "5", cache="refresh")
-    assert renewed.summary["metrics"]["official"]["mark"] == 5.0 != first.summary["metrics"]["official"]["mark"]
-    assert (len(under.requests), len(judge.requests)) == (12, 12), "the answers are the same, and judged again"
+    assert (
+        renewed.summary["metrics"]["official"]["mark"]
+        == 5.0
+        != first.summary["metrics"]["official"]["mark"]
+    )
+    assert (len(under.requests), len(judge.requests)) == (12, 12), (
+        "the answers are the same, and judged again"
+    )
 
     class Weak(Scripted):
         async def complete(self, request: Request, group: str) -> Response:
@@ -63,21 +71,33 @@ def test_a_refresh_judges_anew_and_goes_on_where_the_judge_failed(tmp_path: Path
                 raise BackendError("no")
             return await super().complete(request, group)
 
-    options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path, cache="refresh")
+    options = Options(
+        [f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path, cache="refresh"
+    )
     roles: Any = {"judge": Weak(BackendOptions(model="judge"), answer=lambda request: "1")}
     (broken,) = asyncio.run(run(options, backend=Scripted(), roles=roles))
     assert broken.summary["judge_errors"] == 8
-    told: Any = dataclasses.replace(options, roles={"judge": ("scripted", BackendOptions(model="judge"))})
+    told: Any = dataclasses.replace(
+        options, roles={"judge": ("scripted", BackendOptions(model="judge"))}
+    )
     assert asyncio.run(plan(told))[0].calls == {"judge": 8}
     rest, under, judge = judged(tmp_path, "1", cache="refresh")
-    assert (len(under.requests), len(judge.requests)) == (0, 8) and rest.summary["metrics"]["official"]["mark"] == 1.0
-    assert len(judged(tmp_path, "2", cache="refresh", limit=5)[2].requests) < 12, "only what was asked for"
+    assert (len(under.requests), len(judge.requests)) == (0, 8) and rest.summary["metrics"][
+        "official"
+    ]["mark"] == 1.0
+    assert len(judged(tmp_path, "2", cache="refresh", limit=5)[2].requests) < 12, (
+        "only what was asked for"
+    )
     assert not judged(tmp_path)[2].requests
 
 
 def test_a_plan_counts_kept_answers_that_another_judge_has_to_see(tmp_path: Path) -> None:
     wanted = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
-    for judge, calls in (("judge", {"predict": 12, "judge": 12}), ("judge", {}), ("stern", {"judge": 12})):
+    for judge, calls in (
+        ("judge", {"predict": 12, "judge": 12}),
+        ("judge", {}),
+        ("stern", {"judge": 12}),
+    ):
         roles: Any = {"judge": ("scripted", BackendOptions(model=judge))}
         (forecast,) = asyncio.run(plan(dataclasses.replace(wanted, roles=roles)))
         assert forecast.calls == calls and forecast.to_pay == sum(calls.values())
@@ -99,10 +119,16 @@ def test_an_interrupt_while_judging_keeps_what_is_paid(tmp_path: Path, presses: 
             return await super().complete(request, group)
 
     under, judge = Scripted(), Slow(BackendOptions(model="judge"), answer=lambda request: "3")
-    options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path, concurrency=3)
+    options = Options(
+        [f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path, concurrency=3
+    )
     if presses == 1:
         (outcome,) = asyncio.run(run(options, backend=under, roles={"judge": judge}))
-        assert outcome.interrupted and outcome.summary["status"] == "incomplete" and outcome.summary["owed"] == 0
+        assert (
+            outcome.interrupted
+            and outcome.summary["status"] == "incomplete"
+            and outcome.summary["owed"] == 0
+        )
         assert outcome.summary["counters"]["unjudged"] == 12 - len(judge.requests) > 0
     else:
         with pytest.raises(KeyboardInterrupt):
@@ -117,11 +143,15 @@ def test_an_interrupt_while_judging_keeps_what_is_paid(tmp_path: Path, presses: 
 
 def test_a_plan_takes_a_judge_to_be_readable(tmp_path: Path) -> None:
     roles: Any = {"judge": ("scripted", BackendOptions(model="judge"))}
-    options = Options(["none"], ["reviews"], backend="scripted", results=tmp_path, limit=3, roles=roles)
+    options = Options(
+        ["none"], ["reviews"], backend="scripted", results=tmp_path, limit=3, roles=roles
+    )
     (forecast,) = asyncio.run(plan(options))
     judge = Scripted(BackendOptions(model="judge"), answer=lambda request: "Alike.\nScore: 7")
     (outcome,) = asyncio.run(run(options, backend=Scripted(), roles={"judge": judge}))
-    assert forecast.calls == {phase: spent["calls"] for phase, spent in outcome.summary["usage"].items()}
+    assert forecast.calls == {
+        phase: spent["calls"] for phase, spent in outcome.summary["usage"].items()
+    }
     assert forecast.calls["judge"] == outcome.summary["n"]
 
 
@@ -143,7 +173,9 @@ def test_a_judge_that_fails_is_asked_again_by_the_same_command(tmp_path: Path) -
     assert judged(tmp_path)[0].summary["status"] == "complete"
 
 
-def test_a_role_without_a_model_of_its_own_is_the_model_under_test_and_that_is_said(tmp_path: Path) -> None:
+def test_a_role_without_a_model_of_its_own_is_the_model_under_test_and_that_is_said(
+    tmp_path: Path,
+) -> None:
     options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
     model = Scripted(answer=lambda request: "4")
     (outcome,) = asyncio.run(run(options, backend=model))
@@ -151,7 +183,9 @@ def test_a_role_without_a_model_of_its_own_is_the_model_under_test_and_that_is_s
     (warning,) = outcome.summary["warnings"]
     assert "the judge is the model under test itself" in warning
     (board,) = boards([{**outcome.summary, "folder": str(outcome.folder)}])
-    assert {"Judge: scripted.", "Warning: the judge is the model under test itself: plain."} <= {*board.notes}
+    assert {"Judge: scripted.", "Warning: the judge is the model under test itself: plain."} <= {
+        *board.notes
+    }
 
 
 def test_an_optional_judge_comes_only_when_named(tmp_path: Path) -> None:

@@ -38,8 +38,12 @@ def test_the_plan_states_the_calls_that_the_ledger_will_show(tmp_path: Path, tas
     outcomes = run(chosen)
     for forecast, out in zip(forecasts, outcomes, strict=True):
         usage = out.summary["usage"]
-        assert forecast.calls == {phase: amounts["calls"] for phase, amounts in usage.items()}, forecast.method
-        assert forecast.owed == out.summary["n"] and forecast.cached <= sum(one["cached"] for one in usage.values())
+        assert forecast.calls == {phase: amounts["calls"] for phase, amounts in usage.items()}, (
+            forecast.method
+        )
+        assert forecast.owed == out.summary["n"] and forecast.cached <= sum(
+            one["cached"] for one in usage.values()
+        )
     assert [sum(forecast.calls.values()) for forecast in forecasts] == sorted(
         sum(forecast.calls.values()) for forecast in forecasts
     )
@@ -62,7 +66,10 @@ def talkative(task: str) -> Scripted:
             return labels[int(name[:4], 16) % len(labels)] if asks_for_a_label else echo(request)
         if "features" not in request.schema["properties"]:
             return filler(request.schema, mark=name)
-        found = [{"name": name[at : at + 4], "context": name, "factor": None} for at in range(1 + int(name[0], 16) % 4)]
+        found = [
+            {"name": name[at : at + 4], "context": name, "factor": None}
+            for at in range(1 + int(name[0], 16) % 4)
+        ]
         return json.dumps({"features": found})
 
     return Scripted(answer=answer)
@@ -90,7 +97,9 @@ def test_the_plan_of_every_core_method_holds_for_a_scripted_run(tmp_path: Path, 
         chosen = options(tmp_path, method, task, limit=6)
         (forecast,) = asyncio.run(plan(chosen))
         (out,) = asyncio.run(runner.run(chosen, backend=Scripted()))
-        assert forecast.calls == {phase: amounts["calls"] for phase, amounts in out.summary["usage"].items()}
+        assert forecast.calls == {
+            phase: amounts["calls"] for phase, amounts in out.summary["usage"].items()
+        }
         assert forecast.to_pay == paid(out)
 
 
@@ -104,7 +113,9 @@ def test_what_a_plan_would_pay_is_what_a_run_pays(tmp_path: Path, method: str) -
 
 
 @pytest.mark.parametrize("policy", ["refresh", "off"])
-def test_without_memory_a_repeated_call_is_planned_to_be_paid_again(tmp_path: Path, policy: Any) -> None:
+def test_without_memory_a_repeated_call_is_planned_to_be_paid_again(
+    tmp_path: Path, policy: Any
+) -> None:
     (first,) = asyncio.run(plan(options(tmp_path, "cipher", limit=8, cache=policy)))
     assert first.to_pay == first.total
     (out,) = run(options(tmp_path, "cipher", limit=8, cache=policy, concurrency=1))
@@ -112,7 +123,9 @@ def test_without_memory_a_repeated_call_is_planned_to_be_paid_again(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("features", "most"), [(0, 20), (1, 20), (8, 20), (8, 60)])
-def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(tmp_path: Path, features: int, most: int) -> None:
+def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(
+    tmp_path: Path, features: int, most: int
+) -> None:
     """rpm groups features in batches, so that its calls depend on how many the model names."""
 
     def answer(request: Request) -> str:
@@ -121,19 +134,36 @@ def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(tmp_path: Path, 
             case None:
                 return f"because {name}"
             case "features":
-                named = [{"name": f"{name} {at}", "context": name, "factor": None} for at in range(features)]
+                named = [
+                    {"name": f"{name} {at}", "context": name, "factor": None}
+                    for at in range(features)
+                ]
                 return json.dumps({"features": named})
             case "factors":
-                ids = [int(line.partition(".")[0]) for line in request.messages[-1].content.splitlines()[1:]]
-                return json.dumps({"factors": [{"factor": f"{at}", "description": name, "ids": [at]} for at in ids]})
+                ids = [
+                    int(line.partition(".")[0])
+                    for line in request.messages[-1].content.splitlines()[1:]
+                ]
+                return json.dumps(
+                    {
+                        "factors": [
+                            {"factor": f"{at}", "description": name, "ids": [at]} for at in ids
+                        ]
+                    }
+                )
         return filler(request.schema, mark=name)
 
-    chosen = options(tmp_path, "rpm", "lamp2m", limit=6, assignments=["cluster_batch=20", f"max_factors={most}"])
+    chosen = options(
+        tmp_path, "rpm", "lamp2m", limit=6, assignments=["cluster_batch=20", f"max_factors={most}"]
+    )
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=Scripted(answer=answer)))
     made = sum(amounts["calls"] for amounts in out.summary["usage"].values())
     row = forecast.as_dict({})
-    assert row["calls"] <= made <= row["calls_at_most"] and row["to_pay"] <= paid(out) <= row["to_pay_at_most"]
+    assert (
+        row["calls"] <= made <= row["calls_at_most"]
+        and row["to_pay"] <= paid(out) <= row["to_pay_at_most"]
+    )
     assert (made == row["calls"], made == row["calls_at_most"]) == (features == 0, features == 8)
 
 
@@ -143,7 +173,11 @@ def test_a_plan_bounds_the_calls_of_a_chat_that_says_nothing(tmp_path: Path) -> 
     silent = Scripted(answer=lambda request: '{"items": []}' if request.schema else echo(request))
     (out,) = asyncio.run(runner.run(chosen, backend=silent))
     row = forecast.as_dict({})
-    assert row["calls"] == sum(amounts["calls"] for amounts in out.summary["usage"].values()) < forecast.total
+    assert (
+        row["calls"]
+        == sum(amounts["calls"] for amounts in out.summary["usage"].values())
+        < forecast.total
+    )
     assert row["calls"] == sum(row["calls_by_phase"].values()) == row["to_pay"] + row["cached"]
 
 
@@ -155,10 +189,21 @@ def test_no_two_fillers_are_alike_but_for_names_that_are_quoted() -> None:
     }
     rows = {"type": "array", "items": {"type": "object", "properties": fields}}
     schema = {"type": "object", "properties": {"rows": rows}}
-    assert json.loads(filler(schema, mark="a")) == {"rows": [{"name": "…", "about": "… a", "ids": [1]}]}
-    longest = json.loads(filler({**schema, "properties": {"rows": {**rows, "maxItems": 2}}}, mark="a", entries=9))
-    assert longest["rows"][1] == {"name": "… 2", "about": "… a 2", "ids": [2]} and len(longest["rows"]) == 2
-    assert [len(json.loads(filler(schema, entries=count))["rows"]) for count in (0, 1, 9)] == [0, 1, 9]
+    assert json.loads(filler(schema, mark="a")) == {
+        "rows": [{"name": "…", "about": "… a", "ids": [1]}]
+    }
+    longest = json.loads(
+        filler({**schema, "properties": {"rows": {**rows, "maxItems": 2}}}, mark="a", entries=9)
+    )
+    assert (
+        longest["rows"][1] == {"name": "… 2", "about": "… a 2", "ids": [2]}
+        and len(longest["rows"]) == 2
+    )
+    assert [len(json.loads(filler(schema, entries=count))["rows"]) for count in (0, 1, 9)] == [
+        0,
+        1,
+        9,
+    ]
     assert len(json.loads(filler({**rows, "minItems": 2}, entries=0))) == 2
     assert filler(None, "3", "a") == "3 a" and filler(None) == "…"
 
@@ -184,7 +229,9 @@ def test_a_plan_knows_what_is_stored(tmp_path: Path) -> None:
     (out.folder / "predictions.jsonl").unlink()
     (after,) = asyncio.run(plan(chosen))
     assert before.calls == after.calls
-    assert after.cached == sum(after.calls.values()) and after.input_tokens == after.output_tokens == 0
+    assert (
+        after.cached == sum(after.calls.values()) and after.input_tokens == after.output_tokens == 0
+    )
     (larger,) = asyncio.run(plan(options(tmp_path, "summary")))
     assert larger.cached == after.cached < sum(larger.calls.values())
     row = before.as_dict({"scripted": {"input": 2.0, "output": 8.0}})
@@ -198,7 +245,9 @@ def test_why_names_the_first_difference(tmp_path: Path) -> None:
     (stored,) = asyncio.run(explain(options(tmp_path), name))
     assert stored["stored"] and stored["difference"] is None
     (missing,) = asyncio.run(explain(options(tmp_path, sampling=Sampling(max_tokens=7)), name))
-    assert not missing["stored"] and missing["difference"].startswith("max_tokens: wanted 7, stored")
+    assert not missing["stored"] and missing["difference"].startswith(
+        "max_tokens: wanted 7, stored"
+    )
     with pytest.raises(UsageError, match="has no sample 'nobody'"):
         asyncio.run(explain(options(tmp_path), "nobody"))
 
@@ -220,7 +269,10 @@ def test_a_broken_price_file_is_named(tmp_path: Path, content: str) -> None:
 
 def test_a_plan_of_samples_that_fail_is_no_forecast(tmp_path: Path) -> None:
     chosen = options(tmp_path, "rag", backend_options=BackendOptions(window=5), limit=3)
-    with pytest.raises(RunError, match=r"rag on lamp4: 3 of 3 samples fail in rehearsal.*; the first: .* too long for"):
+    with pytest.raises(
+        RunError,
+        match=r"rag on lamp4: 3 of 3 samples fail in rehearsal.*; the first: .* too long for",
+    ):
         asyncio.run(plan(chosen))
     with pytest.raises(RunError, match=r"1 of 1 samples fail in rehearsal.*; the first: 310: "):
         asyncio.run(explain(chosen, "310"))

@@ -12,8 +12,8 @@ import pytest
 from toy_methods import SECRET, TOY, Counting, Daily, Peeking, Plain, Talk
 
 from personabench import Method, Sample, Task
-from personabench.api.task import Told
-from personabench.cli.options import role_players
+from personabench.api.task import JsonObject
+from personabench.cli.options import role_backends
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
@@ -53,11 +53,17 @@ class Stage:
             self.cache.close()
 
 
-def stage(place: Path, task: Task, method: Method, policy: Policy = "off", latency: float = 0.0) -> Stage:
+def stage(
+    place: Path, task: Task, method: Method, policy: Policy = "off", latency: float = 0.0
+) -> Stage:
     """An engine in a folder, answered by counting models."""
-    model = Scripted(answer=lambda request: f"said {len(request.messages[-1].content)}", latency=latency)
+    model = Scripted(
+        answer=lambda request: f"said {len(request.messages[-1].content)}", latency=latency
+    )
     user = Scripted(
-        BackendOptions(model="user"), answer=lambda r: f"{len(r.messages[-1].content)} more", latency=latency
+        BackendOptions(model="user"),
+        answer=lambda r: f"{len(r.messages[-1].content)} more",
+        latency=latency,
     )
     dataset = task.open("dev", None)
     spec = RunSpec(
@@ -75,7 +81,13 @@ def stage(place: Path, task: Task, method: Method, policy: Policy = "off", laten
 
 def meaning(line: Prediction) -> Any:
     """A line without what time and caching leave on it."""
-    return [line.sample_id, line.output, line.flags, line.record, [(call.key, call.phase) for call in line.calls]]
+    return [
+        line.sample_id,
+        line.output,
+        line.flags,
+        line.record,
+        [(call.key, call.phase) for call in line.calls],
+    ]
 
 
 async def test_a_dialogue_goes_through_the_method_in_every_turn(tmp_path: Path) -> None:
@@ -87,7 +99,9 @@ async def test_a_dialogue_goes_through_the_method_in_every_turn(tmp_path: Path) 
     assert [call.phase for call in line.calls] == ["predict", "predict", "predict", "simulate"]
     own = [call for call in line.calls if call.phase == "predict"]
     assert line.usage.input_tokens == sum(call.input_tokens for call in own)
-    assert not any(SECRET in message.content for request in made.model.requests for message in request.messages)
+    assert not any(
+        SECRET in message.content for request in made.model.requests for message in request.messages
+    )
     assert all(SECRET in request.messages[0].content for request in made.user.requests)
 
 
@@ -102,7 +116,11 @@ async def test_online_rounds_come_in_order_and_users_at_once(tmp_path: Path) -> 
         assert [line.record["method"]["seen"] for line in mine] == [0, 1, 2, 3]
     assert [line.user_id for line in lines[:3]] != ["a", "a", "a"]
     assert all(line.flags == {"lengthened": 1} for line in lines)
-    assert {call.phase for line in lines for call in line.calls} == {"predict", "simulate", "update"}
+    assert {call.phase for line in lines for call in line.calls} == {
+        "predict",
+        "simulate",
+        "update",
+    }
     assert made.folder.round("b").round == 4  # type: ignore[union-attr]
 
 
@@ -111,7 +129,9 @@ class Pulled(BaseException):
 
 
 @pytest.mark.parametrize("calls", range(1, 12, 2))
-async def test_a_trajectory_killed_anywhere_goes_on_as_if_nothing_had_been(tmp_path: Path, calls: int) -> None:
+async def test_a_trajectory_killed_anywhere_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, calls: int
+) -> None:
     whole = stage(tmp_path / "whole", Daily(), Counting())
     await whole.run()
     whole.close()
@@ -141,11 +161,16 @@ async def test_a_trajectory_killed_anywhere_goes_on_as_if_nothing_had_been(tmp_p
     assert sorted(map(meaning, again.lines())) == sorted(map(meaning, whole.lines()))
     assert len(again.user.requests) == 12 - finished
     ends = [(tmp_path / side / "run/states").glob("*.json") for side in ("whole", "broken")]
-    states = [{path.name: msgspec.json.decode(path.read_bytes())["state"] for path in each} for each in ends]
+    states = [
+        {path.name: msgspec.json.decode(path.read_bytes())["state"] for path in each}
+        for each in ends
+    ]
     assert states[0] == states[1] and len(states[0]) == 3
 
 
-async def test_a_round_that_was_kept_but_not_written_is_written_and_not_paid_again(tmp_path: Path) -> None:
+async def test_a_round_that_was_kept_but_not_written_is_written_and_not_paid_again(
+    tmp_path: Path,
+) -> None:
     made = stage(tmp_path, Daily(), Counting())
     await made.run()
     made.close()
@@ -157,10 +182,14 @@ async def test_a_round_that_was_kept_but_not_written_is_written_and_not_paid_aga
     again = stage(tmp_path, Daily(), Counting())
     assert await again.run()
     again.close()
-    assert not again.model.requests and sorted(path.read_bytes().splitlines()) == sorted(content.splitlines())
+    assert not again.model.requests and sorted(path.read_bytes().splitlines()) == sorted(
+        content.splitlines()
+    )
 
 
-async def test_a_refresh_starts_every_trajectory_anew_and_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+async def test_a_refresh_starts_every_trajectory_anew_and_goes_on_where_it_was_killed(
+    tmp_path: Path,
+) -> None:
     first = stage(tmp_path, Daily(), Counting(), "use")
     await first.run()
     first.close()
@@ -183,12 +212,16 @@ async def test_a_refresh_starts_every_trajectory_anew_and_goes_on_where_it_was_k
     assert await again.run()
     again.close()
     assert len(again.user.requests) == 12 - made and made <= 2
-    assert sorted(map(str, map(meaning, again.lines()[-12:]))) == sorted(map(str, map(meaning, first.lines()[:12])))
+    assert sorted(map(str, map(meaning, again.lines()[-12:]))) == sorted(
+        map(str, map(meaning, first.lines()[:12]))
+    )
 
 
 async def test_a_failed_round_stops_its_user_and_no_other(tmp_path: Path) -> None:
     class Moody(Daily):
-        async def react(self, sample: Sample, output: str, simulator: Role) -> tuple[Told, Told]:
+        async def react(
+            self, sample: Sample, output: str, simulator: Role
+        ) -> tuple[JsonObject, JsonObject]:
             if sample.id == "b1":
                 raise BackendError("the user left")
             return await super().react(sample, output, simulator)
@@ -203,13 +236,18 @@ async def test_a_failed_round_stops_its_user_and_no_other(tmp_path: Path) -> Non
     assert await again.run()
     again.close()
     assert len(again.user.requests) == 3 and made.folder.round("b").round == 4  # type: ignore[union-attr]
-    assert next(line for line in again.lines() if line.sample_id == "b1" and not line.error).attempts == 2
+    assert (
+        next(line for line in again.lines() if line.sample_id == "b1" and not line.error).attempts
+        == 2
+    )
 
 
 def test_an_oracle_is_told_what_is_hidden_and_nobody_else() -> None:
     assert {line.output for line in trial(Peeking(), Daily()).predictions} == {SECRET}
     found = trial(Counting(), Daily(), roles={"simulator": lambda request: "more"})
-    assert not any(SECRET in message.content for request in found.requests for message in request.messages)
+    assert not any(
+        SECRET in message.content for request in found.requests for message in request.messages
+    )
     assert found.summary["metrics"]["official"] == {"length": 4.0} and found.summary["n"] == 12
 
 
@@ -231,38 +269,55 @@ def test_a_plan_rehearses_every_role(tmp_path: Path) -> None:
     ):
         method = "Counting" if task == "Daily" else "Plain"
         (forecast,) = asyncio.run(
-            plan(Options([f"{TOY}{method}"], [f"{TOY}{task}"], backend="scripted", results=tmp_path))
+            plan(
+                Options([f"{TOY}{method}"], [f"{TOY}{task}"], backend="scripted", results=tmp_path)
+            )
         )
         assert forecast.calls == calls
 
 
 def test_a_plan_prices_each_role_by_its_own_model(tmp_path: Path) -> None:
     roles: dict[Any, Any] = {"simulator": ("scripted", BackendOptions(model="user"))}
-    options = Options([f"{TOY}Plain"], [f"{TOY}Daily"], backend="scripted", results=tmp_path, roles=roles)
+    options = Options(
+        [f"{TOY}Plain"], [f"{TOY}Daily"], backend="scripted", results=tmp_path, roles=roles
+    )
     (forecast,) = asyncio.run(plan(options))
     (given, made), (told, wrote) = forecast.spent["scripted"], forecast.spent["user"]
     assert (made, wrote) == (12 * 64, 12 * 8)
     prices = {"scripted": {"input": 1.0, "output": 2.0}, "user": {"input": 10.0, "output": 20.0}}
-    assert forecast.as_dict(prices)["price"] == pytest.approx((given + 2 * made + 10 * told + 20 * wrote) / 1e6)
+    assert forecast.as_dict(prices)["price"] == pytest.approx(
+        (given + 2 * made + 10 * told + 20 * wrote) / 1e6
+    )
     assert forecast.as_dict({"scripted": prices["scripted"]})["price"] is None
 
 
 def test_a_role_takes_from_the_model_under_test_what_is_not_named() -> None:
     here, there = "http://here/v1", "http://there/v1"
     under = BackendOptions("big", here, timeout=9.0, headers={"X-Team": "secret"}, api_version="1")
-    players = role_players("openai", under, simulator=(None, "small", None), judge=("local", None, None))
+    players = role_backends(
+        "openai", under, simulator=(None, "small", None), judge=("local", None, None)
+    )
     assert players["simulator"] == (
         "openai",
         BackendOptions("small", here, timeout=9.0, headers={"X-Team": "secret"}, api_version="1"),
     )
     assert players["judge"] == ("local", BackendOptions(timeout=9.0))
-    elsewhere = role_players("openai", under, judge=("openai", "small", there))["judge"]
-    assert elsewhere == ("openai", BackendOptions("small", there, timeout=9.0)), "a secret goes to no other server"
-    assert role_players("local", BackendOptions(), simulator=(None, None, None), judge=(None, None, None)) == {}
+    elsewhere = role_backends("openai", under, judge=("openai", "small", there))["judge"]
+    assert elsewhere == ("openai", BackendOptions("small", there, timeout=9.0)), (
+        "a secret goes to no other server"
+    )
+    assert (
+        role_backends(
+            "local", BackendOptions(), simulator=(None, None, None), judge=(None, None, None)
+        )
+        == {}
+    )
 
 
 def test_a_role_that_no_task_has_is_an_error(tmp_path: Path) -> None:
     roles: dict[Any, Any] = {"judge": ("scripted", BackendOptions(model="judge"))}
-    options = Options([f"{TOY}Counting"], [f"{TOY}Daily"], backend="scripted", results=tmp_path, roles=roles)
+    options = Options(
+        [f"{TOY}Counting"], [f"{TOY}Daily"], backend="scripted", results=tmp_path, roles=roles
+    )
     with pytest.raises(UsageError, match="--judge-model: none of the tasks"):
         asyncio.run(run(options, backend=Scripted()))

@@ -47,8 +47,14 @@ def unsplit(place: Path, **asked: Any) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_a_run_on_ray_is_the_run_that_was_never_split(cluster: Any, tmp_path: Path, scheme: str) -> None:
-    asked: dict[str, Any] = {"methods": "rag,summary", "data": headlines(tmp_path / "data", 7, each=2), "limit": 10}
+def test_a_run_on_ray_is_the_run_that_was_never_split(
+    cluster: Any, tmp_path: Path, scheme: str
+) -> None:
+    asked: dict[str, Any] = {
+        "methods": "rag,summary",
+        "data": headlines(tmp_path / "data", 7, each=2),
+        "limit": 10,
+    }
     said: list[str] = []
     spread = OnRay(3, f"{scheme}{tmp_path}/split")
     outcomes = spread.run([options(spread.here, concurrency=1, **asked)], said.append)
@@ -57,16 +63,26 @@ def test_a_run_on_ray_is_the_run_that_was_never_split(cluster: Any, tmp_path: Pa
     assert [place.partition("/split/")[2] for place in places] == list(whole)
     for place, wanted in zip(places, whole.values(), strict=True):
         assert place.startswith(scheme) and content(Path(place.removeprefix("file://"))) == wanted
-    assert sorted(line.partition(",")[0] for line in said) == ["shard 1/3", "shard 2/3", "shard 3/3"]
-    assert (tmp_path / "split/cache.sqlite").exists() and (tmp_path / "split/shards/3-of-3/cache.sqlite").exists()
+    assert sorted(line.partition(",")[0] for line in said) == [
+        "shard 1/3",
+        "shard 2/3",
+        "shard 3/3",
+    ]
+    assert (tmp_path / "split/cache.sqlite").exists() and (
+        tmp_path / "split/shards/3-of-3/cache.sqlite"
+    ).exists()
 
     larger = {**asked, "limit": None}
     again = OnRay(3, spread.results)
     outcomes = again.run([options(again.here, concurrency=1, **larger)], said.append)
     assert [outcome.summary["n"] for outcome in outcomes] == [14, 14]
-    assert [line.attempts for line in runner.RunFolder(outcomes[0].folder).iter_predictions()] == [1] * 14
+    assert [line.attempts for line in runner.RunFolder(outcomes[0].folder).iter_predictions()] == [
+        1
+    ] * 14
     logs = [path.name for path in (tmp_path / "split/shards/1-of-3").rglob("attempts/*.log")]
-    assert sorted(logs) == ["001.log", "001.log", "002.log", "002.log"], "the second command went on with the first's"
+    assert sorted(logs) == ["001.log", "001.log", "002.log", "002.log"], (
+        "the second command went on with the first's"
+    )
 
 
 @pytest.mark.slow
@@ -77,11 +93,15 @@ def test_what_is_wrong_on_the_workers_is_said_here(cluster: Any, tmp_path: Path)
         OnRay(2, str(tmp_path), {"num_gpuss": 1}).run([options(tmp_path)], print)
     down = BackendOptions("tiny", "http://127.0.0.1:9/v1")
     with pytest.raises((RunError, UsageError), match="repeat the command to go on"):
-        OnRay(2, str(tmp_path)).run([options(tmp_path, backend="openai", backend_options=down)], print)
+        OnRay(2, str(tmp_path)).run(
+            [options(tmp_path, backend="openai", backend_options=down)], print
+        )
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(cluster: Any, tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(
+    cluster: Any, tmp_path: Path
+) -> None:
     (tmp_path / "dying.py").write_text(
         "import os, pathlib\n"
         "from personabench import Method\n"
@@ -97,7 +117,11 @@ def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(cluster: Any, t
     data = headlines(tmp_path / "data", 6)
     asked = options(tmp_path / "split", f"{tmp_path}/dying.py", data=data, concurrency=1)
     (outcome,) = OnRay(2, str(tmp_path / "split")).run([asked], print)
-    assert (tmp_path / "died").exists() and outcome.summary["n"] == 6 and outcome.summary["status"] == "complete"
+    assert (
+        (tmp_path / "died").exists()
+        and outcome.summary["n"] == 6
+        and outcome.summary["status"] == "complete"
+    )
 
 
 @pytest.mark.slow
@@ -105,7 +129,19 @@ def test_an_interrupt_lets_shards_finish_what_is_in_flight(tmp_path: Path) -> No
     pytest.importorskip("ray", reason="Ray is the extra [ray]")
     data = headlines(tmp_path / "data", 400)
     with model_server(latency=0.3) as server:
-        words = ["run", "-m", "none", "-t", "lamp4", "--data", data, "--backend", "openai", "--base-url", server.url]
+        words = [
+            "run",
+            "-m",
+            "none",
+            "-t",
+            "lamp4",
+            "--data",
+            data,
+            "--backend",
+            "openai",
+            "--base-url",
+            server.url,
+        ]
         words += ["--model", "tiny", "-j", "2", "--executor", "ray", "--shards", "2", "--json"]
         environment = {**os.environ, "OPENAI_API_KEY": "k", "RAY_raylet_start_wait_time_s": "300"}
         process = subprocess.Popen(
@@ -134,19 +170,28 @@ def test_an_interrupt_lets_shards_finish_what_is_in_flight(tmp_path: Path) -> No
     assert 12 <= paid < 400 and len(lines) == paid, "every call that was paid is kept"
 
 
-def test_paths_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_mean_the_same_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.gguf").touch()
     asked = options(Path("results"), "none,mine.py:Mine", "own.py", data=Path("data"))
     asked = dataclasses.replace(asked, backend_options=BackendOptions("m.gguf"))
     there = ray_executor._everywhere(asked)
-    assert there.methods == ["none", f"{tmp_path}/mine.py:Mine"] and there.tasks == [f"{tmp_path}/own.py"]
+    assert there.methods == ["none", f"{tmp_path}/mine.py:Mine"] and there.tasks == [
+        f"{tmp_path}/own.py"
+    ]
     assert (there.data, there.backend_options.model) == (tmp_path / "data", f"{tmp_path}/m.gguf")
 
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_a_shard_at_a_url_works_on_a_copy_that_goes_back(tmp_path: Path, failing: bool) -> None:
-    asked = options(Path("unused"), "nobody" if failing else "none", data=headlines(tmp_path / "data", 4), limit=2)
+    asked = options(
+        Path("unused"),
+        "nobody" if failing else "none",
+        data=headlines(tmp_path / "data", 4),
+        limit=2,
+    )
     url = "memory://bucket/results"
     system, _ = ray_executor._reached(url)
     try:
@@ -157,7 +202,9 @@ def test_a_shard_at_a_url_works_on_a_copy_that_goes_back(tmp_path: Path, failing
         if not failing:
             (run,) = report.runs
             there = system.cat(f"/bucket/results/shards/1-of-2/{run}/predictions.jsonl")
-            assert len(there.splitlines()) == 2 and [json.loads(line)["attempts"] for line in there.splitlines()] == [
+            assert len(there.splitlines()) == 2 and [
+                json.loads(line)["attempts"] for line in there.splitlines()
+            ] == [
                 1,
                 1,
             ]

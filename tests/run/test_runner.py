@@ -27,7 +27,9 @@ from personabench.types import Request, Response, Sampling
 METHODS = "none,rag,summary,dpl"
 
 
-def run(chosen: runner.Options, backend: Backend | None = None, **more: Any) -> list[runner.Outcome]:
+def run(
+    chosen: runner.Options, backend: Backend | None = None, **more: Any
+) -> list[runner.Outcome]:
     return asyncio.run(runner.run(chosen, backend=backend, **more))
 
 
@@ -80,7 +82,10 @@ def test_whatever_can_change_a_prediction_changes_the_fingerprint(tmp_path: Path
 
 
 def test_a_copy_of_the_data_is_the_same_run(tmp_path: Path) -> None:
-    one, two = (fingerprint(options(tmp_path, data=headlines(tmp_path / name, 4))) for name in ("one", "two"))
+    one, two = (
+        fingerprint(options(tmp_path, data=headlines(tmp_path / name, 4)))
+        for name in ("one", "two")
+    )
     assert one == two
 
 
@@ -104,16 +109,30 @@ def test_a_task_parameter_goes_to_the_tasks_that_have_it(tmp_path: Path) -> None
         ({"methods": "nune"}, "no method named 'nune'; did you mean none"),
         ({"limit": 0}, "--limit 0: at least 1"),
         ({"assignments": ["k=3"]}, "method none has no parameter 'k'"),
-        ({"methods": "none,rag", "assignments": ["kk=3"]}, "--set kk: none of the methods none, rag"),
-        ({"assignments": ["task.lenght=3"]}, "task lamp4 has no parameter 'lenght'; did you mean length"),
-        ({"tasks": "lamp4,reviews", "assignments": ["task.rounds=3"]}, "none of the tasks lamp4, reviews has"),
+        (
+            {"methods": "none,rag", "assignments": ["kk=3"]},
+            "--set kk: none of the methods none, rag",
+        ),
+        (
+            {"assignments": ["task.lenght=3"]},
+            "task lamp4 has no parameter 'lenght'; did you mean length",
+        ),
+        (
+            {"tasks": "lamp4,reviews", "assignments": ["task.rounds=3"]},
+            "none of the tasks lamp4, reviews has",
+        ),
         ({"methods": "rag", "assignments": ["summary.k=3"]}, "'summary' is not part of this run"),
         ({"history": "borrowed"}, "choose own, none, shuffled or size=N"),
         ({"methods": "rag", "assignments": ["k=-1"]}, "method rag: k is -1"),
-        ({"methods": "rag", "assignments": ["retriever=ranked"]}, "ranked retrieval has no ranking for question"),
+        (
+            {"methods": "rag", "assignments": ["retriever=ranked"]},
+            "ranked retrieval has no ranking for question",
+        ),
     ],
 )
-def test_what_cannot_work_is_refused_and_the_model_let_go(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_what_cannot_work_is_refused_and_the_model_let_go(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     class Closing(Scripted):
         closed = False
 
@@ -128,7 +147,9 @@ def test_what_cannot_work_is_refused_and_the_model_let_go(tmp_path: Path, change
 
 
 def test_a_shared_parameter_goes_to_the_methods_that_have_it(tmp_path: Path) -> None:
-    jobs = runner.resolve(options(tmp_path, "none,rag,recency", assignments=["k=2", "rag.k=7"]), Scripted())
+    jobs = runner.resolve(
+        options(tmp_path, "none,rag,recency", assignments=["k=2", "rag.k=7"]), Scripted()
+    )
     assert [job.spec.params.get("k") for job in jobs] == [None, 7, 2]
 
 
@@ -137,7 +158,10 @@ def test_a_question_without_a_ranking_is_named_before_anything_runs(tmp_path: Pa
     names = [entry["id"] for entry in json.loads((data / "dev_questions.json").read_text())]
     (tmp_path / "ranking.json").write_text(json.dumps({name: [] for name in names[:2]}))
     chosen = options(
-        tmp_path / "results", "rag", data=data, assignments=["retriever=ranked", f"ranking={tmp_path}/ranking.json"]
+        tmp_path / "results",
+        "rag",
+        data=data,
+        assignments=["retriever=ranked", f"ranking={tmp_path}/ranking.json"],
     )
     with pytest.raises(UsageError, match=f"no ranking for question {names[2]}"):
         run(chosen, Scripted())
@@ -175,7 +199,10 @@ def test_concurrency_1_and_256_give_the_same_predictions(tmp_path: Path, task: s
             [
                 (
                     (out.folder / "scores.jsonl").read_bytes(),
-                    {name: (line.parsed, line.flags, line.usage) for name, line in lines(out.folder).items()},
+                    {
+                        name: (line.parsed, line.flags, line.usage)
+                        for name, line in lines(out.folder).items()
+                    },
                 )
                 for out in outcomes
             ]
@@ -220,7 +247,9 @@ def test_a_model_that_goes_down_ends_the_run_with_what_is_done(tmp_path: Path) -
             return await super().complete(request, group)
 
     chosen = options(tmp_path / "results", data=headlines(tmp_path / "data", 30), concurrency=4)
-    with pytest.raises(RunError, match=r"503; given up .*\n9 of 30 samples are done and kept in .*results"):
+    with pytest.raises(
+        RunError, match=r"503; given up .*\n9 of 30 samples are done and kept in .*results"
+    ):
         run(chosen, Falling())
     backend = Jittery()
     (out,) = run(chosen, backend)
@@ -285,8 +314,25 @@ def command(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     data = headlines(tmp_path / "data", 24, each=3)
 
     def start(server: ModelServer, method: str) -> subprocess.Popen[str]:
-        args = ["run", "--method", method, "--task", "lamp4", "--data", str(data), "--backend", "openai"]
-        args += ["--base-url", server.url, "--results", str(tmp_path / "results"), "--concurrency", "6"]
+        args = [
+            "run",
+            "--method",
+            method,
+            "--task",
+            "lamp4",
+            "--data",
+            str(data),
+            "--backend",
+            "openai",
+        ]
+        args += [
+            "--base-url",
+            server.url,
+            "--results",
+            str(tmp_path / "results"),
+            "--concurrency",
+            "6",
+        ]
         environment = {**os.environ, "OPENAI_API_KEY": "none", "COLUMNS": "200"}
         return subprocess.Popen([*CLI, *args], stdout=-1, stderr=-1, text=True, env=environment)
 
@@ -322,7 +368,10 @@ def test_after_kill_9_the_same_command_gives_the_same_scores_and_pays_nothing_tw
         kept = (folder / "scores.jsonl").read_bytes()
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["status"] == "complete" and summary["n"] == 72
-        assert summary["usage"]["profile"]["calls"] == 24 and summary["usage"]["predict"]["calls"] == 72
+        assert (
+            summary["usage"]["profile"]["calls"] == 24
+            and summary["usage"]["predict"]["calls"] == 72
+        )
 
         whole = options(
             tmp_path / "whole",
@@ -350,7 +399,9 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(
             backend="openai",
             backend_options=BackendOptions(base_url=server.url),
         )
-        with pytest.raises(UsageError, match=r"another process is writing to .*; wait for it or stop it"):
+        with pytest.raises(
+            UsageError, match=r"another process is writing to .*; wait for it or stop it"
+        ):
             run(same)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -369,15 +420,34 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(
 
 def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 120)
-    args = ["run", "--method", "none", "--task", "lamp4", "--data", str(data), "--backend", "scripted"]
+    args = [
+        "run",
+        "--method",
+        "none",
+        "--task",
+        "lamp4",
+        "--data",
+        str(data),
+        "--backend",
+        "scripted",
+    ]
     args += ["--results", str(tmp_path / "results"), "--cache", "off", "--concurrency", "4"]
     limited = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_011, 20_011))\n"
         "from personabench.cli.app import main; main()"
     )
-    full = subprocess.run([sys.executable, "-B", "-c", limited, *args], capture_output=True, text=True, check=False)
-    assert full.returncode == 1 and "Traceback" not in full.stderr and "never retrieved" not in full.stderr
-    assert "predictions.jsonl cannot be written" in full.stderr and "then repeat the command" in full.stderr
+    full = subprocess.run(
+        [sys.executable, "-B", "-c", limited, *args], capture_output=True, text=True, check=False
+    )
+    assert (
+        full.returncode == 1
+        and "Traceback" not in full.stderr
+        and "never retrieved" not in full.stderr
+    )
+    assert (
+        "predictions.jsonl cannot be written" in full.stderr
+        and "then repeat the command" in full.stderr
+    )
     folder = only_run(tmp_path / "results")
     done = lines(folder)
     assert 10 < len(done) < 120 and not any(line.error for line in done.values())

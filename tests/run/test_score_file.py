@@ -17,7 +17,11 @@ from personabench.tasks.lamp import Lamp2N, Lamp3, Lamp4
 
 
 def outputs(path: Path, task: str, pairs: Any) -> Path:
-    path.write_text(json.dumps({"task": task, "golds": [{"id": each, "output": output} for each, output in pairs]}))
+    path.write_text(
+        json.dumps(
+            {"task": task, "golds": [{"id": each, "output": output} for each, output in pairs]}
+        )
+    )
     return path
 
 
@@ -34,13 +38,22 @@ def test_equal_ids_are_scored_in_any_order(tmp_path: Path, references: Path) -> 
     assert (found.parse_failures, found.null_outputs) == (1, 1)
 
 
-def test_acceptance_6_missing_extra_and_repeated_ids_are_named(tmp_path: Path, references: Path) -> None:
+def test_acceptance_6_missing_extra_and_repeated_ids_are_named(
+    tmp_path: Path, references: Path
+) -> None:
     pairs = [("011", "5"), ("012", "3"), ("012", "1"), ("new", "1")]
     answers = outputs(tmp_path / "a.json", "LaMP_2", pairs)
     with pytest.raises(DataError) as caught:
         score_files(Lamp3(), answers, references, "official", partial=False)
     message = str(caught.value)
-    for part in ("LaMP_2", "lamp3", "missing: 1 (013)", "extra: 1 (new)", "repeated: 1 (012)", "--partial"):
+    for part in (
+        "LaMP_2",
+        "lamp3",
+        "missing: 1 (013)",
+        "extra: 1 (new)",
+        "repeated: 1 (012)",
+        "--partial",
+    ):
         assert part in message
     found = score_files(Lamp3(), answers, references, "official", partial=True)
     assert (found.n, found.partial, found.metrics["MAE"]) == (2, True, 0.0)
@@ -49,7 +62,9 @@ def test_acceptance_6_missing_extra_and_repeated_ids_are_named(tmp_path: Path, r
 
 
 def test_acceptance_6_hash_seeds_give_equal_bytes(tmp_path: Path, references: Path) -> None:
-    answers = outputs(tmp_path / "a.json", "LaMP_3", [(f"0{number}", "5") for number in range(8, 20)])
+    answers = outputs(
+        tmp_path / "a.json", "LaMP_3", [(f"0{number}", "5") for number in range(8, 20)]
+    )
     code = (
         "import sys; from pathlib import Path; from personabench.tasks.lamp import Lamp3\n"
         "from personabench.run.score_file import score_files\n"
@@ -70,19 +85,28 @@ def test_acceptance_6_hash_seeds_give_equal_bytes(tmp_path: Path, references: Pa
 def test_json_lines_are_predictions_too(tmp_path: Path, references: Path) -> None:
     lines = tmp_path / "a.jsonl"
     pairs = {"011": "5", "012": 3, "013": "one star"}
-    lines.write_text("\n".join(json.dumps({"id": each, "output": output}) for each, output in pairs.items()))
+    lines.write_text(
+        "\n".join(json.dumps({"id": each, "output": output}) for each, output in pairs.items())
+    )
     assert score_files(Lamp3(), lines, references, "lenient", partial=False).metrics["MAE"] == 0.0
     lines.write_text(lines.read_text() + '\n{"id": 14, "output": "1"}\n')
     with pytest.raises(DataError, match="line 4"):
         score_files(Lamp3(), lines, references, "lenient", partial=False)
 
 
-def test_a_broken_first_line_is_named_and_a_byte_order_mark_is_none(tmp_path: Path, references: Path) -> None:
+def test_a_broken_first_line_is_named_and_a_byte_order_mark_is_none(
+    tmp_path: Path, references: Path
+) -> None:
     lines = tmp_path / "a.jsonl"
     good = [json.dumps({"id": each, "output": "5"}) for each in ("011", "012", "013")]
     lines.write_text("\n".join(good), encoding="utf-8-sig")
     assert score_files(Lamp3(), lines, references, "official", partial=False).n == 3
-    for first in ('{"id": "011", "outp', '{"id": 11, "output": "5"}', '{"output": "5"}', '{"id": "011"}'):
+    for first in (
+        '{"id": "011", "outp',
+        '{"id": 11, "output": "5"}',
+        '{"output": "5"}',
+        '{"id": "011"}',
+    ):
         lines.write_text("\n".join([first, *good[1:]]))
         with pytest.raises(DataError, match=r"a.jsonl: line 1: .*expected"):
             score_files(Lamp3(), lines, references, "official", partial=False)
@@ -100,8 +124,12 @@ def test_files_without_a_common_id_are_refused(tmp_path: Path, references: Path)
         score_files(Lamp3(), answers, references, "official", partial=True)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"task": "LaMP_3"}', '{"golds": [{"id": 1, "output": "5"}]}'])
-def test_what_is_no_prediction_file_is_refused(tmp_path: Path, references: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"task": "LaMP_3"}', '{"golds": [{"id": 1, "output": "5"}]}']
+)
+def test_what_is_no_prediction_file_is_refused(
+    tmp_path: Path, references: Path, content: str
+) -> None:
     answers = tmp_path / "a.json"
     answers.write_text(content)
     with pytest.raises(DataError, match="not a prediction file"):

@@ -30,12 +30,18 @@ class Lengths(Task):
     """Answers are numbers; official reads digits, lenient takes the text's length."""
 
     name = "lengths"
-    metrics = (Metric("error", higher_is_better=False), Metric("rmse", False, root_mean), Metric("pair", True, np.size))
+    metrics = (
+        Metric("error", higher_is_better=False),
+        Metric("rmse", False, root_mean),
+        Metric("pair", True, np.size),
+    )
 
     def open(self, split: str, data: Path | None) -> Dataset:
         raise UsageError("nothing to open")
 
-    def render(self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens) -> Rendered:
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
         return Rendered(())
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
@@ -72,7 +78,9 @@ class Fixed(Dataset):
         return Sample(name, user, "how many?", references=(str(position),))
 
 
-SPEC = RunSpec("lengths", 1, {}, "user", "dev", True, "h", "m", "s", {}, {"name": "x"}, Sampling(), 0)
+SPEC = RunSpec(
+    "lengths", 1, {}, "user", "dev", True, "h", "m", "s", {}, {"name": "x"}, Sampling(), 0
+)
 
 
 def call(phase: Any, cached: bool = False) -> Call:
@@ -92,8 +100,12 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
     made.close()
 
 
-def score(folder: RunFolder, task: Task | None = None, positions: Sequence[int] = range(5)) -> dict[str, Any]:
-    return score_run(folder, task or Lengths(), Fixed(), SPEC, positions, seconds=1.234, extra={"more": 1})
+def score(
+    folder: RunFolder, task: Task | None = None, positions: Sequence[int] = range(5)
+) -> dict[str, Any]:
+    return score_run(
+        folder, task or Lengths(), Fixed(), SPEC, positions, seconds=1.234, extra={"more": 1}
+    )
 
 
 def test_values_of_one_answer_under_every_scorer() -> None:
@@ -109,7 +121,11 @@ def test_a_tally_aggregates_each_metric_its_own_way() -> None:
     assert tally.metrics() == {}
     for position, output in ((1, "4"), (2, "6")):
         tally.add(measure(Lengths(), output, Fixed().load(position))[0])
-    assert tally.metrics()["official"] == {"error": 3.5, "rmse": pytest.approx(12.5**0.5), "pair": 4}
+    assert tally.metrics()["official"] == {
+        "error": 3.5,
+        "rmse": pytest.approx(12.5**0.5),
+        "pair": 4,
+    }
 
 
 def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
@@ -122,10 +138,17 @@ def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
     ):
         folder.append(folder.predictions_path, made)
     for key, cached in (("", False), ("p1", False), ("p2", True)):
-        profile = Profile("u", key, {}, (call("prepare" if not key else "profile", cached),), {"cut": 1})
+        profile = Profile(
+            "u", key, {}, (call("prepare" if not key else "profile", cached),), {"cut": 1}
+        )
         folder.append(folder.profiles_path, profile)
     summary = score(folder)
-    assert (summary["status"], summary["n"], summary["owed"], summary["users"]) == ("incomplete", 3, 2, 2)
+    assert (summary["status"], summary["n"], summary["owed"], summary["users"]) == (
+        "incomplete",
+        3,
+        2,
+        2,
+    )
     assert summary["counters"] == {
         "cut": 3,
         "empty_output": 1,
@@ -143,7 +166,11 @@ def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
         "calls": 2, "cached": 1, "input_tokens": 20, "output_tokens": 6, "seconds": 0.5
     }  # fmt: skip
     assert summary["usage"]["predict"]["calls"] == 3 and summary["profiles"] == 2
-    assert (summary["seconds"], summary["more"], summary["fingerprint"]) == (1.23, 1, SPEC.fingerprint)
+    assert (summary["seconds"], summary["more"], summary["fingerprint"]) == (
+        1.23,
+        1,
+        SPEC.fingerprint,
+    )
     assert (summary["primary"], summary["higher_is_better"]["error"]) == ("error", False)
     assert json.loads(folder.summary_path.read_text()) == summary
     assert [found.sample_id for found in folder.scores()] == ["s1", "s2", "s4"]
@@ -178,7 +205,10 @@ def test_a_submission_is_written_where_the_task_has_one(folder: RunFolder) -> No
     score(folder)
     assert not (folder.path / "predictions.json").exists()
     score(folder, Submitting())
-    assert json.loads((folder.path / "predictions.json").read_text()) == [["s0", "nul"], ["s2", "two"]]
+    assert json.loads((folder.path / "predictions.json").read_text()) == [
+        ["s0", "nul"],
+        ["s2", "two"],
+    ]
     assert len(list(folder.scores())) == 2
 
 
@@ -197,7 +227,9 @@ def test_samples_without_references_are_counted_and_not_scored(folder: RunFolder
 def test_the_ledger_adds_up_by_phase() -> None:
     ledger = Ledger()
     ledger.add([call("predict"), call("judge", cached=True), call("predict", cached=True)])
-    assert {phase: (amounts["calls"], amounts["cached"]) for phase, amounts in ledger.phases.items()} == {
+    assert {
+        phase: (amounts["calls"], amounts["cached"]) for phase, amounts in ledger.phases.items()
+    } == {
         "predict": (2, 1),
         "judge": (1, 1),
     }

@@ -29,7 +29,9 @@ TIMES = {"seconds", "cached", "time", "files"}
 """What two runs of the same may differ in: what it took, what was paid, and the hashes of files that hold these."""
 
 
-async def shard(asked: Options, text: str, roles: Mapping[RoleName, Scripted] | None = None) -> list[Outcome]:
+async def shard(
+    asked: Options, text: str, roles: Mapping[RoleName, Scripted] | None = None
+) -> list[Outcome]:
     """Run one shard of what was asked."""
     part = Shard.read(text)
     own = dataclasses.replace(asked, shard=part, results=part.results(asked.results))
@@ -39,14 +41,21 @@ async def shard(asked: Options, text: str, roles: Mapping[RoleName, Scripted] | 
 def merged(asked: Options, **how: Any) -> list[Outcome]:
     """Merge whatever is under the results."""
     found = merge.sharded(asked.results)
-    return [merge.merge(asked.results, run, parts, **{"data": None, **how}) for run, parts in found.items()]
+    return [
+        merge.merge(asked.results, run, parts, **{"data": None, **how})
+        for run, parts in found.items()
+    ]
 
 
 def timeless(value: Any) -> Any:
     """A JSON value without what two runs may differ in; receipts of calls made at once come in any order."""
     if isinstance(value, dict):
         kept = {name: timeless(each) for name, each in value.items() if name not in TIMES}
-        return {**kept, "calls": sorted(kept["calls"], key=str)} if isinstance(kept.get("calls"), list) else kept
+        return (
+            {**kept, "calls": sorted(kept["calls"], key=str)}
+            if isinstance(kept.get("calls"), list)
+            else kept
+        )
     return [timeless(each) for each in value] if isinstance(value, list) else value
 
 
@@ -98,14 +107,20 @@ async def test_merged_shards_are_the_unsharded_run(tmp_path: Path, of: int, meth
     for number in range(of, 0, -1):
         await shard(asked, f"{number}/{of}")
     joined = merged(asked)
-    whole = await runner.run(dataclasses.replace(asked, results=tmp_path / "whole", concurrency=1), backend=Jittery())
+    whole = await runner.run(
+        dataclasses.replace(asked, results=tmp_path / "whole", concurrency=1), backend=Jittery()
+    )
     assert len(joined) == len(whole) == {1: 1, 3: 4, 9: 1}[of]
     for outcome in whole:
         place = outcome.folder.relative_to(tmp_path / "whole")
         assert content(tmp_path / "split" / place) == content(tmp_path / "whole" / place)
         assert outcome.summary["status"] == "complete" and outcome.summary["n"] == 12
-    again = await runner.run(asked, backend=Scripted(answer=lambda request: pytest.fail("asked again")))
-    assert [timeless(outcome.summary) for outcome in again] == [timeless(outcome.summary) for outcome in whole]
+    again = await runner.run(
+        asked, backend=Scripted(answer=lambda request: pytest.fail("asked again"))
+    )
+    assert [timeless(outcome.summary) for outcome in again] == [
+        timeless(outcome.summary) for outcome in whole
+    ]
 
 
 @pytest.mark.parametrize("task", ["lamp2m", "lamp3", "personamem", "reviews"])
@@ -120,7 +135,9 @@ async def test_every_kind_of_task_and_data_splits(tmp_path: Path, task: str) -> 
     assert content(joined.folder) == content(whole.folder)
 
 
-@pytest.mark.parametrize(("task", "method"), [("Daily", "Counting"), ("Judged", "Plain"), ("Talk", "Plain")])
+@pytest.mark.parametrize(
+    ("task", "method"), [("Daily", "Counting"), ("Judged", "Plain"), ("Talk", "Plain")]
+)
 async def test_trajectories_judgements_and_dialogues_are_merged_without_a_call(
     tmp_path: Path, task: str, method: str
 ) -> None:
@@ -128,16 +145,26 @@ async def test_trajectories_judgements_and_dialogues_are_merged_without_a_call(
     asked = options(tmp_path / "split", f"{TOYS}:{method}", f"{TOYS}:{task}")
     for number in (1, 2):
         role: RoleName = "judge" if task == "Judged" else "simulator"
-        await shard(asked, f"{number}/2", {role: Scripted(answer=marks.get(task, lambda request: "more"))})
+        await shard(
+            asked, f"{number}/2", {role: Scripted(answer=marks.get(task, lambda request: "more"))}
+        )
     (joined,) = merged(asked)
     whole = dataclasses.replace(asked, results=tmp_path / "whole", concurrency=1)
     (unsplit,) = await runner.run(
-        whole, backend=Jittery(), roles={role: Scripted(answer=marks.get(task, lambda request: "more"))}
+        whole,
+        backend=Jittery(),
+        roles={role: Scripted(answer=marks.get(task, lambda request: "more"))},
     )
     files = content(joined.folder)
     assert files == content(unsplit.folder)
-    assert [name for name in files if name.startswith({"Daily": "states", "Judged": "judgements"}.get(task, "spec"))]
-    assert joined.summary["n"] == 12 and joined.summary["counters"].get("unjudged", 0) == (task == "Judged")
+    assert [
+        name
+        for name in files
+        if name.startswith({"Daily": "states", "Judged": "judgements"}.get(task, "spec"))
+    ]
+    assert joined.summary["n"] == 12 and joined.summary["counters"].get("unjudged", 0) == (
+        task == "Judged"
+    )
 
 
 async def test_a_larger_limit_and_a_failed_sample_go_on_shard_by_shard(tmp_path: Path) -> None:
@@ -162,7 +189,9 @@ async def test_what_is_not_whole_is_refused_and_partial_is_owed(tmp_path: Path) 
     asked = options(tmp_path / "split", data=headlines(tmp_path / "data", 12))
     await shard(asked, "1/4")
     await shard(asked, "3/4")
-    with pytest.raises(UsageError, match=r"is not whole: shards 2/4, 4/4 did not run. Give their commands"):
+    with pytest.raises(
+        UsageError, match=r"is not whole: shards 2/4, 4/4 did not run. Give their commands"
+    ):
         merged(asked)
     (predictions,) = (tmp_path / "split/shards/3-of-4").rglob("predictions.jsonl")
     predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-2]))
@@ -190,7 +219,10 @@ async def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) ->
     assert merged(asked, of=2)[0].summary["n"] == 6
     (run,) = merge.sharded(asked.results)
     folder = asked.results / "shards/2-of-2" / run
-    with FileLock(folder / "lock"), pytest.raises(UsageError, match=r"shard 2/2 of .* is at work; wait for it"):
+    with (
+        FileLock(folder / "lock"),
+        pytest.raises(UsageError, match=r"shard 2/2 of .* is at work; wait for it"),
+    ):
         merged(asked, of=2)
     spec = json.loads((folder / "spec.json").read_text())
     (folder / "spec.json").write_text(json.dumps({**spec, "seed": 5}))
@@ -230,26 +262,35 @@ async def test_responses_of_all_shards_are_in_the_merged_cache(tmp_path: Path) -
     before = (asked.results / "cache.sqlite").read_bytes()
     part = Shard.read("2/3")
     paying = Jittery()
-    await runner.run(dataclasses.replace(asked, shard=part, results=part.results(asked.results)), backend=paying)
+    await runner.run(
+        dataclasses.replace(asked, shard=part, results=part.results(asked.results)), backend=paying
+    )
     assert paying.asked.total() == 0, "what the whole run paid before, no shard pays again"
     assert (asked.results / "cache.sqlite").read_bytes() == before
 
 
-async def test_a_damaged_cache_of_a_shard_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_damaged_cache_of_a_shard_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asked = options(tmp_path / "split", data=headlines(tmp_path / "data", 4))
     for text in ("1/2", "2/2"):
         await shard(asked, text)
     damaged = Shard.read("1/2").results(asked.results) / "cache.sqlite"
     damaged.write_text("these are not the bytes you are looking for " * 40)
     (outcome,) = merged(asked)
-    assert outcome.summary["n"] == 4 and str(damaged) in caplog.text and "merged without it" in caplog.text
+    assert (
+        outcome.summary["n"] == 4
+        and str(damaged) in caplog.text
+        and "merged without it" in caplog.text
+    )
     cache = Cache(asked.results / "cache.sqlite")
     assert cache.stats()["responses"] == 2
     cache.close()
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"), [("shard.json", b'{"task": "\xff"}'), ("predictions.jsonl", b'{"sample_id": "\xff"}\n')]
+    ("name", "damage"),
+    [("shard.json", b'{"task": "\xff"}'), ("predictions.jsonl", b'{"sample_id": "\xff"}\n')],
 )
 async def test_bytes_that_are_no_text_are_named(tmp_path: Path, name: str, damage: bytes) -> None:
     asked = options(tmp_path / "split", data=headlines(tmp_path / "data", 2))
@@ -260,7 +301,9 @@ async def test_bytes_that_are_no_text_are_named(tmp_path: Path, name: str, damag
         merged(asked)
 
 
-async def test_a_task_from_a_file_is_found_again_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_from_a_file_is_found_again_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(TOYS, tmp_path / "mine.py")
     monkeypatch.chdir(tmp_path)
     asked = options(tmp_path / "split", "mine.py:Plain", "mine.py:Maybe")
@@ -273,9 +316,17 @@ async def test_a_task_from_a_file_is_found_again_from_anywhere(tmp_path: Path, m
 
 def test_a_grid_is_every_combination_and_each_run_once(tmp_path: Path) -> None:
     model = Scripted()
-    asked = options(tmp_path, "none,rag", grid=["rag.k=1,2", "task.template=lamp-official,chat"], assignments=["k=4"])
+    asked = options(
+        tmp_path,
+        "none,rag",
+        grid=["rag.k=1,2", "task.template=lamp-official,chat"],
+        assignments=["k=4"],
+    )
     jobs = runner.resolve(asked, model)
-    found = [(job.spec.method, job.spec.params.get("k"), job.spec.task_params["template"]) for job in jobs]
+    found = [
+        (job.spec.method, job.spec.params.get("k"), job.spec.task_params["template"])
+        for job in jobs
+    ]
     assert sorted(found, key=str) == sorted(
         [
             (name, k, template)
@@ -289,5 +340,7 @@ def test_a_grid_is_every_combination_and_each_run_once(tmp_path: Path) -> None:
             runner.resolve(dataclasses.replace(asked, grid=[grid]), model)
     with pytest.raises(UsageError, match="each key and value once"):
         runner.resolve(dataclasses.replace(asked, grid=["k=1", "k=2"]), model)
-    with pytest.raises(UsageError, match="none of the methods none, rag has a parameter of that name"):
+    with pytest.raises(
+        UsageError, match="none of the methods none, rag has a parameter of that name"
+    ):
         runner.resolve(dataclasses.replace(asked, grid=["kk=1,2"]), model)

@@ -44,7 +44,11 @@ def entry(task: str, number: int = 0, **changes: Any) -> dict[str, Any]:
 
 def question(task: str, question_id: str, profile: Any = None, **changes: Any) -> dict[str, Any]:
     """A question record with one entry unless a profile is given."""
-    made = {"id": question_id, "input": words_of(task), "profile": [entry(task)] if profile is None else profile}
+    made = {
+        "id": question_id,
+        "input": words_of(task),
+        "profile": [entry(task)] if profile is None else profile,
+    }
     return {**made, **changes}
 
 
@@ -61,7 +65,11 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{split}_questions.json").write_text(json.dumps(questions), encoding="utf-8")
     if golds is None:
-        golds = {each["id"]: GOLDS.get(task, "A Gold Title") for each in questions if isinstance(each, dict)}
+        golds = {
+            each["id"]: GOLDS.get(task, "A Gold Title")
+            for each in questions
+            if isinstance(each, dict)
+        }
     write_outputs(folder / f"{split}_outputs.json", stated or FORMS[task].official, golds.items())
     return folder
 
@@ -88,19 +96,27 @@ def record(task: str, number: int = 0, **changes: str) -> Record:
     return FORMS[task].record(f"p{number}", {**ENTRIES[task], **changes}, None)
 
 
-def sample(task: str, gold: str | None = None, text: str | None = None, sample_id: str = "q0") -> Sample:
+def sample(
+    task: str, gold: str | None = None, text: str | None = None, sample_id: str = "q0"
+) -> Sample:
     """A sample of a task, without history."""
     references = () if gold is None else (gold,)
     made = words_of(task) if text is None else text
     return Sample(sample_id, "u", made, references=references, choices=FORMS[task].labels)
 
 
-def scores(task: Task, golds: Sequence[str], answers: Sequence[str], scorer: str) -> tuple[dict[str, float], int]:
+def scores(
+    task: Task, golds: Sequence[str], answers: Sequence[str], scorer: str
+) -> tuple[dict[str, float], int]:
     """A task's metrics over parallel golds and answers, and the number of parse failures."""
     import numpy as np
 
     samples = [sample(task.name, gold) for gold in golds]
-    parsed = [task.parse(answer, each, scorer) for answer, each in zip(answers, samples, strict=True)]
+    parsed = [
+        task.parse(answer, each, scorer) for answer, each in zip(answers, samples, strict=True)
+    ]
     values = [task.measure(read, each) for read, each in zip(parsed, samples, strict=True)]
-    metrics = {m.name: m.aggregate(np.array([value[m.name] for value in values])) for m in task.metrics}
+    metrics = {
+        m.name: m.aggregate(np.array([value[m.name] for value in values])) for m in task.metrics
+    }
     return metrics, sum(read is None for read in parsed)

@@ -10,14 +10,21 @@ from typing import Any
 
 from personabench.tasks.personamem.files import COLUMNS, context_id
 
-OPTIONS = ("Try the north trail.", "Try the south trail.", "Try the east trail.", "Try the west trail.")
+OPTIONS = (
+    "Try the north trail.",
+    "Try the south trail.",
+    "Try the east trail.",
+    "Try the west trail.",
+)
 ROLES = {"S": "system", "U": "user", "A": "assistant"}
 
 
 def talk(roles: str, mark: str = "") -> list[dict[str, str]]:
     """A conversation by its roles, such as `SUUASU`; the content of a message names its place."""
     prefix = {"S": "Current user persona: ", "U": "User: ", "A": "Assistant: "}
-    return [{"role": ROLES[r], "content": f"{prefix[r]}{mark}{r}{at}"} for at, r in enumerate(roles)]
+    return [
+        {"role": ROLES[r], "content": f"{prefix[r]}{mark}{r}{at}"} for at, r in enumerate(roles)
+    ]
 
 
 def cell(options: Sequence[str] = OPTIONS) -> str:
@@ -48,14 +55,21 @@ def row(name: str, messages: Sequence[dict[str, str]], end: int, **changes: Any)
 
 
 def write(
-    folder: Path, rows: Sequence[dict[str, Any]], talks: Sequence[list[dict[str, str]]], split: str = "32k"
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    talks: Sequence[list[dict[str, str]]],
+    split: str = "32k",
 ) -> Path:
     """Both files of a split in a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"questions_{split}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else list(COLUMNS), lineterminator="\r\n")
+        writer = csv.DictWriter(
+            file, list(rows[0]) if rows else list(COLUMNS), lineterminator="\r\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
     lines = [json.dumps({context_id(messages): messages}, ensure_ascii=False) for messages in talks]
-    (folder / f"shared_contexts_{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / f"shared_contexts_{split}.jsonl").write_text(
+        "\n".join(lines) + "\n", encoding="utf-8"
+    )
     return folder

@@ -28,7 +28,9 @@ def row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict
             "preference": name,
             "description": f"whether {name} fits",
             "weight": 1 / len(wants),
-            "levels": [{"score": score, "description": f"{name} level {score}"} for score in (1, 3, 5)],
+            "levels": [
+                {"score": score, "description": f"{name} level {score}"} for score in (1, 3, 5)
+            ],
         }
         for name in wants
     ]
@@ -44,7 +46,12 @@ def row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict
             "id": persona,
             "name": f"Pat {persona.capitalize()}",
             "minimal_necessary_description": f"the summary of {persona}",
-            "demographics": {"age": 40, "occupation": "baker", "location": "Ulm", "hobbies": ["chess", "tea"]},
+            "demographics": {
+                "age": 40,
+                "occupation": "baker",
+                "location": "Ulm",
+                "hobbies": ["chess", "tea"],
+            },
             "backstory": f"the backstory of {persona}",
         },
         "persona_preferences": {
@@ -70,7 +77,9 @@ def written(folder: Path, rows: Sequence[Any], name: str = "own") -> Path:
     return folder
 
 
-def graded(grade: Callable[[str], Any] = lambda text: 3, correct: Any = 1) -> Callable[[Request], str]:
+def graded(
+    grade: Callable[[str], Any] = lambda text: 3, correct: Any = 1
+) -> Callable[[Request], str]:
     """A judge that grades by the text it is shown, and finds answers correct."""
 
     def answer(request: Request) -> str:
@@ -90,7 +99,9 @@ def said(text: str) -> str:
 class Played:
     """A run and everybody who took part in it."""
 
-    def __init__(self, model: Scripted, roles: dict[RoleName, Scripted], outcomes: list[Outcome]) -> None:
+    def __init__(
+        self, model: Scripted, roles: dict[RoleName, Scripted], outcomes: list[Outcome]
+    ) -> None:
         self.model, self.roles, self.outcomes = model, roles, outcomes
 
     @property
@@ -99,7 +110,9 @@ class Played:
 
     @property
     def lines(self) -> dict[str, Prediction]:
-        return {line.sample_id: line for line in RunFolder(self.outcomes[-1].folder).iter_predictions()}
+        return {
+            line.sample_id: line for line in RunFolder(self.outcomes[-1].folder).iter_predictions()
+        }
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -121,10 +134,16 @@ def play(
 ) -> Played:
     """A run on a folder's only set."""
     under_test = Scripted(BackendOptions(model="tested"), model)
-    roles: dict[RoleName, Scripted] = {"judge": Scripted(BackendOptions(model=judge_name), judge or graded())}
+    roles: dict[RoleName, Scripted] = {
+        "judge": Scripted(BackendOptions(model=judge_name), judge or graded())
+    }
     if task == "prefdisco" or "task.ask=true" in options.get("assignments", ()):
         roles["simulator"] = Scripted(
             BackendOptions(model="simulated"), simulator or (lambda _: said("Short, please."))
         )
-    wanted = Options(methods.split(","), [task], data=data, backend="scripted", results=place, **options)
-    return Played(under_test, roles, asyncio.run(run(wanted, backend=under_test, roles=dict(roles))))
+    wanted = Options(
+        methods.split(","), [task], data=data, backend="scripted", results=place, **options
+    )
+    return Played(
+        under_test, roles, asyncio.run(run(wanted, backend=under_test, roles=dict(roles)))
+    )

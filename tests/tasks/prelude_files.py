@@ -24,7 +24,8 @@ def notes(place: Path, sources: Sequence[str] = SOURCES, each: int = 4) -> Path:
         rows = [{"doc_id": f"{source}{n}", "text": f"Note {n} about {source}"} for n in range(each)]
         (place / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     liked = [
-        {"name": source, "preference": f"wish of {source}", "rules": [RULE_OF[source].phrase]} for source in sources
+        {"name": source, "preference": f"wish of {source}", "rules": [RULE_OF[source].phrase]}
+        for source in sources
     ]
     (place / "summ.json").write_text(json.dumps({"env": "summ", "sources": liked}))
     return place
@@ -35,15 +36,23 @@ class Simulator(Scripted):
 
     def __init__(self) -> None:
         def answer(request: Request) -> str:
-            draft = re.search(r"Summary:\n(.*?)\n\nYou like", request.messages[-1].content, re.DOTALL)
+            draft = re.search(
+                r"Summary:\n(.*?)\n\nYou like", request.messages[-1].content, re.DOTALL
+            )
             assert draft is not None
             accepting = "Answer with yes or no" in request.messages[-1].content
-            return ("yes" if draft[1].islower() else "No.") if accepting else f"Revised text:\n{draft[1].lower()}"
+            return (
+                ("yes" if draft[1].islower() else "No.")
+                if accepting
+                else f"Revised text:\n{draft[1].lower()}"
+            )
 
         super().__init__(BackendOptions(model="user"), answer=answer)
 
 
-def played(place: Path, data: Path, model: Scripted, user: Scripted, cache: Any = "off") -> runner.Outcome:
+def played(
+    place: Path, data: Path, model: Scripted, user: Scripted, cache: Any = "off"
+) -> runner.Outcome:
     options = runner.Options(
         ["cipher"], ["prelude_summ"], data=data, backend="scripted", results=place, cache=cache,
         assignments=["task.rounds=10", "task.trajectories=2", "task.accuracy=off"],

@@ -45,7 +45,10 @@ def questions(task: str, count: int, **extra: str) -> list[dict[str, Any]]:
 
 
 def outputs(task: str, count: int) -> dict[str, Any]:
-    return {"task": f"LaMP_{task[4]}", "golds": [{"id": f"0{n}", "output": "x"} for n in reversed(range(count))]}
+    return {
+        "task": f"LaMP_{task[4]}",
+        "golds": [{"id": f"0{n}", "output": "x"} for n in reversed(range(count))],
+    }
 
 
 class Site:
@@ -82,7 +85,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     site = Site(tmp_path / "site")
     site.root.mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, site=site)) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, site=site)
+    ) as server:
         site.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -96,10 +101,20 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def get(site: Site, task: str, split: str, target: Path, expected: int | None = 3, notes: Any = None) -> list[str]:
+def get(
+    site: Site, task: str, split: str, target: Path, expected: int | None = 3, notes: Any = None
+) -> list[str]:
     """Download without waiting; returns the paths below `target`."""
     notice = (lambda _: None) if notes is None else notes.append
-    paths = download(task, split, target, base_url=site.url, expected=expected, notice=notice, wait=lambda _: None)
+    paths = download(
+        task,
+        split,
+        target,
+        base_url=site.url,
+        expected=expected,
+        notice=notice,
+        wait=lambda _: None,
+    )
     return [path.relative_to(target).as_posix() for path in paths]
 
 
@@ -130,7 +145,10 @@ def test_official_tree(site: Site, target: Path, task: str, split: str, folder: 
     base, name = folder.rsplit("/", 1)
     extra = {"user_id": "9"} if split.startswith("time/") else {}
     site.put(base, name, questions(task, 3, **extra), outputs(task, 3))
-    assert get(site, task, split, target) == [f"{folder}/{name}_questions.json", f"{folder}/{name}_outputs.json"]
+    assert get(site, task, split, target) == [
+        f"{folder}/{name}_questions.json",
+        f"{folder}/{name}_outputs.json",
+    ]
     for path in site.root.rglob("*.json"):
         assert (target / path.relative_to(site.root)).read_bytes() == path.read_bytes()
     assert not [path for path in target.rglob("*") if ".part" in path.name]
@@ -179,7 +197,9 @@ def test_own_copy_is_checked_and_kept(site: Site, target: Path) -> None:
     assert {entry["url"] for entry in entries.values()} == {""}
 
     mine.put("LaMP_4", "dev", questions("lamp4", 2))
-    with pytest.raises(DataError, match=r"dev_questions\.json is not the data: it holds 2 records.*Move it away"):
+    with pytest.raises(
+        DataError, match=r"dev_questions\.json is not the data: it holds 2 records.*Move it away"
+    ):
         get(site, "lamp4", "dev", target)
     assert len(json.loads((target / "LaMP_4/dev/dev_questions.json").read_text())) == 2
 
@@ -189,11 +209,16 @@ def test_acceptance_10_html_with_status_200(site: Site, target: Path) -> None:
     site.put("LaMP_4", "dev", page, outputs("lamp4", 3))
     message = refused(site, "lamp4", "dev", target)
     assert f"{site.url}/LaMP_4/dev/dev_questions.json" in message
-    assert "<html><head><title>Object moved</title></head><body>filler" in message and "--data" in message
+    assert (
+        "<html><head><title>Object moved</title></head><body>filler" in message
+        and "--data" in message
+    )
     assert not list(target.rglob("*.part*"))
 
 
-def test_acceptance_10_truncated_transfer_is_kept_and_finished_later(site: Site, target: Path) -> None:
+def test_acceptance_10_truncated_transfer_is_kept_and_finished_later(
+    site: Site, target: Path
+) -> None:
     site.put("LaMP_4", "dev", questions("lamp4", 3), outputs("lamp4", 3))
     site.cut = 100
     message = refused(site, "lamp4", "dev", target)
@@ -221,7 +246,9 @@ def test_acceptance_10_ids_differ_between_files(site: Site, target: Path) -> Non
 
 def test_wrong_count_against_the_published_number(site: Site, target: Path) -> None:
     site.put("LaMP_7", "dev", questions("lamp7", 1499), outputs("lamp7", 1499))
-    assert "it holds 1,499 records, and lamp7/user/dev has 1,500" in refused(site, "lamp7", "dev", target, None)
+    assert "it holds 1,499 records, and lamp7/user/dev has 1,500" in refused(
+        site, "lamp7", "dev", target, None
+    )
     site.put("LaMP_7", "dev", questions("lamp7", 1500), outputs("lamp7", 1500))
     assert len(get(site, "lamp7", "dev", target, None)) == 2
 
@@ -233,7 +260,9 @@ def test_wrong_count_against_the_published_number(site: Site, target: Path) -> N
         ("lamp2n", "time/test", "time/LaMP_2", "no published number"),
     ],
 )
-def test_unverified_counts_only_warn(site: Site, target: Path, task: str, split: str, folder: str, note: str) -> None:
+def test_unverified_counts_only_warn(
+    site: Site, target: Path, task: str, split: str, folder: str, note: str
+) -> None:
     notes: list[str] = []
     site.put(folder, "test", questions(task, 2, user_id="9"))
     get(site, task, split, target, None, notes)
@@ -246,7 +275,10 @@ def test_unverified_counts_only_warn(site: Site, target: Path, task: str, split:
     [
         (lambda records: records[0].pop("input"), "first record lacks input"),
         (lambda records: records[0].update(profile="none"), "first record lacks profile"),
-        (lambda records: records[0]["profile"][0].pop("score"), "first profile entry lacks score (it has id, text)"),
+        (
+            lambda records: records[0]["profile"][0].pop("score"),
+            "first profile entry lacks score (it has id, text)",
+        ),
         (lambda records: records[1].update(id=1), "record 1 has no id that is a string"),
         (lambda records: records[1].update(id="00"), "id 00 occurs 2 times"),
         (lambda records: records.clear(), "it holds 0 records"),
@@ -264,7 +296,10 @@ def test_wrong_question_records(site: Site, target: Path, change: Any, reason: s
     [
         ({**outputs("lamp4", 3), "task": "LaMP_3"}, "states task LaMP_3, not LaMP_4"),
         (outputs("lamp4", 3)["golds"], "not of the form"),
-        ({"task": "LaMP_4", "golds": [{"id": f"0{n}"} for n in range(3)]}, "first record lacks output"),
+        (
+            {"task": "LaMP_4", "golds": [{"id": f"0{n}"} for n in range(3)]},
+            "first record lacks output",
+        ),
         ({"task": "LaMP_4"}, "missing required field"),
         (outputs("lamp4", 4), "it holds 4 records"),
     ],
@@ -296,7 +331,9 @@ def test_the_two_lamp2_datasets_are_told_apart(site: Site, target: Path) -> None
     assert "news categorisation (lamp2n), not of movie tagging" in message
     mixed = questions("lamp2n", 3)[:2] + questions("lamp2m", 3)[2:]
     site.put("LaMP_2", "dev", mixed, outputs("lamp2n", 3))
-    assert "movie tagging (lamp2m) and news categorisation" in refused(site, "lamp2n", "dev", target)
+    assert "movie tagging (lamp2m) and news categorisation" in refused(
+        site, "lamp2n", "dev", target
+    )
 
 
 def test_mangled_first_input_of_lamp2m_is_no_reason_to_refuse(site: Site, target: Path) -> None:
@@ -309,12 +346,17 @@ def test_mangled_first_input_of_lamp2m_is_no_reason_to_refuse(site: Site, target
 def test_unfilled_lamp6_is_explained_and_marked(site: Site, target: Path) -> None:
     records = questions("lamp6", 3)
     for record in records:
-        record |= {"input": "077-000134-EM.txt", "profile": [{"id": record["id"] + "0", "text": "077-000135-EM.txt"}]}
+        record |= {
+            "input": "077-000134-EM.txt",
+            "profile": [{"id": record["id"] + "0", "text": "077-000135-EM.txt"}],
+        }
     site.put("LaMP_6", "dev", records)
     notes: list[str] = []
     assert get(site, "lamp6", "dev", target, notes=notes) == ["LaMP_6/dev/dev_questions.json"]
     assert "Avocado" in notes[0] and "--data" in notes[0]
-    assert json.loads((target / "manifest.json").read_text())["files"]["LaMP_6/dev/dev_questions.json"]["unfilled"]
+    assert json.loads((target / "manifest.json").read_text())["files"][
+        "LaMP_6/dev/dev_questions.json"
+    ]["unfilled"]
     site.log.clear()
     get(site, "lamp6", "dev", target, notes=notes)
     assert notes[1] == notes[0] and not site.log
@@ -350,17 +392,26 @@ def test_the_command_says_what_to_type_next_or_why_nothing_can_run(
     from personabench.cli.download import download as command
     from personabench.tasks.lamp import download as module
 
-    monkeypatch.setattr(module, "SIZES", {("lamp4", "time"): (3, 3, 3), ("lamp6", "user"): (3, 3, 3)})
+    monkeypatch.setattr(
+        module, "SIZES", {("lamp4", "time"): (3, 3, 3), ("lamp6", "user"): (3, 3, 3)}
+    )
     site.put("time/LaMP_4", "dev", questions("lamp4", 3, user_id="u"), outputs("lamp4", 3))
     command("lamp4", split="time/dev", target=target, base_url=site.url)
-    words = f"ready: personabench run --task lamp4 --split time/dev --data {target} --method none,rag\n"
+    words = (
+        f"ready: personabench run --task lamp4 --split time/dev --data {target} --method none,rag\n"
+    )
     assert capsys.readouterr().out == words
 
-    names = [{"id": f"0{n}", "input": "Generate a subject for the following email: a.txt"} for n in range(3)]
+    names = [
+        {"id": f"0{n}", "input": "Generate a subject for the following email: a.txt"}
+        for n in range(3)
+    ]
     entries = [{"id": "1", "text": "b.txt", "title": "x"}]
     site.put("LaMP_6", "dev", [{**each, "profile": entries} for each in names])
     with pytest.raises(DataError, match="holds the name of an e-mail file"):
         command("lamp6", split="user/dev", target=target, base_url=site.url)
     said = capsys.readouterr()
-    assert said.out == "" and "warning: LaMP_6/dev/dev_questions.json: LaMP-6 as published" in said.err
+    assert (
+        said.out == "" and "warning: LaMP_6/dev/dev_questions.json: LaMP-6 as published" in said.err
+    )
     assert ".py" not in said.err

@@ -14,7 +14,9 @@ from personabench.errors import UsageError
 from personabench.tasks import lamp
 from personabench.tasks.lamp.forms import FORMS
 
-TASKS: dict[str, type[Task]] = {cls.name: cls for cls in (getattr(lamp, name) for name in lamp.__all__)}
+TASKS: dict[str, type[Task]] = {
+    cls.name: cls for cls in (getattr(lamp, name) for name in lamp.__all__)
+}
 TOKENS = Whitespace()
 
 
@@ -44,12 +46,27 @@ def test_acceptance_8_quotes_in_titles() -> None:
     ("task", "expected"),
     [
         ("lamp2m", 'the tag for the movie: "A baker inherits a circus." is "comedy" . {input}'),
-        ("lamp2n", 'the category for the article: "The cup final was sold out." is "sports" . {input}'),
+        (
+            "lamp2n",
+            'the category for the article: "The cup final was sold out." is "sports" . {input}',
+        ),
         ("lamp3", '4 is the score for "Solid kettle, loud lid." . {input}'),
-        ("lamp4", '"Bridge Shut Again" is the title for "The old bridge is closed for repairs." . {input}'),
-        ("lamp5", '"On Ferns" is a title for "We count ferns." . Following the given patterns {input}'),
-        ("lamp6", '"Lunch on Friday" is the title for "Shall we meet for lunch on Friday?" . {input}'),
-        ("lamp7", '"rain again lol"  are written by a person. Following the given patterns {input}'),
+        (
+            "lamp4",
+            '"Bridge Shut Again" is the title for "The old bridge is closed for repairs." . {input}',
+        ),
+        (
+            "lamp5",
+            '"On Ferns" is a title for "We count ferns." . Following the given patterns {input}',
+        ),
+        (
+            "lamp6",
+            '"Lunch on Friday" is the title for "Shall we meet for lunch on Friday?" . {input}',
+        ),
+        (
+            "lamp7",
+            '"rain again lol"  are written by a person. Following the given patterns {input}',
+        ),
     ],
 )
 def test_official_prompts(task: str, expected: str) -> None:
@@ -66,7 +83,9 @@ def test_official_entries_are_joined_best_first() -> None:
 
 def test_braces_in_texts_are_text() -> None:
     shown = record("lamp3", text="{score} {0} }{")
-    assert '"{score} {0} }{"' in prompt(official("lamp3").render(sample("lamp3"), [shown], "", TOKENS))
+    assert '"{score} {0} }{"' in prompt(
+        official("lamp3").render(sample("lamp3"), [shown], "", TOKENS)
+    )
 
 
 def review(words: int) -> str:
@@ -115,11 +134,16 @@ def test_official_prompts_keep_their_budget(task: str, length: int) -> None:
 
 def test_short_fields_are_never_cut() -> None:
     shown = record("lamp4", title="A Title of Six Whole Words", text=review(99))
-    assert '"A Title of Six Whole Words"' in prompt(official("lamp4", 60).render(sample("lamp4"), [shown], "", TOKENS))
+    assert '"A Title of Six Whole Words"' in prompt(
+        official("lamp4", 60).render(sample("lamp4"), [shown], "", TOKENS)
+    )
 
 
 def test_chat_puts_the_best_record_next_to_the_question() -> None:
-    records = [record("lamp4", 0, text="Best.", title="B"), record("lamp4", 1, text="Worse.", title="W")]
+    records = [
+        record("lamp4", 0, text="Best.", title="B"),
+        record("lamp4", 1, text="Worse.", title="W"),
+    ]
     rendered = lamp.Lamp4().render(sample("lamp4"), records, "", TOKENS)
     assert [(message.role, message.content) for message in rendered.messages] == [
         ("user", "Generate a headline for the following article: Worse."),
@@ -160,7 +184,9 @@ def test_notes_are_introduced(template: Any) -> None:
 
 
 def test_labels_keep_the_order_of_the_input_shown() -> None:
-    asked = sample("lamp2m", text="Which tag? tags: [action, comedy] description: A lighthouse keeper sings.")
+    asked = sample(
+        "lamp2m", text="Which tag? tags: [action, comedy] description: A lighthouse keeper sings."
+    )
     rendered = lamp.Lamp2M().render(asked, [record("lamp2m")], "", TOKENS)
     shown = "Which tag? tags: [action, comedy] description: A baker inherits a circus."
     assert rendered.messages[0].content.startswith(shown)
@@ -181,7 +207,11 @@ def test_a_missing_marker_is_flagged_and_the_whole_input_searched() -> None:
         ("lamp2m", "Seven words of text for a question", "A baker inherits a circus."),
         ("lamp2n", "Seven words of text for a question", "Cup Final The cup final was sold out."),
         ("lamp3", "Seven words of text for a question", "Solid kettle, loud lid."),
-        ("lamp4", "Seven words of text for a question", "Bridge Shut Again The old bridge is closed for repairs."),
+        (
+            "lamp4",
+            "Seven words of text for a question",
+            "Bridge Shut Again The old bridge is closed for repairs.",
+        ),
         ("lamp5", "Seven words of text for a question", "On Ferns We count ferns."),
         ("lamp6", "Seven words of text for a question", "Shall we meet for lunch on Friday?"),
         ("lamp7", "Seven words of text for a question", "rain again lol"),
@@ -195,11 +225,21 @@ def test_retrieval_texts(task: str, query: str, document: str) -> None:
 def test_dates_join_the_document_only_when_asked() -> None:
     dated = msgspec.structs.replace(record("lamp7"), time="2020-01-02")
     assert lamp.Lamp7().document_text(dated) == "rain again lol"
-    assert lamp.Lamp7(lamp.Lamp7.Params(dates=True)).document_text(dated) == "rain again lol date: 2020-01-02"
+    assert (
+        lamp.Lamp7(lamp.Lamp7.Params(dates=True)).document_text(dated)
+        == "rain again lol date: 2020-01-02"
+    )
 
 
 def test_length_needs_the_official_template() -> None:
-    assert fill(lamp.Lamp4.Params, {"template": "lamp-official", "length": "256"}, "lamp4").length == 256
-    for given in ({"length": "256"}, {"template": "lamp-official", "length": "0"}, {"template": "other"}):
+    assert (
+        fill(lamp.Lamp4.Params, {"template": "lamp-official", "length": "256"}, "lamp4").length
+        == 256
+    )
+    for given in (
+        {"length": "256"},
+        {"template": "lamp-official", "length": "0"},
+        {"template": "other"},
+    ):
         with pytest.raises(UsageError, match="lamp4"):
             fill(lamp.Lamp4.Params, given, "lamp4")

@@ -23,8 +23,14 @@ def test_every_dataset_loads(tmp_path: Path, task: str) -> None:
     write(tmp_path, task, [question(task, "011"), question(task, "012", [])])
     dataset = LampData(task, "dev", tmp_path)
     first, second = dataset.samples()
-    assert (first.id, first.user_id, first.references) == ("011", "011", (GOLDS.get(task, "A Gold Title"),))
-    assert first.history[0].fields == {key: value for key, value in entry(task).items() if key != "id"}
+    assert (first.id, first.user_id, first.references) == (
+        "011",
+        "011",
+        (GOLDS.get(task, "A Gold Title"),),
+    )
+    assert first.history[0].fields == {
+        key: value for key, value in entry(task).items() if key != "id"
+    }
     assert second.history == ()
     assert (first.choices, dataset.identified, dataset.dated) == (FORMS[task].labels, False, False)
     assert dataset.warnings == ()
@@ -33,10 +39,14 @@ def test_every_dataset_loads(tmp_path: Path, task: str) -> None:
 def test_acceptance_12_ids_stay_strings_and_both_shapes_load_alike(tmp_path: Path) -> None:
     questions = [question("lamp4", "011"), question("lamp4", "11")]
     write(tmp_path / "list", "lamp4", questions)
-    write(tmp_path / "golds", "lamp4", {"task": "LaMP_4", "golds": questions}, {"011": "A", "11": "B"})
+    write(
+        tmp_path / "golds", "lamp4", {"task": "LaMP_4", "golds": questions}, {"011": "A", "11": "B"}
+    )
     plain, wrapped = (LampData("lamp4", "dev", tmp_path / name) for name in ("list", "golds"))
     assert [each for each, _ in plain.index()] == ["011", "11"]
-    assert [sample.view() for sample in plain.samples()] == [sample.view() for sample in wrapped.samples()]
+    assert [sample.view() for sample in plain.samples()] == [
+        sample.view() for sample in wrapped.samples()
+    ]
 
 
 def test_record_parts(tmp_path: Path) -> None:
@@ -48,7 +58,11 @@ def test_record_parts(tmp_path: Path) -> None:
         "lamp7": (None, "rain again lol"),
     }
     for task, expected in parts.items():
-        (record,) = LampData(task, "dev", write(tmp_path / task, task, [question(task, "1")])).load(0).history
+        (record,) = (
+            LampData(task, "dev", write(tmp_path / task, task, [question(task, "1")]))
+            .load(0)
+            .history
+        )
         assert (record.stimulus, record.response) == expected
 
 
@@ -64,14 +78,19 @@ def test_a_record_of_what_is_asked_about_can_be_told(tmp_path: Path, task: str) 
 def test_dated_histories_are_sorted_stably_and_years_come_first(tmp_path: Path) -> None:
     dates = ["2013-01-02", 2013, "2012-12-31", "2013-01-02", "2013-1-1"]
     profile = [entry("lamp7", number, date=date) for number, date in enumerate(dates)]
-    dataset = LampData("lamp7", "dev", write(tmp_path, "lamp7", [question("lamp7", "1", profile, user_id="ann")]))
+    dataset = LampData(
+        "lamp7", "dev", write(tmp_path, "lamp7", [question("lamp7", "1", profile, user_id="ann")])
+    )
     assert [record.id for record in dataset.load(0).history] == ["p2", "p1", "p4", "p0", "p3"]
     assert dataset.load(0).history[1].time == "2013"
     assert (dataset.dated, dataset.identified, dataset.load(0).user_id) == (True, True, "ann")
 
 
 def test_one_missing_date_keeps_file_order(tmp_path: Path) -> None:
-    profiles = [[entry("lamp7", 0, date="2020"), entry("lamp7", 1, date="2010")], [entry("lamp7", 2)]]
+    profiles = [
+        [entry("lamp7", 0, date="2020"), entry("lamp7", 1, date="2010")],
+        [entry("lamp7", 2)],
+    ]
     questions = [question("lamp7", str(number), profile) for number, profile in enumerate(profiles)]
     dataset = LampData("lamp7", "dev", write(tmp_path, "lamp7", questions))
     assert not dataset.dated
@@ -79,7 +98,9 @@ def test_one_missing_date_keeps_file_order(tmp_path: Path) -> None:
 
 
 def test_population_is_one_user_per_user_id(tmp_path: Path) -> None:
-    questions = [question("lamp7", str(number), user_id=user) for number, user in enumerate(["a", "b", "a"])]
+    questions = [
+        question("lamp7", str(number), user_id=user) for number, user in enumerate(["a", "b", "a"])
+    ]
     dataset = LampData("lamp7", "dev", write(tmp_path, "lamp7", questions))
     assert [user.id for user in dataset.population()] == ["a", "b"]
 
@@ -90,19 +111,35 @@ DEFECTS: dict[str, tuple[str, Any, str]] = {
         {"profile": [entry("lamp3"), entry("lamp3", 1, score=4)]},
         r"record q1: profile\[1\].score \(entry id 'p1'\): Expected `str`, got `int`",
     ),
-    "missing field": ("lamp4", {"profile": [entry("lamp4", title=None)]}, r"record q1: profile\[0\].*field `title`"),
+    "missing field": (
+        "lamp4",
+        {"profile": [entry("lamp4", title=None)]},
+        r"record q1: profile\[0\].*field `title`",
+    ),
     "profile no list": ("lamp4", {"profile": {}}, r"record q1: profile: Expected `array`"),
     "number as id": ("lamp4", {"id": 11}, r"record number 2 \(id 11\): id: .*JSON strings"),
-    "number as entry id": ("lamp4", {"profile": [entry("lamp4", id=7)]}, r"record q1: profile\[0\].id .*`int`"),
+    "number as entry id": (
+        "lamp4",
+        {"profile": [entry("lamp4", id=7)]},
+        r"record q1: profile\[0\].id .*`int`",
+    ),
     "input missing": ("lamp4", {"input": None}, r"record q1: input: Expected `str`, got `null`"),
-    "no date": ("lamp4", {"profile": [entry("lamp4", date="last May")]}, r"record q1: profile\[0\].date: 'last May'"),
+    "no date": (
+        "lamp4",
+        {"profile": [entry("lamp4", date="last May")]},
+        r"record q1: profile\[0\].date: 'last May'",
+    ),
     "no object": ("lamp4", None, r"record number 2 is not an object"),
     "unfilled mail": (
         "lamp6",
         {"input": "Generate a subject for the following email: 12/345.txt"},
         "record q1 .*Avocado",
     ),
-    "unfilled profile": ("lamp6", {"profile": [entry("lamp6", text="77.txt")]}, "record q1 .*Avocado"),
+    "unfilled profile": (
+        "lamp6",
+        {"profile": [entry("lamp6", text="77.txt")]},
+        "record q1 .*Avocado",
+    ),
 }
 
 
@@ -122,7 +159,12 @@ def test_question_ids_must_be_unique(tmp_path: Path) -> None:
 
 
 def test_output_ids_must_equal_question_ids(tmp_path: Path) -> None:
-    write(tmp_path, "lamp4", [question("lamp4", str(each)) for each in range(9)], {"0": "x", "new": "y"})
+    write(
+        tmp_path,
+        "lamp4",
+        [question("lamp4", str(each)) for each in range(9)],
+        {"0": "x", "new": "y"},
+    )
     with pytest.raises(DataError, match=r"missing: 8 \(1, 2, 3, 4, 5, ...\), extra: 1 \(new\)"):
         LampData("lamp4", "dev", tmp_path)
 
@@ -151,14 +193,19 @@ def test_a_hyphen_in_the_task_name_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("task", "other"), [("lamp2m", "lamp2n"), ("lamp2n", "lamp2m")])
 def test_the_two_second_datasets_are_told_apart(tmp_path: Path, task: str, other: str) -> None:
     write(tmp_path, other, [question(other, "1")])
-    with pytest.raises(DataError, match=f"record 1 belongs to {other}, not to {task}; use the task {other}"):
+    with pytest.raises(
+        DataError, match=f"record 1 belongs to {other}, not to {task}; use the task {other}"
+    ):
         LampData(task, "dev", tmp_path)
 
 
 @pytest.mark.parametrize("profile", [[], None])
 def test_mixed_second_datasets_are_refused(tmp_path: Path, profile: list[Any] | None) -> None:
     write(
-        tmp_path, "lamp2m", [question("lamp2m", "1"), question("lamp2n", "2", profile)], {"1": "comedy", "2": "comedy"}
+        tmp_path,
+        "lamp2m",
+        [question("lamp2m", "1"), question("lamp2n", "2", profile)],
+        {"1": "comedy", "2": "comedy"},
     )
     with pytest.raises(DataError, match=r"record 2 belongs to lamp2n.*mixes both"):
         LampData("lamp2m", "dev", tmp_path)
@@ -172,7 +219,9 @@ def test_profiles_tell_the_second_datasets_apart_where_the_input_does_not(tmp_pa
 
 def test_a_mangled_input_loads_with_a_warning(tmp_path: Path) -> None:
     write(
-        tmp_path, "lamp2m", [question("lamp2m", "110", input="A lighthouse keeper sings."), question("lamp2m", "111")]
+        tmp_path,
+        "lamp2m",
+        [question("lamp2m", "110", input="A lighthouse keeper sings."), question("lamp2m", "111")],
     )
     dataset = LampData("lamp2m", "dev", tmp_path)
     assert dataset.load(0).stimulus == "A lighthouse keeper sings."
@@ -193,16 +242,23 @@ def _bytes(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_cut, _stray, _bytes])
-def test_broken_files_name_byte_line_and_the_last_question(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_broken_files_name_byte_line_and_the_last_question(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     write(tmp_path, "lamp4", [])
     path = tmp_path / "dev_questions.json"
     whole = json.dumps([question("lamp4", f"q{number}") for number in range(4)], indent=1).encode()
     path.write_bytes(damage(whole))
-    intact = next((at for at, (a, b) in enumerate(zip(whole, path.read_bytes(), strict=False)) if a != b), None)
+    intact = next(
+        (at for at, (a, b) in enumerate(zip(whole, path.read_bytes(), strict=False)) if a != b),
+        None,
+    )
     offset = len(damage(whole)) if intact is None else intact
     line = 1 + whole[:offset].count(b"\n")
     last = "q2" if damage is _cut else "q1"
-    with pytest.raises(DataError, match=f"at byte {offset}, line {line}, after the question id {last}"):
+    with pytest.raises(
+        DataError, match=f"at byte {offset}, line {line}, after the question id {last}"
+    ):
         LampData("lamp4", "dev", tmp_path)
 
 
@@ -284,8 +340,13 @@ def test_audit_finds_golds_in_their_own_profile(tmp_path: Path) -> None:
     leaking = question("lamp5", "1", [entry("lamp5", title="A  gold TITLE")])
     dataset = Lamp5().open("dev", write(tmp_path / "5", "lamp5", [leaking, question("lamp5", "2")]))
     assert Lamp5().audit(dataset) == ["the gold text stands in the same profile: 1 (1) of 2"]
-    cited = [question("lamp1", "1", [entry("lamp1", title="Roofs of Lead")]), question("lamp1", "2")]
-    assert "1 (1) of 2" in Lamp1().audit(Lamp1().open("dev", write(tmp_path / "1", "lamp1", cited)))[0]
+    cited = [
+        question("lamp1", "1", [entry("lamp1", title="Roofs of Lead")]),
+        question("lamp1", "2"),
+    ]
+    assert (
+        "1 (1) of 2" in Lamp1().audit(Lamp1().open("dev", write(tmp_path / "1", "lamp1", cited)))[0]
+    )
     rated = Lamp3().open("dev", write(tmp_path / "3", "lamp3", [question("lamp3", "1")]))
     assert Lamp3().audit(rated) == []
 
@@ -318,7 +379,11 @@ def test_bundled_golds_score_the_maximum(task: str, scorer: str) -> None:
         assert parsed is not None
         for metric in made.metrics:
             value = values[metric.name]
-            assert value[0] == value[1] if isinstance(value, list) else value == best.get(metric.name, 1.0), sample.id
+            assert (
+                value[0] == value[1]
+                if isinstance(value, list)
+                else value == best.get(metric.name, 1.0)
+            ), sample.id
 
 
 @pytest.mark.parametrize("task", BUNDLED)

@@ -14,7 +14,9 @@ from personabench.tasks.lamp import Lamp1, Lamp2M, Lamp2N, Lamp3, Lamp4, Lamp7
 
 
 def test_acceptance_1_f1_is_over_the_full_label_list() -> None:
-    metrics, _ = scores(Lamp2M(), ["comedy", "action", "comedy"], ["comedy", "action", "action"], "official")
+    metrics, _ = scores(
+        Lamp2M(), ["comedy", "action", "comedy"], ["comedy", "action", "action"], "official"
+    )
     assert metrics == {"accuracy": pytest.approx(2 / 3), "f1": pytest.approx(0.0889, abs=5e-5)}
 
 
@@ -42,9 +44,19 @@ def test_acceptance_4_rouge() -> None:
     apostrophe, _ = scores(Lamp4(), ["Don’t look back"], ["Dont look back"], "official")
     assert apostrophe == dict.fromkeys([metric.name for metric in ROUGE], pytest.approx(4 / 7))
     turned, _ = scores(Lamp4(), ["the cat"], ["cat the"], "official")
-    assert turned == {"rouge-1": 1.0, "rouge-L": 0.5, "rouge-1-unicode": 1.0, "rouge-L-unicode": 0.5}
+    assert turned == {
+        "rouge-1": 1.0,
+        "rouge-L": 0.5,
+        "rouge-1-unicode": 1.0,
+        "rouge-L-unicode": 0.5,
+    }
     japanese, _ = scores(Lamp4(), ["橋が閉まる"], ["橋が閉まる"], "official")
-    assert japanese == {"rouge-1": 0.0, "rouge-L": 0.0, "rouge-1-unicode": 1.0, "rouge-L-unicode": 1.0}
+    assert japanese == {
+        "rouge-1": 0.0,
+        "rouge-L": 0.0,
+        "rouge-1-unicode": 1.0,
+        "rouge-L-unicode": 1.0,
+    }
 
 
 def test_acceptance_5_wrong_categories_score_zero() -> None:

@@ -28,7 +28,9 @@ def answered(_: Request) -> str:
     return "<final_answer>(b)"
 
 
-def on(folder: Path, method: Method, params: PersonaMem.Params | None = None, **options: Any) -> Trial:
+def on(
+    folder: Path, method: Method, params: PersonaMem.Params | None = None, **options: Any
+) -> Trial:
     task = PersonaMem(params)
     return trial(method, task, dataset=task.open("32k", folder), answer=answered, **options)
 
@@ -46,13 +48,18 @@ def asked(tmp_path: Path) -> Path:
     """One conversation with five questions, the last two at the same cut; another of the same persona."""
     own, other = talk("SUAUAUAUAU"), talk("SUAUAU", "other-")
     cuts = (("q1", 2), ("q2", 4), ("q3", 6), ("q4", 8), ("q5", 8))
-    rows = [row(name, own, cut, all_options=cell((f"w-{name}", f"gold-{name}", "x", "y"))) for name, cut in cuts]
+    rows = [
+        row(name, own, cut, all_options=cell((f"w-{name}", f"gold-{name}", "x", "y")))
+        for name, cut in cuts
+    ]
     return write(tmp_path, [*rows, row("q6", other, 6)], [own, other])
 
 
 def test_histories_of_questions_are_the_earlier_ones_with_their_right_letters(asked: Path) -> None:
     dataset = PersonaMem(LETTERS).open("32k", asked)
-    histories = {sample.id: [record.id for record in sample.history] for sample in dataset.samples()}
+    histories = {
+        sample.id: [record.id for record in sample.history] for sample in dataset.samples()
+    }
     assert histories == {
         "q1": [],
         "q2": ["q1"],
@@ -74,13 +81,22 @@ def test_histories_of_questions_are_the_earlier_ones_with_their_right_letters(as
             assert f"({shown.response})" == original.references[0], "letters as they were shown"
 
 
-def test_rpm_learns_letters_from_strictly_earlier_questions_and_is_called_an_oracle(asked: Path) -> None:
+def test_rpm_learns_letters_from_strictly_earlier_questions_and_is_called_an_oracle(
+    asked: Path,
+) -> None:
     result = on(asked, letters(), LETTERS)
     flags = {line.sample_id: line.flags for line in result.predictions}
     assert all(each["label_history"] == 1 for each in flags.values())
-    assert {name for name, each in flags.items() if "too_few_labels" in each} == {"q1", "q2", "q3", "q6"}
+    assert {name for name, each in flags.items() if "too_few_labels" in each} == {
+        "q1",
+        "q2",
+        "q3",
+        "q6",
+    }
     asking = [
-        r for r in result.requests if "What about q4?" in r.messages[-1].content and "gold-q3" in repr(r.messages)
+        r
+        for r in result.requests
+        if "What about q4?" in r.messages[-1].content and "gold-q3" in repr(r.messages)
     ]
     assert asking and "gold-q5" not in repr(asking[-1].messages)
     assert letters().privileged and not Rpm().privileged
@@ -91,7 +107,9 @@ def test_rpm_learns_letters_from_strictly_earlier_questions_and_is_called_an_ora
 def test_other_methods_run_on_histories_of_questions(asked: Path) -> None:
     assert "The reply that suited: (b) gold-q1" in prompts(on(asked, Rag(), LETTERS))
     told = [request.messages[-1].content for request in on(asked, Full(), LETTERS).requests]
-    assert len(told) == 6 and all(text.startswith("What about q") for text in told), "no conversation is left to show"
+    assert len(told) == 6 and all(text.startswith("What about q") for text in told), (
+        "no conversation is left to show"
+    )
 
 
 def test_summary_is_made_of_blocks_which_later_cuts_reuse(tmp_path: Path) -> None:
@@ -99,25 +117,45 @@ def test_summary_is_made_of_blocks_which_later_cuts_reuse(tmp_path: Path) -> Non
     early, late = row("q1", own, 5), row("q2", own, 10)
     result = on(write(tmp_path, [early, late], [own]), Summary(), concurrency=1)
     offline = [
-        request.messages[-1].content for request in result.requests if "Profile:" in request.messages[-1].content
+        request.messages[-1].content
+        for request in result.requests
+        if "Profile:" in request.messages[-1].content
     ]
     merging = [text for text in offline if text.startswith("The summaries:")]
     blocks = [text for text in offline if not text.startswith("The summaries:")]
     assert len(merging) == 2 and [text.count("final_answer") for text in merging] == [2, 3]
-    said = [[name for name in ("U1", "U4", "U7", "U9") if f"User: {name}" in text] for text in blocks]
-    assert sorted(said) == [["U1"], ["U4"], ["U7", "U9"]], "the first two blocks are the same for both cuts"
-    booked = [sum(not call.cached for call in profile.calls) for profile in result.profiles if profile.key]
+    said = [
+        [name for name in ("U1", "U4", "U7", "U9") if f"User: {name}" in text] for text in blocks
+    ]
+    assert sorted(said) == [["U1"], ["U4"], ["U7", "U9"]], (
+        "the first two blocks are the same for both cuts"
+    )
+    booked = [
+        sum(not call.cached for call in profile.calls) for profile in result.profiles if profile.key
+    ]
     assert sorted(booked) == [2, 3]
     plain = on(tmp_path, Summary(Summary.Params(blocks=False)), concurrency=1)
     assert sum("Profile:" in request.messages[-1].content for request in plain.requests) == 2
 
 
-def test_rpm_reads_a_conversation_block_by_block_and_later_cuts_reuse_the_windows(tmp_path: Path) -> None:
+def test_rpm_reads_a_conversation_block_by_block_and_later_cuts_reuse_the_windows(
+    tmp_path: Path,
+) -> None:
     own = talk("SUASUASUAU")
     folder = write(tmp_path, [row("q1", own, 5), row("q2", own, 10)], [own])
     task = PersonaMem()
-    result = trial(Rpm(), task, dataset=task.open("32k", folder), answer=lambda _: '{"items": []}', concurrency=1)
-    windows = [request.messages[-1].content for request in result.requests if "situation" in repr(request.messages)]
+    result = trial(
+        Rpm(),
+        task,
+        dataset=task.open("32k", folder),
+        answer=lambda _: '{"items": []}',
+        concurrency=1,
+    )
+    windows = [
+        request.messages[-1].content
+        for request in result.requests
+        if "situation" in repr(request.messages)
+    ]
     said = [[name for name in ("U1", "U4", "U7", "U9") if name in text] for text in windows]
     assert sorted(said) == [["U1"], ["U4"], ["U7", "U9"]], (
         "no window spans blocks, and the later cut asks for what is new"

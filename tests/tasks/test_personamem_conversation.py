@@ -19,9 +19,13 @@ TURNS = [Turn(message["role"], message["content"]) for message in TALK]
 TEXTS = [turn.content for turn in TURNS if turn.role == "user"]
 
 
-def sample_of(folder: Path, messages: list[dict[str, str]], end: int, **params: Any) -> tuple[PersonaMem, Sample]:
+def sample_of(
+    folder: Path, messages: list[dict[str, str]], end: int, **params: Any
+) -> tuple[PersonaMem, Sample]:
     task = PersonaMem(PersonaMem.Params(**params))
-    return task, task.open("32k", write(folder, [row("q1", messages, end)], [messages])).load(0).view()
+    return task, task.open("32k", write(folder, [row("q1", messages, end)], [messages])).load(
+        0
+    ).view()
 
 
 def test_acceptance_4_merge_alternates_and_keeps_everything() -> None:
@@ -32,10 +36,16 @@ def test_acceptance_4_merge_alternates_and_keeps_everything() -> None:
 
 
 @pytest.mark.parametrize("roles", ["merge", "raw", "hoist", "transcript"])
-def test_acceptance_4_every_mode_keeps_all_user_text_and_ends_with_the_question(roles: conversation.Roles) -> None:
+def test_acceptance_4_every_mode_keeps_all_user_text_and_ends_with_the_question(
+    roles: conversation.Roles,
+) -> None:
     made, _ = conversation.messages(TURNS, "QUERY", roles)
     text = "\n".join(message.content for message in made)
-    assert all(each in text for each in TEXTS) and made[-1].role == "user" and made[-1].content.endswith("QUERY")
+    assert (
+        all(each in text for each in TEXTS)
+        and made[-1].role == "user"
+        and made[-1].content.endswith("QUERY")
+    )
     if roles != "raw":
         spoken = [message.role for message in made if message.role != "system"]
         assert all(a != b for a, b in itertools.pairwise(spoken))
@@ -46,26 +56,36 @@ def test_acceptance_4_hoist_gathers_distinct_system_texts_and_marks_blocks() -> 
     made, _ = conversation.messages(same, "QUERY", "hoist")
     assert made[0].role == "system" and made[0].content == "P"
     assert "\n".join(message.content for message in made).count(conversation.BLOCK) == 2
-    assert conversation.messages(TURNS, "Q", "hoist")[0][0].content.count("Current user persona") == 2
+    assert (
+        conversation.messages(TURNS, "Q", "hoist")[0][0].content.count("Current user persona") == 2
+    )
 
 
 def test_an_assistant_who_would_speak_first_is_answered_to_and_counted(tmp_path: Path) -> None:
-    made, flags = conversation.messages([Turn("assistant", "Assistant: hi"), Turn("user", "User: yo")], "Q", "merge")
+    made, flags = conversation.messages(
+        [Turn("assistant", "Assistant: hi"), Turn("user", "User: yo")], "Q", "merge"
+    )
     assert [message.role for message in made] == ["user", "assistant", "user"]
     assert made[0].content == conversation.NEUTRAL and flags == {"neutral_turns": 1}
 
 
 @pytest.mark.parametrize("unit", ["user", "message", "exchange", "block"])
 @pytest.mark.parametrize("roles", ["SUUASU", "UA", "SAUAUUASAU", "SUAS", "USAUAA", "AUA"])
-def test_records_of_every_kind_make_up_the_conversation(unit: conversation.Unit, roles: str) -> None:
+def test_records_of_every_kind_make_up_the_conversation(
+    unit: conversation.Unit, roles: str
+) -> None:
     turns = [Turn(message["role"], message["content"]) for message in talk(roles)]
     cuts = conversation.Cuts(turns, unit)
     for end in range(len(turns) + 1):
-        assert cuts.before(end) == conversation.records(turns[:end], unit), "a cut equals a fresh build"
+        assert cuts.before(end) == conversation.records(turns[:end], unit), (
+            "a cut equals a fresh build"
+        )
         assert conversation.turns_of(cuts.before(end)) == (turns[:end] if cuts.before(end) else [])
     found = conversation.records(turns, unit)
     assert len({record.id for record in found}) == len(found)
-    assert not any("persona" in record.response for record in found), "system messages are no records"
+    assert not any("persona" in record.response for record in found), (
+        "system messages are no records"
+    )
 
 
 def test_records_of_each_kind() -> None:
@@ -108,7 +128,9 @@ def test_acceptance_10_the_bare_request_holds_no_history_and_no_persona(tmp_path
 
 def test_extracts_and_notes_stand_before_an_unchanged_question(tmp_path: Path) -> None:
     task, sample = sample_of(tmp_path, TALK, 6)
-    head, question = task.render(sample, sample.history[::-1], "Likes tea.", EstimatedTokens()).messages
+    head, question = task.render(
+        sample, sample.history[::-1], "Likes tea.", EstimatedTokens()
+    ).messages
     assert question.content == sample.input
     assert head.content == (
         "What is known about the user:\nLikes tea.\n\n"

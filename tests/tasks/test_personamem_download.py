@@ -33,7 +33,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     root = tmp_path / "hub"
     write(root / FOLDER, [row("q1", TALK, 6), row("q2", TALK, 4)], [TALK])
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(root))
+    ) as server:
         server.asked, server.root = [], root / FOLDER  # type: ignore[attr-defined]
         server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -43,16 +45,26 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         thread.join()
 
 
-def get(hub: Any, target: Path, expected: tuple[int, int] = (2, 1), **options: Any) -> tuple[list[Path], list[str]]:
+def get(
+    hub: Any, target: Path, expected: tuple[int, int] = (2, 1), **options: Any
+) -> tuple[list[Path], list[str]]:
     told: list[str] = []
-    options = {"base_url": hub.url, "expected": expected, "notice": told.append, "wait": lambda _: None, **options}
+    options = {
+        "base_url": hub.url,
+        "expected": expected,
+        "notice": told.append,
+        "wait": lambda _: None,
+        **options,
+    }
     return download("32k", target, **options), told
 
 
 def refused(hub: Any, target: Path, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
         get(hub, target, **options)
-    assert not [*target.rglob("*.csv"), *target.rglob("*.jsonl")], "nothing that could pass for data"
+    assert not [*target.rglob("*.csv"), *target.rglob("*.jsonl")], (
+        "nothing that could pass for data"
+    )
     return str(caught.value)
 
 
@@ -75,7 +87,10 @@ def test_a_second_download_fetches_nothing(hub: Any, tmp_path: Path) -> None:
 
 def test_a_wrong_number_of_records_keeps_nothing(hub: Any, tmp_path: Path) -> None:
     message = refused(hub, tmp_path / "data", expected=(589, 37))
-    assert "2 questions and 1 conversations, but 32k has 589 and 37" in message and "--data DIR" in message
+    assert (
+        "2 questions and 1 conversations, but 32k has 589 and 37" in message
+        and "--data DIR" in message
+    )
 
 
 def test_an_altered_conversation_keeps_nothing(hub: Any, tmp_path: Path) -> None:

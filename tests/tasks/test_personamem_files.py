@@ -34,13 +34,20 @@ def test_acceptance_1_line_breaks_crlf_and_mixed_quoting(tmp_path: Path) -> None
     rows = [
         row("q1", TALK, 6, user_question_or_message="First line,\r\nsecond line"),
         row("q2", TALK, 6, all_options=cell(options), user_question_or_message='A "quoted", word'),
-        row("q3", TALK, 6, all_options=json.dumps([f"({x}) {t}" for x, t in zip("abcd", OPTIONS, strict=True)])),
+        row(
+            "q3",
+            TALK,
+            6,
+            all_options=json.dumps([f"({x}) {t}" for x, t in zip("abcd", OPTIONS, strict=True)]),
+        ),
     ]
     dataset = opened(write(tmp_path, rows, [TALK]))
     assert [name for name, _ in dataset.index()] == ["q1", "q2", "q3"]
     assert dataset.load(0).stimulus == "First line,\r\nsecond line"
     assert dataset.questions[1].texts == options and dataset.questions[2].texts == OPTIONS
-    assert dataset.warnings[-2:] == tuple(w for w in dataset.warnings if "not the published version" in w)
+    assert dataset.warnings[-2:] == tuple(
+        w for w in dataset.warnings if "not the published version" in w
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +63,9 @@ def test_acceptance_1_line_breaks_crlf_and_mixed_quoting(tmp_path: Path) -> None
         "",
     ],
 )
-def test_acceptance_1_code_and_wrong_lists_in_an_options_cell_are_refused(tmp_path: Path, text: str) -> None:
+def test_acceptance_1_code_and_wrong_lists_in_an_options_cell_are_refused(
+    tmp_path: Path, text: str
+) -> None:
     assert isinstance(parse_options(text), str)
     message = refused(write(tmp_path, [row("q1", TALK, 6, all_options=text)], [TALK]))
     assert "questions_32k.csv: question q1: all_options" in message
@@ -68,7 +77,9 @@ def test_acceptance_2_id_rule() -> None:
         {"role": "user", "content": "User: it's me"},
         {"role": "assistant", "content": "Assistant: hé"},
     ]
-    assert context_id(messages) == "c982fa0716b098c0d51325674519ed3148f6f2d39226af7e2da986a1d047e986"
+    assert (
+        context_id(messages) == "c982fa0716b098c0d51325674519ed3148f6f2d39226af7e2da986a1d047e986"
+    )
 
 
 def test_acceptance_2_one_changed_character_is_reported(tmp_path: Path) -> None:
@@ -78,7 +89,10 @@ def test_acceptance_2_one_changed_character_is_reported(tmp_path: Path) -> None:
     path = folder / "shared_contexts_32k.jsonl"
     path.write_text(path.read_text().replace("A3", "A4"))
     altered = task.open("32k", folder)
-    assert len(task.audit(altered)) == 1 and "not the one its id was made from" in task.audit(altered)[0]
+    assert (
+        len(task.audit(altered)) == 1
+        and "not the one its id was made from" in task.audit(altered)[0]
+    )
     assert any("break their own rules" in warning for warning in altered.warnings)
 
 
@@ -93,11 +107,15 @@ def test_acceptance_3_a_cut_that_is_not_the_published_one_is_reported(tmp_path: 
 
 
 def test_history_ends_before_the_cut_and_is_the_conversation_again(tmp_path: Path) -> None:
-    dataset = opened(write(tmp_path, [row("q1", TALK, 4), row("q2", TALK, 6), row("q3", TALK, 5)], [TALK]))
+    dataset = opened(
+        write(tmp_path, [row("q1", TALK, 4), row("q2", TALK, 6), row("q3", TALK, 5)], [TALK])
+    )
     assert [record.response for record in dataset.load(0).history] == ["U1", "U2"]
     assert [record.response for record in dataset.load(1).history] == ["U1", "U2", "U5"]
     assert [record.fields["block"] for record in dataset.load(1).history] == ["1", "1", "2"]
-    assert dataset.load(0).history == dataset.load(1).history[:2], "a record does not change with later messages"
+    assert dataset.load(0).history == dataset.load(1).history[:2], (
+        "a record does not change with later messages"
+    )
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -117,8 +135,12 @@ def test_missing_column_lists_those_found(tmp_path: Path, column: str) -> None:
         ("shared_context_id", "feed", "no conversation feed"),
     ],
 )
-def test_broken_cells_name_question_and_column(tmp_path: Path, column: str, value: str, problem: str) -> None:
-    message = refused(write(tmp_path, [row("q0", TALK, 6), row("q1", TALK, 6, **{column: value})], [TALK]))
+def test_broken_cells_name_question_and_column(
+    tmp_path: Path, column: str, value: str, problem: str
+) -> None:
+    message = refused(
+        write(tmp_path, [row("q0", TALK, 6), row("q1", TALK, 6, **{column: value})], [TALK])
+    )
     assert problem in message and "q1" in message
 
 
@@ -147,7 +169,10 @@ def test_repeated_ids_are_refused(tmp_path: Path) -> None:
 
 def test_missing_files_and_unknown_splits_list_the_remedy(tmp_path: Path) -> None:
     message = refused(tmp_path)
-    assert "personabench download personamem --split 32k" in message and str(tmp_path / "personamem") in message
+    assert (
+        "personabench download personamem --split 32k" in message
+        and str(tmp_path / "personamem") in message
+    )
     with pytest.raises(UsageError, match="choose one of 32k, 128k, 1M"):
         PersonaMem().open("64k", tmp_path)
     with pytest.raises(UsageError, match="bundled sample has the split 32k only"):
@@ -177,7 +202,12 @@ def test_unknown_types_are_their_own_bucket_with_a_warning(tmp_path: Path) -> No
     rows = [row("q1", TALK, 6), row("q2", TALK, 6, question_type="sing_along")]
     dataset = task.open("32k", write(tmp_path, rows, [TALK]))
     assert any("sing_along" in warning for warning in dataset.warnings)
-    assert [metric.name for metric in task.metrics] == ["accuracy", "macro", "recall_user_shared_facts", "sing_along"]
+    assert [metric.name for metric in task.metrics] == [
+        "accuracy",
+        "macro",
+        "recall_user_shared_facts",
+        "sing_along",
+    ]
 
 
 def test_acceptance_9_seeded_orders_are_the_same_everywhere() -> None:
@@ -191,7 +221,12 @@ def test_acceptance_9_gold_follows_its_position_and_prefixes_are_renewed(tmp_pat
     sample = opened(folder, shuffle="0", template="lines").load(0)
     assert sample.references[0] == "(c)", "position 1 is shown third"
     shown = sample.input.split("\n")[-4:]
-    assert shown == [f"(a) {OPTIONS[2]}", f"(b) {OPTIONS[1]}", f"(c) {OPTIONS[1]}", f"(d) {OPTIONS[3]}"]
+    assert shown == [
+        f"(a) {OPTIONS[2]}",
+        f"(b) {OPTIONS[1]}",
+        f"(c) {OPTIONS[1]}",
+        f"(d) {OPTIONS[3]}",
+    ]
     assert sample.references == ("(c)",), "references are gold answers and nothing else"
     assert '"order":[2,0,1,3]' in sample.hidden["facts"], "the permutation is kept"
     as_published = opened(folder).load(0)
@@ -207,9 +242,16 @@ def test_rotate4_asks_every_question_in_four_orders(tmp_path: Path) -> None:
         PersonaMem.Params(shuffle="often")
 
 
-def test_acceptance_11_views_hold_neither_gold_nor_type_nor_topic_nor_distance(tmp_path: Path) -> None:
+def test_acceptance_11_views_hold_neither_gold_nor_type_nor_topic_nor_distance(
+    tmp_path: Path,
+) -> None:
     marked = row(
-        "q1", TALK, 6, topic="zz-topic", distance_to_ref_in_tokens=987654, distance_to_ref_proportion_in_context="77.7%"
+        "q1",
+        TALK,
+        6,
+        topic="zz-topic",
+        distance_to_ref_in_tokens=987654,
+        distance_to_ref_proportion_in_context="77.7%",
     )
     task = PersonaMem()
     dataset = task.open("32k", write(tmp_path, [marked], [TALK]))
@@ -218,7 +260,9 @@ def test_acceptance_11_views_hold_neither_gold_nor_type_nor_topic_nor_distance(t
         assert hidden not in seen
     assert "zz-topic" in repr(dataset.load(0))
     known = repr({name: value for name, value in vars(task).items() if name != "metrics"})
-    assert "zz-topic" not in known and "q1" not in known, "the task, which methods may ask, holds no data"
+    assert "zz-topic" not in known and "q1" not in known, (
+        "the task, which methods may ask, holds no data"
+    )
 
 
 def test_acceptance_12_population_has_a_persona_once_whatever_the_contexts(tmp_path: Path) -> None:
@@ -233,7 +277,9 @@ def test_acceptance_12_population_has_a_persona_once_whatever_the_contexts(tmp_p
     users = {user.id: user for user in opened(write(tmp_path, rows, talks)).population()}
     assert list(users) == ["7", "8"]
     assert [record.response[1:] for record in users["7"].history] == ["U1", "U2"]
-    assert users["7"].history[0].response[0] == small[1]["content"][6], "the smallest id, at its largest used cut"
+    assert users["7"].history[0].response[0] == small[1]["content"][6], (
+        "the smallest id, at its largest used cut"
+    )
 
 
 def test_official_questions_keep_speakers_and_retrieval_drops_them(tmp_path: Path) -> None:
@@ -253,10 +299,17 @@ def test_sample_has_the_promised_shape() -> None:
     for types in per_persona.values():
         assert len(types) >= 8
     assert len({question.type for question in dataset.questions}) == 7
-    blocks = {user.id: {record.fields["block"] for record in user.history} for user in dataset.population()}
+    blocks = {
+        user.id: {record.fields["block"] for record in user.history}
+        for user in dataset.population()
+    }
     assert all(len(found) >= 3 for found in blocks.values())
-    assert set(Counter(question.gold for question in dataset.questions).values()) == {len(dataset.questions) // 4}
-    assert len({question.end for question in dataset.questions if question.persona == "0"}) > 1, "cuts differ"
+    assert set(Counter(question.gold for question in dataset.questions).values()) == {
+        len(dataset.questions) // 4
+    }
+    assert len({question.end for question in dataset.questions if question.persona == "0"}) > 1, (
+        "cuts differ"
+    )
 
 
 def test_sample_gives_nothing_to_rules_of_length() -> None:

@@ -28,7 +28,19 @@ from personabench.testing.trial import Trial, trial
 from personabench.types import Request, Response, Sample, Usage
 
 CANARY = "zqx-future-zqx"
-RUNNING = ("none", "rag", "summary", "cipher", "rpm", "dpl", "full", "persona_only", "longest_option", "random", "cicl")
+RUNNING = (
+    "none",
+    "rag",
+    "summary",
+    "cipher",
+    "rpm",
+    "dpl",
+    "full",
+    "persona_only",
+    "longest_option",
+    "random",
+    "cicl",
+)
 
 
 def answered(_: Request) -> str:
@@ -58,7 +70,10 @@ def future(tmp_path: Path) -> Path:
     for message in own[4:]:
         message["content"] += CANARY
     others = [talk("SUAUAUA", mark) for mark in "xy"]
-    rows = [row("q1", own, 4), *(row(f"q{at}", each, 6, persona_id=str(at)) for at, each in enumerate(others, 2))]
+    rows = [
+        row("q1", own, 4),
+        *(row(f"q{at}", each, 6, persona_id=str(at)) for at, each in enumerate(others, 2)),
+    ]
     return write(tmp_path, rows, [own, *others])
 
 
@@ -90,7 +105,12 @@ def test_acceptance_11_a_probing_method_finds_nothing(tmp_path: Path) -> None:
     own = talk("SUUAUA")
     marked = row("q1", own, 6, topic="zqx-topic", distance_to_ref_in_tokens=987654)
     (line,) = on(write(tmp_path, [marked], [own]), Probe()).predictions
-    assert line.output and "U1" in line.output and "zqx" not in line.output and "987654" not in line.output
+    assert (
+        line.output
+        and "U1" in line.output
+        and "zqx" not in line.output
+        and "987654" not in line.output
+    )
 
 
 def test_acceptance_12_cuts_of_a_conversation_equal_fresh_builds(tmp_path: Path) -> None:
@@ -98,7 +118,12 @@ def test_acceptance_12_cuts_of_a_conversation_equal_fresh_builds(tmp_path: Path)
     early, late = row("q1", own, 4), row("q2", own, 8)
 
     def states(rows: list[dict[str, Any]], folder: str) -> dict[str, Any]:
-        result = on(write(tmp_path / folder, rows, [own]), Summary(), lambda r: str(hash(r.messages)), concurrency=1)
+        result = on(
+            write(tmp_path / folder, rows, [own]),
+            Summary(),
+            lambda r: str(hash(r.messages)),
+            concurrency=1,
+        )
         return {profile.key: profile.state for profile in result.profiles}
 
     both = states([early, late], "both")
@@ -109,7 +134,9 @@ def test_acceptance_12_cuts_of_a_conversation_equal_fresh_builds(tmp_path: Path)
 
 def test_acceptance_12_two_conversations_of_a_persona_never_mix(tmp_path: Path) -> None:
     talks = [talk("SUAUA", mark) for mark in ("left-", "right-")]
-    result = on(write(tmp_path, [row(f"q{at}", each, 5) for at, each in enumerate(talks)], talks), Summary())
+    result = on(
+        write(tmp_path, [row(f"q{at}", each, 5) for at, each in enumerate(talks)], talks), Summary()
+    )
     for request in result.requests:
         text = repr(request.messages)
         assert ("left-" in text) != ("right-" in text)
@@ -125,7 +152,9 @@ def test_acceptance_12_dpl_peers_are_other_personas_whatever_the_limit(tmp_path:
     assert ("peer-" in text) and (("own-" in text) if "q0" in asked else True)
     if asked == ["q0", "q1"]:
         first = next(r for r in result.requests if "peer-" in repr(r.messages))
-        assert ("own-" in repr(first.messages)) != ("twin-" in repr(first.messages)), "a twin is the same persona"
+        assert ("own-" in repr(first.messages)) != ("twin-" in repr(first.messages)), (
+            "a twin is the same persona"
+        )
     alone = on(write(tmp_path / "alone", rows[:2], talks[:2]), registry.load("method", "dpl")())
     assert alone.summary["counters"]["fallback"] == 2
 
@@ -174,7 +203,9 @@ def test_acceptance_13_shortened_histories_keep_persona_and_question(
     whole = on(folder, full())
     result = on(folder, full(overflow=overflow), window=window)
     (line,) = result.predictions
-    assert line.error is None and line.flags["over_window"] == 1 and line.flags["records_dropped"] >= 1
+    assert (
+        line.error is None and line.flags["over_window"] == 1 and line.flags["records_dropped"] >= 1
+    )
     text = prompts(result)
     assert "persona: S0" in text and "What about q1?" in text and len(text) < len(prompts(whole))
     if overflow == "recent":
@@ -188,13 +219,17 @@ def test_recent_drops_whole_blocks_from_the_oldest(tmp_path: Path) -> None:
     for window, kept, dropped in ((2100, ["U6", "U8", "U11"], 1), (1600, ["U11"], 2)):
         result = on(folder, full(overflow="recent"), window=window)
         text = prompts(result)
-        assert [name for name in ("U1", "U3", "U6", "U8", "U11") if f"User: {name} " in text] == kept
+        assert [
+            name for name in ("U1", "U3", "U6", "U8", "U11") if f"User: {name} " in text
+        ] == kept
         assert result.predictions[0].flags["blocks_dropped"] == dropped
 
 
 def test_a_question_that_does_not_fit_alone_is_an_error(tmp_path: Path) -> None:
     own = long_talk()
-    (line,) = on(write(tmp_path, [row("q1", own, 13)], [own]), full(overflow="recent"), window=1100).predictions
+    (line,) = on(
+        write(tmp_path, [row("q1", own, 13)], [own]), full(overflow="recent"), window=1100
+    ).predictions
     assert line.error and "even without the history" in line.error
 
 
@@ -251,16 +286,22 @@ class Telling(Scripted):
         return Response("text", usage=Usage(1, 1), logprobs=told if request.logprobs else ())
 
 
-def decided(monkeypatch: pytest.MonkeyPatch, folder: Path, places: list[list[tuple[str, float]]]) -> Trial:
+def decided(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, places: list[list[tuple[str, float]]]
+) -> Trial:
     monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: Telling(places))
     return on(folder, full(decide="logprobs"))
 
 
-def test_logprobs_decide_where_the_model_names_a_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logprobs_decide_where_the_model_names_a_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = talk("SU")
     folder = write(tmp_path, [row("q1", own, 2)], [own])
     opening = [("<final_answer>", -0.1), ("a", -3.0)]
-    result = decided(monkeypatch, folder, [opening, [("(b", -1.2), (" c", -1.3), ("(c", -1.4), ("x", -0.2)]])
+    result = decided(
+        monkeypatch, folder, [opening, [("(b", -1.2), (" c", -1.3), ("(c", -1.4), ("x", -0.2)]]
+    )
     assert result.predictions[0].output == "(c)", "two tokens of one letter add up"
     assert result.requests[0].logprobs == 20
     unnamed = decided(monkeypatch, folder, [[("well", -0.1), ("d", -3.0), ("a", -4.0)]])
@@ -278,7 +319,7 @@ def test_logprobs_are_refused_at_once_where_there_are_none(tmp_path: Path) -> No
 class Weighing(Scripted):
     """A backend that says how likely a given reply is: each token the same, by the reply's first word."""
 
-    weighs_replies = True
+    supports_reply_logprobs = True
     worth = {"north": -1.0, "south": -0.5, "east": -0.5, "west": -2.0}
 
     async def complete(self, request: Request, group: str) -> Response:
@@ -288,9 +329,18 @@ class Weighing(Scripted):
         return Response(request.messages[-1].content, logprobs=({"logprob": worth},) * len(words))
 
 
-def test_generative_mode_takes_the_likeliest_option_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generative_mode_takes_the_likeliest_option_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = talk("SUA")
-    options = cell(("Try the north.", "Try the long south trail today.", "Try the east trail at dawn.", "Not west."))
+    options = cell(
+        (
+            "Try the north.",
+            "Try the long south trail today.",
+            "Try the east trail at dawn.",
+            "Not west.",
+        )
+    )
     folder = write(tmp_path, [row("q1", own, 3, all_options=options)], [own])
     backend = Weighing()
     monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: backend)
@@ -300,13 +350,22 @@ def test_generative_mode_takes_the_likeliest_option_text(tmp_path: Path, monkeyp
     assert on(folder, full(decide="mean")).predictions[0].output == "(b)", "the first of equals"
     asked = backend.requests[:4]
     assert [request.messages[-1].role for request in asked] == ["assistant"] * 4
-    assert asked[1].messages[-1].content == "Try the long south trail today." and asked[0].max_tokens == 0
+    assert (
+        asked[1].messages[-1].content == "Try the long south trail today."
+        and asked[0].max_tokens == 0
+    )
     assert {request.messages[:-1] for request in asked} == {asked[0].messages[:-1]}
     shown = asked[0].messages[-2].content
-    assert shown.endswith("What about q1?") and "final_answer" not in repr(asked) and "north" not in shown
+    assert (
+        shown.endswith("What about q1?")
+        and "final_answer" not in repr(asked)
+        and "north" not in shown
+    )
 
 
-def test_generative_mode_is_refused_at_once_without_such_a_backend_or_options(tmp_path: Path) -> None:
+def test_generative_mode_is_refused_at_once_without_such_a_backend_or_options(
+    tmp_path: Path,
+) -> None:
     own = talk("SU")
     with pytest.raises(UsageError, match="does not say; --backend vllm does"):
         on(write(tmp_path, [row("q1", own, 2)], [own]), full(decide="sum"))
@@ -315,8 +374,16 @@ def test_generative_mode_is_refused_at_once_without_such_a_backend_or_options(tm
 
 
 def ran(results: Path, backend: Scripted, **changes: Any) -> runner.Outcome:
-    options = {"limit": None, "backend": "scripted", "results": results, "backend_options": BackendOptions(), **changes}
-    (outcome,) = asyncio.run(runner.run(runner.Options(["full"], ["personamem"], **options), backend=backend))
+    options = {
+        "limit": None,
+        "backend": "scripted",
+        "results": results,
+        "backend_options": BackendOptions(),
+        **changes,
+    }
+    (outcome,) = asyncio.run(
+        runner.run(runner.Options(["full"], ["personamem"], **options), backend=backend)
+    )
     return outcome
 
 
@@ -336,11 +403,17 @@ def test_acceptance_14_resume_repeats_nothing(tmp_path: Path) -> None:
     asked = [repr(request.messages) for request in [*broken.requests, *second.requests]]
     assert len(asked) == len(set(asked)) == 48
     third = Scripted(answer=answered)
-    assert ran(tmp_path, third).summary["metrics"] == outcome.summary["metrics"] and not third.requests
+    assert (
+        ran(tmp_path, third).summary["metrics"] == outcome.summary["metrics"] and not third.requests
+    )
 
 
-def test_acceptance_15_a_run_carries_its_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = ran(tmp_path, Scripted(answer=answered), assignments=["task.mapping=paper", "task.shuffle=5"])
+def test_acceptance_15_a_run_carries_its_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = ran(
+        tmp_path, Scripted(answer=answered), assignments=["task.mapping=paper", "task.shuffle=5"]
+    )
     spec = json.loads((outcome.folder / "spec.json").read_text())
     assert spec["task_params"] == {
         "mapping": "paper",
@@ -358,9 +431,15 @@ def test_acceptance_15_a_run_carries_its_protocol(tmp_path: Path, capsys: pytest
     assert set(metrics) == {"official", "strict"} and len(metrics["official"]) == 9
     assert main([str(outcome.folder), str(outcome.folder), "--by", "persona"]) == 0
     told = capsys.readouterr().out
-    assert "macro over 7 types (paper)" in told and "difference +0.0000" in told and "over 6 personas" in told
+    assert (
+        "macro over 7 types (paper)" in told
+        and "difference +0.0000" in told
+        and "over 6 personas" in told
+    )
 
 
-def test_tables_of_something_else_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_of_something_else_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err

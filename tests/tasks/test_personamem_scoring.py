@@ -69,7 +69,9 @@ def typed(folder: Path, labels: list[str], split: str = "32k", **changes: Any) -
     )
 
 
-def metrics_of(folder: Path, mapping: str, replies: list[str], split: str = "32k") -> dict[str, float]:
+def metrics_of(
+    folder: Path, mapping: str, replies: list[str], split: str = "32k"
+) -> dict[str, float]:
     task = PersonaMem(PersonaMem.Params(mapping=mapping))  # type: ignore[arg-type]
     dataset = task.open(split, folder)
     tally = Tally(task)
@@ -79,15 +81,26 @@ def metrics_of(folder: Path, mapping: str, replies: list[str], split: str = "32k
 
 
 def test_acceptance_6_the_three_mappings_of_types(tmp_path: Path) -> None:
-    labels = ["recall_user_shared_facts", "recall_user_shared_facts", "recalling_facts_mentioned_by_the_user"]
+    labels = [
+        "recall_user_shared_facts",
+        "recall_user_shared_facts",
+        "recalling_facts_mentioned_by_the_user",
+    ]
     folder, replies = typed(tmp_path, labels), ["(b)", "(a)", "(b)"]
     raw = metrics_of(folder, "raw", replies)
-    assert raw["recall_user_shared_facts"] == 0.5 and raw["recalling_facts_mentioned_by_the_user"] == 1
+    assert (
+        raw["recall_user_shared_facts"] == 0.5 and raw["recalling_facts_mentioned_by_the_user"] == 1
+    )
     assert metrics_of(folder, "merged", replies)["recall_user_shared_facts"] == pytest.approx(2 / 3)
     paper = metrics_of(folder, "paper", replies)
-    assert paper["acknowledge_latest_user_preferences"] == 0.5 and paper["recall_user_shared_facts"] == 1
+    assert (
+        paper["acknowledge_latest_user_preferences"] == 0.5
+        and paper["recall_user_shared_facts"] == 1
+    )
     longer = typed(tmp_path / "128k", labels, "128k")
-    assert metrics_of(longer, "paper", replies, "128k") == metrics_of(longer, "merged", replies, "128k")
+    assert metrics_of(longer, "paper", replies, "128k") == metrics_of(
+        longer, "merged", replies, "128k"
+    )
 
 
 def test_acceptance_7_micro_and_macro(tmp_path: Path) -> None:
@@ -101,7 +114,11 @@ def test_acceptance_7_a_failed_row_lowers_accuracy_and_is_listed(tmp_path: Path)
     dataset = PersonaMem().open("32k", typed(tmp_path, ["suggest_new_ideas"] * 4))
     table = rows(dataset, {"q0": "(b)", "q1": "(b)", "q2": None, "q3": "(b)"})
     text = report(table, "raw")
-    assert "micro accuracy 0.7500 (n=4" in text and "counted as wrong: q2" in text and "failed 1" in text
+    assert (
+        "micro accuracy 0.7500 (n=4" in text
+        and "counted as wrong: q2" in text
+        and "failed 1" in text
+    )
     with pytest.raises(UsageError, match="1 ids are not questions"):
         rows(dataset, {"q9": "(b)"})
 
@@ -114,10 +131,17 @@ def test_metrics_accept_any_resample() -> None:
 
 def table_of(rights: dict[str, list[bool]], persona: str = "0") -> list[Row]:
     """Rows by conversation, right or wrong."""
-    facts = scoring.Facts("suggest_new_ideas", "32k", "food", "", 1, 10, 0.5, ("(b)",), (0, 1, 2, 3))
+    facts = scoring.Facts(
+        "suggest_new_ideas", "32k", "food", "", 1, 10, 0.5, ("(b)",), (0, 1, 2, 3)
+    )
     found = []
     for context, marks in rights.items():
-        own = scoring.Facts(**{**{name: getattr(facts, name) for name in facts.__struct_fields__}, "context": context})
+        own = scoring.Facts(
+            **{
+                **{name: getattr(facts, name) for name in facts.__struct_fields__},
+                "context": context,
+            }
+        )
         for at, right in enumerate(marks):
             chosen = "(b)" if right else "(a)"
             found.append(Row(f"{context}{at}", persona, own, "(b)", chosen, "letter", right, right))
@@ -129,13 +153,17 @@ def test_acceptance_8_intervals_draw_conversations() -> None:
     assert interval(apart) == (0.0, 1.0) and clusters(apart) == 2
     assert interval(table_of({"x": [True, False]})) is None
     assert interval(apart, by="persona") is None, "one persona has both conversations"
-    mixed = table_of({name: [True, at % 3 == 0, at % 2 == 0] for at, name in enumerate("abcdefghijkl")})
+    mixed = table_of(
+        {name: [True, at % 3 == 0, at % 2 == 0] for at, name in enumerate("abcdefghijkl")}
+    )
     assert interval(mixed, seed=3) == interval(mixed, seed=3) != interval(mixed, seed=4)
     assert "few clusters" in report(apart, "raw")
 
 
 def test_acceptance_8_mcnemar_and_comparisons() -> None:
-    assert mcnemar(5, 0) == pytest.approx(0.0625) and mcnemar(9, 1) == pytest.approx(0.0215, abs=5e-5)
+    assert mcnemar(5, 0) == pytest.approx(0.0625) and mcnemar(9, 1) == pytest.approx(
+        0.0215, abs=5e-5
+    )
     assert mcnemar(0, 0) == 1.0 and mcnemar(3, 3) == 1.0
     first = table_of({"x": [True] * 5, "y": [True] * 5})
     second = table_of({"x": [False] * 5, "y": [True] * 5})
@@ -157,7 +185,9 @@ def test_acceptance_10_rules_take_the_first_of_equals(tmp_path: Path) -> None:
         row("q4", TALK, 6, all_options=tied, correct_answer="(a)", persona_id="2"),
     ]
     found = controls(PersonaMem().open("32k", write(tmp_path, rows_, [TALK])).questions)
-    assert found["majority-letter (a) (uses gold)"] == Share(4, 2), "two a, two c: the earlier letter"
+    assert found["majority-letter (a) (uses gold)"] == Share(4, 2), (
+        "two a, two c: the earlier letter"
+    )
     assert found["longest-option"] == Share(4, 2) and found["shortest-option"] == Share(4, 2)
     assert found["longest-option, tie-split"] == 0.25
     # Learned without the asker: for persona 0 shortest wins 2:1, for 1 longest 2:0, for 2 shortest 2:1.
@@ -166,12 +196,32 @@ def test_acceptance_10_rules_take_the_first_of_equals(tmp_path: Path) -> None:
 
 def test_distances_are_binned_by_split(tmp_path: Path) -> None:
     rows_ = [
-        row("q1", TALK, 6, distance_to_ref_in_tokens=3999, distance_to_ref_proportion_in_context="0.0%"),
-        row("q2", TALK, 6, distance_to_ref_in_tokens=4000, distance_to_ref_proportion_in_context="60.00%"),
-        row("q3", TALK, 6, distance_to_ref_in_blocks=10, distance_to_ref_proportion_in_context="100%"),
+        row(
+            "q1",
+            TALK,
+            6,
+            distance_to_ref_in_tokens=3999,
+            distance_to_ref_proportion_in_context="0.0%",
+        ),
+        row(
+            "q2",
+            TALK,
+            6,
+            distance_to_ref_in_tokens=4000,
+            distance_to_ref_proportion_in_context="60.00%",
+        ),
+        row(
+            "q3",
+            TALK,
+            6,
+            distance_to_ref_in_blocks=10,
+            distance_to_ref_proportion_in_context="100%",
+        ),
     ]
     dataset = PersonaMem().open("32k", write(tmp_path, rows_, [TALK]))
-    text = report(rows(dataset, dict.fromkeys(["q1", "q2", "q3"], "(b)")), "raw", questions=dataset.questions)
+    text = report(
+        rows(dataset, dict.fromkeys(["q1", "q2", "q3"], "(b)")), "raw", questions=dataset.questions
+    )
     for line in (
         "0k-4k | 2",
         "4k-8k | 1",
@@ -205,14 +255,20 @@ def test_score_reads_raw_replies_against_the_official_question_file(tmp_path: Pa
     lines[0]["output"] = "no idea"
     replies.write_text("\n".join(map(json.dumps, lines)))
     found = score_files(PersonaMem(), replies, dataset.questions_path, "official", partial=False)
-    assert found.n == 48 and found.metrics["accuracy"] == pytest.approx(47 / 48) and found.parse_failures == 1
+    assert (
+        found.n == 48
+        and found.metrics["accuracy"] == pytest.approx(47 / 48)
+        and found.parse_failures == 1
+    )
     assert len(found.metrics) == 9, "micro, macro and each of the seven types"
     replies.write_text("\n".join(map(json.dumps, lines[1:])))
     with pytest.raises(DataError, match="missing: 1"):
         score_files(PersonaMem(), replies, dataset.questions_path, "official", partial=False)
 
 
-def test_acceptance_14_repeated_headers_in_predictions_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_acceptance_14_repeated_headers_in_predictions_are_left_out_and_counted(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "replies.csv"
     path.write_text('question_id,output\r\nq1,"(a),\nsure"\r\nquestion_id,output\r\nq2,(b)\r\n')
     with pytest.warns(UserWarning, match="1 repeated header"):
@@ -230,8 +286,17 @@ def test_a_submission_is_scored_again_without_loss(tmp_path: Path) -> None:
     dataset = PersonaMem().open("32k", None)
     assert isinstance(dataset, PersonaMemData)
     path = tmp_path / "predictions.json"
-    path.write_text("".join(PersonaMem().submission([(q.id, f"({'abcd'[q.gold]})\n") for q in dataset.questions])))
-    assert score_files(PersonaMem(), path, dataset.questions_path, "strict", partial=False).metrics["accuracy"] == 1
+    path.write_text(
+        "".join(
+            PersonaMem().submission([(q.id, f"({'abcd'[q.gold]})\n") for q in dataset.questions])
+        )
+    )
+    assert (
+        score_files(PersonaMem(), path, dataset.questions_path, "strict", partial=False).metrics[
+            "accuracy"
+        ]
+        == 1
+    )
 
 
 def test_unknown_scorer_names_those_there_are() -> None:

@@ -37,9 +37,17 @@ def discovered(
     data = written(tmp_path / "data", [row(0, "ann")])
     assignments = [f"task.{name}={value}" for name, value in settings.items()]
     played = play(
-        tmp_path / "results", data, model(turns), simulator=lambda _: said(next(spoken)), assignments=assignments
+        tmp_path / "results",
+        data,
+        model(turns),
+        simulator=lambda _: said(next(spoken)),
+        assignments=assignments,
     )
-    own = [request for request in played.model.requests if request.messages[0].content.startswith("You help one part")]
+    own = [
+        request
+        for request in played.model.requests
+        if request.messages[0].content.startswith("You help one part")
+    ]
     return len(own), len(played.roles["simulator"].requests), played.metrics["questions"]
 
 
@@ -49,9 +57,19 @@ def discovered(
         ([ANSWER], {}, None, (2, 0, 0)),
         ([ASK, f"{ASK} 2", ANSWER], {}, None, (4, 2, 2)),
         ([f"{ASK} {number}" for number in range(9)], {}, None, (6, 5, 5)),
-        ([f"{ASK} {number}" for number in range(9)], {"simulator": "passive"}, ["a", "b", STOP], (4, 3, 2)),
+        (
+            [f"{ASK} {number}" for number in range(9)],
+            {"simulator": "passive"},
+            ["a", "b", STOP],
+            (4, 3, 2),
+        ),
         ([f"Question {number}?" for number in range(9)], {"fixed_questions": "4"}, None, (5, 4, 4)),
-        ([ANSWER, *[f"Question {number}?" for number in range(9)]], {"fixed_questions": "4"}, None, (5, 4, 4)),
+        (
+            [ANSWER, *[f"Question {number}?" for number in range(9)]],
+            {"fixed_questions": "4"},
+            None,
+            (5, 4, 4),
+        ),
         ([ASK] * 4, {"fixed_questions": "2", "simulator": "passive"}, [STOP, STOP], (3, 2, 2)),
     ],
 )
@@ -79,7 +97,11 @@ def test_acceptance_2_the_loop(
         ("Action: final_answer\nResponse: Is the answer B?", "final", "Is the answer B?"),
         ("The answer is B, is it not?", "ask", "The answer is B, is it not?"),
         ("In conclusion, the answer is B.", "final", "In conclusion, the answer is B."),
-        ("The answer is B. Would you like to know more.", "ask", "The answer is B. Would you like to know more."),
+        (
+            "The answer is B. Would you like to know more.",
+            "ask",
+            "The answer is B. Would you like to know more.",
+        ),
         ("Tell me about yourself.", "ask", "Tell me about yourself."),
         ("", "ask", ""),
     ],
@@ -96,16 +118,30 @@ def test_a_reply_without_labels_is_left_as_it_is() -> None:
 def test_acceptance_4_visibility(tmp_path: Path) -> None:
     data = written(tmp_path / "data", [row(0, "ann")])
     played = play(
-        tmp_path / "results", data, model([ASK, ANSWER]), simulator=lambda _: said("I read on a small screen.")
+        tmp_path / "results",
+        data,
+        model([ASK, ANSWER]),
+        simulator=lambda _: said("I read on a small screen."),
     )
     base, known, *talk = (request.messages for request in played.model.requests)
-    persona = ("Pat", "summary of ann", "backstory", "Ulm", "baker", *WANTS, "because", "answer first")
+    persona = (
+        "Pat",
+        "summary of ann",
+        "backstory",
+        "Ulm",
+        "baker",
+        *WANTS,
+        "because",
+        "answer first",
+    )
     assert [message.role for message in base] == ["user"]
     assert not [word for word in persona if word in base[0].content]
     assert all(word in known[0].content for word in persona)
     assert known[1:] == base
     assert len(talk) == 3 and all(messages[0].content == DISCOVERY for messages in talk)
-    shown = "\n".join(message.content for messages in talk for message in messages if message.role == "user")
+    shown = "\n".join(
+        message.content for messages in talk for message in messages if message.role == "user"
+    )
     assert "I read on a small screen." in shown
     assert not [word for word in (*persona, "what is asked?") if word in shown]
     (simulated,) = played.roles["simulator"].requests
@@ -121,25 +157,46 @@ def test_acceptance_5_the_final_reply(tmp_path: Path) -> None:
         tmp_path / "results",
         data,
         model([ASK, ASK]),
-        simulator=lambda request: said(f"Very short. {STOP}" if len(request.messages) > 2 else "Short."),
+        simulator=lambda request: said(
+            f"Very short. {STOP}" if len(request.messages) > 2 else "Short."
+        ),
         judge=graded(),
         assignments=["task.simulator=passive"],
     )
     judged = [request.messages[-1].content for request in played.roles["judge"].requests]
     final = [text for text in judged if "The last answer." in text]
-    assert final and not [text for text in judged if STOP in text or "Response:" in text or "Action:" in text]
-    assert not any(STOP in message.content for request in played.model.requests for message in request.messages)
+    assert final and not [
+        text for text in judged if STOP in text or "Response:" in text or "Action:" in text
+    ]
+    assert not any(
+        STOP in message.content for request in played.model.requests for message in request.messages
+    )
     record = played.lines["problem_0_ann"].record["conditions"]["final"]
     assert (record["raw"], record["output"]) == ("Response: The last answer.", "The last answer.")
-    assert (record["ended"], record["questions"], record["turns"][1]["answer"]) == ("stop", 2, "Very short.")
+    assert (record["ended"], record["questions"], record["turns"][1]["answer"]) == (
+        "stop",
+        2,
+        "Very short.",
+    )
 
 
 def test_the_final_request_joins_the_users_last_message(tmp_path: Path) -> None:
     data = written(tmp_path / "data", [row(0, "ann")])
     asked = play(tmp_path / "asked", data, model([ASK, ANSWER])).model.requests[-1].messages
-    assert [message.role for message in asked] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [message.role for message in asked] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert asked[-1].content == FINAL
-    stopped = play(tmp_path / "five", data, model([f"{ASK} {at}" for at in range(5)])).model.requests[-1].messages
+    stopped = (
+        play(tmp_path / "five", data, model([f"{ASK} {at}" for at in range(5)]))
+        .model.requests[-1]
+        .messages
+    )
     assert stopped[-1].content == f"Short, please.\n\n{FINAL}"
 
 
@@ -161,7 +218,9 @@ def test_fixed_questions_are_numbered_from_one(tmp_path: Path) -> None:
 
 def test_a_simulator_that_keeps_to_no_form_is_taken_at_its_word(tmp_path: Path) -> None:
     data = written(tmp_path / "data", [row(0, "ann")])
-    played = play(tmp_path / "plain", data, model([ASK, ANSWER]), simulator=lambda _: "Short, if you can.")
+    played = play(
+        tmp_path / "plain", data, model([ASK, ANSWER]), simulator=lambda _: "Short, if you can."
+    )
     assert len(played.roles["simulator"].requests) == 4
     assert played.summary["counters"]["simulator_plain"] == 1
     assert played.model.requests[-1].messages[3].content == "Short, if you can."
@@ -176,6 +235,6 @@ def test_a_broken_form_fails_the_record_and_is_taken_up_again(tmp_path: Path) ->
     assert played.summary["owed"] == 1
     again = play(tmp_path / "results", data, model([ASK, ANSWER]))
     assert again.summary["owed"] == 0 and again.metrics["questions"] == 1
-    assert not [request for request in again.model.requests if request.messages[0].role == "user"], (
-        "base was paid twice"
-    )
+    assert not [
+        request for request in again.model.requests if request.messages[0].role == "user"
+    ], "base was paid twice"

@@ -40,24 +40,45 @@ def criteria(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_acceptance_8_loader(tmp_path: Path) -> None:
-    surplus = changed(lambda record: criteria(record).append({**criteria(record)[0], "preference": "Height"}))
+    surplus = changed(
+        lambda record: criteria(record).append({**criteria(record)[0], "preference": "Height"})
+    )
     found = loaded(tmp_path / "surplus", surplus)
     assert [each.name for each in found.entries[0].criteria] == list(WANTS)
     assert found.counts["surplus"] == 1
 
     found = loaded(tmp_path / "missing", changed(lambda record: criteria(record).pop()))
-    assert (found.counts["missing"], len(found.entries[0].criteria), len(found.entries[0].preferences)) == (1, 2, 3)
+    assert (
+        found.counts["missing"],
+        len(found.entries[0].criteria),
+        len(found.entries[0].preferences),
+    ) == (1, 2, 3)
 
-    found = loaded(tmp_path / "weights", changed(lambda record: [each.update(weight=0.4) for each in criteria(record)]))
-    assert found.counts["weights"] == 1 and "weights" in found.warnings()[0] and len(found.entries) == 1
+    found = loaded(
+        tmp_path / "weights",
+        changed(lambda record: [each.update(weight=0.4) for each in criteria(record)]),
+    )
+    assert (
+        found.counts["weights"] == 1
+        and "weights" in found.warnings()[0]
+        and len(found.entries) == 1
+    )
     assert not loaded(tmp_path / "sound", row(0, "ann")).counts.total()
 
-    found = loaded(tmp_path / "double", row(0, "ann"), row(0, "ann"), row(1, "ann", evaluation_rubric={}))
+    found = loaded(
+        tmp_path / "double", row(0, "ann"), row(0, "ann"), row(1, "ann", evaluation_rubric={})
+    )
     assert [each.id for each in found.entries] == ["problem_0_ann"]
     assert (found.counts["duplicate"], found.counts["no_criteria"]) == (1, 1)
 
     assert normalised(
-        {"context": "Kim fell.", "question": "Why?", "answerA": "ice", "answerB": "fun", "label": "1"}
+        {
+            "context": "Kim fell.",
+            "question": "Why?",
+            "answerA": "ice",
+            "answerB": "fun",
+            "label": "1",
+        }
     ) == (Problem("Kim fell.\n\nWhy?", {"A": "ice", "B": "fun"}, "A"))
     assert normalised({"question": "Why?", "choices": ["ice", "fun"], "answer": 0}).answer == "A"
 
@@ -68,8 +89,14 @@ def test_acceptance_8_loader(tmp_path: Path) -> None:
         (lambda record: record.update(type="note"), "unknown_type"),
         (lambda record: record.update(generation_success=False), "failed"),
         (lambda record: record["original_problem"].pop("question"), "no_question"),
-        (lambda record: record["persona_preferences"]["Tone"].update(local_importance=6), "importance"),
-        (lambda record: record["persona_preferences"]["Tone"].update(local_importance="high"), "importance"),
+        (
+            lambda record: record["persona_preferences"]["Tone"].update(local_importance=6),
+            "importance",
+        ),
+        (
+            lambda record: record["persona_preferences"]["Tone"].update(local_importance="high"),
+            "importance",
+        ),
         (lambda record: criteria(record)[0]["levels"].pop(), "levels"),
         (lambda record: criteria(record)[0].update(weight=-0.1), "weights"),
         (lambda record: criteria(record)[0].update(weight="nan"), "weights"),
@@ -102,10 +129,22 @@ def test_levels_may_be_a_mapping_and_values_numbers(tmp_path: Path) -> None:
     [
         ("{", "line 2 is not JSON"),
         ('{"type": "personalized_problem", "problem_id": "x"}', "line 2: field persona is missing"),
-        (json.dumps(changed(lambda record: criteria(record)[0].pop("preference"))), "criterion 1 of problem_0_ann"),
-        ('{"type": "personalized_problem", "problem_id": ["x"]}', "line 2: field problem_id is missing or not str"),
         (
-            json.dumps(row(0, "ann", original_problem={"question": "?", "choices": {"label": ["A"], "text": []}})),
+            json.dumps(changed(lambda record: criteria(record)[0].pop("preference"))),
+            "criterion 1 of problem_0_ann",
+        ),
+        (
+            '{"type": "personalized_problem", "problem_id": ["x"]}',
+            "line 2: field problem_id is missing or not str",
+        ),
+        (
+            json.dumps(
+                row(
+                    0,
+                    "ann",
+                    original_problem={"question": "?", "choices": {"label": ["A"], "text": []}},
+                )
+            ),
             "line 2: problem_0_ann: options have 1 labels and 0 texts",
         ),
     ],
@@ -128,31 +167,64 @@ def test_nothing_usable_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source_row", "problem"),
     [
-        ({"problem": "1+1?", "solution": "count", "answer": "2"}, Problem("1+1?", {}, "2", "count")),
+        (
+            {"problem": "1+1?", "solution": "count", "answer": "2"},
+            Problem("1+1?", {}, "2", "count"),
+        ),
         ({"ID": 1, "Question": "How many?", "Answer": 204}, Problem("How many?", {}, "204")),
         (
-            {"context": "All are wet.", "query": "Which?", "options": ["a", "b"], "correct_option": 1},
+            {
+                "context": "All are wet.",
+                "query": "Which?",
+                "options": ["a", "b"],
+                "correct_option": 1,
+            },
             Problem("All are wet.\n\nWhich?", {"A": "a", "B": "b"}, "B"),
         ),
         (
-            {"question": "Which?", "options": {"A": "ab", "B": "cd"}, "answer": "cd", "answer_idx": "B"},
+            {
+                "question": "Which?",
+                "options": {"A": "ab", "B": "cd"},
+                "answer": "cd",
+                "answer_idx": "B",
+            },
             Problem("Which?", {"A": "ab", "B": "cd"}, "B"),
         ),
         (
-            {"question": "Where?", "choices": {"label": ["A", "B"], "text": ["bank", "sea"]}, "answerKey": "B"},
+            {
+                "question": "Where?",
+                "choices": {"label": ["A", "B"], "text": ["bank", "sea"]},
+                "answerKey": "B",
+            },
             Problem("Where?", {"A": "bank", "B": "sea"}, "B"),
         ),
         (
-            {"question": "Which?", "choices": ["a", "b"], "answer": 1, "lecture": "L", "solution": "S", "image": None},
+            {
+                "question": "Which?",
+                "choices": ["a", "b"],
+                "answer": 1,
+                "lecture": "L",
+                "solution": "S",
+                "image": None,
+            },
             Problem("Which?", {"A": "a", "B": "b"}, "B", "L\n\nS"),
         ),
         (
             {"question": "Which?", "options": ["ab", "cd"], "correct_answer": "cd"},
             Problem("Which?", {"A": "ab", "B": "cd"}, "B"),
         ),
-        ({"question": "Which?", "options": ["2", "1"], "answer": 0}, Problem("Which?", {"A": "2", "B": "1"}, "A")),
-        ({"question": "Which?", "options": ["1", "2"], "answer": "1"}, Problem("Which?", {"A": "1", "B": "2"}, "A")),
-        ({"question": "Which?", "choices": '["a", "b"]', "answer": "1"}, Problem("Which?", {"A": "a", "B": "b"}, "B")),
+        (
+            {"question": "Which?", "options": ["2", "1"], "answer": 0},
+            Problem("Which?", {"A": "2", "B": "1"}, "A"),
+        ),
+        (
+            {"question": "Which?", "options": ["1", "2"], "answer": "1"},
+            Problem("Which?", {"A": "1", "B": "2"}, "A"),
+        ),
+        (
+            {"question": "Which?", "choices": '["a", "b"]', "answer": "1"},
+            Problem("Which?", {"A": "a", "B": "b"}, "B"),
+        ),
         ({"prompt": "Say it."}, Problem("Say it.")),
     ],
 )
@@ -161,7 +233,13 @@ def test_rows_become_problems(source_row: dict[str, Any], problem: Problem) -> N
 
 
 def test_the_parsed_problem_is_used_as_it_is() -> None:
-    parsed = {"question": "Parsed?", "options": {"A": "x"}, "answer": "A", "solution": None, "image": "i.png"}
+    parsed = {
+        "question": "Parsed?",
+        "options": {"A": "x"},
+        "answer": "A",
+        "solution": None,
+        "image": "i.png",
+    }
     assert problem_of({"parsed_problem": parsed, "original_problem": {"question": "no"}}) == (
         Problem("Parsed?", {"A": "x"}, "A", "", "i.png")
     )
@@ -174,9 +252,14 @@ def test_local_files_are_sources(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"quiz{suffix}"
     listed = [{"question": f"Number {number}?", "answer": str(number)} for number in range(3)]
     if suffix == ".csv":
-        path.write_text("question,answer\n" + "".join(f"{each['question']},{each['answer']}\n" for each in listed))
+        path.write_text(
+            "question,answer\n"
+            + "".join(f"{each['question']},{each['answer']}\n" for each in listed)
+        )
     else:
-        path.write_text(json.dumps(listed) if suffix == ".json" else "\n".join(map(json.dumps, listed)))
+        path.write_text(
+            json.dumps(listed) if suffix == ".json" else "\n".join(map(json.dumps, listed))
+        )
     assert rows(str(path), 2) == ("quiz", listed[:2])
 
 
@@ -187,7 +270,9 @@ def test_sources_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 1 has no question"):
         rows(str(tmp_path / "bad.jsonl"), 3)
     (tmp_path / "cells.csv").write_text("question,choices\nWhich?,red or blue\n")
-    with pytest.raises(DataError, match="row 1: options must be a JSON list or mapping, not 'red or blue'"):
+    with pytest.raises(
+        DataError, match="row 1: options must be a JSON list or mapping, not 'red or blue'"
+    ):
         rows(str(tmp_path / "cells.csv"), 3)
     assert len(SOURCES) == 10 and {source.seed for source in SOURCES.values()} >= {111, 999, 1000}
 
@@ -204,13 +289,20 @@ def test_benchmarks_are_drawn_with_their_seed(monkeypatch: pytest.MonkeyPatch) -
         label, drawn = rows(name, 3)
         places = random.Random(source.seed).sample(range(50), 3)
         assert (label, drawn) == (name, [{"question": f"Number {place}?"} for place in places])
-    assert ("lighteval/mmlu", "all", "test") in asked and ("tau/commonsense_qa", None, "validation") in asked
+    assert ("lighteval/mmlu", "all", "test") in asked and (
+        "tau/commonsense_qa",
+        None,
+        "validation",
+    ) in asked
 
     def refused(*_: Any, **__: Any) -> None:
         raise ConnectionError("no way there")
 
     monkeypatch.setattr("datasets.load_dataset", refused)
-    with pytest.raises(DataError, match=r"HuggingFaceH4/MATH-500 could not be loaded .*no way there.*local JSON lines"):
+    with pytest.raises(
+        DataError,
+        match=r"HuggingFaceH4/MATH-500 could not be loaded .*no way there.*local JSON lines",
+    ):
         rows("math", 3)
 
 
@@ -222,7 +314,10 @@ def test_sets_are_found_in_the_released_layout_and_by_name(tmp_path: Path) -> No
         written(tmp_path / "prefdisco" / name, [row(0, "ann")], "train")
     written(tmp_path, [row(0, "ann")], "personalized_own")
     assert set(available(tmp_path)) == {"math", "5k/medqa", "own"}
-    assert locate("math", tmp_path)[:2] == ("1k", "math") and locate("5k/medqa", tmp_path)[:2] == ("5k", "medqa")
+    assert locate("math", tmp_path)[:2] == ("1k", "math") and locate("5k/medqa", tmp_path)[:2] == (
+        "5k",
+        "medqa",
+    )
     assert locate("own", tmp_path)[:2] == ("local", "own")
     with pytest.raises(UsageError, match="no PrefDisco set 'sample'; it has: own, math, 5k/medqa"):
         locate("sample", tmp_path)
@@ -246,7 +341,10 @@ def test_records_with_images_are_kept_or_skipped(tmp_path: Path) -> None:
 def test_the_bundled_sample_keeps_every_rule() -> None:
     entries, counts, _ = read(SAMPLE / "train.jsonl")
     assert not counts.total() and len(entries) == 24
-    assert len({entry.key for entry in entries}) == 4 and len({entry.persona_id for entry in entries}) == 6
+    assert (
+        len({entry.key for entry in entries}) == 4
+        and len({entry.persona_id for entry in entries}) == 6
+    )
     for entry in entries:
         assert len(entry.criteria) == len(entry.preferences) == 8
         assert {1, 5} & {each.importance for each in entry.preferences.values()}
@@ -279,7 +377,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path,
     path = root / COMMIT / "benchmark_1k/math/train.jsonl"
     api = tmp_path / "hub/api/datasets/stellalisy/prefq-bench"
     api.parent.mkdir(parents=True)
-    api.write_text(json.dumps({"id": "stellalisy/prefq-bench", "sha": COMMIT, "tags": [], "siblings": []}))
+    api.write_text(
+        json.dumps({"id": "stellalisy/prefq-bench", "sha": COMMIT, "tags": [], "siblings": []})
+    )
     written(path.parent, [row(number, "ann") for number in range(3)], "train")
     handler = functools.partial(Handler, directory=str(tmp_path / "hub"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -298,7 +398,10 @@ def test_a_set_is_fetched_checked_and_opened(tmp_path: Path, hub: tuple[Path, st
     assert told == ["benchmark_1k/math/train.jsonl has 3 usable records, 1,000 were expected"]
     (entry,) = read_manifest(tmp_path / "data" / "prefdisco").values()
     assert (entry.sha256, entry.count) == (hashlib.sha256(stored.read_bytes()).hexdigest(), 3)
-    assert entry.url == f"{url}/datasets/stellalisy/prefq-bench/resolve/{COMMIT}/benchmark_1k/math/train.jsonl"
+    assert (
+        entry.url
+        == f"{url}/datasets/stellalisy/prefq-bench/resolve/{COMMIT}/benchmark_1k/math/train.jsonl"
+    )
     (tmp_path / "hub/api/datasets/stellalisy/prefq-bench").unlink()
     shutil.copytree(stored.parent, stored.parents[1] / "aime")
     download("aime", tmp_path / "data", base_url=url, notice=told.append)
@@ -312,7 +415,9 @@ def test_a_set_is_fetched_checked_and_opened(tmp_path: Path, hub: tuple[Path, st
 def test_what_is_not_the_data_is_not_kept(tmp_path: Path, hub: tuple[Path, str]) -> None:
     stored, url = hub
     stored.write_text('{"type": "metadata"}\n')
-    with pytest.raises(DataError, match=r"not the data: .* no usable records.*Nothing was kept. Check the address"):
+    with pytest.raises(
+        DataError, match=r"not the data: .* no usable records.*Nothing was kept. Check the address"
+    ):
         download("math", tmp_path / "data", base_url=url)
     stored.unlink()
     (tmp_path / "hub/api/datasets/stellalisy/prefq-bench").unlink()
@@ -322,4 +427,6 @@ def test_what_is_not_the_data_is_not_kept(tmp_path: Path, hub: tuple[Path, str])
     assert "names no commit" in told[0]
     with pytest.raises(UsageError, match="no set '5k/math' to fetch"):
         download("5k/math", tmp_path / "data", base_url=url)
-    assert {path.name for path in (tmp_path / "data").rglob("*") if path.is_file()} <= {".download.lock"}
+    assert {path.name for path in (tmp_path / "data").rglob("*") if path.is_file()} <= {
+        ".download.lock"
+    }

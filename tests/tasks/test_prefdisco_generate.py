@@ -29,7 +29,11 @@ from personabench.tasks.prefdisco.personas import BRACKETS, OCCUPATIONS
 
 ROWS = [
     {"problem": "How long is a journey from 9:40 to 12:15, in minutes?", "answer": "155"},
-    {"question": "Which planet is nearest to the sun?", "choices": ["Venus", "Mercury"], "answer": 1},
+    {
+        "question": "Which planet is nearest to the sun?",
+        "choices": ["Venus", "Mercury"],
+        "answer": 1,
+    },
     {"question": "What floats on water?", "choices": ["a stone", "a cork"], "answer": 1},
 ]
 
@@ -47,7 +51,9 @@ def kind(request: Request) -> str:
 class Author:
     """Writes what it is asked for, by the rules; `spoil` may take a reply and its number among its kind apart."""
 
-    def __init__(self, spoil: Callable[[str, int, dict[str, Any]], object] = lambda *_: None) -> None:
+    def __init__(
+        self, spoil: Callable[[str, int, dict[str, Any]], object] = lambda *_: None
+    ) -> None:
         self.spoil = spoil
         self.asked: Counter[str] = Counter()
 
@@ -65,9 +71,17 @@ class Author:
         assert request.schema is not None
         person: dict[str, Any] = json.loads(filler(request.schema))
         number = self.asked["backstory"]
-        wished = {name: re.search(rf"^{name}: (.*)\.$", user, re.MULTILINE) for name in ("Occupation", "Age")}
+        wished = {
+            name: re.search(rf"^{name}: (.*)\.$", user, re.MULTILINE)
+            for name in ("Occupation", "Age")
+        }
         life = person["demographics"]
-        life |= {"age": 33, "location": f"Town {number}", "occupation": "free", "hobbies": ["chess"]}
+        life |= {
+            "age": 33,
+            "location": f"Town {number}",
+            "occupation": "free",
+            "hobbies": ["chess"],
+        }
         if wished["Occupation"] and wished["Age"]:
             life |= {"occupation": wished["Occupation"][1], "age": int(wished["Age"][1].split()[0])}
         return {**person, "name": f"Ann Nr{number}", "domain_expertise": ["bread"]}
@@ -90,7 +104,12 @@ class Author:
         }
 
     def matches(self, request: Request, user: str) -> dict[str, Any]:
-        return {"matches": [{"new": each, "known": ""} for each in re.findall(r"^- (.*?): how", user, re.MULTILINE)]}
+        return {
+            "matches": [
+                {"new": each, "known": ""}
+                for each in re.findall(r"^- (.*?): how", user, re.MULTILINE)
+            ]
+        }
 
     def preferences(self, request: Request, user: str) -> dict[str, Any]:
         names = re.findall(r"^- (.*?): how", user, re.MULTILINE)
@@ -99,7 +118,13 @@ class Author:
 
     def criteria(self, request: Request, user: str) -> dict[str, Any]:
         names = re.findall(r"^- (.*?): v of", user, re.MULTILINE)
-        told = {"description": "whether", "weight": 1 / 24, "level_1": "bad", "level_3": "fair", "level_5": "good"}
+        told = {
+            "description": "whether",
+            "weight": 1 / 24,
+            "level_1": "bad",
+            "level_3": "fair",
+            "level_5": "good",
+        }
         return {"criteria": [{"preference": each, **told} for each in names]}
 
 
@@ -110,11 +135,24 @@ def made(
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "quiz-source.jsonl"
     source.write_text("\n".join(map(json.dumps, ROWS)))
-    models = [Scripted(BackendOptions(model=f"author {number}"), author) for number, author in enumerate(authors)]
-    roles = [Role("simulator", Client(model, cache, "use" if cache else "off", 8), "", 0) for model in models]
+    models = [
+        Scripted(BackendOptions(model=f"author {number}"), author)
+        for number, author in enumerate(authors)
+    ]
+    roles = [
+        Role("simulator", Client(model, cache, "use" if cache else "off", 8), "", 0)
+        for model in models
+    ]
     told: list[str] = []
     work = PrefDisco().generate(
-        str(source), folder / "sets", roles, problems=9, people=people, library=library, seed=0, notice=told.append
+        str(source),
+        folder / "sets",
+        roles,
+        problems=9,
+        people=people,
+        library=library,
+        seed=0,
+        notice=told.append,
     )
     return asyncio.run(work), told, models
 
@@ -126,7 +164,10 @@ def test_a_generated_set_is_a_sound_set(tmp_path: Path) -> None:
     for entry in entries:
         types = Counter(each.type for each in entry.preferences.values())
         assert len(entry.preferences) == len(entry.criteria) == 24 and types["expertise"] == 2
-    assert entries[2].problem.options == {"A": "Venus", "B": "Mercury"} and entries[2].problem.answer == "B"
+    assert (
+        entries[2].problem.options == {"A": "Venus", "B": "Mercury"}
+        and entries[2].problem.answer == "B"
+    )
     assert told[-1] == "problem 3 of 3: 2 of 2 records"
     dataset = PrefDisco().open("quiz-source", tmp_path / "sets")
     assert len(dataset.index()) == 6 and dataset.warnings == ()
@@ -151,7 +192,9 @@ def test_names_of_earlier_problems_are_kept_and_values_shown_again(tmp_path: Pat
     entries = read(path).entries
     first, second = (set(entry.preferences) for entry in (entries[0], entries[4]))
     assert len(first & second) == 4 + 10, "general ones, and those named alike"
-    asked = [request.messages[-1].content for request in model.requests if kind(request) == "preferences"]
+    asked = [
+        request.messages[-1].content for request in model.requests if kind(request) == "preferences"
+    ]
     assert ["Wanted earlier:" in text for text in asked] == [False] * 4 + [True] * 8
     assert "- Way 3 shared: v of Way 3 shared" in asked[4]
 
@@ -171,17 +214,25 @@ def test_a_match_takes_the_known_name_once(tmp_path: Path) -> None:
 def test_people_are_unlike_one_another(tmp_path: Path) -> None:
     _, _, (model,) = made(tmp_path, Author(), library=20)
     people = json.loads((tmp_path / "sets" / "personas.json").read_text())
-    asked = [request.messages[-1].content for request in model.requests if kind(request) == "backstory"]
+    asked = [
+        request.messages[-1].content for request in model.requests if kind(request) == "backstory"
+    ]
     constrained = [text for text in asked if "Occupation:" in text]
     assert len(people) == 20 and 10 <= len(constrained) <= 18
     named = [
-        person["demographics"]["occupation"] for person in people if person["demographics"]["occupation"] != "free"
+        person["demographics"]["occupation"]
+        for person in people
+        if person["demographics"]["occupation"] != "free"
     ]
     assert len(set(named)) == len(named) and set(named) <= set(OCCUPATIONS)
     assert (
         len(
             {
-                next(at for at, (low, high) in enumerate(BRACKETS) if low <= person["demographics"]["age"] <= high)
+                next(
+                    at
+                    for at, (low, high) in enumerate(BRACKETS)
+                    if low <= person["demographics"]["age"] <= high
+                )
                 for person in people
             }
         )
@@ -209,12 +260,17 @@ def test_people_are_unlike_one_another(tmp_path: Path) -> None:
 def test_people_who_break_a_rule_are_asked_for_again(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
 ) -> None:
-    author = Author(lambda name, number, reply: change(reply) if name == "backstory" and number == 1 else None)
+    author = Author(
+        lambda name, number, reply: change(reply) if name == "backstory" and number == 1 else None
+    )
     _, _, (model,) = made(tmp_path, author)
     assert author.asked["backstory"] == 5
     assert told in model.requests[1].messages[-1].content
     with pytest.raises(DataError, match="persona 0, attempt 0: no usable reply in 3 tries"):
-        made(tmp_path / "never", Author(lambda name, number, reply: change(reply) if name == "backstory" else None))
+        made(
+            tmp_path / "never",
+            Author(lambda name, number, reply: change(reply) if name == "backstory" else None),
+        )
 
 
 def test_incoherent_people_are_made_anew(tmp_path: Path) -> None:
@@ -237,7 +293,9 @@ def test_what_the_authors_do_not_manage_is_left_out_and_told(tmp_path: Path) -> 
 
     path, told, _ = made(tmp_path, Author(spoil), people=1)
     assert [entry.id[:9] for entry in read(path).entries] == ["problem_2"]
-    assert [line for line in told if "left out" in line and "20 dimensions with different names" in line]
+    assert [
+        line for line in told if "left out" in line and "20 dimensions with different names" in line
+    ]
     assert [line for line in told if "left out" in line and "local_importance" in line]
 
 
@@ -250,7 +308,9 @@ def test_missing_criteria_are_asked_for_again_and_surplus_ones_dropped(tmp_path:
     path, _, (model,) = made(tmp_path, author, people=1)
     entries, counts, _ = read(path)
     assert not counts.total() and {len(entry.criteria) for entry in entries} == {24}
-    again = [request.messages[-1].content for request in model.requests if kind(request) == "criteria"]
+    again = [
+        request.messages[-1].content for request in model.requests if kind(request) == "criteria"
+    ]
     assert (
         author.asked["criteria"] == 3 * 3
         and sorted(text.count("v of") for text in again) == [1] * 3 + [2] * 3 + [22] * 3
@@ -278,24 +338,35 @@ def test_people_are_shared_by_a_folders_sets(tmp_path: Path) -> None:
     assert after[:3] == before and len(after) == 4 and author.asked["backstory"] == 11
     made(tmp_path, Author(), library=2)
     assert json.loads((tmp_path / "sets" / "personas.json").read_text()) == after, "nobody is lost"
-    with pytest.raises(UsageError, match="at most --library 2"):
+    with pytest.raises(UsageError, match="at most --persona-pool 2"):
         made(tmp_path, author, people=3, library=2)
     (tmp_path / "sets" / "personas.json").write_text('[{"id": "x"}]')
-    with pytest.raises(DataError, match=r"personas.json is no list of people \(.*`name` - at `\$\[0\]`"):
+    with pytest.raises(
+        DataError, match=r"personas.json is no list of people \(.*`name` - at `\$\[0\]`"
+    ):
         made(tmp_path, author)
 
 
-def test_the_command_writes_a_set_and_says_how_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_set_and_says_how_to_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authors = [Scripted(BackendOptions(model=name), Author()) for name in ("one", "two")]
     waiting = iter(authors)
     monkeypatch.setattr(backends, "create", lambda name, options: next(waiting))
     (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     monkeypatch.chdir(tmp_path)
-    words = "generate prefdisco --source quiz.jsonl --target sets --problems 2 --personas 1 --library 2 -b scripted"
+    words = "generate prefdisco --source quiz.jsonl --target sets "
+    words += "--problems 2 --personas 1 --persona-pool 2 -b scripted"
     ended = CliRunner().invoke(app, [*words.split(), "--model", "one,two"])
     assert ended.exit_code == 0, ended.output
-    assert "ready: personabench run --task prefdisco --data sets --split quiz --method none" in ended.output
-    assert "problem 2 of 2: 1 of 1 records" in ended.output and "calls, 0 of them cached" in ended.output
+    assert (
+        "ready: personabench run --task prefdisco --data sets --split quiz --method none"
+        in ended.output
+    )
+    assert (
+        "problem 2 of 2: 1 of 1 records" in ended.output
+        and "calls, 0 of them cached" in ended.output
+    )
     assert len(read(tmp_path / "sets" / "quiz.jsonl").entries) == 2
     assert all(author.requests for author in authors)
 

@@ -14,13 +14,22 @@ from prefdisco_files import WANTS, graded, play, row, said, written
 from personabench import Request
 from personabench.tasks.prefdisco.__main__ import main, problem_of
 from personabench.tasks.prefdisco.files import Criterion, Preference
-from personabench.tasks.prefdisco.grading import prefalign, read_correct, read_grade, result_of, selected, weights
+from personabench.tasks.prefdisco.grading import (
+    prefalign,
+    read_correct,
+    read_grade,
+    result_of,
+    selected,
+    weights,
+)
 from personabench.tasks.prefdisco.scoring import by_problem, normalign, parts
 from personabench.tasks.prefdisco.sources import Problem
 
 NAMES = tuple(WANTS)
 PREFERENCES = {name: Preference(value, importance) for name, (value, importance) in WANTS.items()}
-CRITERIA = [Criterion(name, "", weight, {}) for name, weight in zip(NAMES, (0.2, 0.2, 0.8), strict=True)]
+CRITERIA = [
+    Criterion(name, "", weight, {}) for name, weight in zip(NAMES, (0.2, 0.2, 0.8), strict=True)
+]
 SHARE = weights(CRITERIA, PREFERENCES, "importance")
 
 
@@ -45,17 +54,34 @@ def test_normalign_is_computed_from_means_and_not_per_record() -> None:
 
 def test_weights_always_sum_to_one() -> None:
     assert SHARE == {"Length": 0.5, "Tone": 0.3, "Order": 0.2}
-    assert weights(CRITERIA, PREFERENCES, "rubric") == pytest.approx({"Length": 1 / 6, "Tone": 1 / 6, "Order": 4 / 6})
-    assert weights(CRITERIA[:2], PREFERENCES, "importance") == pytest.approx({"Length": 5 / 8, "Tone": 3 / 8})
+    assert weights(CRITERIA, PREFERENCES, "rubric") == pytest.approx(
+        {"Length": 1 / 6, "Tone": 1 / 6, "Order": 4 / 6}
+    )
+    assert weights(CRITERIA[:2], PREFERENCES, "importance") == pytest.approx(
+        {"Length": 5 / 8, "Tone": 3 / 8}
+    )
     unweighted = [Criterion(name, "", 0.0, {}) for name in NAMES]
     assert set(weights(unweighted, PREFERENCES, "rubric").values()) == {1 / 3}
 
 
 def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
-    assert [read_grade(json.dumps({"score": bad})) for bad in (7, 0, "high", None, 3.5, True)] == [None] * 6
-    assert [read_grade(text) for text in ("", "3", '{"score": 4}', '{"score": "5"}')] == [None, None, 4, 5]
-    assert read_grade('{"score": ' + "[" * 6000) is None and read_grade('{"score": 1' + "0" * 400 + "}") is None
-    assert [read_grade('<think>{"score": 1}</think> {"score": 2}'), read_correct('{"correct": true}')] == [2, 1]
+    assert [read_grade(json.dumps({"score": bad})) for bad in (7, 0, "high", None, 3.5, True)] == [
+        None
+    ] * 6
+    assert [read_grade(text) for text in ("", "3", '{"score": 4}', '{"score": "5"}')] == [
+        None,
+        None,
+        4,
+        5,
+    ]
+    assert (
+        read_grade('{"score": ' + "[" * 6000) is None
+        and read_grade('{"score": 1' + "0" * 400 + "}") is None
+    )
+    assert [
+        read_grade('<think>{"score": 1}</think> {"score": 2}'),
+        read_correct('{"correct": true}'),
+    ] == [2, 1]
     assert aligned(4, 3, None) == pytest.approx((5 * 4 + 3 * 3) / 8), "weights renormalise"
     assert aligned(None, 3, 2) is None and aligned(4, None, 2) is None, "below 80 % of the weight"
     assert aligned(None, None, None) is None
@@ -65,7 +91,12 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
         return graded()(request) if "Criterion: Order" not in text else json.dumps({"score": 7})
 
     data = written(tmp_path / "data", [row(0, "ann"), row(1, "ann", {**WANTS, "Order": ("x", 5)})])
-    played = play(tmp_path / "results", data, lambda request: "It is B." + request.messages[0].content, judge=failing)
+    played = play(
+        tmp_path / "results",
+        data,
+        lambda request: "It is B." + request.messages[0].content,
+        judge=failing,
+    )
     asked = Counter(
         (request.messages[-1].content, request.draw)
         for request in played.roles["judge"].requests
@@ -87,9 +118,8 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
             return "fully told" if told.role == "system" else "untold"
         if "complete final answer" in request.messages[-1].content:
             return "found out"
-        return (
-            f"Action: ask_question\nResponse: A question for {request.messages[1].content.partition('number ')[2][0]}?"
-        )
+        number = request.messages[1].content.partition("number ")[2][0]
+        return f"Action: ask_question\nResponse: A question for {number}?"
 
     def simulator(request: Request) -> str:
         return "{" if "A question for 2?" in request.messages[-1].content else said("Short.")
@@ -148,13 +178,19 @@ def test_letters_are_read_where_they_are_announced(response: str, right: bool | 
         ("7", "There are several ways, 7 of them good.", None),
     ],
 )
-def test_numbers_and_texts_are_compared_exactly(gold: str, response: str, right: bool | None) -> None:
+def test_numbers_and_texts_are_compared_exactly(
+    gold: str, response: str, right: bool | None
+) -> None:
     assert result_of(Problem("How many?", {}, gold), response) is right
 
 
 @pytest.mark.parametrize(
     ("mode", "reply", "asked"),
-    [("parser", "The answer is B.", 0), ("official", "The answer is B.", 3), ("parser", "Well.", 3)],
+    [
+        ("parser", "The answer is B.", 0),
+        ("official", "The answer is B.", 3),
+        ("parser", "Well.", 3),
+    ],
 )
 def test_acceptance_9_correctness(tmp_path: Path, mode: str, reply: str, asked: int) -> None:
     data = written(tmp_path / "data", [row(0, "ann")])
@@ -170,7 +206,9 @@ def test_acceptance_9_correctness(tmp_path: Path, mode: str, reply: str, asked: 
     ]
     assert len(judged) == asked and played.metrics["accuracy"] == 1.0
     (line,) = (played.outcomes[0].folder / "judgements").iterdir()
-    decided = {told["decided"] for told in json.loads(line.read_text())["values"]["conditions"].values()}
+    decided = {
+        told["decided"] for told in json.loads(line.read_text())["values"]["conditions"].values()
+    }
     assert decided == {"judge" if asked else "parser"}
 
 
@@ -189,12 +227,18 @@ def test_acceptance_10_judge_count(tmp_path: Path) -> None:
 
     first = play(tmp_path / "results", data, answer)
     requests = first.roles["judge"].requests
-    assert len(requests) == 9 and all("Criterion:" in request.messages[-1].content for request in requests)
-    assert not any("problem number" in message.content for request in requests for message in request.messages)
+    assert len(requests) == 9 and all(
+        "Criterion:" in request.messages[-1].content for request in requests
+    )
+    assert not any(
+        "problem number" in message.content for request in requests for message in request.messages
+    )
     assert {request.temperature for request in requests} == {0.1}
     again = play(tmp_path / "results", data, answer)
     assert again.roles["judge"].requests == [] and again.model.requests == []
-    other = play(tmp_path / "results", data, answer, judge_name="another", judge=graded(lambda _: 5))
+    other = play(
+        tmp_path / "results", data, answer, judge_name="another", judge=graded(lambda _: 5)
+    )
     assert len(other.roles["judge"].requests) == 9 and other.model.requests == []
     assert (first.metrics["prefalign"], other.metrics["prefalign"]) == (3.0, 5.0)
     assert other.metrics["normalign"] is None, "known is no better than none"
@@ -206,7 +250,11 @@ def test_fewer_criteria_are_the_same_in_all_conditions_and_change_no_answer(tmp_
     assert drawn == selected(criteria, "problem_0_ann", 4) and len(drawn) == 4
     assert drawn == sorted(drawn, key=criteria.index)
     assert drawn != selected(criteria, "problem_1_ann", 4)
-    assert selected(criteria, "problem_0_ann", 0) == selected(criteria, "problem_0_ann", 99) == criteria
+    assert (
+        selected(criteria, "problem_0_ann", 0)
+        == selected(criteria, "problem_0_ann", 99)
+        == criteria
+    )
 
     data = written(tmp_path / "data", [row(0, "ann")])
     play(tmp_path / "results", data, lambda request: f"The answer is B.\n{len(request.messages)}")
@@ -245,7 +293,9 @@ def test_the_interval_of_normalign_draws_problems() -> None:
     assert by_problem(np.tile([2.0, 2.0, 3.0], (60, 1)), [str(at) for at in range(60)]) is None
 
 
-def test_the_report_tells_a_runs_numbers_by_condition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_tells_a_runs_numbers_by_condition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = written(tmp_path / "data", [row(number, "ann") for number in range(3)])
 
     def answer(request: Request) -> str:
@@ -253,7 +303,13 @@ def test_the_report_tells_a_runs_numbers_by_condition(tmp_path: Path, capsys: py
 
     grades = {"1": 2, "2": 5, "4": 4}
     runs = [
-        play(tmp_path / name, data, answer, judge=graded(lambda text: grades[text.splitlines()[1][0]]), limit=9)
+        play(
+            tmp_path / name,
+            data,
+            answer,
+            judge=graded(lambda text: grades[text.splitlines()[1][0]]),
+            limit=9,
+        )
         for name in ("one", "two")
     ]
     folders = [str(played.outcomes[0].folder) for played in runs]

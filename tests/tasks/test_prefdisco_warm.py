@@ -35,7 +35,10 @@ def wants(person: str, number: int) -> dict[str, tuple[str, int]]:
 
 def set_of(folder: Path, people: Sequence[str] = PEOPLE, problems: int = 24) -> Path:
     """A set of several people's wishes on the same problems."""
-    return written(folder, [row(number, each, wants(each, number)) for number in range(problems) for each in people])
+    return written(
+        folder,
+        [row(number, each, wants(each, number)) for number in range(problems) for each in people],
+    )
 
 
 def opened(data: Path, **options: Any) -> WarmData:
@@ -51,11 +54,17 @@ def answer(request: Request) -> str:
     listed = request.messages[-1].content.count("\n1. ")
     forms = {
         "features": {"features": [{"name": "kind", "context": "thing", "factor": "kind"}]},
-        "factors": {"factors": [{"factor": "kind", "description": "what it is", "ids": [1, 2, 3, 4, 5]}]},
-        "judgements": {"judgements": [{"id": 1, "influential": True, "polarity": "neutral"}] * max(listed, 1)},
+        "factors": {
+            "factors": [{"factor": "kind", "description": "what it is", "ids": [1, 2, 3, 4, 5]}]
+        },
+        "judgements": {
+            "judgements": [{"id": 1, "influential": True, "polarity": "neutral"}] * max(listed, 1)
+        },
         "answer": {"reasoning": "so", "answer": "The answer is B."},
     }
-    return json.dumps(next(form for name, form in forms.items() if name in request.schema["properties"]))
+    return json.dumps(
+        next(form for name, form in forms.items() if name in request.schema["properties"])
+    )
 
 
 def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None:
@@ -63,10 +72,20 @@ def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None
     sent = []
     for method in ("none", "rag", "rpm"):
         played = play(
-            tmp_path / method, data, answer, task="prefdisco_warm", methods=method, limit=1, assignments=["task.h=0"]
+            tmp_path / method,
+            data,
+            answer,
+            task="prefdisco_warm",
+            methods=method,
+            limit=1,
+            assignments=["task.h=0"],
         )
-        sent.append({request.messages for request in played.model.requests if len(request.messages) == 1})
-        assert len(played.model.requests) == 6, "three targets, each base and known; the method's own is base again"
+        sent.append(
+            {request.messages for request in played.model.requests if len(request.messages) == 1}
+        )
+        assert len(played.model.requests) == 6, (
+            "three targets, each base and known; the method's own is base again"
+        )
     assert all(each == sent[0] for each in sent) and len(sent[0]) == 3
     assert all(message.role == "user" for (message,) in sent[0])
 
@@ -100,7 +119,9 @@ def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
         assignments=["task.targets=1"],
     )
     assert list(played.lines) == [target.id]
-    known, *others = sorted(played.model.requests, key=lambda each: "described below" not in each.messages[0].content)
+    known, *others = sorted(
+        played.model.requests, key=lambda each: "described below" not in each.messages[0].content
+    )
     assert "MARKED value" in known.messages[0].content
     assert others and not [request for request in others if "MARKED" in str(request.messages)]
     assert not [request for request in others if "importance" in str(request.messages)]
@@ -113,7 +134,11 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
     for place in range(len(five.index())):
         long, short = five.load(place).history, three.load(place).history
         assert (len(long), len(short)) == (5, 3) and long[-3:] == short
-    shared = {str(five.load(place).history) for place in range(len(five.index())) if five.index()[place][1] == "ann"}
+    shared = {
+        str(five.load(place).history)
+        for place in range(len(five.index()))
+        if five.index()[place][1] == "ann"
+    }
     assert len(shared) == 1, "all targets of a persona have one history"
     code = (
         "import sys; from pathlib import Path; from personabench.tasks.prefdisco import PrefDiscoWarm; "
@@ -121,8 +146,13 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
         "places = range(len(data.index())); "
         "print([[data.index()[at], [record.id for record in data.load(at).history]] for at in places])"
     )
-    ended = subprocess.run([sys.executable, "-c", code, str(data)], capture_output=True, text=True, check=True)
-    mine = [[five.index()[at], [record.id for record in five.load(at).history]] for at in range(len(five.index()))]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(data)], capture_output=True, text=True, check=True
+    )
+    mine = [
+        [five.index()[at], [record.id for record in five.load(at).history]]
+        for at in range(len(five.index()))
+    ]
     assert ended.stdout == f"{mine}\n"
     assert opened(data, seed=1).index() != five.index()
 
@@ -133,16 +163,24 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
     doubled = opened(written(tmp_path / "twin", [*records, twin]), targets=3)
     keys = [record.stimulus for record in doubled.load(0).history]
     for entry in doubled.entries:
-        assert not [key for key in keys if key and entry.key == " ".join(key.partition("\n")[0].casefold().split())]
+        assert not [
+            key
+            for key in keys
+            if key and entry.key == " ".join(key.partition("\n")[0].casefold().split())
+        ]
 
 
-def test_an_entry_tells_name_and_value_of_the_most_important_and_nothing_else(tmp_path: Path) -> None:
+def test_an_entry_tells_name_and_value_of_the_most_important_and_nothing_else(
+    tmp_path: Path,
+) -> None:
     record = opened(set_of(tmp_path / "data"), m=2).load(0).history[0]
     assert record.response.splitlines() == sorted(record.response.splitlines())
     assert record.fields["dimensions"].split("\n")[-1] == "Length" and "Mood" not in record.response
     assert seen([record])["Length"].startswith("as ")
     assert not [
-        word for word in ("because", "backstory", "baker", "level", "5") if word in f"{record.response}{record.fields}"
+        word
+        for word in ("because", "backstory", "baker", "level", "5")
+        if word in f"{record.response}{record.fields}"
     ]
     tied = row(0, "ann", {name: (name.lower(), 3) for name in ("C", "A", "B", "D")})
     (entry,) = read(written(tmp_path / "tied", [tied]) / "own.jsonl").entries
@@ -157,7 +195,13 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
     """Beyond what builds the state, and beside the two answers of the model alone that all methods share."""
     data = set_of(tmp_path / "data")
     settings = {
-        "dpl": ["dpl.n_docs=3", "dpl.k_peers=4", "dpl.min_peers=4", "dpl.tiers=T1", "dpl.dup_max=0"],
+        "dpl": [
+            "dpl.n_docs=3",
+            "dpl.k_peers=4",
+            "dpl.min_peers=4",
+            "dpl.tiers=T1",
+            "dpl.dup_max=0",
+        ],
         "cipher": ["cipher.k=3"],
     }
     played = play(
@@ -175,9 +219,14 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
     inferences = 3 if method == "cipher" else 0
     assert set(own) == {CALLS[method] + inferences}
     usage = played.summary["usage"]
-    assert usage.get("profile", {}).get("calls", 0) == {"summary": 1, "rpm": 3 * 5 + 1}.get(method, 0)
+    assert usage.get("profile", {}).get("calls", 0) == {"summary": 1, "rpm": 3 * 5 + 1}.get(
+        method, 0
+    )
     if method == "dpl":
-        assert (played.summary["counters"]["tier_1"], "fallback" in played.summary["counters"]) == (9, False)
+        assert (played.summary["counters"]["tier_1"], "fallback" in played.summary["counters"]) == (
+            9,
+            False,
+        )
 
 
 def test_acceptance_15_shuffled(tmp_path: Path) -> None:
@@ -218,17 +267,26 @@ def test_the_population_owner_tells_what_most_others_said(tmp_path: Path) -> Non
         row(
             number,
             each,
-            {"Tone": ("dry" if each == "ann" else "kind" if each < "d" else "loud", 5), f"On {number}": ("x", 4)},
+            {
+                "Tone": ("dry" if each == "ann" else "kind" if each < "d" else "loud", 5),
+                f"On {number}": ("x", 4),
+            },
         )
         for number in range(8)
         for each in ("ann", "bob", "cat", "dan")
     ]
     dataset = opened(written(tmp_path / "data", records), owner="population")
     places = {user: place for place, (_, user) in enumerate(dataset.index())}
-    assert {record.response.splitlines()[-1] for record in dataset.load(places["ann"]).history} == {"Tone: kind"}
+    assert {record.response.splitlines()[-1] for record in dataset.load(places["ann"]).history} == {
+        "Tone: kind"
+    }
     own = opened(tmp_path / "data")
-    assert [(user.id, user.history) for user in dataset.population()] == [(u.id, u.history) for u in own.population()]
-    assert [each.item for each in own.load(0).history] == [each.item for each in dataset.load(0).history]
+    assert [(user.id, user.history) for user in dataset.population()] == [
+        (u.id, u.history) for u in own.population()
+    ]
+    assert [each.item for each in own.load(0).history] == [
+        each.item for each in dataset.load(0).history
+    ]
 
 
 def test_seen_unseen_and_agreement_are_measured(tmp_path: Path) -> None:
@@ -246,7 +304,11 @@ def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
 
     def asks(request: Request) -> str:
         discovering = "Action:" in request.messages[0].content
-        return f"Action: ask_question\nResponse: {told in str(request.messages)}?" if discovering else answer(request)
+        return (
+            f"Action: ask_question\nResponse: {told in str(request.messages)}?"
+            if discovering
+            else answer(request)
+        )
 
     played = play(
         tmp_path / "results",
@@ -259,7 +321,9 @@ def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
     )
     assert played.metrics["questions"] == 2 and "prefalign-ask" in played.metrics
     (line, *_) = (line for line in played.lines.values() if line.user_id == "ann")
-    assert line.record["conditions"]["ask"]["turns"][0]["text"] == "True?", "the history is at hand while asking"
+    assert line.record["conditions"]["ask"]["turns"][0]["text"] == "True?", (
+        "the history is at hand while asking"
+    )
     assert set(line.record["conditions"]) == {"base", "known", "final", "ask"}
 
 
@@ -270,17 +334,27 @@ def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None
     def writes(request: Request) -> str:
         if request.messages[0].role == "user":
             return "the draft"
-        return "the known answer" if "described below" in request.messages[0].content else "Which length?"
+        return (
+            "the known answer"
+            if "described below" in request.messages[0].content
+            else "Which length?"
+        )
 
     def tells(request: Request) -> str:
         return said("Length is all I care for.")
 
     with pytest.raises(UsageError, match=r"task\.writer=RUN_FOLDER"):
         opened(data, form=form)
-    writer = play(tmp_path / "writer", data, writes, simulator=tells, assignments=["task.max_turns=1"])
+    writer = play(
+        tmp_path / "writer", data, writes, simulator=tells, assignments=["task.max_turns=1"]
+    )
     dataset = opened(data, form=form, writer=str(writer.outcomes[0].folder))
     record = dataset.load(0).history[0]
-    expected = ("Length is all I care for.", "") if form == "dialogue" else ("the known answer", "the draft")
+    expected = (
+        ("Length is all I care for.", "")
+        if form == "dialogue"
+        else ("the known answer", "the draft")
+    )
     assert (record.response, record.fields["draft"]) == expected
     assert record.fields["dimensions"] == ("Length" if form == "dialogue" else "")
     assert "writer=tested" in " ".join(dataset.warnings) and dataset.hash != opened(data).hash
@@ -303,7 +377,9 @@ def test_other_tasks_records_widen_the_history(tmp_path: Path) -> None:
 
 
 def test_a_curve_uses_people_with_enough_records_only(tmp_path: Path) -> None:
-    records = [row(number, each) for each, most in (("ann", 8), ("bob", 5)) for number in range(most)]
+    records = [
+        row(number, each) for each, most in (("ann", 8), ("bob", 5)) for number in range(most)
+    ]
     data = written(tmp_path, records)
     assert {user for _, user in opened(data).index()} == {"ann", "bob"}
     assert {user for _, user in opened(data, min_pool=5, h=1).index()} == {"ann"}

@@ -31,7 +31,10 @@ def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
     """Two sources with some documents each, and a preference file."""
     place.mkdir(parents=True, exist_ok=True)
     for source in ("alpha", "beta"):
-        rows = [{"doc_id": f"{source}{n}", "text": f" Note {n} on {source}. \n", "more": 1} for n in range(documents)]
+        rows = [
+            {"doc_id": f"{source}{n}", "text": f" Note {n} on {source}. \n", "more": 1}
+            for n in range(documents)
+        ]
         (place / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     sources = [
         {"name": "alpha", "preference": "short, dry", "rules": ["all lower case"]},
@@ -47,7 +50,10 @@ def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
 @pytest.mark.usefixtures("sentence_data")
 def test_acceptance_1_costs_beside_lengths() -> None:
     found = edited(BASE, BASE + " What do you think?")
-    assert found == Edit(5, 12, 17) and (found.per_draft_token, found.per_longer_text) == (5 / 12, 5 / 17)
+    assert found == Edit(5, 12, 17) and (found.per_draft_token, found.per_longer_text) == (
+        5 / 12,
+        5 / 17,
+    )
     assert (edited("", "").per_draft_token, edited("", "").per_longer_text) == (0, 0)
     assert edited("", "a b") == Edit(2, 0, 2) and edited("", "a b").per_draft_token == 2
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
@@ -64,10 +70,14 @@ def test_acceptance_1_missing_sentence_data_is_told_before_any_call(
         trial(NoPersonalization(), PreludeSumm(PreludeSumm.Params(user="rule")), limit=1)
     options = Options(["none"], ["prelude_summ"], backend="scripted", results=tmp_path)
     for command in (run(options, backend=(model := Scripted())), plan(options)):
-        with pytest.raises(UsageError, match=r"prelude_summ counts the words of edits; .*punkt_tab"):
+        with pytest.raises(
+            UsageError, match=r"prelude_summ counts the words of edits; .*punkt_tab"
+        ):
             asyncio.run(command)
     assert not model.requests and not list(tmp_path.iterdir())
-    (lacking,) = (each for each in check_task(PreludeSumm(), "all", None) if "punkt_tab" in each.detail)
+    (lacking,) = (
+        each for each in check_task(PreludeSumm(), "all", None) if "punkt_tab" in each.detail
+    )
     assert lacking.holds is None
 
 
@@ -81,7 +91,14 @@ LIKED = ("bullet points", "a letter to a friend")
 
 
 def record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[str, Any]:
-    made = {"cost": 3, "draft_tokens": 6, "final_tokens": 12, "rounds": 4, "decision": "rewritten", "preference": true}
+    made = {
+        "cost": 3,
+        "draft_tokens": 6,
+        "final_tokens": 12,
+        "rounds": 4,
+        "decision": "rewritten",
+        "preference": true,
+    }
     return made | {"method": {"preference": preference}} | changed
 
 
@@ -95,8 +112,14 @@ def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> Non
         "accepted": 0.0,
         "preference_coverage": 0.0,
     }
-    right, wrong = (scoring.values(record("a list of bullet points", true), LIKED, "wordllama") for true in LIKED)
-    assert (right["preference_accuracy_wordllama"], wrong["preference_accuracy_wordllama"]) == (1.0, 0.0)
+    right, wrong = (
+        scoring.values(record("a list of bullet points", true), LIKED, "wordllama")
+        for true in LIKED
+    )
+    assert (right["preference_accuracy_wordllama"], wrong["preference_accuracy_wordllama"]) == (
+        1.0,
+        0.0,
+    )
     tied = scoring.values(record("letters", "x"), ("x", "x"), "wordllama")
     assert tied["preference_accuracy_wordllama"] == 0.0
     assert "preference_accuracy_wordllama" not in scoring.values(record("letters"), LIKED, "off")
@@ -114,14 +137,20 @@ def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch)
             assert lang == "en"
 
         def score(self, candidates: list[str], references: list[str]) -> tuple[list[float], ...]:
-            return [], [], [float(one == other) for one, other in zip(candidates, references, strict=True)]
+            return (
+                [],
+                [],
+                [float(one == other) for one, other in zip(candidates, references, strict=True)],
+            )
 
     monkeypatch.setitem(sys.modules, "bert_score", SimpleNamespace(BERTScorer=BERTScorer))
     found = scoring.values(record(LIKED[1], LIKED[1]), LIKED, "bertscore")
     assert found["preference_accuracy_bertscore"] == 1.0
     scoring._scorer.cache_clear()
     scoring._bertscore.cache_clear()
-    names = [metric.name for metric in PreludeSumm(PreludeSumm.Params(accuracy="bertscore")).metrics]
+    names = [
+        metric.name for metric in PreludeSumm(PreludeSumm.Params(accuracy="bertscore")).metrics
+    ]
     assert "preference_accuracy_bertscore" in names and "preference_accuracy_wordllama" not in names
 
 
@@ -136,19 +165,29 @@ def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
     assert first.hidden["preference"] in ("short, dry", "like a letter")
     assert first.stimulus == str(first.stimulus).strip()
     assert first.view().hidden == {} and first.view(privileged=True).hidden == first.hidden
-    assert "alpha" not in first.id and "beta" not in first.id and not first.history and not data.sample
+    assert (
+        "alpha" not in first.id and "beta" not in first.id and not first.history and not data.sample
+    )
     other = PreludeSumm(PreludeSumm.Params(rounds=8, trajectories=2)).open("all", folder(tmp_path))
-    assert other.hash == data.hash != PreludeSumm(PreludeSumm.Params(rounds=8)).open("all", tmp_path).hash
+    assert (
+        other.hash
+        == data.hash
+        != PreludeSumm(PreludeSumm.Params(rounds=8)).open("all", tmp_path).hash
+    )
 
 
-def test_preferences_come_from_the_file_named_then_the_folder_then_the_sample(tmp_path: Path) -> None:
+def test_preferences_come_from_the_file_named_then_the_folder_then_the_sample(
+    tmp_path: Path,
+) -> None:
     place = folder(tmp_path / "data")
     (place / "summ.json").rename(tmp_path / "mine.json")
     with pytest.raises(DataError, match=r"news_article\.jsonl does not exist"):
         PreludeSumm().open("all", place)
     params = PreludeSumm.Params(preferences=str(tmp_path / "mine.json"), rounds=4)
     assert len(PreludeSumm(params).open("all", place).index()) == 12
-    (place / "summ.yaml").write_text("env: summ\nsources:\n- {name: beta, preference: 'in\n    one line'}\n")
+    (place / "summ.yaml").write_text(
+        "env: summ\nsources:\n- {name: beta, preference: 'in\n    one line'}\n"
+    )
     data = PreludeSumm(PreludeSumm.Params(rounds=2)).open("all", place)
     assert {sample.hidden["preference"] for sample in data.samples()} == {"in one line"}
     with pytest.raises(UsageError, match="no such file"):
@@ -165,7 +204,9 @@ def test_preferences_come_from_the_file_named_then_the_folder_then_the_sample(tm
         ({"sources": [{"name": "alpha", "wish": "x"}]}, "no preference file"),
     ],
 )
-def test_a_preference_file_that_cannot_work_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_a_preference_file_that_cannot_work_is_refused(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
     folder(tmp_path, **changed)
     with pytest.raises(DataError, match=said):
         read_preferences(tmp_path / "summ.json", "summ")
@@ -204,7 +245,9 @@ def test_too_few_documents_and_rules_that_are_missing_are_refused(tmp_path: Path
 def test_acceptance_8_a_share_of_each_source_in_a_seeded_order() -> None:
     documents = [[Document(f"{source}{n}", "x") for n in range(50)] for source in "abc"]
     found = drawn(documents, 31, seed=4)
-    assert len(found) == 30 and [sum(place == source for place, _ in found) for source in range(3)] == [10, 10, 10]
+    assert len(found) == 30 and [
+        sum(place == source for place, _ in found) for source in range(3)
+    ] == [10, 10, 10]
     assert len({document.doc_id for _, document in found}) == 30
     assert found == drawn(documents, 31, seed=4) != drawn(documents, 31, seed=5)
     assert [place for place, _ in found] != sorted(place for place, _ in found)
@@ -224,9 +267,16 @@ def test_documents_are_cut_only_when_asked_to() -> None:
     sample = PreludeSumm().open("all", None).load(0)
     whole = PreludeSumm().render(sample, (), "", EstimatedTokens())
     (message,) = whole.messages
-    assert message.content == f"{sample.input}\n\n{PreludeSumm.words.instruction}" and whole.flags == {}
-    cut = PreludeSumm(PreludeSumm.Params(document_tokens=10)).render(sample, (), "Prefers: x", EstimatedTokens())
-    assert cut.messages[-1].content.startswith(f"Summarise this document.\n\n{str(sample.stimulus)[:30]}\n\nWrite the")
+    assert (
+        message.content == f"{sample.input}\n\n{PreludeSumm.words.instruction}"
+        and whole.flags == {}
+    )
+    cut = PreludeSumm(PreludeSumm.Params(document_tokens=10)).render(
+        sample, (), "Prefers: x", EstimatedTokens()
+    )
+    assert cut.messages[-1].content.startswith(
+        f"Summarise this document.\n\n{str(sample.stimulus)[:30]}\n\nWrite the"
+    )
     assert cut.flags == {"documents_cut": 1} and "Prefers: x" in cut.messages[0].content
 
 
@@ -236,7 +286,11 @@ async def test_a_weak_user_applies_a_seeded_part_of_the_preference() -> None:
     shown = []
     for sample in list(data.samples())[:12]:
         part = task._weakened(sample, "one, two, three", 0)
-        assert part == task._weakened(sample, "one, two, three", 0) and set(part.split(", ")) <= {"one", "two", "three"}
+        assert part == task._weakened(sample, "one, two, three", 0) and set(part.split(", ")) <= {
+            "one",
+            "two",
+            "three",
+        }
         shown.append(part)
     assert len(set(shown)) > 3
 

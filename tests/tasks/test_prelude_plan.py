@@ -19,7 +19,12 @@ pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
 @pytest.mark.parametrize("name", ["none", "cipher", "icl_edit", "continual", "e_then_e"])
 def test_the_plan_predicts_the_calls_of_a_user_who_always_edits(name: str, tmp_path: Path) -> None:
     options = runner.Options(
-        [name], ["prelude_summ"], limit=1, backend="scripted", results=tmp_path, assignments=["task.rounds=15"]
+        [name],
+        ["prelude_summ"],
+        limit=1,
+        backend="scripted",
+        results=tmp_path,
+        assignments=["task.rounds=15"],
     )
     (forecast,) = asyncio.run(plan.plan(options))
     (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
@@ -30,12 +35,20 @@ def test_the_plan_predicts_the_calls_of_a_user_who_always_edits(name: str, tmp_p
     )
 
 
-RULES = ["all lower case", "bullet points", "ends with a question", "uses an emoji", "opens with a greeting"]
+RULES = [
+    "all lower case",
+    "bullet points",
+    "ends with a question",
+    "uses an emoji",
+    "opens with a greeting",
+]
 
 
 @pytest.mark.parametrize("rule", [*RULES, "at most 3 words", "at most 99 words"])
 @pytest.mark.parametrize(("method", "update"), [("none", 0), ("cipher", 12), ("e_then_e", 1)])
-def test_no_rule_is_kept_by_what_a_plan_takes_for_a_draft(method: str, update: int, rule: str, tmp_path: Path) -> None:
+def test_no_rule_is_kept_by_what_a_plan_takes_for_a_draft(
+    method: str, update: int, rule: str, tmp_path: Path
+) -> None:
     sources = [{"name": source, "rules": [rule]} for source in ("alpha", "beta")]
     (tmp_path / "summ.json").write_text(json.dumps({"env": "summ", "sources": sources}))
     for source in ("alpha", "beta"):
@@ -46,7 +59,9 @@ def test_no_rule_is_kept_by_what_a_plan_takes_for_a_draft(method: str, update: i
         assignments=["task.user=rule", "task.rounds=12", "task.trajectories=1"],
     )  # fmt: skip
     (forecast,) = asyncio.run(plan.plan(options))
-    assert forecast.calls == {"predict": 23 if method == "cipher" else 12} | ({"update": update} if update else {})
+    assert forecast.calls == {"predict": 23 if method == "cipher" else 12} | (
+        {"update": update} if update else {}
+    )
     (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
     made = sum(used["calls"] for used in outcome.summary["usage"].values())
     row = forecast.as_dict({})

@@ -31,9 +31,16 @@ from personabench.types import Prediction, Request
 pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
 
 
-def ruled(method: Any, place: Path, sources: Sequence[str] = SOURCES, answer: Callable[[Request], str] = stub) -> Trial:
+def ruled(
+    method: Any,
+    place: Path,
+    sources: Sequence[str] = SOURCES,
+    answer: Callable[[Request], str] = stub,
+) -> Trial:
     """Two seeded trajectories of a method with the rule-based user."""
-    task = PreludeSumm(PreludeSumm.Params(user="rule", rounds=4 * len(sources), trajectories=2, accuracy="off"))
+    task = PreludeSumm(
+        PreludeSumm.Params(user="rule", rounds=4 * len(sources), trajectories=2, accuracy="off")
+    )
     dataset = task.open("all", notes(place, sources))
     return trial(method, task, dataset=dataset, answer=answer)
 
@@ -53,10 +60,19 @@ EXPECTED: dict[str, Callable[[Sequence[str]], list[int]]] = {
     "oracle": lambda order: [],
     "cipher": lambda order: sorted(order.index(source) for source in set(order)),
     "icl_edit": lambda order: sorted(order.index(source) for source in set(order)),
-    "continual": lambda order: [at for at in range(len(order)) if at == 0 or order[at] != order[at - 1]],
+    "continual": lambda order: [
+        at for at in range(len(order)) if at == 0 or order[at] != order[at - 1]
+    ],
     "e_then_e": lambda order: [at for at in range(len(order)) if at < 5 or order[at] != order[4]],
 }
-METHODS = (NoPersonalization(), Oracle(), Cipher(Cipher.Params(k=1)), IclEdit(), Continual(), EThenE())
+METHODS = (
+    NoPersonalization(),
+    Oracle(),
+    Cipher(Cipher.Params(k=1)),
+    IclEdit(),
+    Continual(),
+    EThenE(),
+)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda each: each.name)
@@ -86,7 +102,9 @@ def test_the_task_page_reads_mean_and_deviation_of_trajectories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "tasks" / "prelude.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "spread" in block)
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "spread" in block
+    )
     model = Scripted(answer=lambda request: BASE * (1 + int(digest(request.messages)[0], 16)))
     outcome = played(tmp_path / "results", notes(tmp_path / "data"), model, Simulator())
     totals: Counter[str] = Counter()
@@ -136,7 +154,10 @@ def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, 
     assert [line.record for line in lines[: len(done)]] == done
 
     def by_round(all_lines: Sequence[Prediction]) -> list[Any]:
-        rows = [(line.sample_id, line.record, line.flags, [c.key for c in line.calls]) for line in all_lines]
+        rows = [
+            (line.sample_id, line.record, line.flags, [c.key for c in line.calls])
+            for line in all_lines
+        ]
         return sorted(rows, key=lambda row: str(row[0]))
 
     assert by_round(lines) == by_round(list(whole.iter_predictions()))
@@ -144,13 +165,20 @@ def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, 
     assert len(user.requests) == 2 * (20 - len(done)) - accepted
 
 
-def test_the_users_words_are_in_the_record_and_its_tokens_are_not_the_agents(tmp_path: Path) -> None:
+def test_the_users_words_are_in_the_record_and_its_tokens_are_not_the_agents(
+    tmp_path: Path,
+) -> None:
     data = notes(tmp_path / "data", SOURCES[:1])
     model = Scripted(answer=stub)
-    found = list(RunFolder(played(tmp_path, notes(data), model, Simulator()).folder).iter_predictions())
+    found = list(
+        RunFolder(played(tmp_path, notes(data), model, Simulator()).folder).iter_predictions()
+    )
     first = found[0]
     assert first.record["decision"] == "rewritten" and first.record["reply"] == "No."
-    assert first.record["raw"].startswith("Revised text:") and first.record["final"] == first.record["draft"].lower()
+    assert (
+        first.record["raw"].startswith("Revised text:")
+        and first.record["final"] == first.record["draft"].lower()
+    )
     assert first.flags["cleaned_rewrite"] == 1
     assert first.record["method"] == {"preference": "", "nearest": [], "inferred": "all lower case"}
     agent = [call for call in first.calls if call.phase != "simulate"]
@@ -162,17 +190,25 @@ def test_the_users_words_are_in_the_record_and_its_tokens_are_not_the_agents(tmp
 
 
 @pytest.mark.parametrize("cls", [*FAMILY, Cipher])
-def test_acceptance_4_no_memory_is_empty_and_none_is_never_a_preference(cls: Any, tmp_path: Path) -> None:
-    found = ruled(cls(), tmp_path, SOURCES[:2], lambda r: "None" if stage(r) == "infer" else stub(r))
+def test_acceptance_4_no_memory_is_empty_and_none_is_never_a_preference(
+    cls: Any, tmp_path: Path
+) -> None:
+    found = ruled(
+        cls(), tmp_path, SOURCES[:2], lambda r: "None" if stage(r) == "infer" else stub(r)
+    )
     prompts = [message.content for request in found.requests for message in request.messages]
     assert not any("None" in prompt or "null" in prompt for prompt in prompts)
 
 
-def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_delta(tmp_path: Path) -> None:
+def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_delta(
+    tmp_path: Path,
+) -> None:
     for delta in (0, 3):
         found = ruled(Cipher(Cipher.Params(k=1, delta=delta)), tmp_path)
         for line in found.predictions:
-            assert sum(call.phase == "update" for call in line.calls) == (line.record["cost"] > delta)
+            assert sum(call.phase == "update" for call in line.calls) == (
+                line.record["cost"] > delta
+            )
         assert {line.record["cost"] > delta for line in found.predictions} == {True, False}
 
 
@@ -186,7 +222,15 @@ def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> 
         "continual": lambda t, paid: (2 if t else 1, 0),
         "e_then_e": lambda t, paid: (1, int(t == 4)),
     }
-    for method in (NoPersonalization(), Oracle(), Cipher(), IclEdit(), CotEdit(), Continual(), EThenE()):
+    for method in (
+        NoPersonalization(),
+        Oracle(),
+        Cipher(),
+        IclEdit(),
+        CotEdit(),
+        Continual(),
+        EThenE(),
+    ):
         found = ruled(method, tmp_path, SOURCES[:3])
         for rounds in trajectories(found):
             for t, line in enumerate(rounds):
@@ -198,7 +242,9 @@ def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("cls", [*FAMILY, NoPersonalization])
-def test_acceptance_7_the_agent_sees_no_preference_no_source_and_no_verdict(cls: Any, tmp_path: Path) -> None:
+def test_acceptance_7_the_agent_sees_no_preference_no_source_and_no_verdict(
+    cls: Any, tmp_path: Path
+) -> None:
     data = notes(tmp_path / "data")
     secret = "zqxv"
     for path in data.glob("*.jsonl"):
@@ -210,7 +256,11 @@ def test_acceptance_7_the_agent_sees_no_preference_no_source_and_no_verdict(cls:
 
     def user(request: Request) -> str:
         asked.append(request)
-        return f"{secret} no" if "yes or no" in request.messages[-1].content else f"Changed {len(asked)}."
+        return (
+            f"{secret} no"
+            if "yes or no" in request.messages[-1].content
+            else f"Changed {len(asked)}."
+        )
 
     found = trial(
         cls(), task, dataset=task.open("all", data), roles={"simulator": user},
@@ -224,14 +274,20 @@ def test_acceptance_7_the_agent_sees_no_preference_no_source_and_no_verdict(cls:
             assert "Note " not in whole
 
 
-@pytest.mark.parametrize("method", [NoPersonalization(), *(each() for each in FAMILY)], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "method", [NoPersonalization(), *(each() for each in FAMILY)], ids=lambda each: each.name
+)
 def test_a_cut_document_is_counted_once_by_every_method(method: Any, tmp_path: Path) -> None:
-    task = PreludeSumm(PreludeSumm.Params(user="rule", rounds=8, trajectories=1, accuracy="off", document_tokens=3))
+    task = PreludeSumm(
+        PreludeSumm.Params(user="rule", rounds=8, trajectories=1, accuracy="off", document_tokens=3)
+    )
     found = trial(method, task, dataset=task.open("all", notes(tmp_path, SOURCES[:2])), answer=stub)
     assert [line.flags.get("documents_cut") for line in found.predictions] == [1] * 8
 
 
-def test_memories_are_named_by_their_rounds_and_e_then_e_says_what_it_inferred(tmp_path: Path) -> None:
+def test_memories_are_named_by_their_rounds_and_e_then_e_says_what_it_inferred(
+    tmp_path: Path,
+) -> None:
     """The first drafts suit, so that the memory's first entry is of a later round."""
     drafts = 0
 
@@ -241,12 +297,16 @@ def test_memories_are_named_by_their_rounds_and_e_then_e_says_what_it_inferred(t
         return BASE.lower() if stage(request) == "generate" and drafts <= 2 else stub(request)
 
     task = PreludeSumm(PreludeSumm.Params(user="rule", rounds=4, trajectories=1, accuracy="off"))
-    found = trial(Cipher(), task, dataset=task.open("all", notes(tmp_path, ["alpha"])), answer=answer)
+    found = trial(
+        Cipher(), task, dataset=task.open("all", notes(tmp_path, ["alpha"])), answer=answer
+    )
     nearest = [[t for t, _ in line.record["method"]["nearest"]] for line in found.predictions]
     assert nearest == [[], [], [], [2]]
     for rounds in trajectories(ruled(EThenE(), tmp_path, SOURCES[:2])):
         said = [line.record["method"].get("inferred") for line in rounds]
-        assert said == [None] * 4 + [rounds[5].record["method"]["preference"]] + [None] * 3 and said[4]
+        assert (
+            said == [None] * 4 + [rounds[5].record["method"]["preference"]] + [None] * 3 and said[4]
+        )
 
 
 def test_acceptance_7_only_the_oracle_is_told(tmp_path: Path) -> None:
@@ -263,10 +323,15 @@ def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
 ) -> None:
     data = notes(tmp_path / "data")
     silent = Scripted(
-        BackendOptions(model="user"), answer=lambda r: "no" if "yes or no" in r.messages[-1].content else returned
+        BackendOptions(model="user"),
+        answer=lambda r: "no" if "yes or no" in r.messages[-1].content else returned,
     )
     outcome = played(tmp_path, data, Scripted(answer=stub), silent, cache)
-    assert outcome.summary["owed"] == 20 and outcome.summary["n"] == 0 and outcome.summary["status"] == "incomplete"
+    assert (
+        outcome.summary["owed"] == 20
+        and outcome.summary["n"] == 0
+        and outcome.summary["status"] == "incomplete"
+    )
     errors = [line.error or "" for line in RunFolder(outcome.folder).iter_predictions()]
     assert len(errors) == 2 and all("empty twice" in error for error in errors)
     again = played(tmp_path, data, Scripted(answer=stub), user := Simulator(), cache)
@@ -278,28 +343,45 @@ def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
 def test_the_method_learns_from_a_draft_without_reasoning(cls: Any, tmp_path: Path) -> None:
     plain = ruled(cls(), tmp_path, SOURCES[:2])
     for aloud in ("<think>Hm: lower?</think>\n", "Hm</think> "):
-        found = ruled(cls(), tmp_path, SOURCES[:2], lambda request, aloud=aloud: aloud + stub(request))  # type: ignore[misc]
-        assert [line.record for line in found.predictions] == [line.record for line in plain.predictions]
-        assert not any("Hm" in message.content for request in found.requests for message in request.messages)
-    (first, *_) = ruled(cls(), tmp_path, SOURCES[:1], lambda request: "<think>never ends").predictions
+        found = ruled(
+            cls(), tmp_path, SOURCES[:2], lambda request, aloud=aloud: aloud + stub(request)
+        )  # type: ignore[misc]
+        assert [line.record for line in found.predictions] == [
+            line.record for line in plain.predictions
+        ]
+        assert not any(
+            "Hm" in message.content for request in found.requests for message in request.messages
+        )
+    (first, *_) = ruled(
+        cls(), tmp_path, SOURCES[:1], lambda request: "<think>never ends"
+    ).predictions
     assert (first.parsed, first.record["draft"], first.record["final"]) == (None, "", "")
 
 
 def test_the_user_sees_a_draft_without_reasoning(tmp_path: Path) -> None:
     data, user = notes(tmp_path / "data", SOURCES[:2], 5), Simulator()
-    found = played(tmp_path, data, Scripted(answer=lambda request: f"<think>Hm</think>{stub(request)}"), user)
+    found = played(
+        tmp_path, data, Scripted(answer=lambda request: f"<think>Hm</think>{stub(request)}"), user
+    )
     assert found.summary["n"] == 20 and found.summary["counters"].get("unchanged_rewrite", 0) == 0
-    assert user.requests and not any("Hm" in request.messages[-1].content for request in user.requests)
+    assert user.requests and not any(
+        "Hm" in request.messages[-1].content for request in user.requests
+    )
 
 
 @pytest.mark.parametrize("task", ["prelude_summ", "prelude_email"])
 def test_the_bundled_sample_runs_with_one_model_in_both_roles(task: str, tmp_path: Path) -> None:
-    options = runner.Options(["none", "cipher"], [task], limit=1, backend="scripted", results=tmp_path)
+    options = runner.Options(
+        ["none", "cipher"], [task], limit=1, backend="scripted", results=tmp_path
+    )
     for outcome in asyncio.run(runner.run(options, backend=Scripted())):
         summary = outcome.summary
         assert summary["status"] == "complete" and summary["users"] == 1
         assert "the simulator is the model under test itself" in summary["warnings"][0]
-        assert summary["usage"]["simulate"]["calls"] == 2 * summary["n"] and summary["counters"]["undecided"] > 0
+        assert (
+            summary["usage"]["simulate"]["calls"] == 2 * summary["n"]
+            and summary["counters"]["undecided"] > 0
+        )
 
 
 def test_methods_that_need_a_past_are_refused_before_any_call(tmp_path: Path) -> None:
@@ -317,4 +399,6 @@ def test_the_tasks_pass_their_own_check(cls: Any) -> None:
     assert [each for each in found if each.holds is False] == [] and len(found) >= 5
     for name in ("cipher", "none"):
         method = registry.load("method", name)
-        assert [each for each in check_method(method(), cls.name, limit=1) if each.holds is False] == []
+        assert [
+            each for each in check_method(method(), cls.name, limit=1) if each.holds is False
+        ] == []

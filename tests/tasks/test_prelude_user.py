@@ -17,7 +17,13 @@ from personabench.tasks.prelude import PreludeSumm, user
 from personabench.tasks.prelude.rules import BASE, disliked, rules_of, satisfied, unkept, worded
 from personabench.types import Request, Sample
 
-PHRASES = ["all lower case", "bullet points", "ends with a question", "uses an emoji", "opens with a greeting"]
+PHRASES = [
+    "all lower case",
+    "bullet points",
+    "ends with a question",
+    "uses an emoji",
+    "opens with a greeting",
+]
 
 
 # Words
@@ -58,8 +64,14 @@ def test_acceptance_2_the_first_whole_word_decides(reply: str, decision: str) ->
         ("<think>Hm: shorter</think>\nUpdated email:\n'A text.'", "A text."),
         ("Dear team:\nwe met.", "Dear team:\nwe met."),
         ("Three things:\n- one", "Three things:\n- one"),
-        ("Here is the revised summary: all on one line", "Here is the revised summary: all on one line"),
-        ("Here is the new text:\nHere is the other text:\nA text.", "Here is the other text:\nA text."),
+        (
+            "Here is the revised summary: all on one line",
+            "Here is the revised summary: all on one line",
+        ),
+        (
+            "Here is the new text:\nHere is the other text:\nA text.",
+            "Here is the other text:\nA text.",
+        ),
         ("<think>never ends", ""),
         ("", ""),
     ],
@@ -77,7 +89,11 @@ def simulator(*replies: str) -> tuple[Role, list[Request]]:
 
 async def reacting(*replies: str) -> tuple[user.Reaction, Role, list[Request]]:
     role, asked = simulator(*replies)
-    return await user.react(role, PreludeSumm.words, "THE DOCUMENT", "a draft", "short, dry", 99), role, asked
+    return (
+        await user.react(role, PreludeSumm.words, "THE DOCUMENT", "a draft", "short, dry", 99),
+        role,
+        asked,
+    )
 
 
 ANNOUNCED = """Here is the revised summary:
@@ -123,7 +139,9 @@ def test_a_line_that_says_something_stays(line: str) -> None:
     assert user.cleaned(f"{line}\n- one") == f"{line}\n- one"
 
 
-@pytest.mark.parametrize("draft", ['"A text."', "Revised summary:\nA text.", "```\nA text.\n```", "‘Here is a text:’"])
+@pytest.mark.parametrize(
+    "draft", ['"A text."', "Revised summary:\nA text.", "```\nA text.\n```", "‘Here is a text:’"]
+)
 @pytest.mark.parametrize("raw", ["{}", " {}\n", "<think>fine</think>{}", "Here is the text:\n{}"])
 async def test_the_draft_returned_as_it_was_costs_nothing(draft: str, raw: str) -> None:
     role, _ = simulator("no", raw.format(draft))
@@ -138,8 +156,13 @@ async def test_the_rewrite_sees_draft_and_preference_but_no_document() -> None:
     first, second = ("\n".join(message.content for message in each.messages) for each in asked)
     assert "THE DOCUMENT" in first and "THE DOCUMENT" not in second
     assert all(text in prompt for text in ("a draft", "short, dry") for prompt in (first, second))
-    assert [(each.temperature, each.top_p) for each in asked] == [(0.0, 0.95)] * 2 and asked[1].max_tokens == 99
-    assert role.flags == {"cleaned_rewrite": 1} and [call.phase for call in role.calls] == ["simulate"] * 2
+    assert [(each.temperature, each.top_p) for each in asked] == [(0.0, 0.95)] * 2 and asked[
+        1
+    ].max_tokens == 99
+    assert (
+        role.flags == {"cleaned_rewrite": 1}
+        and [call.phase for call in role.calls] == ["simulate"] * 2
+    )
 
 
 async def test_an_accepted_draft_is_final_and_an_undecided_user_rewrites() -> None:
@@ -152,13 +175,18 @@ async def test_an_accepted_draft_is_final_and_an_undecided_user_rewrites() -> No
 
 async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajectory() -> None:
     found, role, asked = await reacting("no", " \n", "A draft")
-    assert found.final == "A draft" and role.flags["empty_rewrite"] == 1 and [each.draw for each in asked] == [0, 0, 1]
+    assert (
+        found.final == "A draft"
+        and role.flags["empty_rewrite"] == 1
+        and [each.draw for each in asked] == [0, 0, 1]
+    )
     with pytest.raises(BackendError, match="empty twice"):
         await reacting("no", "", "<think>hm")
 
 
 @pytest.mark.parametrize(
-    "thought", ["<think>hm</think>", "<reasoning>hm</reasoning>", "hm</think>", "<think>a</think>b</think>"]
+    "thought",
+    ["<think>hm</think>", "<reasoning>hm</reasoning>", "hm</think>", "<think>a</think>b</think>"],
 )
 def test_reasoning_ends_where_its_mark_says(thought: str) -> None:
     assert without_reasoning(f"{thought} A text. ") == " A text. "
@@ -169,14 +197,18 @@ def test_reasoning_ends_where_its_mark_says(thought: str) -> None:
 
 
 def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
-    for phrase, cost_free in zip(PHRASES, ("all lower", "- one", "right?", "☀", "Dear all"), strict=True):
+    for phrase, cost_free in zip(
+        PHRASES, ("all lower", "- one", "right?", "☀", "Dear all"), strict=True
+    ):
         (rule,) = rules_of([phrase])
         assert rule.holds(cost_free) and not rule.holds(BASE) and rule.holds(rule.fix(BASE))
     rules = rules_of(["at most 3 words", "bullet points", "all lower case"])
     assert worded(rules) == "all lower case; bullet points; at most 3 words"
     assert satisfied(BASE, rules) == "- the team"
     assert satisfied(BASE, rules_of(["at most 3 words"])) == "The team met"
-    assert satisfied("- one\ntwo\n\n three", rules_of(["bullet points"])) == "- one\n- two\n\n-  three"
+    assert (
+        satisfied("- one\ntwo\n\n three", rules_of(["bullet points"])) == "- one\n- two\n\n-  three"
+    )
     assert satisfied("already low", rules_of(["all lower case"])) == "already low"
 
 
@@ -201,7 +233,11 @@ def test_every_set_of_rules_that_is_taken_can_be_kept_by_any_text(limit: int) ->
     """Short lines and lone marks above all: "- a" and "-" must not come of a cut between them."""
     rng = random.Random(limit)
     pieces = ["a", "Hi", " ", "\n", "\n\n", "-", "- ", "?", "🙂", "\u2028", "\t"]
-    texts = ["a\n\nb c d", "- a\n\n-", *("".join(rng.choices(pieces, k=rng.randrange(12))) for _ in range(400))]
+    texts = [
+        "a\n\nb c d",
+        "- a\n\n-",
+        *("".join(rng.choices(pieces, k=rng.randrange(12))) for _ in range(400)),
+    ]
     taken = 0
     for size in (1, 2, 3):
         for phrases in combinations([*PHRASES, f"at most {limit} words"], size):
@@ -218,10 +254,21 @@ def test_every_set_of_rules_that_is_taken_can_be_kept_by_any_text(limit: int) ->
 
 
 @pytest.mark.usefixtures("sentence_data")
-async def test_a_draft_is_accepted_when_all_rules_hold_and_not_when_their_fixes_cancel_out() -> None:
+async def test_a_draft_is_accepted_when_all_rules_hold_and_not_when_their_fixes_cancel_out() -> (
+    None
+):
     task = PreludeSumm(PreludeSumm.Params(user="rule"))
-    hidden = {"preference": "bullet points; at most 3 words", "t": "0", "rounds": "1", "doc_id": "d", "source": "s"}
-    for draft, decision, final in (("- a\n\n-", "rewritten", "- a"), ("- a\n\n", "accepted", "- a")):
+    hidden = {
+        "preference": "bullet points; at most 3 words",
+        "t": "0",
+        "rounds": "1",
+        "doc_id": "d",
+        "source": "s",
+    }
+    for draft, decision, final in (
+        ("- a\n\n-", "rewritten", "- a"),
+        ("- a\n\n", "accepted", "- a"),
+    ):
         _, record = await task.react(Sample("r", "u", "", hidden=hidden), draft, simulator()[0])
         assert (record["decision"], record["final"]) == (decision, final)
         assert (record["cost"] > 0) == (decision == "rewritten")

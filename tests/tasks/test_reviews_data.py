@@ -44,7 +44,10 @@ def row(user: str, *asins: str, start: int = 1_600_000_000_000) -> dict[str, Any
 
 
 ROWS = [row("ann", "a", "b", "c"), row("bob", "b", "c", "a"), row("cem", "c", "a", "b")]
-META = [{"asin": name, "title": f"Thing {name}", "description": f"A thing named {name}."} for name in "abcd"]
+META = [
+    {"asin": name, "title": f"Thing {name}", "description": f"A thing named {name}."}
+    for name in "abcd"
+]
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -79,7 +82,12 @@ def seen(data: Dataset) -> list[Any]:
 def test_bundled_sample_is_what_its_page_says() -> None:
     task = reviews()
     test, val = task.open("test", None), task.open("House_and_Hills/val", None)
-    assert test.sample and test.dated and test.identified and not [w for w in test.warnings if "METEOR" not in w]
+    assert (
+        test.sample
+        and test.dated
+        and test.identified
+        and not [w for w in test.warnings if "METEOR" not in w]
+    )
     assert len(test.index()) == len(val.index()) == 12
     reviewers: dict[str, set[str]] = defaultdict(set)
     texts = []
@@ -97,7 +105,9 @@ def test_bundled_sample_is_what_its_page_says() -> None:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "arrow", "cache"])
-def test_every_form_of_a_copy_reads_the_same(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_form_of_a_copy_reads_the_same(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
     data = reviews().open("Books/test", copy(tmp_path / "data", form))
     assert (data.separation, data.split) == ("Books", "test")
@@ -163,7 +173,9 @@ def table(path: Path, rows: list[tuple[str, str, int, str, str, int]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("user_id", "item_id", "rating", "review_title", "review_text", "timestamp"))
+        writer.writerow(
+            ("user_id", "item_id", "rating", "review_title", "review_text", "timestamp")
+        )
         writer.writerows(rows)
     return path.parent
 
@@ -193,9 +205,13 @@ def test_splits_are_made_from_a_table(tmp_path: Path) -> None:
 
 def test_each_rule_is_applied(tmp_path: Path) -> None:
     rows = everyone("uvw", "abcd")
-    rows += [("x", item, 5, "t", f"x on {item}", 1_400_000_000) for item in "ab"]  # two reviews: too few
+    rows += [
+        ("x", item, 5, "t", f"x on {item}", 1_400_000_000) for item in "ab"
+    ]  # two reviews: too few
     rows += [("u", "lonely", 5, "t", "u on lonely", 1_399_000_000)]  # an item with one reviewer
-    rows += [("v", "a", 1, "t", "v  on\na,  later", 1_400_040_000)]  # the newer review of an item is kept
+    rows += [
+        ("v", "a", 1, "t", "v  on\na,  later", 1_400_040_000)
+    ]  # the newer review of an item is kept
     rows += [("w", "b", 1, "t", "w on a", 1_399_000_000)]  # an older copy of a text is not
     rows += [("u", "e", 5, "t", "", 1_400_000_000)]  # incomplete
     data = reviews(**SMALL).open("test", table(tmp_path / "mine.csv", rows))
@@ -224,13 +240,17 @@ def test_people_to_compare_with_need_not_be_asked(tmp_path: Path) -> None:
     data = reviews(**SMALL, asked_reviews=3).open("test", folder)
     assert [user for _, user in data.index()] == ["u", "v"]
     assert [user.id for user in data.population()] == ["u", "v", "w", "x"]
-    assert {"w-d", "x-d"}.isdisjoint(record.id for user in data.population() for record in user.history)
+    assert {"w-d", "x-d"}.isdisjoint(
+        record.id for user in data.population() for record in user.history
+    )
 
 
 def test_published_bounds_are_the_defaults_and_a_small_table_is_told_so(tmp_path: Path) -> None:
     assert Rules() == Rules(200, 100, 2000, 8, 18, 500, 10, 5, 8, 0)
     folder = table(tmp_path / "mine.csv", everyone("uvw", "abcd"))
-    with pytest.raises(DataError, match=r"leave nobody.*12 rows; 12 complete; 0 by 0 users.*task\.min_chars=1"):
+    with pytest.raises(
+        DataError, match=r"leave nobody.*12 rows; 12 complete; 0 by 0 users.*task\.min_chars=1"
+    ):
         reviews().open("test", folder)
     with pytest.raises(ValueError, match="min_reviews must exceed inputs"):
         Rules(min_reviews=5)
@@ -252,12 +272,16 @@ def test_items_are_described_beside_the_table_or_in_it(tmp_path: Path) -> None:
             }
             file.write(json.dumps(each | {"timestamp": at * 1000}) + "\n")
     described = [
-        {"parent_asin": item, "title": f"Toy {item}", "description": ["Product Description", long]} for item in "abd"
+        {"parent_asin": item, "title": f"Toy {item}", "description": ["Product Description", long]}
+        for item in "abd"
     ]
     lines(folder / "meta_Toys.jsonl", described)
     data = reviews(**SMALL).open("test", folder)
     sample = data.load(0)
-    assert sample.stimulus == f"Toy d\n{long}" and [record.item for record in sample.history] == ["a", "b"]
+    assert sample.stimulus == f"Toy d\n{long}" and [record.item for record in sample.history] == [
+        "a",
+        "b",
+    ]
     folder = tmp_path / "one"
     rows = [
         {"reviewerID": user, "asin": item, "overall": 3, "summary": title, "reviewText": text, "unixReviewTime": at,
@@ -269,7 +293,9 @@ def test_items_are_described_beside_the_table_or_in_it(tmp_path: Path) -> None:
 
 
 def test_a_broken_table_is_named(tmp_path: Path) -> None:
-    folder = table(tmp_path / "mine.csv", [("u", "a", 5, "t", "text", 1), ("v", "a", "five", "t", "text", 1)])  # type: ignore[list-item]
+    folder = table(
+        tmp_path / "mine.csv", [("u", "a", 5, "t", "text", 1), ("v", "a", "five", "t", "text", 1)]
+    )  # type: ignore[list-item]
     with pytest.raises(DataError, match=r"mine\.csv: line 3: rating: 'five' is no number"):
         reviews(**SMALL).open("test", folder)
     folder = table(tmp_path / "late" / "mine.csv", [("u", "a", 5, "t", "text", "soon")])  # type: ignore[list-item]

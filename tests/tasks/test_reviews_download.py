@@ -42,7 +42,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
     return asked
 
 
-def test_a_category_is_fetched_checked_and_pinned(hub: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_category_is_fetched_checked_and_pinned(
+    hub: list[dict[str, Any]], tmp_path: Path
+) -> None:
     target = tmp_path / "data"
     Reviews().download("Books/test", target, base_url="https://mirror.example")
     assert [each["repository"] for each in hub] == ["SnowCharmQ/DPL-main", "SnowCharmQ/DPL-meta"]
@@ -50,13 +52,17 @@ def test_a_category_is_fetched_checked_and_pinned(hub: list[dict[str, Any]], tmp
     assert all(each["endpoint"] == "https://mirror.example" for each in hub)
     assert all("Books/*" in each["allow_patterns"] for each in hub)
     files = json.loads((target / "manifest.json").read_text())["files"]
-    assert set(files) == {f"DPL-main/Books/{name}.jsonl" for name in ("test", "val")} | {"DPL-meta/Books/full.jsonl"}
+    assert set(files) == {f"DPL-main/Books/{name}.jsonl" for name in ("test", "val")} | {
+        "DPL-meta/Books/full.jsonl"
+    }
     entry = files["DPL-main/Books/test.jsonl"]
     where = f"https://mirror.example/datasets/SnowCharmQ/DPL-main/resolve/{COMMIT}/Books/test.jsonl"
     assert entry["count"] == 12 and entry["url"] == where
     assert len(Reviews().open("Books/test", target).index()) == 12
     Reviews().download("Books/test", target)
-    assert hub[-1]["revision"] == COMMIT, "a later call asks for the commit of the copy, not for the newest"
+    assert hub[-1]["revision"] == COMMIT, (
+        "a later call asks for the commit of the copy, not for the newest"
+    )
 
 
 def test_what_is_not_the_data_is_not_in_the_manifest(
@@ -77,7 +83,9 @@ def test_what_is_not_the_data_is_not_in_the_manifest(
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refused)
-    with pytest.raises(DataError, match=r"DPL-main could not be fetched: OSError: no route\n.*copy"):
+    with pytest.raises(
+        DataError, match=r"DPL-main could not be fetched: OSError: no route\n.*copy"
+    ):
         Reviews().download("Books/test", tmp_path / "other")
 
 

@@ -50,7 +50,9 @@ def test_drafts_are_asked_for_under_their_own_title(method: str, params: dict[st
 
 def test_drafts_are_the_same_calls_for_every_question() -> None:
     task, sample = registry.load("task", "reviews")(), first()
-    other = next(each for each in task.open("test", None).samples() if each.attributes != sample.attributes)
+    other = next(
+        each for each in task.open("test", None).samples() if each.attributes != sample.attributes
+    )
     record = sample.history[0]
     assert task.question(record, sample).input == task.question(record, other).input
     assert sample.attributes["review_title"] not in task.question(record, sample).input
@@ -69,7 +71,12 @@ def test_other_tasks_put_the_stimulus_of_the_record_in_place_of_the_questions() 
     record = sample.history[0]
     asked = task.question(record, sample)
     assert asked.input == sample.input.replace(sample.stimulus, record.stimulus)
-    assert (asked.id, asked.stimulus, asked.references, asked.history) == (record.id, record.stimulus, (), ())
+    assert (asked.id, asked.stimulus, asked.references, asked.history) == (
+        record.id,
+        record.stimulus,
+        (),
+        (),
+    )
     bare = Sample("s", "u", "What now?")
     assert task.question(Record("r", None, "a tweet"), bare).input == "a tweet"
     assert task.facts(record.fields) == ""

@@ -46,9 +46,14 @@ def test_a_request_ends_with_what_is_known_of_the_review(task: Task) -> None:
     sample = data.load(0).view()
     found = task.render(sample, sample.history[:2], "Likes one-word verdicts.", EstimatedTokens())
     system, *turns, question = found.messages
-    assert "Likes one-word verdicts." in system.content and wording.WORDS.instruction in system.content
+    assert (
+        "Likes one-word verdicts." in system.content and wording.WORDS.instruction in system.content
+    )
     assert [turn.role for turn in turns] == ["user", "assistant"] * 2
-    assert turns[-1].content == sample.history[0].response and turns[1].content == sample.history[1].response
+    assert (
+        turns[-1].content == sample.history[0].response
+        and turns[1].content == sample.history[1].response
+    )
     assert turns[2].content == wording.request(sample.history[0].stimulus, sample.history[0].fields)
     assert question.content == sample.input
     assert question.content.endswith("Rating: 4 of 5\nReview title: A stool that disappears")
@@ -63,7 +68,11 @@ def test_reviews_are_found_by_review_title_and_description_alone(task: Task) -> 
     assert task.query_text(sample).startswith("A stool that disappears A beech step stool")
     assert "Dovetail" not in task.query_text(sample)
     found = task.document_text(sample.history[0])
-    assert found.startswith("Slow in the best sense A stove-top") and "Keeper" not in found and "Brindle" not in found
+    assert (
+        found.startswith("Slow in the best sense A stove-top")
+        and "Keeper" not in found
+        and "Brindle" not in found
+    )
     said = task.describe(sample.history[0])
     assert "Rating: 5 of 5\nReview title: Slow in the best sense\nReview: Keeper." in said
     assert said.startswith("Item: Brindle")
@@ -84,7 +93,11 @@ def test_reviews_are_found_by_review_title_and_description_alone(task: Task) -> 
 )
 def test_tags_are_stripped(task: Task, output: str) -> None:
     sample = task.open("test", None).load(0)
-    assert task.parse(output, sample, "official") == task.parse(output, sample, "lenient") == "Keeper. It pours."
+    assert (
+        task.parse(output, sample, "official")
+        == task.parse(output, sample, "lenient")
+        == "Keeper. It pours."
+    )
 
 
 def test_official_reading_strips_nothing_else(task: Task) -> None:
@@ -97,7 +110,10 @@ def test_official_reading_strips_nothing_else(task: Task) -> None:
     ):
         assert task.parse(text, sample, "official") == text
     assert task.parse("Sure, here is the review: Keeper.", sample, "lenient") == "Keeper."
-    assert task.parse("Review:", sample, "official") == "" and task.parse("Review:", sample, "lenient") is None
+    assert (
+        task.parse("Review:", sample, "official") == ""
+        and task.parse("Review:", sample, "lenient") is None
+    )
     with pytest.raises(UsageError, match="no scorer"):
         task.parse("", sample, "kind")
 
@@ -130,7 +146,10 @@ def test_dpl_faithful_compares_reviews_of_the_same_item_in_ten_calls(task: Task)
     assert len(result.predictions) == 12 and len(result.requests) == 12 * (8 + 1 + 1)
     counters = result.summary["counters"]
     assert counters["n_eff"] == counters["tier_1"] == 96 and counters["k_eff"] == 96 * 4
-    assert "fallback" not in counters and result.summary["metrics"]["official"].keys() == {*ROUGE, "bleu"}
+    assert "fallback" not in counters and result.summary["metrics"]["official"].keys() == {
+        *ROUGE,
+        "bleu",
+    }
     targets = {sample.id: sample for sample in data.samples()}
     shown = [message.content for request in result.requests for message in request.messages]
     for sample in targets.values():
@@ -143,9 +162,16 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
 
     def ran(results: str, people: int) -> tuple[dict[str, Any], dict[str, Any]]:
         settings = ["n_docs=2", f"min_peers={people}", "tiers=T1"]
-        chosen = runner.Options(["dpl"], ["reviews"], backend="scripted", limit=3, assignments=settings)
-        (outcome,) = asyncio.run(runner.run(dataclasses.replace(chosen, results=tmp_path / results)))
-        spec, summary = (json.loads((outcome.folder / name).read_text()) for name in ("spec.json", "summary.json"))
+        chosen = runner.Options(
+            ["dpl"], ["reviews"], backend="scripted", limit=3, assignments=settings
+        )
+        (outcome,) = asyncio.run(
+            runner.run(dataclasses.replace(chosen, results=tmp_path / results))
+        )
+        spec, summary = (
+            json.loads((outcome.folder / name).read_text())
+            for name in ("spec.json", "summary.json")
+        )
         return spec, summary
 
     spec, summary = ran("compared", 1)
@@ -155,7 +181,10 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
     assert summary["provenance"]["population"] == population.hash
     assert re.fullmatch(r"wordllama:\w+@[0-9a-f]{16}", summary["provenance"]["wordllama"])
     assert summary["signatures"].keys() == {"bleu"}
-    assert re.fullmatch(r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:.+", summary["signatures"]["bleu"])
+    assert re.fullmatch(
+        r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:.+",
+        summary["signatures"]["bleu"],
+    )
     assert {name: summary["counters"].get(name) for name in ("n_eff", "k_eff", "tier_1", "fallback")} == {
         "n_eff": 6, "k_eff": 24, "tier_1": 6, "fallback": None,
     }  # fmt: skip
@@ -182,7 +211,9 @@ def test_outputs_with_dashed_lines_survive_scoring(task: Task, tmp_path: Path) -
     rows = [{"id": name, "output": f"Review: {text}\n\n-----\n"} for name, text in golds.items()]
     predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = score_files(task, predictions, references, "official", partial=False)
-    assert "meteor" not in found.metrics and found.warnings == ("METEOR is left out; it needs files",)
+    assert "meteor" not in found.metrics and found.warnings == (
+        "METEOR is left out; it needs files",
+    )
     assert found.n == 12 and found.metrics["rouge-1"] == 1.0 and 95 < found.metrics["bleu"] < 100
 
 
@@ -197,9 +228,14 @@ def test_outputs_with_dashed_lines_survive_scoring(task: Task, tmp_path: Path) -
         ("question,answer\nx,y", "expected JSON lines"),
     ],
 )
-def test_replies_that_do_not_fit_are_told(task: Task, tmp_path: Path, content: str, said: str) -> None:
+def test_replies_that_do_not_fit_are_told(
+    task: Task, tmp_path: Path, content: str, said: str
+) -> None:
     references = SAMPLE / "DPL-main" / "House_and_Hills" / "test.jsonl"
-    rows = [json.dumps({"id": sample.id, "output": "Fine."}) for sample in task.open("test", None).samples()]
+    rows = [
+        json.dumps({"id": sample.id, "output": "Fine."})
+        for sample in task.open("test", None).samples()
+    ]
     predictions = tmp_path / "mine.jsonl"
     predictions.write_text(content.format(first=rows[0], lines="\n".join(rows)))
     with pytest.raises(DataError, match=said):
@@ -223,7 +259,9 @@ def test_the_audit_finds_a_review_that_is_asked_for_and_shown(task: Task, tmp_pa
         place.mkdir(parents=True)
         text = (SAMPLE / name / "House_and_Hills" / f"{category}.jsonl").read_text()
         (place / f"{category}.jsonl").write_text(text)
-    (tmp_path / "DPL-main" / "House_and_Hills" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "DPL-main" / "House_and_Hills" / "test.jsonl").write_text(
+        "\n".join(map(json.dumps, rows))
+    )
     data = task.open("test", tmp_path)
     assert task.audit(data) == [f"the review to write stands in the history: 2 ({rows[0]['user_id']}-P0DOVETL14, "
                                 f"{rows[1]['user_id']}-P0LARKSP15)"]  # fmt: skip
@@ -236,13 +274,22 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "reviews"
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real reviews beside the repository")
 def test_real_reviews_make_a_population_to_compare_with() -> None:
     cls = registry.load("task", "reviews")
-    bounds = {"min_chars": 1, "item_reviewers": 5, "min_reviews": 2, "inputs": 1, "base_reviews": 1, "asked_reviews": 5}
+    bounds = {
+        "min_chars": 1,
+        "item_reviewers": 5,
+        "min_reviews": 2,
+        "inputs": 1,
+        "base_reviews": 1,
+        "asked_reviews": 5,
+    }
     data = cls(cls.Params(**bounds)).open("test", REAL)
     assert len(data.index()) > 100 and sum(1 for _ in data.population()) > 1000
     assert all(len(sample.history) >= 5 for sample in data.samples())
 
 
-def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_beside(task: Task) -> None:
+def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_beside(
+    task: Task,
+) -> None:
     title = task.open("test", None).load(0).attributes["review_title"]
 
     def judge(request: Request) -> str:
@@ -257,11 +304,19 @@ def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_besi
     assert counters["unjudged"] == 11 and judged.summary["usage"]["judge"]["calls"] == 1 + 11 * 4
 
 
-def test_runs_tell_whether_reviews_differ_between_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [json.loads(line) for line in (SAMPLE / "DPL-main/House_and_Hills/test.jsonl").read_text().splitlines()][:4]
+def test_runs_tell_whether_reviews_differ_between_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        json.loads(line)
+        for line in (SAMPLE / "DPL-main/House_and_Hills/test.jsonl").read_text().splitlines()
+    ][:4]
     for row in rows[:2]:
         row["data"]["asin"] = "P0SHARED"
-    for name, text in (("DPL-main/X/test.jsonl", "\n".join(map(json.dumps, rows))), ("DPL-meta/X/full.jsonl", "")):
+    for name, text in (
+        ("DPL-main/X/test.jsonl", "\n".join(map(json.dumps, rows))),
+        ("DPL-meta/X/full.jsonl", ""),
+    ):
         (tmp_path / "data" / name).parent.mkdir(parents=True)
         (tmp_path / "data" / name).write_text(text)
     meta = {"asin": "P0SHARED", "title": "A lamp", "description": "It gives light."}
@@ -270,10 +325,15 @@ def test_runs_tell_whether_reviews_differ_between_people(tmp_path: Path, capsys:
     told = {row["data"]["title"]: next(golds) for row in rows}
 
     def answer(request: Request) -> str:
-        return next((text for title, text in told.items() if title in request.messages[-1].content), "the same")
+        return next(
+            (text for title, text in told.items() if title in request.messages[-1].content),
+            "the same",
+        )
 
     def ran(results: str, reply: Any) -> Path:
-        chosen = runner.Options(["none"], ["reviews"], backend="scripted", results=tmp_path / results)
+        chosen = runner.Options(
+            ["none"], ["reviews"], backend="scripted", results=tmp_path / results
+        )
         options = dataclasses.replace(chosen, data=tmp_path / "data", split="X/test")
         (outcome,) = asyncio.run(runner.run(options, backend=Scripted(answer=reply)))
         return outcome.folder

@@ -27,12 +27,16 @@ def test_data_without_dates_is_not_said_to_be_in_order() -> None:
 
 
 @pytest.mark.parametrize("task", ["lamp4", "personamem", "prefdisco"])
-def test_what_is_hidden_and_gets_into_a_prompt_is_found(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+def test_what_is_hidden_and_gets_into_a_prompt_is_found(
+    monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
     class Nosy(Method):
         name = "nosy"
 
         async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
-            return (await ctx.complete([Message("user", str(dict(sample.hidden)))], max_tokens=9)).text
+            return (
+                await ctx.complete([Message("user", str(dict(sample.hidden)))], max_tokens=9)
+            ).text
 
     class Oracle(Nosy):
         name = "oracle"
@@ -44,7 +48,9 @@ def test_what_is_hidden_and_gets_into_a_prompt_is_found(monkeypatch: pytest.Monk
         return {finding.what: finding.holds for finding in check_method(method(), task, limit=2)}
 
     assert found(Nosy)[what] is True and what not in found(Oracle)
-    monkeypatch.setattr(Sample, "view", lambda self, privileged=False: msgspec.structs.replace(self, references=()))
+    monkeypatch.setattr(
+        Sample, "view", lambda self, privileged=False: msgspec.structs.replace(self, references=())
+    )
     leaking = found(Nosy)
     assert leaking[what] is False and leaking["no prompt contains a reference"] is True
 

@@ -85,13 +85,17 @@ def bootstrap_means(sums: Floats, clusters: Clusters, draws: int, seed: int) -> 
     for block, picked in _picks(clusters, draws, seed):
         count, users = picked.shape
         flat = (picked + users * np.arange(count)[:, None]).ravel()
-        weights = np.bincount(flat, minlength=count * users).reshape(count, users).astype(np.float64)
+        weights = (
+            np.bincount(flat, minlength=count * users).reshape(count, users).astype(np.float64)
+        )
         drawn = weights @ columns
         means[:, block] = (drawn[:, :-1] / drawn[:, -1:]).T
     return means
 
 
-def bootstrap(scores: Sequence[Floats], clusters: Clusters, aggregate: Aggregate, draws: int, seed: int) -> Floats:
+def bootstrap(
+    scores: Sequence[Floats], clusters: Clusters, aggregate: Aggregate, draws: int, seed: int
+) -> Floats:
     """An aggregate of resampled users, shape (rows, draws), for sorted scores; the same resamples for all rows."""
     found = np.empty((len(scores), draws))
     for block, picked in _picks(clusters, draws, seed):
@@ -137,7 +141,9 @@ def _all_flips(users: int) -> npt.NDArray[np.bool_]:
     return (numbers[:, None] >> np.arange(users) & 1).astype(np.bool_)
 
 
-def _random_flips(users: int, draws: int, seed: int) -> Iterator[tuple[slice, npt.NDArray[np.bool_]]]:
+def _random_flips(
+    users: int, draws: int, seed: int
+) -> Iterator[tuple[slice, npt.NDArray[np.bool_]]]:
     rng = np.random.default_rng(seed)
     for block in _blocks(draws, users):
         bits = rng.integers(256, size=(block.stop - block.start, -(-users // 8)), dtype=np.uint8)
@@ -167,7 +173,9 @@ def sign_flip_p(statistics: Floats, differences: Floats) -> float:
     p = (1 + as extreme) / (1 + draws), which is never 0 (Phipson and Smyth, "Permutation P-values Should Never Be
     Zero", 2010).
     """
-    return _p_value(statistics, float(differences.sum()), float(np.abs(differences).sum()), exact=False)
+    return _p_value(
+        statistics, float(differences.sum()), float(np.abs(differences).sum()), exact=False
+    )
 
 
 def sign_flip_exact(differences: Floats) -> float | None:
@@ -180,7 +188,9 @@ def sign_flip_exact(differences: Floats) -> float | None:
     return _p_value(total - 2 * (_all_flips(len(moved)) @ moved), total, scale, exact=True)
 
 
-def swap(a: Floats, b: Floats, clusters: Clusters, aggregate: Aggregate, draws: int, seed: int) -> tuple[float, bool]:
+def swap(
+    a: Floats, b: Floats, clusters: Clusters, aggregate: Aggregate, draws: int, seed: int
+) -> tuple[float, bool]:
     """Two-sided p-value for any aggregate of sorted scores, and whether it is exact.
 
     Users change sides with all their samples and both sides are aggregated anew; for a mean this is the sign-flip
@@ -189,7 +199,11 @@ def swap(a: Floats, b: Floats, clusters: Clusters, aggregate: Aggregate, draws: 
     differs = (a != b).reshape(clusters.n, -1).any(axis=1)
     moved = np.flatnonzero(np.bincount(clusters.codes, differs, clusters.users))
     exact = len(moved) <= EXACT_USERS
-    blocks = [_all_flips(len(moved))] if exact else (flips for _, flips in _random_flips(len(moved), draws, seed))
+    blocks = (
+        [_all_flips(len(moved))]
+        if exact
+        else (flips for _, flips in _random_flips(len(moved), draws, seed))
+    )
     shape = (clusters.n,) + (1,) * (a.ndim - 1)
     moves = np.zeros(clusters.users, np.bool_)
     found = []

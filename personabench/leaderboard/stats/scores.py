@@ -97,7 +97,7 @@ class Scores:
     Args:
         rows: one array per method, of the shape (n,), or (n, d) for corpus metrics such as macro-F1.
         users: the user of each sample.
-        aggregate: as in `personabench.task.Metric`: the metric of any resample of a row's values.
+        aggregate: as in `personabench.metrics.metric.Metric`: the metric of any resample of a row's values.
         higher_is_better: the metric's direction.
         draws, seed: of bootstrap and permutations; the same seed gives the same numbers.
 
@@ -120,7 +120,9 @@ class Scores:
             if len(row) != len(users):
                 raise ValueError(f"row {number} has {len(row)} values for {len(users)} samples")
             if not np.isfinite(row).all():
-                raise ValueError(f"row {number} has values that are not finite; leave those samples out of every row")
+                raise ValueError(
+                    f"row {number} has values that are not finite; leave those samples out of every row"
+                )
         self.clusters = Clusters(users)
         self.rows = [row[self.clusters.order] for row in arrays]
         self.aggregate = aggregate
@@ -135,7 +137,9 @@ class Scores:
     def gain(self, a: int, b: int) -> Estimate:
         """The gain of row a over row b with its paired interval."""
         same = np.array_equal(self.rows[a], self.rows[b])
-        return self._estimate((a, b), "no sample's scores differ" if same else "all users gain the same")
+        return self._estimate(
+            (a, b), "no sample's scores differ" if same else "all users gain the same"
+        )
 
     def test(self, a: int, b: int) -> tuple[float | None, bool]:
         """Two-sided p-value that rows a and b are exchangeable within users, and whether all patterns were tried.
@@ -146,7 +150,9 @@ class Scores:
         if self.clusters.users < 2 or np.array_equal(self.rows[a], self.rows[b]):
             return None, False
         if self.aggregate is not mean:
-            return resample.swap(self.rows[a], self.rows[b], self.clusters, self.aggregate, self.draws, self.seed)
+            return resample.swap(
+                self.rows[a], self.rows[b], self.clusters, self.aggregate, self.draws, self.seed
+            )
         differences = self._sums[a] - self._sums[b]
         exact = resample.sign_flip_exact(differences)
         if exact is not None:
@@ -157,7 +163,9 @@ class Scores:
         """Row a against row b: all that `Comparison` holds."""
         gain = self.gain(a, b)
         p, exact = self.test(a, b)
-        detectable = None if gain.error is None else gain.error * (self._t(1 - ALPHA / 2) + self._t(POWER))
+        detectable = (
+            None if gain.error is None else gain.error * (self._t(1 - ALPHA / 2) + self._t(POWER))
+        )
         if not gain.n or self.rows[a].ndim > 1:
             return Comparison(gain, p, exact, None, None, None, detectable)
         per_user = self.sign * (self._by_user[a] - self._by_user[b])
@@ -215,12 +223,26 @@ class Scores:
         if users < MIN_USERS:
             few = "one user" if users == 1 else f"{users} users"
             return Estimate(
-                value, None, None, None, n, users, f"{few}: too few for an interval, which needs {MIN_USERS}"
+                value,
+                None,
+                None,
+                None,
+                n,
+                users,
+                f"{few}: too few for an interval, which needs {MIN_USERS}",
             )
         first = self.resampled[rows[0]]
         draws = first if len(rows) == 1 else self.sign * (first - self.resampled[rows[1]])
         if not np.isfinite(draws).all():
-            return Estimate(value, None, None, None, n, users, "the metric is undefined on some resamples of users")
+            return Estimate(
+                value,
+                None,
+                None,
+                None,
+                n,
+                users,
+                "the metric is undefined on some resamples of users",
+            )
         effective = self.clusters.effective
         correction = np.sqrt(effective / (effective - 1))
         error = float(correction * draws.std())
@@ -233,7 +255,9 @@ class Scores:
         return Estimate(value, low, high, error, n, users)
 
 
-def _interval(draws: Floats, value: float, reach: float, acceleration: float) -> tuple[float, float]:
+def _interval(
+    draws: Floats, value: float, reach: float, acceleration: float
+) -> tuple[float, float]:
     """The outer ends of the percentile interval that reaches ± so many standard deviations, and of its BCa version."""
     normal = NormalDist()
     below = np.sum(draws < value) + np.sum(draws == value) / 2

@@ -99,7 +99,11 @@ def kinship(judge: str, other: str) -> str | None:
     """What makes a judge partial to a model, by their names: that it is the same, or of the same family."""
     if judge == other:
         return f"the judge is {other} itself"
-    return f"the judge {judge} is of the same family as {other}" if _family(judge) == _family(other) else None
+    return (
+        f"the judge {judge} is of the same family as {other}"
+        if _family(judge) == _family(other)
+        else None
+    )
 
 
 def _family(name: str) -> str:

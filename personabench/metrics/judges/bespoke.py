@@ -79,7 +79,10 @@ async def grade(
     """
     if any(" ".join(each.response.split()) == " ".join(response.split()) for each in examples):
         raise ValueError("a response's own grades cannot be an example of how it is graded")
-    shown = [f"Query: {e.query}\nResponse: {e.response}\n{_listed(e.grades)}" for e in examples[:EXAMPLES]]
+    shown = [
+        f"Query: {e.query}\nResponse: {e.response}\n{_listed(e.grades)}"
+        for e in examples[:EXAMPLES]
+    ]
     user = "\n\n".join(
         [
             f"What the person looks for:\n{rubric}",
@@ -109,7 +112,10 @@ async def recall(judge: Judge, *, claims: Sequence[str], response: str) -> Recal
     Raises:
         BackendError: a call failed for good.
     """
-    asked = [ask(judge, _ENTAIL, f"Claim:\n{claim}\n\nResponse:\n{response}", read_entailed) for claim in claims]
+    asked = [
+        ask(judge, _ENTAIL, f"Claim:\n{claim}\n\nResponse:\n{response}", read_entailed)
+        for claim in claims
+    ]
     values = [judged.value for judged in await asyncio.gather(*asked)]
     return Recall(values.count(True), len(values) - values.count(None), len(values))
 
@@ -127,7 +133,9 @@ def read_grades(reply: str) -> dict[str, int]:
 def read_entailed(reply: str) -> bool | None:
     """The first word of a reply: true or yes, false or no."""
     word = re.search(r"\w+", reply)
-    return {"true": True, "yes": True, "false": False, "no": False}.get(word[0].casefold() if word else "")
+    return {"true": True, "yes": True, "false": False, "no": False}.get(
+        word[0].casefold() if word else ""
+    )
 
 
 def scores(items: Sequence[tuple[Grades, Recall]]) -> Scores:

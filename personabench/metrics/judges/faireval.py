@@ -45,7 +45,11 @@ def read(reply: str) -> tuple[float, float] | None:
     lines = [line for line in spoken(reply).splitlines() if line.strip()][-2:]
     found = [_SCORE.fullmatch(line.rpartition(":")[2]) for line in lines if ":" in line]
     values = [float(each[1]) for each in found if each]
-    return (values[0], values[1]) if len(values) == 2 and all(1 <= value <= 10 for value in values) else None
+    return (
+        (values[0], values[1])
+        if len(values) == 2 and all(1 <= value <= 10 for value in values)
+        else None
+    )
 
 
 async def compare(
@@ -70,7 +74,10 @@ async def compare(
         _votes(judge, prompt(known, request, b, a), samples, temperature),
     )
     (straight, asked), (mirrored, again) = orders
-    votes = tuple(_vote(*pair) for pair in straight), tuple(_vote(second, first) for first, second in mirrored)
+    votes = (
+        tuple(_vote(*pair) for pair in straight),
+        tuple(_vote(second, first) for first, second in mirrored),
+    )
     return Verdict(sample_id, user_id, votes, both=True, asked=asked + again)
 
 
@@ -103,7 +110,9 @@ def _vote(a: float, b: float) -> Vote:
 
 def for_people(verdicts: Iterable[Verdict], share: float = PEOPLE) -> list[str]:
     """Ids of the items whose votes are spread most, the top `share` of the judged ones; ties by id."""
-    judged = sorted((verdict for verdict in verdicts if verdict.judged), key=lambda v: (-v.entropy, v.sample_id))
+    judged = sorted(
+        (verdict for verdict in verdicts if verdict.judged), key=lambda v: (-v.entropy, v.sample_id)
+    )
     return [verdict.sample_id for verdict in judged[: round(share * len(judged))]]
 
 

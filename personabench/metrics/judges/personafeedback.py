@@ -16,7 +16,9 @@ import msgspec
 from personabench.errors import DataError
 from personabench.metrics.judges.ask import spoken
 
-_ANSWER = re.compile(r"answer[\s*_`]*:[\s*_`(\[]*([AB])\b(?!\W*(?:or|and)?\W*[AB]\b)", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"answer[\s*_`]*:[\s*_`(\[]*([AB])\b(?!\W*(?:or|and)?\W*[AB]\b)", re.IGNORECASE
+)
 _LONE = re.compile(r"[\s*_`(\[\"']*([AB])[\s.*_`)\]\"']*", re.IGNORECASE)
 
 
@@ -63,7 +65,8 @@ def figures(items: Sequence[Turns]) -> Figures:
     return Figures(
         strict=sum(a and b for a, b in rights) / len(items),
         mean=sum(a + b for a, b in rights) / (2 * len(items)),
-        flip=sum(each.straight is not None and each.straight == each.turned for each in items) / len(items),
+        flip=sum(each.straight is not None and each.straight == each.turned for each in items)
+        / len(items),
         first=picks.count("A") / len(picks) if picks else None,
         unread=sum(pick is None for each in items for pick in each),
     )

@@ -32,7 +32,7 @@ class Agreement(msgspec.Struct, frozen=True):
     n: int
 
 
-class Card(msgspec.Struct, frozen=True):
+class ReliabilityReport(msgspec.Struct, frozen=True):
     """The report card of the judge behind some verdicts.
 
     Attributes:
@@ -65,19 +65,23 @@ class Card(msgspec.Struct, frozen=True):
     output_tokens: int
 
 
-def card(verdicts: Sequence[Verdict], labels: Mapping[str, Pick] | None = None) -> Card:
+def reliability_report(
+    verdicts: Sequence[Verdict], labels: Mapping[str, Pick] | None = None
+) -> ReliabilityReport:
     """The report card; `labels` are people's picks by sample id."""
     judged = {verdict.sample_id: verdict for verdict in verdicts if verdict.judged}
     picks = {name: pick for name, verdict in judged.items() if (pick := verdict.pick)}
     counts = Counter(picks.values())
     conflicts = [verdict.conflict for verdict in judged.values() if verdict.conflict is not None]
     known = {name: label for name, label in (labels or {}).items() if name in picks}
-    plain = {name: label for name, label in known.items() if label != "tie" and picks[name] != "tie"}
+    plain = {
+        name: label for name, label in known.items() if label != "tie" and picks[name] != "tie"
+    }
     told = [(judged[name].certainty, picks[name] == label) for name, label in plain.items()]
     calls = [call for verdict in verdicts for call in verdict.calls]
     single = any(verdict.certainty is not None for verdict in judged.values())
     main = plain if single else known
-    return Card(
+    return ReliabilityReport(
         items=len(verdicts),
         unjudged=len(verdicts) - len(judged),
         votes=sum(len(verdict.votes) for verdict in verdicts),
@@ -88,9 +92,13 @@ def card(verdicts: Sequence[Verdict], labels: Mapping[str, Pick] | None = None) 
         conflict=_rate([(sum(conflicts), len(conflicts))]),
         flip=_rate([verdict.flips for verdict in judged.values()]),
         first=_rate([verdict.firsts for verdict in judged.values()]),
-        entropy=sum(verdict.entropy for verdict in judged.values()) / len(judged) if judged else None,
+        entropy=sum(verdict.entropy for verdict in judged.values()) / len(judged)
+        if judged
+        else None,
         agreement=agreement([(picks[name], label) for name, label in main.items()]),
-        ties=agreement([(picks[name], label) for name, label in known.items() if label == "tie"]) if single else None,
+        ties=agreement([(picks[name], label) for name, label in known.items() if label == "tie"])
+        if single
+        else None,
         coverage=tuple(verbal_certainty.coverage(told)) if single and told else (),
         calibration=verbal_certainty.calibration_error(told),
         calls=len(calls),

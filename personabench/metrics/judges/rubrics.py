@@ -101,24 +101,38 @@ class Rubric:
             self._chosen.pop(key, None)
             raise
 
-    async def check(self, judge: Judge, ids: Sequence[str], *, known: str, request: str, response: str) -> Checked:
+    async def check(
+        self, judge: Judge, ids: Sequence[str], *, known: str, request: str, response: str
+    ) -> Checked:
         """A response's answers to some of the questions, in batches; a missing one is asked again alone.
 
         Raises:
             BackendError: a call failed for good.
         """
         batches = [tuple(ids[at : at + BATCH]) for at in range(0, len(ids), BATCH)]
-        first = await asyncio.gather(*(self._answers(judge, each, known, request, response) for each in batches))
-        answers = {name: answer for judged in first for name, answer in (judged.value or {}).items()}
+        first = await asyncio.gather(
+            *(self._answers(judge, each, known, request, response) for each in batches)
+        )
+        answers = {
+            name: answer for judged in first for name, answer in (judged.value or {}).items()
+        }
         alone = [(name,) for name in ids if name not in answers]
-        again = await asyncio.gather(*(self._answers(judge, each, known, request, response) for each in alone))
-        answers |= {name: answer for judged in again for name, answer in (judged.value or {}).items()}
+        again = await asyncio.gather(
+            *(self._answers(judge, each, known, request, response) for each in alone)
+        )
+        answers |= {
+            name: answer for judged in again for name, answer in (judged.value or {}).items()
+        }
         missing = tuple(name for name in ids if name not in answers)
         return Checked(answers, missing, sum(judged.asked for judged in [*first, *again]))
 
     def marks(self, ids: Sequence[str], checked: Checked) -> Marks:
         """The weighted share of yes among the relevant questions that apply."""
-        met = [(self.criteria[name], checked.answers[name]) for name in ids if checked.answers.get(name, "na") != "na"]
+        met = [
+            (self.criteria[name], checked.answers[name])
+            for name in ids
+            if checked.answers.get(name, "na") != "na"
+        ]
         total = sum(criterion.weight for criterion, _ in met)
         by_category: dict[str, list[bool]] = {}
         for criterion, answer in met:
@@ -170,4 +184,8 @@ def read_answers(reply: str, ids: Sequence[str]) -> dict[str, Answer]:
 
 
 def _about(known: str, request: str) -> str:
-    return f"What is known of the person:\n{known}\n\nRequest:\n{request}" if known else f"Request:\n{request}"
+    return (
+        f"What is known of the person:\n{known}\n\nRequest:\n{request}"
+        if known
+        else f"Request:\n{request}"
+    )

@@ -10,7 +10,9 @@ import re
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, Judged, ask
 
-_SCORE = re.compile(r"[\s*_`#>]*score[\s*_`]*:[\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*10)?[\s.*_`]*", re.IGNORECASE)
+_SCORE = re.compile(
+    r"[\s*_`#>]*score[\s*_`]*:[\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*10)?[\s.*_`]*", re.IGNORECASE
+)
 _ANCHORS = (
     (0, "they have nothing in common but the item"),
     (2, "the same rating and item, otherwise other points, feelings and manner"),

@@ -58,7 +58,9 @@ def read(reply: str, tie: bool = False) -> Choice | None:
     found = _CHOICE.search(reply)
     if found is None or (found[1] == "C" and not tie):
         return None
-    numbers = [int(n) for text in _BRACKETS.findall(reply, found.end()) for n in re.findall(r"\d+", text)]
+    numbers = [
+        int(n) for text in _BRACKETS.findall(reply, found.end()) for n in re.findall(r"\d+", text)
+    ]
     return Choice(found[1], next((n for n in numbers if 1 <= n <= 100), None))
 
 
@@ -92,9 +94,13 @@ async def prefer(
     )
     votes: tuple[Vote, ...] = ()
     if judged.value:
-        names: dict[str, Pick] = {"A": "b", "B": "a", "C": "tie"} if turned else {"A": "a", "B": "b", "C": "tie"}
+        names: dict[str, Pick] = (
+            {"A": "b", "B": "a", "C": "tie"} if turned else {"A": "a", "B": "b", "C": "tie"}
+        )
         votes = (Vote(names[judged.value.answer], certainty=judged.value.certainty),)
-    return Verdict(sample_id, user_id, ((), votes) if turned else (votes, ()), both=False, asked=judged.asked)
+    return Verdict(
+        sample_id, user_id, ((), votes) if turned else (votes, ()), both=False, asked=judged.asked
+    )
 
 
 def bin_of(certainty: int) -> int:
@@ -109,7 +115,11 @@ def coverage(answers: Sequence[tuple[int | None, bool]]) -> list[Line]:
     """
     lines = []
     for threshold in THRESHOLDS:
-        sure = [right for certainty, right in answers if certainty is not None and certainty >= threshold]
+        sure = [
+            right
+            for certainty, right in answers
+            if certainty is not None and certainty >= threshold
+        ]
         accuracy = sum(sure) / len(sure) if sure else None
         lines.append(Line(threshold, len(sure) / len(answers) if answers else 0.0, accuracy))
     return lines
@@ -122,5 +132,9 @@ def calibration_error(answers: Sequence[tuple[int | None, bool]]) -> float | Non
         return None
     bins: dict[int, list[tuple[float, bool]]] = {}
     for certainty, right in told:
-        bins.setdefault(min(int(certainty * _BINS + 1e-9), _BINS - 1), []).append((certainty, right))
-    return sum(abs(sum(right - certainty for certainty, right in group)) for group in bins.values()) / len(told)
+        bins.setdefault(min(int(certainty * _BINS + 1e-9), _BINS - 1), []).append(
+            (certainty, right)
+        )
+    return sum(
+        abs(sum(right - certainty for certainty, right in group)) for group in bins.values()
+    ) / len(told)

@@ -54,7 +54,9 @@ class Verdict(msgspec.Struct, frozen=True):
     @property
     def pick(self) -> Pick | None:
         """The verdict: the sign of the mean over orders of their mean lead; None where the item is unjudged."""
-        return _side(_mean([_lead(votes) for votes in self.orders if votes])) if self.judged else None
+        return (
+            _side(_mean([_lead(votes) for votes in self.orders if votes])) if self.judged else None
+        )
 
     @property
     def scores(self) -> tuple[float, float] | None:
@@ -76,7 +78,10 @@ class Verdict(msgspec.Struct, frozen=True):
     def shares(self) -> dict[Pick, float]:
         """The share of votes for each outcome, averaged over the orders that have votes."""
         asked = [votes for votes in self.orders if votes]
-        return {pick: _mean([sum(v.pick == pick for v in votes) / len(votes) for votes in asked]) for pick in PICKS}
+        return {
+            pick: _mean([sum(v.pick == pick for v in votes) / len(votes) for votes in asked])
+            for pick in PICKS
+        }
 
     @property
     def entropy(self) -> float:
@@ -86,13 +91,22 @@ class Verdict(msgspec.Struct, frozen=True):
     @property
     def flips(self) -> tuple[int, int]:
         """Of the pairs of samples in the same order, how many disagree, and how many there are."""
-        pairs = [(x.pick, y.pick) for votes in self.orders for at, x in enumerate(votes) for y in votes[at + 1 :]]
+        pairs = [
+            (x.pick, y.pick)
+            for votes in self.orders
+            for at, x in enumerate(votes)
+            for y in votes[at + 1 :]
+        ]
         return sum(x != y for x, y in pairs), len(pairs)
 
     @property
     def firsts(self) -> tuple[int, int]:
         """Of the votes that prefer an answer, how many prefer the one that was shown first, and how many there are."""
-        chosen = [(vote.pick, first) for first, votes in zip("ab", self.orders, strict=True) for vote in votes]
+        chosen = [
+            (vote.pick, first)
+            for first, votes in zip("ab", self.orders, strict=True)
+            for vote in votes
+        ]
         decided = [pick == first for pick, first in chosen if pick != "tie"]
         return sum(decided), len(decided)
 
@@ -105,7 +119,9 @@ class Verdict(msgspec.Struct, frozen=True):
 def _lead(votes: Sequence[Vote]) -> float:
     """By how much a is ahead: in scores where there are, else in votes."""
     worth = {"a": 1.0, "b": -1.0, "tie": 0.0}
-    return _mean([vote.scores[0] - vote.scores[1] if vote.scores else worth[vote.pick] for vote in votes])
+    return _mean(
+        [vote.scores[0] - vote.scores[1] if vote.scores else worth[vote.pick] for vote in votes]
+    )
 
 
 def _scores(votes: Sequence[Vote]) -> tuple[float, float] | None:

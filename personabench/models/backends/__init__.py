@@ -20,8 +20,14 @@ from personabench.types import Request as Request
 from personabench.types import Response as Response
 
 BACKENDS = {
-    "local": ("personabench.models.backends.local:Local", "a GGUF model in this process, through llama.cpp (default)"),
-    "openai": ("personabench.models.backends.openai:OpenAI", "any OpenAI-compatible API, through the openai SDK"),
+    "local": (
+        "personabench.models.backends.local:Local",
+        "a GGUF model in this process, through llama.cpp (default)",
+    ),
+    "openai": (
+        "personabench.models.backends.openai:OpenAI",
+        "any OpenAI-compatible API, through the openai SDK",
+    ),
     "vllm": (
         "personabench.models.backends.vllm:VLLM",
         "vLLM: started for the run (--model), or running servers (--base-url)",
@@ -38,7 +44,7 @@ _ONLY = {
     "--rpm": ("openai", "rpm"),
     "--tpm": ("openai", "tpm"),
     "--api-version": ("openai", "api_version"),
-    "--omit": ("openai", "omit"),
+    "--omit-params": ("openai", "omit"),
     "--batch": ("openai", "batch"),
 }
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
@@ -57,7 +63,9 @@ def read_headers(lines: Sequence[str], option: str = "--header") -> dict[str, st
             raise UsageError(f"{option} number {number} is not of the form 'Name: value'")
         found[name.strip()] = value.strip()
         if not (value.isascii() and value.strip().isprintable()):
-            raise UsageError(f"{option} {name.strip()} holds a character that none can have; copy it again")
+            raise UsageError(
+                f"{option} {name.strip()} holds a character that none can have; copy it again"
+            )
     return found
 
 
@@ -71,16 +79,22 @@ def check_url(url: str, key: str) -> None:
     if "@" in rest.partition("/")[0]:
         raise UsageError(f"--base-url holds a name or password; leave them out and set {key}")
     if "?" in rest:
-        raise UsageError(f"--base-url holds a query, from '?' on; leave it out and set {key} or --header")
+        raise UsageError(
+            f"--base-url holds a query, from '?' on; leave it out and set {key} or --header"
+        )
     if scheme not in ("http", "https"):
-        raise UsageError(f"--base-url {url}: it has to start with http:// or https:// and usually ends in /v1")
+        raise UsageError(
+            f"--base-url {url}: it has to start with http:// or https:// and usually ends in /v1"
+        )
     try:
         parts = urlsplit(url)
         whole = bool(parts.hostname) and parts.port != 0
     except ValueError:
         whole = False
     if not whole:
-        raise UsageError(f"--base-url {url}: no host, or no port from 1 to 65535; write http://HOST:PORT/v1")
+        raise UsageError(
+            f"--base-url {url}: no host, or no port from 1 to 65535; write http://HOST:PORT/v1"
+        )
 
 
 def create(name: str, options: BackendOptions) -> Backend:
@@ -96,8 +110,12 @@ def create(name: str, options: BackendOptions) -> Backend:
     for option, (owner, attribute) in _ONLY.items():
         if name != owner and getattr(options, attribute):
             raise UsageError(f"{option}: only with --backend {owner}, not {name}")
-    if options.adapter is not None and (not options.adapter or "{" in options.adapter.replace(USER, "")):
-        raise UsageError(f"--adapter '{options.adapter}': write a served adapter's name, {USER} standing for the user")
+    if options.adapter is not None and (
+        not options.adapter or "{" in options.adapter.replace(USER, "")
+    ):
+        raise UsageError(
+            f"--adapter '{options.adapter}': write a served adapter's name, {USER} standing for the user"
+        )
     module, _, attribute = BACKENDS[name][0].partition(":")
     backend: Backend = getattr(import_module(module), attribute)(options)
     return backend

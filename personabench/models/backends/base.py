@@ -71,7 +71,7 @@ class Backend(ABC):
     window: int | None = None
     tokens: Tokens
     concurrency: int = 32
-    weighs_replies: bool = False
+    supports_reply_logprobs: bool = False
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options

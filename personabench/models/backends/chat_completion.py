@@ -71,7 +71,9 @@ def response(reply: Completion, model: str = "") -> Response:
         text=choice.message.content or choice.message.refusal or "",
         finish="length" if choice.finish_reason == "length" else "stop",
         usage=Usage(spent.prompt_tokens or 0, spent.completion_tokens or 0, cached or 0),
-        logprobs=tuple((choice.logprobs and choice.logprobs.content) or tokens_of(reply.prompt_logprobs)),
+        logprobs=tuple(
+            (choice.logprobs and choice.logprobs.content) or tokens_of(reply.prompt_logprobs)
+        ),
         model=model,
     )
 
@@ -115,9 +117,16 @@ class Secrets:
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        self._whole = sorted({value for value in values if len(value) >= _SHORTEST}, key=len, reverse=True)
+        self._whole = sorted(
+            {value for value in values if len(value) >= _SHORTEST}, key=len, reverse=True
+        )
         self._long = [value for value in self._whole if len(value) >= _SHORTEST_WORD]
-        words = {word for value in self._whole for word in re.split(r"[\s;,=]+", value) if len(word) >= _SHORTEST_WORD}
+        words = {
+            word
+            for value in self._whole
+            for word in re.split(r"[\s;,=]+", value)
+            if len(word) >= _SHORTEST_WORD
+        }
         self._all = sorted({*self._whole, *words}, key=len, reverse=True)
 
     def strike(self, words: object) -> str:
@@ -135,6 +144,9 @@ class Secrets:
         """A model's answer without the long ones; the same object where it has none."""
         for secret in self._long:
             if secret in answer.text or secret in answer.model:
-                text, model = answer.text.replace(secret, "***"), answer.model.replace(secret, "***")
+                text, model = (
+                    answer.text.replace(secret, "***"),
+                    answer.model.replace(secret, "***"),
+                )
                 answer = msgspec.structs.replace(answer, text=text, model=model)
         return answer

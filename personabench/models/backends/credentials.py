@@ -54,7 +54,12 @@ def servers(backend: str, options: BackendOptions) -> list[str]:
     if backend == "openai":
         return [url for url in [openai_url(options)] if url]
     if backend == "vllm":
-        return [url for part in (options.base_url or "", *options.replicas) for url in part.split(",") if url]
+        return [
+            url
+            for part in (options.base_url or "", *options.replicas)
+            for url in part.split(",")
+            if url
+        ]
     return []
 
 
@@ -86,20 +91,40 @@ def share(
     key of its own: servers here rarely need one, and it goes to one origin only.
     """
     here = servers(backend, under)
-    if OPENAI in variables(backend, under) and _default() not in map(origin, here) and all(map(nearby, here)):
+    if (
+        OPENAI in variables(backend, under)
+        and _default() not in map(origin, here)
+        and all(map(nearby, here))
+    ):
         embedder = ("openai", BackendOptions(base_url=under.embedder_url or under.base_url))
-        parties: list[tuple[str, tuple[str, BackendOptions]]] = [("embedder", embedder), *roles.items()]
-        if any(_origins(*party) == {_default()} and not _set(_own(name)) for name, party in parties):
+        parties: list[tuple[str, tuple[str, BackendOptions]]] = [
+            ("embedder", embedder),
+            *roles.items(),
+        ]
+        if any(
+            _origins(*party) == {_default()} and not _set(_own(name)) for name, party in parties
+        ):
             under = replace(under, keys=())
-    return under, {name: (kind, _allowed(name, kind, own, backend, under)) for name, (kind, own) in roles.items()}
+    return under, {
+        name: (kind, _allowed(name, kind, own, backend, under))
+        for name, (kind, own) in roles.items()
+    }
 
 
 def embedding(backend: str, under: BackendOptions) -> BackendOptions:
     """Address and secrets of the server that embeds: the one named for it, else that of the model under test."""
-    return _allowed("embedder", "openai", BackendOptions(base_url=under.embedder_url or under.base_url), backend, under)
+    return _allowed(
+        "embedder",
+        "openai",
+        BackendOptions(base_url=under.embedder_url or under.base_url),
+        backend,
+        under,
+    )
 
 
-def _allowed(name: str, kind: str, own: BackendOptions, backend: str, under: BackendOptions) -> BackendOptions:
+def _allowed(
+    name: str, kind: str, own: BackendOptions, backend: str, under: BackendOptions
+) -> BackendOptions:
     there = _origins(kind, own)
     if not there or own.keys is not None:
         return own
@@ -130,7 +155,10 @@ def unsent(variable: str, key: str) -> dict[str, Any]:
     if variable == OPENAI:
         return {}
     names = ["OpenAI-Organization", "OpenAI-Project", *custom_headers()]
-    return {name: f"Bearer {key or 'none'}" if name.lower() == "authorization" else Omit() for name in names}
+    return {
+        name: f"Bearer {key or 'none'}" if name.lower() == "authorization" else Omit()
+        for name in names
+    }
 
 
 def custom_headers() -> dict[str, str]:

@@ -40,13 +40,19 @@ class Wire:
         timeout: seconds for a whole exchange; connect: for making a connection.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], timeout: float, connect: float) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], timeout: float, connect: float
+    ) -> None:
         parts = urlsplit(url)
         self._host, secure = parts.hostname or "", parts.scheme == "https"
         self._port = parts.port or (443 if secure else 80)
         self._ssl = ssl.create_default_context() if secure else None
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        lines = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", *(f"{name}: {headers[name]}" for name in headers)]
+        lines = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {parts.netloc}",
+            *(f"{name}: {headers[name]}" for name in headers),
+        ]
         self._head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
         self._timeout, self._connect_timeout = timeout, connect
         self._idle: list[_Connection] = []
@@ -154,7 +160,9 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             return
         if content is not None:
-            self._finish(content, not self._buffer and self._headers.get("connection", "").lower() != "close")
+            self._finish(
+                content, not self._buffer and self._headers.get("connection", "").lower() != "close"
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -178,7 +186,9 @@ class _Connection(asyncio.Protocol):
         """Take a head off the buffer; whether there was one.  An interim one (1xx) counts for nothing."""
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
-            if len(self._buffer) > _HEAD_LIMIT or not self._buffer.startswith(b"HTTP/1."[: len(self._buffer)]):
+            if len(self._buffer) > _HEAD_LIMIT or not self._buffer.startswith(
+                b"HTTP/1."[: len(self._buffer)]
+            ):
                 raise ValueError
             return False
         first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")

@@ -14,14 +14,16 @@ from personabench.errors import BackendError
 from personabench.types import Request, Response, Usage
 
 
-def asks(request: Request) -> bool:
+def is_likelihood_request(request: Request) -> bool:
     """Whether a request is for the likelihood of its last message."""
     return request.max_tokens == 0
 
 
 def bodies(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to ask a server for: the prompt that ends with the reply, and the prompt that the reply would follow."""
-    plain = {name: value for name, value in body.items() if name not in ("logprobs", "top_logprobs")}
+    plain = {
+        name: value for name, value in body.items() if name not in ("logprobs", "top_logprobs")
+    }
     plain |= {"max_tokens": 1, "prompt_logprobs": 0}
     whole = {**plain, "add_generation_prompt": False, "continue_final_message": True}
     return whole, {**plain, "messages": body["messages"][:-1]}
@@ -40,7 +42,9 @@ def reply(request: Request, whole: Response, start: Response) -> Response:
         common += 1
     tokens = whole.logprobs[common:]
     if not tokens or not common:
-        raise BackendError("the server reported no log-probabilities of the prompt, which decide how likely a reply is")
+        raise BackendError(
+            "the server reported no log-probabilities of the prompt, which decide how likely a reply is"
+        )
     spent = Usage(whole.usage.input_tokens + start.usage.input_tokens)
     return Response(request.messages[-1].content, usage=spent, logprobs=tokens, model=whole.model)
 
@@ -50,5 +54,7 @@ def tokens_of(reported: list[Any] | None) -> tuple[Mapping[str, Any], ...]:
     found = []
     for place in reported or ():
         name, told = next(iter(place.items())) if place else ("", {"logprob": 0.0})
-        found.append({"id": name, "token": told.get("decoded_token", ""), "logprob": told["logprob"]})
+        found.append(
+            {"id": name, "token": told.get("decoded_token", ""), "logprob": told["logprob"]}
+        )
     return tuple(found)

@@ -38,7 +38,8 @@ _HELP = (
 class Local(Backend):
     """A GGUF model through `xllamacpp`: a path, the packaged SmolLM2-135M-Instruct, or a hub repository.
 
-    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--window` says otherwise. Prompts that
+    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--context-length` says otherwise.
+    Prompts that
     left their slot are remembered in at most `PROMPT_CACHE` MiB, where llama.cpp by itself would take 8 GiB.
     """
 
@@ -54,7 +55,9 @@ class Local(Backend):
         self.path = find_model(self.options.model)
         with self.path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise UsageError(f"{self.path} is not a GGUF file (it does not start with 'GGUF'); {_HELP}")
+                raise UsageError(
+                    f"{self.path} is not a GGUF file (it does not start with 'GGUF'); {_HELP}"
+                )
             file.seek(0)
             sha = hashlib.file_digest(file, "sha256").hexdigest()
         self.identity: Mapping[str, str] = {"kind": "gguf", "name": self.path.stem, "sha256": sha}
@@ -63,7 +66,9 @@ class Local(Backend):
         try:
             import xllamacpp
         except ImportError as error:
-            raise UsageError(f"the local backend needs xllamacpp ({error}); pip install xllamacpp") from error
+            raise UsageError(
+                f"the local backend needs xllamacpp ({error}); pip install xllamacpp"
+            ) from error
         params = xllamacpp.CommonParams()
         params.model.path = str(self.path)
         params.n_parallel = SLOTS
@@ -74,11 +79,15 @@ class Local(Backend):
         params.verbosity = 2
         self._divert(log)
         try:
-            self._server = await asyncio.get_running_loop().run_in_executor(None, xllamacpp.Server, params)
+            self._server = await asyncio.get_running_loop().run_in_executor(
+                None, xllamacpp.Server, params
+            )
         except RuntimeError as error:
             self._restore()
             lines = log.read_text(errors="replace").splitlines() if log else []
-            said = next((line.partition(" E ")[2].strip() for line in lines if " E " in line), error)
+            said = next(
+                (line.partition(" E ")[2].strip() for line in lines if " E " in line), error
+            )
             raise UsageError(
                 f"{self.path} does not load as a model: {said}; the file may be cut off or "
                 f"made for another llama.cpp; {_HELP}"
@@ -88,7 +97,9 @@ class Local(Backend):
 
     async def complete(self, request: Request, group: str) -> Response:
         body: dict[str, Any] = {
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": [
+                {"role": message.role, "content": message.content} for message in request.messages
+            ],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
@@ -107,7 +118,9 @@ class Local(Backend):
             self._threads, self._server.handle_chat_completions, body
         )
         if "error" in reply:
-            raise BackendError(f"the model refused the request: {reply['error'].get('message', reply['error'])}")
+            raise BackendError(
+                f"the model refused the request: {reply['error'].get('message', reply['error'])}"
+            )
         choice, usage = reply["choices"][0], reply["usage"]
         return Response(
             text=choice["message"].get("content") or "",
@@ -137,7 +150,9 @@ class Local(Backend):
         with log.open("ab") as file:
             os.dup2(file.fileno(), 2)
         if sys.stderr is sys.__stderr__:
-            sys.stderr = os.fdopen(os.dup(self._stderr), "w", buffering=1, encoding="utf-8", errors="replace")
+            sys.stderr = os.fdopen(
+                os.dup(self._stderr), "w", buffering=1, encoding="utf-8", errors="replace"
+            )
 
     def _restore(self) -> None:
         if self._stderr is None:
@@ -173,7 +188,9 @@ class ServerTokens(Tokens):
         self._connection.close()
 
     def _tokens(self, text: str) -> list[int]:
-        tokens: list[int] = self._ask("POST", "/tokenize", {"content": text, "add_special": False})["tokens"]
+        tokens: list[int] = self._ask("POST", "/tokenize", {"content": text, "add_special": False})[
+            "tokens"
+        ]
         return tokens
 
     def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None) -> Any:
@@ -235,7 +252,9 @@ def _from_hub(name: str) -> Path:
             files = sorted(path for path in list_repo_files(repository) if path.endswith(".gguf"))
             preferred = [path for path in files if "q4_k_m" in path.lower()] or files
             if len(preferred) != 1:
-                raise UsageError(f"{repository} has {len(files)} GGUF files; name one: --model {repository}:FILE")
+                raise UsageError(
+                    f"{repository} has {len(files)} GGUF files; name one: --model {repository}:FILE"
+                )
             file = preferred[0]
         return Path(hf_hub_download(repository, file))
     except UsageError:

@@ -46,7 +46,9 @@ def model_identity(model: str, arguments: Sequence[str] = ()) -> dict[str, str]:
     return named
 
 
-def served_identity(entry: Mapping[str, object], listed: Sequence[Mapping[str, object]]) -> dict[str, str]:
+def served_identity(
+    entry: Mapping[str, object], listed: Sequence[Mapping[str, object]]
+) -> dict[str, str]:
     """The identity of a served model, from its entry in `/v1/models`.
 
     The entry's `root` is the model behind an alias.  An adapter (an entry with a `parent`) is named by its id, with
@@ -85,20 +87,28 @@ def adapters_of(arguments: Sequence[str]) -> dict[str, str]:
                 said = msgspec.json.decode(argument, type=dict[str, str | None])
                 found[str(said["name"])] = str(said["path"])
             except (msgspec.MsgspecError, KeyError) as error:
-                raise UsageError(f"--vllm-args --lora-modules {argument}: not a name and a path ({error})") from error
+                raise UsageError(
+                    f"--vllm-args --lora-modules {argument}: not a name and a path ({error})"
+                ) from error
         elif reading:
             name, _, path = argument.partition("=")
             found[name] = path
     return found
 
 
-def adapted(identity: Mapping[str, str], template: str, adapters: Mapping[str, str]) -> dict[str, str]:
+def adapted(
+    identity: Mapping[str, str], template: str, adapters: Mapping[str, str]
+) -> dict[str, str]:
     """The identity of a model that answers through the adapters that a template names.
 
     `adapters` says where each lies: here, told apart by content; on the hub, by what it is called there; elsewhere, by
     the name in the template alone.
     """
-    known = {name: _content(path) for name, path in adapters.items() if _is_place(path) or path[:1] not in ("", "/")}
+    known = {
+        name: _content(path)
+        for name, path in adapters.items()
+        if _is_place(path) or path[:1] not in ("", "/")
+    }
     content = {"adapters": digest(known)} if known else {}
     return {**identity, "name": f"{identity['name']}+{template}", **content}
 
@@ -138,7 +148,11 @@ def fingerprint(path: Path) -> str:
     """
     sha = hashlib.sha256()
     try:
-        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _CONTENT)
+        files = (
+            [path]
+            if path.is_file()
+            else sorted(file for file in path.iterdir() if file.suffix in _CONTENT)
+        )
         for file in files:
             size = file.stat().st_size
             sha.update(f"{'' if path.is_file() else file.name}\0{size}\0".encode())
@@ -150,5 +164,7 @@ def fingerprint(path: Path) -> str:
                     content.seek((size - BLOCK) * block // (BLOCKS - 1))
                     sha.update(content.read(BLOCK))
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}); it is part of the model's identity") from error
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror}); it is part of the model's identity"
+        ) from error
     return sha.hexdigest()

@@ -17,10 +17,24 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from personabench.errors import BackendDown, BackendError, Refused, Throttled, TransientError, UsageError
+from personabench.errors import (
+    BackendDown,
+    BackendError,
+    Refused,
+    Throttled,
+    TransientError,
+    UsageError,
+)
 from personabench.models.backends import check_url, credentials
 from personabench.models.backends.base import Backend, BackendOptions
-from personabench.models.backends.chat_completion import Secrets, decode, other_model, redirect, response, retry_after
+from personabench.models.backends.chat_completion import (
+    Secrets,
+    decode,
+    other_model,
+    redirect,
+    response,
+    retry_after,
+)
 from personabench.models.backends.openai_batch import MOST, Batches
 from personabench.models.rate_limit import Limiter
 from personabench.models.tokens import EstimatedTokens
@@ -32,7 +46,9 @@ OMITTABLE = ("temperature", "top_p", "seed")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _URL_HELP = "is the server running, and is --base-url right (it usually ends in /v1)?"
 _PLATFORM = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-_UNSUPPORTED = re.compile(r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I)
+_UNSUPPORTED = re.compile(
+    r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I
+)
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("personabench.openai")
 
@@ -58,9 +74,13 @@ class OpenAI(Backend):
         self._limit_field = _LIMITS[0]
         self._key_names = credentials.variables("openai", options)
         if options.batch is not None and options.api_version is not None:
-            raise UsageError("--batch: not with --api-version; Azure has batch deployments of its own")
+            raise UsageError(
+                "--batch: not with --api-version; Azure has batch deployments of its own"
+            )
         if unknown := set(options.omit) - set(OMITTABLE):
-            raise UsageError(f"--omit {', '.join(sorted(unknown))}: only {', '.join(OMITTABLE)} can be left out")
+            raise UsageError(
+                f"--omit-params {', '.join(sorted(unknown))}: only {', '.join(OMITTABLE)} can be left out"
+            )
 
     async def identify(self) -> None:
         import aiohttp
@@ -74,18 +94,28 @@ class OpenAI(Backend):
         url = self._url()
         key = self._key(url)
         owner = [os.environ.get(name, "") for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")]
-        self._secrets = Secrets([key, *owner, *credentials.custom_headers().values(), *self.options.headers.values()])
+        self._secrets = Secrets(
+            [key, *owner, *credentials.custom_headers().values(), *self.options.headers.values()]
+        )
         unsaid: dict[str, Any] = {f"X-Stainless-{name}": openai.Omit() for name in _PLATFORM}
         azure = self.options.api_version is not None
         sdk: Any = (
-            partial(openai.AsyncAzureOpenAI, api_version=self.options.api_version) if azure else openai.AsyncOpenAI
+            partial(openai.AsyncAzureOpenAI, api_version=self.options.api_version)
+            if azure
+            else openai.AsyncOpenAI
         )
         self._client = sdk(
             api_key=key or "none",
             base_url=url,
             max_retries=0,
-            timeout=openai.Timeout(self.options.timeout, connect=min(CONNECT, self.options.timeout)),
-            default_headers={**unsaid, **credentials.unsent(self._key_name, key), **self.options.headers},
+            timeout=openai.Timeout(
+                self.options.timeout, connect=min(CONNECT, self.options.timeout)
+            ),
+            default_headers={
+                **unsaid,
+                **credentials.unsent(self._key_name, key),
+                **self.options.headers,
+            },
             http_client=self._transport,
         )
         self._where = str(self._client.base_url.copy_with(query=None)).rstrip("/")
@@ -94,7 +124,9 @@ class OpenAI(Backend):
         self.concurrency = REMOTE if self.adaptive else LOCAL
         if self.options.batch is not None:
             self.adaptive, self.concurrency = False, MOST
-            self._batches = Batches(self._client, self._received, self._where, self._secrets.quote, self.options.batch)
+            self._batches = Batches(
+                self._client, self._received, self._where, self._secrets.quote, self.options.batch
+            )
         name, models = self.options.model, {}
         try:
             models = {} if azure else await self._models()
@@ -107,7 +139,9 @@ class OpenAI(Backend):
             if len(models) != 1:
                 await self.aclose()
                 offered = ", ".join(sorted(models)[:8]) or "none that it lists"
-                raise UsageError(f"{self._where} serves {len(models)} models ({offered}); choose one with --model")
+                raise UsageError(
+                    f"{self._where} serves {len(models)} models ({offered}); choose one with --model"
+                )
             name = next(iter(models))
         self._name = name
         self.window = self.options.window or models.get(name)
@@ -117,13 +151,25 @@ class OpenAI(Backend):
     def _key(self, url: str) -> str:
         self._key_name, key = credentials.read_key(self._key_names)
         if not (key.isascii() and key.isprintable()):
-            raise UsageError(f"{self._key_name} holds a character that no key has; copy the key again")
-        wanted = self.options.api_version or credentials.origin(url) == credentials.origin(credentials.API)
-        if wanted and not key and not {"authorization", "api-key"} & set(map(str.lower, self.options.headers)):
+            raise UsageError(
+                f"{self._key_name} holds a character that no key has; copy the key again"
+            )
+        wanted = self.options.api_version or credentials.origin(url) == credentials.origin(
+            credentials.API
+        )
+        if (
+            wanted
+            and not key
+            and not {"authorization", "api-key"} & set(map(str.lower, self.options.headers))
+        ):
             names = " or ".join(self._key_names) or self._key_name
-            elsewhere = credentials.OPENAI not in self._key_names and os.environ.get(credentials.OPENAI)
+            elsewhere = credentials.OPENAI not in self._key_names and os.environ.get(
+                credentials.OPENAI
+            )
             why = f" ({credentials.OPENAI} belongs to another server here)" if elsewhere else ""
-            raise UsageError(f"no API key: set {names}{why}, or name a server that needs none with --base-url")
+            raise UsageError(
+                f"no API key: set {names}{why}, or name a server that needs none with --base-url"
+            )
         return key
 
     def _url(self) -> str:
@@ -134,7 +180,9 @@ class OpenAI(Backend):
         if self.options.api_version is None and url:
             return url
         if not url or self.options.model is None:
-            raise UsageError("--api-version needs --base-url https://NAME.openai.azure.com and --model DEPLOYMENT")
+            raise UsageError(
+                "--api-version needs --base-url https://NAME.openai.azure.com and --model DEPLOYMENT"
+            )
         url = url.rstrip("/")
         return url if "/deployments/" in url else f"{url}/openai/deployments/{self.options.model}"
 
@@ -150,7 +198,9 @@ class OpenAI(Backend):
     def limiter(self, most: int) -> Limiter:
         """The one gate of the endpoint, whoever asks."""
         if self._limiter is None:
-            self._limiter = Limiter(most, adaptive=self.adaptive, rpm=self.options.rpm, tpm=self.options.tpm)
+            self._limiter = Limiter(
+                most, adaptive=self.adaptive, rpm=self.options.rpm, tpm=self.options.tpm
+            )
         return self._limiter
 
     async def complete(self, request: Request, group: str) -> Response:
@@ -174,10 +224,14 @@ class OpenAI(Backend):
             reply = decode(received.content)
         except msgspec.ValidationError as error:
             said = self._secrets.quote(received.text)
-            raise BackendError(f"{self._where} sent JSON that is not a completion ({error}): {said}") from error
+            raise BackendError(
+                f"{self._where} sent JSON that is not a completion ({error}): {said}"
+            ) from error
         except msgspec.DecodeError as error:
             said = self._secrets.quote(received.text)
-            raise TransientError(f"{self._where} sent a reply that is not JSON: {said}", kind="malformed") from error
+            raise TransientError(
+                f"{self._where} sent a reply that is not JSON: {said}", kind="malformed"
+            ) from error
         if not reply.choices:
             raise TransientError(f"{self._where} sent a reply without a choice", kind="no_choice")
         named = "" if self.options.api_version else other_model(self._name, reply.model)
@@ -216,26 +270,34 @@ class OpenAI(Backend):
         if self._signed is not None:
             return await self._transport.send(self._signed(content=content))
         try:
-            received = await self._client.post(self._address, cast_to=self._received, content=content)
+            received = await self._client.post(
+                self._address, cast_to=self._received, content=content
+            )
         except self._sdk.APIStatusError as error:
             received = error.response
         first: Any = received.request
         headers = first.headers.copy()
         del headers["Content-Length"]
-        self._signed = partial(first.__class__, "POST", first.url, headers=headers, extensions=first.extensions)
+        self._signed = partial(
+            first.__class__, "POST", first.url, headers=headers, extensions=first.extensions
+        )
         return received
 
     async def _models(self) -> dict[str, int | None]:
         """The server's models with their windows; empty when it does not list them."""
         try:
-            received = await self._client.get("/models", cast_to=self._received, options={"timeout": 30.0})
+            received = await self._client.get(
+                "/models", cast_to=self._received, options={"timeout": 30.0}
+            )
         except self._sdk.APIStatusError as error:
             if error.status_code in (401, 403) or 300 <= error.status_code < 400:
                 self._refused(error.response)
             return {}
         except self._failures as error:
             if isinstance(_root(error), TimeoutError):
-                raise BackendDown(f"{self._where} accepts no connection or sends no answer; {_URL_HELP}") from error
+                raise BackendDown(
+                    f"{self._where} accepts no connection or sends no answer; {_URL_HELP}"
+                ) from error
             why = self._secrets.strike(_root(error)) or type(_root(error)).__name__
             raise BackendDown(f"{self._where} cannot be reached ({why}); {_URL_HELP}") from error
         try:
@@ -252,7 +314,9 @@ class OpenAI(Backend):
             message = f"{self._where} did not answer within {self.options.timeout:g} s"
             raise TransientError(message, kind="timeout") from error
         why = self._secrets.strike(_root(error)) or type(_root(error)).__name__
-        raise TransientError(f"{self._where} broke the connection ({why})", kind="connection") from error
+        raise TransientError(
+            f"{self._where} broke the connection ({why})", kind="connection"
+        ) from error
 
     def _refused(self, received: Any) -> NoReturn:
         status, said = received.status_code, self._secrets.quote(received.text)
@@ -279,7 +343,7 @@ def _remedy(said: str) -> str:
     if name is None or not _UNSUPPORTED.search(said):
         return ""
     neutral = "" if name == "seed" else f"--{name.replace('_', '-')} 1 may be accepted; "
-    return f"; {neutral}--omit {name} leaves it out, as a run of its own"
+    return f"; {neutral}--omit-params {name} leaves it out, as a run of its own"
 
 
 def _root(error: BaseException) -> BaseException:

@@ -67,7 +67,12 @@ class Batches:
     """
 
     def __init__(
-        self, client: Any, received: Callable[..., Any], where: str, quote: Callable[[str], str], folder: Path
+        self,
+        client: Any,
+        received: Callable[..., Any],
+        where: str,
+        quote: Callable[[str], str],
+        folder: Path,
     ) -> None:
         self._client = client
         self._received = received
@@ -144,12 +149,16 @@ class Batches:
     async def _carry(self, calls: dict[str, bytes]) -> None:
         """Send a batch and follow it."""
         lines = b"\n".join(
-            msgspec.json.encode({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": msgspec.Raw(content)})
+            msgspec.json.encode(
+                {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": msgspec.Raw(content)}
+            )
             for name, content in calls.items()
         )
         try:
             file = await self._client.files.create(file=("calls.jsonl", lines), purpose="batch")
-            batch = await self._client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
+            batch = await self._client.batches.create(
+                input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"
+            )
             note = Note(self._where, batch.id, list(calls))
             self._folder.mkdir(parents=True, exist_ok=True)
             self._path(note).write_bytes(msgspec.json.encode(note))
@@ -165,7 +174,9 @@ class Batches:
         """Wait for a batch to end and hand its answers on."""
         left = set(note.calls)
         try:
-            while (batch := await self._insist(note, self._client.batches.retrieve, note.batch)).status not in _OVER:
+            while (
+                batch := await self._insist(note, self._client.batches.retrieve, note.batch)
+            ).status not in _OVER:
                 await asyncio.sleep(POLL)
             _log.info("batch %s is %s", note.batch, batch.status)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
@@ -177,7 +188,10 @@ class Batches:
                         self._hand_on(line)
         except msgspec.MsgspecError as error:
             self._give_up(
-                left, TransientError(f"batch {note.batch} has a line that is no answer: {error}", None, "malformed")
+                left,
+                TransientError(
+                    f"batch {note.batch} has a line that is no answer: {error}", None, "malformed"
+                ),
             )
             return
         except Exception as error:
@@ -188,11 +202,19 @@ class Batches:
         else:
             self._path(note).unlink(missing_ok=True)
         if batch.status == "failed":
-            why = "; ".join(each.message for each in (batch.errors and batch.errors.data) or () if each.message)
+            why = "; ".join(
+                each.message for each in (batch.errors and batch.errors.data) or () if each.message
+            )
             words = self._quote(why)
-            self._give_up(left, BackendDown(f"{self._where} refused a batch of {len(note.calls)} calls: {words}"))
+            self._give_up(
+                left,
+                BackendDown(f"{self._where} refused a batch of {len(note.calls)} calls: {words}"),
+            )
         self._give_up(
-            left, TransientError(f"batch {note.batch} {batch.status} without this call's answer", kind="batch")
+            left,
+            TransientError(
+                f"batch {note.batch} {batch.status} without this call's answer", kind="batch"
+            ),
         )
 
     def _hand_on(self, line: _Line) -> None:
@@ -203,7 +225,9 @@ class Batches:
             )
         else:
             words = self._quote(f"{line.error.code}: {line.error.message}" if line.error else "")
-            self._give_up([line.custom_id], BackendError(f"{self._where} answered in a batch: {words}"))
+            self._give_up(
+                [line.custom_id], BackendError(f"{self._where} answered in a batch: {words}")
+            )
 
     def _give_up(self, calls: Iterable[str], error: Exception) -> None:
         for name in calls:
@@ -241,4 +265,6 @@ def _read(path: Path) -> Note:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Note)
     except msgspec.MsgspecError as error:
-        raise DataError(f"{path} is damaged ({error}); delete it, and its batch is asked for anew") from error
+        raise DataError(
+            f"{path} is damaged ({error}); delete it, and its batch is asked for anew"
+        ) from error

@@ -44,7 +44,9 @@ class Replicas:
         healthy: whether a server answers, and still with the same model.
     """
 
-    def __init__(self, members: Sequence[Replica], healthy: Callable[[Replica], Awaitable[bool]]) -> None:
+    def __init__(
+        self, members: Sequence[Replica], healthy: Callable[[Replica], Awaitable[bool]]
+    ) -> None:
         self.members = members
         self._healthy = healthy
         self._probes: dict[str, asyncio.Task[None]] = {}

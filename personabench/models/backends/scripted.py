@@ -26,7 +26,9 @@ def letters(key: str) -> str:
     return key[:12].translate(_LETTERS)
 
 
-def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, entries: int = 1) -> str:
+def filler(
+    schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, entries: int = 1
+) -> str:
     """A reply that says nothing in the form asked for; `plain` where no form is.
 
     Args:
@@ -40,7 +42,11 @@ def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = ""
             return part["enum"][0]
         match part["type"]:
             case "object":
-                texts = [name for name, each in part["properties"].items() if each.get("type") == "string"]
+                texts = [
+                    name
+                    for name, each in part["properties"].items()
+                    if each.get("type") == "string"
+                ]
                 plainly = texts[:1] if len(texts) > 1 else []
                 return {
                     name: example(each, number, "" if name in plainly else mark)
@@ -61,7 +67,11 @@ def filler(schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = ""
 
 def reply(request: Request) -> str:
     """An echo; where a schema is asked for, filler in its form, as a server that can constrain gives it."""
-    return echo(request) if request.schema is None else filler(request.schema, mark=letters(digest(request.messages)))
+    return (
+        echo(request)
+        if request.schema is None
+        else filler(request.schema, mark=letters(digest(request.messages)))
+    )
 
 
 class Scripted(Backend):
@@ -81,7 +91,10 @@ class Scripted(Backend):
         self.latency = latency
         self.window = window or self.options.window
         self.tokens = EstimatedTokens()
-        self.identity: Mapping[str, str] = {"kind": "scripted", "name": self.options.model or "scripted"}
+        self.identity: Mapping[str, str] = {
+            "kind": "scripted",
+            "name": self.options.model or "scripted",
+        }
         self.requests: list[Request] = []
 
     async def identify(self) -> None:

@@ -17,14 +17,40 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from personabench.errors import BackendDown, BackendError, Refused, Throttled, TransientError, UsageError
+from personabench.errors import (
+    BackendDown,
+    BackendError,
+    Refused,
+    Throttled,
+    TransientError,
+    UsageError,
+)
 from personabench.models.backends import check_url, credentials, likelihood
 from personabench.models.backends.base import Backend, BackendOptions
-from personabench.models.backends.chat_completion import Secrets, decode, other_model, redirect, response, retry_after
+from personabench.models.backends.chat_completion import (
+    Secrets,
+    decode,
+    other_model,
+    redirect,
+    response,
+    retry_after,
+)
 from personabench.models.backends.http import Unreachable, Wire
-from personabench.models.backends.model_identity import adapted, adapters_of, model_identity, served_identity
+from personabench.models.backends.model_identity import (
+    adapted,
+    adapters_of,
+    model_identity,
+    served_identity,
+)
 from personabench.models.backends.replicas import Replica, Replicas
-from personabench.models.backends.vllm_server import Server, check_arguments, command, free_port, named_arguments, tell
+from personabench.models.backends.vllm_server import (
+    Server,
+    check_arguments,
+    command,
+    free_port,
+    named_arguments,
+    tell,
+)
 from personabench.models.backends.vllm_tokenizer import ServedTokens
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
@@ -32,7 +58,9 @@ from personabench.types import Request, Response
 CONNECT = 15.0
 ASKING = 30.0
 PER_SERVER = 256
-_COUNTERS = re.compile(rb"^vllm:prefix_cache_(queries|hits)(?:_total)?(?:\{[^}]*\})? ([\d.e+]+)", re.M)
+_COUNTERS = re.compile(
+    rb"^vllm:prefix_cache_(queries|hits)(?:_total)?(?:\{[^}]*\})? ([\d.e+]+)", re.M
+)
 _log = logging.getLogger("personabench.vllm")
 _encode = msgspec.json.Encoder().encode
 
@@ -49,7 +77,7 @@ class VLLM(Backend):
     """
 
     concurrency = PER_SERVER
-    weighs_replies = True
+    supports_reply_logprobs = True
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
@@ -70,24 +98,40 @@ class VLLM(Backend):
     @property
     def prefix_cache_hit_rate(self) -> float | None:
         """The share of prompt tokens that the servers had at hand; None when they do not say."""
-        return self.prefix_hits[0] / self.prefix_hits[1] if self.prefix_hits and self.prefix_hits[1] else None
+        return (
+            self.prefix_hits[0] / self.prefix_hits[1]
+            if self.prefix_hits and self.prefix_hits[1]
+            else None
+        )
 
     async def identify(self) -> None:
         self._key_name, key = credentials.read_key(credentials.variables("vllm", self.options))
         self._secrets = Secrets([key, *self.options.headers.values()])
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        self._headers |= ({"Authorization": f"Bearer {key}"} if key else {}) | dict(self.options.headers)
-        if not all(words.isascii() and words.isprintable() for field in self._headers.items() for words in field):
-            raise UsageError(f"{self._key_name} or a header holds a character that none can have; copy it again")
+        self._headers |= ({"Authorization": f"Bearer {key}"} if key else {}) | dict(
+            self.options.headers
+        )
+        if not all(
+            words.isascii() and words.isprintable()
+            for field in self._headers.items()
+            for words in field
+        ):
+            raise UsageError(
+                f"{self._key_name} or a header holds a character that none can have; copy it again"
+            )
         if not self._urls:
             if self.options.model is None:
-                raise UsageError("--backend vllm needs --model (what to serve) or --base-url (a server that runs)")
+                raise UsageError(
+                    "--backend vllm needs --model (what to serve) or --base-url (a server that runs)"
+                )
             check_arguments(self.options.vllm_args)
             arguments = [*named_arguments(), *self.options.vllm_args]
             self._identify(model_identity(self.options.model, arguments), adapters_of(arguments))
             return
         if self.options.vllm_args:
-            raise UsageError("--vllm-args are for a server that is started here; leave out --base-url or them")
+            raise UsageError(
+                "--vllm-args are for a server that is started here; leave out --base-url or them"
+            )
         for url in self._urls:
             check_url(url, self._key_name)
         self._connect(self._urls)
@@ -126,7 +170,9 @@ class VLLM(Backend):
             self._name, limit = str(entry["id"]), entry.get("max_model_len")
             self.window = min(filter(None, (self.options.window, limit)), default=None)
         assert self._replicas is not None
-        self._counter = ServedTokens([member.root for member in self._replicas.members], self._name, self._headers)
+        self._counter = ServedTokens(
+            [member.root for member in self._replicas.members], self._name, self._headers
+        )
         if await asyncio.to_thread(self._counter.available):
             self.tokens = self._counter
         self._counted = await self.prefix_counts()
@@ -148,7 +194,7 @@ class VLLM(Backend):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if request.logprobs:
             body |= {"logprobs": True, "top_logprobs": request.logprobs}
-        if likelihood.asks(request):
+        if likelihood.is_likelihood_request(request):
             whole, start = [await self._send(part, group) for part in likelihood.bodies(body)]
             return likelihood.reply(request, whole, start)
         return await self._send(body, group)
@@ -198,7 +244,9 @@ class VLLM(Backend):
         self._replicas = Replicas([Replica(url) for url in dict.fromkeys(urls)], self._well)
         self.concurrency = PER_SERVER * len(self._replicas.members)
         self._session = aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(), headers=self._headers, connector=aiohttp.TCPConnector(force_close=True)
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(force_close=True),
         )
         self._wires = {
             member.url: Wire(
@@ -228,15 +276,23 @@ class VLLM(Backend):
                 self._replicas.take_out(member, "not reachable at the start")
                 continue
             entry = self._pick(member, listed)
-            found[member.url] = served_identity(entry, listed), str(entry["id"]), entry.get("max_model_len")
-            adapters |= {each["id"]: str(each.get("root") or "") for each in listed if each.get("parent")}
+            found[member.url] = (
+                served_identity(entry, listed),
+                str(entry["id"]),
+                entry.get("max_model_len"),
+            )
+            adapters |= {
+                each["id"]: str(each.get("root") or "") for each in listed if each.get("parent")
+            }
         if not found:
             assert down is not None
             raise down
         (first, (identity, name, _)), *others = found.items()
         for url, (other, its_name, _) in others:
             if (other, its_name) != (identity, name):
-                raise UsageError(f"--base-url: {first} serves {name} and {url} serves {its_name}; one model at a time")
+                raise UsageError(
+                    f"--base-url: {first} serves {name} and {url} serves {its_name}; one model at a time"
+                )
         self._name = name
         self._identify(identity, adapters)
         windows = [self.options.window, *(window for _, _, window in found.values())]
@@ -251,7 +307,9 @@ class VLLM(Backend):
                 return entry
         offered = ", ".join(sorted(entry["id"] for entry in listed)[:8]) or "none that it lists"
         if wanted is None:
-            raise UsageError(f"{member.url} serves {len(listed)} models ({offered}); choose one with --model")
+            raise UsageError(
+                f"{member.url} serves {len(listed)} models ({offered}); choose one with --model"
+            )
         raise UsageError(f"{member.url} does not serve {wanted}; it serves {offered}")
 
     async def _models_of(self, member: Replica) -> list[dict[str, Any]]:
@@ -270,11 +328,17 @@ class VLLM(Backend):
         if 300 <= reply.status < 400:
             raise BackendDown(redirect(member.url, reply.status, reply.headers, self._secrets))
         if reply.status in (401, 403):
-            raise BackendDown(f"{member.url} answered {reply.status}: {self._said(content)}; set {self._key_name}")
+            raise BackendDown(
+                f"{member.url} answered {reply.status}: {self._said(content)}; set {self._key_name}"
+            )
         try:
-            listed: list[dict[str, Any]] = [entry for entry in msgspec.json.decode(content)["data"] if entry["id"]]
+            listed: list[dict[str, Any]] = [
+                entry for entry in msgspec.json.decode(content)["data"] if entry["id"]
+            ]
         except (msgspec.DecodeError, KeyError, TypeError):
-            raise BackendDown(f"{member.url} lists no models ({reply.status}: {self._said(content)}); {hint}") from None
+            raise BackendDown(
+                f"{member.url} lists no models ({reply.status}: {self._said(content)}); {hint}"
+            ) from None
         return listed
 
     async def _ask(self, replica: Replica, content: bytes, model: str) -> Response:
@@ -282,7 +346,9 @@ class VLLM(Backend):
         try:
             status, headers, said = await self._wires[replica.url].post(content)
         except Unreachable as error:
-            raise _Broken(f"{replica.url} accepts no connection ({error})", "no connection") from error
+            raise _Broken(
+                f"{replica.url} accepts no connection ({error})", "no connection"
+            ) from error
         except TimeoutError as error:
             assert self._replicas is not None
             if not await self._answers(replica):
@@ -302,24 +368,32 @@ class VLLM(Backend):
             reply = decode(said)
         except msgspec.ValidationError as error:
             words = self._said(said)
-            raise BackendError(f"{replica.url} sent JSON that is not a completion ({error}): {words}") from error
+            raise BackendError(
+                f"{replica.url} sent JSON that is not a completion ({error}): {words}"
+            ) from error
         except msgspec.DecodeError as error:
             words = self._said(said)
-            raise TransientError(f"{replica.url} sent a reply that is not JSON: {words}", kind="malformed") from error
+            raise TransientError(
+                f"{replica.url} sent a reply that is not JSON: {words}", kind="malformed"
+            ) from error
         if not reply.choices:
             raise TransientError(f"{replica.url} sent a reply without a choice", kind="no_choice")
         replica.calls += 1
         return self._secrets.clean(response(reply, other_model(model, reply.model)))
 
     async def _no_adapter(self, replica: Replica, adapter: str) -> NoReturn:
-        adapters = sorted(entry["id"] for entry in await self._models_of(replica) if entry.get("parent"))
+        adapters = sorted(
+            entry["id"] for entry in await self._models_of(replica) if entry.get("parent")
+        )
         message = f"{replica.url} serves no adapter '{adapter}' of {self._name}"
         if not adapters:
             raise BackendDown(f"{message}; it serves none (--enable-lora --lora-modules NAME=PATH)")
         more = f" and {len(adapters) - 8} more" if len(adapters) > 8 else ""
         raise BackendError(f"{message}; its adapters are {', '.join(adapters[:8])}{more}")
 
-    def _refused(self, replica: Replica, status: int, content: bytes, headers: Mapping[str, str]) -> NoReturn:
+    def _refused(
+        self, replica: Replica, status: int, content: bytes, headers: Mapping[str, str]
+    ) -> NoReturn:
         message = f"{replica.url} answered {status}: {self._said(content)}"
         if 300 <= status < 400:
             raise BackendDown(redirect(replica.url, status, headers, self._secrets))

@@ -93,9 +93,15 @@ def counting(arguments: Sequence[str]) -> dict[str, list[str]]:
         if _OPTION.match(word):
             spelled = option_name(word)
             name = spelled.replace("--no-", "--", 1) if spelled.startswith("--no-") else spelled
-            earlier = read[name][1] if name in read and (name in _GATHERED or name.endswith("+")) else []
+            earlier = (
+                read[name][1] if name in read and (name in _GATHERED or name.endswith("+")) else []
+            )
             _, equals, value = word.partition("=")
             read[name] = spelled, [*earlier, value] if equals else earlier
         else:
             read.setdefault(name, (name, []))[1].append(word)
-    return {spelled: values for name, (spelled, values) in sorted(read.items()) if name not in UNCHANGING}
+    return {
+        spelled: values
+        for name, (spelled, values) in sorted(read.items())
+        if name not in UNCHANGING
+    }

@@ -36,18 +36,31 @@ _OURS = {
     "--hf-token": "a secret is no argument; set HF_TOKEN",
 }
 _STAGES = (
-    (re.compile(r"Uvicorn running|Starting vLLM (API )?server|Application startup", re.I), "opening the API"),
+    (
+        re.compile(r"Uvicorn running|Starting vLLM (API )?server|Application startup", re.I),
+        "opening the API",
+    ),
     (re.compile(r"captur\w+ (\w+ )?graph", re.I), "capturing graphs"),
     (re.compile(r"warming up", re.I), "warming up"),
-    (re.compile(r"KV cache (size|memory)|num_gpu_blocks|# (GPU|CPU) blocks", re.I), "sizing the KV cache"),
+    (
+        re.compile(r"KV cache (size|memory)|num_gpu_blocks|# (GPU|CPU) blocks", re.I),
+        "sizing the KV cache",
+    ),
     (re.compile(r"torch\.compile|Compiling a graph|Dynamo bytecode", re.I), "compiling"),
-    (re.compile(r"Start\w+ to load model|Loading (\w+ )?(checkpoint|weights|model)", re.I), "loading weights"),
+    (
+        re.compile(r"Start\w+ to load model|Loading (\w+ )?(checkpoint|weights|model)", re.I),
+        "loading weights",
+    ),
     (re.compile(r"Downloading|Fetching \d+ files", re.I), "downloading the model"),
     (re.compile(r"Initializing a V1|EngineCore|engine core", re.I), "starting the engine"),
 )
-_TELLING = re.compile(r"(\b\w*(Error|Exception)\b: |\berror: |out of memory|No module named|command not found)")
+_TELLING = re.compile(
+    r"(\b\w*(Error|Exception)\b: |\berror: |out of memory|No module named|command not found)"
+)
 _MILD = re.compile(r"(\([^)]*pid=\d+\) ?)?(INFO|WARNING) ")
-_PREFIX = re.compile(r"^(\([^)]*pid=\d+\) ?)?((ERROR|CRITICAL|INFO|WARNING) \d\d-\d\d [\d:.]+ )?(\[[^]]*:\d+\] ?)?")
+_PREFIX = re.compile(
+    r"^(\([^)]*pid=\d+\) ?)?((ERROR|CRITICAL|INFO|WARNING) \d\d-\d\d [\d:.]+ )?(\[[^]]*:\d+\] ?)?"
+)
 
 
 def check_arguments(arguments: Sequence[str], where: str = "--vllm-args") -> None:
@@ -83,7 +96,9 @@ def named_arguments() -> list[str]:
         UsageError: a quote in it is not closed, or one of them holds a secret.
     """
     words = named_command()
-    ends = [end for end, word in enumerate(words, 1) if word == "serve" or word.endswith("api_server")]
+    ends = [
+        end for end, word in enumerate(words, 1) if word == "serve" or word.endswith("api_server")
+    ]
     arguments = words[ends[-1] :] if ends else []
     check_arguments(arguments, COMMAND)
     return arguments
@@ -141,7 +156,9 @@ class Server:
         say: where stages of its start-up go.
     """
 
-    def __init__(self, words: Sequence[str], log: Path | None, say: Callable[[str], None] = tell) -> None:
+    def __init__(
+        self, words: Sequence[str], log: Path | None, say: Callable[[str], None] = tell
+    ) -> None:
         self._own_log = log is None
         if log is None:
             handle, name = tempfile.mkstemp(prefix="vllm-", suffix=".log")
@@ -204,7 +221,11 @@ class Server:
         telling = list(dict.fromkeys(line.strip() for line in grave if _TELLING.search(line)))
         shown = telling[:4] + telling[4:][-2:] if telling else lines[-8:]
         where = "" if self._own_log else f" (all of it in {self.log})"
-        return f"; its log says{where}:\n" + "\n".join(f"  {line[:300]}" for line in shown) if shown else ""
+        return (
+            f"; its log says{where}:\n" + "\n".join(f"  {line[:300]}" for line in shown)
+            if shown
+            else ""
+        )
 
     async def stop(self) -> None:
         """End the server and everything it started; returns when they are gone."""
@@ -229,5 +250,7 @@ class Server:
         before = self._stage
         for line in fresh[:whole].decode(errors="replace").splitlines():
             line = _PREFIX.sub("", line)
-            self._stage = next((words for pattern, words in _STAGES if pattern.search(line)), self._stage)
+            self._stage = next(
+                (words for pattern, words in _STAGES if pattern.search(line)), self._stage
+            )
         return self._stage != before

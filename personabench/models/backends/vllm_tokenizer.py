@@ -67,7 +67,9 @@ class ServedTokens(Tokens):
             self._connection = None
 
     def _tokens(self, text: str) -> list[int]:
-        tokens: list[int] = self._ask("/tokenize", {"prompt": text, "add_special_tokens": False}, "tokens")
+        tokens: list[int] = self._ask(
+            "/tokenize", {"prompt": text, "add_special_tokens": False}, "tokens"
+        )
         return tokens
 
     def _ask(self, path: str, body: Mapping[str, Any], field: str) -> Any:
@@ -81,7 +83,13 @@ class ServedTokens(Tokens):
         for _ in range(2 * len(self._roots)):
             try:
                 return self._exchange(self._roots[0], path, content)[field]
-            except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+            except (
+                OSError,
+                http.client.HTTPException,
+                ValueError,
+                LookupError,
+                TypeError,
+            ) as error:
                 why = str(error) or type(error).__name__
                 self.close()
                 self._roots.append(self._roots.pop(0))
@@ -90,7 +98,11 @@ class ServedTokens(Tokens):
     def _exchange(self, root: str, path: str, content: str) -> Any:
         parts = urlsplit(root)
         if self._connection is None:
-            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+            kind = (
+                http.client.HTTPSConnection
+                if parts.scheme == "https"
+                else http.client.HTTPConnection
+            )
             self._connection = kind(parts.netloc, timeout=PATIENCE)
         self._connection.request("POST", parts.path + path, content.encode(), self._headers)
         reply = self._connection.getresponse()

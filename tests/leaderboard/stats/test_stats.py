@@ -17,7 +17,9 @@ from personabench.metrics.ratings import rmse
 scipy_stats = pytest.importorskip("scipy.stats")
 
 
-def clustered(users: int = 40, seed: int = 0, methods: int = 2) -> tuple[list[np.ndarray], list[str]]:
+def clustered(
+    users: int = 40, seed: int = 0, methods: int = 2
+) -> tuple[list[np.ndarray], list[str]]:
     """Scores of some methods and their users, several samples each, rows of a user not next to each other."""
     rng = np.random.default_rng(seed)
     codes = rng.permutation(np.repeat(np.arange(users), rng.integers(1, 6, size=users)))
@@ -32,7 +34,9 @@ def clustered(users: int = 40, seed: int = 0, methods: int = 2) -> tuple[list[np
 @pytest.mark.parametrize("probability", [0.5, 0.8, 0.975, 0.995])
 @pytest.mark.parametrize("degrees", [1, 1.7, 2, 5, 30.5, 400, 5000])
 def test_t_quantile_is_that_of_scipy(probability: float, degrees: float) -> None:
-    assert t_quantile(probability, degrees) == pytest.approx(scipy_stats.t.ppf(probability, degrees), rel=1e-4)
+    assert t_quantile(probability, degrees) == pytest.approx(
+        scipy_stats.t.ppf(probability, degrees), rel=1e-4
+    )
 
 
 def test_many_degrees_of_freedom_are_normal() -> None:
@@ -67,7 +71,9 @@ def test_draws_do_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> N
 def test_bootstrap_error_is_that_of_scipy() -> None:
     values = clustered()[0][0]
     ours = Scores([values], [str(at) for at in range(len(values))]).estimate(0)
-    theirs = scipy_stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=0)
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=10_000, rng=0
+    )
     correction = math.sqrt(len(values) / (len(values) - 1))
     assert ours.error == pytest.approx(theirs.standard_error * correction, rel=0.03)
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.05 * ours.error + 0.02)
@@ -126,14 +132,23 @@ def test_interval_of_rmse_is_of_the_root_and_not_of_samples() -> None:
     root = Scores([errors**2], users, rmse, higher_is_better=False, draws=2000).estimate(0)
     square = Scores([errors**2], users, draws=2000).estimate(0)
     assert root.value == pytest.approx(math.sqrt((errors**2).mean()))
-    assert (root.low, root.high) == pytest.approx((math.sqrt(square.low), math.sqrt(square.high)), rel=1e-4)
+    assert (root.low, root.high) == pytest.approx(
+        (math.sqrt(square.low), math.sqrt(square.high)), rel=1e-4
+    )
 
 
 def test_the_moved_interval_is_scipys_bca() -> None:
     values = np.random.default_rng(4).exponential(size=40)
     scores = Scores([values], [f"u{at:02d}" for at in range(40)], draws=20_000)
-    found = _interval(scores.resampled[0], float(values.mean()), 1.959964, resample.acceleration(scores._left_out[0]))
-    theirs = scipy_stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=0).confidence_interval
+    found = _interval(
+        scores.resampled[0],
+        float(values.mean()),
+        1.959964,
+        resample.acceleration(scores._left_out[0]),
+    )
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, method="BCa", n_resamples=20_000, rng=0
+    ).confidence_interval
     plain = np.quantile(scores.resampled[0], [0.025, 0.975])
     assert theirs.high > 1.02 * plain[1]
     assert found == pytest.approx((plain[0], theirs.high), rel=0.01)
@@ -157,7 +172,9 @@ def test_skewed_scores_have_a_longer_arm_where_the_tail_is() -> None:
 
 def test_macro_f1_is_resampled_over_all_labels() -> None:
     pairs = np.array([[0, 0], [1, 1], [0, 1], [1, -1], [2, 2], [0, 0], [1, 0], [2, 1]], dtype=float)
-    found = Scores([pairs], [f"u{at}" for at in range(8)], partial(macro_f1, labels=3), draws=500).estimate(0)
+    found = Scores(
+        [pairs], [f"u{at}" for at in range(8)], partial(macro_f1, labels=3), draws=500
+    ).estimate(0)
     assert found.value == pytest.approx(macro_f1(pairs, 3))
     assert 0 <= found.low < found.value < found.high <= 1
 
@@ -173,7 +190,9 @@ def test_macro_f1_is_resampled_over_all_labels() -> None:
         ([0.1, 0.3] * 10, [str(at // 2) for at in range(20)], "all users score the same"),
     ],
 )
-def test_no_interval_where_scores_cannot_tell(values: list[float], users: list[str], reason: str) -> None:
+def test_no_interval_where_scores_cannot_tell(
+    values: list[float], users: list[str], reason: str
+) -> None:
     found = Scores([np.array(values)], users).estimate(0)
     assert found.value == (pytest.approx(np.mean(values)) if values else None)
     assert (found.low, found.high, found.error) == (None, None, None)
@@ -184,14 +203,19 @@ def test_metric_undefined_on_a_resample_has_no_interval() -> None:
     def picky(values: np.ndarray) -> float:
         return float(values.mean()) if (values > 0.5).any() else math.nan
 
-    found = Scores([np.array([1.0] + [0.0] * 9)], [str(at) for at in range(10)], picky, draws=200).estimate(0)
+    found = Scores(
+        [np.array([1.0] + [0.0] * 9)], [str(at) for at in range(10)], picky, draws=200
+    ).estimate(0)
     assert found.value == pytest.approx(0.1)
     assert found.low is None and found.reason is not None and "undefined" in found.reason
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [([0.1], "row 1 has 1 values for 2 samples"), ([0.1, math.nan], "row 1 has values that are not")],
+    [
+        ([0.1], "row 1 has 1 values for 2 samples"),
+        ([0.1, math.nan], "row 1 has values that are not"),
+    ],
 )
 def test_rows_must_match_and_be_finite(row: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -206,13 +230,18 @@ def test_sign_flip_tries_every_pattern_when_users_are_few() -> None:
     totals = [abs(sum(signs * differences)) for signs in itertools.product([1, -1], repeat=5)]
     expected = np.mean(np.array(totals) >= differences.sum())
     assert resample.sign_flip_exact(differences) == pytest.approx(expected)
-    assert resample.sign_flip_exact(np.concatenate([differences, np.zeros(50)])) == pytest.approx(expected)
+    assert resample.sign_flip_exact(np.concatenate([differences, np.zeros(50)])) == pytest.approx(
+        expected
+    )
 
 
 def test_sign_flip_is_that_of_scipy() -> None:
     differences = np.random.default_rng(3).normal(0.4, 1, size=10)
     theirs = scipy_stats.permutation_test(
-        (differences, np.zeros(10)), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", vectorized=True
+        (differences, np.zeros(10)),
+        lambda a, b, axis: (a - b).mean(axis),
+        permutation_type="samples",
+        vectorized=True,
     )
     ours = Scores([differences, np.zeros(10)], [str(at) for at in range(10)]).compare(0, 1)
     assert ours.exact
@@ -247,13 +276,18 @@ def test_swapping_rows_of_a_mean_is_the_sign_flip_test(users: int) -> None:
 def test_users_are_flipped_whole() -> None:
     """Six users with ten equal differences each are six observations, not sixty."""
     rows = [np.repeat([1.0, 1.5, 2.0, 1.2, 1.1, 1.7], 10), np.zeros(60)]
-    assert Scores(rows, [f"u{at // 10}" for at in range(60)]).compare(0, 1).p == pytest.approx(2 / 2**6)
+    assert Scores(rows, [f"u{at // 10}" for at in range(60)]).compare(0, 1).p == pytest.approx(
+        2 / 2**6
+    )
 
 
 def test_gain_is_paired_and_positive_where_a_is_better() -> None:
     rng = np.random.default_rng(6)
     hard = 5 * rng.normal(size=100)
-    rows, users = [hard + 0.5 + 0.2 * rng.normal(size=100), hard], [f"u{at // 2}" for at in range(100)]
+    rows, users = (
+        [hard + 0.5 + 0.2 * rng.normal(size=100), hard],
+        [f"u{at // 2}" for at in range(100)],
+    )
     up = Scores(rows, users).compare(0, 1)
     down = Scores(rows, users, higher_is_better=False).compare(0, 1)
     assert 0.4 < up.gain.low < up.gain.value < up.gain.high < 0.6
@@ -271,7 +305,9 @@ def test_wins_ties_losses_and_gains_by_sample_and_user() -> None:
     assert (found.samples.win, found.samples.tie, found.samples.loss) == (3, 3, 2)
     assert (found.by_user.win, found.by_user.tie, found.by_user.loss) == (2, 3, 1)
     assert (found.samples.hurt, found.by_user.hurt) == (0.25, pytest.approx(1 / 6))
-    assert found.quantiles == pytest.approx(tuple(np.quantile([0, 0.2, -1, 1, 0, 0], [0.1, 0.5, 0.9])))
+    assert found.quantiles == pytest.approx(
+        tuple(np.quantile([0, 0.2, -1, 1, 0, 0], [0.1, 0.5, 0.9]))
+    )
 
 
 def test_users_of_a_corpus_metric_are_compared_by_that_metric() -> None:
@@ -287,8 +323,13 @@ def test_users_of_a_corpus_metric_are_compared_by_that_metric() -> None:
 def test_label_pairs_have_no_winner_by_sample() -> None:
     rng = np.random.default_rng(8)
     gold = rng.integers(3, size=60)
-    rows = [np.stack([gold, np.where(rng.random(60) < share, gold, 0)], axis=1).astype(float) for share in (0.9, 0.2)]
-    found = Scores(rows, [f"u{at // 3}" for at in range(60)], partial(macro_f1, labels=3), draws=500).compare(0, 1)
+    rows = [
+        np.stack([gold, np.where(rng.random(60) < share, gold, 0)], axis=1).astype(float)
+        for share in (0.9, 0.2)
+    ]
+    found = Scores(
+        rows, [f"u{at // 3}" for at in range(60)], partial(macro_f1, labels=3), draws=500
+    ).compare(0, 1)
     assert found.gain.low > 0
     assert found.p < 0.01
     assert (found.samples, found.by_user, found.quantiles) == (None, None, None)
@@ -313,7 +354,12 @@ def test_equal_gains_have_a_p_value_and_no_interval() -> None:
 
 def test_nothing_to_compare() -> None:
     found = Scores([np.zeros(0), np.zeros(0)], []).compare(0, 1)
-    assert (found.gain.value, found.gain.reason, found.p, found.samples) == (None, "no samples", None, None)
+    assert (found.gain.value, found.gain.reason, found.p, found.samples) == (
+        None,
+        "no samples",
+        None,
+        None,
+    )
 
 
 def test_detectable_difference_has_the_power_it_claims() -> None:
@@ -341,17 +387,35 @@ def test_holm_counts_tests_that_could_not_be_made() -> None:
 def test_holm_is_that_of_statsmodels() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p_values = np.random.default_rng(0).random(20) ** 3
-    assert holm(p_values.tolist()) == pytest.approx(multitest.multipletests(p_values, method="holm")[1].tolist())
+    assert holm(p_values.tolist()) == pytest.approx(
+        multitest.multipletests(p_values, method="holm")[1].tolist()
+    )
 
 
 def test_letters_go_on_after_z() -> None:
     names = letters(54)
-    assert names[:3] + names[25:28] + names[51:] == ["a", "b", "c", "z", "aa", "ab", "az", "ba", "bb"]
+    assert names[:3] + names[25:28] + names[51:] == [
+        "a",
+        "b",
+        "c",
+        "z",
+        "aa",
+        "ab",
+        "az",
+        "ba",
+        "bb",
+    ]
     assert len(set(names)) == 54
 
 
 def test_significant_wins_and_tied_leaders() -> None:
-    pairs = {(0, 1): (0.02, 0.3), (0, 2): (0.2, 0.001), (1, 2): (-0.18, 0.01), (3, 0): (-0.3, 0.05), (3, 1): (0, None)}
+    pairs = {
+        (0, 1): (0.02, 0.3),
+        (0, 2): (0.2, 0.001),
+        (1, 2): (-0.18, 0.01),
+        (3, 0): (-0.3, 0.05),
+        (3, 1): (0, None),
+    }
     assert wins(4, pairs) == [[2, 3], [], [1], []]
     assert leaders(0, 4, pairs) == [0, 1]
     assert leaders(0, 4, pairs, alpha=0.01) == [0, 1, 3]

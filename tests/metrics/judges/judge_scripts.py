@@ -9,7 +9,7 @@ from personabench.types import Message
 
 
 @dataclass
-class Asked:
+class JudgeCall:
     """One call as the judge got it."""
 
     system: str
@@ -25,8 +25,8 @@ class Asked:
 class Scripted:
     """Replies with `answer(call)`; `calls` are all it was asked."""
 
-    answer: Callable[[Asked], str]
-    calls: list[Asked] = field(default_factory=list)
+    answer: Callable[[JudgeCall], str]
+    calls: list[JudgeCall] = field(default_factory=list)
 
     async def complete(
         self,
@@ -38,7 +38,9 @@ class Scripted:
         accept: Callable[[str], bool] | None = None,
     ) -> str:
         assert not isinstance(messages, str)
-        asked = Asked(messages[0].content, messages[-1].content, draw, temperature, max_tokens, True)
+        asked = JudgeCall(
+            messages[0].content, messages[-1].content, draw, temperature, max_tokens, True
+        )
         self.calls.append(asked)
         reply = self.answer(asked)
         asked.kept = accept is None or accept(reply)

@@ -7,21 +7,38 @@ import math
 from typing import Any
 
 import pytest
-from judge_scripts import Asked, Scripted
+from judge_scripts import JudgeCall, Scripted
 
-from personabench.metrics.judges.faireval import SAMPLES, TEMPERATURE, compare, for_people, prompt, read, with_people
+from personabench.metrics.judges.faireval import (
+    SAMPLES,
+    TEMPERATURE,
+    compare,
+    for_people,
+    prompt,
+    read,
+    with_people,
+)
 from personabench.metrics.judges.verdict import Verdict, Vote
 
 
 def judged(judge: Scripted, **changes: Any) -> Verdict:
-    given = {"sample_id": "1", "user_id": "u", "known": "", "request": "Q?", "a": "first text", "b": "second text"}
+    given = {
+        "sample_id": "1",
+        "user_id": "u",
+        "known": "",
+        "request": "Q?",
+        "a": "first text",
+        "b": "second text",
+    }
     return asyncio.run(compare(judge, **{**given, **changes}))
 
 
-def scored(straight: list[str | tuple[int, int]], mirrored: list[str | tuple[int, int]]) -> Scripted:
+def scored(
+    straight: list[str | tuple[int, int]], mirrored: list[str | tuple[int, int]]
+) -> Scripted:
     """Replies by order; pairs are the scores of what stands first and second, strings are said as they are."""
 
-    def answer(call: Asked) -> str:
+    def answer(call: JudgeCall) -> str:
         said = (straight if "Reply 1:\nfirst text" in call.user else mirrored)[call.draw]
         return (
             said
@@ -37,7 +54,9 @@ def test_section_1a_scores_tie_spread_and_conflict() -> None:
     verdict = judged(scored([(9, 7), (8, 8), (7, 8)], [(7, 8), (8, 6), (7, 7)]))
     assert verdict.scores == (7.5, 7.5) and verdict.pick == "tie"
     assert all(share == pytest.approx(1 / 3) for share in verdict.shares.values())
-    assert verdict.entropy == pytest.approx(1.0986, abs=5e-5) and verdict.entropy == pytest.approx(math.log(3))
+    assert verdict.entropy == pytest.approx(1.0986, abs=5e-5) and verdict.entropy == pytest.approx(
+        math.log(3)
+    )
     assert verdict.conflict is True and verdict.asked == len(verdict.votes) == 6
 
 
@@ -61,7 +80,9 @@ def test_section_1c_orders_are_averaged_before_they_are_pooled() -> None:
 
 def test_section_1d_a_fifth_of_ten_items_goes_to_people() -> None:
     split, sure = ((Vote("a"), Vote("b")), (Vote("a"), Vote("b"))), ((Vote("a"),), (Vote("a"),))
-    verdicts = [Verdict(f"{at}", "u", split if at in (7, 3, 5) else sure, True, 4) for at in range(10)]
+    verdicts = [
+        Verdict(f"{at}", "u", split if at in (7, 3, 5) else sure, True, 4) for at in range(10)
+    ]
     assert for_people(verdicts) == ["3", "5"], "three are spread alike, and ids decide"
     labelled = with_people(verdicts, {"3": "b"})
     assert (labelled["3"], labelled["5"], labelled["0"]) == ("b", "tie", "a")
@@ -71,7 +92,9 @@ def test_an_order_without_a_sample_is_asked_once_more_and_then_unjudged() -> Non
     again = judged(scored(["?", "?", "?", (8, 2), "?", "?"], [(3, 6)] * 3))
     assert again.judged and again.asked == 9 and again.pick == "a" and len(again.votes) == 4
     never = judged(scored(["?"] * 6, [(3, 6)] * 3))
-    assert not never.judged and never.pick is None and never.scores is None and never.conflict is None
+    assert (
+        not never.judged and never.pick is None and never.scores is None and never.conflict is None
+    )
     assert for_people([never], 1.0) == []
 
 

@@ -30,7 +30,13 @@ def test_section_4c_user_ids_count_lines_from_one(tmp_path: Path) -> None:
 
 def test_unread_replies_are_wrong_and_counted() -> None:
     found = figures([Turns(None, "B"), Turns(None, None)])
-    assert (found.strict, found.mean, found.unread, found.flip, found.first) == (0.0, 0.25, 3, 0.0, 0.0)
+    assert (found.strict, found.mean, found.unread, found.flip, found.first) == (
+        0.0,
+        0.25,
+        3,
+        0.0,
+        0.0,
+    )
     assert figures([Turns(None, None)]).first is None
     with pytest.raises(ValueError, match="no items"):
         figures([])

@@ -6,11 +6,11 @@ import asyncio
 import math
 
 import pytest
-from judge_scripts import Asked, Scripted
+from judge_scripts import JudgeCall, Scripted
 
 from personabench.metrics.judges.ask import kinship
 from personabench.metrics.judges.faireval import compare
-from personabench.metrics.judges.reliability import Agreement, Rate, agreement, card
+from personabench.metrics.judges.reliability import Agreement, Rate, agreement, reliability_report
 from personabench.metrics.judges.verdict import Verdict, Vote
 from personabench.types import Call
 
@@ -20,12 +20,22 @@ def test_section_8_a_judge_that_prefers_what_stands_first() -> None:
 
     async def all_of() -> list[Verdict]:
         given = {"user_id": "u", "known": "", "request": "Q?", "a": "x", "b": "y"}
-        return list(await asyncio.gather(*(compare(judge, sample_id=str(at), **given) for at in range(5))))
+        return list(
+            await asyncio.gather(*(compare(judge, sample_id=str(at), **given) for at in range(5)))
+        )
 
-    found = card(asyncio.run(all_of()))
-    assert found.conflict == Rate(1.0, 5) and found.first == Rate(1.0, 30) and found.flip == Rate(0.0, 30)
+    found = reliability_report(asyncio.run(all_of()))
+    assert (
+        found.conflict == Rate(1.0, 5)
+        and found.first == Rate(1.0, 30)
+        and found.flip == Rate(0.0, 30)
+    )
     assert (found.win, found.tie, found.loss, found.items, found.unjudged) == (0, 5, 0, 5, 0)
-    assert found.entropy == pytest.approx(math.log(2)) and found.agreement is None and found.coverage == ()
+    assert (
+        found.entropy == pytest.approx(math.log(2))
+        and found.agreement is None
+        and found.coverage == ()
+    )
 
 
 def both(name: str, first: str, second: str) -> Verdict:
@@ -36,7 +46,7 @@ def both(name: str, first: str, second: str) -> Verdict:
 
 def test_samples_that_flip_and_items_nobody_judged() -> None:
     verdicts = [both("1", "ab", "bb"), both("2", "aa", "a"), both("3", "", "a")]
-    found = card(verdicts)
+    found = reliability_report(verdicts)
     assert found.flip == Rate(1 / 3, 3) and found.conflict == Rate(0.5, 2)
     assert (found.unjudged, found.votes, found.unread) == (1, 8, 4)
     assert (found.calls, found.input_tokens, found.output_tokens) == (3, 30, 6)
@@ -44,7 +54,7 @@ def test_samples_that_flip_and_items_nobody_judged() -> None:
 
 def test_accuracy_and_kappa_against_people() -> None:
     verdicts = [both("1", "a", "a"), both("2", "b", "b"), both("3", "a", "b"), both("4", "a", "a")]
-    found = card(verdicts, {"1": "a", "2": "b", "3": "tie", "4": "b", "9": "a"})
+    found = reliability_report(verdicts, {"1": "a", "2": "b", "3": "tie", "4": "b", "9": "a"})
     assert found.agreement == Agreement(0.75, pytest.approx((0.75 - 0.3125) / (1 - 0.3125)), 4)
     assert found.ties is None and agreement([]) is None
     assert agreement([("a", "a")]) == Agreement(1.0, None, 1)
@@ -54,9 +64,17 @@ def test_certainties_are_told_with_their_coverage() -> None:
     def sure(name: str, pick: str, certainty: int | None) -> Verdict:
         return Verdict(name, "u", ((Vote(pick, certainty=certainty),), ()), both=False, asked=1)  # type: ignore[arg-type]
 
-    verdicts = [sure("1", "a", 90), sure("2", "a", 80), sure("3", "b", None), sure("4", "tie", 50), sure("5", "a", 95)]
-    found = card(verdicts, {"1": "a", "2": "b", "3": "b", "4": "tie", "5": "tie"})
-    assert found.agreement == Agreement(pytest.approx(2 / 3), pytest.approx(0.4), 3), "ties are scored apart"
+    verdicts = [
+        sure("1", "a", 90),
+        sure("2", "a", 80),
+        sure("3", "b", None),
+        sure("4", "tie", 50),
+        sure("5", "a", 95),
+    ]
+    found = reliability_report(verdicts, {"1": "a", "2": "b", "3": "b", "4": "tie", "5": "tie"})
+    assert found.agreement == Agreement(pytest.approx(2 / 3), pytest.approx(0.4), 3), (
+        "ties are scored apart"
+    )
     assert found.ties == Agreement(0.5, pytest.approx(0.0), 2)
     lines = {line.threshold: (line.coverage, line.accuracy) for line in found.coverage}
     assert lines[80] == (pytest.approx(2 / 3), 0.5) and lines[90] == (pytest.approx(1 / 3), 1.0)
@@ -78,7 +96,7 @@ def test_kinship(judge: str, other: str, said: str | None) -> None:
 
 
 def test_thoughts_are_not_read() -> None:
-    def answer(call: Asked) -> str:
+    def answer(call: JudgeCall) -> str:
         return "<think>Score of reply 1: 1\nScore of reply 2: 9</think>Score of reply 1: 6\nScore of reply 2: 6"
 
     given = {"sample_id": "1", "user_id": "u", "known": "", "request": "Q?", "a": "x", "b": "y"}

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from judge_scripts import Asked, Scripted
+from judge_scripts import JudgeCall, Scripted
 
 from personabench.errors import BackendError
-from personabench.metrics.judges.rubrics import Checked, Criterion, Marks, Rubric, Selection, read_answers
+from personabench.metrics.judges.rubrics import (
+    Checked,
+    Criterion,
+    Marks,
+    Rubric,
+    Selection,
+    read_answers,
+)
 
 RUBRIC = [
-    Criterion(f"r{at}", f"Question {at}?", 2.0 if at == 3 else 1.0, "tone" if at < 3 else "facts") for at in range(1, 6)
+    Criterion(f"r{at}", f"Question {at}?", 2.0 if at == 3 else 1.0, "tone" if at < 3 else "facts")
+    for at in range(1, 6)
 ]
 
 
@@ -21,7 +29,11 @@ def marks(answers: dict[str, str], ids: tuple[str, ...] = ("r1", "r2", "r3", "r4
 
 def test_section_3a_weights() -> None:
     found = marks({"r1": "yes", "r2": "no", "r3": "yes", "r4": "na", "r5": "yes"})
-    assert found.score == pytest.approx(0.8) and (found.relevant, found.na, found.unanswered) == (5, 1, 0)
+    assert found.score == pytest.approx(0.8) and (found.relevant, found.na, found.unanswered) == (
+        5,
+        1,
+        0,
+    )
     assert found.categories == {"tone": 0.5, "facts": 1.0}
 
 
@@ -38,7 +50,9 @@ def test_section_3d_two_methods_face_one_selection() -> None:
     rubric = Rubric(RUBRIC)
 
     async def both() -> list[Selection | None]:
-        found = await asyncio.gather(*(rubric.relevant(judge, known="k", request="Q?") for _ in range(2)))
+        found = await asyncio.gather(
+            *(rubric.relevant(judge, known="k", request="Q?") for _ in range(2))
+        )
         return [each.value for each in found]
 
     assert asyncio.run(both()) == [Selection(("r2", "r5"), 0)] * 2 and len(judge.calls) == 1
@@ -49,12 +63,14 @@ def test_section_3e_an_unknown_id_is_ignored_and_counted() -> None:
     judge = Scripted(lambda call: "**Relevant:** r5, r9, r1.")
     found = asyncio.run(Rubric(RUBRIC).relevant(judge, known="", request="Q?"))
     assert found.value == Selection(("r1", "r5"), 1)
-    none = asyncio.run(Rubric(RUBRIC).relevant(Scripted(lambda call: "Relevant: none"), known="", request="Q?"))
+    none = asyncio.run(
+        Rubric(RUBRIC).relevant(Scripted(lambda call: "Relevant: none"), known="", request="Q?")
+    )
     assert none.value == Selection((), 0)
 
 
 def test_a_failed_selection_is_asked_for_again() -> None:
-    def answer(call: Asked) -> str:
+    def answer(call: JudgeCall) -> str:
         if len(judge.calls) == 1:
             raise BackendError("gone")
         return "Relevant: r1"
@@ -73,13 +89,17 @@ def test_batches_of_twenty_and_a_missing_answer_alone() -> None:
     many = [Criterion(f"q{at}", f"Is it {at}?") for at in range(25)]
     rubric = Rubric(many)
 
-    def answer(call: Asked) -> str:
-        listed = [line.split(":")[0] for line in call.user.partition("Questions:\n")[2].splitlines()]
+    def answer(call: JudgeCall) -> str:
+        listed = [
+            line.split(":")[0] for line in call.user.partition("Questions:\n")[2].splitlines()
+        ]
         lines = [f"{name}: Yes, it is" for name in listed if name != "q7" or len(listed) == 1]
         return "\n".join(lines)
 
     judge = Scripted(answer)
-    checked = asyncio.run(rubric.check(judge, list(rubric.criteria), known="", request="Q?", response="R"))
+    checked = asyncio.run(
+        rubric.check(judge, list(rubric.criteria), known="", request="Q?", response="R")
+    )
     assert len(checked.answers) == 25 and checked.unanswered == () and checked.asked == 3
     assert [call.user.count("Is it") for call in judge.calls] == [20, 5, 1]
 
@@ -95,7 +115,11 @@ def test_a_question_that_is_never_answered_leaves_the_score_and_is_counted() -> 
 
 @pytest.mark.parametrize(
     "reply",
-    ["r1: YES, it is\nr2 : no\nr3: N/A?", '{"r1": "yes", "r2": "no", "r9": "yes"}', "- **r1**: yes\n- **r2**: No."],
+    [
+        "r1: YES, it is\nr2 : no\nr3: N/A?",
+        '{"r1": "yes", "r2": "no", "r9": "yes"}',
+        "- **r1**: yes\n- **r2**: No.",
+    ],
 )
 def test_answers_are_the_first_word_after_each_id(reply: str) -> None:
     assert read_answers(reply, ["r1", "r2", "r3"]) == {"r1": "yes", "r2": "no"}

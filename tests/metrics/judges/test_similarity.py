@@ -55,9 +55,19 @@ def test_scores_are_read_from_the_end(reply: str, score: float | None) -> None:
 def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
     backend = Scripted(answer=lambda request: "Close.\nScore: 7.5")
     judged, role = judge(backend)
-    assert judged.value == 0.75 and judged.asked == 1 and [call.phase for call in role.calls] == ["judge"]
+    assert (
+        judged.value == 0.75
+        and judged.asked == 1
+        and [call.phase for call in role.calls] == ["judge"]
+    )
     shown = backend.requests[0].messages[-1].content
-    for part in ("Kettle\nIt boils.", "Rating: 4 of 5", "Review title: Warm", "Boils fast.", "It boils very fast."):
+    for part in (
+        "Kettle\nIt boils.",
+        "Rating: 4 of 5",
+        "Review title: Warm",
+        "Boils fast.",
+        "It boils very fast.",
+    ):
         assert part in shown
     assert backend.requests[0].temperature == 0
 
@@ -76,4 +86,8 @@ def test_an_unreadable_reply_is_asked_for_again_and_not_remembered(tmp_path: Pat
 
 def test_what_cannot_be_read_is_unjudged_and_has_no_score() -> None:
     judged, role = judge(Scripted(answer=lambda request: "no idea"))
-    assert judged.value is None and judged.asked == len(role.calls) == RETRIES + 1 and judged.evidence == "no idea"
+    assert (
+        judged.value is None
+        and judged.asked == len(role.calls) == RETRIES + 1
+        and judged.evidence == "no idea"
+    )

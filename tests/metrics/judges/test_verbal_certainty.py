@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from judge_scripts import Asked, Scripted
+from judge_scripts import JudgeCall, Scripted
 
 from personabench.metrics.judges.ask import swapped
-from personabench.metrics.judges.verbal_certainty import Choice, Line, bin_of, calibration_error, coverage, prefer, read
+from personabench.metrics.judges.verbal_certainty import (
+    Choice,
+    Line,
+    bin_of,
+    calibration_error,
+    coverage,
+    prefer,
+    read,
+)
 from personabench.metrics.judges.verdict import Verdict
 
 
 def test_section_2a_coverage_and_calibration() -> None:
     answers = [(90, True), (80, False), (60, True), (50, False)]
     lines = {line.threshold: line for line in coverage(answers)}
-    assert lines[80] == Line(80, 0.5, 0.5) and lines[90] == Line(90, 0.25, 1.0) and lines[0] == Line(0, 1.0, 0.5)
+    assert (
+        lines[80] == Line(80, 0.5, 0.5)
+        and lines[90] == Line(90, 0.25, 1.0)
+        and lines[0] == Line(0, 1.0, 0.5)
+    )
     assert calibration_error(answers) == pytest.approx(0.45)
 
 
@@ -39,7 +51,10 @@ def test_section_2b_choices_and_certainties(reply: str, choice: Choice | None) -
 def test_section_2b_a_choice_without_certainty_counts_in_accuracy_alone() -> None:
     lines = coverage([(None, True), (90, False)])
     assert lines[0] == Line(0, 0.5, 0.0), "answered, but not certain of anything"
-    assert calibration_error([(None, True)]) is None and calibration_error([(None, True), (90, False)]) == 0.9
+    assert (
+        calibration_error([(None, True)]) is None
+        and calibration_error([(None, True), (90, False)]) == 0.9
+    )
 
 
 def test_section_2c_bins() -> None:
@@ -51,7 +66,9 @@ def test_a_tie_is_a_choice_only_where_it_may_be() -> None:
 
 
 def asked(judge: Scripted, name: str, tie: bool = False) -> Verdict:
-    found = prefer(judge, sample_id=name, user_id="u", known="Likes tea.", request="Q?", a="x", b="y", tie=tie)
+    found = prefer(
+        judge, sample_id=name, user_id="u", known="Likes tea.", request="Q?", a="x", b="y", tie=tie
+    )
     return asyncio.run(found)
 
 
@@ -68,7 +85,7 @@ def test_a_hash_says_what_stands_first_and_the_choice_is_mapped_back() -> None:
 
 
 def test_a_reply_without_a_choice_is_repeated_and_then_unjudged() -> None:
-    def answer(call: Asked) -> str:
+    def answer(call: JudgeCall) -> str:
         return "[[B]] [[60]]" if call.draw == 2 else "B"
 
     judge = Scripted(answer)

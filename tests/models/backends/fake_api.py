@@ -29,9 +29,20 @@ SETTINGS = (
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def completion(text: str | None = "a reply", finish: str = "stop", model: str = "tiny", **more: Any) -> web.Response:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, **more}
-    usage = {"prompt_tokens": 11, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 7}}
+def completion(
+    text: str | None = "a reply", finish: str = "stop", model: str = "tiny", **more: Any
+) -> web.Response:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": finish,
+        **more,
+    }
+    usage = {
+        "prompt_tokens": 11,
+        "completion_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 7},
+    }
     return web.json_response({"id": "1", "model": model, "choices": [choice], "usage": usage})
 
 
@@ -91,7 +102,9 @@ async def serving(
 
 
 def request(text: str = "Hello?", **fields: Any) -> Request:
-    return Request(messages=(Message("system", "Be brief."), Message("user", text)), max_tokens=16, **fields)
+    return Request(
+        messages=(Message("system", "Be brief."), Message("user", text)), max_tokens=16, **fields
+    )
 
 
 async def hang(_: web.Request) -> web.StreamResponse:
@@ -106,7 +119,9 @@ async def close_early(http: web.Request) -> web.StreamResponse:
 
 
 async def close_mid_body(http: web.Request) -> web.StreamResponse:
-    reply = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+    reply = web.StreamResponse(
+        headers={"Content-Type": "application/json", "Content-Length": "1000"}
+    )
     await reply.prepare(http)
     await reply.write(b'{"choices": [{"mess')
     assert http.transport is not None
@@ -124,9 +139,15 @@ async def garbage(http: web.Request) -> web.StreamResponse:
 def lamp_files(folder: Path, samples: int) -> Path:
     """LaMP-4 questions that end in "story N", one to a user."""
     folder.mkdir()
-    profile = [{"id": "p1", "text": "Rain fell on the town.", "title": "Wet again", "date": "2020-01-01"}]
+    profile = [
+        {"id": "p1", "text": "Rain fell on the town.", "title": "Wet again", "date": "2020-01-01"}
+    ]
     records = [
-        {"id": f"q{at}", "input": f"Generate a headline for the following article: story {at}", "profile": profile}
+        {
+            "id": f"q{at}",
+            "input": f"Generate a headline for the following article: story {at}",
+            "profile": profile,
+        }
         | {"user_id": f"u{at}"}
         for at in range(samples)
     ]
@@ -136,7 +157,9 @@ def lamp_files(folder: Path, samples: int) -> Path:
     return folder
 
 
-def options(server: Server, tmp_path: Path, samples: int, concurrency: int = 4, **backend: Any) -> runner.Options:
+def options(
+    server: Server, tmp_path: Path, samples: int, concurrency: int = 4, **backend: Any
+) -> runner.Options:
     """A run of `none` over that many questions."""
     if not (tmp_path / "data").exists():
         lamp_files(tmp_path / "data", samples)
@@ -145,7 +168,9 @@ def options(server: Server, tmp_path: Path, samples: int, concurrency: int = 4, 
         tasks=["lamp4"],
         data=tmp_path / "data",
         backend="openai",
-        backend_options=BackendOptions(base_url=server.url, **{"headers": {"X-Team": HEADER}, **backend}),
+        backend_options=BackendOptions(
+            base_url=server.url, **{"headers": {"X-Team": HEADER}, **backend}
+        ),
         concurrency=concurrency,
         results=tmp_path / "results",
     )

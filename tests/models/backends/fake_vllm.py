@@ -34,7 +34,9 @@ class FakeVLLM:
         word: what its answers begin with.
     """
 
-    def __init__(self, model: str = "org/tiny", latency: float = 0.0, served: str | None = None) -> None:
+    def __init__(
+        self, model: str = "org/tiny", latency: float = 0.0, served: str | None = None
+    ) -> None:
         self.entries: list[dict[str, Any]] = [
             {"id": served or model, "root": model, "parent": None, "max_model_len": 4096},
         ]
@@ -81,18 +83,26 @@ class FakeVLLM:
         self.heads.append(http.headers.copy())
         if self.faults:
             fault = self.faults.pop(0)
-            reply: web.StreamResponse = fault if isinstance(fault, web.Response) else await fault(http)
+            reply: web.StreamResponse = (
+                fault if isinstance(fault, web.Response) else await fault(http)
+            )
             return reply
         if body["model"] not in {entry["id"] for entry in self.entries}:
             words = f"The model `{body['model']}` does not exist."
-            return web.json_response({"error": {"message": words, "type": "NotFoundError"}}, status=404)
+            return web.json_response(
+                {"error": {"message": words, "type": "NotFoundError"}}, status=404
+            )
         if self.latency:
             await asyncio.sleep(self.latency)
         self.queries += 100
         self.hits += 60
         text = body["messages"][-1]["content"].split()[-1]
         message = {"role": "assistant", "content": f"{self.word} {text}"}
-        usage = {"prompt_tokens": 11, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 7}}
+        usage = {
+            "prompt_tokens": 11,
+            "completion_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 7},
+        }
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.1, "top_logprobs": []}]}
@@ -130,7 +140,9 @@ class Site:
 
     async def up(self) -> None:
         fresh = FakeVLLM(latency=self.fake.latency)
-        fresh.__dict__.update({key: value for key, value in self.fake.__dict__.items() if key != "app"})
+        fresh.__dict__.update(
+            {key: value for key, value in self.fake.__dict__.items() if key != "app"}
+        )
         self.fake = fresh
         self._owner = web.AppRunner(self.fake.app, shutdown_timeout=0.05)
         await self._owner.setup()
@@ -166,23 +178,35 @@ def main() -> None:
     parser.add_argument("--lora-modules", nargs="+", default=[])
     given = parser.parse_args()
     print("INFO 11-23 06:00:00 [utils.py:1] non-default args", flush=True)
-    print("WARNING 11-23 06:00:00 [utils.py:2] this can cause `OSError: Too many open files`", flush=True)
+    print(
+        "WARNING 11-23 06:00:00 [utils.py:2] this can cause `OSError: Too many open files`",
+        flush=True,
+    )
     asleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     children = [subprocess.Popen(asleep), subprocess.Popen(asleep, start_new_session=True)]
     if given.pids:
-        Path(given.pids).write_text(" ".join(str(pid) for pid in (os.getpid(), *(child.pid for child in children))))
+        Path(given.pids).write_text(
+            " ".join(str(pid) for pid in (os.getpid(), *(child.pid for child in children)))
+        )
     if given.stubborn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("(EngineCore pid=7) INFO 11-23 06:00:00 [core.py:1] Starting to load model m", flush=True)
     if given.fail:
-        print(f"(EngineCore pid=7) ERROR 11-23 06:00:01 [core.py:1] ValueError: {given.fail}", flush=True)
+        print(
+            f"(EngineCore pid=7) ERROR 11-23 06:00:01 [core.py:1] ValueError: {given.fail}",
+            flush=True,
+        )
         print("RuntimeError: Engine core initialization failed. See root cause above.", flush=True)
         os._exit(3)
 
     async def serve() -> None:
         await asyncio.sleep(given.slow)
         fake = FakeVLLM(given.model, given.latency)
-        fake.word = "short" if given.default_chat_template_kwargs.get("enable_thinking") is False else fake.word
+        fake.word = (
+            "short"
+            if given.default_chat_template_kwargs.get("enable_thinking") is False
+            else fake.word
+        )
         fake.adapt(**dict(module.split("=", 1) for module in given.lora_modules))
         owner = web.AppRunner(fake.app, handle_signals=False)
         await owner.setup()

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from personabench.cli.options import role_players
+from personabench.cli.options import role_backends
 from personabench.errors import BackendDown, RunError, UsageError
 from personabench.models.backends import create, credentials
 from personabench.models.backends.base import BackendOptions
@@ -31,7 +31,13 @@ SECRETS = {
 }
 HEADER = "header-model-3141592653"
 OWN = "own-key-2718281828"
-NAMES = ("JUDGE_API_KEY", "SIMULATOR_API_KEY", "EMBEDDER_API_KEY", "OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT")
+NAMES = (
+    "JUDGE_API_KEY",
+    "SIMULATOR_API_KEY",
+    "EMBEDDER_API_KEY",
+    "OPENAI_BASE_URL",
+    "AZURE_OPENAI_ENDPOINT",
+)
 
 
 class Listener:
@@ -57,15 +63,28 @@ class Listener:
         if self.elsewhere:
             return web.Response(status=307, headers={"Location": f"{self.elsewhere}{http.path}"})
         if http.path.endswith("/models"):
-            entry = {"id": "tiny", "object": "model", "root": "tiny", "parent": None, "max_model_len": 4096}
+            entry = {
+                "id": "tiny",
+                "object": "model",
+                "root": "tiny",
+                "parent": None,
+                "max_model_len": 4096,
+            }
             return web.json_response({"object": "list", "data": [entry]})
         if http.path.endswith("/embeddings"):
             texts = (await http.json())["input"]
-            data = [{"object": "embedding", "index": at, "embedding": [1.0, at]} for at, _ in enumerate(texts)]
+            data = [
+                {"object": "embedding", "index": at, "embedding": [1.0, at]}
+                for at, _ in enumerate(texts)
+            ]
             return web.json_response({"object": "list", "model": "tiny", "data": data, "usage": {}})
         if not http.path.endswith("/completions"):
             return web.Response(status=404)
-        choice = {"index": 0, "message": {"role": "assistant", "content": "Alike.\nScore: 7"}, "finish_reason": "stop"}
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Alike.\nScore: 7"},
+            "finish_reason": "stop",
+        }
         usage = {"prompt_tokens": 9, "completion_tokens": 3}
         return web.json_response({"model": "tiny", "choices": [choice], "usage": usage})
 
@@ -105,7 +124,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def asked(backend: str, under: BackendOptions, tmp_path: Path, task: str, **changes: Any) -> runner.Options:
+def asked(
+    backend: str, under: BackendOptions, tmp_path: Path, task: str, **changes: Any
+) -> runner.Options:
     chosen = {"methods": ["none"], "tasks": [task], "limit": 1, **changes}
     return runner.Options(backend=backend, backend_options=under, results=tmp_path, **chosen)
 
@@ -124,41 +145,61 @@ async def test_a_role_elsewhere_gets_its_own_key_and_nothing_else(
 ) -> None:  # fmt: skip
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
     lines = {role: ["X-Own: of-the-role"]}
-    roles = role_players(backend, under, lines, **{role: (kind, "tiny", there.url)})
+    roles = role_backends(backend, under, lines, **{role: (kind, "tiny", there.url)})
     await runner.run(asked(backend, under, tmp_path / "first", task, roles=roles))
     assert there.heads and not [secret for secret in secrets() if secret in there.got]
-    assert {head["X-Own"] for head in there.heads} == {"of-the-role"} and "of-the-role" not in here.got
+    assert {head["X-Own"] for head in there.heads} == {
+        "of-the-role"
+    } and "of-the-role" not in here.got
     monkeypatch.setenv(f"{role.upper()}_API_KEY", OWN)
     there.heads.clear()
     await runner.run(asked(backend, under, tmp_path / "second", task, roles=roles))
-    assert there.keys == {f"Bearer {OWN}"} and not [secret for secret in secrets() if secret in there.got]
+    assert there.keys == {f"Bearer {OWN}"} and not [
+        secret for secret in secrets() if secret in there.got
+    ]
     assert here.keys == {f"Bearer {SECRETS[f'{backend.upper()}_API_KEY']}"} and OWN not in here.got
     assert {head["X-Team"] for head in here.heads} == {HEADER}
 
 
-@pytest.mark.parametrize(("backend", "kind"), [("openai", None), ("openai", "openai"), ("vllm", "openai")])
+@pytest.mark.parametrize(
+    ("backend", "kind"), [("openai", None), ("openai", "openai"), ("vllm", "openai")]
+)
 async def test_a_role_on_the_same_server_has_the_same_key_and_headers(
     here: Listener, tmp_path: Path, backend: str, kind: str | None
 ) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
-    roles = role_players(backend, under, judge=(kind, "other", here.url.replace("/v1", "/judge/v1") if kind else None))
+    roles = role_backends(
+        backend,
+        under,
+        judge=(kind, "other", here.url.replace("/v1", "/judge/v1") if kind else None),
+    )
     await runner.run(asked(backend, under, tmp_path, "reviews", roles=roles))
     assert here.keys == {f"Bearer {SECRETS[f'{backend.upper()}_API_KEY']}"}
     assert {head["X-Team"] for head in here.heads} == {HEADER}
 
 
 async def test_all_servers_named_for_one_model_get_its_key(here: Listener, there: Listener) -> None:
-    made = create("vllm", BackendOptions(base_url=here.url, replicas=(there.url,), headers={"X-Team": HEADER}))
+    made = create(
+        "vllm", BackendOptions(base_url=here.url, replicas=(there.url,), headers={"X-Team": HEADER})
+    )
     await made.identify()
     await made.aclose()
     for server in (here, there):
-        assert server.keys == {f"Bearer {SECRETS['VLLM_API_KEY']}"} and server.heads[0]["X-Team"] == HEADER
+        assert (
+            server.keys == {f"Bearer {SECRETS['VLLM_API_KEY']}"}
+            and server.heads[0]["X-Team"] == HEADER
+        )
 
 
 @pytest.mark.parametrize("kind", ["openai", "vllm"])
 @pytest.mark.parametrize("backend", ["openai", "vllm", "scripted"])
 async def test_an_embedder_elsewhere_gets_its_own_key_and_nothing_else(
-    here: Listener, there: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, kind: str
+    here: Listener,
+    there: Listener,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    kind: str,
 ) -> None:
     url = None if backend == "scripted" else here.url
     under = BackendOptions(base_url=url, embedder_url=there.url, headers={"X-Team": HEADER})
@@ -168,7 +209,9 @@ async def test_an_embedder_elsewhere_gets_its_own_key_and_nothing_else(
     there.heads.clear()
     monkeypatch.setenv("EMBEDDER_API_KEY", OWN)
     await runner.run(asked(backend, under, tmp_path / "second", "lamp4", **dense))
-    assert there.keys == {f"Bearer {OWN}"} and not [secret for secret in secrets() if secret in there.got]
+    assert there.keys == {f"Bearer {OWN}"} and not [
+        secret for secret in secrets() if secret in there.got
+    ]
     here.heads.clear()
     if url:
         under = dataclasses.replace(under, embedder_url=None)
@@ -180,7 +223,7 @@ async def test_an_embedder_elsewhere_gets_its_own_key_and_nothing_else(
 
 async def test_a_plan_keeps_keys_apart_too(here: Listener, there: Listener, tmp_path: Path) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
-    roles = role_players("openai", under, judge=("vllm", "tiny", there.url))
+    roles = role_backends("openai", under, judge=("vllm", "tiny", there.url))
     await plan(asked("openai", under, tmp_path, "reviews", roles=roles))
     assert there.heads and not [secret for secret in secrets() if secret in there.got]
 
@@ -197,49 +240,77 @@ def split() -> Split:
     def of(
         backend: str, under: BackendOptions, url: str | None, role: RoleName = "judge"
     ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-        model, roles = credentials.share(backend, under, {role: ("openai", BackendOptions("m", url))})
+        model, roles = credentials.share(
+            backend, under, {role: ("openai", BackendOptions("m", url))}
+        )
         return model.keys, roles[role][1].keys
 
     return of
 
 
-def test_a_local_model_leaves_it_to_a_judge_at_openai(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_model_leaves_it_to_a_judge_at_openai(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for backend in ("vllm", "local", "scripted"):
         for url in (None, API, "https://api.openai.com:443/v1"):
-            assert split(backend, BackendOptions("m", LOCAL), url) == (None, ("JUDGE_API_KEY", "OPENAI_API_KEY"))
-    assert split("openai", BackendOptions("m", LOCAL), API) == ((), ("JUDGE_API_KEY", "OPENAI_API_KEY"))
+            assert split(backend, BackendOptions("m", LOCAL), url) == (
+                None,
+                ("JUDGE_API_KEY", "OPENAI_API_KEY"),
+            )
+    assert split("openai", BackendOptions("m", LOCAL), API) == (
+        (),
+        ("JUDGE_API_KEY", "OPENAI_API_KEY"),
+    )
     monkeypatch.setenv("JUDGE_API_KEY", OWN)
     assert split("openai", BackendOptions("m", LOCAL), API) == (None, ("JUDGE_API_KEY",))
 
 
 def test_the_model_under_test_keeps_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     assert split("openai", BackendOptions("m", PROXY), API) == (None, ("JUDGE_API_KEY",))
-    assert split("openai", BackendOptions("m", PROXY), LOCAL, "simulator") == (None, ("SIMULATOR_API_KEY",))
+    assert split("openai", BackendOptions("m", PROXY), LOCAL, "simulator") == (
+        None,
+        ("SIMULATOR_API_KEY",),
+    )
     assert split("openai", BackendOptions("m"), PROXY) == (None, ("JUDGE_API_KEY",))
     assert split("openai", BackendOptions("m"), API) == (None, ("JUDGE_API_KEY", "OPENAI_API_KEY"))
     monkeypatch.setenv("OPENAI_BASE_URL", PROXY)
     assert split("openai", BackendOptions("m"), None) == (None, ("JUDGE_API_KEY", "OPENAI_API_KEY"))
     assert split("openai", BackendOptions("m"), API) == (None, ("JUDGE_API_KEY",))
-    for other in ("http://proxy.example.com/v1", "https://proxy.example.com:8443/v1", "https://example.com/v1"):
+    for other in (
+        "http://proxy.example.com/v1",
+        "https://proxy.example.com:8443/v1",
+        "https://example.com/v1",
+    ):
         assert split("openai", BackendOptions("m"), other) == (None, ("JUDGE_API_KEY",)), other
 
 
 def test_azures_key_is_azures(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     azure = BackendOptions("m", "https://mine.openai.azure.com", api_version="v")
     assert split("openai", azure, API) == (None, ("JUDGE_API_KEY", "OPENAI_API_KEY"))
-    assert split("openai", azure, azure.base_url) == (None, ("JUDGE_API_KEY", "AZURE_OPENAI_API_KEY"))
+    assert split("openai", azure, azure.base_url) == (
+        None,
+        ("JUDGE_API_KEY", "AZURE_OPENAI_API_KEY"),
+    )
     monkeypatch.delenv("AZURE_OPENAI_API_KEY")
     assert split("openai", azure, API) == (None, ("JUDGE_API_KEY",))
 
 
 async def test_a_role_without_a_key_is_told_which_to_set(split: Split) -> None:
-    _, roles = credentials.share("openai", BackendOptions("m", PROXY), {"judge": ("openai", BackendOptions("m", API))})
-    with pytest.raises(UsageError, match=r"set JUDGE_API_KEY \(OPENAI_API_KEY belongs to another server here\)"):
+    _, roles = credentials.share(
+        "openai", BackendOptions("m", PROXY), {"judge": ("openai", BackendOptions("m", API))}
+    )
+    with pytest.raises(
+        UsageError, match=r"set JUDGE_API_KEY \(OPENAI_API_KEY belongs to another server here\)"
+    ):
         await create(*roles["judge"]).identify()
 
 
-async def test_a_judge_alone_keeps_to_the_same_rule(here: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, roles = credentials.share("", BackendOptions(), {"judge": ("openai", BackendOptions("tiny", here.url))})
+async def test_a_judge_alone_keeps_to_the_same_rule(
+    here: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, roles = credentials.share(
+        "", BackendOptions(), {"judge": ("openai", BackendOptions("tiny", here.url))}
+    )
     made = create(*roles["judge"])
     await made.identify()
     await made.aclose()
@@ -247,22 +318,28 @@ async def test_a_judge_alone_keeps_to_the_same_rule(here: Listener, monkeypatch:
 
 
 def test_headers_of_a_role_nobody_plays_are_refused() -> None:
-    with pytest.raises(UsageError, match="--judge-header: the judge is the model under test; name another"):
-        role_players("openai", BackendOptions(), {"judge": ["X-Own: y"]}, judge=(None, None, None))
+    with pytest.raises(
+        UsageError, match="--judge-header: the judge is the model under test; name another"
+    ):
+        role_backends("openai", BackendOptions(), {"judge": ["X-Own: y"]}, judge=(None, None, None))
     with pytest.raises(UsageError, match="--judge-header number 1 is not of the form"):
-        role_players("openai", BackendOptions(), {"judge": [HEADER]}, judge=(None, "m", None))
+        role_backends("openai", BackendOptions(), {"judge": [HEADER]}, judge=(None, "m", None))
 
 
 # Redirects
 
 
 @pytest.mark.parametrize("backend", ["openai", "vllm"])
-async def test_no_redirect_is_followed(here: Listener, there: Listener, tmp_path: Path, backend: str) -> None:
+async def test_no_redirect_is_followed(
+    here: Listener, there: Listener, tmp_path: Path, backend: str
+) -> None:
     made = create(backend, BackendOptions("tiny", here.url, headers={"X-Team": HEADER}))
     await made.identify()
     await made.open()
     here.elsewhere = there.url.removesuffix("/v1")
-    with pytest.raises(BackendDown, match=rf"answered 307, a redirect to {here.elsewhere}/v1/chat.*not followed"):
+    with pytest.raises(
+        BackendDown, match=rf"answered 307, a redirect to {here.elsewhere}/v1/chat.*not followed"
+    ):
         await made.complete(Request(messages=(Message("user", "Hello?"),), max_tokens=9), "u")
     await made.prefix_counts()
     await made.aclose()
@@ -273,7 +350,9 @@ async def test_no_redirect_is_followed(here: Listener, there: Listener, tmp_path
     assert not there.heads
 
 
-async def test_no_redirect_of_an_embedder_is_followed(here: Listener, there: Listener, tmp_path: Path) -> None:
+async def test_no_redirect_of_an_embedder_is_followed(
+    here: Listener, there: Listener, tmp_path: Path
+) -> None:
     here.elsewhere = there.url.removesuffix("/v1")
     under = BackendOptions(embedder_url=here.url)
     dense = {"methods": ["rag"], "assignments": ["retriever=dense", "embedder=openai:tiny"]}

@@ -19,7 +19,9 @@ class Raw:
     It hangs up after a reply without a stated length, after none, and with `hang_up` after any.
     """
 
-    def __init__(self, replies: list[bytes | None], piece: int = 1 << 20, hang_up: bool = False) -> None:
+    def __init__(
+        self, replies: list[bytes | None], piece: int = 1 << 20, hang_up: bool = False
+    ) -> None:
         self.replies, self.piece, self.hang_up = replies, piece, hang_up
         self.connections = 0
         self.requests: list[bytes] = []
@@ -28,7 +30,9 @@ class Raw:
         self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                body = await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+                body = await reader.readexactly(
+                    int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                )
                 self.requests.append(head + body)
                 reply = self.replies.pop(0)
                 if reply is None:
@@ -37,7 +41,9 @@ class Raw:
                     writer.write(reply[at : at + self.piece])
                     await writer.drain()
                     await asyncio.sleep(0)
-                if self.hang_up or (b"content-length" not in reply.lower() and b"chunked" not in reply):
+                if self.hang_up or (
+                    b"content-length" not in reply.lower() and b"chunked" not in reply
+                ):
                     break
         except asyncio.IncompleteReadError:
             pass
@@ -47,7 +53,12 @@ class Raw:
 @asynccontextmanager
 async def wired(raw: Raw, timeout: float = 2.0) -> AsyncIterator[Wire]:
     server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
-    wire = Wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/x?y=1", {"X-A": "b"}, timeout, 1.0)
+    wire = Wire(
+        f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/x?y=1",
+        {"X-A": "b"},
+        timeout,
+        1.0,
+    )
     try:
         yield wire
     finally:
@@ -75,7 +86,9 @@ async def test_every_form_of_a_reply(form: str, piece: int) -> None:
     assert raw.connections == (2 if form == "until the end" else 1)
     host = raw.requests[0].split(b"\r\n")[1]
     assert host.startswith(b"Host: 127.0.0.1:")
-    expected = b"POST /v1/x?y=1 HTTP/1.1\r\n" + host + b"\r\nX-A: b\r\nContent-Length: 4\r\n\r\nbody"
+    expected = (
+        b"POST /v1/x?y=1 HTTP/1.1\r\n" + host + b"\r\nX-A: b\r\nContent-Length: 4\r\n\r\nbody"
+    )
     assert raw.requests == [expected] * 2
 
 
@@ -86,7 +99,9 @@ async def test_a_chunk_that_looks_like_the_end() -> None:
 
 
 async def test_an_error_status_has_headers_and_body() -> None:
-    raw = Raw([b"HTTP/1.1 429 Too Many Requests\r\nRetry-After:  3 \r\nContent-Length: 2\r\n\r\nno"])
+    raw = Raw(
+        [b"HTTP/1.1 429 Too Many Requests\r\nRetry-After:  3 \r\nContent-Length: 2\r\n\r\nno"]
+    )
     async with wired(raw) as wire:
         reply = await wire.post(b"")
         assert (reply.status, reply.headers["retry-after"], reply.content) == (429, "3", b"no")
@@ -126,7 +141,9 @@ async def test_broken_replies(case: str) -> None:
 
 
 async def test_a_reply_that_does_not_come_in_time() -> None:
-    async with wired(Raw([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe", OK]), timeout=0.1) as wire:
+    async with wired(
+        Raw([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe", OK]), timeout=0.1
+    ) as wire:
         with pytest.raises(TimeoutError):
             await wire.post(b"")
         assert (await wire.post(b"")).content == b"hello"

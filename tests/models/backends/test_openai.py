@@ -62,11 +62,18 @@ async def identified(server: Server, **options: Any) -> OpenAI:
 async def test_reply_and_what_is_sent(server: Server, backend: OpenAI) -> None:
     response = await ask(backend, temperature=0.7, top_p=0.9, seed=5, draw=2)
     assert (response.text, response.finish) == ("a reply", "stop")
-    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.cached_tokens) == (11, 3, 7)
+    assert (
+        response.usage.input_tokens,
+        response.usage.output_tokens,
+        response.usage.cached_tokens,
+    ) == (11, 3, 7)
     assert server.bodies == [
         {
             "model": "tiny",
-            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}],
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hello?"},
+            ],
             "max_tokens": 16,
             "temperature": 0.7,
             "top_p": 0.9,
@@ -81,7 +88,9 @@ async def test_reply_and_what_is_sent(server: Server, backend: OpenAI) -> None:
 
 
 async def test_schema_and_logprobs(server: Server, backend: OpenAI) -> None:
-    server.replies = [completion(logprobs={"content": [{"token": "4", "logprob": -0.1, "top_logprobs": []}]})]
+    server.replies = [
+        completion(logprobs={"content": [{"token": "4", "logprob": -0.1, "top_logprobs": []}]})
+    ]
     response = await ask(backend, schema={"type": "object"}, logprobs=5)
     assert response.logprobs[0]["token"] == "4"
     assert server.bodies[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
@@ -94,12 +103,16 @@ async def test_length_cut_answer_is_marked(server: Server, backend: OpenAI) -> N
 
 
 async def test_refusal_is_the_answer(server: Server, backend: OpenAI) -> None:
-    server.replies = [completion(message={"role": "assistant", "content": None, "refusal": "I would rather not."})]
+    server.replies = [
+        completion(message={"role": "assistant", "content": None, "refusal": "I would rather not."})
+    ]
     assert (await ask(backend)).text == "I would rather not."
 
 
 async def test_reply_without_usage(server: Server, backend: OpenAI) -> None:
-    server.replies = [web.json_response({"choices": [{"message": {"content": "bare"}}], "usage": None})]
+    server.replies = [
+        web.json_response({"choices": [{"message": {"content": "bare"}}], "usage": None})
+    ]
     assert (await ask(backend)).text == "bare"
 
 
@@ -113,7 +126,10 @@ TRANSIENT = {
     "closed before a reply": (lambda: close_early, "broke the connection"),
     "closed mid-body": (lambda: close_mid_body, "broke the connection"),
     "not HTTP": (lambda: garbage, "broke the connection"),
-    "malformed JSON": (lambda: web.Response(text='{"choices": [', content_type="application/json"), "not JSON"),
+    "malformed JSON": (
+        lambda: web.Response(text='{"choices": [', content_type="application/json"),
+        "not JSON",
+    ),
     "no choice": (lambda: web.json_response({"choices": []}), "without a choice"),
 }
 
@@ -136,10 +152,22 @@ FINAL = {
         "answered 400.*maximum context length is 4096",
     ),
     "422": (lambda: said(422, "no such field"), BackendError, "answered 422.*no such field"),
-    "another shape": (lambda: web.json_response({"error": {"message": "upstream"}}), BackendError, "not a completion"),
-    "401": (lambda: said(401, "bad key"), BackendDown, "answered 401.*bad key.*check OPENAI_API_KEY"),
+    "another shape": (
+        lambda: web.json_response({"error": {"message": "upstream"}}),
+        BackendError,
+        "not a completion",
+    ),
+    "401": (
+        lambda: said(401, "bad key"),
+        BackendDown,
+        "answered 401.*bad key.*check OPENAI_API_KEY",
+    ),
     "403": (lambda: said(403, "not yours"), BackendDown, "answered 403.*check OPENAI_API_KEY"),
-    "404": (lambda: said(404, "no model tiny"), BackendDown, "answered 404.*no model tiny.*--base-url and --model"),
+    "404": (
+        lambda: said(404, "no model tiny"),
+        BackendDown,
+        "answered 404.*no model tiny.*--base-url and --model",
+    ),
     "no credit": (lambda: said(429, "insufficient_quota"), BackendDown, "no credit left"),
 }
 
@@ -200,7 +228,9 @@ async def test_only_model_is_used_and_its_window_known(server: Server) -> None:
 
 async def test_several_models_ask_for_a_choice(server: Server) -> None:
     server.models["data"].append({"id": "large"})
-    with pytest.raises(UsageError, match=r"serves 2 models \(large, tiny\); choose one with --model"):
+    with pytest.raises(
+        UsageError, match=r"serves 2 models \(large, tiny\); choose one with --model"
+    ):
         await identified(server)
     made = await identified(server, model="large")
     assert made.identity["name"] == "large" and made.window is None
@@ -226,11 +256,15 @@ async def test_web_page_instead_of_an_api(server: Server) -> None:
 
 async def test_refused_connection_is_said_at_once(unused_tcp_port: int, server: Server) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}/v1"
-    with pytest.raises(BackendDown, match=f"{url} cannot be reached.*is the server running.*ends in /v1"):
+    with pytest.raises(
+        BackendDown, match=f"{url} cannot be reached.*is the server running.*ends in /v1"
+    ):
         await identified(server, base_url=url)
 
 
-async def test_server_out_of_reach_is_missed_only_when_needed(unused_tcp_port: int, server: Server) -> None:
+async def test_server_out_of_reach_is_missed_only_when_needed(
+    unused_tcp_port: int, server: Server
+) -> None:
     made = await identified(server, base_url=f"http://127.0.0.1:{unused_tcp_port}/v1", model="tiny")
     assert made.identity["name"] == "tiny"
     with pytest.raises(BackendDown, match="cannot be reached"):
@@ -263,7 +297,9 @@ async def test_odd_key_is_refused_unshown(monkeypatch: pytest.MonkeyPatch, serve
     assert "sk-marker" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[::1/v1", "http://127.0.0.1:999999/v1", "http://host:port/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[::1/v1", "http://127.0.0.1:999999/v1", "http://host:port/v1"]
+)
 async def test_base_url_without_a_host_or_port(server: Server, url: str) -> None:
     with pytest.raises(UsageError, match="no host, or no port"):
         await identified(server, base_url=url)
@@ -308,6 +344,8 @@ async def test_two_hundred_in_flight(server: Server) -> None:
     patient = OpenAI(BackendOptions(base_url=server.url, timeout=60))
     await patient.identify()
     async with asyncio.timeout(100):
-        responses = await asyncio.gather(*(patient.complete(request(str(at)), "u") for at in range(200)))
+        responses = await asyncio.gather(
+            *(patient.complete(request(str(at)), "u") for at in range(200))
+        )
     await patient.aclose()
     assert len(responses) == 200 and most == 200

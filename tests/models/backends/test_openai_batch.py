@@ -41,7 +41,9 @@ class Jobs:
 
     @staticmethod
     def answer(text: str) -> dict[str, Any] | None:
-        return {"response": {"status_code": 200, "body": json.loads(completion("Dry again").text or "")}}
+        return {
+            "response": {"status_code": 200, "body": json.loads(completion("Dry again").text or "")}
+        }
 
     async def upload(self, http: web.Request) -> web.Response:
         form = await http.post()
@@ -73,7 +75,9 @@ class Jobs:
             made = self.line(call["body"]["messages"][-1]["content"])
             if made is not None:
                 kind = "output_file_id" if made.get("response") else "error_file_id"
-                files[kind].append(json.dumps({"id": "x", "custom_id": call["custom_id"], "error": None, **made}))
+                files[kind].append(
+                    json.dumps({"id": "x", "custom_id": call["custom_id"], "error": None, **made})
+                )
         named = {kind: f"{kind}-{number}" for kind, lines in files.items() if lines}
         self.files |= {named[kind]: "\n".join(reversed(files[kind])).encode() for kind in named}
         return web.json_response({**self._batch(number, self.status), **named})
@@ -82,7 +86,14 @@ class Jobs:
         return web.Response(body=self.files[http.match_info["id"]])
 
     def _file(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch"}
+        return {
+            "id": name,
+            "object": "file",
+            "bytes": 1,
+            "created_at": 0,
+            "filename": "f",
+            "purpose": "batch",
+        }
 
     def _batch(self, number: int, status: str) -> dict[str, Any]:
         failed = {"object": "list", "data": [{"code": "c", "message": f"too much for {SECRET}"}]}
@@ -122,7 +133,9 @@ def server(jobs: Jobs) -> Server:
 
 
 def asked(server: Server, tmp_path: Path, samples: int = 8) -> runner.Options:
-    return options(server, tmp_path, samples, concurrency=64, batch=tmp_path / "results" / "batches")
+    return options(
+        server, tmp_path, samples, concurrency=64, batch=tmp_path / "results" / "batches"
+    )
 
 
 def notes(tmp_path: Path) -> list[Path]:
@@ -131,19 +144,26 @@ def notes(tmp_path: Path) -> list[Path]:
 
 async def test_calls_of_a_run_are_one_batch(jobs: Jobs, server: Server, tmp_path: Path) -> None:
     (outcome,) = await runner.run(asked(server, tmp_path))
-    assert outcome.summary["status"] == "complete" and outcome.summary["metrics"]["official"]["rouge-1"] == 1.0
+    assert (
+        outcome.summary["status"] == "complete"
+        and outcome.summary["metrics"]["official"]["rouge-1"] == 1.0
+    )
     assert jobs.sizes == [8] and not server.bodies and not notes(tmp_path)
     (again,) = await runner.run(asked(server, tmp_path))
     assert again.summary["metrics"] == outcome.summary["metrics"] and jobs.sizes == [8]
 
 
-async def test_calls_that_need_answers_are_the_next_batch(jobs: Jobs, server: Server, tmp_path: Path) -> None:
+async def test_calls_that_need_answers_are_the_next_batch(
+    jobs: Jobs, server: Server, tmp_path: Path
+) -> None:
     (outcome,) = await runner.run(replace(asked(server, tmp_path), methods=["summary"]))
     assert outcome.summary["status"] == "complete"
     assert len(jobs.sizes) == 2 and jobs.sizes[-1] == 8
 
 
-async def test_a_batch_that_is_out_is_found_again(jobs: Jobs, server: Server, tmp_path: Path) -> None:
+async def test_a_batch_that_is_out_is_found_again(
+    jobs: Jobs, server: Server, tmp_path: Path
+) -> None:
     jobs.ready.clear()
     run = asyncio.create_task(runner.run(asked(server, tmp_path)))
     async with asyncio.timeout(20):
@@ -176,7 +196,9 @@ async def test_a_note_stays_while_answers_of_its_batch_are_not_asked_for(
     assert whole.summary["n"] == 8 and jobs.sizes == [8] and not notes(tmp_path)
 
 
-async def test_calls_that_fail_in_a_batch_are_owed_and_sent_again(jobs: Jobs, server: Server, tmp_path: Path) -> None:
+async def test_calls_that_fail_in_a_batch_are_owed_and_sent_again(
+    jobs: Jobs, server: Server, tmp_path: Path
+) -> None:
     def some(text: str) -> dict[str, Any] | None:
         if "story 1" in text:
             return {"error": {"code": "odd", "message": f"no {SECRET}"}}
@@ -189,7 +211,11 @@ async def test_calls_that_fail_in_a_batch_are_owed_and_sent_again(jobs: Jobs, se
     (outcome,) = await runner.run(asked(server, tmp_path))
     assert (outcome.summary["n"], outcome.summary["owed"]) == (6, 2)
     lines = (outcome.folder / "predictions.jsonl").read_text()
-    assert "answered in a batch: odd: no ***" in lines and "answered 400" in lines and SECRET not in lines
+    assert (
+        "answered in a batch: odd: no ***" in lines
+        and "answered 400" in lines
+        and SECRET not in lines
+    )
     jobs.line = Jobs.answer
     (outcome,) = await runner.run(asked(server, tmp_path))
     assert outcome.summary["status"] == "complete" and jobs.sizes == [8, 2]
@@ -210,7 +236,9 @@ async def test_an_expired_batch_keeps_what_it_answered(
     assert outcome.summary["counters"]["retried_batch"] == 1
 
 
-async def test_a_refused_batch_ends_the_run_with_the_servers_words(jobs: Jobs, server: Server, tmp_path: Path) -> None:
+async def test_a_refused_batch_ends_the_run_with_the_servers_words(
+    jobs: Jobs, server: Server, tmp_path: Path
+) -> None:
     jobs.status = "failed"
     jobs.line = lambda _: None
     with pytest.raises(RunError, match=r"refused a batch of 8 calls: too much for \*\*\*"):

@@ -38,11 +38,16 @@ async def asked(server: Server, calls: int = 1, **options: Any) -> tuple[OpenAI,
 async def newer(http: web.Request) -> web.StreamResponse:
     body = await http.json()
     if "max_tokens" in body:
-        return said(400, "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens' instead.")
+        return said(
+            400,
+            "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens' instead.",
+        )
     return completion(str(body["max_completion_tokens"]))
 
 
-async def test_a_model_that_wants_max_completion_tokens_gets_it_from_then_on(server: Server) -> None:
+async def test_a_model_that_wants_max_completion_tokens_gets_it_from_then_on(
+    server: Server,
+) -> None:
     server.always = newer
     _, answers = await asked(server, calls=3)
     assert [answer.text for answer in answers] == ["16"] * 3
@@ -62,12 +67,22 @@ async def test_a_server_that_refuses_both_names_is_asked_twice(server: Server) -
 @pytest.mark.parametrize(
     ("status", "words", "remedy"),
     [
-        (400, "Unsupported value: 'temperature' does not support 0", "--temperature 1 may be.*--omit temperature"),
-        (400, "Unsupported parameter: 'top_p'", "--top-p 1 may be.*--omit top_p"),
-        (422, "body.seed: extra inputs are not permitted", "; --omit seed leaves it out, as a run of its own"),
+        (
+            400,
+            "Unsupported value: 'temperature' does not support 0",
+            "--temperature 1 may be.*--omit-params temperature",
+        ),
+        (400, "Unsupported parameter: 'top_p'", "--top-p 1 may be.*--omit-params top_p"),
+        (
+            422,
+            "body.seed: extra inputs are not permitted",
+            "; --omit-params seed leaves it out, as a run of its own",
+        ),
     ],
 )
-async def test_refused_sampling_is_not_dropped_in_silence(server: Server, status: int, words: str, remedy: str) -> None:
+async def test_refused_sampling_is_not_dropped_in_silence(
+    server: Server, status: int, words: str, remedy: str
+) -> None:
     server.replies = [said(status, words)]
     with pytest.raises(Refused, match=remedy):
         await asked(server)
@@ -77,17 +92,27 @@ async def test_what_is_omitted_is_not_sent_and_is_another_model(server: Server) 
     made, _ = await asked(server, omit=("seed", "top_p"))
     assert not {"seed", "top_p"} & server.bodies[0].keys() and "temperature" in server.bodies[0]
     assert made.identity == {"kind": "api", "name": "tiny", "omit": "seed,top_p"}
-    with pytest.raises(UsageError, match="--omit messages: only temperature, top_p, seed"):
+    with pytest.raises(UsageError, match="--omit-params messages: only temperature, top_p, seed"):
         OpenAI(BackendOptions(omit=("messages",)))
 
 
 async def test_azure(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-marker-1618033988")
     root = server.url.removesuffix("/v1")
-    server.replies = [completion(model="gpt-4o-2024-08-06"), said(401, "key azure-marker-1618033988 is wrong")]
-    made, (answer,) = await asked(server, base_url=root, model="my-deployment", api_version="2024-10-21")
-    assert server.paths == ["/openai/deployments/my-deployment/chat/completions?api-version=2024-10-21"]
-    assert server.heads[0]["api-key"] == "azure-marker-1618033988" and "Authorization" not in server.heads[0]
+    server.replies = [
+        completion(model="gpt-4o-2024-08-06"),
+        said(401, "key azure-marker-1618033988 is wrong"),
+    ]
+    made, (answer,) = await asked(
+        server, base_url=root, model="my-deployment", api_version="2024-10-21"
+    )
+    assert server.paths == [
+        "/openai/deployments/my-deployment/chat/completions?api-version=2024-10-21"
+    ]
+    assert (
+        server.heads[0]["api-key"] == "azure-marker-1618033988"
+        and "Authorization" not in server.heads[0]
+    )
     assert made.identity["name"] == "my-deployment" and answer.model == ""
     with pytest.raises(BackendDown, match=r"key \*\*\* is wrong"):
         await asked(server, base_url=root, model="my-deployment", api_version="2024-10-21")
@@ -101,8 +126,12 @@ async def test_azure_from_the_environment(server: Server, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("options", [{"base_url": None, "model": "d"}, {"model": None}])
-async def test_azure_needs_a_resource_and_a_deployment(server: Server, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"--api-version needs --base-url .* and --model DEPLOYMENT"):
+async def test_azure_needs_a_resource_and_a_deployment(
+    server: Server, options: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"--api-version needs --base-url .* and --model DEPLOYMENT"
+    ):
         await asked(server, api_version="v", **options)
 
 
@@ -112,7 +141,9 @@ async def test_azure_needs_a_key(server: Server, monkeypatch: pytest.MonkeyPatch
         await asked(server, api_version="v", model="d")
 
 
-async def test_organisation_project_and_headers_are_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_organisation_project_and_headers_are_sent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-marker")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-marker")
     server.replies = [completion(), said(400, "org-marker has no proj-marker")]
@@ -125,7 +156,9 @@ async def test_organisation_project_and_headers_are_sent(server: Server, monkeyp
         await asked(server)
 
 
-async def test_every_call_is_signed_as_the_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_call_is_signed_as_the_first(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-marker")
     made = OpenAI(BackendOptions(base_url=server.url, headers={"X-Team": HEADER}))
     await made.identify()
@@ -134,13 +167,18 @@ async def test_every_call_is_signed_as_the_first(server: Server, monkeypatch: py
     assert [answer.text for answer in answers] == ["a reply"] * 3
     lengths = [head.popone("Content-Length") for head in server.heads]
     assert len(set(lengths)) == 3 and server.heads[0] == server.heads[1] == server.heads[2]
-    assert server.heads[2]["Authorization"] == f"Bearer {SECRET}" and server.heads[2]["X-Team"] == HEADER
+    assert (
+        server.heads[2]["Authorization"] == f"Bearer {SECRET}"
+        and server.heads[2]["X-Team"] == HEADER
+    )
 
 
 def test_headers_are_read_and_never_repeated() -> None:
     assert read_headers(["X-Team: a: b", " Cookie :c=d"]) == {"X-Team": "a: b", "Cookie": "c=d"}
     for line in (HEADER, f"not a name: {HEADER}", f": {HEADER}"):
-        with pytest.raises(UsageError, match="--header number 2 is not of the form 'Name: value'") as caught:
+        with pytest.raises(
+            UsageError, match="--header number 2 is not of the form 'Name: value'"
+        ) as caught:
             read_headers(["X: y", line])
         assert HEADER not in str(caught.value)
     for value in (f"{HEADER}\r\nX: y", f"{HEADER}\u2019"):
@@ -155,7 +193,7 @@ def test_headers_are_read_and_never_repeated() -> None:
         ("--rpm", {"rpm": 1.0}),
         ("--tpm", {"tpm": 1.0}),
         ("--api-version", {"api_version": "v"}),
-        ("--omit", {"omit": ("seed",)}),
+        ("--omit-params", {"omit": ("seed",)}),
     ],
 )
 def test_options_of_this_backend_are_refused_by_others(option: str, given: dict[str, Any]) -> None:
@@ -198,7 +236,9 @@ def test_a_short_header_value_does_not_change_answers() -> None:
         ("llama-3-8b", "llama-3-70b", True),
     ],
 )
-def test_another_models_name_is_told_from_a_dated_one(wanted: str, named: str | None, other: bool) -> None:
+def test_another_models_name_is_told_from_a_dated_one(
+    wanted: str, named: str | None, other: bool
+) -> None:
     assert other_model(wanted, named) == (named if other else "")
 
 

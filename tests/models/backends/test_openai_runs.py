@@ -85,7 +85,11 @@ async def test_faults_are_outlived_and_counted(server: Server, tmp_path: Path, c
     server.always = once(fault)
     (outcome,) = await runner.run(options(server, tmp_path, 6, timeout=0.3))
     summary = outcome.summary
-    assert (summary["status"], summary["n"], summary["metrics"]["official"]["rouge-1"]) == ("complete", 6, 1.0)
+    assert (summary["status"], summary["n"], summary["metrics"]["official"]["rouge-1"]) == (
+        "complete",
+        6,
+        1.0,
+    )
     assert summary["counters"][counter] == 6 and len(server.bodies) == 12
 
 
@@ -123,7 +127,10 @@ async def test_the_same_refusal_eight_times_ends_the_run(server: Server, tmp_pat
         return said(400, "Unsupported value: 'temperature' does not support 0")
 
     server.always = refuse
-    with pytest.raises(RunError, match=r"first 8 calls were all refused alike.*--omit temperature.*\n0 of 40 samples"):
+    with pytest.raises(
+        RunError,
+        match=r"first 8 calls were all refused alike.*--omit-params temperature.*\n0 of 40 samples",
+    ):
         await runner.run(options(server, tmp_path, 40))
     assert len(server.bodies) < 16
 
@@ -149,7 +156,10 @@ async def test_a_remote_api_that_throttles_is_asked_less_at_once(
 
     server.always = four_at_most
     (outcome,) = await runner.run(options(server, tmp_path, 120, concurrency=24))
-    assert outcome.summary["status"] == "complete" and outcome.summary["counters"]["retried_429"] == refused
+    assert (
+        outcome.summary["status"] == "complete"
+        and outcome.summary["counters"]["retried_429"] == refused
+    )
     assert 20 <= refused < 120
 
 
@@ -160,7 +170,9 @@ async def test_calls_per_minute_are_kept_over_a_run(server: Server, tmp_path: Pa
 
 async def test_spending_stops_before_the_limit_and_goes_on(server: Server, tmp_path: Path) -> None:
     asked = replace(options(server, tmp_path, 60), prices=PRICES, max_cost=EACH * 40)
-    with pytest.raises(RunError, match=r"--max-cost .*: stopped with .* spent.*\n\d+ of 60 samples are done") as stop:
+    with pytest.raises(
+        RunError, match=r"--max-cost .*: stopped with .* spent.*\n\d+ of 60 samples are done"
+    ) as stop:
         await runner.run(asked)
     first = len(server.bodies)
     assert 10 < first < 40 and f"{EACH * first:.6g} spent" in str(stop.value)
@@ -171,14 +183,18 @@ async def test_spending_stops_before_the_limit_and_goes_on(server: Server, tmp_p
     assert again.summary["spent"] == outcome.summary["spent"] and len(server.bodies) == 60
 
 
-async def test_a_limit_without_a_price_is_refused_before_any_call(server: Server, tmp_path: Path) -> None:
+async def test_a_limit_without_a_price_is_refused_before_any_call(
+    server: Server, tmp_path: Path
+) -> None:
     asked = replace(options(server, tmp_path, 3), prices={"huge": PRICES["tiny"]}, max_cost=1.0)
     with pytest.raises(UsageError, match=r"--max-cost needs a price for tiny.*: huge"):
         await runner.run(asked)
     assert not server.bodies
 
 
-async def test_run_counts_failures_resumes_and_never_writes_a_secret(server: Server, tmp_path: Path) -> None:
+async def test_run_counts_failures_resumes_and_never_writes_a_secret(
+    server: Server, tmp_path: Path
+) -> None:
     async def echo_secrets(http: web.Request) -> web.StreamResponse:
         number = int((await http.json())["messages"][-1]["content"].split("story ")[1].split()[0])
         words = f"key {http.headers['Authorization']} of team {http.headers['X-Team']}"
@@ -195,7 +211,9 @@ async def test_run_counts_failures_resumes_and_never_writes_a_secret(server: Ser
     assert outcome.summary["counters"]["request_errors"] == 4
     lines = (outcome.folder / "predictions.jsonl").read_text().splitlines()
     errors = [line for line in lines if "asked too" in line]
-    assert len(errors) == 4 and all("answered 400" in line and "Bearer ***" in line for line in errors)
+    assert len(errors) == 4 and all(
+        "answered 400" in line and "Bearer ***" in line for line in errors
+    )
     assert sum('"output":"key Bearer *** of team ***"' in line for line in lines) == 4
 
     async def refuse(http: web.Request) -> web.StreamResponse:
@@ -219,7 +237,9 @@ async def test_run_counts_failures_resumes_and_never_writes_a_secret(server: Ser
         assert server.url.encode() not in content or path.suffix in (".log", ".jsonl"), path
 
 
-async def test_finished_run_needs_no_server(server: Server, tmp_path: Path, unused_tcp_port: int) -> None:
+async def test_finished_run_needs_no_server(
+    server: Server, tmp_path: Path, unused_tcp_port: int
+) -> None:
     (first,) = await runner.run(options(server, tmp_path, 3, model="tiny"))
     server.url = f"http://127.0.0.1:{unused_tcp_port}/v1"
     (again,) = await runner.run(options(server, tmp_path, 3, model="tiny"))

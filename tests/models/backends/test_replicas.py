@@ -45,7 +45,9 @@ async def attach(sites: list[Site]) -> AsyncIterator[Callable[..., Any]]:
     async def make(count: int = 1, **options: Any) -> VLLM:
         first, *others = [site.url for site in sites[:count]]
         made = VLLM(
-            BackendOptions(base_url=first, replicas=tuple(others), timeout=options.pop("timeout", 5), **options)
+            BackendOptions(
+                base_url=first, replicas=tuple(others), timeout=options.pop("timeout", 5), **options
+            )
         )
         opened.append(made)
         await made.identify()
@@ -57,7 +59,9 @@ async def attach(sites: list[Site]) -> AsyncIterator[Callable[..., Any]]:
         await backend.aclose()
 
 
-async def test_a_users_calls_stay_together_and_users_spread(sites: list[Site], attach: Callable[..., Any]) -> None:
+async def test_a_users_calls_stay_together_and_users_spread(
+    sites: list[Site], attach: Callable[..., Any]
+) -> None:
     backend = await attach(3)
     assert backend.concurrency == 3 * 256
     for user in range(60):
@@ -110,7 +114,10 @@ async def test_a_dead_servers_calls_are_retried_elsewhere_and_it_is_used_again(
         site.fake.latency = 0.3
     backend = await attach(2)
     client = Client(backend, None, "off", concurrency=64)
-    calls = [asyncio.create_task(client.complete(request(str(at)), "predict", f"u{at}")) for at in range(40)]
+    calls = [
+        asyncio.create_task(client.complete(request(str(at)), "predict", f"u{at}"))
+        for at in range(40)
+    ]
     await asyncio.sleep(0.15)
     assert all(site.fake.bodies for site in sites[:2])
     before = len(sites[1].fake.bodies)
@@ -126,7 +133,9 @@ async def test_a_dead_servers_calls_are_retried_elsewhere_and_it_is_used_again(
         if all(member.alive for member in backend._replicas.members):
             break
         await asyncio.sleep(0.02)
-    await asyncio.gather(*(client.complete(request(f"{at} again"), "predict", f"u{at}") for at in range(40)))
+    await asyncio.gather(
+        *(client.complete(request(f"{at} again"), "predict", f"u{at}") for at in range(40))
+    )
     assert len(sites[0].fake.bodies) > 5
 
 
@@ -157,7 +166,9 @@ async def test_a_sick_server_is_left_out(sites: list[Site], attach: Callable[...
     assert len(home.fake.bodies) == 1
 
 
-async def test_one_of_two_missing_at_the_start(sites: list[Site], attach: Callable[..., Any]) -> None:
+async def test_one_of_two_missing_at_the_start(
+    sites: list[Site], attach: Callable[..., Any]
+) -> None:
     await sites[0].down()
     backend = await attach(2)
     for at in range(10):
@@ -177,7 +188,9 @@ async def test_no_server_left(sites: list[Site], attach: Callable[..., Any]) -> 
         await client.complete(request(), "predict", "u")
 
 
-async def test_a_run_across_two_servers_with_one_killed_in_the_middle(sites: list[Site], tmp_path: Path) -> None:
+async def test_a_run_across_two_servers_with_one_killed_in_the_middle(
+    sites: list[Site], tmp_path: Path
+) -> None:
     for site in sites:
         site.fake.latency = 0.1
     options = runner.Options(

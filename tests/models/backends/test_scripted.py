@@ -21,7 +21,11 @@ def ask(*contents: str) -> Request:
 
 def test_backends_are_made_by_name() -> None:
     made = create("scripted", BackendOptions(model="mine", window=512))
-    assert isinstance(made, Scripted) and made.identity == {"kind": "scripted", "name": "mine"} and made.window == 512
+    assert (
+        isinstance(made, Scripted)
+        and made.identity == {"kind": "scripted", "name": "mine"}
+        and made.window == 512
+    )
     assert {"local", "openai", "scripted"} <= BACKENDS.keys()
     with pytest.raises(UsageError, match="no backend named 'opnai'; did you mean openai"):
         create("opnai", BackendOptions())
@@ -33,10 +37,15 @@ async def test_the_same_prompt_gets_the_same_answer_and_another_another() -> Non
     one, two = Scripted(), Scripted(latency=0.001)
     first = await one.complete(ask("system words", "a question"), "u")
     assert (await two.complete(ask("system words", "a question"), "v")).text == first.text
-    assert first.text.startswith("a question ") and first.text == echo(ask("system words", "a question"))
+    assert first.text.startswith("a question ") and first.text == echo(
+        ask("system words", "a question")
+    )
     other = await one.complete(ask("other words", "a question"), "u")
     assert other.text != first.text and other.text.split()[:2] == ["a", "question"]
-    assert [request.messages[0].content for request in one.requests] == ["system words", "other words"]
+    assert [request.messages[0].content for request in one.requests] == [
+        "system words",
+        "other words",
+    ]
 
 
 async def test_answers_can_be_computed_and_are_counted_in_tokens() -> None:
@@ -56,6 +65,10 @@ async def test_latency_is_imitated_for_calls_side_by_side() -> None:
 def test_estimated_tokens_never_cut_inside_a_character() -> None:
     tokens = EstimatedTokens()
     assert [tokens.count(text) for text in ("", "a", "abc", "abcd", "ü")] == [0, 1, 1, 2, 1]
-    assert tokens.cut("aüüü", 1) == "aü" and tokens.cut("üüü", 1) == "ü" and tokens.cut("abc", -1) == ""
+    assert (
+        tokens.cut("aüüü", 1) == "aü"
+        and tokens.cut("üüü", 1) == "ü"
+        and tokens.cut("abc", -1) == ""
+    )
     assert all(tokens.count(tokens.cut("größer als " * 20, limit)) <= limit for limit in range(40))
     assert not tokens.exact

@@ -16,7 +16,12 @@ from fake_vllm import SECRET, FakeVLLM, Site, request
 from personabench.errors import BackendDown, BackendError, TransientError, UsageError
 from personabench.models import backends
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.model_identity import adapted, adapters_of, model_identity, served_identity
+from personabench.models.backends.model_identity import (
+    adapted,
+    adapters_of,
+    model_identity,
+    served_identity,
+)
 from personabench.models.backends.vllm import VLLM
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
@@ -40,7 +45,9 @@ async def attach(sites: list[Site]) -> AsyncIterator[Callable[..., Any]]:
     async def make(count: int = 1, **options: Any) -> VLLM:
         first, *others = [site.url for site in sites[:count]]
         made = VLLM(
-            BackendOptions(base_url=first, replicas=tuple(others), timeout=options.pop("timeout", 5), **options)
+            BackendOptions(
+                base_url=first, replicas=tuple(others), timeout=options.pop("timeout", 5), **options
+            )
         )
         opened.append(made)
         await made.identify()
@@ -59,7 +66,11 @@ async def test_reply_and_what_is_sent(sites: list[Site], attach: Callable[..., A
     backend = await attach()
     response = await backend.complete(request(seed=5, draw=2, temperature=0.7), "u")
     assert (response.text, response.finish) == ("answer Hello", "stop")
-    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.cached_tokens) == (11, 3, 7)
+    assert (
+        response.usage.input_tokens,
+        response.usage.output_tokens,
+        response.usage.cached_tokens,
+    ) == (11, 3, 7)
     assert sites[0].fake.bodies == [
         {
             "model": "org/tiny",
@@ -85,7 +96,9 @@ async def test_schema_and_logprobs(sites: list[Site], attach: Callable[..., Any]
     assert response.logprobs[0]["token"] == "a"
 
 
-async def test_tokens_are_the_servers_and_remembered(sites: list[Site], attach: Callable[..., Any]) -> None:
+async def test_tokens_are_the_servers_and_remembered(
+    sites: list[Site], attach: Callable[..., Any]
+) -> None:
     backend = await attach()
     assert backend.tokens.exact
 
@@ -123,7 +136,9 @@ async def test_server_without_a_tokenizer_gets_estimates() -> None:
     await owner.cleanup()
 
 
-async def test_prefix_cache_hit_rate_is_of_this_run(attach: Callable[..., Any], tmp_path: Path) -> None:
+async def test_prefix_cache_hit_rate_is_of_this_run(
+    attach: Callable[..., Any], tmp_path: Path
+) -> None:
     backend = await attach()
     log = tmp_path / "001.log"
     backend._log = log
@@ -140,7 +155,9 @@ async def hang(_: web.Request) -> web.StreamResponse:
 
 
 async def close_mid_body(http: web.Request) -> web.StreamResponse:
-    reply = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+    reply = web.StreamResponse(
+        headers={"Content-Type": "application/json", "Content-Length": "1000"}
+    )
     await reply.prepare(http)
     await reply.write(b'{"choices": [{"mess')
     assert http.transport is not None
@@ -153,15 +170,31 @@ def said(status: int, text: str, **headers: str) -> web.Response:
 
 
 FAULTS: dict[str, tuple[Any, type[Exception], str]] = {
-    "429": (lambda: said(429, "slow down", **{"Retry-After": "3"}), TransientError, "answered 429.*slow down"),
+    "429": (
+        lambda: said(429, "slow down", **{"Retry-After": "3"}),
+        TransientError,
+        "answered 429.*slow down",
+    ),
     "500": (lambda: said(500, "oops"), TransientError, "answered 500.*oops"),
     "hang": (lambda: hang, TransientError, r"did not answer within 0\.3 s"),
     "closed mid-body": (lambda: close_mid_body, TransientError, "broke the connection"),
     "malformed JSON": (lambda: web.Response(text='{"choices": ['), TransientError, "not JSON"),
     "no choice": (lambda: web.json_response({"choices": []}), TransientError, "without a choice"),
-    "another shape": (lambda: web.json_response({"error": "upstream"}), BackendError, "not a completion.*upstream"),
-    "context": (lambda: said(400, "maximum context length is 4096"), BackendError, "400.*maximum context length"),
-    "401": (lambda: said(401, f"bad key {SECRET}"), BackendDown, r"401.*bad key \*\*\*.*set VLLM_API_KEY"),
+    "another shape": (
+        lambda: web.json_response({"error": "upstream"}),
+        BackendError,
+        "not a completion.*upstream",
+    ),
+    "context": (
+        lambda: said(400, "maximum context length is 4096"),
+        BackendError,
+        "400.*maximum context length",
+    ),
+    "401": (
+        lambda: said(401, f"bad key {SECRET}"),
+        BackendDown,
+        r"401.*bad key \*\*\*.*set VLLM_API_KEY",
+    ),
     "404": (lambda: said(404, "no such model"), BackendDown, "404.*no such model.*--model"),
 }
 
@@ -183,7 +216,9 @@ async def test_faults(sites: list[Site], attach: Callable[..., Any], case: str) 
 # Which model
 
 
-async def test_identity_is_the_model_behind_an_alias_and_free_of_urls(sites: list[Site], tmp_path: Path) -> None:
+async def test_identity_is_the_model_behind_an_alias_and_free_of_urls(
+    sites: list[Site], tmp_path: Path
+) -> None:
     for site in sites[:2]:
         site.fake.entries[0]["id"] = "alias"
     made = VLLM(BackendOptions(base_url=f"{sites[0].url},{sites[1].url}"))
@@ -212,7 +247,9 @@ def test_a_folder_is_named_by_content_not_place(tmp_path: Path) -> None:
     one, same = checkpoint(tmp_path / "a/final", weights), checkpoint(tmp_path / "b/final", weights)
     other = checkpoint(tmp_path / "c/final", weights[:-1] + b"x")
     assert model_identity(str(one)) == model_identity(str(same)) != model_identity(str(other))
-    assert model_identity(str(one))["name"] == "final" and str(tmp_path) not in str(model_identity(str(one)))
+    assert model_identity(str(one))["name"] == "final" and str(tmp_path) not in str(
+        model_identity(str(one))
+    )
     entry = {"id": "alias", "root": str(one), "parent": None}
     assert served_identity(entry, [entry]) == model_identity(str(one))
 
@@ -225,7 +262,11 @@ def test_a_folder_on_another_machine_goes_by_its_served_name() -> None:
 def test_an_adapter_is_named_with_its_base() -> None:
     base = {"id": "base", "root": "org/tiny", "parent": None}
     adapter = {"id": "ann", "root": "/nowhere/ann", "parent": "base"}
-    assert served_identity(adapter, [base, adapter]) == {"kind": "vllm", "name": "ann", "base": "org/tiny"}
+    assert served_identity(adapter, [base, adapter]) == {
+        "kind": "vllm",
+        "name": "ann",
+        "base": "org/tiny",
+    }
 
 
 OFF = '{"enable_thinking": false}'
@@ -235,9 +276,15 @@ OFF = '{"enable_thinking": false}'
     ("words", "options"),
     [
         ("-q fp8 --dtype=half", "--dtype=half --quantization=fp8"),
-        (f"--default-chat-template-kwargs '{OFF}'", "'--default-chat-template-kwargs={\"enable_thinking\":false}'"),
+        (
+            f"--default-chat-template-kwargs '{OFF}'",
+            "'--default-chat-template-kwargs={\"enable_thinking\":false}'",
+        ),
         ("--reasoning-parser qwen3", "--reasoning-parser=qwen3"),
-        ("--generation-config vllm --max-model-len 4096", "--generation-config=vllm --max-model-len=4096"),
+        (
+            "--generation-config vllm --max-model-len 4096",
+            "--generation-config=vllm --max-model-len=4096",
+        ),
         ("--trust-remote-code", "--trust-remote-code"),
         ("--an-option-of-tomorrow 3", "--an-option-of-tomorrow=3"),
         ("--seed -1", "--seed=-1"),
@@ -245,7 +292,10 @@ OFF = '{"enable_thinking": false}'
     ],
 )
 def test_what_may_change_answers_is_part_of_the_model(words: str, options: str) -> None:
-    assert model_identity("org/tiny", shlex.split(words)) == {**model_identity("org/tiny"), "options": options}
+    assert model_identity("org/tiny", shlex.split(words)) == {
+        **model_identity("org/tiny"),
+        "options": options,
+    }
 
 
 @pytest.mark.parametrize(
@@ -276,7 +326,9 @@ def test_what_changes_no_answer_is_not(words: str) -> None:
     ],
 )
 def test_one_argument_has_many_spellings(one: str, other: str) -> None:
-    assert model_identity("org/tiny", shlex.split(one)) == model_identity("org/tiny", shlex.split(other))
+    assert model_identity("org/tiny", shlex.split(one)) == model_identity(
+        "org/tiny", shlex.split(other)
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,21 +338,32 @@ def test_one_argument_has_many_spellings(one: str, other: str) -> None:
         ("--middleware a --middleware b", "--middleware b"),
         ("--hf-overrides.layers+ a --hf-overrides.layers+ b", "--hf-overrides.layers+ b"),
         ("--hf-overrides.rope_theta 3", "--hf-overrides.rope-theta 3"),
-        (f"--default-chat-template-kwargs '{OFF}'", f"--default-chat-template-kwargs '{OFF.replace('false', 'true')}'"),
+        (
+            f"--default-chat-template-kwargs '{OFF}'",
+            f"--default-chat-template-kwargs '{OFF.replace('false', 'true')}'",
+        ),
     ],
 )
 def test_different_arguments_are_different_models(one: str, other: str) -> None:
-    assert model_identity("org/tiny", shlex.split(one)) != model_identity("org/tiny", shlex.split(other))
+    assert model_identity("org/tiny", shlex.split(one)) != model_identity(
+        "org/tiny", shlex.split(other)
+    )
 
 
 def test_files_among_arguments_count_by_content(tmp_path: Path) -> None:
     def of(path: Path, form: str) -> dict[str, str]:
         return model_identity("org/tiny", shlex.split(form.format(path)))
 
-    for form in ("--chat-template {}", "--speculative-config.model={}", '--speculative-config \'{{"model":"{}"}}\''):
+    for form in (
+        "--chat-template {}",
+        "--speculative-config.model={}",
+        '--speculative-config \'{{"model":"{}"}}\'',
+    ):
         for name, text in (("one.jinja", "a"), ("same.jinja", "a"), ("other.jinja", "b")):
             (tmp_path / name).write_text(text)
-        one, same, other = (of(tmp_path / name, form) for name in ("one.jinja", "same.jinja", "other.jinja"))
+        one, same, other = (
+            of(tmp_path / name, form) for name in ("one.jinja", "same.jinja", "other.jinja")
+        )
         assert one == same != other and str(tmp_path) not in str(one)
 
 
@@ -310,7 +373,10 @@ async def test_arguments_in_the_command_of_vllm_count_too(monkeypatch: pytest.Mo
     made = VLLM(given)
     await made.identify()
     assert made.identity == model_identity("org/tiny", ["--dtype=half", "--seed=3"])
-    for command, words in (("serve --api-key x", "--api-key: that is"), ('vllm "serve', "PERSONABENCH_VLLM: No clos")):
+    for command, words in (
+        ("serve --api-key x", "--api-key: that is"),
+        ('vllm "serve', "PERSONABENCH_VLLM: No clos"),
+    ):
         monkeypatch.setenv("PERSONABENCH_VLLM", command)
         with pytest.raises(UsageError, match=words):
             await VLLM(given).identify()
@@ -319,14 +385,20 @@ async def test_arguments_in_the_command_of_vllm_count_too(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("option", ["--api-key", "--api_key", "--api-k", "--hf-token", "--hf_tok"])
 async def test_a_secret_among_arguments_is_refused_before_anything_is_written(option: str) -> None:
     for words in ((option, SECRET), (f"{option}={SECRET}",)):
-        with pytest.raises(UsageError, match=r"--vllm-args --(api|hf)-[a-z]+: .*set (VLLM_API_KEY|HF_TOKEN)") as caught:
+        with pytest.raises(
+            UsageError, match=r"--vllm-args --(api|hf)-[a-z]+: .*set (VLLM_API_KEY|HF_TOKEN)"
+        ) as caught:
             await VLLM(BackendOptions("org/tiny", vllm_args=words)).identify()
         assert SECRET not in str(caught.value)
 
 
 async def test_several_models_ask_for_a_choice(sites: list[Site]) -> None:
-    sites[0].fake.entries.append({"id": "ann", "root": "x", "parent": "org/tiny", "max_model_len": None})
-    with pytest.raises(UsageError, match=r"serves 2 models \(ann, org/tiny\); choose one with --model"):
+    sites[0].fake.entries.append(
+        {"id": "ann", "root": "x", "parent": "org/tiny", "max_model_len": None}
+    )
+    with pytest.raises(
+        UsageError, match=r"serves 2 models \(ann, org/tiny\); choose one with --model"
+    ):
         await _identified(base_url=sites[0].url)
     assert (await _identified(base_url=sites[0].url, model="ann")).identity["base"] == "org/tiny"
     with pytest.raises(UsageError, match="does not serve bob; it serves ann, org/tiny"):
@@ -335,7 +407,9 @@ async def test_several_models_ask_for_a_choice(sites: list[Site]) -> None:
 
 async def test_servers_of_different_models_are_refused(sites: list[Site]) -> None:
     sites[1].fake.entries[0] |= {"id": "org/large", "root": "org/large"}
-    with pytest.raises(UsageError, match=r"serves org/tiny and .* serves org/large; one model at a time"):
+    with pytest.raises(
+        UsageError, match=r"serves org/tiny and .* serves org/large; one model at a time"
+    ):
         await _identified(base_url=sites[0].url, replicas=(sites[1].url,))
 
 
@@ -356,7 +430,10 @@ async def _identified(**options: Any) -> VLLM:
         ({"base_url": "http://me:pass@host/v1"}, "holds a name or password"),
         ({"base_url": "http://a/v1,http://host/v1?key=pass"}, "holds a query"),
         ({"base_url": "http://127.0.0.1:999999/v1"}, "no host, or no port"),
-        ({"base_url": "http://host/v1", "vllm_args": ("--dtype",)}, "--vllm-args are for a server that is started"),
+        (
+            {"base_url": "http://host/v1", "vllm_args": ("--dtype",)},
+            "--vllm-args are for a server that is started",
+        ),
     ],
 )
 async def test_options_that_cannot_work(options: dict[str, Any], words: str) -> None:
@@ -386,13 +463,23 @@ async def test_server_out_of_reach_is_missed_only_when_needed(unused_tcp_port: i
 # Adapters
 
 
-async def test_each_user_is_answered_by_the_adapter_of_that_name(sites: list[Site], tmp_path: Path) -> None:
+async def test_each_user_is_answered_by_the_adapter_of_that_name(
+    sites: list[Site], tmp_path: Path
+) -> None:
     sites[0].fake.adapt(a="/nowhere/a", b="/nowhere/b")
-    options = {"methods": ["none"], "tasks": ["lamp4"], "backend": "vllm", "results": tmp_path, "limit": 6}
+    options = {
+        "methods": ["none"],
+        "tasks": ["lamp4"],
+        "backend": "vllm",
+        "results": tmp_path,
+        "limit": 6,
+    }
 
     async def run(adapter: str | None) -> runner.Outcome:
         sites[0].fake.bodies.clear()
-        one = BackendOptions(base_url=sites[0].url, adapter=adapter, model=None if adapter else "org/tiny")
+        one = BackendOptions(
+            base_url=sites[0].url, adapter=adapter, model=None if adapter else "org/tiny"
+        )
         (outcome,) = await runner.run(runner.Options(backend_options=one, **options))
         return outcome
 
@@ -402,21 +489,35 @@ async def test_each_user_is_answered_by_the_adapter_of_that_name(sites: list[Sit
     missing = await run("of-{user_id}")
     assert missing.summary["counters"]["request_errors"] == plain.summary["n"]
     (line, *_) = RunFolder(missing.folder).iter_predictions()
-    assert line.error == (f"{sites[0].url} serves no adapter 'of-{line.user_id}' of org/tiny; its adapters are a, b")
+    assert line.error == (
+        f"{sites[0].url} serves no adapter 'of-{line.user_id}' of org/tiny; its adapters are a, b"
+    )
     sites[0].fake.adapt(**{f"of-{user}": "/nowhere" for user in users})
     adapted_run = await run("of-{user_id}")
     assert adapted_run.folder == missing.folder != plain.folder
     assert adapted_run.summary["model"] == "org/tiny+of-{user_id}"
     calls = adapted_run.summary["usage"]["predict"]
-    assert (adapted_run.summary["status"], calls["cached"], calls["calls"]) == ("complete", 0, plain.summary["n"])
+    assert (adapted_run.summary["status"], calls["cached"], calls["calls"]) == (
+        "complete",
+        0,
+        plain.summary["n"],
+    )
     assert {body["model"] for body in sites[0].fake.bodies} == {f"of-{user}" for user in users}
 
 
 def test_adapters_are_part_of_the_model_by_content(tmp_path: Path) -> None:
     one, other = checkpoint(tmp_path / "a", b"1"), checkpoint(tmp_path / "b", b"2")
-    words = ("--enable-lora", "--lora-modules", f"ann={one}", f'{{"name": "bob", "path": "{other}"}}', "--dtype=half")
+    words = (
+        "--enable-lora",
+        "--lora-modules",
+        f"ann={one}",
+        f'{{"name": "bob", "path": "{other}"}}',
+        "--dtype=half",
+    )
     assert (
-        adapters_of(words) == {"ann": str(one), "bob": str(other)} == adapters_of((f"--lora-modules=ann={one}", *words))
+        adapters_of(words)
+        == {"ann": str(one), "bob": str(other)}
+        == adapters_of((f"--lora-modules=ann={one}", *words))
     )
     with pytest.raises(UsageError, match=r"--lora-modules .*not a name and a path"):
         adapters_of(("--lora-modules", '{"name": "ann"}'))
@@ -426,10 +527,16 @@ def test_adapters_are_part_of_the_model_by_content(tmp_path: Path) -> None:
     assert first == adapted(base, "{user_id}", {"ann": str(one), "far": "/nowhere"})
     assert first != adapted(base, "{user_id}", {"ann": str(other)})
     hub = adapted(base, "ann", {"ann": "org/adapter-1"})
-    assert hub != adapted(base, "ann", {"ann": "org/adapter-2"}) != adapted(base, "ann", {"ann": "/nowhere"})
+    assert (
+        hub
+        != adapted(base, "ann", {"ann": "org/adapter-2"})
+        != adapted(base, "ann", {"ann": "/nowhere"})
+    )
 
 
-async def test_adapter_of_work_for_nobody_is_the_model_itself(sites: list[Site], attach: Callable[..., Any]) -> None:
+async def test_adapter_of_work_for_nobody_is_the_model_itself(
+    sites: list[Site], attach: Callable[..., Any]
+) -> None:
     sites[0].fake.adapt(ann="/nowhere", house="/nowhere")
     backend = await attach(adapter="{user_id}")
     assert backend.adapter("ann") == "ann" and not backend.adapter("")
@@ -438,7 +545,9 @@ async def test_adapter_of_work_for_nobody_is_the_model_itself(sites: list[Site],
 
 async def test_no_adapters_at_all(sites: list[Site], attach: Callable[..., Any]) -> None:
     backend = await attach(adapter="{user_id}")
-    with pytest.raises(BackendDown, match=r"no adapter 'ann' of org/tiny; it serves none \(--enable-lora"):
+    with pytest.raises(
+        BackendDown, match=r"no adapter 'ann' of org/tiny; it serves none \(--enable-lora"
+    ):
         await backend.complete(request(adapter="ann"), "ann")
 
 
@@ -455,8 +564,16 @@ async def test_a_reply_of_another_model_is_counted(sites: list[Site], tmp_path: 
     options = BackendOptions(base_url=sites[0].url)
     (outcome,) = await runner.run(
         runner.Options(
-            methods=["none"], tasks=["lamp4"], backend="vllm", backend_options=options, results=tmp_path, limit=4
+            methods=["none"],
+            tasks=["lamp4"],
+            backend="vllm",
+            backend_options=options,
+            results=tmp_path,
+            limit=4,
         )
     )
     assert outcome.summary["counters"]["other_model"] == outcome.summary["n"]
-    assert outcome.summary["prefix_cache"] == {"hits": 60 * outcome.summary["n"], "queries": 100 * outcome.summary["n"]}
+    assert outcome.summary["prefix_cache"] == {
+        "hits": 60 * outcome.summary["n"],
+        "queries": 100 * outcome.summary["n"],
+    }

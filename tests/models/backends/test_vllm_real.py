@@ -50,7 +50,20 @@ def model() -> str:
 
 def words(results: Path, *more: str, methods: Sequence[str] = METHODS, limit: int = 4) -> list[str]:
     """A small run of the methods on the bundled sample."""
-    run = ["run", "-b", "vllm", "-m", ",".join(methods), "-t", "lamp4", "-n", str(limit), "-j", "4", "--json"]
+    run = [
+        "run",
+        "-b",
+        "vllm",
+        "-m",
+        ",".join(methods),
+        "-t",
+        "lamp4",
+        "-n",
+        str(limit),
+        "-j",
+        "4",
+        "--json",
+    ]
     for method in methods:
         for name, value in ALLOWANCES.get(method, {}).items():
             run += ["--set", f"{method}.{name}={value}"]
@@ -59,13 +72,17 @@ def words(results: Path, *more: str, methods: Sequence[str] = METHODS, limit: in
 
 async def finished(*command: str) -> list[dict[str, Any]]:
     """The summaries of a run that ends well."""
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     out, err = await process.communicate()
     print(err.decode())
     assert process.returncode == 0, err.decode()
     summaries: list[dict[str, Any]] = json.loads(out)
     for summary in summaries:
-        usage = {phase: (spent["calls"], spent["cached"]) for phase, spent in summary["usage"].items()}
+        usage = {
+            phase: (spent["calls"], spent["cached"]) for phase, spent in summary["usage"].items()
+        }
         print(summary["method"], summary["n"], usage, summary["counters"], summary["prefix_cache"])
     return summaries
 
@@ -73,13 +90,23 @@ async def finished(*command: str) -> list[dict[str, Any]]:
 def lines(results: Path) -> list[dict[str, Any]]:
     """Every prediction below a folder."""
     paths = sorted(results.rglob("predictions.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.endswith("}")]
+    return [
+        json.loads(line)
+        for path in paths
+        for line in path.read_text().splitlines()
+        if line.endswith("}")
+    ]
 
 
 def paid(results: Path) -> Counter[str]:
     """How often each call was paid for, by its key, in all runs."""
     profiles = sorted(results.glob("runs/*/*/*/*/artifacts/profiles.jsonl"))
-    states = [json.loads(line) for path in profiles for line in path.read_text().splitlines() if line.endswith("}")]
+    states = [
+        json.loads(line)
+        for path in profiles
+        for line in path.read_text().splitlines()
+        if line.endswith("}")
+    ]
     units = lines(results) + [state for state in states if not state["reused"]]
     return Counter(call["key"] for unit in units for call in unit["calls"] if not call["cached"])
 
@@ -101,7 +128,9 @@ def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_
     marker = f"PERSONABENCH_TEST_MARKER={tmp_path}"
     environment = os.environ | dict([marker.split("=", 1)])
     run = words(results, "--model", model, "--vllm-args", " ".join(ARGUMENTS))
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             until = time.monotonic() + PATIENCE
             while len(lines(results)) < 12:
@@ -117,7 +146,11 @@ def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_
     print(err)
     assert process.returncode == 1, err
     assert "vllm   loading weights" in err and "vllm   ready after" in err
-    assert "the vllm server ended" in err and "samples are done and kept" in err and "Traceback" not in err
+    assert (
+        "the vllm server ended" in err
+        and "samples are done and kept" in err
+        and "Traceback" not in err
+    )
     assert left(marker) == []
     kept = [(line["sample_id"], line["output"]) for line in lines(results) if line["error"] is None]
 
@@ -125,12 +158,17 @@ def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_
     print(ended.stderr)
     assert ended.returncode == 0, ended.stderr
     summaries = json.loads(ended.stdout)
-    assert [(summary["method"], summary["status"]) for summary in summaries] == [(name, "complete") for name in METHODS]
+    assert [(summary["method"], summary["status"]) for summary in summaries] == [
+        (name, "complete") for name in METHODS
+    ]
     good = [(line["sample_id"], line["output"]) for line in lines(results) if line["error"] is None]
     assert set(kept) <= set(good) and len(good) == sum(summary["n"] for summary in summaries)
     assert set(paid(results).values()) == {1}
     assert left(marker) == []
-    assert any("prefix cache: " in log.read_text(errors="replace") for log in results.rglob("attempts/*.log"))
+    assert any(
+        "prefix cache: " in log.read_text(errors="replace")
+        for log in results.rglob("attempts/*.log")
+    )
 
 
 @asynccontextmanager
@@ -161,13 +199,24 @@ def adapters(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     users = sorted({user for _, user in task.open(task.default_split, None).index()})[:-1]
     folder = tmp_path_factory.mktemp("adapters")
     python, script = shlex.split(os.environ[COMMAND])[0], Path(__file__).with_name("vllm_cpu.py")
-    subprocess.run([python, script, "adapters", model, folder, *(f"of-{user}" for user in users)], check=True)
-    return ["--enable-lora", "--lora-modules", *(f"of-{user}={folder / f'of-{user}'}" for user in users)]
+    subprocess.run(
+        [python, script, "adapters", model, folder, *(f"of-{user}" for user in users)], check=True
+    )
+    return [
+        "--enable-lora",
+        "--lora-modules",
+        *(f"of-{user}={folder / f'of-{user}'}" for user in users),
+    ]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(model: str, adapters: list[str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with serving(model, tmp_path_factory.mktemp("served") / "server.log", *adapters) as (url, _):
+async def served(
+    model: str, adapters: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
+    async with serving(model, tmp_path_factory.mktemp("served") / "server.log", *adapters) as (
+        url,
+        _,
+    ):
         yield url
 
 
@@ -181,7 +230,9 @@ async def test_attached_features(served: str, model: str) -> None:
     await backend.open()
     try:
         text = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
-        count, cut = await asyncio.to_thread(lambda: (backend.tokens.count(text), backend.tokens.cut(text, 50)))
+        count, cut = await asyncio.to_thread(
+            lambda: (backend.tokens.count(text), backend.tokens.cut(text, 50))
+        )
         assert backend.tokens.exact and 100 < count < len(text)
         assert text.startswith(cut) and 30 < len(cut) < 300
 
@@ -191,13 +242,20 @@ async def test_attached_features(served: str, model: str) -> None:
 
         schema = {
             "type": "object",
-            "properties": {"colour": {"enum": ["red", "blue"]}, "number": {"type": "integer", "maximum": 99}},
+            "properties": {
+                "colour": {"enum": ["red", "blue"]},
+                "number": {"type": "integer", "maximum": 99},
+            },
             "required": ["colour", "number"],
         }
         guided = await backend.complete(ask(schema=schema), "u")
         assert set(json.loads(guided.text)) == {"colour", "number"}
         told = await backend.complete(ask(logprobs=3, max_tokens=4), "u")
-        assert len(told.logprobs) == 4 and len(told.logprobs[0]["top_logprobs"]) == 3 and told.finish == "length"
+        assert (
+            len(told.logprobs) == 4
+            and len(told.logprobs[0]["top_logprobs"]) == 3
+            and told.finish == "length"
+        )
         first = await backend.complete(ask(), "u")
         assert (await backend.complete(ask(), "u")).text == first.text
     finally:
@@ -225,24 +283,40 @@ async def test_an_adapter_for_each_user(served: str, model: str, tmp_path: Path)
     missing = summary["counters"]["request_errors"]
     assert process.returncode == 1 and 0 < missing < 37 and "serves no adapter 'of-" in err.decode()
     first, adapted = (
-        {line["sample_id"]: line["output"] for line in lines(Path(each["folder"]))} for each in (plain[0], summary)
+        {line["sample_id"]: line["output"] for line in lines(Path(each["folder"]))}
+        for each in (plain[0], summary)
     )
-    differ = [sample for sample, output in adapted.items() if output is not None and output != first[sample]]
+    differ = [
+        sample
+        for sample, output in adapted.items()
+        if output is not None and output != first[sample]
+    ]
     assert len(differ) > 18
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_dense_retrieval_from_an_embedding_server(served: str, model: str, tmp_path: Path) -> None:
+async def test_dense_retrieval_from_an_embedding_server(
+    served: str, model: str, tmp_path: Path
+) -> None:
     pooling = ("--runner", "pooling", "--convert", "embed", "--served-model-name", "tiny")
     async with serving(model, tmp_path / "embedder.log", *pooling) as (url, _):
-        dense = ("--set", "retriever=dense", "--set", "embedder=vllm:tiny", "--embedder-base-url", url)
+        dense = (
+            "--set",
+            "retriever=dense",
+            "--set",
+            "embedder=vllm:tiny",
+            "--embedder-base-url",
+            url,
+        )
         run = words(tmp_path, "--base-url", served, "--model", model, *dense, methods=("rag",))
         (summary,) = await finished(*run)
     assert summary["status"] == "complete" and "vllm:tiny" in summary["provenance"]
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_two_servers_with_one_killed_in_the_middle(served: str, model: str, tmp_path: Path) -> None:
+async def test_two_servers_with_one_killed_in_the_middle(
+    served: str, model: str, tmp_path: Path
+) -> None:
     async with serving(model, tmp_path / "second.log") as (second, server):
         methods = METHODS[:3]
         run = words(tmp_path, "--base-url", f"{served},{second}", "--model", model, methods=methods)
@@ -252,9 +326,9 @@ async def test_two_servers_with_one_killed_in_the_middle(served: str, model: str
             await asyncio.sleep(0.05)
         await server.stop()
         summaries = await ending
-    assert [(summary["status"], summary["counters"]["request_errors"]) for summary in summaries] == [
-        ("complete", 0)
-    ] * len(methods)
+    assert [
+        (summary["status"], summary["counters"]["request_errors"]) for summary in summaries
+    ] == [("complete", 0)] * len(methods)
     assert len(lines(tmp_path)) == sum(summary["n"] for summary in summaries)
     assert set(paid(tmp_path).values()) == {1}
     assert any(f"{second} is out" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))

@@ -31,7 +31,9 @@ CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 
 def fake(tmp_path: Path, latency: float = 0.0) -> str:
     """A command that has flags of the stand-in's own before the serving arguments, which are part of the model."""
-    return shlex.join([sys.executable, str(FAKE), "--pids", str(tmp_path / "pids"), "--latency", str(latency)])
+    return shlex.join(
+        [sys.executable, str(FAKE), "--pids", str(tmp_path / "pids"), "--latency", str(latency)]
+    )
 
 
 @pytest.fixture
@@ -67,7 +69,9 @@ def pids(tmp_path: Path) -> list[int]:
     return [int(word) for word in (tmp_path / "pids").read_text().split()]
 
 
-async def test_launch_answer_and_stop(fake_command: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_launch_answer_and_stop(
+    fake_command: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "001.log"
     log.write_text("before\n")
     backend = own("--tensor-parallel-size", "2", "--slow", "0.5", window=2048)
@@ -83,10 +87,16 @@ async def test_launch_answer_and_stop(fake_command: None, tmp_path: Path, capsys
     await backend.aclose()
     assert gone(started)
     assert log.read_text().startswith("before\nstarting ")
-    assert "--enable-prefix-caching --max-model-len 2048 --tensor-parallel-size 2" in log.read_text()
+    assert (
+        "--enable-prefix-caching --max-model-len 2048 --tensor-parallel-size 2" in log.read_text()
+    )
     assert log.read_text().endswith("prefix cache: 60 of 100 prompt tokens were at hand (60.0%)\n")
     err = capsys.readouterr().err
-    assert "vllm   starting; log in" in err and "vllm   loading weights (" in err and "vllm   ready after" in err
+    assert (
+        "vllm   starting; log in" in err
+        and "vllm   loading weights (" in err
+        and "vllm   ready after" in err
+    )
 
 
 async def test_start_that_fails_shows_the_telling_lines(fake_command: None, tmp_path: Path) -> None:
@@ -95,7 +105,9 @@ async def test_start_that_fails_shows_the_telling_lines(fake_command: None, tmp_
     with pytest.raises(UsageError) as caught:
         await backend.open(tmp_path / "001.log")
     assert "ended with exit code 3 before it was ready" in str(caught.value)
-    assert "\n  ValueError: no memory for the KV cache\n  RuntimeError: Engine core" in str(caught.value)
+    assert "\n  ValueError: no memory for the KV cache\n  RuntimeError: Engine core" in str(
+        caught.value
+    )
     assert str(tmp_path / "001.log") in str(caught.value)
     assert "Too many open files" not in str(caught.value)
     await backend.aclose()
@@ -105,7 +117,9 @@ async def test_start_that_fails_shows_the_telling_lines(fake_command: None, tmp_
 async def test_an_argument_that_vllm_does_not_know(fake_command: None, tmp_path: Path) -> None:
     backend = own("--no-such-flag")
     await backend.identify()
-    with pytest.raises(UsageError, match=r"exit code 2 .*\n.*error: unrecognized arguments: --no-such-flag"):
+    with pytest.raises(
+        UsageError, match=r"exit code 2 .*\n.*error: unrecognized arguments: --no-such-flag"
+    ):
         await backend.open()
     await backend.aclose()
 
@@ -113,7 +127,10 @@ async def test_an_argument_that_vllm_does_not_know(fake_command: None, tmp_path:
 async def test_start_that_takes_too_long(fake_command: None, tmp_path: Path) -> None:
     backend = own("--slow", "60", start_timeout=1.5)
     await backend.identify()
-    with pytest.raises(UsageError, match=r"not ready after 2 s, last seen (loading weights|starting);.*start-timeout"):
+    with pytest.raises(
+        UsageError,
+        match=r"not ready after 2 s, last seen (loading weights|starting);.*start-timeout",
+    ):
         await backend.open()
     await backend.aclose()
     assert gone(pids(tmp_path))
@@ -144,7 +161,9 @@ async def test_a_server_that_ignores_sigterm_is_killed(
     assert gone(pids(tmp_path))
 
 
-async def test_a_server_that_dies_ends_the_run_with_its_words(fake_command: None, tmp_path: Path) -> None:
+async def test_a_server_that_dies_ends_the_run_with_its_words(
+    fake_command: None, tmp_path: Path
+) -> None:
     backend = own()
     await backend.identify()
     await backend.open(tmp_path / "001.log")
@@ -165,7 +184,9 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
         "half",
     ]
     for argument in ("--port=8000", "--host", "--model", "--api-key=x"):
-        with pytest.raises(UsageError, match=f"{argument.partition('=')[0]}: that is not chosen here"):
+        with pytest.raises(
+            UsageError, match=f"{argument.partition('=')[0]}: that is not chosen here"
+        ):
             command("org/tiny", [argument], None, 7)
     monkeypatch.setenv(COMMAND, "no-such-program serve")
     with pytest.raises(UsageError, match="names no-such-program, which is no program"):
@@ -200,7 +221,9 @@ def started(tmp_path: Path, latency: float, *more: str) -> Iterator[subprocess.P
     )
     try:
         until = time.monotonic() + 60
-        while not list(tmp_path.glob("results/runs/*/*/*/*/predictions.jsonl")) or not done(tmp_path):
+        while not list(tmp_path.glob("results/runs/*/*/*/*/predictions.jsonl")) or not done(
+            tmp_path
+        ):
             assert process.poll() is None and time.monotonic() < until, process.communicate()
             time.sleep(0.05)
         yield process
@@ -230,13 +253,17 @@ def test_every_way_out_leaves_no_process_and_the_same_command_goes_on(
     (summary,) = json.loads(ended.stdout)
     assert (summary["status"], summary["n"]) == ("complete", 37)
     lines = done(tmp_path)
-    assert len(lines) == 37 and Counter(line["sample_id"] for line in lines).most_common(1)[0][1] == 1
+    assert (
+        len(lines) == 37 and Counter(line["sample_id"] for line in lines).most_common(1)[0][1] == 1
+    )
     assert wait_gone(pids(tmp_path))
 
 
 def test_sigterm_during_start_leaves_no_process(fake_command: None, tmp_path: Path) -> None:
     command_line = words(tmp_path, "--vllm-args", "--slow 60")
-    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     until = time.monotonic() + 60
     while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 3:
         assert process.poll() is None and time.monotonic() < until, process.communicate()
@@ -247,30 +274,42 @@ def test_sigterm_during_start_leaves_no_process(fake_command: None, tmp_path: Pa
     assert wait_gone(pids(tmp_path))
 
 
-def test_a_server_killed_in_mid_run_costs_nothing_that_was_done(fake_command: None, tmp_path: Path) -> None:
+def test_a_server_killed_in_mid_run_costs_nothing_that_was_done(
+    fake_command: None, tmp_path: Path
+) -> None:
     with started(tmp_path, 0.4) as process:
         os.kill(pids(tmp_path)[0], signal.SIGKILL)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert "the vllm server ended" in err and "samples are done and kept" in err and "Traceback" not in err
+        assert (
+            "the vllm server ended" in err
+            and "samples are done and kept" in err
+            and "Traceback" not in err
+        )
     assert wait_gone(pids(tmp_path))
     kept = [line["sample_id"] for line in done(tmp_path) if line["error"] is None]
     ended = subprocess.run(words(tmp_path, "--json"), capture_output=True, text=True, timeout=120)
     (summary,) = json.loads(ended.stdout)
     assert (summary["status"], summary["n"]) == ("complete", 37)
-    assert [line["sample_id"] for line in done(tmp_path) if line["error"] is None][: len(kept)] == kept
+    assert [line["sample_id"] for line in done(tmp_path) if line["error"] is None][
+        : len(kept)
+    ] == kept
 
 
 def test_a_refused_start_is_one_message(tmp_path: Path) -> None:
     environment = {**os.environ, COMMAND: "no-such-program"}
-    ended = subprocess.run(words(tmp_path), text=True, capture_output=True, timeout=60, env=environment)
+    ended = subprocess.run(
+        words(tmp_path), text=True, capture_output=True, timeout=60, env=environment
+    )
     assert ended.returncode == 2 and "no-such-program, which is no program here" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 def test_thinking_on_and_off_are_two_models(fake_command: None, tmp_path: Path) -> None:
     def ran(*more: str) -> tuple[Any, set[str]]:
-        ended = subprocess.run(words(tmp_path, "-n", "4", "--json", *more), capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(
+            words(tmp_path, "-n", "4", "--json", *more), capture_output=True, text=True, timeout=120
+        )
         assert ended.returncode == 0, ended.stderr
         (summary,) = json.loads(ended.stdout)
         lines = (Path(summary["folder"]) / "predictions.jsonl").read_text().splitlines()
@@ -281,16 +320,24 @@ def test_thinking_on_and_off_are_two_models(fake_command: None, tmp_path: Path) 
     off, short = ran("--vllm-args", given)
     assert (long, short) == ({"answer"}, {"short"})
     assert off["folder"] != on["folder"] and off["usage"]["predict"]["cached"] == 0
-    again, _ = ran("--vllm-args", """-tp 2 --default_chat_template_kwargs='{"enable_thinking":false}'""")
+    again, _ = ran(
+        "--vllm-args", """-tp 2 --default_chat_template_kwargs='{"enable_thinking":false}'"""
+    )
     assert again["folder"] == off["folder"]
-    sample = json.loads((Path(off["folder"]) / "predictions.jsonl").read_text().splitlines()[0])["sample_id"]
+    sample = json.loads((Path(off["folder"]) / "predictions.jsonl").read_text().splitlines()[0])[
+        "sample_id"
+    ]
     why = ["cache", "why", sample, *words(tmp_path)[len(CLI) + 1 :], "--vllm-args", given, "--json"]
-    (call,) = json.loads(subprocess.run([*CLI, *why], capture_output=True, text=True, timeout=120).stdout)
+    (call,) = json.loads(
+        subprocess.run([*CLI, *why], capture_output=True, text=True, timeout=120).stdout
+    )
     assert call["stored"]
 
 
 def test_one_server_for_all_seeds(fake_command: None, tmp_path: Path) -> None:
-    ended = subprocess.run(words(tmp_path, "--seeds", "0,1,2", "-n", "3", "--json"), capture_output=True, text=True)
+    ended = subprocess.run(
+        words(tmp_path, "--seeds", "0,1,2", "-n", "3", "--json"), capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     summaries = json.loads(ended.stdout)
     assert [summary["seed"] for summary in summaries] == [0, 1, 2]

