@@ -20,7 +20,7 @@ from personabench.cache import Cache
 from personabench.client import Client, encodable
 from personabench.compatibility import check_requirements
 from personabench.context import Context
-from personabench.errors import BackendError, RunError, UsageError
+from personabench.errors import BackendError, BrokenOff, RunError, UsageError
 from personabench.hashing import digest
 from personabench.method import Method, State
 from personabench.plugins import TRACEBACKS, blaming
@@ -255,6 +255,8 @@ class Engine:
                 record = plain({**record, "method": turn.notes})
         except BackendError as failure:
             error = str(failure)
+            if isinstance(failure, BrokenOff):
+                turn.ctx.flag("interrupted")
         except (RunError, UsageError):
             raise
         except Exception as failure:
@@ -294,7 +296,7 @@ class Engine:
         user = User(sample.user_id, self.method.visible(sample))
         key = digest(
             {
-                "artifact": "profile",
+                "artifact": "profile of answers",  # states of older keys may hold what the model thought
                 "method": [self.spec.method, self.spec.method_hash, self.method.version, self.spec.params],
                 "task": [self.spec.task, self.spec.task_version, self.spec.task_params],
                 "model": self.spec.model,

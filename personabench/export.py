@@ -27,11 +27,12 @@ CHUNK = 1000
 
 @dataclass(frozen=True)
 class Asked:
-    """A model call of a sample; messages and reply are None where the cache no longer has them."""
+    """A model call of a sample; messages, reply and thought are None where the cache no longer has them."""
 
     call: Call
     messages: Sequence[Message] | None
     reply: str | None
+    thought: str | None
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class Source:
 
 def _asked(call: Call, cache: Cache | None) -> Asked:
     request, response = (cache.request(call.key), cache.get(call.key)) if cache else (None, None)
-    return Asked(call, request.messages if request else None, response.text if response else None)
+    told = (response.text, response.thought) if response else (None, None)
+    return Asked(call, request.messages if request else None, *told)
 
 
 def rows(source: Source) -> Iterator[dict[str, Any]]:
@@ -176,6 +178,7 @@ def _call(asked: Asked) -> dict[str, Any]:
         "finish": call.finish,
         "messages": [{"role": each.role, "content": each.content} for each in asked.messages or ()],
         "reply": asked.reply,
+        "thought": asked.thought,
     }
 
 
@@ -219,7 +222,7 @@ def as_dataset(source: Source, output: Path) -> None:
     counts = dict.fromkeys(("input_tokens", "output_tokens"), value[int])
     features["calls"] = [
         {"phase": value[str], "cached": value[bool], **counts, "seconds": value[float], "finish": value[str]}
-        | {"messages": [message], "reply": value[str]}
+        | {"messages": [message], "reply": value[str], "thought": value[str]}
     ]
     for column, (scorer, metric) in _metrics(source).items():
         values = (score.values.get(scorer, {}).get(metric) for score in source.scores.values())

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url
-from personabench.backends.answers import Secrets, decode, other_model, response, retry_after
+from personabench.backends.answers import Secrets, other_model, read, response, retry_after
 from personabench.backends.batches import MOST, Batches
-from personabench.errors import BackendDown, BackendError, Refused, Throttled, TransientError, UsageError
+from personabench.errors import BackendDown, Refused, Throttled, TransientError, UsageError
 from personabench.limits import Limiter
 from personabench.types import Request, Response
 
@@ -168,16 +168,7 @@ class OpenAI(Backend):
         if request.logprobs:
             body |= {"logprobs": True, "top_logprobs": request.logprobs}
         received = await self._post(body)
-        try:
-            reply = decode(received.content)
-        except msgspec.ValidationError as error:
-            said = self._secrets.quote(received.text)
-            raise BackendError(f"{self._where} sent JSON that is not a completion ({error}): {said}") from error
-        except msgspec.DecodeError as error:
-            said = self._secrets.quote(received.text)
-            raise TransientError(f"{self._where} sent a reply that is not JSON: {said}", kind="malformed") from error
-        if not reply.choices:
-            raise TransientError(f"{self._where} sent a reply without a choice", kind="no_choice")
+        reply = read(received.content, self._where, self._secrets.quote, partial(self._refused, received))
         named = "" if self.options.api_version else other_model(self._name, reply.model)
         return self._secrets.clean(response(reply, named))
 
@@ -252,8 +243,9 @@ class OpenAI(Backend):
         why = self._secrets.strike(_root(error)) or type(_root(error)).__name__
         raise TransientError(f"{self._where} broke the connection ({why})", kind="connection") from error
 
-    def _refused(self, received: Any) -> NoReturn:
-        status, said = received.status_code, self._secrets.quote(received.text)
+    def _refused(self, received: Any, inside: int | None = None) -> NoReturn:
+        """Raise what an answer means, by its status or by the one that the error `inside` it stands for."""
+        status, said = inside or received.status_code, self._secrets.quote(received.text)
         message = f"{self._where} answered {status}: {said}"
         if "insufficient_quota" in said:
             raise BackendDown(f"{message}; the account has no credit left")

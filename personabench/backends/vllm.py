@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from personabench.backends import Backend, BackendOptions, EstimatedTokens, check_url, given
-from personabench.backends.answers import Secrets, decode, other_model, response, retry_after
+from personabench.backends.answers import Secrets, other_model, read, response, retry_after
 from personabench.backends.checkpoints import adapted, adapters_of, model_identity, served_identity
 from personabench.backends.launch import Server, command, free_port, tell
 from personabench.backends.replicas import Replica, Replicas
@@ -292,16 +292,12 @@ class VLLM(Backend):
             await self._no_adapter(replica, model)
         if status != 200:
             self._refused(replica, status, said, headers)
-        try:
-            reply = decode(said)
-        except msgspec.ValidationError as error:
-            words = self._said(said)
-            raise BackendError(f"{replica.url} sent JSON that is not a completion ({error}): {words}") from error
-        except msgspec.DecodeError as error:
-            words = self._said(said)
-            raise TransientError(f"{replica.url} sent a reply that is not JSON: {words}", kind="malformed") from error
-        if not reply.choices:
-            raise TransientError(f"{replica.url} sent a reply without a choice", kind="no_choice")
+        reply = read(
+            said,
+            replica.url,
+            self._secrets.quote,
+            lambda inside: self._refused(replica, inside, said, headers),
+        )
         replica.calls += 1
         return self._secrets.clean(response(reply, other_model(model, reply.model)))
 

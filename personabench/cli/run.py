@@ -228,6 +228,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     from personabench.cli.display import watching
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import Asked, boards
+    from personabench.notices import notices
 
     console = Console(stderr=True, highlight=False)
     options = several[0]
@@ -269,6 +270,8 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
         for place in places:
             typer.echo(f"  {place}")
+    for notice in notices(summaries):
+        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
     if options.prices:
         console.print(f"spent  {sum(summary['spent'] for summary in summaries):.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):

@@ -10,9 +10,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
-_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_REASONING_END = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
-_REASONING_START = re.compile(r"<(?:think|thinking|reasoning)>.*", re.DOTALL | re.IGNORECASE)
+from personabench.replies import split
+
 _FENCE = re.compile(r"^\s*```[^\n`]*\n?(.*?)\n?```\s*$", re.DOTALL | re.MULTILINE)
 _EMPHASIS = (
     re.compile(r"(\*{1,3})(?=\S)(.+?)(?<=\S)\1", re.DOTALL),
@@ -48,12 +47,8 @@ def rouge(prediction: str, reference: str) -> dict[str, float]:
 
 
 def without_reasoning(output: str) -> str:
-    """A reply without what the model thought aloud.
-
-    An unfinished reasoning block leaves nothing behind it; an end mark without a start drops what precedes it.
-    """
-    text = _REASONING.sub("", output)
-    return _REASONING_START.sub("", _REASONING_END.sub("", text))
+    """A reply without what the model thought aloud before it."""
+    return split(output).answer
 
 
 def plain(output: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from personabench.hashing import digest
+from personabench.replies import split
 from personabench.task import Words
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
@@ -181,7 +182,7 @@ def correct_messages(problem: Problem, response: str) -> tuple[Message, ...]:
 
 def json_of(text: str) -> dict[str, Any] | None:
     """The JSON object of a reply, thoughts and what stands around it aside; None without one."""
-    text = text.rpartition("</think>")[2]
+    text = split(text).answer
     start = text.find("{")
     while start >= 0:
         try:
