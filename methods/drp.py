@@ -8,12 +8,11 @@ the check does not confirm never reaches the profile.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from personabench import Context, Message
+from personabench import Context, Message, Response
 from personabench.methods.dpl import Dpl
 from personabench.methods.dpl.prompts import Case, Draft, agreement, difference_drafts, fitting
 from personabench.methods.rpm.replies import first_json
@@ -35,8 +34,6 @@ SCHEMA: dict[str, Any] = {
     "required": ["dimensions"],
     "additionalProperties": False,
 }
-_THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
-_THINKING = re.compile(r"<(?:think|thinking|reasoning)>", re.IGNORECASE)
 _FORM = (
     'Reply with a JSON object: {"dimensions": [{"name": "...", "definition": "one line", '
     '"difference": "how this person differs"}]}.'
@@ -113,21 +110,18 @@ class Drp(Dpl):
         if messages is None:
             return None
         schema = None if self.params.reasoning else SCHEMA
-        text = self._said(
-            (await ctx.complete(messages, max_tokens=allowance, schema=schema)).text, ctx
-        )
+        text = self._said(await ctx.complete(messages, max_tokens=allowance, schema=schema), ctx)
         found, malformed = dimensions(text)
         if malformed:
             ctx.flag("dimensions_malformed", malformed)
         return found if found or '"dimensions"' in text else None
 
-    def _said(self, reply: str, ctx: Context) -> str:
-        """What follows the thought; nothing, counted, where a thought has no end."""
-        *thought, said = _THOUGHT.split(reply)
-        if not thought and (self.params.reasoning or _THINKING.search(reply)):
+    def _said(self, reply: Response, ctx: Context) -> str:
+        """What follows the thought; nothing, counted, where a thought has no end, or is missing but was asked for."""
+        if not reply.text if reply.thought else self.params.reasoning:
             ctx.flag("thought_unfinished")
             return ""
-        return said.strip() if thought else reply
+        return reply.text
 
 
 def dimensions(text: str) -> tuple[list[Dimension], int]:

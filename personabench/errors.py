@@ -62,6 +62,10 @@ class Throttled(TransientError):
     """The server asks for fewer calls."""
 
 
+class BrokenOff(TransientError):
+    """A reply that ended neither whole nor at its allowance, for another reason than a refusal."""
+
+
 class BudgetExceeded(RunError):
     """The next call might have passed `--max-cost`."""
 

@@ -123,9 +123,13 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A model's reply.  `finish` is "stop" or "length"; `seconds` is the call's latency when it was made.
+    """A model's reply: `text` is the answer, `thought` what the model thought before it.
 
-    `model` is how the server named the model where that is another one than asked for, else empty.
+    `finish` is "stop" (whole), "length" (cut at the allowance), "refused" (withheld or broken off by a filter, or the
+    model's refusal) or "interrupted" (broken off otherwise, or ended in an unknown word); for the last two `ending` is
+    the server's own word.  Backends may leave thoughts in `text`, and say "unsaid" of an end without a word: the client
+    decides.  `seconds` is the call's latency when it was made, `model` how the server named the model where that is
+    another one than asked for, else empty.  `oddities` names what is odd about the reply and worth counting.
     """
 
     text: str
@@ -134,6 +138,9 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float = 0.0
     logprobs: tuple[Mapping[str, Any], ...] = ()
     model: str = ""
+    thought: str = ""
+    ending: str = ""
+    oddities: tuple[str, ...] = ()
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from personabench import Context, Method, Population, Record, Sample
+from personabench import Context, Method, Population, Record, Response, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Asker, Peers
@@ -129,17 +129,18 @@ class Dpl(Method):
         if messages is None:
             return await self._fallback(sample, ctx)
         notes, tagged = untagged(
-            self._said((await ctx.complete(messages, max_tokens=s.profile_max_tokens)).text, ctx)
+            self._said(await ctx.complete(messages, max_tokens=s.profile_max_tokens), ctx)
         )
         if tagged:
             ctx.flag("tag_stripped")
         if not notes:
             ctx.flag("empty_notes")
-        return self._said(await ctx.answer(sample, records, notes=notes), ctx)
+        prompt = ctx.render(sample, records, notes=notes)
+        return self._said(await ctx.complete(prompt, max_tokens=ctx.answer_tokens), ctx).strip()
 
-    def _said(self, reply: str, ctx: Context) -> str:
+    def _said(self, reply: Response, ctx: Context) -> str:
         """What of a reply counts."""
-        return reply
+        return reply.text
 
     async def _cases(self, sample: Sample, ctx: Context) -> list[Case]:
         """The best `n_docs` records that somebody can be compared on, best first."""

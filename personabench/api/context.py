@@ -85,7 +85,8 @@ class Context(Caller):
         """Ask the model.
 
         Sampling is the run's unless given.  A reply that `accept` refuses is handed on but not remembered.  A reply cut
-        at `max_tokens` raises the flag `truncated`.
+        at `max_tokens` raises the flag `truncated`, one that a filter withheld or broke off the flag `refused`.  The
+        response's text is the answer; what the model thought before it is in `thought`, and is not for prompts.
 
         Raises:
             BackendError: the call failed for good.
@@ -101,10 +102,7 @@ class Context(Caller):
             draw=draw,
             adapter=self._client.backend.adapter(self._unit),
         )
-        response = await self._ask(request, accept)
-        if response.finish == "length":
-            self.flag("truncated")
-        return response
+        return await self._ask(request, accept)
 
     async def likelihood(self, messages: Sequence[Message], reply: str) -> tuple[float, ...]:
         """The log-probability of each token of a given reply to a conversation; nothing is written.

@@ -273,6 +273,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     from personabench.cli.display import watching
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
+    from personabench.results.notices import notices
     from personabench.run import runner
 
     console = Console(stderr=True, highlight=False)
@@ -337,6 +338,8 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     ):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
+    for notice in notices(summaries):
+        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
     if options.prices:
         console.print(f"spent  {sum(summary['spent'] for summary in summaries):.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):

@@ -221,6 +221,9 @@ def _print_sample(facts: dict[str, Any]) -> None:
             console.print("its messages are not in the cache", style="dim")
         else:
             _print_messages(console, call["messages"])
+            if call["thought"]:
+                console.print("thought", style="bold")
+                console.print(call["thought"], markup=False, soft_wrap=True)
             console.print("reply", style="bold")
             console.print(call["reply"] or "", markup=False, soft_wrap=True)
     _head(console, f"sample {facts['sample_id']} of user {facts['user_id']}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from personabench.metrics.metric import Metric
 from personabench.metrics.scripts import LATIN, WordTokens
+from personabench.models.reply import split
 
 ROUGE = (
     Metric("rouge-1", sight=LATIN),
@@ -20,9 +21,6 @@ ROUGE = (
     Metric("rouge-1-unicode", variant_of="rouge-1"),
     Metric("rouge-L-unicode", variant_of="rouge-L"),
 )
-_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_REASONING_END = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
-_REASONING_START = re.compile(r"<(?:think|thinking|reasoning)>.*", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"^\s*```[^\n`]*\n?(.*?)\n?```\s*$", re.DOTALL | re.MULTILINE)
 _EMPHASIS = (
     re.compile(r"(\*{1,3})(?=\S)(.+?)(?<=\S)\1", re.DOTALL),
@@ -69,12 +67,8 @@ def rouge_beside(prediction: str, reference: str) -> dict[str, float]:
 
 
 def without_reasoning(output: str) -> str:
-    """A reply without what the model thought aloud.
-
-    An unfinished reasoning block leaves nothing behind it; an end mark without a start drops what precedes it.
-    """
-    text = _REASONING.sub("", output)
-    return _REASONING_START.sub("", _REASONING_END.sub("", text))
+    """A reply without what the model thought aloud before it."""
+    return split(output).answer
 
 
 def plain(output: str) -> str:

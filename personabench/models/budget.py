@@ -24,12 +24,14 @@ class Budget:
 
     Attributes:
         spent: what was paid so far.
+        assumed: calls in it that are booked at the most they could cost, since the server did not say what they took.
     """
 
     def __init__(self, prices: Prices, limit: float | None = None) -> None:
         self.prices = prices
         self.limit = limit
         self.spent = 0.0
+        self.assumed = 0
         self._promised = 0.0
         self._flying = 0
         self._settled = asyncio.Event()
@@ -59,9 +61,15 @@ class Budget:
         most = _cost(price, max_tokens_of(request, 1), request.max_tokens)
         while self.spent + self._promised + most > self.limit:
             if not self._flying:
+                assumed = (
+                    f" ({self.assumed} calls without a credible token count are in it at the most they could cost)"
+                    if self.assumed
+                    else ""
+                )
                 raise BudgetExceeded(
-                    f"--max-cost {self.limit:g}: stopped with {self.spent:.6g} spent, since the next call could cost "
-                    f"up to {most:.6g}. Repeat the command to spend as much again, or give another --max-cost"
+                    f"--max-cost {self.limit:g}: stopped with {self.spent:.6g} spent{assumed}, since the next call "
+                    f"could cost up to {most:.6g}. Repeat the command to spend as much again, "
+                    "or give another --max-cost"
                 )
             await self._settled.wait()
         self._promised += most
@@ -69,7 +77,7 @@ class Budget:
         return most
 
     def settle(self, reserved: float, price: Mapping[str, float], usage: Usage | None) -> None:
-        """A call ended: with an answer it cost its tokens, otherwise nothing."""
+        """A call ended: with a reply it cost its tokens (those of `usage`), otherwise nothing."""
         if usage is not None:
             self.spent += _cost(price, usage.input_tokens, usage.output_tokens)
         if self.limit is not None:

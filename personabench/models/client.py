@@ -1,8 +1,9 @@
 """The one way to the model: cache, single flight, limits, retries, receipts.
 
 Two identical calls under way are one call.  A finished call is stored before it is handed on.  Only transport errors,
-408, 409, 429 and 5xx are tried again, with jitter and a deadline; everything else fails at once, and ends the run when
-the first calls of all fail alike.
+408, 409, 429 and 5xx are tried again, with jitter and a deadline, and replies that were broken off a few times;
+everything else fails at once, and ends the run when the first calls of all fail alike.  Here a reply becomes answer and
+thought, and its end and its token counts become what they can be believed to be.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from personabench.errors import (
     BackendDown,
     BackendError,
+    BrokenOff,
     CacheMiss,
     Refused,
     Throttled,
@@ -25,13 +29,16 @@ from personabench.errors import (
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
+from personabench.models.reply import apart, of_answer
 from personabench.models.tokens import Tokens
+from personabench.models.usage import Prompts, credible, dearest
 from personabench.types import Call, Phase, Request, Response, Usage
 
 RETRY_DEADLINE = 300.0
 RETRY_FIRST = 0.5
 RETRY_LONGEST = 30.0
 REFUSALS = 8
+BREAKS = 3
 _PROMPTS_OWN = re.compile(
     r"context|too long|too many|maximum|content.(filter|management)|polic", re.I
 )
@@ -82,6 +89,8 @@ class Client:
         self._flying: dict[str, asyncio.Future[Response]] = {}
         self._answered = 0.0
         self._refusals: list[str] = []
+        self._prompts = Prompts()
+        self._names_ends = False
         self._missed = False
 
     @property
@@ -104,8 +113,8 @@ class Client:
     ) -> tuple[Response, Call]:
         """Answer a request from memory, from an identical call under way, or from the model.
 
-        A reply that `accept` refuses is not remembered.  `flag` is told of retries, as `retried_<kind>`, and of
-        replies in another model's name, as `other_model`.
+        A reply that `accept` refuses is not remembered.  `flag` is told of retries, as `retried_<kind>`, of replies in
+        another model's name, as `other_model`, and of a reply's `oddities`.
 
         Raises:
             BackendError: the call failed for good.
@@ -114,8 +123,11 @@ class Client:
         """
         key = request_key(self.backend.identity, request)
         response, cached = await self._respond(key, request, group, accept, flag)
-        if response.model and flag:
-            flag("other_model")
+        if flag:
+            for name in (
+                ("other_model", *response.oddities) if response.model else response.oddities
+            ):
+                flag(name)
         return self._receipt(key, phase, response, cached=cached)
 
     async def _respond(
@@ -161,7 +173,7 @@ class Client:
         self, request: Request, group: str, flag: Callable[[str], None] | None
     ) -> Response:
         began = time.monotonic()
-        waited, delay = 0.0, RETRY_FIRST
+        waited, delay, broken = 0.0, RETRY_FIRST, 0
         while True:
             queued = time.monotonic()
             reserved = (
@@ -175,12 +187,20 @@ class Client:
                 started = time.monotonic()
                 waited += started - queued
                 try:
-                    response = await self.backend.complete(request, group)
+                    response = await self._understood(
+                        request, await self.backend.complete(request, group)
+                    )
                     usage = response.usage
+                    if "usage_missing" in response.oddities:
+                        usage = dearest(request)
+                        if self.spend:
+                            self.spend.assumed += 1
                 finally:
                     self.limiter.leave(
                         set_aside, usage.input_tokens + usage.output_tokens if usage else None
                     )
+                if response.finish == "interrupted":
+                    raise BrokenOff(_broken_off(response), kind="interrupted")
             except TransientError as error:
                 now = time.monotonic()
                 if error.retry_after and error.retry_after > self.deadline:
@@ -190,6 +210,10 @@ class Client:
                     ) from error
                 if isinstance(error, Throttled):
                     self.limiter.throttled(started, error.retry_after)
+                broken += isinstance(error, BrokenOff)
+                if broken == BREAKS:
+                    self._refuse(error)
+                    raise
                 wait = error.retry_after or delay * random.uniform(0.5, 1.5)
                 if now + wait > began + waited + self.deadline:
                     failure = BackendError if self._answered > began else BackendDown
@@ -207,16 +231,43 @@ class Client:
             else:
                 self._answered = now = time.monotonic()
                 self.limiter.answered()
-                text, seconds = encodable(response.text), round(now - started, 4)
-                return Response(
-                    text, response.finish, usage, seconds, response.logprobs, response.model
-                )
+                return msgspec.structs.replace(response, seconds=round(now - started, 4))
             finally:
                 if self.spend and self._price:
                     self.spend.settle(reserved, self._price, usage)
 
-    def _refuse(self, error: Refused) -> None:
-        """End the run when the first `REFUSALS` calls were turned down alike, and not for what the prompts hold."""
+    async def _understood(self, request: Request, raw: Response) -> Response:
+        """A backend's response with its thought apart, a known end, and token counts that can be true, or none."""
+        response = apart(raw) if request.max_tokens else raw
+        odd, finish, usage = [*raw.oddities], raw.finish, raw.usage
+        if not credible(request, response):
+            odd.append("usage_missing")
+            usage = Usage()
+        elif request.max_tokens and await self._prompts.cut(
+            request, usage.input_tokens, self.tokens
+        ):
+            odd.append("prompt_truncated")
+        if finish != "unsaid":
+            self._names_ends = True
+        elif usage.output_tokens >= request.max_tokens:
+            finish = "length"
+        elif self._names_ends or not response.text:
+            finish = "interrupted"
+        else:
+            finish = "stop"
+            odd.append("finish_unsaid")
+        return msgspec.structs.replace(
+            response,
+            text=encodable(response.text),
+            thought=encodable(response.thought),
+            finish=finish,
+            usage=usage,
+            logprobs=of_answer(raw.logprobs, response.text) if response.thought else raw.logprobs,
+            oddities=tuple(odd),
+        )
+
+    def _refuse(self, error: BackendError) -> None:
+        """End the run when the first `REFUSALS` calls failed alike, and not for what the prompts hold."""
         if self._answered or _PROMPTS_OWN.search(str(error)):
             return
         self._refusals.append(re.sub(r"\d+", "#", str(error)))
@@ -261,7 +312,15 @@ class Client:
     def is_storable(
         request: Request, response: Response, accept: Callable[[str], bool] | None
     ) -> bool:
-        """Whether an answer is worth remembering: not empty, and not cut before the request's own limit."""
+        """Whether an answer is worth remembering: not empty, and whole or cut at the request's own limit."""
         if not response.text.strip() or (accept is not None and not accept(response.text)):
             return False
-        return response.finish == "stop" or response.usage.output_tokens >= request.max_tokens
+        cut = response.finish == "length" and response.usage.output_tokens >= request.max_tokens
+        return response.finish == "stop" or cut
+
+
+def _broken_off(response: Response) -> str:
+    ending = f"in the word '{response.ending}'" if response.ending else "without a word for the end"
+    return (
+        f"the server broke a reply off, or ended it {ending}, which does not say that it is whole"
+    )

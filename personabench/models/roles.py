@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RoleName = Literal["simulator", "judge"]
 PHASES: Mapping[RoleName, Phase] = {"simulator": "simulate", "judge": "judge"}
+UNWHOLE: Mapping[str, str] = {"length": "truncated", "refused": "refused"}
+"""The flags of replies that are handed on although they are not whole, by how they ended."""
 
 
 class Caller:
@@ -26,7 +28,10 @@ class Caller:
         window: the model's context window in tokens, or None when nobody knows it; tokens: its token counter.
         seed: the seed of every request.
         settled: no reply was empty, cut short or refused, so that what was made of the replies is worth keeping.
+        prefix: what the names of flags about replies begin with.
     """
+
+    prefix = ""
 
     def __init__(self, client: Client, phase: Phase, unit: str, seed: int) -> None:
         self.calls: list[Call] = []
@@ -49,6 +54,8 @@ class Caller:
         )
         self.calls.append(call)
         self.settled &= self._client.is_storable(request, response, accept)
+        if response.finish in UNWHOLE:
+            self.flag(self.prefix + UNWHOLE[response.finish])
         return response
 
 
@@ -62,6 +69,7 @@ class Role(Caller):
     def __init__(self, name: RoleName, client: Client, unit: str, seed: int) -> None:
         super().__init__(client, PHASES[name], unit, seed)
         self.name = name
+        self.prefix = f"{name}_"
         self.identity = client.backend.identity
 
     async def complete(
@@ -78,14 +86,12 @@ class Role(Caller):
         """Ask; plain text is one user message.
 
         A reply that `accept` refuses is handed on but not remembered: ask again with another `draw`.  A reply cut at
-        `max_tokens` raises the flag `simulator_truncated` or `judge_truncated`.
+        `max_tokens` raises the flag `simulator_truncated` or `judge_truncated`, one that a filter withheld or broke off
+        `simulator_refused` or `judge_refused`.
 
         Raises:
             BackendError: the call failed for good.
         """
         told = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
         request = Request(told, max_tokens, temperature, top_p, self.seed, schema, draw=draw)
-        response = await self._ask(request, accept)
-        if response.finish == "length":
-            self.flag(f"{self.name}_truncated")
-        return response.text
+        return (await self._ask(request, accept)).text

@@ -26,11 +26,12 @@ from personabench.types import Call, Message, Prediction, Sample, Score, to_json
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A model call of a sample; messages and reply are None where the cache no longer has them."""
+    """A model call of a sample; messages, reply and thought are None where the cache no longer has them."""
 
     call: Call
     messages: Sequence[Message] | None
     reply: str | None
+    thought: str | None
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,8 @@ class Source:
 
 def _asked(call: Call, cache: Cache | None) -> CallRecord:
     request, response = (cache.request(call.key), cache.get(call.key)) if cache else (None, None)
-    return CallRecord(
-        call, request.messages if request else None, response.text if response else None
-    )
+    told = (response.text, response.thought) if response else (None, None)
+    return CallRecord(call, request.messages if request else None, *told)
 
 
 def rows(source: Source) -> Iterator[dict[str, Any]]:
@@ -194,6 +194,7 @@ def _call(asked: CallRecord) -> dict[str, Any]:
         "finish": call.finish,
         "messages": [{"role": each.role, "content": each.content} for each in asked.messages or ()],
         "reply": asked.reply,
+        "thought": asked.thought,
     }
 
 
@@ -243,7 +244,7 @@ def as_dataset(source: Source, output: Path) -> None:
             "seconds": value[float],
             "finish": value[str],
         }
-        | {"messages": [message], "reply": value[str]}
+        | {"messages": [message], "reply": value[str], "thought": value[str]}
     ]
     for column, (scorer, metric) in _metrics(source).items():
         values = (score.values.get(scorer, {}).get(metric) for score in source.scores.values())

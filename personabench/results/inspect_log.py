@@ -21,6 +21,7 @@ from personabench.results.index import SCORER, label
 from personabench.types import Message, Usage, to_json
 
 VERSION = 2
+_STOP_REASONS = {"length": "max_tokens", "refused": "content_filter"}
 ROLES = {"simulate": "simulator", "judge": "judge"}
 
 
@@ -224,19 +225,23 @@ def _event(asked: CallRecord, model: str, players: Mapping[str, str], time: str)
         "tools": [],
         "tool_choice": "none",
         "config": {},
-        "output": _output(model, asked.reply or "", call.finish, usage),
+        "output": _output(model, asked.reply or "", call.finish, usage, asked.thought or ""),
         "cache": "read" if call.cached else None,
         "metadata": {"phase": call.phase},
     }
 
 
-def _output(model: str, text: str, finish: str, usage: Usage) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "source": "generate", "model": model}
+def _output(model: str, text: str, finish: str, usage: Usage, thought: str = "") -> dict[str, Any]:
+    parts = [{"type": "reasoning", "reasoning": thought}, {"type": "text", "text": text}]
+    message = {
+        "role": "assistant",
+        "content": parts if thought else text,
+        "source": "generate",
+        "model": model,
+    }
     return {
         "model": model,
-        "choices": [
-            {"message": message, "stop_reason": "max_tokens" if finish == "length" else "stop"}
-        ],
+        "choices": [{"message": message, "stop_reason": _STOP_REASONS.get(finish, "stop")}],
         "completion": text,
         "usage": _usage(usage),
     }

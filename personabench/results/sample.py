@@ -46,6 +46,7 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
                 "output_tokens": call.output_tokens,
                 "messages": request and _messages(request.messages),
                 "reply": response and response.text,
+                "thought": response and response.thought,
             }
         )
     if cache is not None:

@@ -22,7 +22,7 @@ from personabench.api.guard import TRACEBACKS, plugin_guard
 from personabench.api.method import Method, State
 from personabench.api.population import Population
 from personabench.api.task import Task
-from personabench.errors import BackendError, RunError, UsageError
+from personabench.errors import BackendError, BrokenOff, RunError, UsageError
 from personabench.hashing import digest
 from personabench.models.cache import Cache
 from personabench.models.client import Client, encodable
@@ -257,6 +257,8 @@ class Engine:
                 record = plain({**record, "method": turn.notes})
         except BackendError as failure:
             error = str(failure)
+            if isinstance(failure, BrokenOff):
+                turn.ctx.flag("interrupted")
         except (RunError, UsageError):
             raise
         except Exception as failure:
@@ -296,7 +298,7 @@ class Engine:
         user = User(sample.user_id, self.method.visible(sample))
         key = digest(
             {
-                "artifact": "profile",
+                "artifact": "profile of answers",  # states of older keys may hold what the model thought
                 "method": [
                     self.spec.method,
                     self.spec.method_hash,

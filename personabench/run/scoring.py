@@ -110,7 +110,10 @@ def score_run(
         for position, prediction in zip(positions, lines, strict=True):
             if prediction is None or prediction.error is not None:
                 missing += 1
-                counters["request_errors"] += prediction is not None
+                if prediction is not None:
+                    counters["request_errors"] += 1
+                    if prediction.flags.get("interrupted"):
+                        counters["interrupted"] += 1
                 continue
             n += 1
             users.add(prediction.user_id)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench.metrics.metric import Metric, Value
+from personabench.models.reply import split
 
 TypeMapping = Literal["raw", "merged", "paper"]
 MARK = "<final_answer>"
@@ -36,7 +37,6 @@ TYPES = (
     "provide_preference_aligned_recommendations",
     "generalize_to_new_scenarios",
 )
-_FINISHED = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -58,10 +58,8 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 def reply_of(output: str) -> str:
-    """A reply without the model's thoughts: finished ones, an unfinished one with all that follows, a stray end."""
-    text = _FINISHED.sub("", output)
-    text = text.partition("<think>")[0]
-    return text.rpartition("</think>")[2]
+    """A reply without the model's thoughts."""
+    return split(output).answer
 
 
 def letters(text: str) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from personabench.api.wording import Vocabulary
 from personabench.hashing import digest
+from personabench.models.reply import split
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
 from personabench.types import Message
@@ -193,7 +194,7 @@ def correct_messages(problem: Problem, response: str) -> tuple[Message, ...]:
 
 def json_of(text: str) -> dict[str, Any] | None:
     """The JSON object of a reply, thoughts and what stands around it aside; None without one."""
-    text = text.rpartition("</think>")[2]
+    text = split(text).answer
     start = text.find("{")
     while start >= 0:
         try:

@@ -24,6 +24,7 @@ from personabench.models.budget import Budget
 from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.rate_limit import Limiter
+from personabench.models.roles import Role
 from personabench.types import Message, Request, Response, Usage
 
 
@@ -215,6 +216,8 @@ async def test_who_waits_survives_the_cancelling_of_another_who_waits(cache: Cac
         ("fine", "stop", 3, 1),
         ("cut at its own limit", "length", 20, 1),
         ("cut before its limit", "length", 7, 0),
+        ("broken off by a filter", "refused", 20, 0),
+        ("<think>nothing but a thought", "length", 20, 0),
         ("", "stop", 0, 0),
         (" \n", "stop", 1, 0),
     ],
@@ -359,6 +362,48 @@ async def test_cached_and_failed_calls_cost_nothing(cache: Cache) -> None:
             ask("b"), "predict", "u"
         )
     assert spend.spent == paid
+
+
+async def test_replies_that_were_broken_off_cost_their_tokens_and_are_asked_for_a_few_times(
+    cache: Cache,
+) -> None:
+    class Breaking(Scripted):
+        async def complete(self, request: Request, group: str) -> Response:
+            await super().complete(request, group)
+            return Response("half an", "interrupted", Usage(10, 5), ending="abort")
+
+    spend = Budget({"scripted": {"input": 1e6, "output": 1e6}})
+    backend = Breaking()
+    with pytest.raises(
+        BackendError, match="broke a reply off, or ended it in the word 'abort'"
+    ) as caught:
+        await Client(backend, cache, sleep=Naps(), spend=spend).complete(ask("a"), "predict", "u")  # type: ignore[arg-type]
+    assert not isinstance(caught.value, BackendDown) and len(backend.requests) == 3
+    assert spend.spent == 3 * 15 and cache.stats()["responses"] == 0
+
+
+async def test_a_role_names_its_replies_that_are_not_whole(cache: Cache) -> None:
+    for finish, flag in (("length", "judge_truncated"), ("refused", "judge_refused")):
+        judge = Role("judge", Client(Replying("<think>Hm</think>5", finish), cache, "off"), "u", 0)
+        assert await judge.complete("How good?", max_tokens=20) == "5"
+        assert judge.flags == {flag: 1}
+
+
+async def test_no_allowance_for_tokens_is_given_back_where_the_server_does_not_count(
+    cache: Cache,
+) -> None:
+    class Silent(Scripted):
+        async def complete(self, request: Request, group: str) -> Response:
+            return Response("fine")
+
+    given: list[tuple[int, int | None]] = []
+    client = Client(Silent(), cache)
+    client.limiter = Limiter(1, tpm=1e9)
+    client.limiter.leave = lambda set_aside, used: given.append((set_aside, used))  # type: ignore[method-assign]
+    flags: list[str] = []
+    await client.complete(ask("a"), "predict", "u", flag=flags.append)
+    ((set_aside, used),) = given
+    assert used is not None and used >= set_aside > 20 and flags == ["usage_missing"]
 
 
 async def test_spending_stops_before_the_limit(cache: Cache) -> None:

