@@ -45,6 +45,7 @@ def _documents(path: Path) -> list[Distances]:
         raise UsageError(f"{path} is a run of {spec.task}, not of {Reviews.name}")
     task = Reviews(msgspec.convert(dict(spec.task_params), Reviews.Params))
     dataset = task.open(f"{spec.separation}/{spec.split}", None if spec.sample else Path(summary["data"]))
+    folder.verify_all()
     outputs = {line.sample_id: line.output for line in folder.iter_predictions() if line.error is None}
     items: dict[str, list[tuple[str, str, str | None]]] = {}
     for sample in dataset.samples():
