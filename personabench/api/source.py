@@ -89,8 +89,10 @@ def _file(module: ModuleType) -> Path:
 
 
 def _with_package(path: Path) -> list[Path]:
-    """A module, or every module of a package."""
-    return sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+    """A module, or every module of a package but the one that is a command of its own."""
+    if path.name != "__init__.py":
+        return [path]
+    return [file for file in sorted(path.parent.glob("*.py")) if file.name != "__main__.py"]
 
 
 def _homes(cls: type[Any]) -> Mapping[str, Path]:

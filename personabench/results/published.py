@@ -146,8 +146,7 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
         raise UsageError(
             f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish"
         )
-    for file in summary.get("files", {}):
-        folder.verify(folder.path / file)
+    folder.verify_all()
     scores = vector({**summary, "folder": str(folder.path)})
     if not scores.ids and not summary["counters"].get("unjudged"):
         raise UsageError(f"{folder.path} has no scores: its split has no references")

@@ -323,6 +323,16 @@ class RunFolder:
         except msgspec.ValidationError as error:
             raise DataError(f"{self.summary_path} is damaged ({error}); {remedy}") from error
 
+    def verify_all(self) -> None:
+        """See that every file which the summary was made with is what it was.
+
+        Raises:
+            DataError: as `verify`.
+        """
+        self.verify(self.predictions_path)
+        for name in self.summary().get("files", {}):
+            self.verify(self.path / name)
+
     @contextmanager
     def replacing(self, path: Path) -> Iterator[IO[str]]:
         """A text file that takes the place of `path` when the block ends well."""

@@ -60,6 +60,7 @@ def _tables(path: Path, by: str) -> tuple[RunSpec, list[Row], str]:
     dataset = task.open(spec.split, None if spec.sample else Path(summary["data"]))
     if dataset.hash != spec.data_hash:
         raise UsageError(f"{dataset.source} has changed since the run in {path}")
+    folder.verify_all()
     outputs = {
         line.sample_id: line.output if line.error is None else None
         for line in folder.iter_predictions()

@@ -74,6 +74,7 @@ def report(path: Path) -> Report:
     summary, spec = folder.summary(), folder.spec()
     if spec.task not in TASKS:
         raise UsageError(f"{path} is a run of {spec.task}; this tells of {' and '.join(TASKS)}")
+    folder.verify_all()
     lines = {line.sample_id: line for line in folder.iter_predictions()}
     judged = {
         name: each.values

@@ -53,6 +53,7 @@ def _documents(path: Path) -> list[Distances]:
     dataset = task.open(
         f"{spec.separation}/{spec.split}", None if spec.sample else Path(summary["data"])
     )
+    folder.verify_all()
     outputs = {
         line.sample_id: line.output for line in folder.iter_predictions() if line.error is None
     }

@@ -90,10 +90,13 @@ def test_a_copy_of_the_data_is_the_same_run(tmp_path: Path) -> None:
 
 
 def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
-    own = tmp_path / "own.py"
-    own.write_text("from personabench.methods.rag import Rag\n\n\nclass Own(Rag):\n    pass\n")
-    with pytest.raises(UsageError, match=r"rag and .*own\.py are both called 'rag'"):
-        runner.resolve(options(tmp_path, methods=f"rag,{own}"), Scripted())
+    for name in ("one", "two"):
+        text = "from personabench.methods.rag import Rag\n\n\nclass Own(Rag):\n    name = 'own'\n"
+        (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(UsageError, match=r"one\.py and .*two\.py are both called 'own'"):
+        runner.resolve(
+            options(tmp_path, methods=f"{tmp_path}/one.py,{tmp_path}/two.py"), Scripted()
+        )
 
 
 def test_a_task_parameter_goes_to_the_tasks_that_have_it(tmp_path: Path) -> None:
