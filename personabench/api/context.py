@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from personabench.api.task import Task
+    from personabench.api.wording import Wording
     from personabench.models.client import Client
     from personabench.retrieval.embedders import Embedders
     from personabench.types import Sampling
@@ -40,7 +40,7 @@ class Context(Caller):
     def __init__(
         self,
         *,
-        task: Task,
+        task: Wording,
         client: Client,
         embedders: Embedders,
         sampling: Sampling,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from personabench.api.data_sources import Audited
 from personabench.api.dataset import Dataset
 from personabench.api.method import Method
 from personabench.api.task import Task, Wrapped
@@ -89,7 +90,7 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
                 f"{best:.4f} against {low:.4f}",
             )
     yield Finding("no request quotes its gold answer", not quoted, _some(quoted))
-    leaks = task.audit(dataset)
+    leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
 
