@@ -291,7 +291,7 @@ def test_manifest_round_trip_and_change_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[]", "{}", "{", '{"files": {"a": {"url": 1}}}'])
 def test_foreign_manifest_is_not_overwritten(tmp_path: Path, text: str) -> None:
     (tmp_path / downloads.MANIFEST).write_text(text)
-    with pytest.raises(DataError, match=r"manifest\.json is no download manifest"):
+    with pytest.raises(DataError, match=r"manifest\.json is not a download manifest"):
         downloads.read_manifest(tmp_path)
 
 
