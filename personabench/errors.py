@@ -53,7 +53,12 @@ class TransientError(BackendError):
         kind: the fault's name in a run's counters, as `retried_<kind>`.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None, kind: str = "other") -> None:
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        kind: str = "other",
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.kind = kind

@@ -44,7 +44,11 @@ class Cell(NamedTuple):
     reason: str = ""
 
 
-def verdict(declared: Mapping[str, Any], task: str, offers: Sequence[str] = Task.offers) -> Verdict:
+def verdict(
+    declared: Mapping[str, Any],
+    task: str,
+    offers: Sequence[str] = Task.offers,
+) -> Verdict:
     """Judge a method, given its declarations (class attributes), on a task's name and its capabilities."""
     for pattern, reason in declared.get("refuses", {}).items():
         if fnmatchcase(task, pattern):
@@ -63,7 +67,10 @@ def verdict(declared: Mapping[str, Any], task: str, offers: Sequence[str] = Task
     return Verdict("faithful" if faithful else "adapted")
 
 
-def matrix(methods: Iterable[Entry], tasks: Iterable[Entry]) -> list[Cell]:
+def matrix(
+    methods: Iterable[Entry],
+    tasks: Iterable[Entry],
+) -> list[Cell]:
     """List every built-in method on every task, method by method, without importing them."""
     tasks = list(tasks)
     cells = []
@@ -89,7 +96,11 @@ def without_dates(method: Method, dataset: Dataset) -> str | None:
     )
 
 
-def check_requirements(method: Method, dataset: Dataset, positions: Sequence[int] = ()) -> None:
+def check_requirements(
+    method: Method,
+    dataset: Dataset,
+    positions: Sequence[int] = (),
+) -> None:
     """Refuse, before any call, a method whose needs the data cannot meet.
 
     The parameters `k` and `retriever` mean the same in every method: the number of records shown, and `by` of
@@ -115,7 +126,11 @@ def check_requirements(method: Method, dataset: Dataset, positions: Sequence[int
         _check_ranking(method, dataset, positions)
 
 
-def _check_ranking(method: Method, dataset: Dataset, positions: Sequence[int]) -> None:
+def _check_ranking(
+    method: Method,
+    dataset: Dataset,
+    positions: Sequence[int],
+) -> None:
     """Refuse a ranking that leaves out a question with a history.
 
     Raises:

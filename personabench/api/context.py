@@ -74,10 +74,10 @@ class Context(Caller):
         """Write a line to the attempt's log."""
         _log.info("%s %s: %s", self._phase, self._unit, text)
 
-    def rng(self, *names: str) -> random.Random:
-        """Return a random generator that depends on the run's seed and the names alone."""
+    def rng(self, *scope: str) -> random.Random:
+        """Return a random generator that depends on the run's seed and the scope alone."""
         # Independent of earlier draws, so that concurrency and resuming do not change results.
-        seed = "\x1f".join([str(self.seed), *names])
+        seed = "\x1f".join([str(self.seed), *scope])
         return random.Random(seed)
 
     async def complete(
@@ -116,7 +116,11 @@ class Context(Caller):
             self.flag("truncated")
         return response
 
-    async def likelihood(self, messages: Sequence[Message], reply: str) -> tuple[float, ...]:
+    async def likelihood(
+        self,
+        messages: Sequence[Message],
+        reply: str,
+    ) -> tuple[float, ...]:
         """Return the log-probability of each token of a given reply; nothing is generated.
 
         Raises:
@@ -139,7 +143,10 @@ class Context(Caller):
         return tuple(token["logprob"] for token in response.logprobs)
 
     def render(
-        self, sample: Sample, records: Sequence[Record] = (), notes: str = ""
+        self,
+        sample: Sample,
+        records: Sequence[Record] = (),
+        notes: str = "",
     ) -> tuple[Message, ...]:
         """Render the task's request with records (best first) and notes about the user.
 
@@ -151,9 +158,9 @@ class Context(Caller):
         """
         flags: dict[str, float] = {}
 
-        def build(fitting: Sequence[Record]) -> tuple[Message, ...]:
+        def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal flags
-            rendered = self.task.render(sample, fitting, notes, self.tokens)
+            rendered = self.task.render(sample, candidates, notes, self.tokens)
             flags = rendered.flags
             return rendered.messages
 
@@ -204,7 +211,11 @@ class Context(Caller):
                 return index
         return len(texts)
 
-    def excess(self, messages: Sequence[Message], max_tokens: int) -> int:
+    def excess(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+    ) -> int:
         """Count the tokens by which a request and its reply exceed the window; 0 or less if they fit."""
         if self.window is None:
             return 0
@@ -218,7 +229,12 @@ class Context(Caller):
         counts = [self.tokens.count(message.content) + _TOKENS_PER_MESSAGE for message in messages]
         return sum(counts) + _TOKENS_PER_REQUEST - available
 
-    async def answer(self, sample: Sample, records: Sequence[Record] = (), notes: str = "") -> str:
+    async def answer(
+        self,
+        sample: Sample,
+        records: Sequence[Record] = (),
+        notes: str = "",
+    ) -> str:
         """Render the request, call the model and strip the reply: the whole of a prompt-only method."""
         messages = self.render(sample, records, notes)
         response = await self.complete(messages, max_tokens=self.answer_tokens)

@@ -24,7 +24,11 @@ class DialogueTask(Task, Interface):
 
     @abstractmethod
     async def converse(
-        self, sample: Sample, reply: Reply, ctx: Context, simulator: Role
+        self,
+        sample: Sample,
+        reply: Reply,
+        ctx: Context,
+        simulator: Role,
     ) -> tuple[str, JsonObject]:
         """Lead one sample's conversation; return the final answer and the interaction to record.
 

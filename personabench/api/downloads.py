@@ -178,7 +178,10 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
         ) from error
 
 
-def write_manifest(folder: Path, entries: Mapping[str, Entry]) -> None:
+def write_manifest(
+    folder: Path,
+    entries: Mapping[str, Entry],
+) -> None:
     """Replace the manifest of a folder."""
     encoded = msgspec.json.encode(_Manifest(dict(entries)), order="sorted")
     text = msgspec.json.format(encoded, indent=1)

@@ -18,7 +18,11 @@ TRACEBACKS.addHandler(logging.NullHandler())
 
 
 @contextmanager
-def plugin_guard(cls: type[Any], stage: str, kind: type[PersonabenchError]) -> Iterator[None]:
+def plugin_guard(
+    cls: type[Any],
+    stage: str,
+    kind: type[PersonabenchError],
+) -> Iterator[None]:
     """Turn an exception of a plugin's code into one error that names class, file, line and stage.
 
     Raises:

@@ -33,7 +33,10 @@ class IdDifference:
         return ", ".join(parts)
 
 
-def compare_ids(expected: Collection[str], actual: Iterable[str]) -> IdDifference:
+def compare_ids(
+    expected: Collection[str],
+    actual: Iterable[str],
+) -> IdDifference:
     """Compare the ids of a file with the distinct ids it should have; order does not matter."""
     expected_ids = set(expected)
     # A Counter keeps the order of the file, unlike a set.

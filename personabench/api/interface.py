@@ -1,4 +1,4 @@
-"""The base of a task's optional interfaces, each of which stands for one further ability."""
+"""The base of a task's optional interfaces, one per further ability."""
 
 from __future__ import annotations
 

@@ -27,7 +27,11 @@ class JudgedTask(Task, Interface):
 
     @abstractmethod
     async def assess(
-        self, sample: Sample, output: str, record: JsonObject, judge: Role
+        self,
+        sample: Sample,
+        output: str,
+        record: JsonObject,
+        judge: Role,
     ) -> JsonObject | None:
         """Have the judge assess an answer; None when its reply cannot be read."""
 
@@ -43,8 +47,8 @@ def judged_metrics(task: Task) -> tuple[Metric, ...]:
 
 def judge_params(task: Task) -> tuple[str, ...]:
     """The names of a task's options that only its judge reads."""
-    names: tuple[str, ...] = getattr(task, "judge_params", ())
-    return names
+    option_names: tuple[str, ...] = getattr(task, "judge_params", ())
+    return option_names
 
 
 def metrics_added_by_judge(task: Task) -> tuple[str, ...] | None:

@@ -75,7 +75,11 @@ class Method(ABC):
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()
 
-    async def prepare(self, population: Population, ctx: Context) -> None:
+    async def prepare(
+        self,
+        population: Population,
+        ctx: Context,
+    ) -> None:
         """Prepare once per run, before any sample, with all users' histories; keep results on `self`."""
 
     async def profile(self, user: User, ctx: Context) -> State:
@@ -87,10 +91,20 @@ class Method(ABC):
         return sample.history
 
     @abstractmethod
-    async def predict(self, sample: Sample, state: State, ctx: Context) -> str:
+    async def predict(
+        self,
+        sample: Sample,
+        state: State,
+        ctx: Context,
+    ) -> str:
         """Answer one sample, as text."""
 
-    async def update(self, state: State, feedback: Any, ctx: Context) -> State:
+    async def update(
+        self,
+        state: State,
+        feedback: Any,
+        ctx: Context,
+    ) -> State:
         """Return the profile after feedback on the last answer; called in online tasks only."""
         return state
 

@@ -19,7 +19,10 @@ class OnlineTask(Task, Interface):
 
     @abstractmethod
     async def react(
-        self, sample: Sample, output: str, simulator: Role
+        self,
+        sample: Sample,
+        output: str,
+        simulator: Role,
     ) -> tuple[JsonObject, JsonObject]:
         """End a round; return the feedback that the method learns from and the interaction to record.
 

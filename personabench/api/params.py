@@ -13,7 +13,11 @@ import msgspec
 from personabench.errors import UsageError
 
 
-def fill(params: type[Any], values: Mapping[str, str], owner: str) -> Any:
+def fill(
+    params: type[Any],
+    values: Mapping[str, str],
+    owner: str,
+) -> Any:
     """Create an instance of a parameter dataclass, with text values converted to the declared types.
 
     Raises:
@@ -27,7 +31,10 @@ def fill(params: type[Any], values: Mapping[str, str], owner: str) -> Any:
         raise UsageError(f"{owner}: {message}") from error
 
 
-def assignments(texts: list[str], owners: list[str]) -> dict[str, dict[str, str]]:
+def assignments(
+    texts: list[str],
+    owners: list[str],
+) -> dict[str, dict[str, str]]:
     """Group `[owner.]key=value` texts by owner; an assignment without an owner is under "".
 
     Raises:
@@ -72,7 +79,11 @@ def grid(texts: Sequence[str]) -> list[list[str]]:
     return [list(point) for point in points]
 
 
-def _check_keys(params: type[Any], values: Mapping[str, str], owner: str) -> None:
+def _check_keys(
+    params: type[Any],
+    values: Mapping[str, str],
+    owner: str,
+) -> None:
     keys = [field.name for field in dataclasses.fields(params)]
     for key in values:
         if key in keys:
@@ -82,7 +93,10 @@ def _check_keys(params: type[Any], values: Mapping[str, str], owner: str) -> Non
         raise UsageError(f"{owner} has no parameter '{key}'; {hint}")
 
 
-def _explain_wrong_type(params: type[Any], error: msgspec.ValidationError) -> str:
+def _explain_wrong_type(
+    params: type[Any],
+    error: msgspec.ValidationError,
+) -> str:
     """Reword msgspec's message, which ends in a JSON path such as " - at `$.k`"."""
     problem, _, path = str(error).partition(" - at `$.")
     key = path.rstrip("`")

@@ -100,7 +100,11 @@ def is_file(name: str) -> bool:
     return name.endswith(".py") or ".py:" in name
 
 
-def recorded(kind: Kind, name: str, source: str) -> type[Any]:
+def recorded(
+    kind: Kind,
+    name: str,
+    source: str,
+) -> type[Any]:
     """Load the class of a name read from data: installed, or from a file that this process has already loaded.
 
     `source` is the hash that a run recorded; a loaded file must have the same.
@@ -208,7 +212,12 @@ def _list_built_ins(kind: Kind) -> Iterable[Entry]:
 
 
 @functools.cache
-def _described(kind: Kind, path: Path, module: str, modified: int) -> tuple[Entry, ...]:
+def _described(
+    kind: Kind,
+    path: Path,
+    module: str,
+    modified: int,
+) -> tuple[Entry, ...]:
     """Describe the classes of a source file that have a literal name."""
     # `modified` only serves the cache: a changed file is read again.
     try:
@@ -323,7 +332,10 @@ def _execute_plugin(path: Path) -> ModuleType:
     return module
 
 
-def _classes_in(kind: Kind, module: ModuleType) -> dict[str, type[Any]]:
+def _classes_in(
+    kind: Kind,
+    module: ModuleType,
+) -> dict[str, type[Any]]:
     """Return the methods or tasks that a module defines itself, by class name."""
     base = _base_class(kind)
     return {
@@ -341,15 +353,15 @@ def _choose_class(
     classes: Mapping[str, type[Any]],
     class_name: str,
 ) -> type[Any]:
-    names = ", ".join(classes) or "none"
+    class_names = ", ".join(classes) or "none"
     if class_name:
         if class_name not in classes:
-            raise UsageError(f"{path} defines no {kind} class '{class_name}'; found: {names}")
+            raise UsageError(f"{path} defines no {kind} class '{class_name}'; found: {class_names}")
         return classes[class_name]
 
     if len(classes) != 1:
         raise UsageError(
-            f"{path} should define one subclass of personabench.{kind.capitalize()}, found {names}; "
+            f"{path} should define one subclass of personabench.{kind.capitalize()}, found {class_names}; "
             f"name one as {path}:Class"
         )
     (cls,) = classes.values()

@@ -32,11 +32,11 @@ UNSEEN = frozenset(("ctx", "kind", "type_comment", "type_ignores"))
 
 
 class Import(NamedTuple):
-    """An import statement: its relative level, its module and the names taken from it."""
+    """An import statement: its relative level, its module and the symbols taken from it."""
 
     level: int
     module: str
-    names: tuple[str, ...]
+    symbols: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,11 @@ def _built_in_folders() -> Mapping[str, Path]:
     return folders
 
 
-def _resolve_import(path: Path, statement: Import, homes: Mapping[str, Path]) -> list[Path]:
+def _resolve_import(
+    path: Path,
+    statement: Import,
+    homes: Mapping[str, Path],
+) -> list[Path]:
     """Find the files behind an import that are in one of the homes."""
 
     def locate(module: str) -> Path | None:
@@ -155,13 +159,13 @@ def _resolve_import(path: Path, statement: Import, homes: Mapping[str, Path]) ->
         return _locate_module(module, homes)
 
     files = []
-    for name in statement.names:
-        submodule = locate(f"{statement.module}.{name}".strip("."))
+    for symbol in statement.symbols:
+        submodule = locate(f"{statement.module}.{symbol}".strip("."))
         if submodule:
             files.append(submodule)
 
-    # Names that are not submodules come from the module itself, as does a plain `import module`.
-    if len(files) < max(len(statement.names), 1):
+    # Symbols that are not submodules come from the module itself, as does a plain `import module`.
+    if len(files) < max(len(statement.symbols), 1):
         whole = locate(statement.module)
         if whole:
             files.append(whole)
@@ -172,7 +176,10 @@ def _resolve_import(path: Path, statement: Import, homes: Mapping[str, Path]) ->
     return modules
 
 
-def _locate_module(name: str, homes: Mapping[str, Path]) -> Path | None:
+def _locate_module(
+    name: str,
+    homes: Mapping[str, Path],
+) -> Path | None:
     for prefix, folder in homes.items():
         if prefix and name.startswith(f"{prefix}."):
             return _module_in(folder, name.removeprefix(f"{prefix}."))
@@ -209,7 +216,11 @@ def _read(path: Path) -> Module:
 
 
 @functools.lru_cache(maxsize=512)
-def _parse(path: Path, modified: int, size: int) -> Module:
+def _parse(
+    path: Path,
+    modified: int,
+    size: int,
+) -> Module:
     """Parse a source file."""
     # `modified` and `size` only serve the cache: a changed file is read again.
     content = path.read_bytes()
@@ -224,8 +235,8 @@ def _parse(path: Path, modified: int, size: int) -> Module:
         if isinstance(node, ast.Import):
             imports += [Import(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = tuple(alias.name for alias in node.names)
-            imports.append(Import(node.level, node.module or "", names))
+            symbols = tuple(alias.name for alias in node.names)
+            imports.append(Import(node.level, node.module or "", symbols))
         elif _is_text(node) and FILE_NAME.fullmatch(str(node.value)):
             file_names.add(str(node.value))
 
@@ -271,8 +282,9 @@ def _drop_idle(nodes: Iterable[Any]) -> list[Any]:
 def _is_idle(node: Any) -> bool:
     """Whether a statement does nothing when it runs, or only imports."""
     if isinstance(node, ast.If) and not node.orelse:
-        names = (getattr(node.test, "id", None), getattr(node.test, "attr", None))
-        return "TYPE_CHECKING" in names
+        # Both `if TYPE_CHECKING` and `if typing.TYPE_CHECKING`.
+        identifiers = (getattr(node.test, "id", None), getattr(node.test, "attr", None))
+        return "TYPE_CHECKING" in identifiers
 
     if isinstance(node, ast.Expr) and _is_text(node.value):
         return True

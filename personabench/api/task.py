@@ -62,7 +62,7 @@ class Task(Wording):
 
     @abstractmethod
     def open(self, split: str, data: Path | None) -> Dataset:
-        """Open a split from a folder, or the example data when `data` is None.
+        """Open a split from a folder, or the example data without one.
 
         Raises:
             UsageError: unknown split.
@@ -70,7 +70,11 @@ class Task(Wording):
         """
 
     @abstractmethod
-    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+    def measure(
+        self,
+        parsed: str | None,
+        sample: Sample,
+    ) -> Mapping[str, Value]:
         """Return the values one sample contributes to each metric; `parsed` None is a parse failure."""
 
     def measure_interaction(
@@ -87,7 +91,7 @@ class Task(Wording):
         return {}
 
     @classmethod
-    def metrics_of(cls, names: Collection[str]) -> tuple[Metric, ...]:
+    def metrics_of(cls, metric_names: Collection[str]) -> tuple[Metric, ...]:
         """Return the metrics of a run that reports these names, for tasks whose metrics depend on their data."""
         # Read by name: a task may be judged without deriving from JudgedTask.
         return (*cls.metrics, *getattr(cls, "judged_metrics", ()))

@@ -102,7 +102,11 @@ def _read_version(part: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def _build_request(url: str, offset: int, version: str) -> urllib.request.Request:
+def _build_request(
+    url: str,
+    offset: int,
+    version: str,
+) -> urllib.request.Request:
     headers = {
         "User-Agent": f"personabench/{__version__}",
         # Ranges of a compressed body could not be joined.
@@ -148,7 +152,11 @@ def _inspect_response(
     return _Start(0, total, first)
 
 
-def _check_opening(url: str, first: bytes, opening: bytes) -> None:
+def _check_opening(
+    url: str,
+    first: bytes,
+    opening: bytes,
+) -> None:
     """Reject a body that does not begin with one of the opening characters, such as a web page."""
     allowed = {bytes([character]) for character in opening}
     if not opening or first.lstrip()[:1] in allowed:
@@ -197,7 +205,10 @@ def _open(request: urllib.request.Request, timeout: float) -> Any:
         raise TransferInterrupted(str(reason)) from error
 
 
-def _explain_status(request: urllib.request.Request, error: urllib.error.HTTPError) -> Exception:
+def _explain_status(
+    request: urllib.request.Request,
+    error: urllib.error.HTTPError,
+) -> Exception:
     if error.code in (408, 429) or error.code >= 500:
         # Retry-After may also be a date; then the usual waits apply.
         retry_after = error.headers.get("Retry-After", "")

@@ -28,7 +28,11 @@ Marks = npt.NDArray[np.int64]
 """A history as the sorted hashes of its records."""
 
 
-def open_split(task: Task, split: str, data: Path | None) -> Dataset:
+def open_split(
+    task: Task,
+    split: str,
+    data: Path | None,
+) -> Dataset:
     """Open a split of a task, with questions joined into users if the data does not name them.
 
     Raises:

@@ -89,7 +89,12 @@ class Wording(ABC):
         """
 
     @abstractmethod
-    def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
+    def parse(
+        self,
+        output: str,
+        sample: Sample,
+        scorer: str,
+    ) -> str | None:
         """Read an answer as a scorer does; None when it cannot be read."""
 
     def describe(self, record: Record) -> str:
@@ -134,10 +139,10 @@ class Wording(ABC):
             item=record.item,
         )
 
-    def facts(self, known: Mapping[str, str]) -> str:
+    def facts(self, fields: Mapping[str, str]) -> str:
         """Write out facts of a response beside its stimulus, such as a review's rating; empty by default.
 
-        `known` is a sample's attributes or a record's fields.
+        `fields` are a sample's attributes or a record's fields.
         """
         return ""
 
