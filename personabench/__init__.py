@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Names are loaded on first use, so that `import personabench` and the command line start without numpy and the models.
+# Names are loaded on first use, so that `import personabench` and the command line start without
+# numpy and the models.
 _MODULES = {
     "Method": "api.method",
     "Context": "api.context",

@@ -1,7 +1,7 @@
 """Exceptions, each with the exit code of a command that it ends.
 
-The command line prints the message without a traceback, so a message names the problem, its location (file, record,
-field, option) and the remedy.
+The command line prints the message without a traceback, so a message names the problem, its
+location (file, record, field, option) and the remedy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BackendDown(RunError):
 
 
 class Refused(BackendError):
-    """A model call that the server rejected with a 4xx `status`; a repetition would fail as well."""
+    """A model call rejected with a 4xx `status`; a repetition would fail as well."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

@@ -20,7 +20,8 @@ def digest_files(paths: Iterable[Path]) -> str:
     """Hash several files in order; SHA-256 in hex."""
     total = hashlib.sha256()
     for path in paths:
-        # Digests of files rather than their bytes, so that text moving from one file to the next changes the hash.
+        # Digests of files rather than their bytes, so that text moving from one file to the next
+        # changes the hash.
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

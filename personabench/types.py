@@ -1,7 +1,7 @@
-"""Data types of a benchmark run: records, samples, requests, responses and the lines of a run's files.
+"""Data types of a run: records, samples, requests, responses, lines of its files.
 
-All are frozen `msgspec.Struct`s: slotted, comparable, and able to round-trip through JSON (`to_json`, `from_json`).
-Behaviour belongs to the engine, the tasks and the methods.
+All are frozen `msgspec.Struct`s: slotted, comparable, and able to round-trip through JSON
+(`to_json`, `from_json`).  Behaviour belongs to the engine, the tasks and the methods.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One past item of a user's history: a stimulus and the user's response.
 
     Attributes:
-        stimulus: the thing that the user responded to (an article, a plot); None for a response alone (a tweet).
+        stimulus: the thing that the user responded to (an article, a plot); None for a response
+            alone (a tweet).
         response: text, a label, or a number written as text.
         time: an ISO date.
         item: the thing that stimulus and response belong to (a product), if the data names it.
@@ -74,7 +75,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
-        """Return the sample as a method receives it; only an oracle (`privileged`) sees the hidden facts."""
+        """Return the sample as a method receives it; only an oracle sees the hidden facts."""
         hidden = self.hidden if privileged else {}
         return msgspec.structs.replace(self, references=(), hidden=hidden)
 
@@ -108,8 +109,8 @@ class Request(msgspec.Struct, frozen=True):
     """One complete model call: two equal requests to one model are the same call.
 
     Attributes:
-        max_tokens: of the reply.  0 generates nothing: the last message, the assistant's, is returned with the
-            log-probabilities of its tokens.
+        max_tokens: of the reply.  0 generates nothing: the last message, the assistant's, is
+            returned with the log-probabilities of its tokens.
         schema: a JSON schema that the reply must follow.
         logprobs: the number of alternatives to report per token; 0 for none.
         draw: the index of an intended repetition at temperature > 0.
@@ -124,12 +125,13 @@ class Request(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any] | None = None
     logprobs: int = 0
     draw: int = 0
-    # Unset fields are left out of the JSON, so requests without an adapter keep the cache keys they had before.
+    # Unset fields are left out of the JSON, so requests without an adapter keep the cache keys they
+    # had before.
     adapter: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one call or of many; `cached_tokens` is the part of the input that the server had in its cache."""
+    """Tokens of one call or of many; `cached_tokens` are input tokens from the server's cache."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -158,7 +160,8 @@ class Call(msgspec.Struct, frozen=True):
 
     Attributes:
         cached: True if the response cache answered; an earlier call paid for it.
-        cached_tokens: the part of the input that the server had in its cache when the call was made.
+        cached_tokens: the part of the input that the server had in its cache when the call was
+            made.
     """
 
     key: str
@@ -202,8 +205,8 @@ class Judgement(msgspec.Struct, frozen=True):
 
     Attributes:
         answer: the hash of the judged answer.
-        values: the result of the task's `assess`.  None if the judge's reply could not be read: the sample is unjudged
-            and has no score.
+        values: the result of the task's `assess`.  None if the judge's reply could not be read: the
+            sample is unjudged and has no score.
     """
 
     sample_id: str
@@ -216,7 +219,8 @@ class Judgement(msgspec.Struct, frozen=True):
 class Score(msgspec.Struct, frozen=True):
     """A line of `scores.jsonl`: the value that a sample contributes per scorer and metric.
 
-    A metric that is more than a mean keeps the input of its aggregate: RMSE the squared error, macro-F1 the pair of
+    A metric that is more than a mean keeps the input of its aggregate: RMSE the squared error,
+        macro-F1 the pair of
     label indices.  A sample without a prediction has no score.
     """
 
@@ -245,7 +249,7 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Sampling parameters, equal for all methods of a comparison; `max_tokens` None means the task's default."""
+    """Sampling parameters of a comparison; `max_tokens` None means the task's default."""
 
     temperature: float = 0.0
     top_p: float = 1.0

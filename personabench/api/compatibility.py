@@ -1,7 +1,8 @@
 """Compatibility of methods and tasks, derived from their own declarations.
 
-A method is *faithful* on the tasks of its paper (`designed_for`, name patterns), *adapted* on others, and *refused*
-if it declares a reason (`refuses`, pattern to reason) or `needs` a capability that the task does not offer.
+A method is *faithful* on the tasks of its paper (`designed_for`, name patterns), *adapted* on
+others, and *refused* if it declares a reason (`refuses`, pattern to reason) or `needs` a capability
+that the task does not offer.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def verdict(
     task: str,
     offers: Sequence[str] = Task.offers,
 ) -> Verdict:
-    """Judge a method, given its declarations (class attributes), on a task's name and its capabilities."""
+    """Judge a method by its declarations (class attributes) on a task with these capabilities."""
     for pattern, reason in declared.get("refuses", {}).items():
         if fnmatchcase(task, pattern):
             return Verdict("refused", reason)
@@ -75,7 +76,8 @@ def matrix(
     tasks = list(tasks)
     cells = []
     for method in methods:
-        # Only built-in methods are read from source; the declarations of plugins are unknown before an import.
+        # Only built-in methods are read from source; the declarations of plugins are unknown before
+        # an import.
         if method.origin != "built-in":
             continue
         for task in tasks:
@@ -91,8 +93,8 @@ def without_dates(method: Method, dataset: Dataset) -> str | None:
         return None
 
     return (
-        f"method {method.name} sorts records by date, but {dataset.source} has records without one; "
-        "use data with dates (LaMP's time separation has them) or another retriever"
+        f"method {method.name} sorts records by date, but {dataset.source} has records "
+        "without one; use data with dates (LaMP's time separation has them) or another retriever"
     )
 
 
@@ -103,7 +105,7 @@ def check_requirements(
 ) -> None:
     """Refuse, before any call, a method whose needs the data cannot meet.
 
-    The parameters `k` and `retriever` mean the same in every method: the number of records shown, and `by` of
+    Every method's parameters `k` and `retriever` mean the number of records shown and `by` of
     `Context.retrieve`.
 
     Raises:
@@ -144,6 +146,7 @@ def _check_ranking(
         if sample_id in ranking or not dataset.load(position).history:
             continue
         raise UsageError(
-            f"method {method.name}: ranked retrieval has no ranking for question {sample_id}; name a JSON "
-            'file that ranks every question ({"question id": ["record id", ...], ...}) with --set ranking=FILE'
+            f"method {method.name}: ranked retrieval has no ranking for question {sample_id}; "
+            'name a JSON file that ranks every question ({"question id": ["record id", ...], ...}) '
+            "with --set ranking=FILE"
         )

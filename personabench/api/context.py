@@ -1,7 +1,8 @@
 """The `Context` of a method: call the model, render the task's wording, retrieve records.
 
-A context belongs to one phase of one unit of work (a user's profile, a sample's prediction).  It collects the usage
-of its calls and the flags raised meanwhile; the engine reads both when the unit is done.
+A context belongs to one phase of one unit of work (a user's profile, a sample's prediction).  It
+collects the usage of its calls and the flags raised meanwhile; the engine reads both when the unit
+is done.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("personabench.method")
 
 # Chat templates add special tokens around messages.  Their number is unknown here, so requests are
-# estimated on the safe side: a token has at least one byte, and the margins cover the common templates.
+# estimated on the safe side: a token has at least one byte, and the margins cover the common
+# templates.
 _TOKENS_PER_MESSAGE = 8
 _TOKENS_PER_REQUEST = 32
 _BYTES_PER_MESSAGE = 16
@@ -93,8 +95,8 @@ class Context(Caller):
     ) -> Response:
         """Call the model, with the run's sampling unless a temperature is given.
 
-        A reply that `accept` refuses is returned but not cached.  A reply truncated at `max_tokens` raises the flag
-        `truncated`.
+        A reply that `accept` refuses is returned but not cached.  A reply truncated at `max_tokens`
+        raises the flag `truncated`.
 
         Raises:
             BackendError: the call failed for good.
@@ -150,8 +152,8 @@ class Context(Caller):
     ) -> tuple[Message, ...]:
         """Render the task's request with records (best first) and notes about the user.
 
-        The lowest-ranked records are dropped until request and answer fit the model's window; the sample's own text
-        is never truncated.  Flags count the dropped records.
+        The lowest-ranked records are dropped until request and answer fit the model's window; the
+        sample's own text is never truncated.  Flags count the dropped records.
 
         Raises:
             BackendError: the request does not fit even without records.
@@ -177,7 +179,7 @@ class Context(Caller):
         records: Sequence[Record],
         max_tokens: int,
     ) -> tuple[Message, ...]:
-        """Build messages from as many of the best records as the window holds beside a reply of `max_tokens`.
+        """Build messages from as many of the best records as fit the window beside the reply.
 
         Raises:
             BackendError: the messages do not fit even without records.
@@ -188,8 +190,8 @@ class Context(Caller):
         while excess > 0:
             if count == 0:
                 raise BackendError(
-                    f"the request is {excess} tokens too long for the model's window of {self.window}, "
-                    "even without any history; use a model with a larger window"
+                    f"the request is {excess} tokens too long for the model's window of "
+                    f"{self.window}, even without any history; use a model with a larger window"
                 )
             count -= 1
             messages = tuple(build(records[:count]))
@@ -202,7 +204,7 @@ class Context(Caller):
         return messages
 
     def within(self, texts: Sequence[str], budget: int) -> int:
-        """Count the leading texts that fit a budget in tokens: at least one, with a flag if some do not fit."""
+        """Count the leading texts that fit a budget in tokens, at least one; flag the rest."""
         used = 0
         for index, text in enumerate(texts):
             used += self.tokens.count(text)
@@ -216,7 +218,7 @@ class Context(Caller):
         messages: Sequence[Message],
         max_tokens: int,
     ) -> int:
-        """Count the tokens by which a request and its reply exceed the window; 0 or less if they fit."""
+        """Count the tokens of a request and its reply beyond the window; 0 or less if they fit."""
         if self.window is None:
             return 0
         available = self.window - max_tokens
@@ -235,7 +237,7 @@ class Context(Caller):
         records: Sequence[Record] = (),
         notes: str = "",
     ) -> str:
-        """Render the request, call the model and strip the reply: the whole of a prompt-only method."""
+        """Render the request, call the model and strip the reply, as a prompt-only method does."""
         messages = self.render(sample, records, notes)
         response = await self.complete(messages, max_tokens=self.answer_tokens)
         return response.text.strip()
@@ -252,8 +254,9 @@ class Context(Caller):
     ) -> list[Record]:
         """Retrieve the k best records of the sample's visible history, best first.
 
-        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or recency+dense.
-        Query and document texts are the task's.  An empty history raises the flag `empty_profile`.
+        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or
+        recency+dense.  Query and document texts are the task's.  An empty history raises the flag
+        `empty_profile`.
         """
         history = sample.history if records is None else records
         if not history and k > 0:

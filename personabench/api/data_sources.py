@@ -21,7 +21,8 @@ class Downloadable(Interface):
     def download(self, split: str, target: Path, **options: Any) -> None:
         """Fetch the official files after checking their content.
 
-        Options are `progress`, called as `personabench.api.downloads.Progress`, and `base_url`, a mirror.
+        Options are `progress`, called as `personabench.api.downloads.Progress`, and `base_url`, a
+        mirror.
 
         Raises:
             UsageError: the split cannot be downloaded.

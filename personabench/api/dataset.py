@@ -15,13 +15,14 @@ class Dataset(ABC):
         separation, split: the part of the benchmark.
         sample: True for the example data, False for the benchmark.
         dated: True if every record has a time.
-        identified: True if the data names its users.  Otherwise a question's id is its user's id in `index` and
-            `load`, and `personabench.api.users` joins questions into users.
+        identified: True if the data names its users.  Otherwise a question's id is its user's id in
+            `index` and `load`, and `personabench.api.users` joins questions into users.
         hash: SHA-256 of the files.
         source: the location of the files, for messages.
         warnings: defects to report.
         lacking: a package or file that a run needs and how to get it; empty if a run can start.
-        disliked: words that a user simulated by rules always edits, for plans; empty for other users.
+        disliked: words that a user simulated by rules always edits, for plans; empty for other
+            users.
     """
 
     separation: str
@@ -53,14 +54,15 @@ class Dataset(ABC):
             yield self.load(position)
 
     def population(self) -> Iterator[User]:
-        """Yield every user of the whole split with the longest history visible in any sample; never any gold."""
-        # Histories grow with time and samples are in file order, so a user's last sample shows the longest history.
+        """Yield every user of the split with the longest visible history; never any gold."""
+        # Histories grow with time and samples are in file order, so a user's last sample shows the
+        # longest history.
         last_positions = {user_id: index for index, (_, user_id) in enumerate(self.index())}
         for user_id, position in last_positions.items():
             yield User(user_id, self.load(position).history)
 
     def user_counts(self) -> Mapping[str, int]:
-        """Count the users that are `named` by the data, `joined` from questions, or a `single` question."""
+        """Count users: `named` by the data, `joined` from questions, or of a `single` one."""
         user_ids = {user_id for _, user_id in self.index()}
         return {"named": len(user_ids), "joined": 0, "single": 0}
 

@@ -13,7 +13,7 @@ from personabench.models.roles import Role
 from personabench.types import Sample
 
 Reply = Callable[[Sample], Awaitable[str]]
-"""The method under test, for one variant of a sample; facts that the method must not see are removed first."""
+"""The method under test, called with a variant of a sample; hidden facts are removed first."""
 
 
 class DialogueTask(Task, Interface):
@@ -32,6 +32,7 @@ class DialogueTask(Task, Interface):
     ) -> tuple[str, JsonObject]:
         """Lead one sample's conversation; return the final answer and the interaction to record.
 
-        `sample` is complete, with its references and hidden facts.  `reply(variant)` calls the method under test on
-        the sample with another `dialogue`, history or attributes; `ctx` calls the model under test without the method.
+        `sample` is complete, with its references and hidden facts.  `reply(variant)` calls the
+        method under test on the sample with another `dialogue`, history or attributes; `ctx` calls
+        the model under test without the method.
         """

@@ -1,13 +1,15 @@
 """Downloads of benchmark files over HTTP: complete, in the right version, or not at all.
 
-Benchmark files are large, and their servers drop connections, ignore ranges and answer with web pages.  `fetch` writes
-one address into a `.part` file, continues an earlier attempt as long as the server still offers the same version
-(If-Range), and retries transient failures.  It never makes the final file: the caller checks the content first and
-then calls `publish`.  A manifest beside the files records their sources.
+Benchmark files are large, and their servers drop connections, ignore ranges and answer with web
+pages.  `fetch` writes one address into a `.part` file, continues an earlier attempt as long as the
+server still offers the same version (If-Range), and retries transient failures.  It never makes the
+final file: the caller checks the content first and then calls `publish`.  A manifest beside the
+files records their sources.
 """
 
-# The standard library transfers the bytes.  `datasets.DownloadManager` (5.2) restarts a truncated file from zero,
-# ignores `max_retries`, reports a status 500 as FileNotFoundError, and cannot check a file before it keeps it.
+# The standard library transfers the bytes.  `datasets.DownloadManager` (5.2) restarts a truncated
+# file from zero, ignores `max_retries`, reports a status 500 as FileNotFoundError, and cannot check
+# a file before it keeps it.
 
 from __future__ import annotations
 
@@ -91,12 +93,14 @@ def fetch(
 ) -> None:
     """Fetch the whole of `url` into `part`, continuing an earlier attempt if that is safe.
 
-    Transport errors, 408, 429 and 5xx are tried up to five times, 1, 2, 4 and 8 seconds apart or as Retry-After asks.
+    Transport errors, 408, 429 and 5xx are tried up to five times, 1, 2, 4 and 8 seconds apart or as
+    Retry-After requests.
 
     Args:
         url: an http or https address.
         part: the file to write; it stays, for the next call, when the transfer is interrupted.
-        opening: characters one of which must come first (white space aside); nothing is written otherwise.
+        opening: characters one of which must come first (white space aside); nothing is written
+            otherwise.
         progress: called with (url, bytes so far, bytes in total or None).
         wait: sleeps for a number of seconds.
         timeout: seconds without a byte after which a connection counts as lost.
@@ -161,7 +165,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
-    """Read the manifest of a folder: entries by path relative to it; empty if there is none.
+    """Read the manifest of a folder: entries by path relative to it; empty without one.
 
     Raises:
         DataError: `manifest.json` is another file, which must not be overwritten.

@@ -1,4 +1,4 @@
-"""Guards around the code of methods and tasks: one message for the user, the traceback for the run's log."""
+"""Guards around plugin code: one message for the user, the traceback for the run's log."""
 
 from __future__ import annotations
 

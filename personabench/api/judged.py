@@ -17,8 +17,8 @@ class JudgedTask(Task, Interface):
 
     Attributes:
         judged_metrics: the metrics that come with an optional judge.
-        judge_params: the options that change no answer, such as the judge's rubric: they are part of the judge's key
-            and of no run's fingerprint.
+        judge_params: the options that change no answer, such as the judge's rubric: they are part
+            of the judge's key and of no run's fingerprint.
     """
 
     interface_methods = ("assess",)
@@ -36,7 +36,8 @@ class JudgedTask(Task, Interface):
         """Have the judge assess an answer; None when its reply cannot be read."""
 
 
-# A task may be judged without deriving from JudgedTask (see Interface), so its declarations are read with a default.
+# A task may be judged without deriving from JudgedTask (see Interface), so its declarations are
+# read with a default.
 
 
 def judged_metrics(task: Task) -> tuple[Metric, ...]:
@@ -52,7 +53,7 @@ def judge_params(task: Task) -> tuple[str, ...]:
 
 
 def metrics_added_by_judge(task: Task) -> tuple[str, ...] | None:
-    """The names of the metrics that come with an optional judge; None if the judge is always or never there."""
+    """The metrics that an optional judge adds, by name; None if the judge is not optional."""
     if "judge" in task.roles or "judge" not in task.optional_roles:
         return None
 

@@ -7,8 +7,8 @@
         async def predict(self, sample, state, ctx):
             return await ctx.answer(sample, records=sample.history[::-1][:3])
 
-Only `predict` is required.  A method calls the model through its `Context` and never sees references, other
-users' golds or the future.
+Only `predict` is required.  A method calls the model through its `Context` and never sees
+references, other users' golds or the future.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Method(ABC):
     Attributes:
         name: its name on the command line.
         paper: the source, with its arXiv id.
-        version: to be raised when prompts or behaviour change; with the source's hash it is part of every cache key.
-        needs: the capabilities of a task that it uses: "history", "population", "feedback", "dialogue";
-            "history|feedback" is either; "dates" if records must have them.
+        version: to be raised when prompts or behaviour change; with the source's hash it is part of
+            every cache key.
+        needs: the capabilities of a task that it uses: "history", "population", "feedback",
+            "dialogue"; "history|feedback" is either; "dates" if records must have them.
         designed_for: patterns of the task names of its paper; on other tasks it runs as "adapted".
         refuses: pattern of task names to the reason why the method cannot work there.
         privileged: True for an oracle, which sees hidden facts.
@@ -80,7 +81,7 @@ class Method(ABC):
         population: Population,
         ctx: Context,
     ) -> None:
-        """Prepare once per run, before any sample, with all users' histories; keep results on `self`."""
+        """Prepare once per run with all users' histories; keep results on `self`."""
 
     async def profile(self, user: User, ctx: Context) -> State:
         """Learn a profile, once per user and visible history, as JSON to be stored and reused."""
@@ -109,7 +110,7 @@ class Method(ABC):
         return state
 
     def requirements(self) -> set[str]:
-        """Return the needs of this method with its parameters: `needs`, and "dates" if records must be dated."""
+        """Return the needs under the given parameters: `needs`, and "dates" if required."""
         return set(self.needs)
 
     @property

@@ -12,16 +12,16 @@ from personabench.types import Sample
 
 
 class OfficialFiles(Interface):
-    """Reads official reference and prediction files, so that predictions made elsewhere can be scored."""
+    """Reads official reference and prediction files, to score predictions made elsewhere."""
 
     interface_methods = ("read_references",)
 
     @abstractmethod
     def read_references(self, path: Path) -> dict[str, Sample]:
-        """Read samples, by id, from an official reference file: enough of each to score an answer."""
+        """Read samples, by id, from a reference file: enough of each to score an answer."""
 
     def read_predictions(self, path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
-        """Read the task name of a prediction file, if any, and its (id, output) pairs in file order."""
+        """Read a prediction file: its task name, if any, and (id, output) pairs in file order."""
         raise DataError(f'{path}: expected JSON lines of {{"id", "output"}}, ids as strings')
 
 

@@ -24,8 +24,8 @@ class OnlineTask(Task, Interface):
         output: str,
         simulator: Role,
     ) -> tuple[JsonObject, JsonObject]:
-        """End a round; return the feedback that the method learns from and the interaction to record.
+        """End a round; return the feedback for the method and the interaction to record.
 
-        `sample` is complete, with its references and hidden facts.  A BackendError stops the user's trajectory at
-        this round; the same command continues it.
+        `sample` is complete, with its references and hidden facts.  A BackendError stops the user's
+        trajectory at this round; the same command continues it.
         """

@@ -18,7 +18,7 @@ def fill(
     values: Mapping[str, str],
     owner: str,
 ) -> Any:
-    """Create an instance of a parameter dataclass, with text values converted to the declared types.
+    """Create a parameter dataclass from texts, converted to the declared types.
 
     Raises:
         UsageError: an unknown key (with the nearest known one) or a value of the wrong type.
@@ -56,7 +56,7 @@ def assignments(
 
 
 def grid(texts: Sequence[str]) -> list[list[str]]:
-    """Combine `[owner.]key=value,value` texts into lists of assignments, the last key running fastest.
+    """Expand `[owner.]key=value,value` texts into lists of assignments, the last key fastest.
 
     Raises:
         UsageError: no equals sign, an empty or repeated value, or a repeated key.
@@ -70,7 +70,8 @@ def grid(texts: Sequence[str]) -> list[list[str]]:
         unique = len(set(values)) == len(values) and target not in axes
         if not equals or not all(values) or not unique:
             raise UsageError(
-                f"--grid {text}: write key=value,value or method.key=value,value, each key and value once"
+                f"--grid {text}: write key=value,value or method.key=value,value, "
+                "each key and value once"
             )
 
         axes[target] = [f"{target}={value}" for value in values]

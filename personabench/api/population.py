@@ -1,7 +1,8 @@
 """All users of a split, for methods that compare users.
 
-A population is built from histories only and before any limit, so that it does not depend on the selected samples.
-Its users are those of the opened dataset, in which `personabench.api.users` has joined unnamed ones.
+A population is built from histories only and before any limit, so that it does not depend on the
+selected samples.  Its users are those of the opened dataset, in which `personabench.api.users` has
+joined unnamed ones.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Population:
         self.hash = digest(content)
 
     def people_of(self, sample: Sample) -> frozenset[str]:
-        """Return the users who are not peers at a sample: its user, and its history owner under a control."""
+        """Return the users who are not peers at a sample: its user and its history owner."""
         # The shown history must not be compared with itself.
         return frozenset({sample.user_id, sample.history_owner or sample.user_id})
 

@@ -1,8 +1,9 @@
 """Registry of methods and tasks: list them, and load their classes by name or path.
 
-A name is an explicit path (`./mine.py`, `./mine.py:MyMethod`), an installed entry point (`personabench.methods`,
-`personabench.tasks`) or a built-in file, in this order.  Built-ins are described from their source without importing
-them: every class with a literal `name` counts.  A new method is therefore one file, and `list` stays fast.
+A name is an explicit path (`./mine.py`, `./mine.py:MyMethod`), an installed entry point
+(`personabench.methods`, `personabench.tasks`) or a built-in file, in this order.  Built-ins are
+described from their source without importing them: every class with a literal `name` counts.  A
+new method is therefore one file, and `list` stays fast.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ __all__ = [
 Kind = Literal["method", "task"]
 _log = logging.getLogger("personabench.registry")
 
-# Classes loaded by path in this process.  Their user chose to run the code, so results may refer to them by name.
+# Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
+# them by name.
 _given: dict[tuple[Kind, str], type[Any]] = {}
 
 
@@ -52,7 +54,8 @@ class Entry:
     Attributes:
         origin: "built-in" or the distribution of an entry point.
         about: the first docstring line; empty for entry points.
-        facts: literal class attributes, read from the source without importing it; empty for entry points.
+        facts: literal class attributes, read from the source without importing it; empty for entry
+            points.
     """
 
     kind: Kind
@@ -65,7 +68,7 @@ class Entry:
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """List everything installed of a kind, by name; entry points replace built-ins of the same name."""
+    """List the installed methods or tasks by name; entry points replace built-ins."""
     by_name = {entry.name: entry for entry in _list_built_ins(kind)}
 
     for point in entry_points(group=f"personabench.{kind}s"):
@@ -82,10 +85,13 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def load(kind: Kind, name: str) -> type[Any]:
-    """Load the class of a name or path from the command line.  Names read from data go through `recorded`.
+    """Load the class of a name or path from the command line.
+
+    Names that were read from data go through `recorded`.
 
     Raises:
-        UsageError: unknown name, or a plugin that cannot be imported; the message lists the nearest names.
+        UsageError: unknown name, or a plugin that cannot be imported; the message lists the nearest
+            names.
     """
     if not is_file(name):
         return _load_installed(kind, name)
@@ -105,7 +111,9 @@ def recorded(
     name: str,
     source: str,
 ) -> type[Any]:
-    """Load the class of a name read from data: installed, or from a file that this process has already loaded.
+    """Load the class of a name that was read from data.
+
+    It is installed, or from a file that this process has already loaded from the command line.
 
     `source` is the hash that a run recorded; a loaded file must have the same.
 
@@ -124,14 +132,18 @@ def recorded(
     current = source_hash(cls)
     if current != source:
         raise UsageError(
-            f"{reference(cls)} is not the code that made the runs of {kind} '{name}': their source hash is "
-            f"{source[:8] or 'unknown'}, the file's {current[:8]}; restore the file, or run it again"
+            f"{reference(cls)} is not the code that made the runs of {kind} '{name}': their "
+            f"source hash is {source[:8] or 'unknown'}, the file's {current[:8]}; "
+            "restore the file, or run it again"
         )
     return cls
 
 
 def standing(kind: Kind, name: str) -> str:
-    """Return the source hash of a name's loaded file, "installed", or "" for an unknown name; imports nothing."""
+    """Return the source hash of a name's loaded file, "installed", or "" for an unknown name.
+
+    Nothing is imported.
+    """
     cls = _given.get((kind, name))
     if cls is not None:
         return source_hash(cls)
@@ -153,7 +165,7 @@ def example_task() -> str:
 
 
 def reference(cls: type[Any]) -> str:
-    """Return a text that `load` accepts for a class in any folder: its name, or its file's full path and class name."""
+    """Return the text by which `load` finds a class from any folder: its name or its path."""
     if not cls.__module__.startswith(PLUGIN):
         return str(cls.name)
 
@@ -182,7 +194,8 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
 
 
 def _suggest_names(name: str, candidates: Collection[str]) -> str:
-    # Papers and users write Persona-DB and LaMP_2M: try the two usual spellings before fuzzy matching.
+    # Papers and users write Persona-DB and LaMP_2M: try the two usual spellings before fuzzy
+    # matching.
     plain = name.lower().replace("-", "_")
     joined = plain.replace("_", "")
     matches = [
@@ -281,8 +294,8 @@ def _load_from_path(kind: Kind, text: str) -> type[Any]:
         cls.name = path.stem if len(classes) == 1 else cls.__name__
     if cls.name in entries(kind):
         raise UsageError(
-            f"{path} is called '{cls.name}', as an installed {kind} is: their runs could not be distinguished; "
-            "give it another `name`"
+            f"{path} is called '{cls.name}', as an installed {kind} is: "
+            "their runs could not be distinguished; give it another `name`"
         )
     return _check_class(kind, cls, text)
 
@@ -313,7 +326,8 @@ def _import_plugin(path: Path) -> ModuleType:
 
 
 def _execute_plugin(path: Path) -> ModuleType:
-    # Named by the path's hash, so that two files of one name do not replace each other in sys.modules.
+    # Named by the path's hash, so that two files of one name do not replace each other in
+    # sys.modules.
     path_hash = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     name = f"{PLUGIN}{path_hash[:12]}"
 
@@ -361,8 +375,8 @@ def _choose_class(
 
     if len(classes) != 1:
         raise UsageError(
-            f"{path} should define one subclass of personabench.{kind.capitalize()}, found {class_names}; "
-            f"name one as {path}:Class"
+            f"{path} should define one subclass of personabench.{kind.capitalize()}, "
+            f"found {class_names}; name one as {path}:Class"
         )
     (cls,) = classes.values()
     return cls

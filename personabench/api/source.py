@@ -1,7 +1,8 @@
 """Source hashes of methods and tasks: they identify the code that runs and ignore text for readers.
 
-Comments, docstrings, import lines, formatting and the names of modules do not count, so that a comment, a formatter
-or a moved file leaves finished runs valid.  docs/files.md lists the hashed parts.
+Comments, docstrings, import lines, formatting and the names of modules do not count, so that a
+comment, a formatter or a moved file leaves finished runs valid.  docs/files.md lists the hashed
+parts.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Module:
 
 
 def source_hash(cls: type[Any]) -> str:
-    """Hash the code behind a class: its module, those of its bases, and their imports; SHA-256 in hex.
+    """Hash the code of a class, its bases and their imports; SHA-256 in hex.
 
-    Imports are followed within the module's own package, the folder of a file loaded by path, and the built-in methods
-    and tasks.  The engine and other packages do not count.
+    Imports are followed within the module's own package, the folder of a file loaded by path, and
+    the built-in methods and tasks.  The engine and other packages do not count.
     """
     homes = _list_homes(cls)
     pending: list[Path] = []
@@ -121,7 +122,7 @@ def _with_package(path: Path) -> list[Path]:
 
 
 def _list_homes(cls: type[Any]) -> Mapping[str, Path]:
-    """Map package names to the folders of the modules that count; "" is the folder of a file loaded by path."""
+    """Map packages that count to their folders; "" is the folder of a file loaded by path."""
     homes = dict(_built_in_folders())
     for module in _class_modules(cls):
         root = _root_package(module.__name__)

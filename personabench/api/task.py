@@ -1,11 +1,12 @@
 """The `Task` interface: data, wording, reading of answers and metrics.
 
-A task words its requests and reads the answers; it knows no method.  A static task implements `open`, `render`,
-`parse` and `measure` and declares its metrics.  Further abilities are interfaces of their own: `OnlineTask`,
-`DialogueTask` and `JudgedTask` for interaction, `OfficialFiles` and `SubmissionFile` for the benchmark's files,
-`Downloadable`, `Generative` and `Audited` for its data.
+A task words its requests and reads the answers; it knows no method.  A static task implements
+`open`, `render`, `parse` and `measure` and declares its metrics.  Further abilities are interfaces
+of their own: `OnlineTask`, `DialogueTask` and `JudgedTask` for interaction, `OfficialFiles` and
+`SubmissionFile` for the benchmark's files, `Downloadable`, `Generative` and `Audited` for its data.
 
-A benchmark's folder may define several tasks; the registry lists every class that has a literal `name`.
+A benchmark's folder may define several tasks; the registry lists every class that has a literal
+`name`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ JsonObject = Mapping[str, Any]
 
 
 class Task(Wording):
-    """A benchmark task.  `Wording` has the attributes and methods that personalization methods may use.
+    """A benchmark task.  Its base `Wording` is the part that methods may use.
 
     Attributes:
         title: one line for lists.
@@ -40,8 +41,9 @@ class Task(Wording):
         metrics: the metrics; the first is the primary one.
         default_split: the split to use when none is named.
         source, licence: of the data.
-        protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led by
-            `DialogueTask.converse`, `online` one round of a user's trajectory, ended by `OnlineTask.react`.
+        protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
+            by `DialogueTask.converse`, `online` one round of a user's trajectory, ended by
+            `OnlineTask.react`.
         offers: the capabilities that methods find: "history", "population", "feedback", "dialogue".
         roles: the further models that are always needed; an option may change them on the instance.
         optional_roles: the further models that are used when the run names them.
@@ -75,7 +77,7 @@ class Task(Wording):
         parsed: str | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
-        """Return the values one sample contributes to each metric; `parsed` None is a parse failure."""
+        """Return a sample's values for each metric; `parsed` is None for an unparsed answer."""
 
     def measure_interaction(
         self,
@@ -85,13 +87,14 @@ class Task(Wording):
     ) -> Mapping[str, Value]:
         """Return metric values from a recorded interaction and from the judge's assessment.
 
-        They replace those of `measure`.  A metric left out is missing for the sample; without a value of the primary
-        metric the sample has no score.
+        They replace those of `measure`.  A metric left out is missing for the sample; without a
+        value of the primary metric the sample has no score.
         """
         return {}
 
     @classmethod
     def metrics_of(cls, metric_names: Collection[str]) -> tuple[Metric, ...]:
-        """Return the metrics of a run that reports these names, for tasks whose metrics depend on their data."""
-        # Read by name: a task may be judged without deriving from JudgedTask.
+        """Return the metrics of a run that reports these names."""
+        # Tasks whose metrics depend on their data override this and select by name.
+        # Judged metrics have a default since a task may be judged without being a JudgedTask.
         return (*cls.metrics, *getattr(cls, "judged_metrics", ()))

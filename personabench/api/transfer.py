@@ -1,4 +1,4 @@
-"""One attempt at an HTTP transfer into a `.part` file, which continues an earlier attempt if that is safe."""
+"""One attempt at an HTTP transfer, which continues an earlier one if that is safe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TransferInterrupted(Exception):
 
 
 class _Start(NamedTuple):
-    """The start of a response's body: its offset in the file, the file's size, and bytes already read."""
+    """The start of a body: its offset in the file, the file's size, and bytes already read."""
 
     offset: int
     total: int | None
@@ -126,7 +126,7 @@ def _inspect_response(
     offset: int,
     version: str,
 ) -> _Start | None:
-    """Check that a response's body can be written into `part`; None if `part` is already complete."""
+    """Check that a body can be written into `part`; None if `part` is already complete."""
     header = response.headers.get("Content-Range", "").strip()
     content_range = _CONTENT_RANGE.fullmatch(header)
 
@@ -237,7 +237,7 @@ def _size_of(response: Any, offset: int) -> int | None:
 
 
 def _version_of(headers: Message) -> str:
-    """Return the file's version for If-Range; empty if the server reports none, which allows no resuming."""
+    """Return the file's version for If-Range; empty if unknown, which prevents resuming."""
     # A weak ETag (W/"...") does not promise equal bytes.
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")

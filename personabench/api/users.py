@@ -1,9 +1,10 @@
 """Join questions into users by their histories, for data that does not name its users.
 
-Two questions belong to one user if at least half of the smaller history, and at least two of its records, are in the
-other too, stimulus and response alike.  Only such pairs are joined transitively: a single shared record, such as a film
-that two users tag alike or a paper with two authors, joins no users.  A joined user takes the name that the data gives
-one of its questions, else its first question's id; two names of the data are never joined.
+Two questions belong to one user if at least half of the smaller history, and at least two of its
+records, are in the other too, stimulus and response alike.  Only such pairs are joined
+transitively: a single shared record, such as a film that two users tag alike or a paper with two
+authors, joins no users.  A joined user takes the name that the data gives one of its questions,
+else its first question's id; two names of the data are never joined.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Joined(Wrapped):
 
     def __init__(self, inner: Dataset) -> None:
         super().__init__(inner)
-        # The users change predictions and statistics alike, so runs under another rule are other runs.
+        # The users change predictions and statistics alike, so runs under another rule are other
+        # runs.
         self.hash = digest({"data": inner.hash, "users": RULE_VERSION})
 
         index = inner.index()
@@ -65,7 +67,7 @@ class Joined(Wrapped):
         return msgspec.structs.replace(sample, user_id=user_id)
 
     def population(self) -> Iterator[User]:
-        """Yield the joined users, each with the records of all its questions, without repetitions."""
+        """Yield the joined users, each with the distinct records of all its questions."""
         parts_by_user: dict[str, list[User]] = {}
         for part in self.inner.population():
             user_id = self._joined_ids.get(part.id, part.id)
@@ -142,7 +144,8 @@ def coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
         if first_index != index:
             yield first_index, index
 
-    # Most questions of one user repeat the same history; comparing each distinct one once saves the square of that.
+    # Most questions of one user repeat the same history; comparing each distinct one once saves the
+    # square of that.
     distinct = list(first_indices.values())
     if len(distinct) < 2:
         return

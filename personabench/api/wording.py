@@ -1,7 +1,8 @@
 """The wording of a task: its vocabulary, its requests and its reading of answers.
 
-`Wording` is the part of a task that methods may use through their `Context`.  Data, metrics and judging belong to
-`Task`, which derives from it, so that a method never depends on how its answers are scored.
+`Wording` is the part of a task that methods may use through their `Context`.  Data, metrics and
+judging belong to `Task`, which derives from it, so that a method never depends on how its answers
+are scored.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass
 class Rendered:
-    """A request in the task's wording, the records it contains, and flags for the run's counters."""
+    """A worded request, the records it contains, and flags for the run's counters."""
 
     messages: tuple[Message, ...]
     records: tuple[Record, ...] = ()
@@ -83,9 +84,10 @@ class Wording(ABC):
         notes: str,
         tokens: Tokens,
     ) -> Rendered:
-        """Word the request to the model: the sample, chosen records (best first) and notes about the user.
+        """Word the request: the sample, chosen records (best first) and notes about the user.
 
-        All methods share this wording.  Without records and notes it is the non-personalized request.
+        All methods share this wording.  Without records and notes it is the non-personalized
+        request.
         """
 
     @abstractmethod
@@ -116,8 +118,9 @@ class Wording(ABC):
     def question(self, record: Record, like: Sample) -> Sample:
         """Turn a record into a question worded like another sample, to draft a past response.
 
-        By default the record's stimulus replaces that of `like`.  A task whose questions hold more of a record
-        overrides this.  The response of a record without a stimulus serves as its stimulus.
+        By default the record's stimulus replaces that of `like`.  A task whose questions hold more
+        of a record overrides this.  The response of a record without a stimulus serves as its
+        stimulus.
         """
         stimulus = record.stimulus or record.response
         wording = stimulus
@@ -140,16 +143,16 @@ class Wording(ABC):
         )
 
     def facts(self, fields: Mapping[str, str]) -> str:
-        """Write out facts of a response beside its stimulus, such as a review's rating; empty by default.
+        """Write out facts of a response, such as a review's rating; empty by default.
 
         `fields` are a sample's attributes or a record's fields.
         """
         return ""
 
     def exchanges(self, sample: Sample) -> Sequence[Record] | None:
-        """Return the user's replies to an assistant before the sample, oldest first; None without a conversation.
+        """Return the user's earlier replies to an assistant; None without a conversation.
 
-        A record's `stimulus` is the user's earlier message, `fields["reply"]` the assistant's reply to it, and
-        `response` the user's next message.
+        A record's `stimulus` is the user's earlier message, `fields["reply"]` the assistant's reply
+        to it, and `response` the user's next message.
         """
         return None

@@ -279,7 +279,7 @@ def _find_canary(
 
 
 class _Planted(Wrapped):
-    """A dataset with canaries in the references and, unless the method is privileged, in the hidden facts."""
+    """A dataset with canaries in the references and, unless privileged, in the hidden facts."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def serve(self, stop: int | None = None) -> None:
-        """Send the file or the requested range; stop at byte `stop`, short of the declared length."""
+        """Send the file or the requested range, only up to byte `stop`."""
         tag, total = self.server.tag, len(BODY)
         requested = self.headers.get("Range", "")
         same = self.headers.get("If-Range") in (None, tag)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from toy_methods import Daily, Judged, Maybe, Talk, Toy
+from toy_methods import Daily, Judged, Maybe, Plain, Talk, Toy
 
 from personabench.api.data_sources import Audited, Downloadable, Generative
 from personabench.api.dialogue import DialogueTask
@@ -16,6 +16,8 @@ from personabench.api.judged import (
 )
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.online import OnlineTask
+from personabench.errors import UsageError
+from personabench.testing import trial
 
 INTERFACES = (
     OnlineTask,
@@ -63,3 +65,19 @@ def test_only_an_optional_judge_adds_metrics() -> None:
 def test_declarations_of_a_judge_have_defaults_for_plain_tasks() -> None:
     assert judged_metrics(Toy()) == judge_params(Toy()) == ()
     assert judge_params(Judged()) == ("strict",)
+
+
+@pytest.mark.parametrize(
+    ("declarations", "message"),
+    [
+        ({"protocol": "online"}, "has protocol 'online' but no method `react`"),
+        ({"protocol": "dialogue"}, "has protocol 'dialogue' but no method `converse`"),
+        ({"roles": ("judge",)}, "has a judge but no method `assess`"),
+    ],
+)
+def test_a_declaration_without_its_method_is_reported(
+    declarations: dict[str, object], message: str
+) -> None:
+    task = type("Own", (Toy,), declarations)()
+    with pytest.raises(UsageError, match=message):
+        trial(Plain(), task, limit=1)

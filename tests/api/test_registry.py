@@ -1,4 +1,4 @@
-"""The registry: methods and tasks by path, entry point and file, and the messages if one cannot be loaded."""
+"""The registry: methods and tasks by path, entry point and file, and its messages."""
 
 from __future__ import annotations
 
@@ -59,8 +59,10 @@ def test_every_built_in_loads_under_its_name() -> None:
 
 def test_listing_imports_no_method_and_no_task() -> None:
     code = (
-        "import sys; from personabench.api import registry; registry.entries('method'); registry.entries('task')\n"
-        "print([name for name in sys.modules if name.startswith(('personabench.methods.', 'personabench.tasks.'))])"
+        "import sys; from personabench.api import registry\n"
+        "registry.entries('method'); registry.entries('task')\n"
+        "prefixes = ('personabench.methods.', 'personabench.tasks.')\n"
+        "print([name for name in sys.modules if name.startswith(prefixes)])"
     )
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Conformance checks without a model: properties that hold, that fail, and that cannot be checked."""
+"""Conformance checks without a model: they hold, fail, or cannot be made."""
 
 from __future__ import annotations
 
