@@ -1,7 +1,4 @@
-"""personabench: does a method really know this user better?
-
-The public face for methods and tasks.  Names are loaded on first use, so importing the package is cheap.
-"""
+"""Benchmark harness for LLM personalization: the public interface for methods and tasks."""
 
 from __future__ import annotations
 
@@ -10,17 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
+# Names are loaded on first use, so that `import personabench` and the command line start without
+# numpy and the models.
+_MODULES = {
     "Method": "api.method",
     "Context": "api.context",
     "Population": "api.population",
     "Role": "models.roles",
     "Task": "api.task",
+    "OnlineTask": "api.online",
+    "DialogueTask": "api.dialogue",
+    "JudgedTask": "api.judged",
+    "OfficialFiles": "api.official_files",
+    "SubmissionFile": "api.official_files",
+    "Downloadable": "api.data_sources",
+    "Generative": "api.data_sources",
+    "Audited": "api.data_sources",
     "Dataset": "api.dataset",
     "Metric": "metrics.metric",
     "Rendered": "api.wording",
     "Tokens": "models.tokens",
     "Vocabulary": "api.wording",
+    "Wording": "api.wording",
     "Record": "types",
     "User": "types",
     "Sample": "types",
@@ -33,12 +41,19 @@ _HOME = {
     "PersonabenchError": "errors",
 }
 __all__ = [
+    "Audited",
     "Context",
     "DataError",
     "Dataset",
+    "DialogueTask",
+    "Downloadable",
+    "Generative",
+    "JudgedTask",
     "Message",
     "Method",
     "Metric",
+    "OfficialFiles",
+    "OnlineTask",
     "PersonabenchError",
     "Population",
     "Record",
@@ -47,22 +62,29 @@ __all__ = [
     "Response",
     "Role",
     "Sample",
+    "SubmissionFile",
     "Task",
     "Tokens",
     "Usage",
     "UsageError",
     "User",
     "Vocabulary",
+    "Wording",
     "__version__",
 ]
 
 if TYPE_CHECKING:
     from personabench.api.context import Context
+    from personabench.api.data_sources import Audited, Downloadable, Generative
     from personabench.api.dataset import Dataset
+    from personabench.api.dialogue import DialogueTask
+    from personabench.api.judged import JudgedTask
     from personabench.api.method import Method
+    from personabench.api.official_files import OfficialFiles, SubmissionFile
+    from personabench.api.online import OnlineTask
     from personabench.api.population import Population
     from personabench.api.task import Task
-    from personabench.api.wording import Rendered, Vocabulary
+    from personabench.api.wording import Rendered, Vocabulary, Wording
     from personabench.errors import DataError, PersonabenchError, UsageError
     from personabench.metrics.metric import Metric
     from personabench.models.roles import Role
@@ -71,6 +93,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"personabench.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'personabench' has no attribute '{name}'")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'personabench' has no attribute '{name}'")
+
+    module = import_module(f"personabench.{_MODULES[name]}")
+    return getattr(module, name)

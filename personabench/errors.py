@@ -1,14 +1,14 @@
-"""Errors written for the person who meets them.
+"""Exceptions, each with the exit code of a command that it ends.
 
-`DataError` and `UsageError` end a command with exit code 2, `RunError` with exit code 1; the command line prints the
-message alone, never a traceback.  A message says what is wrong, where (file, record, field, option) and what to do.
+The command line prints the message without a traceback, so a message names the problem, its
+location (file, record, field, option) and the remedy.
 """
 
 from __future__ import annotations
 
 
 class PersonabenchError(Exception):
-    """Base of every error a command reports as one message."""
+    """Base of all errors that a command reports as one message."""
 
     exit_code = 1
 
@@ -20,25 +20,25 @@ class UsageError(PersonabenchError):
 
 
 class DataError(PersonabenchError):
-    """A file or record that is not what it should be."""
+    """A missing, broken or inconsistent file or record."""
 
     exit_code = 2
 
 
 class RunError(PersonabenchError):
-    """A run that had to stop; what it had finished is on disk."""
+    """A run that had to stop; its finished samples are on disk."""
 
 
 class BackendError(PersonabenchError):
-    """A model call that failed for good; ends the sample, not the run."""
+    """A model call that failed for good; it ends the sample, not the run."""
 
 
 class BackendDown(RunError):
-    """The model cannot be reached or refuses every call; ends the run."""
+    """The model cannot be reached or refuses every call; it ends the run."""
 
 
 class Refused(BackendError):
-    """A model call that the server turned down with a 4xx `status`: repeating it changes nothing."""
+    """A model call rejected with a 4xx `status`; a repetition would fail as well."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -48,18 +48,24 @@ class Refused(BackendError):
 class TransientError(BackendError):
     """A model call that may succeed when repeated (transport, 408, 409, 429, 5xx).
 
-    `retry_after` is the server's own wish in seconds, if it gave one; `kind` names the fault in a run's counters, as
-    `retried_<kind>`.
+    Attributes:
+        retry_after: seconds from the server's Retry-After header, if present.
+        kind: the fault's name in a run's counters, as `retried_<kind>`.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None, kind: str = "other") -> None:
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        kind: str = "other",
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.kind = kind
 
 
 class Throttled(TransientError):
-    """The server asks for fewer calls."""
+    """The server limits the rate of calls."""
 
 
 class BrokenOff(TransientError):
@@ -71,4 +77,4 @@ class BudgetExceeded(RunError):
 
 
 class CacheMiss(BackendError):
-    """`--cache only` met a request that is not stored."""
+    """A request that `--cache only` did not find in the response cache."""

@@ -1,4 +1,4 @@
-"""Names made of content: canonical JSON and its SHA-256."""
+"""SHA-256 of canonical JSON and of files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from personabench.types import to_json
 
 
 def digest(value: Any) -> str:
-    """SHA-256, in hex, of a value's canonical JSON."""
-    return hashlib.sha256(to_json(value).encode()).hexdigest()
+    """Hash a value's canonical JSON; SHA-256 in hex."""
+    text = to_json(value)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """SHA-256, in hex, over the bytes of several files in order."""
+    """Hash several files in order; SHA-256 in hex."""
     total = hashlib.sha256()
     for path in paths:
+        # Digests of files rather than their bytes, so that text moving from one file to the next
+        # changes the hash.
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

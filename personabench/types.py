@@ -1,7 +1,7 @@
-"""The data that flows through a benchmark run.
+"""Data types of a run: records, samples, requests, responses, lines of its files.
 
-Everything here is a frozen `msgspec.Struct`: slotted, comparable, and able to round-trip through JSON
-(`to_json`, `from_json`).  Nothing here does anything; behaviour lives in the engine, the tasks and the methods.
+All are frozen `msgspec.Struct`s: slotted, comparable, and able to round-trip through JSON
+(`to_json`, `from_json`).  Behaviour belongs to the engine, the tasks and the methods.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ T = TypeVar("T")
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One piece of a user's history: what they saw and how they responded.
+    """One past item of a user's history: a stimulus and the user's response.
 
-    `stimulus` is what the user responded to (an article, a plot), or None where the record is the response alone
-    (a tweet).  `response` is text, a label, or a number written as text.  `item` names the thing both belong to
-    where the data says so (a product), `time` is an ISO date, `fields` holds the entry as the data gave it.
+    Attributes:
+        stimulus: the thing that the user responded to (an article, a plot); None for a response
+            alone (a tweet).
+        response: text, a label, or a number written as text.
+        time: an ISO date.
+        item: the thing that stimulus and response belong to (a product), if the data names it.
+        fields: the entry as the data gave it.
     """
 
     id: str
@@ -33,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person and the records of theirs that are visible at one moment, oldest first."""
+    """A user and their history at one moment, oldest record first."""
 
     id: str
     history: tuple[Record, ...]
@@ -42,13 +46,18 @@ class User(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question about one user.
 
-    `id` comes from the data and is never a position.  `input` is the request as the benchmark words it, `stimulus`
-    the part of it that the user would respond to.  `history` is what is visible before the sample, and `history_owner`
-    whose
-    it is where a control lent somebody else's; `attributes` are further facts known at test time (a review's rating).
-    `dialogue` is what was said so far, where a sample takes several turns.  `references` are gold outputs and `hidden`
-    facts that only a simulated user, a judge or an oracle may know: `view()` empties both, and a view is all that a
-    method ever receives.
+    Attributes:
+        id: from the data, never a position.
+        input: the request as the benchmark words it.
+        stimulus: the part of the input that the user would respond to.
+        history: the records that are visible before the sample.
+        references: gold outputs; emptied by `view()`.
+        choices: the options of a multiple-choice question.
+        attributes: further facts known at test time (a review's rating).
+        time, item: as in `Record`.
+        dialogue: the earlier turns of a sample that takes several.
+        hidden: facts for a simulated user, a judge or an oracle only; emptied by `view()`.
+        history_owner: the user whose records a history control shows; None for the user's own.
     """
 
     id: str
@@ -66,25 +75,27 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
-        """The sample without anything a method must not see; an oracle is `privileged` to what is hidden."""
-        return msgspec.structs.replace(
-            self, references=(), hidden=self.hidden if privileged else {}
-        )
+        """Return the sample as a method receives it; only an oracle sees the hidden facts."""
+        hidden = self.hidden if privileged else {}
+        return msgspec.structs.replace(self, references=(), hidden=hidden)
 
     @property
     def user(self) -> User:
-        """The user as visible at this sample."""
+        """The user with the history visible at this sample."""
         return User(self.user_id, self.history)
 
 
 def moment(time: str | None) -> tuple[int, ...]:
-    """A time as its numbers, so that times of one data set compare; () for none."""
-    return tuple(map(int, re.findall(r"\d+", time or "")))
+    """Split a time into its numbers, so that times of one data set compare; () for none."""
+    # Data sets write times with and without leading zeros, which texts would sort wrongly.
+    numbers = re.findall(r"\d+", time or "")
+    return tuple(int(number) for number in numbers)
 
 
 def normalized(text: str) -> str:
-    """The words of a text without case and punctuation: what two texts share that say the same."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+    """Reduce a text to its words, without case and punctuation, to compare texts."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return " ".join(words)
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -95,12 +106,15 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One model call, complete: two equal requests to one model are the same call.
+    """One complete model call: two equal requests to one model are the same call.
 
-    Sampling is always explicit.  `schema` is a JSON schema the reply must follow, `logprobs` the number of
-    alternatives to report per token (0: none), `draw` the index of an intended repetition at temperature > 0,
-    `adapter` the served adapter that answers in place of the model itself.  With `max_tokens` 0 nothing is written: the
-    last message, the assistant's, is reported with the log-probabilities of its tokens.
+    Attributes:
+        max_tokens: of the reply.  0 generates nothing: the last message, the assistant's, is
+            returned with the log-probabilities of its tokens.
+        schema: a JSON schema that the reply must follow.
+        logprobs: the number of alternatives to report per token; 0 for none.
+        draw: the index of an intended repetition at temperature > 0.
+        adapter: the served adapter that answers in place of the base model.
     """
 
     messages: tuple[Message, ...]
@@ -111,11 +125,13 @@ class Request(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any] | None = None
     logprobs: int = 0
     draw: int = 0
+    # Unset fields are left out of the JSON, so requests without an adapter keep the cache keys they
+    # had before.
     adapter: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one call or the sum of many; `cached_tokens` is the part of the input the server had at hand."""
+    """Tokens of one call or of many; `cached_tokens` are input tokens from the server's cache."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -123,13 +139,17 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A model's reply: `text` is the answer, `thought` what the model thought before it.
+    """A model's reply.
 
-    `finish` is "stop" (whole), "length" (cut at the allowance), "refused" (withheld or broken off by a filter, or the
-    model's refusal) or "interrupted" (broken off otherwise, or ended in an unknown word); for the last two `ending` is
-    the server's own word.  Backends may leave thoughts in `text`, and say "unsaid" of an end without a word: the client
-    decides.  `seconds` is the call's latency when it was made, `model` how the server named the model where that is
-    another one than asked for, else empty.  `oddities` names what is odd about the reply and worth counting.
+    Attributes:
+        text: the answer; thought: the reasoning before it.
+        finish: "stop" (whole), "length" (truncated at `max_tokens`), "refused" (by a content filter
+            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends may
+            report "unsaid" for an end without a word; the client decides.
+        ending: the server's own word, for the last two.
+        seconds: the latency of the call when it was made.
+        model: the model that the server reported if it differs from the requested one, else empty.
+        oddities: names of what is odd about the reply and worth counting.
     """
 
     text: str
@@ -144,9 +164,12 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """The receipt of one model call: its cache key and what it cost; `cached` calls were paid by an earlier one.
+    """Usage of one model call, by its cache key.
 
-    `cached_tokens` is the part of the input that the server had at hand when the call was made.
+    Attributes:
+        cached: True if the response cache answered; an earlier call paid for it.
+        cached_tokens: the part of the input that the server had in its cache when the call was
+            made.
     """
 
     key: str
@@ -160,13 +183,16 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """A line of `predictions.jsonl`: one finished, or failed, sample.
+    """A line of `predictions.jsonl`: one finished or failed sample.
 
-    `output` is the method's answer as the official scorer will read it, `parsed` the task's lenient reading of it
-    (None: unreadable).  `flags` counts what happened on the way (`empty_profile`, `truncated`, `tokens_dropped`).
-    `usage` is what the model under test was asked for; simulated users and judges are in `calls` only.
-    `profile` is the key of the user's state that was used, where the method keeps one.  `record` is what an
-    interactive task wrote down, and under "method" what the method did.
+    Attributes:
+        output: the method's answer as the official scorer will read it.
+        parsed: the task's lenient reading of the answer; None if unparsed.
+        flags: counts of events such as `empty_profile`, `truncated` and `tokens_dropped`.
+        calls: all model calls, those of simulated users and judges included.
+        usage: tokens of the model under test alone.
+        profile: the key of the user's profile that was used, if the method keeps one.
+        record: the interaction of an interactive task, and under "method" the method's own notes.
     """
 
     sample_id: str
@@ -183,10 +209,12 @@ class Prediction(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """A line of `judgements/<key>.jsonl`: what a judge made of one answer.
+    """A line of `judgements/<key>.jsonl`: a judge's assessment of one answer.
 
-    `answer` names the answer that was judged by its content.  `values` is what the task's `assess` returned, None
-    where the judge's words could not be read: the sample is unjudged, which is no score.
+    Attributes:
+        answer: the hash of the judged answer.
+        values: the result of the task's `assess`.  None if the judge's reply could not be read: the
+            sample is unjudged and has no score.
     """
 
     sample_id: str
@@ -197,9 +225,10 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """A line of `scores.jsonl`: per scorer, per metric, the value a sample contributes.
+    """A line of `scores.jsonl`: the value that a sample contributes per scorer and metric.
 
-    A metric that is more than a mean keeps what its aggregate needs: RMSE the squared error, macro-F1 the pair of
+    A metric that is more than a mean keeps the input of its aggregate: RMSE the squared error,
+        macro-F1 the pair of
     label indices.  A sample without a prediction has no score.
     """
 
@@ -209,7 +238,7 @@ class Score(msgspec.Struct, frozen=True):
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON with a fixed key order: the same value always gives the same text."""
+    """Encode as compact JSON with a fixed key order: the same value always gives the same text."""
     return msgspec.json.encode(value, order="deterministic").decode()
 
 
@@ -223,11 +252,12 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except UnicodeDecodeError as error:
+        # msgspec lets this one through; callers handle a single kind of error for a broken file.
         raise msgspec.DecodeError(f"invalid UTF-8 at byte {error.start}: {error.reason}") from error
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Decoding, the same for every method of a comparison.  `max_tokens` None: the task's own allowance."""
+    """Sampling parameters of a comparison; `max_tokens` None means the task's default."""
 
     temperature: float = 0.0
     top_p: float = 1.0

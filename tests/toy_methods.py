@@ -21,7 +21,10 @@ from personabench import (
     Tokens,
     Vocabulary,
 )
-from personabench.api.task import JsonObject, Reply
+from personabench.api.dialogue import DialogueTask, Reply
+from personabench.api.judged import JudgedTask
+from personabench.api.online import OnlineTask
+from personabench.api.task import JsonObject
 from personabench.metrics.metric import Value
 from personabench.models.roles import Role
 
@@ -72,7 +75,7 @@ class Toy(Task):
         return {"length": len(parsed or "")}
 
 
-class Talk(Toy):
+class Talk(Toy, DialogueTask):
     """Two turns: the simulated user asks back once, then the method answers for good."""
 
     name = "toy_talk"
@@ -97,7 +100,7 @@ class Talk(Toy):
         return {"length": len(record["question"])}
 
 
-class Daily(Toy):
+class Daily(Toy, OnlineTask):
     """Each day the simulated user lengthens what was said."""
 
     name = "toy_daily"
@@ -120,7 +123,7 @@ class Daily(Toy):
         return {"length": len(record["final"])}
 
 
-class Judged(Toy):
+class Judged(Toy, JudgedTask):
     """The judge gives a mark; words that are no mark leave the sample unjudged."""
 
     name = "toy_judged"

@@ -1,8 +1,8 @@
-"""Which method runs on which task, and as what: derived from what methods declare, never from a table kept here.
+"""Compatibility of methods and tasks, derived from their own declarations.
 
-A method is *faithful* on the tasks its paper was made for (`designed_for`, name patterns), *adapted*
-on others, and *refused* where it says why it cannot work (`refuses`, pattern to reason), or where it `needs` what the
-task does not say it `offers`.
+A method is *faithful* on the tasks of its paper (`designed_for`, name patterns), *adapted* on
+others, and *refused* if it declares a reason (`refuses`, pattern to reason) or `needs` a capability
+that the task does not offer.
 """
 
 from __future__ import annotations
@@ -21,34 +21,19 @@ if TYPE_CHECKING:
 
 Fit = Literal["faithful", "adapted", "refused"]
 
-
-class Verdict(NamedTuple):
-    """How a method stands to a task, and why it is refused where it is."""
-
-    fit: Fit
-    reason: str = ""
-
-
-def verdict(declared: Mapping[str, Any], task: str, offers: Sequence[str] = Task.offers) -> Verdict:
-    """The verdict on a method, given its declarations (class attributes), for a task's name and what it offers."""
-    for pattern, reason in declared.get("refuses", {}).items():
-        if fnmatchcase(task, pattern):
-            return Verdict("refused", reason)
-    for need in declared.get("needs", ()):
-        if need != "dates" and set(need.split("|")).isdisjoint(offers):
-            return Verdict("refused", _LACKING[need.partition("|")[0]])
-    designed = declared.get("designed_for", ("*",))
-    return Verdict(
-        "faithful" if any(fnmatchcase(task, pattern) for pattern in designed) else "adapted"
-    )
-
-
-_LACKING = {
+_MISSING_CAPABILITY = {
     "history": "its users have no history to learn from beforehand",
     "population": "it has no histories of other users",
     "feedback": "its users never react to an answer",
-    "dialogue": "it is no conversation",
+    "dialogue": "it is not a conversation",
 }
+
+
+class Verdict(NamedTuple):
+    """The fit of a method on a task, with a reason if it is refused."""
+
+    fit: Fit
+    reason: str = ""
 
 
 class Cell(NamedTuple):
@@ -60,58 +45,108 @@ class Cell(NamedTuple):
     reason: str = ""
 
 
-def matrix(methods: Iterable[Entry], tasks: Iterable[Entry]) -> list[Cell]:
-    """Every method on every task, method by method, from what their sources declare.
+def verdict(
+    declared: Mapping[str, Any],
+    task: str,
+    offers: Sequence[str] = Task.offers,
+) -> Verdict:
+    """Judge a method by its declarations (class attributes) on a task with these capabilities."""
+    for pattern, reason in declared.get("refuses", {}).items():
+        if fnmatchcase(task, pattern):
+            return Verdict("refused", reason)
 
-    Only built-in methods are read without being imported; others are left out.
-    """
-    known = list(tasks)
-    return [
-        Cell(
-            entry.name,
-            task.name,
-            *verdict(entry.facts, task.name, task.facts.get("offers", Task.offers)),
-        )
-        for entry in methods
-        if entry.origin == "built-in"
-        for task in known
-    ]
+    for need in declared.get("needs", ()):
+        # Dates are a property of the opened data, not of the task; `without_dates` checks them.
+        if need == "dates":
+            continue
+        alternatives = need.split("|")
+        if set(alternatives).isdisjoint(offers):
+            return Verdict("refused", _MISSING_CAPABILITY[alternatives[0]])
+
+    designed_for = declared.get("designed_for", ("*",))
+    faithful = any(fnmatchcase(task, pattern) for pattern in designed_for)
+    return Verdict("faithful" if faithful else "adapted")
+
+
+def matrix(
+    methods: Iterable[Entry],
+    tasks: Iterable[Entry],
+) -> list[Cell]:
+    """List every built-in method on every task, method by method, without importing them."""
+    tasks = list(tasks)
+    cells = []
+    for method in methods:
+        # Only built-in methods are read from source; the declarations of plugins are unknown before
+        # an import.
+        if method.origin != "built-in":
+            continue
+        for task in tasks:
+            offers = task.facts.get("offers", Task.offers)
+            fit, reason = verdict(method.facts, task.name, offers)
+            cells.append(Cell(method.name, task.name, fit, reason))
+    return cells
 
 
 def without_dates(method: Method, dataset: Dataset) -> str | None:
-    """What keeps a method that sorts by date from these data, in words; None where nothing does."""
+    """Explain why a method that sorts by date cannot run on undated data; None if it can."""
     if "dates" not in method.requirements() or dataset.dated:
         return None
+
     return (
-        f"method {method.name} sorts records by date, but {dataset.source} has records without one; "
-        "use data with dates (LaMP's time separation has them) or another retriever"
+        f"method {method.name} sorts records by date, but {dataset.source} has records "
+        "without one; use data with dates (LaMP's time separation has them) or another retriever"
     )
 
 
-def check_requirements(method: Method, dataset: Dataset, positions: Sequence[int] = ()) -> None:
+def check_requirements(
+    method: Method,
+    dataset: Dataset,
+    positions: Sequence[int] = (),
+) -> None:
     """Refuse, before any call, a method whose needs the data cannot meet.
 
-    The parameters `k` and `retriever` mean the same in every method: records shown, and `Context.retrieve`'s `by`.
+    Every method's parameters `k` and `retriever` mean the number of records shown and `by` of
+    `Context.retrieve`.
 
     Raises:
-        UsageError: what is missing and what to do instead.
+        UsageError: an unmet need and its remedy.
     """
-    if undated := without_dates(method, dataset):
+    undated = without_dates(method, dataset)
+    if undated:
         raise UsageError(undated)
+
     if dataset.lacking:
         raise UsageError(dataset.lacking)
-    if isinstance(k := getattr(method.params, "k", None), int) and k < 0:
+
+    k = getattr(method.params, "k", None)
+    if isinstance(k, int) and k < 0:
         raise UsageError(
             f"method {method.name}: k is {k}; the number of records to show must be 0 or more"
         )
+
     if getattr(method.params, "retriever", "") == "ranked":
-        ranking = getattr(method, "ranking", None) or {}
-        index = dataset.index()
-        unranked = (
-            at for at in positions if index[at][0] not in ranking and dataset.load(at).history
+        _check_ranking(method, dataset, positions)
+
+
+def _check_ranking(
+    method: Method,
+    dataset: Dataset,
+    positions: Sequence[int],
+) -> None:
+    """Refuse a ranking that leaves out a question with a history.
+
+    Raises:
+        UsageError: the first such question.
+    """
+    ranking = getattr(method, "ranking", None) or {}
+    index = dataset.index()
+    for position in positions:
+        sample_id, _ = index[position]
+        # The cheap test first: loading a sample reads its whole history.
+        if sample_id in ranking or not dataset.load(position).history:
+            continue
+        raise UsageError(
+            f"method {method.name}: ranked retrieval has no ranking for question {sample_id}; "
+            'name a JSON file that ranks every question ({"question id": ["record id", ...], ...}) '
+            "with --set ranking=FILE"
         )
-        if (first := next(unranked, None)) is not None:
-            raise UsageError(
-                f"method {method.name}: ranked retrieval has no ranking for question {index[first][0]}; name a JSON "
-                'file that ranks every question ({"question id": ["record id", ...], ...}) with --set ranking=FILE'
-            )

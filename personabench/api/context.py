@@ -1,7 +1,8 @@
-"""What a method can do: ask the model, render the task's wording, look things up.
+"""The `Context` of a method: call the model, render the task's wording, retrieve records.
 
-A `Context` belongs to one phase of one unit of work (a user's profile, a sample's prediction).  It collects the
-receipts of its calls and the flags raised on the way; the engine reads both when the unit is done.
+A context belongs to one phase of one unit of work (a user's profile, a sample's prediction).  It
+collects the usage of its calls and the flags raised meanwhile; the engine reads both when the unit
+is done.
 """
 
 from __future__ import annotations
@@ -20,27 +21,35 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from personabench.api.task import Task
+    from personabench.api.wording import Wording
     from personabench.models.client import Client
     from personabench.retrieval.embedders import Embedders
     from personabench.types import Sampling
 
 _log = logging.getLogger("personabench.method")
 
+# Chat templates add special tokens around messages.  Their number is unknown here, so requests are
+# estimated on the safe side: a token has at least one byte, and the margins cover the common
+# templates.
+_TOKENS_PER_MESSAGE = 8
+_TOKENS_PER_REQUEST = 32
+_BYTES_PER_MESSAGE = 16
+_BYTES_PER_REQUEST = 64
+
 
 class Context(Caller):
     """One phase of one unit of work, as a method sees it.
 
     Attributes:
-        task: the task, for its `words`, `kind` and `describe`; it holds no data.
-        sampling: the run's decoding.
-        notes: what the method told of its work, by name.
+        task: the task's wording; it holds no data and no references.
+        sampling: the run's sampling parameters.
+        notes: the method's own notes on its work, by name.
     """
 
     def __init__(
         self,
         *,
-        task: Task,
+        task: Wording,
         client: Client,
         embedders: Embedders,
         sampling: Sampling,
@@ -56,20 +65,22 @@ class Context(Caller):
 
     @property
     def answer_tokens(self) -> int:
-        """The allowance of an answer to the task, in tokens."""
+        """The maximum number of tokens of an answer to the task."""
         return self.sampling.max_tokens or self.task.max_tokens
 
     def note(self, name: str, value: Any) -> None:
-        """Keep something of how the answer came about, any JSON, beside it in the run's records."""
+        """Record any JSON value about the answer, beside it in the run's files."""
         self.notes[name] = value
 
     def log(self, text: str) -> None:
         """Write a line to the attempt's log."""
         _log.info("%s %s: %s", self._phase, self._unit, text)
 
-    def rng(self, *names: str) -> random.Random:
-        """A generator that depends on the run's seed and the names given, on nothing else."""
-        return random.Random("\x1f".join([str(self.seed), *names]))
+    def rng(self, *scope: str) -> random.Random:
+        """Return a random generator that depends on the run's seed and the scope alone."""
+        # Independent of earlier draws, so that concurrency and resuming do not change results.
+        seed = "\x1f".join([str(self.seed), *scope])
+        return random.Random(seed)
 
     async def complete(
         self,
@@ -82,11 +93,12 @@ class Context(Caller):
         draw: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> Response:
-        """Ask the model.
+        """Call the model, with the run's sampling unless a temperature is given.
 
-        Sampling is the run's unless given.  A reply that `accept` refuses is handed on but not remembered.  A reply cut
-        at `max_tokens` raises the flag `truncated`, one that a filter withheld or broke off the flag `refused`.  The
-        response's text is the answer; what the model thought before it is in `thought`, and is not for prompts.
+        A reply that `accept` refuses is returned but not cached.  A reply truncated at `max_tokens`
+        raises the flag `truncated`, one that a content filter withheld or ended the flag `refused`.
+        The text of the response is the answer.  The model's thought is in `thought`, which does not
+        belong into prompts.
 
         Raises:
             BackendError: the call failed for good.
@@ -104,45 +116,57 @@ class Context(Caller):
         )
         return await self._ask(request, accept)
 
-    async def likelihood(self, messages: Sequence[Message], reply: str) -> tuple[float, ...]:
-        """The log-probability of each token of a given reply to a conversation; nothing is written.
+    async def likelihood(
+        self,
+        messages: Sequence[Message],
+        reply: str,
+    ) -> tuple[float, ...]:
+        """Return the log-probability of each token of a given reply; nothing is generated.
 
         Raises:
-            UsageError: the backend does not say.
+            UsageError: the backend does not report it.
             BackendError: the call failed for good.
         """
         if not self._client.backend.supports_reply_logprobs:
             raise UsageError(
-                "how likely a given reply is, this backend does not say; --backend vllm does"
+                "this backend does not report the likelihood of a given reply; use --backend vllm"
             )
-        given = (*messages, Message("assistant", reply))
-        adapter = self._client.backend.adapter(self._unit)
-        response = await self._ask(
-            Request(given, 0, seed=self.seed, logprobs=1, adapter=adapter), None
+
+        request = Request(
+            messages=(*messages, Message("assistant", reply)),
+            max_tokens=0,
+            seed=self.seed,
+            logprobs=1,
+            adapter=self._client.backend.adapter(self._unit),
         )
+        response = await self._ask(request, None)
         return tuple(token["logprob"] for token in response.logprobs)
 
     def render(
-        self, sample: Sample, records: Sequence[Record] = (), notes: str = ""
+        self,
+        sample: Sample,
+        records: Sequence[Record] = (),
+        notes: str = "",
     ) -> tuple[Message, ...]:
-        """The task's request with the records shown (best first) and notes about the user.
+        """Render the task's request with records (best first) and notes about the user.
 
-        The lowest-ranked records are dropped until request and answer fit the model's window; the sample's own text
-        is never cut.  Flags say what was dropped.
+        The lowest-ranked records are dropped until request and answer fit the model's window; the
+        sample's own text is never truncated.  Flags count the dropped records.
 
         Raises:
             BackendError: the request does not fit even without records.
         """
-
         flags: dict[str, float] = {}
 
-        def build(kept: Sequence[Record]) -> tuple[Message, ...]:
+        def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal flags
-            rendered = self.task.render(sample, kept, notes, self.tokens)
+            rendered = self.task.render(sample, candidates, notes, self.tokens)
             flags = rendered.flags
             return rendered.messages
 
         messages = self.fit(build, records, self.answer_tokens)
+
+        # Only the flags of the last attempt: earlier ones describe requests that are not sent.
         for name, amount in flags.items():
             self.flag(name, amount)
         return messages
@@ -153,52 +177,67 @@ class Context(Caller):
         records: Sequence[Record],
         max_tokens: int,
     ) -> tuple[Message, ...]:
-        """Messages built from as many of the best records as the window holds beside a reply of `max_tokens`.
+        """Build messages from as many of the best records as fit the window beside the reply.
 
         Raises:
-            BackendError: not even an empty list fits.
+            BackendError: the messages do not fit even without records.
         """
-        kept = len(records)
-        while True:
-            messages = tuple(build(records[:kept]))
-            excess = self.excess(messages, max_tokens)
-            if excess <= 0:
-                break
-            if kept == 0:
+        count = len(records)
+        messages = tuple(build(records))
+        excess = self.excess(messages, max_tokens)
+        while excess > 0:
+            if count == 0:
                 raise BackendError(
-                    f"the request is {excess} tokens too long for the model's window of {self.window}, "
-                    "even without any history; use a model with a larger window"
+                    f"the request is {excess} tokens too long for the model's window of "
+                    f"{self.window}, even without any history; use a model with a larger window"
                 )
-            kept -= 1
-        if kept < len(records):
-            self.flag("records_dropped", len(records) - kept)
-            self.log(f"{len(records) - kept} lowest-ranked records dropped to fit the window")
+            count -= 1
+            messages = tuple(build(records[:count]))
+            excess = self.excess(messages, max_tokens)
+
+        dropped = len(records) - count
+        if dropped:
+            self.flag("records_dropped", dropped)
+            self.log(f"{dropped} lowest-ranked records dropped to fit the window")
         return messages
 
     def within(self, texts: Sequence[str], budget: int) -> int:
-        """How many of the leading texts fit a budget in tokens; at least one, and a flag when some do not."""
+        """Count the leading texts that fit a budget in tokens, at least one; flag the rest."""
         used = 0
-        for position, text in enumerate(texts):
+        for index, text in enumerate(texts):
             used += self.tokens.count(text)
-            if used > budget and position > 0:
-                self.flag("records_over_budget", len(texts) - position)
-                return position
+            if used > budget and index > 0:
+                self.flag("records_over_budget", len(texts) - index)
+                return index
         return len(texts)
 
-    def excess(self, messages: Sequence[Message], max_tokens: int) -> int:
-        """By how many tokens a request and its reply overrun the window; 0 or less when they fit."""
+    def excess(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+    ) -> int:
+        """Count the tokens of a request and its reply beyond the window; 0 or less if they fit."""
         if self.window is None:
             return 0
-        room = self.window - max_tokens
-        if sum(len(message.content.encode()) + 16 for message in messages) + 64 <= room:
-            return 0
-        return sum(self.tokens.count(message.content) + 8 for message in messages) + 32 - room
+        available = self.window - max_tokens
 
-    async def answer(self, sample: Sample, records: Sequence[Record] = (), notes: str = "") -> str:
-        """Render, ask, trim: the whole of a prompt-only method."""
-        response = await self.complete(
-            self.render(sample, records, notes), max_tokens=self.answer_tokens
-        )
+        # Counting bytes is much faster than tokenizing and settles most requests.
+        sizes = [len(message.content.encode()) + _BYTES_PER_MESSAGE for message in messages]
+        if sum(sizes) + _BYTES_PER_REQUEST <= available:
+            return 0
+
+        counts = [self.tokens.count(message.content) + _TOKENS_PER_MESSAGE for message in messages]
+        return sum(counts) + _TOKENS_PER_REQUEST - available
+
+    async def answer(
+        self,
+        sample: Sample,
+        records: Sequence[Record] = (),
+        notes: str = "",
+    ) -> str:
+        """Render the request, call the model and strip the reply, as a prompt-only method does."""
+        messages = self.render(sample, records, notes)
+        response = await self.complete(messages, max_tokens=self.answer_tokens)
         return response.text.strip()
 
     async def retrieve(
@@ -211,14 +250,16 @@ class Context(Caller):
         embedder: str = "wordllama",
         ranking: Mapping[str, Sequence[str]] | None = None,
     ) -> list[Record]:
-        """The k records of the sample's visible history that fit it best, best first.
+        """Retrieve the k best records of the sample's visible history, best first.
 
-        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or recency+dense.
-        Query and document texts are the task's.  Flags `empty_profile` when there is nothing to search.
+        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or
+        recency+dense.  Query and document texts are the task's.  An empty history raises the flag
+        `empty_profile`.
         """
         history = sample.history if records is None else records
         if not history and k > 0:
             self.flag("empty_profile")
+
         return await search(
             history,
             query=self.task.query_text(sample),
@@ -234,5 +275,8 @@ class Context(Caller):
     async def embed(
         self, texts: Sequence[str], embedder: str = "wordllama"
     ) -> npt.NDArray[np.float32]:
-        """Vectors of texts, shape (n, d): `wordllama`, `sentence-transformers:NAME`, `openai:NAME` or `vllm:NAME`."""
+        """Embed texts as vectors, shape (n, d).
+
+        The embedder is `wordllama`, `sentence-transformers:NAME`, `openai:NAME` or `vllm:NAME`.
+        """
         return await self._embedders.embed(texts, embedder)

@@ -12,13 +12,17 @@ class Dataset(ABC):
     """An opened split: samples in file order, without holding them all in memory.
 
     Attributes:
-        separation, split: the part of the benchmark; `sample`: this is the bundled sample, not the benchmark.
-        dated: every record has a time.
-        identified: the data names its users; where it does not, a question's id stands for its user in `index` and
-            `load`, and `personabench.people` joins questions into users.
-        hash: SHA-256 of the files; source: where they lie, for people; warnings: defects worth telling.
-        lacking: what a run needs that is not installed here and how to get it; empty when it can be run.
-        disliked: words that a user who judges by rule never leaves as they are, for plans; empty for other users.
+        separation, split: the part of the benchmark.
+        sample: True for the example data, False for the benchmark.
+        dated: True if every record has a time.
+        identified: True if the data names its users.  Otherwise a question's id is its user's id in
+            `index` and `load`, and `personabench.api.users` joins questions into users.
+        hash: SHA-256 of the files.
+        source: the location of the files, for messages.
+        warnings: defects to report.
+        lacking: a package or file that a run needs and how to get it; empty if a run can start.
+        disliked: words that a user simulated by rules always edits, for plans; empty for other
+            users.
     """
 
     separation: str
@@ -34,29 +38,62 @@ class Dataset(ABC):
 
     @abstractmethod
     def index(self) -> Sequence[tuple[str, str]]:
-        """(sample id, user id) of every sample, in file order."""
+        """Return (sample id, user id) of every sample, in file order."""
 
     @abstractmethod
     def load(self, position: int) -> Sample:
-        """The sample at a position of `index()`, references included where the split has them."""
+        """Load the sample at a position of `index()`, with references if the split has them."""
 
     def flags(self, position: int) -> Mapping[str, float]:
-        """What happened to a sample on its way out of the files, for the run's counters."""
+        """Return flags from reading a sample, for the run's counters."""
         return {}
 
     def samples(self) -> Iterator[Sample]:
-        """Every sample, in file order."""
+        """Yield every sample, in file order."""
         for position in range(len(self.index())):
             yield self.load(position)
 
     def population(self) -> Iterator[User]:
-        """Every user of the whole split with the longest history visible in any of their samples; never any gold."""
-        last: dict[str, int] = {}
-        for position, (_, user) in enumerate(self.index()):
-            last[user] = position
-        for user, position in last.items():
-            yield User(user, self.load(position).history)
+        """Yield every user of the split with the longest visible history; never any gold."""
+        # Histories grow with time and samples are in file order, so a user's last sample shows the
+        # longest history.
+        last_positions = {user_id: index for index, (_, user_id) in enumerate(self.index())}
+        for user_id, position in last_positions.items():
+            yield User(user_id, self.load(position).history)
 
     def user_counts(self) -> Mapping[str, int]:
-        """How many users of the split are `named` by the data, `joined` from questions, and a `single` question."""
-        return {"named": len({user for _, user in self.index()}), "joined": 0, "single": 0}
+        """Count users: `named` by the data, `joined` from questions, or of a `single` one."""
+        user_ids = {user_id for _, user_id in self.index()}
+        return {"named": len(user_ids), "joined": 0, "single": 0}
+
+
+class Wrapped(Dataset):
+    """A view of another dataset; a subclass changes parts of it and leaves the rest."""
+
+    def __init__(self, inner: Dataset) -> None:
+        self.inner = inner
+        self.separation = inner.separation
+        self.split = inner.split
+        self.sample = inner.sample
+        self.dated = inner.dated
+        self.identified = inner.identified
+        self.hash = inner.hash
+        self.source = inner.source
+        self.warnings = inner.warnings
+        self.lacking = inner.lacking
+        self.disliked = inner.disliked
+
+    def index(self) -> Sequence[tuple[str, str]]:
+        return self.inner.index()
+
+    def load(self, position: int) -> Sample:
+        return self.inner.load(position)
+
+    def flags(self, position: int) -> Mapping[str, float]:
+        return self.inner.flags(position)
+
+    def population(self) -> Iterator[User]:
+        return self.inner.population()
+
+    def user_counts(self) -> Mapping[str, int]:
+        return self.inner.user_counts()

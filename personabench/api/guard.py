@@ -1,4 +1,4 @@
-"""What the code of a method or a task gets wrong: one message for people, the traceback for the run's log."""
+"""Guards around plugin code: one message for the user, the traceback for the run's log."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from typing import Any
 from personabench.errors import PersonabenchError, UsageError
 
 TRACEBACKS = logging.getLogger("personabench.engine")
-"""Where tracebacks go: into the log of a run, and outside of one nowhere, not even to stderr."""
+# Without a handler, logging prints errors to stderr; outside a run's log the one message is enough.
 TRACEBACKS.addHandler(logging.NullHandler())
 
 
 @contextmanager
-def plugin_guard(cls: type[Any], stage: str, kind: type[PersonabenchError]) -> Iterator[None]:
-    """Name the class, its file and line, and the stage when its code raises; the log has the traceback.
+def plugin_guard(
+    cls: type[Any],
+    stage: str,
+    kind: type[PersonabenchError],
+) -> Iterator[None]:
+    """Turn an exception of a plugin's code into one error that names class, file, line and stage.
 
     Raises:
-        PersonabenchError: of the kind given, or the code's own.
+        PersonabenchError: of the given kind, or the code's own.
     """
     try:
         yield
@@ -30,33 +34,28 @@ def plugin_guard(cls: type[Any], stage: str, kind: type[PersonabenchError]) -> I
         raise
     except Exception as error:
         TRACEBACKS.exception("%s.%s", cls.__name__, stage)
-        file = _file(cls)
-        lines = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename == file
-        ]
-        where = f"{file}, line {lines[-1]}" if lines else file
+        location = _locate_failure(cls, error)
         raise kind(
-            f"{cls.__name__}.{stage} fails ({where}): {type(error).__name__}: {error}"
+            f"{cls.__name__}.{stage} fails ({location}): {type(error).__name__}: {error}"
         ) from error
 
 
 def params_of(cls: type[Any]) -> type[Any]:
-    """The class of a method's or a task's parameters.
+    """Return the parameter class of a method or a task.
 
     Raises:
-        UsageError: it is no dataclass.
+        UsageError: it is not a dataclass.
     """
     if not (isinstance(cls.Params, type) and dataclasses.is_dataclass(cls.Params)):
         raise UsageError(
-            f"{cls.__name__}.Params is no dataclass ({_file(cls)}): put @dataclass(frozen=True) above it"
+            f"{cls.__name__}.Params is not a dataclass ({_source_file(cls)}): "
+            "put @dataclass(frozen=True) above it"
         )
     return cls.Params
 
 
 def create(cls: type[Any], *params: Any) -> Any:
-    """A method or a task, with its default parameters unless some are given.
+    """Create a method or a task, with its default parameters unless some are given.
 
     Raises:
         UsageError: its own code fails.
@@ -66,5 +65,14 @@ def create(cls: type[Any], *params: Any) -> Any:
         return cls(*params)
 
 
-def _file(cls: type[Any]) -> str:
-    return str(getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__))
+def _locate_failure(cls: type[Any], error: Exception) -> str:
+    file = _source_file(cls)
+    frames = traceback.extract_tb(error.__traceback__)
+    line_numbers = [frame.lineno for frame in frames if frame.filename == file]
+    # The innermost line of the plugin's own file: deeper frames belong to libraries that it calls.
+    return f"{file}, line {line_numbers[-1]}" if line_numbers else file
+
+
+def _source_file(cls: type[Any]) -> str:
+    module = sys.modules.get(cls.__module__)
+    return str(getattr(module, "__file__", cls.__module__))

@@ -1,4 +1,4 @@
-"""What a method is: up to four coroutines and a frozen dataclass of parameters.
+"""The `Method` interface: up to four coroutines and a frozen dataclass of parameters.
 
     class LastThree(Method):
         "Answer with the user's three newest records as examples."
@@ -7,8 +7,8 @@
         async def predict(self, sample, state, ctx):
             return await ctx.answer(sample, records=sample.history[::-1][:3])
 
-Only `predict` is required.  A method talks to the model through its `Context` and never sees references, other
-users' golds or the future.
+Only `predict` is required.  A method calls the model through its `Context` and never sees
+references, other users' golds or the future.
 """
 
 from __future__ import annotations
@@ -25,36 +25,39 @@ if TYPE_CHECKING:
     from personabench.api.context import Context
     from personabench.api.population import Population
 
+State = Any
+"""A user's profile as returned by `Method.profile`: any JSON value."""
+
 
 def retrieval_needs(retriever: str) -> set[str]:
-    """What a retriever needs of the data: dates for those that sort by time.
+    """Return the needs of a retriever: dates if it sorts by time.
 
     Raises:
-        UsageError: there is no such retriever.
+        UsageError: unknown retriever.
     """
+    # Imported late: reading a method's class must not load the retrievers.
     from personabench.retrieval.search import SEARCHES
 
     if retriever not in SEARCHES:
-        raise UsageError(f"unknown retriever '{retriever}'; choose one of {', '.join(SEARCHES)}")
+        choices = ", ".join(SEARCHES)
+        raise UsageError(f"unknown retriever '{retriever}'; choose one of {choices}")
+
     return {"dates"} if "recency" in retriever else set()
-
-
-State = Any
-"""What `profile` knows of a user: any JSON value."""
 
 
 class Method(ABC):
     """A personalization method.
 
-    Class attributes:
-        name: how it is called on the command line.
-        paper: where it comes from, with its arXiv id.
-        version: raise it when prompts or behaviour change; with the source's hash it is part of every cache key.
-        needs: what it uses beyond the sample, of what tasks offer: "history", "population", "feedback", "dialogue";
-            "history|feedback" is either; "dates" when records must have them.
-        designed_for: patterns of the task names its paper was made for; elsewhere it runs as "adapted".
+    Attributes:
+        name: its name on the command line.
+        paper: the source, with its arXiv id.
+        version: to be raised when prompts or behaviour change; with the source's hash it is part of
+            every cache key.
+        needs: the capabilities of a task that it uses: "history", "population", "feedback",
+            "dialogue"; "history|feedback" is either; "dates" if records must have them.
+        designed_for: patterns of the task names of its paper; on other tasks it runs as "adapted".
         refuses: pattern of task names to the reason why the method cannot work there.
-        privileged: True for an oracle that sees what a method must not.
+        privileged: True for an oracle, which sees hidden facts.
         Params: a frozen dataclass of its parameters, typed, with defaults; `--set k=8` fills it.
     """
 
@@ -73,30 +76,45 @@ class Method(ABC):
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()
 
-    async def prepare(self, population: Population, ctx: Context) -> None:
-        """Once per run, before any sample: what needs other users.  Keep results on `self`."""
+    async def prepare(
+        self,
+        population: Population,
+        ctx: Context,
+    ) -> None:
+        """Prepare once per run with all users' histories; keep results on `self`."""
 
     async def profile(self, user: User, ctx: Context) -> State:
-        """Once per user and visible history: JSON state, stored and reused; None where a method keeps none."""
+        """Learn a profile, once per user and visible history, as JSON to be stored and reused."""
         return None
 
     def visible(self, sample: Sample) -> tuple[Record, ...]:
-        """The part of a sample's history that `profile` may see; all of it unless a method leaves something out."""
+        """Return the part of a sample's history that `profile` may see; all of it by default."""
         return sample.history
 
     @abstractmethod
-    async def predict(self, sample: Sample, state: State, ctx: Context) -> str:
-        """The answer to one sample, as text."""
+    async def predict(
+        self,
+        sample: Sample,
+        state: State,
+        ctx: Context,
+    ) -> str:
+        """Answer one sample, as text."""
 
-    async def update(self, state: State, feedback: Any, ctx: Context) -> State:
-        """Online tasks only: the state after feedback on the last answer."""
+    async def update(
+        self,
+        state: State,
+        feedback: Any,
+        ctx: Context,
+    ) -> State:
+        """Return the profile after feedback on the last answer; called in online tasks only."""
         return state
 
     def requirements(self) -> set[str]:
-        """What this method, with these parameters, needs: `needs`, and "dates" where records must be dated."""
+        """Return the needs under the given parameters: `needs`, and "dates" if required."""
         return set(self.needs)
 
     @property
     def profiles(self) -> bool:
-        """Whether the method keeps a state per user."""
+        """Whether the method learns profiles."""
+        # Overriding `profile` is the declaration; a separate flag could contradict it.
         return type(self).profile is not Method.profile

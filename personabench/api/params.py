@@ -1,4 +1,4 @@
-"""Typed parameters from the command line: `key=value` text into a frozen dataclass."""
+"""Typed parameters from the command line: `key=value` texts into a frozen dataclass."""
 
 from __future__ import annotations
 
@@ -13,62 +13,100 @@ import msgspec
 from personabench.errors import UsageError
 
 
-def fill(params: type[Any], given: Mapping[str, str], owner: str) -> Any:
-    """An instance of a parameter dataclass, with text values converted to the declared types.
+def fill(
+    params: type[Any],
+    values: Mapping[str, str],
+    owner: str,
+) -> Any:
+    """Create a parameter dataclass from texts, converted to the declared types.
 
     Raises:
         UsageError: an unknown key (with the nearest known one) or a value of the wrong type.
     """
-    known = [field.name for field in dataclasses.fields(params)]
-    for key in given:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(known) or 'none'}"
-            raise UsageError(f"{owner} has no parameter '{key}'; {hint}")
+    _check_keys(params, values, owner)
     try:
-        return msgspec.convert(dict(given), params, strict=False)
+        return msgspec.convert(dict(values), params, strict=False)
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$.")
-        key = place.rstrip("`")
-        where = f"parameter '{key}': " if key else ""
-        kind = get_type_hints(params).get(key)
-        choices = f"; choose {' or '.join(get_args(kind))}" if get_origin(kind) is Literal else ""
-        raise UsageError(f"{owner}: {where}{problem}{choices}") from error
+        message = _explain_wrong_type(params, error)
+        raise UsageError(f"{owner}: {message}") from error
 
 
-def assignments(texts: list[str], owners: list[str]) -> dict[str, dict[str, str]]:
-    """`[owner.]key=value` texts by owner; an assignment without an owner is under "".
+def assignments(
+    texts: list[str],
+    owners: list[str],
+) -> dict[str, dict[str, str]]:
+    """Group `[owner.]key=value` texts by owner; an assignment without an owner is under "".
 
     Raises:
         UsageError: no equals sign, or an owner that is not part of the run.
     """
-    result: dict[str, dict[str, str]] = {}
+    by_owner: dict[str, dict[str, str]] = {}
     for text in texts:
         target, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set {text}: write key=value or method.key=value")
+
         owner, dot, key = target.rpartition(".")
         if dot and owner not in owners:
-            raise UsageError(
-                f"--set {text}: '{owner}' is not part of this run ({', '.join(owners)})"
-            )
-        result.setdefault(owner, {})[key] = value
-    return result
+            choices = ", ".join(owners)
+            raise UsageError(f"--set {text}: '{owner}' is not part of this run ({choices})")
+
+        by_owner.setdefault(owner, {})[key] = value
+    return by_owner
 
 
 def grid(texts: Sequence[str]) -> list[list[str]]:
-    """`[owner.]key=value,value` texts as lists of assignments: every combination, the last key running fastest.
+    """Expand `[owner.]key=value,value` texts into lists of assignments, the last key fastest.
 
     Raises:
-        UsageError: no equals sign, no or an equal value, or a key twice.
+        UsageError: no equals sign, an empty or repeated value, or a repeated key.
     """
     axes: dict[str, list[str]] = {}
     for text in texts:
-        target, equals, listed = text.partition("=")
-        values = [value.strip() for value in listed.split(",")]
-        if not equals or not all(values) or len(set(values)) < len(values) or target in axes:
+        target, equals, list_text = text.partition("=")
+        values = [value.strip() for value in list_text.split(",")]
+
+        # A repeated value would be the same run twice, under one fingerprint.
+        unique = len(set(values)) == len(values) and target not in axes
+        if not equals or not all(values) or not unique:
             raise UsageError(
-                f"--grid {text}: write key=value,value or method.key=value,value, each key and value once"
+                f"--grid {text}: write key=value,value or method.key=value,value, "
+                "each key and value once"
             )
+
         axes[target] = [f"{target}={value}" for value in values]
-    return [list(point) for point in itertools.product(*axes.values())]
+
+    points = itertools.product(*axes.values())
+    return [list(point) for point in points]
+
+
+def _check_keys(
+    params: type[Any],
+    values: Mapping[str, str],
+    owner: str,
+) -> None:
+    keys = [field.name for field in dataclasses.fields(params)]
+    for key in values:
+        if key in keys:
+            continue
+        matches = difflib.get_close_matches(key, keys, n=1)
+        hint = f"did you mean {matches[0]}?" if matches else f"it has: {', '.join(keys) or 'none'}"
+        raise UsageError(f"{owner} has no parameter '{key}'; {hint}")
+
+
+def _explain_wrong_type(
+    params: type[Any],
+    error: msgspec.ValidationError,
+) -> str:
+    """Reword msgspec's message, which ends in a JSON path such as " - at `$.k`"."""
+    problem, _, path = str(error).partition(" - at `$.")
+    key = path.rstrip("`")
+    parameter = f"parameter '{key}': " if key else ""
+
+    kind = get_type_hints(params).get(key)
+    if get_origin(kind) is not Literal:
+        return f"{parameter}{problem}"
+
+    # msgspec reports an invalid literal without the valid ones.
+    choices = " or ".join(get_args(kind))
+    return f"{parameter}{problem}; choose {choices}"

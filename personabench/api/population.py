@@ -1,7 +1,8 @@
-"""Everybody else: the users of a whole split, for methods that compare people.
+"""All users of a split, for methods that compare users.
 
-Built before any limit and from histories only.  Users are those of the opened dataset, where `personabench.people` has
-joined the questions of data that names no users.
+A population is built from histories only and before any limit, so that it does not depend on the
+selected samples.  Its users are those of the opened dataset, in which `personabench.api.users` has
+joined unnamed ones.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ class Population:
     """The users of a split.
 
     Attributes:
-        users: the people, histories oldest first.
+        users: all users, each history oldest record first.
         hash: SHA-256 over user ids and their records' ids.
     """
 
     def __init__(self, users: Iterable[User]) -> None:
         self.users: Sequence[User] = list(users)
-        self.hash = digest(
-            [[user.id, [record.id for record in user.history]] for user in self.users]
-        )
+        content = []
+        for user in self.users:
+            record_ids = [record.id for record in user.history]
+            content.append([user.id, record_ids])
+        self.hash = digest(content)
 
     def people_of(self, sample: Sample) -> frozenset[str]:
-        """Who is nobody else at a sample: the user, and the person whose history a control lent them."""
+        """Return the users who are not peers at a sample: its user and its history owner."""
+        # The shown history must not be compared with itself.
         return frozenset({sample.user_id, sample.history_owner or sample.user_id})
 
     def records(self) -> Iterable[tuple[str, Record]]:
-        """(person, record) over everybody's history."""
+        """Yield (user id, record) over all histories."""
         for user in self.users:
             for record in user.history:
                 yield user.id, record

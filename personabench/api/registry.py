@@ -1,8 +1,9 @@
-"""Where methods and tasks are found.
+"""Registry of methods and tasks: list them, and load their classes by name or path.
 
-First match wins: an explicit path (`./mine.py`, `./mine.py:MyMethod`), an installed entry point
-(`personabench.methods`, `personabench.tasks`), a built-in file.  Built-ins are described by reading their source, not
-by importing it: a class with a literal `name` is on offer, so a new method is one file and `list` stays light.
+A name is an explicit path (`./mine.py`, `./mine.py:MyMethod`), an installed entry point
+(`personabench.methods`, `personabench.tasks`) or a built-in file, in this order.  Built-ins are
+described from their source without importing them: every class with a literal `name` counts.  A
+new method is therefore one file, and `list` stays fast.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -40,13 +41,22 @@ __all__ = [
 
 Kind = Literal["method", "task"]
 _log = logging.getLogger("personabench.registry")
+
+# Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
+# them by name.
 _given: dict[tuple[Kind, str], type[Any]] = {}
-"""The classes that were loaded by path in this process, which is to say by somebody who chose to run their code."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something on offer: its name, where it is, and what its source says of it without being imported."""
+    """An available method or task.
+
+    Attributes:
+        origin: "built-in" or the distribution of an entry point.
+        about: the first docstring line; empty for entry points.
+        facts: literal class attributes, read from the source without importing it; empty for entry
+            points.
+    """
 
     kind: Kind
     name: str
@@ -58,189 +68,275 @@ class Entry:
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """Everything installed of a kind, by name; entry points shadow built-ins."""
-    found = {entry.name: entry for entry in _built_in(kind)}
+    """List the installed methods or tasks by name; entry points replace built-ins."""
+    by_name = {entry.name: entry for entry in _list_built_ins(kind)}
+
     for point in entry_points(group=f"personabench.{kind}s"):
         module, _, attribute = point.value.partition(":")
-        found[point.name] = Entry(
-            kind, point.name, module, attribute, point.dist.name if point.dist else "plugin"
+        by_name[point.name] = Entry(
+            kind=kind,
+            name=point.name,
+            module=module,
+            attribute=attribute,
+            origin=point.dist.name if point.dist else "plugin",
         )
-    return dict(sorted(found.items()))
+
+    return dict(sorted(by_name.items()))
 
 
 def load(kind: Kind, name: str) -> type[Any]:
-    """The class behind a name or path that a person gave.  What is read from data goes through `recorded`.
+    """Load the class of a name or path from the command line.
+
+    Names that were read from data go through `recorded`.
 
     Raises:
-        UsageError: nothing has that name, or the plugin does not import; the message says what was tried.
+        UsageError: unknown name, or a plugin that cannot be imported; the message lists the nearest
+            names.
     """
-    if is_file(name):
-        cls = _from_path(kind, name)
-        _given[kind, cls.name] = cls
-        return cls
-    return _installed(kind, name)
+    if not is_file(name):
+        return _load_installed(kind, name)
+
+    cls = _load_from_path(kind, name)
+    _given[kind, cls.name] = cls
+    return cls
 
 
 def is_file(name: str) -> bool:
-    """Whether what a person gave is a path, with a class or without."""
+    """Whether a name from the command line is a path, with or without a class."""
     return name.endswith(".py") or ".py:" in name
 
 
-def recorded(kind: Kind, name: str, source: str) -> type[Any]:
-    """The class behind a name that was read from data: an installed one, or one whose file was named in this process.
+def recorded(
+    kind: Kind,
+    name: str,
+    source: str,
+) -> type[Any]:
+    """Load the class of a name that was read from data.
 
-    Data never says which file to run: a results folder may be anybody's.  `source` is the hash that a run recorded;
-    of a file that was named it has to be the same.
+    It is installed, or from a file that this process has already loaded from the command line.
+
+    `source` is the hash that a run recorded; a loaded file must have the same.
 
     Raises:
-        UsageError: it is neither, or the file has changed since the run.
+        UsageError: unknown name, or the file has changed since the run.
     """
+    # Data never names a file to run: a results folder may come from anywhere.
     cls = _given.get((kind, name))
     if cls is None:
         if name not in entries(kind):
             raise UsageError(
                 f"{kind} '{name}' is not installed here; name its file with --{kind} FILE"
             )
-        return _installed(kind, name)
-    if source_hash(cls) != source:
+        return _load_installed(kind, name)
+
+    current = source_hash(cls)
+    if current != source:
         raise UsageError(
-            f"{reference(cls)} is not the code that made the runs of {kind} '{name}': their source hash is "
-            f"{source[:8] or 'unknown'}, the file's {source_hash(cls)[:8]}; give the file as it was, or run it again"
+            f"{reference(cls)} is not the code that made the runs of {kind} '{name}': their "
+            f"source hash is {source[:8] or 'unknown'}, the file's {current[:8]}; "
+            "restore the file, or run it again"
         )
     return cls
 
 
 def standing(kind: Kind, name: str) -> str:
-    """What is known of a name without importing anything: the source hash of its file, "installed", or ""."""
+    """Return the source hash of a name's loaded file, "installed", or "" for an unknown name.
+
+    Nothing is imported.
+    """
     cls = _given.get((kind, name))
     if cls is not None:
         return source_hash(cls)
+
     return "installed" if name in entries(kind) else ""
 
 
-def _installed(kind: Kind, name: str) -> type[Any]:
-    known = entries(kind)
-    entry = known.get(name)
-    if entry is None:
-        plain = name.lower().replace("-", "_")
-        close = [
-            other for other in known if other.startswith(plain) or other == plain.replace("_", "")
-        ]
-        close = close or difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-        raise UsageError(f"no {kind} named '{name}'; {hint}")
-    try:
-        found = getattr(importlib.import_module(entry.module), entry.attribute)
-    except Exception as error:
-        raise UsageError(
-            f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute}) does not import: {error!r}"
-        ) from error
-    return _checked(kind, found, name)
-
-
 def example_task() -> str:
-    """The task that stands in where none is named.
+    """Return the task that is used when none is named.
 
     Raises:
-        UsageError: none installed calls itself an example.
+        UsageError: no installed task declares itself an example.
     """
-    found = next(
-        (entry.name for entry in entries("task").values() if entry.facts.get("example")), None
-    )
-    if found is None:
-        raise UsageError("no task is named and none installed is an example; name one with --task")
-    return found
+    for entry in entries("task").values():
+        if entry.facts.get("example"):
+            return entry.name
+
+    raise UsageError("no task is named and none installed is an example; name one with --task")
 
 
 def reference(cls: type[Any]) -> str:
-    """The text that `load` finds a class by from any folder: its name, or its file's whole path and its class name."""
+    """Return the text by which `load` finds a class from any folder: its name or its path."""
     if not cls.__module__.startswith(PLUGIN):
         return str(cls.name)
-    return f"{Path(str(sys.modules[cls.__module__].__file__)).resolve()}:{cls.__name__}"
+
+    module = sys.modules[cls.__module__]
+    path = Path(str(module.__file__)).resolve()
+    return f"{path}:{cls.__name__}"
 
 
-def _built_in(kind: Kind) -> Iterable[Entry]:
+def _load_installed(kind: Kind, name: str) -> type[Any]:
+    by_name = entries(kind)
+    entry = by_name.get(name)
+    if entry is None:
+        hint = _suggest_names(name, by_name)
+        raise UsageError(f"no {kind} named '{name}'; {hint}")
+
+    try:
+        module = importlib.import_module(entry.module)
+        cls = getattr(module, entry.attribute)
+    # A plugin's module may raise anything while it is imported.
+    except Exception as error:
+        raise UsageError(
+            f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute}) "
+            f"does not import: {error!r}"
+        ) from error
+    return _check_class(kind, cls, name)
+
+
+def _suggest_names(name: str, candidates: Collection[str]) -> str:
+    # Papers and users write Persona-DB and LaMP_2M: try the two usual spellings before fuzzy
+    # matching.
+    plain = name.lower().replace("-", "_")
+    joined = plain.replace("_", "")
+    matches = [
+        candidate for candidate in candidates if candidate.startswith(plain) or candidate == joined
+    ]
+    if not matches:
+        matches = difflib.get_close_matches(plain, candidates, n=3, cutoff=0.5)
+
+    if matches:
+        return f"did you mean {' or '.join(matches)}?"
+    return f"known: {', '.join(candidates)}"
+
+
+def _list_built_ins(kind: Kind) -> Iterable[Entry]:
     package = f"personabench.{kind}s"
     spec = importlib.util.find_spec(package)
-    for folder in map(Path, spec.submodule_search_locations or [] if spec else []):
-        for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
-            if path != folder / "__init__.py":
-                stem = path.parent.name if path.name == "__init__.py" else path.stem
-                yield from _described(kind, path, f"{package}.{stem}", path.stat().st_mtime_ns)
+    if spec is None:
+        return
+
+    for folder in map(Path, spec.submodule_search_locations or []):
+        paths = sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")])
+        for path in paths:
+            if path == folder / "__init__.py":
+                continue
+            stem = path.parent.name if path.name == "__init__.py" else path.stem
+            yield from _described(kind, path, f"{package}.{stem}", path.stat().st_mtime_ns)
 
 
 @functools.cache
-def _described(kind: Kind, path: Path, module: str, changed: int) -> tuple[Entry, ...]:
-    """What a source file offers as of its last change, which is here so that a changed file is read again."""
-    found = []
+def _described(
+    kind: Kind,
+    path: Path,
+    module: str,
+    modified: int,
+) -> tuple[Entry, ...]:
+    """Describe the classes of a source file that have a literal name."""
+    # `modified` only serves the cache: a changed file is read again.
     try:
-        body = ast.parse(path.read_bytes(), str(path)).body
+        tree = ast.parse(path.read_bytes(), str(path))
     except SyntaxError as error:
         _log.warning("%s is skipped: line %s: %s", path, error.lineno, error.msg)
         return ()
-    for node in body:
+
+    described = []
+    for node in tree.body:
         if not isinstance(node, ast.ClassDef):
             continue
-        facts: dict[str, Any] = {}
-        for statement in node.body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                try:
-                    facts[statement.targets[0].id] = ast.literal_eval(statement.value)
-                except ValueError:
-                    continue
-        if isinstance(facts.get("name"), str):
-            about = (ast.get_docstring(node) or "").partition("\n")[0]
-            found.append(
-                Entry(kind, facts.pop("name"), module, node.name, "built-in", about, facts)
+        facts = _read_literals(node)
+        name = facts.pop("name", None)
+        if not isinstance(name, str):
+            continue
+
+        docstring = ast.get_docstring(node) or ""
+        about, _, _ = docstring.partition("\n")
+        described.append(
+            Entry(
+                kind=kind,
+                name=name,
+                module=module,
+                attribute=node.name,
+                origin="built-in",
+                about=about,
+                facts=facts,
             )
-    return tuple(found)
+        )
+    return tuple(described)
 
 
-def _from_path(kind: Kind, text: str) -> type[Any]:
-    location, _, wanted = text.partition(".py:")
-    path = Path(location if not wanted else f"{location}.py")
+def _read_literals(node: ast.ClassDef) -> dict[str, Any]:
+    """Read the class attributes whose values are literals."""
+    literals: dict[str, Any] = {}
+    for statement in node.body:
+        if not isinstance(statement, ast.Assign):
+            continue
+        target = statement.targets[0]
+        if not isinstance(target, ast.Name):
+            continue
+        try:
+            literals[target.id] = ast.literal_eval(statement.value)
+        except ValueError:
+            # A computed value is known only after an import.
+            continue
+    return literals
+
+
+def _load_from_path(kind: Kind, text: str) -> type[Any]:
+    path, class_name = _split_path(text)
     if not path.is_file():
         raise UsageError(f"no file {path} to load a {kind} from")
-    try:
-        module = _imported(path)
-    except Exception as error:
-        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        raise UsageError(
-            f"{path}{where} does not import: {type(error).__name__}: {error}"
-        ) from error
-    offered = {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, type)
-        and value.__module__ == module.__name__
-        and issubclass(value, _base(kind))
-    }
-    if wanted and wanted not in offered:
-        raise UsageError(
-            f"{path} defines no {kind} class '{wanted}'; found: {', '.join(offered) or 'none'}"
-        )
-    if not wanted and len(offered) != 1:
-        raise UsageError(
-            f"{path} should define one subclass of personabench.{kind.capitalize()}, found "
-            f"{', '.join(offered) or 'none'}; name one as {path}:Class"
-        )
-    cls: Any = offered[wanted] if wanted else next(iter(offered.values()))
+
+    module = _import_plugin(path)
+    classes = _classes_in(kind, module)
+    cls = _choose_class(kind, path, classes, class_name)
+
     if not isinstance(getattr(cls, "name", None), str):
-        cls.name = path.stem if len(offered) == 1 else cls.__name__
+        cls.name = path.stem if len(classes) == 1 else cls.__name__
     if cls.name in entries(kind):
         raise UsageError(
-            f"{path} is called '{cls.name}', as an installed {kind} is: their runs could not be told apart; "
-            "give it another `name`"
+            f"{path} is called '{cls.name}', as an installed {kind} is: "
+            "their runs could not be distinguished; give it another `name`"
         )
-    return _checked(kind, cls, text)
+    return _check_class(kind, cls, text)
 
 
-def _imported(path: Path) -> ModuleType:
-    name = f"{PLUGIN}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+def _split_path(text: str) -> tuple[Path, str]:
+    """Split `mine.py:MyMethod` into the file and the class name, which may be empty."""
+    # At ".py:" rather than ":", which Windows paths contain as well.
+    stem, separator, class_name = text.partition(".py:")
+    if not separator or not class_name:
+        return Path(stem), ""
+    return Path(f"{stem}.py"), class_name
+
+
+def _import_plugin(path: Path) -> ModuleType:
+    """Import a file by path.
+
+    Raises:
+        UsageError: the file cannot be imported.
+    """
+    try:
+        return _execute_plugin(path)
+    # The file may raise anything while it is imported.
+    except Exception as error:
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        raise UsageError(
+            f"{path}{line} does not import: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _execute_plugin(path: Path) -> ModuleType:
+    # Named by the path's hash, so that two files of one name do not replace each other in
+    # sys.modules.
+    path_hash = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    name = f"{PLUGIN}{path_hash[:12]}"
+
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
+
     module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: dataclasses look up their module while the class is created.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -250,16 +346,54 @@ def _imported(path: Path) -> ModuleType:
     return module
 
 
-def _base(kind: Kind) -> type[Any]:
+def _classes_in(
+    kind: Kind,
+    module: ModuleType,
+) -> dict[str, type[Any]]:
+    """Return the methods or tasks that a module defines itself, by class name."""
+    base = _base_class(kind)
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and value.__module__ == module.__name__
+        and issubclass(value, base)
+    }
+
+
+def _choose_class(
+    kind: Kind,
+    path: Path,
+    classes: Mapping[str, type[Any]],
+    class_name: str,
+) -> type[Any]:
+    class_names = ", ".join(classes) or "none"
+    if class_name:
+        if class_name not in classes:
+            raise UsageError(f"{path} defines no {kind} class '{class_name}'; found: {class_names}")
+        return classes[class_name]
+
+    if len(classes) != 1:
+        raise UsageError(
+            f"{path} should define one subclass of personabench.{kind.capitalize()}, "
+            f"found {class_names}; name one as {path}:Class"
+        )
+    (cls,) = classes.values()
+    return cls
+
+
+def _base_class(kind: Kind) -> type[Any]:
+    # Imported late: listing needs neither, and tasks bring numpy.
     from personabench.api.method import Method
     from personabench.api.task import Task
 
     return Method if kind == "method" else Task
 
 
-def _checked(kind: Kind, cls: type[Any], name: str) -> type[Any]:
-    if not (isinstance(cls, type) and issubclass(cls, _base(kind))):
+def _check_class(kind: Kind, cls: type[Any], name: str) -> type[Any]:
+    if not (isinstance(cls, type) and issubclass(cls, _base_class(kind))):
         raise UsageError(f"{kind} '{name}' is not a subclass of personabench.{kind.capitalize()}")
+
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
         raise UsageError(f"{kind} '{name}' does not implement {', '.join(missing)}")

@@ -1,7 +1,8 @@
-"""The name of a method's or task's code: a hash that follows what runs, and nothing that only people read.
+"""Source hashes of methods and tasks: they identify the code that runs and ignore text for readers.
 
-Comments, docstrings, import lines and formatting are not in it, nor are the names of modules, so that a remark, a
-formatter or a file that moves leaves every finished run what it is.  docs/files.md says what is hashed.
+Comments, docstrings, import lines, formatting and the names of modules do not count, so that a
+comment, a formatter or a moved file leaves finished runs valid.  docs/files.md lists the hashed
+parts.
 """
 
 from __future__ import annotations
@@ -16,137 +17,188 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 PLUGIN = "personabench_plugin_"
-"""How the modules of files that were named by path begin."""
+"""Prefix of the names of modules that are loaded by path."""
 
 ENGINE = "personabench"
 BUILT_IN = (f"{ENGINE}.methods", f"{ENGINE}.tasks")
+
+# A string that looks like a file name may name a template beside its module.
 FILE_NAME = re.compile(r"[\w.+/-]{1,200}\.\w+")
+
+# Fields of a syntax tree that do not change the program or follow from its other fields.
 UNSEEN = frozenset(("ctx", "kind", "type_comment", "type_ignores"))
-"""Fields of a syntax tree that change nothing or that its other fields decide."""
+
+
+class Import(NamedTuple):
+    """An import statement: its relative level, its module and the symbols taken from it."""
+
+    level: int
+    module: str
+    symbols: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Module:
-    """What counts of a source file: the digest of its code, the names it imports, and its strings that may name files.
+    """The parts of a source file that count.
 
-    `code` is empty where nothing is left, as in an `__init__.py` of imports.  An import is its level, its module and
-    the names it takes from that.
+    Attributes:
+        code: the digest of its code; empty if nothing is left, as in an `__init__.py` of imports.
+        imports: its import statements.
+        file_names: its strings that may name files.
     """
 
     code: str
-    imports: tuple[tuple[int, str, tuple[str, ...]], ...] = ()
-    names: frozenset[str] = frozenset()
+    imports: tuple[Import, ...] = ()
+    file_names: frozenset[str] = frozenset()
 
 
 def source_hash(cls: type[Any]) -> str:
-    """SHA-256 of the code behind a class: of its module and of the bases it builds on, and of what these import.
+    """Hash the code of a class, its bases and their imports; SHA-256 in hex.
 
-    Followed are imports from the module's own package, from the folder of a file that was named by path, and from the
-    built-in methods and tasks.  The engine and other packages are not in it.
+    Imports are followed within the module's own package, the folder of a file loaded by path, and
+    the built-in methods and tasks.  The engine and other packages do not count.
     """
+    homes = _list_homes(cls)
+    pending: list[Path] = []
+    for module in _class_modules(cls):
+        pending += _with_package(_module_file(module))
+
     digests: set[str] = set()
-    pending = [file for module in _modules(cls) for file in _with_package(_file(module))]
-    homes = _homes(cls)
-    done: set[Path] = set()
+    visited: set[Path] = set()
     while pending:
         path = pending.pop()
-        if path in done:
+        if path in visited:
             continue
-        done.add(path)
-        module = _read(path)
-        digests.add(module.code)
-        digests |= {_digest(file.read_bytes()) for file in _templates(path, module)}
-        for wanted in module.imports:
-            pending += _resolved(path, wanted, homes)
-    return _digest("\0".join(sorted(digests - {""})).encode())
+        visited.add(path)
+
+        source = _read(path)
+        digests.add(source.code)
+        for template in _list_templates(path, source):
+            digests.add(_digest(template.read_bytes()))
+        for statement in source.imports:
+            pending += _resolve_import(path, statement, homes)
+
+    # Sorted digests rather than paths: a moved file keeps the hash.
+    digests.discard("")
+    return _digest("\0".join(sorted(digests)).encode())
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _modules(cls: type[Any]) -> Iterator[ModuleType]:
-    """The modules of a class and its bases, but for the engine's and Python's own."""
+def _class_modules(cls: type[Any]) -> Iterator[ModuleType]:
+    """Yield the modules of a class and its bases, without the engine's and Python's own."""
     for base in cls.__mro__:
         name = base.__module__
-        root = name.partition(".")[0]
-        engine = root == ENGINE and not name.startswith(BUILT_IN)
+        root = _root_package(name)
+        if root in sys.stdlib_module_names:
+            continue
+        if root == ENGINE and not name.startswith(BUILT_IN):
+            continue
+
         module = sys.modules.get(name)
-        if (
-            module
-            and getattr(module, "__file__", None)
-            and not engine
-            and root not in sys.stdlib_module_names
-        ):
+        # Modules without a file are made at run time, such as `__main__` of a shell.
+        if module and getattr(module, "__file__", None):
             yield module
 
 
-def _file(module: ModuleType) -> Path:
+def _root_package(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _module_file(module: ModuleType) -> Path:
     return Path(str(module.__file__))
 
 
 def _with_package(path: Path) -> list[Path]:
-    """A module, or every module of a package but the one that is a command of its own."""
+    """Return a module, or every module of a package.
+
+    A package's `__main__.py` is a command of its own and takes no part in runs.
+    """
     if path.name != "__init__.py":
         return [path]
     return [file for file in sorted(path.parent.glob("*.py")) if file.name != "__main__.py"]
 
 
-def _homes(cls: type[Any]) -> Mapping[str, Path]:
-    """Where the modules are that count, by the package they are named after; "" is the folder of a file by path."""
-    homes = dict(_built_in())
-    for module in _modules(cls):
-        root = module.__name__.partition(".")[0]
+def _list_homes(cls: type[Any]) -> Mapping[str, Path]:
+    """Map packages that count to their folders; "" is the folder of a file loaded by path."""
+    homes = dict(_built_in_folders())
+    for module in _class_modules(cls):
+        root = _root_package(module.__name__)
         if root.startswith(PLUGIN):
-            homes[""] = _file(module).parent
-        elif root != ENGINE and (package := sys.modules.get(root)) and hasattr(package, "__path__"):
+            homes[""] = _module_file(module).parent
+            continue
+
+        package = sys.modules.get(root)
+        if root != ENGINE and package and hasattr(package, "__path__"):
             homes[root] = Path(next(iter(package.__path__)))
     return homes
 
 
 @functools.cache
-def _built_in() -> Mapping[str, Path]:
-    """The folders of the built-in methods and tasks, whether or not one is imported yet."""
-    specs = {name: importlib.util.find_spec(name) for name in BUILT_IN}
-    return {
-        name: Path(next(iter(spec.submodule_search_locations or ())))
-        for name, spec in specs.items()
-        if spec
-    }
+def _built_in_folders() -> Mapping[str, Path]:
+    """Map the packages of built-in methods and tasks to their folders, imported or not."""
+    folders = {}
+    for name in BUILT_IN:
+        spec = importlib.util.find_spec(name)
+        if spec:
+            folders[name] = Path(next(iter(spec.submodule_search_locations or ())))
+    return folders
 
 
-def _resolved(
-    path: Path, wanted: tuple[int, str, tuple[str, ...]], homes: Mapping[str, Path]
+def _resolve_import(
+    path: Path,
+    statement: Import,
+    homes: Mapping[str, Path],
 ) -> list[Path]:
-    """The files behind an import, as far as they are in one of the homes."""
-    level, name, taken = wanted
+    """Find the files behind an import that are in one of the homes."""
 
     def locate(module: str) -> Path | None:
-        return _module_in(path.parents[level - 1], module) if level else _located(module, homes)
+        if statement.level:
+            return _module_in(path.parents[statement.level - 1], module)
+        return _locate_module(module, homes)
 
-    files = [file for part in taken if (file := locate(f"{name}.{part}".strip(".")))]
-    if len(files) < max(len(taken), 1) and (whole := locate(name)):
-        files.append(whole)
-    return [module for file in files for module in _with_package(file)]
+    files = []
+    for symbol in statement.symbols:
+        submodule = locate(f"{statement.module}.{symbol}".strip("."))
+        if submodule:
+            files.append(submodule)
+
+    # Symbols that are not submodules come from the module itself, as does a plain `import module`.
+    if len(files) < max(len(statement.symbols), 1):
+        whole = locate(statement.module)
+        if whole:
+            files.append(whole)
+
+    modules: list[Path] = []
+    for file in files:
+        modules += _with_package(file)
+    return modules
 
 
-def _located(name: str, homes: Mapping[str, Path]) -> Path | None:
-    for prefix, home in homes.items():
+def _locate_module(
+    name: str,
+    homes: Mapping[str, Path],
+) -> Path | None:
+    for prefix, folder in homes.items():
         if prefix and name.startswith(f"{prefix}."):
-            return _module_in(home, name.removeprefix(f"{prefix}."))
-    root = name.partition(".")[0]
+            return _module_in(folder, name.removeprefix(f"{prefix}."))
+
+    root = _root_package(name)
     if root in homes:
         return _module_in(homes[root], "")
+
     if "" in homes and root != ENGINE and root not in sys.stdlib_module_names:
         return _module_in(homes[""], name)
     return None
 
 
 def _module_in(folder: Path, name: str) -> Path | None:
-    """The file of a module below a folder; None where it is not there."""
+    """Return the file of a module below a folder, if it exists."""
     stem = folder.joinpath(*name.split(".")) if name else folder
     for path in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
         if path.is_file():
@@ -154,80 +206,94 @@ def _module_in(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _templates(path: Path, module: Module) -> Iterator[Path]:
-    """The files beside a module that its code names, such as the text of a prompt."""
-    for name in sorted(module.names):
-        beside = path.parent / name
-        if beside.suffix != ".py" and beside.is_file():
-            yield beside
+def _list_templates(path: Path, source: Module) -> Iterator[Path]:
+    """Yield the files beside a module that its code names, such as the text of a prompt."""
+    for name in sorted(source.file_names):
+        file = path.parent / name
+        if file.suffix != ".py" and file.is_file():
+            yield file
 
 
 def _read(path: Path) -> Module:
-    about = path.stat()
-    return _parsed(path, about.st_mtime_ns, about.st_size)
+    status = path.stat()
+    return _parse(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=512)
-def _parsed(path: Path, changed: int, size: int) -> Module:
-    """A source file as of its last change, which is here so that a changed file is read again."""
+def _parse(
+    path: Path,
+    modified: int,
+    size: int,
+) -> Module:
+    """Parse a source file."""
+    # `modified` and `size` only serve the cache: a changed file is read again.
     content = path.read_bytes()
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return Module(_digest(content))
-    imports: list[tuple[int, str, tuple[str, ...]]] = []
-    names: set[str] = set()
+
+    imports: list[Import] = []
+    file_names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imports += [(0, alias.name, ()) for alias in node.names]
+            imports += [Import(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            imports.append(
-                (node.level, node.module or "", tuple(alias.name for alias in node.names))
-            )
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and FILE_NAME.fullmatch(node.value)
-        ):
-            names.add(node.value)
+            symbols = tuple(alias.name for alias in node.names)
+            imports.append(Import(node.level, node.module or "", symbols))
+        elif _is_text(node) and FILE_NAME.fullmatch(str(node.value)):
+            file_names.add(str(node.value))
+
     words: list[str] = []
-    _spell(tree, words)
-    code = _digest("\n".join(words).encode("utf-8", "backslashreplace")) if len(words) > 2 else ""
-    return Module(code, tuple(imports), frozenset(names))
+    _append_words(tree, words)
+    # An empty module has two words, the brackets of its tree.
+    code = ""
+    if len(words) > 2:
+        code = _digest("\n".join(words).encode("utf-8", "backslashreplace"))
+    return Module(code, tuple(imports), frozenset(file_names))
 
 
-def _spell(value: Any, words: list[str]) -> None:
-    """A syntax tree as words; unlike `ast.dump`, alike in all versions of Python."""
+def _append_words(value: Any, words: list[str]) -> None:
+    """Write a syntax tree as words."""
+    # Not `ast.dump`, whose output differs between versions of Python.
     if isinstance(value, ast.AST):
         words.append(f"({type(value).__name__}")
         for name in value._fields:
             part = getattr(value, name, None)
-            kept = _kept(part) if isinstance(part, list) else part
-            if name not in UNSEEN and kept is not None and kept != []:
-                words.append(name)
-                _spell(kept, words)
+            if isinstance(part, list):
+                part = _drop_idle(part)
+            # Absent and empty fields are left out, since newer versions of Python add some.
+            if name in UNSEEN or part is None or part == []:
+                continue
+            words.append(name)
+            _append_words(part, words)
         words.append(")")
+
     elif isinstance(value, list):
         words.append("[")
-        for part in value:
-            _spell(part, words)
+        for item in value:
+            _append_words(item, words)
         words.append("]")
+
     else:
         words.append(repr(value))
 
 
-def _kept(parts: Iterable[Any]) -> list[Any]:
-    return [part for part in parts if not _idle(part)]
+def _drop_idle(nodes: Iterable[Any]) -> list[Any]:
+    return [node for node in nodes if not _is_idle(node)]
 
 
-def _idle(part: Any) -> bool:
+def _is_idle(node: Any) -> bool:
     """Whether a statement does nothing when it runs, or only imports."""
-    if isinstance(part, ast.If) and not part.orelse:
-        test = part.test
-        return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None))
-    text = (
-        isinstance(part, ast.Expr)
-        and isinstance(part.value, ast.Constant)
-        and isinstance(part.value.value, str)
-    )
-    return text or isinstance(part, ast.Import | ast.ImportFrom | ast.Pass)
+    if isinstance(node, ast.If) and not node.orelse:
+        # Both `if TYPE_CHECKING` and `if typing.TYPE_CHECKING`.
+        identifiers = (getattr(node.test, "id", None), getattr(node.test, "attr", None))
+        return "TYPE_CHECKING" in identifiers
+
+    if isinstance(node, ast.Expr) and _is_text(node.value):
+        return True
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.Pass)
+
+
+def _is_text(node: Any) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)

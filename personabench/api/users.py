@@ -1,9 +1,10 @@
-"""Who asks, where the data does not say: questions are joined into users by their profiles, once, on opening.
+"""Join questions into users by their histories, for data that does not name its users.
 
-Two questions are one user when at least half of the smaller profile, and at least two records of it, stand in the other
-too, stimulus and response alike.  Only such pairs are followed from one to the next: a single shared record, a film
-that two people tag alike or a paper that they wrote together, joins nobody.  A joined user bears the name that the data
-gives one of its questions, else its first question's id; two names of the data never become one.
+Two questions belong to one user if at least half of the smaller history, and at least two of its
+records, are in the other too, stimulus and response alike.  Only such pairs are joined
+transitively: a single shared record, such as a film that two users tag alike or a paper with two
+authors, joins no users.  A joined user takes the name that the data gives one of its questions,
+else its first question's id; two names of the data are never joined.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from personabench.api.dataset import Dataset
-from personabench.api.task import Task, Wrapped
+from personabench.api.dataset import Dataset, Wrapped
+from personabench.api.task import Task
 from personabench.hashing import digest
 from personabench.types import Record, Sample, User, moment
 
-RULE = 1
-FEWEST = 2
+RULE_VERSION = 1
+MIN_SHARED_RECORDS = 2
+
 Marks = npt.NDArray[np.int64]
+"""A history as the sorted hashes of its records."""
 
 
-def open_split(task: Task, split: str, data: Path | None) -> Dataset:
-    """A split as all but the task see it: where the data does not name its users, questions are joined into users.
+def open_split(
+    task: Task,
+    split: str,
+    data: Path | None,
+) -> Dataset:
+    """Open a split of a task, with questions joined into users if the data does not name them.
 
     Raises:
         UsageError, DataError: as `Task.open`.
@@ -41,121 +48,171 @@ class Joined(Wrapped):
 
     def __init__(self, inner: Dataset) -> None:
         super().__init__(inner)
-        # Who the users are changes predictions and statistics alike, so runs under another rule are other runs.
-        self.hash = digest({"data": inner.hash, "users": RULE})
-        self._nameless = frozenset(user for sample_id, user in inner.index() if user == sample_id)
-        self._person = self._joined()
-        self._index = [(sample_id, self._person[user]) for sample_id, user in inner.index()]
-        counts = self.user_counts()
-        told = f"{counts['joined']} joined by their profiles, {counts['single']} of one question"
-        named = f"{counts['named']} named by the data, " if counts["named"] else ""
-        self.warnings = (
-            *inner.warnings,
-            f"the data does not name {'all its' if named else 'its'} users: {len(self._index)} questions are taken for "
-            f"{sum(counts.values())} users ({named}{told})",
-        )
+        # The users change predictions and statistics alike, so runs under another rule are other
+        # runs.
+        self.hash = digest({"data": inner.hash, "users": RULE_VERSION})
+
+        index = inner.index()
+        self._unnamed = frozenset(user_id for sample_id, user_id in index if user_id == sample_id)
+        self._joined_ids = self._join_users()
+        self._index = [(sample_id, self._joined_ids[user_id]) for sample_id, user_id in index]
+        self.warnings = (*inner.warnings, self._describe_join())
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
 
     def load(self, position: int) -> Sample:
-        return msgspec.structs.replace(self.inner.load(position), user_id=self._index[position][1])
+        sample = self.inner.load(position)
+        _, user_id = self._index[position]
+        return msgspec.structs.replace(sample, user_id=user_id)
 
     def population(self) -> Iterator[User]:
-        """See `Dataset`; a joined user has the records of all questions, of equal ones the first."""
-        people: dict[str, list[User]] = {}
-        for user in self.inner.population():
-            people.setdefault(self._person.get(user.id, user.id), []).append(user)
-        for person, parts in people.items():
-            yield User(person, parts[0].history if len(parts) == 1 else _together(parts))
+        """Yield the joined users, each with the distinct records of all its questions."""
+        parts_by_user: dict[str, list[User]] = {}
+        for part in self.inner.population():
+            user_id = self._joined_ids.get(part.id, part.id)
+            parts_by_user.setdefault(user_id, []).append(part)
+
+        for user_id, parts in parts_by_user.items():
+            history = parts[0].history if len(parts) == 1 else _merge_histories(parts)
+            yield User(user_id, history)
 
     def user_counts(self) -> Mapping[str, int]:
-        parts = Counter(self._person[user] for user in {user for _, user in self.inner.index()})
-        nameless = [count for person, count in parts.items() if person in self._nameless]
-        joined = sum(count > 1 for count in nameless)
+        original_ids = {user_id for _, user_id in self.inner.index()}
+        sizes = Counter(self._joined_ids[user_id] for user_id in original_ids)
+        unnamed_sizes = [size for user_id, size in sizes.items() if user_id in self._unnamed]
+        joined = sum(size > 1 for size in unnamed_sizes)
         return {
-            "named": len(parts) - len(nameless),
+            "named": len(sizes) - len(unnamed_sizes),
             "joined": joined,
-            "single": len(nameless) - joined,
+            "single": len(unnamed_sizes) - joined,
         }
 
-    def _joined(self) -> dict[str, str]:
-        """The joined user of every user of the wrapped dataset."""
-        users, profiles = [], []
+    def _describe_join(self) -> str:
+        counts = self.user_counts()
+        parts = [
+            f"{counts['joined']} joined by their profiles",
+            f"{counts['single']} of one question",
+        ]
+        if counts["named"]:
+            parts.insert(0, f"{counts['named']} named by the data")
+
+        which = "all its" if counts["named"] else "its"
+        return (
+            f"the data does not name {which} users: {len(self._index)} questions are taken for "
+            f"{sum(counts.values())} users ({', '.join(parts)})"
+        )
+
+    def _join_users(self) -> dict[str, str]:
+        """Map every user of the wrapped dataset to its joined user."""
+        user_ids = []
+        histories = []
         for user in self.inner.population():
-            users.append(user.id)
-            profiles.append(
-                np.unique(
-                    np.array([hash(_content(record)) for record in user.history], dtype=np.int64)
-                )
-            )
-        parents = list(range(len(users)))
+            user_ids.append(user.id)
+            histories.append(_mark_history(user))
 
-        def root(number: int) -> int:
-            while parents[number] != number:
-                parents[number] = parents[parents[number]]
-                number = parents[number]
-            return number
+        # A union-find forest over the users; a named user is always the root of its tree.
+        parents = list(range(len(user_ids)))
 
-        for pair in coinciding(profiles):
-            first, other = sorted(
-                map(root, pair), key=lambda number: (users[number] in self._nameless, number)
-            )
-            if users[other] in self._nameless:
-                parents[other] = first
-        asked = {user: user for _, user in self.inner.index()}
-        return asked | {user: users[root(number)] for number, user in enumerate(users)}
+        def rank(index: int) -> tuple[bool, int]:
+            return user_ids[index] in self._unnamed, index
 
+        for pair in coinciding(histories):
+            roots = [_find_root(parents, index) for index in pair]
+            root, joined = sorted(roots, key=rank)
+            # With two named users neither is joined: the data knows better.
+            if user_ids[joined] in self._unnamed:
+                parents[joined] = root
 
-def _content(record: Record) -> tuple[str | None, str]:
-    return record.stimulus, record.response
+        # The index may hold users that the population leaves out; they stay themselves.
+        joined_ids = {user_id: user_id for _, user_id in self.inner.index()}
+        for index, user_id in enumerate(user_ids):
+            joined_ids[user_id] = user_ids[_find_root(parents, index)]
+        return joined_ids
 
 
-def _together(parts: Sequence[User]) -> tuple[Record, ...]:
-    """The records of one user's questions, in time order where all have one, else as they came."""
-    records: dict[tuple[str | None, str], Record] = {}
-    for part in parts:
-        for record in part.history:
-            records.setdefault(_content(record), record)
-    union = tuple(records.values())
-    return (
-        tuple(sorted(union, key=lambda r: moment(r.time))) if all(r.time for r in union) else union
-    )
+def coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of histories of one user, enough to connect all histories of that user.
 
-
-def coinciding(profiles: Sequence[Marks]) -> Iterator[tuple[int, int]]:
-    """Pairs of profiles that are one user's, enough of them to lead from any profile of a user to all others.
-
-    A profile is the sorted marks of its records.  Exact, however common a record is: what a profile shares with all
-    others is counted in one go over the holders of its records, and equal profiles are looked at once.
+    The result is exact, however common a record is.
     """
-    first: dict[bytes, int] = {}
-    for number, profile in enumerate(profiles):
-        if (
-            len(profile) >= FEWEST
-            and (equal := first.setdefault(profile.tobytes(), number)) != number
-        ):
-            yield equal, number
-    distinct = np.array(list(first.values()), dtype=np.intp)
+    first_indices: dict[bytes, int] = {}
+    for index, history in enumerate(histories):
+        if len(history) < MIN_SHARED_RECORDS:
+            continue
+        first_index = first_indices.setdefault(history.tobytes(), index)
+        if first_index != index:
+            yield first_index, index
+
+    # Most questions of one user repeat the same history; comparing each distinct one once saves the
+    # square of that.
+    distinct = list(first_indices.values())
     if len(distinct) < 2:
         return
-    sizes = np.array([len(profiles[number]) for number in distinct])
-    _, places, counts = np.unique(
-        np.concatenate([profiles[number] for number in distinct]),
+    for index, other_index in _overlapping([histories[index] for index in distinct]):
+        yield distinct[index], distinct[other_index]
+
+
+def _overlapping(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of distinct histories that share at least half of the smaller one."""
+    sizes = np.array([len(history) for history in histories])
+    _, marks, counts = np.unique(
+        np.concatenate(histories),
         return_inverse=True,
         return_counts=True,
     )
-    owners, shared = np.repeat(np.arange(len(distinct)), sizes), counts[places] > 1
-    owners, places = owners[shared], places[shared]
-    holders = owners[np.argsort(places, kind="stable")]
+
+    # Records of a single history cannot be shared; most are such.
+    is_shared = counts[marks] > 1
+    owners = np.repeat(np.arange(len(histories)), sizes)[is_shared]
+    marks = marks[is_shared]
+
+    # The histories that hold mark m are holders[starts[m]:ends[m]].
+    holders = owners[np.argsort(marks, kind="stable")]
     ends = np.cumsum(np.where(counts > 1, counts, 0))
-    kept = np.split(places, np.searchsorted(owners, np.arange(1, len(distinct))))
-    for number, mine in enumerate(kept):
-        if len(mine) < FEWEST:
+    starts = ends - counts
+
+    boundaries = np.searchsorted(owners, np.arange(1, len(histories)))
+    for index, shared_marks in enumerate(np.split(marks, boundaries)):
+        if len(shared_marks) < MIN_SHARED_RECORDS:
             continue
-        others = [holders[ends[place] - counts[place] : ends[place]] for place in mine]
-        common = np.bincount(np.concatenate(others), minlength=len(distinct))
-        common[: number + 1] = 0
-        needed = np.maximum(FEWEST, (np.minimum(sizes, sizes[number]) + 1) // 2)
-        for other in np.flatnonzero(common >= needed):
-            yield int(distinct[number]), int(distinct[other])
+        co_holders = [holders[starts[mark] : ends[mark]] for mark in shared_marks]
+        overlaps = np.bincount(np.concatenate(co_holders), minlength=len(histories))
+        # Each pair once, and no history with itself.
+        overlaps[: index + 1] = 0
+
+        smaller_sizes = np.minimum(sizes, sizes[index])
+        needed = np.maximum(MIN_SHARED_RECORDS, (smaller_sizes + 1) // 2)
+        for other_index in np.flatnonzero(overlaps >= needed):
+            yield index, int(other_index)
+
+
+def _find_root(parents: list[int], index: int) -> int:
+    while parents[index] != index:
+        # Halving the path keeps later look-ups short.
+        parents[index] = parents[parents[index]]
+        index = parents[index]
+    return index
+
+
+def _mark_history(user: User) -> Marks:
+    marks = [hash(_record_content(record)) for record in user.history]
+    return np.unique(np.array(marks, dtype=np.int64))
+
+
+def _record_content(record: Record) -> tuple[str | None, str]:
+    # Without ids and fields, which differ between copies of one record.
+    return record.stimulus, record.response
+
+
+def _merge_histories(parts: Sequence[User]) -> tuple[Record, ...]:
+    """Merge the histories of one user's questions, in time order if all records have a time."""
+    records: dict[tuple[str | None, str], Record] = {}
+    for part in parts:
+        for record in part.history:
+            records.setdefault(_record_content(record), record)
+
+    merged = list(records.values())
+    if all(record.time for record in merged):
+        merged.sort(key=lambda record: moment(record.time))
+    return tuple(merged)

@@ -1,13 +1,21 @@
-"""The wording of a task: vocabulary and rendered requests."""
+"""The wording of a task: its vocabulary, its requests and its reading of answers.
+
+`Wording` is the part of a task that methods may use through their `Context`.  Data, metrics and
+judging belong to `Task`, which derives from it, so that a method never depends on how its answers
+are scored.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from personabench.types import Message, Record
+from personabench.models.tokens import Tokens
+from personabench.types import Message, Record, Sample
 
 ResponseKind = Literal["text", "category", "ordinal"]
 
@@ -16,11 +24,11 @@ class Vocabulary(msgspec.Struct, frozen=True):
     """A task's vocabulary, shared by all methods' prompts.
 
     Attributes:
-        person: who the user is to the task ("author").
-        stimulus: what they respond to ("article").
-        response: what they produce ("headline").
-        profile_question: what a summary of the person should answer.
-        axes: the dimensions on which two people's responses may differ, as (name, definition) pairs.
+        person: the user's part in the task ("author").
+        stimulus: the thing that the user responds to ("article").
+        response: the thing that the user produces ("headline").
+        profile_question: the question that a summary of the user should answer.
+        axes: the dimensions on which two users' responses may differ, as (name, definition) pairs.
         instruction: the output contract in one sentence.
     """
 
@@ -34,8 +42,117 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass
 class Rendered:
-    """A request in the task's wording: messages, the records that made it in, and what happened on the way."""
+    """A worded request, the records it contains, and flags for the run's counters."""
 
     messages: tuple[Message, ...]
     records: tuple[Record, ...] = ()
     flags: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Wording(ABC):
+    """The wording of a task, shared by all methods.
+
+    Attributes:
+        name: the task's name on the command line.
+        kind: the kind of response.
+        scorers: the ways to read an answer.
+        max_tokens: the maximum number of tokens of an answer.
+        labels: the possible answers in the benchmark's order; empty for text.
+        words: the vocabulary for prompts.
+        params: the task's options, an instance of `Params`.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[ResponseKind] = "text"
+    scorers: ClassVar[tuple[str, ...]] = ("official", "lenient")
+    max_tokens: ClassVar[int] = 64
+    labels: ClassVar[tuple[str, ...]] = ()
+    words: ClassVar[Vocabulary]
+
+    @dataclasses.dataclass(frozen=True)
+    class Params:
+        """Options of the task; none by default."""
+
+    def __init__(self, params: Any = None) -> None:
+        self.params = params if params is not None else self.Params()
+
+    @abstractmethod
+    def render(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered:
+        """Word the request: the sample, chosen records (best first) and notes about the user.
+
+        All methods share this wording.  Without records and notes it is the non-personalized
+        request.
+        """
+
+    @abstractmethod
+    def parse(
+        self,
+        output: str,
+        sample: Sample,
+        scorer: str,
+    ) -> str | None:
+        """Read an answer as a scorer does; None when it cannot be read."""
+
+    def describe(self, record: Record) -> str:
+        """Write a record as labelled plain text, for prompts about the user."""
+        response = f"{self.words.response.capitalize()}: {record.response}"
+        if record.stimulus is None:
+            return response
+
+        return f"{self.words.stimulus.capitalize()}: {record.stimulus}\n{response}"
+
+    def query_text(self, sample: Sample) -> str:
+        """Return the text to search a history with."""
+        return sample.stimulus or sample.input
+
+    def document_text(self, record: Record) -> str:
+        """Return the text to find a record by; never a label or score."""
+        return record.stimulus or record.response
+
+    def question(self, record: Record, like: Sample) -> Sample:
+        """Turn a record into a question worded like another sample, to draft a past response.
+
+        By default the record's stimulus replaces that of `like`.  A task whose questions hold more
+        of a record overrides this.  The response of a record without a stimulus serves as its
+        stimulus.
+        """
+        stimulus = record.stimulus or record.response
+        wording = stimulus
+        if like.stimulus and like.stimulus in like.input:
+            before, _, after = like.input.rpartition(like.stimulus)
+            wording = f"{before}{stimulus}{after}"
+
+        attributes = {
+            name: record.fields[name] for name in like.attributes if name in record.fields
+        }
+        return Sample(
+            id=record.id,
+            user_id=like.user_id,
+            input=wording,
+            stimulus=stimulus,
+            choices=like.choices,
+            attributes=attributes,
+            time=record.time,
+            item=record.item,
+        )
+
+    def facts(self, fields: Mapping[str, str]) -> str:
+        """Write out facts of a response, such as a review's rating; empty by default.
+
+        `fields` are a sample's attributes or a record's fields.
+        """
+        return ""
+
+    def exchanges(self, sample: Sample) -> Sequence[Record] | None:
+        """Return the user's earlier replies to an assistant; None without a conversation.
+
+        A record's `stimulus` is the user's earlier message, `fields["reply"]` the assistant's reply
+        to it, and `response` the user's next message.
+        """
+        return None

@@ -27,10 +27,17 @@ def download(
 
     from rich.console import Console
 
+    from personabench.api.data_sources import Downloadable
     from personabench.api.registry import load
+    from personabench.api.task import Task
     from personabench.cli.display import downloading
+    from personabench.errors import UsageError
 
-    found = load("task", task)()
+    found: Task = load("task", task)()
+    if not isinstance(found, Downloadable):
+        raise UsageError(
+            f"task {found.name} has nothing to download; pass a local copy with --data"
+        )
     wanted = split or found.default_split
     typer.echo(f"{found.name}: {found.source}; licence: {found.licence}", err=True)
     with warnings.catch_warnings():

@@ -59,12 +59,16 @@ def generate(
     """
     import asyncio
 
+    from personabench.api.data_sources import Generative
     from personabench.api.registry import load
     from personabench.cli.options import names
+    from personabench.errors import UsageError
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
 
     found = load("task", task)()
+    if not isinstance(found, Generative):
+        raise UsageError(f"task {found.name} makes no sets of its own")
     wanted: list[str | None] = [*names(model or "")] or [None]
     options = [
         BackendOptions(each, base_url, headers=read_headers(header or []), api_version=api_version)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.judged import metrics_added_by_judge
 from personabench.hashing import digest
 from personabench.results.index import Run, _label, label, spec
 
@@ -95,7 +96,7 @@ def _adds(task: str, params: bytes, source: str) -> tuple[str, ...] | None:
     from personabench.results.locate import find_task
 
     known = find_task(task, msgspec.json.decode(params), source)
-    return None if known is None else known.judge_adds
+    return None if known is None else metrics_added_by_judge(known)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from typing import Any
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
+from personabench.api.dialogue import DialogueTask
 from personabench.api.guard import TRACEBACKS, plugin_guard
 from personabench.api.method import Method, State
+from personabench.api.online import OnlineTask
 from personabench.api.population import Population
 from personabench.api.task import Task
 from personabench.errors import BackendError, BrokenOff, RunError, UsageError
@@ -204,6 +206,10 @@ class Engine:
             turn.profile, state = await self._state(view)
             return encodable(require_text(await self.method.predict(view, state, turn.ctx)))
 
+        if not isinstance(self.task, DialogueTask):
+            raise UsageError(
+                f"task {self.task.name} has protocol 'dialogue' but no method `converse`"
+            )
         return await self.task.converse(sample, reply, turn.ctx, turn.simulator)
 
     async def _trajectory(self, positions: Sequence[int]) -> None:
@@ -219,6 +225,10 @@ class Engine:
                 turn.profile, state = await self._state(view)
             current = plain(state)
             output = encodable(require_text(await self.method.predict(view, current, turn.ctx)))
+            if not isinstance(self.task, OnlineTask):
+                raise UsageError(
+                    f"task {self.task.name} has protocol 'online' but no method `react`"
+                )
             feedback, record = await self.task.react(sample, output, turn.simulator)
             state = plain(await self.method.update(current, feedback, turn.learning))
             return output, record

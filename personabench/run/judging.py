@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from personabench.api.dataset import Dataset
+from personabench.api.judged import JudgedTask, judge_params
 from personabench.api.source import source_hash
 from personabench.api.task import Task
 from personabench.errors import BackendError, RunError, UsageError
@@ -40,7 +41,7 @@ def active_roles(task: Task, named: Sequence[RoleName]) -> tuple[RoleName, ...]:
 def judge_key(task: Task, identity: Mapping[str, str]) -> str:
     """The name of a judge: SHA-256 over its model, the task's source and version, and the options only it reads."""
     params = dataclasses.asdict(task.params)
-    options = {name: params[name] for name in task.judge_params}
+    options = {name: params[name] for name in judge_params(task)}
     source = [task.name, source_hash(type(task)), task.version]
     return digest({"judge": dict(identity), "task": source, "params": options})
 
@@ -95,6 +96,8 @@ async def judge(
         RunError: the disk is full.
         KeyboardInterrupt: interrupted twice; what was judged is on disk.
     """
+    if not isinstance(task, JudgedTask):
+        raise UsageError(f"task {task.name} has a judge but no method `assess`")
     index, progress = dataset.index(), progress or Progress()
     progress.total = len(positions)
     lines = folder.ordered_predictions(index[position][0] for position in positions)

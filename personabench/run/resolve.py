@@ -17,6 +17,7 @@ from personabench.api import params, registry
 from personabench.api.compatibility import Fit, check_requirements, verdict, without_dates
 from personabench.api.dataset import Dataset
 from personabench.api.guard import create, params_of
+from personabench.api.judged import judge_params
 from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.api.users import open_split
@@ -164,7 +165,7 @@ def resolve(
                 task_params={
                     name: value
                     for name, value in dataclasses.asdict(task.params).items()
-                    if name not in task.judge_params
+                    if name not in judge_params(task)
                 },
                 separation=dataset.separation,
                 split=dataset.split,

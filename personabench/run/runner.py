@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from personabench.api.dataset import Dataset
+from personabench.api.judged import metrics_added_by_judge
 from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.errors import DataError, RunError, UsageError
@@ -258,7 +259,7 @@ async def _finish(
                     "model": backend.identity["name"],
                     "identity": dict(backend.identity),
                     "shared": backend.identity == job.spec.model,
-                    **({"adds": job.task.judge_adds} if role == "judge" else {}),
+                    **({"adds": metrics_added_by_judge(job.task)} if role == "judge" else {}),
                 }
                 for role, backend in job.roles.items()
             },

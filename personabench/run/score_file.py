@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from personabench.api.id_check import compare_ids
+from personabench.api.official_files import OfficialFiles
 from personabench.api.task import Task
 from personabench.errors import DataError, UsageError
 from personabench.metrics.metric import Value
@@ -95,6 +96,8 @@ def score_files(
     for path in (predictions, references):
         if not path.is_file():
             raise DataError(f"no file {path}")
+    if not isinstance(task, OfficialFiles):
+        raise UsageError(f"task {task.name} has no official prediction files to score")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         samples = task.read_references(references)

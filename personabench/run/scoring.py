@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
+from personabench.api.judged import judged_metrics
+from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
 from personabench.metrics.metric import Value
 from personabench.metrics.scripts import Unseen
@@ -46,7 +48,7 @@ class Tally:
 
     def __init__(self, task: Task, judged: bool = False) -> None:
         self.task = task
-        self.all = (*task.metrics, *(task.judged_metrics if judged else ()))
+        self.all = (*task.metrics, *(judged_metrics(task) if judged else ()))
         self.n = 0
         self._values: dict[tuple[str, str], list[Value]] = {
             (scorer, metric.name): [] for scorer in task.scorers for metric in self.all
@@ -150,8 +152,9 @@ def score_run(
 
     with folder.replacing(folder.scores_path) as scores, folder.replacing(submission) as submitted:
         outputs = scored(scores)
-        for piece in task.submission(outputs):
-            submitted.write(piece)
+        if isinstance(task, SubmissionFile):
+            for piece in task.submission(outputs):
+                submitted.write(piece)
         for _ in outputs:
             pass
     if not submission.stat().st_size:

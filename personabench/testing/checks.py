@@ -1,38 +1,55 @@
-"""Conformance without a model: what `personabench check` looks at before anybody trusts a number."""
+"""Conformance checks without a model, for `personabench check`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from personabench.api.dataset import Dataset
+from personabench.api.data_sources import Audited
+from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.method import Method
-from personabench.api.task import Task, Wrapped
+from personabench.api.registry import load
+from personabench.api.task import Task
 from personabench.api.users import open_split
+from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
-from personabench.testing.trial import trial
+from personabench.testing.trial import Trial, trial
 from personabench.types import Sample, moment
 
+# Strings that occur in no data set, so that every prompt with one is a leak.
 CANARY = "zqxv-canary"
 HIDDEN = "zqxv-hidden"
+
+# A small window that any single request of the example data fits, but not every history.
+SMALL_WINDOW = 2048
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: what, whether it holds (None: nobody can tell), and details where it does not."""
+    """The result of one check.
+
+    Attributes:
+        what: the checked property.
+        holds: whether it holds; None if that cannot be checked here.
+        detail: examples or figures.
+    """
 
     what: str
     holds: bool | None
     detail: str = ""
 
 
-def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
-    """Look at a task's data, wording and metrics.
+def check_task(
+    task: Task,
+    split: str,
+    data: Path | None,
+) -> Iterator[Finding]:
+    """Check a task's data, wording and metrics.
 
     Raises:
         DataError, UsageError: the data cannot be opened.
@@ -40,126 +57,263 @@ def check_task(task: Task, split: str, data: Path | None) -> Iterator[Finding]:
     dataset = open_split(task, split, data)
     index = dataset.index()
     yield Finding(
-        "the data opens and has samples", bool(index), f"{dataset.source}: {len(index)} samples"
+        what="the data opens and has samples",
+        holds=bool(index),
+        detail=f"{dataset.source}: {len(index)} samples",
     )
     if dataset.lacking:
-        yield Finding("what a run needs is installed", None, dataset.lacking)
-    ids = [sample_id for sample_id, _ in index]
-    yield Finding("sample ids are unique", len(set(ids)) == len(ids))
-    gold, empty = Tally(task), Tally(task)
-    unread, quoted, later, dated = [], [], [], 0
-    for sample in dataset.samples():
-        dated += bool(sample.time and any(record.time for record in sample.history))
-        if sample.time and any(
-            moment(record.time) > moment(sample.time) for record in sample.history
-        ):
-            later.append(sample.id)
-        if not sample.references:
-            continue
-        values, failed = measure(task, sample.references[0], sample)
-        gold.add(values)
-        unread += [sample.id] if failed else []
-        empty.add(measure(task, "", sample)[0])
-        prompt = task.render(sample.view(), (), "", EstimatedTokens()).messages
-        if not sample.choices and any(
-            sample.references[0] in message.content for message in prompt
-        ):
-            quoted.append(sample.id)
-    late = "nothing later than its sample is visible"
-    if dated:
-        yield Finding(late, not later, _some(later) or f"{dated} of {len(index)} samples are dated")
-    else:
-        yield Finding(late, None, "not dated: not checkable")
-    yield Finding("every gold answer can be read by every scorer", not unread, _some(unread))
-    for scorer, metrics in gold.metrics().items():
-        worst = empty.metrics()[scorer]
-        for metric in task.metrics:
-            if metric.name not in metrics:
-                yield Finding(
-                    f"gold beats the empty answer: {metric.name} ({scorer})",
-                    None,
-                    "it takes a judge",
-                )
-                continue
-            best, low = metrics[metric.name], worst[metric.name]
-            better = best > low if metric.higher_is_better else best < low
-            yield Finding(
-                f"gold beats the empty answer: {metric.name} ({scorer})",
-                better,
-                f"{best:.4f} against {low:.4f}",
-            )
-    yield Finding("no request quotes its gold answer", not quoted, _some(quoted))
-    leaks = task.audit(dataset)
+        yield Finding("everything that a run needs is installed", None, dataset.lacking)
+
+    sample_ids = [sample_id for sample_id, _ in index]
+    yield Finding("sample ids are unique", len(set(sample_ids)) == len(sample_ids))
+
+    survey = _survey_samples(task, dataset)
+    yield _report_dates(survey, len(index))
+    yield Finding(
+        what="every gold answer can be read by every scorer",
+        holds=not survey.unparsed,
+        detail=_list_some(survey.unparsed),
+    )
+    yield from _compare_to_empty(task, survey)
+    yield Finding(
+        what="no request quotes its gold answer",
+        holds=not survey.quoted,
+        detail=_list_some(survey.quoted),
+    )
+
+    leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
 
-def check_method(method: Method, task: str, limit: int = 6) -> Iterator[Finding]:
-    """Run a method on a bundled sample with scripted answers and look at what it does.
+@dataclass
+class _Survey:
+    """Results of one pass over a data set's samples, which may be too many to keep.
+
+    Attributes:
+        gold, empty: scores of the gold answers and of empty ones.
+        dated: the number of samples with a time, before records with a time.
+        late: ids of samples that show a later record.
+        unparsed: ids of samples whose gold a scorer cannot read.
+        quoted: ids of samples whose request contains the gold.
+    """
+
+    gold: Tally
+    empty: Tally
+    dated: int = 0
+    late: list[str] = field(default_factory=list)
+    unparsed: list[str] = field(default_factory=list)
+    quoted: list[str] = field(default_factory=list)
+
+
+def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
+    survey = _Survey(gold=Tally(task), empty=Tally(task))
+    for sample in dataset.samples():
+        survey.dated += _is_dated(sample)
+        if _shows_later_record(sample):
+            survey.late.append(sample.id)
+
+        # Hidden test sets have no gold answers to check.
+        if not sample.references:
+            continue
+        gold = sample.references[0]
+
+        gold_values, failed_scorers = measure(task, gold, sample)
+        survey.gold.add(gold_values)
+        if failed_scorers:
+            survey.unparsed.append(sample.id)
+
+        empty_values, _ = measure(task, "", sample)
+        survey.empty.add(empty_values)
+
+        if _quotes(task, sample, gold):
+            survey.quoted.append(sample.id)
+    return survey
+
+
+def _is_dated(sample: Sample) -> bool:
+    return bool(sample.time) and any(record.time for record in sample.history)
+
+
+def _shows_later_record(sample: Sample) -> bool:
+    if not sample.time:
+        return False
+    sample_time = moment(sample.time)
+    return any(moment(record.time) > sample_time for record in sample.history)
+
+
+def _quotes(
+    task: Task,
+    sample: Sample,
+    gold: str,
+) -> bool:
+    # A multiple-choice request lists the gold among its options.
+    if sample.choices:
+        return False
+    request = task.render(sample.view(), (), "", EstimatedTokens())
+    return any(gold in message.content for message in request.messages)
+
+
+def _report_dates(survey: _Survey, sample_count: int) -> Finding:
+    check = "nothing later than its sample is visible"
+    if not survey.dated:
+        return Finding(check, None, "not dated: not checkable")
+
+    examples = _list_some(survey.late)
+    return Finding(
+        what=check,
+        holds=not survey.late,
+        detail=examples or f"{survey.dated} of {sample_count} samples are dated",
+    )
+
+
+def _compare_to_empty(
+    task: Task,
+    survey: _Survey,
+) -> Iterator[Finding]:
+    """Check each metric's direction: a gold answer must score better than an empty one."""
+    empty_scores = survey.empty.metrics()
+    for scorer, gold_scores in survey.gold.metrics().items():
+        for metric in task.metrics:
+            check = f"gold beats the empty answer: {metric.name} ({scorer})"
+            if metric.name not in gold_scores:
+                yield Finding(check, None, "requires a judge")
+                continue
+
+            gold, empty = gold_scores[metric.name], empty_scores[scorer][metric.name]
+            yield Finding(
+                what=check,
+                holds=_is_better(metric, gold, empty),
+                detail=f"{gold:.4f} against {empty:.4f}",
+            )
+
+
+def _is_better(
+    metric: Metric,
+    score: float,
+    baseline: float,
+) -> bool:
+    return score > baseline if metric.higher_is_better else score < baseline
+
+
+def check_method(
+    method: Method,
+    task: str,
+    limit: int = 6,
+) -> Iterator[Finding]:
+    """Run a method on a task's example data with scripted answers and check its behaviour.
 
     Raises:
         UsageError: the method refuses the task.
     """
-    first = trial(method, task, limit=limit, concurrency=1)
-    failed = [f"{line.sample_id}: {line.error}" for line in first.predictions if line.error]
-    yield Finding("every sample gets an answer", not failed, _some(failed))
-    again = trial(type(method)(method.params), task, limit=limit, concurrency=16)
-    same = [
-        a.sample_id
-        for a, b in zip(first.predictions, again.predictions, strict=True)
-        if a.output != b.output
+
+    def renew() -> Method:
+        # A method may keep state on itself, which must not reach the next trial.
+        return type(method)(method.params)
+
+    sequential = trial(method, task, limit=limit, concurrency=1)
+    yield _report_failures("every sample gets an answer", sequential)
+
+    concurrent = trial(renew(), task, limit=limit, concurrency=16)
+    yield _compare_answers("concurrency does not change answers", sequential, concurrent)
+
+    without_history = trial(renew(), task, limit=limit, history="none")
+    yield _report_failures("users without history get an answer", without_history)
+
+    yield from _check_leaks(renew(), task, limit)
+
+    in_small_window = trial(renew(), task, limit=limit, window=SMALL_WINDOW)
+    yield _report_failures(f"prompts fit a window of {SMALL_WINDOW:,} tokens", in_small_window)
+
+
+def _report_failures(check: str, result: Trial) -> Finding:
+    failures = [
+        f"{prediction.sample_id}: {prediction.error}"
+        for prediction in result.predictions
+        if prediction.error
     ]
-    yield Finding("concurrency does not change answers", not same, _some(same))
-    emptied = trial(type(method)(method.params), task, limit=limit, history="none")
-    failed = [f"{line.sample_id}: {line.error}" for line in emptied.predictions if line.error]
-    yield Finding("users without history get an answer", not failed, _some(failed))
-    marked = _Planted(*_opened(task), privileged=method.privileged)
-    planted = trial(
-        type(method)(method.params),
-        task,
+    return Finding(check, not failures, _list_some(failures))
+
+
+def _compare_answers(
+    check: str,
+    first: Trial,
+    second: Trial,
+) -> Finding:
+    pairs = zip(first.predictions, second.predictions, strict=True)
+    changed = [before.sample_id for before, after in pairs if before.output != after.output]
+    return Finding(check, not changed, _list_some(changed))
+
+
+def _check_leaks(
+    method: Method,
+    task_name: str,
+    limit: int,
+) -> Iterator[Finding]:
+    """Plant canaries in the references and hidden facts and look for them in the prompts."""
+    task: Task = load("task", task_name)()
+    dataset = open_split(task, task.default_split, None)
+    result = trial(
+        method,
+        task_name,
         limit=limit,
-        dataset=marked,
+        dataset=_Planted(task, dataset, privileged=method.privileged),
         scored=False,
+        # A simulated user reads hidden facts, so its prompts must not count as the method's.
         roles={"simulator": echo},
     )
-    for mark, what in ((CANARY, "a reference"), (HIDDEN, "anything hidden")):
-        if mark == HIDDEN and method.privileged:
-            continue
-        leaked = [
-            r for r in planted.requests if any(mark in message.content for message in r.messages)
-        ]
-        yield Finding(
-            f"no prompt contains {what}", not leaked, f"{len(leaked)} prompts" if leaked else ""
-        )
-    cut = trial(type(method)(method.params), task, limit=limit, window=2048)
-    failed = [f"{line.sample_id}: {line.error}" for line in cut.predictions if line.error]
-    yield Finding("prompts fit a window of 2,048 tokens", not failed, _some(failed))
+
+    yield _find_canary("no prompt contains a reference", CANARY, result)
+    if not method.privileged:
+        yield _find_canary("no prompt contains anything hidden", HIDDEN, result)
+
+
+def _find_canary(
+    check: str,
+    canary: str,
+    result: Trial,
+) -> Finding:
+    leaks = 0
+    for request in result.requests:
+        leaks += any(canary in message.content for message in request.messages)
+    return Finding(check, not leaks, f"{leaks} prompts" if leaks else "")
 
 
 class _Planted(Wrapped):
-    """A dataset whose references carry a mark that nobody may see, and what is hidden one that few may.
+    """A dataset with canaries in the references and, unless privileged, in the hidden facts."""
 
-    What a simulated user reads keeps its text, and the mark stands beside it.
-    """
-
-    def __init__(self, task: Task, inner: Dataset, *, privileged: bool) -> None:
+    def __init__(
+        self,
+        task: Task,
+        inner: Dataset,
+        *,
+        privileged: bool,
+    ) -> None:
         super().__init__(inner)
-        self.privileged, self.read = privileged, task.protocol != "static"
+        self.privileged = privileged
+        # A simulated user needs the text of its hidden facts.
+        self.keeps_hidden_text = task.protocol != "static"
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
-        hidden = sample.hidden
-        if not self.privileged:
-            hidden = {**(hidden if self.read else dict.fromkeys(hidden, HIDDEN)), "canary": HIDDEN}
-        return msgspec.structs.replace(sample, references=(CANARY,), hidden=hidden)
+        return msgspec.structs.replace(
+            sample,
+            references=(CANARY,),
+            hidden=self._plant_hidden(sample),
+        )
+
+    def _plant_hidden(self, sample: Sample) -> dict[str, str]:
+        if self.privileged:
+            return dict(sample.hidden)
+
+        hidden = dict(sample.hidden)
+        if not self.keeps_hidden_text:
+            hidden = dict.fromkeys(hidden, HIDDEN)
+        # Also beside facts that keep their text, and in samples without hidden facts.
+        hidden["canary"] = HIDDEN
+        return hidden
 
 
-def _opened(task: str) -> tuple[Task, Dataset]:
-    from personabench.api.registry import load
-
-    found: Task = load("task", task)()
-    return found, open_split(found, found.default_split, None)
-
-
-def _some(items: Sequence[str]) -> str:
+def _list_some(items: Sequence[str]) -> str:
+    examples = ", ".join(items[:3])
     more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return ", ".join(items[:3]) + more
+    return f"{examples}{more}"

@@ -1,8 +1,8 @@
-"""Trying methods and tasks without a model: the scripted backend on a task's bundled sample.
+"""Try methods and tasks without a model: scripted answers on a task's example data.
 
 from personabench.testing import trial
 result = trial(MyMethod(), limit=4)
-assert all(line.error is None for line in result.predictions)
+assert all(prediction.error is None for prediction in result.predictions)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,19 @@ from personabench.run.scoring import score_run
 from personabench.run.selection import select
 from personabench.types import Prediction, Request, Sampling
 
+Answer = Callable[[Request], str]
+
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What a method did: its predictions in file order, the requests it made, users' profiles, and the summary."""
+    """The result of a trial.
+
+    Attributes:
+        predictions: in file order.
+        requests: the requests to the model under test.
+        profiles: the users' profiles.
+        summary: the scores; empty for an unscored trial.
+    """
 
     predictions: Sequence[Prediction]
     requests: Sequence[Request]
@@ -52,7 +62,7 @@ def trial(
     task: str | Task | None = None,
     *,
     limit: int | None = None,
-    answer: Callable[[Request], str] = echo,
+    answer: Answer = echo,
     concurrency: int = 4,
     seed: int = 0,
     history: str = "own",
@@ -60,36 +70,97 @@ def trial(
     latency: float = 0.0,
     dataset: Dataset | None = None,
     scored: bool = True,
-    roles: Mapping[RoleName, Callable[[Request], str]] | None = None,
+    roles: Mapping[RoleName, Answer] | None = None,
 ) -> Trial:
-    """Run a method with scripted answers, on a task's bundled sample unless a dataset is given.
+    """Run a method with scripted answers, on a task's example data unless a dataset is given.
 
-    Without a task, an example stands in.
-
-    `roles` answers for the simulated user and the judge; a role without an answer is the model under test.
+    Without a task, an example task is used.  `roles` answers for the simulated user and the judge;
+    a role without an answer uses the model under test.
 
     Raises:
         PersonabenchError: as a real run would.
         KeyboardInterrupt: interrupted.
     """
-    chosen = (
-        task if isinstance(task, Task) else registry.load("task", task or registry.example_task())()
-    )
-    data = controlled(dataset or open_split(chosen, chosen.default_split, None), history, seed)
+    if not isinstance(task, Task):
+        task = _create_task(task)
+    opened = dataset or open_split(task, task.default_split, None)
+    controlled_dataset = controlled(opened, history, seed)
+
     backend = Scripted(answer=answer, latency=latency, window=window)
-    cast = dict[RoleName, Scripted](dict.fromkeys(chosen.roles, backend))
-    cast |= {
-        role: Scripted(BackendOptions(model=role), reply) for role, reply in (roles or {}).items()
-    }
-    spec = RunSpec(
-        task=chosen.name,
-        task_version=chosen.version,
-        task_hash=registry.source_hash(type(chosen)),
-        task_params=dataclasses.asdict(chosen.params),
-        separation=data.separation,
-        split=data.split,
-        sample=data.sample,
-        data_hash=data.hash,
+    role_backends = _create_role_backends(task, backend, roles or {})
+    spec = _build_spec(
+        method,
+        task,
+        controlled_dataset,
+        backend,
+        role_backends.get("simulator"),
+        seed=seed,
+        history=history,
+        window=window,
+    )
+    setup = _Setup(
+        method=method,
+        task=task,
+        dataset=controlled_dataset,
+        spec=spec,
+        backend=backend,
+        role_backends=role_backends,
+        concurrency=concurrency,
+        scored=scored,
+    )
+    return asyncio.run(_run(setup, limit))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """The parts of a trial."""
+
+    method: Method
+    task: Task
+    dataset: Dataset
+    spec: RunSpec
+    backend: Scripted
+    role_backends: Mapping[RoleName, Scripted]
+    concurrency: int
+    scored: bool
+
+
+def _create_task(name: str | None) -> Task:
+    task: Task = registry.load("task", name or registry.example_task())()
+    return task
+
+
+def _create_role_backends(
+    task: Task,
+    backend: Scripted,
+    answers: Mapping[RoleName, Answer],
+) -> dict[RoleName, Scripted]:
+    role_backends = dict[RoleName, Scripted](dict.fromkeys(task.roles, backend))
+    for role, answer in answers.items():
+        role_backends[role] = Scripted(BackendOptions(model=role), answer)
+    return role_backends
+
+
+def _build_spec(
+    method: Method,
+    task: Task,
+    dataset: Dataset,
+    backend: Scripted,
+    simulator: Scripted | None,
+    *,
+    seed: int,
+    history: str,
+    window: int | None,
+) -> RunSpec:
+    return RunSpec(
+        task=task.name,
+        task_version=task.version,
+        task_hash=registry.source_hash(type(task)),
+        task_params=dataclasses.asdict(task.params),
+        separation=dataset.separation,
+        split=dataset.split,
+        sample=dataset.sample,
+        data_hash=dataset.hash,
         method=method.name,
         method_hash=registry.source_hash(type(method)),
         params=dataclasses.asdict(method.params),
@@ -98,46 +169,83 @@ def trial(
         seed=seed,
         history=history,
         window=window,
-        simulator=cast["simulator"].identity if "simulator" in cast else msgspec.UNSET,
+        simulator=msgspec.UNSET if simulator is None else simulator.identity,
     )
 
-    async def go() -> Trial:
-        with tempfile.TemporaryDirectory() as temporary:
-            cache = Cache(Path(temporary) / "cache.sqlite")
-            folder = RunFolder(Path(temporary) / "run")
-            folder.start(spec)
-            clients = {
-                role: Client(player, cache, concurrency=concurrency)
-                for role, player in cast.items()
-            }
-            engine = Engine(
-                task=chosen,
-                dataset=data,
-                method=method,
-                spec=spec,
-                client=Client(backend, cache, concurrency=concurrency),
-                embedders=Embedders(),
-                folder=folder,
-                cache=cache,
-                concurrency=concurrency,
-                roles=clients,
-            )
-            positions = select(data, limit, seed)
-            if not await engine.run(engine.owed(positions)):
-                raise KeyboardInterrupt
-            key = judge_key(chosen, cast["judge"].identity) if "judge" in cast and scored else None
-            if key:
-                await judge(folder, chosen, data, sorted(positions), key, clients["judge"])
-            summary = (
-                score_run(folder, chosen, data, spec, positions, seconds=0, extra={}, judge=key)
-                if scored
-                else {}
-            )
-            ids = [data.index()[position][0] for position in sorted(positions)]
-            lines = [line for line in folder.ordered_predictions(ids) if line is not None]
-            result = Trial(lines, list(backend.requests), list(folder.profiles().values()), summary)
-            folder.close()
-            cache.close()
-            return result
 
-    return asyncio.run(go())
+async def _run(setup: _Setup, limit: int | None) -> Trial:
+    # The files are closed before the folder is deleted: Windows keeps open files.
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        closing(Cache(Path(temporary) / "cache.sqlite")) as cache,
+        closing(RunFolder(Path(temporary) / "run")) as folder,
+    ):
+        folder.start(setup.spec)
+        return await _run_in_folder(setup, limit, folder, cache)
+
+
+async def _run_in_folder(
+    setup: _Setup,
+    limit: int | None,
+    folder: RunFolder,
+    cache: Cache,
+) -> Trial:
+    clients = {
+        role: Client(backend, cache, concurrency=setup.concurrency)
+        for role, backend in setup.role_backends.items()
+    }
+    engine = Engine(
+        task=setup.task,
+        dataset=setup.dataset,
+        method=setup.method,
+        spec=setup.spec,
+        client=Client(setup.backend, cache, concurrency=setup.concurrency),
+        embedders=Embedders(),
+        folder=folder,
+        cache=cache,
+        concurrency=setup.concurrency,
+        roles=clients,
+    )
+    positions = select(setup.dataset, limit, setup.spec.seed)
+    finished = await engine.run(engine.owed(positions))
+    if not finished:
+        raise KeyboardInterrupt
+
+    positions = sorted(positions)
+    summary: Mapping[str, Any] = {}
+    if setup.scored:
+        summary = await _score(setup, folder, positions, clients)
+
+    index = setup.dataset.index()
+    sample_ids = [index[position][0] for position in positions]
+    predictions = folder.ordered_predictions(sample_ids)
+    return Trial(
+        predictions=[prediction for prediction in predictions if prediction is not None],
+        requests=list(setup.backend.requests),
+        profiles=list(folder.profiles().values()),
+        summary=summary,
+    )
+
+
+async def _score(
+    setup: _Setup,
+    folder: RunFolder,
+    positions: Sequence[int],
+    clients: Mapping[RoleName, Client],
+) -> Mapping[str, Any]:
+    """Judge the answers if the task has a judge, and score them."""
+    key = None
+    if "judge" in setup.role_backends:
+        key = judge_key(setup.task, setup.role_backends["judge"].identity)
+        await judge(folder, setup.task, setup.dataset, positions, key, clients["judge"])
+
+    return score_run(
+        folder,
+        setup.task,
+        setup.dataset,
+        setup.spec,
+        positions,
+        seconds=0,
+        extra={},
+        judge=key,
+    )

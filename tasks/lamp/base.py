@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import few
+from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.task import Task
 from personabench.api.wording import Rendered
 from personabench.errors import UsageError
@@ -20,7 +22,7 @@ from personabench.tasks.lamp.records import LampData, parse_split, read_outputs
 from personabench.types import Record, Sample, to_json
 
 
-class Lamp(Task):
+class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     """A task of LaMP, "When Large Language Models Meet Personalization" (arXiv 2304.11406)."""
 
     version = 3

@@ -14,7 +14,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
+from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.task import Task
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import DataError, UsageError
@@ -28,7 +30,7 @@ from personabench.types import Message, Record, Sample, to_json
 __all__ = ["PersonaMem"]
 
 
-class PersonaMem(Task):
+class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     """Choose the reply that suits a user with a long, changing history."""
 
     name = "personamem"

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from personabench.api.data_sources import Audited, Downloadable, Generative
 from personabench.api.dataset import Dataset
-from personabench.api.task import JsonObject, Reply, Task
+from personabench.api.dialogue import DialogueTask, Reply
+from personabench.api.judged import JudgedTask
+from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
 from personabench.metrics.metric import Value
 from personabench.models.tokens import Tokens
@@ -76,7 +79,7 @@ class Judging:
             raise ValueError("max_turns is at least 1, max_criteria at least 0")
 
 
-class _Discovering(Task):
+class _Discovering(DialogueTask, JudgedTask, Downloadable):
     """What both tasks share: how a variant of a record is worded, and how answers are judged."""
 
     title = "PrefDisco: find out what a user wants before answering"
@@ -224,7 +227,7 @@ class _Discovering(Task):
         download(split, target, **options)
 
 
-class PrefDisco(_Discovering):
+class PrefDisco(_Discovering, Generative):
     """Ask the user what matters to them, then answer a problem in their way."""
 
     name = "prefdisco"
@@ -249,7 +252,7 @@ class PrefDisco(_Discovering):
         return await generate(source, target, models, **options)
 
 
-class PrefDiscoWarm(_Discovering):
+class PrefDiscoWarm(_Discovering, Audited):
     """Answer a problem in the way of a user whose wishes on earlier problems are known."""
 
     name = "prefdisco_warm"

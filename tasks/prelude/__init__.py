@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.task import JsonObject, Task
+from personabench.api.online import OnlineTask
+from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
 from personabench.metrics.edits import edited
@@ -33,7 +35,7 @@ from personabench.types import Message, Record, Sample
 __all__ = ["PreludeEmail", "PreludeSumm"]
 
 
-class _Prelude(Task):
+class _Prelude(OnlineTask, Downloadable):
     """What both environments share."""
 
     env: str

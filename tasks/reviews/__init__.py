@@ -13,9 +13,12 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import few
-from personabench.api.task import JsonObject, Task
+from personabench.api.judged import JudgedTask
+from personabench.api.official_files import OfficialFiles
+from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
 from personabench.errors import DataError, UsageError
 from personabench.metrics import meteor
@@ -38,7 +41,7 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-class Reviews(Task):
+class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     """Which review did this person write of an item, under a given rating and review title?"""
 
     name = "reviews"

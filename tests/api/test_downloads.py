@@ -1,4 +1,4 @@
-"""The transport against a real server on the loopback that misbehaves in every way we have met."""
+"""Downloads from a loopback server that fails in every way seen in practice."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def serve(self, stop: int | None = None) -> None:
-        """The file, or the part of it asked for; only up to byte `stop` though more was promised."""
+        """Send the file or the requested range, only up to byte `stop`."""
         tag, total = self.server.tag, len(BODY)
-        asked = self.headers.get("Range", "")
+        requested = self.headers.get("Range", "")
         same = self.headers.get("If-Range") in (None, tag)
-        if not asked or not same:
+        if not requested or not same:
             self.answer(200, BODY[:stop], {"ETag": tag} if tag else {}, total)
             return
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        start = int(requested.removeprefix("bytes=").removesuffix("-"))
         if start >= total:
             self.answer(416, b"", {"Content-Range": f"bytes */{total}"})
             return
@@ -81,8 +81,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def cut(at: int) -> Fault:
-    return lambda handler: handler.serve(at)
+def truncate(stop: int) -> Fault:
+    return lambda handler: handler.serve(stop)
 
 
 def status(code: int, body: bytes = b"no", **headers: str) -> Fault:
@@ -96,7 +96,7 @@ def ignore_range(handler: Handler) -> None:
 
 
 def hang_up(handler: Handler) -> None:
-    """Close without a word."""
+    """Close the connection without a response."""
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def fetch(server: Server, part: Path) -> list[float]:
 
 
 def give_up(server: Server, part: Path, fault: Fault) -> str:
-    """Let every attempt fail; returns the message."""
+    """Let every attempt fail; return the message."""
     server.faults = [fault] * downloads.ATTEMPTS
     with pytest.raises(DataError) as caught:
         fetch(server, part)
@@ -122,15 +122,16 @@ def give_up(server: Server, part: Path, fault: Fault) -> str:
 def test_plain_file_arrives_whole_and_progress_reaches_the_total(
     server: Server, part: Path
 ) -> None:
-    seen: list[tuple[str, int, int | None]] = []
-    downloads.fetch(server.url, part, progress=lambda *step: seen.append(step))
+    steps: list[tuple[str, int, int | None]] = []
+    downloads.fetch(server.url, part, progress=lambda *step: steps.append(step))
     assert part.read_bytes() == BODY
-    assert seen[-1] == (server.url, len(BODY), len(BODY))
-    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert steps[-1] == (server.url, len(BODY), len(BODY))
+    sizes = [size for _, size, _ in steps]
+    assert sizes == sorted(sizes)
 
 
 def test_truncated_body_is_continued_with_a_range(server: Server, part: Path) -> None:
-    server.faults = [cut(300_000), cut(500_000)]
+    server.faults = [truncate(300_000), truncate(500_000)]
     assert fetch(server, part) == [1.0, 2.0]
     assert part.read_bytes() == BODY
     assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
@@ -139,7 +140,7 @@ def test_truncated_body_is_continued_with_a_range(server: Server, part: Path) ->
 def test_truncated_part_outlives_the_call_and_is_continued_by_the_next(
     server: Server, part: Path
 ) -> None:
-    message = give_up(server, part, cut(300_000))
+    message = give_up(server, part, truncate(300_000))
     assert server.url in message and "300,000 of" in message and "are kept" in message
     assert part.read_bytes() == BODY[:300_000]
     server.ranges.clear()
@@ -149,13 +150,13 @@ def test_truncated_part_outlives_the_call_and_is_continued_by_the_next(
 
 
 def test_server_that_ignores_range_restarts_the_file(server: Server, part: Path) -> None:
-    server.faults = [cut(300_000), ignore_range]
+    server.faults = [truncate(300_000), ignore_range]
     fetch(server, part)
     assert part.read_bytes() == BODY
 
 
 def test_changed_version_restarts_the_file(server: Server, part: Path) -> None:
-    give_up(server, part, cut(300_000))
+    give_up(server, part, truncate(300_000))
     part.write_bytes(b"x" * 300_000)
     server.tag = '"v2"'
     server.ranges.clear()
@@ -169,7 +170,7 @@ def test_part_without_a_strong_validator_is_never_continued(
     server: Server, part: Path, tag: str
 ) -> None:
     server.tag = tag
-    message = give_up(server, part, cut(300_000))
+    message = give_up(server, part, truncate(300_000))
     assert "are kept" not in message
     fetch(server, part)
     assert part.read_bytes() == BODY
@@ -194,14 +195,14 @@ def test_range_of_another_version_restarts_the_file(server: Server, part: Path) 
     rest = status(
         206, BODY[300_000:], Content_Range=f"bytes 300000-{len(BODY) - 1}/{len(BODY)}", ETag='"v2"'
     )
-    server.faults = [cut(300_000), rest]
+    server.faults = [truncate(300_000), rest]
     fetch(server, part)
     assert part.read_bytes() == BODY
     assert server.ranges == [None, "bytes=300000-", None]
 
 
 def test_wrong_range_in_the_answer_restarts_the_file(server: Server, part: Path) -> None:
-    server.faults = [cut(300_000), status(206, b"junk", Content_Range="bytes 5-8/9")]
+    server.faults = [truncate(300_000), status(206, b"junk", Content_Range="bytes 5-8/9")]
     fetch(server, part)
     assert part.read_bytes() == BODY
 
@@ -235,7 +236,7 @@ def test_silent_server_counts_as_lost(server: Server, part: Path) -> None:
     assert part.read_bytes() == BODY
 
 
-def test_404_fails_at_once_with_what_came_back(server: Server, part: Path) -> None:
+def test_404_fails_at_once_with_an_excerpt(server: Server, part: Path) -> None:
     server.faults = [status(404, b"<html>\n <h1>Not   Found</h1>")]
     with pytest.raises(DataError, match=r"status 404 .*<html> <h1>Not Found</h1>"):
         fetch(server, part)
@@ -245,7 +246,7 @@ def test_404_fails_at_once_with_what_came_back(server: Server, part: Path) -> No
 def test_web_page_with_status_200_writes_nothing_and_spares_a_kept_part(
     server: Server, part: Path
 ) -> None:
-    give_up(server, part, cut(300_000))
+    give_up(server, part, truncate(300_000))
     page = b"<!doctype html><title>Sign in</title>" + b"!" * 200
     server.faults = [status(200, page)]
     with pytest.raises(DataError) as caught:
@@ -291,7 +292,7 @@ def test_manifest_round_trip_and_change_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[]", "{}", "{", '{"files": {"a": {"url": 1}}}'])
 def test_foreign_manifest_is_not_overwritten(tmp_path: Path, text: str) -> None:
     (tmp_path / downloads.MANIFEST).write_text(text)
-    with pytest.raises(DataError, match=r"manifest\.json is no download manifest"):
+    with pytest.raises(DataError, match=r"manifest\.json is not a download manifest"):
         downloads.read_manifest(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What the code of a method gets wrong costs its sample at most."""
+"""Faults in the code of a method cost its sample at most."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def test_half_a_surrogate_pair_in_an_answer_or_an_error_does_not_stop_the_
                 raise ValueError("a\ud800b")
             return "a\ud800b"
 
-    made = rig(tmp_path, Torn(), headlines(tmp_path / "data", 2))
-    assert await made.run()
-    made.close()
-    found = made.predictions()
-    assert found["q00000-0"].error == "ValueError in torn: a\ufffdb"
-    assert found["q00001-0"].output == "a\ufffdb"
+    run = rig(tmp_path, Torn(), headlines(tmp_path / "data", 2))
+    assert await run.run()
+    run.close()
+    predictions = run.predictions()
+    assert predictions["q00000-0"].error == "ValueError in torn: a\ufffdb"
+    assert predictions["q00001-0"].output == "a\ufffdb"

@@ -26,7 +26,7 @@ class Knobs:
 
 
 def test_texts_become_the_declared_types() -> None:
-    given = {
+    values = {
         "k": "8",
         "rate": "1",
         "loud": "true",
@@ -34,14 +34,14 @@ def test_texts_become_the_declared_types() -> None:
         "length": "256",
         "note": "a=b, 7",
     }
-    assert fill(Knobs, given, "method m") == Knobs(8, 1.0, True, "fancy", 256, "a=b, 7")
+    assert fill(Knobs, values, "method m") == Knobs(8, 1.0, True, "fancy", 256, "a=b, 7")
     assert fill(Knobs, {}, "method m") == Knobs()
     assert fill(Knobs, {"length": "null", "loud": "0"}, "method m") == Knobs()
     assert isinstance(fill(Knobs, {"rate": "1"}, "m").rate, float)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("values", "message"),
     [
         ({"k": "many"}, "method m: parameter 'k': Expected `int`, got `str`"),
         ({"k": "2.5"}, "parameter 'k'"),
@@ -55,13 +55,13 @@ def test_texts_become_the_declared_types() -> None:
         ({"zzz": "3"}, "method m has no parameter 'zzz'; it has: k, rate, loud"),
     ],
 )
-def test_what_does_not_fit_is_named(given: dict[str, str], message: str) -> None:
+def test_a_wrong_key_or_value_is_named(values: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        fill(Knobs, given, "method m")
+        fill(Knobs, values, "method m")
     assert message in str(caught.value)
 
 
-def test_a_parameterless_owner_says_so() -> None:
+def test_an_owner_without_parameters_is_reported() -> None:
     @dataclass(frozen=True)
     class Nothing:
         pass

@@ -1,4 +1,4 @@
-"""The population: everybody of a split, and who is nobody else at a sample."""
+"""The population: all users of a split, and the users that are not peers at a sample."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ def user(name: str, *records: tuple[str, str]) -> User:
     return User(name, tuple(Record(record, f"about {text}", text) for record, text in records))
 
 
-def test_users_stay_apart_whatever_they_share() -> None:
+def test_users_with_equal_records_stay_separate() -> None:
     users = [user("a", ("1", "x")), user("b", ("1", "x"))]
-    people = Population(users)
-    assert people.users == users
-    assert [(owner, record.response) for owner, record in people.records()] == [
+    population = Population(users)
+    assert population.users == users
+    assert [(user_id, record.response) for user_id, record in population.records()] == [
         ("a", "x"),
         ("b", "x"),
     ]
 
 
-def test_the_hash_depends_on_who_has_what() -> None:
+def test_the_hash_depends_on_users_and_their_records() -> None:
     base = Population([user("a", ("1", "x")), user("b", ("2", "y"))])
-    other = Population([user("a", ("1", "x")), user("b", ("3", "y"))])
-    assert base.hash == Population(iter(base.users)).hash != other.hash
+    changed = Population([user("a", ("1", "x")), user("b", ("3", "y"))])
+    assert base.hash == Population(iter(base.users)).hash != changed.hash
 
 
 def test_an_empty_population() -> None:
-    people = Population([])
-    assert list(people.users) == list(people.records()) == []
+    population = Population([])
+    assert list(population.users) == list(population.records()) == []
 
 
-def test_whoever_lent_the_history_is_nobody_else() -> None:
-    people = Population([user("a", ("1", "x")), user("b", ("2", "y"))])
+def test_the_history_owner_is_not_a_peer() -> None:
+    population = Population([user("a", ("1", "x")), user("b", ("2", "y"))])
     sample = Sample("s", "a", "?")
-    assert people.people_of(sample) == {"a"}
-    assert people.people_of(msgspec.structs.replace(sample, history_owner="b")) == {"a", "b"}
+    assert population.people_of(sample) == {"a"}
+    assert population.people_of(msgspec.structs.replace(sample, history_owner="b")) == {"a", "b"}

@@ -1,4 +1,4 @@
-"""Finding methods and tasks: by path, by entry point, by file, and what is said when that fails."""
+"""The registry: methods and tasks by path, entry point and file, and its messages."""
 
 from __future__ import annotations
 
@@ -59,11 +59,15 @@ def test_every_built_in_loads_under_its_name() -> None:
 
 def test_listing_imports_no_method_and_no_task() -> None:
     code = (
-        "import sys; from personabench.api import registry; registry.entries('method'); registry.entries('task')\n"
-        "print([name for name in sys.modules if name.startswith(('personabench.methods.', 'personabench.tasks.'))])"
+        "import sys; from personabench.api import registry\n"
+        "registry.entries('method'); registry.entries('task')\n"
+        "prefixes = ('personabench.methods.', 'personabench.tasks.')\n"
+        "print([name for name in sys.modules if name.startswith(prefixes)])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "message"),
+    ("text", "class_name", "message"),
     [
         ("def broken(:\n", "", r"mine\.py \(line 1\) does not import: SyntaxError"),
         (
@@ -134,12 +138,12 @@ def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_plugin_that_does_not_work_says_why(
-    tmp_path: Path, text: str, wanted: str, message: str
+def test_a_broken_plugin_is_explained(
+    tmp_path: Path, text: str, class_name: str, message: str
 ) -> None:
     path = plugin(tmp_path, text)
     with pytest.raises(UsageError, match=message):
-        registry.load("method", f"{path}{wanted}")
+        registry.load("method", f"{path}{class_name}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         registry.load("task", str(tmp_path / "absent.py"))
 
 
-def test_entry_points_come_before_built_ins_and_broken_ones_only_fail_when_asked(
+def test_entry_points_replace_built_ins_and_broken_ones_fail_only_when_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin(tmp_path, PLUGIN.format(name="name = 'rag'"), "plugged_in.py")
@@ -180,7 +184,7 @@ def test_a_broken_file_among_the_built_ins_is_skipped_with_a_warning(
     assert "mine.py is skipped: line 1" in caplog.text
 
 
-def test_what_is_loaded_is_what_was_asked_for(tmp_path: Path) -> None:
+def test_a_method_is_not_loaded_as_a_task(tmp_path: Path) -> None:
     path = plugin(tmp_path, PLUGIN.format(name="pass"))
     with pytest.raises(UsageError, match=r"should define one subclass of personabench\.Task"):
         registry.load("task", str(path))
@@ -189,7 +193,7 @@ def test_what_is_loaded_is_what_was_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "text"), [("method", PLUGIN.format(name="name = 'rag'")), ("task", TASK)]
 )
-def test_a_file_called_as_something_installed_is_refused(
+def test_a_file_with_the_name_of_an_installed_class_is_refused(
     tmp_path: Path, kind: registry.Kind, text: str
 ) -> None:
     with pytest.raises(
@@ -199,7 +203,7 @@ def test_a_file_called_as_something_installed_is_refused(
 
 
 @pytest.mark.parametrize("name", ["{folder}/mine.py", "{folder}/mine.py:Shout", "mine.py", "gone"])
-def test_data_names_no_file_to_run(
+def test_names_from_data_never_run_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     plugin(
@@ -214,7 +218,7 @@ def test_data_names_no_file_to_run(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_that_a_person_named_is_found_by_the_name_that_runs_record(tmp_path: Path) -> None:
+def test_a_loaded_file_is_found_by_its_recorded_name(tmp_path: Path) -> None:
     path = plugin(tmp_path, PLUGIN.format(name="name = 'shouted'"))
     cls = registry.load("method", str(path))
     source = registry.source_hash(cls)

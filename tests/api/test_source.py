@@ -1,4 +1,4 @@
-"""The hash of a source: what changes it, and what an engineer may do to a file without losing a finished run."""
+"""Source hashes: edits that change them, and edits that leave finished runs valid."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def hashed(path: Path) -> str:
+def hash_method(path: Path) -> str:
     return source_hash(registry.load("method", str(path)))
 
 
@@ -69,11 +69,11 @@ def hashed(path: Path) -> str:
     ],
     ids=["comment", "docstrings", "import", "import for types", "format", "line ends"],
 )
-def test_what_only_people_read_changes_nothing(folder: Path, edit: Edit) -> None:
-    before = hashed(folder / "mine.py")
+def test_text_for_readers_does_not_change_the_hash(folder: Path, edit: Edit) -> None:
+    before = hash_method(folder / "mine.py")
     (folder / "mine.py").write_bytes(edit(MINE).encode())
     assert (folder / "mine.py").read_bytes() != MINE.encode()
-    assert hashed(folder / "mine.py") == before
+    assert hash_method(folder / "mine.py") == before
 
 
 @pytest.mark.parametrize(
@@ -92,30 +92,32 @@ def test_what_only_people_read_changes_nothing(folder: Path, edit: Edit) -> None
     ],
     ids=["string", "operator", "attribute", "module from its folder", "template that it names"],
 )
-def test_what_may_change_an_answer_changes_the_hash(folder: Path, file: str, edit: Edit) -> None:
-    before = hashed(folder / "mine.py")
+def test_edits_that_may_change_an_answer_change_the_hash(
+    folder: Path, file: str, edit: Edit
+) -> None:
+    before = hash_method(folder / "mine.py")
     (folder / file).write_text(edit((folder / file).read_text()))
-    assert hashed(folder / "mine.py") != before
+    assert hash_method(folder / "mine.py") != before
 
 
 def test_a_file_may_move_with_its_helper_under_another_name(folder: Path) -> None:
-    before = hashed(folder / "mine.py")
+    before = hash_method(folder / "mine.py")
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere/renamed.py").write_text(MINE.replace("helper", "shared"))
     (folder / "elsewhere/shared.py").write_text(HELPER)
     (folder / "elsewhere/prompt.txt").write_text("Be brief.")
     (folder / "shared.py").write_text(HELPER)
-    assert hashed(folder / "elsewhere/renamed.py") == before
+    assert hash_method(folder / "elsewhere/renamed.py") == before
 
 
 def test_other_files_of_the_folder_do_not_count(folder: Path) -> None:
-    before = hashed(folder / "mine.py")
+    before = hash_method(folder / "mine.py")
     (folder / "other.py").write_text("x = 1\n")
-    (folder / "notes.txt").write_text("Nobody names me.")
+    (folder / "notes.txt").write_text("No module names this file.")
     (folder / "math.py").write_text("x = 1\n")
     (folder / "personabench").mkdir()
     (folder / "personabench/__init__.py").write_text("x = 1\n")
-    assert hashed(folder / "mine.py") == before
+    assert hash_method(folder / "mine.py") == before
 
 
 def test_the_modules_of_a_package_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,23 +135,23 @@ def test_the_modules_of_a_package_count(folder: Path, monkeypatch: pytest.Monkey
 
     before = source_hash(Mine)
     (package / "other.py").write_text("x = 2\n")
-    assert source_hash(Mine) == before, "a module of one's own package that nobody imports"
+    assert source_hash(Mine) == before, "a module of the package that is never imported"
     (package / "deep/more.py").write_text("LENGTH = 4\n")
     assert source_hash(Mine) != before
 
 
-def test_what_a_method_builds_on_or_imports_counts(
+def test_bases_and_imports_of_a_method_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "from personabench.methods.rag import Rag\n\n\nclass Mine(Rag):\n    name = 'like_rag'\n",
         encoding="utf-8",
     )
-    read: set[str] = set()
-    real = source._read
-    monkeypatch.setattr(source, "_read", lambda path: read.add(path.name) or real(path))
-    assert hashed(tmp_path / "mine.py") != source_hash(registry.load("method", "rag"))
-    assert read == {"mine.py", "rag.py"}
-    read.clear()
+    files: set[str] = set()
+    read = source._read
+    monkeypatch.setattr(source, "_read", lambda path: files.add(path.name) or read(path))
+    assert hash_method(tmp_path / "mine.py") != source_hash(registry.load("method", "rag"))
+    assert files == {"mine.py", "rag.py"}
+    files.clear()
     source_hash(registry.load("method", "trsr"))
-    assert read == {"trsr.py", "summary.py"}, "and nothing of the engine"
+    assert files == {"trsr.py", "summary.py"}, "no module of the engine"

@@ -1,8 +1,9 @@
-"""Who asks where the data does not say: joined by half a profile, never by one record."""
+"""Joining questions into users: by half a history, never by one record."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -17,7 +18,7 @@ from unnamed_users import Nameless
 from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.population import Population
-from personabench.api.users import Joined, coinciding, open_split
+from personabench.api.users import Joined, Marks, coinciding, open_split
 from personabench.leaderboard import boards
 from personabench.results.frames import load
 from personabench.results.index import summaries
@@ -33,16 +34,20 @@ LAMP = ["lamp1", "lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7"
 
 
 def records(*texts: str) -> list[Record]:
-    """Tags of films: "film tag", ids of their own in every profile."""
-    return [Record(f"{at}", text.split()[0], text.split()[1]) for at, text in enumerate(texts)]
+    """Records from "film tag" texts; their ids repeat in every history."""
+    history = []
+    for index, text in enumerate(texts):
+        film, tag = text.split()
+        history.append(Record(str(index), film, tag))
+    return history
 
 
-def users(**profiles: list[Record]) -> dict[str, str]:
-    return dict(Joined(Nameless(profiles)).index())
+def users(**histories: list[Record]) -> dict[str, str]:
+    return dict(Joined(Nameless(histories)).index())
 
 
 def without_ids(task: str, folder: Path) -> Path:
-    """The bundled sample of a task as the user separation's files are: without the names of users."""
+    """Write a task's example data without user ids, as in the files of the user separation."""
     sample = Path(str(registry.load("task", task)().open("user/dev", None)._path)).parent
     folder.mkdir()
     questions = json.loads((sample / "dev_questions.json").read_text())
@@ -54,17 +59,19 @@ def without_ids(task: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("task", LAMP)
-def test_the_people_of_the_bundled_samples_are_told_apart_without_their_names(
+def test_users_of_the_example_data_are_recovered_without_their_ids(
     task: str, tmp_path: Path
 ) -> None:
     opened = registry.load("task", task)()
     true = dict(opened.open("user/dev", None).index())
     joined = dict(open_split(opened, "user/dev", without_ids(task, tmp_path / task)).index())
-    pairs = [(one, other) for one in true for other in true if one < other]
-    assert [(true[a] == true[b]) for a, b in pairs] == [(joined[a] == joined[b]) for a, b in pairs]
+    pairs = list(itertools.combinations(sorted(true), 2))
+    expected = [true[first] == true[second] for first, second in pairs]
+    actual = [joined[first] == joined[second] for first, second in pairs]
+    assert actual == expected
 
 
-def test_half_of_the_smaller_profile_and_two_records_make_one_user() -> None:
+def test_half_of_the_smaller_history_and_two_records_make_one_user() -> None:
     five = records("f1 war", "f2 war", "f3 war", "f4 war", "f5 war")
     assert users(q=five, half=records("f1 war", "f2 war", "g1 war", "g2 war"))["half"] == "q"
     assert (
@@ -83,16 +90,16 @@ def test_half_of_the_smaller_profile_and_two_records_make_one_user() -> None:
     assert users(q=[], empty=[]) == {"q": "q", "empty": "empty"}
 
 
-def test_peers_who_agree_with_a_user_survive_however_many_they_are() -> None:
+def test_many_peers_with_a_shared_record_stay_separate() -> None:
     crowd = {
         f"q{number}": records(f"f{number} war", f"f{number + 1} war", f"own{number} war")
         for number in range(50)
     }
-    everybody = {
+    peers = {
         f"p{number}": records("hit war", f"a{number} x", f"b{number} x") for number in range(50)
     }
-    found = users(**crowd, **everybody)
-    assert all(user == question for question, user in found.items())
+    joined = users(**crowd, **peers)
+    assert all(user_id == sample_id for sample_id, user_id in joined.items())
 
 
 def test_pairs_chain_and_the_first_question_names_the_user() -> None:
@@ -105,7 +112,7 @@ def test_pairs_chain_and_the_first_question_names_the_user() -> None:
     assert backwards == {"q20": "q20", "q4": "q4", "q2": "q4", "q0": "q4"}
 
 
-def test_a_name_of_the_data_is_kept_and_two_names_never_become_one() -> None:
+def test_ids_of_the_data_are_kept_and_never_joined() -> None:
     same = records("f1 war", "f2 war", "f3 war")
     named = Joined(
         Nameless({"q1": same, "q2": same, "q3": same, "q4": same[:1]}, {"q2": "ann", "q3": "ben"})
@@ -116,41 +123,44 @@ def test_a_name_of_the_data_is_kept_and_two_names_never_become_one() -> None:
 
 def test_a_joined_user_has_the_records_of_all_questions_once_oldest_first() -> None:
     def dated(*years: str) -> list[Record]:
-        return [Record(str(at), None, f"in {year}", time=year) for at, year in enumerate(years)]
+        return [
+            Record(str(index), None, f"in {year}", time=year) for index, year in enumerate(years)
+        ]
 
     data = Joined(
         Nameless(
             {"q1": dated("2013", "2014", "2016"), "q2": dated("2012", "2013", "2014"), "q3": []}
         )
     )
-    one, other = data.population()
-    assert (one.id, [record.time for record in one.history]) == (
+    joined, single = data.population()
+    assert (joined.id, [record.time for record in joined.history]) == (
         "q1",
         ["2012", "2013", "2014", "2016"],
     )
-    assert (other.id, other.history) == ("q3", ())
+    assert (single.id, single.history) == ("q3", ())
     assert [len(sample.history) for sample in data.samples()] == [3, 3, 0]
     assert [sample.user_id for sample in data.samples()] == ["q1", "q1", "q3"]
     assert data.user_counts() == {"named": 0, "joined": 1, "single": 1}
 
 
 def test_selection_shards_and_shuffled_histories_go_by_joined_users() -> None:
-    people = {
+    histories = {
         f"p{person}-{question}": records(
             *(f"f{person}.{n} war" for n in range(question, question + 4))
         )
         for question in range(3)
         for person in range(6)
     }
-    data = Joined(Nameless(people))
-    whole = [
-        [at for at, (name, _) in enumerate(data.index()) if name[:3] == f"p{person}-"]
+    data = Joined(Nameless(histories))
+    positions_by_user = [
+        [index for index, (name, _) in enumerate(data.index()) if name[:3] == f"p{person}-"]
         for person in range(6)
     ]
     chosen = select(data, 1, 0)
-    assert sorted(chosen) in whole
-    parts = partition(data, select(data, None, 0), 3)
-    assert all(len({parts[at] for at in mine}) == 1 for mine in whole)
+    assert sorted(chosen) in positions_by_user
+    shards = partition(data, select(data, None, 0), 3)
+    for positions in positions_by_user:
+        assert len({shards[position] for position in positions}) == 1
     for sample in controlled(data, "shuffled", 0).samples():
         person = sample.id.split("-")[0]
         assert sample.history and sample.history_owner != f"{person}-0"
@@ -159,7 +169,7 @@ def test_selection_shards_and_shuffled_histories_go_by_joined_users() -> None:
         )
 
 
-def test_data_with_names_is_left_alone_and_not_read_through() -> None:
+def test_identified_data_is_returned_unread() -> None:
     class Named(Nameless):
         identified = True
 
@@ -176,58 +186,62 @@ def test_data_with_names_is_left_alone_and_not_read_through() -> None:
 
 def test_a_run_counts_its_users_and_their_questions_as_one_cluster(tmp_path: Path) -> None:
     data = without_ids("lamp2m", tmp_path / "data")
-    chosen = options(tmp_path / "r", "none,rag", "lamp2m", data=data)
-    outcomes = asyncio.run(runner.run(chosen))
-    for out in outcomes:
-        assert (out.summary["n"], out.summary["users"]) == (33, 13)
-        assert out.summary["user_ids"] == {"named": 0, "joined": 13, "single": 0}
-        assert "33 questions are taken for 13 users" in "".join(out.summary["warnings"])
+    run_options = options(tmp_path / "r", "none,rag", "lamp2m", data=data)
+    outcomes = asyncio.run(runner.run(run_options))
+    for outcome in outcomes:
+        assert (outcome.summary["n"], outcome.summary["users"]) == (33, 13)
+        assert outcome.summary["user_ids"] == {"named": 0, "joined": 13, "single": 0}
+        assert "33 questions are taken for 13 users" in "".join(outcome.summary["warnings"])
     scores = load(tmp_path / "r").samples
     assert len(set(scores["user_id"])) == 13
     (board,) = boards(summaries(tmp_path / "r"))
     assert "Users of the split: 0 named by the data, 13 joined" in " ".join(board.notes)
     assert {row["users"] for row in board.rows} == {13}
     summary = RunFolder(outcomes[0].folder).summary()
-    found = find_dataset(registry.load("task", "lamp2m")(), summary, str(data))
-    assert found is not None and len({user for _, user in found.index()}) == 13
-    people = Population(found.population())
-    assert len(people.users) == 13
+    dataset = find_dataset(registry.load("task", "lamp2m")(), summary, str(data))
+    assert dataset is not None
+    assert len({user_id for _, user_id in dataset.index()}) == 13
+    assert len(Population(dataset.population()).users) == 13
 
 
 def test_coinciding_pairs_are_exact() -> None:
-    draw = random.Random(0)
+    rng = random.Random(0)
     for _ in range(100):
-        profiles = [
-            np.unique(
-                np.array([draw.randrange(12) for _ in range(draw.randrange(7))], dtype=np.int64)
-            )
-            for _ in range(12)
-        ]
-        found = set(coinciding(profiles))
-        for one in range(12):
-            for other in range(one + 1, 12):
-                a, b = set(profiles[one]), set(profiles[other])
-                right = len(a & b) >= max(2, min(len(a), len(b)) / 2)
-                assert (one, other) not in found or right
-                assert not right or _led(found, one, other)
+        histories = [_draw_history(rng) for _ in range(12)]
+        pairs = set(coinciding(histories))
+        for first, second in itertools.combinations(range(12), 2):
+            expected = _coincide(set(histories[first]), set(histories[second]))
+            assert (first, second) not in pairs or expected
+            assert not expected or _is_connected(pairs, first, second)
 
 
-def _led(pairs: set[tuple[int, int]], start: int, goal: int) -> bool:
-    reached, grown = set[int](), {start}
-    while grown != reached:
-        reached = grown
-        grown = (
-            reached | {b for a, b in pairs if a in reached} | {a for a, b in pairs if b in reached}
-        )
+def _draw_history(rng: random.Random) -> Marks:
+    marks = [rng.randrange(12) for _ in range(rng.randrange(7))]
+    return np.unique(np.array(marks, dtype=np.int64))
+
+
+def _coincide(first: set[int], second: set[int]) -> bool:
+    smaller = min(len(first), len(second))
+    return len(first & second) >= max(2, smaller / 2)
+
+
+def _is_connected(pairs: set[tuple[int, int]], start: int, goal: int) -> bool:
+    reached = {start}
+    size = 0
+    while len(reached) > size:
+        size = len(reached)
+        for pair in pairs:
+            if reached & set(pair):
+                reached |= set(pair)
     return goal in reached
 
 
-def test_thousands_of_profiles_with_records_that_everybody_has_take_seconds() -> None:
-    draw = np.random.default_rng(0)
+def test_thousands_of_histories_with_common_records_take_seconds() -> None:
+    rng = np.random.default_rng(0)
     common = np.arange(20)
-    profiles = [
-        np.unique(np.concatenate([common, draw.integers(100, 1 << 60, 180)])) for _ in range(5000)
+    histories = [
+        np.unique(np.concatenate([common, rng.integers(100, 1 << 60, 180)])) for _ in range(5000)
     ]
     started = time.monotonic()
-    assert list(coinciding([*profiles, profiles[7][:150]])) == [(7, 5000)]
+    assert list(coinciding([*histories, histories[7][:150]])) == [(7, 5000)]
     assert time.monotonic() - started < 60

@@ -256,7 +256,7 @@ def test_results_that_cannot_be_written(refused: Refused, tmp_path: Path) -> Non
         ),
         (
             PLUGIN.format("class Params:\n        k = 3"),
-            ["Mine.Params is no dataclass", "mine.py", "@dataclass"],
+            ["Mine.Params is not a dataclass", "mine.py", "@dataclass"],
         ),
         (
             PLUGIN.format("def __init__(self, params=None):\n        raise KeyError('where')"),

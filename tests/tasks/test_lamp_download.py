@@ -381,7 +381,7 @@ def test_foreign_manifest_stops_the_download(site: Site, target: Path) -> None:
     site.put("LaMP_7", "test", questions("lamp7", 3))
     target.mkdir()
     (target / "manifest.json").write_text('{"mine": 1}')
-    with pytest.raises(DataError, match="no download manifest"):
+    with pytest.raises(DataError, match="not a download manifest"):
         get(site, "lamp7", "test", target)
     assert not site.log and (target / "manifest.json").read_text() == '{"mine": 1}'
 

@@ -367,7 +367,7 @@ def test_generative_mode_is_refused_at_once_without_such_a_backend_or_options(
     tmp_path: Path,
 ) -> None:
     own = talk("SU")
-    with pytest.raises(UsageError, match="does not say; --backend vllm does"):
+    with pytest.raises(UsageError, match="this backend does not report the likelihood of"):
         on(write(tmp_path, [row("q1", own, 2)], [own]), full(decide="sum"))
     with pytest.raises(UsageError, match="lamp4 has none"):
         trial(full(decide="mean"), "lamp4", limit=1)

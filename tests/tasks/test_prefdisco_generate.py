@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from personabench import Request
-from personabench.api import registry
 from personabench.cli.app import app
 from personabench.errors import DataError, UsageError
 from personabench.models import backends
@@ -372,5 +371,7 @@ def test_the_command_writes_a_set_and_says_how_to_run_it(
 
 
 def test_other_tasks_make_no_sets() -> None:
-    with pytest.raises(UsageError, match="task lamp4 makes no sets of its own"):
-        asyncio.run(registry.load("task", "lamp4")().generate("x", Path(), []))
+    words = "generate lamp4 --source x --target sets -b scripted --model one"
+    ended = CliRunner().invoke(app, words.split())
+    assert isinstance(ended.exception, UsageError)
+    assert "task lamp4 makes no sets of its own" in str(ended.exception)

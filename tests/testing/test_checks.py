@@ -1,4 +1,4 @@
-"""`personabench check` without a model: what holds, what does not, and what nobody can tell."""
+"""Conformance checks without a model: they hold, fail, or cannot be made."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ from personabench.testing.checks import Finding, check_method, check_task
 LATE = "nothing later than its sample is visible"
 
 
-def about_time(name: str, split: str) -> Finding:
+def check_dates(name: str, split: str) -> Finding:
     findings = check_task(registry.load("task", name)(), split, None)
     return next(finding for finding in findings if finding.what == LATE)
 
 
-def test_data_without_dates_is_not_said_to_be_in_order() -> None:
-    assert about_time("lamp4", "user/dev") == Finding(LATE, None, "not dated: not checkable")
-    dated = about_time("reviews", registry.load("task", "reviews").default_split)
+def test_the_order_of_undated_data_is_not_checkable() -> None:
+    assert check_dates("lamp4", "user/dev") == Finding(LATE, None, "not dated: not checkable")
+    dated = check_dates("reviews", registry.load("task", "reviews").default_split)
     assert dated.holds and "samples are dated" in dated.detail
 
 
 @pytest.mark.parametrize("task", ["lamp4", "personamem", "prefdisco"])
-def test_what_is_hidden_and_gets_into_a_prompt_is_found(
-    monkeypatch: pytest.MonkeyPatch, task: str
-) -> None:
+def test_hidden_facts_in_a_prompt_are_detected(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     class Nosy(Method):
         name = "nosy"
 
@@ -42,17 +40,19 @@ def test_what_is_hidden_and_gets_into_a_prompt_is_found(
         name = "oracle"
         privileged = True
 
-    what = "no prompt contains anything hidden"
+    leak_check = "no prompt contains anything hidden"
 
-    def found(method: type[Method]) -> dict[str, bool | None]:
+    def run_checks(method: type[Method]) -> dict[str, bool | None]:
         return {finding.what: finding.holds for finding in check_method(method(), task, limit=2)}
 
-    assert found(Nosy)[what] is True and what not in found(Oracle)
+    assert run_checks(Nosy)[leak_check] is True
+    assert leak_check not in run_checks(Oracle)
     monkeypatch.setattr(
         Sample, "view", lambda self, privileged=False: msgspec.structs.replace(self, references=())
     )
-    leaking = found(Nosy)
-    assert leaking[what] is False and leaking["no prompt contains a reference"] is True
+    leaking = run_checks(Nosy)
+    assert leaking[leak_check] is False
+    assert leaking["no prompt contains a reference"] is True
 
 
 def test_the_example_is_declared_by_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
