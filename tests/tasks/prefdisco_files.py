@@ -21,7 +21,7 @@ Wants = Mapping[str, tuple[str, int]]
 WANTS: Wants = {"Length": ("short", 5), "Tone": ("kind", 3), "Order": ("answer first", 2)}
 
 
-def row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict[str, Any]:
+def make_row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict[str, Any]:
     """A record of problem `number` by a persona who wants some values with some importance."""
     criteria = [
         {
@@ -69,7 +69,7 @@ def row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict
     }
 
 
-def written(folder: Path, rows: Sequence[Any], name: str = "own") -> Path:
+def write_set(folder: Path, rows: Sequence[Any], name: str = "own") -> Path:
     """A folder with one set."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"type": "metadata", "dataset": "invented"}), *map(json.dumps, rows)]
@@ -77,7 +77,7 @@ def written(folder: Path, rows: Sequence[Any], name: str = "own") -> Path:
     return folder
 
 
-def graded(
+def make_judge(
     grade: Callable[[str], Any] = lambda text: 3, correct: Any = 1
 ) -> Callable[[Request], str]:
     """A judge that grades by the text it is shown, and finds answers correct."""
@@ -91,7 +91,7 @@ def graded(
     return answer
 
 
-def said(text: str) -> str:
+def word_reply(text: str) -> str:
     """A simulated user's reply."""
     return json.dumps({"thought": "what is asked?", "response": text})
 
@@ -135,11 +135,11 @@ def play(
     """A run on a folder's only set."""
     under_test = Scripted(BackendOptions(model="tested"), model)
     roles: dict[RoleName, Scripted] = {
-        "judge": Scripted(BackendOptions(model=judge_name), judge or graded())
+        "judge": Scripted(BackendOptions(model=judge_name), judge or make_judge())
     }
     if task == "prefdisco" or "task.ask=true" in options.get("assignments", ()):
         roles["simulator"] = Scripted(
-            BackendOptions(model="simulated"), simulator or (lambda _: said("Short, please."))
+            BackendOptions(model="simulated"), simulator or (lambda _: word_reply("Short, please."))
         )
     wanted = Options(
         methods.split(","), [task], data=data, backend="scripted", results=place, **options

@@ -17,7 +17,7 @@ from personabench.run import runner
 from personabench.types import Request
 
 
-def notes(place: Path, sources: Sequence[str] = SOURCES, each: int = 4) -> Path:
+def write_notes(place: Path, sources: Sequence[str] = SOURCES, each: int = 4) -> Path:
     """Documents with their source as marker word, and one rule per source."""
     place.mkdir(parents=True, exist_ok=True)
     for source in sources:
@@ -31,7 +31,7 @@ def notes(place: Path, sources: Sequence[str] = SOURCES, each: int = 4) -> Path:
     return place
 
 
-class Simulator(Scripted):
+class LowerCaseUser(Scripted):
     """A user who wants lower case and accepts what is."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Simulator(Scripted):
         super().__init__(BackendOptions(model="user"), answer=answer)
 
 
-def played(
+def run_cipher(
     place: Path, data: Path, model: Scripted, user: Scripted, cache: Any = "off"
 ) -> runner.Outcome:
     options = runner.Options(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefdisco_files import WANTS, graded, play, row, said, written
+from prefdisco_files import WANTS, make_judge, make_row, play, word_reply, write_set
 
 from personabench import Request
-from personabench.tasks.prefdisco.conversation import read, unlabelled
+from personabench.tasks.prefdisco.conversation import parse_reply, remove_labels
 from personabench.tasks.prefdisco.wording import DISCOVERY, FINAL, NOTHING_MORE, STOP
 
 ASK = "Action: ask_question\nResponse: How long should it be?"
@@ -34,13 +34,13 @@ def discovered(
 ) -> tuple[int, int, float]:
     """(model calls, simulator calls, answered questions) of the discovery of one record."""
     spoken = iter(replies or ["Short, please."] * 20)
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     assignments = [f"task.{name}={value}" for name, value in settings.items()]
     played = play(
         tmp_path / "results",
         data,
         model(turns),
-        simulator=lambda _: said(next(spoken)),
+        simulator=lambda _: word_reply(next(spoken)),
         assignments=assignments,
     )
     own = [
@@ -107,21 +107,21 @@ def test_acceptance_2_the_loop(
     ],
 )
 def test_acceptance_3_actions(reply: str, action: str, text: str) -> None:
-    assert read(reply) == (action, text)
+    assert parse_reply(reply) == (action, text)
 
 
 def test_a_reply_without_labels_is_left_as_it_is() -> None:
     text = 'First:\n\n"Nothing" is labelled here, and an (aside) stays.'
-    assert unlabelled(text) == text
+    assert remove_labels(text) == text
 
 
 def test_acceptance_4_visibility(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     played = play(
         tmp_path / "results",
         data,
         model([ASK, ANSWER]),
-        simulator=lambda _: said("I read on a small screen."),
+        simulator=lambda _: word_reply("I read on a small screen."),
     )
     base, known, *talk = (request.messages for request in played.model.requests)
     persona = (
@@ -152,15 +152,15 @@ def test_acceptance_4_visibility(tmp_path: Path) -> None:
 
 
 def test_acceptance_5_the_final_reply(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     played = play(
         tmp_path / "results",
         data,
         model([ASK, ASK]),
-        simulator=lambda request: said(
+        simulator=lambda request: word_reply(
             f"Very short. {STOP}" if len(request.messages) > 2 else "Short."
         ),
-        judge=graded(),
+        judge=make_judge(),
         assignments=["task.simulator=passive"],
     )
     judged = [request.messages[-1].content for request in played.roles["judge"].requests]
@@ -181,7 +181,7 @@ def test_acceptance_5_the_final_reply(tmp_path: Path) -> None:
 
 
 def test_the_final_request_joins_the_users_last_message(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     asked = play(tmp_path / "asked", data, model([ASK, ANSWER])).model.requests[-1].messages
     assert [message.role for message in asked] == [
         "system",
@@ -201,13 +201,15 @@ def test_the_final_request_joins_the_users_last_message(tmp_path: Path) -> None:
 
 
 def test_fixed_questions_are_numbered_from_one(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     played = play(
         tmp_path / "results",
         data,
         model(["One?", "Two?"]),
         assignments=["task.fixed_questions=2"],
-        simulator=lambda request: said(STOP) if len(request.messages) > 2 else said("Short."),
+        simulator=lambda request: (
+            word_reply(STOP) if len(request.messages) > 2 else word_reply("Short.")
+        ),
     )
     first, second, last = (request.messages for request in played.model.requests[2:])
     assert "you ask 2 short questions" in first[0].content and "Action" not in first[0].content
@@ -217,7 +219,7 @@ def test_fixed_questions_are_numbered_from_one(tmp_path: Path) -> None:
 
 
 def test_a_simulator_that_keeps_to_no_form_is_taken_at_its_word(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     played = play(
         tmp_path / "plain", data, model([ASK, ANSWER]), simulator=lambda _: "Short, if you can."
     )
@@ -227,11 +229,11 @@ def test_a_simulator_that_keeps_to_no_form_is_taken_at_its_word(tmp_path: Path) 
 
 
 def test_a_broken_form_fails_the_record_and_is_taken_up_again(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     broken = '{"thought": "I want it short", "response": '
     played = play(tmp_path / "results", data, model([ASK, ANSWER]), simulator=lambda _: broken)
     (line,) = played.lines.values()
-    assert line.error and "no readable reply in 4 attempts" in line.error and line.output is None
+    assert line.error and "could be parsed in 4 attempts" in line.error and line.output is None
     assert played.summary["owed"] == 1
     again = play(tmp_path / "results", data, model([ASK, ANSWER]))
     assert again.summary["owed"] == 0 and again.metrics["questions"] == 1

@@ -24,7 +24,7 @@ from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.roles import Role
 from personabench.tasks.prefdisco import PrefDisco
-from personabench.tasks.prefdisco.files import read
+from personabench.tasks.prefdisco.files import read_records
 from personabench.tasks.prefdisco.personas import BRACKETS, OCCUPATIONS
 
 ROWS = [
@@ -38,7 +38,7 @@ ROWS = [
 ]
 
 
-def kind(request: Request) -> str:
+def find_kind(request: Request) -> str:
     """What a request asks for, by the fields of its form."""
     assert request.schema is not None
     (name, *_) = sorted(
@@ -58,7 +58,7 @@ class Author:
         self.asked: Counter[str] = Counter()
 
     def __call__(self, request: Request) -> str:
-        name, user = kind(request), request.messages[-1].content
+        name, user = find_kind(request), request.messages[-1].content
         self.asked[name] += 1
         reply: dict[str, Any] = getattr(self, name)(request, user)
         self.spoil(name, self.asked[name], reply)
@@ -128,7 +128,7 @@ class Author:
         return {"criteria": [{"preference": each, **told} for each in names]}
 
 
-def made(
+def generate_set(
     folder: Path, *authors: Author, people: int = 2, library: int = 4, cache: Cache | None = None
 ) -> tuple[Path, list[str], list[Scripted]]:
     """A set on three problems, what was told on the way, and the models that wrote it."""
@@ -158,8 +158,8 @@ def made(
 
 
 def test_a_generated_set_is_a_sound_set(tmp_path: Path) -> None:
-    path, told, (model,) = made(tmp_path, Author())
-    entries, counts, metadata = read(path)
+    path, told, (model,) = generate_set(tmp_path, Author())
+    entries, counts, metadata = read_records(path)
     assert (len(entries), counts.total(), metadata["dataset"]) == (6, 0, "quiz-source")
     for entry in entries:
         types = Counter(each.type for each in entry.preferences.values())
@@ -176,7 +176,7 @@ def test_a_generated_set_is_a_sound_set(tmp_path: Path) -> None:
 
 def test_calls_of_a_record_and_of_a_problem(tmp_path: Path) -> None:
     author = Author()
-    made(tmp_path, author)
+    generate_set(tmp_path, author)
     assert author.asked == {
         "backstory": 4,
         "coherent": 4,
@@ -188,12 +188,14 @@ def test_calls_of_a_record_and_of_a_problem(tmp_path: Path) -> None:
 
 
 def test_names_of_earlier_problems_are_kept_and_values_shown_again(tmp_path: Path) -> None:
-    path, _, (model,) = made(tmp_path, Author(), people=4)
-    entries = read(path).entries
+    path, _, (model,) = generate_set(tmp_path, Author(), people=4)
+    entries = read_records(path).entries
     first, second = (set(entry.preferences) for entry in (entries[0], entries[4]))
     assert len(first & second) == 4 + 10, "general ones, and those named alike"
     asked = [
-        request.messages[-1].content for request in model.requests if kind(request) == "preferences"
+        request.messages[-1].content
+        for request in model.requests
+        if find_kind(request) == "preferences"
     ]
     assert ["Wanted earlier:" in text for text in asked] == [False] * 4 + [True] * 8
     assert "- Way 3 shared: v of Way 3 shared" in asked[4]
@@ -205,17 +207,19 @@ def test_a_match_takes_the_known_name_once(tmp_path: Path) -> None:
             for each in reply["matches"]:
                 each["known"] = "way 0 GENERAL"
 
-    path, _, _ = made(tmp_path, Author(spoil))
-    assert {len(entry.preferences) for entry in read(path).entries} == {23}, (
+    path, _, _ = generate_set(tmp_path, Author(spoil))
+    assert {len(entry.preferences) for entry in read_records(path).entries} == {23}, (
         "20, of which one is one of the general four"
     )
 
 
 def test_people_are_unlike_one_another(tmp_path: Path) -> None:
-    _, _, (model,) = made(tmp_path, Author(), library=20)
+    _, _, (model,) = generate_set(tmp_path, Author(), library=20)
     people = json.loads((tmp_path / "sets" / "personas.json").read_text())
     asked = [
-        request.messages[-1].content for request in model.requests if kind(request) == "backstory"
+        request.messages[-1].content
+        for request in model.requests
+        if find_kind(request) == "backstory"
     ]
     constrained = [text for text in asked if "Occupation:" in text]
     assert len(people) == 20 and 10 <= len(constrained) <= 18
@@ -263,11 +267,11 @@ def test_people_who_break_a_rule_are_asked_for_again(
     author = Author(
         lambda name, number, reply: change(reply) if name == "backstory" and number == 1 else None
     )
-    _, _, (model,) = made(tmp_path, author)
+    _, _, (model,) = generate_set(tmp_path, author)
     assert author.asked["backstory"] == 5
     assert told in model.requests[1].messages[-1].content
     with pytest.raises(DataError, match="persona 0, attempt 0: no usable reply in 3 tries"):
-        made(
+        generate_set(
             tmp_path / "never",
             Author(lambda name, number, reply: change(reply) if name == "backstory" else None),
         )
@@ -279,7 +283,7 @@ def test_incoherent_people_are_made_anew(tmp_path: Path) -> None:
             reply.update(coherent=False, issues=["a retired surgeon of 20"])
 
     author = Author(spoil)
-    _, _, (model,) = made(tmp_path, author)
+    _, _, (model,) = generate_set(tmp_path, author)
     assert author.asked["coherent"] == 5
     assert "not coherent: a retired surgeon of 20" in model.requests[2].messages[-1].content
 
@@ -291,8 +295,8 @@ def test_what_the_authors_do_not_manage_is_left_out_and_told(tmp_path: Path) -> 
         if name == "preferences":
             reply["preferences"][0]["local_importance"] = 3 if number > 3 else 9
 
-    path, told, _ = made(tmp_path, Author(spoil), people=1)
-    assert [entry.id[:9] for entry in read(path).entries] == ["problem_2"]
+    path, told, _ = generate_set(tmp_path, Author(spoil), people=1)
+    assert [entry.id[:9] for entry in read_records(path).entries] == ["problem_2"]
     assert [
         line for line in told if "left out" in line and "20 dimensions with different names" in line
     ]
@@ -305,11 +309,13 @@ def test_missing_criteria_are_asked_for_again_and_surplus_ones_dropped(tmp_path:
             reply["criteria"][-1]["preference"] = "Something Else"
 
     author = Author(spoil)
-    path, _, (model,) = made(tmp_path, author, people=1)
-    entries, counts, _ = read(path)
+    path, _, (model,) = generate_set(tmp_path, author, people=1)
+    entries, counts, _ = read_records(path)
     assert not counts.total() and {len(entry.criteria) for entry in entries} == {24}
     again = [
-        request.messages[-1].content for request in model.requests if kind(request) == "criteria"
+        request.messages[-1].content
+        for request in model.requests
+        if find_kind(request) == "criteria"
     ]
     assert (
         author.asked["criteria"] == 3 * 3
@@ -319,32 +325,32 @@ def test_missing_criteria_are_asked_for_again_and_surplus_ones_dropped(tmp_path:
 
 def test_several_authors_share_the_work_and_a_second_time_costs_nothing(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache.sqlite")
-    path, _, models = made(tmp_path, Author(), Author(), Author(), cache=cache)
+    path, _, models = generate_set(tmp_path, Author(), Author(), Author(), cache=cache)
     first = path.read_bytes()
     assert all(len(model.requests) > 5 for model in models)
     path.unlink()
-    path, _, again = made(tmp_path, Author(), Author(), Author(), cache=cache)
+    path, _, again = generate_set(tmp_path, Author(), Author(), Author(), cache=cache)
     cache.close()
     assert path.read_bytes() == first and [model.requests for model in again] == [[], [], []]
 
 
 def test_people_are_shared_by_a_folders_sets(tmp_path: Path) -> None:
-    made(tmp_path, Author(), library=3)
+    generate_set(tmp_path, Author(), library=3)
     before = json.loads((tmp_path / "sets" / "personas.json").read_text())
     author = Author()
     author.asked["backstory"] = 10
-    made(tmp_path, author, library=4)
+    generate_set(tmp_path, author, library=4)
     after = json.loads((tmp_path / "sets" / "personas.json").read_text())
     assert after[:3] == before and len(after) == 4 and author.asked["backstory"] == 11
-    made(tmp_path, Author(), library=2)
+    generate_set(tmp_path, Author(), library=2)
     assert json.loads((tmp_path / "sets" / "personas.json").read_text()) == after, "nobody is lost"
     with pytest.raises(UsageError, match="at most --persona-pool 2"):
-        made(tmp_path, author, people=3, library=2)
+        generate_set(tmp_path, author, people=3, library=2)
     (tmp_path / "sets" / "personas.json").write_text('[{"id": "x"}]')
     with pytest.raises(
-        DataError, match=r"personas.json is no list of people \(.*`name` - at `\$\[0\]`"
+        DataError, match=r"personas.json is not a list of personas \(.*`name` - at `\$\[0\]`"
     ):
-        made(tmp_path, author)
+        generate_set(tmp_path, author)
 
 
 def test_the_command_writes_a_set_and_says_how_to_run_it(
@@ -367,7 +373,7 @@ def test_the_command_writes_a_set_and_says_how_to_run_it(
         "problem 2 of 2: 1 of 1 records" in ended.output
         and "calls, 0 of them cached" in ended.output
     )
-    assert len(read(tmp_path / "sets" / "quiz.jsonl").entries) == 2
+    assert len(read_records(tmp_path / "sets" / "quiz.jsonl").entries) == 2
     assert all(author.requests for author in authors)
 
 

@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prefdisco_files import WANTS, graded, play, row, said, written
+from prefdisco_files import WANTS, make_judge, make_row, play, word_reply, write_set
 
 from personabench import Request
-from personabench.tasks.prefdisco.__main__ import main, problem_of
+from personabench.tasks.prefdisco.__main__ import find_problem, main
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.grading import (
-    prefalign,
-    read_correct,
-    read_grade,
-    result_of,
-    selected,
-    weights,
+    compare_result,
+    compute_prefalign,
+    normalize_weights,
+    parse_grade,
+    parse_verdict,
+    select_criteria,
 )
-from personabench.tasks.prefdisco.scoring import by_problem, normalign, parts
+from personabench.tasks.prefdisco.scoring import (
+    bootstrap_normalign,
+    compute_normalign,
+    split_prefalign,
+)
 from personabench.tasks.prefdisco.sources import Problem
 
 NAMES = tuple(WANTS)
@@ -30,67 +34,71 @@ PREFERENCES = {name: Preference(value, importance) for name, (value, importance)
 CRITERIA = [
     Criterion(name, "", weight, {}) for name, weight in zip(NAMES, (0.2, 0.2, 0.8), strict=True)
 ]
-SHARE = weights(CRITERIA, PREFERENCES, "importance")
+SHARE = normalize_weights(CRITERIA, PREFERENCES, "importance")
 
 
-def aligned(*grades: int | None) -> float | None:
-    return prefalign(dict(zip(NAMES, grades, strict=True)), SHARE)
+def align(*grades: int | None) -> float | None:
+    return compute_prefalign(dict(zip(NAMES, grades, strict=True)), SHARE)
 
 
 def test_acceptance_1_formulas() -> None:
-    base, discovery, known = aligned(2, 3, 1), aligned(4, 3, 2), aligned(5, 4, 4)
+    base, discovery, known = align(2, 3, 1), align(4, 3, 2), align(5, 4, 4)
     assert (base, discovery, known) == (pytest.approx(2.1), pytest.approx(3.3), pytest.approx(4.5))
     rows = np.array([[base, known, discovery]], dtype=float)
-    assert normalign(rows) == pytest.approx(50.0)
-    assert normalign(rows - 1) == pytest.approx(50.0)
-    assert math.isnan(normalign(np.array([[2.1, 2.15, 3.3]])))
-    assert normalign(np.array([[2.0, 2.1, 2.1]])) == pytest.approx(100.0)
+    assert compute_normalign(rows) == pytest.approx(50.0)
+    assert compute_normalign(rows - 1) == pytest.approx(50.0)
+    assert math.isnan(compute_normalign(np.array([[2.1, 2.15, 3.3]])))
+    assert compute_normalign(np.array([[2.0, 2.1, 2.1]])) == pytest.approx(100.0)
 
 
 def test_normalign_is_computed_from_means_and_not_per_record() -> None:
     rows = np.array([[1.0, 2.0, 2.0], [1.0, 5.0, 1.0]])
-    assert normalign(rows) == pytest.approx(20.0), "the mean of the records' own would be 50"
+    assert compute_normalign(rows) == pytest.approx(20.0), (
+        "the mean of the records' own would be 50"
+    )
 
 
 def test_weights_always_sum_to_one() -> None:
     assert SHARE == {"Length": 0.5, "Tone": 0.3, "Order": 0.2}
-    assert weights(CRITERIA, PREFERENCES, "rubric") == pytest.approx(
+    assert normalize_weights(CRITERIA, PREFERENCES, "rubric") == pytest.approx(
         {"Length": 1 / 6, "Tone": 1 / 6, "Order": 4 / 6}
     )
-    assert weights(CRITERIA[:2], PREFERENCES, "importance") == pytest.approx(
+    assert normalize_weights(CRITERIA[:2], PREFERENCES, "importance") == pytest.approx(
         {"Length": 5 / 8, "Tone": 3 / 8}
     )
     unweighted = [Criterion(name, "", 0.0, {}) for name in NAMES]
-    assert set(weights(unweighted, PREFERENCES, "rubric").values()) == {1 / 3}
+    assert set(normalize_weights(unweighted, PREFERENCES, "rubric").values()) == {1 / 3}
 
 
 def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
-    assert [read_grade(json.dumps({"score": bad})) for bad in (7, 0, "high", None, 3.5, True)] == [
+    assert [parse_grade(json.dumps({"score": bad})) for bad in (7, 0, "high", None, 3.5, True)] == [
         None
     ] * 6
-    assert [read_grade(text) for text in ("", "3", '{"score": 4}', '{"score": "5"}')] == [
+    assert [parse_grade(text) for text in ("", "3", '{"score": 4}', '{"score": "5"}')] == [
         None,
         None,
         4,
         5,
     ]
     assert (
-        read_grade('{"score": ' + "[" * 6000) is None
-        and read_grade('{"score": 1' + "0" * 400 + "}") is None
+        parse_grade('{"score": ' + "[" * 6000) is None
+        and parse_grade('{"score": 1' + "0" * 400 + "}") is None
     )
     assert [
-        read_grade('<think>{"score": 1}</think> {"score": 2}'),
-        read_correct('{"correct": true}'),
+        parse_grade('<think>{"score": 1}</think> {"score": 2}'),
+        parse_verdict('{"correct": true}'),
     ] == [2, 1]
-    assert aligned(4, 3, None) == pytest.approx((5 * 4 + 3 * 3) / 8), "weights renormalise"
-    assert aligned(None, 3, 2) is None and aligned(4, None, 2) is None, "below 80 % of the weight"
-    assert aligned(None, None, None) is None
+    assert align(4, 3, None) == pytest.approx((5 * 4 + 3 * 3) / 8), "weights renormalise"
+    assert align(None, 3, 2) is None and align(4, None, 2) is None, "below 80 % of the weight"
+    assert align(None, None, None) is None
 
     def failing(request: Request) -> str:
         text = request.messages[-1].content
-        return graded()(request) if "Criterion: Order" not in text else json.dumps({"score": 7})
+        return make_judge()(request) if "Criterion: Order" not in text else json.dumps({"score": 7})
 
-    data = written(tmp_path / "data", [row(0, "ann"), row(1, "ann", {**WANTS, "Order": ("x", 5)})])
+    data = write_set(
+        tmp_path / "data", [make_row(0, "ann"), make_row(1, "ann", {**WANTS, "Order": ("x", 5)})]
+    )
     played = play(
         tmp_path / "results",
         data,
@@ -110,7 +118,7 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
 
 def test_acceptance_7_intersection(tmp_path: Path) -> None:
     """Four records; the simulated user fails on one, which then counts in no condition."""
-    data = written(tmp_path / "data", [row(number, "ann") for number in range(4)])
+    data = write_set(tmp_path / "data", [make_row(number, "ann") for number in range(4)])
 
     def answer(request: Request) -> str:
         told = request.messages[0]
@@ -122,10 +130,10 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
         return f"Action: ask_question\nResponse: A question for {number}?"
 
     def simulator(request: Request) -> str:
-        return "{" if "A question for 2?" in request.messages[-1].content else said("Short.")
+        return "{" if "A question for 2?" in request.messages[-1].content else word_reply("Short.")
 
     grades = {"found out": 3, "fully told": 5, "untold": 1}
-    judge = graded(lambda text: grades[text.splitlines()[1]])
+    judge = make_judge(lambda text: grades[text.splitlines()[1]])
     played = play(tmp_path / "results", data, answer, simulator=simulator, judge=judge)
     assert (played.summary["n"], played.summary["owed"]) == (3, 1)
     assert played.summary["counters"]["request_errors"] == 1, "n_skipped"
@@ -153,7 +161,7 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
 )
 def test_letters_are_read_where_they_are_announced(response: str, right: bool | None) -> None:
     problem = Problem("Which?", {"A": "first thing", "B": "second thing", "C": "third thing"}, "B")
-    assert result_of(problem, response) is right
+    assert compare_result(problem, response) is right
 
 
 @pytest.mark.parametrize(
@@ -181,7 +189,7 @@ def test_letters_are_read_where_they_are_announced(response: str, right: bool | 
 def test_numbers_and_texts_are_compared_exactly(
     gold: str, response: str, right: bool | None
 ) -> None:
-    assert result_of(Problem("How many?", {}, gold), response) is right
+    assert compare_result(Problem("How many?", {}, gold), response) is right
 
 
 @pytest.mark.parametrize(
@@ -193,7 +201,7 @@ def test_numbers_and_texts_are_compared_exactly(
     ],
 )
 def test_acceptance_9_correctness(tmp_path: Path, mode: str, reply: str, asked: int) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
 
     def answer(request: Request) -> str:
         return f"{reply}\n{len(request.messages)}"
@@ -213,14 +221,16 @@ def test_acceptance_9_correctness(tmp_path: Path, mode: str, reply: str, asked: 
 
 
 def test_a_correctness_nobody_can_read_is_missing_and_not_wrong(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
-    played = play(tmp_path / "results", data, lambda _: "Well.", judge=graded(correct="perhaps"))
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
+    played = play(
+        tmp_path / "results", data, lambda _: "Well.", judge=make_judge(correct="perhaps")
+    )
     assert "accuracy" not in played.metrics and played.metrics["prefalign"] == 3.0
     assert played.summary["counters"]["correctness_unjudged"] == 3
 
 
 def test_acceptance_10_judge_count(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
 
     def answer(request: Request) -> str:
         return f"The answer is B.\n{request.messages[0].content[:20]}{len(request.messages)}"
@@ -237,7 +247,7 @@ def test_acceptance_10_judge_count(tmp_path: Path) -> None:
     again = play(tmp_path / "results", data, answer)
     assert again.roles["judge"].requests == [] and again.model.requests == []
     other = play(
-        tmp_path / "results", data, answer, judge_name="another", judge=graded(lambda _: 5)
+        tmp_path / "results", data, answer, judge_name="another", judge=make_judge(lambda _: 5)
     )
     assert len(other.roles["judge"].requests) == 9 and other.model.requests == []
     assert (first.metrics["prefalign"], other.metrics["prefalign"]) == (3.0, 5.0)
@@ -246,17 +256,17 @@ def test_acceptance_10_judge_count(tmp_path: Path) -> None:
 
 def test_fewer_criteria_are_the_same_in_all_conditions_and_change_no_answer(tmp_path: Path) -> None:
     criteria = [Criterion(f"c{number}", "", 0.1, {}) for number in range(10)]
-    drawn = selected(criteria, "problem_0_ann", 4)
-    assert drawn == selected(criteria, "problem_0_ann", 4) and len(drawn) == 4
+    drawn = select_criteria(criteria, "problem_0_ann", 4)
+    assert drawn == select_criteria(criteria, "problem_0_ann", 4) and len(drawn) == 4
     assert drawn == sorted(drawn, key=criteria.index)
-    assert drawn != selected(criteria, "problem_1_ann", 4)
+    assert drawn != select_criteria(criteria, "problem_1_ann", 4)
     assert (
-        selected(criteria, "problem_0_ann", 0)
-        == selected(criteria, "problem_0_ann", 99)
+        select_criteria(criteria, "problem_0_ann", 0)
+        == select_criteria(criteria, "problem_0_ann", 99)
         == criteria
     )
 
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     play(tmp_path / "results", data, lambda request: f"The answer is B.\n{len(request.messages)}")
     fewer = play(
         tmp_path / "results",
@@ -277,26 +287,36 @@ def test_fewer_criteria_are_the_same_in_all_conditions_and_change_no_answer(tmp_
 def test_acceptance_16_seen_and_unseen() -> None:
     grades = {"a": 5, "b": 1, "c": 3}
     share = {"a": 0.5, "b": 0.3, "c": 0.2}
-    old, new, seen = parts(grades, share, {"a", "c"})
+    old, new, seen = split_prefalign(grades, share, {"a", "c"})
     assert (old, new, seen) == (pytest.approx(4.43, abs=0.005), 1, pytest.approx(0.7))
-    assert parts(grades, share, set())[0] is None and parts(grades, share, set(grades))[1] is None
+    assert (
+        split_prefalign(grades, share, set())[0] is None
+        and split_prefalign(grades, share, set(grades))[1] is None
+    )
 
 
 def test_the_interval_of_normalign_draws_problems() -> None:
     rng = np.random.default_rng(1)
     rows = np.column_stack([rng.normal(2, 0.1, 60), rng.normal(4, 0.1, 60), rng.normal(3, 0.1, 60)])
-    found = by_problem(rows, [str(number % 12) for number in range(60)])
+    found = bootstrap_normalign(rows, [str(number % 12) for number in range(60)])
     assert found is not None and found[0] < 50 < found[1] and found[1] - found[0] < 6
-    assert by_problem(rows, ["one"] * 60) is None
-    assert {problem_of("problem_3_ann", "ann"), problem_of("problem_3_bo_b", "b")} == {"problem_3_"}
-    assert {problem_of("quiz_a_1_ann", "ann"), problem_of("quiz_a_1_bob", "bob")} == {"quiz_a_1_"}
-    assert by_problem(np.tile([2.0, 2.0, 3.0], (60, 1)), [str(at) for at in range(60)]) is None
+    assert bootstrap_normalign(rows, ["one"] * 60) is None
+    assert {find_problem("problem_3_ann", "ann"), find_problem("problem_3_bo_b", "b")} == {
+        "problem_3_"
+    }
+    assert {find_problem("quiz_a_1_ann", "ann"), find_problem("quiz_a_1_bob", "bob")} == {
+        "quiz_a_1_"
+    }
+    assert (
+        bootstrap_normalign(np.tile([2.0, 2.0, 3.0], (60, 1)), [str(at) for at in range(60)])
+        is None
+    )
 
 
 def test_the_report_tells_a_runs_numbers_by_condition(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = written(tmp_path / "data", [row(number, "ann") for number in range(3)])
+    data = write_set(tmp_path / "data", [make_row(number, "ann") for number in range(3)])
 
     def answer(request: Request) -> str:
         return f"{len(request.messages)} messages, the answer is B."
@@ -307,7 +327,7 @@ def test_the_report_tells_a_runs_numbers_by_condition(
             tmp_path / name,
             data,
             answer,
-            judge=graded(lambda text: grades[text.splitlines()[1][0]]),
+            judge=make_judge(lambda text: grades[text.splitlines()[1][0]]),
             limit=9,
         )
         for name in ("one", "two")

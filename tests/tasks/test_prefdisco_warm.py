@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefdisco_files import graded, play, row, said, written
+from prefdisco_files import make_judge, make_row, play, word_reply, write_set
 
 from personabench import Request
 from personabench.errors import DataError, UsageError
 from personabench.run.controls import controlled
 from personabench.run.selection import select
 from personabench.tasks.prefdisco import PrefDiscoWarm
-from personabench.tasks.prefdisco.files import read
-from personabench.tasks.prefdisco.warm import WarmData, seen, stated
+from personabench.tasks.prefdisco.files import read_records
+from personabench.tasks.prefdisco.warm_start import WarmData, find_revealed, state_preferences
 
 METHODS = ("none", "rag", "summary", "cipher", "rpm", "dpl")
 PEOPLE = ("ann", "bob", "cat", "dan", "eva", "fay", "gil", "hal")
 
 
-def wants(person: str, number: int) -> dict[str, tuple[str, int]]:
+def make_wants(person: str, number: int) -> dict[str, tuple[str, int]]:
     """A person's general wish, one that depends on the problem, and one that never matters enough to be said."""
     return {
         "Length": (f"as {person} likes it", 5),
@@ -33,15 +33,19 @@ def wants(person: str, number: int) -> dict[str, tuple[str, int]]:
     }
 
 
-def set_of(folder: Path, people: Sequence[str] = PEOPLE, problems: int = 24) -> Path:
+def write_people(folder: Path, people: Sequence[str] = PEOPLE, problems: int = 24) -> Path:
     """A set of several people's wishes on the same problems."""
-    return written(
+    return write_set(
         folder,
-        [row(number, each, wants(each, number)) for number in range(problems) for each in people],
+        [
+            make_row(number, each, make_wants(each, number))
+            for number in range(problems)
+            for each in people
+        ],
     )
 
 
-def opened(data: Path, **options: Any) -> WarmData:
+def open_set(data: Path, **options: Any) -> WarmData:
     dataset = PrefDiscoWarm(PrefDiscoWarm.Params(**options)).open("own", data)
     assert isinstance(dataset, WarmData)
     return dataset
@@ -68,7 +72,7 @@ def answer(request: Request) -> str:
 
 
 def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:2], 5)
+    data = write_people(tmp_path / "data", PEOPLE[:2], 5)
     sent = []
     for method in ("none", "rag", "rpm"):
         played = play(
@@ -93,8 +97,8 @@ def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None
 @pytest.mark.parametrize("method", METHODS)
 def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
     """What a target's record and other people's records of its problem hold is marked, and shown to no method."""
-    data = set_of(tmp_path / "data")
-    dataset = opened(data, targets=1)
+    data = write_people(tmp_path / "data")
+    dataset = open_set(data, targets=1)
     (place,) = select(dataset, 1, 0)
     target = dataset.entries[place]
     number = target.id.split("_")[1]
@@ -108,7 +112,7 @@ def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
             told["justification"] = "MARKED reason"
             if record["problem_id"].startswith(f"problem_{number}_"):
                 told["value"] = "MARKED value"
-    marked = written(tmp_path / "marked", lines)
+    marked = write_set(tmp_path / "marked", lines)
     played = play(
         tmp_path / "results",
         marked,
@@ -128,8 +132,8 @@ def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
 
 
 def test_acceptance_13_nesting(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data")
-    five, three = opened(data, h=5), opened(data, h=3)
+    data = write_people(tmp_path / "data")
+    five, three = open_set(data, h=5), open_set(data, h=3)
     assert five.index() == three.index() and len(five.index()) == 3 * len(PEOPLE)
     for place in range(len(five.index())):
         long, short = five.load(place).history, three.load(place).history
@@ -154,13 +158,13 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
         for at in range(len(five.index()))
     ]
     assert ended.stdout == f"{mine}\n"
-    assert opened(data, seed=1).index() != five.index()
+    assert open_set(data, seed=1).index() != five.index()
 
-    records = [row(number, "ann") for number in range(6)]
-    target = opened(written(tmp_path / "six", records)).entries[0]
-    twin = row(9, "ann")
+    records = [make_row(number, "ann") for number in range(6)]
+    target = open_set(write_set(tmp_path / "six", records)).entries[0]
+    twin = make_row(9, "ann")
     twin["original_problem"]["question"] = f"  {target.problem.question.upper()} "
-    doubled = opened(written(tmp_path / "twin", [*records, twin]), targets=3)
+    doubled = open_set(write_set(tmp_path / "twin", [*records, twin]), targets=3)
     keys = [record.stimulus for record in doubled.load(0).history]
     for entry in doubled.entries:
         assert not [
@@ -173,18 +177,18 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
 def test_an_entry_tells_name_and_value_of_the_most_important_and_nothing_else(
     tmp_path: Path,
 ) -> None:
-    record = opened(set_of(tmp_path / "data"), m=2).load(0).history[0]
+    record = open_set(write_people(tmp_path / "data"), m=2).load(0).history[0]
     assert record.response.splitlines() == sorted(record.response.splitlines())
     assert record.fields["dimensions"].split("\n")[-1] == "Length" and "Mood" not in record.response
-    assert seen([record])["Length"].startswith("as ")
+    assert find_revealed([record])["Length"].startswith("as ")
     assert not [
         word
         for word in ("because", "backstory", "baker", "level", "5")
         if word in f"{record.response}{record.fields}"
     ]
-    tied = row(0, "ann", {name: (name.lower(), 3) for name in ("C", "A", "B", "D")})
-    (entry,) = read(written(tmp_path / "tied", [tied]) / "own.jsonl").entries
-    assert stated(entry, 3).text == "A: a\nB: b\nC: c"
+    tied = make_row(0, "ann", {name: (name.lower(), 3) for name in ("C", "A", "B", "D")})
+    (entry,) = read_records(write_set(tmp_path / "tied", [tied]) / "own.jsonl").entries
+    assert state_preferences(entry, 3).text == "A: a\nB: b\nC: c"
 
 
 CALLS = {"none": 1, "rag": 1, "summary": 1, "cipher": 2, "rpm": 2, "dpl": 5}
@@ -193,7 +197,7 @@ CALLS = {"none": 1, "rag": 1, "summary": 1, "cipher": 2, "rpm": 2, "dpl": 5}
 @pytest.mark.parametrize("method", METHODS)
 def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None:
     """Beyond what builds the state, and beside the two answers of the model alone that all methods share."""
-    data = set_of(tmp_path / "data")
+    data = write_people(tmp_path / "data")
     settings = {
         "dpl": [
             "dpl.n_docs=3",
@@ -230,8 +234,8 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
 
 
 def test_acceptance_15_shuffled(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data")
-    own, lent = opened(data, h=3), controlled(opened(data, h=3), "shuffled", 0)
+    data = write_people(tmp_path / "data")
+    own, lent = open_set(data, h=3), controlled(open_set(data, h=3), "shuffled", 0)
     for place, (_, user) in enumerate(own.index()):
         before, after = own.load(place), lent.load(place)
         assert len(after.history) == len(before.history) == 3
@@ -246,7 +250,7 @@ def test_acceptance_15_shuffled(tmp_path: Path) -> None:
             lambda request: "\n".join(message.content for message in request.messages),
             task="prefdisco_warm",
             methods="rag",
-            judge=graded(
+            judge=make_judge(
                 lambda text: (
                     5
                     if text.partition("What the user wants: ")[2].partition("\n")[0]
@@ -264,7 +268,7 @@ def test_acceptance_15_shuffled(tmp_path: Path) -> None:
 
 def test_the_population_owner_tells_what_most_others_said(tmp_path: Path) -> None:
     records = [
-        row(
+        make_row(
             number,
             each,
             {
@@ -275,12 +279,12 @@ def test_the_population_owner_tells_what_most_others_said(tmp_path: Path) -> Non
         for number in range(8)
         for each in ("ann", "bob", "cat", "dan")
     ]
-    dataset = opened(written(tmp_path / "data", records), owner="population")
+    dataset = open_set(write_set(tmp_path / "data", records), owner="population")
     places = {user: place for place, (_, user) in enumerate(dataset.index())}
     assert {record.response.splitlines()[-1] for record in dataset.load(places["ann"]).history} == {
         "Tone: kind"
     }
-    own = opened(tmp_path / "data")
+    own = open_set(tmp_path / "data")
     assert [(user.id, user.history) for user in dataset.population()] == [
         (u.id, u.history) for u in own.population()
     ]
@@ -290,8 +294,8 @@ def test_the_population_owner_tells_what_most_others_said(tmp_path: Path) -> Non
 
 
 def test_seen_unseen_and_agreement_are_measured(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:3], 9)
-    judge = graded(lambda text: 5 if "Criterion: Length" in text else 2)
+    data = write_people(tmp_path / "data", PEOPLE[:3], 9)
+    judge = make_judge(lambda text: 5 if "Criterion: Length" in text else 2)
     played = play(tmp_path / "results", data, answer, task="prefdisco_warm", judge=judge)
     found = played.metrics
     assert found["prefalign-seen"] > found["prefalign"] > found["prefalign-unseen"] == 2
@@ -299,7 +303,7 @@ def test_seen_unseen_and_agreement_are_measured(tmp_path: Path) -> None:
 
 
 def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:2], 5)
+    data = write_people(tmp_path / "data", PEOPLE[:2], 5)
     told = "as ann likes it"
 
     def asks(request: Request) -> str:
@@ -316,7 +320,7 @@ def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
         asks,
         task="prefdisco_warm",
         methods="rag",
-        simulator=lambda _: said("Yes."),
+        simulator=lambda _: word_reply("Yes."),
         assignments=["task.ask=true", "task.max_turns=2"],
     )
     assert played.metrics["questions"] == 2 and "prefalign-ask" in played.metrics
@@ -329,7 +333,7 @@ def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["dialogue", "response"])
 def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:2], 5)
+    data = write_people(tmp_path / "data", PEOPLE[:2], 5)
 
     def writes(request: Request) -> str:
         if request.messages[0].role == "user":
@@ -341,14 +345,14 @@ def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None
         )
 
     def tells(request: Request) -> str:
-        return said("Length is all I care for.")
+        return word_reply("Length is all I care for.")
 
     with pytest.raises(UsageError, match=r"task\.writer=RUN_FOLDER"):
-        opened(data, form=form)
+        open_set(data, form=form)
     writer = play(
         tmp_path / "writer", data, writes, simulator=tells, assignments=["task.max_turns=1"]
     )
-    dataset = opened(data, form=form, writer=str(writer.outcomes[0].folder))
+    dataset = open_set(data, form=form, writer=str(writer.outcomes[0].folder))
     record = dataset.load(0).history[0]
     expected = (
         ("Length is all I care for.", "")
@@ -357,31 +361,31 @@ def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None
     )
     assert (record.response, record.fields["draft"]) == expected
     assert record.fields["dimensions"] == ("Length" if form == "dialogue" else "")
-    assert "writer=tested" in " ".join(dataset.warnings) and dataset.hash != opened(data).hash
+    assert "writer=tested" in " ".join(dataset.warnings) and dataset.hash != open_set(data).hash
     part = play(tmp_path / "part", data, writes, simulator=tells, limit=1)
     with pytest.raises(DataError, match="run it without --limit"):
-        opened(data, form=form, writer=str(part.outcomes[0].folder))
+        open_set(data, form=form, writer=str(part.outcomes[0].folder))
 
 
 def test_other_tasks_records_widen_the_history(tmp_path: Path) -> None:
-    data = set_of(tmp_path, ["ann"], 4)
-    more = [row(number, "ann", {"Other": (f"x{number}", 5)}) for number in range(4)]
+    data = write_people(tmp_path, ["ann"], 4)
+    more = [make_row(number, "ann", {"Other": (f"x{number}", 5)}) for number in range(4)]
     for record in more:
         record["original_problem"]["question"] += " Elsewhere."
-    written(tmp_path, more, "other")
-    assert len(opened(data).load(0).history) == 1
-    wide = opened(data, scope="cross_task", h=10)
+    write_set(tmp_path, more, "other")
+    assert len(open_set(data).load(0).history) == 1
+    wide = open_set(data, scope="cross_task", h=10)
     assert len(wide.index()) == 3 and len(wide.load(0).history) == 5
     assert len({record.id for record in wide.load(0).history}) == 5
-    assert "5 earlier" not in " ".join(wide.warnings) and wide.hash != opened(data).hash
+    assert "5 earlier" not in " ".join(wide.warnings) and wide.hash != open_set(data).hash
 
 
 def test_a_curve_uses_people_with_enough_records_only(tmp_path: Path) -> None:
     records = [
-        row(number, each) for each, most in (("ann", 8), ("bob", 5)) for number in range(most)
+        make_row(number, each) for each, most in (("ann", 8), ("bob", 5)) for number in range(most)
     ]
-    data = written(tmp_path, records)
-    assert {user for _, user in opened(data).index()} == {"ann", "bob"}
-    assert {user for _, user in opened(data, min_pool=5, h=1).index()} == {"ann"}
+    data = write_set(tmp_path, records)
+    assert {user for _, user in open_set(data).index()} == {"ann", "bob"}
+    assert {user for _, user in open_set(data, min_pool=5, h=1).index()} == {"ann"}
     with pytest.raises(UsageError, match="no persona has 3 records and 9 more"):
-        opened(data, min_pool=9)
+        open_set(data, min_pool=9)

@@ -22,12 +22,17 @@ from personabench.run.options import Options
 from personabench.run.plan import plan
 from personabench.run.runner import run
 from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring
-from personabench.tasks.prelude.data import Document, drawn, read_documents, read_preferences
+from personabench.tasks.prelude.data import (
+    Document,
+    draw_trajectory,
+    read_documents,
+    read_preferences,
+)
 from personabench.tasks.prelude.rules import BASE
 from personabench.testing.checks import check_task
 
 
-def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
+def write_folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
     """Two sources with some documents each, and a preference file."""
     place.mkdir(parents=True, exist_ok=True)
     for source in ("alpha", "beta"):
@@ -83,14 +88,14 @@ def test_acceptance_1_missing_sentence_data_is_told_before_any_call(
 
 def test_cumulative_cost_is_the_mean_total_of_trajectories() -> None:
     rows = np.array([[3, 0.5], [1, 0.5], [10, 0.5], [0, 0.5]])
-    assert scoring.per_trajectory(rows) == 7.0
-    assert scoring.per_trajectory(rows[[0, 1, 0, 1]]) == 4.0
+    assert scoring.average_total_cost(rows) == 7.0
+    assert scoring.average_total_cost(rows[[0, 1, 0, 1]]) == 4.0
 
 
 LIKED = ("bullet points", "a letter to a friend")
 
 
-def record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[str, Any]:
+def make_record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[str, Any]:
     made = {
         "cost": 3,
         "draft_tokens": 6,
@@ -103,7 +108,7 @@ def record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[s
 
 
 def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> None:
-    found = scoring.values(record(), LIKED, "wordllama")
+    found = scoring.measure_round(make_record(), LIKED, "wordllama")
     assert found == {
         "cumulative_cost": [3, 0.25],
         "cost_per_draft_token": 0.5,
@@ -113,24 +118,26 @@ def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> Non
         "preference_coverage": 0.0,
     }
     right, wrong = (
-        scoring.values(record("a list of bullet points", true), LIKED, "wordllama")
+        scoring.measure_round(make_record("a list of bullet points", true), LIKED, "wordllama")
         for true in LIKED
     )
     assert (right["preference_accuracy_wordllama"], wrong["preference_accuracy_wordllama"]) == (
         1.0,
         0.0,
     )
-    tied = scoring.values(record("letters", "x"), ("x", "x"), "wordllama")
+    tied = scoring.measure_round(make_record("letters", "x"), ("x", "x"), "wordllama")
     assert tied["preference_accuracy_wordllama"] == 0.0
-    assert "preference_accuracy_wordllama" not in scoring.values(record("letters"), LIKED, "off")
+    assert "preference_accuracy_wordllama" not in scoring.measure_round(
+        make_record("letters"), LIKED, "off"
+    )
 
 
 def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    scoring._scorer.cache_clear()
-    scoring._bertscore.cache_clear()
+    scoring._load_bertscore.cache_clear()
+    scoring._compare_by_bertscore.cache_clear()
     monkeypatch.setitem(sys.modules, "bert_score", None)
     with pytest.raises(UsageError, match="pip install bert-score"):
-        scoring.values(record("letters"), LIKED, "bertscore")
+        scoring.measure_round(make_record("letters"), LIKED, "bertscore")
 
     class BERTScorer:
         def __init__(self, lang: str) -> None:
@@ -144,10 +151,10 @@ def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch)
             )
 
     monkeypatch.setitem(sys.modules, "bert_score", SimpleNamespace(BERTScorer=BERTScorer))
-    found = scoring.values(record(LIKED[1], LIKED[1]), LIKED, "bertscore")
+    found = scoring.measure_round(make_record(LIKED[1], LIKED[1]), LIKED, "bertscore")
     assert found["preference_accuracy_bertscore"] == 1.0
-    scoring._scorer.cache_clear()
-    scoring._bertscore.cache_clear()
+    scoring._load_bertscore.cache_clear()
+    scoring._compare_by_bertscore.cache_clear()
     names = [
         metric.name for metric in PreludeSumm(PreludeSumm.Params(accuracy="bertscore")).metrics
     ]
@@ -158,7 +165,9 @@ def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
-    data = PreludeSumm(PreludeSumm.Params(rounds=9, trajectories=2)).open("all", folder(tmp_path))
+    data = PreludeSumm(PreludeSumm.Params(rounds=9, trajectories=2)).open(
+        "all", write_folder(tmp_path)
+    )
     assert len(data.index()) == 16 and len({name for name, _ in data.index()}) == 16
     assert "9 rounds do not divide by 2 sources: a trajectory has 8" in data.warnings[0]
     first = data.load(0)
@@ -168,7 +177,9 @@ def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
     assert (
         "alpha" not in first.id and "beta" not in first.id and not first.history and not data.sample
     )
-    other = PreludeSumm(PreludeSumm.Params(rounds=8, trajectories=2)).open("all", folder(tmp_path))
+    other = PreludeSumm(PreludeSumm.Params(rounds=8, trajectories=2)).open(
+        "all", write_folder(tmp_path)
+    )
     assert (
         other.hash
         == data.hash
@@ -179,7 +190,7 @@ def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
 def test_preferences_come_from_the_file_named_then_the_folder_then_the_sample(
     tmp_path: Path,
 ) -> None:
-    place = folder(tmp_path / "data")
+    place = write_folder(tmp_path / "data")
     (place / "summ.json").rename(tmp_path / "mine.json")
     with pytest.raises(DataError, match=r"news_article\.jsonl does not exist"):
         PreludeSumm().open("all", place)
@@ -201,13 +212,13 @@ def test_preferences_come_from_the_file_named_then_the_folder_then_the_sample(
         ({"sources": []}, "named once each"),
         ({"sources": [{"name": "alpha", "preference": " "}]}, "'alpha' has no preference"),
         ({"sources": [{"name": "alpha", "preference": "x"}] * 2}, "named once each"),
-        ({"sources": [{"name": "alpha", "wish": "x"}]}, "no preference file"),
+        ({"sources": [{"name": "alpha", "wish": "x"}]}, "not a preference file"),
     ],
 )
 def test_a_preference_file_that_cannot_work_is_refused(
     tmp_path: Path, changed: dict[str, Any], said: str
 ) -> None:
-    folder(tmp_path, **changed)
+    write_folder(tmp_path, **changed)
     with pytest.raises(DataError, match=said):
         read_preferences(tmp_path / "summ.json", "summ")
 
@@ -216,13 +227,13 @@ def test_a_preference_file_that_cannot_work_is_refused(
     ("line", "said"),
     [
         ('{"doc_id": "beta9", "text": " "}', "empty"),
-        ('{"doc_id": "beta0", "text": "again"}', "was there before"),
+        ('{"doc_id": "beta0", "text": "again"}', "is repeated"),
         ('{"doc_id": "beta9"}', "text"),
         ("nonsense", "line 7"),
     ],
 )
 def test_documents_that_cannot_work_are_refused(tmp_path: Path, line: str, said: str) -> None:
-    place = folder(tmp_path)
+    place = write_folder(tmp_path)
     with (place / "beta.jsonl").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(DataError, match=said):
@@ -230,12 +241,12 @@ def test_documents_that_cannot_work_are_refused(tmp_path: Path, line: str, said:
 
 
 def test_too_few_documents_and_rules_that_are_missing_are_refused(tmp_path: Path) -> None:
-    place = folder(tmp_path, documents=3)
+    place = write_folder(tmp_path, documents=3)
     with pytest.raises(DataError, match=r"has 3 documents; 200 rounds take 100.*task.rounds=6"):
         PreludeSumm().open("all", place)
     with pytest.raises(UsageError, match="at least one of each"):
         PreludeSumm(PreludeSumm.Params(rounds=1)).open("all", place)
-    folder(place, documents=3, sources=[{"name": "alpha", "preference": "x"}])
+    write_folder(place, documents=3, sources=[{"name": "alpha", "preference": "x"}])
     with pytest.raises(DataError, match="has no rules"):
         PreludeSumm(PreludeSumm.Params(user="rule", rounds=2)).open("all", place)
     with pytest.raises(UsageError, match="one split"):
@@ -244,12 +255,12 @@ def test_too_few_documents_and_rules_that_are_missing_are_refused(tmp_path: Path
 
 def test_acceptance_8_a_share_of_each_source_in_a_seeded_order() -> None:
     documents = [[Document(f"{source}{n}", "x") for n in range(50)] for source in "abc"]
-    found = drawn(documents, 31, seed=4)
+    found = draw_trajectory(documents, 31, seed=4)
     assert len(found) == 30 and [
         sum(place == source for place, _ in found) for source in range(3)
     ] == [10, 10, 10]
     assert len({document.doc_id for _, document in found}) == 30
-    assert found == drawn(documents, 31, seed=4) != drawn(documents, 31, seed=5)
+    assert found == draw_trajectory(documents, 31, seed=4) != draw_trajectory(documents, 31, seed=5)
     assert [place for place, _ in found] != sorted(place for place, _ in found)
 
 
@@ -285,8 +296,10 @@ async def test_a_weak_user_applies_a_seeded_part_of_the_preference() -> None:
     task = PreludeSumm(PreludeSumm.Params(user="weak"))
     shown = []
     for sample in list(data.samples())[:12]:
-        part = task._weakened(sample, "one, two, three", 0)
-        assert part == task._weakened(sample, "one, two, three", 0) and set(part.split(", ")) <= {
+        part = task._weaken_preference(sample, "one, two, three", 0)
+        assert part == task._weaken_preference(sample, "one, two, three", 0) and set(
+            part.split(", ")
+        ) <= {
             "one",
             "two",
             "three",

@@ -68,7 +68,7 @@ def test_no_rule_is_kept_by_what_a_plan_takes_for_a_draft(
     assert made <= row["calls_at_most"] and made <= row["to_pay_at_most"]
 
 
-def accepting(one_in: int) -> Callable[[Any], str]:
+def make_accepting_user(one_in: int) -> Callable[[Any], str]:
     """A user who accepts one draft in so many, 0 for none at all."""
     looked = 0
 
@@ -104,7 +104,7 @@ def test_a_plan_bounds_the_calls_of_a_user_who_accepts_drafts(
             assignments=assignments,
         )  # fmt: skip
         (forecast,) = asyncio.run(plan.plan(options))
-        user = Scripted(answer=accepting(one_in))
+        user = Scripted(answer=make_accepting_user(one_in))
         (outcome,) = asyncio.run(runner.run(options, backend=Scripted(), roles={"simulator": user}))
         made = sum(used["calls"] for used in outcome.summary["usage"].values())
         row = forecast.as_dict({})

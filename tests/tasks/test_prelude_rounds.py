@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from edit_fixtures import BASE, FAMILY, RULES, SOURCES, stage, stub
-from prelude_files import Simulator, notes, played
+from prelude_files import LowerCaseUser, run_cipher, write_notes
 
 from personabench.api import registry
 from personabench.errors import UsageError
@@ -31,7 +31,7 @@ from personabench.types import Prediction, Request
 pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
 
 
-def ruled(
+def run_by_rule(
     method: Any,
     place: Path,
     sources: Sequence[str] = SOURCES,
@@ -41,17 +41,17 @@ def ruled(
     task = PreludeSumm(
         PreludeSumm.Params(user="rule", rounds=4 * len(sources), trajectories=2, accuracy="off")
     )
-    dataset = task.open("all", notes(place, sources))
+    dataset = task.open("all", write_notes(place, sources))
     return trial(method, task, dataset=dataset, answer=answer)
 
 
-def trajectories(found: Trial) -> list[list[Prediction]]:
+def group_rounds(found: Trial) -> list[list[Prediction]]:
     """The rounds of each trajectory."""
     users = dict.fromkeys(line.user_id for line in found.predictions)
     return [[line for line in found.predictions if line.user_id == user] for user in users]
 
 
-def paying(rounds: Sequence[Prediction]) -> list[int]:
+def list_paying_rounds(rounds: Sequence[Prediction]) -> list[int]:
     return [at for at, line in enumerate(rounds) if line.record["cost"] > 0]
 
 
@@ -78,13 +78,13 @@ METHODS = (
 @pytest.mark.parametrize("method", METHODS, ids=lambda each: each.name)
 @pytest.mark.parametrize("count", [2, 5])
 def test_acceptance_3_paying_rounds(method: Any, count: int, tmp_path: Path) -> None:
-    found = ruled(method, tmp_path, SOURCES[:count])
-    for rounds in trajectories(found):
+    found = run_by_rule(method, tmp_path, SOURCES[:count])
+    for rounds in group_rounds(found):
         order = [line.record["source"] for line in rounds]
         assert Counter(order) == dict.fromkeys(SOURCES[:count], 4)
         assert [line.record["t"] for line in rounds] == list(range(4 * count))
-        assert paying(rounds) == EXPECTED[method.name](order)
-    costs = [sum(line.record["cost"] for line in rounds) for rounds in trajectories(found)]
+        assert list_paying_rounds(rounds) == EXPECTED[method.name](order)
+    costs = [sum(line.record["cost"] for line in rounds) for rounds in group_rounds(found)]
     assert found.summary["metrics"]["official"]["cumulative_cost"] == pytest.approx(sum(costs) / 2)
     assert not any(call.phase == "simulate" for line in found.predictions for call in line.calls)
 
@@ -92,8 +92,8 @@ def test_acceptance_3_paying_rounds(method: Any, count: int, tmp_path: Path) -> 
 @pytest.mark.parametrize(("source", "total"), list(zip(SOURCES, (3, 1, 5, 1, 2), strict=True)))
 def test_acceptance_3_totals_of_a_single_source(source: str, total: int, tmp_path: Path) -> None:
     for k in (1, 3):
-        found = ruled(Cipher(Cipher.Params(k=k)), tmp_path, [source])
-        for rounds in trajectories(found):
+        found = run_by_rule(Cipher(Cipher.Params(k=k)), tmp_path, [source])
+        for rounds in group_rounds(found):
             assert [line.record["cost"] for line in rounds] == [total, 0, 0, 0]
         assert found.summary["metrics"]["official"]["cumulative_cost"] == total
 
@@ -106,7 +106,9 @@ def test_the_task_page_reads_mean_and_deviation_of_trajectories(
         block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "spread" in block
     )
     model = Scripted(answer=lambda request: BASE * (1 + int(digest(request.messages)[0], 16)))
-    outcome = played(tmp_path / "results", notes(tmp_path / "data"), model, Simulator())
+    outcome = run_cipher(
+        tmp_path / "results", write_notes(tmp_path / "data"), model, LowerCaseUser()
+    )
     totals: Counter[str] = Counter()
     for line in RunFolder(outcome.folder).iter_predictions():
         totals[line.user_id] += line.record["cost"]
@@ -119,7 +121,7 @@ def test_the_task_page_reads_mean_and_deviation_of_trajectories(
 
 
 def test_acceptance_3_reruns_are_the_same_and_sessions_of_a_user_do_not_mix(tmp_path: Path) -> None:
-    one, two = (ruled(Cipher(), tmp_path) for _ in range(2))
+    one, two = (run_by_rule(Cipher(), tmp_path) for _ in range(2))
     assert [line.record for line in one.predictions] == [line.record for line in two.predictions]
     assert [line.flags for line in one.predictions] == [line.flags for line in two.predictions]
 
@@ -130,8 +132,10 @@ class Pulled(BaseException):
 
 @pytest.mark.parametrize("calls", [1, 2, 7, 19])
 def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, calls: int) -> None:
-    data = notes(tmp_path / "data")
-    whole = RunFolder(played(tmp_path / "whole", data, Scripted(answer=stub), Simulator()).folder)
+    data = write_notes(tmp_path / "data")
+    whole = RunFolder(
+        run_cipher(tmp_path / "whole", data, Scripted(answer=stub), LowerCaseUser()).folder
+    )
     model, asked = Scripted(answer=stub), 0
     complete = model.complete
 
@@ -144,11 +148,11 @@ def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, 
 
     model.complete = until  # type: ignore[method-assign]
     with pytest.raises(Pulled):
-        played(tmp_path / "broken", data, model, Simulator())
+        run_cipher(tmp_path / "broken", data, model, LowerCaseUser())
     (path,) = (tmp_path / "broken").glob("runs/*/*/*/*/spec.json")
     done = [line.record for line in RunFolder(path.parent).iter_predictions()]
-    user = Simulator()
-    resumed = played(tmp_path / "broken", data, Scripted(answer=stub), user)
+    user = LowerCaseUser()
+    resumed = run_cipher(tmp_path / "broken", data, Scripted(answer=stub), user)
     lines = list(RunFolder(resumed.folder).iter_predictions())
     assert resumed.summary["status"] == "complete" and len(lines) == 20
     assert [line.record for line in lines[: len(done)]] == done
@@ -168,10 +172,12 @@ def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, 
 def test_the_users_words_are_in_the_record_and_its_tokens_are_not_the_agents(
     tmp_path: Path,
 ) -> None:
-    data = notes(tmp_path / "data", SOURCES[:1])
+    data = write_notes(tmp_path / "data", SOURCES[:1])
     model = Scripted(answer=stub)
     found = list(
-        RunFolder(played(tmp_path, notes(data), model, Simulator()).folder).iter_predictions()
+        RunFolder(
+            run_cipher(tmp_path, write_notes(data), model, LowerCaseUser()).folder
+        ).iter_predictions()
     )
     first = found[0]
     assert first.record["decision"] == "rewritten" and first.record["reply"] == "No."
@@ -193,7 +199,7 @@ def test_the_users_words_are_in_the_record_and_its_tokens_are_not_the_agents(
 def test_acceptance_4_no_memory_is_empty_and_none_is_never_a_preference(
     cls: Any, tmp_path: Path
 ) -> None:
-    found = ruled(
+    found = run_by_rule(
         cls(), tmp_path, SOURCES[:2], lambda r: "None" if stage(r) == "infer" else stub(r)
     )
     prompts = [message.content for request in found.requests for message in request.messages]
@@ -204,7 +210,7 @@ def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_delta(
     tmp_path: Path,
 ) -> None:
     for delta in (0, 3):
-        found = ruled(Cipher(Cipher.Params(k=1, delta=delta)), tmp_path)
+        found = run_by_rule(Cipher(Cipher.Params(k=1, delta=delta)), tmp_path)
         for line in found.predictions:
             assert sum(call.phase == "update" for call in line.calls) == (
                 line.record["cost"] > delta
@@ -231,8 +237,8 @@ def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> 
         Continual(),
         EThenE(),
     ):
-        found = ruled(method, tmp_path, SOURCES[:3])
-        for rounds in trajectories(found):
+        found = run_by_rule(method, tmp_path, SOURCES[:3])
+        for rounds in group_rounds(found):
             for t, line in enumerate(rounds):
                 phases = Counter(call.phase for call in line.calls)
                 wanted = expected[method.name](t, line.record["cost"] > 0)
@@ -245,7 +251,7 @@ def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> 
 def test_acceptance_7_the_agent_sees_no_preference_no_source_and_no_verdict(
     cls: Any, tmp_path: Path
 ) -> None:
-    data = notes(tmp_path / "data")
+    data = write_notes(tmp_path / "data")
     secret = "zqxv"
     for path in data.glob("*.jsonl"):
         path.rename(path.with_stem(f"{secret}_{path.stem}"))
@@ -281,7 +287,9 @@ def test_a_cut_document_is_counted_once_by_every_method(method: Any, tmp_path: P
     task = PreludeSumm(
         PreludeSumm.Params(user="rule", rounds=8, trajectories=1, accuracy="off", document_tokens=3)
     )
-    found = trial(method, task, dataset=task.open("all", notes(tmp_path, SOURCES[:2])), answer=stub)
+    found = trial(
+        method, task, dataset=task.open("all", write_notes(tmp_path, SOURCES[:2])), answer=stub
+    )
     assert [line.flags.get("documents_cut") for line in found.predictions] == [1] * 8
 
 
@@ -298,11 +306,11 @@ def test_memories_are_named_by_their_rounds_and_e_then_e_says_what_it_inferred(
 
     task = PreludeSumm(PreludeSumm.Params(user="rule", rounds=4, trajectories=1, accuracy="off"))
     found = trial(
-        Cipher(), task, dataset=task.open("all", notes(tmp_path, ["alpha"])), answer=answer
+        Cipher(), task, dataset=task.open("all", write_notes(tmp_path, ["alpha"])), answer=answer
     )
     nearest = [[t for t, _ in line.record["method"]["nearest"]] for line in found.predictions]
     assert nearest == [[], [], [], [2]]
-    for rounds in trajectories(ruled(EThenE(), tmp_path, SOURCES[:2])):
+    for rounds in group_rounds(run_by_rule(EThenE(), tmp_path, SOURCES[:2])):
         said = [line.record["method"].get("inferred") for line in rounds]
         assert (
             said == [None] * 4 + [rounds[5].record["method"]["preference"]] + [None] * 3 and said[4]
@@ -310,7 +318,7 @@ def test_memories_are_named_by_their_rounds_and_e_then_e_says_what_it_inferred(
 
 
 def test_acceptance_7_only_the_oracle_is_told(tmp_path: Path) -> None:
-    found = ruled(Oracle(), tmp_path)
+    found = run_by_rule(Oracle(), tmp_path)
     told = [request.messages[0].content for request in found.requests]
     assert all(any(rule.phrase in prompt for rule in RULES) for prompt in told)
     assert Oracle.privileged
@@ -321,12 +329,12 @@ def test_acceptance_7_only_the_oracle_is_told(tmp_path: Path) -> None:
 def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
     returned: str, cache: str, tmp_path: Path
 ) -> None:
-    data = notes(tmp_path / "data")
+    data = write_notes(tmp_path / "data")
     silent = Scripted(
         BackendOptions(model="user"),
         answer=lambda r: "no" if "yes or no" in r.messages[-1].content else returned,
     )
-    outcome = played(tmp_path, data, Scripted(answer=stub), silent, cache)
+    outcome = run_cipher(tmp_path, data, Scripted(answer=stub), silent, cache)
     assert (
         outcome.summary["owed"] == 20
         and outcome.summary["n"] == 0
@@ -334,16 +342,16 @@ def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
     )
     errors = [line.error or "" for line in RunFolder(outcome.folder).iter_predictions()]
     assert len(errors) == 2 and all("empty twice" in error for error in errors)
-    again = played(tmp_path, data, Scripted(answer=stub), user := Simulator(), cache)
+    again = run_cipher(tmp_path, data, Scripted(answer=stub), user := LowerCaseUser(), cache)
     assert again.summary["status"] == "complete" and again.folder == outcome.folder
     assert {request.draw for request in user.requests} == {0}
 
 
 @pytest.mark.parametrize("cls", [Cipher, IclEdit])
 def test_the_method_learns_from_a_draft_without_reasoning(cls: Any, tmp_path: Path) -> None:
-    plain = ruled(cls(), tmp_path, SOURCES[:2])
+    plain = run_by_rule(cls(), tmp_path, SOURCES[:2])
     for aloud in ("<think>Hm: lower?</think>\n", "Hm</think> "):
-        found = ruled(
+        found = run_by_rule(
             cls(), tmp_path, SOURCES[:2], lambda request, aloud=aloud: aloud + stub(request)
         )  # type: ignore[misc]
         assert [line.record for line in found.predictions] == [
@@ -352,15 +360,15 @@ def test_the_method_learns_from_a_draft_without_reasoning(cls: Any, tmp_path: Pa
         assert not any(
             "Hm" in message.content for request in found.requests for message in request.messages
         )
-    (first, *_) = ruled(
+    (first, *_) = run_by_rule(
         cls(), tmp_path, SOURCES[:1], lambda request: "<think>never ends"
     ).predictions
     assert (first.parsed, first.record["draft"], first.record["final"]) == (None, "", "")
 
 
 def test_the_user_sees_a_draft_without_reasoning(tmp_path: Path) -> None:
-    data, user = notes(tmp_path / "data", SOURCES[:2], 5), Simulator()
-    found = played(
+    data, user = write_notes(tmp_path / "data", SOURCES[:2], 5), LowerCaseUser()
+    found = run_cipher(
         tmp_path, data, Scripted(answer=lambda request: f"<think>Hm</think>{stub(request)}"), user
     )
     assert found.summary["n"] == 20 and found.summary["counters"].get("unchanged_rewrite", 0) == 0
