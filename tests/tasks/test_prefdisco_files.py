@@ -1,4 +1,4 @@
-"""PrefDisco's files: what of a record file is kept, counted and refused, and how rows of sources become problems."""
+"""PrefDisco's files: records that are kept, counted or refused, rows that become problems, downloads."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def change_row(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 
 
 def get_criteria(record: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = record["evaluation_rubric"]["evaluation_criteria"]
-    return found
+    criteria: list[dict[str, Any]] = record["evaluation_rubric"]["evaluation_criteria"]
+    return criteria
 
 
 def test_acceptance_8_loader(tmp_path: Path) -> None:
@@ -57,36 +57,36 @@ def test_acceptance_8_loader(tmp_path: Path) -> None:
             {**get_criteria(record)[0], "preference": "Height"}
         )
     )
-    found = load_set(tmp_path / "surplus", surplus)
-    assert [each.name for each in found.entries[0].criteria] == list(WANTS)
-    assert found.counts["surplus"] == 1
+    records = load_set(tmp_path / "surplus", surplus)
+    assert [criterion.name for criterion in records.entries[0].criteria] == list(WANTS)
+    assert records.counts["surplus"] == 1
 
-    found = load_set(tmp_path / "missing", change_row(lambda record: get_criteria(record).pop()))
+    records = load_set(tmp_path / "missing", change_row(lambda record: get_criteria(record).pop()))
     assert (
-        found.counts["missing"],
-        len(found.entries[0].criteria),
-        len(found.entries[0].preferences),
+        records.counts["missing"],
+        len(records.entries[0].criteria),
+        len(records.entries[0].preferences),
     ) == (1, 2, 3)
 
-    found = load_set(
+    records = load_set(
         tmp_path / "weights",
-        change_row(lambda record: [each.update(weight=0.4) for each in get_criteria(record)]),
+        change_row(
+            lambda record: [criterion.update(weight=0.4) for criterion in get_criteria(record)]
+        ),
     )
-    assert (
-        found.counts["weights"] == 1
-        and "weights" in found.warnings()[0]
-        and len(found.entries) == 1
-    )
+    assert records.counts["weights"] == 1
+    assert "weights" in records.warnings()[0]
+    assert len(records.entries) == 1
     assert not load_set(tmp_path / "sound", make_row(0, "ann")).counts.total()
 
-    found = load_set(
+    records = load_set(
         tmp_path / "double",
         make_row(0, "ann"),
         make_row(0, "ann"),
         make_row(1, "ann", evaluation_rubric={}),
     )
-    assert [each.id for each in found.entries] == ["problem_0_ann"]
-    assert (found.counts["duplicate"], found.counts["no_criteria"]) == (1, 1)
+    assert [criterion.id for criterion in records.entries] == ["problem_0_ann"]
+    assert (records.counts["duplicate"], records.counts["no_criteria"]) == (1, 1)
 
     assert normalize_row(
         {
@@ -126,12 +126,12 @@ def test_acceptance_8_loader(tmp_path: Path) -> None:
         (lambda record: record["original_problem"].update(image="images/none.png"), "no_image"),
     ],
 )
-def test_what_a_record_gets_wrong_is_counted(
+def test_defects_of_a_record_are_counted(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], counted: str
 ) -> None:
-    found = load_set(tmp_path, make_row(1, "bob"), change_row(change))
-    assert found.counts[counted] == 1
-    assert "problem_1_bob" in [each.id for each in found.entries]
+    records = load_set(tmp_path, make_row(1, "bob"), change_row(change))
+    assert records.counts[counted] == 1
+    assert "problem_1_bob" in [entry.id for entry in records.entries]
 
 
 def test_levels_may_be_a_mapping_and_values_numbers(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_levels_may_be_a_mapping_and_values_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "line 2 is not JSON"),
         ('{"type": "personalized_problem", "problem_id": "x"}', "line 2: field persona is missing"),
@@ -169,14 +169,14 @@ def test_levels_may_be_a_mapping_and_values_numbers(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text('{"type": "metadata"}\n' + line + "\n")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read_records(path)
 
 
-def test_nothing_usable_says_why(tmp_path: Path) -> None:
+def test_a_file_without_usable_records_is_refused_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable records .1 lines of an unknown type"):
         load_set(tmp_path, {"type": "other"})
 
@@ -273,8 +273,7 @@ def test_local_files_are_sources(tmp_path: Path, suffix: str) -> None:
     listed = [{"question": f"Number {number}?", "answer": str(number)} for number in range(3)]
     if suffix == ".csv":
         path.write_text(
-            "question,answer\n"
-            + "".join(f"{each['question']},{each['answer']}\n" for each in listed)
+            "question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in listed)
         )
     else:
         path.write_text(
@@ -283,7 +282,7 @@ def test_local_files_are_sources(tmp_path: Path, suffix: str) -> None:
     assert read_rows(str(path), 2) == ("quiz", listed[:2])
 
 
-def test_sources_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a file nor one of math, aime"):
         read_rows("maths", 3)
     (tmp_path / "bad.jsonl").write_text('{"text": "no question"}')
@@ -294,26 +293,28 @@ def test_sources_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         DataError, match="row 1: options must be a JSON list or mapping, not 'red or blue'"
     ):
         read_rows(str(tmp_path / "cells.csv"), 3)
-    assert len(SOURCES) == 10 and {source.seed for source in SOURCES.values()} >= {111, 999, 1000}
+    assert len(SOURCES) == 10
+    assert {source.seed for source in SOURCES.values()} >= {111, 999, 1000}
 
 
 def test_benchmarks_are_drawn_with_their_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
+    loaded: list[tuple[Any, ...]] = []
 
     def load(hub: str, config: str | None, split: str) -> list[dict[str, Any]]:
-        asked.append((hub, config, split))
+        loaded.append((hub, config, split))
         return [{"question": f"Number {number}?"} for number in range(50)]
 
     monkeypatch.setattr("datasets.load_dataset", load)
     for name, source in SOURCES.items():
-        label, drawn = read_rows(name, 3)
-        places = random.Random(source.seed).sample(range(50), 3)
-        assert (label, drawn) == (name, [{"question": f"Number {place}?"} for place in places])
-    assert ("lighteval/mmlu", "all", "test") in asked and (
+        label, rows = read_rows(name, 3)
+        indices = random.Random(source.seed).sample(range(50), 3)
+        assert (label, rows) == (name, [{"question": f"Number {index}?"} for index in indices])
+    assert ("lighteval/mmlu", "all", "test") in loaded
+    assert (
         "tau/commonsense_qa",
         None,
         "validation",
-    ) in asked
+    ) in loaded
 
     def refused(*_: Any, **__: Any) -> None:
         raise ConnectionError("no way there")
@@ -326,7 +327,7 @@ def test_benchmarks_are_drawn_with_their_seed(monkeypatch: pytest.MonkeyPatch) -
         read_rows("math", 3)
 
 
-# Where sets lie
+# Folders of sets
 
 
 def test_sets_are_found_in_the_released_layout_and_by_name(tmp_path: Path) -> None:
@@ -334,9 +335,8 @@ def test_sets_are_found_in_the_released_layout_and_by_name(tmp_path: Path) -> No
         write_set(tmp_path / "prefdisco" / name, [make_row(0, "ann")], "train")
     write_set(tmp_path, [make_row(0, "ann")], "personalized_own")
     assert set(find_sets(tmp_path)) == {"math", "5k/medqa", "own"}
-    assert locate_set("math", tmp_path)[:2] == ("1k", "math") and locate_set("5k/medqa", tmp_path)[
-        :2
-    ] == (
+    assert locate_set("math", tmp_path)[:2] == ("1k", "math")
+    assert locate_set("5k/medqa", tmp_path)[:2] == (
         "5k",
         "medqa",
     )
@@ -362,16 +362,18 @@ def test_records_with_images_are_kept_or_skipped(tmp_path: Path) -> None:
 
 def test_the_bundled_sample_keeps_every_rule() -> None:
     entries, counts, _ = read_records(EXAMPLE_FILE)
-    assert not counts.total() and len(entries) == 24
-    assert (
-        len({entry.key for entry in entries}) == 4
-        and len({entry.persona_id for entry in entries}) == 6
-    )
+    assert not counts.total()
+    assert len(entries) == 24
+    assert len({entry.key for entry in entries}) == 4
+    assert len({entry.persona_id for entry in entries}) == 6
     for entry in entries:
         assert len(entry.criteria) == len(entry.preferences) == 8
-        assert {1, 5} & {each.importance for each in entry.preferences.values()}
-        assert sum(each.type == "expertise" for each in entry.preferences.values()) in (0, 1)
-        assert all(each.justification for each in entry.preferences.values())
+        assert {1, 5} & {preference.importance for preference in entry.preferences.values()}
+        assert sum(preference.type == "expertise" for preference in entry.preferences.values()) in (
+            0,
+            1,
+        )
+        assert all(preference.justification for preference in entry.preferences.values())
 
 
 def test_options_that_cannot_work_are_refused() -> None:
@@ -414,10 +416,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path,
 
 def test_a_set_is_fetched_checked_and_opened(tmp_path: Path, hub: tuple[Path, str]) -> None:
     stored, url = hub
-    told: list[str] = []
+    notices: list[str] = []
     for _ in range(2):
-        (path,) = download("math", tmp_path / "data", base_url=url, notice=told.append)
-    assert told == ["benchmark_1k/math/train.jsonl has 3 usable records; expected 1,000"]
+        (path,) = download("math", tmp_path / "data", base_url=url, notice=notices.append)
+    assert notices == ["benchmark_1k/math/train.jsonl has 3 usable records; expected 1,000"]
     (entry,) = read_manifest(tmp_path / "data" / "prefdisco").values()
     assert (entry.sha256, entry.count) == (hashlib.sha256(stored.read_bytes()).hexdigest(), 3)
     assert (
@@ -426,15 +428,19 @@ def test_a_set_is_fetched_checked_and_opened(tmp_path: Path, hub: tuple[Path, st
     )
     (tmp_path / "hub/api/datasets/stellalisy/prefq-bench").unlink()
     shutil.copytree(stored.parent, stored.parents[1] / "aime")
-    download("aime", tmp_path / "data", base_url=url, notice=told.append)
-    assert len(told) == 2 and "aime" in told[1], "the folder's commit is asked for, without the API"
+    download("aime", tmp_path / "data", base_url=url, notice=notices.append)
+    assert len(notices) == 2 and "aime" in notices[1], (
+        "the folder's commit is asked for, without the API"
+    )
     assert len(PrefDisco().open("math", tmp_path / "data").index()) == 3
     path.write_text("altered")
     with pytest.raises(DataError, match="not the file that the manifest records"):
         download("math", tmp_path / "data", base_url=url)
 
 
-def test_what_is_not_the_data_is_not_kept(tmp_path: Path, hub: tuple[Path, str]) -> None:
+def test_a_response_that_is_not_the_data_is_discarded(
+    tmp_path: Path, hub: tuple[Path, str]
+) -> None:
     stored, url = hub
     stored.write_text('{"type": "metadata"}\n')
     with pytest.raises(
@@ -443,10 +449,12 @@ def test_what_is_not_the_data_is_not_kept(tmp_path: Path, hub: tuple[Path, str])
         download("math", tmp_path / "data", base_url=url)
     stored.unlink()
     (tmp_path / "hub/api/datasets/stellalisy/prefq-bench").unlink()
-    told: list[str] = []
+    notices: list[str] = []
     with pytest.raises(DataError, match=r"resolve/main/.*status 404.*Check the address"):
-        download("math", tmp_path / "data", base_url=url, notice=told.append, wait=lambda _: None)
-    assert "names no commit" in told[0]
+        download(
+            "math", tmp_path / "data", base_url=url, notice=notices.append, wait=lambda _: None
+        )
+    assert "names no commit" in notices[0]
     with pytest.raises(UsageError, match="no set '5k/math' to fetch"):
         download("5k/math", tmp_path / "data", base_url=url)
     assert {path.name for path in (tmp_path / "data").rglob("*") if path.is_file()} <= {

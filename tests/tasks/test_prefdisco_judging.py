@@ -1,4 +1,4 @@
-"""PrefDisco's numbers: grades, PrefAlign, NormAlign, correctness, and what is done when a judge fails."""
+"""PrefDisco's metrics: grades, PrefAlign, NormAlign, correctness, and failures of a judge."""
 
 from __future__ import annotations
 
@@ -42,9 +42,15 @@ def align(*grades: int | None) -> float | None:
 
 
 def test_acceptance_1_formulas() -> None:
-    base, discovery, known = align(2, 3, 1), align(4, 3, 2), align(5, 4, 4)
-    assert (base, discovery, known) == (pytest.approx(2.1), pytest.approx(3.3), pytest.approx(4.5))
-    rows = np.array([[base, known, discovery]], dtype=float)
+    base = align(2, 3, 1)
+    discovery = align(4, 3, 2)
+    informed = align(5, 4, 4)
+    assert (base, discovery, informed) == (
+        pytest.approx(2.1),
+        pytest.approx(3.3),
+        pytest.approx(4.5),
+    )
+    rows = np.array([[base, informed, discovery]], dtype=float)
     assert compute_normalign(rows) == pytest.approx(50.0)
     assert compute_normalign(rows - 1) == pytest.approx(50.0)
     assert math.isnan(compute_normalign(np.array([[2.1, 2.15, 3.3]])))
@@ -80,10 +86,8 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
         4,
         5,
     ]
-    assert (
-        parse_grade('{"score": ' + "[" * 6000) is None
-        and parse_grade('{"score": 1' + "0" * 400 + "}") is None
-    )
+    assert parse_grade('{"score": ' + "[" * 6000) is None
+    assert parse_grade('{"score": 1' + "0" * 400 + "}") is None
     assert [
         parse_grade('<think>{"score": 1}</think> {"score": 2}'),
         parse_verdict('{"correct": true}'),
@@ -99,21 +103,22 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
     data = write_set(
         tmp_path / "data", [make_row(0, "ann"), make_row(1, "ann", {**WANTS, "Order": ("x", 5)})]
     )
-    played = play(
+    run = play(
         tmp_path / "results",
         data,
         lambda request: "It is B." + request.messages[0].content,
         judge=failing,
     )
-    asked = Counter(
+    requests = Counter(
         (request.messages[-1].content, request.draw)
-        for request in played.roles["judge"].requests
+        for request in run.roles["judge"].requests
         if "Criterion: Order" in request.messages[-1].content
     )
-    assert set(asked.values()) == {1} and {draw for _, draw in asked} == {0, 1, 2, 3}
-    assert played.summary["counters"]["unjudged"] == 1, "Order carries 5 of 13 in the second record"
-    assert played.metrics["prefalign"] == pytest.approx(3), "nothing becomes 1"
-    assert (played.summary["n"], played.summary["counters"]["criteria_missing"]) == (2, 4)
+    assert set(requests.values()) == {1}
+    assert {draw for _, draw in requests} == {0, 1, 2, 3}
+    assert run.summary["counters"]["unjudged"] == 1, "Order carries 5 of 13 in the second record"
+    assert run.metrics["prefalign"] == pytest.approx(3), "nothing becomes 1"
+    assert (run.summary["n"], run.summary["counters"]["criteria_missing"]) == (2, 4)
 
 
 def test_acceptance_7_intersection(tmp_path: Path) -> None:
@@ -121,9 +126,9 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
     data = write_set(tmp_path / "data", [make_row(number, "ann") for number in range(4)])
 
     def answer(request: Request) -> str:
-        told = request.messages[0]
-        if not told.content.startswith("You help one"):
-            return "fully told" if told.role == "system" else "untold"
+        first = request.messages[0]
+        if not first.content.startswith("You help one"):
+            return "fully told" if first.role == "system" else "untold"
         if "complete final answer" in request.messages[-1].content:
             return "found out"
         number = request.messages[1].content.partition("number ")[2][0]
@@ -134,10 +139,10 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
 
     grades = {"found out": 3, "fully told": 5, "untold": 1}
     judge = make_judge(lambda text: grades[text.splitlines()[1]])
-    played = play(tmp_path / "results", data, answer, simulator=simulator, judge=judge)
-    assert (played.summary["n"], played.summary["owed"]) == (3, 1)
-    assert played.summary["counters"]["request_errors"] == 1, "n_skipped"
-    assert played.metrics["normalign"] == pytest.approx(50)
+    run = play(tmp_path / "results", data, answer, simulator=simulator, judge=judge)
+    assert (run.summary["n"], run.summary["owed"]) == (3, 1)
+    assert run.summary["counters"]["request_errors"] == 1, "n_skipped"
+    assert run.metrics["normalign"] == pytest.approx(50)
 
 
 @pytest.mark.parametrize(
@@ -193,40 +198,41 @@ def test_numbers_and_texts_are_compared_exactly(
 
 
 @pytest.mark.parametrize(
-    ("mode", "reply", "asked"),
+    ("mode", "reply", "calls"),
     [
         ("parser", "The answer is B.", 0),
         ("official", "The answer is B.", 3),
         ("parser", "Well.", 3),
     ],
 )
-def test_acceptance_9_correctness(tmp_path: Path, mode: str, reply: str, asked: int) -> None:
+def test_acceptance_9_correctness(tmp_path: Path, mode: str, reply: str, calls: int) -> None:
     data = write_set(tmp_path / "data", [make_row(0, "ann")])
 
     def answer(request: Request) -> str:
         return f"{reply}\n{len(request.messages)}"
 
-    played = play(tmp_path / "results", data, answer, assignments=[f"task.correctness={mode}"])
+    run = play(tmp_path / "results", data, answer, assignments=[f"task.correctness={mode}"])
     judged = [
         text
-        for request in played.roles["judge"].requests
+        for request in run.roles["judge"].requests
         if "Reference answer: B" in (text := request.messages[-1].content)
     ]
-    assert len(judged) == asked and played.metrics["accuracy"] == 1.0
-    (line,) = (played.outcomes[0].folder / "judgements").iterdir()
+    assert len(judged) == calls
+    assert run.metrics["accuracy"] == 1.0
+    (line,) = (run.outcomes[0].folder / "judgements").iterdir()
     decided = {
-        told["decided"] for told in json.loads(line.read_text())["values"]["conditions"].values()
+        condition["decided"]
+        for condition in json.loads(line.read_text())["values"]["conditions"].values()
     }
-    assert decided == {"judge" if asked else "parser"}
+    assert decided == {"judge" if calls else "parser"}
 
 
-def test_a_correctness_nobody_can_read_is_missing_and_not_wrong(tmp_path: Path) -> None:
+def test_an_unparsed_verdict_is_missing_and_not_wrong(tmp_path: Path) -> None:
     data = write_set(tmp_path / "data", [make_row(0, "ann")])
-    played = play(
-        tmp_path / "results", data, lambda _: "Well.", judge=make_judge(correct="perhaps")
-    )
-    assert "accuracy" not in played.metrics and played.metrics["prefalign"] == 3.0
-    assert played.summary["counters"]["correctness_unjudged"] == 3
+    run = play(tmp_path / "results", data, lambda _: "Well.", judge=make_judge(correct="perhaps"))
+    assert "accuracy" not in run.metrics
+    assert run.metrics["prefalign"] == 3.0
+    assert run.summary["counters"]["correctness_unjudged"] == 3
 
 
 def test_acceptance_10_judge_count(tmp_path: Path) -> None:
@@ -237,29 +243,31 @@ def test_acceptance_10_judge_count(tmp_path: Path) -> None:
 
     first = play(tmp_path / "results", data, answer)
     requests = first.roles["judge"].requests
-    assert len(requests) == 9 and all(
-        "Criterion:" in request.messages[-1].content for request in requests
-    )
+    assert len(requests) == 9
+    assert all("Criterion:" in request.messages[-1].content for request in requests)
     assert not any(
         "problem number" in message.content for request in requests for message in request.messages
     )
     assert {request.temperature for request in requests} == {0.1}
     again = play(tmp_path / "results", data, answer)
-    assert again.roles["judge"].requests == [] and again.model.requests == []
-    other = play(
+    assert again.roles["judge"].requests == []
+    assert again.model.requests == []
+    rejudged = play(
         tmp_path / "results", data, answer, judge_name="another", judge=make_judge(lambda _: 5)
     )
-    assert len(other.roles["judge"].requests) == 9 and other.model.requests == []
-    assert (first.metrics["prefalign"], other.metrics["prefalign"]) == (3.0, 5.0)
-    assert other.metrics["normalign"] is None, "known is no better than none"
+    assert len(rejudged.roles["judge"].requests) == 9
+    assert rejudged.model.requests == []
+    assert (first.metrics["prefalign"], rejudged.metrics["prefalign"]) == (3.0, 5.0)
+    assert rejudged.metrics["normalign"] is None, "known is no better than none"
 
 
 def test_fewer_criteria_are_the_same_in_all_conditions_and_change_no_answer(tmp_path: Path) -> None:
     criteria = [Criterion(f"c{number}", "", 0.1, {}) for number in range(10)]
-    drawn = select_criteria(criteria, "problem_0_ann", 4)
-    assert drawn == select_criteria(criteria, "problem_0_ann", 4) and len(drawn) == 4
-    assert drawn == sorted(drawn, key=criteria.index)
-    assert drawn != select_criteria(criteria, "problem_1_ann", 4)
+    selected = select_criteria(criteria, "problem_0_ann", 4)
+    assert selected == select_criteria(criteria, "problem_0_ann", 4)
+    assert len(selected) == 4
+    assert selected == sorted(selected, key=criteria.index)
+    assert selected != select_criteria(criteria, "problem_1_ann", 4)
     assert (
         select_criteria(criteria, "problem_0_ann", 0)
         == select_criteria(criteria, "problem_0_ann", 99)
@@ -287,19 +295,19 @@ def test_fewer_criteria_are_the_same_in_all_conditions_and_change_no_answer(tmp_
 def test_acceptance_16_seen_and_unseen() -> None:
     grades = {"a": 5, "b": 1, "c": 3}
     share = {"a": 0.5, "b": 0.3, "c": 0.2}
-    old, new, seen = split_prefalign(grades, share, {"a", "c"})
-    assert (old, new, seen) == (pytest.approx(4.43, abs=0.005), 1, pytest.approx(0.7))
-    assert (
-        split_prefalign(grades, share, set())[0] is None
-        and split_prefalign(grades, share, set(grades))[1] is None
-    )
+    old, new, seen_share = split_prefalign(grades, share, {"a", "c"})
+    assert (old, new, seen_share) == (pytest.approx(4.43, abs=0.005), 1, pytest.approx(0.7))
+    assert split_prefalign(grades, share, set())[0] is None
+    assert split_prefalign(grades, share, set(grades))[1] is None
 
 
 def test_the_interval_of_normalign_draws_problems() -> None:
     rng = np.random.default_rng(1)
     rows = np.column_stack([rng.normal(2, 0.1, 60), rng.normal(4, 0.1, 60), rng.normal(3, 0.1, 60)])
-    found = bootstrap_normalign(rows, [str(number % 12) for number in range(60)])
-    assert found is not None and found[0] < 50 < found[1] and found[1] - found[0] < 6
+    interval = bootstrap_normalign(rows, [str(number % 12) for number in range(60)])
+    assert interval is not None
+    assert interval[0] < 50 < interval[1]
+    assert interval[1] - interval[0] < 6
     assert bootstrap_normalign(rows, ["one"] * 60) is None
     assert {find_problem("problem_3_ann", "ann"), find_problem("problem_3_bo_b", "b")} == {
         "problem_3_"
@@ -308,12 +316,14 @@ def test_the_interval_of_normalign_draws_problems() -> None:
         "quiz_a_1_"
     }
     assert (
-        bootstrap_normalign(np.tile([2.0, 2.0, 3.0], (60, 1)), [str(at) for at in range(60)])
+        bootstrap_normalign(
+            np.tile([2.0, 2.0, 3.0], (60, 1)), [str(number) for number in range(60)]
+        )
         is None
     )
 
 
-def test_the_report_tells_a_runs_numbers_by_condition(
+def test_the_report_shows_a_runs_metrics_by_condition(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_set(tmp_path / "data", [make_row(number, "ann") for number in range(3)])
@@ -332,9 +342,9 @@ def test_the_report_tells_a_runs_numbers_by_condition(
         )
         for name in ("one", "two")
     ]
-    folders = [str(played.outcomes[0].folder) for played in runs]
+    folders = [str(run.outcomes[0].folder) for run in runs]
     assert main(folders) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for line in (
         "model tested, simulator simulated, judge judge",
         "scored 3, skipped 0, unjudged 0; criteria of a record: 3; options: default",
@@ -346,6 +356,6 @@ def test_the_report_tells_a_runs_numbers_by_condition(
         "correctness decided by: parser 9",
         "lift in PrefAlign: +0.000 (own over own history, n=3)",
     ):
-        assert line in told, line
+        assert line in output, line
     assert main([str(tmp_path)]) == 2
     assert "not a finished run folder" in capsys.readouterr().err

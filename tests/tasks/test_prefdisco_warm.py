@@ -1,4 +1,4 @@
-"""PrefDisco's warm start: the split, what of earlier problems is visible, and what each method makes of it."""
+"""PrefDisco's warm start: the split, the visible part of earlier problems, and its use by methods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PEOPLE = ("ann", "bob", "cat", "dan", "eva", "fay", "gil", "hal")
 
 
 def make_wants(person: str, number: int) -> dict[str, tuple[str, int]]:
-    """A person's general wish, one that depends on the problem, and one that never matters enough to be said."""
+    """A general wish, one that depends on the problem, and one too unimportant to be stated."""
     return {
         "Length": (f"as {person} likes it", 5),
         f"Detail {number}": (f"{person} on {number}", 4),
@@ -38,9 +38,9 @@ def write_people(folder: Path, people: Sequence[str] = PEOPLE, problems: int = 2
     return write_set(
         folder,
         [
-            make_row(number, each, make_wants(each, number))
+            make_row(number, person, make_wants(person, number))
             for number in range(problems)
-            for each in people
+            for person in people
         ],
     )
 
@@ -52,7 +52,7 @@ def open_set(data: Path, **options: Any) -> WarmData:
 
 
 def answer(request: Request) -> str:
-    """Follows every form that a method asks for, and says different things to different requests."""
+    """Follow every schema of a method, with different answers to different requests."""
     if request.schema is None:
         return f"Summary: the answer is B. {len(str(request.messages))}"
     listed = request.messages[-1].content.count("\n1. ")
@@ -75,7 +75,7 @@ def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None
     data = write_people(tmp_path / "data", PEOPLE[:2], 5)
     sent = []
     for method in ("none", "rag", "rpm"):
-        played = play(
+        run = play(
             tmp_path / method,
             data,
             answer,
@@ -85,35 +85,36 @@ def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None
             assignments=["task.h=0"],
         )
         sent.append(
-            {request.messages for request in played.model.requests if len(request.messages) == 1}
+            {request.messages for request in run.model.requests if len(request.messages) == 1}
         )
-        assert len(played.model.requests) == 6, (
+        assert len(run.model.requests) == 6, (
             "three targets, each base and known; the method's own is base again"
         )
-    assert all(each == sent[0] for each in sent) and len(sent[0]) == 3
+    assert all(messages == sent[0] for messages in sent)
+    assert len(sent[0]) == 3
     assert all(message.role == "user" for (message,) in sent[0])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
-    """What a target's record and other people's records of its problem hold is marked, and shown to no method."""
+    """Targets and peers' records of their problems are marked; no method sees a mark."""
     data = write_people(tmp_path / "data")
     dataset = open_set(data, targets=1)
-    (place,) = select(dataset, 1, 0)
-    target = dataset.entries[place]
+    (index,) = select(dataset, 1, 0)
+    target = dataset.entries[index]
     number = target.id.split("_")[1]
-    lines = [json.loads(line) for line in (data / "own.jsonl").read_text().splitlines()[1:]]
-    for record in lines:
+    records = [json.loads(line) for line in (data / "own.jsonl").read_text().splitlines()[1:]]
+    for record in records:
         record["persona"]["backstory"] = "MARKED backstory"
         record["original_problem"]["answer"] = "MARKED gold"
         for criterion in record["evaluation_rubric"]["evaluation_criteria"]:
             criterion["description"] = "MARKED rubric"
-        for told in record["persona_preferences"].values():
-            told["justification"] = "MARKED reason"
+        for preference in record["persona_preferences"].values():
+            preference["justification"] = "MARKED reason"
             if record["problem_id"].startswith(f"problem_{number}_"):
-                told["value"] = "MARKED value"
-    marked = write_set(tmp_path / "marked", lines)
-    played = play(
+                preference["value"] = "MARKED value"
+    marked = write_set(tmp_path / "marked", records)
+    run = play(
         tmp_path / "results",
         marked,
         answer,
@@ -122,26 +123,31 @@ def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
         limit=1,
         assignments=["task.targets=1"],
     )
-    assert list(played.lines) == [target.id]
-    known, *others = sorted(
-        played.model.requests, key=lambda each: "described below" not in each.messages[0].content
+    assert list(run.lines) == [target.id]
+    informed, *rest = sorted(
+        run.model.requests, key=lambda request: "described below" not in request.messages[0].content
     )
-    assert "MARKED value" in known.messages[0].content
-    assert others and not [request for request in others if "MARKED" in str(request.messages)]
-    assert not [request for request in others if "importance" in str(request.messages)]
+    assert "MARKED value" in informed.messages[0].content
+    assert rest
+    assert not [request for request in rest if "MARKED" in str(request.messages)]
+    assert not [request for request in rest if "importance" in str(request.messages)]
 
 
 def test_acceptance_13_nesting(tmp_path: Path) -> None:
     data = write_people(tmp_path / "data")
-    five, three = open_set(data, h=5), open_set(data, h=3)
-    assert five.index() == three.index() and len(five.index()) == 3 * len(PEOPLE)
-    for place in range(len(five.index())):
-        long, short = five.load(place).history, three.load(place).history
-        assert (len(long), len(short)) == (5, 3) and long[-3:] == short
+    five = open_set(data, h=5)
+    three = open_set(data, h=3)
+    assert five.index() == three.index()
+    assert len(five.index()) == 3 * len(PEOPLE)
+    for index in range(len(five.index())):
+        long = five.load(index).history
+        short = three.load(index).history
+        assert (len(long), len(short)) == (5, 3)
+        assert long[-3:] == short
     shared = {
-        str(five.load(place).history)
-        for place in range(len(five.index()))
-        if five.index()[place][1] == "ann"
+        str(five.load(index).history)
+        for index in range(len(five.index()))
+        if five.index()[index][1] == "ann"
     }
     assert len(shared) == 1, "all targets of a persona have one history"
     code = (
@@ -153,11 +159,11 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", code, str(data)], capture_output=True, text=True, check=True
     )
-    mine = [
-        [five.index()[at], [record.id for record in five.load(at).history]]
-        for at in range(len(five.index()))
+    expected = [
+        [five.index()[index], [record.id for record in five.load(index).history]]
+        for index in range(len(five.index()))
     ]
-    assert ended.stdout == f"{mine}\n"
+    assert ended.stdout == f"{expected}\n"
     assert open_set(data, seed=1).index() != five.index()
 
     records = [make_row(number, "ann") for number in range(6)]
@@ -174,12 +180,13 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
         ]
 
 
-def test_an_entry_tells_name_and_value_of_the_most_important_and_nothing_else(
+def test_a_history_record_holds_names_and_values_of_the_most_important_and_nothing_else(
     tmp_path: Path,
 ) -> None:
     record = open_set(write_people(tmp_path / "data"), m=2).load(0).history[0]
     assert record.response.splitlines() == sorted(record.response.splitlines())
-    assert record.fields["dimensions"].split("\n")[-1] == "Length" and "Mood" not in record.response
+    assert record.fields["dimensions"].split("\n")[-1] == "Length"
+    assert "Mood" not in record.response
     assert find_revealed([record])["Length"].startswith("as ")
     assert not [
         word
@@ -208,7 +215,7 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
         ],
         "cipher": ["cipher.k=3"],
     }
-    played = play(
+    run = play(
         tmp_path / "results",
         data,
         answer,
@@ -217,17 +224,18 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
         assignments=settings.get(method, ()),
         limit=1,
     )
-    lines = list(played.lines.values())
-    assert {line.error for line in lines} == {None} and len(lines) == 3
-    own = [len(line.calls) - 2 for line in lines]
+    predictions = list(run.lines.values())
+    assert {line.error for line in predictions} == {None}
+    assert len(predictions) == 3
+    calls = [len(line.calls) - 2 for line in predictions]
     inferences = 3 if method == "cipher" else 0
-    assert set(own) == {CALLS[method] + inferences}
-    usage = played.summary["usage"]
+    assert set(calls) == {CALLS[method] + inferences}
+    usage = run.summary["usage"]
     assert usage.get("profile", {}).get("calls", 0) == {"summary": 1, "rpm": 3 * 5 + 1}.get(
         method, 0
     )
     if method == "dpl":
-        assert (played.summary["counters"]["tier_1"], "fallback" in played.summary["counters"]) == (
+        assert (run.summary["counters"]["tier_1"], "fallback" in run.summary["counters"]) == (
             9,
             False,
         )
@@ -235,16 +243,22 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
 
 def test_acceptance_15_shuffled(tmp_path: Path) -> None:
     data = write_people(tmp_path / "data")
-    own, lent = open_set(data, h=3), controlled(open_set(data, h=3), "shuffled", 0)
-    for place, (_, user) in enumerate(own.index()):
-        before, after = own.load(place), lent.load(place)
+    original = open_set(data, h=3)
+    lent = controlled(open_set(data, h=3), "shuffled", 0)
+    for index, (_, user) in enumerate(original.index()):
+        before = original.load(index)
+        after = lent.load(index)
         assert len(after.history) == len(before.history) == 3
         assert all(not record.id.endswith(user) for record in after.history)
-        asked = {own.load(at).item for at, (_, other) in enumerate(own.index()) if other == user}
-        assert not asked & {record.item for record in after.history}
+        target_items = {
+            original.load(position).item
+            for position, (_, owner) in enumerate(original.index())
+            if owner == user
+        }
+        assert not target_items & {record.item for record in after.history}
     scores = {}
     for history in ("own", "shuffled"):
-        played = play(
+        run = play(
             tmp_path / "results",
             data,
             lambda request: "\n".join(message.content for message in request.messages),
@@ -262,59 +276,60 @@ def test_acceptance_15_shuffled(tmp_path: Path) -> None:
             limit=6,
             assignments=["task.h=3"],
         )
-        scores[history] = played.metrics["prefalign"]
+        scores[history] = run.metrics["prefalign"]
     assert scores["own"] > scores["shuffled"], "the lift of a model that echoes its context"
 
 
-def test_the_population_owner_tells_what_most_others_said(tmp_path: Path) -> None:
+def test_the_population_owner_shows_the_most_frequent_wishes_of_peers(tmp_path: Path) -> None:
     records = [
         make_row(
             number,
-            each,
+            person,
             {
-                "Tone": ("dry" if each == "ann" else "kind" if each < "d" else "loud", 5),
+                "Tone": ("dry" if person == "ann" else "kind" if person < "d" else "loud", 5),
                 f"On {number}": ("x", 4),
             },
         )
         for number in range(8)
-        for each in ("ann", "bob", "cat", "dan")
+        for person in ("ann", "bob", "cat", "dan")
     ]
     dataset = open_set(write_set(tmp_path / "data", records), owner="population")
-    places = {user: place for place, (_, user) in enumerate(dataset.index())}
-    assert {record.response.splitlines()[-1] for record in dataset.load(places["ann"]).history} == {
-        "Tone: kind"
-    }
-    own = open_set(tmp_path / "data")
+    indices = {user: index for index, (_, user) in enumerate(dataset.index())}
+    assert {
+        record.response.splitlines()[-1] for record in dataset.load(indices["ann"]).history
+    } == {"Tone: kind"}
+    original = open_set(tmp_path / "data")
     assert [(user.id, user.history) for user in dataset.population()] == [
-        (u.id, u.history) for u in own.population()
+        (u.id, u.history) for u in original.population()
     ]
-    assert [each.item for each in own.load(0).history] == [
-        each.item for each in dataset.load(0).history
+    assert [person.item for person in original.load(0).history] == [
+        person.item for person in dataset.load(0).history
     ]
 
 
 def test_seen_unseen_and_agreement_are_measured(tmp_path: Path) -> None:
     data = write_people(tmp_path / "data", PEOPLE[:3], 9)
     judge = make_judge(lambda text: 5 if "Criterion: Length" in text else 2)
-    played = play(tmp_path / "results", data, answer, task="prefdisco_warm", judge=judge)
-    found = played.metrics
-    assert found["prefalign-seen"] > found["prefalign"] > found["prefalign-unseen"] == 2
-    assert 0.5 <= found["seen-share"] <= 0.9 and 0 < found["agreement"] < 1
+    run = play(tmp_path / "results", data, answer, task="prefdisco_warm", judge=judge)
+    metrics = run.metrics
+    assert metrics["prefalign-seen"] > metrics["prefalign"] > metrics["prefalign-unseen"] == 2
+    assert 0.5 <= metrics["seen-share"] <= 0.9
+    assert 0 < metrics["agreement"] < 1
 
 
 def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
     data = write_people(tmp_path / "data", PEOPLE[:2], 5)
-    told = "as ann likes it"
+    wish = "as ann likes it"
 
     def asks(request: Request) -> str:
         discovering = "Action:" in request.messages[0].content
         return (
-            f"Action: ask_question\nResponse: {told in str(request.messages)}?"
+            f"Action: ask_question\nResponse: {wish in str(request.messages)}?"
             if discovering
             else answer(request)
         )
 
-    played = play(
+    run = play(
         tmp_path / "results",
         data,
         asks,
@@ -323,8 +338,9 @@ def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
         simulator=lambda _: word_reply("Yes."),
         assignments=["task.ask=true", "task.max_turns=2"],
     )
-    assert played.metrics["questions"] == 2 and "prefalign-ask" in played.metrics
-    (line, *_) = (line for line in played.lines.values() if line.user_id == "ann")
+    assert run.metrics["questions"] == 2
+    assert "prefalign-ask" in run.metrics
+    (line, *_) = (line for line in run.lines.values() if line.user_id == "ann")
     assert line.record["conditions"]["ask"]["turns"][0]["text"] == "True?", (
         "the history is at hand while asking"
     )
@@ -361,7 +377,8 @@ def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None
     )
     assert (record.response, record.fields["draft"]) == expected
     assert record.fields["dimensions"] == ("Length" if form == "dialogue" else "")
-    assert "writer=tested" in " ".join(dataset.warnings) and dataset.hash != open_set(data).hash
+    assert "writer=tested" in " ".join(dataset.warnings)
+    assert dataset.hash != open_set(data).hash
     part = play(tmp_path / "part", data, writes, simulator=tells, limit=1)
     with pytest.raises(DataError, match="run it without --limit"):
         open_set(data, form=form, writer=str(part.outcomes[0].folder))
@@ -375,14 +392,18 @@ def test_other_tasks_records_widen_the_history(tmp_path: Path) -> None:
     write_set(tmp_path, more, "other")
     assert len(open_set(data).load(0).history) == 1
     wide = open_set(data, scope="cross_task", h=10)
-    assert len(wide.index()) == 3 and len(wide.load(0).history) == 5
+    assert len(wide.index()) == 3
+    assert len(wide.load(0).history) == 5
     assert len({record.id for record in wide.load(0).history}) == 5
-    assert "5 earlier" not in " ".join(wide.warnings) and wide.hash != open_set(data).hash
+    assert "5 earlier" not in " ".join(wide.warnings)
+    assert wide.hash != open_set(data).hash
 
 
 def test_a_curve_uses_people_with_enough_records_only(tmp_path: Path) -> None:
     records = [
-        make_row(number, each) for each, most in (("ann", 8), ("bob", 5)) for number in range(most)
+        make_row(number, person)
+        for person, most in (("ann", 8), ("bob", 5))
+        for number in range(most)
     ]
     data = write_set(tmp_path, records)
     assert {user for _, user in open_set(data).index()} == {"ann", "bob"}

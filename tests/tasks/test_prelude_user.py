@@ -1,4 +1,4 @@
-"""PRELUDE's simulated user: what a model's words are read as, and what the rules make of a draft."""
+"""PRELUDE's simulated user: parsing of a model's replies, and rules applied to a draft."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ def test_a_rewrite_is_cleaned_of_chatter_once(raw: str, final: str) -> None:
 
 
 def make_simulator(*replies: str) -> tuple[Role, list[Request]]:
-    """A user who says these things in turn, and what was asked."""
-    left = list(replies)
-    backend = Scripted(BackendOptions(), answer=lambda request: left.pop(0))
+    """A user who gives these replies in turn, and the requests."""
+    remaining = list(replies)
+    backend = Scripted(BackendOptions(), answer=lambda request: remaining.pop(0))
     return Role("simulator", Client(backend, None), "u", 0), backend.requests
 
 
 async def react(*replies: str) -> tuple[user.Reaction, Role, list[Request]]:
-    role, asked = make_simulator(*replies)
+    role, requests = make_simulator(*replies)
     return (
         await user.react(role, PreludeSumm.words, "THE DOCUMENT", "a draft", "short, dry", 99),
         role,
-        asked,
+        requests,
     )
 
 
@@ -152,41 +152,45 @@ def test_a_line_that_says_something_stays(line: str) -> None:
 @pytest.mark.parametrize("raw", ["{}", " {}\n", "<think>fine</think>{}", "Here is the text:\n{}"])
 async def test_the_draft_returned_as_it_was_costs_nothing(draft: str, raw: str) -> None:
     role, _ = make_simulator("no", raw.format(draft))
-    found = await user.react(role, PreludeSumm.words, "THE DOCUMENT", draft, "short, dry", 99)
-    assert found.final == draft and role.flags["unchanged_rewrite"] == 1
+    reaction = await user.react(role, PreludeSumm.words, "THE DOCUMENT", draft, "short, dry", 99)
+    assert reaction.final == draft
+    assert role.flags["unchanged_rewrite"] == 1
     assert ("cleaned_rewrite" in role.flags) == (raw.format(draft).strip() != draft)
 
 
 async def test_the_rewrite_sees_draft_and_preference_but_no_document() -> None:
-    found, role, asked = await react("No.", "Revised text:\nA draft")
-    assert found == user.Reaction("rewritten", "No.", "Revised text:\nA draft", "A draft")
-    first, second = ("\n".join(message.content for message in each.messages) for each in asked)
-    assert "THE DOCUMENT" in first and "THE DOCUMENT" not in second
-    assert all(text in prompt for text in ("a draft", "short, dry") for prompt in (first, second))
-    assert [(each.temperature, each.top_p) for each in asked] == [(0.0, 0.95)] * 2 and asked[
-        1
-    ].max_tokens == 99
-    assert (
-        role.flags == {"cleaned_rewrite": 1}
-        and [call.phase for call in role.calls] == ["simulate"] * 2
+    reaction, role, requests = await react("No.", "Revised text:\nA draft")
+    assert reaction == user.Reaction("rewritten", "No.", "Revised text:\nA draft", "A draft")
+    first, second = (
+        "\n".join(message.content for message in request.messages) for request in requests
     )
+    assert "THE DOCUMENT" in first
+    assert "THE DOCUMENT" not in second
+    assert all(text in prompt for text in ("a draft", "short, dry") for prompt in (first, second))
+    assert [(request.temperature, request.top_p) for request in requests] == [(0.0, 0.95)] * 2
+    assert requests[1].max_tokens == 99
+    assert role.flags == {"cleaned_rewrite": 1}
+    assert [call.phase for call in role.calls] == ["simulate"] * 2
 
 
 async def test_an_accepted_draft_is_final_and_an_undecided_user_rewrites() -> None:
-    found, role, asked = await react("yes")
-    assert (found.decision, found.final, len(asked), role.flags) == ("accepted", "a draft", 1, {})
-    found, role, asked = await react("Perhaps.", "a draft")
-    assert (found.decision, found.final) == ("undecided", "a draft")
+    reaction, role, requests = await react("yes")
+    assert (reaction.decision, reaction.final, len(requests), role.flags) == (
+        "accepted",
+        "a draft",
+        1,
+        {},
+    )
+    reaction, role, requests = await react("Perhaps.", "a draft")
+    assert (reaction.decision, reaction.final) == ("undecided", "a draft")
     assert role.flags == {"undecided": 1, "unchanged_rewrite": 1}
 
 
 async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajectory() -> None:
-    found, role, asked = await react("no", " \n", "A draft")
-    assert (
-        found.final == "A draft"
-        and role.flags["empty_rewrite"] == 1
-        and [each.draw for each in asked] == [0, 0, 1]
-    )
+    reaction, role, requests = await react("no", " \n", "A draft")
+    assert reaction.final == "A draft"
+    assert role.flags["empty_rewrite"] == 1
+    assert [request.draw for request in requests] == [0, 0, 1]
     with pytest.raises(BackendError, match="empty twice"):
         await react("no", "", "<think>hm")
 
@@ -208,7 +212,9 @@ def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
         PHRASES, ("all lower", "- one", "right?", "☀", "Dear all"), strict=True
     ):
         (rule,) = rules_of([phrase])
-        assert rule.holds(cost_free) and not rule.holds(BASE) and rule.holds(rule.fix(BASE))
+        assert rule.holds(cost_free)
+        assert not rule.holds(BASE)
+        assert rule.holds(rule.fix(BASE))
     rules = rules_of(["at most 3 words", "bullet points", "all lower case"])
     assert word_preference(rules) == "all lower case; bullet points; at most 3 words"
     assert satisfy(BASE, rules) == "- the team"
@@ -220,7 +226,7 @@ def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phrases", "said"),
+    ("phrases", "message"),
     [
         (["sings"], "unknown rule 'sings'"),
         (["at most 3 words", "at most 4 words"], "one kind twice"),
@@ -230,8 +236,8 @@ def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
         (["bullet points", "opens with a greeting"], "cannot all be kept"),
     ],
 )
-def test_rules_that_cannot_be_kept_together_are_refused(phrases: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_rules_that_cannot_be_kept_together_are_refused(phrases: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         rules_of(phrases)
 
 
@@ -245,21 +251,21 @@ def test_every_set_of_rules_that_is_taken_can_be_kept_by_any_text(limit: int) ->
         "- a\n\n-",
         *("".join(rng.choices(pieces, k=rng.randrange(12))) for _ in range(400)),
     ]
-    taken = 0
+    accepted = 0
     for size in (1, 2, 3):
         for phrases in combinations([*PHRASES, f"at most {limit} words"], size):
             try:
                 rules = rules_of(phrases)
             except ValueError:
                 continue
-            taken += 1
+            accepted += 1
             for text in texts:
                 assert list_broken(satisfy(text, rules), rules) == [], (phrases, text)
                 assert list_broken(text, rules) or satisfy(text, rules) == text
             assert list_broken(f"… word {make_disliked(rules)}", rules) == list(
                 word_preference(rules).split("; ")
             )
-    assert taken == 13
+    assert accepted == 13
 
 
 @pytest.mark.usefixtures("sentence_data")
