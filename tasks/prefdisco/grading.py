@@ -37,7 +37,7 @@ _ROUNDING = 1e-9
 
 _SAID = r"\b[^.\n:=]{0,40}?(?:\bis\b|\bare\b|\bwould be\b|:|=)"
 
-# A lone "A" before a word is an article, so it counts only before a mark or a line end.
+# "A" and "I" are words too, so before another word they are not read as letters of options.
 _LETTER = re.compile(
     rf"\b(?:answer|option|choice){_SAID}[\s*_`\"'$]*(?:option |choice )?[(\[]?([A-Z])"
     r"(?:(?=[)\].,:;*_\"'$])|(?=\s*(?:\n|$))|(?<=(?-i:[B-HJ-Z]))(?=\s))",

@@ -36,14 +36,14 @@ def _make_field_reader(name: str) -> Callable[[Row], str | None]:
 
 
 def _read_medium_article(row: Row) -> str | None:
-    """An article of medium length: most of this encyclopedia are stubs."""
+    """An article of 500 to 700 words, the lengths that the paper's code keeps."""
     text: str = row["text"]
     return text if 500 < len(text.split()) < 700 else None
 
 
 def _read_paper(row: Row) -> str | None:
     """Title, abstract and highlights of a paper that has highlights."""
-    # The table's form changed between versions: highlights are texts or records.
+    # A highlight is a text, or a record with the text in it, whichever the table's version has.
     highlights = [
         highlight["sentence"] if isinstance(highlight, dict) else highlight
         for highlight in row["author_highlights"] or ()

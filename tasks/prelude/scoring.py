@@ -19,7 +19,7 @@ Accuracy = Literal["off", "wordllama", "bertscore"]
 
 def average_total_cost(values: Floats) -> float:
     """Mean total cost of a trajectory, from rows of (cost of a round, 1 / number of rounds)."""
-    # The second column sums to the number of trajectories, also in a bootstrap resample of rounds.
+    # The second column sums to the number of trajectories, also in a bootstrap resample of them.
     total_cost = values[:, 0].sum()
     trajectories = values[:, 1].sum()
     return float(total_cost / trajectories)

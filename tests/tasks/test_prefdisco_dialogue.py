@@ -17,7 +17,7 @@ ANSWER = "Action: final_answer\nResponse: The early answer."
 
 
 def model(turns: list[str]) -> Callable[[Request], str]:
-    """Play the given turns of the loop, then the final answer; other texts in the other conditions."""
+    """Play the given turns, then the final answer; other texts in the other conditions."""
 
     def answer(request: Request) -> str:
         if not request.messages[0].content.startswith("You help one particular user"):

@@ -1,4 +1,4 @@
-"""PrefDisco's files: records that are kept, counted or refused, rows that become problems, downloads."""
+"""PrefDisco's files: records kept, counted or refused, rows that become problems, downloads."""
 
 from __future__ import annotations
 
@@ -395,7 +395,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """The file a local hub serves as MATH's set, and the hub's address; its API knows the commit."""
+    """The file that a local hub serves as MATH's set, and the hub's address."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     root = tmp_path / "hub/datasets/stellalisy/prefq-bench/resolve"
     path = root / COMMIT / "benchmark_1k/math/train.jsonl"

@@ -1,4 +1,4 @@
-"""Generated PrefDisco sets: rules for personas, dimensions, preferences and rubrics, and failures."""
+"""Generated PrefDisco sets: rules for personas, dimensions and rubrics, and failures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find_kind(request: Request) -> str:
 
 
 class Author:
-    """Answers every request by the rules; `spoil` may break a reply, given its number among its kind."""
+    """Answers requests by the rules; `spoil` may break a reply, given its number among its kind."""
 
     def __init__(
         self, spoil: Callable[[str, int, dict[str, Any]], object] = lambda *_: None

@@ -1,4 +1,4 @@
-"""PrefDisco's warm start: the split, the visible part of earlier problems, and its use by methods."""
+"""PrefDisco's warm start: the split, the visible part of earlier problems, methods."""
 
 from __future__ import annotations
 
@@ -151,10 +151,12 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
     }
     assert len(shared) == 1, "all targets of a persona have one history"
     code = (
-        "import sys; from pathlib import Path; from personabench.tasks.prefdisco import PrefDiscoWarm; "
+        "import sys; from pathlib import Path; "
+        "from personabench.tasks.prefdisco import PrefDiscoWarm; "
         "data = PrefDiscoWarm().open('own', Path(sys.argv[1])); "
-        "places = range(len(data.index())); "
-        "print([[data.index()[at], [record.id for record in data.load(at).history]] for at in places])"
+        "histories = [data.load(index).history for index in range(len(data.index()))]; "
+        "ids = [[record.id for record in history] for history in histories]; "
+        "print([list(pair) for pair in zip(data.index(), ids)])"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, str(data)], capture_output=True, text=True, check=True
@@ -203,7 +205,7 @@ CALLS = {"none": 1, "rag": 1, "summary": 1, "cipher": 2, "rpm": 2, "dpl": 5}
 
 @pytest.mark.parametrize("method", METHODS)
 def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None:
-    """Beyond what builds the state, and beside the two answers of the model alone that all methods share."""
+    """Calls beside those for the profile and the two conditions that all methods share."""
     data = write_people(tmp_path / "data")
     settings = {
         "dpl": [

@@ -1,4 +1,4 @@
-"""PRELUDE's rounds through the engine with the stub model, by the numbers of its acceptance list."""
+"""PRELUDE's rounds with the stub model, by the numbers of its acceptance list."""
 
 from __future__ import annotations
 
