@@ -25,3 +25,8 @@ def digest_files(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def fold_text(text: str) -> str:
+    """Fold case and white space, so that two spellings of one name compare equal."""
+    return " ".join(text.casefold().split())

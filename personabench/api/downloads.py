@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -227,3 +229,167 @@ def intact(path: Path, entry: Entry | None) -> bool:
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Downloads of whole sets: the part that the tasks share.
+
+HUB = "https://huggingface.co"
+_COMMIT = re.compile(r"/resolve/([0-9a-f]{40})(?:/|$)")
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """Result of a check: the number of records, notes for the manifest, and missing texts."""
+
+    count: int
+    notes: tuple[str, ...] = ()
+    unfilled: bool = False
+
+
+def download_files(
+    folder: Path,
+    openings: Mapping[str, bytes],
+    root: Callable[[Mapping[str, Entry]], str],
+    check: Callable[[Sequence[Path]], Checked],
+    *,
+    remedy: str,
+    adopt: bool = True,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] = warnings.warn,
+    wait: Callable[[float], None] = time.sleep,
+) -> list[Path]:
+    """Fetch the files of a set into a folder, check them and record them in the manifest.
+
+    A set that the manifest knows unchanged is not fetched again, and an existing file is never
+    overwritten.
+
+    Args:
+        folder: receives the files and the manifest.
+        openings: for each file, by its path in the folder, the characters it may begin with.
+        root: returns the address above the files, given the manifest; called before a fetch only.
+        check: called after each file with the paths of all files so far, and describes the last
+            one; raises DataError for wrong content. After an unfilled file no more are fetched.
+        remedy: advice that ends every error message.
+        adopt: accept an existing file that passes the check though the manifest does not know it.
+        progress: called with (url, bytes so far, bytes in total or None).
+        notice: receives the notes of the files.
+        wait: sleeps between attempts, in seconds.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        UsageError: another download is writing to the folder.
+        DataError: a file cannot be fetched or is not the data.
+    """
+    with exclusive(folder):
+        manifest = read_manifest(folder)
+        entries = _complete_entries(folder, openings, manifest)
+        parts: dict[str, Path] = {}
+
+        if not entries:
+            address = root(manifest).rstrip("/")
+            paths: list[Path] = []
+            for name, opening in openings.items():
+                url = f"{address}/{name}"
+                path = _obtain(folder / name, url, opening, adopt, remedy, progress, wait)
+                if path != folder / name:
+                    parts[name] = path
+                paths.append(path)
+
+                checked = _check_last(paths, parts, check, url, remedy)
+                entry = manifest.get(name)
+                if entry is None or not intact(path, entry):
+                    origin = url if name in parts else ""
+                    entry = describe(path, origin, checked.count, checked.notes, checked.unfilled)
+                entries[name] = entry
+                if entry.unfilled:
+                    break
+
+            # No file gets its final name before all have passed: half a set must not look whole.
+            for name, part in parts.items():
+                publish(part, folder / name)
+            write_manifest(folder, {**manifest, **entries})
+
+    for name, entry in entries.items():
+        for note in entry.notes:
+            notice(f"{name}: {note}")
+    return [folder / name for name in entries]
+
+
+def pinned_commit(entries: Iterable[Entry]) -> str | None:
+    """Commit of the Hugging Face dataset that files came from; None if no address names one."""
+    for entry in entries:
+        match = _COMMIT.search(entry.url)
+        if match:
+            return match[1]
+    return None
+
+
+def newest_commit(dataset: str, endpoint: str = HUB) -> str:
+    """Commit that the main branch of a Hugging Face dataset names now; errors are the client's."""
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/"))
+    return str(api.dataset_info(dataset, timeout=30).sha)
+
+
+def _complete_entries(
+    folder: Path, names: Iterable[str], manifest: Mapping[str, Entry]
+) -> dict[str, Entry]:
+    """Manifest entries of a set whose files are all intact, else nothing."""
+    entries: dict[str, Entry] = {}
+    for name in names:
+        entry = manifest.get(name)
+        if entry is None or not intact(folder / name, entry):
+            return {}
+        entries[name] = entry
+        if entry.unfilled:
+            break
+    return entries
+
+
+def _obtain(
+    final: Path,
+    url: str,
+    opening: bytes,
+    adopt: bool,
+    remedy: str,
+    progress: Progress | None,
+    wait: Callable[[float], None],
+) -> Path:
+    """Return an existing file, or the fetched `.part` file beside its final name."""
+    if final.exists():
+        if adopt:
+            return final
+        raise DataError(
+            f"{final} exists but is not the file that the manifest records; "
+            "move it away to have it fetched"
+        )
+
+    part = final.with_name(f"{final.name}.part")
+    try:
+        fetch(url, part, opening=opening, progress=progress, wait=wait)
+    except DataError as error:
+        raise DataError(f"{str(error).rstrip('.')}. {remedy}") from error
+    return part
+
+
+def _check_last(
+    paths: Sequence[Path],
+    parts: Mapping[str, Path],
+    check: Callable[[Sequence[Path]], Checked],
+    url: str,
+    remedy: str,
+) -> Checked:
+    """Check the last of some files; if it is wrong, discard everything that was fetched."""
+    try:
+        return check(paths)
+    except DataError as error:
+        for part in parts.values():
+            discard(part)
+        path = paths[-1]
+        if path in parts.values():
+            message = f"{url} is not the data: {error}. Nothing was kept. {remedy}"
+        else:
+            message = f"{path} is not the data: {error}. Move it away to have it fetched."
+        raise DataError(message) from error

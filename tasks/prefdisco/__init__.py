@@ -1,16 +1,19 @@
-"""PrefDisco: find out what a user wants of an answer before giving it (arXiv 2510.00177).
+"""PrefDisco: find out a user's preferences before answering (arXiv 2510.00177).
 
-A record is a problem posed by a persona with weighted preferences.  It is answered three times by the model under test:
-knowing nothing of the user (base), told everything (known), and at last as the task has it (final): after asking in
-`prefdisco`, with the history of earlier problems in `prefdisco_warm`.  Files are in `files` and `sources`, samples in
-`data` and `warm`, what is said in `wording` and `conversation`, judging in `grading`, numbers in `scoring`, and how new
-sets are made in `generating`.
+A record is a problem posed by a persona with weighted preferences.  The model under test answers it
+three times: without knowing the user (base), with the full profile (known), and as the task has it
+(final): after a conversation in `prefdisco`, with the history of earlier problems in
+`prefdisco_warm`.
+
+Files are in `files` and `sources`, samples in `data` and `warm_start`, texts in `wording` and the
+conversation in `conversation`, judging in `grading`, metrics in `scoring`, and the making of new
+sets in `generation`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,12 +25,13 @@ from personabench.api.dialogue import DialogueTask, Reply
 from personabench.api.judged import JudgedTask
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
+from personabench.hashing import fold_text
 from personabench.metrics.metric import Value
 from personabench.models.tokens import Tokens
-from personabench.tasks.prefdisco import grading, scoring, warm, wording
+from personabench.tasks.prefdisco import grading, scoring, warm_start, wording
 from personabench.tasks.prefdisco.conversation import Kind, discover
-from personabench.tasks.prefdisco.data import PrefDiscoData, entry_of
-from personabench.tasks.prefdisco.files import folded
+from personabench.tasks.prefdisco.data import PrefDiscoData, read_hidden_entry
+from personabench.tasks.prefdisco.files import Criterion, Entry
 from personabench.tasks.prefdisco.grading import Weights
 from personabench.tasks.prefdisco.wording import GRADING, WORDING
 from personabench.types import Message, Record, Sample
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from personabench.api.context import Context
     from personabench.models.roles import Role, RoleName
 
+# The ablation of the paper fixes these numbers of questions; 0 is the loop.
 FIXED = (0, 2, 4, 8)
 
 
@@ -44,15 +49,17 @@ class Judging:
     """Options of both tasks.
 
     Attributes:
-        simulator: the simulated user: passive_nostop, passive (may end the talk) or collaborative (an ablation).
-        max_turns: turns at most before the final answer is asked for.
+        simulator: the simulated user: passive_nostop, passive (may end the talk) or collaborative
+            (an ablation).
+        max_turns: maximum number of turns before the final answer.
         fixed_questions: exactly 2, 4 or 8 exchanges instead (an ablation); 0 for the loop.
-        simulator_max_tokens: allowance of the simulated user.
+        simulator_max_tokens: maximum tokens of each reply of the simulated user.
         images: records with an image: ignore the image, which is never sent, or skip the record.
         weights: importance, the persona's own for the problem, or the rubric's.
-        max_criteria: criteria judged of each record, a draw by its name; 0 for all.
-        correctness: parser reads the result where it can and asks the judge else; official always asks.
-        judge_max_tokens: allowance of a judge's reply.
+        max_criteria: criteria judged of each record, drawn by its name; 0 for all.
+        correctness: parser reads the result if possible and calls the judge otherwise; official
+            always calls the judge.
+        judge_max_tokens: maximum tokens of each reply of the judge.
         wording, grading: hashes of the texts that are sent; recorded with every run, never chosen.
     """
 
@@ -72,15 +79,14 @@ class Judging:
         if (self.wording, self.grading) != (WORDING, GRADING):
             raise ValueError("wording and grading are recorded, not chosen")
         if self.fixed_questions not in FIXED:
-            raise ValueError(
-                f"fixed_questions is one of {', '.join(map(str, FIXED))}, not {self.fixed_questions}"
-            )
+            allowed = ", ".join(map(str, FIXED))
+            raise ValueError(f"fixed_questions is one of {allowed}, not {self.fixed_questions}")
         if self.max_turns < 1 or self.max_criteria < 0:
             raise ValueError("max_turns is at least 1, max_criteria at least 0")
 
 
 class _Discovering(DialogueTask, JudgedTask, Downloadable):
-    """What both tasks share: how a variant of a record is worded, and how answers are judged."""
+    """The part that both tasks share: wording of the conditions, and judging of the answers."""
 
     title = "PrefDisco: find out what a user wants before answering"
     kind = "text"
@@ -96,129 +102,189 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
     params: Judging
 
     def render(
-        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
     ) -> Rendered:
-        """A record's request: `attributes` say what the system message tells, `dialogue` what was said since.
+        """Render a record's request.
 
-        Without either, and without records and notes, it is the request of somebody who knows nothing of the user.
+        The sample's attribute `system` is the condition's system message, its `dialogue` the
+        conversation so far.  Without either, and without records and notes, this is the request of
+        an unknown user.
         """
-        told = sample.attributes
-        parts = [told["system"]] if "system" in told else [wording.WARM] if records or notes else []
+        system = self._render_system(sample, records, notes)
+        head = [Message("system", system)] if system else []
+
+        content = sample.input
+        dialogue = sample.dialogue
+        # Two user messages in a row break the chat templates of some models.
+        if dialogue and dialogue[0].role == "user":
+            content = f"{content}\n\n{dialogue[0].content}"
+            dialogue = dialogue[1:]
+        messages = (*head, Message("user", content), *dialogue)
+        return Rendered(messages, tuple(records))
+
+    def _render_system(self, sample: Sample, records: Sequence[Record], notes: str) -> str:
+        """The system message, empty if nothing is known of the user."""
+        parts = []
+        if "system" in sample.attributes:
+            parts.append(sample.attributes["system"])
+        elif records or notes:
+            parts.append(wording.WARM)
         if notes:
             parts.append(f"{wording.ABOUT}\n{notes}")
         if records:
-            parts.append("\n\n".join([wording.EARLIER, *map(self.describe, records)]))
-        head = [Message("system", "\n\n".join(parts))] if parts else []
-        asked, talk = sample.input, sample.dialogue
-        if talk and talk[0].role == "user":
-            asked, talk = f"{asked}\n\n{talk[0].content}", talk[1:]
-        return Rendered((*head, Message("user", asked), *talk), tuple(records))
+            descriptions = [self.describe(record) for record in records]
+            parts.append("\n\n".join([wording.EARLIER, *descriptions]))
+        return "\n\n".join(parts)
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         """The answer; None for an empty one."""
         return output.strip() or None
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-        """Nothing: every number comes from the judge."""
+        """No metric: all of them come from the judge."""
         return {}
 
     async def converse(
-        self, sample: Sample, reply: Reply, ctx: Context, simulator: Role
+        self,
+        sample: Sample,
+        reply: Reply,
+        ctx: Context,
+        simulator: Role,
     ) -> tuple[str, JsonObject]:
-        """All conditions of a record: `base` and `known` by the model alone, then the method's."""
-        entry = entry_of(sample)
-        described = wording.profile(entry.persona, entry.preferences)
+        """Run all conditions of a record: the model alone (`base`, `known`), then the method's."""
+        entry = read_hidden_entry(sample)
+        described = wording.describe_user(entry.persona, entry.preferences)
+        # The model alone must not see the history either, or every gain would shrink.
         bare = msgspec.structs.replace(sample.view(), history=())
-        base = await ctx.answer(bare)
-        known = await ctx.answer(_with(bare, f"{wording.KNOWN}\n\n{described}"))
+        informed = _set_system(bare, f"{wording.KNOWN}\n\n{described}")
+
         conditions: dict[str, Any] = {
-            "base": {"output": base},
-            "known": {"output": known},
+            "base": {"output": await ctx.answer(bare)},
+            "known": {"output": await ctx.answer(informed)},
         }
-        conditions |= await self._final(sample, reply, simulator, described)
-        return conditions["final"]["output"], {
-            "simulator": self.params.simulator,
-            "conditions": conditions,
-        }
+        conditions |= await self._run_method(sample, reply, simulator, described)
+        record = {"simulator": self.params.simulator, "conditions": conditions}
+        return conditions["final"]["output"], record
 
-    async def _final(
-        self, sample: Sample, reply: Reply, simulator: Role, described: str
+    async def _run_method(
+        self,
+        sample: Sample,
+        reply: Reply,
+        simulator: Role,
+        described: str,
     ) -> dict[str, Any]:
-        """The conditions in which the method is at work; `final` is the one that counts."""
-        return {"final": await self._discovery(sample, reply, simulator, described)}
+        """Run the conditions in which the method is at work; `final` is the one that counts."""
+        return {"final": await self._discover(sample, reply, simulator, described)}
 
-    async def _discovery(
-        self, sample: Sample, reply: Reply, simulator: Role, described: str
+    async def _discover(
+        self,
+        sample: Sample,
+        reply: Reply,
+        simulator: Role,
+        described: str,
     ) -> dict[str, Any]:
-        p = self.params
-        system = (
-            wording.FIXED.format(count=p.fixed_questions)
-            if p.fixed_questions
-            else wording.DISCOVERY
-        )
+        """Run the conversation of a sample and return it as JSON."""
+        params = self.params
+        system = wording.DISCOVERY
+        if params.fixed_questions:
+            system = wording.FIXED.format(count=params.fixed_questions)
+        prompted = _set_system(sample, system)
 
         async def ask(dialogue: tuple[Message, ...]) -> str:
-            return await reply(msgspec.structs.replace(_with(sample, system), dialogue=dialogue))
+            return await reply(msgspec.structs.replace(prompted, dialogue=dialogue))
 
-        found = await discover(
+        discovery = await discover(
             ask,
             simulator,
-            kind=p.simulator,
+            kind=params.simulator,
             described=described,
-            max_turns=p.max_turns,
-            fixed=p.fixed_questions,
-            max_tokens=p.simulator_max_tokens,
+            max_turns=params.max_turns,
+            fixed=params.fixed_questions,
+            max_tokens=params.simulator_max_tokens,
         )
-        return found.record()
+        return discovery.to_json()
 
     async def assess(
-        self, sample: Sample, output: str, record: JsonObject, judge: Role
+        self,
+        sample: Sample,
+        output: str,
+        record: JsonObject,
+        judge: Role,
     ) -> JsonObject | None:
-        """Grades and correctness of every condition; None where one of them is unjudged."""
-        p, entry = self.params, entry_of(sample)
-        criteria = grading.selected(entry.criteria, entry.id, p.max_criteria)
-        share = grading.weights(criteria, entry.preferences, p.weights)
-        found: dict[str, Any] = {}
-        for name, told in record["conditions"].items():
-            grades = await grading.graded(
-                criteria, entry.preferences, told["output"], judge, p.judge_max_tokens
+        """Grade every condition; None if one of them is unjudged."""
+        params = self.params
+        entry = read_hidden_entry(sample)
+        criteria = grading.select_criteria(entry.criteria, entry.id, params.max_criteria)
+        weights = grading.normalize_weights(criteria, entry.preferences, params.weights)
+
+        assessed: dict[str, Any] = {}
+        for name, condition in record["conditions"].items():
+            assessment = await self._assess_answer(
+                entry, criteria, weights, condition["output"], judge
             )
-            aligned = grading.prefalign(grades, share)
-            if aligned is None:
+            # A record counts in all conditions or in none, so further calls would be wasted.
+            if assessment is None:
                 return None
-            official = p.correctness == "official"
-            right = await grading.correctness(
-                entry.problem, told["output"], judge, official, p.judge_max_tokens
-            )
-            found[name] = {"prefalign": aligned, "grades": grades, **right}
-        return {"conditions": found, "weights": share}
+            assessed[name] = assessment
+        return {"conditions": assessed, "weights": weights}
+
+    async def _assess_answer(
+        self,
+        entry: Entry,
+        criteria: Sequence[Criterion],
+        weights: Mapping[str, float],
+        answer: str,
+        judge: Role,
+    ) -> dict[str, Any] | None:
+        """Grade one answer and decide its correctness; None if too few grades could be parsed."""
+        params = self.params
+        grades = await grading.grade_criteria(
+            criteria, entry.preferences, answer, judge, params.judge_max_tokens
+        )
+        prefalign = grading.compute_prefalign(grades, weights)
+        if prefalign is None:
+            return None
+        correctness = await grading.assess_correctness(
+            entry.problem,
+            answer,
+            judge,
+            params.correctness == "official",
+            params.judge_max_tokens,
+        )
+        return {"prefalign": prefalign, "grades": grades, **correctness}
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self,
+        record: JsonObject,
+        assessment: JsonObject | None,
+        sample: Sample,
     ) -> Mapping[str, Value]:
         if assessment is None:
             return {}
-        judged, done = assessment["conditions"], record["conditions"]
-        base, known, final = (judged[name]["prefalign"] for name in ("base", "known", "final"))
+        judged = assessment["conditions"]
+        prefaligns = {condition: judged[condition]["prefalign"] for condition in judged}
+        normalign = self.metrics[1].name
         values: dict[str, Value] = {
-            "prefalign": final,
-            self.metrics[1].name: [base, known, final],
-            "prefalign-base": base,
-            "prefalign-known": known,
+            "prefalign": prefaligns["final"],
+            normalign: _list_normalign_row(prefaligns, "final"),
+            "prefalign-base": prefaligns["base"],
+            "prefalign-known": prefaligns["known"],
         }
-        for name, metric in (
-            ("final", "accuracy"),
-            ("base", "accuracy-base"),
-            ("known", "accuracy-known"),
-        ):
-            if judged[name]["correct"] is not None:
-                values[metric] = float(judged[name]["correct"])
-        for told in done.values():
-            if "questions" in told:
-                values |= {
-                    "questions": float(told["questions"]),
-                    "no-question": float(not told["questions"]),
-                }
+
+        accuracies = {"final": "accuracy", "base": "accuracy-base", "known": "accuracy-known"}
+        for condition, metric in accuracies.items():
+            correct = judged[condition]["correct"]
+            if correct is not None:
+                values[metric] = float(correct)
+
+        for stored in record["conditions"].values():
+            if "questions" in stored:
+                values["questions"] = float(stored["questions"])
+                values["no-question"] = float(not stored["questions"])
         return values
 
     def download(self, split: str, target: Path, **options: Any) -> None:
@@ -228,7 +294,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
 
 
 class PrefDisco(_Discovering, Generative):
-    """Ask the user what matters to them, then answer a problem in their way."""
+    """Find out the user's preferences in a conversation, then answer a problem accordingly."""
 
     name = "prefdisco"
     title = "PrefDisco: find out what a user wants before answering"
@@ -241,19 +307,23 @@ class PrefDisco(_Discovering, Generative):
         """See `Judging`."""
 
     def open(self, split: str, data: Path | None) -> Dataset:
-        """See `Task`; a split is the name of a set: math, 5k/medqa, or a record file of the folder."""
+        """Open a set; a split is its name: math, 5k/medqa, or a record file of the folder."""
         return PrefDiscoData(split, data, self.params.images == "ignore")
 
     async def generate(
-        self, source: str, target: Path, models: Sequence[Role], **options: Any
+        self,
+        source: str,
+        target: Path,
+        models: Sequence[Role],
+        **options: Any,
     ) -> Path:
-        from personabench.tasks.prefdisco.generating import generate
+        from personabench.tasks.prefdisco.generation import generate
 
         return await generate(source, target, models, **options)
 
 
 class PrefDiscoWarm(_Discovering, Audited):
-    """Answer a problem in the way of a user whose wishes on earlier problems are known."""
+    """Answer a problem for a user whose preferences on earlier problems are known."""
 
     name = "prefdisco_warm"
     title = "PrefDisco, warm start: earlier wishes as a history (this project's extension)"
@@ -268,14 +338,16 @@ class PrefDiscoWarm(_Discovering, Audited):
 
         Attributes:
             h: earlier records in a history: 0, 1, 3, 5 or 10.
-            targets: records a persona is tested on; 0 for 3, or 1 in the bundled sample.
-            form: what a history holds of a record: statements, or a reference model's dialogue or response.
+            targets: records a persona is tested on; 0 for 3, or 1 in the example data.
+            form: content of a history record: statements, or a reference model's dialogue or
+                response.
             writer: for the latter, the folder of a run of prefdisco on the same set.
             m: preferences that a statement reveals.
             scope: task, or cross_task to take earlier records from all sets of the folder.
-            owner: own, or population for what most others said of the same dimensions (a control).
-            min_pool: leave out personas with fewer earlier records; a curve over h takes its largest.
-            ask: also ask the user, with the history at hand.
+            owner: own, or population for the most frequent wishes of all peers (a control).
+            min_pool: leave out personas with fewer earlier records; a curve over h takes its
+                largest.
+            ask: also run the conversation, with the history at hand.
             seed: of the split.
         """
 
@@ -295,64 +367,111 @@ class PrefDiscoWarm(_Discovering, Audited):
             if self.h < 0 or self.m < 1 or self.targets < 0 or self.min_pool < 0:
                 raise ValueError("h, targets and min_pool are at least 0, m at least 1")
             if self.owner == "population" and self.form != "statements":
-                raise ValueError("owner=population is made of statements")
+                raise ValueError("owner=population requires form=statements")
 
     params: Params
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
+        # Without a conversation a run has no use for a simulator, and must not require one.
         if not self.params.ask:
             self.roles = ("judge",)
             self.judged_metrics = ()  # type: ignore[misc]
 
     def open(self, split: str, data: Path | None) -> Dataset:
-        """See `Task`; samples are each persona's targets."""
-        return warm.WarmData(self, split, data)
+        """Open a set; its samples are each persona's targets."""
+        return warm_start.WarmData(self, split, data)
 
     def describe(self, record: Record) -> str:
-        """An earlier problem with what the user said of the answer they want."""
+        """Describe an earlier problem and the user's wishes for its answer."""
+        parts = []
+        if record.stimulus:
+            parts.append(f"Problem: {record.stimulus}")
         draft = record.fields.get("draft")
-        shown = [f"Problem: {record.stimulus}"] if record.stimulus else []
-        shown += [f"First answer: {draft}"] if draft else []
-        return "\n".join([*shown, f"Wanted answer: {record.response}"])
+        if draft:
+            parts.append(f"First answer: {draft}")
+        parts.append(f"Wanted answer: {record.response}")
+        return "\n".join(parts)
 
     def audit(self, dataset: Dataset) -> list[str]:
-        """Targets whose problem stands in their own history."""
+        """Find targets whose problem is part of their own history."""
         return [
-            f"the problem of {sample.id} stands in its history"
+            f"the problem of {sample.id} is also in its history"
             for sample in dataset.samples()
             if any(record.item == sample.item for record in sample.history)
         ]
 
-    async def _final(
-        self, sample: Sample, reply: Reply, simulator: Role, described: str
+    async def _run_method(
+        self,
+        sample: Sample,
+        reply: Reply,
+        simulator: Role,
+        described: str,
     ) -> dict[str, Any]:
-        found: dict[str, Any] = {"final": {"output": (await reply(sample)).strip()}}
+        output = await reply(sample)
+        conditions: dict[str, Any] = {"final": {"output": output.strip()}}
         if self.params.ask:
-            found["ask"] = await self._discovery(sample, reply, simulator, described)
-        return found
+            conditions["ask"] = await self._discover(sample, reply, simulator, described)
+        return conditions
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self,
+        record: JsonObject,
+        assessment: JsonObject | None,
+        sample: Sample,
     ) -> Mapping[str, Value]:
         values = dict(super().measure_interaction(record, assessment, sample))
         if assessment is None:
             return values
-        judged, told = assessment["conditions"], warm.seen(sample.history)
-        old, new, share = scoring.parts(judged["final"]["grades"], assessment["weights"], set(told))
-        values |= {"prefalign-seen": old} if old is not None else {}
-        values |= {"prefalign-unseen": new} if new is not None else {}
+
+        judged = assessment["conditions"]
+        grades = judged["final"]["grades"]
+        revealed = warm_start.find_revealed(sample.history)
+        old, new, share = scoring.split_prefalign(grades, assessment["weights"], set(revealed))
+        if old is not None:
+            values["prefalign-seen"] = old
+        if new is not None:
+            values["prefalign-unseen"] = new
         values["seen-share"] = share
-        preferences = entry_of(sample).preferences
-        recalled = [name for name in judged["final"]["grades"] if told.get(name)]
-        if recalled:
-            same = [folded(told[name]) == folded(preferences[name].value) for name in recalled]
-            values["agreement"] = sum(same) / len(same)
+
+        agreement = _measure_agreement(sample, grades, revealed)
+        if agreement is not None:
+            values["agreement"] = agreement
+
         if "ask" in judged:
-            base, known, ask = (judged[name]["prefalign"] for name in ("base", "known", "ask"))
-            values |= {"prefalign-ask": ask, "normalign-ask": [base, known, ask]}
+            prefaligns = {condition: judged[condition]["prefalign"] for condition in judged}
+            values["prefalign-ask"] = prefaligns["ask"]
+            values["normalign-ask"] = _list_normalign_row(prefaligns, "ask")
         return values
 
 
-def _with(sample: Sample, system: str) -> Sample:
-    return msgspec.structs.replace(sample, attributes={**sample.attributes, "system": system})
+def _list_normalign_row(prefaligns: Mapping[str, float], condition: str) -> list[float]:
+    """A sample's row for NormAlign, which is aggregated from mean PrefAligns."""
+    return [prefaligns["base"], prefaligns["known"], prefaligns[condition]]
+
+
+def _measure_agreement(
+    sample: Sample,
+    judged: Iterable[str],
+    revealed: Mapping[str, str],
+) -> float | None:
+    """Share of judged preferences whose earlier value is also the one for this problem.
+
+    None if the history reveals no value of them.
+    """
+    preferences = read_hidden_entry(sample).preferences
+    # A dialogue reveals that a dimension matters, but no value that could be compared.
+    comparable = [name for name in judged if revealed.get(name)]
+    if not comparable:
+        return None
+
+    equal = 0
+    for name in comparable:
+        equal += fold_text(revealed[name]) == fold_text(preferences[name].value)
+    return equal / len(comparable)
+
+
+def _set_system(sample: Sample, system: str) -> Sample:
+    """A copy of a sample with a system message for `render`."""
+    attributes = {**sample.attributes, "system": system}
+    return msgspec.structs.replace(sample, attributes=attributes)

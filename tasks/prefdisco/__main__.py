@@ -1,4 +1,7 @@
-"""`python -m personabench.tasks.prefdisco RUN [OTHER]`: a run's report by condition, and its lift over another run."""
+"""`python -m personabench.tasks.prefdisco RUN [OTHER]`: report a run by condition.
+
+With a second run, also the difference in PrefAlign between the two.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ import numpy as np
 
 from personabench.errors import PersonabenchError, UsageError
 from personabench.results.run_folder import RunFolder
-from personabench.tasks.prefdisco.scoring import by_problem, normalign
+from personabench.results.spec import RunSpec
+from personabench.tasks.prefdisco.scoring import bootstrap_normalign, compute_normalign
+from personabench.types import Prediction
 
 CONDITIONS = {
     "base": "no preference",
@@ -24,13 +29,30 @@ CONDITIONS = {
 }
 TASKS = ("prefdisco", "prefdisco_warm")
 
+Assessment = Mapping[str, Any]
+"""The judge's values of a record: grades and correctness by condition, and the weights."""
+
 
 class Report(NamedTuple):
     """A run as text, and the final PrefAlign of each of its judged records."""
 
     text: str
-    aligned: Mapping[str, float]
+    prefaligns: Mapping[str, float]
     history: str
+
+
+class _Run(NamedTuple):
+    """The parts of a finished run that the report needs, by sample id."""
+
+    spec: RunSpec
+    summary: Mapping[str, Any]
+    predictions: Mapping[str, Prediction]
+    assessments: Mapping[str, Assessment]
+
+    @property
+    def conditions(self) -> dict[str, Mapping[str, Any]]:
+        """The assessed conditions of each judged record."""
+        return {name: values["conditions"] for name, values in self.assessments.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,127 +62,198 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument(
-        "other", type=Path, nargs="?", help="a run folder to compare with, such as a shuffled one"
+        "other",
+        type=Path,
+        nargs="?",
+        help="a run folder to compare with, such as one with shuffled histories",
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+
     try:
-        own = report(given.run)
-        print(own.text)
-        if given.other:
-            other = report(given.other)
-            both = sorted(own.aligned.keys() & other.aligned.keys())
-            if not both:
-                raise UsageError(f"{given.run} and {given.other} have no judged record in common")
-            gain = np.mean([own.aligned[name] - other.aligned[name] for name in both])
-            print(f"\n{other.text}\n")
-            print(
-                f"lift in PrefAlign: {gain:+.3f} ({own.history} over {other.history} history, n={len(both)})"
-            )
+        report = make_report(options.run)
+        print(report.text)
+        if options.other:
+            baseline = make_report(options.other)
+            print(f"\n{baseline.text}\n")
+            print(_compare_reports(report, baseline, options.run, options.other))
     except PersonabenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def report(path: Path) -> Report:
-    """What is to be told of a run.
+def make_report(path: Path) -> Report:
+    """Describe a run by condition.
 
     Raises:
         UsageError: the folder holds no judged run of either task.
     """
+    run = _read_run(path)
+    sections = [
+        *_describe_run(run),
+        *_tabulate_conditions(run),
+        *_describe_normalign(run),
+        *_describe_questions(run),
+        _describe_deciders(run),
+        *_describe_usage(run.summary),
+    ]
+    prefaligns = {
+        name: conditions["final"]["prefalign"] for name, conditions in run.conditions.items()
+    }
+    return Report("\n".join(sections), prefaligns, run.spec.history)
+
+
+def find_problem(record: str, persona: str) -> str:
+    """The part of a record's name that all records of a problem share.
+
+    That is `problem_<i>_`, else everything but the persona at the end.
+    """
+    match = re.match(r"problem_\d+_", record)
+    return match[0] if match else record.removesuffix(persona)
+
+
+def _compare_reports(report: Report, baseline: Report, path: Path, baseline_path: Path) -> str:
+    """The mean difference in final PrefAlign over the records judged in both runs."""
+    shared_ids = sorted(report.prefaligns.keys() & baseline.prefaligns.keys())
+    if not shared_ids:
+        raise UsageError(f"{path} and {baseline_path} have no judged record in common")
+    differences = [report.prefaligns[name] - baseline.prefaligns[name] for name in shared_ids]
+    return (
+        f"lift in PrefAlign: {np.mean(differences):+.3f} "
+        f"({report.history} over {baseline.history} history, n={len(shared_ids)})"
+    )
+
+
+def _read_run(path: Path) -> _Run:
+    """Read a judged run of either task.
+
+    Raises:
+        UsageError: the folder holds something else.
+    """
     folder = RunFolder(path)
     if not (path / "summary.json").is_file():
         raise UsageError(f"{path} is not a finished run folder")
-    summary, spec = folder.summary(), folder.spec()
+    summary = folder.summary()
+    spec = folder.spec()
     if spec.task not in TASKS:
-        raise UsageError(f"{path} is a run of {spec.task}; this tells of {' and '.join(TASKS)}")
+        raise UsageError(f"{path} is a run of {spec.task}; this reports {' and '.join(TASKS)}")
     folder.verify_all()
-    lines = {line.sample_id: line for line in folder.iter_predictions()}
-    judged = {
-        name: each.values
-        for name, each in folder.judgements(summary["judge"]).items()
-        if each.values is not None and name in lines and lines[name].error is None
-    }
-    if not judged:
+
+    predictions = {prediction.sample_id: prediction for prediction in folder.iter_predictions()}
+    assessments: dict[str, Assessment] = {}
+    for name, judgement in folder.judgements(summary["judge"]).items():
+        # A sample that failed again after it was judged leaves its judgement behind.
+        finished = name in predictions and predictions[name].error is None
+        if finished and judgement.values is not None:
+            assessments[name] = judgement.values
+    if not assessments:
         raise UsageError(f"{path} has no judged record")
-    values: dict[str, Any] = {name: told["conditions"] for name, told in judged.items()}
-    failed = sum(line.error is not None for line in lines.values())
-    players = {"model": spec.model["name"]} | {
-        role: summary["roles"][role]["model"]
-        for role in ("simulator", "judge")
-        if role in summary["roles"]
-    }
-    told = [
-        f"{spec.task} {spec.separation}/{spec.split}, {spec.method}, history {spec.history}, "
-        + ", ".join(f"{role} {name}" for role, name in players.items()),
-        f"scored {len(values)}, skipped {failed}, unjudged {len(lines) - failed - len(values)}; "
-        f"criteria of a record: {_most(judged)}; options: {summary['task_changed'] or 'default'}",
-        *(f"warning: {each}" for each in summary["warnings"]),
-        f"{'':18}PrefAlign  accuracy",
+    return _Run(spec, summary, predictions, assessments)
+
+
+def _describe_run(run: _Run) -> list[str]:
+    """Setting, models, numbers of records, and warnings."""
+    spec = run.spec
+    summary = run.summary
+    models = {"model": spec.model["name"]}
+    for role in ("simulator", "judge"):
+        if role in summary["roles"]:
+            models[role] = summary["roles"][role]["model"]
+    model_list = ", ".join(f"{role} {name}" for role, name in models.items())
+
+    total = len(run.predictions)
+    scored = len(run.assessments)
+    failed = sum(prediction.error is not None for prediction in run.predictions.values())
+    return [
+        f"{spec.task} {spec.separation}/{spec.split}, {spec.method}, "
+        f"history {spec.history}, {model_list}",
+        f"scored {scored}, skipped {failed}, unjudged {total - failed - scored}; "
+        f"criteria of a record: {_count_criteria(run.assessments)}; "
+        f"options: {summary['task_changed'] or 'default'}",
+        *(f"warning: {warning}" for warning in summary["warnings"]),
     ]
-    present = [name for name in CONDITIONS if name in next(iter(values.values()))]
-    for name in present:
-        right = [
-            each[name]["correct"] for each in values.values() if each[name]["correct"] is not None
-        ]
-        share = f"{np.mean(right):8.3f}" if right else f"{'n/a':>8}"
-        told.append(f"{CONDITIONS[name]:18}{_mean(values, name):9.3f}  {share} (n={len(right)})")
-    problems = [problem_of(name, lines[name].user_id) for name in values]
-    for name in present[2:]:
+
+
+def _list_conditions(run: _Run) -> list[str]:
+    """The conditions of a run in the order of the report; all records have the same."""
+    first = next(iter(run.conditions.values()))
+    return [name for name in CONDITIONS if name in first]
+
+
+def _tabulate_conditions(run: _Run) -> list[str]:
+    """PrefAlign and accuracy of each condition as a table."""
+    table = [f"{'':18}PrefAlign  accuracy"]
+    for name in _list_conditions(run):
+        assessed = [conditions[name] for conditions in run.conditions.values()]
+        prefalign = np.mean([values["prefalign"] for values in assessed])
+        correct = [values["correct"] for values in assessed if values["correct"] is not None]
+        accuracy = f"{np.mean(correct):8.3f}" if correct else f"{'n/a':>8}"
+        table.append(f"{CONDITIONS[name]:18}{prefalign:9.3f}  {accuracy} (n={len(correct)})")
+    return table
+
+
+def _describe_normalign(run: _Run) -> list[str]:
+    """NormAlign of each condition in which the method is at work."""
+    problems = [find_problem(name, run.predictions[name].user_id) for name in run.assessments]
+    descriptions = []
+    for name in _list_conditions(run):
+        if name in ("base", "known"):
+            continue
         rows = np.array(
             [
-                [each[key]["prefalign"] for key in ("base", "known", name)]
-                for each in values.values()
+                [conditions[column]["prefalign"] for column in ("base", "known", name)]
+                for conditions in run.conditions.values()
             ]
         )
-        low_high = by_problem(rows, problems)
-        span = (
-            f"95 % interval over problems {low_high[0]:.1f} to {low_high[1]:.1f}"
-            if low_high
-            else "no interval"
-        )
-        found = normalign(rows)
-        told.append(
-            f"NormAlign, {CONDITIONS[name]}: "
-            + ("n/a (known is not better than none)" if np.isnan(found) else f"{found:.1f}, {span}")
-        )
-    questions = [
-        each["questions"]
-        for name in values
-        for each in lines[name].record["conditions"].values()
-        if "questions" in each
-    ]
-    if questions:
-        told.append(
-            f"questions: mean {np.mean(questions):.2f}, none in {np.mean([not each for each in questions]):.0%}"
-        )
-    decided = Counter(each[name]["decided"] for each in values.values() for name in present)
-    told.append(
-        "correctness decided by: "
-        + ", ".join(f"{who} {count}" for who, count in decided.most_common())
-    )
-    for phase, spent in sorted(summary["usage"].items()):
-        tokens = spent["input_tokens"] + spent["output_tokens"]
-        told.append(f"{phase}: {spent['calls']:,.0f} calls, {tokens:,.0f} tokens")
-    return Report(
-        "\n".join(told),
-        {name: each["final"]["prefalign"] for name, each in values.items()},
-        spec.history,
-    )
+        descriptions.append(f"NormAlign, {CONDITIONS[name]}: {_format_normalign(rows, problems)}")
+    return descriptions
 
 
-def problem_of(record: str, persona: str) -> str:
-    """What the names of a problem's records share: `problem_<i>_`, else all but the persona at the end."""
-    named = re.match(r"problem_\d+_", record)
-    return named[0] if named else record.removesuffix(persona)
+def _format_normalign(rows: Any, problems: Sequence[str]) -> str:
+    normalign = compute_normalign(rows)
+    if np.isnan(normalign):
+        return "n/a (known is not better than none)"
+    interval = bootstrap_normalign(rows, problems)
+    if interval is None:
+        return f"{normalign:.1f}, no interval"
+    low, high = interval
+    return f"{normalign:.1f}, 95 % interval over problems {low:.1f} to {high:.1f}"
 
 
-def _mean(values: Mapping[str, Any], condition: str) -> float:
-    return float(np.mean([each[condition]["prefalign"] for each in values.values()]))
+def _describe_questions(run: _Run) -> list[str]:
+    """Mean number of questions, and the share of conversations without any."""
+    counts = []
+    for name in run.assessments:
+        for condition in run.predictions[name].record["conditions"].values():
+            if "questions" in condition:
+                counts.append(condition["questions"])
+    if not counts:
+        return []
+    without = np.mean([count == 0 for count in counts])
+    return [f"questions: mean {np.mean(counts):.2f}, none in {without:.0%}"]
 
 
-def _most(judged: Mapping[str, Any]) -> str:
-    counts = sorted({len(told["weights"]) for told in judged.values()})
+def _describe_deciders(run: _Run) -> str:
+    """How often parser and judge decided correctness."""
+    deciders: Counter[str] = Counter()
+    for name in _list_conditions(run):
+        deciders.update(conditions[name]["decided"] for conditions in run.conditions.values())
+    counts = ", ".join(f"{decider} {count}" for decider, count in deciders.most_common())
+    return f"correctness decided by: {counts}"
+
+
+def _describe_usage(summary: Mapping[str, Any]) -> list[str]:
+    """Calls and tokens of each phase."""
+    descriptions = []
+    for phase, usage in sorted(summary["usage"].items()):
+        tokens = usage["input_tokens"] + usage["output_tokens"]
+        descriptions.append(f"{phase}: {usage['calls']:,.0f} calls, {tokens:,.0f} tokens")
+    return descriptions
+
+
+def _count_criteria(assessments: Mapping[str, Assessment]) -> str:
+    """The number of judged criteria of a record, or its range."""
+    counts = sorted({len(assessment["weights"]) for assessment in assessments.values()})
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 

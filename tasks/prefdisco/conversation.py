@@ -1,7 +1,8 @@
-"""The turns between the model under test and the simulated user: how a reply is read, and when the talk is over.
+"""The turns between the model under test and the simulated user: parsing replies, ending the talk.
 
-The loop ends with an announced answer, with the user's stop, or after `max_turns` questions; in every case one more
-call asks for the complete final answer, and only that reply is scored.
+The loop ends when the model announces an answer, when the user stops, or after `max_turns`
+questions.  In every case one more call requests the complete final answer, and only that reply is
+scored.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
     from personabench.models.roles import Role
 
 Kind = Literal["passive_nostop", "passive", "collaborative"]
+Action = Literal["ask", "final"]
+
 RETRIES = 3
+
+# Part of the protocol: models can only be compared if they meet the same simulated user.
 TEMPERATURE = 0.4
 TOP_P = 0.95
 
+# Models decorate labels with markdown, quotes and brackets, and some write JSON keys.
 _MARKS = r"[\s\"'`*_#\[({<]*"
 _ENDS = r"[\s\"'`*_#\])}>]*"
 _ACTION = re.compile(
@@ -34,64 +40,60 @@ _RESPONSE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ANNOUNCES = re.compile(
-    r"\b(the (final |correct |right )?answer (is|would be)|final answer|here is (the|my|your) (solution|answer)|"
+    r"\b(the (final |correct |right )?answer (is|would be)|final answer|"
+    r"here is (the|my|your) (solution|answer)|"
     r"the solution is|in conclusion|to conclude|we conclude|therefore,? the (answer|result)|"
     r"(correct|right) (option|choice) is)\b",
     re.IGNORECASE,
 )
 _ASKS = re.compile(
-    r"\b(would you (like|prefer|rather)|do you (want|prefer|like|know)|could you tell|can you tell|may i ask|"
+    r"\b(would you (like|prefer|rather)|do you (want|prefer|like|know)|could you tell|"
+    r"can you tell|may i ask|"
     r"are you (familiar|comfortable)|how (familiar|comfortable|would you)|what (is|are) your|"
     r"let me know (if|whether|how|what)|before i answer)\b",
     re.IGNORECASE,
 )
+_WRAPPERS = ('""', "''", "[]", "()", "**")
 
 
 class Reply(NamedTuple):
-    """A reply of the model under test: what it does, and what it says without labels."""
+    """A reply of the model under test: its action, and its text without labels."""
 
-    action: Literal["ask", "final"]
+    action: Action
     text: str
 
 
-def read(output: str) -> Reply:
-    """What a reply does, by its action label; without one, by whether it announces an answer and asks nothing."""
-    if (
-        (found := wording.json_of(output))
-        and isinstance(found.get("action"), str)
-        and "response" in found
-    ):
-        action: Literal["ask", "final"] = (
-            "final" if "final" in found["action"].casefold() else "ask"
-        )
-        return Reply(action, str(found["response"]).strip())
-    if labels := list(_ACTION.finditer(output)):
-        return Reply("final" if labels[0][1].casefold() == "final" else "ask", unlabelled(output))
-    text = unlabelled(output)
-    announced = _ANNOUNCES.search(text) and not _ASKS.search(text) and not text.endswith("?")
-    return Reply("final" if announced else "ask", text)
+def parse_reply(output: str) -> Reply:
+    """Parse a reply by its action label, else by whether it announces an answer."""
+    fields = wording.parse_json_object(output)
+    if fields and isinstance(fields.get("action"), str) and "response" in fields:
+        action: Action = "final" if "final" in fields["action"].casefold() else "ask"
+        return Reply(action, str(fields["response"]).strip())
+
+    text = remove_labels(output)
+    label = _ACTION.search(output)
+    if label:
+        return Reply("final" if label[1].casefold() == "final" else "ask", text)
+
+    # Without a label the default is a question: a wrong guess costs a turn, not the final answer.
+    announces = _ANNOUNCES.search(text)
+    asks = _ASKS.search(text) or text.endswith("?")
+    return Reply("final" if announces and not asks else "ask", text)
 
 
-def unlabelled(output: str) -> str:
-    """A reply without its labels: what follows the response label, else all but the action's line."""
-    found = wording.json_of(output)
-    if found and "response" in found and "action" in found:
-        return str(found["response"]).strip()
-    if label := _RESPONSE.search(output):
-        text = output[label.end() :].strip()
-    elif action := _ACTION.search(output):
-        text = (output[: action.start()] + output[action.end() :]).strip()
-    else:
-        return output.strip()
-    for opening, closing in ('""', "''", "[]", "()", "**"):
-        if (
-            len(text) > 1
-            and text[0] == opening
-            and text[-1] == closing
-            and opening not in text[1:-1]
-        ):
-            return text[1:-1].strip()
-    return text
+def remove_labels(output: str) -> str:
+    """Remove labels: keep the text after the response label, else all but the action."""
+    fields = wording.parse_json_object(output)
+    if fields and "response" in fields and "action" in fields:
+        return str(fields["response"]).strip()
+
+    response = _RESPONSE.search(output)
+    if response:
+        return _unwrap(output[response.end() :].strip())
+    action = _ACTION.search(output)
+    if action:
+        return _unwrap((output[: action.start()] + output[action.end() :]).strip())
+    return output.strip()
 
 
 @dataclass
@@ -99,9 +101,10 @@ class Discovery:
     """A finished conversation.
 
     Attributes:
-        output: the final reply without labels; raw: as it came.
-        turns: what the model did and said in each turn of the loop, and what the user answered, if anything.
-        answered: questions that got an answer; `ended`: by what the loop ended.
+        output: the final reply without labels; raw: the final reply unchanged.
+        turns: action and text of the model in each turn of the loop, and the user's answer, if any.
+        answered: questions that got an answer.
+        ended: the reason why the loop ended.
     """
 
     output: str = ""
@@ -110,8 +113,8 @@ class Discovery:
     answered: int = 0
     ended: Literal["final", "stop", "turns"] = "turns"
 
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """The conversation as stored in a prediction's record."""
         return {
             "output": self.output,
             "raw": self.raw,
@@ -131,51 +134,72 @@ async def discover(
     fixed: int,
     max_tokens: int,
 ) -> Discovery:
-    """Let the model under test find out what the user wants, then answer.
+    """Let the model under test find out the user's wishes, then answer.
 
     Args:
         ask: the model's reply after the given messages, which follow on the problem.
-        kind, described: of the simulated user; described is the profile with all preferences.
-        max_turns: turns of the loop at most.
-        fixed: exactly so many exchanges, whatever action or stop says; 0 for the loop.
-        max_tokens: allowance of the simulated user.
+        simulator: the simulated user.
+        kind: behaviour of the simulated user.
+        described: persona and all preferences, for the simulated user.
+        max_turns: maximum number of turns of the loop.
+        fixed: exact number of exchanges, regardless of action and stop; 0 for the loop.
+        max_tokens: maximum tokens of each reply of the simulated user.
 
     Raises:
-        BackendError: a call failed for good, or the simulated user gave nothing readable.
+        BackendError: a call failed for good, or no reply of the simulated user could be parsed.
     """
-    found = Discovery()
+    discovery = Discovery()
+
+    # The model sees its replies with labels; the simulated user sees the bare questions.
     dialogue: tuple[Message, ...] = ()
     chat: tuple[Message, ...] = ()
+
     for turn in range(1, (fixed or max_turns) + 1):
         hint = wording.TURN.format(turn=turn, count=fixed) if fixed else ""
-        raw = await ask(_joined(dialogue, hint))
-        reply = read(raw)
+        raw = await ask(_append_text(dialogue, hint))
+        reply = parse_reply(raw)
         dialogue = (*dialogue, Message("assistant", raw))
-        said: dict[str, Any] = {"action": reply.action, "text": reply.text}
-        found.turns.append(said)
+        exchange: dict[str, Any] = {"action": reply.action, "text": reply.text}
+        discovery.turns.append(exchange)
         if reply.action == "final" and not fixed:
-            found.ended = "final"
+            discovery.ended = "final"
             break
+
         chat = (*chat, Message("assistant", reply.text))
-        answer, stop = await _answered(simulator, kind, described, chat, max_tokens)
+        answer, stop = await _simulate_answer(simulator, kind, described, chat, max_tokens)
         ends = stop and kind == "passive" and not fixed
+        # A stop with words is an answer too, and a user who cannot stop has to say something.
         if answer or not ends:
-            said["answer"] = answer or wording.NOTHING_MORE
-            found.answered += 1
-            dialogue = (*dialogue, Message("user", said["answer"]))
-            chat = (*chat, dialogue[-1])
+            exchange["answer"] = answer or wording.NOTHING_MORE
+            discovery.answered += 1
+            message = Message("user", exchange["answer"])
+            dialogue = (*dialogue, message)
+            chat = (*chat, message)
         if ends:
-            found.ended = "stop"
+            discovery.ended = "stop"
             break
-    found.raw = await ask(_joined(dialogue, wording.FINAL))
-    found.output = unlabelled(found.raw)
-    return found
+
+    discovery.raw = await ask(_append_text(dialogue, wording.FINAL))
+    discovery.output = remove_labels(discovery.raw)
+    return discovery
 
 
-def _joined(dialogue: tuple[Message, ...], text: str) -> tuple[Message, ...]:
-    """The dialogue with a text in its last user message, or in a new one after the assistant's.
+def _unwrap(text: str) -> str:
+    """Remove one pair of quotes, brackets or stars around a whole text."""
+    if len(text) < 2:
+        return text
+    for opening, closing in _WRAPPERS:
+        wrapped = text[0] == opening and text[-1] == closing
+        if wrapped and opening not in text[1:-1]:
+            return text[1:-1].strip()
+    return text
 
-    Before any reply the last user message is the problem itself, which the caller holds: the text then stands alone.
+
+def _append_text(dialogue: tuple[Message, ...], text: str) -> tuple[Message, ...]:
+    """Append a text to the last user message, or as a new one after the assistant's.
+
+    Before any reply the last user message is the problem itself, which the caller holds: the text
+    then becomes a message of its own.
     """
     if not text:
         return dialogue
@@ -184,14 +208,18 @@ def _joined(dialogue: tuple[Message, ...], text: str) -> tuple[Message, ...]:
     return *dialogue, Message("user", text)
 
 
-async def _answered(
-    simulator: Role, kind: Kind, described: str, chat: tuple[Message, ...], max_tokens: int
+async def _simulate_answer(
+    simulator: Role,
+    kind: Kind,
+    described: str,
+    chat: tuple[Message, ...],
+    max_tokens: int,
 ) -> tuple[str, bool]:
-    """What the simulated user says, without the stop token, and whether the token was there.
+    """Get the simulated user's answer without the stop token, and whether the token was present.
 
-    One that keeps to plain words instead of the form is taken at its word, and counted.
+    Plain words instead of the requested JSON are accepted in the end, and counted.
     """
-    messages = wording.simulator_messages(kind, described, chat)
+    messages = wording.build_simulator_messages(kind, described, chat)
     for draw in range(RETRIES + 1):
         text = await simulator.complete(
             messages,
@@ -200,20 +228,32 @@ async def _answered(
             top_p=TOP_P,
             schema=wording.SIMULATOR_SCHEMA,
             draw=draw,
-            accept=lambda reply: _said(reply) is not None,
+            accept=lambda reply: _parse_answer(reply) is not None,
         )
-        if (said := _said(text)) is not None:
-            return said.replace(wording.STOP, "").strip(), wording.STOP in said
+        answer = _parse_answer(text)
+        if answer is not None:
+            return _split_stop(answer)
         simulator.flag("simulator_retried")
+
+    # A brace means broken JSON, whose parts could be the simulator's secret thought.
     if text.strip() and "{" not in text:
         simulator.flag("simulator_plain")
-        return text.replace(wording.STOP, "").strip(), wording.STOP in text
+        return _split_stop(text)
     raise BackendError(
-        f"the simulated user gave no readable reply in {RETRIES + 1} attempts; the last: {text[:80]!r}"
+        f"no reply of the simulated user could be parsed in {RETRIES + 1} attempts; "
+        f"the last: {text[:80]!r}"
     )
 
 
-def _said(reply: str) -> str | None:
-    found = wording.json_of(reply)
-    said = found.get("response") if found else None
-    return said.strip() if isinstance(said, str) and said.strip() else None
+def _split_stop(text: str) -> tuple[str, bool]:
+    """Separate the stop token from an answer."""
+    return text.replace(wording.STOP, "").strip(), wording.STOP in text
+
+
+def _parse_answer(reply: str) -> str | None:
+    """Parse the response field of the simulated user's JSON; None if it is missing or empty."""
+    fields = wording.parse_json_object(reply)
+    response = fields.get("response") if fields else None
+    if not isinstance(response, str):
+        return None
+    return response.strip() or None

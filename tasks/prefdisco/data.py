@@ -1,6 +1,7 @@
-"""Opened PrefDisco sets: a sample is a record, a problem posed by one persona.
+"""Opened PrefDisco sets: a sample is a record, that is, a problem posed by one persona.
 
-All that only the simulated user and the judge may know is in a sample's `hidden` part, which no method is shown.
+Everything that only the simulated user and the judge may know is in a sample's `hidden` part, which
+methods never see.
 """
 
 from __future__ import annotations
@@ -15,81 +16,90 @@ from personabench.api.dataset import Dataset
 from personabench.errors import DataError
 from personabench.hashing import digest_files
 from personabench.tasks.prefdisco import wording
-from personabench.tasks.prefdisco.files import Entry, Loaded, locate, read
+from personabench.tasks.prefdisco.files import Entry, locate_set, read_records
 from personabench.types import Record, Sample, User, to_json
 
 RELEASED = {"1k": (100, 10), "5k": (100, 50)}
-"""Problems and personas a problem of the released sets."""
+"""Numbers of problems, and of personas per problem, in the released sets."""
 
 
 class PrefDiscoData(Dataset):
     """An opened set without histories.
 
     Raises:
-        UsageError: no such set.
+        UsageError: there is no such set.
         DataError: the file is broken; the message names line and field.
     """
 
-    def __init__(self, split: str, data: Path | None, images: bool) -> None:
-        self.separation, self.split, self.path = locate(split, data)
+    def __init__(self, split: str, data: Path | None, with_images: bool) -> None:
+        self.separation, self.split, self.path = locate_set(split, data)
         self.sample = data is None
-        loaded = read(self.path)
-        pictured = [entry for entry in loaded.entries if entry.problem.image]
-        self.entries = (
-            loaded.entries
-            if images
-            else [entry for entry in loaded.entries if not entry.problem.image]
-        )
+        records = read_records(self.path)
+        without_image = [entry for entry in records.entries if not entry.problem.image]
+
+        self.entries = records.entries if with_images else without_image
         if not self.entries:
             raise DataError(
                 f"{self.path}: every record has an image; keep them with --set task.images=ignore"
             )
+
         self.hash = digest_files([self.path])
-        self.source = "bundled sample, not PrefDisco" if self.sample else str(self.path)
-        self.warnings = (*loaded.warnings(), *self._told(loaded, len(pictured), images))
+        self.source = "bundled example data, not PrefDisco" if self.sample else str(self.path)
+        total = len(records.entries)
+        # Defects of the file first: they may explain why the numbers below differ.
+        self.warnings = (
+            *records.warnings(),
+            *self._describe_images(total - len(without_image), with_images),
+            *self._compare_size(total),
+        )
 
     def index(self) -> Sequence[tuple[str, str]]:
         return [(entry.id, entry.persona_id) for entry in self.entries]
 
     def load(self, position: int) -> Sample:
-        return sample_of(self.entries[position])
+        return make_sample(self.entries[position])
 
     def population(self) -> Iterator[User]:
-        """Nobody: these users have no past."""
+        """No users: these have no past that a method could compare."""
         return iter(())
 
-    def _told(self, loaded: Loaded, pictured: int, images: bool) -> Iterator[str]:
-        if pictured:
-            yield f"{pictured} records have an image, which is not sent" + (
-                "" if images else "; they are left out"
-            )
-        expected = RELEASED.get(self.separation)
-        if expected and len(loaded.entries) != expected[0] * expected[1]:
-            yield f"{len(loaded.entries):,} records; the released set has {expected[0] * expected[1]:,}"
+    def _describe_images(self, count: int, with_images: bool) -> Iterator[str]:
+        if count:
+            treatment = "" if with_images else "; they are left out"
+            yield f"{count} records have an image, which is not sent{treatment}"
+
+    def _compare_size(self, count: int) -> Iterator[str]:
+        """Warn if a set of a released size has another number of records."""
+        if self.separation not in RELEASED:
+            return
+        problems, personas = RELEASED[self.separation]
+        expected = problems * personas
+        if count != expected:
+            yield f"{count:,} records; the released set has {expected:,}"
 
 
-def sample_of(entry: Entry, history: tuple[Record, ...] = ()) -> Sample:
-    """A record as a sample."""
+def make_sample(entry: Entry, history: tuple[Record, ...] = ()) -> Sample:
+    """Turn a record into a sample."""
     return Sample(
         id=entry.id,
         user_id=entry.persona_id,
-        input=wording.request(entry.problem),
+        input=wording.word_request(entry.problem),
         stimulus=entry.problem.text,
         history=history,
         references=(entry.problem.answer,),
         choices=tuple(entry.problem.options),
-        item=item_of(entry),
+        item=hash_problem(entry),
         hidden={"entry": to_json(entry)},
     )
 
 
-def item_of(entry: Entry) -> str:
-    """The name of an entry's problem: equal for equal questions, in any set."""
+def hash_problem(entry: Entry) -> str:
+    """Name an entry's problem: equal for equal questions, in any set."""
     return hashlib.sha256(entry.key.encode()).hexdigest()[:16]
 
 
-def entry_of(sample: Sample) -> Entry:
-    """What is hidden of a sample.
+def read_hidden_entry(sample: Sample) -> Entry:
+    """Decode the record that a sample hides.
 
     Raises:
         DataError: the sample is a view, from which it was removed.

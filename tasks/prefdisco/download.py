@@ -1,25 +1,22 @@
-"""The released record files from their hub, kept only when they are what they should be.
+"""Download of PrefDisco's released record files, checked before they are kept.
 
-A set is one file, `benchmark_1k/<task>/train.jsonl` or `benchmark_5k/...`; images are not sent to models and
-not fetched.  The commit that the main branch names at the first download is kept in the manifest's addresses, and later
-downloads into the folder ask for the same one, so that sets of different versions never mix.
+A set is one file, `benchmark_1k/<task>/train.jsonl` or `benchmark_5k/...`.  Images are not fetched,
+because no model is sent any.
 """
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from personabench.api import downloads
-from personabench.errors import DataError, UsageError
+from personabench.errors import UsageError
 from personabench.tasks.prefdisco.data import RELEASED
-from personabench.tasks.prefdisco.files import LARGE, read
+from personabench.tasks.prefdisco.files import LARGE, read_records
 from personabench.tasks.prefdisco.sources import SOURCES
 
-BASE_URL = "https://huggingface.co"
 DATASET = "stellalisy/prefq-bench"
 REMEDY = "Check the address, or pass your own copy of the file with --data DIR."
 
@@ -28,85 +25,90 @@ def download(
     split: str,
     target: Path,
     *,
-    base_url: str = BASE_URL,
+    base_url: str = downloads.HUB,
     revision: str | None = None,
     expected: int | None = None,
     progress: downloads.Progress | None = None,
     notice: Callable[[str], None] = warnings.warn,
     wait: Callable[[float], None] = time.sleep,
 ) -> list[Path]:
-    """Fetch and check a set into `target/prefdisco`; a file that is there and intact is kept.
+    """Fetch and check a set into `target/prefdisco`; an intact file is not fetched again.
 
     Args:
-        split: `math` or any other of the ten tasks, or `5k/medqa` and the three others of that size.
+        split: `math` or any other of the ten tasks, or `5k/medqa` and the three others of that
+            size.
+        target: the folder that receives `prefdisco/`.
         base_url: the hub, or a mirror with its layout.
-        revision: the commit of the dataset, instead of the folder's or the newest.
-        expected: number of records, instead of the released one.
+        revision: commit of the dataset (default: the folder's, else the newest).
+        expected: number of records (default: of the released set).
         progress: called with (url, bytes so far, bytes in total or None).
-        notice: told what does not stop the download; wait: how to wait between attempts, in seconds.
+        notice: receives warnings that do not stop the download.
+        wait: sleeps between attempts, in seconds.
 
     Raises:
-        UsageError: no such set, or another download is at work in the folder.
-        DataError: what came back is not the data; the message names address and remedy.
+        UsageError: there is no such set, or another download is writing to the folder.
+        DataError: the response is not the data; the message names address and remedy.
+    """
+    size, task = _split_name(split)
+    name = f"benchmark_{size}/{task}/train.jsonl"
+    problems, personas = RELEASED[size]
+    expected_count = expected or problems * personas
+
+    def find_root(manifest: Mapping[str, downloads.Entry]) -> str:
+        # All sets of a folder come from one commit, so that versions never mix in a comparison.
+        commit = revision or downloads.pinned_commit(manifest.values())
+        if commit is None:
+            commit = _find_newest(base_url, notice)
+        return f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{commit}"
+
+    def check(paths: Sequence[Path]) -> downloads.Checked:
+        records = read_records(paths[-1])
+        count = len(records.entries)
+        if count != expected_count:
+            notice(f"{name} has {count:,} usable records; expected {expected_count:,}")
+        return downloads.Checked(count, tuple(records.warnings()))
+
+    return downloads.download_files(
+        target / "prefdisco",
+        {name: b"{"},
+        find_root,
+        check,
+        remedy=REMEDY,
+        adopt=False,
+        progress=progress,
+        notice=notice,
+        wait=wait,
+    )
+
+
+def _split_name(split: str) -> tuple[str, str]:
+    """Size and task of a released set.
+
+    Raises:
+        UsageError: there is no such set.
     """
     size, _, task = split.rpartition("/")
-    size = size or "1k"
-    if (size, task) not in {*(("1k", name) for name in SOURCES), *(("5k", name) for name in LARGE)}:
-        raise UsageError(
-            f"prefdisco has no set '{split}' to fetch; choose --split {', '.join(SOURCES)}, "
-            f"or of the large ones {', '.join(f'5k/{name}' for name in LARGE)}"
-        )
-    folder = target / "prefdisco"
-    name = f"benchmark_{size}/{task}/train.jsonl"
-    final = folder / name
-    with downloads.exclusive(folder):
-        manifest = downloads.read_manifest(folder)
-        if downloads.intact(final, manifest.get(name)):
-            return [final]
-        if final.exists():
-            raise DataError(
-                f"{final} is there but not what the manifest says; move it away to have it fetched"
-            )
-        pinned = revision or _pinned(manifest) or _newest(base_url, notice)
-        url = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{pinned}/{name}"
-        part = final.with_name(f"{final.name}.part")
-        try:
-            downloads.fetch(url, part, opening=b"{", progress=progress, wait=wait)
-        except DataError as error:
-            raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
-        try:
-            loaded = read(part)
-        except DataError as error:
-            downloads.discard(part)
-            raise DataError(f"{url}: not the data: {error}. Nothing was kept. {REMEDY}") from error
-        problems, personas = RELEASED[size]
-        wanted = expected or problems * personas
-        if len(loaded.entries) != wanted:
-            notice(f"{name} has {len(loaded.entries):,} usable records, {wanted:,} were expected")
-        entry = downloads.describe(part, url, len(loaded.entries), tuple(loaded.warnings()))
-        downloads.publish(part, final)
-        downloads.write_manifest(folder, {**manifest, name: entry})
-    return [final]
+    if task in SOURCES and size in ("", "1k"):
+        return "1k", task
+    if task in LARGE and size == "5k":
+        return size, task
+
+    small = ", ".join(SOURCES)
+    large = ", ".join(f"5k/{name}" for name in LARGE)
+    raise UsageError(
+        f"prefdisco has no set '{split}' to fetch; choose --split {small}, "
+        f"or of the large ones {large}"
+    )
 
 
-def _pinned(manifest: Mapping[str, downloads.Entry]) -> str | None:
-    """The commit of the sets that are there already."""
-    found = (re.search(r"/resolve/([0-9a-f]{40})/", entry.url) for entry in manifest.values())
-    return next((commit[1] for commit in found if commit), None)
-
-
-def _newest(base_url: str, notice: Callable[[str], None]) -> str:
-    """The commit of the main branch; the branch itself, told, where the address does not know commits."""
-    import huggingface_hub
-
+def _find_newest(base_url: str, notice: Callable[[str], None]) -> str:
+    """Commit of the main branch, or the name of the branch if the address serves no commits."""
     try:
-        return str(
-            huggingface_hub.HfApi(endpoint=base_url.rstrip("/"))
-            .dataset_info(DATASET, timeout=30)
-            .sha
-        )
+        return downloads.newest_commit(DATASET, base_url)
     except Exception as error:
+        # A plain mirror serves files but has no API; its files can still be checked.
         notice(
-            f"{base_url} names no commit of {DATASET} ({type(error).__name__}); its branch main is fetched"
+            f"{base_url} names no commit of {DATASET} ({type(error).__name__}); "
+            "fetching its branch main instead"
         )
         return "main"

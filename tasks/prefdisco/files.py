@@ -1,7 +1,7 @@
-"""PrefDisco record files: JSON lines of a problem, a persona, preferences and a rubric, checked line by line.
+"""PrefDisco record files: JSON lines of problem, persona, preferences and rubric.
 
-The first line describes the set; every other one is a (problem, persona) pair.  What a file gets wrong is repaired or
-left out by a rule, and every case is counted.
+The first line describes the set; every other line is a pair of a problem and a persona.  Errors in
+a file are repaired or left out by fixed rules, and every case is counted.
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from personabench.errors import DataError, UsageError
-from personabench.tasks.prefdisco.sources import SOURCES, Problem, problem_of
+from personabench.hashing import fold_text
+from personabench.tasks.prefdisco.sources import SOURCES, Problem, parse_problem
 
-SAMPLE = Path(__file__).parent / "sample"
+EXAMPLE_FILE = Path(__file__).parent / "sample" / "train.jsonl"
 SIZES = ("1k", "5k")
 LARGE = ("aime", "commonsenseqa", "medqa", "socialiqa")
 ANCHORS = ("1", "3", "5")
+
+# Weights that a model wrote rarely sum to exactly 1.
 TOLERANCE = 0.05
+
 COUNTED = {
     "unknown_type": "lines of an unknown type left out",
     "failed": "records whose generation failed left out",
@@ -33,14 +37,15 @@ COUNTED = {
     "surplus": "criteria without a preference, or one more for the same, left out",
     "missing": "preferences without a criterion, which no judge sees",
     "no_criteria": "records without criteria left out",
-    "weights": "rubrics whose own weights are negative or do not sum to 1 (they count only with weights=rubric)",
-    "no_image": "records whose image is not there",
+    "weights": "rubrics whose own weights are negative or do not sum to 1 "
+    "(they count only with weights=rubric)",
+    "no_image": "records whose image file is missing",
 }
-"""What is counted when a file is read, in words."""
+"""Defects that are counted when a file is read, in words."""
 
 
 class Preference(msgspec.Struct, frozen=True):
-    """What a persona wants of an answer in one respect, and how much it matters for this problem (1 to 5)."""
+    """A persona's wish for one quality of an answer, with its importance (1 to 5)."""
 
     value: str
     importance: int
@@ -49,7 +54,7 @@ class Preference(msgspec.Struct, frozen=True):
 
 
 class Criterion(msgspec.Struct, frozen=True):
-    """How well an answer meets one preference: the levels' descriptions by score, and the rubric's own weight."""
+    """How to grade one preference: level descriptions by score, and the rubric's weight."""
 
     name: str
     description: str
@@ -58,7 +63,7 @@ class Criterion(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A problem posed by a persona; `persona` holds the fields of the file, `problem` counts within its file."""
+    """A problem posed by a persona; `persona` holds the fields of the file."""
 
     id: str
     persona_id: str
@@ -69,148 +74,59 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What equal problems share: the question in lower case and single spaces."""
-        return folded(self.problem.question)
+        """Key that equal problems share: the folded question."""
+        return fold_text(self.problem.question)
 
 
-class Loaded(NamedTuple):
-    """A file's records in order, what was counted on the way, and the set's own description."""
+class RecordFile(NamedTuple):
+    """A file's records in order, the counts of its defects, and the set's description."""
 
     entries: list[Entry]
     counts: Counter[str]
     metadata: Mapping[str, Any]
 
     def warnings(self) -> list[str]:
-        """The counts for people."""
+        """Describe the counted defects in words."""
         return [f"{count} {COUNTED[name]}" for name, count in self.counts.items() if count]
 
 
-def folded(text: str) -> str:
-    """A text without regard to case and spacing."""
-    return " ".join(text.casefold().split())
-
-
-def read(path: Path) -> Loaded:
-    """The records of a file.
+def read_records(path: Path) -> RecordFile:
+    """Read the records of a file.
 
     Raises:
-        DataError: a line is not JSON, lacks a field, or nothing usable is left; the message names file, line and field.
+        DataError: a line is not JSON or lacks a field, or nothing usable is left; the message names
+            file, line and field.
     """
     counts: Counter[str] = Counter()
     metadata: Mapping[str, Any] = {}
     entries: dict[str, Entry] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}: line {number}"
-            try:
-                row = msgspec.json.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise DataError(f"{where} is not JSON: {error}; the file may be cut off") from error
-            kind = row.get("type") if isinstance(row, dict) else None
-            if kind == "metadata":
-                metadata = row
-            elif kind != "personalized_problem":
-                counts["unknown_type"] += 1
-            elif row.get("generation_success") is False:
-                counts["failed"] += 1
-            elif str(row.get("problem_id")) in entries:
-                counts["duplicate"] += 1
-            elif entry := _entry(row, where, path.parent, counts):
-                entries[entry.id] = entry
+
+    for location, row in _iterate_rows(path):
+        kind = row.get("type") if isinstance(row, dict) else None
+        if kind == "metadata":
+            metadata = row
+            continue
+
+        defect = _find_defect(row, kind, entries)
+        if defect:
+            counts[defect] += 1
+            continue
+
+        entry = _parse_entry(row, location, path.parent, counts)
+        if entry:
+            entries[entry.id] = entry
+
     if not entries:
-        told = "; ".join(Loaded([], counts, metadata).warnings())
-        raise DataError(f"{path} holds no usable records{f' ({told})' if told else ''}")
-    return Loaded(list(entries.values()), counts, metadata)
+        defects = "; ".join(RecordFile([], counts, metadata).warnings())
+        details = f" ({defects})" if defects else ""
+        raise DataError(f"{path} holds no usable records{details}")
+    return RecordFile(list(entries.values()), counts, metadata)
 
 
-def _entry(row: Mapping[str, Any], where: str, folder: Path, counts: Counter[str]) -> Entry | None:
-    for field, wanted in (("problem_id", str), ("persona", dict), ("persona_preferences", dict)):
-        if not isinstance(row.get(field), wanted):
-            raise DataError(f"{where}: field {field} is missing or not {wanted.__name__}")
-    name = row["problem_id"]
-    try:
-        problem = problem_of(row)
-    except ValueError as error:
-        raise DataError(f"{where}: {name}: {error}") from error
-    if not problem.question:
-        counts["no_question"] += 1
-        return None
-    preferences = {}
-    for title, told in row["persona_preferences"].items():
-        if preference := _preference(told):
-            preferences[title] = preference
-        else:
-            counts["importance"] += 1
-    rubric = row.get("evaluation_rubric")
-    listed = rubric.get("evaluation_criteria") if isinstance(rubric, dict) else None
-    criteria = {}
-    weights = []
-    for number, told in enumerate(listed if isinstance(listed, list) else (), 1):
-        if not isinstance(told, dict) or not isinstance(told.get("preference"), str):
-            raise DataError(f"{where}: criterion {number} of {name} names no preference")
-        weights.append(_number(told.get("weight")))
-        levels = _levels(told.get("levels"))
-        if told["preference"] not in preferences or told["preference"] in criteria:
-            counts["surplus"] += 1
-        elif not set(ANCHORS) <= levels.keys():
-            counts["levels"] += 1
-        else:
-            title = told["preference"]
-            weight = max(weights[-1] or 0.0, 0.0)
-            criteria[title] = Criterion(title, str(told.get("description", "")), weight, levels)
-    if not criteria:
-        counts["no_criteria"] += 1
-        return None
-    counts["missing"] += len(preferences.keys() - criteria.keys())
-    whole = abs(sum(weight or 0.0 for weight in weights) - 1) <= TOLERANCE
-    counts["weights"] += not whole or any(weight is None or weight < 0 for weight in weights)
-    if problem.image and "://" not in problem.image and not (folder / problem.image).is_file():
-        counts["no_image"] += 1
-    return Entry(
-        name, _persona_id(row), problem, row["persona"], preferences, tuple(criteria.values())
-    )
+def locate_set(split: str, data: Path | None) -> tuple[str, str, Path]:
+    """Find size, task and file of a split: `math`, `5k/medqa`, or a file made elsewhere.
 
-
-def _preference(told: Any) -> Preference | None:
-    importance = _number(told.get("local_importance")) if isinstance(told, dict) else None
-    if importance not in (1, 2, 3, 4, 5):
-        return None
-    texts = (str(told.get(field) or "") for field in ("justification", "type"))
-    return Preference(str(told.get("value", "")), int(importance), *texts)
-
-
-def _levels(told: Any) -> dict[str, str]:
-    """Levels given as a list of {score, description} or as a mapping of score to description."""
-    if isinstance(told, dict):
-        pairs = list(told.items())
-    else:
-        rows = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
-        pairs = [(each.get("score"), each.get("description", "")) for each in rows]
-    numbers = [(_number(score), str(text)) for score, text in pairs]
-    return {
-        str(int(score)): text for score, text in numbers if score is not None and score.is_integer()
-    }
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number is not None and math.isfinite(number) else None
-
-
-def _persona_id(row: Mapping[str, Any]) -> str:
-    named = re.fullmatch(r"problem_\d+_(.+)", row["problem_id"])
-    return str(row["persona"].get("id") or (named[1] if named else row["persona"].get("name", "")))
-
-
-def locate(split: str, data: Path | None) -> tuple[str, str, Path]:
-    """Size, task and file of a split: `math`, `5k/medqa`, or the name of a file made elsewhere.
-
-    Without a folder it is the bundled sample; with one, `sample` means the only set there.
+    Without a folder it is the example data; with one, `sample` means the only set in it.
 
     Raises:
         UsageError: there is no such set, or several to choose from.
@@ -218,31 +134,216 @@ def locate(split: str, data: Path | None) -> tuple[str, str, Path]:
     if data is None:
         if split not in ("sample", "prefdisco"):
             raise UsageError(
-                f"the bundled sample has no split '{split}'; fetch it with `personabench download prefdisco "
-                f"--split {split}` and pass --data, or leave out --split"
+                f"the bundled example data has no split '{split}'; fetch it with "
+                f"`personabench download prefdisco --split {split}` and pass --data, "
+                "or leave out --split"
             )
-        return "sample", "sample", SAMPLE / "train.jsonl"
-    found = available(data)
-    if split == "sample" and len(found) == 1:
-        (split,) = found
-    if split not in found:
-        have = (
-            ", ".join(found) or "none (expected benchmark_1k/<task>/train.jsonl, or files *.jsonl)"
-        )
+        return "sample", "sample", EXAMPLE_FILE
+
+    sets = find_sets(data)
+    if split == "sample" and len(sets) == 1:
+        (split,) = sets
+    if split not in sets:
+        expected = "none (expected benchmark_1k/<task>/train.jsonl, or files *.jsonl)"
+        available = ", ".join(sets) or expected
         raise UsageError(
-            f"{data} has no PrefDisco set '{split}'; it has: {have}. Choose one with --split"
+            f"{data} has no PrefDisco set '{split}'; it has: {available}. Choose one with --split"
         )
+
     size, _, task = split.rpartition("/")
-    return size or ("1k" if split in SOURCES else "local"), task, found[split]
+    default_size = "1k" if split in SOURCES else "local"
+    return size or default_size, task, sets[split]
 
 
-def available(data: Path) -> dict[str, Path]:
-    """The sets of a folder by split: the released layout, and record files of any name."""
-    found: dict[str, Path] = {}
+def find_sets(data: Path) -> dict[str, Path]:
+    """Find the sets of a folder by split: the released layout, and record files of any name."""
+    sets: dict[str, Path] = {}
     for root in (data, data / "prefdisco"):
         for size in SIZES:
+            # The small sets are the paper's main results, so their splits go without a size.
+            prefix = "" if size == "1k" else f"{size}/"
             for path in sorted(root.glob(f"benchmark_{size}/*/*.jsonl")):
-                found.setdefault(f"{'' if size == '1k' else f'{size}/'}{path.parent.name}", path)
+                sets.setdefault(f"{prefix}{path.parent.name}", path)
         for path in sorted(root.glob("*.jsonl")):
-            found.setdefault(path.stem.removeprefix("personalized_"), path)
-    return found
+            sets.setdefault(path.stem.removeprefix("personalized_"), path)
+    return sets
+
+
+def _iterate_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the decoded lines of a file with their location for messages."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            location = f"{path}: line {number}"
+            try:
+                row = msgspec.json.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise DataError(
+                    f"{location} is not JSON: {error}; the file may be truncated"
+                ) from error
+            yield location, row
+
+
+def _find_defect(row: Any, kind: Any, entries: Mapping[str, Entry]) -> str | None:
+    """Name the defect for which a line is left out without parsing it."""
+    if kind != "personalized_problem":
+        return "unknown_type"
+    if row.get("generation_success") is False:
+        return "failed"
+    if str(row.get("problem_id")) in entries:
+        return "duplicate"
+    return None
+
+
+def _parse_entry(
+    row: Mapping[str, Any],
+    location: str,
+    folder: Path,
+    counts: Counter[str],
+) -> Entry | None:
+    """Parse a record, counting its defects; None if it cannot be used."""
+    for field, kind in (("problem_id", str), ("persona", dict), ("persona_preferences", dict)):
+        if not isinstance(row.get(field), kind):
+            raise DataError(f"{location}: field {field} is missing or not {kind.__name__}")
+
+    name = row["problem_id"]
+    try:
+        problem = parse_problem(row)
+    except ValueError as error:
+        raise DataError(f"{location}: {name}: {error}") from error
+    if not problem.question:
+        counts["no_question"] += 1
+        return None
+
+    preferences = _parse_preferences(row["persona_preferences"], counts)
+    criteria, weights = _parse_criteria(row, preferences, location, counts)
+    if not criteria:
+        counts["no_criteria"] += 1
+        return None
+
+    counts["missing"] += len(preferences.keys() - criteria.keys())
+    counts["weights"] += not _are_sound(weights)
+    if _lacks_image(problem, folder):
+        counts["no_image"] += 1
+    return Entry(
+        id=name,
+        persona_id=_read_persona_id(row),
+        problem=problem,
+        persona=row["persona"],
+        preferences=preferences,
+        criteria=tuple(criteria.values()),
+    )
+
+
+def _parse_preferences(rows: Mapping[str, Any], counts: Counter[str]) -> dict[str, Preference]:
+    """Parse preferences by name, leaving out and counting those without a usable importance."""
+    preferences = {}
+    for name, fields in rows.items():
+        preference = _parse_preference(fields)
+        if preference:
+            preferences[name] = preference
+        else:
+            counts["importance"] += 1
+    return preferences
+
+
+def _parse_preference(fields: Any) -> Preference | None:
+    if not isinstance(fields, dict):
+        return None
+    importance = _parse_number(fields.get("local_importance"))
+    if importance not in (1, 2, 3, 4, 5):
+        return None
+    return Preference(
+        value=str(fields.get("value", "")),
+        importance=int(importance),
+        justification=str(fields.get("justification") or ""),
+        type=str(fields.get("type") or ""),
+    )
+
+
+def _parse_criteria(
+    row: Mapping[str, Any],
+    preferences: Mapping[str, Preference],
+    location: str,
+    counts: Counter[str],
+) -> tuple[dict[str, Criterion], list[float | None]]:
+    """Parse the usable criteria of a rubric by preference, and the weights of all its criteria."""
+    rubric = row.get("evaluation_rubric")
+    rows = rubric.get("evaluation_criteria") if isinstance(rubric, dict) else None
+    criteria: dict[str, Criterion] = {}
+    weights: list[float | None] = []
+
+    for number, fields in enumerate(rows if isinstance(rows, list) else (), 1):
+        if not isinstance(fields, dict) or not isinstance(fields.get("preference"), str):
+            raise DataError(
+                f"{location}: criterion {number} of {row['problem_id']} names no preference"
+            )
+        # Weights of unusable criteria count too: the rubric's author meant all of them to sum to 1.
+        weight = _parse_number(fields.get("weight"))
+        weights.append(weight)
+
+        name = fields["preference"]
+        levels = _parse_levels(fields.get("levels"))
+        if name not in preferences or name in criteria:
+            counts["surplus"] += 1
+        elif not set(ANCHORS) <= levels.keys():
+            counts["levels"] += 1
+        else:
+            description = str(fields.get("description", ""))
+            criteria[name] = Criterion(name, description, max(weight or 0.0, 0.0), levels)
+    return criteria, weights
+
+
+def _parse_levels(value: Any) -> dict[str, str]:
+    """Parse levels from a list of {score, description} or a mapping of score to description."""
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        for row in value:
+            if isinstance(row, dict):
+                pairs.append((row.get("score"), row.get("description", "")))
+
+    levels = {}
+    for score, description in pairs:
+        number = _parse_number(score)
+        if number is not None and number.is_integer():
+            levels[str(int(number))] = str(description)
+    return levels
+
+
+def _parse_number(value: Any) -> float | None:
+    """Parse a finite number; None for anything else."""
+    # Python counts True as 1, but a weight or a score of `true` is an error of the file.
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _are_sound(weights: list[float | None]) -> bool:
+    """Whether a rubric's own weights are numbers of 0 or more that sum to 1."""
+    total = sum(weight or 0.0 for weight in weights)
+    if abs(total - 1) > TOLERANCE:
+        return False
+    return all(weight is not None and weight >= 0 for weight in weights)
+
+
+def _lacks_image(problem: Problem, folder: Path) -> bool:
+    """Whether a problem's image should be in the folder and is not."""
+    if not problem.image or "://" in problem.image:
+        return False
+    return not (folder / problem.image).is_file()
+
+
+def _read_persona_id(row: Mapping[str, Any]) -> str:
+    """Id of the persona: its own, else the end of the record's id, else its name."""
+    persona = row["persona"]
+    if persona.get("id"):
+        return str(persona["id"])
+    match = re.fullmatch(r"problem_\d+_(.+)", row["problem_id"])
+    return str(match[1] if match else persona.get("name", ""))

@@ -1,7 +1,7 @@
-"""PrefDisco's numbers: per-sample values, NormAlign over them, and its interval over problems.
+"""PrefDisco's metrics: NormAlign over samples, its interval over problems, and PrefAlign by part.
 
-NormAlign = 100 (final - base) / (known - base) of the mean PrefAligns, never of single records.  Rows are
-(base, known, final) of records judged in all of them.
+NormAlign = 100 (final - base) / (known - base) of the mean PrefAligns, never of single records.
+Rows are (base, known, final) of records judged in all conditions.
 """
 
 from __future__ import annotations
@@ -14,62 +14,86 @@ import numpy.typing as npt
 from personabench.metrics.metric import Metric
 
 LEAST = 0.1
-"""With known closer to base than this, NormAlign has no meaning and is not a number."""
+"""Least distance from base to known: below it, NormAlign divides by noise and is not a number."""
+
+# Means such as 2.1 - 2.0 miss the least distance by the last bit.
+_ROUNDING = 1e-9
 
 
-def normalign(rows: npt.NDArray[np.float64]) -> float:
-    """NormAlign of rows (base, known, final), shape (n, 3); not a number where known does not exceed base by .1."""
-    base, known, final = rows.mean(axis=0)
-    if known - base < LEAST - 1e-9:
-        return float("nan")
-    return float(100 * (final - base) / (known - base))
+def compute_normalign(rows: npt.NDArray[np.float64]) -> float:
+    """NormAlign of rows (base, known, final), shape (n, 3).
 
-
-def by_problem(
-    rows: npt.NDArray[np.float64], problems: Sequence[str], draws: int = 2000, seed: int = 0
-) -> tuple[float, float] | None:
-    """The 95 % percentile interval of NormAlign over resampled problems; None with fewer than two problems.
-
-    Draws in which it is not a number are left out; None where those are more than a tenth.
+    Not a number if known does not exceed base by 0.1.
     """
-    names = sorted(set(problems))
-    if len(names) < 2:
+    base, ceiling, final = rows.mean(axis=0)
+    if ceiling - base < LEAST - _ROUNDING:
+        return float("nan")
+    return float(100 * (final - base) / (ceiling - base))
+
+
+def bootstrap_normalign(
+    rows: npt.NDArray[np.float64],
+    problems: Sequence[str],
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """The 95 % percentile interval of NormAlign over resampled problems.
+
+    None with fewer than two problems, or if NormAlign is not a number in more than a tenth of the
+    resamples.
+    """
+    clusters = sorted(set(problems))
+    if len(clusters) < 2:
         return None
-    places = {name: np.flatnonzero(np.asarray(problems) == name) for name in names}
+
+    # Records of one problem share its difficulty, so problems are resampled and not records.
+    labels = np.asarray(problems)
+    groups = [np.flatnonzero(labels == problem) for problem in clusters]
     rng = np.random.default_rng(seed)
-    found = []
-    for picked in rng.integers(len(names), size=(draws, len(names))):
-        found.append(normalign(rows[np.concatenate([places[names[each]] for each in picked])]))
-    known = np.array(found)[~np.isnan(found)]
-    if len(known) < 0.9 * draws:
+    values = []
+    for picks in rng.integers(len(clusters), size=(resamples, len(clusters))):
+        indices = np.concatenate([groups[pick] for pick in picks])
+        values.append(compute_normalign(rows[indices]))
+
+    # Dropping many resamples would bias the interval towards those with a large denominator.
+    defined = np.array(values)[~np.isnan(values)]
+    if len(defined) < 0.9 * resamples:
         return None
-    low, high = np.quantile(known, (0.025, 0.975))
+    low, high = np.quantile(defined, (0.025, 0.975))
     return float(low), float(high)
 
 
-def parts(
-    grades: Mapping[str, int | None], share: Mapping[str, float], seen: set[str]
+def split_prefalign(
+    grades: Mapping[str, int | None],
+    weights: Mapping[str, float],
+    revealed: set[str],
 ) -> tuple[float | None, float | None, float]:
-    """PrefAlign over criteria whose name was revealed before, over the others, and the weight share of the former.
+    """PrefAlign over criteria revealed before, over the rest, and the weight share of the former.
 
     Weights are renormalised within each part; a part without a graded criterion is None.
     """
-
-    def mean(names: Sequence[str]) -> float | None:
-        told = [(share[name], grade) for name in names if (grade := grades[name]) is not None]
-        total = sum(weight for weight, _ in told)
-        return sum(weight * grade for weight, grade in told) / total if total else None
-
-    old = [name for name in grades if name in seen]
-    new = [name for name in grades if name not in seen]
-    return (
-        mean(old),
-        mean(new),
-        sum(share[name] for name in old) / sum(share[name] for name in grades),
-    )
+    old = [name for name in grades if name in revealed]
+    new = [name for name in grades if name not in revealed]
+    total = sum(weights[name] for name in grades)
+    share = sum(weights[name] for name in old) / total
+    return _average_grades(grades, weights, old), _average_grades(grades, weights, new), share
 
 
-ANSWERED = (
+def _average_grades(
+    grades: Mapping[str, int | None],
+    weights: Mapping[str, float],
+    criteria: Sequence[str],
+) -> float | None:
+    """Weighted mean of the grades of some criteria, None if none is graded."""
+    part = {name: grades[name] for name in criteria}
+    graded = {name: grade for name, grade in part.items() if grade is not None}
+    total = sum(weights[name] for name in graded)
+    if not total:
+        return None
+    return sum(weights[name] * grade for name, grade in graded.items()) / total
+
+
+SHARED = (
     Metric("prefalign-base"),
     Metric("prefalign-known"),
     Metric("accuracy"),
@@ -78,15 +102,17 @@ ANSWERED = (
 )
 COLD: tuple[Metric, ...] = (
     Metric("prefalign"),
-    Metric("normalign", aggregate=normalign),
-    *ANSWERED,
+    Metric("normalign", aggregate=compute_normalign),
+    *SHARED,
     Metric("questions"),
     Metric("no-question", higher_is_better=False),
 )
+
+# NormAlign has another name here: with a history it measures another thing than in the paper.
 WARM: tuple[Metric, ...] = (
     Metric("prefalign"),
-    Metric("normalign-warm", aggregate=normalign),
-    *ANSWERED,
+    Metric("normalign-warm", aggregate=compute_normalign),
+    *SHARED,
     Metric("prefalign-seen"),
     Metric("prefalign-unseen"),
     Metric("seen-share"),
@@ -94,7 +120,7 @@ WARM: tuple[Metric, ...] = (
 )
 ASKING: tuple[Metric, ...] = (
     Metric("prefalign-ask"),
-    Metric("normalign-ask", aggregate=normalign),
+    Metric("normalign-ask", aggregate=compute_normalign),
     Metric("questions"),
     Metric("no-question", higher_is_better=False),
 )

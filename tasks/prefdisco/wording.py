@@ -1,14 +1,14 @@
-"""Every text that PrefDisco sends: to the model under test, to the simulated user, and to the judge.
+"""All texts that PrefDisco sends to the model under test, the simulated user and the judge.
 
-`WORDING` names what the model and the simulated user are sent, `GRADING` what the judge is: other words are another
-run, or another judge.
+`WORDING` is a hash of the texts for the model and the simulated user, `GRADING` of those for the
+judge.  Both are recorded: changed texts make another run, or another judge.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from personabench.api.wording import Vocabulary
 from personabench.hashing import digest
@@ -21,45 +21,62 @@ STOP = "[STOP]"
 NOTHING_MORE = "I have nothing to add."
 OPENING = "Please help me with this problem."
 KNOWN = (
-    "You help the user described below. Besides being right, your main goal is an answer made for this user: heed "
+    "You help the user described below. Besides being right, your main goal is an answer made for "
+    "this user: heed "
     "every preference, the more important ones first."
 )
-WARM = "You help one particular user. Use what is known of this user to answer in the way that suits them."
+WARM = (
+    "You help one particular user. "
+    "Use what is known of this user to answer in the way that suits them."
+)
 DISCOVERY = (
-    "You help one particular user, of whose background, goals and preferences you know nothing yet. Before you answer, "
-    "find out with one or two short questions what an answer has to be like for this user. In every turn, reply with "
+    "You help one particular user, of whose background, goals and preferences you know nothing "
+    "yet. Before you answer, "
+    "find out with one or two short questions what an answer has to be like for this user. In "
+    "every turn, reply with "
     "two labelled fields and nothing else:\n"
     "Action: ask_question or final_answer\n"
     "Response: your question to the user, or your complete answer"
 )
 FIXED = (
-    "You help one particular user. Before you answer, you ask {count} short questions, one in each turn, to find out "
-    "what an answer has to be like for this user. Write the question alone. You will be told when to answer."
+    "You help one particular user. Before you answer, you ask {count} short questions, one in "
+    "each turn, to find out "
+    "what an answer has to be like for this user. Write the question alone. You will be told when "
+    "to answer."
 )
 TURN = "(Question {turn} of {count}.)"
 FINAL = (
-    "Now give me the complete final answer to my problem, in the way that suits me best after all you have learnt "
+    "Now give me the complete final answer to my problem, in the way that suits me best after all "
+    "you have learnt "
     "about me. Write the answer alone."
 )
 ABOUT = "What is known about the user:"
 EARLIER = "What the user asked for on earlier problems:"
 
 ROLE = (
-    "You play the person described below, who has asked an assistant for help with a problem. You see the "
+    "You play the person described below, who has asked an assistant for help with a problem. You "
+    "see the "
     "conversation that follows on the assistant's first question. {manner}\n"
-    "Stay in character and speak in the first person. Never solve the problem, and never quote the description.\n"
-    'Reply with a JSON object: {{"thought": what the assistant wants to know and what of it you may tell, '
+    "Stay in character and speak in the first person. Never solve the problem, and never quote "
+    "the description.\n"
+    'Reply with a JSON object: {{"thought": what the assistant wants to know and what of it you '
+    "may tell, "
     '"response": what you say}}.'
 )
 PASSIVE = (
-    "Answer only what you are asked, in one or two short sentences. Volunteer nothing: name a preference only when "
+    "Answer only what you are asked, in one or two short sentences. Volunteer nothing: name a "
+    "preference only when "
     "the assistant asks about it, one at a time. Say so when you have no view on what is asked."
 )
 MANNERS = {
     "passive_nostop": PASSIVE,
-    "passive": f"{PASSIVE} Once the assistant knows all that matters to you, respond with {STOP} and nothing else.",
+    "passive": (
+        f"{PASSIVE} Once the assistant knows all that matters to you, "
+        f"respond with {STOP} and nothing else."
+    ),
     "collaborative": (
-        "Be forthcoming: answer what you are asked and add what else the assistant should know about how you want the "
+        "Be forthcoming: answer what you are asked and add what else the assistant should know "
+        "about how you want the "
         "answer, the most important things first, in two to four sentences."
     ),
 }
@@ -71,10 +88,14 @@ SIMULATOR_SCHEMA = {
 }
 
 CRITERION = (
-    "You grade one quality of an answer that was written for one user. You see the answer, what this user wants in "
-    "this respect and why, and a criterion with descriptions of some of its scores from 1 to 5; scores between them "
-    "are allowed. Grade this quality alone, by what stands in the answer, and not whether the answer is right.\n"
-    'Reply with a JSON object: {"justification": the evidence in the answer, in one to three sentences, '
+    "You grade one quality of an answer that was written for one user. You see the answer, what "
+    "this user wants in "
+    "this respect and why, and a criterion with descriptions of some of its scores from 1 to 5; "
+    "scores between them "
+    "are allowed. Grade this quality alone, by what stands in the answer, and not whether the "
+    "answer is right.\n"
+    'Reply with a JSON object: {"justification": the evidence in the answer, in one to three '
+    "sentences, "
     '"score": a whole number from 1 to 5}.'
 )
 CRITERION_SCHEMA = {
@@ -87,9 +108,11 @@ CRITERION_SCHEMA = {
     "additionalProperties": False,
 }
 CORRECT = (
-    "You check whether an answer to a problem is right. Compare the result it comes to with the reference answer. "
+    "You check whether an answer to a problem is right. Compare the result it comes to with the "
+    "reference answer. "
     "Style, length and manner do not matter. An answer that comes to no result is not right.\n"
-    'Reply with a JSON object: {"justification": one sentence, "correct": 1 if it is right, else 0}.'
+    'Reply with a JSON object: {"justification": one sentence, '
+    '"correct": 1 if it is right, else 0}.'
 )
 CORRECT_SCHEMA = {
     "type": "object",
@@ -106,8 +129,10 @@ WORDS = Vocabulary(
     stimulus="problem",
     response="wanted answer",
     profile_question=(
-        "How does this user want problems answered: which level, length, form and tone, what should come first, what "
-        "should be left out? Say it in at most 150 words and repeat nothing of the problems themselves."
+        "How does this user want problems answered: which level, length, form and tone, what "
+        "should come first, what "
+        "should be left out? Say it in at most 150 words and repeat nothing of the problems "
+        "themselves."
     ),
     axes=(
         ("Form", "level, length, order, format and examples that an explanation should have"),
@@ -117,33 +142,38 @@ WORDS = Vocabulary(
     instruction="Answer the problem in the way that suits this user.",
 )
 
+# Texts of generation are not hashed here: a generated set is identified by the hash of its file.
 WORDING = digest(
     [OPENING, KNOWN, WARM, DISCOVERY, FIXED, TURN, FINAL, ABOUT, EARLIER, ROLE, MANNERS]
 )[:12]
 GRADING = digest([CRITERION, CORRECT])[:12]
 
+# Part of every prompt that describes a persona: another list would make another benchmark.
+_TRAITS = ("openness", "conscientiousness", "extraversion")
 
-def request(problem: Problem) -> str:
-    """The first user message, the same in every condition."""
+
+def word_request(problem: Problem) -> str:
+    """Word the first user message, the same in every condition."""
     return f"{OPENING}\n\n{problem.text}"
 
 
-def profile(persona: Mapping[str, Any], preferences: Mapping[str, Preference]) -> str:
-    """The persona in words, then all of the problem's preferences."""
-    wants = [
-        f"- {name}: {each.value} (importance {each.importance} of 5). {each.justification}".rstrip()
-        for name, each in preferences.items()
-    ]
-    return "\n".join([persona_text(persona), "", "Preferences for this problem:", *wants])
+def describe_user(persona: Mapping[str, Any], preferences: Mapping[str, Preference]) -> str:
+    """Describe the persona in words, then list all preferences for the problem."""
+    paragraphs = [describe_persona(persona), "", "Preferences for this problem:"]
+    for name, preference in preferences.items():
+        wish = f"- {name}: {preference.value} (importance {preference.importance} of 5)."
+        paragraphs.append(f"{wish} {preference.justification}".rstrip())
+    return "\n".join(paragraphs)
 
 
-def persona_text(persona: Mapping[str, Any]) -> str:
-    """The persona in words; lines whose field is missing are left out."""
-    life = _part(persona, "demographics")
-    school = _part(persona, "educational_profile")
-    traits = _part(persona, "personality_big5")
-    thinking, feeling = _part(school, "cognitive_features"), _part(school, "affective_features")
-    lines = [
+def describe_persona(persona: Mapping[str, Any]) -> str:
+    """Describe the persona in words, without lines whose field is missing."""
+    life = _get_mapping(persona, "demographics")
+    school = _get_mapping(persona, "educational_profile")
+    traits = _get_mapping(persona, "personality_big5")
+    thinking = _get_mapping(school, "cognitive_features")
+    feeling = _get_mapping(school, "affective_features")
+    fields = [
         ("Name", persona.get("name")),
         ("Summary", persona.get("minimal_necessary_description")),
         ("Age", life.get("age")),
@@ -157,59 +187,83 @@ def persona_text(persona: Mapping[str, Any]) -> str:
         ("Confidence", feeling.get("confidence")),
         ("Anxious about", feeling.get("anxiety_triggers")),
         ("Motivation", feeling.get("motivation")),
-        *((name.capitalize(), _part(traits, name).get("description")) for name in _TRAITS),
-        ("Backstory", persona.get("backstory")),
     ]
-    return "\n".join(
-        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in lines
-        if value
-    )
+    for trait in _TRAITS:
+        fields.append((trait.capitalize(), _get_mapping(traits, trait).get("description")))
+    fields.append(("Backstory", persona.get("backstory")))
+    return "\n".join(f"{label}: {_join_items(value)}" for label, value in fields if value)
 
 
-def simulator_messages(kind: str, described: str, chat: Sequence[Message]) -> tuple[Message, ...]:
-    """What the simulated user is given: the person, and the chat with the assistant's questions as its own input."""
-    swapped = {"assistant": "user", "user": "assistant"}
-    system = f"{ROLE.format(manner=MANNERS[kind])}\n\n{described}"
-    return Message("system", system), *(Message(swapped[each.role], each.content) for each in chat)  # type: ignore[arg-type]
-
-
-def criterion_messages(
-    criterion: Criterion, preference: Preference, response: str
+def build_simulator_messages(
+    kind: str,
+    described: str,
+    chat: Sequence[Message],
 ) -> tuple[Message, ...]:
-    """One criterion on one answer; the answer comes first because all criteria share it, the problem not at all."""
-    levels = "\n".join(f"{score}: {text}" for score, text in sorted(criterion.levels.items()))
+    """Build the simulated user's messages: the persona, then the chat with swapped roles.
+
+    To the simulating model, the assistant's questions are the input.
+    """
+    system = f"{ROLE.format(manner=MANNERS[kind])}\n\n{described}"
+    messages = [Message("system", system)]
+    for message in chat:
+        role: Literal["user", "assistant"] = "user" if message.role == "assistant" else "assistant"
+        messages.append(Message(role, message.content))
+    return tuple(messages)
+
+
+def build_criterion_messages(
+    criterion: Criterion,
+    preference: Preference,
+    response: str,
+) -> tuple[Message, ...]:
+    """Build the judge's messages for one criterion on one answer."""
+    descriptions = sorted(criterion.levels.items())
+    levels = "\n".join(f"{score}: {text}" for score, text in descriptions)
+    # The answer comes first, so that all criteria share a prefix that a server can cache.  The
+    # problem is left out: this judge grades a quality and not whether the answer is right.
     user = (
-        f"Answer:\n{response}\n\nWhat the user wants: {preference.value}\nWhy: {preference.justification}\n\n"
-        f"Criterion: {criterion.name}\n{criterion.description}\nScores:\n{levels}"
+        f"Answer:\n{response}\n\n"
+        f"What the user wants: {preference.value}\n"
+        f"Why: {preference.justification}\n\n"
+        f"Criterion: {criterion.name}\n{criterion.description}\n"
+        f"Scores:\n{levels}"
     )
     return Message("system", CRITERION), Message("user", user)
 
 
-def correct_messages(problem: Problem, response: str) -> tuple[Message, ...]:
-    """Whether an answer is right, for the judge."""
-    user = f"Problem:\n{problem.text}\n\nReference answer: {problem.answer}\n\nAnswer to check:\n{response}"
+def build_correctness_messages(problem: Problem, response: str) -> tuple[Message, ...]:
+    """Build the judge's messages about whether an answer is right."""
+    user = (
+        f"Problem:\n{problem.text}\n\n"
+        f"Reference answer: {problem.answer}\n\n"
+        f"Answer to check:\n{response}"
+    )
     return Message("system", CORRECT), Message("user", user)
 
 
-def json_of(text: str) -> dict[str, Any] | None:
-    """The JSON object of a reply, thoughts and what stands around it aside; None without one."""
+def parse_json_object(text: str) -> dict[str, Any] | None:
+    """Parse the first JSON object of a reply, ignoring reasoning and text around it."""
     text = split(text).answer
+    decoder = json.JSONDecoder(strict=False)
     start = text.find("{")
     while start >= 0:
         try:
-            found, _ = json.JSONDecoder(strict=False).raw_decode(text[start:])
+            value, _ = decoder.raw_decode(text[start:])
         except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict):
-            return found
+            # Deeply nested garbage exhausts the stack; like other garbage it is no answer.
+            value = None
+        if isinstance(value, dict):
+            return value
         start = text.find("{", start + 1)
     return None
 
 
-_TRAITS = ("openness", "conscientiousness", "extraversion")
-
-
-def _part(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _get_mapping(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A field that should be a mapping, empty if it is missing or something else."""
     value = owner.get(name)
     return value if isinstance(value, Mapping) else {}
+
+
+def _join_items(value: Any) -> str:
+    """A value as text, the items of a list with commas."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,9 +1,10 @@
-"""PRELUDE: a user edits what the model drafts, and the model is to need fewer edits as time goes by.
+"""PRELUDE: a user edits the model's drafts, and good methods need fewer edits over time.
 
-"Aligning LLM Agents by Learning Latent Preference from User Edits" (arXiv 2404.15269, NeurIPS 2024).  One trajectory is
-one user with a hidden preference per source of documents; a round is a draft, the user's verdict and, if need be, the
-user's own version, whose distance from the draft is the cost.  Documents are in `data`, the simulated user in `user`
-and `rules`, numbers in `scoring`.
+"Aligning LLM Agents by Learning Latent Preference from User Edits" (arXiv 2404.15269, NeurIPS
+2024).  One trajectory is one user with a hidden preference per source of documents.  A round is a
+draft, the user's decision and, unless accepted, the user's own version, whose distance from the
+draft is the cost.  Documents are in `data`, the simulated user in `user` and `rules`, metrics in
+`scoring`.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
-from personabench.tasks.prelude.rules import rules_of, satisfied, unkept
+from personabench.tasks.prelude.rules import list_broken, rules_of, satisfy
 from personabench.types import Message, Record, Sample
 
 __all__ = ["PreludeEmail", "PreludeSumm"]
 
 
 class _Prelude(OnlineTask, Downloadable):
-    """What both environments share."""
+    """The part that both environments share."""
 
     env: str
     request: str
@@ -57,14 +58,16 @@ class _Prelude(OnlineTask, Downloadable):
         """Options of the task.
 
         Attributes:
-            user: who reacts: a model, the same with a seeded part of the preferences only, or a rule.
-            rounds: rounds of a trajectory; 0 is the paper's 200, or all of the bundled sample.
-            trajectories: how many, with the seeds 0, 1, ...
-            preferences: a preference file, instead of the data folder's or the bundled one; what it says is part of
-                the data's hash, where it lies of nothing.
-            user_max_tokens: allowance of each of the user's replies.
-            document_tokens: documents are cut after so many tokens, counted; 0 for never.
-            accuracy: what compares an inferred preference with the true ones.
+            user: the simulated user: a model, a model with a seeded part of the preferences, or
+                rules.
+            rounds: rounds of a trajectory; 0 is the paper's 200, or the whole example data.
+            trajectories: number of trajectories, with the seeds 0, 1, ...
+            preferences: a preference file, instead of the data folder's or the bundled one; its
+                content is part of the data's hash, its path is not.
+            user_max_tokens: maximum tokens of each reply of the simulated user.
+            document_tokens: documents are truncated, and counted, after so many tokens; 0 for
+                never.
+            accuracy: measure that compares an inferred preference with the true ones.
         """
 
         user: Literal["llm", "weak", "rule"] = "llm"
@@ -76,14 +79,16 @@ class _Prelude(OnlineTask, Downloadable):
         accuracy: scoring.Accuracy = "wordllama"
 
         def __post_init__(self) -> None:
-            for name, least in (
-                ("rounds", 0),
-                ("trajectories", 1),
-                ("user_max_tokens", 1),
-                ("document_tokens", 0),
-            ):
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            minimums = {
+                "rounds": 0,
+                "trajectories": 1,
+                "user_max_tokens": 1,
+                "document_tokens": 0,
+            }
+            for name, minimum in minimums.items():
+                value = getattr(self, name)
+                if value < minimum:
+                    raise ValueError(f"{name} must be at least {minimum}, not {value}")
 
     params: Params
 
@@ -91,68 +96,92 @@ class _Prelude(OnlineTask, Downloadable):
         super().__init__(params)
         if self.params.user == "rule":
             self.roles = ()
-        self.metrics = scoring.metrics(self.params.accuracy)  # type: ignore[misc]
+        self.metrics = scoring.select_metrics(self.params.accuracy)  # type: ignore[misc]
 
     def open(self, split: str, data: Path | None) -> Dataset:
         if split not in ("all", "user/all"):
             raise UsageError(f"{self.name} has one split, all, not '{split}'")
-        p = self.params
-        opened = Trajectories(
+
+        params = self.params
+        dataset = Trajectories(
             self.env,
             data,
-            lambda document: f"{self.request}\n\n{document}",
-            rounds=p.rounds,
-            count=p.trajectories,
-            by_rule=p.user == "rule",
-            preferences=p.preferences,
+            self._word_request,
+            rounds=params.rounds,
+            count=params.trajectories,
+            by_rule=params.user == "rule",
+            preferences=params.preferences,
         )
-        if lacking := tokens_lack():
-            opened.lacking = f"{self.name} counts the words of edits; {lacking}"
-        return opened
+        # Noted here, because a run would otherwise fail after the first paid draft.
+        missing = tokens_lack()
+        if missing:
+            dataset.lacking = f"{self.name} counts the words of edits; {missing}"
+        return dataset
 
     def render(
-        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
     ) -> Rendered:
-        """Notes about the user as system message, then the document with the contract at its end."""
-        told = (Message("system", f"About this {self.words.person}:\n{notes}"),) if notes else ()
-        text, flags = sample.input, {}
-        document = self._document(sample, tokens)
+        """Render notes about the user as system message, then the document with its instruction."""
+        content = sample.input
+        flags = {}
+        document = self._truncate_document(sample, tokens)
         if sample.stimulus and document != sample.stimulus:
-            text, flags = f"{self.request}\n\n{document}", {"documents_cut": 1.0}
-        return Rendered(
-            (*told, Message("user", f"{text}\n\n{self.words.instruction}")), tuple(records), flags
-        )
+            content = self._word_request(document)
+            flags["documents_cut"] = 1.0
 
-    def _document(self, sample: Sample, tokens: Tokens) -> str:
-        limit, text = self.params.document_tokens, sample.stimulus or ""
-        return tokens.cut(text, limit) if limit else text
+        # The instruction comes last, where models heed it even after a long document.
+        messages = [Message("user", f"{content}\n\n{self.words.instruction}")]
+        if notes:
+            messages.insert(0, Message("system", f"About this {self.words.person}:\n{notes}"))
+        return Rendered(tuple(messages), tuple(records), flags)
+
+    def _word_request(self, document: str) -> str:
+        return f"{self.request}\n\n{document}"
+
+    def _truncate_document(self, sample: Sample, tokens: Tokens) -> str:
+        limit = self.params.document_tokens
+        document = sample.stimulus or ""
+        return tokens.cut(document, limit) if limit else document
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
-        """The draft: an answer without reasoning, which no user gets to see; None where nothing else is there."""
+        """The draft: the answer without reasoning, which users do not see; None if it is empty."""
         return without_reasoning(output).strip() or None
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         return {}
 
     async def react(
-        self, sample: Sample, output: str, simulator: Role
+        self,
+        sample: Sample,
+        output: str,
+        simulator: Role,
     ) -> tuple[JsonObject, JsonObject]:
-        """The user's verdict and version of a draft: feedback `draft`, `edited` and `cost`, and the round's record."""
+        """Let the user react to a draft.
+
+        Returns feedback (`draft`, `edited` and `cost`), and the round's record.
+        """
         true = sample.hidden["preference"]
         draft = self.parse(output, sample, "official") or ""
+        applied = true
+        if self.params.user == "weak":
+            applied = self._weaken_preference(sample, true, simulator.seed)
+
         if self.params.user == "rule":
-            rules = rules_of(true.split("; "))
-            decision = "rewritten" if unkept(draft, rules) else "accepted"
-            reaction = user.Reaction(decision, "", "", satisfied(draft, rules))
-            shown = true
+            reaction = _react_by_rule(draft, true)
         else:
-            shown = (
-                self._weakened(sample, true, simulator.seed) if self.params.user == "weak" else true
-            )
-            document = self._document(sample, simulator.tokens)
             reaction = await user.react(
-                simulator, self.words, document, draft, shown, self.params.user_max_tokens
+                simulator,
+                self.words,
+                self._truncate_document(sample, simulator.tokens),
+                draft,
+                applied,
+                self.params.user_max_tokens,
             )
+
         edit = edited(draft, reaction.final)
         record = {
             "t": int(sample.hidden["t"]),
@@ -160,7 +189,7 @@ class _Prelude(OnlineTask, Downloadable):
             "doc_id": sample.hidden["doc_id"],
             "source": sample.hidden["source"],
             "preference": true,
-            "applied": shown,
+            "applied": applied,
             "draft": draft,
             "decision": reaction.decision,
             "reply": reaction.reply,
@@ -170,24 +199,40 @@ class _Prelude(OnlineTask, Downloadable):
             "draft_tokens": edit.draft,
             "final_tokens": edit.final,
         }
-        return {"draft": draft, "edited": reaction.final, "cost": edit.cost}, record
+        feedback = {"draft": draft, "edited": reaction.final, "cost": edit.cost}
+        return feedback, record
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self,
+        record: JsonObject,
+        assessment: JsonObject | None,
+        sample: Sample,
     ) -> Mapping[str, Value]:
-        return scoring.values(record, sample.hidden["liked"].split(SEPARATOR), self.params.accuracy)
+        liked = sample.hidden["liked"].split(SEPARATOR)
+        return scoring.measure_round(record, liked, self.params.accuracy)
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         from personabench.tasks.prelude.download import download
 
         download(self.env, target, **options)
 
-    def _weakened(self, sample: Sample, preference: str, seed: int) -> str:
-        """A seeded part of a preference's points (arXiv 2601.19055)."""
-        points = [point.strip() for point in re.split(r"[,;]", preference) if point.strip()]
+    def _weaken_preference(self, sample: Sample, preference: str, seed: int) -> str:
+        """Draw a seeded part of a preference's points (arXiv 2601.19055)."""
+        points = [point.strip() for point in re.split(r"[,;]", preference)]
+        points = [point for point in points if point]
         rng = random.Random(f"{seed}\x1f{sample.id}")
-        kept = sorted(rng.sample(range(len(points)), rng.randint(1, len(points))))
-        return ", ".join(points[place] for place in kept)
+        count = rng.randint(1, len(points))
+        # In their own order: a shuffled preference would read differently from the true one.
+        indices = sorted(rng.sample(range(len(points)), count))
+        return ", ".join(points[index] for index in indices)
+
+
+def _react_by_rule(draft: str, preference: str) -> user.Reaction:
+    """React to a draft by rules, without a model."""
+    rules = rules_of(preference.split("; "))
+    # Fixes can cancel out and return the draft itself, so the rules decide and not the text.
+    decision = "rewritten" if list_broken(draft, rules) else "accepted"
+    return user.Reaction(decision, reply="", raw="", final=satisfy(draft, rules))
 
 
 class PreludeSumm(_Prelude):
@@ -209,7 +254,10 @@ class PreludeSumm(_Prelude):
             ("Tone", "formal or casual, sober or lively, how the reader is addressed"),
             ("Wording", "sentence length, simple or technical words, symbols"),
         ),
-        instruction="Write the summary that this reader would like. Answer with the summary and nothing else.",
+        instruction=(
+            "Write the summary that this reader would like. "
+            "Answer with the summary and nothing else."
+        ),
     )
 
 
@@ -232,5 +280,7 @@ class PreludeEmail(_Prelude):
             ("Tone", "formal or casual, sober or lively, how the receiver is addressed"),
             ("Wording", "sentence length, simple or technical words, set phrases"),
         ),
-        instruction="Write the email that this sender would like. Answer with the email and nothing else.",
+        instruction=(
+            "Write the email that this sender would like. Answer with the email and nothing else."
+        ),
     )

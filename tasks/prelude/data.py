@@ -1,13 +1,13 @@
 """Documents and preferences on disk, and the trajectories drawn from them.
 
-A folder holds `<source>.jsonl` for each source and, beside them, a preference file `<env>.yaml` or `<env>.json`; where
-that is missing the bundled one is used.  A trajectory is a seeded order of documents in which the sources come mixed,
-and that every method gets alike.
+A folder holds `<source>.jsonl` for each source and, beside them, a preference file `<env>.yaml` or
+`<env>.json`; if that is missing, the bundled one is used.  A trajectory is a seeded order of
+documents with mixed sources, the same for every method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest, digest_files
-from personabench.tasks.prelude.rules import Rule, disliked, rules_of, worded
+from personabench.tasks.prelude.rules import Rule, make_disliked, rules_of, word_preference
 from personabench.types import Sample, User
 
-SAMPLE = Path(__file__).parent / "sample"
+EXAMPLE_DATA = Path(__file__).parent / "sample"
 PAPER_ROUNDS = 200
+
+# Joins all preferences in one hidden text; a unit separator occurs in none of them.
 SEPARATOR = "\x1f"
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A kind of document and what its user likes: in words, and by rule where there is a rule."""
+    """A kind of document and its user's preference, in words and, if there are any, as rules."""
 
     name: str
     preference: str = ""
@@ -46,74 +48,82 @@ class Document(msgspec.Struct, frozen=True):
     text: str
 
 
-def preference_file(data: Path, env: str, named: str) -> Path:
-    """The preference file: the one named, the folder's, or the bundled one.
+def locate_preferences(data: Path, env: str, named: str) -> Path:
+    """Find the preference file: the one named, the folder's, or the bundled one.
 
     Raises:
-        UsageError: the named file is not there.
+        UsageError: the named file does not exist.
     """
     if named:
-        if not Path(named).is_file():
+        path = Path(named)
+        if not path.is_file():
             raise UsageError(f"task.preferences={named}: no such file")
-        return Path(named)
-    places = [data / f"{env}.{ending}" for ending in ("yaml", "yml", "json")]
-    return next((place for place in places if place.is_file()), SAMPLE / f"{env}.json")
+        return path
+
+    for ending in ("yaml", "yml", "json"):
+        path = data / f"{env}.{ending}"
+        if path.is_file():
+            return path
+    return EXAMPLE_DATA / f"{env}.json"
 
 
 def read_preferences(path: Path, env: str) -> Preferences:
-    """A preference file.
+    """Read a preference file.
 
     Raises:
-        DataError: it is damaged, of another environment, names a source twice, or leaves one without preference.
+        DataError: it is damaged, of another environment, names a source twice, or leaves one
+            without preference.
     """
+    decode: Any = msgspec.json.decode if path.suffix == ".json" else msgspec.yaml.decode
     try:
-        decode: Any = msgspec.json.decode if path.suffix == ".json" else msgspec.yaml.decode
-        found: Preferences = decode(path.read_bytes(), type=Preferences)
+        preferences: Preferences = decode(path.read_bytes(), type=Preferences)
     except ImportError as error:
         raise DataError(
-            f"{path}: reading YAML needs PyYAML (pip install pyyaml); JSON needs nothing"
+            f"{path}: reading YAML requires PyYAML (pip install pyyaml); JSON requires nothing"
         ) from error
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise DataError(f"{path} is no preference file: {error}") from error
-    if found.env != env:
-        raise DataError(f"{path}: env is '{found.env}', and this task is '{env}'")
-    names = [source.name for source in found.sources]
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}: sources must be named once each, not {names}")
-    for source in found.sources:
+        raise DataError(f"{path} is not a preference file: {error}") from error
+
+    if preferences.env != env:
+        raise DataError(f"{path}: env is '{preferences.env}', but this task is '{env}'")
+    source_names = [source.name for source in preferences.sources]
+    if not source_names or len(set(source_names)) < len(source_names):
+        raise DataError(f"{path}: sources must be named once each, not {source_names}")
+    for source in preferences.sources:
         if not source.preference.strip() and not source.rules:
             raise DataError(f"{path}: source '{source.name}' has no preference")
-    return found
+    return preferences
 
 
-def ruled(preferences: Preferences, path: Path) -> dict[str, tuple[Rule, ...]]:
-    """The rules of each source.
+def read_rules(preferences: Preferences, path: Path) -> dict[str, tuple[Rule, ...]]:
+    """Parse the rules of each source.
 
     Raises:
-        DataError: a source has none, or some that cannot be kept.
+        DataError: a source has no rules, or some that cannot all be kept.
     """
-    found = {}
+    rules = {}
     for source in preferences.sources:
         if not source.rules:
             raise DataError(
-                f"{path}: source '{source.name}' has no rules, which task.user=rule needs"
+                f"{path}: source '{source.name}' has no rules, which task.user=rule requires"
             )
         try:
-            found[source.name] = rules_of(source.rules)
+            rules[source.name] = rules_of(source.rules)
         except ValueError as error:
             raise DataError(f"{path}: source '{source.name}': {error}") from error
-    return found
+    return rules
 
 
 def read_documents(path: Path) -> list[Document]:
-    """The documents of a source, stripped.
+    """Read the documents of a source, stripped.
 
     Raises:
-        DataError: the file is missing or damaged, a text is empty, an id comes twice.
+        DataError: the file is missing or damaged, a text is empty, or an id is repeated.
     """
     if not path.is_file():
         raise DataError(
-            f"{path} does not exist; a source of PRELUDE is a file of JSON lines with doc_id and text"
+            f"{path} does not exist; a source of PRELUDE is a file of JSON lines "
+            "with doc_id and text"
         )
     decoder = msgspec.json.Decoder(Document)
     documents: dict[str, Document] = {}
@@ -121,46 +131,47 @@ def read_documents(path: Path) -> list[Document]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
+            location = f"{path}, line {number}"
             try:
                 document = decoder.decode(line)
             except msgspec.MsgspecError as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
+                raise DataError(f"{location}: {error}") from error
             if not document.text.strip():
-                raise DataError(f"{path}, line {number}: the text of '{document.doc_id}' is empty")
+                raise DataError(f"{location}: the text of '{document.doc_id}' is empty")
             if document.doc_id in documents:
-                raise DataError(
-                    f"{path}, line {number}: doc_id '{document.doc_id}' was there before"
-                )
+                raise DataError(f"{location}: doc_id '{document.doc_id}' is repeated")
             documents[document.doc_id] = Document(document.doc_id, document.text.strip())
     return list(documents.values())
 
 
-def drawn(
-    documents: Sequence[Sequence[Document]], rounds: int, seed: int
+def draw_trajectory(
+    documents: Sequence[Sequence[Document]],
+    rounds: int,
+    seed: int,
 ) -> list[tuple[int, Document]]:
-    """A trajectory: of each source a seeded `rounds // sources` documents, mixed; (number of the source, document)."""
+    """Draw `rounds // sources` documents of each source, mixed, with the index of their source."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     share = rounds // len(documents)
-    taken = [
-        (number, each[place])
-        for number, each in enumerate(documents)
-        for place in rng.permutation(len(each))[:share]
-    ]
-    return [taken[place] for place in rng.permutation(len(taken))]
+    pool: list[tuple[int, Document]] = []
+    for source, source_documents in enumerate(documents):
+        order = rng.permutation(len(source_documents))
+        pool += [(source, source_documents[index]) for index in order[:share]]
+    return [pool[index] for index in rng.permutation(len(pool))]
 
 
 class Trajectories(Dataset):
-    """The rounds of some trajectories, one user each; what the user likes is hidden in every sample.
+    """The rounds of some trajectories, one user each; every sample hides the user's preference.
 
     Args:
         env: summ or email.
-        data: a folder, or None for the bundled sample.
-        ask: how a document is worded as a request.
-        rounds: rounds of a trajectory; 0 for the paper's 200, or all that the bundled sample has.
-        count: trajectories, of the seeds 0, 1, ...
-        by_rule: what the user likes is told by the rules, not in the preference's own words.
+        data: a folder, or None for the example data.
+        word_request: words a document as a request.
+        rounds: rounds of a trajectory; 0 for the paper's 200, or the whole example data.
+        count: trajectories, with the seeds 0, 1, ...
+        by_rule: word the preferences by their rules instead of their own words.
+        preferences: a preference file, instead of the folder's or the bundled one.
 
     Attributes:
         disliked: words that break every rule of every source, for plans; empty without rules.
@@ -176,61 +187,63 @@ class Trajectories(Dataset):
         self,
         env: str,
         data: Path | None,
-        ask: Any,
+        word_request: Callable[[str], str],
         *,
         rounds: int,
         count: int,
         by_rule: bool,
         preferences: str,
     ) -> None:
-        root = SAMPLE if data is None else data
-        path = preference_file(root, env, preferences)
-        found = read_preferences(path, env)
-        rules = ruled(found, path) if by_rule else {}
-        self.disliked = (
-            disliked([rule for each in rules.values() for rule in each]) if by_rule else ""
-        )
+        root = EXAMPLE_DATA if data is None else data
+        path = locate_preferences(root, env, preferences)
+        stored = read_preferences(path, env)
+        rules = read_rules(stored, path) if by_rule else {}
         self.liked = {
-            source.name: worded(rules[source.name])
-            if by_rule
-            else " ".join(source.preference.split()) or "; ".join(source.rules)
-            for source in found.sources
+            source.name: _word_liked(source, rules.get(source.name)) for source in stored.sources
         }
-        files = [root / f"{source.name}.jsonl" for source in found.sources]
-        documents = [read_documents(file) for file in files]
-        fewest = min(map(len, documents))
-        wanted = rounds or (fewest * len(files) if data is None else PAPER_ROUNDS)
-        share = wanted // len(files)
-        if not share:
-            raise UsageError(
-                f"task.rounds={wanted}: at least one of each of the {len(files)} sources"
-            )
-        if fewest < share:
-            short = files[[len(each) for each in documents].index(fewest)]
-            raise DataError(
-                f"{short} has {fewest} documents; {wanted} rounds take {share} of each of {len(files)} sources. "
-                f"Add some or set task.rounds={fewest * len(files)}"
-            )
+        if by_rule:
+            all_rules = [rule for source_rules in rules.values() for rule in source_rules]
+            self.disliked = make_disliked(all_rules)
+
+        files = {source.name: root / f"{source.name}.jsonl" for source in stored.sources}
+        documents = {source: read_documents(file) for source, file in files.items()}
+        requested = rounds or PAPER_ROUNDS
+        if not rounds and data is None:
+            requested = len(files) * min(map(len, documents.values()))
+        share = _compute_share(requested, documents, files)
+
         self.rounds = share * len(files)
         self.sample = data is None
-        self.hash = digest([digest_files([path, *files]), self.rounds, count])
-        self.source = "bundled sample, not PRELUDE's documents" if data is None else str(data)
-        if self.rounds != wanted:
+        self.hash = digest([digest_files([path, *files.values()]), self.rounds, count])
+        self.source = "bundled example data, not PRELUDE's documents" if data is None else str(data)
+        if self.rounds != requested:
             self.warnings = (
-                f"{wanted} rounds do not divide by {len(files)} sources: a trajectory has {self.rounds}",
+                f"{requested} rounds do not divide by {len(files)} sources: "
+                f"a trajectory has {self.rounds}",
             )
-        names = [source.name for source in found.sources]
-        self._samples = [
-            self._sample(seed, number, names[source], document, ask)
-            for seed in range(count)
-            for number, (source, document) in enumerate(drawn(documents, self.rounds, seed))
-        ]
 
-    def _sample(self, seed: int, number: int, source: str, document: Document, ask: Any) -> Sample:
+        sources = list(files)
+        self._samples: list[Sample] = []
+        for seed in range(count):
+            trajectory = draw_trajectory(list(documents.values()), self.rounds, seed)
+            for number, (source, document) in enumerate(trajectory):
+                request = word_request(document.text)
+                sample = self._make_sample(seed, number, sources[source], document, request)
+                self._samples.append(sample)
+
+    def _make_sample(
+        self,
+        seed: int,
+        number: int,
+        source: str,
+        document: Document,
+        request: str,
+    ) -> Sample:
+        # The id is hashed, because the name of the source would give its preference away.
         return Sample(
             id=f"{seed}-{digest([source, document.doc_id])[:12]}",
             user_id=f"trajectory-{seed}",
-            input=ask(document.text),
+            input=request,
             stimulus=document.text,
             hidden={
                 "preference": self.liked[source],
@@ -249,5 +262,37 @@ class Trajectories(Dataset):
         return self._samples[position]
 
     def population(self) -> Iterator[User]:
-        """Nobody: users of this task have no history that others could learn from."""
+        """No users: those of this task have no history that peers could be compared by."""
         return iter(())
+
+
+def _word_liked(source: Source, rules: Sequence[Rule] | None) -> str:
+    """Word a source's preference: by its rules if given, else in its own words."""
+    if rules:
+        return word_preference(rules)
+    return " ".join(source.preference.split()) or "; ".join(source.rules)
+
+
+def _compute_share(
+    rounds: int,
+    documents: Mapping[str, Sequence[Document]],
+    files: Mapping[str, Path],
+) -> int:
+    """Number of rounds with documents of each source.
+
+    Raises:
+        UsageError: fewer rounds than sources.
+        DataError: a source has too few documents.
+    """
+    share = rounds // len(files)
+    if not share:
+        raise UsageError(f"task.rounds={rounds}: at least one of each of the {len(files)} sources")
+
+    shortest = min(documents, key=lambda source: len(documents[source]))
+    available = len(documents[shortest])
+    if available < share:
+        raise DataError(
+            f"{files[shortest]} has {available} documents; {rounds} rounds take {share} of each "
+            f"of {len(files)} sources. Add some or set task.rounds={available * len(files)}"
+        )
+    return share

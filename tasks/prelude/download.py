@@ -1,29 +1,29 @@
-"""Fetching PRELUDE's documents from the Hugging Face hub, one environment into one folder.
+"""Download of PRELUDE's documents from the Hugging Face hub, one environment into one folder.
 
-Each data set is read at the commit that its main branch names at that moment, or at the one that the folder's manifest
-already has.  Rows that are no documents are left out as the paper's code does; of long tables the first 5,000 documents
-are kept, which the manifest says.  A data set that cannot be read is named with what to put in its place.
+Each data set is read at the commit of its main branch, or at the commit that the folder's manifest
+records already.  Rows without a document are left out as in the paper's code.  Of long tables the
+first 5,000 documents are kept, which the manifest notes.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from personabench.api.downloads import Progress, describe, exclusive, read_manifest, write_manifest
+from personabench.api import downloads
 from personabench.errors import DataError
 from personabench.types import to_json
 
+# Trajectories take 40 or 50 documents of a source; whole tables would be hundreds of megabytes.
 LONGEST_TABLE = 5000
-_COMMIT = re.compile(r"/resolve/([0-9a-f]{40})$")
+
 Row = Mapping[str, Any]
 
 
 class Origin(NamedTuple):
-    """Where a source's documents come from: a data set, its configuration and split, and how a row is read."""
+    """Origin of a source's documents: data set, configuration, split, and how to read a row."""
 
     repository: str
     config: str | None
@@ -31,120 +31,164 @@ class Origin(NamedTuple):
     read: Callable[[Row], str | None]
 
 
-def _field(name: str) -> Callable[[Row], str | None]:
+def _make_field_reader(name: str) -> Callable[[Row], str | None]:
     return lambda row: str(row[name])
 
 
-def _medium(row: Row) -> str | None:
-    return row["text"] if 500 < len(row["text"].split()) < 700 else None
+def _read_medium_article(row: Row) -> str | None:
+    """An article of 500 to 700 words, the lengths that the paper's code keeps."""
+    text: str = row["text"]
+    return text if 500 < len(text.split()) < 700 else None
 
 
-def _paper(row: Row) -> str | None:
+def _read_paper(row: Row) -> str | None:
+    """Title, abstract and highlights of a paper that has highlights."""
+    # A highlight is a text, or a record with the text in it, whichever the table's version has.
     highlights = [
-        each["sentence"] if isinstance(each, dict) else each
-        for each in row["author_highlights"] or ()
+        highlight["sentence"] if isinstance(highlight, dict) else highlight
+        for highlight in row["author_highlights"] or ()
     ]
-    return (
-        "\n\n".join([row["title"], row["abstract"], "\n".join(highlights)]) if highlights else None
-    )
+    if not highlights:
+        return None
+    return "\n\n".join([row["title"], row["abstract"], "\n".join(highlights)])
 
 
-def _review(row: Row) -> str | None:
-    return " ".join(row["text"]) if isinstance(row["text"], list) else row["text"]
+def _read_review(row: Row) -> str | None:
+    text: str | list[str] = row["text"]
+    return " ".join(text) if isinstance(text, list) else text
 
 
-def _quoted(row: Row) -> str | None:
+def _read_quotation(row: Row) -> str | None:
+    """The quoted part of the first text of a row."""
     text = next(str(value) for value in row.values() if isinstance(value, str))
-    return (
-        None if "[" in text or text.count('"') < 2 else text[text.index('"') + 1 : text.rindex('"')]
-    )
+    if "[" in text or text.count('"') < 2:
+        return None
+    return text[text.index('"') + 1 : text.rindex('"')]
 
 
-_POSTS = Origin("JeremyAlain/SLF5K", None, "train", _field("post"))
+_POSTS = Origin("JeremyAlain/SLF5K", None, "train", _make_field_reader("post"))
 ORIGINS: Mapping[str, Mapping[str, Origin]] = {
     "summ": {
-        "news_article": Origin("abisee/cnn_dailymail", "3.0.0", "train", _field("article")),
+        "news_article": Origin(
+            "abisee/cnn_dailymail", "3.0.0", "train", _make_field_reader("article")
+        ),
         "forum_post": _POSTS,
         "encyclopedia_article": Origin(
-            "legacy-datasets/wikipedia", "20220301.simple", "train", _medium
+            "legacy-datasets/wikipedia", "20220301.simple", "train", _read_medium_article
         ),
-        "paper_abstract": Origin("CShorten/ML-ArXiv-Papers", None, "train", _field("abstract")),
-        "movie_review": Origin("stanfordnlp/imdb", None, "train", _field("text")),
+        "paper_abstract": Origin(
+            "CShorten/ML-ArXiv-Papers", None, "train", _make_field_reader("abstract")
+        ),
+        "movie_review": Origin("stanfordnlp/imdb", None, "train", _make_field_reader("text")),
     },
     "email": {
         "forum_post": _POSTS,
-        "paper_abstract": Origin("orieg/elsevier-oa-cc-by", None, "train", _paper),
-        "peer_review": Origin("launch/ampere", None, "train", _review),
-        "paper_tldr": Origin("nitsanb/paper_tweet", None, "train", _quoted),
+        "paper_abstract": Origin("orieg/elsevier-oa-cc-by", None, "train", _read_paper),
+        "peer_review": Origin("launch/ampere", None, "train", _read_review),
+        "paper_tldr": Origin("nitsanb/paper_tweet", None, "train", _read_quotation),
     },
 }
 
 
 def download(
-    env: str, target: Path, *, base_url: str | None = None, progress: Progress | None = None
+    env: str,
+    target: Path,
+    *,
+    base_url: str | None = None,
+    progress: downloads.Progress | None = None,
 ) -> None:
     """Fetch `target`/SOURCE.jsonl for every source of an environment.
 
     Args:
+        env: summ or email.
+        target: the folder that receives the files.
         base_url: a hub endpoint other than the public one.
         progress: not called; the hub's client shows its own.
 
     Raises:
-        DataError: a data set cannot be read, has no documents, or the folder holds other documents of that name.
+        DataError: a data set cannot be read or has no documents, or the folder holds other
+            documents of that name.
     """
-    hub = (base_url or "https://huggingface.co").rstrip("/")
-    with exclusive(target):
-        entries = read_manifest(target)
+    hub = (base_url or downloads.HUB).rstrip("/")
+    with downloads.exclusive(target):
+        entries = downloads.read_manifest(target)
         for source, origin in ORIGINS[env].items():
-            path, place = target / f"{source}.jsonl", f"{hub}/datasets/{origin.repository}/resolve/"
-            known = entries.get(path.name)
-            if known is not None and f"/{origin.repository}/" not in known.url:
+            path = target / f"{source}.jsonl"
+            entry = entries.get(path.name)
+            # Both environments have sources of these names, but from other data sets.
+            if entry is not None and f"/{origin.repository}/" not in entry.url:
                 raise DataError(
-                    f"{path} holds documents of {known.url}; download {env} into a folder of its own"
+                    f"{path} holds documents of {entry.url}; download {env} into a folder of its "
+                    f"own"
                 )
-            found = known and _COMMIT.search(known.url)
-            commit = found[1] if found else _newest(origin, base_url, path)
-            documents = list(itertools.islice(_documents(origin, commit, path), LONGEST_TABLE))
-            if not documents:
-                raise DataError(f"{origin.repository} at {commit} has no documents for {source}")
-            rows = [{"doc_id": f"{source}-{number}", "text": text} for number, text in documents]
-            path.write_text("".join(to_json(row) + "\n" for row in rows), encoding="utf-8")
-            notes = (
-                (f"the first {LONGEST_TABLE} documents of the table",)
-                if len(rows) == LONGEST_TABLE
-                else ()
-            )
-            entries[path.name] = describe(path, f"{place}{commit}", len(rows), notes)
-            write_manifest(target, entries)
+            commit = downloads.pinned_commit([entry]) if entry else None
+            if commit is None:
+                commit = _find_newest(origin, hub, path)
+            entries[path.name] = _write_documents(source, origin, commit, hub, path)
+            # After every source, so that an interrupted download continues at the same commits.
+            downloads.write_manifest(target, entries)
 
 
-def _newest(origin: Origin, endpoint: str | None, path: Path) -> str:
-    import huggingface_hub
+def _write_documents(
+    source: str,
+    origin: Origin,
+    commit: str,
+    hub: str,
+    path: Path,
+) -> downloads.Entry:
+    """Write the documents of a source; returns their manifest entry.
 
+    Raises:
+        DataError: the data set cannot be read or has no documents.
+    """
+    table = _iterate_documents(origin, commit, path)
+    documents = list(itertools.islice(table, LONGEST_TABLE))
+    if not documents:
+        raise DataError(f"{origin.repository} at {commit} has no documents for {source}")
+
+    with path.open("w", encoding="utf-8") as file:
+        for number, text in documents:
+            row = {"doc_id": f"{source}-{number}", "text": text}
+            file.write(f"{to_json(row)}\n")
+
+    notes: tuple[str, ...] = ()
+    if len(documents) == LONGEST_TABLE:
+        notes = (f"the first {LONGEST_TABLE} documents of the table",)
+    url = f"{hub}/datasets/{origin.repository}/resolve/{commit}"
+    return downloads.describe(path, url, len(documents), notes)
+
+
+def _find_newest(origin: Origin, hub: str, path: Path) -> str:
     try:
-        return str(huggingface_hub.HfApi(endpoint=endpoint).dataset_info(origin.repository).sha)
+        return downloads.newest_commit(origin.repository, hub)
     except Exception as error:
-        raise _unreadable(origin, path, error) from error
+        raise _describe_failure(origin, path, error) from error
 
 
-def _documents(origin: Origin, commit: str, path: Path) -> Iterator[tuple[int, str]]:
-    """The documents of a table in its order, with their row numbers."""
+def _iterate_documents(origin: Origin, commit: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the documents of a table in its order, with their row numbers."""
     import datasets
 
     try:
+        # Streaming, because only the first documents of a long table are read.
         rows = datasets.load_dataset(
-            origin.repository, origin.config, split=origin.split, revision=commit, streaming=True
+            origin.repository,
+            origin.config,
+            split=origin.split,
+            revision=commit,
+            streaming=True,
         )
         for number, row in enumerate(rows):
             text = origin.read(row)
             if text is not None and text.strip():
                 yield number, text.strip()
     except Exception as error:
-        raise _unreadable(origin, path, error) from error
+        raise _describe_failure(origin, path, error) from error
 
 
-def _unreadable(origin: Origin, path: Path, error: Exception) -> DataError:
+def _describe_failure(origin: Origin, path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{origin.repository} could not be read: {type(error).__name__}: {error}\nGet it in another way and write its "
-        f'documents to {path}, a line {{"doc_id": .., "text": ..}} each'
+        f"{origin.repository} could not be read: {type(error).__name__}: {error}\n"
+        f"Obtain it in another way and write its documents to {path}, "
+        'a line {"doc_id": .., "text": ..} each'
     )

@@ -1,8 +1,8 @@
-"""The numbers of PRELUDE: what the user had to change, and whether the inferred preference is the true one."""
+"""PRELUDE's metrics: cost of the user's edits, and accuracy of the inferred preferences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 Accuracy = Literal["off", "wordllama", "bertscore"]
 
 
-def per_trajectory(values: Floats) -> float:
-    """Total cost over the number of trajectories, from rows of (cost of a round, 1 / rounds of a trajectory)."""
-    return float(values[:, 0].sum() / values[:, 1].sum())
+def average_total_cost(values: Floats) -> float:
+    """Mean total cost of a trajectory, from rows of (cost of a round, 1 / number of rounds)."""
+    # The second column sums to the number of trajectories, also in a bootstrap resample of them.
+    total_cost = values[:, 0].sum()
+    trajectories = values[:, 1].sum()
+    return float(total_cost / trajectories)
 
 
 METRICS = (
-    Metric("cumulative_cost", higher_is_better=False, aggregate=per_trajectory),
+    Metric("cumulative_cost", higher_is_better=False, aggregate=average_total_cost),
     Metric("cost_per_draft_token", higher_is_better=False),
     Metric("cost_per_longer_text", higher_is_better=False),
     Metric("draft_tokens", higher_is_better=False),
@@ -34,25 +37,25 @@ METRICS = (
 )
 
 
-def metrics(accuracy: Accuracy) -> tuple[Metric, ...]:
-    """The metrics with one way of telling whether a preference is the true one, or none."""
-    kept = f"preference_accuracy_{accuracy}"
-    return tuple(
-        each
-        for each in METRICS
-        if not each.name.startswith("preference_accuracy") or each.name == kept
-    )
+def select_metrics(accuracy: Accuracy) -> tuple[Metric, ...]:
+    """The metrics with one measure of preference accuracy, or none."""
+    unused = {
+        f"preference_accuracy_{measure}"
+        for measure in ("wordllama", "bertscore")
+        if measure != accuracy
+    }
+    return tuple(metric for metric in METRICS if metric.name not in unused)
 
 
-def values(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) -> dict[str, Value]:
-    """What a round contributes.  Rounds in which no preference was used have no accuracy.
+def measure_round(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) -> dict[str, Value]:
+    """Values of a round; accuracy only if a preference was used in it.
 
     Raises:
-        UsageError: what `accuracy` needs is not installed.
+        UsageError: a package that `accuracy` needs is not installed.
     """
     edit = Edit(record["cost"], record["draft_tokens"], record["final_tokens"])
     preference = record.get("method", {}).get("preference", "")
-    found: dict[str, Value] = {
+    values: dict[str, Value] = {
         "cumulative_cost": [edit.cost, 1 / record["rounds"]],
         "cost_per_draft_token": edit.per_draft_token,
         "cost_per_longer_text": edit.per_longer_text,
@@ -61,40 +64,54 @@ def values(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) -> dict
         "preference_coverage": float(bool(preference)),
     }
     if preference and accuracy != "off":
-        likeness = (_wordllama if accuracy == "wordllama" else _bertscore)(preference, tuple(liked))
+        similarities = _MEASURES[accuracy](preference, tuple(liked))
+        highest = max(similarities)
+        nearest = [index for index, value in enumerate(similarities) if value == highest]
+        # A tie is not a hit: a preference as near to two true ones tells them apart no better
+        # than chance.
         true = list(liked).index(record["preference"])
-        best = [place for place, value in enumerate(likeness) if value == max(likeness)]
-        found[f"preference_accuracy_{accuracy}"] = float(best == [true])
-    return found
+        is_right = nearest == [true]
+        values[f"preference_accuracy_{accuracy}"] = float(is_right)
+    return values
 
 
 @lru_cache(maxsize=1)
-def _embedder() -> Any:
+def _load_embedder() -> Any:
     from personabench.retrieval.local_embedders import WordLlama
 
     return WordLlama()
 
 
+# Methods infer the same few preferences again and again, and every round is measured.
 @lru_cache(maxsize=4096)
-def _wordllama(preference: str, liked: tuple[str, ...]) -> list[float]:
+def _compare_by_wordllama(preference: str, liked: tuple[str, ...]) -> list[float]:
     """Cosine similarity of WordLlama vectors."""
-    vectors = _embedder().vectors([preference, *liked])
-    return [float(value) for value in vectors[1:] @ vectors[0]]
+    vectors = _load_embedder().vectors([preference, *liked])
+    similarities = vectors[1:] @ vectors[0]
+    return [float(value) for value in similarities]
 
 
 @lru_cache(maxsize=1)
-def _scorer() -> Any:
+def _load_bertscore() -> Any:
     try:
         from bert_score import BERTScorer  # type: ignore[import-not-found]
     except ImportError as error:
         raise UsageError(
-            "task.accuracy=bertscore needs a package that is not installed; run: pip install bert-score"
+            "task.accuracy=bertscore needs a package that is not installed; "
+            "run: pip install bert-score"
         ) from error
     return BERTScorer(lang="en")
 
 
 @lru_cache(maxsize=4096)
-def _bertscore(preference: str, liked: tuple[str, ...]) -> list[float]:
+def _compare_by_bertscore(preference: str, liked: tuple[str, ...]) -> list[float]:
     """BERTScore F1 (arXiv 1904.09675) of the inferred preference against each true one."""
-    _, _, f1 = _scorer().score([preference] * len(liked), list(liked))
+    candidates = [preference] * len(liked)
+    _, _, f1 = _load_bertscore().score(candidates, list(liked))
     return [float(value) for value in f1]
+
+
+_MEASURES: dict[str, Callable[[str, tuple[str, ...]], list[float]]] = {
+    "wordllama": _compare_by_wordllama,
+    "bertscore": _compare_by_bertscore,
+}

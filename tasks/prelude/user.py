@@ -1,8 +1,8 @@
-"""The simulated user: does the draft suit me, and if not, what do I make of it?
+"""The simulated user: decides whether a draft suits, and rewrites it if not.
 
-Two calls at most.  The first sees document, draft and the hidden preference and answers yes or no; the second, after
-anything but a yes, sees draft and preference only and rewrites.  What the model says is read strictly: a chatty
-rewrite would otherwise be paid as an edit and learnt as a preference.
+Two calls at most.  The first sees document, draft and the hidden preference and replies yes or no.
+The second, after anything but a yes, sees draft and preference only and rewrites.  Replies are
+parsed strictly: a chatty rewrite would otherwise be paid as an edit and learned as a preference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from personabench.models.roles import Role
 from personabench.types import Message
 
 SYSTEM = "You are a person who looks through what an assistant drafted for you."
+
+# Part of the protocol: costs can only be compared if all methods meet the same user.
 TOP_P = 0.95
+
+# Lookarounds instead of \b, for which an underscore is a letter: "__yes__" is a yes.
 _WORD = re.compile(r"(?<![^\W_])(yes|no)(?![^\W_])")
 _NOUN = r"(?:version|rewrite|revision|text|draft|summary|email)"
 _CHANGED = r"(?:revised|rewritten|edited|updated|changed|improved)"
@@ -28,6 +32,9 @@ _MORE = (
     rf"(?: of {_ARTICLE} (?:{_CHANGED} )?{_NOUN})?"
     rf"(?:(?:,| \(| (?:for|with|in|that|which|as|to|you|below|based|{_CHANGED})\b)[^\n:]*)?"
 )
+
+# A line that announces the rewrite ends with a colon and names no subject of its own: "Here is the
+# revised summary:" goes, "Here is the text of the law:" belongs to the text and stays.
 _META = re.compile(
     r"\A[\s*_#>]*(?=[^\n]{1,120}:[*_ ]*(?:\n|\Z))"
     r"(?:(?:sure|certainly|okay|ok|of course)\b[ ,.!–—-]*)?"
@@ -43,12 +50,13 @@ _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("‘", "’"), ("«", "»"))
 
 
 class Reaction(NamedTuple):
-    """What the user said and did.
+    """The simulated user's decision and text.
 
     Attributes:
         decision: accepted, rewritten, or undecided, which is rewritten too.
-        reply: the words of the decision; raw: those of the rewrite, empty without one.
-        final: the text the user is content with.
+        reply: the reply that holds the decision.
+        raw: the reply that holds the rewrite, empty without one.
+        final: the text that the user is content with.
     """
 
     decision: str
@@ -57,55 +65,51 @@ class Reaction(NamedTuple):
     final: str
 
 
-def decided(reply: str) -> str:
-    """The first whole word that is yes or no, outside of reasoning: accepted, rewritten or undecided."""
-    found = _WORD.search(without_reasoning(reply).lower())
-    if found is None:
+def parse_decision(reply: str) -> str:
+    """Parse the first whole word that is yes or no, outside of reasoning."""
+    match = _WORD.search(without_reasoning(reply).lower())
+    if match is None:
         return "undecided"
-    return "accepted" if found[1] == "yes" else "rewritten"
+    return "accepted" if match[1] == "yes" else "rewritten"
 
 
-def cleaned(reply: str, draft: str = "") -> str:
-    """A rewrite without reasoning and, each once at most, a line that announces it, a fence and quotes around it.
+def clean_rewrite(reply: str, draft: str = "") -> str:
+    """Remove reasoning from a rewrite and, once each, an announcement, a fence and quotes.
 
-    What is the draft at one of these steps is left as it is: a draft may have such a line or quotes of its own.
+    A step that yields the draft is the last one: a draft may have such a line or quotes of its own.
     """
     text = reply
-    for step in (without_reasoning, _unannounced, _unfenced, _unquoted):
-        text = step(text).strip()
+    for remove in (without_reasoning, _remove_announcement, _remove_fence, _remove_quotes):
+        text = remove(text).strip()
         if text == draft.strip():
             break
     return text
 
 
 async def react(
-    simulator: Role, words: Vocabulary, document: str, draft: str, preference: str, max_tokens: int
+    simulator: Role,
+    words: Vocabulary,
+    document: str,
+    draft: str,
+    preference: str,
+    max_tokens: int,
 ) -> Reaction:
-    """Let the user look at a draft.  Flags what was undecided, cleaned or returned unchanged.
+    """Let the user react to a draft; flags undecided, cleaned and unchanged replies.
 
     Raises:
         BackendError: a call failed for good, or the rewrite was empty twice.
     """
-    reply = await _asked(simulator, acceptance(words, document, draft, preference), max_tokens)
-    decision = decided(reply)
+    question = word_question(words, document, draft, preference)
+    reply = await _call_user(simulator, question, max_tokens)
+    decision = parse_decision(reply)
     if decision == "accepted":
         return Reaction(decision, reply, "", draft)
     if decision == "undecided":
         simulator.flag("undecided")
-    request = rewriting(words, draft, preference)
-    for draw in range(2):
-        raw = await _asked(
-            simulator, request, max_tokens, draw, lambda text: bool(cleaned(text, draft))
-        )
-        final = cleaned(raw, draft)
-        if final:
-            break
-        simulator.flag("empty_rewrite")
-    else:
-        raise BackendError(
-            "the simulated user's rewrite was empty twice, so this trajectory stops here; "
-            "repeat the command to go on, or name another model with --simulator-model"
-        )
+
+    request = word_rewrite_request(words, draft, preference)
+    raw = await _request_rewrite(simulator, request, draft, max_tokens)
+    final = clean_rewrite(raw, draft)
     if final != raw.strip():
         simulator.flag("cleaned_rewrite")
     if final == draft.strip():
@@ -113,44 +117,73 @@ async def react(
     return Reaction(decision, reply, raw, final)
 
 
-def acceptance(words: Vocabulary, document: str, draft: str, preference: str) -> str:
-    """Whether a draft suits somebody of this taste."""
+def word_question(words: Vocabulary, document: str, draft: str, preference: str) -> str:
+    """Word the question whether a draft suits a user of this preference."""
     return (
         f"From the {words.stimulus} below, an assistant made you a {words.response}.\n\n"
-        f"{words.stimulus.capitalize()}:\n{document}\n\n{words.response.capitalize()}:\n{draft}\n\n"
+        f"{words.stimulus.capitalize()}:\n{document}\n\n"
+        f"{words.response.capitalize()}:\n{draft}\n\n"
         f"You like every {words.response} to be like this: {preference}.\n"
         f"Is the {words.response} fine for you as it stands? Answer with yes or no."
     )
 
 
-def rewriting(words: Vocabulary, draft: str, preference: str) -> str:
-    """What somebody of this taste makes of a draft; the document stays out of it."""
+def word_rewrite_request(words: Vocabulary, draft: str, preference: str) -> str:
+    """Word the request to rewrite a draft.
+
+    The document is left out: the user edits the draft and cannot add to its content.
+    """
     return (
-        f"{words.response.capitalize()}:\n{draft}\n\nYou like every {words.response} to be like this: {preference}.\n"
+        f"{words.response.capitalize()}:\n{draft}\n\n"
+        f"You like every {words.response} to be like this: {preference}.\n"
         f"Change the {words.response} until you like it, and leave what it says as it is. "
         "Answer with the changed text alone, without a remark."
     )
 
 
-def _unannounced(text: str) -> str:
+async def _request_rewrite(simulator: Role, request: str, draft: str, max_tokens: int) -> str:
+    """Request a rewrite, a second time if it is empty after cleaning.
+
+    Raises:
+        BackendError: a call failed for good, or both rewrites were empty.
+    """
+    for draw in range(2):
+        raw = await _call_user(
+            simulator,
+            request,
+            max_tokens,
+            draw=draw,
+            accept=lambda text: bool(clean_rewrite(text, draft)),
+        )
+        if clean_rewrite(raw, draft):
+            return raw
+        simulator.flag("empty_rewrite")
+    raise BackendError(
+        "the simulated user's rewrite was empty twice, so this trajectory stops here; "
+        "repeat the command to continue, or name another model with --simulator-model"
+    )
+
+
+def _remove_announcement(text: str) -> str:
     return _META.sub("", text, count=1)
 
 
-def _unfenced(text: str) -> str:
-    fenced = _FENCE.match(text)
-    return fenced[1] if fenced else text
+def _remove_fence(text: str) -> str:
+    match = _FENCE.match(text)
+    return match[1] if match else text
 
 
-def _unquoted(text: str) -> str:
+def _remove_quotes(text: str) -> str:
+    """Remove quotes around a whole text that has no such quotes inside."""
     inner = text[1:-1]
-    wrapped = any(
-        text == f"{opening}{inner}{closing}" and opening not in inner and closing not in inner
-        for opening, closing in _QUOTES
-    )
-    return inner if wrapped else text
+    for opening, closing in _QUOTES:
+        wrapped = text == f"{opening}{inner}{closing}"
+        if wrapped and opening not in inner and closing not in inner:
+            return inner
+    return text
 
 
-async def _asked(
+async def _call_user(
     simulator: Role,
     text: str,
     max_tokens: int,
@@ -159,5 +192,9 @@ async def _asked(
 ) -> str:
     messages = (Message("system", SYSTEM), Message("user", text))
     return await simulator.complete(
-        messages, max_tokens=max_tokens, top_p=TOP_P, draw=draw, accept=accept
+        messages,
+        max_tokens=max_tokens,
+        top_p=TOP_P,
+        draw=draw,
+        accept=accept,
     )

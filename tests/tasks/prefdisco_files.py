@@ -1,4 +1,4 @@
-"""Small PrefDisco record files, invented, sound unless a test breaks them, and the players of a run on them."""
+"""Small synthetic PrefDisco record files, and scripted models for runs on them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Wants = Mapping[str, tuple[str, int]]
 WANTS: Wants = {"Length": ("short", 5), "Tone": ("kind", 3), "Order": ("answer first", 2)}
 
 
-def row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict[str, Any]:
-    """A record of problem `number` by a persona who wants some values with some importance."""
+def make_row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict[str, Any]:
+    """A record of problem `number` by a persona whose wishes have values and importances."""
     criteria = [
         {
             "preference": name,
@@ -69,18 +69,18 @@ def row(number: int, persona: str, wants: Wants = WANTS, **changes: Any) -> dict
     }
 
 
-def written(folder: Path, rows: Sequence[Any], name: str = "own") -> Path:
-    """A folder with one set."""
+def write_set(folder: Path, rows: Sequence[Any], name: str = "own") -> Path:
+    """Write a folder with one set."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"type": "metadata", "dataset": "invented"}), *map(json.dumps, rows)]
-    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    texts = [json.dumps({"type": "metadata", "dataset": "invented"}), *map(json.dumps, rows)]
+    (folder / f"{name}.jsonl").write_text("\n".join(texts) + "\n", encoding="utf-8")
     return folder
 
 
-def graded(
+def make_judge(
     grade: Callable[[str], Any] = lambda text: 3, correct: Any = 1
 ) -> Callable[[Request], str]:
-    """A judge that grades by the text it is shown, and finds answers correct."""
+    """A judge that grades by the text of its request, and finds answers correct."""
 
     def answer(request: Request) -> str:
         text = request.messages[-1].content
@@ -91,13 +91,13 @@ def graded(
     return answer
 
 
-def said(text: str) -> str:
+def word_reply(text: str) -> str:
     """A simulated user's reply."""
     return json.dumps({"thought": "what is asked?", "response": text})
 
 
-class Played:
-    """A run and everybody who took part in it."""
+class PlayedRun:
+    """A finished run with the scripted models that took part in it."""
 
     def __init__(
         self, model: Scripted, roles: dict[RoleName, Scripted], outcomes: list[Outcome]
@@ -116,12 +116,12 @@ class Played:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        found: Mapping[str, float] = self.summary["metrics"]["official"]
-        return found
+        metrics: Mapping[str, float] = self.summary["metrics"]["official"]
+        return metrics
 
 
 def play(
-    place: Path,
+    results: Path,
     data: Path | None,
     model: Callable[[Request], str],
     *,
@@ -131,19 +131,19 @@ def play(
     judge: Callable[[Request], str] | None = None,
     judge_name: str = "judge",
     **options: Any,
-) -> Played:
-    """A run on a folder's only set."""
+) -> PlayedRun:
+    """Run a method on a folder's only set."""
     under_test = Scripted(BackendOptions(model="tested"), model)
     roles: dict[RoleName, Scripted] = {
-        "judge": Scripted(BackendOptions(model=judge_name), judge or graded())
+        "judge": Scripted(BackendOptions(model=judge_name), judge or make_judge())
     }
     if task == "prefdisco" or "task.ask=true" in options.get("assignments", ()):
         roles["simulator"] = Scripted(
-            BackendOptions(model="simulated"), simulator or (lambda _: said("Short, please."))
+            BackendOptions(model="simulated"), simulator or (lambda _: word_reply("Short, please."))
         )
-    wanted = Options(
-        methods.split(","), [task], data=data, backend="scripted", results=place, **options
+    run_options = Options(
+        methods.split(","), [task], data=data, backend="scripted", results=results, **options
     )
-    return Played(
-        under_test, roles, asyncio.run(run(wanted, backend=under_test, roles=dict(roles)))
+    return PlayedRun(
+        under_test, roles, asyncio.run(run(run_options, backend=under_test, roles=dict(roles)))
     )

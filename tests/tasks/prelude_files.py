@@ -1,4 +1,4 @@
-"""Documents with a marker word for PRELUDE, a user who likes lower case, and runs with both."""
+"""Documents with marker words for PRELUDE, a user who likes lower case, and runs with both."""
 
 from __future__ import annotations
 
@@ -17,45 +17,49 @@ from personabench.run import runner
 from personabench.types import Request
 
 
-def notes(place: Path, sources: Sequence[str] = SOURCES, each: int = 4) -> Path:
-    """Documents with their source as marker word, and one rule per source."""
-    place.mkdir(parents=True, exist_ok=True)
+def write_notes(folder: Path, sources: Sequence[str] = SOURCES, count: int = 4) -> Path:
+    """Write documents with their source as marker word, and one rule per source."""
+    folder.mkdir(parents=True, exist_ok=True)
     for source in sources:
-        rows = [{"doc_id": f"{source}{n}", "text": f"Note {n} about {source}"} for n in range(each)]
-        (place / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        rows = [
+            {"doc_id": f"{source}{n}", "text": f"Note {n} about {source}"} for n in range(count)
+        ]
+        (folder / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     liked = [
         {"name": source, "preference": f"wish of {source}", "rules": [RULE_OF[source].phrase]}
         for source in sources
     ]
-    (place / "summ.json").write_text(json.dumps({"env": "summ", "sources": liked}))
-    return place
+    (folder / "summ.json").write_text(json.dumps({"env": "summ", "sources": liked}))
+    return folder
 
 
-class Simulator(Scripted):
-    """A user who wants lower case and accepts what is."""
+class LowerCaseUser(Scripted):
+    """A user who accepts drafts in lower case and rewrites others."""
 
     def __init__(self) -> None:
         def answer(request: Request) -> str:
-            draft = re.search(
-                r"Summary:\n(.*?)\n\nYou like", request.messages[-1].content, re.DOTALL
-            )
+            content = request.messages[-1].content
+            draft = re.search(r"Summary:\n(.*?)\n\nYou like", content, re.DOTALL)
             assert draft is not None
-            accepting = "Answer with yes or no" in request.messages[-1].content
-            return (
-                ("yes" if draft[1].islower() else "No.")
-                if accepting
-                else f"Revised text:\n{draft[1].lower()}"
-            )
+            if "Answer with yes or no" not in content:
+                return f"Revised text:\n{draft[1].lower()}"
+            return "yes" if draft[1].islower() else "No."
 
         super().__init__(BackendOptions(model="user"), answer=answer)
 
 
-def played(
-    place: Path, data: Path, model: Scripted, user: Scripted, cache: Any = "off"
+def run_cipher(
+    results: Path, data: Path, model: Scripted, user: Scripted, cache: Any = "off"
 ) -> runner.Outcome:
+    """Run CIPHER on two trajectories of ten rounds."""
     options = runner.Options(
-        ["cipher"], ["prelude_summ"], data=data, backend="scripted", results=place, cache=cache,
+        ["cipher"],
+        ["prelude_summ"],
+        data=data,
+        backend="scripted",
+        results=results,
+        cache=cache,
         assignments=["task.rounds=10", "task.trajectories=2", "task.accuracy=off"],
-    )  # fmt: skip
+    )
     (outcome,) = asyncio.run(runner.run(options, backend=model, roles={"simulator": user}))
     return outcome

@@ -1,4 +1,4 @@
-"""PrefDisco's conversation: how actions are read, when the talk ends, and who gets to see what."""
+"""PrefDisco's conversation: parsing of actions, end of the loop, and visibility."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefdisco_files import WANTS, graded, play, row, said, written
+from prefdisco_files import WANTS, make_judge, make_row, play, word_reply, write_set
 
 from personabench import Request
-from personabench.tasks.prefdisco.conversation import read, unlabelled
+from personabench.tasks.prefdisco.conversation import parse_reply, remove_labels
 from personabench.tasks.prefdisco.wording import DISCOVERY, FINAL, NOTHING_MORE, STOP
 
 ASK = "Action: ask_question\nResponse: How long should it be?"
@@ -17,7 +17,7 @@ ANSWER = "Action: final_answer\nResponse: The early answer."
 
 
 def model(turns: list[str]) -> Callable[[Request], str]:
-    """Plays the given turns of the loop, then the final answer; says something else in the other conditions."""
+    """Play the given turns, then the final answer; other texts in the other conditions."""
 
     def answer(request: Request) -> str:
         if not request.messages[0].content.startswith("You help one particular user"):
@@ -29,26 +29,26 @@ def model(turns: list[str]) -> Callable[[Request], str]:
     return answer
 
 
-def discovered(
+def count_calls(
     tmp_path: Path, turns: list[str], replies: list[str] | None = None, **settings: str
 ) -> tuple[int, int, float]:
     """(model calls, simulator calls, answered questions) of the discovery of one record."""
     spoken = iter(replies or ["Short, please."] * 20)
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     assignments = [f"task.{name}={value}" for name, value in settings.items()]
-    played = play(
+    run = play(
         tmp_path / "results",
         data,
         model(turns),
-        simulator=lambda _: said(next(spoken)),
+        simulator=lambda _: word_reply(next(spoken)),
         assignments=assignments,
     )
-    own = [
+    requests = [
         request
-        for request in played.model.requests
+        for request in run.model.requests
         if request.messages[0].content.startswith("You help one part")
     ]
-    return len(own), len(played.roles["simulator"].requests), played.metrics["questions"]
+    return len(requests), len(run.roles["simulator"].requests), run.metrics["questions"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_acceptance_2_the_loop(
     replies: list[str] | None,
     counts: tuple[int, int, int],
 ) -> None:
-    assert discovered(tmp_path, turns, replies, **settings) == counts
+    assert count_calls(tmp_path, turns, replies, **settings) == counts
 
 
 @pytest.mark.parametrize(
@@ -107,23 +107,23 @@ def test_acceptance_2_the_loop(
     ],
 )
 def test_acceptance_3_actions(reply: str, action: str, text: str) -> None:
-    assert read(reply) == (action, text)
+    assert parse_reply(reply) == (action, text)
 
 
 def test_a_reply_without_labels_is_left_as_it_is() -> None:
     text = 'First:\n\n"Nothing" is labelled here, and an (aside) stays.'
-    assert unlabelled(text) == text
+    assert remove_labels(text) == text
 
 
 def test_acceptance_4_visibility(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
-    played = play(
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
+    run = play(
         tmp_path / "results",
         data,
         model([ASK, ANSWER]),
-        simulator=lambda _: said("I read on a small screen."),
+        simulator=lambda _: word_reply("I read on a small screen."),
     )
-    base, known, *talk = (request.messages for request in played.model.requests)
+    base, informed, *talk = (request.messages for request in run.model.requests)
     persona = (
         "Pat",
         "summary of ann",
@@ -136,42 +136,43 @@ def test_acceptance_4_visibility(tmp_path: Path) -> None:
     )
     assert [message.role for message in base] == ["user"]
     assert not [word for word in persona if word in base[0].content]
-    assert all(word in known[0].content for word in persona)
-    assert known[1:] == base
-    assert len(talk) == 3 and all(messages[0].content == DISCOVERY for messages in talk)
-    shown = "\n".join(
+    assert all(word in informed[0].content for word in persona)
+    assert informed[1:] == base
+    assert len(talk) == 3
+    assert all(messages[0].content == DISCOVERY for messages in talk)
+    visible = "\n".join(
         message.content for messages in talk for message in messages if message.role == "user"
     )
-    assert "I read on a small screen." in shown
-    assert not [word for word in (*persona, "what is asked?") if word in shown]
-    (simulated,) = played.roles["simulator"].requests
-    told = [message.content for message in simulated.messages]
-    assert "because Length" in told[0] and told[1:] == ["How long should it be?"]
-    assert not any("problem number 0" in text for text in told)
+    assert "I read on a small screen." in visible
+    assert not [word for word in (*persona, "what is asked?") if word in visible]
+    (simulated,) = run.roles["simulator"].requests
+    contents = [message.content for message in simulated.messages]
+    assert "because Length" in contents[0]
+    assert contents[1:] == ["How long should it be?"]
+    assert not any("problem number 0" in text for text in contents)
     assert (simulated.temperature, simulated.messages[1].role) == (0.4, "user")
 
 
 def test_acceptance_5_the_final_reply(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
-    played = play(
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
+    run = play(
         tmp_path / "results",
         data,
         model([ASK, ASK]),
-        simulator=lambda request: said(
+        simulator=lambda request: word_reply(
             f"Very short. {STOP}" if len(request.messages) > 2 else "Short."
         ),
-        judge=graded(),
+        judge=make_judge(),
         assignments=["task.simulator=passive"],
     )
-    judged = [request.messages[-1].content for request in played.roles["judge"].requests]
+    judged = [request.messages[-1].content for request in run.roles["judge"].requests]
     final = [text for text in judged if "The last answer." in text]
-    assert final and not [
-        text for text in judged if STOP in text or "Response:" in text or "Action:" in text
-    ]
+    assert final
+    assert not [text for text in judged if STOP in text or "Response:" in text or "Action:" in text]
     assert not any(
-        STOP in message.content for request in played.model.requests for message in request.messages
+        STOP in message.content for request in run.model.requests for message in request.messages
     )
-    record = played.lines["problem_0_ann"].record["conditions"]["final"]
+    record = run.lines["problem_0_ann"].record["conditions"]["final"]
     assert (record["raw"], record["output"]) == ("Response: The last answer.", "The last answer.")
     assert (record["ended"], record["questions"], record["turns"][1]["answer"]) == (
         "stop",
@@ -181,9 +182,9 @@ def test_acceptance_5_the_final_reply(tmp_path: Path) -> None:
 
 
 def test_the_final_request_joins_the_users_last_message(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
-    asked = play(tmp_path / "asked", data, model([ASK, ANSWER])).model.requests[-1].messages
-    assert [message.role for message in asked] == [
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
+    messages = play(tmp_path / "asked", data, model([ASK, ANSWER])).model.requests[-1].messages
+    assert [message.role for message in messages] == [
         "system",
         "user",
         "assistant",
@@ -191,9 +192,9 @@ def test_the_final_request_joins_the_users_last_message(tmp_path: Path) -> None:
         "assistant",
         "user",
     ]
-    assert asked[-1].content == FINAL
+    assert messages[-1].content == FINAL
     stopped = (
-        play(tmp_path / "five", data, model([f"{ASK} {at}" for at in range(5)]))
+        play(tmp_path / "five", data, model([f"{ASK} {number}" for number in range(5)]))
         .model.requests[-1]
         .messages
     )
@@ -201,40 +202,46 @@ def test_the_final_request_joins_the_users_last_message(tmp_path: Path) -> None:
 
 
 def test_fixed_questions_are_numbered_from_one(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
-    played = play(
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
+    run = play(
         tmp_path / "results",
         data,
         model(["One?", "Two?"]),
         assignments=["task.fixed_questions=2"],
-        simulator=lambda request: said(STOP) if len(request.messages) > 2 else said("Short."),
+        simulator=lambda request: (
+            word_reply(STOP) if len(request.messages) > 2 else word_reply("Short.")
+        ),
     )
-    first, second, last = (request.messages for request in played.model.requests[2:])
-    assert "you ask 2 short questions" in first[0].content and "Action" not in first[0].content
+    first, second, last = (request.messages for request in run.model.requests[2:])
+    assert "you ask 2 short questions" in first[0].content
+    assert "Action" not in first[0].content
     assert first[1].content.endswith("third thing\n\n(Question 1 of 2.)")
     assert second[-1].content == "Short.\n\n(Question 2 of 2.)"
     assert last[-1].content == f"{NOTHING_MORE}\n\n{FINAL}"
 
 
-def test_a_simulator_that_keeps_to_no_form_is_taken_at_its_word(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
-    played = play(
+def test_a_simulator_without_json_is_accepted_in_the_end(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
+    run = play(
         tmp_path / "plain", data, model([ASK, ANSWER]), simulator=lambda _: "Short, if you can."
     )
-    assert len(played.roles["simulator"].requests) == 4
-    assert played.summary["counters"]["simulator_plain"] == 1
-    assert played.model.requests[-1].messages[3].content == "Short, if you can."
+    assert len(run.roles["simulator"].requests) == 4
+    assert run.summary["counters"]["simulator_plain"] == 1
+    assert run.model.requests[-1].messages[3].content == "Short, if you can."
 
 
 def test_a_broken_form_fails_the_record_and_is_taken_up_again(tmp_path: Path) -> None:
-    data = written(tmp_path / "data", [row(0, "ann")])
+    data = write_set(tmp_path / "data", [make_row(0, "ann")])
     broken = '{"thought": "I want it short", "response": '
-    played = play(tmp_path / "results", data, model([ASK, ANSWER]), simulator=lambda _: broken)
-    (line,) = played.lines.values()
-    assert line.error and "no readable reply in 4 attempts" in line.error and line.output is None
-    assert played.summary["owed"] == 1
+    run = play(tmp_path / "results", data, model([ASK, ANSWER]), simulator=lambda _: broken)
+    (line,) = run.lines.values()
+    assert line.error
+    assert "could be parsed in 4 attempts" in line.error
+    assert line.output is None
+    assert run.summary["owed"] == 1
     again = play(tmp_path / "results", data, model([ASK, ANSWER]))
-    assert again.summary["owed"] == 0 and again.metrics["questions"] == 1
+    assert again.summary["owed"] == 0
+    assert again.metrics["questions"] == 1
     assert not [
         request for request in again.model.requests if request.messages[0].role == "user"
     ], "base was paid twice"

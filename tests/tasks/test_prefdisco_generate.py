@@ -1,4 +1,4 @@
-"""New PrefDisco sets: the rules that people, dimensions, preferences and rubrics must keep, and what happens if not."""
+"""Generated PrefDisco sets: rules for personas, dimensions and rubrics, and failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.roles import Role
 from personabench.tasks.prefdisco import PrefDisco
-from personabench.tasks.prefdisco.files import read
+from personabench.tasks.prefdisco.files import read_records
 from personabench.tasks.prefdisco.personas import BRACKETS, OCCUPATIONS
 
 ROWS = [
@@ -37,8 +37,8 @@ ROWS = [
 ]
 
 
-def kind(request: Request) -> str:
-    """What a request asks for, by the fields of its form."""
+def find_kind(request: Request) -> str:
+    """Name the kind of a request by the fields of its schema."""
     assert request.schema is not None
     (name, *_) = sorted(
         {"coherent", "backstory", "dimensions", "matches", "preferences", "criteria"}
@@ -48,7 +48,7 @@ def kind(request: Request) -> str:
 
 
 class Author:
-    """Writes what it is asked for, by the rules; `spoil` may take a reply and its number among its kind apart."""
+    """Answers requests by the rules; `spoil` may break a reply, given its number among its kind."""
 
     def __init__(
         self, spoil: Callable[[str, int, dict[str, Any]], object] = lambda *_: None
@@ -57,7 +57,8 @@ class Author:
         self.asked: Counter[str] = Counter()
 
     def __call__(self, request: Request) -> str:
-        name, user = kind(request), request.messages[-1].content
+        name = find_kind(request)
+        user = request.messages[-1].content
         self.asked[name] += 1
         reply: dict[str, Any] = getattr(self, name)(request, user)
         self.spoil(name, self.asked[name], reply)
@@ -105,32 +106,36 @@ class Author:
     def matches(self, request: Request, user: str) -> dict[str, Any]:
         return {
             "matches": [
-                {"new": each, "known": ""}
-                for each in re.findall(r"^- (.*?): how", user, re.MULTILINE)
+                {"new": name, "known": ""}
+                for name in re.findall(r"^- (.*?): how", user, re.MULTILINE)
             ]
         }
 
     def preferences(self, request: Request, user: str) -> dict[str, Any]:
-        names = re.findall(r"^- (.*?): how", user, re.MULTILINE)
-        told = {"local_importance": 3, "justification": "so"}
-        return {"preferences": [{"name": each, "value": f"v of {each}", **told} for each in names]}
+        dimensions = re.findall(r"^- (.*?): how", user, re.MULTILINE)
+        fields = {"local_importance": 3, "justification": "so"}
+        return {
+            "preferences": [
+                {"name": name, "value": f"v of {name}", **fields} for name in dimensions
+            ]
+        }
 
     def criteria(self, request: Request, user: str) -> dict[str, Any]:
-        names = re.findall(r"^- (.*?): v of", user, re.MULTILINE)
-        told = {
+        dimensions = re.findall(r"^- (.*?): v of", user, re.MULTILINE)
+        fields = {
             "description": "whether",
             "weight": 1 / 24,
             "level_1": "bad",
             "level_3": "fair",
             "level_5": "good",
         }
-        return {"criteria": [{"preference": each, **told} for each in names]}
+        return {"criteria": [{"preference": name, **fields} for name in dimensions]}
 
 
-def made(
+def generate_set(
     folder: Path, *authors: Author, people: int = 2, library: int = 4, cache: Cache | None = None
 ) -> tuple[Path, list[str], list[Scripted]]:
-    """A set on three problems, what was told on the way, and the models that wrote it."""
+    """Generate a set on three problems; returns its file, the notices, and the authors."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "quiz-source.jsonl"
     source.write_text("\n".join(map(json.dumps, ROWS)))
@@ -142,7 +147,7 @@ def made(
         Role("simulator", Client(model, cache, "use" if cache else "off", 8), "", 0)
         for model in models
     ]
-    told: list[str] = []
+    notices: list[str] = []
     work = PrefDisco().generate(
         str(source),
         folder / "sets",
@@ -151,31 +156,31 @@ def made(
         people=people,
         library=library,
         seed=0,
-        notice=told.append,
+        notice=notices.append,
     )
-    return asyncio.run(work), told, models
+    return asyncio.run(work), notices, models
 
 
 def test_a_generated_set_is_a_sound_set(tmp_path: Path) -> None:
-    path, told, (model,) = made(tmp_path, Author())
-    entries, counts, metadata = read(path)
+    path, notices, (model,) = generate_set(tmp_path, Author())
+    entries, counts, metadata = read_records(path)
     assert (len(entries), counts.total(), metadata["dataset"]) == (6, 0, "quiz-source")
     for entry in entries:
-        types = Counter(each.type for each in entry.preferences.values())
-        assert len(entry.preferences) == len(entry.criteria) == 24 and types["expertise"] == 2
-    assert (
-        entries[2].problem.options == {"A": "Venus", "B": "Mercury"}
-        and entries[2].problem.answer == "B"
-    )
-    assert told[-1] == "problem 3 of 3: 2 of 2 records"
+        types = Counter(preference.type for preference in entry.preferences.values())
+        assert len(entry.preferences) == len(entry.criteria) == 24
+        assert types["expertise"] == 2
+    assert entries[2].problem.options == {"A": "Venus", "B": "Mercury"}
+    assert entries[2].problem.answer == "B"
+    assert notices[-1] == "problem 3 of 3: 2 of 2 records"
     dataset = PrefDisco().open("quiz-source", tmp_path / "sets")
-    assert len(dataset.index()) == 6 and dataset.warnings == ()
+    assert len(dataset.index()) == 6
+    assert dataset.warnings == ()
     assert {request.temperature for request in model.requests} == {0.7}
 
 
 def test_calls_of_a_record_and_of_a_problem(tmp_path: Path) -> None:
     author = Author()
-    made(tmp_path, author)
+    generate_set(tmp_path, author)
     assert author.asked == {
         "backstory": 4,
         "coherent": 4,
@@ -187,64 +192,57 @@ def test_calls_of_a_record_and_of_a_problem(tmp_path: Path) -> None:
 
 
 def test_names_of_earlier_problems_are_kept_and_values_shown_again(tmp_path: Path) -> None:
-    path, _, (model,) = made(tmp_path, Author(), people=4)
-    entries = read(path).entries
+    path, _, (model,) = generate_set(tmp_path, Author(), people=4)
+    entries = read_records(path).entries
     first, second = (set(entry.preferences) for entry in (entries[0], entries[4]))
     assert len(first & second) == 4 + 10, "general ones, and those named alike"
-    asked = [
-        request.messages[-1].content for request in model.requests if kind(request) == "preferences"
+    contents = [
+        request.messages[-1].content
+        for request in model.requests
+        if find_kind(request) == "preferences"
     ]
-    assert ["Wanted earlier:" in text for text in asked] == [False] * 4 + [True] * 8
-    assert "- Way 3 shared: v of Way 3 shared" in asked[4]
+    assert ["Wanted earlier:" in text for text in contents] == [False] * 4 + [True] * 8
+    assert "- Way 3 shared: v of Way 3 shared" in contents[4]
 
 
 def test_a_match_takes_the_known_name_once(tmp_path: Path) -> None:
     def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
         if name == "matches":
-            for each in reply["matches"]:
-                each["known"] = "way 0 GENERAL"
+            for match in reply["matches"]:
+                match["known"] = "way 0 GENERAL"
 
-    path, _, _ = made(tmp_path, Author(spoil))
-    assert {len(entry.preferences) for entry in read(path).entries} == {23}, (
+    path, _, _ = generate_set(tmp_path, Author(spoil))
+    assert {len(entry.preferences) for entry in read_records(path).entries} == {23}, (
         "20, of which one is one of the general four"
     )
 
 
-def test_people_are_unlike_one_another(tmp_path: Path) -> None:
-    _, _, (model,) = made(tmp_path, Author(), library=20)
+def test_personas_are_unlike_one_another(tmp_path: Path) -> None:
+    _, _, (model,) = generate_set(tmp_path, Author(), library=20)
     people = json.loads((tmp_path / "sets" / "personas.json").read_text())
-    asked = [
-        request.messages[-1].content for request in model.requests if kind(request) == "backstory"
+    contents = [
+        request.messages[-1].content
+        for request in model.requests
+        if find_kind(request) == "backstory"
     ]
-    constrained = [text for text in asked if "Occupation:" in text]
-    assert len(people) == 20 and 10 <= len(constrained) <= 18
-    named = [
-        person["demographics"]["occupation"]
-        for person in people
-        if person["demographics"]["occupation"] != "free"
-    ]
-    assert len(set(named)) == len(named) and set(named) <= set(OCCUPATIONS)
-    assert (
-        len(
-            {
-                next(
-                    at
-                    for at, (low, high) in enumerate(BRACKETS)
-                    if low <= person["demographics"]["age"] <= high
-                )
-                for person in people
-            }
-        )
-        == 6
-    )
-    assert asked[12].count("\n- ") == 8, "the last eight are shown"
+    constrained = [text for text in contents if "Occupation:" in text]
+    assert len(people) == 20
+    assert 10 <= len(constrained) <= 18
+    occupations = [person["demographics"]["occupation"] for person in people]
+    drawn = [occupation for occupation in occupations if occupation != "free"]
+    assert len(set(drawn)) == len(drawn)
+    assert set(drawn) <= set(OCCUPATIONS)
+    ages = [person["demographics"]["age"] for person in people]
+    used = [bracket for bracket in BRACKETS if any(bracket[0] <= age <= bracket[1] for age in ages)]
+    assert len(used) == 6
+    assert contents[12].count("\n- ") == 8, "the last eight are shown"
     assert all(re.fullmatch(r"nr\d+_[0-9a-f]{8}", person["id"]) for person in people)
-    last = next(text for text in reversed(asked) if "None of these names and places" in text)
+    last = next(text for text in reversed(contents) if "None of these names and places" in text)
     assert last.partition("None of these")[2].count("Town") == 5
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda person: person["demographics"].update(age=17), "age must lie between 18 and 75"),
         (lambda person: person.update(name="Ann"), "a first name and a surname"),
@@ -256,97 +254,105 @@ def test_people_are_unlike_one_another(tmp_path: Path) -> None:
         (lambda person: person["demographics"].pop("hobbies"), "hobbies must be a list"),
     ],
 )
-def test_people_who_break_a_rule_are_asked_for_again(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+def test_personas_that_break_a_rule_are_requested_again(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     author = Author(
         lambda name, number, reply: change(reply) if name == "backstory" and number == 1 else None
     )
-    _, _, (model,) = made(tmp_path, author)
+    _, _, (model,) = generate_set(tmp_path, author)
     assert author.asked["backstory"] == 5
-    assert told in model.requests[1].messages[-1].content
+    assert message in model.requests[1].messages[-1].content
     with pytest.raises(DataError, match="persona 0, attempt 0: no usable reply in 3 tries"):
-        made(
+        generate_set(
             tmp_path / "never",
             Author(lambda name, number, reply: change(reply) if name == "backstory" else None),
         )
 
 
-def test_incoherent_people_are_made_anew(tmp_path: Path) -> None:
+def test_incoherent_personas_are_made_again(tmp_path: Path) -> None:
     def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
         if name == "coherent" and number == 1:
             reply.update(coherent=False, issues=["a retired surgeon of 20"])
 
     author = Author(spoil)
-    _, _, (model,) = made(tmp_path, author)
+    _, _, (model,) = generate_set(tmp_path, author)
     assert author.asked["coherent"] == 5
     assert "not coherent: a retired surgeon of 20" in model.requests[2].messages[-1].content
 
 
-def test_what_the_authors_do_not_manage_is_left_out_and_told(tmp_path: Path) -> None:
+def test_records_that_the_authors_fail_are_left_out_with_a_notice(tmp_path: Path) -> None:
     def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
         if name == "dimensions" and number in (2, 3, 4):
             reply["dimensions"].pop()
         if name == "preferences":
             reply["preferences"][0]["local_importance"] = 3 if number > 3 else 9
 
-    path, told, _ = made(tmp_path, Author(spoil), people=1)
-    assert [entry.id[:9] for entry in read(path).entries] == ["problem_2"]
+    path, notices, _ = generate_set(tmp_path, Author(spoil), people=1)
+    assert [entry.id[:9] for entry in read_records(path).entries] == ["problem_2"]
     assert [
-        line for line in told if "left out" in line and "20 dimensions with different names" in line
+        notice
+        for notice in notices
+        if "left out" in notice and "20 dimensions with different names" in notice
     ]
-    assert [line for line in told if "left out" in line and "local_importance" in line]
+    assert [notice for notice in notices if "left out" in notice and "local_importance" in notice]
 
 
-def test_missing_criteria_are_asked_for_again_and_surplus_ones_dropped(tmp_path: Path) -> None:
+def test_missing_criteria_are_requested_again_and_surplus_ones_dropped(tmp_path: Path) -> None:
     def spoil(name: str, number: int, reply: dict[str, Any]) -> None:
         if name == "criteria" and len(reply["criteria"]) > 5:
             reply["criteria"][-1]["preference"] = "Something Else"
 
     author = Author(spoil)
-    path, _, (model,) = made(tmp_path, author, people=1)
-    entries, counts, _ = read(path)
-    assert not counts.total() and {len(entry.criteria) for entry in entries} == {24}
+    path, _, (model,) = generate_set(tmp_path, author, people=1)
+    entries, counts, _ = read_records(path)
+    assert not counts.total()
+    assert {len(entry.criteria) for entry in entries} == {24}
     again = [
-        request.messages[-1].content for request in model.requests if kind(request) == "criteria"
+        request.messages[-1].content
+        for request in model.requests
+        if find_kind(request) == "criteria"
     ]
-    assert (
-        author.asked["criteria"] == 3 * 3
-        and sorted(text.count("v of") for text in again) == [1] * 3 + [2] * 3 + [22] * 3
-    )
+    assert author.asked["criteria"] == 3 * 3
+    assert sorted(text.count("v of") for text in again) == [1] * 3 + [2] * 3 + [22] * 3
 
 
 def test_several_authors_share_the_work_and_a_second_time_costs_nothing(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache.sqlite")
-    path, _, models = made(tmp_path, Author(), Author(), Author(), cache=cache)
+    path, _, models = generate_set(tmp_path, Author(), Author(), Author(), cache=cache)
     first = path.read_bytes()
     assert all(len(model.requests) > 5 for model in models)
     path.unlink()
-    path, _, again = made(tmp_path, Author(), Author(), Author(), cache=cache)
+    path, _, repeated = generate_set(tmp_path, Author(), Author(), Author(), cache=cache)
     cache.close()
-    assert path.read_bytes() == first and [model.requests for model in again] == [[], [], []]
+    assert path.read_bytes() == first
+    assert [model.requests for model in repeated] == [[], [], []]
 
 
-def test_people_are_shared_by_a_folders_sets(tmp_path: Path) -> None:
-    made(tmp_path, Author(), library=3)
+def test_personas_are_shared_by_a_folders_sets(tmp_path: Path) -> None:
+    generate_set(tmp_path, Author(), library=3)
     before = json.loads((tmp_path / "sets" / "personas.json").read_text())
     author = Author()
     author.asked["backstory"] = 10
-    made(tmp_path, author, library=4)
+    generate_set(tmp_path, author, library=4)
     after = json.loads((tmp_path / "sets" / "personas.json").read_text())
-    assert after[:3] == before and len(after) == 4 and author.asked["backstory"] == 11
-    made(tmp_path, Author(), library=2)
-    assert json.loads((tmp_path / "sets" / "personas.json").read_text()) == after, "nobody is lost"
+    assert after[:3] == before
+    assert len(after) == 4
+    assert author.asked["backstory"] == 11
+    generate_set(tmp_path, Author(), library=2)
+    assert json.loads((tmp_path / "sets" / "personas.json").read_text()) == after, (
+        "no persona is lost"
+    )
     with pytest.raises(UsageError, match="at most --persona-pool 2"):
-        made(tmp_path, author, people=3, library=2)
+        generate_set(tmp_path, author, people=3, library=2)
     (tmp_path / "sets" / "personas.json").write_text('[{"id": "x"}]')
     with pytest.raises(
-        DataError, match=r"personas.json is no list of people \(.*`name` - at `\$\[0\]`"
+        DataError, match=r"personas.json is not a list of personas \(.*`name` - at `\$\[0\]`"
     ):
-        made(tmp_path, author)
+        generate_set(tmp_path, author)
 
 
-def test_the_command_writes_a_set_and_says_how_to_run_it(
+def test_the_command_writes_a_set_and_prints_how_to_run_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authors = [Scripted(BackendOptions(model=name), Author()) for name in ("one", "two")]
@@ -362,11 +368,9 @@ def test_the_command_writes_a_set_and_says_how_to_run_it(
         "ready: personabench run --task prefdisco --data sets --split quiz --method none"
         in ended.output
     )
-    assert (
-        "problem 2 of 2: 1 of 1 records" in ended.output
-        and "calls, 0 of them cached" in ended.output
-    )
-    assert len(read(tmp_path / "sets" / "quiz.jsonl").entries) == 2
+    assert "problem 2 of 2: 1 of 1 records" in ended.output
+    assert "calls, 0 of them cached" in ended.output
+    assert len(read_records(tmp_path / "sets" / "quiz.jsonl").entries) == 2
     assert all(author.requests for author in authors)
 
 

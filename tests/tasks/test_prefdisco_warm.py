@@ -1,4 +1,4 @@
-"""PrefDisco's warm start: the split, what of earlier problems is visible, and what each method makes of it."""
+"""PrefDisco's warm start: the split, the visible part of earlier problems, methods."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefdisco_files import graded, play, row, said, written
+from prefdisco_files import make_judge, make_row, play, word_reply, write_set
 
 from personabench import Request
 from personabench.errors import DataError, UsageError
 from personabench.run.controls import controlled
 from personabench.run.selection import select
 from personabench.tasks.prefdisco import PrefDiscoWarm
-from personabench.tasks.prefdisco.files import read
-from personabench.tasks.prefdisco.warm import WarmData, seen, stated
+from personabench.tasks.prefdisco.files import read_records
+from personabench.tasks.prefdisco.warm_start import WarmData, find_revealed, state_preferences
 
 METHODS = ("none", "rag", "summary", "cipher", "rpm", "dpl")
 PEOPLE = ("ann", "bob", "cat", "dan", "eva", "fay", "gil", "hal")
 
 
-def wants(person: str, number: int) -> dict[str, tuple[str, int]]:
-    """A person's general wish, one that depends on the problem, and one that never matters enough to be said."""
+def make_wants(person: str, number: int) -> dict[str, tuple[str, int]]:
+    """A general wish, one that depends on the problem, and one too unimportant to be stated."""
     return {
         "Length": (f"as {person} likes it", 5),
         f"Detail {number}": (f"{person} on {number}", 4),
@@ -33,22 +33,26 @@ def wants(person: str, number: int) -> dict[str, tuple[str, int]]:
     }
 
 
-def set_of(folder: Path, people: Sequence[str] = PEOPLE, problems: int = 24) -> Path:
+def write_people(folder: Path, people: Sequence[str] = PEOPLE, problems: int = 24) -> Path:
     """A set of several people's wishes on the same problems."""
-    return written(
+    return write_set(
         folder,
-        [row(number, each, wants(each, number)) for number in range(problems) for each in people],
+        [
+            make_row(number, person, make_wants(person, number))
+            for number in range(problems)
+            for person in people
+        ],
     )
 
 
-def opened(data: Path, **options: Any) -> WarmData:
+def open_set(data: Path, **options: Any) -> WarmData:
     dataset = PrefDiscoWarm(PrefDiscoWarm.Params(**options)).open("own", data)
     assert isinstance(dataset, WarmData)
     return dataset
 
 
 def answer(request: Request) -> str:
-    """Follows every form that a method asks for, and says different things to different requests."""
+    """Follow every schema of a method, with different answers to different requests."""
     if request.schema is None:
         return f"Summary: the answer is B. {len(str(request.messages))}"
     listed = request.messages[-1].content.count("\n1. ")
@@ -68,10 +72,10 @@ def answer(request: Request) -> str:
 
 
 def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:2], 5)
+    data = write_people(tmp_path / "data", PEOPLE[:2], 5)
     sent = []
     for method in ("none", "rag", "rpm"):
-        played = play(
+        run = play(
             tmp_path / method,
             data,
             answer,
@@ -81,35 +85,36 @@ def test_acceptance_11_without_history_all_send_the_same(tmp_path: Path) -> None
             assignments=["task.h=0"],
         )
         sent.append(
-            {request.messages for request in played.model.requests if len(request.messages) == 1}
+            {request.messages for request in run.model.requests if len(request.messages) == 1}
         )
-        assert len(played.model.requests) == 6, (
+        assert len(run.model.requests) == 6, (
             "three targets, each base and known; the method's own is base again"
         )
-    assert all(each == sent[0] for each in sent) and len(sent[0]) == 3
+    assert all(messages == sent[0] for messages in sent)
+    assert len(sent[0]) == 3
     assert all(message.role == "user" for (message,) in sent[0])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
-    """What a target's record and other people's records of its problem hold is marked, and shown to no method."""
-    data = set_of(tmp_path / "data")
-    dataset = opened(data, targets=1)
-    (place,) = select(dataset, 1, 0)
-    target = dataset.entries[place]
+    """Targets and peers' records of their problems are marked; no method sees a mark."""
+    data = write_people(tmp_path / "data")
+    dataset = open_set(data, targets=1)
+    (index,) = select(dataset, 1, 0)
+    target = dataset.entries[index]
     number = target.id.split("_")[1]
-    lines = [json.loads(line) for line in (data / "own.jsonl").read_text().splitlines()[1:]]
-    for record in lines:
+    records = [json.loads(line) for line in (data / "own.jsonl").read_text().splitlines()[1:]]
+    for record in records:
         record["persona"]["backstory"] = "MARKED backstory"
         record["original_problem"]["answer"] = "MARKED gold"
         for criterion in record["evaluation_rubric"]["evaluation_criteria"]:
             criterion["description"] = "MARKED rubric"
-        for told in record["persona_preferences"].values():
-            told["justification"] = "MARKED reason"
+        for preference in record["persona_preferences"].values():
+            preference["justification"] = "MARKED reason"
             if record["problem_id"].startswith(f"problem_{number}_"):
-                told["value"] = "MARKED value"
-    marked = written(tmp_path / "marked", lines)
-    played = play(
+                preference["value"] = "MARKED value"
+    marked = write_set(tmp_path / "marked", records)
+    run = play(
         tmp_path / "results",
         marked,
         answer,
@@ -118,49 +123,56 @@ def test_acceptance_12_leakage(tmp_path: Path, method: str) -> None:
         limit=1,
         assignments=["task.targets=1"],
     )
-    assert list(played.lines) == [target.id]
-    known, *others = sorted(
-        played.model.requests, key=lambda each: "described below" not in each.messages[0].content
+    assert list(run.lines) == [target.id]
+    informed, *rest = sorted(
+        run.model.requests, key=lambda request: "described below" not in request.messages[0].content
     )
-    assert "MARKED value" in known.messages[0].content
-    assert others and not [request for request in others if "MARKED" in str(request.messages)]
-    assert not [request for request in others if "importance" in str(request.messages)]
+    assert "MARKED value" in informed.messages[0].content
+    assert rest
+    assert not [request for request in rest if "MARKED" in str(request.messages)]
+    assert not [request for request in rest if "importance" in str(request.messages)]
 
 
 def test_acceptance_13_nesting(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data")
-    five, three = opened(data, h=5), opened(data, h=3)
-    assert five.index() == three.index() and len(five.index()) == 3 * len(PEOPLE)
-    for place in range(len(five.index())):
-        long, short = five.load(place).history, three.load(place).history
-        assert (len(long), len(short)) == (5, 3) and long[-3:] == short
+    data = write_people(tmp_path / "data")
+    five = open_set(data, h=5)
+    three = open_set(data, h=3)
+    assert five.index() == three.index()
+    assert len(five.index()) == 3 * len(PEOPLE)
+    for index in range(len(five.index())):
+        long = five.load(index).history
+        short = three.load(index).history
+        assert (len(long), len(short)) == (5, 3)
+        assert long[-3:] == short
     shared = {
-        str(five.load(place).history)
-        for place in range(len(five.index()))
-        if five.index()[place][1] == "ann"
+        str(five.load(index).history)
+        for index in range(len(five.index()))
+        if five.index()[index][1] == "ann"
     }
     assert len(shared) == 1, "all targets of a persona have one history"
     code = (
-        "import sys; from pathlib import Path; from personabench.tasks.prefdisco import PrefDiscoWarm; "
+        "import sys; from pathlib import Path; "
+        "from personabench.tasks.prefdisco import PrefDiscoWarm; "
         "data = PrefDiscoWarm().open('own', Path(sys.argv[1])); "
-        "places = range(len(data.index())); "
-        "print([[data.index()[at], [record.id for record in data.load(at).history]] for at in places])"
+        "histories = [data.load(index).history for index in range(len(data.index()))]; "
+        "ids = [[record.id for record in history] for history in histories]; "
+        "print([list(pair) for pair in zip(data.index(), ids)])"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, str(data)], capture_output=True, text=True, check=True
     )
-    mine = [
-        [five.index()[at], [record.id for record in five.load(at).history]]
-        for at in range(len(five.index()))
+    expected = [
+        [five.index()[index], [record.id for record in five.load(index).history]]
+        for index in range(len(five.index()))
     ]
-    assert ended.stdout == f"{mine}\n"
-    assert opened(data, seed=1).index() != five.index()
+    assert ended.stdout == f"{expected}\n"
+    assert open_set(data, seed=1).index() != five.index()
 
-    records = [row(number, "ann") for number in range(6)]
-    target = opened(written(tmp_path / "six", records)).entries[0]
-    twin = row(9, "ann")
+    records = [make_row(number, "ann") for number in range(6)]
+    target = open_set(write_set(tmp_path / "six", records)).entries[0]
+    twin = make_row(9, "ann")
     twin["original_problem"]["question"] = f"  {target.problem.question.upper()} "
-    doubled = opened(written(tmp_path / "twin", [*records, twin]), targets=3)
+    doubled = open_set(write_set(tmp_path / "twin", [*records, twin]), targets=3)
     keys = [record.stimulus for record in doubled.load(0).history]
     for entry in doubled.entries:
         assert not [
@@ -170,21 +182,22 @@ def test_acceptance_13_nesting(tmp_path: Path) -> None:
         ]
 
 
-def test_an_entry_tells_name_and_value_of_the_most_important_and_nothing_else(
+def test_a_history_record_holds_names_and_values_of_the_most_important_and_nothing_else(
     tmp_path: Path,
 ) -> None:
-    record = opened(set_of(tmp_path / "data"), m=2).load(0).history[0]
+    record = open_set(write_people(tmp_path / "data"), m=2).load(0).history[0]
     assert record.response.splitlines() == sorted(record.response.splitlines())
-    assert record.fields["dimensions"].split("\n")[-1] == "Length" and "Mood" not in record.response
-    assert seen([record])["Length"].startswith("as ")
+    assert record.fields["dimensions"].split("\n")[-1] == "Length"
+    assert "Mood" not in record.response
+    assert find_revealed([record])["Length"].startswith("as ")
     assert not [
         word
         for word in ("because", "backstory", "baker", "level", "5")
         if word in f"{record.response}{record.fields}"
     ]
-    tied = row(0, "ann", {name: (name.lower(), 3) for name in ("C", "A", "B", "D")})
-    (entry,) = read(written(tmp_path / "tied", [tied]) / "own.jsonl").entries
-    assert stated(entry, 3).text == "A: a\nB: b\nC: c"
+    tied = make_row(0, "ann", {name: (name.lower(), 3) for name in ("C", "A", "B", "D")})
+    (entry,) = read_records(write_set(tmp_path / "tied", [tied]) / "own.jsonl").entries
+    assert state_preferences(entry, 3).text == "A: a\nB: b\nC: c"
 
 
 CALLS = {"none": 1, "rag": 1, "summary": 1, "cipher": 2, "rpm": 2, "dpl": 5}
@@ -192,8 +205,8 @@ CALLS = {"none": 1, "rag": 1, "summary": 1, "cipher": 2, "rpm": 2, "dpl": 5}
 
 @pytest.mark.parametrize("method", METHODS)
 def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None:
-    """Beyond what builds the state, and beside the two answers of the model alone that all methods share."""
-    data = set_of(tmp_path / "data")
+    """Calls beside those for the profile and the two conditions that all methods share."""
+    data = write_people(tmp_path / "data")
     settings = {
         "dpl": [
             "dpl.n_docs=3",
@@ -204,7 +217,7 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
         ],
         "cipher": ["cipher.k=3"],
     }
-    played = play(
+    run = play(
         tmp_path / "results",
         data,
         answer,
@@ -213,40 +226,47 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
         assignments=settings.get(method, ()),
         limit=1,
     )
-    lines = list(played.lines.values())
-    assert {line.error for line in lines} == {None} and len(lines) == 3
-    own = [len(line.calls) - 2 for line in lines]
+    predictions = list(run.lines.values())
+    assert {line.error for line in predictions} == {None}
+    assert len(predictions) == 3
+    calls = [len(line.calls) - 2 for line in predictions]
     inferences = 3 if method == "cipher" else 0
-    assert set(own) == {CALLS[method] + inferences}
-    usage = played.summary["usage"]
+    assert set(calls) == {CALLS[method] + inferences}
+    usage = run.summary["usage"]
     assert usage.get("profile", {}).get("calls", 0) == {"summary": 1, "rpm": 3 * 5 + 1}.get(
         method, 0
     )
     if method == "dpl":
-        assert (played.summary["counters"]["tier_1"], "fallback" in played.summary["counters"]) == (
+        assert (run.summary["counters"]["tier_1"], "fallback" in run.summary["counters"]) == (
             9,
             False,
         )
 
 
 def test_acceptance_15_shuffled(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data")
-    own, lent = opened(data, h=3), controlled(opened(data, h=3), "shuffled", 0)
-    for place, (_, user) in enumerate(own.index()):
-        before, after = own.load(place), lent.load(place)
+    data = write_people(tmp_path / "data")
+    original = open_set(data, h=3)
+    lent = controlled(open_set(data, h=3), "shuffled", 0)
+    for index, (_, user) in enumerate(original.index()):
+        before = original.load(index)
+        after = lent.load(index)
         assert len(after.history) == len(before.history) == 3
         assert all(not record.id.endswith(user) for record in after.history)
-        asked = {own.load(at).item for at, (_, other) in enumerate(own.index()) if other == user}
-        assert not asked & {record.item for record in after.history}
+        target_items = {
+            original.load(position).item
+            for position, (_, owner) in enumerate(original.index())
+            if owner == user
+        }
+        assert not target_items & {record.item for record in after.history}
     scores = {}
     for history in ("own", "shuffled"):
-        played = play(
+        run = play(
             tmp_path / "results",
             data,
             lambda request: "\n".join(message.content for message in request.messages),
             task="prefdisco_warm",
             methods="rag",
-            judge=graded(
+            judge=make_judge(
                 lambda text: (
                     5
                     if text.partition("What the user wants: ")[2].partition("\n")[0]
@@ -258,69 +278,71 @@ def test_acceptance_15_shuffled(tmp_path: Path) -> None:
             limit=6,
             assignments=["task.h=3"],
         )
-        scores[history] = played.metrics["prefalign"]
+        scores[history] = run.metrics["prefalign"]
     assert scores["own"] > scores["shuffled"], "the lift of a model that echoes its context"
 
 
-def test_the_population_owner_tells_what_most_others_said(tmp_path: Path) -> None:
+def test_the_population_owner_shows_the_most_frequent_wishes_of_peers(tmp_path: Path) -> None:
     records = [
-        row(
+        make_row(
             number,
-            each,
+            person,
             {
-                "Tone": ("dry" if each == "ann" else "kind" if each < "d" else "loud", 5),
+                "Tone": ("dry" if person == "ann" else "kind" if person < "d" else "loud", 5),
                 f"On {number}": ("x", 4),
             },
         )
         for number in range(8)
-        for each in ("ann", "bob", "cat", "dan")
+        for person in ("ann", "bob", "cat", "dan")
     ]
-    dataset = opened(written(tmp_path / "data", records), owner="population")
-    places = {user: place for place, (_, user) in enumerate(dataset.index())}
-    assert {record.response.splitlines()[-1] for record in dataset.load(places["ann"]).history} == {
-        "Tone: kind"
-    }
-    own = opened(tmp_path / "data")
+    dataset = open_set(write_set(tmp_path / "data", records), owner="population")
+    indices = {user: index for index, (_, user) in enumerate(dataset.index())}
+    assert {
+        record.response.splitlines()[-1] for record in dataset.load(indices["ann"]).history
+    } == {"Tone: kind"}
+    original = open_set(tmp_path / "data")
     assert [(user.id, user.history) for user in dataset.population()] == [
-        (u.id, u.history) for u in own.population()
+        (u.id, u.history) for u in original.population()
     ]
-    assert [each.item for each in own.load(0).history] == [
-        each.item for each in dataset.load(0).history
+    assert [person.item for person in original.load(0).history] == [
+        person.item for person in dataset.load(0).history
     ]
 
 
 def test_seen_unseen_and_agreement_are_measured(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:3], 9)
-    judge = graded(lambda text: 5 if "Criterion: Length" in text else 2)
-    played = play(tmp_path / "results", data, answer, task="prefdisco_warm", judge=judge)
-    found = played.metrics
-    assert found["prefalign-seen"] > found["prefalign"] > found["prefalign-unseen"] == 2
-    assert 0.5 <= found["seen-share"] <= 0.9 and 0 < found["agreement"] < 1
+    data = write_people(tmp_path / "data", PEOPLE[:3], 9)
+    judge = make_judge(lambda text: 5 if "Criterion: Length" in text else 2)
+    run = play(tmp_path / "results", data, answer, task="prefdisco_warm", judge=judge)
+    metrics = run.metrics
+    assert metrics["prefalign-seen"] > metrics["prefalign"] > metrics["prefalign-unseen"] == 2
+    assert 0.5 <= metrics["seen-share"] <= 0.9
+    assert 0 < metrics["agreement"] < 1
 
 
 def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:2], 5)
-    told = "as ann likes it"
+    data = write_people(tmp_path / "data", PEOPLE[:2], 5)
+    wish = "as ann likes it"
 
     def asks(request: Request) -> str:
         discovering = "Action:" in request.messages[0].content
         return (
-            f"Action: ask_question\nResponse: {told in str(request.messages)}?"
+            f"Action: ask_question\nResponse: {wish in str(request.messages)}?"
             if discovering
             else answer(request)
         )
 
-    played = play(
+    run = play(
         tmp_path / "results",
         data,
         asks,
         task="prefdisco_warm",
         methods="rag",
-        simulator=lambda _: said("Yes."),
+        simulator=lambda _: word_reply("Yes."),
         assignments=["task.ask=true", "task.max_turns=2"],
     )
-    assert played.metrics["questions"] == 2 and "prefalign-ask" in played.metrics
-    (line, *_) = (line for line in played.lines.values() if line.user_id == "ann")
+    assert run.metrics["questions"] == 2
+    assert "prefalign-ask" in run.metrics
+    (line, *_) = (line for line in run.lines.values() if line.user_id == "ann")
     assert line.record["conditions"]["ask"]["turns"][0]["text"] == "True?", (
         "the history is at hand while asking"
     )
@@ -329,7 +351,7 @@ def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["dialogue", "response"])
 def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None:
-    data = set_of(tmp_path / "data", PEOPLE[:2], 5)
+    data = write_people(tmp_path / "data", PEOPLE[:2], 5)
 
     def writes(request: Request) -> str:
         if request.messages[0].role == "user":
@@ -341,14 +363,14 @@ def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None
         )
 
     def tells(request: Request) -> str:
-        return said("Length is all I care for.")
+        return word_reply("Length is all I care for.")
 
     with pytest.raises(UsageError, match=r"task\.writer=RUN_FOLDER"):
-        opened(data, form=form)
+        open_set(data, form=form)
     writer = play(
         tmp_path / "writer", data, writes, simulator=tells, assignments=["task.max_turns=1"]
     )
-    dataset = opened(data, form=form, writer=str(writer.outcomes[0].folder))
+    dataset = open_set(data, form=form, writer=str(writer.outcomes[0].folder))
     record = dataset.load(0).history[0]
     expected = (
         ("Length is all I care for.", "")
@@ -357,31 +379,36 @@ def test_a_reference_writers_run_is_a_history(tmp_path: Path, form: str) -> None
     )
     assert (record.response, record.fields["draft"]) == expected
     assert record.fields["dimensions"] == ("Length" if form == "dialogue" else "")
-    assert "writer=tested" in " ".join(dataset.warnings) and dataset.hash != opened(data).hash
+    assert "writer=tested" in " ".join(dataset.warnings)
+    assert dataset.hash != open_set(data).hash
     part = play(tmp_path / "part", data, writes, simulator=tells, limit=1)
     with pytest.raises(DataError, match="run it without --limit"):
-        opened(data, form=form, writer=str(part.outcomes[0].folder))
+        open_set(data, form=form, writer=str(part.outcomes[0].folder))
 
 
 def test_other_tasks_records_widen_the_history(tmp_path: Path) -> None:
-    data = set_of(tmp_path, ["ann"], 4)
-    more = [row(number, "ann", {"Other": (f"x{number}", 5)}) for number in range(4)]
+    data = write_people(tmp_path, ["ann"], 4)
+    more = [make_row(number, "ann", {"Other": (f"x{number}", 5)}) for number in range(4)]
     for record in more:
         record["original_problem"]["question"] += " Elsewhere."
-    written(tmp_path, more, "other")
-    assert len(opened(data).load(0).history) == 1
-    wide = opened(data, scope="cross_task", h=10)
-    assert len(wide.index()) == 3 and len(wide.load(0).history) == 5
+    write_set(tmp_path, more, "other")
+    assert len(open_set(data).load(0).history) == 1
+    wide = open_set(data, scope="cross_task", h=10)
+    assert len(wide.index()) == 3
+    assert len(wide.load(0).history) == 5
     assert len({record.id for record in wide.load(0).history}) == 5
-    assert "5 earlier" not in " ".join(wide.warnings) and wide.hash != opened(data).hash
+    assert "5 earlier" not in " ".join(wide.warnings)
+    assert wide.hash != open_set(data).hash
 
 
 def test_a_curve_uses_people_with_enough_records_only(tmp_path: Path) -> None:
     records = [
-        row(number, each) for each, most in (("ann", 8), ("bob", 5)) for number in range(most)
+        make_row(number, person)
+        for person, most in (("ann", 8), ("bob", 5))
+        for number in range(most)
     ]
-    data = written(tmp_path, records)
-    assert {user for _, user in opened(data).index()} == {"ann", "bob"}
-    assert {user for _, user in opened(data, min_pool=5, h=1).index()} == {"ann"}
+    data = write_set(tmp_path, records)
+    assert {user for _, user in open_set(data).index()} == {"ann", "bob"}
+    assert {user for _, user in open_set(data, min_pool=5, h=1).index()} == {"ann"}
     with pytest.raises(UsageError, match="no persona has 3 records and 9 more"):
-        opened(data, min_pool=9)
+        open_set(data, min_pool=9)

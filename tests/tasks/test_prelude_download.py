@@ -40,8 +40,8 @@ TABLES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A hub with a JSON file per data set, read by the `datasets` library; returns what was asked of it."""
-    asked: list[dict[str, Any]] = []
+    """A hub with a JSON file per data set, read by the `datasets` library; returns the calls."""
+    calls: list[dict[str, Any]] = []
     real = datasets.load_dataset
     for name, rows in TABLES.items():
         (tmp_path / "hub" / name).mkdir(parents=True)
@@ -50,7 +50,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
         )
 
     def load(repository: str, config: str | None, **options: Any) -> Any:
-        asked.append({"repository": repository, "config": config, **options})
+        calls.append({"repository": repository, "config": config, **options})
         return real(
             str(tmp_path / "hub" / repository),
             split=options["split"],
@@ -61,12 +61,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
         def __init__(self, endpoint: str | None) -> None:
             self.endpoint = endpoint
 
-        def dataset_info(self, repository: str) -> Any:
-            return SimpleNamespace(sha=COMMIT if len(asked) < 6 else "f" * 40)
+        def dataset_info(self, repository: str, timeout: float) -> Any:
+            return SimpleNamespace(sha=COMMIT if len(calls) < 6 else "f" * 40)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    return asked
+    return calls
 
 
 def test_summaries_are_fetched_checked_and_pinned(
@@ -74,11 +74,9 @@ def test_summaries_are_fetched_checked_and_pinned(
 ) -> None:
     target = tmp_path / "data"
     PreludeSumm().download("all", target)
-    assert [each["repository"] for each in hub] == list(TABLES)[:5]
-    assert (
-        all(each["revision"] == COMMIT and each["streaming"] for each in hub)
-        and hub[0]["config"] == "3.0.0"
-    )
+    assert [call["repository"] for call in hub] == list(TABLES)[:5]
+    assert all(call["revision"] == COMMIT and call["streaming"] for call in hub)
+    assert hub[0]["config"] == "3.0.0"
     files = json.loads((target / "manifest.json").read_text())["files"]
     counts = dict.fromkeys(("news_article", "forum_post", "paper_abstract", "movie_review"), 60)
     counts["encyclopedia_article"] = 52
@@ -87,9 +85,10 @@ def test_summaries_are_fetched_checked_and_pinned(
         f"/datasets/stanfordnlp/imdb/resolve/{COMMIT}"
     )
     data = PreludeSumm().open("all", target)
-    assert len(data.index()) == 600 and data.load(0).stimulus == str(data.load(0).stimulus).strip()
+    assert len(data.index()) == 600
+    assert data.load(0).stimulus == str(data.load(0).stimulus).strip()
     PreludeSumm().download("all", target)
-    assert {each["revision"] for each in hub} == {COMMIT}, (
+    assert {call["revision"] for call in hub} == {COMMIT}, (
         "a later call asks for the commit of the copy"
     )
 
@@ -101,13 +100,14 @@ def test_emails_are_read_as_the_papers_rows(hub: list[dict[str, Any]], tmp_path:
         for path in (tmp_path / "data").glob("*.jsonl")
     }
     assert first["paper_abstract"] == {"doc_id": "paper_abstract-1", "text": "T1\n\nA\n\nH"}
-    assert first["peer_review"]["text"] == "One. Two." and first["paper_tldr"]["text"] == "We 1"
+    assert first["peer_review"]["text"] == "One. Two."
+    assert first["paper_tldr"]["text"] == "We 1"
     assert len((tmp_path / "data" / "paper_tldr.jsonl").read_text().splitlines()) == 60
     with pytest.raises(DataError, match="into a folder of its own"):
         PreludeSumm().download("all", tmp_path / "data")
 
 
-def test_long_tables_are_cut_and_that_is_said(
+def test_long_tables_are_truncated_with_a_note(
     hub: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "LONGEST_TABLE", 50)
@@ -115,7 +115,8 @@ def test_long_tables_are_cut_and_that_is_said(
     entry = json.loads((tmp_path / "data" / "manifest.json").read_text())["files"][
         "movie_review.jsonl"
     ]
-    assert entry["count"] == 50 and entry["notes"] == ["the first 50 documents of the table"]
+    assert entry["count"] == 50
+    assert entry["notes"] == ["the first 50 documents of the table"]
 
 
 def test_a_data_set_that_cannot_be_read_is_named_with_a_remedy(

@@ -22,26 +22,31 @@ from personabench.run.options import Options
 from personabench.run.plan import plan
 from personabench.run.runner import run
 from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring
-from personabench.tasks.prelude.data import Document, drawn, read_documents, read_preferences
+from personabench.tasks.prelude.data import (
+    Document,
+    draw_trajectory,
+    read_documents,
+    read_preferences,
+)
 from personabench.tasks.prelude.rules import BASE
 from personabench.testing.checks import check_task
 
 
-def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
+def write_folder(data: Path, *, documents: int = 6, **changed: Any) -> Path:
     """Two sources with some documents each, and a preference file."""
-    place.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True)
     for source in ("alpha", "beta"):
         rows = [
             {"doc_id": f"{source}{n}", "text": f" Note {n} on {source}. \n", "more": 1}
             for n in range(documents)
         ]
-        (place / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        (data / f"{source}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     sources = [
         {"name": "alpha", "preference": "short, dry", "rules": ["all lower case"]},
         {"name": "beta", "preference": "like a letter", "rules": ["opens with a greeting"]},
     ]
-    (place / "summ.json").write_text(json.dumps({"env": "summ", "sources": sources} | changed))
-    return place
+    (data / "summ.json").write_text(json.dumps({"env": "summ", "sources": sources} | changed))
+    return data
 
 
 # 1, metrics
@@ -49,17 +54,19 @@ def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
 
 @pytest.mark.usefixtures("sentence_data")
 def test_acceptance_1_costs_beside_lengths() -> None:
-    found = edited(BASE, BASE + " What do you think?")
-    assert found == Edit(5, 12, 17) and (found.per_draft_token, found.per_longer_text) == (
+    edit = edited(BASE, BASE + " What do you think?")
+    assert edit == Edit(5, 12, 17)
+    assert (edit.per_draft_token, edit.per_longer_text) == (
         5 / 12,
         5 / 17,
     )
     assert (edited("", "").per_draft_token, edited("", "").per_longer_text) == (0, 0)
-    assert edited("", "a b") == Edit(2, 0, 2) and edited("", "a b").per_draft_token == 2
+    assert edited("", "a b") == Edit(2, 0, 2)
+    assert edited("", "a b").per_draft_token == 2
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
 
 
-def test_acceptance_1_missing_sentence_data_is_told_before_any_call(
+def test_acceptance_1_missing_sentence_data_is_reported_before_any_call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from personabench.methods.none import NoPersonalization
@@ -74,24 +81,27 @@ def test_acceptance_1_missing_sentence_data_is_told_before_any_call(
             UsageError, match=r"prelude_summ counts the words of edits; .*punkt_tab"
         ):
             asyncio.run(command)
-    assert not model.requests and not list(tmp_path.iterdir())
-    (lacking,) = (
-        each for each in check_task(PreludeSumm(), "all", None) if "punkt_tab" in each.detail
+    assert not model.requests
+    assert not list(tmp_path.iterdir())
+    (unverified,) = (
+        finding
+        for finding in check_task(PreludeSumm(), "all", None)
+        if "punkt_tab" in finding.detail
     )
-    assert lacking.holds is None
+    assert unverified.holds is None
 
 
 def test_cumulative_cost_is_the_mean_total_of_trajectories() -> None:
     rows = np.array([[3, 0.5], [1, 0.5], [10, 0.5], [0, 0.5]])
-    assert scoring.per_trajectory(rows) == 7.0
-    assert scoring.per_trajectory(rows[[0, 1, 0, 1]]) == 4.0
+    assert scoring.average_total_cost(rows) == 7.0
+    assert scoring.average_total_cost(rows[[0, 1, 0, 1]]) == 4.0
 
 
 LIKED = ("bullet points", "a letter to a friend")
 
 
-def record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[str, Any]:
-    made = {
+def make_record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[str, Any]:
+    fields = {
         "cost": 3,
         "draft_tokens": 6,
         "final_tokens": 12,
@@ -99,12 +109,12 @@ def record(preference: str = "", true: str = LIKED[0], **changed: Any) -> dict[s
         "decision": "rewritten",
         "preference": true,
     }
-    return made | {"method": {"preference": preference}} | changed
+    return fields | {"method": {"preference": preference}} | changed
 
 
 def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> None:
-    found = scoring.values(record(), LIKED, "wordllama")
-    assert found == {
+    values = scoring.measure_round(make_record(), LIKED, "wordllama")
+    assert values == {
         "cumulative_cost": [3, 0.25],
         "cost_per_draft_token": 0.5,
         "cost_per_longer_text": 0.25,
@@ -112,25 +122,30 @@ def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> Non
         "accepted": 0.0,
         "preference_coverage": 0.0,
     }
-    right, wrong = (
-        scoring.values(record("a list of bullet points", true), LIKED, "wordllama")
+    same_source, other_source = (
+        scoring.measure_round(make_record("a list of bullet points", true), LIKED, "wordllama")
         for true in LIKED
     )
-    assert (right["preference_accuracy_wordllama"], wrong["preference_accuracy_wordllama"]) == (
+    assert (
+        same_source["preference_accuracy_wordllama"],
+        other_source["preference_accuracy_wordllama"],
+    ) == (
         1.0,
         0.0,
     )
-    tied = scoring.values(record("letters", "x"), ("x", "x"), "wordllama")
+    tied = scoring.measure_round(make_record("letters", "x"), ("x", "x"), "wordllama")
     assert tied["preference_accuracy_wordllama"] == 0.0
-    assert "preference_accuracy_wordllama" not in scoring.values(record("letters"), LIKED, "off")
+    assert "preference_accuracy_wordllama" not in scoring.measure_round(
+        make_record("letters"), LIKED, "off"
+    )
 
 
 def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    scoring._scorer.cache_clear()
-    scoring._bertscore.cache_clear()
+    scoring._load_bertscore.cache_clear()
+    scoring._compare_by_bertscore.cache_clear()
     monkeypatch.setitem(sys.modules, "bert_score", None)
     with pytest.raises(UsageError, match="pip install bert-score"):
-        scoring.values(record("letters"), LIKED, "bertscore")
+        scoring.measure_round(make_record("letters"), LIKED, "bertscore")
 
     class BERTScorer:
         def __init__(self, lang: str) -> None:
@@ -140,37 +155,48 @@ def test_bertscore_is_only_called_so_when_it_is(monkeypatch: pytest.MonkeyPatch)
             return (
                 [],
                 [],
-                [float(one == other) for one, other in zip(candidates, references, strict=True)],
+                [
+                    float(candidate == reference)
+                    for candidate, reference in zip(candidates, references, strict=True)
+                ],
             )
 
     monkeypatch.setitem(sys.modules, "bert_score", SimpleNamespace(BERTScorer=BERTScorer))
-    found = scoring.values(record(LIKED[1], LIKED[1]), LIKED, "bertscore")
-    assert found["preference_accuracy_bertscore"] == 1.0
-    scoring._scorer.cache_clear()
-    scoring._bertscore.cache_clear()
-    names = [
+    values = scoring.measure_round(make_record(LIKED[1], LIKED[1]), LIKED, "bertscore")
+    assert values["preference_accuracy_bertscore"] == 1.0
+    scoring._load_bertscore.cache_clear()
+    scoring._compare_by_bertscore.cache_clear()
+    metric_names = [
         metric.name for metric in PreludeSumm(PreludeSumm.Params(accuracy="bertscore")).metrics
     ]
-    assert "preference_accuracy_bertscore" in names and "preference_accuracy_wordllama" not in names
+    assert "preference_accuracy_bertscore" in metric_names
+    assert "preference_accuracy_wordllama" not in metric_names
 
 
 # Files
 
 
 def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
-    data = PreludeSumm(PreludeSumm.Params(rounds=9, trajectories=2)).open("all", folder(tmp_path))
-    assert len(data.index()) == 16 and len({name for name, _ in data.index()}) == 16
+    data = PreludeSumm(PreludeSumm.Params(rounds=9, trajectories=2)).open(
+        "all", write_folder(tmp_path)
+    )
+    assert len(data.index()) == 16
+    assert len({name for name, _ in data.index()}) == 16
     assert "9 rounds do not divide by 2 sources: a trajectory has 8" in data.warnings[0]
     first = data.load(0)
     assert first.hidden["preference"] in ("short, dry", "like a letter")
     assert first.stimulus == str(first.stimulus).strip()
-    assert first.view().hidden == {} and first.view(privileged=True).hidden == first.hidden
-    assert (
-        "alpha" not in first.id and "beta" not in first.id and not first.history and not data.sample
+    assert first.view().hidden == {}
+    assert first.view(privileged=True).hidden == first.hidden
+    assert "alpha" not in first.id
+    assert "beta" not in first.id
+    assert not first.history
+    assert not data.sample
+    fewer_rounds = PreludeSumm(PreludeSumm.Params(rounds=8, trajectories=2)).open(
+        "all", write_folder(tmp_path)
     )
-    other = PreludeSumm(PreludeSumm.Params(rounds=8, trajectories=2)).open("all", folder(tmp_path))
     assert (
-        other.hash
+        fewer_rounds.hash
         == data.hash
         != PreludeSumm(PreludeSumm.Params(rounds=8)).open("all", tmp_path).hash
     )
@@ -179,78 +205,85 @@ def test_a_folder_of_ones_own_is_read(tmp_path: Path) -> None:
 def test_preferences_come_from_the_file_named_then_the_folder_then_the_sample(
     tmp_path: Path,
 ) -> None:
-    place = folder(tmp_path / "data")
-    (place / "summ.json").rename(tmp_path / "mine.json")
+    data_folder = write_folder(tmp_path / "data")
+    (data_folder / "summ.json").rename(tmp_path / "mine.json")
     with pytest.raises(DataError, match=r"news_article\.jsonl does not exist"):
-        PreludeSumm().open("all", place)
+        PreludeSumm().open("all", data_folder)
     params = PreludeSumm.Params(preferences=str(tmp_path / "mine.json"), rounds=4)
-    assert len(PreludeSumm(params).open("all", place).index()) == 12
-    (place / "summ.yaml").write_text(
+    assert len(PreludeSumm(params).open("all", data_folder).index()) == 12
+    (data_folder / "summ.yaml").write_text(
         "env: summ\nsources:\n- {name: beta, preference: 'in\n    one line'}\n"
     )
-    data = PreludeSumm(PreludeSumm.Params(rounds=2)).open("all", place)
+    data = PreludeSumm(PreludeSumm.Params(rounds=2)).open("all", data_folder)
     assert {sample.hidden["preference"] for sample in data.samples()} == {"in one line"}
     with pytest.raises(UsageError, match="no such file"):
-        PreludeSumm(PreludeSumm.Params(preferences="nowhere.json")).open("all", place)
+        PreludeSumm(PreludeSumm.Params(preferences="nowhere.json")).open("all", data_folder)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"env": "email"}, "env is 'email'"),
         ({"sources": []}, "named once each"),
         ({"sources": [{"name": "alpha", "preference": " "}]}, "'alpha' has no preference"),
         ({"sources": [{"name": "alpha", "preference": "x"}] * 2}, "named once each"),
-        ({"sources": [{"name": "alpha", "wish": "x"}]}, "no preference file"),
+        ({"sources": [{"name": "alpha", "wish": "x"}]}, "not a preference file"),
     ],
 )
 def test_a_preference_file_that_cannot_work_is_refused(
-    tmp_path: Path, changed: dict[str, Any], said: str
+    tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
-    folder(tmp_path, **changed)
-    with pytest.raises(DataError, match=said):
+    write_folder(tmp_path, **changed)
+    with pytest.raises(DataError, match=message):
         read_preferences(tmp_path / "summ.json", "summ")
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"doc_id": "beta9", "text": " "}', "empty"),
-        ('{"doc_id": "beta0", "text": "again"}', "was there before"),
+        ('{"doc_id": "beta0", "text": "again"}', "is repeated"),
         ('{"doc_id": "beta9"}', "text"),
         ("nonsense", "line 7"),
     ],
 )
-def test_documents_that_cannot_work_are_refused(tmp_path: Path, line: str, said: str) -> None:
-    place = folder(tmp_path)
-    with (place / "beta.jsonl").open("a") as file:
+def test_documents_that_cannot_work_are_refused(tmp_path: Path, line: str, message: str) -> None:
+    folder = write_folder(tmp_path)
+    with (folder / "beta.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(DataError, match=said):
-        read_documents(place / "beta.jsonl")
+    with pytest.raises(DataError, match=message):
+        read_documents(folder / "beta.jsonl")
 
 
 def test_too_few_documents_and_rules_that_are_missing_are_refused(tmp_path: Path) -> None:
-    place = folder(tmp_path, documents=3)
+    folder = write_folder(tmp_path, documents=3)
     with pytest.raises(DataError, match=r"has 3 documents; 200 rounds take 100.*task.rounds=6"):
-        PreludeSumm().open("all", place)
+        PreludeSumm().open("all", folder)
     with pytest.raises(UsageError, match="at least one of each"):
-        PreludeSumm(PreludeSumm.Params(rounds=1)).open("all", place)
-    folder(place, documents=3, sources=[{"name": "alpha", "preference": "x"}])
+        PreludeSumm(PreludeSumm.Params(rounds=1)).open("all", folder)
+    write_folder(folder, documents=3, sources=[{"name": "alpha", "preference": "x"}])
     with pytest.raises(DataError, match="has no rules"):
-        PreludeSumm(PreludeSumm.Params(user="rule", rounds=2)).open("all", place)
+        PreludeSumm(PreludeSumm.Params(user="rule", rounds=2)).open("all", folder)
     with pytest.raises(UsageError, match="one split"):
-        PreludeSumm().open("dev", place)
+        PreludeSumm().open("dev", folder)
 
 
 def test_acceptance_8_a_share_of_each_source_in_a_seeded_order() -> None:
     documents = [[Document(f"{source}{n}", "x") for n in range(50)] for source in "abc"]
-    found = drawn(documents, 31, seed=4)
-    assert len(found) == 30 and [
-        sum(place == source for place, _ in found) for source in range(3)
+    trajectory = draw_trajectory(documents, 31, seed=4)
+    assert len(trajectory) == 30
+    assert [
+        sum(drawn_source == source for drawn_source, _ in trajectory) for source in range(3)
     ] == [10, 10, 10]
-    assert len({document.doc_id for _, document in found}) == 30
-    assert found == drawn(documents, 31, seed=4) != drawn(documents, 31, seed=5)
-    assert [place for place, _ in found] != sorted(place for place, _ in found)
+    assert len({document.doc_id for _, document in trajectory}) == 30
+    assert (
+        trajectory
+        == draw_trajectory(documents, 31, seed=4)
+        != draw_trajectory(documents, 31, seed=5)
+    )
+    assert [drawn_source for drawn_source, _ in trajectory] != sorted(
+        drawn_source for drawn_source, _ in trajectory
+    )
 
 
 @pytest.mark.parametrize(("cls", "rounds"), [(PreludeSumm, 40), (PreludeEmail, 32)])
@@ -258,7 +291,9 @@ def test_acceptance_8_a_share_of_each_source_in_a_seeded_order() -> None:
 def test_the_bundled_sample_opens(cls: Any, rounds: int, kind: Any) -> None:
     task = cls(cls.Params(user=kind))
     data = task.open(task.default_split, None)
-    assert len(data.index()) == 3 * rounds and data.sample and data.warnings == ()
+    assert len(data.index()) == 3 * rounds
+    assert data.sample
+    assert data.warnings == ()
     assert len({sample.hidden["preference"] for sample in data.samples()}) == rounds // 8
     assert task.roles == (("simulator",) if kind == "llm" else ())
 
@@ -267,32 +302,32 @@ def test_documents_are_cut_only_when_asked_to() -> None:
     sample = PreludeSumm().open("all", None).load(0)
     whole = PreludeSumm().render(sample, (), "", EstimatedTokens())
     (message,) = whole.messages
-    assert (
-        message.content == f"{sample.input}\n\n{PreludeSumm.words.instruction}"
-        and whole.flags == {}
-    )
+    assert message.content == f"{sample.input}\n\n{PreludeSumm.words.instruction}"
+    assert whole.flags == {}
     cut = PreludeSumm(PreludeSumm.Params(document_tokens=10)).render(
         sample, (), "Prefers: x", EstimatedTokens()
     )
     assert cut.messages[-1].content.startswith(
         f"Summarise this document.\n\n{str(sample.stimulus)[:30]}\n\nWrite the"
     )
-    assert cut.flags == {"documents_cut": 1} and "Prefers: x" in cut.messages[0].content
+    assert cut.flags == {"documents_cut": 1}
+    assert "Prefers: x" in cut.messages[0].content
 
 
 async def test_a_weak_user_applies_a_seeded_part_of_the_preference() -> None:
     data = PreludeSumm().open("all", None)
     task = PreludeSumm(PreludeSumm.Params(user="weak"))
-    shown = []
+    parts = []
     for sample in list(data.samples())[:12]:
-        part = task._weakened(sample, "one, two, three", 0)
-        assert part == task._weakened(sample, "one, two, three", 0) and set(part.split(", ")) <= {
+        part = task._weaken_preference(sample, "one, two, three", 0)
+        assert part == task._weaken_preference(sample, "one, two, three", 0)
+        assert set(part.split(", ")) <= {
             "one",
             "two",
             "three",
         }
-        shown.append(part)
-    assert len(set(shown)) > 3
+        parts.append(part)
+    assert len(set(parts)) > 3
 
 
 def test_the_tasks_are_on_offer_with_what_they_offer() -> None:

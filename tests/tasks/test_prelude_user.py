@@ -1,4 +1,4 @@
-"""PRELUDE's simulated user: what a model's words are read as, and what the rules make of a draft."""
+"""PRELUDE's simulated user: parsing of a model's replies, and rules applied to a draft."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from personabench.models.backends.scripted import Scripted
 from personabench.models.client import Client
 from personabench.models.roles import Role
 from personabench.tasks.prelude import PreludeSumm, user
-from personabench.tasks.prelude.rules import BASE, disliked, rules_of, satisfied, unkept, worded
+from personabench.tasks.prelude.rules import (
+    BASE,
+    list_broken,
+    make_disliked,
+    rules_of,
+    satisfy,
+    word_preference,
+)
 from personabench.types import Request, Sample
 
 PHRASES = [
@@ -48,7 +55,7 @@ PHRASES = [
     ],
 )
 def test_acceptance_2_the_first_whole_word_decides(reply: str, decision: str) -> None:
-    assert user.decided(reply) == decision
+    assert user.parse_decision(reply) == decision
 
 
 @pytest.mark.parametrize(
@@ -77,22 +84,22 @@ def test_acceptance_2_the_first_whole_word_decides(reply: str, decision: str) ->
     ],
 )
 def test_a_rewrite_is_cleaned_of_chatter_once(raw: str, final: str) -> None:
-    assert user.cleaned(raw) == final
+    assert user.clean_rewrite(raw) == final
 
 
-def simulator(*replies: str) -> tuple[Role, list[Request]]:
-    """A user who says these things in turn, and what was asked."""
-    left = list(replies)
-    backend = Scripted(BackendOptions(), answer=lambda request: left.pop(0))
+def make_simulator(*replies: str) -> tuple[Role, list[Request]]:
+    """A user who gives these replies in turn, and the requests."""
+    remaining = list(replies)
+    backend = Scripted(BackendOptions(), answer=lambda request: remaining.pop(0))
     return Role("simulator", Client(backend, None), "u", 0), backend.requests
 
 
-async def reacting(*replies: str) -> tuple[user.Reaction, Role, list[Request]]:
-    role, asked = simulator(*replies)
+async def react(*replies: str) -> tuple[user.Reaction, Role, list[Request]]:
+    role, requests = make_simulator(*replies)
     return (
         await user.react(role, PreludeSumm.words, "THE DOCUMENT", "a draft", "short, dry", 99),
         role,
-        asked,
+        requests,
     )
 
 
@@ -130,13 +137,13 @@ Summary:""".splitlines()
 
 @pytest.mark.parametrize("line", ANNOUNCED)
 def test_a_line_that_announces_the_rewrite_is_removed(line: str) -> None:
-    assert user.cleaned(f"{line}\n\nA text.") == "A text."
-    assert user.cleaned(f"{line} a text.") == f"{line} a text."
+    assert user.clean_rewrite(f"{line}\n\nA text.") == "A text."
+    assert user.clean_rewrite(f"{line} a text.") == f"{line} a text."
 
 
 @pytest.mark.parametrize("line", SAID)
 def test_a_line_that_says_something_stays(line: str) -> None:
-    assert user.cleaned(f"{line}\n- one") == f"{line}\n- one"
+    assert user.clean_rewrite(f"{line}\n- one") == f"{line}\n- one"
 
 
 @pytest.mark.parametrize(
@@ -144,46 +151,49 @@ def test_a_line_that_says_something_stays(line: str) -> None:
 )
 @pytest.mark.parametrize("raw", ["{}", " {}\n", "<think>fine</think>{}", "Here is the text:\n{}"])
 async def test_the_draft_returned_as_it_was_costs_nothing(draft: str, raw: str) -> None:
-    role, _ = simulator("no", raw.format(draft))
-    found = await user.react(role, PreludeSumm.words, "THE DOCUMENT", draft, "short, dry", 99)
-    assert found.final == draft and role.flags["unchanged_rewrite"] == 1
-    assert ("cleaned_rewrite" in role.flags) == (
-        without_reasoning(raw.format(draft)).strip() != draft
-    )
+    role, _ = make_simulator("no", raw.format(draft))
+    reaction = await user.react(role, PreludeSumm.words, "THE DOCUMENT", draft, "short, dry", 99)
+    assert reaction.final == draft
+    assert role.flags["unchanged_rewrite"] == 1
+    cleaned = without_reasoning(raw.format(draft)).strip() != draft
+    assert ("cleaned_rewrite" in role.flags) == cleaned
 
 
 async def test_the_rewrite_sees_draft_and_preference_but_no_document() -> None:
-    found, role, asked = await reacting("No.", "Revised text:\nA draft")
-    assert found == user.Reaction("rewritten", "No.", "Revised text:\nA draft", "A draft")
-    first, second = ("\n".join(message.content for message in each.messages) for each in asked)
-    assert "THE DOCUMENT" in first and "THE DOCUMENT" not in second
-    assert all(text in prompt for text in ("a draft", "short, dry") for prompt in (first, second))
-    assert [(each.temperature, each.top_p) for each in asked] == [(0.0, 0.95)] * 2 and asked[
-        1
-    ].max_tokens == 99
-    assert (
-        role.flags == {"cleaned_rewrite": 1}
-        and [call.phase for call in role.calls] == ["simulate"] * 2
+    reaction, role, requests = await react("No.", "Revised text:\nA draft")
+    assert reaction == user.Reaction("rewritten", "No.", "Revised text:\nA draft", "A draft")
+    first, second = (
+        "\n".join(message.content for message in request.messages) for request in requests
     )
+    assert "THE DOCUMENT" in first
+    assert "THE DOCUMENT" not in second
+    assert all(text in prompt for text in ("a draft", "short, dry") for prompt in (first, second))
+    assert [(request.temperature, request.top_p) for request in requests] == [(0.0, 0.95)] * 2
+    assert requests[1].max_tokens == 99
+    assert role.flags == {"cleaned_rewrite": 1}
+    assert [call.phase for call in role.calls] == ["simulate"] * 2
 
 
 async def test_an_accepted_draft_is_final_and_an_undecided_user_rewrites() -> None:
-    found, role, asked = await reacting("yes")
-    assert (found.decision, found.final, len(asked), role.flags) == ("accepted", "a draft", 1, {})
-    found, role, asked = await reacting("Perhaps.", "a draft")
-    assert (found.decision, found.final) == ("undecided", "a draft")
+    reaction, role, requests = await react("yes")
+    assert (reaction.decision, reaction.final, len(requests), role.flags) == (
+        "accepted",
+        "a draft",
+        1,
+        {},
+    )
+    reaction, role, requests = await react("Perhaps.", "a draft")
+    assert (reaction.decision, reaction.final) == ("undecided", "a draft")
     assert role.flags == {"undecided": 1, "unchanged_rewrite": 1}
 
 
 async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajectory() -> None:
-    found, role, asked = await reacting("no", " \n", "A draft")
-    assert (
-        found.final == "A draft"
-        and role.flags["empty_rewrite"] == 1
-        and [each.draw for each in asked] == [0, 0, 1]
-    )
+    reaction, role, requests = await react("no", " \n", "A draft")
+    assert reaction.final == "A draft"
+    assert role.flags["empty_rewrite"] == 1
+    assert [request.draw for request in requests] == [0, 0, 1]
     with pytest.raises(BackendError, match="empty twice"):
-        await reacting("no", "", "<think>hm")
+        await react("no", "", "<think>hm")
 
 
 @pytest.mark.parametrize(
@@ -203,19 +213,21 @@ def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
         PHRASES, ("all lower", "- one", "right?", "☀", "Dear all"), strict=True
     ):
         (rule,) = rules_of([phrase])
-        assert rule.holds(cost_free) and not rule.holds(BASE) and rule.holds(rule.fix(BASE))
+        assert rule.holds(cost_free)
+        assert not rule.holds(BASE)
+        assert rule.holds(rule.fix(BASE))
     rules = rules_of(["at most 3 words", "bullet points", "all lower case"])
-    assert worded(rules) == "all lower case; bullet points; at most 3 words"
-    assert satisfied(BASE, rules) == "- the team"
-    assert satisfied(BASE, rules_of(["at most 3 words"])) == "The team met"
+    assert word_preference(rules) == "all lower case; bullet points; at most 3 words"
+    assert satisfy(BASE, rules) == "- the team"
+    assert satisfy(BASE, rules_of(["at most 3 words"])) == "The team met"
     assert (
-        satisfied("- one\ntwo\n\n three", rules_of(["bullet points"])) == "- one\n- two\n\n-  three"
+        satisfy("- one\ntwo\n\n three", rules_of(["bullet points"])) == "- one\n- two\n\n-  three"
     )
-    assert satisfied("already low", rules_of(["all lower case"])) == "already low"
+    assert satisfy("already low", rules_of(["all lower case"])) == "already low"
 
 
 @pytest.mark.parametrize(
-    ("phrases", "said"),
+    ("phrases", "message"),
     [
         (["sings"], "unknown rule 'sings'"),
         (["at most 3 words", "at most 4 words"], "one kind twice"),
@@ -225,8 +237,8 @@ def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
         (["bullet points", "opens with a greeting"], "cannot all be kept"),
     ],
 )
-def test_rules_that_cannot_be_kept_together_are_refused(phrases: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_rules_that_cannot_be_kept_together_are_refused(phrases: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         rules_of(phrases)
 
 
@@ -240,19 +252,21 @@ def test_every_set_of_rules_that_is_taken_can_be_kept_by_any_text(limit: int) ->
         "- a\n\n-",
         *("".join(rng.choices(pieces, k=rng.randrange(12))) for _ in range(400)),
     ]
-    taken = 0
+    accepted = 0
     for size in (1, 2, 3):
         for phrases in combinations([*PHRASES, f"at most {limit} words"], size):
             try:
                 rules = rules_of(phrases)
             except ValueError:
                 continue
-            taken += 1
+            accepted += 1
             for text in texts:
-                assert unkept(satisfied(text, rules), rules) == [], (phrases, text)
-                assert unkept(text, rules) or satisfied(text, rules) == text
-            assert unkept(f"… word {disliked(rules)}", rules) == list(worded(rules).split("; "))
-    assert taken == 13
+                assert list_broken(satisfy(text, rules), rules) == [], (phrases, text)
+                assert list_broken(text, rules) or satisfy(text, rules) == text
+            assert list_broken(f"… word {make_disliked(rules)}", rules) == list(
+                word_preference(rules).split("; ")
+            )
+    assert accepted == 13
 
 
 @pytest.mark.usefixtures("sentence_data")
@@ -271,6 +285,8 @@ async def test_a_draft_is_accepted_when_all_rules_hold_and_not_when_their_fixes_
         ("- a\n\n-", "rewritten", "- a"),
         ("- a\n\n", "accepted", "- a"),
     ):
-        _, record = await task.react(Sample("r", "u", "", hidden=hidden), draft, simulator()[0])
+        _, record = await task.react(
+            Sample("r", "u", "", hidden=hidden), draft, make_simulator()[0]
+        )
         assert (record["decision"], record["final"]) == (decision, final)
         assert (record["cost"] > 0) == (decision == "rewritten")
