@@ -256,7 +256,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
 @asynccontextmanager
 async def _rehearsals(
     options: runner.Options,
-) -> AsyncIterator[tuple[list[runner.Job], Callable[..., Awaitable[DryRunClient]]]]:
+) -> AsyncIterator[tuple[list[runner.ResolvedRun], Callable[..., Awaitable[DryRunClient]]]]:
     options = options.guarded()
     model = backends.create(options.backend, options.backend_options)
     named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
@@ -266,7 +266,7 @@ async def _rehearsals(
     embedders = options.embedders()
 
     async def rehearse(
-        job: runner.Job,
+        job: runner.ResolvedRun,
         sample_id: str | None,
         memory: dict[str, Response] | None = None,
         *,
@@ -337,7 +337,7 @@ async def _rehearsals(
             cache.close()
 
 
-def _failing(job: runner.Job, failed: int, rehearsed: RunFolder) -> RunError:
+def _failing(job: runner.ResolvedRun, failed: int, rehearsed: RunFolder) -> RunError:
     """What to say instead of a forecast: the calls of samples that fail are not all counted."""
     lines = list(rehearsed.iter_predictions())
     first = next(line for line in lines if line.error)
@@ -348,7 +348,7 @@ def _failing(job: runner.Job, failed: int, rehearsed: RunFolder) -> RunError:
 
 
 def _awaiting_a_judge(
-    job: runner.Job, engine: Engine, owed: Sequence[int], rehearsed: RunFolder
+    job: runner.ResolvedRun, engine: Engine, owed: Sequence[int], rehearsed: RunFolder
 ) -> list[int]:
     """The positions of kept answers that the judge has not seen; the answers are copied for the rehearsal."""
     index = job.dataset.index()
@@ -363,7 +363,7 @@ def _awaiting_a_judge(
     return left
 
 
-def _read_with_a_mark(job: runner.Job, owed: Sequence[int]) -> bool:
+def _read_with_a_mark(job: runner.ResolvedRun, owed: Sequence[int]) -> bool:
     """Whether the task finds its label in a reply that says a little more."""
     label = job.task.labels[0]
     reply = filler(None, label, "ghi")
