@@ -129,8 +129,8 @@ def preview(
 
     from personabench.models.backends.base import BackendOptions
     from personabench.models.backends.scripted import FILLER
+    from personabench.run import plan
     from personabench.run.options import Options
-    from personabench.run.plan import _rehearsals
 
     options = Options(
         methods=[method],
@@ -145,20 +145,15 @@ def preview(
         cache="off",
     )
 
-    async def rehearse() -> tuple[str, list[dict[str, Any]]]:
-        async with _rehearsals(options) as (jobs, rehearsed):
-            client = await rehearsed(jobs[0], sample_id)
-            calls = [
-                {
-                    "phase": phase,
-                    "max_tokens": request.max_tokens,
-                    "messages": _messages(request.messages),
-                }
-                for _, phase, request, _ in client.asked
-            ]
-            return jobs[0].dataset.source, calls
-
-    source, calls = asyncio.run(rehearse())
+    source, planned = asyncio.run(plan.preview(options, sample_id))
+    calls = [
+        {
+            "phase": call.phase,
+            "max_tokens": call.request.max_tokens,
+            "messages": _messages(call.request.messages),
+        }
+        for call in planned
+    ]
     if json:
         emit({"sample_id": sample_id, "source": source, "calls": calls})
         return
