@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from personabench.run.options import Options
     from personabench.run.ray_executor import OnRay
-    from personabench.run.runner import Job
+    from personabench.run.runner import ResolvedRun
 
 
 _SECRET = ("--header", "--simulator-header", "--judge-header")
@@ -281,7 +281,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
 
     announced: set[str] = set()
 
-    def announce(jobs: Sequence[Job]) -> None:
+    def announce(jobs: Sequence[ResolvedRun]) -> None:
         if len(several) > 1:
             console.print(f"seed   {jobs[0].spec.seed}", markup=False)
         if jobs[0].spec.seed != options.seed:
@@ -292,7 +292,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
             console.print(f"shard  {options.shard}; `personabench merge` joins them", markup=False)
         console.print(f"model  {jobs[0].spec.model['name']}", markup=False)
         for warning in dict.fromkeys(
-            warning for job in jobs for warning in (*job.dataset.warnings, *job.shared)
+            warning for job in jobs for warning in (*job.dataset.warnings, *job.role_warnings)
         ):
             console.print(f"warning: {warning}", style="yellow", markup=False)
             announced.add(warning)

@@ -129,8 +129,8 @@ def preview(
 
     from personabench.models.backends.base import BackendOptions
     from personabench.models.backends.scripted import FILLER
+    from personabench.run import plan
     from personabench.run.options import Options
-    from personabench.run.plan import _rehearsals
 
     options = Options(
         methods=[method],
@@ -145,30 +145,29 @@ def preview(
         cache="off",
     )
 
-    async def rehearse() -> tuple[str, list[dict[str, Any]]]:
-        async with _rehearsals(options) as (jobs, rehearsed):
-            client = await rehearsed(jobs[0], sample_id)
-            calls = [
-                {
-                    "phase": phase,
-                    "max_tokens": request.max_tokens,
-                    "messages": _messages(request.messages),
-                }
-                for _, phase, request, _ in client.asked
-            ]
-            return jobs[0].dataset.source, calls
-
-    source, calls = asyncio.run(rehearse())
+    source, planned = asyncio.run(plan.preview(options, sample_id))
     if json:
+        calls = [
+            {
+                "phase": call.phase,
+                "max_tokens": call.request.max_tokens,
+                "messages": _messages(call.request.messages),
+            }
+            for call in planned
+        ]
         emit({"sample_id": sample_id, "source": source, "calls": calls})
         return
+
     console = screen()
-    for call in calls:
-        _head(console, f"{call['phase']} call, at most {call['max_tokens']} tokens of answer")
-        _print_messages(console, call["messages"])
-    _head(console, f"sample {sample_id} of {source}: {len(calls)} call(s), none made")
-    if any(FILLER in message["content"] for call in calls for message in call["messages"]):
-        console.print(f"'{FILLER}' stands where an earlier reply would be quoted.", style="dim")
+    has_filler = False
+    for call in planned:
+        _head(console, f"{call.phase} call, at most {call.request.max_tokens} tokens of answer")
+        messages = _messages(call.request.messages)
+        _print_messages(console, messages)
+        has_filler |= any(FILLER in message["content"] for message in messages)
+    _head(console, f"sample {sample_id} of {source}: {len(planned)} call(s), none made")
+    if has_filler:
+        console.print(f"'{FILLER}' stands for an earlier reply.", style="dim")
 
 
 def _print_run(summary: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""One sample at work, whatever the protocol: who makes calls for it, and the line it ends as.
+"""One attempt at a sample: the contexts that make its calls, and the prediction it becomes.
 
-The engine decides when a sample's turn comes; here is what it hands to the method and the task, and how the receipts
-of the model under test and of the simulated user come together.
+The engine decides when a sample's turn comes.  An `Attempt` is what it hands to the method and the task, whatever the
+protocol, and brings the calls of the model under test and of the simulator together.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.task import JsonObject
 from personabench.models.roles import Role
-from personabench.types import Call, Prediction, Sample, Usage, to_json
+from personabench.types import Prediction, Sample, Usage, to_json
 
 
 @dataclass
 class Attempt:
-    """All that make calls for a sample: the method when it answers, the simulated user, the method when it learns.
+    """Everything that makes calls for a sample.
 
-    `profile` is the key of the user's state that the answer was made with.
+    Attributes:
+        ctx: the method when it answers; learning: the method when it learns from feedback.
+        simulator: the simulated user.
+        profile: the key of the user's profile that the answer was made with.
     """
 
     ctx: Context
@@ -33,7 +36,7 @@ class Attempt:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the method told of its work."""
+        """Notes of the method about its own work."""
         return {**self.ctx.notes, **self.learning.notes}
 
     def prediction(
@@ -45,40 +48,41 @@ class Attempt:
         error: str | None,
         attempts: int,
     ) -> Prediction:
-        """The sample's line; a failed one has neither answer nor record."""
+        """The sample's prediction; a failed one has neither answer nor record."""
         flags = dict(self.ctx.flags)
         for name, amount in (*self.simulator.flags.items(), *self.learning.flags.items()):
             flags[name] = flags.get(name, 0) + amount
-        own = (*self.ctx.calls, *self.learning.calls)
+
+        # Calls of a simulator are listed, but they are no cost of the method.
+        method_calls = (*self.ctx.calls, *self.learning.calls)
         usage = Usage(
-            sum(call.input_tokens for call in own),
-            sum(call.output_tokens for call in own),
-            sum(call.cached_tokens for call in own),
+            sum(call.input_tokens for call in method_calls),
+            sum(call.output_tokens for call in method_calls),
+            sum(call.cached_tokens for call in method_calls),
         )
-        calls: tuple[Call, ...] = (*self.ctx.calls, *self.simulator.calls, *self.learning.calls)
         if error is not None:
             output, parsed, record = None, None, {}
         return Prediction(
-            sample.id,
-            sample.user_id,
-            output,
-            parsed,
-            flags,
-            calls,
-            usage,
-            error,
-            attempts,
-            self.profile,
-            record,
+            sample_id=sample.id,
+            user_id=sample.user_id,
+            output=output,
+            parsed=parsed,
+            flags=flags,
+            calls=(*self.ctx.calls, *self.simulator.calls, *self.learning.calls),
+            usage=usage,
+            error=error,
+            attempts=attempts,
+            profile=self.profile,
+            record=record,
         )
 
 
 Act = Callable[[Sample, Attempt], Awaitable[tuple[str, Mapping[str, Any]]]]
-"""What a protocol does with a sample: the final answer and what the task wrote down."""
+"""How a protocol answers a sample: returns the final answer and a record of the interaction."""
 
 
 class SingleSamples(Sequence[Sequence[int]]):
-    """Positions one at a time, without a list for each."""
+    """Positions as batches of one, without a list for each."""
 
     def __init__(self, positions: Sequence[int]) -> None:
         self._positions = positions
@@ -86,23 +90,24 @@ class SingleSamples(Sequence[Sequence[int]]):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __getitem__(self, at: Any) -> Any:
-        return (self._positions[at],)
+    def __getitem__(self, index: Any) -> Any:
+        return (self._positions[index],)
 
 
-def by_user(dataset: Dataset, positions: Sequence[int]) -> list[list[int]]:
-    """Positions of each user together, in the order given."""
-    users: dict[str, list[int]] = {}
+def group_by_user(dataset: Dataset, positions: Sequence[int]) -> list[list[int]]:
+    """Positions in groups of one user, in the order given."""
+    groups: dict[str, list[int]] = {}
     for position in positions:
-        users.setdefault(dataset.index()[position][1], []).append(position)
-    return list(users.values())
+        user = dataset.index()[position][1]
+        groups.setdefault(user, []).append(position)
+    return list(groups.values())
 
 
 def require_text(answer: Any) -> str:
-    """A method's answer.
+    """The answer of a method, checked.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not text.
     """
     if not isinstance(answer, str):
         raise TypeError(f"predict() returned {type(answer).__name__}, not text")
@@ -110,5 +115,5 @@ def require_text(answer: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as it comes back from disk."""
+    """A value as it would be read back from disk."""
     return msgspec.json.decode(to_json(value))

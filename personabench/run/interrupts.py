@@ -1,4 +1,4 @@
-"""Ctrl-C while calls are in flight: the first lets them finish for a while, the second drops them."""
+"""Interrupts during model calls: the first winds down, every further one drops what is in flight."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ GRACE = 20.0
 
 @contextmanager
 def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterator[None]:
-    """Call `first` at the first interrupt (SIGINT, SIGTERM) while the block runs, `again` at every further one.
+    """Call `first` at the first SIGINT or SIGTERM while the block runs, `again` at every further one.
 
-    Where the running loop cannot listen to signals, as in a thread, nothing is called.
+    If the running loop cannot handle signals, as in a thread, nothing is called.
     """
     loop = asyncio.get_running_loop()
-    waiting = [first]
-    handled = []
+    interrupted = False
+    handled: list[signal.Signals] = []
 
-    def interrupted() -> None:
-        (waiting.pop() if waiting else again)()
+    def handle() -> None:
+        nonlocal interrupted
+        callback = again if interrupted else first
+        interrupted = True
+        callback()
 
     for name in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(name, interrupted)
-            handled.append(name)
+            loop.add_signal_handler(name, handle)
         except (NotImplementedError, RuntimeError, ValueError):
+            # Windows has no signal handlers in loops, and threads other than the main one none at all.
             continue
+        handled.append(name)
+
     try:
         yield
     finally:

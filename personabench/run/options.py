@@ -18,21 +18,21 @@ from personabench.types import Sampling
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What `personabench run` was asked for; names as on the command line.
+    """The options of `personabench run`, named as on the command line.
 
     Attributes:
         methods, tasks: names or paths.
         split: "user/dev", "dev", or None for the task's default.
-        data: a folder with the benchmark's files; None for the bundled sample.
-        limit: samples at least, whole users at a time; None for all.
-        draw: the seed that draws the limit's users, where it is not `seed`: several seeds of one comparison share it.
-        assignments: `[owner.]key=value` parameters; owner `task` addresses the task.
-        grid: `[owner.]key=value,value` parameters, before `assignments`: a run for every combination.
+        data: a folder with the benchmark's files; None for the example data.
+        limit: the least number of samples, rounded up to whole users; None for all.
+        draw: the seed that selects users under a limit, if it is not `seed`: the seeds of one comparison share it.
+        assignments: `[owner.]key=value` parameters; the owner `task` addresses the task.
+        grid: `[owner.]key=value,value` parameters, applied before `assignments`: one run per combination.
         shard: the part of the users to take; None for all.  `results` is then the shard's own folder.
         history: the control applied to histories.
-        concurrency: samples under way and calls in flight; None for the backend's own number.
-        roles: backend and its options of the simulated user and the judge; a role not named is the model under test.
-        prices: money per million tokens, by model; max_cost: what the command may spend, over all its runs.
+        concurrency: samples in progress and calls in flight; None for the backend's own number.
+        roles: backend and options of the simulator and the judge; the model under test plays the others.
+        prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
 
     methods: Sequence[str]
@@ -57,12 +57,17 @@ class Options:
     prices: Prices = dataclasses.field(default_factory=dict)
     max_cost: float | None = None
 
+    @property
+    def selection_seed(self) -> int:
+        """The seed that selects users under a limit."""
+        return self.seed if self.draw is None else self.draw
+
     def guarded(self) -> Options:
-        """The same, each server being given the secrets that are its own."""
-        under, roles = credentials.share(self.backend, self.backend_options, self.roles)
-        return dataclasses.replace(self, backend_options=under, roles=roles)
+        """The same options, with each server's secrets given to that server alone."""
+        model_options, roles = credentials.share(self.backend, self.backend_options, self.roles)
+        return dataclasses.replace(self, backend_options=model_options, roles=roles)
 
     def embedders(self) -> Embedders:
-        """What embeds texts, on the server that is named for it or else on that of the model under test."""
-        own = credentials.embedding(self.backend, self.backend_options)
-        return Embedders(own.base_url, own.keys, own.headers)
+        """The embedders, on the server named for them or else on that of the model under test."""
+        server = credentials.embedding(self.backend, self.backend_options)
+        return Embedders(server.base_url, server.keys, server.headers)

@@ -1,23 +1,21 @@
-"""What a run would cost, found out by rehearsing it.
+"""Dry runs: the calls, tokens and price that a run would cost, without a model call.
 
-The method runs for real against a client that answers from the cache where it can and with filler where it cannot, and
-counts.  No two requests get the same filler, so that what is made of replies is as different as it will be.  Calls are
-exact for methods whose number of calls does not depend on what the model says.  A user who looks at drafts is content
-with none, the most that such a task can take: a filler is no clear yes, and a dataset whose users judge by rule has
-words that break all of its rules in `disliked`.  Where replies are lists, two more rehearsals, with empty lists and
-with the longest, say between which numbers the calls will be.  Input tokens are estimated, output tokens are the
-allowance, an upper bound.
+The method runs for real, against a client that answers from the cache if it can and with filler if it cannot.  No two
+requests get the same filler, so that profiles made of replies differ as they will in the run.  Calls are exact for
+methods whose number of calls does not depend on replies.  If replies are lists, two more dry runs, with empty lists and
+with the longest possible, bound the number of calls.  Input tokens are estimated; output tokens are the full allowance,
+an upper bound.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -25,27 +23,39 @@ from personabench.errors import RunError, UsageError
 from personabench.models import backends
 from personabench.models.backends.base import Backend
 from personabench.models.backends.scripted import FILLER, filler, letters
-from personabench.models.cache import Cache, difference, request_key
+from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.client import Client
 from personabench.models.tokens import EstimatedTokens, Tokens
 from personabench.results.run_folder import RunFolder
+from personabench.retrieval.embedders import Embedders
 from personabench.run import runner
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
 from personabench.types import Call, Phase, Request, Response, Usage
 
 Bound = Literal["empty", "longest"]
-ENTRY = 4
-"""Tokens that no entry of a list, an object, can do without."""
+TOKENS_PER_ENTRY = 4
+"""The fewest tokens of one entry of a list, an object: braces, a key and a value."""
+
+
+class PlannedTokens(NamedTuple):
+    """Tokens in and out that would be paid for."""
+
+    input: int = 0
+    output: int = 0
 
 
 @dataclass
 class RunPlan:
-    """What one run still needs: samples owed, calls by phase, how many are stored, tokens to pay for.
+    """The work that one run still needs.
 
-    `spent` are tokens in and out by model, the simulated user's and the judge's included.  `changed` are the parameters
-    that are not at their defaults, the task's as `task.NAME`.  Lists that the model replies with have one entry;
-    `bounds` are the same run with empty lists and with the longest, where it is asked for any.
+    Attributes:
+        owed: samples without a prediction.
+        changed: parameters that are not at their defaults, those of the task as `task.NAME`.
+        calls: calls by phase; cached: how many of them are stored.
+        spent: tokens to pay for by model, those of the simulator and the judge included.
+        bounds: the same run with empty lists and with the longest, if any reply is a list.  In the plan itself, lists
+            have one entry.
     """
 
     task: str
@@ -55,7 +65,7 @@ class RunPlan:
     changed: dict[str, Any] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     cached: int = 0
-    spent: dict[str, tuple[int, int]] = field(default_factory=dict)
+    spent: dict[str, PlannedTokens] = field(default_factory=dict)
     bounds: Sequence[RunPlan] = ()
 
     @property
@@ -71,26 +81,31 @@ class RunPlan:
     @property
     def input_tokens(self) -> int:
         """Tokens of the requests to pay for."""
-        return sum(given for given, _ in self.spent.values())
+        return sum(tokens.input for tokens in self.spent.values())
 
     @property
     def output_tokens(self) -> int:
-        """The allowance of the replies to pay for."""
-        return sum(made for _, made in self.spent.values())
+        """The full allowance of the replies to pay for."""
+        return sum(tokens.output for tokens in self.spent.values())
+
+    def price(self, prices: Mapping[str, Mapping[str, float]]) -> float | None:
+        """The price of the calls to pay for; None without a price for every model."""
+        models = list(self.spent) or [self.model]
+        if any(model not in prices for model in models):
+            return None
+        total = 0.0
+        for model, tokens in self.spent.items():
+            total += tokens.input * prices[model]["input"]
+            total += tokens.output * prices[model]["output"]
+        return total / 1_000_000
 
     def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """A plain row; `price` is None without a price for each model that is asked.
+        """A plain row for tables and JSON.
 
-        Where there are `bounds`, the row is that with the fewest calls, and `*_at_most` says how many there may be.
+        With `bounds` the row is that of the fewest calls, and `*_at_most` gives the largest numbers.
         """
-        every = (self, *self.bounds)
-        least = min(every, key=lambda each: each.total)
-        known = all(model in prices for model in least.spent or [least.model])
-        price = sum(
-            given * prices[model]["input"] + made * prices[model]["output"]
-            for model, (given, made) in least.spent.items()
-            if known
-        )
+        candidates = (self, *self.bounds)
+        least = min(candidates, key=lambda candidate: candidate.total)
         return {
             "task": self.task,
             "method": self.method,
@@ -98,46 +113,90 @@ class RunPlan:
             "owed": self.owed,
             "changed": self.changed,
             "calls": least.total,
-            "calls_at_most": max(each.total for each in every),
+            "calls_at_most": max(candidate.total for candidate in candidates),
             "calls_by_phase": least.calls,
             "cached": least.cached,
             "to_pay": least.to_pay,
-            "to_pay_at_most": max(each.to_pay for each in every),
+            "to_pay_at_most": max(candidate.to_pay for candidate in candidates),
             "input_tokens": least.input_tokens,
             "output_tokens": least.output_tokens,
-            "price": price / 1_000_000 if known else None,
+            "price": least.price(prices),
         }
 
 
 def has_list(schema: Mapping[str, Any] | None) -> bool:
-    """Whether a reply of this form holds a list of objects, whose length the model decides."""
+    """Whether a reply of this schema holds a list of objects, whose length the model decides."""
     if schema is None or "enum" in schema:
         return False
     if schema["type"] == "array":
         return bool(schema["items"].get("type") == "object")
-    return schema["type"] == "object" and any(map(has_list, schema["properties"].values()))
+    if schema["type"] == "object":
+        return any(has_list(value) for value in schema["properties"].values())
+    return False
 
 
-class DryRunClient(Client):
-    """A client that pays nothing: stored answers where there are any, filler elsewhere.
+class PlannedCall(NamedTuple):
+    """One call of a dry run; `stored`: the cache holds its response."""
 
-    `asked` keeps every call of the rehearsal: (key, phase, request, whether it is stored); `memory` what was answered.
-    Fillers carry a mark of their request, `plain` ones only where `marked`, and those without a form end in `tail`.
-    Lists in them have one entry; with a `bound` they are empty, or the longest that form and allowance hold.  What is
-    asked again because a filler could not be read does not count: a model's reply can be.
+    key: str
+    phase: Phase
+    request: Request
+    stored: bool
+
+
+@dataclass
+class FillerStyle:
+    """How replies are filled in.
+
+    Attributes:
+        plain: the text of replies without a schema; marked: whether it carries a mark of its request.
+        tail: text added to replies without a schema.
+        bound: the length of lists; None for one entry.
     """
 
-    forecast: RunPlan
-    asked: list[tuple[str, Phase, Request, bool]]
-    memory: dict[str, Response]
     plain: str = FILLER
     marked: bool = True
     tail: str = ""
     bound: Bound | None = None
 
+    def entries(self, max_tokens: int) -> int:
+        """The number of entries of a list in a reply of at most `max_tokens`."""
+        if self.bound is None:
+            return 1
+        return 0 if self.bound == "empty" else 1 + max_tokens // TOKENS_PER_ENTRY
+
+    def reply(self, key: str, request: Request) -> str:
+        """Filler for a request, different for every key."""
+        mark = letters(key) if self.marked or request.schema else ""
+        entries = self.entries(request.max_tokens)
+        text = filler(request.schema, self.plain, mark, entries=entries)
+        return f"{text} {self.tail}" if self.tail and not request.schema else text
+
+
+class DryRunClient(Client):
+    """A client that pays nothing: stored responses if there are any, filler otherwise.
+
+    Attributes:
+        forecast: the plan that calls are booked in; asked: every call so far.
+        memory: responses given so far, as if they had been stored.
+        style: how replies are filled in.
+    """
+
+    forecast: RunPlan
+    asked: list[PlannedCall]
+    memory: dict[str, Response]
+    style: FillerStyle
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.asked = []
+        self.memory = {}
+        self.style = FillerStyle()
+        self._refused: dict[str | int, Response] = {}
+
     @property
     def tokens(self) -> Tokens:
-        """An estimate; loading the model only to count would cost more than it tells."""
+        """An estimate: loading the model only to count would take longer than the rest of the dry run."""
         return EstimatedTokens()
 
     async def complete(
@@ -149,224 +208,283 @@ class DryRunClient(Client):
         flag: Callable[[str], None] | None = None,
     ) -> tuple[Response, Call]:
         key = request_key(self.backend.identity, request)
-        stored = None
-        if self.policy in ("use", "only"):
-            stored = self.memory.get(key) or (self.cache.get(key) if self.cache else None)
-        before = request.draw and request_key(
-            self.backend.identity, msgspec.structs.replace(request, draw=request.draw - 1)
-        )
-        if stored is None and before in self._refused:
-            response = self._refused[key] = self._refused[before]
+        stored = self._stored(key)
+        previous = self._previous_repeat(request)
+        if stored is None and previous in self._refused:
+            # A method repeats the request since it cannot read the filler.  It can read a real
+            # reply, so the repetition is no call of the plan.
+            response = self._refused[key] = self._refused[previous]
             return self._receipt(key, phase, response, cached=True)
+
         self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
         if stored is None:
-            spent = sum(self.tokens.count(message.content) for message in request.messages)
-            given, made = self.forecast.spent.get(self.backend.identity["name"], (0, 0))
-            self.forecast.spent[self.backend.identity["name"]] = (
-                given + spent,
-                made + request.max_tokens,
-            )
-            mark = letters(key) if self.marked or request.schema else ""
-            entries = {None: 1, "empty": 0, "longest": 1 + request.max_tokens // ENTRY}[self.bound]
-            text = filler(request.schema, self.plain, mark, entries=entries)
-            if self.tail and not request.schema:
-                text = f"{text} {self.tail}"
-            response = Response(text, usage=Usage(spent, request.max_tokens))
+            response = self._fill(key, request)
+            if accept and not accept(response.text):
+                self._refused[key] = response
         else:
-            self.forecast.cached += 1
             response = stored
-        if stored is None and accept and not accept(response.text):
-            self._refused[key] = response
+            self.forecast.cached += 1
         self.memory[key] = response
-        self.asked.append((key, phase, request, stored is not None))
+        self.asked.append(PlannedCall(key, phase, request, stored is not None))
         return self._receipt(key, phase, response, cached=stored is not None)
 
-    def played_by(self, backend: Backend) -> DryRunClient:
-        """The same rehearsal for a role with a model of its own."""
-        other = DryRunClient(backend, self.cache, self.policy)
-        other.forecast, other.asked, other.memory = self.forecast, self.asked, self.memory
-        other.plain, other.marked, other.tail, other.bound = (
-            self.plain,
-            self.marked,
-            self.tail,
-            self.bound,
-        )
-        return other
+    def _stored(self, key: str) -> Response | None:
+        if self.policy not in ("use", "only"):
+            return None
+        if key in self.memory:
+            return self.memory[key]
+        return self.cache.get(key) if self.cache else None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.asked = []
-        self._refused: dict[str | int, Response] = {}
+    def _previous_repeat(self, request: Request) -> str | int:
+        """The key of the repetition before this one, or 0 for the first."""
+        if not request.draw:
+            return 0
+        previous = msgspec.structs.replace(request, draw=request.draw - 1)
+        return request_key(self.backend.identity, previous)
+
+    def _fill(self, key: str, request: Request) -> Response:
+        input_tokens = sum(self.tokens.count(message.content) for message in request.messages)
+        model = self.backend.identity["name"]
+        booked = self.forecast.spent.get(model, PlannedTokens())
+        self.forecast.spent[model] = PlannedTokens(
+            booked.input + input_tokens, booked.output + request.max_tokens
+        )
+        usage = Usage(input_tokens, request.max_tokens)
+        return Response(self.style.reply(key, request), usage=usage)
+
+    def for_role(self, backend: Backend) -> DryRunClient:
+        """A client for a role with its own model that books in the same plan."""
+        client = DryRunClient(backend, self.cache, self.policy)
+        client.forecast = self.forecast
+        client.asked = self.asked
+        client.memory = self.memory
+        client.style = self.style
+        return client
 
 
 async def plan(options: runner.Options) -> list[RunPlan]:
-    """A forecast for each run asked for, in their order: what one has asked is stored for the next.
+    """A plan for each resolved run, in their order: calls of one run are stored for the next.
 
-    Nothing is called and nothing is written.
+    No model is called, and the results folder is not written to.
 
     Raises:
         UsageError, DataError: as for a real run.
-        RunError: samples fail already in the rehearsal.
-        KeyboardInterrupt: interrupted; a part of a forecast would be taken for the whole.
+        RunError: samples already fail in the dry run.
+        KeyboardInterrupt: interrupted, since a part of a plan would be taken for the whole.
     """
-    async with _rehearsals(options) as (jobs, rehearse):
-        forecasts: list[RunPlan] = []
+    async with _dry_runner(options) as dry:
+        plans: list[RunPlan] = []
         memory: dict[str, Response] = {}
-        for job in jobs:
+        for job in dry.runs:
+            # The bounds start from what was stored before this run, as the run itself does.
             before = dict(memory)
-            client = await rehearse(job, None, memory)
-            if any(has_list(request.schema) for _, _, request, _ in client.asked):
+            client = await dry.run(job, memory=memory)
+            if any(has_list(call.request.schema) for call in client.asked):
                 client.forecast.bounds = [
-                    (await rehearse(job, None, dict(before), bound=bound)).forecast
+                    (await dry.run(job, memory=dict(before), bound=bound)).forecast
                     for bound in get_args(Bound)
                 ]
-            forecasts.append(client.forecast)
-        return forecasts
+            plans.append(client.forecast)
+        return plans
 
 
 async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any]]:
-    """For each call of one sample: its key, phase, whether it is stored, and how the nearest stored call differs.
+    """For each call of one sample: key, phase, whether it is stored, and how the nearest stored call differs.
 
     Raises:
         UsageError: no such sample.
-        RunError: it fails already in the rehearsal.
+        RunError: it already fails in the dry run.
     """
-    async with _rehearsals(options) as (jobs, rehearse):
-        client = await rehearse(jobs[0], sample_id)
-        answers = []
-        for key, phase, request, stored in client.asked:
-            answer: dict[str, Any] = {
-                "key": key,
-                "phase": phase,
-                "stored": stored,
-                "difference": None,
+    async with _dry_runner(options) as dry:
+        client = await dry.run(dry.runs[0], sample_id)
+        return [
+            {
+                "key": call.key,
+                "phase": call.phase,
+                "stored": call.stored,
+                "difference": None if call.stored else _difference(client, call.request),
             }
-            if not stored:
-                identity = client.backend.identity
-                nearest = client.cache.nearest(identity, request) if client.cache else None
-                answer["difference"] = (
-                    difference(request, identity, *nearest)
-                    if nearest
-                    else "everything: the cache is empty"
-                )
-            answers.append(answer)
-        return answers
+            for call in client.asked
+        ]
 
 
-@asynccontextmanager
-async def _rehearsals(
-    options: runner.Options,
-) -> AsyncIterator[tuple[list[runner.Job], Callable[..., Awaitable[DryRunClient]]]]:
-    options = options.guarded()
-    model = backends.create(options.backend, options.backend_options)
-    named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
-    places = [options.results, *([options.shard.whole(options.results)] if options.shard else [])]
-    caches = [place / "cache.sqlite" for place in places if (place / "cache.sqlite").exists()]
-    cache = Cache(*caches) if caches and options.cache != "off" else None
-    embedders = options.embedders()
+async def preview(options: runner.Options, sample_id: str) -> tuple[str, list[PlannedCall]]:
+    """The source of the data, and the calls that one sample would make.
 
-    async def rehearse(
-        job: runner.Job,
-        sample_id: str | None,
-        memory: dict[str, Response] | None = None,
+    Raises:
+        UsageError: no such sample.
+        RunError: it already fails in the dry run.
+    """
+    async with _dry_runner(options) as dry:
+        job = dry.runs[0]
+        client = await dry.run(job, sample_id)
+        return job.dataset.source, client.asked
+
+
+def _difference(client: DryRunClient, request: Request) -> str:
+    identity = client.backend.identity
+    nearest = client.cache.nearest(identity, request) if client.cache else None
+    if nearest is None:
+        return "everything: the cache is empty"
+    return difference(request, identity, *nearest)
+
+
+@dataclass
+class _DryRunner:
+    """Everything that the dry runs of one command share."""
+
+    runs: Sequence[runner.ResolvedRun]
+    model: Backend
+    cache: Cache | None
+    policy: Policy
+    embedders: Embedders
+
+    async def run(
+        self,
+        job: runner.ResolvedRun,
+        sample_id: str | None = None,
         *,
+        memory: dict[str, Response] | None = None,
         bound: Bound | None = None,
     ) -> DryRunClient:
-        client = DryRunClient(model, cache, options.cache)
-        client.memory, client.bound = {} if memory is None else memory, bound
+        """Run a method with filler, on the owed samples or on one sample; returns the client that booked it."""
+        client = DryRunClient(self.model, self.cache, self.policy)
+        if memory is not None:
+            client.memory = memory
+
         with tempfile.TemporaryDirectory() as temporary:
-            rehearsed = RunFolder(Path(temporary))
-            rehearsed.start(job.spec)
-            if job.folder.states_path.is_dir():
-                shutil.copytree(job.folder.states_path, rehearsed.states_path)
-            engine = Engine(
-                task=job.task,
-                dataset=job.dataset,
-                method=job.method,
-                spec=job.spec,
-                client=client,
-                embedders=embedders,
-                folder=job.folder,
-                concurrency=1,
-            )
-            if sample_id is None:
-                owed = engine.owed(job.positions)
-            else:
-                owed = [at for at, (name, _) in enumerate(job.dataset.index()) if name == sample_id]
-                if not owed:
-                    raise UsageError(f"{job.dataset.source} has no sample '{sample_id}'")
-            if job.task.labels:
-                client.plain, client.marked = job.task.labels[0], _read_with_a_mark(job, owed)
-            client.tail = job.dataset.disliked
-            client.forecast = RunPlan(
-                job.spec.task, job.spec.method, job.spec.model["name"], len(owed)
-            )
-            client.forecast.changed |= runner.changed(job.method)
-            client.forecast.changed |= {
-                f"task.{name}": value for name, value in runner.changed(job.task).items()
-            }
-            engine.roles = {
-                role: client if backend is model else client.played_by(backend)
-                for role, backend in job.roles.items()
-            }
-            engine.folder = rehearsed
+            output = RunFolder(Path(temporary))
+            output.start(job.spec)
             try:
+                engine = self._engine(job, client, output)
+                owed = _owed(job, engine, sample_id)
+                client.style = _style(job, owed, bound)
+                client.forecast = _empty_plan(job, len(owed))
+                engine.roles = {
+                    role: client if backend is self.model else client.for_role(backend)
+                    for role, backend in job.roles.items()
+                }
                 if not await engine.run(owed):
                     raise KeyboardInterrupt
                 if engine.progress.failed and bound is None:
-                    raise _failing(job, engine.progress.failed, rehearsed)
+                    raise _samples_fail(job, engine.progress.failed, output)
                 if job.judge:
-                    left = [] if sample_id else _awaiting_a_judge(job, engine, owed, rehearsed)
-                    asked = sorted([*owed, *left])
-                    await judge(
-                        rehearsed, job.task, job.dataset, asked, job.judge, engine.roles["judge"]
-                    )
+                    waiting = [] if sample_id else _unjudged_answers(job, engine, owed, output)
+                    positions = sorted([*owed, *waiting])
+                    judge_client = engine.roles["judge"]
+                    await judge(output, job.task, job.dataset, positions, job.judge, judge_client)
             finally:
-                rehearsed.close()
+                output.close()
         return client
 
-    try:
+    def _engine(self, job: runner.ResolvedRun, client: DryRunClient, output: RunFolder) -> Engine:
+        if job.folder.states_path.is_dir():
+            shutil.copytree(job.folder.states_path, output.states_path)
+        return Engine(
+            task=job.task,
+            dataset=job.dataset,
+            method=job.method,
+            spec=job.spec,
+            client=client,
+            embedders=self.embedders,
+            folder=job.folder,
+            output=output,
+            # One at a time, so that plans are the same every time.
+            concurrency=1,
+        )
+
+
+@asynccontextmanager
+async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
+    options = options.guarded()
+    model = backends.create(options.backend, options.backend_options)
+    named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
+
+    folders = [options.results]
+    if options.shard:
+        folders.append(options.shard.whole(options.results))
+    # A plan creates no cache file.
+    paths = [folder / "cache.sqlite" for folder in folders]
+    existing = [path for path in paths if path.exists()]
+    cache = Cache(*existing) if existing and options.cache != "off" else None
+
+    embedders = options.embedders()
+    async with AsyncExitStack() as stack:
+        if cache is not None:
+            stack.callback(cache.close)
+        for backend in (model, *named.values()):
+            stack.push_async_callback(backend.aclose)
+        stack.push_async_callback(embedders.aclose)
         for backend in (model, *named.values()):
             await backend.identify()
-        yield runner.resolve(options, model, named), rehearse
-    finally:
-        await embedders.aclose()
-        for backend in (model, *named.values()):
-            await backend.aclose()
-        if cache is not None:
-            cache.close()
+        runs = runner.resolve(options, model, named)
+        yield _DryRunner(runs, model, cache, options.cache, embedders)
 
 
-def _failing(job: runner.Job, failed: int, rehearsed: RunFolder) -> RunError:
-    """What to say instead of a forecast: the calls of samples that fail are not all counted."""
-    lines = list(rehearsed.iter_predictions())
-    first = next(line for line in lines if line.error)
-    return RunError(
-        f"{job.method.name} on {job.task.name}: {failed} of {len(lines)} samples fail in rehearsal, where replies are "
-        f"filler, so nothing can be said of the run; the first: {first.sample_id}: {first.error}"
-    )
+def _owed(job: runner.ResolvedRun, engine: Engine, sample_id: str | None) -> list[int]:
+    """The positions that the run owes, or that of one sample.
 
-
-def _awaiting_a_judge(
-    job: runner.Job, engine: Engine, owed: Sequence[int], rehearsed: RunFolder
-) -> list[int]:
-    """The positions of kept answers that the judge has not seen; the answers are copied for the rehearsal."""
+    Raises:
+        UsageError: no such sample.
+    """
+    if sample_id is None:
+        return engine.owed(job.positions)
     index = job.dataset.index()
-    done = {at for at, (name, _) in enumerate(index) if name in engine.finished}
-    anew = job.positions if engine.client.policy == "refresh" else ()
-    left = unjudged(
-        job.folder, job.dataset, sorted({*job.positions, *done} - {*owed}), job.judge or "", anew
+    positions = [position for position, (name, _) in enumerate(index) if name == sample_id]
+    if not positions:
+        raise UsageError(f"{job.dataset.source} has no sample '{sample_id}'")
+    return positions
+
+
+def _style(job: runner.ResolvedRun, owed: Sequence[int], bound: Bound | None) -> FillerStyle:
+    """Filler that the task can read as an answer, and that no simulated user is content with.
+
+    A user who is never content takes all the turns that the task allows, the most that it can cost.
+    """
+    style = FillerStyle(tail=job.dataset.disliked, bound=bound)
+    if job.task.labels:
+        style.plain = job.task.labels[0]
+        style.marked = _reads_marked_label(job, owed)
+    return style
+
+
+def _empty_plan(job: runner.ResolvedRun, owed: int) -> RunPlan:
+    task_changes = runner.changed(job.task).items()
+    changed = {
+        **runner.changed(job.method),
+        **{f"task.{name}": value for name, value in task_changes},
+    }
+    return RunPlan(job.spec.task, job.spec.method, job.spec.model["name"], owed, changed)
+
+
+def _samples_fail(job: runner.ResolvedRun, failed: int, output: RunFolder) -> RunError:
+    """The error in place of a plan: not all calls of samples that fail are counted."""
+    predictions = list(output.iter_predictions())
+    first = next(prediction for prediction in predictions if prediction.error)
+    return RunError(
+        f"{job.method.name} on {job.task.name}: {failed} of {len(predictions)} samples fail in the dry run, whose "
+        f"replies are filler, so the run cannot be planned; the first: {first.sample_id}: {first.error}"
     )
-    for line in job.folder.ordered_predictions(index[at][0] for at in left):
-        if line is not None:
-            rehearsed.append(rehearsed.predictions_path, line)
-    return left
 
 
-def _read_with_a_mark(job: runner.Job, owed: Sequence[int]) -> bool:
-    """Whether the task finds its label in a reply that says a little more."""
+def _unjudged_answers(
+    job: runner.ResolvedRun, engine: Engine, owed: Sequence[int], output: RunFolder
+) -> list[int]:
+    """The positions of finished answers that the judge has not seen; they are copied into the output folder."""
+    index = job.dataset.index()
+    finished = {position for position, (name, _) in enumerate(index) if name in engine.finished}
+    candidates = sorted({*job.positions, *finished} - {*owed})
+    again = job.positions if engine.client.policy == "refresh" else ()
+    waiting = unjudged(job.folder, job.dataset, candidates, job.judge or "", again)
+    for prediction in job.folder.ordered_predictions(index[position][0] for position in waiting):
+        if prediction is not None:
+            output.append(output.predictions_path, prediction)
+    return waiting
+
+
+def _reads_marked_label(job: runner.ResolvedRun, owed: Sequence[int]) -> bool:
+    """Whether the task reads its label from a reply that has a mark beside it."""
     label = job.task.labels[0]
     reply = filler(None, label, "ghi")
-    return any(
-        job.task.parse(reply, job.dataset.load(at).view(), "lenient") == label for at in owed[:1]
-    )
+    views = [job.dataset.load(position).view() for position in owed[:1]]
+    return any(job.task.parse(reply, view, "lenient") == label for view in views)

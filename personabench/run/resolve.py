@@ -1,6 +1,7 @@
-"""What a command asks for, resolved into runs: a spec, its task, data, method and folder each.
+"""Resolve command-line options into runs.
 
-Names, parameters and files are checked here as far as that goes without a model call.
+Names, parameters and files are checked here, as far as that is possible without a model call, so that a command which
+cannot work costs nothing.
 """
 
 from __future__ import annotations
@@ -31,13 +32,23 @@ from personabench.run.controls import controlled
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
 from personabench.run.selection import select
+from personabench.types import Sampling
 
 _log = logging.getLogger("personabench")
 
+Parameters = Mapping[str, Mapping[str, str]]
+"""Unparsed parameters by owner: "task", a method's name, or "" for every owner that has the key."""
+
 
 @dataclasses.dataclass
-class Job:
-    """One run, resolved: what will be predicted with what."""
+class ResolvedRun:
+    """One run, ready to start.
+
+    Attributes:
+        positions: the selected samples, in the order of work.
+        fit: whether the method runs as its paper describes.
+        roles: the backends of the simulator and the judge, if the task uses them.
+    """
 
     spec: RunSpec
     task: Task
@@ -50,160 +61,278 @@ class Job:
 
     @property
     def judge(self) -> str | None:
-        """The key of the judge, where there is one."""
-        return judge_key(self.task, self.roles["judge"].identity) if "judge" in self.roles else None
+        """The key of the judge, if there is one."""
+        if "judge" not in self.roles:
+            return None
+        return judge_key(self.task, self.roles["judge"].identity)
 
     @property
-    def shared(self) -> list[str]:
-        """A warning for each role that the model under test plays itself, and for a judge of the same family."""
-        own = [
-            f"the {role} is the model under test itself, {backend.identity['name']}: name another with --{role}-model"
+    def role_warnings(self) -> list[str]:
+        """A warning for each role played by the model under test, and for a judge of a related model."""
+        warnings = [
+            f"the {role} is the model under test itself, {backend.identity['name']}: "
+            f"name another with --{role}-model"
             for role, backend in self.roles.items()
             if backend.identity == self.spec.model
         ]
+
         judge = self.roles["judge"].identity if "judge" in self.roles else self.spec.model
-        others = [
-            self.spec.model,
-            *(backend.identity for role, backend in self.roles.items() if role != "judge"),
+        if judge == self.spec.model:
+            return warnings
+
+        # A judge tends to prefer answers of its own family, also if they come from the simulator.
+        judged_models = [self.spec.model]
+        judged_models += [
+            backend.identity for role, backend in self.roles.items() if role != "judge"
         ]
-        kin = [
-            kinship(judge["name"], other["name"]) for other in others if judge != self.spec.model
-        ]
-        return [*own, *dict.fromkeys(filter(None, kin))]
+        related = [kinship(judge["name"], model["name"]) for model in judged_models]
+        return [*warnings, *dict.fromkeys(warning for warning in related if warning)]
+
+
+def build_spec(
+    task: Task,
+    dataset: Dataset,
+    method: Method,
+    *,
+    model: Mapping[str, str],
+    sampling: Sampling,
+    seed: int,
+    history: str,
+    window: int | None,
+    simulator: Mapping[str, str] | None,
+) -> RunSpec:
+    """The identity of a run of a method on an opened split of a task.
+
+    Args:
+        model, simulator: identities of the models.
+        window: the context length that was asked for, in tokens; None for the model's own.
+    """
+    # Options that only the judge reads are part of the judge's key: another judge needs no new answers.
+    task_params = {
+        name: value
+        for name, value in dataclasses.asdict(task.params).items()
+        if name not in judge_params(task)
+    }
+    return RunSpec(
+        task=task.name,
+        task_version=task.version,
+        task_hash=registry.source_hash(type(task)),
+        task_params=task_params,
+        separation=dataset.separation,
+        split=dataset.split,
+        sample=dataset.sample,
+        data_hash=dataset.hash,
+        method=method.name,
+        method_hash=registry.source_hash(type(method)),
+        params=dataclasses.asdict(method.params),
+        model=model,
+        sampling=sampling,
+        seed=seed,
+        history=history,
+        window=window,
+        simulator=msgspec.UNSET if simulator is None else simulator,
+    )
 
 
 def resolve(
     options: Options, backend: Backend, named: Mapping[RoleName, Backend] | None = None
-) -> list[Job]:
-    """The runs asked for, checked as far as possible without a model call; `named` are the roles' own backends.
+) -> list[ResolvedRun]:
+    """The runs that the options describe, checked as far as possible without a model call.
+
+    Args:
+        backend: the model under test.
+        named: the backends of roles that have their own.
 
     Raises:
         UsageError, DataError: a name, option or file that cannot work.
     """
-    jobs: list[Job] = []
-    refused: list[str] = []
-    if options.history == "shuffled" and USER in (backend.options.adapter or ""):
+    return _Resolver(options, backend, named or {}).resolve()
+
+
+class _Resolver:
+    """The state of one `resolve`: what was opened, what was refused, and which parameters were used."""
+
+    def __init__(
+        self, options: Options, backend: Backend, named: Mapping[RoleName, Backend]
+    ) -> None:
+        self.options = options
+        self.backend = backend
+        self.named = named
+        self.methods = _load_classes("method", options.methods)
+        self.tasks = _load_classes("task", options.tasks)
+        self.runs: dict[str, ResolvedRun] = {}
+        self.refusals: list[str] = []
+        self.used_by_methods: set[str] = set()
+        self.used_by_tasks: set[str] = set()
+        self.active_roles: set[RoleName] = set()
+        self.opened: dict[str, tuple[Task, Dataset]] = {}
+
+    def resolve(self) -> list[ResolvedRun]:
+        _check_options(self.options, self.backend)
+        owners = ["task", *(cls.name for cls in self.methods)]
+        grid = [
+            params.assignments([*self.options.assignments, *point], owners)
+            for point in params.grid(self.options.grid)
+        ]
+        for task_class, parameters in itertools.product(self.tasks, grid):
+            self._resolve_task(task_class, parameters)
+
+        self._check_roles()
+        self._report_refusals()
+        # All points of a grid have the same keys.
+        self._check_used(grid[0])
+        return list(self.runs.values())
+
+    def _resolve_task(self, task_class: type[Task], parameters: Parameters) -> None:
+        task, dataset = self._open(task_class, parameters)
+        roles = {
+            role: self.named.get(role, self.backend)
+            for role in active_roles(task, list(self.named))
+        }
+        self.active_roles |= roles.keys()
+
+        positions = select(dataset, self.options.limit, self.options.selection_seed)
+        if self.options.shard:
+            positions = self.options.shard.take(dataset, positions)
+
+        for method_class in self.methods:
+            self._resolve_run(method_class, parameters, task, dataset, roles, positions)
+
+    def _open(self, task_class: type[Task], parameters: Parameters) -> tuple[Task, Dataset]:
+        """The task with its parameters and its split under the history control, opened once."""
+        own = _accepted(
+            params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
+        )
+        self.used_by_tasks |= own.keys()
+        filled = params.fill(task_class.Params, own, f"task {task_class.name}")
+        task: Task = create(task_class, filled)
+        history = self.options.history
+        if history != "own" and "history" not in task.offers:
+            raise UsageError(
+                f"--history {history}: the users of {task.name} have no history; leave it out"
+            )
+
+        name = f"{task.name} {task.params}"
+        if name not in self.opened:
+            split = self.options.split or task.default_split
+            dataset = open_split(task, split, self.options.data)
+            self.opened[name] = task, controlled(dataset, history, self.options.seed)
+        return self.opened[name]
+
+    def _resolve_run(
+        self,
+        method_class: type[Method],
+        parameters: Parameters,
+        task: Task,
+        dataset: Dataset,
+        roles: Mapping[RoleName, Backend],
+        positions: Sequence[int],
+    ) -> None:
+        shared = _accepted(
+            params_of(method_class), parameters.get("", {}), only_owner=len(self.methods) == 1
+        )
+        self.used_by_methods |= shared.keys()
+
+        declared = {
+            "refuses": method_class.refuses,
+            "designed_for": method_class.designed_for,
+            "needs": method_class.needs,
+        }
+        fit, reason = verdict(declared, task.name, task.offers)
+        if fit == "refused":
+            self.refusals.append(
+                f"method {method_class.name} does not run on {task.name}: {reason}"
+            )
+            return
+
+        own = {**shared, **parameters.get(method_class.name, {})}
+        filled = params.fill(method_class.Params, own, f"method {method_class.name}")
+        method: Method = create(method_class, filled)
+        if undated := without_dates(method, dataset):
+            self.refusals.append(undated)
+            return
+        check_requirements(method, dataset, positions)
+
+        spec = build_spec(
+            task,
+            dataset,
+            method,
+            model=self.backend.identity,
+            sampling=self.options.sampling,
+            seed=self.options.seed,
+            history=self.options.history,
+            window=self.options.backend_options.window,
+            simulator=roles["simulator"].identity if "simulator" in roles else None,
+        )
+        folder = RunFolder(RunFolder.place(self.options.results, spec))
+        # Points of a grid that differ in another method's parameter are the same run of this one.
+        self.runs.setdefault(
+            str(folder.path),
+            ResolvedRun(spec, task, dataset, method, positions, folder, fit, roles),
+        )
+
+    def _check_roles(self) -> None:
+        if idle := sorted(set(self.named) - self.active_roles):
+            tasks = ", ".join(self.options.tasks)
+            raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
+
+    def _report_refusals(self) -> None:
+        """Pairs that do not fit are named once; they end the command only if nothing is left to run."""
+        refusals = list(dict.fromkeys(self.refusals))
+        if refusals and not self.runs:
+            raise UsageError("; ".join(refusals))
+        for refusal in refusals:
+            _log.warning("%s; the other runs go on", refusal)
+
+    def _check_used(self, parameters: Parameters) -> None:
+        if unused := sorted(set(parameters.get("", {})) - self.used_by_methods):
+            methods = ", ".join(self.options.methods)
+            raise UsageError(
+                f"--set {unused[0]}: none of the methods {methods} has a parameter of that name"
+            )
+        if unused := sorted(set(parameters.get("task", {})) - self.used_by_tasks):
+            tasks = ", ".join(self.options.tasks)
+            raise UsageError(
+                f"--set task.{unused[0]}: none of the tasks {tasks} has that parameter"
+            )
+
+
+def _check_options(options: Options, backend: Backend) -> None:
+    adapter = backend.options.adapter or ""
+    if options.history == "shuffled" and USER in adapter:
         raise UsageError(
-            f"--history shuffled with --adapter '{backend.options.adapter}': the owner's own adapter would answer from "
-            "a stranger's history; name one adapter for all users, or leave one of the two out"
+            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer from another "
+            "user's history; name one adapter for all users, or leave one of the two out"
         )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
-    classes = {name: registry.load("method", name) for name in options.methods}
-    called: dict[str, str] = {}
-    for asked, cls in classes.items():
-        if (other := called.setdefault(cls.name, asked)) != asked:
-            raise UsageError(
-                f"--method: {other} and {asked} are both called '{cls.name}'; give one another `name`"
-            )
-    owners = ["task", *(cls.name for cls in classes.values())]
-    points = [
-        params.assignments([*options.assignments, *point], owners)
-        for point in params.grid(options.grid)
-    ]
-    used: set[str] = set()
-    used_by_tasks: set[str] = set()
-    played: set[RoleName] = set()
-    opened: dict[str, tuple[Task, Dataset]] = {}
-    task_classes = [registry.load("task", name) for name in options.tasks]
-    called.clear()
-    for asked, cls in zip(options.tasks, task_classes, strict=True):
-        if (other := called.setdefault(cls.name, asked)) != asked:
-            raise UsageError(
-                f"--task: {other} and {asked} are both called '{cls.name}'; give one another `name`"
-            )
-    for task_class, given in itertools.product(task_classes, points):
-        shared = given.get("", {})
-        theirs = _of(params_of(task_class), given.get("task", {}), alone=len(task_classes) == 1)
-        used_by_tasks |= theirs.keys()
-        task: Task = create(
-            task_class, params.fill(task_class.Params, theirs, f"task {task_class.name}")
-        )
-        place = f"{task.name} {task.params}"
-        if options.history != "own" and "history" not in task.offers:
-            raise UsageError(
-                f"--history {options.history}: the users of {task.name} have no history; leave it out"
-            )
-        if place not in opened:
-            split = options.split or task.default_split
-            opened[place] = (
-                task,
-                controlled(open_split(task, split, options.data), options.history, options.seed),
-            )
-        task, dataset = opened[place]
-        roles = {
-            role: (named or {}).get(role, backend) for role in active_roles(task, list(named or {}))
-        }
-        played |= roles.keys()
-        positions = select(
-            dataset, options.limit, options.seed if options.draw is None else options.draw
-        )
-        if options.shard:
-            positions = options.shard.take(dataset, positions)
-        for cls in classes.values():
-            mine = _of(params_of(cls), shared, alone=len(classes) == 1)
-            used |= mine.keys()
-            declared = {
-                "refuses": cls.refuses,
-                "designed_for": cls.designed_for,
-                "needs": cls.needs,
-            }
-            fit, reason = verdict(declared, task.name, task.offers)
-            if fit == "refused":
-                refused.append(f"method {cls.name} does not run on {task.name}: {reason}")
-                continue
-            own = params.fill(cls.Params, mine | given.get(cls.name, {}), f"method {cls.name}")
-            method: Method = create(cls, own)
-            if undated := without_dates(method, dataset):
-                refused.append(undated)
-                continue
-            check_requirements(method, dataset, positions)
-            spec = RunSpec(
-                task=task.name,
-                task_version=task.version,
-                task_hash=registry.source_hash(type(task)),
-                task_params={
-                    name: value
-                    for name, value in dataclasses.asdict(task.params).items()
-                    if name not in judge_params(task)
-                },
-                separation=dataset.separation,
-                split=dataset.split,
-                sample=dataset.sample,
-                data_hash=dataset.hash,
-                method=method.name,
-                method_hash=registry.source_hash(cls),
-                params=dataclasses.asdict(method.params),
-                model=backend.identity,
-                sampling=options.sampling,
-                seed=options.seed,
-                history=options.history,
-                window=options.backend_options.window,
-                simulator=roles["simulator"].identity if "simulator" in roles else msgspec.UNSET,
-            )
-            folder = RunFolder(RunFolder.place(options.results, spec))
-            if all(job.folder.path != folder.path for job in jobs):
-                jobs.append(Job(spec, task, dataset, method, positions, folder, fit, roles))
-    if idle := sorted(set(named or {}) - played):
-        raise UsageError(
-            f"--{idle[0]}-model: none of the tasks {', '.join(options.tasks)} has a {idle[0]}"
-        )
-    if refused and not jobs:
-        raise UsageError("; ".join(dict.fromkeys(refused)))
-    for line in dict.fromkeys(refused):
-        _log.warning("%s; the other runs go on", line)
-    if unused := sorted(set(points[0].get("", {})) - used):
-        raise UsageError(
-            f"--set {unused[0]}: none of the methods {', '.join(classes)} has a parameter of that name"
-        )
-    if unused := sorted(set(points[0].get("task", {})) - used_by_tasks):
-        raise UsageError(
-            f"--set task.{unused[0]}: none of the tasks {', '.join(options.tasks)} has that parameter"
-        )
-    return jobs
 
 
-def _of(kind: type[Any], given: Mapping[str, str], alone: bool) -> dict[str, str]:
-    """What of the parameters given to all is for this one; all of it, for a message on a wrong name, if it is alone."""
-    fields = {field.name for field in dataclasses.fields(kind)}
-    return {key: value for key, value in given.items() if key in fields or alone}
+def _load_classes(kind: registry.Kind, names: Sequence[str]) -> list[type[Any]]:
+    """The classes behind names or paths, without repetitions.
+
+    Raises:
+        UsageError: two of them share a name, so that their runs could not be told apart.
+    """
+    classes = {name: registry.load(kind, name) for name in names}
+    first_of: dict[str, str] = {}
+    for name, cls in classes.items():
+        first = first_of.setdefault(cls.name, name)
+        if first != name:
+            raise UsageError(
+                f"--{kind}: {first} and {name} are both called '{cls.name}'; give one another `name`"
+            )
+    return list(classes.values())
+
+
+def _accepted(
+    params_class: type[Any], parameters: Mapping[str, str], only_owner: bool
+) -> dict[str, str]:
+    """Those of the parameters that a class has.
+
+    The only owner gets them all, so that a misspelt name is reported against its parameters.
+    """
+    if only_owner:
+        return dict(parameters)
+    names = {field.name for field in dataclasses.fields(params_class)}
+    return {key: value for key, value in parameters.items() if key in names}

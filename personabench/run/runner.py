@@ -35,11 +35,11 @@ from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
 from personabench.run.options import Options
 from personabench.run.progress import Progress
-from personabench.run.resolve import Job, resolve
+from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.scoring import score_run
 from personabench.run.shard_record import mark
 
-__all__ = ["Job", "Options", "Outcome", "resolve", "run", "versions"]
+__all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run", "versions"]
 
 Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
 
@@ -69,7 +69,7 @@ async def run(
     backend: Backend | None = None,
     roles: Mapping[RoleName, Backend] | None = None,
     watch: Watch = _unwatched,
-    announce: Callable[[Sequence[Job]], None] | None = None,
+    announce: Callable[[Sequence[ResolvedRun]], None] | None = None,
 ) -> list[Outcome]:
     """Run everything asked for; a finished run is only scored again.
 
@@ -149,7 +149,7 @@ async def _ready(log: Path, opened: list[Backend], backend: Backend) -> None:
 
 
 def _engine(
-    job: Job,
+    job: ResolvedRun,
     options: Options,
     model: Backend,
     cache: Cache | None,
@@ -181,7 +181,7 @@ def _engine(
 
 
 async def _finish(
-    job: Job,
+    job: ResolvedRun,
     engine: Engine,
     owed: Sequence[int],
     options: Options,
@@ -253,7 +253,7 @@ async def _finish(
             "prefix_cache": await _prefix_cache(
                 engine.client.backend, counted, before.get("prefix_cache")
             ),
-            "warnings": [*job.dataset.warnings, *job.shared],
+            "warnings": [*job.dataset.warnings, *job.role_warnings],
             "roles": {
                 role: {
                     "model": backend.identity["name"],

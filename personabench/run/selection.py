@@ -1,4 +1,4 @@
-"""Which samples a run takes: whole users, in an order that a seed decides."""
+"""Select the samples of a run: whole users, in an order that a seed decides."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from personabench.api.dataset import Dataset
 
 
 def select(dataset: Dataset, limit: int | None, seed: int) -> list[int]:
-    """Positions of the samples to run, whole users together, in an order that depends on the seed alone.
+    """Positions of the samples to run, users kept whole, in an order that depends on the seed alone.
 
-    With a limit, users are taken from the permutation until at least `limit` samples are in, so that a smaller
-    limit's samples are always the first ones of a larger limit's.
+    Users are added from a seeded permutation until at least `limit` samples are selected.
     """
-    users: dict[str, list[int]] = {}
+    positions_of: dict[str, list[int]] = {}
     for position, (_, user) in enumerate(dataset.index()):
-        users.setdefault(user, []).append(position)
-    order = sorted(users)
-    random.Random(seed).shuffle(order)
-    chosen: list[int] = []
-    for user in order:
-        if limit is not None and len(chosen) >= limit:
+        positions_of.setdefault(user, []).append(position)
+
+    # Sorted first, so that the order of the file does not matter.  One permutation serves every
+    # limit: a smaller limit selects the first samples of a larger one, and a run can be extended.
+    users = sorted(positions_of)
+    random.Random(seed).shuffle(users)
+
+    selected: list[int] = []
+    for user in users:
+        if limit is not None and len(selected) >= limit:
             break
-        chosen += users[user]
-    return chosen
+        selected += positions_of[user]
+    return selected

@@ -1,4 +1,4 @@
-"""`shard.json`: which part of a run a shard folder holds."""
+"""`shard.json`: which part of a run a shard folder holds, and the options that made it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ RECORD = "shard.json"
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`shard.json`: which shard a run folder holds, and what was asked for that its spec does not say.
+    """The content of `shard.json`: the options of a shard that the run's spec does not hold.
 
     Attributes:
         shard, of: the shard is number `shard` (from 1) of `of`.
-        task, params: the task, a file with its whole path, and all its parameters.
-        split, data: the split, and the folder given with `--data`, or None for the bundled sample.
-        limit, draw: samples asked for, and the seed that draws their users.
-        metrics: those of `--metric`.
+        task, params: the task (for a file its whole path) and all its parameters.
+        split, data: the split, and the folder given with `--data`, or None for the example data.
+        limit, draw: the requested number of samples, and the seed that selects their users.
+        metrics: the metrics of `--metric`.
     """
 
     shard: int
@@ -43,19 +43,20 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def mark(folder: RunFolder, options: Options, task: Task) -> None:
-    """Write `shard.json` into a started run folder, where the run is a shard."""
+    """Write `shard.json` into a started run folder, if the run is a shard."""
     if options.shard is None:
         return
+
     record = Record(
-        options.shard.number,
-        options.shard.of,
-        registry.reference(type(task)),
-        asdict(task.params),
-        options.split or task.default_split,
-        str(options.data.resolve()) if options.data else None,
-        options.limit,
-        options.seed if options.draw is None else options.draw,
-        tuple(options.metrics),
+        shard=options.shard.number,
+        of=options.shard.of,
+        task=registry.reference(type(task)),
+        params=asdict(task.params),
+        split=options.split or task.default_split,
+        data=str(options.data.resolve()) if options.data else None,
+        limit=options.limit,
+        draw=options.selection_seed,
+        metrics=tuple(options.metrics),
     )
     with folder.replacing(folder.path / RECORD) as file:
         file.write(to_json(record) + "\n")

@@ -1,24 +1,21 @@
-"""A part of a run: shard i of n takes some of the users and keeps what it makes in a results folder of its own.
+"""Shards: shard i of n takes a part of the users and writes to a results folder of its own.
 
-The folder `<results>/shards/i-of-n` is laid out like any results folder, its response cache included, so machines that
-share nothing but storage never write to the same file; what the cache of the whole has is read from there.
-`shard.json` beside a run's spec says what was asked for: `personabench merge` needs no more to put the run together.
+The folder `<results>/shards/i-of-n` has the layout of any results folder, response cache included, so that machines
+that share nothing but storage never write to the same file.  Entries of the common cache are read, not copied.
+`shard.json` beside a run's spec records the options; `personabench merge` needs no more to join the run.
 """
 
 from __future__ import annotations
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from personabench.api.dataset import Dataset
 from personabench.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -30,49 +27,50 @@ class Shard:
 
     @classmethod
     def read(cls, text: str) -> Shard:
-        """A shard as written on the command line: `3/8`.
+        """Parse a shard as written on the command line, such as `3/8`.
 
         Raises:
-            UsageError: it is not two whole numbers with 1 <= i <= n.
+            UsageError: it is not two whole numbers i/n with 1 <= i <= n.
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        shard = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
-        if not 1 <= shard.number <= shard.of:
-            raise UsageError(f"--shard {text}: write i/n with i from 1 to n, such as 3/8")
-        return shard
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is not None:
+            shard = cls(int(match[1]), int(match[2]))
+            if 1 <= shard.number <= shard.of:
+                return shard
+        raise UsageError(f"--shard {text}: write i/n with i from 1 to n, such as 3/8")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
     def results(self, results: Path) -> Path:
-        """The shard's own results folder below a results folder."""
+        """The shard's own results folder, inside a results folder."""
         return results / "shards" / f"{self.number}-of-{self.of}"
 
     def whole(self, results: Path) -> Path:
-        """The results folder that the shard's own is below of."""
+        """The results folder that contains the shard's own."""
         return results.parents[1]
 
     def take(self, dataset: Dataset, positions: Sequence[int]) -> list[int]:
-        """The shard's part of the selected positions, in their order."""
-        parts = partition(dataset, positions, self.of)
-        return [position for position in positions if parts[position] == self.number]
+        """The selected positions that belong to this shard, in their order."""
+        shard_of = partition(dataset, positions, self.of)
+        return [position for position in positions if shard_of[position] == self.number]
 
 
 def partition(dataset: Dataset, positions: Sequence[int], of: int) -> dict[int, int]:
-    """The shard, from 1, of every position; a user's positions are one shard's.
+    """Assign every position to a shard, numbered from 1; all positions of a user go to the same shard.
 
-    Users go, in the order of the positions, to the shard that has the fewest samples so far.  More users at the end
-    change nothing for those before, so a larger limit goes on from a smaller one, shard by shard.
+    Users go, in the order of the positions, to the shard with the fewest samples so far.  Users added at the end
+    change nothing for those before them, so a larger limit extends a smaller one, shard by shard.
     """
     index = dataset.index()
-    sizes: dict[str, int] = {}
-    for position in positions:
-        user = index[position][1]
-        sizes[user] = sizes.get(user, 0) + 1
+    samples_of = Counter(index[position][1] for position in positions)
+
+    # A heap of (samples, shard): ties go to the lower number, so the assignment is deterministic.
     loads = [(0, number) for number in range(1, of + 1)]
-    shard_of: dict[str, int] = {}
-    for user, size in sizes.items():
+    shard_of_user: dict[str, int] = {}
+    for user, size in samples_of.items():
         load, number = loads[0]
-        shard_of[user] = number
+        shard_of_user[user] = number
         heapq.heapreplace(loads, (load + size, number))
-    return {position: shard_of[index[position][1]] for position in positions}
+
+    return {position: shard_of_user[index[position][1]] for position in positions}

@@ -271,10 +271,10 @@ def test_a_plan_of_samples_that_fail_is_no_forecast(tmp_path: Path) -> None:
     chosen = options(tmp_path, "rag", backend_options=BackendOptions(window=5), limit=3)
     with pytest.raises(
         RunError,
-        match=r"rag on lamp4: 3 of 3 samples fail in rehearsal.*; the first: .* too long for",
+        match=r"rag on lamp4: 3 of 3 samples fail in the dry run.*; the first: .* too long for",
     ):
         asyncio.run(plan(chosen))
-    with pytest.raises(RunError, match=r"1 of 1 samples fail in rehearsal.*; the first: 310: "):
+    with pytest.raises(RunError, match=r"1 of 1 samples fail in the dry run.*; the first: 310: "):
         asyncio.run(explain(chosen, "310"))
 
 

@@ -1,0 +1,174 @@
+"""Profiles of users: made once, shared by all samples of a user, stored under what determines them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from personabench.api.context import Context
+from personabench.api.dataset import Dataset
+from personabench.api.guard import TRACEBACKS
+from personabench.api.method import Method, State
+from personabench.errors import BackendError
+from personabench.hashing import digest
+from personabench.models.cache import Cache, Policy
+from personabench.results.run_folder import Profile, RunFolder
+from personabench.results.spec import RunSpec
+from personabench.run.attempt import plain
+from personabench.types import Call, Phase, Sample, User
+
+REMEMBERED_USERS = 4096
+"""Users whose profiles are held in memory.  Samples are ordered by user, so few are ever needed again."""
+
+
+class Profiles:
+    """The profiles of one run.
+
+    Args:
+        new_context: makes the context that a profile is made with, given its phase and user.
+        concurrency: profiles in progress at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Dataset,
+        method: Method,
+        spec: RunSpec,
+        folder: RunFolder,
+        cache: Cache | None,
+        policy: Policy,
+        new_context: Callable[[Phase, str], Context],
+        concurrency: int,
+    ) -> None:
+        self._dataset = dataset
+        self._method = method
+        self._spec = spec
+        self._folder = folder
+        self._cache = cache
+        self._policy = policy
+        self._new_context = new_context
+        self._concurrency = concurrency
+        self._tasks: OrderedDict[str, asyncio.Task[State]] = OrderedDict()
+        self._in_progress: set[asyncio.Task[State]] = set()
+        self._recorded: set[str] = set()
+        self._upcoming: Sequence[int] = ()
+        self._next = 0
+        self._last_user = ""
+
+    @property
+    def tasks(self) -> list[asyncio.Task[State]]:
+        """The profiles in memory, finished or in progress."""
+        return list(self._tasks.values())
+
+    def start(self, positions: Sequence[int], skip_lines: int) -> None:
+        """Prepare for the samples at these positions; the first lines of the profile file are from before a refresh."""
+        self._recorded = set(self._folder.profiles(skip_lines))
+        self._upcoming = positions
+
+    async def get(self, view: Sample) -> tuple[str | None, State]:
+        """The key and state of a sample's user; both None if the method keeps no profile."""
+        if not self._method.profiles:
+            return None, None
+
+        key, task = self._task_for(view)
+        try:
+            # One sample that is cancelled must not take the profile from the others that wait for it.
+            return key, await asyncio.shield(task)
+        except BackendError:
+            # The user's next sample tries again.
+            self._tasks.pop(key, None)
+            raise
+
+    def look_ahead(self) -> None:
+        """Start profiles of users to come, so that offline work fills the model as well as online work does."""
+        while self._next < len(self._upcoming) and len(self._in_progress) < self._concurrency:
+            position = self._upcoming[self._next]
+            self._next += 1
+            user = self._dataset.index()[position][1]
+            if user == self._last_user:
+                continue
+
+            self._last_user = user
+            try:
+                sample = self._dataset.load(position)
+                self._task_for(sample.view(privileged=self._method.privileged))
+            except Exception:
+                TRACEBACKS.exception(
+                    "profile of user %s; it fails again for each of their samples", user
+                )
+
+    def record(self, key: str, user: str, state: State, ctx: Context) -> None:
+        """Append a profile to the run folder and store it for other runs.
+
+        An empty key stands for work that belongs to no user.
+        """
+        profile = Profile(user, key, state, tuple(ctx.calls), ctx.flags)
+        # A profile made of empty or truncated replies serves this run only: the next one tries again.
+        if key and ctx.settled and self._cache is not None and self._policy != "off":
+            artifact = {"state": state, "calls": profile.calls, "flags": profile.flags}
+            self._cache.put_artifact(key, artifact)
+        self._append(profile)
+
+    def _task_for(self, view: Sample) -> tuple[str, asyncio.Task[State]]:
+        user = User(view.user_id, self._method.visible(view))
+        key = self._key(user)
+        if key in self._tasks:
+            return key, self._tasks[key]
+
+        task = asyncio.create_task(self._make(key, user), name="profile")
+        self._tasks[key] = task
+        self._in_progress.add(task)
+        task.add_done_callback(self._in_progress.discard)
+        while len(self._tasks) > REMEMBERED_USERS:
+            self._tasks.popitem(last=False)
+        return key, task
+
+    def _key(self, user: User) -> str:
+        """The hash of everything that determines a user's profile."""
+        spec = self._spec
+        needs_population = "population" in self._method.requirements()
+        return digest(
+            {
+                # Another word than in earlier versions, whose states may hold a model's thoughts.
+                "artifact": "profile of answers",
+                "method": [spec.method, spec.method_hash, self._method.version, spec.params],
+                "task": [spec.task, spec.task_hash, spec.task_version, spec.task_params],
+                "model": spec.model,
+                "sampling": spec.sampling,
+                "seed": spec.seed,
+                "window": spec.window,
+                "population": spec.data_hash if needs_population else None,
+                "user": user.id,
+                "history": user.history,
+            }
+        )
+
+    async def _make(self, key: str, user: User) -> State:
+        stored = self._stored(key, user)
+        if stored is not None:
+            self._append(stored)
+            return stored.state
+
+        ctx = self._new_context("profile", user.id)
+        state = plain(await self._method.profile(user, ctx))
+        self.record(key, user.id, state, ctx)
+        return state
+
+    def _stored(self, key: str, user: User) -> Profile | None:
+        """A profile made by an earlier run, or by a refresh in progress."""
+        refreshed = self._policy == "refresh" and key in self._recorded
+        if self._cache is None or not (refreshed or self._policy in ("use", "only")):
+            return None
+
+        artifact = self._cache.artifact(key)
+        if artifact is None:
+            return None
+        calls = tuple(Call(**{**call, "cached": True}) for call in artifact["calls"])
+        return Profile(user.id, key, artifact["state"], calls, artifact["flags"], reused=True)
+
+    def _append(self, profile: Profile) -> None:
+        if profile.key not in self._recorded:
+            self._recorded.add(profile.key)
+            self._folder.append(self._folder.profiles_path, profile)
