@@ -5,6 +5,6 @@ result = trial(MyMethod(), limit=4)
 assert all(prediction.error is None for prediction in result.predictions)
 """
 
-from personabench.testing.trial import Trial, trial
+from personabench.testing.trials import Trial, trial
 
 __all__ = ["Trial", "trial"]

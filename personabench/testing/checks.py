@@ -18,7 +18,7 @@ from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
-from personabench.testing.trial import Trial, trial
+from personabench.testing.trials import Trial, trial
 from personabench.types import Sample, moment
 
 # Strings that occur in no data set, so that every prompt with one is a leak.

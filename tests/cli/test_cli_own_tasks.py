@@ -17,7 +17,8 @@ import dataclasses
 import math
 
 from personabench import Task
-from personabench.api.dataset import Dataset, Metric, Rendered, Words
+from personabench import Dataset, Metric, Rendered
+from personabench import Vocabulary as Words
 from personabench.types import Message, Sample
 
 

@@ -33,7 +33,7 @@ from personabench.methods.persona_db import PersonaDb
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary, SummaryRetrieved
 from personabench.methods.trsr import Trsr
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from baseline_fixtures import (
 from personabench import Record, Request, Sample, User
 from personabench.methods.cicl import Cicl, answer_of
 from personabench.methods.none import NoPersonalization
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 
 @pytest.mark.parametrize("two_step", [False, True])

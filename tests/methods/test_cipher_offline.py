@@ -18,7 +18,7 @@ from personabench.methods.cipher import Cipher, Continual, EThenE, IclEdit
 from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache
 from personabench.run import plan, runner
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 pytestmark = pytest.mark.usefixtures("sentence_data")
 

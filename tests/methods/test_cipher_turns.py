@@ -14,7 +14,7 @@ from personabench.api import registry
 from personabench.methods.cipher import Cipher, Continual, EThenE, IclEdit
 from personabench.tasks.personamem.conversation import bare, exchanges, records
 from personabench.tasks.personamem.files import Turn
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 
 def talk(*blocks: Sequence[str]) -> tuple[Record, ...]:

@@ -38,7 +38,7 @@ from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 from personabench.types import Call, Prediction, Usage, from_json, to_json
 
 

@@ -25,7 +25,7 @@ from baseline_fixtures import (
 from personabench import Request, UsageError, User
 from personabench.errors import BackendError
 from personabench.methods.persona_db import PersonaDb
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 
 def author(request: Request) -> str:

@@ -30,7 +30,7 @@ from personabench.errors import BackendError
 from personabench.methods.none import NoPersonalization
 from personabench.methods.rpm.factors import Group, repair
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, influence, propensity
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 
 def known(

@@ -13,7 +13,7 @@ from rpm_fixtures import WORDS, World, pairs, question, reply, rpm, stage, stage
 from personabench import Record, Request, Sample, UsageError, User
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, dimension_shares
 from personabench.methods.rpm.replies import first_json, marked_answer, number_of
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 from personabench.types import to_json
 
 

@@ -12,7 +12,7 @@ from rpm_fixtures import Headlines, World, pairs, question, reply, rpm, stage
 
 from personabench import Record, Request, Sample
 from personabench.api import registry
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 FORM = 'Reply with a JSON object: "reasoning", and "answer", which is '
 LETTERS = {"enum": ["(a)", "(b)", "(c)", "(d)"]}

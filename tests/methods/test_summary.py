@@ -26,7 +26,7 @@ from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary, SummaryRetrieved
 from personabench.models.backends.scripted import Scripted
 from personabench.run import runner
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 
 async def test_acceptance_b2_one_summary_per_profile(tmp_path: Path) -> None:

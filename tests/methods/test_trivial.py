@@ -19,7 +19,7 @@ from personabench.methods.trivial import (
     UserMajority,
     UserMean,
 )
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 
 CHOICES = ("1", "2", "3", "4", "5")
 

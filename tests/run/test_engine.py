@@ -19,7 +19,7 @@ from personabench.methods.none import NoPersonalization
 from personabench.methods.recency import Recency
 from personabench.methods.summary import Summary
 from personabench.run.selection import select
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 from personabench.types import Request, Response, Usage
 
 

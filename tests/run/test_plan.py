@@ -20,7 +20,7 @@ from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.plan import explain, plan
 from personabench.run.shards import Shard
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 from personabench.types import Request, Sampling
 
 METHODS = "none,rag,summary,dpl"

@@ -27,7 +27,7 @@ from personabench.run.engine import Engine
 from personabench.run.options import Options
 from personabench.run.plan import plan
 from personabench.run.runner import run
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 from personabench.types import Prediction, Request, Sampling
 
 

@@ -18,7 +18,7 @@ from personabench.methods.summary import Summary
 from personabench.tasks.personamem import PersonaMem
 from personabench.tasks.personamem.analysis import Share, controls
 from personabench.tasks.personamem.data import PersonaMemData
-from personabench.testing.trial import Trial, trial
+from personabench.testing.trials import Trial, trial
 from personabench.types import Request
 
 LETTERS = PersonaMem.Params(records="questions")

@@ -24,7 +24,7 @@ from personabench.models.backends.scripted import Scripted
 from personabench.run import runner
 from personabench.tasks.personamem import PersonaMem
 from personabench.tasks.personamem.__main__ import main
-from personabench.testing.trial import Trial, trial
+from personabench.testing.trials import Trial, trial
 from personabench.types import Request, Response, Sample, Usage
 
 CANARY = "zqx-future-zqx"
@@ -289,7 +289,7 @@ class Telling(Scripted):
 def decided(
     monkeypatch: pytest.MonkeyPatch, folder: Path, places: list[list[tuple[str, float]]]
 ) -> Trial:
-    monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: Telling(places))
+    monkeypatch.setattr("personabench.testing.trials.Scripted", lambda **_: Telling(places))
     return on(folder, full(decide="logprobs"))
 
 
@@ -343,7 +343,7 @@ def test_generative_mode_takes_the_likeliest_option_text(
     )
     folder = write(tmp_path, [row("q1", own, 3, all_options=options)], [own])
     backend = Weighing()
-    monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: backend)
+    monkeypatch.setattr("personabench.testing.trials.Scripted", lambda **_: backend)
     assert on(folder, full(decide="sum")).predictions[0].output == "(a)", (
         "three words at -1 and six at -0.5 are equal: the first counts"
     )

@@ -70,7 +70,7 @@ def test_acceptance_1_missing_sentence_data_is_reported_before_any_call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from personabench.methods.none import NoPersonalization
-    from personabench.testing.trial import trial
+    from personabench.testing.trials import trial
 
     monkeypatch.setattr(wordnet, "nltk_data", list)
     with pytest.raises(UsageError, match="punkt_tab"):

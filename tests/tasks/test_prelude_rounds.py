@@ -25,7 +25,7 @@ from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.tasks.prelude import PreludeEmail, PreludeSumm
 from personabench.testing.checks import check_method, check_task
-from personabench.testing.trial import Trial, trial
+from personabench.testing.trials import Trial, trial
 from personabench.types import Prediction, Request
 
 pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from personabench.api import registry
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 from personabench.types import Record, Request, Sample
 
 FAMILY = ["cipher", "icl_edit", "cot_edit", "continual", "e_then_e"]

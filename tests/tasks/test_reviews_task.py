@@ -23,7 +23,7 @@ from personabench.run import runner
 from personabench.run.score_file import score_files
 from personabench.tasks.reviews import SAMPLE, wording
 from personabench.tasks.reviews.__main__ import main as egises
-from personabench.testing.trial import trial
+from personabench.testing.trials import trial
 from personabench.types import Request
 
 ROUGE = [metric.name for metric in ROUGE_METRICS]

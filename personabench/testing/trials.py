@@ -15,8 +15,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.method import Method
@@ -33,6 +31,7 @@ from personabench.retrieval.embedders import Embedders
 from personabench.run.controls import controlled
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, judge_key
+from personabench.run.resolve import build_spec
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
 from personabench.types import Prediction, Request, Sampling
@@ -88,15 +87,17 @@ def trial(
 
     backend = Scripted(answer=answer, latency=latency, window=window)
     role_backends = _create_role_backends(task, backend, roles or {})
-    spec = _build_spec(
-        method,
+    simulator = role_backends.get("simulator")
+    spec = build_spec(
         task,
         controlled_dataset,
-        backend,
-        role_backends.get("simulator"),
+        method,
+        model=backend.identity,
+        sampling=Sampling(),
         seed=seed,
         history=history,
         window=window,
+        simulator=simulator.identity if simulator else None,
     )
     setup = _Setup(
         method=method,
@@ -139,38 +140,6 @@ def _create_role_backends(
     for role, answer in answers.items():
         role_backends[role] = Scripted(BackendOptions(model=role), answer)
     return role_backends
-
-
-def _build_spec(
-    method: Method,
-    task: Task,
-    dataset: Dataset,
-    backend: Scripted,
-    simulator: Scripted | None,
-    *,
-    seed: int,
-    history: str,
-    window: int | None,
-) -> RunSpec:
-    return RunSpec(
-        task=task.name,
-        task_version=task.version,
-        task_hash=registry.source_hash(type(task)),
-        task_params=dataclasses.asdict(task.params),
-        separation=dataset.separation,
-        split=dataset.split,
-        sample=dataset.sample,
-        data_hash=dataset.hash,
-        method=method.name,
-        method_hash=registry.source_hash(type(method)),
-        params=dataclasses.asdict(method.params),
-        model=backend.identity,
-        sampling=Sampling(),
-        seed=seed,
-        history=history,
-        window=window,
-        simulator=msgspec.UNSET if simulator is None else simulator.identity,
-    )
 
 
 async def _run(setup: _Setup, limit: int | None) -> Trial:
