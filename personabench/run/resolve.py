@@ -21,7 +21,7 @@ from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import UsageError
-from personabench.metrics.judges.ask import kinship
+from personabench.metrics.judges.ask import check_independence
 from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
@@ -66,7 +66,9 @@ class Job:
             *(backend.identity for role, backend in self.roles.items() if role != "judge"),
         ]
         kin = [
-            kinship(judge["name"], other["name"]) for other in others if judge != self.spec.model
+            check_independence(judge["name"], other["name"])
+            for other in others
+            if judge != self.spec.model
         ]
         return [*own, *dict.fromkeys(filter(None, kin))]
 

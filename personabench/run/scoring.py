@@ -15,7 +15,7 @@ import numpy as np
 from personabench.api.dataset import Dataset
 from personabench.api.task import Task
 from personabench.metrics.metric import Value
-from personabench.metrics.scripts import Unseen
+from personabench.metrics.scripts import ReferenceCoverage
 from personabench.results.checksums import seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
@@ -100,7 +100,7 @@ def score_run(
     )
     unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
     ledger = Ledger()
-    unseen = Unseen(tally.all)
+    unseen = ReferenceCoverage(tally.all)
     submission = folder.path / "predictions.json"
     primary = task.metrics[0].name
 

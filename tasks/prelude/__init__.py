@@ -19,8 +19,8 @@ from personabench.api.dataset import Dataset
 from personabench.api.task import JsonObject, Task
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
-from personabench.metrics.edits import edited
-from personabench.metrics.meteor import tokens_lack
+from personabench.metrics.edits import measure_edit
+from personabench.metrics.meteor import describe_missing_tokenizer
 from personabench.metrics.metric import Value
 from personabench.metrics.text import without_reasoning
 from personabench.models.roles import Role
@@ -104,7 +104,7 @@ class _Prelude(Task):
             by_rule=p.user == "rule",
             preferences=p.preferences,
         )
-        if lacking := tokens_lack():
+        if lacking := describe_missing_tokenizer():
             opened.lacking = f"{self.name} counts the words of edits; {lacking}"
         return opened
 
@@ -151,7 +151,7 @@ class _Prelude(Task):
             reaction = await user.react(
                 simulator, self.words, document, draft, shown, self.params.user_max_tokens
             )
-        edit = edited(draft, reaction.final)
+        edit = measure_edit(draft, reaction.final)
         record = {
             "t": int(sample.hidden["t"]),
             "rounds": int(sample.hidden["rounds"]),

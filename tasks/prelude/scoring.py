@@ -56,7 +56,7 @@ def values(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) -> dict
         "cumulative_cost": [edit.cost, 1 / record["rounds"]],
         "cost_per_draft_token": edit.per_draft_token,
         "cost_per_longer_text": edit.per_longer_text,
-        "draft_tokens": edit.draft,
+        "draft_tokens": edit.draft_tokens,
         "accepted": float(record["decision"] == "accepted"),
         "preference_coverage": float(bool(preference)),
     }
@@ -78,7 +78,7 @@ def _embedder() -> Any:
 @lru_cache(maxsize=4096)
 def _wordllama(preference: str, liked: tuple[str, ...]) -> list[float]:
     """Cosine similarity of WordLlama vectors."""
-    vectors = _embedder().vectors([preference, *liked])
+    vectors = _embedder().embed_now([preference, *liked])
     return [float(value) for value in vectors[1:] @ vectors[0]]
 
 

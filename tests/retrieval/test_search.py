@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from personabench.errors import DataError, UsageError
-from personabench.retrieval.rankings import read_rankings, write_rankings
+from personabench.retrieval.rankings import read_rankings
 from personabench.retrieval.search import SEARCHES, search
 from personabench.types import Record
 
@@ -168,12 +169,11 @@ async def test_only_dense_retrievers_ask_for_vectors() -> None:
         assert len(await find(profile, 2, by, ranking=["r0", "r1"], embed=no_embedding)) == 2
 
 
-def test_rankings_survive_a_file(tmp_path: Path) -> None:
+def test_ids_stay_strings(tmp_path: Path) -> None:
     rankings = {"011": ["0110", "0111"], "11": [], "ü\n": ["x"]}
     path = tmp_path / "ranks.json"
-    write_rankings(path, rankings)
+    path.write_text(json.dumps(rankings))
     assert read_rankings(path) == {question: tuple(ids) for question, ids in rankings.items()}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ranks.json"]
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,6 @@ def test_a_broken_ranking_file_is_explained(tmp_path: Path, text: str, message: 
     assert "ranks.json" in str(caught.value)
 
 
-def test_ranking_files_that_cannot_be_reached(tmp_path: Path) -> None:
+def test_a_missing_ranking_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_rankings(tmp_path / "absent.json")
-    with pytest.raises(DataError, match="cannot write"):
-        write_rankings(tmp_path / "absent" / "ranks.json", {})

@@ -15,7 +15,7 @@ import pytest
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
 from personabench.metrics import wordnet
-from personabench.metrics.edits import Edit, edit_cost, edited
+from personabench.metrics.edits import Edit, edit_cost, measure_edit
 from personabench.models.backends.scripted import Scripted
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.options import Options
@@ -49,13 +49,13 @@ def folder(place: Path, *, documents: int = 6, **changed: Any) -> Path:
 
 @pytest.mark.usefixtures("sentence_data")
 def test_acceptance_1_costs_beside_lengths() -> None:
-    found = edited(BASE, BASE + " What do you think?")
+    found = measure_edit(BASE, BASE + " What do you think?")
     assert found == Edit(5, 12, 17) and (found.per_draft_token, found.per_longer_text) == (
         5 / 12,
         5 / 17,
     )
-    assert (edited("", "").per_draft_token, edited("", "").per_longer_text) == (0, 0)
-    assert edited("", "a b") == Edit(2, 0, 2) and edited("", "a b").per_draft_token == 2
+    assert (measure_edit("", "").per_draft_token, measure_edit("", "").per_longer_text) == (0, 0)
+    assert measure_edit("", "a b") == Edit(2, 0, 2) and measure_edit("", "a b").per_draft_token == 2
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
 
 
@@ -65,7 +65,7 @@ def test_acceptance_1_missing_sentence_data_is_told_before_any_call(
     from personabench.methods.none import NoPersonalization
     from personabench.testing.trial import trial
 
-    monkeypatch.setattr(wordnet, "nltk_data", list)
+    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
     with pytest.raises(UsageError, match="punkt_tab"):
         trial(NoPersonalization(), PreludeSumm(PreludeSumm.Params(user="rule")), limit=1)
     options = Options(["none"], ["prelude_summ"], backend="scripted", results=tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from personabench.leaderboard.stats import Scores, holm, leaders, letters, resample, wins
 from personabench.leaderboard.stats.resample import Aggregate, Clusters, t_quantile
-from personabench.leaderboard.stats.scores import _interval
+from personabench.leaderboard.stats.scores import _find_interval
 from personabench.metrics.labels import macro_f1
 from personabench.metrics.metric import mean
 from personabench.metrics.ratings import rmse
@@ -140,7 +140,7 @@ def test_interval_of_rmse_is_of_the_root_and_not_of_samples() -> None:
 def test_the_moved_interval_is_scipys_bca() -> None:
     values = np.random.default_rng(4).exponential(size=40)
     scores = Scores([values], [f"u{at:02d}" for at in range(40)], draws=20_000)
-    found = _interval(
+    found = _find_interval(
         scores.resampled[0],
         float(values.mean()),
         1.959964,

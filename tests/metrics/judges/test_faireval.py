@@ -10,13 +10,13 @@ import pytest
 from judge_scripts import JudgeCall, Scripted
 
 from personabench.metrics.judges.faireval import (
-    SAMPLES,
     TEMPERATURE,
+    VOTES,
+    apply_labels,
+    build_prompt,
     compare,
-    for_people,
-    prompt,
-    read,
-    with_people,
+    read_scores,
+    select_for_review,
 )
 from personabench.metrics.judges.verdict import Verdict, Vote
 
@@ -25,7 +25,7 @@ def judged(judge: Scripted, **changes: Any) -> Verdict:
     given = {
         "sample_id": "1",
         "user_id": "u",
-        "known": "",
+        "background": "",
         "request": "Q?",
         "a": "first text",
         "b": "second text",
@@ -61,14 +61,14 @@ def test_section_1a_scores_tie_spread_and_conflict() -> None:
 
 
 def test_section_1b_the_swapped_prompt_shows_the_second_answer_first() -> None:
-    judge = scored([(5, 5)] * SAMPLES, [(5, 5)] * SAMPLES)
-    judged(judge, known="Likes brevity.")
+    judge = scored([(5, 5)] * VOTES, [(5, 5)] * VOTES)
+    judged(judge, background="Likes brevity.")
     straight = [call.user for call in judge.calls if "Reply 1:\nfirst text" in call.user]
     mirrored = [call.user for call in judge.calls if "Reply 1:\nsecond text" in call.user]
-    assert len(straight) == len(mirrored) == SAMPLES
+    assert len(straight) == len(mirrored) == VOTES
     assert "Reply 2:\nsecond text" in straight[0] and "Reply 2:\nfirst text" in mirrored[0]
     assert "Likes brevity." in mirrored[0] and "Request:\nQ?" in mirrored[0]
-    assert [call.draw for call in judge.calls if call.user == straight[0]] == list(range(SAMPLES))
+    assert [call.draw for call in judge.calls if call.user == straight[0]] == list(range(VOTES))
     assert {call.temperature for call in judge.calls} == {TEMPERATURE}
 
 
@@ -83,8 +83,8 @@ def test_section_1d_a_fifth_of_ten_items_goes_to_people() -> None:
     verdicts = [
         Verdict(f"{at}", "u", split if at in (7, 3, 5) else sure, True, 4) for at in range(10)
     ]
-    assert for_people(verdicts) == ["3", "5"], "three are spread alike, and ids decide"
-    labelled = with_people(verdicts, {"3": "b"})
+    assert select_for_review(verdicts) == ["3", "5"], "three are spread alike, and ids decide"
+    labelled = apply_labels(verdicts, {"3": "b"})
     assert (labelled["3"], labelled["5"], labelled["0"]) == ("b", "tie", "a")
 
 
@@ -95,7 +95,7 @@ def test_an_order_without_a_sample_is_asked_once_more_and_then_unjudged() -> Non
     assert (
         not never.judged and never.pick is None and never.scores is None and never.conflict is None
     )
-    assert for_people([never], 1.0) == []
+    assert select_for_review([never], 1.0) == []
 
 
 def test_unreadable_replies_are_not_remembered() -> None:
@@ -119,8 +119,8 @@ def test_unreadable_replies_are_not_remembered() -> None:
     ],
 )
 def test_scores_are_the_last_two_lines(reply: str, scores: tuple[float, float] | None) -> None:
-    assert read(reply) == scores
+    assert read_scores(reply) == scores
 
 
 def test_nothing_known_leaves_no_heading() -> None:
-    assert "known" not in prompt("", "Q?", "x", "y")[1].content
+    assert "known" not in build_prompt("", "Q?", "x", "y")[1].content

@@ -1,4 +1,4 @@
-"""The report card, and when a judge is no stranger to what it judges."""
+"""The reliability report, and warnings about judges related to the judged model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import pytest
 from judge_scripts import JudgeCall, Scripted
 
-from personabench.metrics.judges.ask import kinship
+from personabench.metrics.judges.ask import check_independence
 from personabench.metrics.judges.faireval import compare
 from personabench.metrics.judges.reliability import Agreement, Rate, agreement, reliability_report
 from personabench.metrics.judges.verdict import Verdict, Vote
@@ -19,7 +19,7 @@ def test_section_8_a_judge_that_prefers_what_stands_first() -> None:
     judge = Scripted(lambda call: "Score of reply 1: 8\nScore of reply 2: 5")
 
     async def all_of() -> list[Verdict]:
-        given = {"user_id": "u", "known": "", "request": "Q?", "a": "x", "b": "y"}
+        given = {"user_id": "u", "background": "", "request": "Q?", "a": "x", "b": "y"}
         return list(
             await asyncio.gather(*(compare(judge, sample_id=str(at), **given) for at in range(5)))
         )
@@ -44,7 +44,7 @@ def both(name: str, first: str, second: str) -> Verdict:
     return Verdict(name, "u", votes, both=True, asked=4, calls=(call,))  # type: ignore[arg-type]
 
 
-def test_samples_that_flip_and_items_nobody_judged() -> None:
+def test_votes_that_flip_and_unjudged_items() -> None:
     verdicts = [both("1", "ab", "bb"), both("2", "aa", "a"), both("3", "", "a")]
     found = reliability_report(verdicts)
     assert found.flip == Rate(1 / 3, 3) and found.conflict == Rate(0.5, 2)
@@ -90,14 +90,24 @@ def test_certainties_are_told_with_their_coverage() -> None:
         ("meta-llama/Llama-3.1-8B", "SmolLM2-135M", None),
     ],
 )
-def test_kinship(judge: str, other: str, said: str | None) -> None:
-    found = kinship(judge, other)
+def test_independence(judge: str, other: str, said: str | None) -> None:
+    found = check_independence(judge, other)
     assert (found is None) if said is None else (found is not None and said in found)
 
 
 def test_thoughts_are_not_read() -> None:
     def answer(call: JudgeCall) -> str:
-        return "<think>Score of reply 1: 1\nScore of reply 2: 9</think>Score of reply 1: 6\nScore of reply 2: 6"
+        return (
+            "<think>Score of reply 1: 1\nScore of reply 2: 9</think>"
+            "Score of reply 1: 6\nScore of reply 2: 6"
+        )
 
-    given = {"sample_id": "1", "user_id": "u", "known": "", "request": "Q?", "a": "x", "b": "y"}
+    given = {
+        "sample_id": "1",
+        "user_id": "u",
+        "background": "",
+        "request": "Q?",
+        "a": "x",
+        "b": "y",
+    }
     assert asyncio.run(compare(Scripted(answer), **given)).pick == "tie"

@@ -7,26 +7,25 @@ import asyncio
 import pytest
 from judge_scripts import JudgeCall, Scripted
 
-from personabench.metrics.judges.ask import swapped
+from personabench.metrics.judges.ask import is_swapped
 from personabench.metrics.judges.verbal_certainty import (
     Choice,
-    Line,
-    bin_of,
+    CoverageLevel,
     calibration_error,
-    coverage,
-    prefer,
-    read,
+    coverage_levels,
+    judge_preference,
+    read_choice,
 )
 from personabench.metrics.judges.verdict import Verdict
 
 
 def test_section_2a_coverage_and_calibration() -> None:
     answers = [(90, True), (80, False), (60, True), (50, False)]
-    lines = {line.threshold: line for line in coverage(answers)}
+    lines = {line.threshold: line for line in coverage_levels(answers)}
     assert (
-        lines[80] == Line(80, 0.5, 0.5)
-        and lines[90] == Line(90, 0.25, 1.0)
-        and lines[0] == Line(0, 1.0, 0.5)
+        lines[80] == CoverageLevel(80, 0.5, 0.5)
+        and lines[90] == CoverageLevel(90, 0.25, 1.0)
+        and lines[0] == CoverageLevel(0, 1.0, 0.5)
     )
     assert calibration_error(answers) == pytest.approx(0.45)
 
@@ -45,43 +44,46 @@ def test_section_2a_coverage_and_calibration() -> None:
     ],
 )
 def test_section_2b_choices_and_certainties(reply: str, choice: Choice | None) -> None:
-    assert read(reply) == choice
+    assert read_choice(reply) == choice
 
 
 def test_section_2b_a_choice_without_certainty_counts_in_accuracy_alone() -> None:
-    lines = coverage([(None, True), (90, False)])
-    assert lines[0] == Line(0, 0.5, 0.0), "answered, but not certain of anything"
+    lines = coverage_levels([(None, True), (90, False)])
+    assert lines[0] == CoverageLevel(0, 0.5, 0.0), "answered, but not certain of anything"
     assert (
         calibration_error([(None, True)]) is None
         and calibration_error([(None, True), (90, False)]) == 0.9
     )
 
 
-def test_section_2c_bins() -> None:
-    assert [bin_of(certainty) for certainty in (100, 99, 85, 40, 15, 1)] == [9, 9, 8, 4, 4, 4]
-
-
 def test_a_tie_is_a_choice_only_where_it_may_be() -> None:
-    assert read("[[C]] [[50]]", tie=True) == Choice("C", 50)
+    assert read_choice("[[C]] [[50]]", tie=True) == Choice("C", 50)
 
 
 def asked(judge: Scripted, name: str, tie: bool = False) -> Verdict:
-    found = prefer(
-        judge, sample_id=name, user_id="u", known="Likes tea.", request="Q?", a="x", b="y", tie=tie
+    found = judge_preference(
+        judge,
+        sample_id=name,
+        user_id="u",
+        background="Likes tea.",
+        request="Q?",
+        a="x",
+        b="y",
+        tie=tie,
     )
     return asyncio.run(found)
 
 
 def test_a_hash_says_what_stands_first_and_the_choice_is_mapped_back() -> None:
     names = [str(at) for at in range(20)]
-    turned = {name for name in names if swapped(name, 0)}
-    assert 0 < len(turned) < 20 and turned != {name for name in names if swapped(name, 1)}
+    turned = {name for name in names if is_swapped(name, 0)}
+    assert 0 < len(turned) < 20 and turned != {name for name in names if is_swapped(name, 1)}
     for name in names:
         judge = Scripted(lambda call: "[[A]] [[70]]")
         verdict = asked(judge, name)
         assert ("Answer A:\ny" in judge.calls[0].user) == (name in turned)
         assert verdict.pick == ("b" if name in turned else "a") and verdict.certainty == 70
-        assert verdict.firsts == (1, 1) and verdict.conflict is None and verdict.judged
+        assert verdict.first_place_counts == (1, 1) and verdict.conflict is None and verdict.judged
 
 
 def test_a_reply_without_a_choice_is_repeated_and_then_unjudged() -> None:
