@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 ORDER = 4
 
 
-def statistics(prediction: str, reference: str) -> list[float]:
+def statistics(
+    prediction: str,
+    reference: str,
+) -> list[float]:
     """Count one pair for `corpus_bleu`, 10 numbers: lengths, matching n-grams, n-grams (n = 1-4).
 
     Tokens are sacrebleu's `13a`, case kept; one reference.

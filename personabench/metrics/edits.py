@@ -45,8 +45,11 @@ def measure_edit(draft: str, final: str) -> Edit:
     """
     draft_tokens = tokenize(draft)
     final_tokens = tokenize(final)
-    cost = levenshtein(draft_tokens, final_tokens)
-    return Edit(cost, len(draft_tokens), len(final_tokens))
+    return Edit(
+        cost=levenshtein(draft_tokens, final_tokens),
+        draft_tokens=len(draft_tokens),
+        final_tokens=len(final_tokens),
+    )
 
 
 def edit_cost(draft: str, final: str) -> int:
@@ -58,7 +61,10 @@ def edit_cost(draft: str, final: str) -> int:
     return measure_edit(draft, final).cost
 
 
-def levenshtein(source: Sequence[str], target: Sequence[str]) -> int:
+def levenshtein(
+    source: Sequence[str],
+    target: Sequence[str],
+) -> int:
     """Levenshtein distance with unit costs."""
     # One row of the table is enough: `diagonal` keeps the only older value that is still needed.
     costs = list(range(len(target) + 1))

@@ -13,12 +13,16 @@ import numpy.typing as npt
 @lru_cache(maxsize=64)
 def _compile_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     # The first alternative that matches wins, so "dark comedy" has to precede "comedy".
-    longest_first = sorted((label.casefold() for label in labels), key=len, reverse=True)
+    folded = [label.casefold() for label in labels]
+    longest_first = sorted(folded, key=len, reverse=True)
     alternatives = "|".join(map(re.escape, longest_first))
     return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])")
 
 
-def find_label(text: str, labels: Sequence[str]) -> str | None:
+def find_label(
+    text: str,
+    labels: Sequence[str],
+) -> str | None:
     """Find the only label that a text contains as whole words, in any case.
 
     None if the text contains none or several.  Longer labels win over labels inside them: "dark
@@ -26,11 +30,16 @@ def find_label(text: str, labels: Sequence[str]) -> str | None:
     """
     by_folded = {label.casefold(): label for label in labels}
     pattern = _compile_pattern(tuple(labels))
-    matches = {by_folded[match] for match in pattern.findall(text.casefold())}
-    return matches.pop() if len(matches) == 1 else None
+    matches = pattern.findall(text.casefold())
+    found_labels = {by_folded[match] for match in matches}
+    return found_labels.pop() if len(found_labels) == 1 else None
 
 
-def label_pair(parsed: str | None, gold: str, labels: Sequence[str]) -> list[float]:
+def label_pair(
+    parsed: str | None,
+    gold: str,
+    labels: Sequence[str],
+) -> list[float]:
     """Encode a sample for macro-F1: [gold index, predicted index].
 
     The latter is -1 if there is no prediction or it is not a label.
@@ -39,7 +48,10 @@ def label_pair(parsed: str | None, gold: str, labels: Sequence[str]) -> list[flo
     return [float(labels.index(gold)), float(predicted)]
 
 
-def macro_f1(pairs: npt.NDArray[np.float64], labels: int) -> float:
+def macro_f1(
+    pairs: npt.NDArray[np.float64],
+    labels: int,
+) -> float:
     """Macro-F1 over a full list of `labels` labels; labels that never occur contribute 0.
 
     `pairs` has the shape (n, 2): gold and predicted index per sample, -1 for an unknown prediction.

@@ -80,10 +80,10 @@ def degress(document: Distances, simplified: bool = False) -> Floats:
     larger = np.maximum(references, outputs)
     proportion = (smaller + _SMALL) / (larger + _SMALL)
 
+    # A user does not differ from themselves, so the diagonal is left out of each mean.
     off_diagonal = ~np.eye(len(references), dtype=np.bool_)
-    return np.array(
-        [row[mask].mean() for row, mask in zip(proportion, off_diagonal, strict=True)],
-    )
+    rows = zip(proportion, off_diagonal, strict=True)
+    return np.array([row[mask].mean() for row, mask in rows])
 
 
 def degress_penalty(distances: Floats) -> Floats:
@@ -93,7 +93,8 @@ def degress_penalty(distances: Floats) -> Floats:
     """
     errors = np.where(np.isnan(distances), 1.0, distances)
     smallest = errors.min()
-    relative = (errors - smallest) / (errors.mean() - smallest + _TINY)
+    spread = errors.mean() - smallest
+    relative = (errors - smallest) / (spread + _TINY)
 
     inconsistency = _sigmoid(relative, 4, 1)
     accuracy_drop = accuracy_drop_penalty(float(smallest))
@@ -106,7 +107,10 @@ def accuracy_drop_penalty(distance: float) -> float:
     return float(_sigmoid(odds, 4, 1))
 
 
-def evaluate(documents: Sequence[Distances], simplified: bool = False) -> Divergence:
+def evaluate(
+    documents: Sequence[Distances],
+    simplified: bool = False,
+) -> Divergence:
     """Compute DEGRESS, EGISES (lower is better) and PerSEval (higher is better) over documents.
 
     Raises:
@@ -117,7 +121,8 @@ def evaluate(documents: Sequence[Distances], simplified: bool = False) -> Diverg
             "no input has references of two users, so differences between users cannot be measured"
         )
     by_document = [degress(document, simplified) for document in documents]
-    mean = float(np.mean([values.mean() for values in by_document]))
+    document_means = [values.mean() for values in by_document]
+    mean = float(np.mean(document_means))
 
     weighted = []
     errors = []
@@ -129,7 +134,8 @@ def evaluate(documents: Sequence[Distances], simplified: bool = False) -> Diverg
             1.0,
             document.outputs_references,
         )
-        weighted.append(float((values * degress_penalty(distances)).mean()))
+        weighted_values = values * degress_penalty(distances)
+        weighted.append(float(weighted_values.mean()))
         errors.append(distances)
 
     return Divergence(
@@ -171,13 +177,13 @@ def measure_distances(
         return np.array([measure(text, source) for text in texts])
 
     pairs = zip(outputs, references, strict=True)
-    outputs_references = np.array([measure(output, reference) for output, reference in pairs])
+    errors = [measure(output, reference) for output, reference in pairs]
     return Distances(
         references=measure_pairs(references),
         outputs=measure_pairs(outputs),
         references_source=measure_to_source(references),
         outputs_source=measure_to_source(outputs),
-        outputs_references=outputs_references,
+        outputs_references=np.array(errors),
     )
 
 
@@ -187,14 +193,25 @@ def _softmax_shares(between: Floats, to_source: Floats) -> Floats:
     A user whose distance to the document is 0 has relative distances of 0.
     """
     scale = np.asarray(to_source, dtype=np.float64)[:, None]
-    relative = np.divide(between, scale, out=np.zeros_like(between), where=scale != 0)
+    relative = np.divide(
+        between,
+        scale,
+        out=np.zeros_like(between),
+        where=scale != 0,
+    )
 
     # Subtracting the row's maximum changes no share and keeps the exponentials finite.
-    exponentials = np.exp(relative - relative.max(axis=1, keepdims=True))
+    maxima = relative.max(axis=1, keepdims=True)
+    exponentials = np.exp(relative - maxima)
     np.fill_diagonal(exponentials, 0.0)
     totals = exponentials.sum(axis=1, keepdims=True)
     return np.asarray(exponentials / totals, dtype=np.float64)
 
 
-def _sigmoid(x: Floats, a: float, b: float) -> Floats:
-    return np.asarray(1 / (1 + 10**a * np.exp(-(10**b) * x)), dtype=np.float64)
+def _sigmoid(
+    x: Floats,
+    a: float,
+    b: float,
+) -> Floats:
+    decay = np.exp(-(10**b) * x)
+    return np.asarray(1 / (1 + 10**a * decay), dtype=np.float64)

@@ -55,8 +55,12 @@ def score_retrieval(
     # One segment may hold several values, so combinations can be equal as sets of segments.
     choices = {frozenset(combination) for combination in itertools.product(*values)}
     for segments in choices:
-        ranks = [rank for rank, segment in enumerate(retrieved, 1) if segment in segments]
-        ideal_ranks = range(1, min(len(segments), k) + 1)
+        ranks = []
+        for rank, segment in enumerate(retrieved, 1):
+            if segment in segments:
+                ranks.append(rank)
+        ideal_count = min(len(segments), k)
+        ideal_ranks = range(1, ideal_count + 1)
         recalls.append(len(ranks) / len(segments))
         gains.append(_discounted_gain(ranks) / _discounted_gain(ideal_ranks))
     return RetrievalScore(max(recalls), max(gains))
@@ -71,10 +75,13 @@ def score_overlap(prediction: str, gold: object) -> OverlapScore:
     gold_words = word_set(gold)
     shared = len(predicted_words & gold_words)
 
-    precision = shared / len(predicted_words) if predicted_words else 0.0
-    recall = shared / len(gold_words) if gold_words else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if shared else 0.0
     emptied = bool(prediction.strip()) and not predicted_words
+    if not shared:
+        return OverlapScore(0.0, 0.0, 0.0, emptied)
+
+    precision = shared / len(predicted_words)
+    recall = shared / len(gold_words)
+    f1 = 2 * precision * recall / (precision + recall)
     return OverlapScore(precision, recall, f1, emptied)
 
 
@@ -86,7 +93,8 @@ def outdated_recall(prediction: str, old: object) -> float | None:
     stale_words = word_set(old)
     if not stale_words:
         return None
-    return len(stale_words & word_set(prediction)) / len(stale_words)
+    repeated_words = stale_words & word_set(prediction)
+    return len(repeated_words) / len(stale_words)
 
 
 def word_set(value: object) -> set[str]:
@@ -95,7 +103,8 @@ def word_set(value: object) -> set[str]:
         return word_set(value.keys()) | word_set(value.values())
     if isinstance(value, Iterable) and not isinstance(value, str):
         return set[str]().union(*map(word_set, value))
-    return set(re.sub(r"[^a-zA-Z0-9\s]", "", str(value)).lower().split())
+    text = re.sub(r"[^a-zA-Z0-9\s]", "", str(value))
+    return set(text.lower().split())
 
 
 def robustness(f1_lowest_noise: float, f1_highest_noise: float) -> float:

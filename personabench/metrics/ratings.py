@@ -8,7 +8,13 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-_DIGITS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
+_DIGITS = {
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+}
 _NUMBER_WORD = re.compile(rf"\b({'|'.join(_DIGITS)})\b")
 _NUMBER = r"(?<![\w.\-])\d+(?:\.\d+)?(?!\w)"
 _SHARE = re.compile(rf"({_NUMBER})\s*(?:stars?\s*)?(?:/|out of|of)\s*(\d+)(?!\w)")
@@ -23,7 +29,11 @@ def parse_number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def find_rating(text: str, low: int, high: int) -> float | None:
+def find_rating(
+    text: str,
+    low: int,
+    high: int,
+) -> float | None:
     """Find the only rating from `low` to `high` in a text, decimals included.
 
     None if there are none or several.  Understands "4", "4/5", "4 out of 5", "4 stars" and, in a
@@ -46,7 +56,11 @@ def find_rating(text: str, low: int, high: int) -> float | None:
     return ratings.pop() if len(ratings) == 1 else None
 
 
-def farthest_rating(gold: float, low: float, high: float) -> float:
+def farthest_rating(
+    gold: float,
+    low: float,
+    high: float,
+) -> float:
     """The end of the scale farther from the gold; the upper one if both are equally far."""
     return low if abs(low - gold) > abs(high - gold) else high
 

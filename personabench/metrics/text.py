@@ -40,7 +40,15 @@ _LEAD_IN = re.compile(
     r"\s*:)\s*",
     re.IGNORECASE,
 )
-_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
+_QUOTES = {
+    '"': '"',
+    "'": "'",
+    "“": "”",
+    "‘": "’",
+    "«": "»",
+    "„": "“",
+    "「": "」",
+}
 
 
 @lru_cache(maxsize=2)
@@ -54,7 +62,12 @@ def _create_scorer(every_script: bool) -> Any:
     )
 
 
-def rouge(prediction: str, reference: str, *, every_script: bool = False) -> dict[str, float]:
+def rouge(
+    prediction: str,
+    reference: str,
+    *,
+    every_script: bool = False,
+) -> dict[str, float]:
     """ROUGE-1 and ROUGE-L F-measure of a pair, 0 to 1; 0 if either side has no tokens.
 
     ROUGE-L takes one longest common subsequence over the whole text (Lin, 2004).  With
@@ -67,7 +80,10 @@ def rouge(prediction: str, reference: str, *, every_script: bool = False) -> dic
     }
 
 
-def rouge_with_variants(prediction: str, reference: str) -> dict[str, float]:
+def rouge_with_variants(
+    prediction: str,
+    reference: str,
+) -> dict[str, float]:
     """The values of `ROUGE` for a pair: the official scores and their Unicode variants."""
     official = rouge(prediction, reference)
     # On ASCII both tokenizers find the same words, so the second pass is saved.
@@ -75,7 +91,8 @@ def rouge_with_variants(prediction: str, reference: str) -> dict[str, float]:
         variant = official
     else:
         variant = rouge(prediction, reference, every_script=True)
-    return official | {f"{name}-unicode": value for name, value in variant.items()}
+    unicode_scores = {f"{name}-unicode": value for name, value in variant.items()}
+    return official | unicode_scores
 
 
 def without_reasoning(output: str) -> str:

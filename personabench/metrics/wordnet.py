@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,9 +65,11 @@ class WordNet:
         self._offsets: dict[str, dict[str, tuple[int, ...]]] = {}
         self._irregular: dict[str, dict[str, list[str]]] = {}
         for part in PARTS_OF_SPEECH:
+            index = _read_member(path, f"index.{part}")
+            exceptions = _read_member(path, f"{part}.exc")
             self._data[part] = _read_member(path, f"data.{part}")
-            self._offsets[part] = dict(_parse_index(_read_member(path, f"index.{part}")))
-            self._irregular[part] = _parse_exceptions(_read_member(path, f"{part}.exc"))
+            self._offsets[part] = _parse_index(index)
+            self._irregular[part] = _parse_exceptions(exceptions)
 
         # Every data file starts with the licence, which names the version.
         version = _VERSION.search(self._data["adj"][:4096])
@@ -81,13 +82,18 @@ class WordNet:
         word = word.lower()
         synsets = []
         for part in PARTS_OF_SPEECH:
+            # A base form may equal the word; its synsets must not count twice.
             forms = dict.fromkeys([word, *self._find_bases(word, part)])
             for form in forms:
                 offsets = self._offsets[part].get(form, ())
                 synsets += [self._read_synset(part, offset) for offset in offsets]
         return tuple(synsets)
 
-    def _find_bases(self, word: str, part: str) -> list[str]:
+    def _find_bases(
+        self,
+        word: str,
+        part: str,
+    ) -> list[str]:
         irregular = self._irregular[part].get(word)
         if irregular is not None:
             return irregular
@@ -131,17 +137,20 @@ def find_wordnet() -> Path | None:
 
 def nltk_data_folders() -> list[Path]:
     """List the folders in which NLTK looks for its data, and the one of `llama-index-core`."""
-    configured = os.environ.get("NLTK_DATA", "").split(os.pathsep)
-    folders = [Path(part) for part in configured if part]
+    configured = os.environ.get("NLTK_DATA", "")
+    folders = [Path(part) for part in configured.split(os.pathsep) if part]
     folders.append(Path.home() / "nltk_data")
 
     for name in ("", "share", "lib"):
         folders.append(Path(sys.prefix) / name / "nltk_data")
     for name in ("share", "local/share", "lib", "local/lib"):
         folders.append(Path("/usr") / name / "nltk_data")
+
+    # `llama-index-core` ships punkt_tab, and is a package that a plain mirror of PyPI has.
+    cache = Path("llama_index/core/_static/nltk_cache")
     for part in sys.path:
         if part:
-            folders.append(Path(part) / "llama_index" / "core" / "_static" / "nltk_cache")
+            folders.append(Path(part) / cache)
     return folders
 
 
@@ -158,14 +167,16 @@ def _read_member(path: Path, name: str) -> bytes:
     return b""
 
 
-def _parse_index(content: bytes) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _parse_index(content: bytes) -> dict[str, tuple[int, ...]]:
+    offsets_of = {}
     for line in content.decode().splitlines():
         # Lines of the licence start with a blank.
         if not line or line.startswith(" "):
             continue
         fields = line.split()
         count = int(fields[2])
-        yield fields[0], tuple(map(int, fields[-count:]))
+        offsets_of[fields[0]] = tuple(map(int, fields[-count:]))
+    return offsets_of
 
 
 def _parse_exceptions(content: bytes) -> dict[str, list[str]]:

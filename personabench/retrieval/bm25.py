@@ -60,7 +60,8 @@ class BM25:
         pairs = tokens * n + np.repeat(np.arange(n), lengths)
         del tokens
         pairs.sort()
-        starts = np.flatnonzero(np.concatenate(([True], pairs[1:] != pairs[:-1])))
+        is_start = np.concatenate(([True], pairs[1:] != pairs[:-1]))
+        starts = np.flatnonzero(is_start)
         frequencies = np.diff(starts, append=pairs.size)
         terms, positions = np.divmod(pairs[starts], n)
         # A population's arrays are large; free them before the gains are allocated.
@@ -71,7 +72,8 @@ class BM25:
         self._bounds: list[int] = [0, *np.cumsum(document_frequencies).tolist()]
 
         weights = _compute_weights(document_frequencies, n, epsilon)
-        norms = k1 * (1 - b + b * np.array(lengths) / (sum(lengths) / n))
+        mean_length = sum(lengths) / n
+        norms = k1 * (1 - b + b * np.array(lengths) / mean_length)
         saturated = frequencies * (k1 + 1) / (frequencies + norms[positions])
         self._gains: Floats = weights[terms] * saturated
 
@@ -88,20 +90,34 @@ class BM25:
         if not terms:
             return np.zeros(self._n)
 
-        postings = [slice(self._bounds[term], self._bounds[term + 1]) for term in terms]
-        documents = np.concatenate([self._documents[posting] for posting in postings])
-        gains = np.concatenate([self._gains[posting] for posting in postings])
-        totals = np.bincount(documents, gains, minlength=self._n)
+        documents = []
+        gains = []
+        for term in terms:
+            postings = slice(self._bounds[term], self._bounds[term + 1])
+            documents.append(self._documents[postings])
+            gains.append(self._gains[postings])
+
+        totals = np.bincount(
+            np.concatenate(documents),
+            np.concatenate(gains),
+            minlength=self._n,
+        )
         return totals.astype(np.float64, copy=False)
 
 
-def _compute_weights(document_frequencies: Ints, n: int, epsilon: float) -> Floats:
+def _compute_weights(
+    document_frequencies: Ints,
+    n: int,
+    epsilon: float,
+) -> Floats:
     """Weight every term by its document frequency."""
     # `math.log`, since NumPy's logarithm may differ from it in the last bit.  It is called once for
     # each distinct frequency: most terms share one of a few.
     distinct, inverse = np.unique(document_frequencies, return_inverse=True)
-    logarithms = [math.log(n - df + 0.5) - math.log(df + 0.5) for df in distinct.tolist()]
-    weights = np.array(logarithms)[inverse]
+    distinct_weights = []
+    for df in distinct.tolist():
+        distinct_weights.append(math.log(n - df + 0.5) - math.log(df + 0.5))
+    weights = np.array(distinct_weights)[inverse]
 
     # The last cumulative sum adds term by term, as the reference does; `sum` adds in pairs.
     mean = np.cumsum(weights)[-1] / weights.size
@@ -109,7 +125,10 @@ def _compute_weights(document_frequencies: Ints, n: int, epsilon: float) -> Floa
     return replaced
 
 
-def top(scores: npt.NDArray[np.floating], k: int) -> list[int]:
+def top(
+    scores: npt.NDArray[np.floating],
+    k: int,
+) -> list[int]:
     """Find the indices of the k highest scores, best first; ties put the later index first.
 
     `scores` has shape (n,) and no NaN; k beyond n gives all n, k of 0 or less none.

@@ -56,7 +56,11 @@ class Embedders:
         """Identities of the embedders used so far, by name."""
         return {name: embedder.identity for name, embedder in self._embedders.items()}
 
-    async def embed(self, texts: Sequence[str], name: str) -> Vectors:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        name: str,
+    ) -> Vectors:
         """Embed texts: vectors of shape (n, d), in the order of the texts.
 
         Cached vectors are not computed again.
@@ -71,12 +75,15 @@ class Embedders:
 
         keys = [_hash_text(name, text) for text in texts]
         # Taken from the cache at once: it may drop them while other texts are awaited.
-        vectors = {key: self._vectors[key] for key in keys if key in self._vectors}
-        batches = {self._pending[key] for key in keys if key in self._pending}
-
+        vectors = {}
+        batches = set()
         missing = {}
         for key, text in zip(keys, texts, strict=True):
-            if key not in vectors and key not in self._pending:
+            if key in self._vectors:
+                vectors[key] = self._vectors[key]
+            elif key in self._pending:
+                batches.add(self._pending[key])
+            else:
                 missing[key] = text
         if missing:
             batches.add(self._start_batch(embedder, missing))
@@ -108,7 +115,11 @@ class Embedders:
         batch.add_done_callback(remove_pending)
         return batch
 
-    async def _compute(self, embedder: Embedder, texts: dict[bytes, str]) -> dict[bytes, Vectors]:
+    async def _compute(
+        self,
+        embedder: Embedder,
+        texts: dict[bytes, str],
+    ) -> dict[bytes, Vectors]:
         matrix = await embedder.embed(list(texts.values()))
         # Copies: a row that is a view would keep the whole matrix in memory.
         vectors = {key: row.copy() for key, row in zip(texts, matrix, strict=True)}
@@ -142,4 +153,5 @@ class Embedders:
 
 
 def _hash_text(name: str, text: str) -> bytes:
-    return hashlib.blake2b(f"{name}\0{text}".encode(), digest_size=16).digest()
+    content = f"{name}\0{text}".encode()
+    return hashlib.blake2b(content, digest_size=16).digest()

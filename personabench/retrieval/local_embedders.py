@@ -38,7 +38,11 @@ class _LocalEmbedder(Embedder):
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._encode, list(texts))
+        return await loop.run_in_executor(
+            self._thread,
+            self._encode,
+            list(texts),
+        )
 
     def embed_now(self, texts: Sequence[str]) -> Vectors:
         """Embed texts in the calling thread, for callers without an event loop."""

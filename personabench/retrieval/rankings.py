@@ -47,7 +47,11 @@ def read_rankings(path: Path) -> dict[str, tuple[str, ...]]:
     return {question: _check_ids(path, question, ids) for question, ids in rankings.items()}
 
 
-def _check_ids(path: Path, question: str, ids: object) -> tuple[str, ...]:
+def _check_ids(
+    path: Path,
+    question: str,
+    ids: object,
+) -> tuple[str, ...]:
     if not isinstance(ids, list):
         raise DataError(
             f"{path}: question {question!r} has a {type(ids).__name__} instead of a list of ids"

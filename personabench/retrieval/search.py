@@ -21,7 +21,14 @@ from personabench.types import Record, moment
 Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
 Floats = npt.NDArray[np.float64]
 
-SEARCHES: tuple[str, ...] = ("bm25", "dense", "recency", "random", "ranked", "recency+dense")
+SEARCHES: tuple[str, ...] = (
+    "bm25",
+    "dense",
+    "recency",
+    "random",
+    "ranked",
+    "recency+dense",
+)
 
 
 async def search(
@@ -68,10 +75,12 @@ async def search(
     k = min(k, len(records))
     match by:
         case "bm25":
-            index = _create_index(tuple(map(document, records)))
+            documents = tuple(map(document, records))
+            index = _create_index(documents)
             indices = top(index.scores(query), k)
         case "dense":
-            indices = top(await _compute_similarities(records, query, document, embed), k)
+            similarities = await _compute_similarities(records, query, document, embed)
+            indices = top(similarities, k)
         case "recency":
             indices = _order_by_date(records)[:k]
         case "random":
@@ -82,7 +91,8 @@ async def search(
             newest = _order_by_date(records)[: k // 2]
             similarities = await _compute_similarities(records, query, document, embed)
             nearest = top(similarities, len(records))
-            indices = list(dict.fromkeys([*nearest[: k // 2], *newest, *nearest]))[:k]
+            candidates = [*nearest[: k // 2], *newest, *nearest]
+            indices = list(dict.fromkeys(candidates))[:k]
     return [records[index] for index in indices]
 
 
@@ -98,10 +108,12 @@ async def _compute_similarities(
     document: Callable[[Record], str],
     embed: Embed,
 ) -> Floats:
-    vectors = (await embed([query, *map(document, records)])).astype(np.float64)
+    documents = map(document, records)
+    vectors = await embed([query, *documents])
+    exact = vectors.astype(np.float64)
     # Not a matrix product: BLAS may add up equal rows in different orders, and equal texts must
     # tie.
-    similarities: Floats = (vectors[1:] * vectors[0]).sum(axis=1)
+    similarities: Floats = (exact[1:] * exact[0]).sum(axis=1)
     return similarities
 
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from personabench.errors import BackendDown, BackendError, UsageError
 from personabench.models.backends import credentials
@@ -62,8 +61,10 @@ class OpenAIEmbeddings(Embedder):
         if not texts:
             return np.empty((0, self._dimension), np.float32)
 
-        batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
-        vectors = np.concatenate(await asyncio.gather(*map(self._embed_batch, batches)))
+        starts = range(0, len(texts), _BATCH)
+        batches = [texts[start : start + _BATCH] for start in starts]
+        parts = await asyncio.gather(*map(self._embed_batch, batches))
+        vectors = np.concatenate(parts)
         self._dimension = vectors.shape[1]
         return vectors
 
@@ -72,7 +73,11 @@ class OpenAIEmbeddings(Embedder):
         if "_client" in self.__dict__:
             await self._client.close()
 
-    def _check_options(self, name: str, base_url: str | None) -> None:
+    def _check_options(
+        self,
+        name: str,
+        base_url: str | None,
+    ) -> None:
         if base_url is None and not self._key:
             key_names = " or ".join(self._key_names)
             raise UsageError(
@@ -111,11 +116,12 @@ class OpenAIEmbeddings(Embedder):
             raise self._translate_error(error) from None
 
         lengths = {len(row) for row in rows.values()}
-        if sorted(rows) != list(range(len(texts))) or len(lengths) != 1:
+        indices = list(range(len(texts)))
+        if sorted(rows) != indices or len(lengths) != 1:
             raise BackendError(
                 f"{self.identity}: requested {len(texts)} vectors, got {len(rows)} that do not fit"
             )
-        vectors = np.array([rows[index] for index in range(len(texts))], np.float32)
+        vectors = np.array([rows[index] for index in indices], np.float32)
         if not np.isfinite(vectors).all():
             raise BackendError(
                 f"{self.identity}: the server returned vectors with values that are not numbers"
@@ -160,7 +166,11 @@ class VLLMEmbeddings(OpenAIEmbeddings):
     kind, key = "vllm", credentials.VLLM
     _uses_pooling = False
 
-    def _check_options(self, name: str, base_url: str | None) -> None:
+    def _check_options(
+        self,
+        name: str,
+        base_url: str | None,
+    ) -> None:
         if base_url is None:
             raise UsageError(
                 f"the embedder vllm:{name} needs its server's address: --embedder-base-url URL"
@@ -185,12 +195,21 @@ class VLLMEmbeddings(OpenAIEmbeddings):
         # vLLM serves `/pooling` beside `/v1`, not below it.
         root = str(self._base_url).rstrip("/").removesuffix("/v1")
         body = {"model": self._name, "input": texts, **truncation}
-        pooled: Any = await self._client.post(f"{root}/pooling", cast_to=object, body=body)
-        return {item["index"]: _pool_vectors(item["data"]) for item in pooled["data"]}
+        pooled: Any = await self._client.post(
+            f"{root}/pooling",
+            cast_to=object,
+            body=body,
+        )
+        rows = {}
+        for item in pooled["data"]:
+            rows[item["index"]] = _pool_vectors(item["data"])
+        return rows
 
 
-def _pool_vectors(data: Any) -> npt.NDArray[np.float32]:
+def _pool_vectors(data: Any) -> Vectors:
     """Reduce the reply for a text, one vector or one for each token, to one vector."""
     vectors = np.array(data, np.float32)
-    mean: npt.NDArray[np.float32] = vectors.mean(axis=0) if vectors.ndim == 2 else vectors
+    if vectors.ndim == 1:
+        return vectors
+    mean: Vectors = vectors.mean(axis=0)
     return mean

@@ -9,4 +9,13 @@ resamples once for all of them; `multiple_testing` handles the p-values of a who
 from personabench.leaderboard.stats.multiple_testing import holm, leaders, letters, wins
 from personabench.leaderboard.stats.scores import Comparison, Count, Estimate, Scores
 
-__all__ = ["Comparison", "Count", "Estimate", "Scores", "holm", "leaders", "letters", "wins"]
+__all__ = [
+    "Comparison",
+    "Count",
+    "Estimate",
+    "Scores",
+    "holm",
+    "leaders",
+    "letters",
+    "wins",
+]

@@ -20,14 +20,18 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     whatever the dependence between tests.  Source: Holm, "A Simple Sequentially Rejective Multiple
     Test Procedure", 1979.
     """
-    computed = [(p, index) for index, p in enumerate(p_values) if p is not None]
+    computed = []
+    for index, p in enumerate(p_values):
+        if p is not None:
+            computed.append((p, index))
     computed.sort()
 
     corrected: list[float | None] = [None] * len(p_values)
     floor = 0.0
     for rank, (p, index) in enumerate(computed):
         # The running maximum keeps a larger p-value from ending up below a smaller one.
-        floor = max(floor, min(1.0, p * (len(p_values) - rank)))
+        remaining_tests = len(p_values) - rank
+        floor = max(floor, min(1.0, p * remaining_tests))
         corrected[index] = floor
     return corrected
 
@@ -45,7 +49,11 @@ def letters(rows: int) -> list[str]:
     return labels
 
 
-def wins(rows: int, pairs: Pairs, alpha: float = ALPHA) -> list[list[int]]:
+def wins(
+    rows: int,
+    pairs: Pairs,
+    alpha: float = ALPHA,
+) -> list[list[int]]:
     """For each row, the rows that it beats significantly, in order; a table marks their letters.
 
     `pairs` maps (a, b) to the gain of a over b and its corrected p-value; each pair once, in either
@@ -60,7 +68,12 @@ def wins(rows: int, pairs: Pairs, alpha: float = ALPHA) -> list[list[int]]:
     return [sorted(losers) for losers in beaten]
 
 
-def leaders(best: int, rows: int, pairs: Pairs, alpha: float = ALPHA) -> list[int]:
+def leaders(
+    best: int,
+    rows: int,
+    pairs: Pairs,
+    alpha: float = ALPHA,
+) -> list[int]:
     """The row with the best score and all rows that it does not beat significantly, in order.
 
     Ties are not transitive, so this groups rows with the leader only; it does not rank the rest.

@@ -39,8 +39,10 @@ class Clusters:
     """
 
     def __init__(self, users: Sequence[str]) -> None:
-        _, codes = np.unique(np.asarray(users, dtype=np.str_), return_inverse=True)
+        user_ids = np.asarray(users, dtype=np.str_)
+        _, codes = np.unique(user_ids, return_inverse=True)
         self.n = len(codes)
+        # Stable: a user's samples stay in the order of the table.
         self.order: Ints = np.argsort(codes, kind="stable")
         self.codes: Ints = codes[self.order]
         self.sizes: Ints = np.bincount(codes).astype(np.intp)
@@ -59,11 +61,13 @@ class Clusters:
         """
         if not self.n:
             return 0.0
-        return float(self.n**2 / np.square(self.sizes, dtype=np.float64).sum())
+        squares = np.square(self.sizes, dtype=np.float64)
+        return float(self.n**2 / squares.sum())
 
     def sums(self, values: Floats) -> Floats:
         """Sum per user of sorted values, shape (n,)."""
-        return np.bincount(self.codes, values, self.users).astype(np.float64)
+        totals = np.bincount(self.codes, values, self.users)
+        return totals.astype(np.float64)
 
     def rows(self, users: Ints) -> Ints:
         """Sorted rows of a list of users that may repeat."""
@@ -75,21 +79,34 @@ class Clusters:
         return np.repeat(offsets, sizes) + np.arange(ends[-1])
 
 
-def _split_draws(draws: int, width: int) -> Iterator[slice]:
+def _split_draws(
+    draws: int,
+    width: int,
+) -> Iterator[slice]:
     step = max(1, _BLOCK // max(width, 1))
     for start in range(0, draws, step):
         yield slice(start, min(start + step, draws))
 
 
-def _sample_users(clusters: Clusters, draws: int, seed: int) -> Iterator[tuple[slice, Ints]]:
+def _sample_users(
+    clusters: Clusters,
+    draws: int,
+    seed: int,
+) -> Iterator[tuple[slice, Ints]]:
     rng = np.random.default_rng(seed)
     users = clusters.users
     for block in _split_draws(draws, users):
         shape = (block.stop - block.start, users)
-        yield block, rng.integers(users, size=shape, dtype=np.intp)
+        resamples = rng.integers(users, size=shape, dtype=np.intp)
+        yield block, resamples
 
 
-def bootstrap_means(sums: Floats, clusters: Clusters, draws: int, seed: int) -> Floats:
+def bootstrap_means(
+    sums: Floats,
+    clusters: Clusters,
+    draws: int,
+    seed: int,
+) -> Floats:
     """Means of resampled users, shape (rows, draws), from the users' sums, shape (rows, users).
 
     All rows have the same resamples, so differences of rows are paired.
@@ -100,9 +117,10 @@ def bootstrap_means(sums: Floats, clusters: Clusters, draws: int, seed: int) -> 
         count, users = resample.shape
         # One `bincount` for the whole block: each draw counts in a range of its own.
         codes = resample + users * np.arange(count)[:, None]
-        counts = np.bincount(codes.ravel(), minlength=count * users).reshape(count, users)
+        counts = np.bincount(codes.ravel(), minlength=count * users)
+        weights = counts.reshape(count, users).astype(np.float64)
 
-        totals = counts.astype(np.float64) @ columns
+        totals = weights @ columns
         means[:, block] = (totals[:, :-1] / totals[:, -1:]).T
     return means
 
@@ -120,19 +138,24 @@ def bootstrap(
     """
     values = np.empty((len(scores), draws))
     for block, resamples in _sample_users(clusters, draws, seed):
-        for draw, users in zip(range(block.start, block.stop), resamples, strict=True):
+        for draw, users in enumerate(resamples, start=block.start):
             rows = clusters.rows(users)
             values[:, draw] = [aggregate(row_scores[rows]) for row_scores in scores]
     return values
 
 
-def left_out(scores: Sequence[Floats], clusters: Clusters, aggregate: Aggregate) -> Floats:
+def left_out(
+    scores: Sequence[Floats],
+    clusters: Clusters,
+    aggregate: Aggregate,
+) -> Floats:
     """An aggregate without each user in turn, shape (rows, users), for sorted scores."""
     ends = clusters.starts + clusters.sizes
+    blocks = list(map(slice, clusters.starts, ends))
     values = np.empty((len(scores), clusters.users))
     for row, row_scores in enumerate(scores):
-        for user, (start, end) in enumerate(zip(clusters.starts, ends, strict=True)):
-            remaining = np.delete(row_scores, slice(start, end), axis=0)
+        for user, block in enumerate(blocks):
+            remaining = np.delete(row_scores, block, axis=0)
             values[row, user] = aggregate(remaining)
     return values
 
@@ -166,17 +189,27 @@ def _all_flips(users: int) -> Bools:
     return bits.astype(np.bool_)
 
 
-def _random_flips(users: int, draws: int, seed: int) -> Iterator[tuple[slice, Bools]]:
+def _random_flips(
+    users: int,
+    draws: int,
+    seed: int,
+) -> Iterator[tuple[slice, Bools]]:
     rng = np.random.default_rng(seed)
     # Eight users' signs come out of one random byte.
     width = -(-users // 8)
     for block in _split_draws(draws, users):
         shape = (block.stop - block.start, width)
         random_bytes = rng.integers(256, size=shape, dtype=np.uint8)
-        yield block, np.unpackbits(random_bytes, axis=1, count=users).astype(np.bool_)
+        bits = np.unpackbits(random_bytes, axis=1, count=users)
+        yield block, bits.astype(np.bool_)
 
 
-def _p_value(statistics: Floats, observed: float, scale: float, exact: bool) -> float:
+def _p_value(
+    statistics: Floats,
+    observed: float,
+    scale: float,
+    exact: bool,
+) -> float:
     threshold = abs(observed) - _TOLERANCE * scale
     extreme = int(np.sum(np.abs(statistics) >= threshold))
     if exact:
@@ -185,7 +218,11 @@ def _p_value(statistics: Floats, observed: float, scale: float, exact: bool) -> 
     return (1 + extreme) / (1 + len(statistics))
 
 
-def flipped(sums: Floats, draws: int, seed: int) -> Floats:
+def flipped(
+    sums: Floats,
+    draws: int,
+    seed: int,
+) -> Floats:
     """Totals of the users' sums, shape (rows, users), under random signs: shape (rows, draws).
 
     All rows have the same signs, so the difference of two rows is their paired difference under
@@ -218,13 +255,15 @@ def sign_flip_exact(differences: Floats) -> float | None:
     """
     # A user whose sum is zero has the same total under either sign.
     scale = float(np.abs(differences).sum())
-    is_nonzero = np.abs(differences) > _TOLERANCE * scale / len(differences)
+    tolerance = _TOLERANCE * scale / len(differences)
+    is_nonzero = np.abs(differences) > tolerance
     nonzero = differences[is_nonzero]
     if len(nonzero) > EXACT_USERS:
         return None
 
     total = float(nonzero.sum())
-    statistics = total - 2 * (_all_flips(len(nonzero)) @ nonzero)
+    flipped_sums = _all_flips(len(nonzero)) @ nonzero
+    statistics = total - 2 * flipped_sums
     return _p_value(statistics, total, scale, exact=True)
 
 
@@ -243,7 +282,8 @@ def swap(
     `EXACT_USERS` users remain, all patterns are tried.
     """
     differs = (a != b).reshape(clusters.n, -1).any(axis=1)
-    different_users = np.flatnonzero(np.bincount(clusters.codes, differs, clusters.users))
+    differing_samples = np.bincount(clusters.codes, differs, clusters.users)
+    different_users = np.flatnonzero(differing_samples)
     exact = len(different_users) <= EXACT_USERS
 
     # Scores of shape (n, d) need the choice of side as a column.
@@ -253,16 +293,23 @@ def swap(
     for flips in _iterate_flips(len(different_users), exact, draws, seed):
         is_swapped[different_users] = flips
         side = is_swapped[clusters.codes].reshape(shape)
-        gain = aggregate(np.where(side, b, a)) - aggregate(np.where(side, a, b))
-        statistics.append(gain)
+        swapped_a = np.where(side, b, a)
+        swapped_b = np.where(side, a, b)
+        statistics.append(aggregate(swapped_a) - aggregate(swapped_b))
 
     value_a = aggregate(a)
     value_b = aggregate(b)
     scale = abs(value_a) + abs(value_b)
-    return _p_value(np.array(statistics), value_a - value_b, scale, exact), exact
+    p = _p_value(np.array(statistics), value_a - value_b, scale, exact)
+    return p, exact
 
 
-def _iterate_flips(users: int, exact: bool, draws: int, seed: int) -> Iterator[Bools]:
+def _iterate_flips(
+    users: int,
+    exact: bool,
+    draws: int,
+    seed: int,
+) -> Iterator[Bools]:
     if exact:
         yield from _all_flips(users)
         return
@@ -282,9 +329,14 @@ def t_quantile(probability: float, degrees: float) -> float:
     degrees = min(degrees, 10_000.0)
     angles = np.linspace(0, np.pi / 2, 40_001)
     density = np.cos(angles) ** (degrees - 1)
-    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    trapezoids = density[1:] + density[:-1]
+    below = np.concatenate([[0.0], np.cumsum(trapezoids)])
 
     # Past the first maximum the cumulative sum is flat and cannot be inverted.
     end = int(np.argmax(below)) + 1
-    angle = np.interp(2 * probability - 1, below[:end] / below[-1], angles[:end])
+    angle = np.interp(
+        2 * probability - 1,
+        below[:end] / below[-1],
+        angles[:end],
+    )
     return float(np.sqrt(degrees) * np.tan(angle))

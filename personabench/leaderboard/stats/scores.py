@@ -158,7 +158,11 @@ class Scores:
         reason = "no sample's scores differ" if same else "all users gain the same"
         return self._estimate((a, b), reason)
 
-    def test(self, a: int, b: int) -> tuple[float | None, bool]:
+    def test(
+        self,
+        a: int,
+        b: int,
+    ) -> tuple[float | None, bool]:
         """Test whether rows a and b are exchangeable within users.
 
         Flips the signs of users' sums of differences or, for corpus metrics, swaps users' rows
@@ -184,7 +188,8 @@ class Scores:
         exact_p = resample.sign_flip_exact(differences)
         if exact_p is not None:
             return exact_p, True
-        return resample.sign_flip_p(self._flipped[a] - self._flipped[b], differences), False
+        statistics = self._flipped[a] - self._flipped[b]
+        return resample.sign_flip_p(statistics, differences), False
 
     def compare(self, a: int, b: int) -> Comparison:
         """Compare row a with row b in every respect of `Comparison`."""
@@ -192,9 +197,20 @@ class Scores:
         p, exact = self.test(a, b)
         detectable = None
         if gain.error is not None:
-            detectable = gain.error * (self._t_quantile(1 - ALPHA / 2) + self._t_quantile(POWER))
+            # The test's critical value, and the margin above it that gives the power.
+            critical = self._t_quantile(1 - ALPHA / 2)
+            margin = self._t_quantile(POWER)
+            detectable = gain.error * (critical + margin)
         if not gain.n or self.rows[a].ndim > 1:
-            return Comparison(gain, p, exact, None, None, None, detectable)
+            return Comparison(
+                gain=gain,
+                p=p,
+                exact=exact,
+                samples=None,
+                by_user=None,
+                quantiles=None,
+                detectable=detectable,
+            )
 
         sample_gains = self.sign * (self.rows[a] - self.rows[b])
         user_gains = self.sign * (self._by_user[a] - self._by_user[b])
@@ -229,8 +245,19 @@ class Scores:
     def resampled(self) -> Floats:
         """Each row's metric on the same resamples of users, shape (rows, draws)."""
         if self.aggregate is mean:
-            return resample.bootstrap_means(self._sums, self.clusters, self.draws, self.seed)
-        return resample.bootstrap(self.rows, self.clusters, self.aggregate, self.draws, self.seed)
+            return resample.bootstrap_means(
+                self._sums,
+                self.clusters,
+                self.draws,
+                self.seed,
+            )
+        return resample.bootstrap(
+            self.rows,
+            self.clusters,
+            self.aggregate,
+            self.draws,
+            self.seed,
+        )
 
     @cached_property
     def _left_out(self) -> Floats:
@@ -247,18 +274,38 @@ class Scores:
         degrees = max(self.clusters.effective - 1, 1.0)
         return resample.t_quantile(probability, degrees)
 
-    def _estimate(self, rows: tuple[int] | tuple[int, int], reason_if_constant: str) -> Estimate:
+    def _estimate(
+        self,
+        rows: tuple[int] | tuple[int, int],
+        reason_if_constant: str,
+    ) -> Estimate:
         """Estimate one row, or the gain of the first row over the second."""
         n = self.clusters.n
         users = self.clusters.users
         if not n:
-            return Estimate(None, None, None, None, 0, 0, "no samples")
+            return Estimate(
+                value=None,
+                low=None,
+                high=None,
+                error=None,
+                n=0,
+                users=0,
+                reason="no samples",
+            )
 
         values = [self.aggregate(self.rows[row]) for row in rows]
         value = values[0] if len(values) == 1 else self.sign * (values[0] - values[1])
 
         def without_interval(reason: str) -> Estimate:
-            return Estimate(value, None, None, None, n, users, reason)
+            return Estimate(
+                value=value,
+                low=None,
+                high=None,
+                error=None,
+                n=n,
+                users=users,
+                reason=reason,
+            )
 
         if users < MIN_USERS:
             few = "one user" if users == 1 else f"{users} users"
@@ -280,9 +327,20 @@ class Scores:
         reach = float(correction * self._t_quantile(1 - ALPHA / 2))
         acceleration = resample.acceleration(self._combine(self._left_out, rows))
         low, high = _find_interval(draws, value, reach, acceleration)
-        return Estimate(value, low, high, error, n, users)
+        return Estimate(
+            value=value,
+            low=low,
+            high=high,
+            error=error,
+            n=n,
+            users=users,
+        )
 
-    def _combine(self, values: Floats, rows: tuple[int] | tuple[int, int]) -> Floats:
+    def _combine(
+        self,
+        values: Floats,
+        rows: tuple[int] | tuple[int, int],
+    ) -> Floats:
         """The values of one row, or the paired gains of the first row over the second."""
         if len(rows) == 1:
             single: Floats = values[rows[0]]
@@ -304,7 +362,8 @@ def _find_interval(
     normal = NormalDist()
     # Half of the ties, and one more draw, keep the bias of a discrete metric finite.
     below = np.sum(draws < value) + np.sum(draws == value) / 2
-    bias = normal.inv_cdf(float((below + 0.5) / (len(draws) + 1)))
+    share_below = (below + 0.5) / (len(draws) + 1)
+    bias = normal.inv_cdf(float(share_below))
 
     tails = []
     for z in (-reach, reach):
@@ -320,7 +379,8 @@ def _find_interval(
 
 
 def _count_outcomes(gains: Floats) -> Count:
-    tolerance = _TOLERANCE * max(1.0, float(np.abs(gains).max()))
+    largest = float(np.abs(gains).max())
+    tolerance = _TOLERANCE * max(1.0, largest)
     win = int((gains > tolerance).sum())
     loss = int((gains < -tolerance).sum())
     return Count(win, len(gains) - win - loss, loss)

@@ -45,7 +45,12 @@ class OrderScores(NamedTuple):
     attempts: int
 
 
-def build_prompt(background: str, request: str, first: str, second: str) -> tuple[Message, Message]:
+def build_prompt(
+    background: str,
+    request: str,
+    first: str,
+    second: str,
+) -> tuple[Message, Message]:
     """Build the question to the judge, `first` before `second`; `background` may be empty."""
     parts = [f"What is known of the person:\n{background}"] if background else []
     parts += [
@@ -53,7 +58,8 @@ def build_prompt(background: str, request: str, first: str, second: str) -> tupl
         f"Reply 1:\n{first}",
         f"Reply 2:\n{second}",
     ]
-    return Message("system", _SYSTEM), Message("user", "\n\n".join(parts))
+    question = "\n\n".join(parts)
+    return Message("system", _SYSTEM), Message("user", question)
 
 
 def read_scores(reply: str) -> tuple[float, float] | None:
@@ -61,7 +67,8 @@ def read_scores(reply: str) -> tuple[float, float] | None:
 
     None unless both are from 1 to 10.
     """
-    filled_lines = [line for line in strip_thoughts(reply).splitlines() if line.strip()]
+    answer = strip_thoughts(reply)
+    filled_lines = [line for line in answer.splitlines() if line.strip()]
     scores = []
     for line in filled_lines[-2:]:
         _, colon, end = line.rpartition(":")
@@ -92,9 +99,11 @@ async def compare(
     Raises:
         BackendError: a call failed for good.
     """
+    straight_prompt = build_prompt(background, request, a, b)
+    swapped_prompt = build_prompt(background, request, b, a)
     straight, swapped = await asyncio.gather(
-        _score_order(judge, build_prompt(background, request, a, b), votes, temperature),
-        _score_order(judge, build_prompt(background, request, b, a), votes, temperature),
+        _score_order(judge, straight_prompt, votes, temperature),
+        _score_order(judge, swapped_prompt, votes, temperature),
     )
     orders = (
         tuple(_create_vote(first, second) for first, second in straight.scores),
@@ -146,7 +155,10 @@ def _create_vote(a: float, b: float) -> Vote:
     return Vote(pick, (a, b))
 
 
-def select_for_review(verdicts: Iterable[Verdict], share: float = REVIEW_SHARE) -> list[str]:
+def select_for_review(
+    verdicts: Iterable[Verdict],
+    share: float = REVIEW_SHARE,
+) -> list[str]:
     """Select the items for annotators: the `share` of judged ones whose votes are spread most.
 
     Ties are broken by sample id.
@@ -162,4 +174,7 @@ def apply_labels(
     labels: Mapping[str, Pick],
 ) -> dict[str, Pick | None]:
     """Map each item to its verdict, or to an annotator's label if it has one (`hitl`)."""
-    return {verdict.sample_id: labels.get(verdict.sample_id, verdict.pick) for verdict in verdicts}
+    picks = {}
+    for verdict in verdicts:
+        picks[verdict.sample_id] = labels.get(verdict.sample_id, verdict.pick)
+    return picks

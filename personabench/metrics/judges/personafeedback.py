@@ -94,7 +94,10 @@ def score_choices(items: Sequence[ChoicePair]) -> ChoiceScores:
     )
 
 
-def read_persona(path: Path, user_id: int) -> dict[str, Any]:
+def read_persona(
+    path: Path,
+    user_id: int,
+) -> dict[str, Any]:
     """Read a user's persona from a file of JSON lines; user ids are line numbers from 1.
 
     Raises:
@@ -107,7 +110,11 @@ def read_persona(path: Path, user_id: int) -> dict[str, Any]:
     raise DataError(f"{path} has no line {user_id} for the persona of that user")
 
 
-def _parse_persona(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse_persona(
+    path: Path,
+    number: int,
+    line: bytes,
+) -> dict[str, Any]:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.DecodeError as error:

@@ -89,9 +89,15 @@ def reliability_report(
     labels: Mapping[str, Pick] | None = None,
 ) -> ReliabilityReport:
     """Report on the judge of these verdicts; `labels` are annotators' picks by sample id."""
-    judged = {verdict.sample_id: verdict for verdict in verdicts if verdict.judged}
+    judged = {}
+    for verdict in verdicts:
+        if verdict.judged:
+            judged[verdict.sample_id] = verdict
     outcomes = Counter(verdict.pick for verdict in judged.values())
-    conflicts = [verdict.conflict for verdict in judged.values() if verdict.conflict is not None]
+    conflicts = []
+    for verdict in judged.values():
+        if verdict.conflict is not None:
+            conflicts.append(verdict.conflict)
     entropies = [verdict.entropy for verdict in judged.values()]
     votes = sum(len(verdict.votes) for verdict in verdicts)
     calls = [call for verdict in verdicts for call in verdict.calls]
@@ -123,9 +129,9 @@ def _compare_with_labels(
     judged: Mapping[str, Verdict],
     labels: Mapping[str, Pick],
 ) -> _LabelComparison:
-    pairs: list[tuple[Pick, Pick]] = []
-    decided_pairs: list[tuple[Pick, Pick]] = []
-    answers: list[tuple[int | None, bool]] = []
+    pairs = []
+    decided_pairs = []
+    answers = []
     for sample_id, label in labels.items():
         verdict = judged.get(sample_id)
         if verdict is None or verdict.pick is None:
@@ -179,11 +185,14 @@ def agreement(pairs: Sequence[tuple[Pick, Pick]]) -> Agreement | None:
     if not pairs:
         return None
     total = len(pairs)
-    accuracy = sum(pick == label for pick, label in pairs) / total
+    matches = sum(pick == label for pick, label in pairs)
+    accuracy = matches / total
 
     picks = Counter(pick for pick, _ in pairs)
     labels = Counter(label for _, label in pairs)
-    chance = sum(picks[outcome] * labels[outcome] for outcome in PICKS) / total**2
+    # Pairs that would agree if picks and labels were independent, times the number of all pairs.
+    expected = sum(picks[outcome] * labels[outcome] for outcome in PICKS)
+    chance = expected / total**2
     kappa = (accuracy - chance) / (1 - chance) if chance < 1 else None
     return Agreement(accuracy, kappa, total)
 

@@ -134,12 +134,14 @@ class Rubric:
                 lambda reply: read_answers(reply, batch) or None,
             )
 
-        batches = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+        starts = range(0, len(ids), BATCH)
+        batches = [ids[start : start + BATCH] for start in starts]
         replies = await asyncio.gather(*map(request_batch, batches))
         answers = _merge_answers(replies)
 
         missing = [question for question in ids if question not in answers]
-        single_replies = await asyncio.gather(*(request_batch([question]) for question in missing))
+        single_requests = [request_batch([question]) for question in missing]
+        single_replies = await asyncio.gather(*single_requests)
         answers |= _merge_answers(single_replies)
 
         return RubricAnswers(
@@ -148,7 +150,11 @@ class Rubric:
             attempts=sum(reply.attempts for reply in [*replies, *single_replies]),
         )
 
-    def score(self, ids: Sequence[str], response: RubricAnswers) -> RubricScore:
+    def score(
+        self,
+        ids: Sequence[str],
+        response: RubricAnswers,
+    ) -> RubricScore:
         """Score a response: the weighted share of yes among the relevant questions that apply."""
         total = weight_of_yes = 0.0
         by_category: defaultdict[str, list[bool]] = defaultdict(list)
@@ -162,9 +168,12 @@ class Rubric:
                 weight_of_yes += criterion.weight
             by_category[criterion.category].append(answer == "yes")
 
+        categories = {}
+        for category, is_yes in by_category.items():
+            categories[category] = sum(is_yes) / len(is_yes)
         return RubricScore(
             score=weight_of_yes / total if total else None,
-            categories={name: sum(group) / len(group) for name, group in by_category.items()},
+            categories=categories,
             relevant=len(ids),
             na=sum(answer == "na" for answer in response.answers.values()),
             unanswered=len(response.unanswered),
@@ -185,8 +194,9 @@ class Rubric:
         if not matches:
             return None
 
+        # The last match: a judge may name the heading in its reasoning, too.
         words = [word.strip(".-") for word in re.findall(r"[\w.-]+", matches[-1])]
-        if not words or [word.casefold() for word in words] == ["none"]:
+        if [word.casefold() for word in words] in ([], ["none"]):
             return Selection((), 0)
         unknown = set(words) - self.criteria.keys()
         ids = tuple(question for question in self.criteria if question in words)
@@ -196,7 +206,10 @@ class Rubric:
         return "\n".join(f"{question}: {self.criteria[question].question}" for question in ids)
 
 
-def read_answers(reply: str, ids: Sequence[str]) -> dict[str, Answer]:
+def read_answers(
+    reply: str,
+    ids: Sequence[str],
+) -> dict[str, Answer]:
     """Parse the first word after each id, if it is yes, no or na; lines and JSON objects alike."""
     answers: dict[str, Answer] = {}
     # A JSON object on one line is split into a line for each member.

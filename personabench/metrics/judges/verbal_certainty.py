@@ -38,8 +38,16 @@ PROMPT = digest([_SYSTEM, _TIE, "known, request, answer A, answer B"])
 
 _CHOICE = re.compile(r"\[\[\s*([ABC])\s*\]\]")
 _BRACKETS = re.compile(r"\[\[([^\[\]]*)\]\]")
-_STRAIGHT: dict[str, Pick] = {"A": "a", "B": "b", "C": "tie"}
-_SWAPPED: dict[str, Pick] = {"A": "b", "B": "a", "C": "tie"}
+_STRAIGHT: dict[str, Pick] = {
+    "A": "a",
+    "B": "b",
+    "C": "tie",
+}
+_SWAPPED: dict[str, Pick] = {
+    "A": "b",
+    "B": "a",
+    "C": "tie",
+}
 
 
 class Choice(NamedTuple):
@@ -60,7 +68,10 @@ class CoverageLevel(NamedTuple):
     accuracy: float | None
 
 
-def read_choice(reply: str, tie: bool = False) -> Choice | None:
+def read_choice(
+    reply: str,
+    tie: bool = False,
+) -> Choice | None:
     """Parse the first choice in double brackets, and the first certainty in later ones."""
     choice = _CHOICE.search(reply)
     if choice is None or (choice[1] == "C" and not tie):
@@ -108,7 +119,13 @@ async def judge_preference(
         vote = Vote(picks[reply.value.answer], certainty=reply.value.certainty)
         votes = (vote,)
     orders: tuple[tuple[Vote, ...], tuple[Vote, ...]] = ((), votes) if swapped else (votes, ())
-    return Verdict(sample_id, user_id, orders, both=False, asked=reply.attempts)
+    return Verdict(
+        sample_id,
+        user_id,
+        orders,
+        both=False,
+        asked=reply.attempts,
+    )
 
 
 def coverage_levels(answers: Sequence[tuple[int | None, bool]]) -> list[CoverageLevel]:
@@ -146,4 +163,5 @@ def calibration_error(answers: Sequence[tuple[int | None, bool]]) -> float | Non
     if not residuals:
         return None
     count = sum(map(len, residuals.values()))
-    return sum(abs(sum(group)) for group in residuals.values()) / count
+    gaps = [abs(sum(group)) for group in residuals.values()]
+    return sum(gaps) / count

@@ -80,7 +80,7 @@ class Verdict(msgspec.Struct, frozen=True):
             if mean is None:
                 return None
             means.append(mean)
-        return _mean([a for a, _ in means]), _mean([b for _, b in means])
+        return _mean_pair(means)
 
     @property
     def conflict(self) -> bool | None:
@@ -93,11 +93,12 @@ class Verdict(msgspec.Struct, frozen=True):
     @property
     def shares(self) -> dict[Pick, float]:
         """The share of votes for each outcome, averaged over the orders that have votes."""
-        orders = [[vote.pick for vote in votes] for votes in self.orders if votes]
-        return {
-            outcome: _mean([picks.count(outcome) / len(picks) for picks in orders])
-            for outcome in PICKS
-        }
+        orders = [votes for votes in self.orders if votes]
+        shares = {}
+        for outcome in PICKS:
+            order_shares = [_share_of(outcome, votes) for votes in orders]
+            shares[outcome] = _mean(order_shares)
+        return shares
 
     @property
     def entropy(self) -> float:
@@ -118,9 +119,9 @@ class Verdict(msgspec.Struct, frozen=True):
         """Count the votes that prefer an answer: those for the one shown first, and all of them."""
         for_first = total = 0
         for first, votes in zip("ab", self.orders, strict=True):
-            decided = [vote.pick for vote in votes if vote.pick != "tie"]
-            for_first += sum(pick == first for pick in decided)
-            total += len(decided)
+            for vote in votes:
+                for_first += vote.pick == first
+                total += vote.pick != "tie"
         return for_first, total
 
     @property
@@ -143,9 +144,21 @@ def _mean_lead(votes: Sequence[Vote]) -> float:
 
 def _mean_scores(votes: Sequence[Vote]) -> tuple[float, float] | None:
     pairs = [vote.scores for vote in votes if vote.scores]
-    if not pairs:
-        return None
-    return _mean([a for a, _ in pairs]), _mean([b for _, b in pairs])
+    return _mean_pair(pairs) if pairs else None
+
+
+def _mean_pair(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    scores_a = [a for a, _ in pairs]
+    scores_b = [b for _, b in pairs]
+    return _mean(scores_a), _mean(scores_b)
+
+
+def _share_of(
+    outcome: Pick,
+    votes: Sequence[Vote],
+) -> float:
+    count = sum(vote.pick == outcome for vote in votes)
+    return count / len(votes)
 
 
 def _pick_by_lead(lead: float) -> Pick:
