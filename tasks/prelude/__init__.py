@@ -165,8 +165,8 @@ class _Prelude(Task):
             "raw": reaction.raw,
             "final": reaction.final,
             "cost": edit.cost,
-            "draft_tokens": edit.draft,
-            "final_tokens": edit.final,
+            "draft_tokens": edit.draft_tokens,
+            "final_tokens": edit.final_tokens,
         }
         return {"draft": draft, "edited": reaction.final, "cost": edit.cost}, record
 
