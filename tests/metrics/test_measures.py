@@ -1,4 +1,4 @@
-"""The generic measures against independent reckonings."""
+"""The generic measures against independent calculations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_macro_f1_equals_its_definition() -> None:
     assert macro_f1(np.array(pairs, dtype=float), 6) == pytest.approx(expected)
 
 
-def test_longer_labels_win_wherever_they_stand() -> None:
+def test_longer_labels_win_at_any_position() -> None:
     labels = ("war", "cold war", "war story")
     assert find_label("A Cold War!", labels) == "cold war"
     assert find_label("war story", labels) == "war story"
@@ -105,7 +105,7 @@ def test_external_metrics_keep_their_numbers(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-def test_external_metrics_that_cannot_be_had_or_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_metrics_that_cannot_be_loaded_or_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(name: str) -> Any:
         raise ConnectionError(f"no route to {name}")
 

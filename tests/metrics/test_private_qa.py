@@ -15,15 +15,15 @@ from personabench.metrics.private_qa import (
 
 
 def test_section_7a_the_best_choice_of_segments_counts() -> None:
-    found = score_retrieval([["s1", "s4"], ["s2"]], ["s4", "s9", "s2", "s7", "s8"])
-    assert found.recall == 1 and found.ndcg == pytest.approx(0.9197, abs=5e-5)
-    other = score_retrieval([["s1"], ["s2"]], ["s4", "s9", "s2", "s7", "s8"])
-    assert other.recall == 0.5 and other.ndcg == pytest.approx(0.3066, abs=5e-5)
+    score = score_retrieval([["s1", "s4"], ["s2"]], ["s4", "s9", "s2", "s7", "s8"])
+    assert score.recall == 1 and score.ndcg == pytest.approx(0.9197, abs=5e-5)
+    single_score = score_retrieval([["s1"], ["s2"]], ["s4", "s9", "s2", "s7", "s8"])
+    assert single_score.recall == 0.5 and single_score.ndcg == pytest.approx(0.3066, abs=5e-5)
 
 
 def test_section_7b_lists_are_joined() -> None:
-    found = score_overlap("Jazz and green tea.", ["Green Tea", "Jazz"])
-    assert (found.precision, found.recall) == (0.75, 1.0) and found.f1 == pytest.approx(
+    score = score_overlap("Jazz and green tea.", ["Green Tea", "Jazz"])
+    assert (score.precision, score.recall) == (0.75, 1.0) and score.f1 == pytest.approx(
         0.857, abs=5e-4
     )
 
@@ -46,8 +46,8 @@ def test_section_7d_characters_are_deleted_not_split_at() -> None:
 
 
 def test_section_7e_a_repeated_segment_counts_once() -> None:
-    found = score_retrieval([["s1"]], ["s1", "s1", "s1"])
-    assert found.ndcg == 1.0 and found.recall == 1.0
+    score = score_retrieval([["s1"]], ["s1", "s1", "s1"])
+    assert score.ndcg == 1.0 and score.recall == 1.0
     with pytest.raises(ValueError, match="gold segment"):
         score_retrieval([[]], ["s1"])
 

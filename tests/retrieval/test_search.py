@@ -45,8 +45,8 @@ async def find(
         "ranking": None,
         "flag": lambda name, amount=1: flags.update({name: flags.get(name, 0) + amount}),
     }
-    found = await search(history, query=query, k=k, by=by, **(options | changes))
-    return [record.id for record in found]
+    results = await search(history, query=query, k=k, by=by, **(options | changes))
+    return [record.id for record in results]
 
 
 async def test_acceptance_7_bm25_edges_of_search() -> None:
@@ -93,8 +93,8 @@ async def test_counts_at_the_edges(by: str) -> None:
     assert await find(profile, 0, by, ranking=ranking) == []
     assert await find([], 3, by, ranking=ranking) == []
     for k in range(1, 8):
-        found = await find(profile, k, by, "a b", ranking=ranking)
-        assert len(found) == len(set(found)) == min(k, 5)
+        ids = await find(profile, k, by, "a b", ranking=ranking)
+        assert len(ids) == len(set(ids)) == min(k, 5)
     with pytest.raises(UsageError, match="-1"):
         await find(profile, -1, by, ranking=ranking)
 
@@ -117,8 +117,8 @@ async def test_equal_texts_tie_exactly_under_dense() -> None:
 
     mixed = records(*["same", "other", "same"] * 11)
     same = [f"r{i}" for i in range(33) if i % 3 != 1][::-1]
-    found = await find(mixed, 33, "dense", embed=embed)
-    assert [name for name in found if name in same] == same
+    ids = await find(mixed, 33, "dense", embed=embed)
+    assert [record_id for record_id in ids if record_id in same] == same
 
 
 async def test_random_draws_without_replacement_and_by_seed() -> None:

@@ -32,7 +32,9 @@ ROUGE = [metric.name for metric in ROUGE_METRICS]
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Task:
     """The task on a machine without METEOR's files, whatever this one has."""
-    monkeypatch.setattr(meteor, "describe_missing_data", lambda: "METEOR is left out; it needs files")
+    monkeypatch.setattr(
+        meteor, "describe_missing_data", lambda: "METEOR is left out; it needs files"
+    )
     return registry.load("task", "reviews")()  # type: ignore[no-any-return]
 
 

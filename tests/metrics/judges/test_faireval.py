@@ -1,4 +1,4 @@
-"""FairEval's judge: scores over both orders, what a bad sample does, and who is shown to people."""
+"""FairEval's judge: scores over both orders, unparsed votes, and items for annotators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from personabench.metrics.judges.verdict import Verdict, Vote
 
 
 def judged(judge: Scripted, **changes: Any) -> Verdict:
-    given = {
+    arguments = {
         "sample_id": "1",
         "user_id": "u",
         "background": "",
@@ -30,20 +30,20 @@ def judged(judge: Scripted, **changes: Any) -> Verdict:
         "a": "first text",
         "b": "second text",
     }
-    return asyncio.run(compare(judge, **{**given, **changes}))
+    return asyncio.run(compare(judge, **{**arguments, **changes}))
 
 
 def scored(
     straight: list[str | tuple[int, int]], mirrored: list[str | tuple[int, int]]
 ) -> Scripted:
-    """Replies by order; pairs are the scores of what stands first and second, strings are said as they are."""
+    """Replies by order; pairs are the scores of what stands first and second, strings are reply as they are."""
 
     def answer(call: JudgeCall) -> str:
-        said = (straight if "Reply 1:\nfirst text" in call.user else mirrored)[call.draw]
+        reply = (straight if "Reply 1:\nfirst text" in call.user else mirrored)[call.draw]
         return (
-            said
-            if isinstance(said, str)
-            else f"Both are fine.\nScore of reply 1: {said[0]}\nScore of reply 2: {said[1]}"
+            reply
+            if isinstance(reply, str)
+            else f"Both are fine.\nScore of reply 1: {reply[0]}\nScore of reply 2: {reply[1]}"
         )
 
     return Scripted(answer)
@@ -78,17 +78,18 @@ def test_section_1c_orders_are_averaged_before_they_are_pooled() -> None:
     assert verdict.asked == 6 and len(verdict.votes) == 5
 
 
-def test_section_1d_a_fifth_of_ten_items_goes_to_people() -> None:
+def test_section_1d_a_fifth_of_ten_items_goes_to_annotators() -> None:
     split, sure = ((Vote("a"), Vote("b")), (Vote("a"), Vote("b"))), ((Vote("a"),), (Vote("a"),))
     verdicts = [
-        Verdict(f"{at}", "u", split if at in (7, 3, 5) else sure, True, 4) for at in range(10)
+        Verdict(f"{index}", "u", split if index in (7, 3, 5) else sure, True, 4)
+        for index in range(10)
     ]
     assert select_for_review(verdicts) == ["3", "5"], "three are spread alike, and ids decide"
     labelled = apply_labels(verdicts, {"3": "b"})
     assert (labelled["3"], labelled["5"], labelled["0"]) == ("b", "tie", "a")
 
 
-def test_an_order_without_a_sample_is_asked_once_more_and_then_unjudged() -> None:
+def test_an_order_without_a_vote_is_repeated_once_and_then_unjudged() -> None:
     again = judged(scored(["?", "?", "?", (8, 2), "?", "?"], [(3, 6)] * 3))
     assert again.judged and again.asked == 9 and again.pick == "a" and len(again.votes) == 4
     never = judged(scored(["?"] * 6, [(3, 6)] * 3))
@@ -98,10 +99,10 @@ def test_an_order_without_a_sample_is_asked_once_more_and_then_unjudged() -> Non
     assert select_for_review([never], 1.0) == []
 
 
-def test_unreadable_replies_are_not_remembered() -> None:
+def test_unparsed_replies_are_not_cached() -> None:
     judge = scored([(9, 5), "no idea", (9, 5)], [(6, 6)] * 3)
     judged(judge)
-    assert sorted(call.kept for call in judge.calls) == [False] + [True] * 5
+    assert sorted(call.cached for call in judge.calls) == [False] + [True] * 5
 
 
 @pytest.mark.parametrize(
@@ -122,5 +123,5 @@ def test_scores_are_the_last_two_lines(reply: str, scores: tuple[float, float] |
     assert read_scores(reply) == scores
 
 
-def test_nothing_known_leaves_no_heading() -> None:
+def test_an_empty_background_leaves_no_heading() -> None:
     assert "known" not in build_prompt("", "Q?", "x", "y")[1].content

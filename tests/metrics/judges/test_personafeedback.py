@@ -16,15 +16,15 @@ from personabench.metrics.judges.personafeedback import (
 
 
 def test_section_4a_strict_mean_and_flip() -> None:
-    found = score_choices(
+    scores = score_choices(
         [ChoicePair("A", "B"), ChoicePair("A", "A"), ChoicePair("B", "B"), ChoicePair("B", "A")]
     )
-    assert (found.strict, found.mean, found.flip) == (0.25, 0.5, 0.5)
+    assert (scores.strict, scores.mean, scores.flip) == (0.25, 0.5, 0.5)
 
 
 def test_section_4b_a_model_that_always_says_a() -> None:
-    found = score_choices([ChoicePair("A", "A")] * 3)
-    assert (found.mean, found.first, found.strict, found.flip) == (0.5, 1.0, 0.0, 1.0)
+    scores = score_choices([ChoicePair("A", "A")] * 3)
+    assert (scores.mean, scores.first, scores.strict, scores.flip) == (0.5, 1.0, 0.0, 1.0)
 
 
 def test_section_4c_user_ids_count_lines_from_one(tmp_path: Path) -> None:
@@ -35,9 +35,9 @@ def test_section_4c_user_ids_count_lines_from_one(tmp_path: Path) -> None:
         read_persona(path, 3)
 
 
-def test_unread_replies_are_wrong_and_counted() -> None:
-    found = score_choices([ChoicePair(None, "B"), ChoicePair(None, None)])
-    assert (found.strict, found.mean, found.unparsed, found.flip, found.first) == (
+def test_unparsed_replies_are_wrong_and_counted() -> None:
+    scores = score_choices([ChoicePair(None, "B"), ChoicePair(None, None)])
+    assert (scores.strict, scores.mean, scores.unparsed, scores.flip, scores.first) == (
         0.0,
         0.25,
         3,

@@ -18,8 +18,13 @@ from personabench.metrics.judges.rubrics import (
 )
 
 RUBRIC = [
-    Criterion(f"r{at}", f"Question {at}?", 2.0 if at == 3 else 1.0, "tone" if at < 3 else "facts")
-    for at in range(1, 6)
+    Criterion(
+        f"r{number}",
+        f"Question {number}?",
+        2.0 if number == 3 else 1.0,
+        "tone" if number < 3 else "facts",
+    )
+    for number in range(1, 6)
 ]
 ALL_IDS = ("r1", "r2", "r3", "r4", "r5")
 
@@ -55,10 +60,10 @@ def test_section_3d_two_methods_face_one_selection() -> None:
     rubric = Rubric(RUBRIC)
 
     async def both() -> list[Selection | None]:
-        found = await asyncio.gather(
+        replies = await asyncio.gather(
             *(rubric.select_criteria(judge, background="k", request="Q?") for _ in range(2))
         )
-        return [each.value for each in found]
+        return [reply.value for reply in replies]
 
     assert asyncio.run(both()) == [Selection(("r2", "r5"), 0)] * 2 and len(judge.calls) == 1
     assert "Question 2?" in judge.calls[0].user and "k" in judge.calls[0].user
@@ -66,8 +71,8 @@ def test_section_3d_two_methods_face_one_selection() -> None:
 
 def test_section_3e_an_unknown_id_is_ignored_and_counted() -> None:
     judge = Scripted(lambda call: "**Relevant:** r5, r9, r1.")
-    found = asyncio.run(Rubric(RUBRIC).select_criteria(judge, background="", request="Q?"))
-    assert found.value == Selection(("r1", "r5"), 1)
+    reply = asyncio.run(Rubric(RUBRIC).select_criteria(judge, background="", request="Q?"))
+    assert reply.value == Selection(("r1", "r5"), 1)
     none = asyncio.run(
         Rubric(RUBRIC).select_criteria(
             Scripted(lambda call: "Relevant: none"), background="", request="Q?"
@@ -76,7 +81,7 @@ def test_section_3e_an_unknown_id_is_ignored_and_counted() -> None:
     assert none.value == Selection((), 0)
 
 
-def test_a_failed_selection_is_asked_for_again() -> None:
+def test_a_failed_selection_is_repeated() -> None:
     def answer(call: JudgeCall) -> str:
         if len(judge.calls) == 1:
             raise BackendError("gone")
@@ -93,15 +98,15 @@ def test_a_failed_selection_is_asked_for_again() -> None:
 
 
 def test_batches_of_twenty_and_a_missing_answer_alone() -> None:
-    many = [Criterion(f"q{at}", f"Is it {at}?") for at in range(25)]
+    many = [Criterion(f"q{number}", f"Is it {number}?") for number in range(25)]
     rubric = Rubric(many)
 
     def answer(call: JudgeCall) -> str:
         listed = [
             line.split(":")[0] for line in call.user.partition("Questions:\n")[2].splitlines()
         ]
-        lines = [f"{name}: Yes, it is" for name in listed if name != "q7" or len(listed) == 1]
-        return "\n".join(lines)
+        answers = [f"{name}: Yes, it is" for name in listed if name != "q7" or len(listed) == 1]
+        return "\n".join(answers)
 
     judge = Scripted(answer)
     checked = asyncio.run(

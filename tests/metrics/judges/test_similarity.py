@@ -1,4 +1,4 @@
-"""The similarity judge, asked as a role: scale, repetition, and items that stay unjudged."""
+"""The similarity judge as a role: scale, retries, and unjudged items."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from personabench.types import Request
 def judge(backend: Scripted, cache: Cache | None = None) -> tuple[JudgeReply[float], Role]:
     async def go() -> tuple[JudgeReply[float], Role]:
         role = Role("judge", Client(backend, cache), "1", 0)
-        found = await rate_similarity(
+        reply = await rate_similarity(
             role,
             item="Kettle\nIt boils.",
             rating="4",
@@ -28,7 +28,7 @@ def judge(backend: Scripted, cache: Cache | None = None) -> tuple[JudgeReply[flo
             real="Boils fast.",
             generated="It boils very fast.",
         )
-        return found, role
+        return reply, role
 
     return asyncio.run(go())
 
@@ -60,7 +60,7 @@ def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
         and judged.attempts == 1
         and [call.phase for call in role.calls] == ["judge"]
     )
-    shown = backend.requests[0].messages[-1].content
+    question = backend.requests[0].messages[-1].content
     for part in (
         "Kettle\nIt boils.",
         "Rating: 4 of 5",
@@ -68,11 +68,11 @@ def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
         "Boils fast.",
         "It boils very fast.",
     ):
-        assert part in shown
+        assert part in question
     assert backend.requests[0].temperature == 0
 
 
-def test_an_unreadable_reply_is_asked_for_again_and_not_remembered(tmp_path: Path) -> None:
+def test_an_unparsed_reply_is_retried_and_not_cached(tmp_path: Path) -> None:
     def answer(request: Request) -> str:
         return "no idea" if request.draw < 2 else "Score: 4"
 
@@ -84,7 +84,7 @@ def test_an_unreadable_reply_is_asked_for_again_and_not_remembered(tmp_path: Pat
         assert [call.cached for call in role.calls] == [False, False, True]
 
 
-def test_what_cannot_be_read_is_unjudged_and_has_no_score() -> None:
+def test_an_unparsed_item_is_unjudged_and_has_no_score() -> None:
     judged, role = judge(Scripted(answer=lambda request: "no idea"))
     assert (
         judged.value is None
