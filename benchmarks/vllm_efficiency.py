@@ -1,6 +1,7 @@
 """Tokens per second through the harness, against `vllm.LLM.chat` on the same prompts.
 
-    python benchmarks/vllm_efficiency.py --model Qwen/Qwen3-8B --samples 4096 --vllm-args "--max-model-len 4096"
+    python benchmarks/vllm_efficiency.py --model Qwen/Qwen3-8B --samples 4096 \\
+        --vllm-args "--max-model-len 4096"
 
 First personabench starts the server and runs the method (data, prompts, HTTP, cache, usage, files);
 then vLLM's offline engine, in a process of its own with the same arguments, answers the very

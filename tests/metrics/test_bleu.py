@@ -1,4 +1,4 @@
-"""Corpus BLEU from per-sample statistics is sacrebleu's corpus BLEU, on the whole and on every resample."""
+"""Corpus BLEU from per-sample statistics equals sacrebleu's, also on resamples."""
 
 from __future__ import annotations
 

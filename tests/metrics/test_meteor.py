@@ -38,10 +38,11 @@ def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
                 f"{len(data):08d} 00 {part[0]} {len(words):02x} {fields} 000 | a meaning\n".encode()
             )
         (folder / f"data.{part}").write_bytes(data)
-        entries = [
-            f"{word} {part[0]} {len(offsets)} 1 @ {len(offsets)} 0 {' '.join(f'{offset:08d}' for offset in offsets)}\n"
-            for word, offsets in sorted(offsets_of.items())
-        ]
+        entries = []
+        for word, offsets in sorted(offsets_of.items()):
+            count = len(offsets)
+            numbers = " ".join(f"{offset:08d}" for offset in offsets)
+            entries.append(f"{word} {part[0]} {count} 1 @ {count} 0 {numbers}\n")
         (folder / f"index.{part}").write_text("  1 a licence\n" + "".join(entries))
         if exceptions:
             (folder / f"{part}.exc").write_text(IRREGULAR[part])

@@ -1,4 +1,4 @@
-"""Embedders: the packaged WordLlama itself, and a loopback server for the OpenAI-compatible endpoint."""
+"""Embedders: the packaged WordLlama, and a loopback server for the OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from personabench.retrieval.served_embedders import OpenAIEmbeddings
 
 
 class Server:
-    """An embeddings endpoint whose vector of a text is (length, vowels); `reply` may replace its answer."""
+    """An embeddings endpoint that returns (length, vowels); `reply` may replace its answer."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []

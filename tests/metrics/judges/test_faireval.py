@@ -36,21 +36,24 @@ def judged(judge: Scripted, **changes: Any) -> Verdict:
 def scored(
     straight: list[str | tuple[int, int]], mirrored: list[str | tuple[int, int]]
 ) -> Scripted:
-    """Replies by order; pairs are the scores of what stands first and second, strings are reply as they are."""
+    """Replies by order of the answers.
+
+    Pairs are the scores of the first and second answer in the prompt, strings are sent as they are.
+    """
 
     def answer(call: JudgeCall) -> str:
-        reply = (straight if "Reply 1:\nfirst text" in call.user else mirrored)[call.draw]
-        return (
-            reply
-            if isinstance(reply, str)
-            else f"Both are fine.\nScore of reply 1: {reply[0]}\nScore of reply 2: {reply[1]}"
-        )
+        replies = straight if "Reply 1:\nfirst text" in call.user else mirrored
+        reply = replies[call.draw]
+        if isinstance(reply, str):
+            return reply
+        first, second = reply
+        return f"Both are fine.\nScore of reply 1: {first}\nScore of reply 2: {second}"
 
     return Scripted(answer)
 
 
 def test_section_1a_scores_tie_spread_and_conflict() -> None:
-    """The swapped scores are given as the judge sees them, so mapped back they are (8,7), (6,8), (7,7)."""
+    """Swapped scores are in the judge's order; mapped back they are (8,7), (6,8), (7,7)."""
     verdict = judged(scored([(9, 7), (8, 8), (7, 8)], [(7, 8), (8, 6), (7, 7)]))
     assert verdict.scores == (7.5, 7.5) and verdict.pick == "tie"
     assert all(share == pytest.approx(1 / 3) for share in verdict.shares.values())
