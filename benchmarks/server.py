@@ -70,7 +70,7 @@ _FRAMED_REPLY = _frame(_REPLY)
 
 
 class FixedLatency(asyncio.Protocol):
-    """One connection: GET returns the model list at once, POST the reply after `latency` seconds."""
+    """One connection: GET gets the model list at once, POST the reply after `latency` seconds."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency
