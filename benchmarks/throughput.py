@@ -5,12 +5,12 @@
 
 All contenders send the same questions (generated LaMP-4 data) to one fixed-latency server, each in
 a fresh process: personabench doing a whole run (load, render, key, cache, call, usage, append,
-score) on its `vllm` and its `openai` backend, its calls alone on each (key, cache, call, usage, append), a
-loop over the openai SDK with its default and with its aiohttp transport, a loop over bare aiohttp,
-and lm-eval and inspect-ai if the interpreter of `--peer-python` has them.  The loops store nothing
-and score nothing.  Start-up is not included: a run of one wave (as many samples as calls in flight)
-is subtracted.  The ceiling is samples x latency / concurrency.  Minima of several rounds, since
-other work on the machine only ever adds.
+score) on its `vllm` and its `openai` backend, its calls alone on each (key, cache, call, usage,
+append), a loop over the openai SDK with its default and with its aiohttp transport, a loop over
+bare aiohttp, and lm-eval and inspect-ai if the interpreter of `--peer-python` has them.  The loops
+store nothing and score nothing.  Start-up is not included: a run of one wave (as many samples as
+calls in flight) is subtracted.  The ceiling is samples x latency / concurrency.  Minima of several
+rounds, since other work on the machine only ever adds.
 """
 
 from __future__ import annotations
