@@ -1,9 +1,10 @@
-"""A chat-completions server that answers every call after the same time, and costs next to nothing itself.
+"""A chat-completions server that answers every call after the same time, at next to no cost.
 
     python benchmarks/server.py --latency 0.05
 
-It prints its port on the first line and serves until it is stopped.  Raw asyncio protocol, no framework: what a client
-cannot reach on it is the client's doing.  Pipelined requests are not supported; keep-alive is.
+It prints its port on the first line and serves until it is stopped.  It is a raw asyncio protocol
+without a framework, so that a throughput below the ceiling is due to the client.  Pipelined
+requests are not supported; keep-alive is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from pathlib import Path
 
 MODEL = "fixed-latency"
 _LIST = json.dumps(
-    {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 32768}]}
+    {
+        "object": "list",
+        "data": [
+            {
+                "id": MODEL,
+                "object": "model",
+                "max_model_len": 32768,
+            }
+        ],
+    }
 ).encode()
 _REPLY = json.dumps(
     {
@@ -38,20 +48,29 @@ _REPLY = json.dumps(
                 "logprobs": None,
             }
         ],
-        "usage": {"prompt_tokens": 60, "completion_tokens": 9, "total_tokens": 69},
+        "usage": {
+            "prompt_tokens": 60,
+            "completion_tokens": 9,
+            "total_tokens": 69,
+        },
     }
 ).encode()
 
 
-def _framed(body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-        len(body),
-        body,
+def _frame(body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
+    return head.encode() + body
+
+
+# Framed once: the server's own work must not be measured.
+_FRAMED_LIST = _frame(_LIST)
+_FRAMED_REPLY = _frame(_REPLY)
 
 
 class FixedLatency(asyncio.Protocol):
-    """One connection: a GET gets the model list at once, a POST the reply after `latency` seconds."""
+    """One connection: GET gets the model list at once, POST the reply after `latency` seconds."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency
@@ -68,11 +87,13 @@ class FixedLatency(asyncio.Protocol):
             return
         if self.buffer.startswith(b"GET"):
             self.buffer = b""
-            self.transport.write(_framed(_LIST))
+            self.transport.write(_FRAMED_LIST)
             return
         head = self.buffer[:end].lower()
-        at = head.index(b"content-length:") + 15
-        if len(self.buffer) - end - 4 < int(head[at:].split(b"\r\n", 1)[0]):
+        _, _, rest = head.partition(b"content-length:")
+        length, _, _ = rest.partition(b"\r\n")
+        body_start = end + len(b"\r\n\r\n")
+        if len(self.buffer) - body_start < int(length):
             return
         self.buffer = b""
         asyncio.get_running_loop().call_later(self.latency, self.answer)
@@ -80,28 +101,34 @@ class FixedLatency(asyncio.Protocol):
     def answer(self) -> None:
         """Send the reply, unless the client has left."""
         if not self.transport.is_closing():
-            self.transport.write(_FRAMED)
-
-
-_FRAMED = _framed(_REPLY)
+            self.transport.write(_FRAMED_REPLY)
 
 
 async def serve(latency: float) -> None:
     """Serve on a free loopback port until cancelled."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: FixedLatency(latency), "127.0.0.1", 0, backlog=2048)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    # All clients of a benchmark connect at once, so the backlog has to hold them.
+    server = await loop.create_server(
+        lambda: FixedLatency(latency),
+        "127.0.0.1",
+        0,
+        backlog=2048,
+    )
+    _, port = server.sockets[0].getsockname()
+    print(port, flush=True)
     await server.serve_forever()
 
 
 @contextlib.contextmanager
 def running(latency: float) -> Iterator[str]:
-    """The server in a process of its own; yields its base URL."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--latency", str(latency)]
+    """Run the server in a process of its own; yields its base URL."""
+    script = Path(__file__).resolve()
+    command = [sys.executable, str(script), "--latency", str(latency)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+            port = int(process.stdout.readline())
+            yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
 

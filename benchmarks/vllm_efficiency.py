@@ -1,12 +1,14 @@
 """Tokens per second through the harness, against `vllm.LLM.chat` on the same prompts.
 
-    python benchmarks/vllm_efficiency.py --model Qwen/Qwen3-8B --samples 4096 --vllm-args "--max-model-len 4096"
+    python benchmarks/vllm_efficiency.py --model Qwen/Qwen3-8B --samples 4096 \\
+        --vllm-args "--max-model-len 4096"
 
-First personabench starts the server and runs the method (data, prompts, HTTP, cache, ledger, files); then vLLM's
-offline engine, in a process of its own with the same arguments, answers the very prompts that were sent, in one batch.
-Loading and a warm-up on other prompts are not timed.  Both decode greedily up to `--max-tokens` with prefix caching on,
-so both generate about the same tokens; the ratio of tokens per second is the share of the engine that the harness gets
-out of it.  vLLM is found as by `--backend vllm`; its command has to begin with a Python interpreter.
+First personabench starts the server and runs the method (data, prompts, HTTP, cache, usage, files);
+then vLLM's offline engine, in a process of its own with the same arguments, answers the very
+prompts that were sent, in one batch.  Loading and a warm-up on other prompts are not timed.  Both
+decode greedily up to `--max-tokens` with prefix caching on, so both generate about the same tokens;
+the ratio of tokens per second is the share of the engine's throughput that the harness reaches.
+vLLM is found as by `--backend vllm`; its command has to begin with a Python interpreter.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from throughput import generate
 
@@ -48,75 +50,109 @@ prompts = json.load(open(timed))
 started = time.perf_counter()
 answers = llm.chat(prompts, sampling, use_tqdm=False)
 seconds = time.perf_counter() - started
-spent = [sum(len(answer.prompt_token_ids) for answer in answers), sum(len(a.outputs[0].token_ids) for a in answers)]
-json.dump([seconds, *spent], open(out, "w"))
+input_tokens = sum(len(answer.prompt_token_ids) for answer in answers)
+output_tokens = sum(len(answer.outputs[0].token_ids) for answer in answers)
+json.dump([seconds, input_tokens, output_tokens], open(out, "w"))
 """
 
 
-class Noting(VLLM):
+class RecordingBackend(VLLM):
     """The backend, keeping the messages it sends."""
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
         self.sent: list[Any] = []
 
-    async def complete(self, request: Request, group: str) -> Response:
+    async def complete(
+        self,
+        request: Request,
+        group: str,
+    ) -> Response:
         self.sent.append(request.messages)
         return await super().complete(request, group)
 
 
-async def harness(given: argparse.Namespace, folder: Path, backend: Noting) -> list[list[float]]:
-    """Seconds, prompt tokens and generated tokens of a warm-up run and of the timed one, on one server."""
-    asked = []
-    for seed, (name, samples) in enumerate(
-        (("warm", given.warm), ("timed", given.samples)), start=1
-    ):
+class Throughput(NamedTuple):
+    """Seconds, prompt tokens and generated tokens."""
+
+    seconds: float
+    input_tokens: float
+    output_tokens: float
+
+    @property
+    def output_rate(self) -> float:
+        """Generated tokens per second."""
+        return self.output_tokens / self.seconds
+
+
+async def measure_harness(
+    options: argparse.Namespace,
+    folder: Path,
+    backend: RecordingBackend,
+) -> Throughput:
+    """Run personabench on warm-up samples and then on the timed ones, on one server."""
+    runs = []
+    sizes = {"warm": options.warm, "timed": options.samples}
+    for seed, (name, samples) in enumerate(sizes.items(), start=1):
+        # Different seeds: timed prompts must not be in the prefix cache.
         (folder / name).mkdir()
         generate(folder / name, samples, seed)
-        asked.append(
-            runner.Options(
-                methods=[given.method],
-                tasks=["lamp4"],
-                data=folder / name,
-                concurrency=given.concurrency,
-                sampling=Sampling(max_tokens=given.max_tokens),
-                results=folder / "results",
-            )
+        run_options = runner.Options(
+            methods=[options.method],
+            tasks=["lamp4"],
+            data=folder / name,
+            concurrency=options.concurrency,
+            sampling=Sampling(max_tokens=options.max_tokens),
+            results=folder / "results",
         )
-    costs = []
-    for outcome in await runner.run(*asked, backend=backend):
+        runs.append(run_options)
+
+    outcomes = await runner.run(*runs, backend=backend)
+    for outcome in outcomes:
         assert outcome.summary["status"] == "complete", outcome.summary
-        spent = outcome.summary["usage"]["predict"]
-        costs.append([outcome.summary["seconds"], spent["input_tokens"], spent["output_tokens"]])
-    return costs
+    summary = outcomes[-1].summary
+    usage = summary["usage"]["predict"]
+    return Throughput(summary["seconds"], usage["input_tokens"], usage["output_tokens"])
 
 
-def offline(given: argparse.Namespace, folder: Path, sent: list[Any]) -> list[float]:
-    """The same of vLLM's own loop."""
-    paths = [folder / "warm.json", folder / "timed.json", folder / "cost.json"]
-    paths[0].write_text(to_json(sent[: given.warm]))
-    paths[1].write_text(to_json(sent[given.warm :]))
-    interpreter = command(given.model, [], None, 0)[0]
+def measure_offline(
+    options: argparse.Namespace,
+    folder: Path,
+    sent: list[Any],
+) -> Throughput:
+    """Run vLLM's own loop on the same prompts."""
+    warm_path = folder / "warm.json"
+    timed_path = folder / "timed.json"
+    cost_path = folder / "cost.json"
+    warm_path.write_text(to_json(sent[: options.warm]))
+    timed_path.write_text(to_json(sent[options.warm :]))
+
+    interpreter = command(options.model, [], None, 0)[0]
     if "python" not in Path(interpreter).name:
         raise SystemExit(
-            f"{interpreter} is no Python interpreter; see PERSONABENCH_VLLM in docs/backends.md"
+            f"{interpreter} is not a Python interpreter; see PERSONABENCH_VLLM in docs/backends.md"
         )
-    arguments = ["--model", given.model, "--enable-prefix-caching", *shlex.split(given.vllm_args)]
+    engine_arguments = [
+        "--model",
+        options.model,
+        "--enable-prefix-caching",
+        *shlex.split(options.vllm_args),
+    ]
     subprocess.run(
         [
             interpreter,
             "-c",
             OFFLINE,
-            *map(str, paths[:2]),
-            str(given.max_tokens),
-            str(paths[2]),
-            *arguments,
+            str(warm_path),
+            str(timed_path),
+            str(options.max_tokens),
+            str(cost_path),
+            *engine_arguments,
         ],
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    cost: list[float] = json.loads(paths[2].read_text())
-    return cost
+    return Throughput(*json.loads(cost_path.read_text()))
 
 
 def main() -> None:
@@ -130,27 +166,30 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--vllm-args", default="", help="arguments for both engines, in quotes")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        backend = Noting(
-            BackendOptions(model=given.model, vllm_args=tuple(shlex.split(given.vllm_args)))
-        )
-        _, through = asyncio.run(harness(given, folder, backend))
-        bare = offline(given, folder, backend.sent)
-    print(
-        f"{given.samples} samples of {given.method}, {given.concurrency} in flight, {time.strftime('%Y-%m-%d')}"
-    )
+        vllm_args = tuple(shlex.split(options.vllm_args))
+        backend = RecordingBackend(BackendOptions(model=options.model, vllm_args=vllm_args))
+        harness = asyncio.run(measure_harness(options, folder, backend))
+        # Second, when the harness's server has freed the GPU.
+        offline = measure_offline(options, folder, backend.sent)
+
+    date = time.strftime("%Y-%m-%d")
+    print(f"{options.samples} samples of {options.method}, {options.concurrency} in flight, {date}")
     print(f"{'':32}{'seconds':>9}{'tokens in':>11}{'out':>8}{'out/s':>9}{'all/s':>9}")
-    for label, (seconds, read, made) in (
-        ("personabench, vllm backend", through),
-        ("vllm.LLM.chat, one batch", bare),
-    ):
-        print(
-            f"{label:32}{seconds:9.2f}{read:11.0f}{made:8.0f}{made / seconds:9.1f}{(read + made) / seconds:9.1f}"
-        )
+    print_throughput("personabench, vllm backend", harness)
+    print_throughput("vllm.LLM.chat, one batch", offline)
+    ratio = harness.output_rate / offline.output_rate
+    print(f"ratio of generated tokens per second: {ratio:.2f}")
+
+
+def print_throughput(label: str, throughput: Throughput) -> None:
+    seconds, input_tokens, output_tokens = throughput
+    total_rate = (input_tokens + output_tokens) / seconds
     print(
-        f"ratio of generated tokens per second: {through[2] / through[0] / (bare[2] / bare[0]):.2f}"
+        f"{label:32}{seconds:9.2f}{input_tokens:11.0f}{output_tokens:8.0f}"
+        f"{throughput.output_rate:9.1f}{total_rate:9.1f}"
     )
 
 

@@ -239,7 +239,7 @@ def judge_report(
     """
     import msgspec
 
-    from personabench.metrics.judges.reliability import reliability_report, scoring
+    from personabench.metrics.judges.reliability import reliability_report, scoring_report
     from personabench.metrics.judges.verdict import Verdict
     from personabench.results.run_folder import RunFolder
     from personabench.run import pairwise_judging
@@ -256,7 +256,7 @@ def judge_report(
         verdicts = [line for line in lines if isinstance(line, Verdict)]
         judgements = [line for line in lines if not isinstance(line, Verdict)]
         cards[str(path)] = msgspec.to_builtins(
-            reliability_report(verdicts, people) if verdicts else scoring(judgements)
+            reliability_report(verdicts, people) if verdicts else scoring_report(judgements)
         )
     if json:
         emit(cards)
@@ -329,14 +329,14 @@ def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick])
     Raises:
         UsageError: the file cannot be written.
     """
-    from personabench.metrics.judges.faireval import for_people
+    from personabench.metrics.judges.faireval import select_for_review
     from personabench.results.export import replacing
     from personabench.types import to_json
 
     picks = {verdict.sample_id: verdict.pick for verdict in verdicts}
     lines = [
         to_json({"id": name, "label": people.get(name), "judge": picks[name]}) + "\n"
-        for name in for_people(verdicts)
+        for name in select_for_review(verdicts)
     ]
     with replacing(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 
 from personabench.leaderboard.stats import Scores
 from personabench.metrics.judges import faireval
-from personabench.metrics.judges.ask import kinship
+from personabench.metrics.judges.ask import check_independence
 from personabench.metrics.judges.reliability import reliability_report
 from personabench.metrics.judges.verdict import PICKS, Pick, Verdict
 from personabench.run.pairwise_judging import JudgeConfig
@@ -27,13 +27,13 @@ def summary(
     `gain` is the share of wins minus that of losses of a, with a bootstrap interval and a sign-flip test over users;
     with `labels` of judged samples, people's picks stand in for the judge's and the result is marked `hitl`.
     """
-    picks = faireval.with_people(verdicts, labels or {})
+    picks = faireval.apply_labels(verdicts, labels or {})
     users = {verdict.sample_id: verdict.user_id for verdict in verdicts}
     judged = {name: pick for name, pick in picks.items() if pick is not None}
     worth = {"a": 1.0, "b": 0.0, "tie": 0.5}
     wins = np.array([worth[pick] for pick in judged.values()])
     found = Scores([wins, 1 - wins], [users[name] for name in judged]).compare(0, 1)
-    relations = [kinship(agreed.judge["name"], each["model"]) for each in sides.values()]
+    relations = [check_independence(agreed.judge["name"], each["model"]) for each in sides.values()]
     own = reliability_report(verdicts, labels)
     ruled = [name for name in labels or {} if name in users]
     if labels and users and not ruled:

@@ -1,1 +1,1 @@
-"""Measures that know no task: labels, ratings, text, ids, external metrics, and scoring of prediction files."""
+"""Metrics that are independent of any task: text overlap, labels, ratings, edits and judges."""

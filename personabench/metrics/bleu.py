@@ -1,7 +1,8 @@
-"""Corpus BLEU as sacrebleu computes it, from per-sample statistics.
+"""Corpus BLEU as computed by sacrebleu, from per-sample statistics.
 
-BLEU is not a mean over samples: n-gram counts and lengths are summed over the corpus first.  Each sample contributes
-its own counts, so that any subset or resample of samples has its exact corpus BLEU without the texts.
+BLEU is not a mean over samples: n-gram counts and lengths are summed over the corpus first.  Each
+sample contributes its own counts, so that any subset or resample of samples has its exact corpus
+BLEU without the texts.
 """
 
 from __future__ import annotations
@@ -16,21 +17,26 @@ if TYPE_CHECKING:
 ORDER = 4
 
 
-def statistics(prediction: str, reference: str) -> list[float]:
-    """What a pair contributes, 10 numbers: both lengths in tokens, matching n-grams and n-grams for n = 1 to 4.
+def statistics(
+    prediction: str,
+    reference: str,
+) -> list[float]:
+    """Count one pair for `corpus_bleu`, 10 numbers: lengths, matching n-grams, n-grams (n = 1-4).
 
     Tokens are sacrebleu's `13a`, case kept; one reference.
     """
-    scorer = _scorer()
-    (found,) = scorer._extract_corpus_statistics([prediction], [[reference]])
-    return [float(number) for number in found]
+    # sacrebleu has no public function for the counts of one sentence.
+    (counts,) = _create_scorer()._extract_corpus_statistics([prediction], [[reference]])
+    return [float(count) for count in counts]
 
 
 def corpus_bleu(rows: npt.NDArray[np.float64]) -> float:
-    """BLEU of a corpus, 0 to 100, from the statistics of its samples, shape (n, 10); exponential smoothing."""
+    """BLEU of a corpus, 0 to 100, from the statistics of its samples, shape (n, 10).
+
+    Smoothing is exponential.
+    """
     sums = [int(total) for total in rows.sum(axis=0)]
-    scorer = _scorer()
-    score = scorer.compute_bleu(
+    score = _create_scorer().compute_bleu(
         correct=sums[2 : 2 + ORDER],
         total=sums[2 + ORDER :],
         sys_len=sums[0],
@@ -44,13 +50,14 @@ def corpus_bleu(rows: npt.NDArray[np.float64]) -> float:
 
 def signature() -> str:
     """sacrebleu's own description of the settings, with its version."""
-    scorer = _scorer()
+    scorer = _create_scorer()
+    # The signature is complete only after a corpus was scored.
     scorer.corpus_score(["a"], [["a"]])
     return str(scorer.get_signature())
 
 
 @lru_cache(maxsize=1)
-def _scorer() -> Any:
+def _create_scorer() -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(

@@ -1,7 +1,7 @@
-"""How much a person changed a text: the edit cost of PRELUDE (arXiv 2404.15269), plain and normalised.
+"""Edit cost of PRELUDE (arXiv 2404.15269), plain and normalised.
 
-The cost counts NLTK word tokens, so NLTK's sentence data must be there: another tokenizer gives other numbers, which
-would be another metric.
+The cost counts NLTK word tokens and therefore needs NLTK's sentence data: with another tokenizer
+the numbers differ, which would make it another metric.
 """
 
 from __future__ import annotations
@@ -9,57 +9,75 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from personabench.metrics.meteor import tokens
+from personabench.metrics.meteor import tokenize
 
 
 class Edit(NamedTuple):
-    """What turning a draft into the final text took.
+    """The size of an edit from a draft to the final text.
 
     Attributes:
         cost: tokens inserted, deleted or substituted.
-        draft, final: tokens of either text.
+        draft_tokens, final_tokens: length of each text.
     """
 
     cost: int
-    draft: int
-    final: int
+    draft_tokens: int
+    final_tokens: int
 
     @property
     def per_draft_token(self) -> float:
         """Cost over the draft's tokens (arXiv 2601.19055); an empty draft counts as one token."""
-        return self.cost / max(self.draft, 1)
+        return self.cost / max(self.draft_tokens, 1)
 
     @property
     def per_longer_text(self) -> float:
         """Cost over the longer text's tokens, 0 to 1 (PLUME)."""
-        return self.cost / max(self.draft, self.final, 1)
+        return self.cost / max(self.draft_tokens, self.final_tokens, 1)
 
 
-def edited(draft: str, final: str) -> Edit:
-    """The edit from a draft to the final text; case counts, the amount of white space does not.
+def measure_edit(draft: str, final: str) -> Edit:
+    """Measure the edit from a draft to the final text.
+
+    Case counts, the amount of white space does not.
 
     Raises:
-        UsageError: NLTK's sentence data is missing; the message says how to get it.
+        UsageError: NLTK's sentence data is missing; the message explains how to get it.
     """
-    one, other = tokens(draft), tokens(final)
-    return Edit(distance(one, other), len(one), len(other))
+    draft_tokens = tokenize(draft)
+    final_tokens = tokenize(final)
+    return Edit(
+        cost=levenshtein(draft_tokens, final_tokens),
+        draft_tokens=len(draft_tokens),
+        final_tokens=len(final_tokens),
+    )
 
 
 def edit_cost(draft: str, final: str) -> int:
     """Levenshtein distance between two texts' NLTK word tokens, not normalised.
 
     Raises:
-        UsageError: NLTK's sentence data is missing; the message says how to get it.
+        UsageError: NLTK's sentence data is missing; the message explains how to get it.
     """
-    return edited(draft, final).cost
+    return measure_edit(draft, final).cost
 
 
-def distance(one: Sequence[str], other: Sequence[str]) -> int:
+def levenshtein(
+    source: Sequence[str],
+    target: Sequence[str],
+) -> int:
     """Levenshtein distance with unit costs."""
-    row = list(range(len(other) + 1))
-    for place, token in enumerate(one, 1):
-        diagonal, row[0] = row[0], place
-        for column, candidate in enumerate(other, 1):
-            cost = min(row[column] + 1, row[column - 1] + 1, diagonal + (token != candidate))
-            diagonal, row[column] = row[column], cost
-    return row[-1]
+    # One row of the table is enough: `diagonal` keeps the only older value that is still needed.
+    costs = list(range(len(target) + 1))
+    for row, source_token in enumerate(source, 1):
+        diagonal = costs[0]
+        costs[0] = row
+
+        for column, target_token in enumerate(target, 1):
+            substitution = diagonal + (source_token != target_token)
+            diagonal = costs[column]
+            costs[column] = min(
+                substitution,
+                costs[column] + 1,
+                costs[column - 1] + 1,
+            )
+    return costs[-1]

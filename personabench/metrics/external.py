@@ -1,6 +1,7 @@
-"""Metrics of the `evaluate` package, beside a task's own and never instead of them.
+"""Metrics of the `evaluate` package, reported in addition to a task's own metrics.
 
-`--metric evaluate:NAME` is loaded only when asked for: the package is heavy and its scripts may have to be fetched.
+The package is loaded only for `--metric evaluate:NAME`: it is heavy, and its metric scripts may
+have to be downloaded.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from personabench.errors import UsageError
 PREFIX = "evaluate:"
 
 
-def external(name: str, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Compute `evaluate:NAME` over answers and golds; every number it returns, as `evaluate:NAME.key`.
+def compute_external(
+    name: str,
+    predictions: Sequence[str],
+    references: Sequence[str],
+) -> dict[str, float]:
+    """Compute `evaluate:NAME` over answers and references.
+
+    Every number that the metric returns is in the result, as `evaluate:NAME.key`.
 
     Raises:
-        UsageError: no such prefix, lengths differ, the script or a package it needs cannot be loaded, or the metric
-            refuses text.
+        UsageError: the prefix is missing, lengths differ, the script or a package it needs cannot
+            be loaded, or the metric does not accept text.
     """
     if not name.startswith(PREFIX) or name == PREFIX:
         raise UsageError(
@@ -26,31 +33,36 @@ def external(name: str, predictions: Sequence[str], references: Sequence[str]) -
         )
     if len(predictions) != len(references):
         raise UsageError(f"{name}: {len(predictions)} predictions for {len(references)} references")
-    script = name.removeprefix(PREFIX)
-    metric = _loaded(script)
+
+    metric = _load_metric(name.removeprefix(PREFIX))
     try:
-        found: dict[str, Any] = (
-            metric.compute(predictions=list(predictions), references=list(references)) or {}
+        values: dict[str, Any] | None = metric.compute(
+            predictions=list(predictions),
+            references=list(references),
         )
     except Exception as error:
+        # A metric's script may raise anything.
         raise UsageError(
-            f"{name} cannot be computed over answers and golds as text: {error}"
+            f"{name} cannot be computed over answers and references as text: {error}"
         ) from error
-    return {
-        f"{name}.{key}": float(value)
-        for key, value in found.items()
-        if isinstance(value, int | float)
-    }
+
+    numbers = {}
+    for key, value in (values or {}).items():
+        if isinstance(value, int | float):
+            numbers[f"{name}.{key}"] = float(value)
+    return numbers
 
 
-def _loaded(script: str) -> Any:
+def _load_metric(script: str) -> Any:
     import evaluate
 
     try:
         return evaluate.load(script)
     except Exception as error:
+        file_name = script.split("/")[-1]
         raise UsageError(
-            f"the metric '{script}' cannot be loaded by the evaluate package: {type(error).__name__}: {error}\n"
-            "Its script is fetched on first use: run once with a network connection, or name a local script "
-            f"({PREFIX}./metrics/{script.split('/')[-1]}); a missing package has to be installed"
+            f"the evaluate package cannot load the metric '{script}': "
+            f"{type(error).__name__}: {error}\n"
+            "Its script is downloaded on first use: run once with a network connection, or name a "
+            f"local script ({PREFIX}./metrics/{file_name}); install any package that is missing"
         ) from error

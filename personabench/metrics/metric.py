@@ -22,26 +22,35 @@ def mean(values: Floats) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
-    """In which texts a metric's tokenizer `sees` words; `lack` says of references that it does not what they do."""
+class TokenizerScope:
+    """The texts that a metric's tokenizer can handle.
 
-    sees: Callable[[str], bool]
-    lack: str
+    Attributes:
+        covers: whether the tokenizer finds the words of a text.
+        limitation: the predicate of a warning about references that it does not cover.
+    """
+
+    covers: Callable[[str], bool]
+    limitation: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """A named number over samples.
 
-    `aggregate` maps the per-sample values, shape (n,) or (n, d), to the metric; it must accept any resample of rows.
-    `signature` says by which settings and version of other software, where that decides the number; summaries keep it.
-    `sight` is there where the tokenizer does not see every script.  `variant_of` names the metric that this one reads
-    differently: tables leave it out where the two agree in every row.
+    Attributes:
+        aggregate: maps the per-sample values, shape (n,) or (n, d), to the metric; it must accept
+            any resample of rows.
+        signature: settings and version of other software, if these decide the number; summaries
+            keep it.
+        scope: set if the tokenizer does not cover every script.
+        variant_of: the metric that this one computes in another way; tables leave the variant out
+            if both agree in every row.
     """
 
     name: str
     higher_is_better: bool = True
     aggregate: Callable[[Floats], float] = mean
     signature: Callable[[], str] | None = None
-    sight: Sight | None = None
+    scope: TokenizerScope | None = None
     variant_of: str | None = None

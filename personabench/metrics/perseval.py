@@ -1,8 +1,9 @@
-"""Do outputs differ between people as their references do?  EGISES (EMNLP 2023) and PerSEval (arXiv 2407.00453).
+"""EGISES (EMNLP 2023) and PerSEval (arXiv 2407.00453): do outputs differ as references do?
 
-No model is asked: distances in, numbers out.  For one document with people j: u are their references, m the outputs
-made for them, D the document; s is a distance in [0, 1].  PerSEval weighs DEGRESS by how near outputs are to their own
-references; with lexical distances the weight collapses, so `DEGRESS` and the mean distance belong beside it.
+The metrics are functions of distances and call no model.  For one document with users j: u are
+their references, m the outputs for them, D the document; s is a distance in [0, 1].  PerSEval
+weighs DEGRESS by how near outputs are to their own references; with lexical distances the weight
+collapses, so report `DEGRESS` and the mean distance beside it.
 """
 
 from __future__ import annotations
@@ -18,38 +19,43 @@ from personabench.errors import UsageError
 from personabench.metrics.text import rouge
 
 Floats = npt.NDArray[np.float64]
+# Added to denominators, so that quotients stay defined when distances are 0.
 _SMALL = 1e-5
 _TINY = 1e-7
 
 
 @dataclass(frozen=True)
 class Distances:
-    """Distances around one document with n people.
+    """Distances around one document with n users.
 
     Attributes:
-        references, outputs: between people, shape (n, n); only entries off the diagonal are read.
-        references_source, outputs_source: to the document, shape (n,); None where it is unknown (simplified variant).
-        own: of each output to its own reference, shape (n,); not a number counts as 1.
+        references, outputs: between users, shape (n, n); only entries off the diagonal are used.
+        references_source, outputs_source: to the document, shape (n,); None if it is unknown, which
+            leaves the simplified variant.
+        outputs_references: of each output to its own reference, shape (n,); NaN counts as 1.
 
     Raises:
-        UsageError: fewer than two people.
+        UsageError: fewer than two users.
     """
 
     references: Floats
     outputs: Floats
     references_source: Floats | None = None
     outputs_source: Floats | None = None
-    own: Floats | None = None
+    outputs_references: Floats | None = None
 
     def __post_init__(self) -> None:
         if len(self.references) < 2:
             raise UsageError(
-                "EGISES compares people on the same input: it needs references of at least two of them"
+                "EGISES compares users on the same input: it needs references of at least two users"
             )
 
 
 class Divergence(NamedTuple):
-    """Means over documents; `perseval` and `distance` (of outputs to their references) are None without `own`."""
+    """Means over documents.
+
+    `perseval` and `distance`, of outputs to their references, are None if the latter are unknown.
+    """
 
     degress: float
     egises: float
@@ -57,93 +63,155 @@ class Divergence(NamedTuple):
     distance: float | None
 
 
-def degress(found: Distances, simplified: bool = False) -> Floats:
-    """DEGRESS of each person, shape (n,), 0 to 1; `simplified` compares plain distances."""
-    x, y = found.references.astype(np.float64), found.outputs.astype(np.float64)
+def degress(document: Distances, simplified: bool = False) -> Floats:
+    """DEGRESS of each user, shape (n,), 0 to 1; `simplified` compares plain distances."""
+    references = document.references.astype(np.float64)
+    outputs = document.outputs.astype(np.float64)
+
     if not simplified:
-        if found.references_source is None or found.outputs_source is None:
+        if document.references_source is None or document.outputs_source is None:
             raise ValueError(
-                "without distances to the document there is only the simplified variant"
+                "distances to the document are unknown; only the simplified variant is possible"
             )
-        x, y = _shares(x, found.references_source) * x, _shares(y, found.outputs_source) * y
-    proportion = (np.minimum(x, y) + _SMALL) / (np.maximum(x, y) + _SMALL)
-    others = ~np.eye(len(x), dtype=np.bool_)
-    return np.array([row[mask].mean() for row, mask in zip(proportion, others, strict=True)])
+        references = _softmax_shares(references, document.references_source) * references
+        outputs = _softmax_shares(outputs, document.outputs_source) * outputs
+
+    smaller = np.minimum(references, outputs)
+    larger = np.maximum(references, outputs)
+    proportion = (smaller + _SMALL) / (larger + _SMALL)
+
+    # A user does not differ from themselves, so the diagonal is left out of each mean.
+    off_diagonal = ~np.eye(len(references), dtype=np.bool_)
+    rows = zip(proportion, off_diagonal, strict=True)
+    return np.array([row[mask].mean() for row, mask in rows])
 
 
-def penalty(own: Floats) -> Floats:
-    """EDP of each person, shape (n,): how much of DEGRESS is left for outputs at distance `own` of their references."""
-    d = np.where(np.isnan(own), 1.0, own)
-    acp = _sigmoid((d - d.min()) / (d.mean() - d.min() + _TINY), 4, 1)
-    return 1 - _sigmoid(acp + nearest(float(d.min())), 3, 1) + _TINY
+def degress_penalty(distances: Floats) -> Floats:
+    """EDP of each user, shape (n,): the factor on DEGRESS for outputs at these distances.
+
+    `distances` are those of outputs to their own references.
+    """
+    errors = np.where(np.isnan(distances), 1.0, distances)
+    smallest = errors.min()
+    spread = errors.mean() - smallest
+    relative = (errors - smallest) / (spread + _TINY)
+
+    inconsistency = _sigmoid(relative, 4, 1)
+    accuracy_drop = accuracy_drop_penalty(float(smallest))
+    return 1 - _sigmoid(inconsistency + accuracy_drop, 3, 1) + _TINY
 
 
-def nearest(distance: float) -> float:
-    """ADP: the penalty that all share when even the nearest output is at this distance of its reference."""
-    return float(_sigmoid(np.array(distance / (1 - distance + _TINY)), 4, 1))
+def accuracy_drop_penalty(distance: float) -> float:
+    """ADP: the penalty shared by all users, from the smallest distance of any output."""
+    odds = np.array(distance / (1 - distance + _TINY))
+    return float(_sigmoid(odds, 4, 1))
 
 
-def evaluate(documents: Sequence[Distances], simplified: bool = False) -> Divergence:
-    """DEGRESS, EGISES (lower is better) and PerSEval (higher is better) over documents.
+def evaluate(
+    documents: Sequence[Distances],
+    simplified: bool = False,
+) -> Divergence:
+    """Compute DEGRESS, EGISES (lower is better) and PerSEval (higher is better) over documents.
 
     Raises:
         UsageError: no document.
     """
     if not documents:
         raise UsageError(
-            "no input has references of two people, so nothing can be said of how outputs differ"
+            "no input has references of two users, so differences between users cannot be measured"
         )
-    each = [degress(document, simplified) for document in documents]
-    mean = float(np.mean([values.mean() for values in each]))
-    owns = [document.own for document in documents]
-    if any(own is None for own in owns):
-        return Divergence(mean, 1 - mean, None, None)
-    known = [np.where(np.isnan(own), 1.0, own) for own in owns if own is not None]
-    weighed = [
-        float((values * penalty(own)).mean()) for values, own in zip(each, known, strict=True)
-    ]
+    by_document = [degress(document, simplified) for document in documents]
+    document_means = [values.mean() for values in by_document]
+    mean = float(np.mean(document_means))
+
+    weighted = []
+    errors = []
+    for document, values in zip(documents, by_document, strict=True):
+        if document.outputs_references is None:
+            return Divergence(mean, 1 - mean, None, None)
+        distances = np.where(
+            np.isnan(document.outputs_references),
+            1.0,
+            document.outputs_references,
+        )
+        weighted_values = values * degress_penalty(distances)
+        weighted.append(float(weighted_values.mean()))
+        errors.append(distances)
+
     return Divergence(
-        mean, 1 - mean, float(np.mean(weighed)), float(np.mean(np.concatenate(known)))
+        degress=mean,
+        egises=1 - mean,
+        perseval=float(np.mean(weighted)),
+        distance=float(np.mean(np.concatenate(errors))),
     )
 
 
-def distance(one: str, other: str) -> float:
+def rouge_distance(text: str, reference: str) -> float:
     """1 - ROUGE-L F of two texts, over the words of every script."""
-    return 1 - rouge(one, other, every_script=True)["rouge-L"]
+    return 1 - rouge(text, reference, every_script=True)["rouge-L"]
 
 
-def of_texts(
+def measure_distances(
     references: Sequence[str],
     outputs: Sequence[str],
     source: str | None,
-    measure: Callable[[str, str], float] = distance,
+    measure: Callable[[str, str], float] = rouge_distance,
 ) -> Distances:
-    """The distances of one document's texts, in the same order of people; `source` is its title and body."""
+    """Measure the distances around one document; `source` is its title and body.
 
-    def square(texts: Sequence[str]) -> Floats:
-        found = np.zeros((len(texts), len(texts)))
-        for j, one in enumerate(texts):
-            for k in range(j):
-                found[j, k] = found[k, j] = measure(one, texts[k])
-        return found
+    `references` and `outputs` list the users in the same order.
+    """
 
-    def to_source(texts: Sequence[str]) -> Floats | None:
-        return None if source is None else np.array([measure(text, source) for text in texts])
+    def measure_pairs(texts: Sequence[str]) -> Floats:
+        matrix = np.zeros((len(texts), len(texts)))
+        for row, text in enumerate(texts):
+            for column in range(row):
+                value = measure(text, texts[column])
+                matrix[row, column] = value
+                matrix[column, row] = value
+        return matrix
 
-    own = np.array([measure(out, ref) for out, ref in zip(outputs, references, strict=True)])
+    def measure_to_source(texts: Sequence[str]) -> Floats | None:
+        if source is None:
+            return None
+        return np.array([measure(text, source) for text in texts])
+
+    pairs = zip(outputs, references, strict=True)
+    errors = [measure(output, reference) for output, reference in pairs]
     return Distances(
-        square(references), square(outputs), to_source(references), to_source(outputs), own
+        references=measure_pairs(references),
+        outputs=measure_pairs(outputs),
+        references_source=measure_to_source(references),
+        outputs_source=measure_to_source(outputs),
+        outputs_references=np.array(errors),
     )
 
 
-def _shares(between: Floats, to_source: Floats) -> Floats:
-    """Softmax over the others of the distances relative to one's own distance to the document (0 where that is 0)."""
+def _softmax_shares(between: Floats, to_source: Floats) -> Floats:
+    """Softmax over the other users of distances relative to one's own distance to the document.
+
+    A user whose distance to the document is 0 has relative distances of 0.
+    """
     scale = np.asarray(to_source, dtype=np.float64)[:, None]
-    relative = np.divide(between, scale, out=np.zeros_like(between), where=scale != 0)
-    exponents = np.exp(relative - relative.max(axis=1, keepdims=True))
-    np.fill_diagonal(exponents, 0.0)
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float64)
+    relative = np.divide(
+        between,
+        scale,
+        out=np.zeros_like(between),
+        where=scale != 0,
+    )
+
+    # Subtracting the row's maximum changes no share and keeps the exponentials finite.
+    maxima = relative.max(axis=1, keepdims=True)
+    exponentials = np.exp(relative - maxima)
+    np.fill_diagonal(exponentials, 0.0)
+    totals = exponentials.sum(axis=1, keepdims=True)
+    return np.asarray(exponentials / totals, dtype=np.float64)
 
 
-def _sigmoid(x: Floats, a: float, b: float) -> Floats:
-    return np.asarray(1 / (1 + 10**a * np.exp(-(10**b) * x)), dtype=np.float64)
+def _sigmoid(
+    x: Floats,
+    a: float,
+    b: float,
+) -> Floats:
+    decay = np.exp(-(10**b) * x)
+    return np.asarray(1 / (1 + 10**a * decay), dtype=np.float64)

@@ -1,8 +1,9 @@
-"""Metrics of PersonaBench, Salesforce's benchmark of questions over private documents (arXiv 2502.20616).
+"""Metrics of PersonaBench, Salesforce's benchmark of questions over private documents.
 
-It shares this project's name, so a task made of it would be `personabench-qa`.  Words are what is left when every
-character but letters a-z, digits and blanks is deleted, in lower case; letters of other scripts vanish, as in the
-reference, and answers that this empties are counted.
+Source: arXiv 2502.20616.  It shares this project's name, so a task made of it would be called
+`personabench-qa`.  To get the words of a text, every character but letters a-z, digits and blanks
+is deleted, in lower case; letters of other scripts vanish, as in the reference implementation, and
+answers that this empties are counted.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
-class Retrieved(NamedTuple):
-    """Recall and NDCG of a ranking, each the best over all choices of one gold segment per value."""
+class RetrievalScore(NamedTuple):
+    """Recall and NDCG of a ranking, each the best over all choices of one segment per value."""
 
     recall: float
     ndcg: float
 
 
-class Overlap(NamedTuple):
-    """Precision, recall and F1 of word sets; `emptied` says that a text was not empty but its words were."""
+class OverlapScore(NamedTuple):
+    """Precision, recall and F1 of word sets.
+
+    `emptied` is true if the prediction was not empty, but had no words after normalisation.
+    """
 
     precision: float
     recall: float
@@ -30,54 +34,83 @@ class Overlap(NamedTuple):
     emptied: bool
 
 
-def retrieval(values: Sequence[Sequence[str]], ranking: Sequence[str], k: int = 5) -> Retrieved:
-    """How well a ranking of segments covers an answer whose values each have alternative gold segments.
+def score_retrieval(
+    values: Sequence[Sequence[str]],
+    ranking: Sequence[str],
+    k: int = 5,
+) -> RetrievalScore:
+    """Score a ranking of segments against an answer whose values have alternative gold segments.
 
     A segment that is retrieved again counts once, so NDCG cannot exceed 1.
 
     Raises:
-        ValueError: no value, or one without segments.
+        ValueError: there are no values, or a value has no segments.
     """
     if not values or not all(values):
         raise ValueError("every answer needs values, and every value a gold segment")
-    top = list(dict.fromkeys(ranking))[:k]
-    recalls, gains = [], []
-    for choice in {frozenset(each) for each in itertools.product(*values)}:
-        hits = [rank for rank, segment in enumerate(top, 1) if segment in choice]
-        recalls.append(len(hits) / len(choice))
-        gains.append(_dcg(hits) / _dcg(range(1, min(len(choice), k) + 1)))
-    return Retrieved(max(recalls), max(gains))
+
+    retrieved = list(dict.fromkeys(ranking))[:k]
+    recalls = []
+    gains = []
+    # One segment may hold several values, so combinations can be equal as sets of segments.
+    choices = {frozenset(combination) for combination in itertools.product(*values)}
+    for segments in choices:
+        ranks = []
+        for rank, segment in enumerate(retrieved, 1):
+            if segment in segments:
+                ranks.append(rank)
+        ideal_count = min(len(segments), k)
+        ideal_ranks = range(1, ideal_count + 1)
+        recalls.append(len(ranks) / len(segments))
+        gains.append(_discounted_gain(ranks) / _discounted_gain(ideal_ranks))
+    return RetrievalScore(max(recalls), max(gains))
 
 
-def overlap(prediction: str, gold: object) -> Overlap:
-    """The words of a prediction against those of a gold answer: a text, a number, an object, or a list of these."""
-    said, wanted = words(prediction), words(gold)
-    both = len(said & wanted)
-    precision = both / len(said) if said else 0.0
-    recall = both / len(wanted) if wanted else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if both else 0.0
-    return Overlap(precision, recall, f1, bool(prediction.strip()) and not said)
+def score_overlap(prediction: str, gold: object) -> OverlapScore:
+    """Compare the words of a prediction with those of a gold answer.
+
+    The gold answer is a text, a number, an object, or a list of these.
+    """
+    predicted_words = word_set(prediction)
+    gold_words = word_set(gold)
+    shared = len(predicted_words & gold_words)
+
+    emptied = bool(prediction.strip()) and not predicted_words
+    if not shared:
+        return OverlapScore(0.0, 0.0, 0.0, emptied)
+
+    precision = shared / len(predicted_words)
+    recall = shared / len(gold_words)
+    f1 = 2 * precision * recall / (precision + recall)
+    return OverlapScore(precision, recall, f1, emptied)
 
 
-def outdated(prediction: str, old: object) -> float | None:
-    """The share of an outdated value's words in a prediction, lower is better; None where the value has no words."""
-    stale = words(old)
-    return len(stale & words(prediction)) / len(stale) if stale else None
+def outdated_recall(prediction: str, old: object) -> float | None:
+    """The share of an outdated value's words in a prediction, lower is better.
+
+    None if the value has no words.
+    """
+    stale_words = word_set(old)
+    if not stale_words:
+        return None
+    repeated_words = stale_words & word_set(prediction)
+    return len(repeated_words) / len(stale_words)
 
 
-def words(value: object) -> set[str]:
-    """The word set of a text or a number, of all members of a list, or of an object's keys and values."""
+def word_set(value: object) -> set[str]:
+    """The words of a text or number, of members of a list, or of an object's keys and values."""
     if isinstance(value, Mapping):
-        return words(value.keys()) | words(value.values())
+        return word_set(value.keys()) | word_set(value.values())
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return {word for each in value for word in words(each)}
-    return set(re.sub(r"[^a-zA-Z0-9\s]", "", str(value)).lower().split())
+        return set[str]().union(*map(word_set, value))
+    text = re.sub(r"[^a-zA-Z0-9\s]", "", str(value))
+    return set(text.lower().split())
 
 
 def robustness(f1_lowest_noise: float, f1_highest_noise: float) -> float:
-    """1 minus what F1 loses from the lowest to the highest noise."""
+    """1 minus the loss of F1 from the lowest to the highest noise."""
     return 1 - (f1_lowest_noise - f1_highest_noise)
 
 
-def _dcg(ranks: Iterable[int]) -> float:
+def _discounted_gain(ranks: Iterable[int]) -> float:
     return math.fsum(1 / math.log2(rank + 1) for rank in ranks)

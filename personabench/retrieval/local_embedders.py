@@ -1,9 +1,9 @@
-"""Vectors of texts: several embedders behind one coroutine, and the run's memory of what they returned.
+"""Embedders that run in this process: WordLlama and sentence-transformers.
 
-An embedder defines its own geometry, and the dot product of two of its vectors is their similarity: WordLlama's and
-OpenAI's vectors have length 1, Contriever's do not, as its authors use them.  Local models run in one thread of their
-own each, so the event loop stays free and their own parallelism is not multiplied; those behind a server are in
-`served.py`.  `Embedders` embeds a text once per run, however many samples ask for it and however closely together.
+An embedder defines its own geometry, and the dot product of two of its vectors is their similarity:
+WordLlama's vectors have length 1, Contriever's do not, as its authors use them.  Each local model
+runs in one thread of its own, so the event loop stays free and the model's own parallelism is not
+multiplied.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from personabench.hashing import digest_files
 from personabench.retrieval.embedder import Embedder, Vectors
 
 
-class _Local(Embedder):
-    """A model in this process, used by one thread of its own."""
+class _LocalEmbedder(Embedder):
+    """A model in this process with one thread of its own."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
@@ -37,22 +37,26 @@ class _Local(Embedder):
     def _encode(self, texts: list[str]) -> Vectors: ...
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._encode, list(texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread,
+            self._encode,
+            list(texts),
         )
 
-    def vectors(self, texts: Sequence[str]) -> Vectors:
-        """As `embed`, at once and in the calling thread."""
+    def embed_now(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts in the calling thread, for callers without an event loop."""
         return self._encode(list(texts))
 
     async def aclose(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-class WordLlama(_Local):
-    """The 256-dimensional WordLlama vectors that come with the `wordllama` package; needs no network.
+class WordLlama(_LocalEmbedder):
+    """The 256-dimensional WordLlama vectors from the `wordllama` package; needs no network.
 
-    Mean of the token vectors, scaled to length 1; a text without tokens has the zero vector.
+    A vector is the mean of the token vectors, scaled to length 1; a text without tokens has the
+    zero vector.
     """
 
     @cached_property
@@ -74,25 +78,31 @@ class WordLlama(_Local):
     def _model(self) -> Any:
         # Importing wordllama configures the root logger; a library may not.
         root = logging.getLogger()
-        level, handlers = root.level, list(root.handlers)
+        level = root.level
+        handlers = list(root.handlers)
         package = importlib.import_module("wordllama")
         root.setLevel(level)
         root.handlers[:] = handlers
         return package.WordLlama.load(
-            "l2_supercat", cache_dir=self._folder, dim=256, disable_download=True
+            "l2_supercat",
+            cache_dir=self._folder,
+            dim=256,
+            disable_download=True,
         )
 
     def _encode(self, texts: list[str]) -> Vectors:
         vectors: Vectors = self._model.embed(texts)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        # The smallest normal number leaves every real length as it is and zero vectors at zero.
         vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
         return vectors
 
 
-class SentenceTransformers(_Local):
-    """A model of the `sentence-transformers` package, with its own pooling, length limit and scaling.
+class SentenceTransformers(_LocalEmbedder):
+    """A model of the `sentence-transformers` package with its own pooling, limit and scaling.
 
-    `facebook/contriever`, LaMP's dense retriever, is loaded with mean pooling over at most 512 tokens.
+    `facebook/contriever`, LaMP's dense retriever, is loaded with mean pooling over at most 512
+    tokens.
     """
 
     def __init__(self, name: str) -> None:
@@ -116,12 +126,16 @@ class SentenceTransformers(_Local):
 
     @cached_property
     def identity(self) -> str:
-        return self._thread.submit(self._identify).result()
+        # In the model's own thread, which may be loading it for `embed` at this moment.
+        return self._thread.submit(self._compute_identity).result()
 
-    def _identify(self) -> str:
+    def _compute_identity(self) -> str:
         folder = Path(self._name)
         if folder.is_dir():
-            return f"sentence-transformers:{digest_files(sorted(p for p in folder.rglob('*') if p.is_file()))[:16]}"
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            return f"sentence-transformers:{digest_files(files)[:16]}"
+
+        # A name on the hub may get new weights at any time, so these are hashed too.
         weights = hashlib.sha256()
         for key, tensor in sorted(self._model.state_dict().items()):
             weights.update(key.encode())
@@ -129,9 +143,13 @@ class SentenceTransformers(_Local):
         return f"sentence-transformers:{self._name}@{weights.hexdigest()[:16]}"
 
     def _encode(self, texts: list[str]) -> Vectors:
+        # Without texts the model returns no dimension, so one text is embedded for its shape.
         if not texts:
             return self._encode([""])[:0]
         vectors = self._model.encode(
-            texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False
+            texts,
+            batch_size=64,
+            convert_to_numpy=True,
+            show_progress_bar=False,
         )
         return np.asarray(vectors, np.float32)

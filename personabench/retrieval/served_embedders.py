@@ -1,7 +1,7 @@
-"""Vectors from servers: any OpenAI-compatible `/embeddings`, and vLLM's own endpoints.
+"""Embedders behind servers: any OpenAI-compatible `/embeddings`, and vLLM's own endpoints.
 
-Both go through the openai SDK, which batches of texts do not make the hot path.  A server's words are struck of the
-key and of header values before they are shown.
+Both use the openai SDK: texts travel in batches, so its overhead per call does not matter.  The key
+and header values are removed from a server's messages before these are shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from personabench.errors import BackendDown, BackendError, UsageError
 from personabench.models.backends import credentials
@@ -20,7 +19,7 @@ from personabench.models.backends.chat_completion import Secrets, redirect
 from personabench.retrieval.embedder import Embedder, Vectors
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIError, AsyncOpenAI
 
 _BATCH = 256
 _IN_FLIGHT = 8
@@ -29,9 +28,10 @@ _IN_FLIGHT = 8
 class OpenAIEmbeddings(Embedder):
     """A model behind an OpenAI-compatible `/embeddings` endpoint.
 
-    Texts travel in batches of 256, at most 8 requests at a time.  The key is in the first of the variables `names` that
-    is set, by default OPENAI_API_KEY; a server of one's own (`base_url`) needs none.  Before the first reply the
-    vectors' length is unknown, and no texts give shape (0, 0).
+    Texts travel in batches of 256, at most 8 requests at a time.  The key is in the first of the
+    variables `key_names` that is set, by default OPENAI_API_KEY; a server of one's own (`base_url`)
+    needs none.  Before the first reply the vectors' length is unknown, and no texts give shape
+    (0, 0).
     """
 
     kind, key = "openai", credentials.OPENAI
@@ -40,14 +40,14 @@ class OpenAIEmbeddings(Embedder):
         self,
         name: str,
         base_url: str | None = None,
-        names: Sequence[str] | None = None,
+        key_names: Sequence[str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._names = (self.key,) if names is None else names
-        self._key_name, self._key = credentials.read_key(self._names)
+        self._key_names = (self.key,) if key_names is None else key_names
+        self._key_name, self._key = credentials.read_key(self._key_names)
         self._headers = headers or {}
         self._secrets = Secrets([self._key, *self._headers.values()])
-        self._check(name, base_url)
+        self._check_options(name, base_url)
         self._name = name
         self._base_url = base_url
         self._dimension = 0
@@ -58,22 +58,31 @@ class OpenAIEmbeddings(Embedder):
         return f"{self.kind}:{self._name}"
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
-        if not batches:
+        if not texts:
             return np.empty((0, self._dimension), np.float32)
-        vectors = np.concatenate(await asyncio.gather(*map(self._embed, batches)))
+
+        starts = range(0, len(texts), _BATCH)
+        batches = [texts[start : start + _BATCH] for start in starts]
+        parts = await asyncio.gather(*map(self._embed_batch, batches))
+        vectors = np.concatenate(parts)
         self._dimension = vectors.shape[1]
         return vectors
 
     async def aclose(self) -> None:
+        # The client is a cached property; reading it here would create one only to close it.
         if "_client" in self.__dict__:
             await self._client.close()
 
-    def _check(self, name: str, base_url: str | None) -> None:
+    def _check_options(
+        self,
+        name: str,
+        base_url: str | None,
+    ) -> None:
         if base_url is None and not self._key:
-            wanted = " or ".join(self._names)
+            key_names = " or ".join(self._key_names)
             raise UsageError(
-                f"the embedder openai:{name} needs a key; set {wanted} or name a server's base URL"
+                f"the embedder openai:{name} needs a key; set {key_names} or name a server's "
+                "base URL"
             )
 
     @cached_property
@@ -81,93 +90,126 @@ class OpenAIEmbeddings(Embedder):
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
         return AsyncOpenAI(
+            # The SDK refuses an empty key, although servers without keys accept any.
             api_key=self._key or "none",
             base_url=self._base_url,
             max_retries=5,
             default_headers={**credentials.unsent(self._key_name, self._key), **self._headers},
+            # A redirect would send the key to another server.
             http_client=DefaultAioHttpClient(follow_redirects=False),
         )
 
-    async def _ask(self, texts: list[str]) -> Mapping[int, Any]:
-        """The vector of each position, as the server gives it."""
+    async def _request_vectors(self, texts: list[str]) -> Mapping[int, Any]:
+        """Request the vector of each index, as the server returns it."""
         reply = await self._client.embeddings.create(model=self._name, input=texts)
         return {item.index: item.embedding for item in reply.data}
 
-    async def _embed(self, texts: Sequence[str]) -> Vectors:
+    async def _embed_batch(self, texts: Sequence[str]) -> Vectors:
         import openai
 
         # The API refuses an empty string, not a blank one.
-        words = [text or " " for text in texts]
+        inputs = [text or " " for text in texts]
         try:
             async with self._limit:
-                rows = await self._ask(words)
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            said = self._secrets.strike(error)
-            why = f"the embedding server cannot be used: {said}; check {self._key_name}"
-            raise BackendDown(f"{self.identity}: {why}") from None
-        except (openai.APIConnectionError, openai.NotFoundError) as error:
-            said = self._secrets.strike(error)
-            raise BackendDown(
-                f"{self.identity}: the embedding server cannot be used: {said}"
-            ) from None
+                rows = await self._request_vectors(inputs)
         except openai.APIError as error:
-            if isinstance(error, openai.APIStatusError) and 300 <= error.status_code < 400:
-                why = redirect(
-                    "the embedding server", error.status_code, error.response.headers, self._secrets
-                )
-                raise BackendDown(f"{self.identity}: {why}") from None
+            raise self._translate_error(error) from None
+
+        lengths = {len(row) for row in rows.values()}
+        indices = list(range(len(texts)))
+        if sorted(rows) != indices or len(lengths) != 1:
             raise BackendError(
-                f"{self.identity}: the embedding call failed: {self._secrets.strike(error)}"
-            ) from None
-        if sorted(rows) != list(range(len(texts))) or len({len(row) for row in rows.values()}) != 1:
-            raise BackendError(
-                f"{self.identity}: asked for {len(texts)} vectors, got {len(rows)} that do not fit"
+                f"{self.identity}: requested {len(texts)} vectors, got {len(rows)} that do not fit"
             )
-        vectors = np.array([rows[position] for position in range(len(texts))], np.float32)
+        vectors = np.array([rows[index] for index in indices], np.float32)
         if not np.isfinite(vectors).all():
             raise BackendError(
                 f"{self.identity}: the server returned vectors with values that are not numbers"
             )
         return vectors
 
+    def _translate_error(self, error: APIError) -> BackendDown | BackendError:
+        """Decide whether the server is unusable or one call failed, without naming secrets."""
+        import openai
+
+        message = self._secrets.strike(error)
+        match error:
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                return BackendDown(
+                    f"{self.identity}: the embedding server cannot be used: {message}; "
+                    f"check {self._key_name}"
+                )
+            case openai.APIConnectionError() | openai.NotFoundError():
+                return BackendDown(
+                    f"{self.identity}: the embedding server cannot be used: {message}"
+                )
+            case openai.APIStatusError() if 300 <= error.status_code < 400:
+                reason = redirect(
+                    "the embedding server",
+                    error.status_code,
+                    error.response.headers,
+                    self._secrets,
+                )
+                return BackendDown(f"{self.identity}: {reason}")
+            case _:
+                return BackendError(f"{self.identity}: the embedding call failed: {message}")
+
 
 class VLLMEmbeddings(OpenAIEmbeddings):
-    """A pooling model that a vLLM server has under `name`.
+    """A pooling model that a vLLM server serves under `name`.
 
-    Asked through `/v1/embeddings`; of a server without it (its model gives a vector per token) through `/pooling`, and
-    the mean over a text's tokens is taken.  Texts longer than the model's limit are cut there.  The key is by default
-    VLLM_API_KEY, where the server wants one.
+    Uses `/v1/embeddings`; if the server lacks it, because its model gives a vector per token, uses
+    `/pooling` and the mean over a text's tokens.  Texts longer than the model's limit are
+    truncated.  The key, if the server needs one, is by default in VLLM_API_KEY.
     """
 
     kind, key = "vllm", credentials.VLLM
-    _pools = False
+    _uses_pooling = False
 
-    def _check(self, name: str, base_url: str | None) -> None:
+    def _check_options(
+        self,
+        name: str,
+        base_url: str | None,
+    ) -> None:
         if base_url is None:
             raise UsageError(
                 f"the embedder vllm:{name} needs its server's address: --embedder-base-url URL"
             )
 
-    async def _ask(self, texts: list[str]) -> Mapping[int, Any]:
+    async def _request_vectors(self, texts: list[str]) -> Mapping[int, Any]:
         from openai import NotFoundError
 
-        cut = {"truncate_prompt_tokens": -1}
-        if not self._pools:
+        # -1 truncates to the model's own limit; without it vLLM refuses longer texts.
+        truncation = {"truncate_prompt_tokens": -1}
+        if not self._uses_pooling:
             try:
                 reply = await self._client.embeddings.create(
-                    model=self._name, input=texts, extra_body=cut
+                    model=self._name,
+                    input=texts,
+                    extra_body=truncation,
                 )
                 return {item.index: item.embedding for item in reply.data}
             except NotFoundError:
-                self._pools = True
+                self._uses_pooling = True
+
+        # vLLM serves `/pooling` beside `/v1`, not below it.
         root = str(self._base_url).rstrip("/").removesuffix("/v1")
-        body = {"model": self._name, "input": texts, **cut}
-        pooled: Any = await self._client.post(f"{root}/pooling", cast_to=object, body=body)
-        return {item["index"]: _pooled(item["data"]) for item in pooled["data"]}
+        body = {"model": self._name, "input": texts, **truncation}
+        pooled: Any = await self._client.post(
+            f"{root}/pooling",
+            cast_to=object,
+            body=body,
+        )
+        rows = {}
+        for item in pooled["data"]:
+            rows[item["index"]] = _pool_vectors(item["data"])
+        return rows
 
 
-def _pooled(data: Any) -> npt.NDArray[np.float32]:
-    """One vector for a text, from its own or from those of its tokens."""
+def _pool_vectors(data: Any) -> Vectors:
+    """Reduce the reply for a text, one vector or one for each token, to one vector."""
     vectors = np.array(data, np.float32)
-    mean: npt.NDArray[np.float32] = vectors.mean(axis=0) if vectors.ndim == 2 else vectors
+    if vectors.ndim == 1:
+        return vectors
+    mean: Vectors = vectors.mean(axis=0)
     return mean

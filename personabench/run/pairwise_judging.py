@@ -48,7 +48,7 @@ class JudgeConfig(msgspec.Struct, frozen=True):
 
     judge: Mapping[str, str]
     form: JudgeProtocol = "scores"
-    samples: int = faireval.SAMPLES
+    samples: int = faireval.VOTES
     temperature: float = faireval.TEMPERATURE
     seed: int = 0
     records: int = 5
@@ -304,18 +304,18 @@ async def _verdict(pair: Pair, task: Task, agreed: JudgeConfig, judge: Role) -> 
             judge,
             sample_id=sample.id,
             user_id=sample.user_id,
-            known=known,
+            background=known,
             request=sample.input,
             a=pair.a,
             b=pair.b,
-            samples=agreed.samples,
+            votes=agreed.samples,
             temperature=agreed.temperature,
         )
-    return await verbal_certainty.prefer(
+    return await verbal_certainty.judge_preference(
         judge,
         sample_id=sample.id,
         user_id=sample.user_id,
-        known=known,
+        background=known,
         request=sample.input,
         a=pair.a,
         b=pair.b,

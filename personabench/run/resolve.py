@@ -23,7 +23,7 @@ from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import UsageError
-from personabench.metrics.judges.ask import kinship
+from personabench.metrics.judges.ask import check_independence
 from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
@@ -85,7 +85,7 @@ class ResolvedRun:
         judged_models += [
             backend.identity for role, backend in self.roles.items() if role != "judge"
         ]
-        related = [kinship(judge["name"], model["name"]) for model in judged_models]
+        related = [check_independence(judge["name"], model["name"]) for model in judged_models]
         return [*warnings, *dict.fromkeys(warning for warning in related if warning)]
 
 

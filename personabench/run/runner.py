@@ -22,7 +22,7 @@ from personabench.api.judged import metrics_added_by_judge
 from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.errors import DataError, RunError, UsageError
-from personabench.metrics.external import external
+from personabench.metrics.external import compute_external
 from personabench.models import backends
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
@@ -311,7 +311,11 @@ def external_metrics(
         if line is not None and line.error is None and references:
             outputs.append(line.output or "")
             golds.append(references[0])
-    return {key: value for name in names for key, value in external(name, outputs, golds).items()}
+    return {
+        key: value
+        for name in names
+        for key, value in compute_external(name, outputs, golds).items()
+    }
 
 
 def changed(owner: Method | Task) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from personabench.api.official_files import OfficialFiles
 from personabench.api.task import Task
 from personabench.errors import DataError, UsageError
 from personabench.metrics.metric import Value
-from personabench.metrics.scripts import Unseen
+from personabench.metrics.scripts import ReferenceCoverage
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def score_files(
         reasons.append("of repeated ids the first answer was scored")
     parsed = {each: task.parse(outputs[each] or "", samples[each], scorer) for each in shared}
     measured = [task.measure(parsed[each], samples[each]) for each in shared]
-    unseen = Unseen(task.metrics)
+    unseen = ReferenceCoverage(task.metrics)
     for name in shared:
         for reference in samples[name].references[:1]:
             unseen.add(reference)

@@ -17,7 +17,7 @@ from personabench.api.judged import judged_metrics
 from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
 from personabench.metrics.metric import Value
-from personabench.metrics.scripts import Unseen
+from personabench.metrics.scripts import ReferenceCoverage
 from personabench.results.checksums import seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
@@ -102,7 +102,7 @@ def score_run(
     )
     unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
     ledger = Ledger()
-    unseen = Unseen(tally.all)
+    unseen = ReferenceCoverage(tally.all)
     submission = folder.path / "predictions.json"
     primary = task.metrics[0].name
 

@@ -18,8 +18,8 @@ from personabench.api.wording import ResponseKind
 from personabench.errors import DataError
 from personabench.metrics.labels import find_label, label_pair, macro_f1
 from personabench.metrics.metric import Metric, Value
-from personabench.metrics.ratings import find_rating, number, rmse, worst
-from personabench.metrics.text import ROUGE, plain, rouge_beside
+from personabench.metrics.ratings import farthest_rating, find_rating, parse_number, rmse
+from personabench.metrics.text import ROUGE, rouge_with_variants, strip_chatter
 from personabench.tasks.lamp.forms import CATEGORIES, FORMS, TAGS
 from personabench.types import Sample
 
@@ -47,12 +47,12 @@ def parse(output: str, labels: tuple[str, ...], kind: ResponseKind, scorer: str)
         return output
     answer = output.strip()
     if kind == "ordinal":
-        return answer if number(answer) is not None else None
+        return answer if parse_number(answer) is not None else None
     return answer if answer in labels else None
 
 
 def _lenient(output: str, labels: tuple[str, ...], kind: ResponseKind) -> str | None:
-    text = plain(output)
+    text = strip_chatter(output)
     if kind == "text":
         return text or None
     if kind == "ordinal":
@@ -80,12 +80,12 @@ def _label_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
 
 def _rating_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
     gold = float(sample.references[0])
-    error = abs((worst(gold, 1, 5) if parsed is None else float(parsed)) - gold)
+    error = abs((farthest_rating(gold, 1, 5) if parsed is None else float(parsed)) - gold)
     return {"MAE": error, "RMSE": error * error}
 
 
 def _text_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-    return rouge_beside(parsed or "", sample.references[0])
+    return rouge_with_variants(parsed or "", sample.references[0])
 
 
 _MEASURES: dict[ResponseKind, Callable[[str | None, Sample], Mapping[str, Value]]] = {

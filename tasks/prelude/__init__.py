@@ -22,8 +22,8 @@ from personabench.api.online import OnlineTask
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
-from personabench.metrics.edits import edited
-from personabench.metrics.meteor import tokens_lack
+from personabench.metrics.edits import measure_edit
+from personabench.metrics.meteor import describe_missing_tokenizer
 from personabench.metrics.metric import Value
 from personabench.metrics.text import without_reasoning
 from personabench.models.roles import Role
@@ -113,7 +113,7 @@ class _Prelude(OnlineTask, Downloadable):
             preferences=params.preferences,
         )
         # Noted here, because a run would otherwise fail after the first paid draft.
-        missing = tokens_lack()
+        missing = describe_missing_tokenizer()
         if missing:
             dataset.lacking = f"{self.name} counts the words of edits; {missing}"
         return dataset
@@ -182,7 +182,7 @@ class _Prelude(OnlineTask, Downloadable):
                 self.params.user_max_tokens,
             )
 
-        edit = edited(draft, reaction.final)
+        edit = measure_edit(draft, reaction.final)
         record = {
             "t": int(sample.hidden["t"]),
             "rounds": int(sample.hidden["rounds"]),
@@ -196,8 +196,8 @@ class _Prelude(OnlineTask, Downloadable):
             "raw": reaction.raw,
             "final": reaction.final,
             "cost": edit.cost,
-            "draft_tokens": edit.draft,
-            "final_tokens": edit.final,
+            "draft_tokens": edit.draft_tokens,
+            "final_tokens": edit.final_tokens,
         }
         feedback = {"draft": draft, "edited": reaction.final, "cost": edit.cost}
         return feedback, record

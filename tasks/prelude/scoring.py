@@ -59,7 +59,7 @@ def measure_round(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) 
         "cumulative_cost": [edit.cost, 1 / record["rounds"]],
         "cost_per_draft_token": edit.per_draft_token,
         "cost_per_longer_text": edit.per_longer_text,
-        "draft_tokens": edit.draft,
+        "draft_tokens": edit.draft_tokens,
         "accepted": float(record["decision"] == "accepted"),
         "preference_coverage": float(bool(preference)),
     }
@@ -86,7 +86,7 @@ def _load_embedder() -> Any:
 @lru_cache(maxsize=4096)
 def _compare_by_wordllama(preference: str, liked: tuple[str, ...]) -> list[float]:
     """Cosine similarity of WordLlama vectors."""
-    vectors = _load_embedder().vectors([preference, *liked])
+    vectors = _load_embedder().embed_now([preference, *liked])
     similarities = vectors[1:] @ vectors[0]
     return [float(value) for value in similarities]
 

@@ -26,7 +26,7 @@ from personabench.metrics.bleu import corpus_bleu, signature, statistics
 from personabench.metrics.judges import similarity
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import SPACED
-from personabench.metrics.text import ROUGE, rouge_beside
+from personabench.metrics.text import ROUGE, rouge_with_variants
 from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
 from personabench.tasks.reviews import construct, hub, wording
@@ -36,8 +36,8 @@ from personabench.types import Record, Sample
 SAMPLE = Path(__file__).parent / "sample"
 METRICS: tuple[Metric, ...] = (
     *ROUGE,
-    Metric("meteor", sight=SPACED),
-    Metric("bleu", aggregate=corpus_bleu, signature=signature, sight=SPACED),
+    Metric("meteor", scope=SPACED),
+    Metric("bleu", aggregate=corpus_bleu, signature=signature, scope=SPACED),
 )
 
 
@@ -80,7 +80,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
-        self._no_meteor = meteor.missing()
+        self._no_meteor = meteor.describe_missing_data()
         if self._no_meteor:
             self.metrics = tuple(each for each in METRICS if each.name != "meteor")  # type: ignore[misc]
 
@@ -99,7 +99,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
             category, found = "table", construct.read(root, part, self.params)
         if data is None:
             found = found._replace(source="bundled sample, not Amazon reviews")
-        if warning := self._no_meteor or meteor.reservation():
+        if warning := self._no_meteor or meteor.describe_limitations():
             found = found._replace(warnings=(*found.warnings, warning))
         return ReviewData(found, category, part, sample=data is None)
 
@@ -143,14 +143,17 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         if not sample.references:
             return {}
         text, gold = parsed or "", sample.references[0]
-        values: dict[str, Value] = {**rouge_beside(text, gold), "bleu": statistics(text, gold)}
+        values: dict[str, Value] = {
+            **rouge_with_variants(text, gold),
+            "bleu": statistics(text, gold),
+        }
         return values if self._no_meteor else values | {"meteor": meteor.meteor(text, gold)}
 
     async def assess(
         self, sample: Sample, output: str, record: JsonObject, judge: Role
     ) -> JsonObject | None:
         """How similar the review is to the real one; see `personabench.metrics.judges.similarity`."""
-        judged = await similarity.similarity(
+        judged = await similarity.rate_similarity(
             judge,
             item=sample.stimulus or sample.item or "",
             rating=sample.attributes["rating"],
@@ -158,8 +161,8 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
             real=sample.references[0],
             generated=wording.read(output, "official") or "",
         )
-        if judged.asked > 1:
-            judge.flag("judge_retried", judged.asked - 1)
+        if judged.attempts > 1:
+            judge.flag("judge_retried", judged.attempts - 1)
         return (
             None
             if judged.value is None
@@ -177,7 +180,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
             raise DataError(
                 f"{path}: expected a split's own file of DPL-main: .parquet, .arrow or .jsonl"
             )
-        if said := self._no_meteor or meteor.reservation():
+        if said := self._no_meteor or meteor.describe_limitations():
             warnings.warn(said, stacklevel=2)
         found = {}
         for row in hub.RowList([path]):

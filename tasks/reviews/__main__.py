@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from personabench.errors import PersonabenchError, UsageError
-from personabench.metrics.perseval import Distances, evaluate, of_texts
+from personabench.metrics.perseval import Distances, evaluate, measure_distances
 from personabench.results.run_folder import RunFolder
 from personabench.tasks.reviews import Reviews
 
@@ -68,7 +68,7 @@ def _documents(path: Path) -> list[Distances]:
             items.setdefault(sample.item, []).append((sample.references[0], text, sample.stimulus))
     shared = [group for group in items.values() if len(group) > 1]
     return [
-        of_texts([gold for gold, _, _ in each], [text for _, text, _ in each], each[0][2])
+        measure_distances([gold for gold, _, _ in each], [text for _, text, _ in each], each[0][2])
         for each in shared
     ]
 

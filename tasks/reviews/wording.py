@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from personabench.api.wording import Rendered, Vocabulary
-from personabench.metrics.text import plain
+from personabench.metrics.text import strip_chatter
 from personabench.types import Message, Record, Sample
 
 WORDS = Vocabulary(
@@ -81,4 +81,4 @@ def untagged(output: str) -> str:
 
 def read(output: str, scorer: str) -> str | None:
     """A reply as a scorer reads it: `official` drops the tag alone, `lenient` also what chatty models put around."""
-    return untagged(output) if scorer == "official" else untagged(plain(output)) or None
+    return untagged(output) if scorer == "official" else untagged(strip_chatter(output)) or None

@@ -154,7 +154,7 @@ def test_a_metric_that_cannot_be_had_does_not_hide_the_table(
     def missing(script: str) -> None:
         raise UsageError(f"the metric '{script}' cannot be loaded")
 
-    monkeypatch.setattr("personabench.metrics.external._loaded", missing)
+    monkeypatch.setattr("personabench.metrics.external._load_metric", missing)
     ended = personabench(
         "run",
         "-b",

@@ -59,7 +59,7 @@ def test_acceptance_1_contractions_and_empty_texts() -> None:
 
 
 def test_acceptance_1_missing_sentence_data_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wordnet, "nltk_data", list)
+    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
     with pytest.raises(UsageError, match="punkt_tab"):
         edit_cost("One.", "Two.")
     with pytest.raises(UsageError, match="punkt_tab"):

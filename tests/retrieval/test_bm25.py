@@ -1,4 +1,4 @@
-"""BM25 against the specification's numbers and, where it is installed, against rank_bm25 itself."""
+"""BM25 against the specification's numbers and, if it is installed, against rank_bm25 itself."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_repeated_query_token_counts_again() -> None:
     assert index.scores("a a a") == pytest.approx(3 * index.scores("a"))
 
 
-def test_asking_does_not_change_the_index() -> None:
+def test_queries_do_not_change_the_index() -> None:
     index = BM25(["a b", "c d", "e"])
     before = index.scores("a e")
     index.scores("unseen a unseen")
@@ -96,12 +96,12 @@ def test_scores_equal_rank_bm25(seed: int, n: int) -> None:
     rank_bm25 = pytest.importorskip("rank_bm25")
     rng = random.Random(seed)
     documents = [*invented(rng, n, words=300), "at least one word"]
-    theirs, ours = (
+    expected, actual = (
         rank_bm25.BM25Okapi([document.split() for document in documents]),
         BM25(documents),
     )
     for query in [*invented(rng, 3, words=300), "unseen word1 word1"]:
-        assert np.abs(theirs.get_scores(query.split()) - ours.scores(query)).max() <= 1e-12
+        assert np.abs(expected.get_scores(query.split()) - actual.scores(query)).max() <= 1e-12
 
 
 @pytest.mark.parametrize("n", [1, 7, 16, 17, 1000, 20_000])

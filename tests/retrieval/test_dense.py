@@ -1,4 +1,4 @@
-"""Embedders: the packaged WordLlama itself, and a loopback server for the OpenAI-compatible endpoint."""
+"""Embedders: the packaged WordLlama, and a loopback server for the OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from personabench.retrieval.served_embedders import OpenAIEmbeddings
 
 
 class Server:
-    """An embeddings endpoint whose vector of a text is (length, vowels); `reply` may replace its answer."""
+    """An embeddings endpoint that returns (length, vowels); `reply` may replace its answer."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -38,11 +38,11 @@ class Server:
         self.requests.append(body)
         data = [
             {
-                "index": at,
+                "index": index,
                 "object": "pooling",
                 "data": [[float(len(word)), 1.0] for word in text.split() or [" "]],
             }
-            for at, text in enumerate(body["input"])
+            for index, text in enumerate(body["input"])
         ]
         return web.json_response({"object": "list", "model": body["model"], "data": data[::-1]})
 
@@ -92,7 +92,7 @@ async def embedders(server: Server) -> AsyncIterator[Embedders]:
 
 
 class Counting(Embedder):
-    """Notes its calls and takes a moment for each."""
+    """Records its calls and takes a moment for each."""
 
     identity = "counting"
 
@@ -139,9 +139,9 @@ async def test_wordllama_vectors() -> None:
 async def test_a_wordllama_vector_does_not_depend_on_its_company() -> None:
     model = WordLlama()
     text = "the same few words"
-    alone = await model.embed([text])
+    single = await model.embed([text])
     crowd = await model.embed(["x " * 300, *[f"filler {i}" for i in range(90)], text])
-    assert (alone[0] == crowd[-1]).all()
+    assert (single[0] == crowd[-1]).all()
     await model.aclose()
 
 
@@ -214,7 +214,7 @@ async def test_a_failure_is_not_remembered(counting: Counting) -> None:
 
 
 async def test_memory_is_bounded(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("personabench.retrieval.embedders._REMEMBERED_BYTES", 2 * 3 * 4)
+    monkeypatch.setattr("personabench.retrieval.embedders._CACHE_BYTES", 2 * 3 * 4)
     embedders = Embedders()
     assert len(await embedders.embed(["a", "bb", "ccc"], "wordllama")) == 3
     await embedders.embed(["ccc", "bb", "a"], "wordllama")
@@ -241,7 +241,7 @@ async def test_openai_empty_text_is_sent_blank(server: Server, embedders: Embedd
     assert (await embedders.embed([], "openai:small")).shape == (0, 2)
 
 
-async def test_openai_busy_server_is_asked_again(server: Server, embedders: Embedders) -> None:
+async def test_openai_busy_server_is_retried(server: Server, embedders: Embedders) -> None:
     server.statuses = [429]
     assert (await embedders.embed(["ab"], "openai:small")).tolist() == [[2, 1]]
     assert len(server.requests) == 2
@@ -264,7 +264,7 @@ async def test_openai_vectors_that_do_not_fit(
     server: Server, embedders: Embedders, vectors: list[list[float]]
 ) -> None:
     server.vectors = vectors
-    with pytest.raises(BackendError, match="asked for 2 vectors"):
+    with pytest.raises(BackendError, match="requested 2 vectors"):
         await embedders.embed(["a", "b"], "openai:small")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from personabench.errors import DataError, UsageError
-from personabench.retrieval.rankings import read_rankings, write_rankings
+from personabench.retrieval.rankings import read_rankings
 from personabench.retrieval.search import SEARCHES, search
 from personabench.types import Record
 
@@ -44,8 +45,8 @@ async def find(
         "ranking": None,
         "flag": lambda name, amount=1: flags.update({name: flags.get(name, 0) + amount}),
     }
-    found = await search(history, query=query, k=k, by=by, **(options | changes))
-    return [record.id for record in found]
+    results = await search(history, query=query, k=k, by=by, **(options | changes))
+    return [record.id for record in results]
 
 
 async def test_acceptance_7_bm25_edges_of_search() -> None:
@@ -92,8 +93,8 @@ async def test_counts_at_the_edges(by: str) -> None:
     assert await find(profile, 0, by, ranking=ranking) == []
     assert await find([], 3, by, ranking=ranking) == []
     for k in range(1, 8):
-        found = await find(profile, k, by, "a b", ranking=ranking)
-        assert len(found) == len(set(found)) == min(k, 5)
+        ids = await find(profile, k, by, "a b", ranking=ranking)
+        assert len(ids) == len(set(ids)) == min(k, 5)
     with pytest.raises(UsageError, match="-1"):
         await find(profile, -1, by, ranking=ranking)
 
@@ -116,8 +117,8 @@ async def test_equal_texts_tie_exactly_under_dense() -> None:
 
     mixed = records(*["same", "other", "same"] * 11)
     same = [f"r{i}" for i in range(33) if i % 3 != 1][::-1]
-    found = await find(mixed, 33, "dense", embed=embed)
-    assert [name for name in found if name in same] == same
+    ids = await find(mixed, 33, "dense", embed=embed)
+    assert [record_id for record_id in ids if record_id in same] == same
 
 
 async def test_random_draws_without_replacement_and_by_seed() -> None:
@@ -168,12 +169,11 @@ async def test_only_dense_retrievers_ask_for_vectors() -> None:
         assert len(await find(profile, 2, by, ranking=["r0", "r1"], embed=no_embedding)) == 2
 
 
-def test_rankings_survive_a_file(tmp_path: Path) -> None:
+def test_ids_stay_strings(tmp_path: Path) -> None:
     rankings = {"011": ["0110", "0111"], "11": [], "ü\n": ["x"]}
     path = tmp_path / "ranks.json"
-    write_rankings(path, rankings)
+    path.write_text(json.dumps(rankings))
     assert read_rankings(path) == {question: tuple(ids) for question, ids in rankings.items()}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ranks.json"]
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,6 @@ def test_a_broken_ranking_file_is_explained(tmp_path: Path, text: str, message: 
     assert "ranks.json" in str(caught.value)
 
 
-def test_ranking_files_that_cannot_be_reached(tmp_path: Path) -> None:
+def test_a_missing_ranking_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_rankings(tmp_path / "absent.json")
-    with pytest.raises(DataError, match="cannot write"):
-        write_rankings(tmp_path / "absent" / "ranks.json", {})

@@ -15,7 +15,7 @@ import pytest
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
 from personabench.metrics import wordnet
-from personabench.metrics.edits import Edit, edit_cost, edited
+from personabench.metrics.edits import Edit, edit_cost, measure_edit
 from personabench.models.backends.scripted import Scripted
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.options import Options
@@ -54,15 +54,15 @@ def write_folder(data: Path, *, documents: int = 6, **changed: Any) -> Path:
 
 @pytest.mark.usefixtures("sentence_data")
 def test_acceptance_1_costs_beside_lengths() -> None:
-    edit = edited(BASE, BASE + " What do you think?")
+    edit = measure_edit(BASE, BASE + " What do you think?")
     assert edit == Edit(5, 12, 17)
     assert (edit.per_draft_token, edit.per_longer_text) == (
         5 / 12,
         5 / 17,
     )
-    assert (edited("", "").per_draft_token, edited("", "").per_longer_text) == (0, 0)
-    assert edited("", "a b") == Edit(2, 0, 2)
-    assert edited("", "a b").per_draft_token == 2
+    assert (measure_edit("", "").per_draft_token, measure_edit("", "").per_longer_text) == (0, 0)
+    assert measure_edit("", "a b") == Edit(2, 0, 2)
+    assert measure_edit("", "a b").per_draft_token == 2
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
 
 
@@ -72,7 +72,7 @@ def test_acceptance_1_missing_sentence_data_is_reported_before_any_call(
     from personabench.methods.none import NoPersonalization
     from personabench.testing.trials import trial
 
-    monkeypatch.setattr(wordnet, "nltk_data", list)
+    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
     with pytest.raises(UsageError, match="punkt_tab"):
         trial(NoPersonalization(), PreludeSumm(PreludeSumm.Params(user="rule")), limit=1)
     options = Options(["none"], ["prelude_summ"], backend="scripted", results=tmp_path)

@@ -32,7 +32,9 @@ ROUGE = [metric.name for metric in ROUGE_METRICS]
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Task:
     """The task on a machine without METEOR's files, whatever this one has."""
-    monkeypatch.setattr(meteor, "missing", lambda: "METEOR is left out; it needs files")
+    monkeypatch.setattr(
+        meteor, "describe_missing_data", lambda: "METEOR is left out; it needs files"
+    )
     return registry.load("task", "reviews")()  # type: ignore[no-any-return]
 
 
@@ -130,8 +132,8 @@ def test_without_its_files_meteor_is_missing_and_never_replaced(task: Task) -> N
 
 
 def test_with_its_files_meteor_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meteor, "missing", lambda: None)
-    monkeypatch.setattr(meteor, "reservation", lambda: "METEOR uses an old WordNet")
+    monkeypatch.setattr(meteor, "describe_missing_data", lambda: None)
+    monkeypatch.setattr(meteor, "describe_limitations", lambda: "METEOR uses an old WordNet")
     monkeypatch.setattr(meteor, "meteor", lambda prediction, reference: 0.25)
     task = registry.load("task", "reviews")()
     data = task.open("test", None)

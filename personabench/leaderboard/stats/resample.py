@@ -1,8 +1,8 @@
-"""Resampling of users: bootstrap draws, sign flips and swaps, and the quantile of Student's t that intervals need.
+"""Resampling of users: bootstrap, sign flips and swaps, and the quantile of Student's t.
 
-Everything is seeded and computed in blocks, so that memory stays flat in the number of draws.  Plain means are sums and
-counts per user, so a block of draws is one matrix product for all rows of a table; any other aggregate is called on
-every resample, since it may be anything.
+Everything is seeded and computed in blocks, so that memory stays flat in the number of draws.
+Plain means are sums and counts per user, so a block of draws is one matrix product for all rows of
+a table; any other aggregate is called on every resample, since it may be any function.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
 Aggregate = Callable[[Floats], float]
 
+# If at most so many users differ, all 2^users sign patterns are tried instead of random ones.
 EXACT_USERS = 14
-"""Up to so many users that differ, all 2^users sign patterns are tried instead of a random draw of them."""
 
+# Entries of a block's matrix of users: 8 MiB of floats.
 _BLOCK = 1 << 20
+# Sums in another order differ in their last bits, which must not decide what is as extreme.
 _TOLERANCE = 1e-9
 
 
@@ -28,14 +31,18 @@ class Clusters:
     """Samples grouped by user.
 
     Attributes:
-        order: row indices, shape (n,), that put samples of a user next to each other; users in sorted order.
+        order: row indices, shape (n,), that put samples of a user next to each other; users in
+            sorted order.
         codes: the user's number of each sample in that order, shape (n,).
-        sizes, starts: samples per user and the place of their first one in that order, shape (users,).
+        sizes, starts: samples per user and the index of their first one in that order, shape
+            (users,).
     """
 
     def __init__(self, users: Sequence[str]) -> None:
-        _, codes = np.unique(np.asarray(users, dtype=np.str_), return_inverse=True)
+        user_ids = np.asarray(users, dtype=np.str_)
+        _, codes = np.unique(user_ids, return_inverse=True)
         self.n = len(codes)
+        # Stable: a user's samples stay in the order of the table.
         self.order: Ints = np.argsort(codes, kind="stable")
         self.codes: Ints = codes[self.order]
         self.sizes: Ints = np.bincount(codes).astype(np.intp)
@@ -48,185 +55,288 @@ class Clusters:
 
     @property
     def effective(self) -> float:
-        """Kish's effective number of users, n² / Σ sizes²: fewer than `users` when a few of them hold most samples."""
-        return float(self.n**2 / np.square(self.sizes, dtype=np.float64).sum()) if self.n else 0.0
+        """Kish's effective number of users, n² / Σ sizes².
+
+        It is smaller than `users` when a few of them hold most samples.
+        """
+        if not self.n:
+            return 0.0
+        squares = np.square(self.sizes, dtype=np.float64)
+        return float(self.n**2 / squares.sum())
 
     def sums(self, values: Floats) -> Floats:
         """Sum per user of sorted values, shape (n,)."""
-        return np.bincount(self.codes, values, self.users).astype(np.float64)
+        totals = np.bincount(self.codes, values, self.users)
+        return totals.astype(np.float64)
 
-    def rows(self, picked: Ints) -> Ints:
+    def rows(self, users: Ints) -> Ints:
         """Sorted rows of a list of users that may repeat."""
-        sizes = self.sizes[picked]
+        sizes = self.sizes[users]
         ends = np.cumsum(sizes)
-        return np.repeat(self.starts[picked] - ends + sizes, sizes) + np.arange(ends[-1])
+        # Each user's rows are a run of consecutive numbers; the offset shifts a running count to
+        # where that run starts.
+        offsets = self.starts[users] - (ends - sizes)
+        return np.repeat(offsets, sizes) + np.arange(ends[-1])
 
 
-def _blocks(draws: int, width: int) -> Iterator[slice]:
+def _split_draws(
+    draws: int,
+    width: int,
+) -> Iterator[slice]:
     step = max(1, _BLOCK // max(width, 1))
     for start in range(0, draws, step):
         yield slice(start, min(start + step, draws))
 
 
-def _picks(clusters: Clusters, draws: int, seed: int) -> Iterator[tuple[slice, Ints]]:
+def _sample_users(
+    clusters: Clusters,
+    draws: int,
+    seed: int,
+) -> Iterator[tuple[slice, Ints]]:
     rng = np.random.default_rng(seed)
     users = clusters.users
-    for block in _blocks(draws, users):
-        yield block, rng.integers(users, size=(block.stop - block.start, users), dtype=np.intp)
+    for block in _split_draws(draws, users):
+        shape = (block.stop - block.start, users)
+        resamples = rng.integers(users, size=shape, dtype=np.intp)
+        yield block, resamples
 
 
-def bootstrap_means(sums: Floats, clusters: Clusters, draws: int, seed: int) -> Floats:
+def bootstrap_means(
+    sums: Floats,
+    clusters: Clusters,
+    draws: int,
+    seed: int,
+) -> Floats:
     """Means of resampled users, shape (rows, draws), from the users' sums, shape (rows, users).
 
-    All rows see the same resamples, so differences of rows are paired.
+    All rows have the same resamples, so differences of rows are paired.
     """
     columns = np.vstack([sums, clusters.sizes]).T
     means = np.empty((len(sums), draws))
-    for block, picked in _picks(clusters, draws, seed):
-        count, users = picked.shape
-        flat = (picked + users * np.arange(count)[:, None]).ravel()
-        weights = (
-            np.bincount(flat, minlength=count * users).reshape(count, users).astype(np.float64)
-        )
-        drawn = weights @ columns
-        means[:, block] = (drawn[:, :-1] / drawn[:, -1:]).T
+    for block, resample in _sample_users(clusters, draws, seed):
+        count, users = resample.shape
+        # One `bincount` for the whole block: each draw counts in a range of its own.
+        codes = resample + users * np.arange(count)[:, None]
+        counts = np.bincount(codes.ravel(), minlength=count * users)
+        weights = counts.reshape(count, users).astype(np.float64)
+
+        totals = weights @ columns
+        means[:, block] = (totals[:, :-1] / totals[:, -1:]).T
     return means
 
 
 def bootstrap(
-    scores: Sequence[Floats], clusters: Clusters, aggregate: Aggregate, draws: int, seed: int
+    scores: Sequence[Floats],
+    clusters: Clusters,
+    aggregate: Aggregate,
+    draws: int,
+    seed: int,
 ) -> Floats:
-    """An aggregate of resampled users, shape (rows, draws), for sorted scores; the same resamples for all rows."""
-    found = np.empty((len(scores), draws))
-    for block, picked in _picks(clusters, draws, seed):
-        for draw, users in zip(range(block.start, block.stop), picked, strict=True):
+    """An aggregate of resampled users, shape (rows, draws), for sorted scores.
+
+    All rows have the same resamples.
+    """
+    values = np.empty((len(scores), draws))
+    for block, resamples in _sample_users(clusters, draws, seed):
+        for draw, users in enumerate(resamples, start=block.start):
             rows = clusters.rows(users)
-            found[:, draw] = [aggregate(values[rows]) for values in scores]
-    return found
+            values[:, draw] = [aggregate(row_scores[rows]) for row_scores in scores]
+    return values
 
 
-def left_out(scores: Sequence[Floats], clusters: Clusters, aggregate: Aggregate) -> Floats:
+def left_out(
+    scores: Sequence[Floats],
+    clusters: Clusters,
+    aggregate: Aggregate,
+) -> Floats:
     """An aggregate without each user in turn, shape (rows, users), for sorted scores."""
     ends = clusters.starts + clusters.sizes
-    return np.array(
-        [
-            [
-                aggregate(np.delete(values, slice(start, end), axis=0))
-                for start, end in zip(clusters.starts, ends, strict=True)
-            ]
-            for values in scores
-        ]
-    )
+    blocks = list(map(slice, clusters.starts, ends))
+    values = np.empty((len(scores), clusters.users))
+    for row, row_scores in enumerate(scores):
+        for user, block in enumerate(blocks):
+            remaining = np.delete(row_scores, block, axis=0)
+            values[row, user] = aggregate(remaining)
+    return values
 
 
 def left_out_means(sums: Floats, clusters: Clusters) -> Floats:
-    """Means without each user in turn, shape (rows, users), from the users' sums, shape (rows, users)."""
-    others: Floats = (sums.sum(axis=1, keepdims=True) - sums) / (clusters.n - clusters.sizes)
-    return others
+    """Means without each user in turn, shape (rows, users), from the users' sums, same shape."""
+    remaining_sums = sums.sum(axis=1, keepdims=True) - sums
+    remaining_means: Floats = remaining_sums / (clusters.n - clusters.sizes)
+    return remaining_means
 
 
 def acceleration(without: Floats) -> float:
-    """How fast a metric's error grows with the metric, from its values without each user, shape (users,).
+    """How fast a metric's error grows with the metric, from its values without each user.
 
-    BCa's, estimated as in Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, equation 14.15.
+    `without` has the shape (users,).  This is BCa's acceleration, estimated as in Efron and
+    Tibshirani, "An Introduction to the Bootstrap", 1993, equation 14.15.
     """
-    pulls = without.mean() - without
-    spread = float(np.square(pulls).sum()) ** 1.5
-    return float((pulls**3).sum()) / (6 * spread) if spread else 0.0
+    influences = without.mean() - without
+    scale: float = float(np.square(influences).sum()) ** 1.5
+    skew = float((influences**3).sum())
+    return skew / (6 * scale) if scale else 0.0
 
 
-def _all_flips(users: int) -> npt.NDArray[np.bool_]:
-    """Every choice of users to flip but the last, who need not: turning all over leaves a two-sided test alone."""
-    numbers = np.arange(1 << max(users - 1, 0))
-    return (numbers[:, None] >> np.arange(users) & 1).astype(np.bool_)
+def _all_flips(users: int) -> Bools:
+    """Every choice of users to flip, without the last user.
+
+    Flipping everything does not change a two-sided test, so half of the patterns are enough.
+    """
+    patterns = np.arange(1 << max(users - 1, 0))
+    bits = patterns[:, None] >> np.arange(users) & 1
+    return bits.astype(np.bool_)
 
 
 def _random_flips(
-    users: int, draws: int, seed: int
-) -> Iterator[tuple[slice, npt.NDArray[np.bool_]]]:
+    users: int,
+    draws: int,
+    seed: int,
+) -> Iterator[tuple[slice, Bools]]:
     rng = np.random.default_rng(seed)
-    for block in _blocks(draws, users):
-        bits = rng.integers(256, size=(block.stop - block.start, -(-users // 8)), dtype=np.uint8)
-        yield block, np.unpackbits(bits, axis=1, count=users).astype(np.bool_)
+    # Eight users' signs come out of one random byte.
+    width = -(-users // 8)
+    for block in _split_draws(draws, users):
+        shape = (block.stop - block.start, width)
+        random_bytes = rng.integers(256, size=shape, dtype=np.uint8)
+        bits = np.unpackbits(random_bytes, axis=1, count=users)
+        yield block, bits.astype(np.bool_)
 
 
-def _p_value(statistics: Floats, observed: float, scale: float, exact: bool) -> float:
-    extreme = int(np.sum(np.abs(statistics) >= abs(observed) - _TOLERANCE * scale))
-    return extreme / len(statistics) if exact else (1 + extreme) / (1 + len(statistics))
+def _p_value(
+    statistics: Floats,
+    observed: float,
+    scale: float,
+    exact: bool,
+) -> float:
+    threshold = abs(observed) - _TOLERANCE * scale
+    extreme = int(np.sum(np.abs(statistics) >= threshold))
+    if exact:
+        return extreme / len(statistics)
+    # The observed pattern counts as one of the draws.
+    return (1 + extreme) / (1 + len(statistics))
 
 
-def flipped(sums: Floats, draws: int, seed: int) -> Floats:
-    """Sums over users of the users' sums, shape (rows, users), under random signs: shape (rows, draws).
+def flipped(
+    sums: Floats,
+    draws: int,
+    seed: int,
+) -> Floats:
+    """Totals of the users' sums, shape (rows, users), under random signs: shape (rows, draws).
 
-    All rows see the same signs, so the difference of two rows is their paired difference under these signs.
+    All rows have the same signs, so the difference of two rows is their paired difference under
+    these signs.
     """
     totals = sums.sum(axis=1)
-    found = np.empty((len(sums), draws))
+    flipped_totals = np.empty((len(sums), draws))
     for block, flips in _random_flips(sums.shape[1], draws, seed):
-        found[:, block] = (totals - 2 * (flips.astype(np.float64) @ sums.T)).T
-    return found
+        # Flipping a user takes the sum away twice.
+        flipped_sums = flips.astype(np.float64) @ sums.T
+        flipped_totals[:, block] = (totals - 2 * flipped_sums).T
+    return flipped_totals
 
 
 def sign_flip_p(statistics: Floats, differences: Floats) -> float:
-    """Two-sided p-value of users' sums of differences, given their total under random signs, shape (draws,).
+    """Two-sided p-value of users' sums of differences, from their totals under random signs.
 
-    p = (1 + as extreme) / (1 + draws), which is never 0 (Phipson and Smyth, "Permutation P-values Should Never Be
-    Zero", 2010).
+    `statistics` has the shape (draws,).  p = (1 + as extreme) / (1 + draws), which is never 0
+    (Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010).
     """
-    return _p_value(
-        statistics, float(differences.sum()), float(np.abs(differences).sum()), exact=False
-    )
+    observed = float(differences.sum())
+    scale = float(np.abs(differences).sum())
+    return _p_value(statistics, observed, scale, exact=False)
 
 
 def sign_flip_exact(differences: Floats) -> float | None:
-    """The same under all patterns of signs; None where more than `EXACT_USERS` users have a sum other than zero."""
+    """The same p-value over all patterns of signs.
+
+    None if more than `EXACT_USERS` users have a sum other than zero.
+    """
+    # A user whose sum is zero has the same total under either sign.
     scale = float(np.abs(differences).sum())
-    moved = differences[np.abs(differences) > _TOLERANCE * scale / len(differences)]
-    if len(moved) > EXACT_USERS:
+    tolerance = _TOLERANCE * scale / len(differences)
+    is_nonzero = np.abs(differences) > tolerance
+    nonzero = differences[is_nonzero]
+    if len(nonzero) > EXACT_USERS:
         return None
-    total = float(moved.sum())
-    return _p_value(total - 2 * (_all_flips(len(moved)) @ moved), total, scale, exact=True)
+
+    total = float(nonzero.sum())
+    flipped_sums = _all_flips(len(nonzero)) @ nonzero
+    statistics = total - 2 * flipped_sums
+    return _p_value(statistics, total, scale, exact=True)
 
 
 def swap(
-    a: Floats, b: Floats, clusters: Clusters, aggregate: Aggregate, draws: int, seed: int
+    a: Floats,
+    b: Floats,
+    clusters: Clusters,
+    aggregate: Aggregate,
+    draws: int,
+    seed: int,
 ) -> tuple[float, bool]:
     """Two-sided p-value for any aggregate of sorted scores, and whether it is exact.
 
-    Users change sides with all their samples and both sides are aggregated anew; for a mean this is the sign-flip
-    test.  Users whose rows are alike on both sides are left out; with at most `EXACT_USERS` others all patterns count.
+    Users change sides with all their samples and both sides are aggregated again; for a mean this
+    is the sign-flip test.  Users with equal rows on both sides are left out; if at most
+    `EXACT_USERS` users remain, all patterns are tried.
     """
     differs = (a != b).reshape(clusters.n, -1).any(axis=1)
-    moved = np.flatnonzero(np.bincount(clusters.codes, differs, clusters.users))
-    exact = len(moved) <= EXACT_USERS
-    blocks = (
-        [_all_flips(len(moved))]
-        if exact
-        else (flips for _, flips in _random_flips(len(moved), draws, seed))
-    )
+    differing_samples = np.bincount(clusters.codes, differs, clusters.users)
+    different_users = np.flatnonzero(differing_samples)
+    exact = len(different_users) <= EXACT_USERS
+
+    # Scores of shape (n, d) need the choice of side as a column.
     shape = (clusters.n,) + (1,) * (a.ndim - 1)
-    moves = np.zeros(clusters.users, np.bool_)
-    found = []
-    for flips in blocks:
-        for flip in flips:
-            moves[moved] = flip
-            side = moves[clusters.codes].reshape(shape)
-            found.append(aggregate(np.where(side, b, a)) - aggregate(np.where(side, a, b)))
-    left, right = aggregate(a), aggregate(b)
-    return _p_value(np.array(found), left - right, abs(left) + abs(right), exact), exact
+    is_swapped = np.zeros(clusters.users, np.bool_)
+    statistics = []
+    for flips in _iterate_flips(len(different_users), exact, draws, seed):
+        is_swapped[different_users] = flips
+        side = is_swapped[clusters.codes].reshape(shape)
+        swapped_a = np.where(side, b, a)
+        swapped_b = np.where(side, a, b)
+        statistics.append(aggregate(swapped_a) - aggregate(swapped_b))
+
+    value_a = aggregate(a)
+    value_b = aggregate(b)
+    scale = abs(value_a) + abs(value_b)
+    p = _p_value(np.array(statistics), value_a - value_b, scale, exact)
+    return p, exact
+
+
+def _iterate_flips(
+    users: int,
+    exact: bool,
+    draws: int,
+    seed: int,
+) -> Iterator[Bools]:
+    if exact:
+        yield from _all_flips(users)
+        return
+    for _, flips in _random_flips(users, draws, seed):
+        yield from flips
 
 
 @lru_cache(maxsize=256)
 def t_quantile(probability: float, degrees: float) -> float:
-    """Quantile of Student's t for a probability of at least one half and real degrees of freedom of at least 1.
+    """Quantile of Student's t for a probability of at least one half.
 
-    With t = √ν tan θ the density of θ is proportional to cos^(ν-1) θ, which is integrated on a grid; right to four
-    digits up to 0.9999, beyond 10,000 degrees of freedom those of 10,000 are used.
+    Degrees of freedom are real and at least 1.  With t = √ν tan θ the density of θ is proportional
+    to cos^(ν-1) θ, which is integrated on a grid; four digits are right up to 0.9999, and beyond
+    10,000 degrees of freedom those of 10,000 are used.
     """
+    # Our own implementation, so that printing a leaderboard does not have to import SciPy.
     degrees = min(degrees, 10_000.0)
     angles = np.linspace(0, np.pi / 2, 40_001)
     density = np.cos(angles) ** (degrees - 1)
-    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    reached = int(np.argmax(below)) + 1
-    angle = np.interp(2 * probability - 1, below[:reached] / below[-1], angles[:reached])
+    trapezoids = density[1:] + density[:-1]
+    below = np.concatenate([[0.0], np.cumsum(trapezoids)])
+
+    # Past the first maximum the cumulative sum is flat and cannot be inverted.
+    end = int(np.argmax(below)) + 1
+    angle = np.interp(
+        2 * probability - 1,
+        below[:end] / below[-1],
+        angles[:end],
+    )
     return float(np.sqrt(degrees) * np.tan(angle))

@@ -1,16 +1,21 @@
-"""The rows of one table on the same samples: estimates with intervals, and paired comparisons of any two rows.
+"""The rows of one table on the same samples: estimates with intervals, and paired comparisons.
 
-One object per table and metric, because rows share their resamples: differences of draws are then paired draws, and a
-table of many methods costs little more than one.  What cannot be known from the scores at hand is None with a reason.
+One object per table and metric, because rows share their resamples: differences of draws are then
+paired draws, and a table of many methods costs little more than one.  A figure that the scores
+cannot give is None with a reason.
 
-Intervals are percentile intervals of the draws, made for few users in two ways, of which the wider end counts on
-either side.  The expanded one (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015) takes the quantiles
-at Φ(±√(G/(G-1)) t), t being the 97.5 % point of Student's t with G-1 degrees of freedom, where the plain one takes
-2.5 % and 97.5 %, too narrow by the factor √(G/(G-1)) and by the doubt about the spread itself.  G is Kish's effective
-number of users, n² / Σ sizes², since ten users of whom two hold most samples tell no more than three.  The other one
-moves these quantiles as BCa does (Efron, "Better Bootstrap Confidence Intervals", 1987), against skew.  Each alone
-covers too little somewhere with 10 to 30 users: the first where scores are skewed, the second where they are not and
-the skew that it sees is noise.  Nobody can tell the two cases apart with so few; with many both become the plain one.
+Intervals are percentile intervals of the draws, corrected for few users in two ways, of which the
+wider end is reported on either side.  The expanded interval (Hesterberg, "What Teachers Should Know
+About the Bootstrap", 2015) takes the quantiles at Φ(±√(G/(G-1)) t), t being the 97.5 % point of
+Student's t with G-1 degrees of freedom.  The plain one takes 2.5 % and 97.5 %, which is too narrow
+by the factor √(G/(G-1)) and by the uncertainty of the spread itself.  G is Kish's effective number
+of users, n² / Σ sizes², since ten users of whom two hold most samples carry the information of
+three.  The other correction moves these quantiles as BCa does (Efron, "Better Bootstrap Confidence
+Intervals", 1987), against skew.
+
+With few users, skew cannot be distinguished from sampling noise.  Correcting for it under-covers
+when there is none, not correcting under-covers when there is, so the wider end is reported on each
+side.  With many users both corrections become the plain interval.
 """
 
 from __future__ import annotations
@@ -29,9 +34,11 @@ from personabench.metrics.metric import mean
 
 DRAWS = 10_000
 POWER = 0.8
+# With fewer users even a sign-flip test in which all agree stays above 5 % (2 / 2^5), and
+# percentile intervals, which cannot leave the range of the users' scores, cover less than claimed.
 MIN_USERS = 6
-"""With fewer users even a sign-flip test that sees them all agree stays above 5 % (2 / 2^5), and percentile intervals,
-which cannot leave the range of the users' scores, cover less than they claim."""
+# Relative difference below which two numbers are the same but for rounding.
+_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,9 @@ class Estimate:
     Attributes:
         value: the metric or the gain, in the metric's unit; None without samples.
         low, high: the interval; None with a `reason`.
-        error: standard error, corrected for few users; None where there is no interval.
+        error: standard error, corrected for few users; None without an interval.
         n, users: samples and users behind it.
-        reason: why there is no interval, for people.
+        reason: why the interval is missing, as text for tables.
     """
 
     value: float | None
@@ -57,7 +64,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Count:
-    """How often a row is better than, level with and worse than another; `hurt` is the share that is worse."""
+    """How often a row is better than, level with and worse than another.
+
+    `hurt` is the share that is worse.
+    """
 
     win: int
     tie: int
@@ -71,15 +81,20 @@ class Count:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Row a against row b on the same samples.  Positive is always in favour of a, whatever the metric's direction.
+    """Row a against row b on the same samples.
+
+    Positive is always in favour of a, whatever the metric's direction.
 
     Attributes:
-        gain: the metric of a minus that of b, turned round where lower is better, with its paired interval.
-        p: two-sided p-value, uncorrected; None where no user's scores differ (`gain.reason` says so).
+        gain: the metric of a minus that of b, negated if lower is better, with its paired interval.
+        p: two-sided p-value, uncorrected; None if no user's scores differ (see `gain.reason`).
         exact: every pattern of signs was tried.
-        samples, by_user: wins, ties and losses; None for metrics whose values are not one number per sample.
-        quantiles: gain of the users at the 10th, 50th and 90th percentile; each user counts once; None as above.
-        detectable: the smallest true gain that a test at 5 % finds in 80 % of such samples; None without an interval.
+        samples, by_user: wins, ties and losses; None for metrics whose values are not one number
+            per sample.
+        quantiles: gain of the users at the 10th, 50th and 90th percentile; each user counts once;
+            None as above.
+        detectable: the smallest true gain that a test at 5 % finds in 80 % of such samples; None
+            without an interval.
     """
 
     gain: Estimate
@@ -95,9 +110,11 @@ class Scores:
     """Rows of a table, each the values of the same n samples in the same order.
 
     Args:
-        rows: one array per method, of the shape (n,), or (n, d) for corpus metrics such as macro-F1.
+        rows: one array per method, of the shape (n,), or (n, d) for corpus metrics such as
+            macro-F1.
         users: the user of each sample.
-        aggregate: as in `personabench.metrics.metric.Metric`: the metric of any resample of a row's values.
+        aggregate: as in `personabench.metrics.metric.Metric`: the metric of any resample of a row's
+            values.
         higher_is_better: the metric's direction.
         draws, seed: of bootstrap and permutations; the same seed gives the same numbers.
 
@@ -121,7 +138,8 @@ class Scores:
                 raise ValueError(f"row {number} has {len(row)} values for {len(users)} samples")
             if not np.isfinite(row).all():
                 raise ValueError(
-                    f"row {number} has values that are not finite; leave those samples out of every row"
+                    f"row {number} has values that are not finite; leave those samples out of "
+                    "every row"
                 )
         self.clusters = Clusters(users)
         self.rows = [row[self.clusters.order] for row in arrays]
@@ -131,53 +149,80 @@ class Scores:
         self.seed = seed
 
     def estimate(self, row: int) -> Estimate:
-        """A row's metric with its interval."""
+        """Estimate a row's metric with its interval."""
         return self._estimate((row,), "all users score the same")
 
     def gain(self, a: int, b: int) -> Estimate:
-        """The gain of row a over row b with its paired interval."""
+        """Estimate the gain of row a over row b with its paired interval."""
         same = np.array_equal(self.rows[a], self.rows[b])
-        return self._estimate(
-            (a, b), "no sample's scores differ" if same else "all users gain the same"
-        )
+        reason = "no sample's scores differ" if same else "all users gain the same"
+        return self._estimate((a, b), reason)
 
-    def test(self, a: int, b: int) -> tuple[float | None, bool]:
-        """Two-sided p-value that rows a and b are exchangeable within users, and whether all patterns were tried.
+    def test(
+        self,
+        a: int,
+        b: int,
+    ) -> tuple[float | None, bool]:
+        """Test whether rows a and b are exchangeable within users.
 
-        Flips the signs of users' sums of differences or, for corpus metrics, swaps users' rows between the two sides.
-        None where there is nothing to flip: fewer than two users, or no sample's scores differ.
+        Flips the signs of users' sums of differences or, for corpus metrics, swaps users' rows
+        between the two sides.
+
+        Returns:
+            The two-sided p-value and whether all patterns were tried.  The p-value is None if a
+            flip has no effect: fewer than two users, or no sample's scores differ.
         """
         if self.clusters.users < 2 or np.array_equal(self.rows[a], self.rows[b]):
             return None, False
         if self.aggregate is not mean:
             return resample.swap(
-                self.rows[a], self.rows[b], self.clusters, self.aggregate, self.draws, self.seed
+                self.rows[a],
+                self.rows[b],
+                self.clusters,
+                self.aggregate,
+                self.draws,
+                self.seed,
             )
+
         differences = self._sums[a] - self._sums[b]
-        exact = resample.sign_flip_exact(differences)
-        if exact is not None:
-            return exact, True
-        return resample.sign_flip_p(self._flipped[a] - self._flipped[b], differences), False
+        exact_p = resample.sign_flip_exact(differences)
+        if exact_p is not None:
+            return exact_p, True
+        statistics = self._flipped[a] - self._flipped[b]
+        return resample.sign_flip_p(statistics, differences), False
 
     def compare(self, a: int, b: int) -> Comparison:
-        """Row a against row b: all that `Comparison` holds."""
+        """Compare row a with row b in every respect of `Comparison`."""
         gain = self.gain(a, b)
         p, exact = self.test(a, b)
-        detectable = (
-            None if gain.error is None else gain.error * (self._t(1 - ALPHA / 2) + self._t(POWER))
-        )
+        detectable = None
+        if gain.error is not None:
+            # The test's critical value, and the margin above it that gives the power.
+            critical = self._t_quantile(1 - ALPHA / 2)
+            margin = self._t_quantile(POWER)
+            detectable = gain.error * (critical + margin)
         if not gain.n or self.rows[a].ndim > 1:
-            return Comparison(gain, p, exact, None, None, None, detectable)
-        per_user = self.sign * (self._by_user[a] - self._by_user[b])
-        low, middle, high = np.quantile(per_user, [0.1, 0.5, 0.9])
+            return Comparison(
+                gain=gain,
+                p=p,
+                exact=exact,
+                samples=None,
+                by_user=None,
+                quantiles=None,
+                detectable=detectable,
+            )
+
+        sample_gains = self.sign * (self.rows[a] - self.rows[b])
+        user_gains = self.sign * (self._by_user[a] - self._by_user[b])
+        low, median, high = np.quantile(user_gains, [0.1, 0.5, 0.9])
         return Comparison(
-            gain,
-            p,
-            exact,
-            _count(self.sign * (self.rows[a] - self.rows[b])),
-            _count(per_user),
-            (float(low), float(middle), float(high)),
-            detectable,
+            gain=gain,
+            p=p,
+            exact=exact,
+            samples=_count_outcomes(sample_gains),
+            by_user=_count_outcomes(user_gains),
+            quantiles=(float(low), float(median), float(high)),
+            detectable=detectable,
         )
 
     @cached_property
@@ -185,8 +230,12 @@ class Scores:
         """Each user's own metric, shape (rows, users)."""
         if self.aggregate is mean:
             return self._sums / self.clusters.sizes
-        parts = [np.split(row, self.clusters.starts[1:]) for row in self.rows]
-        return np.array([[self.aggregate(part) for part in row] for row in parts])
+
+        metrics = []
+        for row in self.rows:
+            user_values = np.split(row, self.clusters.starts[1:])
+            metrics.append([self.aggregate(values) for values in user_values])
+        return np.array(metrics)
 
     @cached_property
     def _sums(self) -> Floats:
@@ -196,8 +245,19 @@ class Scores:
     def resampled(self) -> Floats:
         """Each row's metric on the same resamples of users, shape (rows, draws)."""
         if self.aggregate is mean:
-            return resample.bootstrap_means(self._sums, self.clusters, self.draws, self.seed)
-        return resample.bootstrap(self.rows, self.clusters, self.aggregate, self.draws, self.seed)
+            return resample.bootstrap_means(
+                self._sums,
+                self.clusters,
+                self.draws,
+                self.seed,
+            )
+        return resample.bootstrap(
+            self.rows,
+            self.clusters,
+            self.aggregate,
+            self.draws,
+            self.seed,
+        )
 
     @cached_property
     def _left_out(self) -> Floats:
@@ -210,72 +270,117 @@ class Scores:
     def _flipped(self) -> Floats:
         return resample.flipped(self._sums, self.draws, self.seed)
 
-    def _t(self, probability: float) -> float:
-        return resample.t_quantile(probability, max(self.clusters.effective - 1, 1.0))
+    def _t_quantile(self, probability: float) -> float:
+        degrees = max(self.clusters.effective - 1, 1.0)
+        return resample.t_quantile(probability, degrees)
 
-    def _estimate(self, rows: tuple[int, ...], level: str) -> Estimate:
-        """The metric of one row, or the gain of the first row over the second; `level` says what no spread means."""
-        n, users = self.clusters.n, self.clusters.users
+    def _estimate(
+        self,
+        rows: tuple[int] | tuple[int, int],
+        reason_if_constant: str,
+    ) -> Estimate:
+        """Estimate one row, or the gain of the first row over the second."""
+        n = self.clusters.n
+        users = self.clusters.users
         if not n:
-            return Estimate(None, None, None, None, 0, 0, "no samples")
+            return Estimate(
+                value=None,
+                low=None,
+                high=None,
+                error=None,
+                n=0,
+                users=0,
+                reason="no samples",
+            )
+
         values = [self.aggregate(self.rows[row]) for row in rows]
-        value = values[0] if len(rows) == 1 else self.sign * (values[0] - values[1])
+        value = values[0] if len(values) == 1 else self.sign * (values[0] - values[1])
+
+        def without_interval(reason: str) -> Estimate:
+            return Estimate(
+                value=value,
+                low=None,
+                high=None,
+                error=None,
+                n=n,
+                users=users,
+                reason=reason,
+            )
+
         if users < MIN_USERS:
             few = "one user" if users == 1 else f"{users} users"
-            return Estimate(
-                value,
-                None,
-                None,
-                None,
-                n,
-                users,
-                f"{few}: too few for an interval, which needs {MIN_USERS}",
-            )
-        first = self.resampled[rows[0]]
-        draws = first if len(rows) == 1 else self.sign * (first - self.resampled[rows[1]])
+            return without_interval(f"{few}: too few for an interval, which needs {MIN_USERS}")
+
+        draws = self._combine(self.resampled, rows)
         if not np.isfinite(draws).all():
-            return Estimate(
-                value,
-                None,
-                None,
-                None,
-                n,
-                users,
-                "the metric is undefined on some resamples of users",
-            )
+            return without_interval("the metric is undefined on some resamples of users")
+
+        # The bootstrap's spread is that of G users around their own mean: too small by this factor.
         effective = self.clusters.effective
         correction = np.sqrt(effective / (effective - 1))
         error = float(correction * draws.std())
-        if error <= _LEVEL * max(1.0, *(abs(each) for each in values)):
-            return Estimate(value, None, None, None, n, users, level)
-        alone = self._left_out[rows[0]]
-        without = alone if len(rows) == 1 else self.sign * (alone - self._left_out[rows[1]])
-        reach = float(correction * self._t(1 - ALPHA / 2))
-        low, high = _interval(draws, value, reach, resample.acceleration(without))
-        return Estimate(value, low, high, error, n, users)
+        # Rounding leaves a constant metric with a spread just above zero.
+        magnitude = max(map(abs, values))
+        if error <= _TOLERANCE * max(1.0, magnitude):
+            return without_interval(reason_if_constant)
+
+        reach = float(correction * self._t_quantile(1 - ALPHA / 2))
+        acceleration = resample.acceleration(self._combine(self._left_out, rows))
+        low, high = _find_interval(draws, value, reach, acceleration)
+        return Estimate(
+            value=value,
+            low=low,
+            high=high,
+            error=error,
+            n=n,
+            users=users,
+        )
+
+    def _combine(
+        self,
+        values: Floats,
+        rows: tuple[int] | tuple[int, int],
+    ) -> Floats:
+        """The values of one row, or the paired gains of the first row over the second."""
+        if len(rows) == 1:
+            single: Floats = values[rows[0]]
+            return single
+        gains: Floats = self.sign * (values[rows[0]] - values[rows[1]])
+        return gains
 
 
-def _interval(
-    draws: Floats, value: float, reach: float, acceleration: float
+def _find_interval(
+    draws: Floats,
+    value: float,
+    reach: float,
+    acceleration: float,
 ) -> tuple[float, float]:
-    """The outer ends of the percentile interval that reaches ± so many standard deviations, and of its BCa version."""
+    """Find the outer ends of two percentile intervals.
+
+    One reaches ± `reach` standard deviations, the other is its BCa version.
+    """
     normal = NormalDist()
+    # Half of the ties, and one more draw, keep the bias of a discrete metric finite.
     below = np.sum(draws < value) + np.sum(draws == value) / 2
-    bias = normal.inv_cdf(float((below + 0.5) / (len(draws) + 1)))
+    share_below = (below + 0.5) / (len(draws) + 1)
+    bias = normal.inv_cdf(float(share_below))
+
     tails = []
     for z in (-reach, reach):
-        room = 1 - acceleration * (bias + z)
-        moved = bias + (bias + z) / room if room > 0 else np.copysign(np.inf, z)
-        tails += [normal.cdf(z), normal.cdf(float(moved))]
+        denominator = 1 - acceleration * (bias + z)
+        # BCa's formula has a pole; beyond it the quantile is the outermost draw.
+        shifted = float(np.copysign(np.inf, z))
+        if denominator > 0:
+            shifted = bias + (bias + z) / denominator
+        tails += [normal.cdf(z), normal.cdf(float(shifted))]
+
     ends = np.quantile(draws, tails)
     return float(ends.min()), float(ends.max())
 
 
-_LEVEL = 1e-12
-"""Relative difference below which two numbers are the same but for rounding."""
-
-
-def _count(gains: Floats) -> Count:
-    level = _LEVEL * max(1.0, float(np.abs(gains).max()))
-    win, loss = int((gains > level).sum()), int((gains < -level).sum())
+def _count_outcomes(gains: Floats) -> Count:
+    largest = float(np.abs(gains).max())
+    tolerance = _TOLERANCE * max(1.0, largest)
+    win = int((gains > tolerance).sum())
+    loss = int((gains < -tolerance).sum())
     return Count(win, len(gains) - win - loss, loss)

@@ -1,7 +1,8 @@
-"""Scores given by a model, and the numbers that are made of them.
+"""Judges: scores given by a model, and the metrics made of them.
 
-A judge is asked through `asking`, which says what happens when a reply cannot be read; each other module holds one
-protocol: its wording, the reading of its replies, and its metrics as pure functions of what was read.  A judge knows no
-run and no task.  The verdicts on two answers that `personabench judge` writes down are in `verdicts`, what they say of
-the judge itself in `reliability_report`, and two runs put before a judge in `duel`.
+`ask` queries a judge and decides what happens if a reply cannot be parsed.  Each other module
+holds one protocol: its wording, the parser of its replies, and its metrics as pure functions of the
+parsed replies.  A judge knows nothing of runs and tasks.  Pairwise verdicts, which `personabench
+judge` writes to disk, are defined in `verdict`, and the figures that they give about the judge
+itself in `reliability`; comparing two runs is a workflow, in `personabench.run.pairwise_judging`.
 """

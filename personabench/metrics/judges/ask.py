@@ -1,8 +1,9 @@
-"""How any judge is asked, what becomes of a reply that cannot be read, and how far a judge is a stranger to the judged.
+"""Query a judge, retry unparsed replies, and check a judge's independence of the judged model.
 
-Replies put evidence first and the score last.  One that cannot be read is asked for again, three times, then the item
-is unjudged: it has no score, and never a default one.  Every sample and every repetition is a draw of its own, so that
-none is answered from the memory of another; a reply that cannot be read is not remembered at all.
+Replies put evidence first and the score last.  An unparsed reply is requested again, three times;
+then the item is unjudged: it has no score, and never a default one.  Every repeat and every retry
+has an index of its own in the request, so that the response cache answers none with the reply of
+another; an unparsed reply is not cached at all.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 class Judge(Protocol):
-    """What is needed of a judge: `personabench.roles.Role` is one."""
+    """The interface of a judge, implemented by `personabench.models.roles.Role`."""
 
     async def complete(
         self,
@@ -33,79 +34,88 @@ class Judge(Protocol):
         draw: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> str:
-        """The reply to a conversation."""
+        """Return the reply to a conversation; `accept` decides whether it may be cached."""
 
 
 @dataclass(frozen=True)
-class Judged(Generic[T]):
-    """What a judge said.
+class JudgeReply(Generic[T]):
+    """The parsed reply of a judge.
 
     Attributes:
-        value: as it was read, or None where the item is unjudged.
-        evidence: the last reply.
-        asked: how often it was asked, 1 to 4.
+        value: the parsed score, or None if the item is unjudged.
+        evidence: the text of the last reply.
+        attempts: how many replies were requested, 1 to 4.
     """
 
     value: T | None
     evidence: str
-    asked: int
+    attempts: int
 
 
-async def ask(
+async def query_judge(
     judge: Judge,
     system: str,
     user: str,
-    read: Callable[[str], T | None],
+    parse: Callable[[str], T | None],
     *,
     temperature: float = 0.0,
     max_tokens: int = MAX_TOKENS,
-    sample: int = 0,
-) -> Judged[T]:
-    """Ask until a reply can be read, at most once and three repetitions.
+    repeat: int = 0,
+) -> JudgeReply[T]:
+    """Query a judge until a reply can be parsed, at most once and three retries.
 
     Args:
-        read: makes the score of a reply without its thoughts; None where it cannot.
-        sample: which of several samples of one question this is.
+        parse: makes the score of a reply without its thoughts; None if it cannot.
+        repeat: the index of an intended repetition of the same question.
 
     Raises:
         BackendError: a call failed for good.
     """
+
+    def parse_answer(reply: str) -> T | None:
+        return parse(strip_thoughts(reply))
+
     messages = Message("system", system), Message("user", user)
     reply = ""
-    for repetition in range(RETRIES + 1):
+    for attempt in range(RETRIES + 1):
         reply = await judge.complete(
             messages,
             max_tokens=max_tokens,
             temperature=temperature,
-            draw=sample * (RETRIES + 1) + repetition,
-            accept=lambda text: read(spoken(text)) is not None,
+            # Repeats leave room for all retries of the repeat before, so no two share an index.
+            draw=repeat * (RETRIES + 1) + attempt,
+            accept=lambda text: parse_answer(text) is not None,
         )
-        if (value := read(spoken(reply))) is not None:
-            return Judged(value, reply, repetition + 1)
-    return Judged(None, reply, RETRIES + 1)
+        value = parse_answer(reply)
+        if value is not None:
+            return JudgeReply(value, reply, attempt + 1)
+    return JudgeReply(None, reply, RETRIES + 1)
 
 
-def spoken(reply: str) -> str:
-    """A reply without the model's thoughts; of unfinished ones nothing is left."""
+def strip_thoughts(reply: str) -> str:
+    """Drop the model's thoughts from a reply; unfinished thoughts leave nothing."""
     return split(reply).answer.strip()
 
 
-def swapped(item: str, seed: int) -> bool:
-    """Whether the second answer is shown first: the same in every process, even over many items."""
+def is_swapped(item: str, seed: int) -> bool:
+    """Whether the second answer is shown first; a hash decides, so every process agrees."""
     return int(digest([item, seed])[:8], 16) % 2 == 1
 
 
-def kinship(judge: str, other: str) -> str | None:
-    """What makes a judge partial to a model, by their names: that it is the same, or of the same family."""
-    if judge == other:
-        return f"the judge is {other} itself"
-    return (
-        f"the judge {judge} is of the same family as {other}"
-        if _family(judge) == _family(other)
-        else None
-    )
+def check_independence(judge: str, model: str) -> str | None:
+    """Warn about a judge that is the model itself or of its family, by their names.
+
+    None if the names are unrelated.
+    """
+    if judge == model:
+        return f"the judge is {model} itself"
+    if _model_family(judge) == _model_family(model):
+        return f"the judge {judge} is of the same family as {model}"
+    return None
 
 
-def _family(name: str) -> str:
-    found = re.match(r"[a-z]+", name.rpartition("/")[2].casefold())
-    return found[0] if found else name
+def _model_family(name: str) -> str:
+    base_name = name.rpartition("/")[2].casefold()
+    # "qwen3-8b" and "qwen2.5-7b" are both "qwen".
+    prefix = re.match(r"[a-z]+", base_name)
+    return prefix[0] if prefix else name

@@ -1,9 +1,11 @@
-"""FairEval's calibrated judge of two answers ("Large Language Models are not Fair Evaluators", arXiv 2305.17926).
+"""FairEval's calibrated judge of two answers.
 
-*Multiple evidence*: the judge writes an evaluation first and then scores both answers from 1 to 10, several times.
-*Balanced position*: as often again with the answers swapped in the prompt, mapped back.  *Human in the loop*: the items
-on which its votes are spread most go to people.  Unlike the reference, scores are averaged within each order first, and
-an order without any readable sample is asked once more and then leaves the item unjudged.
+Source: "Large Language Models are not Fair Evaluators", arXiv 2305.17926.  *Multiple evidence*: the
+judge writes an evaluation first and then scores both answers from 1 to 10, several times.
+*Balanced position*: the same number of votes with the answers swapped in the prompt, mapped back.
+*Human in the loop*: the items whose votes are spread most are labelled by annotators.  Unlike the
+reference implementation, scores are averaged within each order first, and an order without any
+parsed vote is repeated once, after which the item is unjudged.
 """
 
 from __future__ import annotations
@@ -11,45 +13,73 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from personabench.hashing import digest
-from personabench.metrics.judges.ask import MAX_TOKENS, Judge, spoken
+from personabench.metrics.judges.ask import MAX_TOKENS, Judge, strip_thoughts
 from personabench.metrics.judges.verdict import Pick, Verdict, Vote
 from personabench.types import Message
 
-SAMPLES = 3
+VOTES = 3
 TEMPERATURE = 1.0
-PEOPLE = 0.2
+REVIEW_SHARE = 0.2
 _SYSTEM = (
-    "You compare two replies to the same request, made for the same person. Say how well each of them does what was "
-    "asked and, where something is known of the person, how well it suits them. The order in which the replies stand "
-    "says nothing about them; let it not influence you, nor their length.\n\n"
-    "First write an evaluation of both replies. Then end with exactly two lines, each with a number from 1 to 10:\n"
+    "You compare two replies to the same request, made for the same person. Say how well each of "
+    "them does what was asked and, where something is known of the person, how well it suits them. "
+    "The order in which the replies stand says nothing about them; let it not influence you, nor "
+    "their length.\n\n"
+    "First write an evaluation of both replies. Then end with exactly two lines, each with a "
+    "number from 1 to 10:\n"
     "Score of reply 1: NUMBER\nScore of reply 2: NUMBER"
 )
+# The hash names the wording; it is part of the verdicts' protocol.
 PROMPT = digest([_SYSTEM, "known, request, reply 1, reply 2"])
-"""Names the wording; part of the verdicts' protocol."""
 
 _SCORE = re.compile(r"[\s*_`\[(]*(\d+(?:\.\d+)?)(?:\s*/\s*10)?[\s.*_`\])]*")
 
 
-def prompt(known: str, request: str, first: str, second: str) -> tuple[Message, Message]:
-    """The question to the judge, `first` standing before `second`; `known` may be empty."""
-    parts = [f"What is known of the person:\n{known}"] if known else []
-    parts += [f"Request:\n{request}", f"Reply 1:\n{first}", f"Reply 2:\n{second}"]
-    return Message("system", _SYSTEM), Message("user", "\n\n".join(parts))
+class OrderScores(NamedTuple):
+    """The parsed scores of one order, first answer first, and how many replies were requested."""
+
+    scores: list[tuple[float, float]]
+    attempts: int
 
 
-def read(reply: str) -> tuple[float, float] | None:
-    """The scores on the last two lines that are not empty, after their last colon; None unless both are 1 to 10."""
-    lines = [line for line in spoken(reply).splitlines() if line.strip()][-2:]
-    found = [_SCORE.fullmatch(line.rpartition(":")[2]) for line in lines if ":" in line]
-    values = [float(each[1]) for each in found if each]
-    return (
-        (values[0], values[1])
-        if len(values) == 2 and all(1 <= value <= 10 for value in values)
-        else None
-    )
+def build_prompt(
+    background: str,
+    request: str,
+    first: str,
+    second: str,
+) -> tuple[Message, Message]:
+    """Build the question to the judge, `first` before `second`; `background` may be empty."""
+    parts = [f"What is known of the person:\n{background}"] if background else []
+    parts += [
+        f"Request:\n{request}",
+        f"Reply 1:\n{first}",
+        f"Reply 2:\n{second}",
+    ]
+    question = "\n\n".join(parts)
+    return Message("system", _SYSTEM), Message("user", question)
+
+
+def read_scores(reply: str) -> tuple[float, float] | None:
+    """Parse the scores on the last two lines that are not empty, after their last colon.
+
+    None unless both are from 1 to 10.
+    """
+    answer = strip_thoughts(reply)
+    filled_lines = [line for line in answer.splitlines() if line.strip()]
+    scores = []
+    for line in filled_lines[-2:]:
+        _, colon, end = line.rpartition(":")
+        match = _SCORE.fullmatch(end) if colon else None
+        if match is None:
+            return None
+        scores.append(float(match[1]))
+
+    if len(scores) != 2 or not all(1 <= score <= 10 for score in scores):
+        return None
+    return scores[0], scores[1]
 
 
 async def compare(
@@ -57,65 +87,94 @@ async def compare(
     *,
     sample_id: str,
     user_id: str,
-    known: str,
+    background: str,
     request: str,
     a: str,
     b: str,
-    samples: int = SAMPLES,
+    votes: int = VOTES,
     temperature: float = TEMPERATURE,
 ) -> Verdict:
-    """The judge's votes on two answers, `samples` in each order.
+    """Collect the judge's votes on two answers, `votes` in each order.
 
     Raises:
         BackendError: a call failed for good.
     """
-    orders = await asyncio.gather(
-        _votes(judge, prompt(known, request, a, b), samples, temperature),
-        _votes(judge, prompt(known, request, b, a), samples, temperature),
+    straight_prompt = build_prompt(background, request, a, b)
+    swapped_prompt = build_prompt(background, request, b, a)
+    straight, swapped = await asyncio.gather(
+        _score_order(judge, straight_prompt, votes, temperature),
+        _score_order(judge, swapped_prompt, votes, temperature),
     )
-    (straight, asked), (mirrored, again) = orders
-    votes = (
-        tuple(_vote(*pair) for pair in straight),
-        tuple(_vote(second, first) for first, second in mirrored),
+    orders = (
+        tuple(_create_vote(first, second) for first, second in straight.scores),
+        tuple(_create_vote(second, first) for first, second in swapped.scores),
     )
-    return Verdict(sample_id, user_id, votes, both=True, asked=asked + again)
+    return Verdict(
+        sample_id,
+        user_id,
+        orders,
+        both=True,
+        asked=straight.attempts + swapped.attempts,
+    )
 
 
-async def _votes(
-    judge: Judge, messages: tuple[Message, ...], samples: int, temperature: float
-) -> tuple[list[tuple[float, float]], int]:
-    """The readable samples of one order and how many were asked for: once more as many where none could be read."""
-    for attempt in (0, 1):
-        replies = await asyncio.gather(
-            *(
-                judge.complete(
-                    messages,
-                    max_tokens=MAX_TOKENS,
-                    temperature=temperature,
-                    draw=attempt * samples + at,
-                    accept=lambda text: read(text) is not None,
-                )
-                for at in range(samples)
-            )
+async def _score_order(
+    judge: Judge,
+    messages: tuple[Message, ...],
+    votes: int,
+    temperature: float,
+) -> OrderScores:
+    """Score one order; if no reply can be parsed, repeat it once with new replies."""
+
+    async def request_scores(repeat: int) -> tuple[float, float] | None:
+        reply = await judge.complete(
+            messages,
+            max_tokens=MAX_TOKENS,
+            temperature=temperature,
+            draw=repeat,
+            accept=lambda text: read_scores(text) is not None,
         )
-        found = [scores for scores in map(read, replies) if scores]
-        if found:
-            break
-    return found, (attempt + 1) * samples
+        return read_scores(reply)
+
+    attempts = 0
+    scores: list[tuple[float, float]] = []
+    while not scores and attempts < 2 * votes:
+        repeats = range(attempts, attempts + votes)
+        replies = await asyncio.gather(*map(request_scores, repeats))
+        scores = [pair for pair in replies if pair is not None]
+        attempts += votes
+    return OrderScores(scores, attempts)
 
 
-def _vote(a: float, b: float) -> Vote:
-    return Vote("a" if a > b else "b" if b > a else "tie", (a, b))
+def _create_vote(a: float, b: float) -> Vote:
+    pick: Pick = "tie"
+    if a > b:
+        pick = "a"
+    elif b > a:
+        pick = "b"
+    return Vote(pick, (a, b))
 
 
-def for_people(verdicts: Iterable[Verdict], share: float = PEOPLE) -> list[str]:
-    """Ids of the items whose votes are spread most, the top `share` of the judged ones; ties by id."""
-    judged = sorted(
-        (verdict for verdict in verdicts if verdict.judged), key=lambda v: (-v.entropy, v.sample_id)
-    )
-    return [verdict.sample_id for verdict in judged[: round(share * len(judged))]]
+def select_for_review(
+    verdicts: Iterable[Verdict],
+    share: float = REVIEW_SHARE,
+) -> list[str]:
+    """Select the items for annotators: the `share` of judged ones whose votes are spread most.
+
+    Ties are broken by sample id.
+    """
+    judged = [verdict for verdict in verdicts if verdict.judged]
+    judged.sort(key=lambda verdict: (-verdict.entropy, verdict.sample_id))
+    count = round(share * len(judged))
+    return [verdict.sample_id for verdict in judged[:count]]
 
 
-def with_people(verdicts: Iterable[Verdict], labels: Mapping[str, Pick]) -> dict[str, Pick | None]:
-    """The verdict of each item, a person's label in its place where there is one (`hitl`)."""
-    return {verdict.sample_id: labels.get(verdict.sample_id, verdict.pick) for verdict in verdicts}
+def apply_labels(
+    verdicts: Iterable[Verdict],
+    labels: Mapping[str, Pick],
+) -> dict[str, Pick | None]:
+    """Map each item to its verdict, or to an annotator's label if it has one (`hitl`)."""
+    picks = {}
+    for verdict in verdicts:
+        picks[verdict.sample_id] = labels.get(verdict.sample_id, verdict.pick)
+    return picks

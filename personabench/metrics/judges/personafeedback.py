@@ -1,7 +1,7 @@
 """PersonaFeedback's choice between two answers (arXiv 2506.12915): parsing, personas and metrics.
 
-Here the model under test chooses, so a reply that cannot be read is wrong, and counted.  Both orders are asked by
-default; an order of its own for each item, from a hash, is the cheap mode and is named so.
+Here the model under test chooses, so an unparsed reply is wrong, and counted.  Both orders are
+requested by default; the cheap mode shows each item in one order, from a hash, and is named so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from personabench.errors import DataError
-from personabench.metrics.judges.ask import spoken
+from personabench.metrics.judges.ask import strip_thoughts
 
 _ANSWER = re.compile(
     r"answer[\s*_`]*:[\s*_`(\[]*([AB])\b(?!\W*(?:or|and)?\W*[AB]\b)", re.IGNORECASE
@@ -22,67 +22,100 @@ _ANSWER = re.compile(
 _LONE = re.compile(r"[\s*_`(\[\"']*([AB])[\s.*_`)\]\"']*", re.IGNORECASE)
 
 
-class Turns(NamedTuple):
-    """Which letters were picked with the chosen answer shown as A, and with it shown as B; None is unreadable."""
+class ChoicePair(NamedTuple):
+    """The letters picked with the chosen answer shown as A, and with it shown as B.
 
-    straight: str | None
-    turned: str | None
+    None is an unparsed reply.
+    """
+
+    shown_as_a: str | None
+    shown_as_b: str | None
 
 
-class Figures(NamedTuple):
-    """Numbers over items, each 0 to 1: right in both orders, right on average, orders that disagree on the content.
+class ChoiceScores(NamedTuple):
+    """Numbers over items, each 0 to 1.
 
-    `first` is the share of readable picks that name the answer shown first, None without any; `unread` counts replies.
+    Attributes:
+        strict: right in both orders.
+        mean: right, averaged over both orders.
+        flip: orders that disagree on the content.
+        first: share of parsed picks that name the answer shown first, None without any.
+        unparsed: number of replies that could not be parsed.
     """
 
     strict: float
     mean: float
     flip: float
     first: float | None
-    unread: int
+    unparsed: int
 
 
-def read(reply: str) -> str | None:
-    """The letter of a reply: a lone A or B, else the last "answer: X"; None for neither and for both letters."""
-    text = spoken(reply)
-    lone = _LONE.fullmatch(text)
-    if lone:
-        return lone[1].upper()
-    found = _ANSWER.findall(text)
-    return str(found[-1]).upper() if found else None
+def read_choice(reply: str) -> str | None:
+    """Parse the letter of a reply: a lone A or B, else the last "answer: X".
+
+    None if the reply names neither or both.
+    """
+    text = strip_thoughts(reply)
+    lone_letter = _LONE.fullmatch(text)
+    if lone_letter:
+        return lone_letter[1].upper()
+
+    answers = _ANSWER.findall(text)
+    return str(answers[-1]).upper() if answers else None
 
 
-def figures(items: Sequence[Turns]) -> Figures:
-    """The metrics of some items asked in both orders.
+def score_choices(items: Sequence[ChoicePair]) -> ChoiceScores:
+    """Score items that were shown in both orders.
 
     Raises:
         ValueError: no items.
     """
     if not items:
         raise ValueError("no items to score")
-    rights = [(each.straight == "A", each.turned == "B") for each in items]
-    picks = [pick for each in items for pick in each if pick is not None]
-    return Figures(
-        strict=sum(a and b for a, b in rights) / len(items),
-        mean=sum(a + b for a, b in rights) / (2 * len(items)),
-        flip=sum(each.straight is not None and each.straight == each.turned for each in items)
-        / len(items),
+
+    strict = correct = flips = unparsed = 0
+    picks = []
+    for item in items:
+        correct_as_a = item.shown_as_a == "A"
+        correct_as_b = item.shown_as_b == "B"
+        strict += correct_as_a and correct_as_b
+        correct += correct_as_a + correct_as_b
+        # The same letter in both orders means a different answer.
+        flips += item.shown_as_a is not None and item.shown_as_a == item.shown_as_b
+        unparsed += item.count(None)
+        picks += [pick for pick in item if pick is not None]
+
+    return ChoiceScores(
+        strict=strict / len(items),
+        mean=correct / (2 * len(items)),
+        flip=flips / len(items),
         first=picks.count("A") / len(picks) if picks else None,
-        unread=sum(pick is None for each in items for pick in each),
+        unparsed=unparsed,
     )
 
 
-def persona(path: Path, user_id: int) -> dict[str, Any]:
-    """The persona of a user in a file of JSON lines; user ids are line numbers from 1.
+def read_persona(
+    path: Path,
+    user_id: int,
+) -> dict[str, Any]:
+    """Read a user's persona from a file of JSON lines; user ids are line numbers from 1.
 
     Raises:
-        DataError: no such line, or it is no JSON object.
+        DataError: the line is missing or not a JSON object.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if number == user_id:
-                try:
-                    return msgspec.json.decode(line, type=dict[str, Any])
-                except msgspec.DecodeError as error:
-                    raise DataError(f"{path}: line {number} is no persona: {error}") from error
-    raise DataError(f"{path} has no line {user_id}, where that user's persona would stand")
+                return _parse_persona(path, number, line)
+    raise DataError(f"{path} has no line {user_id} for the persona of that user")
+
+
+def _parse_persona(
+    path: Path,
+    number: int,
+    line: bytes,
+) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: line {number} is not a persona: {error}") from error

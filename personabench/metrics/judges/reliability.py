@@ -1,31 +1,38 @@
-"""A judge's report card: what its verdicts say of the judge itself.
+"""Reliability of a judge, measured from its own verdicts.
 
-Conflicts between orders and the share of first places are biases of position, flips between samples are noise; labels
-of people add accuracy and kappa, certainties add calibration.  Rates come with the number they are shares of, and what
-was not asked for is None.
+Conflicts between orders and the share of first places are biases of position, flips between votes
+are noise; annotators' labels add accuracy and kappa, certainties add calibration.  Rates come with
+the number they are shares of, and a rate that does not apply is None.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from personabench.metrics.judges import verbal_certainty
+from personabench.metrics.judges.verbal_certainty import (
+    CoverageLevel,
+    calibration_error,
+    coverage_levels,
+)
 from personabench.metrics.judges.verdict import PICKS, Pick, Verdict
 from personabench.types import Judgement
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """A share and what it is a share of; None of nothing."""
+    """A share and the number it is a share of; the share of nothing is None."""
 
     value: float | None
     n: int
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """Verdicts against labels: accuracy, Cohen's kappa (None where chance alone agrees fully), and how many."""
+    """Agreement of `n` verdicts with labels: accuracy and Cohen's kappa.
+
+    Kappa is None if chance alone agrees fully.
+    """
 
     accuracy: float
     kappa: float | None
@@ -33,16 +40,19 @@ class Agreement(msgspec.Struct, frozen=True):
 
 
 class ReliabilityReport(msgspec.Struct, frozen=True):
-    """The report card of the judge behind some verdicts.
+    """Reliability of the judge of some verdicts.
 
     Attributes:
-        items, unjudged: items put before the judge, and those without a verdict; votes, unread: replies that could be
-            read and that could not.
+        items, unjudged: items shown to the judge, and those without a verdict.
+        votes, unread: parsed and unparsed replies.
         win, tie, loss: verdicts for a, for neither, for b.
-        conflict: items whose two orders disagree; flip: pairs of samples of one order that disagree; first: votes for
-            the answer shown first, of those for either; entropy: mean spread of votes in nats, at most ln 3.
+        conflict: items whose two orders disagree.
+        flip: pairs of votes of one order that disagree.
+        first: votes for the answer shown first, of those for either.
+        entropy: mean spread of votes in nats, at most ln 3.
         agreement: with labels; ties: the same on the items that are labelled a tie.
-        coverage, calibration: of certainties, against labels; calls, input_tokens, output_tokens: what it took.
+        coverage, calibration: of certainties, against labels.
+        calls, input_tokens, output_tokens: usage.
     """
 
     items: int
@@ -58,57 +68,95 @@ class ReliabilityReport(msgspec.Struct, frozen=True):
     entropy: float | None
     agreement: Agreement | None
     ties: Agreement | None
-    coverage: tuple[verbal_certainty.Line, ...]
+    coverage: tuple[CoverageLevel, ...]
     calibration: float | None
     calls: int
     input_tokens: int
     output_tokens: int
 
 
+class _LabelComparison(msgspec.Struct, frozen=True):
+    """The part of a `ReliabilityReport` that needs labels."""
+
+    agreement: Agreement | None
+    ties: Agreement | None
+    coverage: tuple[CoverageLevel, ...]
+    calibration: float | None
+
+
 def reliability_report(
-    verdicts: Sequence[Verdict], labels: Mapping[str, Pick] | None = None
+    verdicts: Sequence[Verdict],
+    labels: Mapping[str, Pick] | None = None,
 ) -> ReliabilityReport:
-    """The report card; `labels` are people's picks by sample id."""
-    judged = {verdict.sample_id: verdict for verdict in verdicts if verdict.judged}
-    picks = {name: pick for name, verdict in judged.items() if (pick := verdict.pick)}
-    counts = Counter(picks.values())
-    conflicts = [verdict.conflict for verdict in judged.values() if verdict.conflict is not None]
-    known = {name: label for name, label in (labels or {}).items() if name in picks}
-    plain = {
-        name: label for name, label in known.items() if label != "tie" and picks[name] != "tie"
-    }
-    told = [(judged[name].certainty, picks[name] == label) for name, label in plain.items()]
+    """Report on the judge of these verdicts; `labels` are annotators' picks by sample id."""
+    judged = {}
+    for verdict in verdicts:
+        if verdict.judged:
+            judged[verdict.sample_id] = verdict
+    outcomes = Counter(verdict.pick for verdict in judged.values())
+    conflicts = []
+    for verdict in judged.values():
+        if verdict.conflict is not None:
+            conflicts.append(verdict.conflict)
+    entropies = [verdict.entropy for verdict in judged.values()]
+    votes = sum(len(verdict.votes) for verdict in verdicts)
     calls = [call for verdict in verdicts for call in verdict.calls]
-    single = any(verdict.certainty is not None for verdict in judged.values())
-    main = plain if single else known
+    comparison = _compare_with_labels(judged, labels or {})
+
     return ReliabilityReport(
         items=len(verdicts),
         unjudged=len(verdicts) - len(judged),
-        votes=sum(len(verdict.votes) for verdict in verdicts),
-        unread=sum(verdict.asked - len(verdict.votes) for verdict in verdicts),
-        win=counts["a"],
-        tie=counts["tie"],
-        loss=counts["b"],
-        conflict=_rate([(sum(conflicts), len(conflicts))]),
-        flip=_rate([verdict.flips for verdict in judged.values()]),
-        first=_rate([verdict.firsts for verdict in judged.values()]),
-        entropy=sum(verdict.entropy for verdict in judged.values()) / len(judged)
-        if judged
-        else None,
-        agreement=agreement([(picks[name], label) for name, label in main.items()]),
-        ties=agreement([(picks[name], label) for name, label in known.items() if label == "tie"])
-        if single
-        else None,
-        coverage=tuple(verbal_certainty.coverage(told)) if single and told else (),
-        calibration=verbal_certainty.calibration_error(told),
+        votes=votes,
+        unread=sum(verdict.asked for verdict in verdicts) - votes,
+        win=outcomes["a"],
+        tie=outcomes["tie"],
+        loss=outcomes["b"],
+        conflict=_pool_rate([(sum(conflicts), len(conflicts))]),
+        flip=_pool_rate(verdict.flip_counts for verdict in judged.values()),
+        first=_pool_rate(verdict.first_place_counts for verdict in judged.values()),
+        entropy=sum(entropies) / len(entropies) if entropies else None,
+        agreement=comparison.agreement,
+        ties=comparison.ties,
+        coverage=comparison.coverage,
+        calibration=comparison.calibration,
         calls=len(calls),
         input_tokens=sum(call.input_tokens for call in calls),
         output_tokens=sum(call.output_tokens for call in calls),
     )
 
 
-class Scoring(msgspec.Struct, frozen=True):
-    """The report card of a judge who scores single answers: unjudged, asked again, and what it cost."""
+def _compare_with_labels(
+    judged: Mapping[str, Verdict],
+    labels: Mapping[str, Pick],
+) -> _LabelComparison:
+    pairs = []
+    decided_pairs = []
+    answers = []
+    for sample_id, label in labels.items():
+        verdict = judged.get(sample_id)
+        if verdict is None or verdict.pick is None:
+            continue
+        pairs.append((verdict.pick, label))
+        if label != "tie" and verdict.pick != "tie":
+            decided_pairs.append((verdict.pick, label))
+            answers.append((verdict.certainty, verdict.pick == label))
+
+    # A certainty belongs to a choice between two answers, so with certainties the ties are left out
+    # and reported on their own.
+    has_certainty = any(verdict.certainty is not None for verdict in judged.values())
+    calibration = calibration_error(answers)
+    if not has_certainty:
+        return _LabelComparison(agreement(pairs), None, (), calibration)
+    return _LabelComparison(
+        agreement=agreement(decided_pairs),
+        ties=agreement([(pick, label) for pick, label in pairs if label == "tie"]),
+        coverage=tuple(coverage_levels(answers)) if answers else (),
+        calibration=calibration,
+    )
+
+
+class ScoringReport(msgspec.Struct, frozen=True):
+    """Reliability of a judge that scores single answers: unjudged, retried, and its usage."""
 
     items: int
     unjudged: int
@@ -118,13 +166,14 @@ class Scoring(msgspec.Struct, frozen=True):
     output_tokens: int
 
 
-def scoring(judgements: Sequence[Judgement]) -> Scoring:
-    """The report card of the judgements of a run, one per answer."""
+def scoring_report(judgements: Sequence[Judgement]) -> ScoringReport:
+    """Report on the judge of a run's judgements, one per answer."""
     calls = [call for judgement in judgements for call in judgement.calls]
-    return Scoring(
+    retries = sum(judgement.flags.get("judge_retried", 0) for judgement in judgements)
+    return ScoringReport(
         items=len(judgements),
         unjudged=sum(judgement.values is None for judgement in judgements),
-        repeated=int(sum(judgement.flags.get("judge_retried", 0) for judgement in judgements)),
+        repeated=int(retries),
         calls=len(calls),
         input_tokens=sum(call.input_tokens for call in calls),
         output_tokens=sum(call.output_tokens for call in calls),
@@ -135,13 +184,22 @@ def agreement(pairs: Sequence[tuple[Pick, Pick]]) -> Agreement | None:
     """Accuracy and Cohen's kappa of (verdict, label) pairs; None without any."""
     if not pairs:
         return None
-    n = len(pairs)
-    observed = sum(verdict == label for verdict, label in pairs) / n
-    left, right = (Counter(side) for side in zip(*pairs, strict=True))
-    chance = sum(left[pick] * right[pick] for pick in PICKS) / n**2
-    return Agreement(observed, (observed - chance) / (1 - chance) if chance < 1 else None, n)
+    total = len(pairs)
+    matches = sum(pick == label for pick, label in pairs)
+    accuracy = matches / total
+
+    picks = Counter(pick for pick, _ in pairs)
+    labels = Counter(label for _, label in pairs)
+    # Pairs that would agree if picks and labels were independent, times the number of all pairs.
+    expected = sum(picks[outcome] * labels[outcome] for outcome in PICKS)
+    chance = expected / total**2
+    kappa = (accuracy - chance) / (1 - chance) if chance < 1 else None
+    return Agreement(accuracy, kappa, total)
 
 
-def _rate(counts: Sequence[tuple[int, int]]) -> Rate:
-    hits, n = (sum(side) for side in zip(*counts, strict=True)) if counts else (0, 0)
-    return Rate(hits / n if n else None, n)
+def _pool_rate(counts: Iterable[tuple[int, int]]) -> Rate:
+    hits = total = 0
+    for item_hits, item_total in counts:
+        hits += item_hits
+        total += item_total
+    return Rate(hits / total if total else None, total)

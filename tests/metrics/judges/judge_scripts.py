@@ -1,4 +1,4 @@
-"""A judge who reads from a script."""
+"""A judge with scripted replies."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from personabench.types import Message
 
 @dataclass
 class JudgeCall:
-    """One call as the judge got it."""
+    """One call to the judge."""
 
     system: str
     user: str
     draw: int
     temperature: float
     max_tokens: int
-    kept: bool
-    """Whether the reply would have been remembered."""
+    cached: bool
+    """Whether the reply would have been cached."""
 
 
 @dataclass
 class Scripted:
-    """Replies with `answer(call)`; `calls` are all it was asked."""
+    """Replies with `answer(call)` and keeps all calls."""
 
     answer: Callable[[JudgeCall], str]
     calls: list[JudgeCall] = field(default_factory=list)
@@ -38,10 +38,10 @@ class Scripted:
         accept: Callable[[str], bool] | None = None,
     ) -> str:
         assert not isinstance(messages, str)
-        asked = JudgeCall(
+        call = JudgeCall(
             messages[0].content, messages[-1].content, draw, temperature, max_tokens, True
         )
-        self.calls.append(asked)
-        reply = self.answer(asked)
-        asked.kept = accept is None or accept(reply)
+        self.calls.append(call)
+        reply = self.answer(call)
+        call.cached = accept is None or accept(reply)
         return reply

@@ -1,4 +1,4 @@
-"""FairEval's judge: scores over both orders, what a bad sample does, and who is shown to people."""
+"""FairEval's judge: scores over both orders, unparsed votes, and items for annotators."""
 
 from __future__ import annotations
 
@@ -10,47 +10,50 @@ import pytest
 from judge_scripts import JudgeCall, Scripted
 
 from personabench.metrics.judges.faireval import (
-    SAMPLES,
     TEMPERATURE,
+    VOTES,
+    apply_labels,
+    build_prompt,
     compare,
-    for_people,
-    prompt,
-    read,
-    with_people,
+    read_scores,
+    select_for_review,
 )
 from personabench.metrics.judges.verdict import Verdict, Vote
 
 
 def judged(judge: Scripted, **changes: Any) -> Verdict:
-    given = {
+    arguments = {
         "sample_id": "1",
         "user_id": "u",
-        "known": "",
+        "background": "",
         "request": "Q?",
         "a": "first text",
         "b": "second text",
     }
-    return asyncio.run(compare(judge, **{**given, **changes}))
+    return asyncio.run(compare(judge, **{**arguments, **changes}))
 
 
 def scored(
     straight: list[str | tuple[int, int]], mirrored: list[str | tuple[int, int]]
 ) -> Scripted:
-    """Replies by order; pairs are the scores of what stands first and second, strings are said as they are."""
+    """Replies by order of the answers.
+
+    Pairs are the scores of the first and second answer in the prompt, strings are sent as they are.
+    """
 
     def answer(call: JudgeCall) -> str:
-        said = (straight if "Reply 1:\nfirst text" in call.user else mirrored)[call.draw]
-        return (
-            said
-            if isinstance(said, str)
-            else f"Both are fine.\nScore of reply 1: {said[0]}\nScore of reply 2: {said[1]}"
-        )
+        replies = straight if "Reply 1:\nfirst text" in call.user else mirrored
+        reply = replies[call.draw]
+        if isinstance(reply, str):
+            return reply
+        first, second = reply
+        return f"Both are fine.\nScore of reply 1: {first}\nScore of reply 2: {second}"
 
     return Scripted(answer)
 
 
 def test_section_1a_scores_tie_spread_and_conflict() -> None:
-    """The swapped scores are given as the judge sees them, so mapped back they are (8,7), (6,8), (7,7)."""
+    """Swapped scores are in the judge's order; mapped back they are (8,7), (6,8), (7,7)."""
     verdict = judged(scored([(9, 7), (8, 8), (7, 8)], [(7, 8), (8, 6), (7, 7)]))
     assert verdict.scores == (7.5, 7.5) and verdict.pick == "tie"
     assert all(share == pytest.approx(1 / 3) for share in verdict.shares.values())
@@ -61,14 +64,14 @@ def test_section_1a_scores_tie_spread_and_conflict() -> None:
 
 
 def test_section_1b_the_swapped_prompt_shows_the_second_answer_first() -> None:
-    judge = scored([(5, 5)] * SAMPLES, [(5, 5)] * SAMPLES)
-    judged(judge, known="Likes brevity.")
+    judge = scored([(5, 5)] * VOTES, [(5, 5)] * VOTES)
+    judged(judge, background="Likes brevity.")
     straight = [call.user for call in judge.calls if "Reply 1:\nfirst text" in call.user]
     mirrored = [call.user for call in judge.calls if "Reply 1:\nsecond text" in call.user]
-    assert len(straight) == len(mirrored) == SAMPLES
+    assert len(straight) == len(mirrored) == VOTES
     assert "Reply 2:\nsecond text" in straight[0] and "Reply 2:\nfirst text" in mirrored[0]
     assert "Likes brevity." in mirrored[0] and "Request:\nQ?" in mirrored[0]
-    assert [call.draw for call in judge.calls if call.user == straight[0]] == list(range(SAMPLES))
+    assert [call.draw for call in judge.calls if call.user == straight[0]] == list(range(VOTES))
     assert {call.temperature for call in judge.calls} == {TEMPERATURE}
 
 
@@ -78,30 +81,31 @@ def test_section_1c_orders_are_averaged_before_they_are_pooled() -> None:
     assert verdict.asked == 6 and len(verdict.votes) == 5
 
 
-def test_section_1d_a_fifth_of_ten_items_goes_to_people() -> None:
+def test_section_1d_a_fifth_of_ten_items_goes_to_annotators() -> None:
     split, sure = ((Vote("a"), Vote("b")), (Vote("a"), Vote("b"))), ((Vote("a"),), (Vote("a"),))
     verdicts = [
-        Verdict(f"{at}", "u", split if at in (7, 3, 5) else sure, True, 4) for at in range(10)
+        Verdict(f"{index}", "u", split if index in (7, 3, 5) else sure, True, 4)
+        for index in range(10)
     ]
-    assert for_people(verdicts) == ["3", "5"], "three are spread alike, and ids decide"
-    labelled = with_people(verdicts, {"3": "b"})
+    assert select_for_review(verdicts) == ["3", "5"], "three are spread alike, and ids decide"
+    labelled = apply_labels(verdicts, {"3": "b"})
     assert (labelled["3"], labelled["5"], labelled["0"]) == ("b", "tie", "a")
 
 
-def test_an_order_without_a_sample_is_asked_once_more_and_then_unjudged() -> None:
+def test_an_order_without_a_vote_is_repeated_once_and_then_unjudged() -> None:
     again = judged(scored(["?", "?", "?", (8, 2), "?", "?"], [(3, 6)] * 3))
     assert again.judged and again.asked == 9 and again.pick == "a" and len(again.votes) == 4
     never = judged(scored(["?"] * 6, [(3, 6)] * 3))
     assert (
         not never.judged and never.pick is None and never.scores is None and never.conflict is None
     )
-    assert for_people([never], 1.0) == []
+    assert select_for_review([never], 1.0) == []
 
 
-def test_unreadable_replies_are_not_remembered() -> None:
+def test_unparsed_replies_are_not_cached() -> None:
     judge = scored([(9, 5), "no idea", (9, 5)], [(6, 6)] * 3)
     judged(judge)
-    assert sorted(call.kept for call in judge.calls) == [False] + [True] * 5
+    assert sorted(call.cached for call in judge.calls) == [False] + [True] * 5
 
 
 @pytest.mark.parametrize(
@@ -119,8 +123,8 @@ def test_unreadable_replies_are_not_remembered() -> None:
     ],
 )
 def test_scores_are_the_last_two_lines(reply: str, scores: tuple[float, float] | None) -> None:
-    assert read(reply) == scores
+    assert read_scores(reply) == scores
 
 
-def test_nothing_known_leaves_no_heading() -> None:
-    assert "known" not in prompt("", "Q?", "x", "y")[1].content
+def test_an_empty_background_leaves_no_heading() -> None:
+    assert "known" not in build_prompt("", "Q?", "x", "y")[1].content

@@ -7,39 +7,46 @@ from pathlib import Path
 import pytest
 
 from personabench.errors import DataError
-from personabench.metrics.judges.personafeedback import Turns, figures, persona, read
+from personabench.metrics.judges.personafeedback import (
+    ChoicePair,
+    read_choice,
+    read_persona,
+    score_choices,
+)
 
 
 def test_section_4a_strict_mean_and_flip() -> None:
-    found = figures([Turns("A", "B"), Turns("A", "A"), Turns("B", "B"), Turns("B", "A")])
-    assert (found.strict, found.mean, found.flip) == (0.25, 0.5, 0.5)
+    scores = score_choices(
+        [ChoicePair("A", "B"), ChoicePair("A", "A"), ChoicePair("B", "B"), ChoicePair("B", "A")]
+    )
+    assert (scores.strict, scores.mean, scores.flip) == (0.25, 0.5, 0.5)
 
 
 def test_section_4b_a_model_that_always_says_a() -> None:
-    found = figures([Turns("A", "A")] * 3)
-    assert (found.mean, found.first, found.strict, found.flip) == (0.5, 1.0, 0.0, 1.0)
+    scores = score_choices([ChoicePair("A", "A")] * 3)
+    assert (scores.mean, scores.first, scores.strict, scores.flip) == (0.5, 1.0, 0.0, 1.0)
 
 
 def test_section_4c_user_ids_count_lines_from_one(tmp_path: Path) -> None:
     path = tmp_path / "personas.jsonl"
     path.write_text('{"Name": "Ada"}\n{"Name": "Bo"}\n')
-    assert persona(path, 1)["Name"] == "Ada" and persona(path, 2)["Name"] == "Bo"
+    assert read_persona(path, 1)["Name"] == "Ada" and read_persona(path, 2)["Name"] == "Bo"
     with pytest.raises(DataError, match="no line 3"):
-        persona(path, 3)
+        read_persona(path, 3)
 
 
-def test_unread_replies_are_wrong_and_counted() -> None:
-    found = figures([Turns(None, "B"), Turns(None, None)])
-    assert (found.strict, found.mean, found.unread, found.flip, found.first) == (
+def test_unparsed_replies_are_wrong_and_counted() -> None:
+    scores = score_choices([ChoicePair(None, "B"), ChoicePair(None, None)])
+    assert (scores.strict, scores.mean, scores.unparsed, scores.flip, scores.first) == (
         0.0,
         0.25,
         3,
         0.0,
         0.0,
     )
-    assert figures([Turns(None, None)]).first is None
+    assert score_choices([ChoicePair(None, None)]).first is None
     with pytest.raises(ValueError, match="no items"):
-        figures([])
+        score_choices([])
 
 
 @pytest.mark.parametrize(
@@ -56,4 +63,4 @@ def test_unread_replies_are_wrong_and_counted() -> None:
     ],
 )
 def test_letters(reply: str, letter: str | None) -> None:
-    assert read(reply) == letter
+    assert read_choice(reply) == letter

@@ -1,4 +1,4 @@
-"""The similarity judge, asked as a role: scale, repetition, and items that stay unjudged."""
+"""The similarity judge as a role: scale, retries, and unjudged items."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from personabench.metrics.judges.ask import RETRIES, Judged, spoken
-from personabench.metrics.judges.similarity import read_score, similarity
+from personabench.metrics.judges.ask import RETRIES, JudgeReply, strip_thoughts
+from personabench.metrics.judges.similarity import rate_similarity, read_score
 from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache
 from personabench.models.client import Client
@@ -17,10 +17,10 @@ from personabench.models.roles import Role
 from personabench.types import Request
 
 
-def judge(backend: Scripted, cache: Cache | None = None) -> tuple[Judged[float], Role]:
-    async def go() -> tuple[Judged[float], Role]:
+def judge(backend: Scripted, cache: Cache | None = None) -> tuple[JudgeReply[float], Role]:
+    async def go() -> tuple[JudgeReply[float], Role]:
         role = Role("judge", Client(backend, cache), "1", 0)
-        found = await similarity(
+        reply = await rate_similarity(
             role,
             item="Kettle\nIt boils.",
             rating="4",
@@ -28,7 +28,7 @@ def judge(backend: Scripted, cache: Cache | None = None) -> tuple[Judged[float],
             real="Boils fast.",
             generated="It boils very fast.",
         )
-        return found, role
+        return reply, role
 
     return asyncio.run(go())
 
@@ -49,7 +49,7 @@ def judge(backend: Scripted, cache: Cache | None = None) -> tuple[Judged[float],
     ],
 )
 def test_scores_are_read_from_the_end(reply: str, score: float | None) -> None:
-    assert read_score(spoken(reply)) == score
+    assert read_score(strip_thoughts(reply)) == score
 
 
 def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
@@ -57,10 +57,10 @@ def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
     judged, role = judge(backend)
     assert (
         judged.value == 0.75
-        and judged.asked == 1
+        and judged.attempts == 1
         and [call.phase for call in role.calls] == ["judge"]
     )
-    shown = backend.requests[0].messages[-1].content
+    question = backend.requests[0].messages[-1].content
     for part in (
         "Kettle\nIt boils.",
         "Rating: 4 of 5",
@@ -68,11 +68,11 @@ def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
         "Boils fast.",
         "It boils very fast.",
     ):
-        assert part in shown
+        assert part in question
     assert backend.requests[0].temperature == 0
 
 
-def test_an_unreadable_reply_is_asked_for_again_and_not_remembered(tmp_path: Path) -> None:
+def test_an_unparsed_reply_is_retried_and_not_cached(tmp_path: Path) -> None:
     def answer(request: Request) -> str:
         return "no idea" if request.draw < 2 else "Score: 4"
 
@@ -84,10 +84,10 @@ def test_an_unreadable_reply_is_asked_for_again_and_not_remembered(tmp_path: Pat
         assert [call.cached for call in role.calls] == [False, False, True]
 
 
-def test_what_cannot_be_read_is_unjudged_and_has_no_score() -> None:
+def test_an_unparsed_item_is_unjudged_and_has_no_score() -> None:
     judged, role = judge(Scripted(answer=lambda request: "no idea"))
     assert (
         judged.value is None
-        and judged.asked == len(role.calls) == RETRIES + 1
+        and judged.attempts == len(role.calls) == RETRIES + 1
         and judged.evidence == "no idea"
     )
