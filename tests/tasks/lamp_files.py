@@ -93,7 +93,7 @@ class Whitespace(Tokens):
 
 def record(task: str, number: int = 0, **changes: str) -> Record:
     """A record of a task, as the loader would make it."""
-    return FORMS[task].record(f"p{number}", {**ENTRIES[task], **changes}, None)
+    return FORMS[task].make_record(f"p{number}", {**ENTRIES[task], **changes}, None)
 
 
 def sample(

@@ -367,8 +367,8 @@ def test_unfilled_lamp6_is_explained_and_marked(site: Site, target: Path) -> Non
     [
         ("lamp2", "dev", "lamp2m .* lamp2n"),
         ("lamp8", "dev", "no LaMP task lamp8"),
-        ("lamp3", "valid", "no split valid"),
-        ("lamp3", "place/dev", "as in time/dev"),
+        ("lamp3", "valid", "no split 'valid'"),
+        ("lamp3", "place/dev", "for example time/dev"),
     ],
 )
 def test_unknown_names(target: Path, task: str, split: str, hint: str) -> None:

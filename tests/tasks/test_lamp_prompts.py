@@ -125,7 +125,7 @@ def test_a_long_input_loses_its_tail_without_records_too() -> None:
 @pytest.mark.parametrize("task", sorted(FORMS))
 @pytest.mark.parametrize("length", [8, 40, 90, 256])
 def test_official_prompts_keep_their_budget(task: str, length: int) -> None:
-    long = FORMS[task].long
+    long = FORMS[task].long_field
     records = [record(task, number, **{long: review(60)}) for number in range(4)]
     rendered = official(task, length).render(sample(task), records, "", TOKENS)
     assert TOKENS.count(prompt(rendered)) <= length

@@ -12,8 +12,8 @@ from lamp_files import GOLDS, entry, question, write, write_outputs
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks.lamp import Lamp1, Lamp2M, Lamp2N, Lamp3, Lamp4, Lamp5, Lamp6, Lamp7
-from personabench.tasks.lamp.forms import FORMS
-from personabench.tasks.lamp.records import SAMPLES, LampData, parse_split
+from personabench.tasks.lamp.forms import FORMS, parse_split
+from personabench.tasks.lamp.records import SAMPLES, LampData
 
 TASKS = {cls.name: cls for cls in (Lamp1, Lamp2M, Lamp2N, Lamp3, Lamp4, Lamp5, Lamp6, Lamp7)}
 
@@ -69,7 +69,7 @@ def test_record_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", sorted(name for name in TASKS if FORMS[name].stimulus))
 def test_a_record_of_what_is_asked_about_can_be_told(tmp_path: Path, task: str) -> None:
     """Guards against a question's own answer compare what records and questions respond to."""
-    about = entry(task)[FORMS[task].long]
+    about = entry(task)[FORMS[task].long_field]
     made = question(task, "1", input=f"{FORMS[task].wording} {about}")
     sample = LampData(task, "dev", write(tmp_path, task, [made])).load(0)
     assert sample.history[0].stimulus == sample.stimulus == about
@@ -339,7 +339,7 @@ def test_the_bundled_sample_has_dev_only() -> None:
 def test_audit_finds_golds_in_their_own_profile(tmp_path: Path) -> None:
     leaking = question("lamp5", "1", [entry("lamp5", title="A  gold TITLE")])
     dataset = Lamp5().open("dev", write(tmp_path / "5", "lamp5", [leaking, question("lamp5", "2")]))
-    assert Lamp5().audit(dataset) == ["the gold text stands in the same profile: 1 (1) of 2"]
+    assert Lamp5().audit(dataset) == ["the gold text occurs in the same profile: 1 (1) of 2"]
     cited = [
         question("lamp1", "1", [entry("lamp1", title="Roofs of Lead")]),
         question("lamp1", "2"),
