@@ -16,7 +16,7 @@ from personabench.methods.rpm import Rpm
 from personabench.methods.shortcuts import MajorityLetter, TypeLength
 from personabench.methods.summary import Summary
 from personabench.tasks.personamem import PersonaMem
-from personabench.tasks.personamem.analysis import Share, controls
+from personabench.tasks.personamem.analysis import Share, score_rules
 from personabench.tasks.personamem.data import PersonaMemData
 from personabench.testing.trial import Trial, trial
 from personabench.types import Request
@@ -172,7 +172,7 @@ def test_rules_that_have_seen_golds_are_rows_and_only_oracles_are_told(tmp_path:
     folder = write(tmp_path, rows, [own])
     dataset = PersonaMem().open("32k", folder)
     assert isinstance(dataset, PersonaMemData)
-    expected = controls(dataset.questions)
+    expected = score_rules(dataset.questions)
     for method, name in (
         (MajorityLetter(), "majority-letter (a) (uses gold)"),
         (TypeLength(), "type-length (uses gold)"),

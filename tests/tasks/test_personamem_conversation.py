@@ -29,7 +29,7 @@ def sample_of(
 
 
 def test_acceptance_4_merge_alternates_and_keeps_everything() -> None:
-    made, flags = conversation.messages(TURNS, "QUERY", "merge")
+    made, flags = conversation.make_messages(TURNS, "QUERY", "merge")
     assert [message.role for message in made] == ["user", "assistant", "user"] and not flags
     assert made[0].content == "[System]: Current user persona: S0\nUser: U1\nUser: U2"
     assert made[2].content == "[System]: Current user persona: S4\nUser: U5\nQUERY"
@@ -39,7 +39,7 @@ def test_acceptance_4_merge_alternates_and_keeps_everything() -> None:
 def test_acceptance_4_every_mode_keeps_all_user_text_and_ends_with_the_question(
     roles: conversation.Roles,
 ) -> None:
-    made, _ = conversation.messages(TURNS, "QUERY", roles)
+    made, _ = conversation.make_messages(TURNS, "QUERY", roles)
     text = "\n".join(message.content for message in made)
     assert (
         all(each in text for each in TEXTS)
@@ -53,16 +53,17 @@ def test_acceptance_4_every_mode_keeps_all_user_text_and_ends_with_the_question(
 
 def test_acceptance_4_hoist_gathers_distinct_system_texts_and_marks_blocks() -> None:
     same = [turn._replace(content="P") if turn.role == "system" else turn for turn in TURNS]
-    made, _ = conversation.messages(same, "QUERY", "hoist")
+    made, _ = conversation.make_messages(same, "QUERY", "hoist")
     assert made[0].role == "system" and made[0].content == "P"
     assert "\n".join(message.content for message in made).count(conversation.BLOCK) == 2
     assert (
-        conversation.messages(TURNS, "Q", "hoist")[0][0].content.count("Current user persona") == 2
+        conversation.make_messages(TURNS, "Q", "hoist")[0][0].content.count("Current user persona")
+        == 2
     )
 
 
 def test_an_assistant_who_would_speak_first_is_answered_to_and_counted(tmp_path: Path) -> None:
-    made, flags = conversation.messages(
+    made, flags = conversation.make_messages(
         [Turn("assistant", "Assistant: hi"), Turn("user", "User: yo")], "Q", "merge"
     )
     assert [message.role for message in made] == ["user", "assistant", "user"]
@@ -75,12 +76,14 @@ def test_records_of_every_kind_make_up_the_conversation(
     unit: conversation.Unit, roles: str
 ) -> None:
     turns = [Turn(message["role"], message["content"]) for message in talk(roles)]
-    cuts = conversation.Cuts(turns, unit)
+    cuts = conversation.ConversationRecords(turns, unit)
     for end in range(len(turns) + 1):
         assert cuts.before(end) == conversation.records(turns[:end], unit), (
             "a cut equals a fresh build"
         )
-        assert conversation.turns_of(cuts.before(end)) == (turns[:end] if cuts.before(end) else [])
+        assert conversation.restore_turns(cuts.before(end)) == (
+            turns[:end] if cuts.before(end) else []
+        )
     found = conversation.records(turns, unit)
     assert len({record.id for record in found}) == len(found)
     assert not any("persona" in record.response for record in found), (

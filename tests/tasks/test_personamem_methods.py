@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ from personabench.tasks.personamem.__main__ import main
 from personabench.testing.trial import Trial, trial
 from personabench.types import Request, Response, Sample, Usage
 
+# Imported by name: the package `personabench.testing` exports the function `trial`, which hides the
+# module of that name.
+TRIAL_MODULE = importlib.import_module("personabench.testing.trial")
 CANARY = "zqx-future-zqx"
 RUNNING = (
     "none",
@@ -289,7 +293,7 @@ class Telling(Scripted):
 def decided(
     monkeypatch: pytest.MonkeyPatch, folder: Path, places: list[list[tuple[str, float]]]
 ) -> Trial:
-    monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: Telling(places))
+    monkeypatch.setattr(TRIAL_MODULE, "Scripted", lambda **_: Telling(places))
     return on(folder, full(decide="logprobs"))
 
 
@@ -343,7 +347,7 @@ def test_generative_mode_takes_the_likeliest_option_text(
     )
     folder = write(tmp_path, [row("q1", own, 3, all_options=options)], [own])
     backend = Weighing()
-    monkeypatch.setattr("personabench.testing.trial.Scripted", lambda **_: backend)
+    monkeypatch.setattr(TRIAL_MODULE, "Scripted", lambda **_: backend)
     assert on(folder, full(decide="sum")).predictions[0].output == "(a)", (
         "three words at -1 and six at -0.5 are equal: the first counts"
     )

@@ -18,14 +18,14 @@ from personabench.tasks.personamem import PersonaMem, scoring
 from personabench.tasks.personamem.analysis import (
     Row,
     Share,
-    by_type,
-    clusters,
-    compare,
-    controls,
-    interval,
-    mcnemar,
-    report,
-    rows,
+    bootstrap_accuracy,
+    compare_runs,
+    count_by_type,
+    count_clusters,
+    format_report,
+    make_rows,
+    mcnemar_p,
+    score_rules,
 )
 from personabench.tasks.personamem.data import PersonaMemData
 
@@ -55,9 +55,9 @@ TALK = talk("SUUASU")
 )
 def test_acceptance_5_parser(reply: str, gold: str, right: bool, strict: bool, status: str) -> None:
     wanted = f"({gold})"
-    assert (scoring.official(reply, (wanted,)) == wanted) is right
-    assert (scoring.reported(reply) == wanted) is strict
-    assert scoring.status(reply) == status
+    assert (scoring.parse_official(reply, (wanted,)) == wanted) is right
+    assert (scoring.parse_strict(reply) == wanted) is strict
+    assert scoring.classify_reply(reply) == status
 
 
 def typed(folder: Path, labels: list[str], split: str = "32k", **changes: Any) -> Path:
@@ -112,21 +112,21 @@ def test_acceptance_7_micro_and_macro(tmp_path: Path) -> None:
 
 def test_acceptance_7_a_failed_row_lowers_accuracy_and_is_listed(tmp_path: Path) -> None:
     dataset = PersonaMem().open("32k", typed(tmp_path, ["suggest_new_ideas"] * 4))
-    table = rows(dataset, {"q0": "(b)", "q1": "(b)", "q2": None, "q3": "(b)"})
-    text = report(table, "raw")
+    table = make_rows(dataset, {"q0": "(b)", "q1": "(b)", "q2": None, "q3": "(b)"})
+    text = format_report(table, "raw")
     assert (
         "micro accuracy 0.7500 (n=4" in text
         and "counted as wrong: q2" in text
         and "failed 1" in text
     )
     with pytest.raises(UsageError, match="1 ids are not questions"):
-        rows(dataset, {"q9": "(b)"})
+        make_rows(dataset, {"q9": "(b)"})
 
 
 def test_metrics_accept_any_resample() -> None:
     pairs = np.array([[0, 1], [0, 0], [2, 1]], dtype=float)
-    assert scoring.macro(pairs) == 0.75 and scoring.macro(pairs[:1]) == 1.0
-    assert scoring.of_type(pairs, 0) == 0.5 and math.isnan(scoring.of_type(pairs, 1))
+    assert scoring.macro_accuracy(pairs) == 0.75 and scoring.macro_accuracy(pairs[:1]) == 1.0
+    assert scoring.type_accuracy(pairs, 0) == 0.5 and math.isnan(scoring.type_accuracy(pairs, 1))
 
 
 def table_of(rights: dict[str, list[bool]], persona: str = "0") -> list[Row]:
@@ -150,30 +150,34 @@ def table_of(rights: dict[str, list[bool]], persona: str = "0") -> list[Row]:
 
 def test_acceptance_8_intervals_draw_conversations() -> None:
     apart = table_of({"x": [True] * 10, "y": [False] * 10})
-    assert interval(apart) == (0.0, 1.0) and clusters(apart) == 2
-    assert interval(table_of({"x": [True, False]})) is None
-    assert interval(apart, by="persona") is None, "one persona has both conversations"
+    assert bootstrap_accuracy(apart) == (0.0, 1.0) and count_clusters(apart) == 2
+    assert bootstrap_accuracy(table_of({"x": [True, False]})) is None
+    assert bootstrap_accuracy(apart, by="persona") is None, "one persona has both conversations"
     mixed = table_of(
         {name: [True, at % 3 == 0, at % 2 == 0] for at, name in enumerate("abcdefghijkl")}
     )
-    assert interval(mixed, seed=3) == interval(mixed, seed=3) != interval(mixed, seed=4)
-    assert "few clusters" in report(apart, "raw")
+    assert (
+        bootstrap_accuracy(mixed, seed=3)
+        == bootstrap_accuracy(mixed, seed=3)
+        != bootstrap_accuracy(mixed, seed=4)
+    )
+    assert "few clusters" in format_report(apart, "raw")
 
 
 def test_acceptance_8_mcnemar_and_comparisons() -> None:
-    assert mcnemar(5, 0) == pytest.approx(0.0625) and mcnemar(9, 1) == pytest.approx(
+    assert mcnemar_p(5, 0) == pytest.approx(0.0625) and mcnemar_p(9, 1) == pytest.approx(
         0.0215, abs=5e-5
     )
-    assert mcnemar(0, 0) == 1.0 and mcnemar(3, 3) == 1.0
+    assert mcnemar_p(0, 0) == 1.0 and mcnemar_p(3, 3) == 1.0
     first = table_of({"x": [True] * 5, "y": [True] * 5})
     second = table_of({"x": [False] * 5, "y": [True] * 5})
-    found = compare(first, second)
+    found = compare_runs(first, second)
     assert (found.difference, found.gained, found.lost, found.p) == (0.5, 5, 0, 0.0625)
     assert found.interval == (0.0, 1.0)
     with pytest.raises(UsageError, match="missing: 1"):
-        compare(first, second[1:])
+        compare_runs(first, second[1:])
     with pytest.raises(UsageError, match="data files differ"):
-        compare(first, second, hashes=("a", "b"))
+        compare_runs(first, second, hashes=("a", "b"))
 
 
 def test_acceptance_10_rules_take_the_first_of_equals(tmp_path: Path) -> None:
@@ -184,7 +188,7 @@ def test_acceptance_10_rules_take_the_first_of_equals(tmp_path: Path) -> None:
         row("q3", TALK, 6, all_options=tied, correct_answer="(c)", persona_id="1"),
         row("q4", TALK, 6, all_options=tied, correct_answer="(a)", persona_id="2"),
     ]
-    found = controls(PersonaMem().open("32k", write(tmp_path, rows_, [TALK])).questions)
+    found = score_rules(PersonaMem().open("32k", write(tmp_path, rows_, [TALK])).questions)
     assert found["majority-letter (a) (uses gold)"] == Share(4, 2), (
         "two a, two c: the earlier letter"
     )
@@ -219,8 +223,10 @@ def test_distances_are_binned_by_split(tmp_path: Path) -> None:
         ),
     ]
     dataset = PersonaMem().open("32k", write(tmp_path, rows_, [TALK]))
-    text = report(
-        rows(dataset, dict.fromkeys(["q1", "q2", "q3"], "(b)")), "raw", questions=dataset.questions
+    text = format_report(
+        make_rows(dataset, dict.fromkeys(["q1", "q2", "q3"], "(b)")),
+        "raw",
+        questions=dataset.questions,
     )
     for line in (
         "0k-4k | 2",
@@ -238,10 +244,10 @@ def test_distances_are_binned_by_split(tmp_path: Path) -> None:
 
 def test_acceptance_15_type_counts_sum_to_the_rows() -> None:
     dataset = PersonaMem().open("32k", None)
-    table = rows(dataset, {name: "(a)" for name, _ in dataset.index()})
+    table = make_rows(dataset, {name: "(a)" for name, _ in dataset.index()})
     for mapping in ("raw", "merged", "paper"):
-        assert sum(share.n for share in by_type(table, mapping).values()) == len(table) == 48  # type: ignore[arg-type]
-    assert len(by_type(table, "paper")) == 7 and len(by_type(table, "merged")) == 6
+        assert sum(share.n for share in count_by_type(table, mapping).values()) == len(table) == 48  # type: ignore[arg-type]
+    assert len(count_by_type(table, "paper")) == 7 and len(count_by_type(table, "merged")) == 6
 
 
 def test_score_reads_raw_replies_against_the_official_question_file(tmp_path: Path) -> None:
