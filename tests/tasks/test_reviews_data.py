@@ -17,7 +17,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.population import Population
 from personabench.errors import DataError, UsageError
 from personabench.tasks.reviews.construct import Rules
-from personabench.tasks.reviews.records import iso
+from personabench.tasks.reviews.records import format_time
 
 SMALL: dict[str, int] = {
     "min_chars": 1, "item_reviewers": 2, "min_reviews": 3, "inputs": 1, "base_reviewers": 2, "base_reviews": 1,
@@ -196,7 +196,7 @@ def test_splits_are_made_from_a_table(tmp_path: Path) -> None:
     assert [record.item for record in data.load(0).history] == ["a", "b", "c"]
     val = reviews(**SMALL | {"inputs": 2}).open("val", folder)
     assert val.index()[0] == ("u-c", "u") and [r.item for r in val.load(0).history] == ["a", "b"]
-    assert any("nothing is known of the items" in warning for warning in data.warnings)
+    assert any("no item has a title or description" in warning for warning in data.warnings)
     with pytest.raises(UsageError, match=r"inputs=2"):
         reviews(**SMALL).open("val", folder)
     with pytest.raises(UsageError, match="no DPL-main folder"):
@@ -249,7 +249,8 @@ def test_published_bounds_are_the_defaults_and_a_small_table_is_told_so(tmp_path
     assert Rules() == Rules(200, 100, 2000, 8, 18, 500, 10, 5, 8, 0)
     folder = table(tmp_path / "mine.csv", everyone("uvw", "abcd"))
     with pytest.raises(
-        DataError, match=r"leave nobody.*12 rows; 12 complete; 0 by 0 users.*task\.min_chars=1"
+        DataError,
+        match=r"exclude every user.*12 rows; 12 complete; 0 by 0 users.*task\.min_chars=1",
     ):
         reviews().open("test", folder)
     with pytest.raises(ValueError, match="min_reviews must exceed inputs"):
@@ -296,10 +297,10 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
     folder = table(
         tmp_path / "mine.csv", [("u", "a", 5, "t", "text", 1), ("v", "a", "five", "t", "text", 1)]
     )  # type: ignore[list-item]
-    with pytest.raises(DataError, match=r"mine\.csv: line 3: rating: 'five' is no number"):
+    with pytest.raises(DataError, match=r"mine\.csv: line 3: rating: 'five' is not a number"):
         reviews(**SMALL).open("test", folder)
     folder = table(tmp_path / "late" / "mine.csv", [("u", "a", 5, "t", "text", "soon")])  # type: ignore[list-item]
-    with pytest.raises(DataError, match="line 2: 'soon' is no time"):
+    with pytest.raises(DataError, match="line 2: 'soon' is not a time"):
         reviews(**SMALL).open("test", folder)
     (tmp_path / "mine.csv").write_text("user_id,rating\nu,5\n")
     with pytest.raises(DataError, match=r"no column for the item.*it has: user_id, rating"):
@@ -325,4 +326,4 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_times_are_iso(given: int | str, written: str) -> None:
-    assert iso(given) == written
+    assert format_time(given) == written

@@ -54,7 +54,9 @@ def test_a_request_ends_with_what_is_known_of_the_review(task: Task) -> None:
         turns[-1].content == sample.history[0].response
         and turns[1].content == sample.history[1].response
     )
-    assert turns[2].content == wording.request(sample.history[0].stimulus, sample.history[0].fields)
+    assert turns[2].content == wording.format_request(
+        sample.history[0].stimulus, sample.history[0].fields
+    )
     assert question.content == sample.input
     assert question.content.endswith("Rating: 4 of 5\nReview title: A stool that disappears")
     assert "Item: Dovetail Folding Step Stool, Two Steps\nA beech step stool" in question.content
@@ -263,7 +265,7 @@ def test_the_audit_finds_a_review_that_is_asked_for_and_shown(task: Task, tmp_pa
         "\n".join(map(json.dumps, rows))
     )
     data = task.open("test", tmp_path)
-    assert task.audit(data) == [f"the review to write stands in the history: 2 ({rows[0]['user_id']}-P0DOVETL14, "
+    assert task.audit(data) == [f"the review to write occurs in the history: 2 ({rows[0]['user_id']}-P0DOVETL14, "
                                 f"{rows[1]['user_id']}-P0LARKSP15)"]  # fmt: skip
     assert any("more than one review of an item" in warning for warning in data.warnings)
 
