@@ -402,10 +402,11 @@ def _find_lamp2_defects(
 ) -> list[str]:
     # Both LaMP-2 datasets state the same task name, so inputs and profile fields must distinguish
     # them. Single inputs of the published files are mangled; hence any marked record counts.
+    inputs = [str(record.get("input")) for record in head]
     present = []
     for name in LAMP2_TITLES:
         form = FORMS[name]
-        in_inputs = any(form.input_mark in str(record.get("input")) for record in head)
+        in_inputs = any(form.input_mark in text for text in inputs)
         in_entries = any(form.response[0] in entry for entry in entries)
         if in_inputs or in_entries:
             present.append(name)

@@ -46,7 +46,8 @@ def describe_syntax_error(
     if opening.lstrip().startswith(b"<"):
         problem = "this is an HTML page, not JSON"
 
-    line = 1 + sum(chunk.count(b"\n") for chunk in _iter_chunks(content, offset))
+    chunks = _iter_chunks(content, offset)
+    line = 1 + sum(chunk.count(b"\n") for chunk in chunks)
     # A deque of length 1 keeps the last match only, however many questions precede the error.
     matches = deque(_QUESTION_ID.finditer(content, 0, offset), maxlen=1)
     context = "before any question id"

@@ -96,7 +96,8 @@ def locate(task: str, separation: str, split: str, data: Path | None) -> tuple[P
 
     prefix = "time" if separation == "time" else ""
     name = f"{split}_questions.json"
-    candidates = [data / name, data / prefix / FORMS[task].folder / split / name]
+    folder = data / prefix / FORMS[task].folder / split
+    candidates = [data / name, folder / name]
     for path in candidates:
         if path.is_file():
             return path, path.with_name(f"{split}_outputs.json")
@@ -186,7 +187,8 @@ class LampData(Dataset):
             self._golds = self._read_golds(outputs)
         elif self.split != "test":
             raise DataError(f"{outputs} is missing: only the test split comes without outputs")
-        self.hash = digest_files([self._path, outputs] if self._golds else [self._path])
+        paths = [self._path, outputs] if self._golds else [self._path]
+        self.hash = digest_files(paths)
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
@@ -264,7 +266,8 @@ class LampData(Dataset):
 
             if self._form.extract_query(question.input) is None:
                 unworded.append(question.id)
-            if len({entry.id for entry in question.profile}) < len(question.profile):
+            entry_ids = {entry.id for entry in question.profile}
+            if len(entry_ids) < len(question.profile):
                 repeating.append(question.id)
             entries += len(question.profile)
             dated += self._count_dates(question)
@@ -318,7 +321,9 @@ class LampData(Dataset):
 
         if self._task == "lamp6":
             _, _, text = question.input.partition(":")
-            texts = [text, *(entry.text for entry in question.profile[:1])]
+            texts = [text]
+            if question.profile:
+                texts.append(question.profile[0].text)
             if any(_MAIL_FILE_NAME.fullmatch(text) for text in texts):
                 raise DataError(
                     f"{self._path}: record {question.id} holds the name of an e-mail file instead "

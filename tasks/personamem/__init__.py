@@ -175,7 +175,8 @@ class PersonaMem(Task):
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         facts = read_facts(sample)
         # The metrics after the basic ones are those of the types, named after them.
-        types = [metric.name for metric in self.metrics[len(scoring.BASIC) :]]
+        type_metrics = self.metrics[len(scoring.BASIC) :]
+        types = [metric.name for metric in type_metrics]
         label = scoring.map_type(facts.type, facts.split, self.params.mapping)
         return scoring.make_values(parsed in facts.rights, label, types)
 
@@ -190,7 +191,8 @@ class PersonaMem(Task):
                 "prediction files are scored in one order of the options; use rotate4 for runs only"
             )
 
-        split = next((name for name in SPLITS if path.stem.endswith(f"_{name}")), "")
+        splits = [split for split in SPLITS if path.stem.endswith(f"_{split}")]
+        split = splits[0] if splits else ""
         questions = read_questions(path).questions
         self._set_metrics((question.type, split) for question in questions)
         samples = {}
@@ -250,6 +252,7 @@ class PersonaMem(Task):
 
     def _set_metrics(self, labels: Iterable[tuple[str, str]]) -> None:
         """Set the metrics to those of the types that the data hold."""
-        types = {scoring.map_type(label, split, self.params.mapping) for label, split in labels}
+        mapping = self.params.mapping
+        types = {scoring.map_type(label, split, mapping) for label, split in labels}
         ordered = scoring.order_types(types)
         self.metrics = scoring.make_metrics(ordered)  # type: ignore[misc]

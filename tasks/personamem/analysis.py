@@ -153,10 +153,11 @@ def count_shares(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Sh
 
 def count_by_type(rows: Sequence[Row], mapping: scoring.TypeMapping) -> dict[str, Share]:
     """Count right answers by question type under a mapping, in the order of the paper."""
-    shares = count_shares(
-        rows,
-        lambda row: scoring.map_type(row.facts.type, row.facts.split, mapping),
-    )
+
+    def key(row: Row) -> str:
+        return scoring.map_type(row.facts.type, row.facts.split, mapping)
+
+    shares = count_shares(rows, key)
     return {label: shares[label] for label in scoring.order_types(shares)}
 
 
@@ -249,14 +250,16 @@ def compare_runs(
     Raises:
         UsageError: the questions or the data differ.
     """
-    mismatch = str(compare_ids([row.id for row in first], [row.id for row in second]))
+    first_ids = [row.id for row in first]
+    second_ids = [row.id for row in second]
+    mismatch = str(compare_ids(first_ids, second_ids))
     if mismatch:
         raise UsageError(f"the runs cannot be compared: their questions differ ({mismatch})")
     if hashes[0] != hashes[1]:
         raise UsageError("the runs cannot be compared: their data files differ")
 
     second_rights = {row.id: row.right for row in second}
-    gains = [float(row.right) - float(second_rights[row.id]) for row in first]
+    gains = [float(row.right - second_rights[row.id]) for row in first]
     gained = gains.count(1.0)
     lost = gains.count(-1.0)
     return Difference(
@@ -273,7 +276,8 @@ def mcnemar_p(gained: int, lost: int) -> float:
     total = gained + lost
     if total == 0:
         return 1.0
-    tail = sum(math.comb(total, count) for count in range(min(gained, lost) + 1))
+    smaller = min(gained, lost)
+    tail = sum(math.comb(total, count) for count in range(smaller + 1))
     # Twice the tail over 2 ** total; a symmetric table would count its middle twice.
     return min(1.0, tail / float(2 ** (total - 1)))
 
@@ -339,9 +343,11 @@ def _bootstrap_mean(
     # Sorted, so that the interval does not depend on the order of the rows.
     clusters = np.array([sums[name] for name in sorted(sums)])
     generator = np.random.default_rng(seed)
-    indices = generator.integers(len(clusters), size=(resamples, len(clusters)))
+    n = len(clusters)
+    indices = generator.integers(n, size=(resamples, n))
     totals = clusters[indices].sum(axis=1)
-    low, high = np.percentile(totals[:, 0] / totals[:, 1], [2.5, 97.5])
+    means = totals[:, 0] / totals[:, 1]
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -353,12 +359,12 @@ def format_report(
     questions: Sequence[Question] = (),
 ) -> str:
     """Format all tables as Markdown, and the scores of rules if `questions` are given."""
-    lines = [*_format_summary(rows, mapping, by)]
+    parts = [*_format_summary(rows, mapping, by)]
     for title, shares in make_breakdowns(rows, mapping).items():
-        lines += ["", *_format_breakdown(title, shares)]
+        parts += ["", *_format_breakdown(title, shares)]
     if questions:
-        lines += ["", *_format_rules(questions)]
-    return "\n".join(lines)
+        parts += ["", *_format_rules(questions)]
+    return "\n".join(parts)
 
 
 def _format_summary(rows: Sequence[Row], mapping: scoring.TypeMapping, by: By) -> Iterator[str]:

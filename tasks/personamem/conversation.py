@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,16 @@ Roles = Literal["merge", "raw", "hoist", "transcript"]
 NEUTRAL = "Hello."
 BLOCK = "[A new conversation begins.]"
 _PREFIX = re.compile(r"(?:User|Assistant): ?")
+
+
+class _MergedMessage(NamedTuple):
+    """Consecutive messages of one role."""
+
+    role: str
+    parts: list[str]
+
+    def join(self) -> Message:
+        return Message(self.role, "\n".join(self.parts))  # type: ignore[arg-type]
 
 
 def bare(text: str) -> str:
@@ -67,7 +77,8 @@ class ConversationRecords:
         for index, turn in enumerate(self._turns):
             # After a system message, the next message belongs to the record it opened.
             is_first = not self._starts or start is not None or turn.role == "system"
-            if not is_first and not _opens_record(self._unit, turn, self._turns[index - 1]):
+            previous = self._turns[index - 1]
+            if not is_first and not _opens_record(self._unit, turn, previous):
                 continue
             if start is None:
                 start = index
@@ -129,7 +140,12 @@ def _make_record(turns: Sequence[Turn], start: int, unit: Unit, block: int) -> R
         "block": str(block),
         "turns": msgspec.json.encode(turns).decode(),
     }
-    return Record(id=str(anchor), stimulus=None, response=text, fields=fields)
+    return Record(
+        id=str(anchor),
+        stimulus=None,
+        response=text,
+        fields=fields,
+    )
 
 
 def restore_turns(history: Sequence[Record]) -> list[Turn]:
@@ -140,7 +156,8 @@ def restore_turns(history: Sequence[Record]) -> list[Turn]:
 
     turns: list[Turn] = []
     for record in chats:
-        turns += msgspec.json.decode(record.fields["turns"], type=list[Turn])
+        stored = record.fields["turns"]
+        turns += msgspec.json.decode(stored, type=list[Turn])
     return turns
 
 
@@ -198,16 +215,17 @@ def make_messages(
 
     turns = [*turns, Turn("user", query)]
     if roles == "raw":
-        return tuple(Message(turn.role, turn.content) for turn in turns), {}  # type: ignore[arg-type]
+        unchanged = [_MergedMessage(turn.role, [turn.content]) for turn in turns]
+        return tuple(message.join() for message in unchanged), {}
 
     system_texts, merged = _merge_turns(turns, roles)
     flags: dict[str, float] = {}
     # Chat templates of many models refuse a conversation that the assistant begins.
-    if merged[0][0] == "assistant":
-        merged.insert(0, ("user", [NEUTRAL]))
+    if merged[0].role == "assistant":
+        merged.insert(0, _MergedMessage("user", [NEUTRAL]))
         flags["neutral_turns"] = 1
 
-    messages = [Message(role, "\n".join(parts)) for role, parts in merged]  # type: ignore[arg-type]
+    messages = [message.join() for message in merged]
     if system_texts:
         messages.insert(0, Message("system", "\n\n".join(system_texts)))
     return tuple(messages), flags
@@ -231,12 +249,10 @@ def _format_transcript(turns: Sequence[Turn], query: str) -> str:
     )
 
 
-def _merge_turns(
-    turns: Sequence[Turn], roles: Roles
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the hoisted system texts and the merged messages as (role, parts)."""
+def _merge_turns(turns: Sequence[Turn], roles: Roles) -> tuple[list[str], list[_MergedMessage]]:
+    """Return the hoisted system texts and the merged messages."""
     system_texts: list[str] = []
-    merged: list[tuple[str, list[str]]] = []
+    merged: list[_MergedMessage] = []
     pending: list[str] = []
 
     for turn in turns:
@@ -251,8 +267,8 @@ def _merge_turns(
 
         parts = [*pending, turn.content]
         pending = []
-        if merged and merged[-1][0] == turn.role:
-            merged[-1][1].extend(parts)
+        if merged and merged[-1].role == turn.role:
+            merged[-1].parts.extend(parts)
         else:
-            merged.append((turn.role, parts))
+            merged.append(_MergedMessage(turn.role, parts))
     return system_texts, merged

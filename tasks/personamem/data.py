@@ -182,7 +182,10 @@ class PersonaMemData(Dataset):
             question.id,
             stimulus=conversation.bare(question.query),
             response=letter.strip("()"),
-            fields={"cut": str(question.end), "option": question.texts[question.gold]},
+            fields={
+                "cut": str(question.end),
+                "option": question.texts[question.gold],
+            },
         )
 
     def _make_warnings(self, headers: int) -> Iterator[str]:
@@ -267,7 +270,10 @@ def make_sample(
         history=history,
         references=(gold,),
         choices=LETTERS,
-        attributes={"cut": str(question.end), "options": to_json(texts)},
+        attributes={
+            "cut": str(question.end),
+            "options": to_json(texts),
+        },
         hidden={"facts": to_json(facts)},
     )
 

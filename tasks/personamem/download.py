@@ -28,7 +28,11 @@ BASE_URL = "https://huggingface.co"
 DATASET = "bowen-upenn/PersonaMem"
 REVISION = "a8076d5608c93ba2a28983cd78aa99b01a163ae7"
 # Published numbers of questions and conversations.
-SIZES = {"32k": (589, 37), "128k": (2727, 110), "1M": (2674, 33)}
+SIZES = {
+    "32k": (589, 37),
+    "128k": (2727, 110),
+    "1M": (2674, 33),
+}
 REMEDY = "Check the address, or pass your own copy of the official files with --data DIR."
 
 
@@ -67,8 +71,10 @@ def download(
         locate(split, target)
 
     folder = target / "personamem"
-    names = (f"questions_{split}.csv", f"shared_contexts_{split}.jsonl")
-    finals = [folder / name for name in names]
+    finals = [
+        folder / f"questions_{split}.csv",
+        folder / f"shared_contexts_{split}.jsonl",
+    ]
     base = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{revision}"
 
     with downloads.exclusive(folder):
@@ -78,11 +84,13 @@ def download(
 
         urls = {final: f"{base}/{final.name}" for final in finals if not final.exists()}
         paths = [_fetch_file(final, urls.get(final), progress, wait) for final in finals]
-        counts = _check_files(paths, folder, list(urls.values()), split, expected or SIZES[split])
+        sizes = expected or SIZES[split]
+        counts = _check_files(paths, folder, list(urls.values()), split, sizes)
 
         entries = dict(manifest)
         for final, path, count in zip(finals, paths, counts, strict=True):
-            entry = _make_entry(path, urls.get(final, ""), count, manifest.get(final.name))
+            previous = manifest.get(final.name)
+            entry = _make_entry(path, urls.get(final, ""), count, previous)
             entries[final.name] = entry
             _warn_of_version(final.name, entry, notice)
             if path != final:

@@ -48,9 +48,12 @@ def pick_by_type(questions: Sequence[Question]) -> list[int]:
     per_persona: dict[tuple[str, str], _Hits] = defaultdict(_Hits)
     per_type: dict[str, _Hits] = defaultdict(_Hits)
     for question in questions:
-        for hits in (per_persona[question.type, question.persona], per_type[question.type]):
-            hits.longest += find_extreme(question, max) == question.gold
-            hits.shortest += find_extreme(question, min) == question.gold
+        longest_hits = find_extreme(question, max) == question.gold
+        shortest_hits = find_extreme(question, min) == question.gold
+        persona = per_persona[question.type, question.persona]
+        for hits in (persona, per_type[question.type]):
+            hits.longest += longest_hits
+            hits.shortest += shortest_hits
 
     positions = []
     for question in questions:

@@ -98,11 +98,7 @@ def construct_split(data: Path, split: str, rules: Rules) -> Rows:
     steps = [f"{table.rows} rows", f"{complete} complete"]
 
     base, inputs = _apply_rules(table.reviews, items, rules, steps)
-    last = 1 if split == "test" else 2
-    rows = [
-        Row(user_id, [*reviews, *inputs[user_id][:-last]], inputs[user_id][-last])
-        for user_id, reviews in base.items()
-    ]
+    rows = _make_rows(base, inputs, split)
     questions = [row for row in rows if len(row.profile) >= rules.asked_reviews]
     if not questions:
         example = " ".join(f"--set task.{bound}" for bound in _SMALLER_BOUNDS)
@@ -123,6 +119,18 @@ def construct_split(data: Path, split: str, rules: Rules) -> Rows:
         warnings=warnings,
         peers=tuple(row for row in rows if len(row.profile) < rules.asked_reviews),
     )
+
+
+def _make_rows(base: Reviews, inputs: Reviews, split: str) -> list[Row]:
+    # test asks for a user's last review, val for the one before it.
+    skipped = 0 if split == "test" else 1
+    rows = []
+    for user_id, earlier in base.items():
+        last = inputs[user_id]
+        # Last reviews before the question belong to the history.
+        *between, question = last[: len(last) - skipped]
+        rows.append(Row(user_id, [*earlier, *between], question))
+    return rows
 
 
 def _apply_rules(

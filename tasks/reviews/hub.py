@@ -56,7 +56,8 @@ def choose_category(data: Path, category: str) -> str:
         UsageError: the copy lacks the category, or holds several and none was given.
     """
     root = _find_repository(data, MAIN) or data
-    present = [path.name for path in sorted(root.iterdir()) if _is_category(path)]
+    folders = sorted(root.iterdir())
+    present = [path.name for path in folders if _is_category(path)]
     if category in present:
         return category
     if not category and len(present) == 1:
@@ -143,7 +144,8 @@ class RowList(Sequence[Row]):
     def __getitem__(self, index: slice) -> Sequence[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
         if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+            numbers = range(*index.indices(len(self)))
+            return [self[number] for number in numbers]
 
         row: Row = _convert_row(self._stored[index], Row, self._file, index)
         self._check_times(row, index)
@@ -195,17 +197,22 @@ def _load_rows(files: Sequence[Path]) -> Sequence[Any]:
 
     datasets.disable_progress_bars()
     try:
-        rows: Sequence[Any] = datasets.load_dataset("parquet", data_files=paths, split="train")
+        rows: Sequence[Any] = datasets.load_dataset(
+            "parquet",
+            data_files=paths,
+            split="train",
+        )
     except Exception as error:
         raise DataError(f"{files[0]} cannot be read as parquet: {error}") from error
     return rows
 
 
 def _read_lines(files: Sequence[Path]) -> list[bytes]:
-    lines: list[bytes] = []
+    rows: list[bytes] = []
     for path in files:
-        lines += [line for line in path.read_bytes().splitlines() if line.strip()]
-    return lines
+        content = path.read_bytes()
+        rows += [line for line in content.splitlines() if line.strip()]
+    return rows
 
 
 def _convert_row(stored: Any, kind: Any, path: Path, number: int) -> Any:
@@ -228,4 +235,7 @@ def _restore_records(value: Any) -> Any:
     if not all(isinstance(column, list) for column in value.values()):
         return value
 
-    return [dict(zip(value, values, strict=True)) for values in zip(*value.values(), strict=True)]
+    records = []
+    for values in zip(*value.values(), strict=True):
+        records.append(dict(zip(value, values, strict=True)))
+    return records

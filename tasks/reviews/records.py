@@ -54,8 +54,10 @@ class Item(NamedTuple):
     @property
     def text(self) -> str | None:
         """Title and description on two lines, white space collapsed; None if both are empty."""
-        parts = (" ".join(self.title.split()), " ".join(self.description.split()))
-        return "\n".join(part for part in parts if part) or None
+        title = " ".join(self.title.split())
+        description = " ".join(self.description.split())
+        parts = [part for part in (title, description) if part]
+        return "\n".join(parts) or None
 
 
 class Rows(NamedTuple):
@@ -101,7 +103,8 @@ class ReviewData(Dataset):
         repeating: list[str] = []
         # One pass, since rows are decoded on access.
         for row in self._rows:
-            self._index.append((make_review_id(row.user_id, row.data), row.user_id))
+            review_id = make_review_id(row.user_id, row.data)
+            self._index.append((review_id, row.user_id))
             asins = [review.asin for review in (*row.profile, row.data)]
             if len(set(asins)) < len(asins):
                 repeating.append(row.user_id)

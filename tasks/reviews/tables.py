@@ -35,6 +35,8 @@ ITEM_DESCRIPTIONS = ("item_description", "description")
 _ENDINGS = (".csv", ".jsonl", ".json", ".csv.gz", ".jsonl.gz", ".json.gz")
 # Amazon's descriptions are lists of paragraphs, often under this heading.
 _HEADING = "Product Description"
+# A row with its line number, for error messages.
+_NumberedRow = tuple[int, Mapping[str, Any]]
 
 
 @dataclass
@@ -75,18 +77,23 @@ def find_tables(data: Path) -> tuple[Path, Path | None]:
         for path in sorted(data.iterdir())
         if path.is_file() and path.name.lower().endswith(_ENDINGS)
     ]
-    items = [path for path in tables if path.name.lower().startswith(("meta", "items"))]
+    items = [path for path in tables if _is_item_table(path)]
     # A download leaves a manifest beside its files.
     reviews = [path for path in tables if path not in items and path.name != "manifest.json"]
 
     if len(reviews) != 1 or len(items) > 1:
-        present = ", ".join(path.name for path in [*reviews, *items]) or "none"
+        file_names = [path.name for path in (*reviews, *items)]
+        present = ", ".join(file_names) or "none"
         raise DataError(
             f"{data} must hold one table of reviews ({', '.join(_ENDINGS[:2])}, also .gz) and at "
             f"most one of items, named meta* or items*; found: {present}. Alternatively it holds "
             "DPL-main and DPL-meta, as `download reviews` makes them"
         )
     return reviews[0], items[0] if items else None
+
+
+def _is_item_table(path: Path) -> bool:
+    return path.name.lower().startswith(("meta", "items"))
 
 
 def read_reviews(path: Path) -> ReviewTable:
@@ -131,9 +138,10 @@ def _add_row(
         return
 
     asin = values["item"]
+    rating_column = columns.required["rating"]
     review = Review(
         asin=asin,
-        rating=_parse_number(path, line_number, columns.required["rating"], values["rating"]),
+        rating=_parse_number(path, line_number, rating_column, values["rating"]),
         title=title,
         text=values["text"],
         timestamp=_parse_seconds(path, line_number, values["time"]),
@@ -164,17 +172,17 @@ def read_items(path: Path) -> dict[str, Item]:
     return items
 
 
-def _iter_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _iter_rows(path: Path) -> Iterator[_NumberedRow]:
     """Yield line numbers and rows."""
     with _open_text(path) as file:
-        rows = _iter_csv(path, file) if ".csv" in path.suffixes else _iter_json(path, file)
+        read_format = _iter_csv if ".csv" in path.suffixes else _iter_json
         try:
-            yield from rows
+            yield from read_format(path, file)
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not UTF-8 text: {error}") from error
 
 
-def _iter_csv(path: Path, file: IO[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _iter_csv(path: Path, file: IO[str]) -> Iterator[_NumberedRow]:
     # Reviews may be longer than the csv module's limit of 131,072 characters.
     csv.field_size_limit(1 << 30)
     reader = csv.DictReader(file)
@@ -185,7 +193,7 @@ def _iter_csv(path: Path, file: IO[str]) -> Iterator[tuple[int, Mapping[str, Any
         raise DataError(f"{path}: line {reader.line_num}: {error}") from error
 
 
-def _iter_json(path: Path, file: IO[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _iter_json(path: Path, file: IO[str]) -> Iterator[_NumberedRow]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
