@@ -1,4 +1,4 @@
-"""PersonaMem's files: what is read, what is refused and with which words, and what a sample holds."""
+"""PersonaMem files: parsing, error messages and the content of samples."""
 
 from __future__ import annotations
 
@@ -217,8 +217,8 @@ def test_acceptance_9_gold_follows_its_position_and_prefixes_are_renewed(tmp_pat
     folder = write(tmp_path, [row("q1", TALK, 6, all_options=equal)], [TALK])
     sample = opened(folder, shuffle="0", template="lines").load(0)
     assert sample.references[0] == "(c)", "position 1 is shown third"
-    shown = sample.input.split("\n")[-4:]
-    assert shown == [
+    options = sample.input.split("\n")[-4:]
+    assert options == [
         f"(a) {OPTIONS[2]}",
         f"(b) {OPTIONS[1]}",
         f"(c) {OPTIONS[1]}",
@@ -252,12 +252,12 @@ def test_acceptance_11_views_hold_neither_gold_nor_type_nor_topic_nor_distance(
     )
     task = PersonaMem()
     dataset = task.open("32k", write(tmp_path, [marked], [TALK]))
-    seen = repr(dataset.load(0).view())
+    view = repr(dataset.load(0).view())
     for hidden in ("zz-topic", "987654", "0.777", "recall_user", "references=('"):
-        assert hidden not in seen
+        assert hidden not in view
     assert "zz-topic" in repr(dataset.load(0))
-    known = repr({name: value for name, value in vars(task).items() if name != "metrics"})
-    assert "zz-topic" not in known and "q1" not in known, (
+    task_state = repr({name: value for name, value in vars(task).items() if name != "metrics"})
+    assert "zz-topic" not in task_state and "q1" not in task_state, (
         "the task, which methods may ask, holds no data"
     )
 
@@ -280,8 +280,8 @@ def test_acceptance_12_population_has_a_persona_once_whatever_the_contexts(tmp_p
 
 
 def test_official_questions_keep_speakers_and_retrieval_drops_them(tmp_path: Path) -> None:
-    asked = row("q1", TALK, 6, user_question_or_message="User: Where now?")
-    sample = opened(write(tmp_path, [asked], [TALK])).load(0)
+    question_row = row("q1", TALK, 6, user_question_or_message="User: Where now?")
+    sample = opened(write(tmp_path, [question_row], [TALK])).load(0)
     assert sample.input.startswith("User: Where now?\n\n") and sample.stimulus == "Where now?"
     assert OPTIONS[0] not in (sample.stimulus or "")
 
@@ -300,7 +300,7 @@ def test_sample_has_the_promised_shape() -> None:
         user.id: {record.fields["block"] for record in user.history}
         for user in dataset.population()
     }
-    assert all(len(found) >= 3 for found in blocks.values())
+    assert all(len(scores) >= 3 for scores in blocks.values())
     assert set(Counter(question.gold for question in dataset.questions).values()) == {
         len(dataset.questions) // 4
     }
@@ -310,8 +310,8 @@ def test_sample_has_the_promised_shape() -> None:
 
 
 def test_sample_gives_nothing_to_rules_of_length() -> None:
-    found = score_rules(PersonaMem().open("32k", None).questions)
+    scores = score_rules(PersonaMem().open("32k", None).questions)
     for name in ("longest-option", "shortest-option"):
-        first, split = found[name], found[f"{name}, tie-split"]
+        first, split = scores[name], scores[f"{name}, tie-split"]
         assert isinstance(first, Share) and 0.18 <= first.accuracy <= 0.32
         assert isinstance(split, float) and 0.18 <= split <= 0.32
