@@ -231,7 +231,7 @@ class LampData(Dataset):
         question_ids = [question_id for question_id, _ in self._index]
         difference = str(compare_ids(question_ids, golds))
         if difference:
-            raise DataError(f"{path} does not match {self._path.name} beside it: ids {difference}")
+            raise DataError(f"{path} does not fit {self._path.name} beside it: ids {difference}")
         return golds
 
     def _split_records(self) -> list[msgspec.Raw]:
