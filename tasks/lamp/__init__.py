@@ -1,6 +1,7 @@
 """LaMP 1 to 7: eight tasks on the outputs of real users (Salemi et al., arXiv 2304.11406).
 
-Each class is only what differs; the work is done in `base`.  Literal attributes are read without importing this file.
+Each class states only the differences; `base` implements the tasks. The registry reads attributes
+with literal values without importing this file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one implementation behind the eight LaMP tasks; a subclass adds its name, words and numbers."""
+"""Base class of the eight LaMP tasks; a subclass adds its name, vocabulary and numbers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from personabench.errors import UsageError
 from personabench.metrics.metric import Value
 from personabench.models.tokens import Tokens
 from personabench.tasks.lamp import prompts, scoring
-from personabench.tasks.lamp.forms import FORMS, Form, candidates_of, query_of
-from personabench.tasks.lamp.records import LampData, parse_split, read_outputs
+from personabench.tasks.lamp.forms import FORMS, Form, find_candidates, search_query
+from personabench.tasks.lamp.records import LampData, read_outputs
 from personabench.types import Record, Sample, to_json
 
 
@@ -33,8 +33,8 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
 
         Attributes:
             template: `chat`, or `lamp-official` for the benchmark's own prompt in one user message.
-            length: token budget of the official prompt (the papers use 256 or 512); none by default.
-            dates: append ` date: D` to what a record is found by.
+            length: token budget of the official prompt (the papers use 256 or 512); default: none.
+            dates: append ` date: D` to a record's retrieval text.
         """
 
         template: Literal["chat", "lamp-official"] = "chat"
@@ -42,9 +42,12 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         dates: bool = False
 
         def __post_init__(self) -> None:
-            if self.length is not None and (self.length < 1 or self.template != "lamp-official"):
+            if self.length is None:
+                return
+            if self.length < 1 or self.template != "lamp-official":
                 raise ValueError(
-                    "length is the positive token budget of the template lamp-official"
+                    "length is the token budget of the template lamp-official: it must be positive "
+                    "and needs template=lamp-official"
                 )
 
     params: Params
@@ -63,15 +66,23 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         if self.params.template == "chat":
             return prompts.chat(self.form, self.words, sample, records, notes)
         return prompts.official(
-            self.form, self.words, sample, records, notes, tokens, self.params.length
+            self.form,
+            self.words,
+            sample,
+            records,
+            notes,
+            tokens,
+            self.params.length,
         )
 
     def query_text(self, sample: Sample) -> str:
-        return query_of(self.form, sample)
+        return search_query(self.form, sample)
 
     def document_text(self, record: Record) -> str:
         text = " ".join(record.fields[name] for name in self.form.document)
-        return f"{text} date: {record.time}" if self.params.dates and record.time else text
+        if self.params.dates and record.time:
+            return f"{text} date: {record.time}"
+        return text
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         if scorer not in self.scorers:
@@ -84,50 +95,66 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         return scoring.measure(parsed, sample, self.kind)
 
     def read_references(self, path: Path) -> dict[str, Sample]:
-        return {
-            gold_id: Sample(gold_id, gold_id, "", references=(output,), choices=self.form.labels)
-            for gold_id, output in read_outputs(path, self.name).items()
-        }
+        samples = {}
+        for sample_id, output in read_outputs(path, self.name).items():
+            samples[sample_id] = Sample(
+                sample_id,
+                # Output files name no users: each sample counts as a user of its own.
+                user_id=sample_id,
+                input="",
+                references=(output,),
+                choices=self.form.labels,
+            )
+        return samples
 
     def read_predictions(self, path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
-        """See `Task`; a stated official name that is this task's own is given as the task's name."""
-        stated, pairs = scoring.read_submission(path)
-        return self.name if stated == self.form.official else stated, pairs
+        """See `Task`; this task's official name is returned as the task's name."""
+        official, pairs = scoring.read_submission(path)
+        task = self.name if official == self.form.official else official
+        return task, pairs
 
     def submission(self, outputs: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield f'{{"task":"{self.form.official}","golds":['
-        for number, (name, output) in enumerate(outputs):
-            yield "," * bool(number) + to_json({"id": name, "output": output})
+        separator = ""
+        for sample_id, output in outputs:
+            yield separator + to_json({"id": sample_id, "output": output})
+            separator = ","
         yield "]}\n"
 
     def audit(self, dataset: Dataset) -> list[str]:
-        """Golds that stand in their own user's profile: gold texts, and for LaMP-1 either candidate's title."""
-        leaking = [sample.id for sample in dataset.samples() if self._leaks(sample)]
-        what = "a candidate title" if self.name == "lamp1" else "the gold text"
-        return (
-            [f"{what} stands in the same profile: {few(leaking)} of {len(dataset.index())}"]
-            if leaking
-            else []
-        )
+        """List samples whose gold occurs in the user's own profile.
 
-    def _leaks(self, sample: Sample) -> bool:
-        wanted = set(self._gold_texts(sample))
+        For free text the gold text counts, for LaMP-1 either candidate's title. The other labels
+        occur in every profile by design.
+        """
+        leaking = [sample.id for sample in dataset.samples() if self._is_leaking(sample)]
+        if not leaking:
+            return []
+
+        gold = "a candidate title" if self.name == "lamp1" else "the gold text"
+        return [f"{gold} occurs in the same profile: {few(leaking)} of {len(dataset.index())}"]
+
+    def _is_leaking(self, sample: Sample) -> bool:
+        golds = {_fold(text) for text in self._gold_texts(sample)}
+        if not golds:
+            return False
+
         field = "title" if "title" in self.form.fields else "text"
-        return bool(wanted) and any(
-            _folded(record.fields[field]) in wanted for record in sample.history
-        )
+        return any(_fold(record.fields[field]) in golds for record in sample.history)
 
-    def _gold_texts(self, sample: Sample) -> Iterator[str]:
-        texts = candidates_of(sample.input) or () if self.name == "lamp1" else sample.references
-        if self.name == "lamp1" or self.kind == "text":
-            yield from map(_folded, texts)
+    def _gold_texts(self, sample: Sample) -> Sequence[str]:
+        if self.name == "lamp1":
+            return find_candidates(sample.input) or ()
+        if self.kind == "text":
+            return sample.references
+        return ()
 
     def download(self, split: str, target: Path, **options: Any) -> None:
+        # Imported here, since only this command needs it.
         from personabench.tasks.lamp.download import download
 
-        parse_split(split)
         download(self.name, split, target, **options)
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     return " ".join(text.casefold().split())

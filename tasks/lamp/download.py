@@ -1,9 +1,10 @@
-"""The official LaMP files: where they lie, and how to tell that what came back is really them.
+"""Download of the official LaMP files, with checks that the content is the requested data.
 
-A wrong but plausible address answers with status 200 and a short web page, and a broken connection leaves half a file;
-neither may ever look like data.  Files are fetched to a temporary name, checked whole (format, number of records,
-fields, which of the two LaMP-2 datasets, ids of questions against ids of outputs), and renamed only when all of them
-have passed.  Sizes and layout follow the LaMP paper (arXiv 2304.11406) and its download page.
+A wrong but plausible address answers with status 200 and a short web page, and a broken connection
+leaves half a file; neither may ever pass for data. Files are fetched to a temporary name, checked
+completely (format, number of records, fields, which of the two LaMP-2 datasets, ids of questions
+against ids of outputs), and renamed only when all of them have passed. Sizes and layout follow the
+LaMP paper (arXiv 2304.11406) and its download page.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,20 +22,10 @@ import msgspec
 
 from personabench.api import downloads
 from personabench.errors import DataError, UsageError
+from personabench.tasks.lamp.forms import FORMS, SPLITS, parse_split
 
 BASE_URL = "https://ciir.cs.umass.edu/downloads/LaMP/"
-SPLITS = ("train", "dev", "test")
-
-ENTRY_FIELDS = {
-    "lamp1": ("title", "abstract"),
-    "lamp2m": ("tag", "description"),
-    "lamp2n": ("title", "text", "category"),
-    "lamp3": ("text", "score"),
-    "lamp4": ("title", "text"),
-    "lamp5": ("title", "abstract"),
-    "lamp6": ("title", "text"),
-    "lamp7": ("text",),
-}
+# Published numbers of records in train, dev and test.
 SIZES = {
     ("lamp1", "user"): (9682, 2500, 2500),
     ("lamp2m", "user"): (3820, 692, 870),
@@ -52,25 +43,32 @@ SIZES = {
     ("lamp6", "time"): (4821, 1250, 1250),
     ("lamp7", "time"): (13437, 1498, 1500),
 }
-UNVERIFIED = {("lamp2m", "user", "train"), ("lamp2m", "user", "test"), ("lamp5", "user", "train")}
-LAMP2 = {
-    "lamp2m": ("movie tagging", "tags: [", "tag"),
-    "lamp2n": ("news categorisation", "categories: [", "category"),
+# Numbers that were never compared with the files themselves, so a difference only warns.
+UNVERIFIED = {
+    ("lamp2m", "user", "train"),
+    ("lamp2m", "user", "test"),
+    ("lamp5", "user", "train"),
 }
+LAMP2_TITLES = {"lamp2m": "movie tagging", "lamp2n": "news categorisation"}
 REMEDY = "Check the address, or pass your own copy of the official files with --data DIR."
 UNFILLED = (
-    "LaMP-6 as published holds e-mail file names in place of texts. The texts belong to the Avocado corpus, which is "
-    "licensed by the LDC (LDC2015T03): fill the files with the LaMP repository's data/avocado script and pass the "
-    "folder it writes with --data. Until then the task cannot run."
+    "LaMP-6 as published holds e-mail file names in place of texts. The texts belong to the "
+    "Avocado corpus, which is licensed by the LDC (LDC2015T03): fill the files with the LaMP "
+    "repository's data/avocado script and pass the folder it writes with --data. Until then the "
+    "task cannot run."
 )
+# Fields are checked in the first records only: they show which dataset a file is, and the loader
+# checks every record anyway.
+_HEAD = 20
+_MAIL_FILE_NAME = re.compile(r"(Generate a subject for the following email: )?\S+\.txt")
 
 
-class _Wrong(Exception):
-    """A file that is not the data it should be; the message is the list of reasons."""
+class _InvalidFile(Exception):
+    """A file is not the requested data; the message lists the reasons."""
 
 
 class _Content(NamedTuple):
-    """What a file holds: the task it states, its record ids in order, and its first records in full."""
+    """The content of a file: its stated task, its record ids in order and its first records."""
 
     task: str | None
     ids: list[str]
@@ -85,22 +83,121 @@ class _Part(NamedTuple):
     split: str
 
     @property
-    def folder(self) -> str:
-        number = self.task[4]
-        movie = "new/" if self.task == "lamp2m" else ""
-        return f"{'time/' if self.separation == 'time' else ''}LaMP_{number}/{movie}{self.split}"
-
-    @property
-    def names(self) -> list[str]:
-        """Paths in the official tree; the outputs of a test split are not offered."""
-        kinds = ("questions",) if self.split == "test" else ("questions", "outputs")
-        return [f"{self.folder}/{self.split}_{kind}.json" for kind in kinds]
+    def file_names(self) -> list[str]:
+        """Paths in the official tree; the outputs of a test split are not published."""
+        prefix = "time/" if self.separation == "time" else ""
+        folder = f"{prefix}{FORMS[self.task].folder}/{self.split}"
+        kinds = ["questions"] if self.split == "test" else ["questions", "outputs"]
+        return [f"{folder}/{self.split}_{kind}.json" for kind in kinds]
 
     @property
     def size(self) -> int | None:
-        """The published number of records, None where there is none."""
+        """The published number of records; None without one."""
         sizes = SIZES.get((self.task, self.separation))
         return sizes[SPLITS.index(self.split)] if sizes else None
+
+
+class _Download:
+    """Download of one part: fetches and checks file after file, then renames all of them."""
+
+    def __init__(
+        self,
+        part: _Part,
+        target: Path,
+        base_url: str,
+        expected: int | None,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._part = part
+        self._target = target
+        self._base_url = base_url.rstrip("/")
+        self._size = part.size if expected is None else expected
+        self._notice = notice
+        self._manifest = downloads.read_manifest(target)
+        self._entries: dict[Path, downloads.Entry] = {}
+        self._fetched: dict[Path, Path] = {}
+        self._questions: list[str] | None = None
+
+    def reuse_files(self) -> list[Path]:
+        """Return the part's files if all are present and unchanged, else an empty list."""
+        file_names = self._part.file_names
+        questions = self._manifest.get(file_names[0])
+        # An unfilled LaMP-6 has no outputs.
+        if questions is not None and questions.unfilled:
+            file_names = file_names[:1]
+
+        for name in file_names:
+            if not downloads.intact(self._target / name, self._manifest.get(name)):
+                return []
+        for name in file_names:
+            self._report(name, self._manifest[name].notes)
+        return [self._target / name for name in file_names]
+
+    def fetch_files(
+        self,
+        progress: downloads.Progress | None,
+        wait: Callable[[float], None],
+    ) -> list[Path]:
+        """Fetch missing files, check all of them, then publish them together."""
+        for name in self._part.file_names:
+            entry = self._process_file(name, progress, wait)
+            self._entries[self._target / name] = entry
+            if entry.unfilled:
+                break
+
+        # Publish only now: a question file without its outputs would pass for a complete split.
+        for final, path in self._fetched.items():
+            downloads.publish(path, final)
+        entries = {
+            final.relative_to(self._target).as_posix(): entry
+            for final, entry in self._entries.items()
+        }
+        downloads.write_manifest(self._target, {**self._manifest, **entries})
+        return list(self._entries)
+
+    def _process_file(
+        self,
+        name: str,
+        progress: downloads.Progress | None,
+        wait: Callable[[float], None],
+    ) -> downloads.Entry:
+        """Fetch a file unless it is present, check it and return its manifest entry."""
+        final = self._target / name
+        url = f"{self._base_url}/{name}"
+        path = final
+        try:
+            if not final.exists():
+                path = final.with_name(f"{final.name}.part")
+                self._fetched[final] = path
+                downloads.fetch(url, path, opening=b"[{", progress=progress, wait=wait)
+            content = _read_content(path)
+            unfilled = self._questions is None and _is_unfilled(self._part, content)
+            notes = _check_content(self._part, content, self._questions, self._size, unfilled)
+        except DataError as error:
+            raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
+        except _InvalidFile as error:
+            raise self._reject(final, url, error) from error
+
+        self._report(name, notes)
+        self._questions = content.ids
+        entry = self._manifest.get(name)
+        if entry is not None and downloads.intact(path, entry):
+            return entry
+        origin = url if final in self._fetched else ""
+        return downloads.describe(path, origin, len(content.ids), notes, unfilled)
+
+    def _reject(self, final: Path, url: str, error: _InvalidFile) -> DataError:
+        """Discard all fetched files; return the error that names the invalid one."""
+        for path in self._fetched.values():
+            downloads.discard(path)
+
+        if final not in self._fetched:
+            return DataError(f"{final} is not the data: {error}. Move it away to have it fetched.")
+        return DataError(f"{url} did not return the data: {error}. Nothing was kept. {REMEDY}")
+
+    def _report(self, name: str, notes: Sequence[str]) -> None:
+        for note in notes:
+            self._notice(f"{name}: {note}")
 
 
 def download(
@@ -116,140 +213,40 @@ def download(
 ) -> list[Path]:
     """Fetch and check the files of one split into `target`, in the layout of the official tree.
 
-    A file that is already there is never overwritten: it counts when the manifest knows it unchanged or when it passes
-    the same checks.  `target/manifest.json` states origin, SHA-256, size, time and number of records of each file.
+    A file that is already present is never overwritten: it counts if it is unchanged according to
+    the manifest or passes the same checks. `target/manifest.json` records origin, SHA-256, size,
+    time and number of records of each file.
 
     Args:
         task: "lamp1" ... "lamp7", "lamp2m", "lamp2n".
-        split: "dev", "user/dev", "time/test"; without a separation it is "user".
-        base_url: the address that stands for the top of the official tree.
-        expected: the number of records, instead of the published one.
+        split: "dev", "user/dev", "time/test"; the separation defaults to "user".
+        base_url: the address of the root of the official tree.
+        expected: the number of records (default: the published one).
         progress: called with (url, bytes so far, bytes in total or None).
-        notice: told what does not stop the download: an unverified count, an unfilled LaMP-6.
-        wait: how to wait between attempts, in seconds.
+        notice: called with warnings: an unverified number of records, an unfilled LaMP-6.
+        wait: called with the seconds to wait between attempts.
 
     Returns:
         The question file and, except for a test split or an unfilled LaMP-6, the output file.
 
     Raises:
-        UsageError: no such task or split, or another download is at work in `target`.
-        DataError: what came back, or already stands there, is not the data; the message names address and remedy.
+        UsageError: no such task or split, or another download is writing to `target`.
+        DataError: the content is not the data; the message names the address and a remedy.
     """
-    part = _select(task, split)
-    found: dict[Path, downloads.Entry] = {}
-    fetched: dict[Path, Path] = {}
-    questions: list[str] | None = None
+    part = _select_part(task, split)
     with downloads.exclusive(target):
-        manifest = downloads.read_manifest(target)
-        complete = _complete(part, target, manifest)
-        for name in complete:
-            for note in manifest[name].notes:
-                notice(f"{name}: {note}")
-        if complete:
-            return [target / name for name in complete]
-        for name in part.names:
-            final, url = target / name, f"{base_url.rstrip('/')}/{name}"
-            path = final
-            try:
-                if not final.exists():
-                    path = fetched[final] = final.with_name(f"{final.name}.part")
-                    downloads.fetch(url, path, opening=b"[{", progress=progress, wait=wait)
-                content = _read(path)
-                unfilled = questions is None and _unfilled(part, content)
-                notes = _check(
-                    part, content, questions, part.size if expected is None else expected, unfilled
-                )
-            except DataError as error:
-                raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
-            except _Wrong as error:
-                for wrong in fetched.values():
-                    downloads.discard(wrong)
-                if path == final:
-                    raise DataError(
-                        f"{final} is not the data: {error}. Move it away to have it fetched."
-                    ) from error
-                raise DataError(
-                    f"{url} did not bring the data: {error}. Nothing was kept. {REMEDY}"
-                ) from error
-            questions = content.ids
-            known = manifest.get(name)
-            if known is None or not downloads.intact(path, known):
-                known = downloads.describe(
-                    path, url if final in fetched else "", len(content.ids), notes, unfilled
-                )
-            found[final] = known
-            for note in notes:
-                notice(f"{name}: {note}")
-            if unfilled:
-                break
-        for final, path in fetched.items():
-            downloads.publish(path, final)
-        entries = {final.relative_to(target).as_posix(): entry for final, entry in found.items()}
-        downloads.write_manifest(target, {**manifest, **entries})
-    return list(found)
+        operation = _Download(part, target, base_url, expected, notice)
+        return operation.reuse_files() or operation.fetch_files(progress, wait)
 
 
-def _select(task: str, split: str) -> _Part:
-    separation, _, name = split.rpartition("/")
-    part = _Part(task, separation or "user", name)
+def _select_part(task: str, split: str) -> _Part:
     if task == "lamp2":
         raise UsageError(
             "lamp2 is two datasets: choose lamp2m (movie tagging) or lamp2n (news categorisation)"
         )
-    if task not in ENTRY_FIELDS:
-        raise UsageError(f"no LaMP task {task}; there are {', '.join(ENTRY_FIELDS)}")
-    if part.separation not in ("user", "time") or name not in SPLITS:
-        raise UsageError(
-            f"no split {split}; write user/ or time/ and one of {', '.join(SPLITS)}, as in time/dev"
-        )
-    return part
-
-
-def _complete(part: _Part, target: Path, manifest: dict[str, downloads.Entry]) -> list[str]:
-    """The names of a split's files if all of them are there as they were checked, else nothing."""
-    names = part.names
-    if names[0] in manifest and manifest[names[0]].unfilled:
-        names = names[:1]
-    return (
-        names if all(downloads.intact(target / name, manifest.get(name)) for name in names) else []
-    )
-
-
-def _read(path: Path) -> _Content:
-    """Parse a whole file, record by record, so that memory stays small.
-
-    Raises:
-        _Wrong: the file is no JSON, or has another shape, or a record without a text id.
-    """
-    try:
-        with path.open("rb") as file:
-            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise _Wrong("it is empty") from error
-    except OSError as error:
-        raise _Wrong(f"it cannot be read ({error.strerror})") from error
-    opening = bytes(text[:320]).lstrip()
-    if opening[:1] not in (b"[", b"{"):
-        raise _Wrong(f"it begins with {downloads.excerpt(opening)}")
-    task: str | None = None
-    ids: list[str] = []
-    head: list[dict[str, Any]] = []
-    try:
-        if opening[:1] == b"{":
-            answer = msgspec.json.decode(text, type=_Golds)
-            task, records = answer.task, answer.golds
-        else:
-            records = msgspec.json.decode(text, type=list[msgspec.Raw])
-        for raw in records:
-            record = msgspec.json.decode(raw)
-            if not isinstance(record, dict) or not isinstance(record.get("id"), str):
-                raise _Wrong(f"record {len(ids)} has no id that is a string")
-            ids.append(record["id"])
-            if len(head) < 20:
-                head.append(record)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Wrong(f"it is not whole JSON of the right shape ({error})") from error
-    return _Content(task, ids, head)
+    if task not in FORMS:
+        raise UsageError(f"no LaMP task {task}; choose one of {', '.join(FORMS)}")
+    return _Part(task, *parse_split(split))
 
 
 class _Golds(msgspec.Struct):
@@ -257,109 +254,194 @@ class _Golds(msgspec.Struct):
     golds: list[msgspec.Raw]
 
 
-def _check(
-    part: _Part, content: _Content, questions: list[str] | None, size: int | None, unfilled: bool
-) -> tuple[str, ...]:
-    """Check a question file, or an output file when the ids of the `questions` are given.
-
-    Returns:
-        What is worth telling though it is no defect.
+def _read_content(path: Path) -> _Content:
+    """Parse a whole file, record by record to save memory.
 
     Raises:
-        _Wrong: with every defect found.
+        _InvalidFile: the file is not JSON or has another shape, or a record has no string id.
     """
-    defects, notes = [], []
-    stated = f"LaMP_{part.task[4]}"
-    if content.task is not None and content.task.replace("-", "_") != stated:
-        defects.append(f"it states task {content.task}, not {stated}")
-    count = f"it holds {len(content.ids):,} records, and {'/'.join(part)}"
-    if size is None:
-        notes.append(f"{count} has no published number to compare")
-    elif len(content.ids) != size and size == part.size and part in UNVERIFIED:
-        notes.append(f"{count} has {size:,} by a number that was never verified")
-    elif len(content.ids) != size:
-        defects.append(f"{count} has {size:,}")
-    defects += (
-        _question_defects(part, content, unfilled)
-        if questions is None
-        else _output_defects(content, questions)
-    )
+    text = _map_file(path)
+    opening = bytes(text[:320]).lstrip()
+    if opening[:1] not in (b"[", b"{"):
+        raise _InvalidFile(f"it begins with {downloads.excerpt(opening)}")
+
+    task: str | None = None
+    ids: list[str] = []
+    head: list[dict[str, Any]] = []
+    try:
+        if opening[:1] == b"{":
+            wrapped = msgspec.json.decode(text, type=_Golds)
+            task, records = wrapped.task, wrapped.golds
+        else:
+            records = msgspec.json.decode(text, type=list[msgspec.Raw])
+
+        for raw in records:
+            record = msgspec.json.decode(raw)
+            if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+                raise _InvalidFile(f"record {len(ids)} has no id that is a string")
+            ids.append(record["id"])
+            if len(head) < _HEAD:
+                head.append(record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _InvalidFile(f"it is not whole JSON of the right shape ({error})") from error
+    return _Content(task, ids, head)
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        # An empty file cannot be mapped.
+        raise _InvalidFile("it is empty") from error
+    except OSError as error:
+        raise _InvalidFile(f"it cannot be read ({error.strerror})") from error
+
+
+def _check_content(
+    part: _Part,
+    content: _Content,
+    questions: list[str] | None,
+    size: int | None,
+    unfilled: bool,
+) -> tuple[str, ...]:
+    """Check a question file, or an output file if the ids of the `questions` are given.
+
+    Returns:
+        Notes for the user about facts that are not defects.
+
+    Raises:
+        _InvalidFile: with all defects.
+    """
+    official = FORMS[part.task].official
+    defects = []
+    if content.task is not None and content.task.replace("-", "_") != official:
+        defects.append(f"it states task {content.task}, not {official}")
+
+    size_defects, notes = _compare_size(part, content, size)
+    defects += size_defects
+    if questions is None:
+        defects += _find_question_defects(part, content, unfilled)
+    else:
+        defects += _find_output_defects(content, questions)
+
+    # All defects at once: together they often show which other file this is.
     if defects:
-        raise _Wrong("; ".join(defects))
+        raise _InvalidFile("; ".join(defects))
     return (*notes, UNFILLED) if unfilled else tuple(notes)
 
 
-def _question_defects(part: _Part, content: _Content, unfilled: bool) -> list[str]:
-    """Defects of the first records of a question file."""
+def _compare_size(
+    part: _Part,
+    content: _Content,
+    size: int | None,
+) -> tuple[list[str], list[str]]:
+    """Compare the number of records with the expected one; returns defects and notes."""
+    summary = f"it holds {len(content.ids):,} records, and {'/'.join(part)}"
+    if size is None:
+        return [], [f"{summary} has no published number to compare"]
+    if len(content.ids) == size:
+        return [], []
+    if size == part.size and part in UNVERIFIED:
+        return [], [f"{summary} has {size:,} by a number that was never verified"]
+    return [f"{summary} has {size:,}"], []
+
+
+def _find_question_defects(part: _Part, content: _Content, unfilled: bool) -> list[str]:
+    """List the defects of the first records of a question file."""
     if not content.head:
-        return ["it holds no record"]
-    dated = part.separation == "time"
-    needed: dict[str, Any] = {"input": str, "profile": list} | (
-        {"user_id": str | int} if dated else {}
-    )
-    lacking = [
-        key for key, kind in needed.items() if not isinstance(content.head[0].get(key), kind)
-    ]
-    if lacking:
-        return [f"its first record lacks {', '.join(lacking)}"]
-    name, times = Counter(content.ids).most_common(1)[0]
-    defects = [f"id {name} occurs {times} times"] if times > 1 else []
-    entries = [
-        entry
-        for record in content.head
-        for entry in record.get("profile") or ()
-        if isinstance(entry, dict)
-    ]
-    if part.task in LAMP2:
-        defects += _kind_defects(part.task, content.head, entries)
-    fields = (
-        ("id", "text")
-        if unfilled
-        else ("id", *ENTRY_FIELDS[part.task], *(["date"] if dated else []))
-    )
-    missing = [field for field in fields if entries and field not in entries[0]]
+        return ["it holds no records"]
+
+    required: dict[str, Any] = {"input": str, "profile": list}
+    if part.separation == "time":
+        required["user_id"] = str | int
+    first = content.head[0]
+    missing = [key for key, kind in required.items() if not isinstance(first.get(key), kind)]
     if missing:
-        defects.append(
-            f"its first profile entry lacks {', '.join(missing)} (it has {', '.join(entries[0])})"
-        )
+        return [f"its first record lacks {', '.join(missing)}"]
+
+    defects = []
+    record_id, count = Counter(content.ids).most_common(1)[0]
+    if count > 1:
+        defects.append(f"id {record_id} occurs {count} times")
+
+    entries = _collect_entries(content.head)
+    if part.task in LAMP2_TITLES:
+        defects += _find_lamp2_defects(part.task, content.head, entries)
+    if entries:
+        defects += _find_entry_defects(part, entries[0], unfilled)
     return defects
 
 
-def _kind_defects(
-    task: str, head: list[dict[str, Any]], entries: list[dict[str, Any]]
-) -> list[str]:
-    """Both LaMP-2 datasets state the same task name; inputs and profile fields tell them apart."""
-    seen = {
-        name
-        for name, (_, marker, field) in LAMP2.items()
-        if any(marker in str(record.get("input")) for record in head)
-        or any(field in entry for entry in entries)
-    }
-    if seen == {task}:
+def _collect_entries(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    entries = []
+    for record in records:
+        profile = record.get("profile") or ()
+        entries += [entry for entry in profile if isinstance(entry, dict)]
+    return entries
+
+
+def _find_entry_defects(part: _Part, entry: dict[str, Any], unfilled: bool) -> list[str]:
+    if unfilled:
+        fields = ["id", "text"]
+    else:
+        fields = ["id", *FORMS[part.task].fields]
+        if part.separation == "time":
+            fields.append("date")
+
+    missing = [field for field in fields if field not in entry]
+    if not missing:
         return []
-    kinds = (
-        " and ".join(f"{LAMP2[name][0]} ({name})" for name in sorted(seen))
-        or "neither LaMP-2 dataset"
-    )
-    return [f"its records are of {kinds}, not of {LAMP2[task][0]} alone"]
+    return [f"its first profile entry lacks {', '.join(missing)} (it has {', '.join(entry)})"]
 
 
-def _output_defects(content: _Content, questions: list[str]) -> list[str]:
-    """Defects of an output file, given the ids of its questions."""
+def _find_lamp2_defects(
+    task: str,
+    head: list[dict[str, Any]],
+    entries: list[dict[str, Any]],
+) -> list[str]:
+    # Both LaMP-2 datasets state the same task name, so inputs and profile fields must distinguish
+    # them. Single inputs of the published files are mangled; hence any marked record counts.
+    inputs = [str(record.get("input")) for record in head]
+    present = []
+    for name in LAMP2_TITLES:
+        form = FORMS[name]
+        in_inputs = any(form.input_mark in text for text in inputs)
+        in_entries = any(form.response[0] in entry for entry in entries)
+        if in_inputs or in_entries:
+            present.append(name)
+
+    if present == [task]:
+        return []
+    kinds = " and ".join(f"{LAMP2_TITLES[name]} ({name})" for name in present)
+    kinds = kinds or "neither LaMP-2 dataset"
+    return [f"its records are of {kinds}, not of {LAMP2_TITLES[task]} alone"]
+
+
+def _find_output_defects(content: _Content, questions: list[str]) -> list[str]:
+    """List the defects of an output file, given the ids of its questions."""
     defects = []
     if content.task is None:
         defects.append('it is not of the form {"task", "golds"}')
     if content.head and not isinstance(content.head[0].get("output"), str):
         defects.append("its first record lacks output")
-    have, want = Counter(content.ids), Counter(questions)
-    for what, ids in (("without an output", want - have), ("without a question", have - want)):
+
+    output_ids = Counter(content.ids)
+    question_ids = Counter(questions)
+    mismatches = {
+        "without an output": question_ids - output_ids,
+        "without a question": output_ids - question_ids,
+    }
+    for problem, ids in mismatches.items():
         if ids:
-            defects.append(f"{ids.total()} ids {what} ({', '.join(list(ids)[:3])})")
+            examples = ", ".join(list(ids)[:3])
+            defects.append(f"{ids.total()} ids {problem} ({examples})")
     return defects
 
 
-def _unfilled(part: _Part, content: _Content) -> bool:
-    """Whether a LaMP-6 file still holds e-mail file names."""
-    name = re.compile(r"(Generate a subject for the following email: )?\S+\.txt")
+def _is_unfilled(part: _Part, content: _Content) -> bool:
+    """Whether a LaMP-6 file still holds e-mail file names instead of texts."""
+    if part.task != "lamp6" or not content.head:
+        return False
     inputs = [str(record.get("input")) for record in content.head]
-    return part.task == "lamp6" and bool(inputs) and all(name.fullmatch(text) for text in inputs)
+    return all(_MAIL_FILE_NAME.fullmatch(text) for text in inputs)

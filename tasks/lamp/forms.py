@@ -1,7 +1,8 @@
-"""The shapes of the LaMP datasets: one table row per dataset, read by the loader, the prompts and the scorers.
+"""Dataset formats of LaMP: one `Form` per dataset for loader, prompts, scorers and download.
 
-What differs between the eight tasks is data, not code: file names, entry fields, the fixed wording of inputs, label
-lists and the benchmark's own prompt.  Everything here follows the published file format (arXiv 2304.11406).
+The eight tasks differ in data rather than code: file names, entry fields, the fixed wording of
+inputs, label lists and the benchmark's own prompt. Everything here follows the published file
+format (arXiv 2304.11406).
 """
 
 from __future__ import annotations
@@ -10,40 +11,52 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from personabench.errors import UsageError
 from personabench.types import Record, Sample
 
+SEPARATIONS = ("user", "time")
+SPLITS = ("train", "dev", "test")
+# The order of both label lists is the benchmark's own: official inputs print it, and macro-F1 is
+# computed over the full list.
 TAGS = (
-    *(
-        "sci-fi",
-        "based on a book",
-        "comedy",
-        "action",
-        "twist ending",
-        "dystopia",
-        "dark comedy",
-        "classic",
-    ),
-    *(
-        "psychology",
-        "fantasy",
-        "romance",
-        "thought-provoking",
-        "social commentary",
-        "violence",
-        "true story",
-    ),
+    "sci-fi",
+    "based on a book",
+    "comedy",
+    "action",
+    "twist ending",
+    "dystopia",
+    "dark comedy",
+    "classic",
+    "psychology",
+    "fantasy",
+    "romance",
+    "thought-provoking",
+    "social commentary",
+    "violence",
+    "true story",
 )
 CATEGORIES = (
-    *("food & drink", "sports", "education", "parents", "religion", "travel", "business", "crime"),
-    *(
-        "science & technology",
-        "culture & arts",
-        "entertainment",
-        "politics",
-        "women",
-        "style & beauty",
-    ),
+    "food & drink",
+    "sports",
+    "education",
+    "parents",
+    "religion",
+    "travel",
+    "business",
+    "crime",
+    "science & technology",
+    "culture & arts",
+    "entertainment",
+    "politics",
+    "women",
+    "style & beauty",
     "healthy living",
+)
+# The candidate titles may contain quotation marks themselves, so the last group is greedy up to the
+# end of the input.
+_CITATION = re.compile(
+    r'title "(.*?)", which reference.*?\[1\]: "(.*?)" \[2\]: "(.*)"\s*\Z',
+    re.DOTALL,
 )
 
 
@@ -52,13 +65,21 @@ class Form:
     """One dataset's format.
 
     Attributes:
-        official: the name in output files; folder: where it lies below the root of the official tree.
-        fields: an entry's fields besides `id` and `date`; `stimulus`, `response` and `document` say which of them, in
-            order, make a record's parts and its retrieval text.
-        wording: the fixed words of an input before the query; marker: what the query follows (empty: LaMP-1).
-        labels: the full label list, empty for free text; foreign: a mark that tells another dataset's inputs.
-        entry: the official prompt's text for one entry; long: the field of it that may be cut; bridge: the words
-            between the joined entries and the input; charged: those of them the length budget counts separately.
+        official: the task's name in output files.
+        folder: the dataset's folder in the official tree.
+        fields: an entry's fields besides `id` and `date`.
+        stimulus: the fields that form a record's stimulus, in order.
+        response: the fields that form a record's response, in order.
+        document: the fields that form a record's retrieval text, in order.
+        wording: the fixed words of an input before the query.
+        marker: the text that the query follows (empty for LaMP-1, whose query is quoted).
+        entry: the official prompt's template for one entry.
+        long_field: the field of the template that may be truncated.
+        bridge: the official prompt's words between the joined entries and the input.
+        charged_bridge: the part of `bridge` that the length budget counts separately.
+        labels: the full label list; empty for free text.
+        input_mark: text that occurs in inputs of this dataset but not of its twin.
+        twin: the task whose dataset has the same official name, if any (LaMP-2 has two).
     """
 
     official: str
@@ -70,55 +91,74 @@ class Form:
     wording: str
     marker: str
     entry: str
-    long: str
+    long_field: str
     bridge: str = ". "
-    charged: str = ""
+    charged_bridge: str = ""
     labels: tuple[str, ...] = ()
-    foreign: tuple[str, str] | None = None
+    input_mark: str = ""
+    twin: str = ""
 
-    def query(self, text: str) -> str | None:
-        """The query part of an input, stripped; None when the input lacks the fixed wording."""
+    def extract_query(self, text: str) -> str | None:
+        """Return the query part of an input, stripped; None if the fixed wording is missing."""
         if not self.marker:
-            return references_of(text)
-        _, mark, rest = text.partition(self.marker)
-        return rest.strip() if mark else None
+            return join_candidates(text)
 
-    def question(self, stimulus: str, like: str) -> str:
-        """A stimulus in the wording of the input `like`, or in the official wording where `like` has none."""
-        head, mark, _ = like.partition(self.marker)
-        return f"{head}{mark} {stimulus}" if mark else f"{self.wording} {stimulus}"
+        _, marker, query = text.partition(self.marker)
+        return query.strip() if marker else None
 
-    def record(self, entry_id: str, fields: Mapping[str, str], date: str | None) -> Record:
-        """A profile entry as a record."""
+    def format_question(self, stimulus: str, like: str) -> str:
+        """Put a stimulus into the wording of the input `like`, by default the official wording."""
+        head, marker, _ = like.partition(self.marker)
+        prefix = f"{head}{marker}" if marker else self.wording
+        return f"{prefix} {stimulus}"
+
+    def make_record(self, entry_id: str, fields: Mapping[str, str], date: str | None) -> Record:
+        """Convert a profile entry into a record."""
+        stimulus = None
+        if self.stimulus:
+            stimulus = " ".join(fields[name] for name in self.stimulus)
+
         return Record(
             id=entry_id,
-            stimulus=" ".join(fields[name] for name in self.stimulus) if self.stimulus else None,
+            stimulus=stimulus,
             response="\n".join(fields[name] for name in self.response),
             time=date,
             fields=fields,
         )
 
 
-_CITATION = re.compile(
-    r'title "(.*?)", which reference.*?\[1\]: "(.*?)" \[2\]: "(.*)"\s*\Z', re.DOTALL
-)
+def parse_split(text: str) -> tuple[str, str]:
+    """Split `[user/|time/]train|dev|test` into separation (default: user) and split.
+
+    Raises:
+        UsageError: the text has another form.
+    """
+    separation, slash, split = text.rpartition("/")
+    if not slash:
+        separation = "user"
+
+    if separation not in SEPARATIONS or split not in SPLITS:
+        raise UsageError(
+            f"LaMP has no split '{text}'; write [user/|time/]train|dev|test, for example time/dev"
+        )
+    return separation, split
 
 
-def candidates_of(text: str) -> tuple[str, str] | None:
-    """The two candidate titles of a LaMP-1 input, found by its fixed marks; None when a mark is missing."""
-    found = _CITATION.search(text)
-    return (found[2], found[3]) if found else None
+def find_candidates(text: str) -> tuple[str, str] | None:
+    """Return the two candidate titles of a LaMP-1 input; None if a fixed mark is missing."""
+    match = _CITATION.search(text)
+    return (match[2], match[3]) if match else None
 
 
-def references_of(text: str) -> str | None:
-    """The retrieval query of a LaMP-1 input: both candidate titles, joined by a space."""
-    pair = candidates_of(text)
-    return " ".join(pair).strip() if pair else None
+def join_candidates(text: str) -> str | None:
+    """Return the retrieval query of a LaMP-1 input: both candidate titles, joined by a space."""
+    candidates = find_candidates(text)
+    return " ".join(candidates).strip() if candidates else None
 
 
-def query_of(form: Form, sample: Sample) -> str:
-    """What a sample's history is searched with: the query part, or the whole input when it cannot be told apart."""
-    query = form.query(sample.input)
+def search_query(form: Form, sample: Sample) -> str:
+    """Return the query to search a history with: the query part of the input, or all of it."""
+    query = form.extract_query(sample.input)
     return sample.input if query is None else query
 
 
@@ -133,7 +173,7 @@ FORMS: dict[str, Form] = {
         wording='For an author who has written the paper with the title "',
         marker="",
         entry='"{title}"',
-        long="title",
+        long_field="title",
         labels=("[1]", "[2]"),
     ),
     "lamp2m": Form(
@@ -143,13 +183,17 @@ FORMS: dict[str, Form] = {
         stimulus=("description",),
         response=("tag",),
         document=("description",),
-        wording="Which tag does this movie relate to among the following tags? Just answer with the tag name without "
-        f"further explanation. tags: [{', '.join(TAGS)}] description:",
+        wording=(
+            "Which tag does this movie relate to among the following tags? "
+            "Just answer with the tag name without further explanation. "
+            f"tags: [{', '.join(TAGS)}] description:"
+        ),
         marker="description:",
         entry='the tag for the movie: "{description}" is "{tag}" ',
-        long="description",
+        long_field="description",
         labels=TAGS,
-        foreign=("categories: [", "lamp2n"),
+        input_mark="tags: [",
+        twin="lamp2n",
     ),
     "lamp2n": Form(
         official="LaMP_2",
@@ -158,13 +202,17 @@ FORMS: dict[str, Form] = {
         stimulus=("text",),
         response=("category",),
         document=("title", "text"),
-        wording="Which category does this article relate to among the following categories? Just answer with the "
-        f"category name without further explanation. categories: [{', '.join(CATEGORIES)}] article:",
+        wording=(
+            "Which category does this article relate to among the following categories? "
+            "Just answer with the category name without further explanation. "
+            f"categories: [{', '.join(CATEGORIES)}] article:"
+        ),
         marker="article:",
         entry='the category for the article: "{text}" is "{category}" ',
-        long="text",
+        long_field="text",
         labels=CATEGORIES,
-        foreign=("tags: [", "lamp2m"),
+        input_mark="categories: [",
+        twin="lamp2m",
     ),
     "lamp3": Form(
         official="LaMP_3",
@@ -173,11 +221,13 @@ FORMS: dict[str, Form] = {
         stimulus=("text",),
         response=("score",),
         document=("text",),
-        wording="What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 "
-        "without further explanation. review:",
+        wording=(
+            "What is the score of the following review on a scale of 1 to 5? "
+            "just answer with 1, 2, 3, 4, or 5 without further explanation. review:"
+        ),
         marker="review:",
         entry='{score} is the score for "{text}" ',
-        long="text",
+        long_field="text",
         labels=("1", "2", "3", "4", "5"),
     ),
     "lamp4": Form(
@@ -190,7 +240,7 @@ FORMS: dict[str, Form] = {
         wording="Generate a headline for the following article:",
         marker="article:",
         entry='"{title}" is the title for "{text}" ',
-        long="text",
+        long_field="text",
     ),
     "lamp5": Form(
         official="LaMP_5",
@@ -202,9 +252,9 @@ FORMS: dict[str, Form] = {
         wording="Generate a title for the following abstract of a paper:",
         marker="paper:",
         entry='"{title}" is a title for "{abstract}" ',
-        long="abstract",
+        long_field="abstract",
         bridge=". Following the given patterns ",
-        charged="Following the given patterns",
+        charged_bridge="Following the given patterns",
     ),
     "lamp6": Form(
         official="LaMP_6",
@@ -216,7 +266,7 @@ FORMS: dict[str, Form] = {
         wording="Generate a subject for the following email:",
         marker=":",
         entry='"{title}" is the title for "{text}" ',
-        long="text",
+        long_field="text",
     ),
     "lamp7": Form(
         official="LaMP_7",
@@ -228,8 +278,8 @@ FORMS: dict[str, Form] = {
         wording="Paraphrase the following tweet without any explanation before or after it:",
         marker=":",
         entry='"{text}" ',
-        long="text",
+        long_field="text",
         bridge=" are written by a person. Following the given patterns ",
-        charged="are written by a person. Following the given patterns",
+        charged_bridge="are written by a person. Following the given patterns",
     ),
 }

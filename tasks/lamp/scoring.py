@@ -1,7 +1,7 @@
-"""How LaMP answers are read and measured.
+"""Parsing and scoring of LaMP answers.
 
-Two readings of one answer: `official` takes it as it stands, `lenient` looks for the answer in a chatty reply.  Both
-are measured alike, so that their difference is format alone.
+There are two parsers: `official` takes an answer literally, `lenient` extracts it from a chatty
+reply. Both are scored alike, so that their difference shows the effect of the format alone.
 """
 
 from __future__ import annotations
@@ -23,10 +23,19 @@ from personabench.metrics.text import ROUGE, rouge_with_variants, strip_chatter
 from personabench.tasks.lamp.forms import CATEGORIES, FORMS, TAGS
 from personabench.types import Sample
 
+MIN_RATING = 1
+MAX_RATING = 5
+_BRACKETED_CHOICE = re.compile(r"\[([12])\]")
+# A digit of its own: not part of a word, of a number or of a decimal.
+_BARE_CHOICE = re.compile(r"(?<![\w.])[12](?!\w|\.\d)")
+
 
 def label_metrics(labels: int) -> tuple[Metric, ...]:
-    """Accuracy and macro-F1 over a full list of labels."""
-    return Metric("accuracy"), Metric("f1", aggregate=partial(macro_f1, labels=labels))
+    """Return accuracy and macro-F1 over a full list of labels."""
+    return (
+        Metric("accuracy"),
+        Metric("f1", aggregate=partial(macro_f1, labels=labels)),
+    )
 
 
 CITATION_METRICS = label_metrics(2)
@@ -40,58 +49,65 @@ TEXT_METRICS = ROUGE
 
 
 def parse(output: str, labels: tuple[str, ...], kind: ResponseKind, scorer: str) -> str | None:
-    """An answer as a scorer reads it; None is a parse failure."""
+    """Parse an answer as a scorer does; None if it cannot be parsed."""
     if scorer == "lenient":
-        return _lenient(output, labels, kind)
+        return _parse_lenient(output, labels, kind)
     if kind == "text":
         return output
+
     answer = output.strip()
-    if kind == "ordinal":
-        return answer if parse_number(answer) is not None else None
-    return answer if answer in labels else None
+    is_valid = parse_number(answer) is not None if kind == "ordinal" else answer in labels
+    return answer if is_valid else None
 
 
-def _lenient(output: str, labels: tuple[str, ...], kind: ResponseKind) -> str | None:
+def _parse_lenient(output: str, labels: tuple[str, ...], kind: ResponseKind) -> str | None:
     text = strip_chatter(output)
     if kind == "text":
         return text or None
+
     if kind == "ordinal":
-        rating = find_rating(text, 1, 5)
+        rating = find_rating(text, MIN_RATING, MAX_RATING)
         return None if rating is None else f"{rating:g}"
+
     if labels != FORMS["lamp1"].labels:
         return find_label(text, labels)
-    found = set(re.findall(r"\[([12])\]", text)) or set(
-        re.findall(r"(?<![\w.])[12](?!\w|\.\d)", text)
-    )
-    return f"[{found.pop()}]" if len(found) == 1 else None
+
+    # Small models often drop the brackets of LaMP-1's labels. An answer that names both choices is
+    # ambiguous and stays unparsed.
+    choices = set(_BRACKETED_CHOICE.findall(text)) or set(_BARE_CHOICE.findall(text))
+    return f"[{choices.pop()}]" if len(choices) == 1 else None
 
 
 def measure(parsed: str | None, sample: Sample, kind: ResponseKind) -> Mapping[str, Value]:
-    """One sample's values; empty where the split has no gold."""
+    """Compute one sample's metric values; empty if the split has no gold."""
     if not sample.references:
         return {}
     return _MEASURES[kind](parsed, sample)
 
 
-def _label_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-    pair = label_pair(parsed, sample.references[0].strip(), sample.choices)
+def _measure_label(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+    gold = sample.references[0].strip()
+    pair = label_pair(parsed, gold, sample.choices)
     return {"accuracy": float(pair[0] == pair[1]), "f1": pair}
 
 
-def _rating_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+def _measure_rating(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
     gold = float(sample.references[0])
-    error = abs((farthest_rating(gold, 1, 5) if parsed is None else float(parsed)) - gold)
+    # An unparsed answer counts as the rating that is farthest from the gold.
+    rating = farthest_rating(gold, MIN_RATING, MAX_RATING) if parsed is None else float(parsed)
+    error = abs(rating - gold)
+    # RMSE takes the root of the mean, so each sample contributes its square.
     return {"MAE": error, "RMSE": error * error}
 
 
-def _text_values(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+def _measure_text(parsed: str | None, sample: Sample) -> Mapping[str, Value]:
     return rouge_with_variants(parsed or "", sample.references[0])
 
 
 _MEASURES: dict[ResponseKind, Callable[[str | None, Sample], Mapping[str, Value]]] = {
-    "category": _label_values,
-    "ordinal": _rating_values,
-    "text": _text_values,
+    "category": _measure_label,
+    "ordinal": _measure_rating,
+    "text": _measure_text,
 }
 
 
@@ -106,21 +122,26 @@ class _Submission(msgspec.Struct, frozen=True):
 
 
 def read_submission(path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
-    """The task a prediction file states, with an underscore, and its (id, output) pairs in file order.
+    """Read a prediction file: its task name (with an underscore) and its (id, output) pairs.
 
     Raises:
-        DataError: not JSON, or not of the benchmark's form.
+        DataError: the file is not JSON or not of the benchmark's form.
     """
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
-        found = msgspec.json.decode(
-            path.read_bytes().removeprefix(codecs.BOM_UTF8), type=_Submission
-        )
+        submission = msgspec.json.decode(content, type=_Submission)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
-            f'{path}: not a prediction file: {error}; expected {{"task", "golds": [{{"id", "output"}}]}} with string '
-            'ids, or JSON lines of {"id", "output"}'
+            f"{path}: not a prediction file: {error}; expected "
+            '{"task", "golds": [{"id", "output"}]} with string ids, or JSON lines of '
+            '{"id", "output"}'
         ) from error
-    stated = found.task and found.task.replace("-", "_")
-    return stated, [
-        (each.id, None if each.output is None else str(each.output)) for each in found.golds
-    ]
+
+    # The paper writes LaMP-4, the official files LaMP_4.
+    task = submission.task and submission.task.replace("-", "_")
+    pairs = [(answer.id, _to_text(answer.output)) for answer in submission.golds]
+    return task, pairs
+
+
+def _to_text(output: str | int | float | None) -> str | None:
+    return None if output is None else str(output)

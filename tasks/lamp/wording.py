@@ -1,19 +1,23 @@
-"""The words each LaMP task lends to all methods: who the user is, what they respond to, how people differ.
+"""Vocabulary of each LaMP task, shared by the prompts of all methods.
 
-The axes are the task-wise reading of form, affect and substance on which two people's responses may differ; an axis
-without meaning for a task is left out.  Instructions are short because small models are confused by long ones.
+The axes state, for each task, on which form, affect and substance two users' responses may differ.
 """
 
 from __future__ import annotations
 
 from personabench.api.wording import Vocabulary
 
+# An axis without meaning for a task is left out. Instructions are short, since long ones confuse
+# small models.
 WORDS: dict[str, Vocabulary] = {
     "lamp1": Vocabulary(
         person="author",
         stimulus="research",
         response="paper",
-        profile_question="Which topics, methods and research lines does this author work on, and what do they cite?",
+        profile_question=(
+            "Which topics, methods and research lines does this author work on, and what do "
+            "they cite?"
+        ),
         axes=(
             (
                 "Form",
@@ -30,7 +34,9 @@ WORDS: dict[str, Vocabulary] = {
         person="viewer",
         stimulus="plot",
         response="tag",
-        profile_question="What does this viewer look at when tagging a movie, and which tags do they prefer?",
+        profile_question=(
+            "What does this viewer look at when tagging a movie, and which tags do they prefer?"
+        ),
         axes=(
             ("Form", "how fine the chosen tags are: broad genres or narrow descriptions"),
             (
@@ -48,11 +54,14 @@ WORDS: dict[str, Vocabulary] = {
         person="editor",
         stimulus="article",
         response="category",
-        profile_question="How does this editor file articles, above all those that fit several categories?",
+        profile_question=(
+            "How does this editor file articles, above all those that fit several categories?"
+        ),
         axes=(
             (
                 "Substance",
-                "cues in an article that decide its category, and where borderline articles are filed",
+                "cues in an article that decide its category, and where borderline articles "
+                "are filed",
             ),
         ),
         instruction="File the article as this editor would. Reply with one of the categories only.",
@@ -61,7 +70,9 @@ WORDS: dict[str, Vocabulary] = {
         person="reviewer",
         stimulus="review",
         response="score",
-        profile_question="How does this reviewer use the scale from 1 to 5, and what costs or earns a point?",
+        profile_question=(
+            "How does this reviewer use the scale from 1 to 5, and what costs or earns a point?"
+        ),
         axes=(
             (
                 "Form",
@@ -79,7 +90,9 @@ WORDS: dict[str, Vocabulary] = {
         person="author",
         stimulus="article",
         response="headline",
-        profile_question="How does this author write headlines: length, form, tone, and what they put first?",
+        profile_question=(
+            "How does this author write headlines: length, form, tone, and what they put first?"
+        ),
         axes=(
             (
                 "Form",
@@ -94,7 +107,9 @@ WORDS: dict[str, Vocabulary] = {
         person="author",
         stimulus="abstract",
         response="title",
-        profile_question="How does this author title papers: form, length, tone, and what they put first?",
+        profile_question=(
+            "How does this author title papers: form, length, tone, and what they put first?"
+        ),
         axes=(
             (
                 "Form",
@@ -109,19 +124,26 @@ WORDS: dict[str, Vocabulary] = {
         person="sender",
         stimulus="email",
         response="subject",
-        profile_question="How does this person word subject lines: length, form, tone, and what they mention?",
+        profile_question=(
+            "How does this person word subject lines: length, form, tone, and what they mention?"
+        ),
         axes=(
             ("Form", "length, capitals, punctuation, prefixes and tags"),
             ("Affect", "urgent, neutral, friendly or ironic"),
             ("Substance", "the fact that is put first: action, project, person or date"),
         ),
-        instruction="Write the subject line as this sender would. Reply with the subject line only.",
+        instruction=(
+            "Write the subject line as this sender would. Reply with the subject line only."
+        ),
     ),
     "lamp7": Vocabulary(
         person="person",
         stimulus="topic",
         response="tweet",
-        profile_question="How does this person tweet: spelling, punctuation, favourite words, tone and directness?",
+        profile_question=(
+            "How does this person tweet: spelling, punctuation, favourite words, tone and "
+            "directness?"
+        ),
         axes=(
             ("Form", "capitals, punctuation, slang, emoji, hashtags and handles"),
             ("Affect", "how intense the feeling is, and which feeling prevails"),

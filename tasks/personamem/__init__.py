@@ -1,8 +1,9 @@
 """PersonaMem: which of four replies suits a user whose preferences changed over many conversations?
 
-"Know Me, Respond to Me: Benchmarking LLMs for Dynamic User Profiling and Personalized Responses at Scale"
-(arXiv 2504.14225).  Splits 32k, 128k and 1M differ in the length of the history.  The files are in `files`, samples in
-`data`, conversations in `conversation`, reading and numbers in `scoring`, what lies beside the numbers in `analysis`.
+"Know Me, Respond to Me: Benchmarking LLMs for Dynamic User Profiling and Personalized Responses at
+Scale" (arXiv 2504.14225). Splits 32k, 128k and 1M differ in the length of the history. `files`
+reads the files, `data` makes samples, `conversation` converts histories, `scoring` parses and
+scores replies, `analysis` reports beyond the metrics.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from personabench.errors import DataError, UsageError
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
 from personabench.tasks.personamem import conversation, scoring
-from personabench.tasks.personamem.data import WORDING, PersonaMemData, asked, facts_of, order_of
+from personabench.tasks.personamem.data import (
+    WORDING,
+    PersonaMemData,
+    make_sample,
+    order_options,
+    read_facts,
+)
 from personabench.tasks.personamem.files import SPLITS, Turn, read_questions
 from personabench.types import Message, Record, Sample, to_json
 
@@ -47,14 +54,18 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         stimulus="situation",
         response="message",
         profile_question=(
-            "What does this user like and dislike now, what did they like before, when did it change, and why?"
+            "What does this user like and dislike now, what did they like before, "
+            "when did it change, and why?"
         ),
         axes=(
             ("Form", "manner of speaking: formality, length, how much is told unasked"),
             ("Affect", "likes and dislikes, their strength, and how firmly they are held"),
             ("Substance", "reasons that are given, constraints of life, openness to what is new"),
         ),
-        instruction="Choose the reply that suits this user best. Write <final_answer> and the letter after it.",
+        instruction=(
+            "Choose the reply that suits this user best. "
+            "Write <final_answer> and the letter after it."
+        ),
     )
 
     @dataclasses.dataclass(frozen=True)
@@ -62,16 +73,18 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         """Options of the task.
 
         Attributes:
-            mapping: how question types are counted: raw labels, merged to the paper's names, or as in the authors'
-                posted 32k tables.
-            template: how the options are printed: official as a list, lines one to a line.
-            roles: how a whole conversation is made acceptable to chat models; see `conversation.messages`.
-            persona: whether a conversation keeps its system messages, which describe the user.
-            shuffle: order of the options: none, a seed (a whole number), or rotate4 to ask four times.
-            records: what a record of the history is: user message, message of either side, exchange, block; or
+            mapping: how question types are counted: raw labels, merged to the paper's names, or as
+                in the authors' posted 32k tables.
+            template: how the options are printed: official as a list, lines one per line.
+            roles: how a whole conversation is made acceptable to chat models; see
+                `conversation.make_messages`.
+            persona: keep a conversation's system messages, which describe the user.
+            shuffle: order of the options: none, a seed (a whole number), or rotate4 to present each
+                question in four orders.
+            records: unit of the history: user message, message of either side, exchange, block; or
                 questions, the earlier ones of the conversation with their right letters, a control.
-            accept_duplicate_gold: accept each letter that carries the right text, where the data repeat it.
-            wording: the hash of the instruction's text; recorded with every run, never chosen.
+            accept_duplicate_gold: accept each letter that carries the right text.
+            wording: hash of the instruction; recorded with every run, cannot be set.
         """
 
         mapping: scoring.TypeMapping = "raw"
@@ -85,106 +98,120 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
 
         def __post_init__(self) -> None:
             if self.wording != WORDING:
-                raise ValueError(f"wording is recorded, not chosen; this version's is {WORDING}")
+                raise ValueError(f"wording cannot be set; the value of this version is {WORDING}")
             if self.shuffle not in ("none", "rotate4") and not self.shuffle.isdecimal():
                 raise ValueError(
-                    f"shuffle is none, rotate4 or a whole number as seed, not {self.shuffle!r}"
+                    f"shuffle must be none, rotate4 or a whole number as seed, not {self.shuffle!r}"
                 )
 
     params: Params
 
     def open(self, split: str, data: Path | None) -> PersonaMemData:
         dataset = PersonaMemData(self, split, data)
-        self._count_types((question.type, split) for question in dataset.questions)
+        self._set_metrics((question.type, split) for question in dataset.questions)
         return dataset
 
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        """Notes and extracts stand for the history; the question follows in one user message."""
+        """Put the profile and records into the system message, the question into a user message."""
         parts = [f"What is known about the user:\n{notes}"] if notes else []
         if records:
-            listed = "\n\n".join(self.describe(record) for record in records)
-            parts.append(f"From earlier conversations with the user:\n\n{listed}")
-        head = [Message("system", "\n\n".join(parts))] if parts else []
-        return Rendered((*head, Message("user", sample.input)), tuple(records))
+            descriptions = "\n\n".join(self.describe(record) for record in records)
+            parts.append(f"From earlier conversations with the user:\n\n{descriptions}")
+
+        messages = [Message("user", sample.input)]
+        if parts:
+            messages.insert(0, Message("system", "\n\n".join(parts)))
+        return Rendered(tuple(messages), tuple(records))
 
     def chat(self, sample: Sample, records: Sequence[Record]) -> Rendered:
-        """The history as the conversation it was, both sides and system messages, with the question at its end.
+        """Render the history as the original conversation with the question at its end.
 
-        `records` are those that stay; where they lack the system message that opens a history, it is put before them.
+        `records` may be a part of the history. Both sides and system messages are shown.
         """
-        turns = conversation.turns_of(records)
-        persona = conversation.persona_of(sample.history)
+        turns = conversation.restore_turns(records)
+        # A part of the history may lack its opening system message, which describes the user.
+        persona = conversation.find_persona(sample.history)
         if persona and (not turns or turns[0].role != "system"):
             turns.insert(0, Turn("system", persona))
         if not self.params.persona:
             turns = [turn for turn in turns if turn.role != "system"]
-        messages, flags = conversation.messages(turns, sample.input, self.params.roles)
+
+        messages, flags = conversation.make_messages(turns, sample.input, self.params.roles)
         return Rendered(messages, tuple(records), flags)
 
     def persona(self, sample: Sample) -> str:
-        """The description of the user that opens a history; empty without one."""
-        return conversation.persona_of(sample.history)
+        """Return the description of the user that opens a history; empty without one."""
+        return conversation.find_persona(sample.history)
 
     def exchanges(self, sample: Sample) -> Sequence[Record] | None:
-        """The user's messages that answer one of the assistant's, in the conversations before the question."""
-        return (
-            None if self.params.records == "questions" else conversation.exchanges(sample.history)
-        )
+        """Return the user's messages that answer the assistant's, before the question."""
+        # A history of questions has no assistant messages.
+        if self.params.records == "questions":
+            return None
+        return conversation.exchanges(sample.history)
 
     def describe(self, record: Record) -> str:
         if "option" in record.fields:
-            return f"User: {record.stimulus}\nThe reply that suited: ({record.response}) {record.fields['option']}"
+            option = record.fields["option"]
+            return f"User: {record.stimulus}\nThe reply that suited: ({record.response}) {option}"
         if record.fields.get("role") == "assistant":
             return f"Assistant: {record.response}"
-        return (
-            record.response if record.response.startswith("User: ") else f"User: {record.response}"
-        )
+        # Exchanges and blocks already name the speaker of each message.
+        if record.response.startswith("User: "):
+            return record.response
+        return f"User: {record.response}"
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
-        """The letter as a scorer reads it; a reply to anything but the task's own question is text and stays it."""
+        """Parse the letter of a reply; the reply to a draft question stays text."""
+        # Drafts of past messages (`Task.question`) have no options.
         if "options" not in sample.attributes:
             return output.strip() or None
         if scorer == "official" and sample.references:
-            return scoring.official(output, facts_of(sample).rights)
+            return scoring.parse_official(output, read_facts(sample).rights)
         if scorer in ("official", "strict", "lenient"):
-            return scoring.reported(output)
+            return scoring.parse_strict(output)
         raise UsageError(f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}")
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-        facts = facts_of(sample)
-        types = [metric.name for metric in self.metrics[len(scoring.BASIC) :]]
-        label = scoring.bucket(facts.type, facts.split, self.params.mapping)
-        return scoring.values(parsed in facts.rights, label, types)
+        facts = read_facts(sample)
+        # The metrics after the basic ones are those of the types, named after them.
+        type_metrics = self.metrics[len(scoring.BASIC) :]
+        types = [metric.name for metric in type_metrics]
+        label = scoring.map_type(facts.type, facts.split, self.params.mapping)
+        return scoring.make_values(parsed in facts.rights, label, types)
 
     def audit(self, dataset: Dataset) -> list[str]:
-        """Places where the files break their own rules: an altered conversation, another cut than the published."""
+        """List breaches of the files' own rules, such as an altered conversation."""
         return list(dataset.defects) if isinstance(dataset, PersonaMemData) else []
 
     def read_references(self, path: Path) -> dict[str, Sample]:
-        """The samples of an official question file; its name (`questions_32k.csv`) says of which split."""
-        split = next((name for name in SPLITS if path.stem.endswith(f"_{name}")), "")
-        questions = read_questions(path).questions
-        self._count_types((question.type, split) for question in questions)
-        p = self.params
-        if p.shuffle == "rotate4":
-            raise UsageError("files are scored in one order of the options; rotate4 is for runs")
-        return {
-            each.id: asked(
-                each.id,
-                each,
-                split,
-                order_of(p.shuffle, each.id),
-                p.template,
-                p.accept_duplicate_gold,
-                (),
+        """Read the samples of an official question file; its name states the split."""
+        if self.params.shuffle == "rotate4":
+            raise UsageError(
+                "prediction files are scored in one order of the options; use rotate4 for runs only"
             )
-            for each in questions
-        }
+
+        splits = [split for split in SPLITS if path.stem.endswith(f"_{split}")]
+        split = splits[0] if splits else ""
+        questions = read_questions(path).questions
+        self._set_metrics((question.type, split) for question in questions)
+        samples = {}
+        for question in questions:
+            samples[question.id] = make_sample(
+                question,
+                sample_id=question.id,
+                split=split,
+                order=order_options(self.params.shuffle, question.id),
+                params=self.params,
+                # Scoring needs no history.
+                history=(),
+            )
+        return samples
 
     def read_predictions(self, path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
-        """(id, output) pairs of a CSV file with the columns question_id and output; repeated headers are left out."""
+        """Read (id, output) pairs of a CSV file with the columns question_id and output."""
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 rows = list(csv.DictReader(file))
@@ -192,25 +219,28 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
             raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
         if not rows or not {"question_id", "output"} <= rows[0].keys():
             raise DataError(
-                f'{path}: expected JSON lines of {{"id", "output"}}, or CSV with the columns question_id and output'
+                f'{path}: expected JSON lines of {{"id", "output"}}, '
+                "or CSV with the columns question_id and output"
             )
-        kept = [
+
+        # Concatenated files repeat their header.
+        pairs: list[tuple[str, str | None]] = [
             (row["question_id"], row["output"])
             for row in rows
             if row["question_id"] != "question_id"
         ]
-        if len(kept) < len(rows):
-            warnings.warn(
-                f"{path}: {len(rows) - len(kept)} repeated header lines left out", stacklevel=2
-            )
-        return None, [*kept]
+        headers = len(rows) - len(pairs)
+        if headers:
+            warnings.warn(f"{path}: {headers} repeated header lines were skipped", stacklevel=2)
+        return None, pairs
 
     def submission(self, outputs: Iterable[tuple[str, str]]) -> Iterator[str]:
-        """JSON lines of question id and unparsed reply, which `score` reads back."""
-        for name, output in outputs:
-            yield to_json({"id": name, "output": output}) + "\n"
+        """Yield JSON lines of question id and unparsed reply, which `score` reads back."""
+        for sample_id, output in outputs:
+            yield to_json({"id": sample_id, "output": output}) + "\n"
 
     def download(self, split: str, target: Path, **options: Any) -> None:
+        # Imported here, since only this command needs it.
         from personabench.tasks.personamem.download import download
 
         download(split, target, **options)
@@ -218,10 +248,13 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     @classmethod
     def metrics_of(cls, names: Collection[str]) -> tuple[Metric, ...]:
         basic = {metric.name for metric in scoring.BASIC}
-        return scoring.metrics(
-            scoring.ordered_types(name for name in names if name not in basic and ":" not in name)
-        )
+        # Names with a colon are not metrics of a type.
+        types = [name for name in names if name not in basic and ":" not in name]
+        return scoring.make_metrics(scoring.order_types(types))
 
-    def _count_types(self, labels: Iterable[tuple[str, str]]) -> None:
-        found = {scoring.bucket(label, split, self.params.mapping) for label, split in labels}
-        self.metrics = scoring.metrics(scoring.ordered_types(found))  # type: ignore[misc]
+    def _set_metrics(self, labels: Iterable[tuple[str, str]]) -> None:
+        """Set the metrics to those of the types that the data hold."""
+        mapping = self.params.mapping
+        types = {scoring.map_type(label, split, mapping) for label, split in labels}
+        ordered = scoring.order_types(types)
+        self.metrics = scoring.make_metrics(ordered)  # type: ignore[misc]

@@ -1,10 +1,14 @@
-"""`python -m personabench.tasks.personamem RUN [OTHER]`: the tables of a run folder, its difference to another."""
+"""Print the PersonaMem report of a run folder, and its difference to another run.
+
+Usage: `python -m personabench.tasks.personamem RUN [OTHER]`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -13,69 +17,120 @@ from personabench.errors import PersonabenchError, UsageError
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.tasks.personamem import PersonaMem
-from personabench.tasks.personamem.analysis import Row, compare, questions_of, report, rows
+from personabench.tasks.personamem.analysis import (
+    By,
+    Difference,
+    Row,
+    compare_runs,
+    find_questions,
+    format_report,
+    make_rows,
+)
+from personabench.tasks.personamem.data import PersonaMemData
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run folder with its replies, opened with the run's own options."""
+
+    spec: RunSpec
+    task: PersonaMem
+    dataset: PersonaMemData
+    rows: list[Row]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m personabench.tasks.personamem", description=__doc__
-    )
-    parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("other", type=Path, nargs="?", help="a run folder to compare with")
-    parser.add_argument(
-        "--by", choices=("context", "persona"), default="context", help="what intervals draw"
-    )
-    given = parser.parse_args(arguments)
+    """Print the report; returns the exit code."""
+    options = _parse_arguments(arguments)
     try:
-        spec, table, text = _tables(given.run, given.by)
-        print(text)
-        if given.other:
-            other, second, text = _tables(given.other, given.by)
-            print(f"\n{text}\n")
-            found = compare(table, second, hashes=(spec.data_hash, other.data_hash), by=given.by)
-            span = (
-                f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
-                if found.interval
-                else "none"
-            )
-            print(
-                f"difference {found.difference:+.4f}, 95 % interval over {given.by}s: {span}; gained {found.gained}, "
-                f"lost {found.lost}, McNemar p {found.p:.4f} (takes questions as independent, which they are not)"
-            )
+        _print_reports(options.run, options.other, options.by)
     except PersonabenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _tables(path: Path, by: str) -> tuple[RunSpec, list[Row], str]:
-    folder = RunFolder(path)
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m personabench.tasks.personamem",
+        description=__doc__,
+    )
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("other", type=Path, nargs="?", help="a run folder to compare with")
+    parser.add_argument(
+        "--by",
+        choices=("context", "persona"),
+        default="context",
+        help="the unit that intervals resample (default: context)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _print_reports(path: Path, baseline_path: Path | None, by: By) -> None:
+    run = _open_run(path)
+    print(_format_run(run, by))
+    if baseline_path is None:
+        return
+
+    baseline = _open_run(baseline_path)
+    print(f"\n{_format_run(baseline, by)}\n")
+    difference = compare_runs(
+        run.rows,
+        baseline.rows,
+        hashes=(run.spec.data_hash, baseline.spec.data_hash),
+        by=by,
+    )
+    print(_format_difference(difference, by))
+
+
+def _open_run(path: Path) -> _Run:
     if not (path / "spec.json").is_file():
-        raise UsageError(f"{path} is not a run folder")
-    spec, summary = folder.spec(), folder.summary()
+        raise UsageError(f"{path} is not a run folder: it has no spec.json")
+
+    folder = RunFolder(path)
+    spec = folder.spec()
     if spec.task != PersonaMem.name:
         raise UsageError(f"{path} is a run of {spec.task}, not of {PersonaMem.name}")
+
     task = PersonaMem(msgspec.convert(dict(spec.task_params), PersonaMem.Params))
-    dataset = task.open(spec.split, None if spec.sample else Path(summary["data"]))
+    data = None if spec.sample else Path(folder.summary()["data"])
+    dataset = task.open(spec.split, data)
+    # Replies to other questions would be scored against the wrong golds.
     if dataset.hash != spec.data_hash:
         raise UsageError(f"{dataset.source} has changed since the run in {path}")
     folder.verify_all()
+
     outputs = {
-        line.sample_id: line.output if line.error is None else None
-        for line in folder.iter_predictions()
+        prediction.sample_id: prediction.output if prediction.error is None else None
+        for prediction in folder.iter_predictions()
     }
     if not outputs:
-        raise UsageError(f"{path} holds no replies yet")
-    head = (
+        raise UsageError(f"{path} holds no replies yet; finish the run first")
+    return _Run(spec, task, dataset, make_rows(dataset, outputs))
+
+
+def _format_run(run: _Run, by: By) -> str:
+    spec = run.spec
+    title = (
         f"{spec.task} {spec.split}, {spec.method}, {spec.model['name']}, {dict(spec.task_params)}"
     )
-    table = rows(dataset, outputs)
+    report = format_report(
+        run.rows,
+        run.task.params.mapping,
+        by=by,
+        questions=find_questions(run.dataset),
+    )
+    return f"{title}\n{report}"
+
+
+def _format_difference(difference: Difference, by: By) -> str:
+    interval = difference.interval
+    bounds = f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "none"
     return (
-        spec,
-        table,
-        f"{head}\n{report(table, task.params.mapping, by=by, questions=questions_of(dataset))}",
-    )  # type: ignore[arg-type]
+        f"difference {difference.difference:+.4f}, 95 % interval over {by}s: {bounds}; "
+        f"gained {difference.gained}, lost {difference.lost}, McNemar p {difference.p:.4f} "
+        "(takes questions as independent, which they are not)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""What lies beside PersonaMem's one number: types with their counts, distances, letters, intervals, rules, comparisons.
+"""Analysis of PersonaMem replies: types, distances, letters, intervals, rules and comparisons.
 
-Everything is computed from a dataset and replies by question id, without a model.  Every planned question counts: one
-without a reply is wrong and listed.  `python -m personabench.tasks.personamem RUN [OTHER]` prints it for run folders.
+Everything is computed from a dataset and replies by question id, without a model. Every planned
+question counts: one without a reply is wrong and listed.
+`python -m personabench.tasks.personamem RUN [OTHER]` prints the report of run folders.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,21 +19,28 @@ from personabench.api.dataset import Dataset
 from personabench.api.id_check import compare_ids
 from personabench.errors import UsageError
 from personabench.tasks.personamem import rules, scoring
-from personabench.tasks.personamem.data import PersonaMemData, facts_of
+from personabench.tasks.personamem.data import PersonaMemData, read_facts
 from personabench.tasks.personamem.files import LETTERS, Question
 
-DRAWS = 10_000
+RESAMPLES = 10_000
+# Percentile intervals are too narrow with fewer clusters.
 FEW_CLUSTERS = 10
+# With fewer questions, one reply moves an accuracy by more than 5 points.
 FEW_ROWS = 20
-BINS = {"32k": 4_000, "128k": 16_000, "1M": 128_000}
+# Widths of the bins of token distances: about eight bins over the longest history of each split.
+BIN_TOKENS = {"32k": 4_000, "128k": 16_000, "1M": 128_000}
 By = Literal["context", "persona"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One planned question: what was asked, what was chosen, and whether it is right under each reading.
+    """One planned question: its gold, the letter chosen, and whether it is right.
 
-    `status` is letter, none, multiple, or failed for a question without a reply.
+    Attributes:
+        chosen: the letter that the strict parser reads; None without one.
+        status: letter, none, multiple, or failed for a question without a reply.
+        right: right by the official parser.
+        strict: right by the strict parser.
     """
 
     id: str
@@ -47,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Right answers among some questions; `few` says that there are too few to read much from it."""
+    """The number of right answers among some questions."""
 
     n: int
     right: int
@@ -59,17 +67,21 @@ class Share:
 
     @property
     def few(self) -> bool:
-        """Whether there are fewer than 20 questions."""
+        """Whether there are too few questions to rely on the accuracy."""
         return self.n < FEW_ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two runs on the same questions: first minus second.
+    """The difference of two runs on the same questions: first minus second.
 
-    `gained` and `lost` are questions that only the first, only the second, has right; `p` is McNemar's exact two-sided
-    test over them, which takes questions as independent although those of one conversation are not; `interval` draws
-    whole clusters and is None for a single one.
+    Attributes:
+        difference: of the accuracies.
+        interval: the bootstrap interval over clusters; None for a single cluster.
+        gained: questions that only the first run has right.
+        lost: questions that only the second run has right.
+        p: McNemar's exact two-sided p, which takes questions as independent although those of one
+            conversation are not.
     """
 
     difference: float
@@ -79,224 +91,325 @@ class Difference:
     p: float
 
 
-def rows(dataset: Dataset, outputs: Mapping[str, str | None]) -> list[Row]:
-    """The planned questions of `outputs`, in file order; None stands for a reply that never came.
+@dataclass(frozen=True, slots=True)
+class _Distance:
+    """A distance to the preference that a question refers to, and the labels of its bins."""
+
+    name: str
+    bin_of: Callable[[Row], float]
+    label: Callable[[float], str]
+
+
+def make_rows(dataset: Dataset, outputs: Mapping[str, str | None]) -> list[Row]:
+    """Return the planned questions of `outputs` in file order; None marks a missing reply.
 
     Raises:
-        UsageError: an id that the dataset does not have.
+        UsageError: the dataset lacks an id.
     """
-    places = {name: at for at, (name, _) in enumerate(dataset.index())}
-    if strangers := [name for name in outputs if name not in places]:
+    positions = {sample_id: position for position, (sample_id, _) in enumerate(dataset.index())}
+    unknown = [sample_id for sample_id in outputs if sample_id not in positions]
+    if unknown:
         raise UsageError(
-            f"{len(strangers)} ids are not questions of {dataset.source}, the first is {strangers[0]}"
+            f"{len(unknown)} ids are not questions of {dataset.source}, first: {unknown[0]}"
         )
-    found = []
-    for name in sorted(outputs, key=places.__getitem__):
-        sample, output = dataset.load(places[name]), outputs[name]
-        facts = facts_of(sample)
-        chosen = None if output is None else scoring.reported(output)
-        found.append(
-            Row(
-                id=name,
-                persona=sample.user_id,
-                facts=facts,
-                gold=sample.references[0],
-                chosen=chosen,
-                status="failed" if output is None else scoring.status(output),
-                right=output is not None and scoring.official(output, facts.rights) in facts.rights,
-                strict=chosen in facts.rights,
-            )
-        )
-    return found
+
+    ordered = sorted(outputs, key=positions.__getitem__)
+    return [_make_row(dataset, positions[sample_id], outputs[sample_id]) for sample_id in ordered]
 
 
-def shares(table: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Share]:
-    """Right answers by some property, in order of first appearance."""
-    counts: dict[str, list[int]] = {}
-    for row in table:
-        n = counts.setdefault(key(row), [0, 0])
-        n[0] += 1
-        n[1] += row.right
-    return {name: Share(*n) for name, n in counts.items()}
+def _make_row(dataset: Dataset, position: int, output: str | None) -> Row:
+    sample = dataset.load(position)
+    facts = read_facts(sample)
+    chosen = None
+    status = "failed"
+    right = False
+    if output is not None:
+        chosen = scoring.parse_strict(output)
+        status = scoring.classify_reply(output)
+        right = scoring.parse_official(output, facts.rights) in facts.rights
 
-
-def by_type(table: Sequence[Row], mapping: scoring.TypeMapping) -> dict[str, Share]:
-    """Right answers by question type under a mapping, in the order of the paper."""
-    found = shares(table, lambda row: scoring.bucket(row.facts.type, row.facts.split, mapping))
-    return {name: found[name] for name in scoring.ordered_types(found)}
-
-
-def breakdowns(table: Sequence[Row], mapping: scoring.TypeMapping) -> dict[str, dict[str, Share]]:
-    """Every table of the protocol: types, distances in blocks, tokens and proportion, topic, letters."""
-    width = BINS.get(table[0].facts.split if table else "", BINS["32k"])
-    numbered: dict[str, Callable[[Row], float]] = {
-        "distance in blocks": lambda row: row.facts.blocks,
-        "distance in tokens": lambda row: row.facts.tokens // width,
-        "distance in proportion": lambda row: min(int(row.facts.proportion * 5 + 1e-9), 4),
-    }
-    labels: dict[str, Callable[[float], str]] = {
-        "distance in blocks": lambda at: f"{at:g}",
-        "distance in tokens": lambda at: f"{at * width // 1000:g}k-{(at + 1) * width // 1000:g}k",
-        "distance in proportion": lambda at: f"{at * 20:g}-{at * 20 + 20:g} %",
-    }
-    found = {"type": by_type(table, mapping)}
-    for name, place in numbered.items():
-        ordered = sorted(table, key=place)
-        found[name] = shares(ordered, lambda row, name=name, place=place: labels[name](place(row)))  # type: ignore[misc]
-    found["topic"] = dict(sorted(shares(table, lambda row: row.facts.topic).items()))
-    found["gold letter"] = dict(sorted(shares(table, lambda row: row.gold).items()))
-    found["chosen letter"] = dict(
-        sorted(shares(table, lambda row: row.chosen or row.status).items())
+    return Row(
+        id=sample.id,
+        persona=sample.user_id,
+        facts=facts,
+        gold=sample.references[0],
+        chosen=chosen,
+        status=status,
+        right=right,
+        strict=chosen in facts.rights,
     )
-    return found
 
 
-def interval(
-    table: Sequence[Row], by: By = "context", seed: int = 0, draws: int = DRAWS
+def count_shares(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Share]:
+    """Count right answers by some property, in order of first appearance."""
+    totals: Counter[str] = Counter()
+    rights: Counter[str] = Counter()
+    for row in rows:
+        label = key(row)
+        totals[label] += 1
+        rights[label] += row.right
+    return {label: Share(total, rights[label]) for label, total in totals.items()}
+
+
+def count_by_type(rows: Sequence[Row], mapping: scoring.TypeMapping) -> dict[str, Share]:
+    """Count right answers by question type under a mapping, in the order of the paper."""
+
+    def key(row: Row) -> str:
+        return scoring.map_type(row.facts.type, row.facts.split, mapping)
+
+    shares = count_shares(rows, key)
+    return {label: shares[label] for label in scoring.order_types(shares)}
+
+
+def make_breakdowns(
+    rows: Sequence[Row],
+    mapping: scoring.TypeMapping,
+) -> dict[str, dict[str, Share]]:
+    """Return every table of the protocol: types, three distances, topics, letters."""
+    split = rows[0].facts.split if rows else "32k"
+    tables = {"type": count_by_type(rows, mapping)}
+    for distance in _define_distances(split):
+        tables[distance.name] = _count_by_distance(rows, distance)
+
+    tables["topic"] = _count_sorted(rows, lambda row: row.facts.topic)
+    tables["gold letter"] = _count_sorted(rows, lambda row: row.gold)
+    tables["chosen letter"] = _count_sorted(rows, lambda row: row.chosen or row.status)
+    return tables
+
+
+def _define_distances(split: str) -> list[_Distance]:
+    # A reference file whose name states no split gets the bins of the smallest one.
+    width = BIN_TOKENS.get(split, BIN_TOKENS["32k"])
+
+    def label_tokens(bin_index: float) -> str:
+        low = bin_index * width // 1000
+        high = (bin_index + 1) * width // 1000
+        return f"{low:g}k-{high:g}k"
+
+    def bin_proportion(row: Row) -> int:
+        # Fifths; the small term keeps .6 * 5 from falling into the bin below.
+        return min(int(row.facts.proportion * 5 + 1e-9), 4)
+
+    return [
+        _Distance(
+            "distance in blocks",
+            bin_of=lambda row: row.facts.blocks,
+            label=lambda blocks: f"{blocks:g}",
+        ),
+        _Distance(
+            "distance in tokens",
+            bin_of=lambda row: row.facts.tokens // width,
+            label=label_tokens,
+        ),
+        _Distance(
+            "distance in proportion",
+            bin_of=bin_proportion,
+            label=lambda bin_index: f"{bin_index * 20:g}-{bin_index * 20 + 20:g} %",
+        ),
+    ]
+
+
+def _count_by_distance(rows: Sequence[Row], distance: _Distance) -> dict[str, Share]:
+    # Sorted by number, since labels sort as text: 10 before 2.
+    ordered = sorted(rows, key=distance.bin_of)
+    return count_shares(ordered, lambda row: distance.label(distance.bin_of(row)))
+
+
+def _count_sorted(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Share]:
+    shares = count_shares(rows, key)
+    return dict(sorted(shares.items()))
+
+
+def bootstrap_accuracy(
+    rows: Sequence[Row],
+    by: By = "context",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float] | None:
-    """The 95 % percentile bootstrap interval of micro accuracy, drawing whole conversations or personas.
-
-    None for a single cluster.
-    """
-    return _interval([float(row.right) for row in table], table, by, seed, draws)
+    """Bootstrap the 95 % percentile interval of micro accuracy; None for a single cluster."""
+    values = [float(row.right) for row in rows]
+    return _bootstrap_mean(values, rows, by, seed, resamples)
 
 
-def clusters(table: Iterable[Row], by: By = "context") -> int:
-    """How many conversations or personas the questions belong to."""
-    return len({_cluster(row, by) for row in table})
+def count_clusters(rows: Iterable[Row], by: By = "context") -> int:
+    """Count the conversations or personas that the questions belong to."""
+    return len({_find_cluster(row, by) for row in rows})
 
 
-def compare(
+def compare_runs(
     first: Sequence[Row],
     second: Sequence[Row],
     *,
     hashes: tuple[str, str] = ("", ""),
     by: By = "context",
     seed: int = 0,
-    draws: int = DRAWS,
+    resamples: int = RESAMPLES,
 ) -> Difference:
-    """Two runs on the same questions of the same data.
+    """Compare two runs on the same questions of the same data.
 
     Raises:
-        UsageError: other questions or other data.
+        UsageError: the questions or the data differ.
     """
-    ids = compare_ids([row.id for row in first], [row.id for row in second])
-    if str(ids) or hashes[0] != hashes[1]:
-        why = f"their questions differ ({ids})" if str(ids) else "their data files differ"
-        raise UsageError(f"the runs cannot be compared: {why}")
-    other = {row.id: row for row in second}
-    gains = [float(row.right) - float(other[row.id].right) for row in first]
-    gained, lost = gains.count(1.0), gains.count(-1.0)
+    first_ids = [row.id for row in first]
+    second_ids = [row.id for row in second]
+    mismatch = str(compare_ids(first_ids, second_ids))
+    if mismatch:
+        raise UsageError(f"the runs cannot be compared: their questions differ ({mismatch})")
+    if hashes[0] != hashes[1]:
+        raise UsageError("the runs cannot be compared: their data files differ")
+
+    second_rights = {row.id: row.right for row in second}
+    gains = [float(row.right - second_rights[row.id]) for row in first]
+    gained = gains.count(1.0)
+    lost = gains.count(-1.0)
     return Difference(
         difference=sum(gains) / len(gains),
-        interval=_interval(gains, first, by, seed, draws),
+        interval=_bootstrap_mean(gains, first, by, seed, resamples),
         gained=gained,
         lost=lost,
-        p=mcnemar(gained, lost),
+        p=mcnemar_p(gained, lost),
     )
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact two-sided p over the questions on which two runs disagree."""
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Return McNemar's exact two-sided p over the questions on which two runs disagree."""
     total = gained + lost
-    tail = sum(math.comb(total, at) for at in range(min(gained, lost) + 1))
-    return min(1.0, tail / float(2 ** (total - 1))) if total else 1.0
+    if total == 0:
+        return 1.0
+    smaller = min(gained, lost)
+    tail = sum(math.comb(total, count) for count in range(smaller + 1))
+    # Twice the tail over 2 ** total; a symmetric table would count its middle twice.
+    return min(1.0, tail / float(2 ** (total - 1)))
 
 
-def controls(questions: Sequence[Question]) -> dict[str, Share | float]:
-    """What rules score that read no history, over a whole split; those marked as using gold have seen the answers.
+def score_rules(questions: Sequence[Question]) -> dict[str, Share | float]:
+    """Score the rules that read no history over a whole split.
 
-    `tie-split` gives each of several options of one length its part.
+    Rules marked as using gold have seen the answers. `tie-split` shares a question among options of
+    equal length instead of taking the first.
     """
-    found: dict[str, Share | float] = {}
-    top = rules.majority(LETTERS[question.gold] for question in questions)
-    hits = [LETTERS[question.gold] == top for question in questions]
-    found[f"majority-letter {top} (uses gold)"] = Share(len(questions), sum(hits))
-    for name, pick in (("longest-option", max), ("shortest-option", min)):
-        hits = [rules.extreme(question, pick) == question.gold for question in questions]
-        found[name] = Share(len(questions), sum(hits))
-        found[f"{name}, tie-split"] = sum(_part(question, pick) for question in questions) / len(
-            questions
-        )
+    n = len(questions)
+    scores: dict[str, Share | float] = {}
+    golds = [LETTERS[question.gold] for question in questions]
+    majority = rules.majority_letter(golds)
+    scores[f"majority-letter {majority} (uses gold)"] = Share(n, golds.count(majority))
+
+    picks: dict[str, rules.Pick] = {"longest-option": max, "shortest-option": min}
+    for name, pick in picks.items():
+        hits = [rules.find_extreme(question, pick) == question.gold for question in questions]
+        scores[name] = Share(n, sum(hits))
+        split_hits = sum(_score_ties(question, pick) for question in questions)
+        scores[f"{name}, tie-split"] = split_hits / n
+
+    positions = rules.pick_by_type(questions)
     hits = [
-        at == question.gold
-        for at, question in zip(rules.by_type(questions), questions, strict=True)
+        position == question.gold for position, question in zip(positions, questions, strict=True)
     ]
-    found["type-length (uses gold)"] = Share(len(questions), sum(hits))
-    return found
+    scores["type-length (uses gold)"] = Share(n, sum(hits))
+    return scores
 
 
-def _part(question: Question, pick: rules.Pick) -> float:
-    found = rules.lengths(question)
-    wanted = pick(found)
-    return (found[question.gold] == wanted) / found.count(wanted)
+def _score_ties(question: Question, pick: rules.Pick) -> float:
+    lengths = rules.option_lengths(question)
+    extreme = pick(lengths)
+    if lengths[question.gold] != extreme:
+        return 0.0
+    return 1 / lengths.count(extreme)
 
 
-def _cluster(row: Row, by: By) -> str:
+def _find_cluster(row: Row, by: By) -> str:
     return row.facts.context if by == "context" else row.persona
 
 
-def _interval(
-    values: Sequence[float], table: Sequence[Row], by: By, seed: int, draws: int
+def _bootstrap_mean(
+    values: Sequence[float],
+    rows: Sequence[Row],
+    by: By,
+    seed: int,
+    resamples: int,
 ) -> tuple[float, float] | None:
+    """Return a percentile interval of the mean, resampling whole clusters.
+
+    Questions of one conversation share its history, so their results are not independent.
+    """
     sums: dict[str, list[float]] = {}
-    for value, row in zip(values, table, strict=True):
-        pair = sums.setdefault(_cluster(row, by), [0.0, 0.0])
+    for value, row in zip(values, rows, strict=True):
+        pair = sums.setdefault(_find_cluster(row, by), [0.0, 0.0])
         pair[0] += value
         pair[1] += 1
     if len(sums) < 2:
         return None
-    ordered = np.array([sums[name] for name in sorted(sums)])
-    picked = np.random.default_rng(seed).integers(len(ordered), size=(draws, len(ordered)))
-    drawn = ordered[picked].sum(axis=1)
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+
+    # Sorted, so that the interval does not depend on the order of the rows.
+    clusters = np.array([sums[name] for name in sorted(sums)])
+    generator = np.random.default_rng(seed)
+    n = len(clusters)
+    indices = generator.integers(n, size=(resamples, n))
+    totals = clusters[indices].sum(axis=1)
+    means = totals[:, 0] / totals[:, 1]
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def report(
-    table: Sequence[Row],
+def format_report(
+    rows: Sequence[Row],
     mapping: scoring.TypeMapping,
     *,
     by: By = "context",
     questions: Sequence[Question] = (),
 ) -> str:
-    """The tables as Markdown; never an aggregate alone."""
-    n = len(table)
-    types = by_type(table, mapping)
-    right = sum(row.right for row in table)
-    strict = sum(row.strict for row in table)
-    macro = sum(share.accuracy for share in types.values()) / len(types)
-    lines = [f"micro accuracy {right / n:.4f} (n={n}, chance .25), strict {strict / n:.4f}"]
-    lines[0] += f", macro over {len(types)} types ({mapping}) {macro:.4f}"
-    span, groups = interval(table, by), clusters(table, by)
-    few = ", few clusters: read with care" if groups < FEW_CLUSTERS else ""
-    lines.append(
-        f"95 % interval over {groups} {by}s{few}: "
-        + (f"{span[0]:.4f} to {span[1]:.4f}" if span else "none")
-    )
-    states = Counter(row.status for row in table)
-    lines.append(
-        "replies: " + ", ".join(f"{name} {count}" for name, count in sorted(states.items()))
-    )
-    readings = sum(row.right != row.strict for row in table)
-    lines.append(f"official and strict reading disagree on {readings}")
-    if failed := [row.id for row in table if row.status == "failed"]:
-        lines.append(f"without a reply, counted as wrong: {', '.join(failed)}")
-    for title, found in breakdowns(table, mapping).items():
-        lines += ["", f"| {title} | n | accuracy |", "|---|---:|---:|"]
-        lines += [
-            f"| {name} | {each.n}{' (few)' if each.few else ''} | {each.accuracy:.4f} |"
-            for name, each in found.items()
-        ]
+    """Format all tables as Markdown, and the scores of rules if `questions` are given."""
+    parts = [*_format_summary(rows, mapping, by)]
+    for title, shares in make_breakdowns(rows, mapping).items():
+        parts += ["", *_format_breakdown(title, shares)]
     if questions:
-        lines += ["", "| rule, whole split | accuracy |", "|---|---:|"]
-        for name, value in controls(questions).items():
-            lines.append(
-                f"| {name} | {value.accuracy if isinstance(value, Share) else value:.4f} |"
-            )
-    return "\n".join(lines)
+        parts += ["", *_format_rules(questions)]
+    return "\n".join(parts)
 
 
-def questions_of(dataset: Dataset) -> Sequence[Question]:
-    """The published questions behind a dataset; none behind another task's."""
+def _format_summary(rows: Sequence[Row], mapping: scoring.TypeMapping, by: By) -> Iterator[str]:
+    n = len(rows)
+    micro = sum(row.right for row in rows) / n
+    strict = sum(row.strict for row in rows) / n
+    types = count_by_type(rows, mapping)
+    macro = sum(share.accuracy for share in types.values()) / len(types)
+    yield (
+        f"micro accuracy {micro:.4f} (n={n}, chance .25), strict {strict:.4f}, "
+        f"macro over {len(types)} types ({mapping}) {macro:.4f}"
+    )
+
+    interval = bootstrap_accuracy(rows, by)
+    bounds = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "none"
+    clusters = count_clusters(rows, by)
+    caution = ", few clusters: read with care" if clusters < FEW_CLUSTERS else ""
+    yield f"95 % interval over {clusters} {by}s{caution}: {bounds}"
+
+    statuses = sorted(Counter(row.status for row in rows).items())
+    yield "replies: " + ", ".join(f"{status} {count}" for status, count in statuses)
+    disagreements = sum(row.right != row.strict for row in rows)
+    yield f"official and strict reading disagree on {disagreements}"
+
+    failed = [row.id for row in rows if row.status == "failed"]
+    if failed:
+        yield f"without a reply, counted as wrong: {', '.join(failed)}"
+
+
+def _format_breakdown(title: str, shares: Mapping[str, Share]) -> Iterator[str]:
+    yield f"| {title} | n | accuracy |"
+    yield "|---|---:|---:|"
+    for label, share in shares.items():
+        mark = " (few)" if share.few else ""
+        yield f"| {label} | {share.n}{mark} | {share.accuracy:.4f} |"
+
+
+def _format_rules(questions: Sequence[Question]) -> Iterator[str]:
+    yield "| rule, whole split | accuracy |"
+    yield "|---|---:|"
+    for name, score in score_rules(questions).items():
+        accuracy = score.accuracy if isinstance(score, Share) else score
+        yield f"| {name} | {accuracy:.4f} |"
+
+
+def find_questions(dataset: Dataset) -> Sequence[Question]:
+    """Return the published questions behind a dataset; empty for another task's dataset."""
     return dataset.questions if isinstance(dataset, PersonaMemData) else ()

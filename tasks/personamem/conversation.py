@@ -1,8 +1,9 @@
 """Conversations as records, and back as messages in a form that chat models accept.
 
-A record is what a memory holds: by default one user message without its `User: ` prefix.  It carries, in `turns`, the
-published messages that belong to it, so that all records of a history together are the conversation again, word for
-word; that is how the whole history is shown, and how a control that takes or swaps histories reaches everything.
+A record is by default one user message without its `User: ` prefix. Its field `turns` holds the
+published messages that belong to it, so that all records of a history together are the
+conversation again, word for word. The whole history is shown in this way, and a control that
+truncates or swaps histories affects every message.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -24,167 +25,250 @@ BLOCK = "[A new conversation begins.]"
 _PREFIX = re.compile(r"(?:User|Assistant): ?")
 
 
+class _MergedMessage(NamedTuple):
+    """Consecutive messages of one role."""
+
+    role: str
+    parts: list[str]
+
+    def join(self) -> Message:
+        return Message(self.role, "\n".join(self.parts))  # type: ignore[arg-type]
+
+
 def bare(text: str) -> str:
-    """A message without the prefix that names its speaker."""
-    return _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text
+    """Remove the prefix that names a message's speaker."""
+    match = _PREFIX.match(text)
+    return text[match.end() :] if match else text
 
 
-class Cuts:
-    """The records of a conversation before any message of it; those that two cuts share are made once.
+class ConversationRecords:
+    """The records of a conversation up to any message; complete ones are built once and shared.
 
-    `user` makes one of each user message, `message` one of each message of either side, `exchange` one of consecutive
-    user messages and the replies to them, `block` one of each block.  System messages are none, but open blocks.
-    Messages before the first record of a history belong to it, later ones to the record before them, so that a record
-    is a stretch of the conversation, from `starts`, and is there once the message at its `anchor` was said.
+    `user` makes one record of each user message, `message` one of each message of either side,
+    `exchange` one of consecutive user messages and the replies to them, `block` one of each block.
+    System messages open blocks and become no records.
+
+    A record covers the messages from its start to the start of the next one, so messages before
+    the first record belong to that record. It exists once the message at its anchor was sent.
     """
 
     def __init__(self, turns: Sequence[Turn], unit: Unit) -> None:
-        self._turns, self._unit = turns, unit
+        self._turns = turns
+        self._unit = unit
         self._starts: list[int] = []
         self._anchors: list[int] = []
         self._blocks: list[int] = []
-        start: int | None = None
-        for at, turn in enumerate(turns):
-            begins = not self._starts or start is not None or _opens(unit, turn, turns[at - 1])
-            if turn.role == "system" or begins:
-                start = at if start is None else start
-                if turn.role == "user" or (turn.role == "assistant" and unit != "user"):
-                    self._starts.append(start)
-                    self._anchors.append(at)
-                    before = self._blocks[-1] if self._blocks else 0
-                    self._blocks.append(max(before + (turns[start].role == "system"), 1))
-                    start = None
+        self._find_boundaries()
+
+        # The last record has no successor yet: it depends on the end of the history.
         ends = self._starts[1:]
-        self._whole = [self._record(place, end) for place, end in enumerate(ends)]
+        self._complete = [self._build(index, end) for index, end in enumerate(ends)]
 
     def before(self, end: int) -> tuple[Record, ...]:
-        """The records of the messages before `end`."""
+        """Return the records of the messages before `end`."""
         count = bisect_left(self._anchors, end)
-        return (*self._whole[: count - 1], self._record(count - 1, end)) if count else ()
+        if count == 0:
+            return ()
+        last = self._build(count - 1, end)
+        return (*self._complete[: count - 1], last)
 
-    def _record(self, place: int, end: int) -> Record:
-        start = self._starts[place]
-        return _record(
-            list(enumerate(self._turns[start:end], start)), self._unit, self._blocks[place]
-        )
+    def _find_boundaries(self) -> None:
+        start: int | None = None
+        for index, turn in enumerate(self._turns):
+            # After a system message, the next message belongs to the record it opened.
+            is_first = not self._starts or start is not None or turn.role == "system"
+            previous = self._turns[index - 1]
+            if not is_first and not _opens_record(self._unit, turn, previous):
+                continue
+            if start is None:
+                start = index
+
+            if _can_anchor(self._unit, turn):
+                self._add_boundary(start, index)
+                start = None
+
+    def _add_boundary(self, start: int, anchor: int) -> None:
+        block = self._blocks[-1] if self._blocks else 0
+        if self._turns[start].role == "system":
+            block += 1
+        self._starts.append(start)
+        self._anchors.append(anchor)
+        # A conversation without a leading system message still begins with block 1.
+        self._blocks.append(max(block, 1))
+
+    def _build(self, index: int, end: int) -> Record:
+        start = self._starts[index]
+        turns = self._turns[start:end]
+        return _make_record(turns, start, self._unit, self._blocks[index])
 
 
 def records(turns: Sequence[Turn], unit: Unit) -> tuple[Record, ...]:
-    """The records of a history; see `Cuts`."""
-    return Cuts(turns, unit).before(len(turns))
+    """Return the records of a history; see `ConversationRecords`."""
+    return ConversationRecords(turns, unit).before(len(turns))
 
 
-def _opens(unit: Unit, turn: Turn, before: Turn) -> bool:
+def _can_anchor(unit: Unit, turn: Turn) -> bool:
+    """Whether a record can be named after a message."""
+    return turn.role == "user" or (turn.role == "assistant" and unit != "user")
+
+
+def _opens_record(unit: Unit, turn: Turn, previous: Turn) -> bool:
     """Whether a message begins a new record within its block."""
     if unit == "exchange":
-        return turn.role == "user" and before.role == "assistant"
+        return turn.role == "user" and previous.role == "assistant"
     return unit == "message" or (unit == "user" and turn.role == "user")
 
 
-def _record(group: Sequence[tuple[int, Turn]], unit: Unit, block: int) -> Record:
-    spoken = [(at, turn) for at, turn in group if turn.role != "system"]
-    if unit == "user":
-        spoken = [(at, turn) for at, turn in spoken if turn.role == "user"]
-    at, first = spoken[0]
+def _make_record(turns: Sequence[Turn], start: int, unit: Unit, block: int) -> Record:
+    spoken = [
+        (index, turn)
+        for index, turn in enumerate(turns, start)
+        if turn.role == "user" or (turn.role == "assistant" and unit != "user")
+    ]
+    anchor, first = spoken[0]
+
     if unit in ("user", "message"):
         text = bare(first.content)
+        role = first.role
     else:
         text = "\n".join(f"{turn.role.capitalize()}: {bare(turn.content)}" for _, turn in spoken)
-    role = first.role if unit in ("user", "message") else "user"
+        role = "user"
+
     fields = {
         "role": role,
-        "index": str(at),
+        "index": str(anchor),
         "block": str(block),
-        "turns": _packed([turn for _, turn in group]),
+        "turns": msgspec.json.encode(turns).decode(),
     }
-    return Record(id=str(at), stimulus=None, response=text, fields=fields)
+    return Record(
+        id=str(anchor),
+        stimulus=None,
+        response=text,
+        fields=fields,
+    )
 
 
-def _packed(turns: Sequence[Turn]) -> str:
-    return msgspec.json.encode(turns).decode()
+def restore_turns(history: Sequence[Record]) -> list[Turn]:
+    """Return the published messages of some records, in the order of the conversation."""
+    # Records of the control `records=questions` are questions and have no messages.
+    chats = [record for record in history if "turns" in record.fields]
+    chats.sort(key=lambda record: int(record.fields["index"]))
 
-
-def turns_of(shown: Sequence[Record]) -> list[Turn]:
-    """The published messages of some records, in the order of the conversation; records of questions have none."""
-    told = [record for record in shown if "turns" in record.fields]
-    ordered = sorted(told, key=lambda record: int(record.fields["index"]))
-    return [
-        turn
-        for record in ordered
-        for turn in msgspec.json.decode(record.fields["turns"], type=list[Turn])
-    ]
+    turns: list[Turn] = []
+    for record in chats:
+        stored = record.fields["turns"]
+        turns += msgspec.json.decode(stored, type=list[Turn])
+    return turns
 
 
 def exchanges(history: Sequence[Record]) -> tuple[Record, ...]:
-    """Each user message that follows a reply to another one, with that reply and what it replied to.
+    """Find each user message that answers a reply: one record with the reply and what preceded it.
 
-    Nothing reaches from one block into the next.
+    No exchange spans two blocks.
     """
-    found: list[Record] = []
-    said = reply = ""
-    for turn in turns_of(history):
+    answers: list[Record] = []
+    previous = reply = ""
+    for turn in restore_turns(history):
         if turn.role == "assistant":
             reply = turn.content
             continue
-        if turn.role == "user" and said and reply:
-            fields = {"reply": bare(reply)}
-            found.append(
-                Record(f"reply-{len(found)}", bare(said), bare(turn.content), fields=fields)
+
+        if turn.role == "user" and previous and reply:
+            answer = Record(
+                f"reply-{len(answers)}",
+                stimulus=bare(previous),
+                response=bare(turn.content),
+                fields={"reply": bare(reply)},
             )
-        said, reply = turn.content if turn.role == "user" else "", ""
-    return tuple(found)
+            answers.append(answer)
+        # A system message opens a block, so it ends the exchange.
+        previous = turn.content if turn.role == "user" else ""
+        reply = ""
+    return tuple(answers)
 
 
-def persona_of(history: Sequence[Record]) -> str:
-    """The first system message of a history; empty without one."""
-    return next((turn.content for turn in turns_of(history) if turn.role == "system"), "")
+def find_persona(history: Sequence[Record]) -> str:
+    """Return the first system message of a history; empty without one."""
+    for turn in restore_turns(history):
+        if turn.role == "system":
+            return turn.content
+    return ""
 
 
-def messages(
+def make_messages(
     turns: Sequence[Turn], query: str, roles: Roles
 ) -> tuple[tuple[Message, ...], dict[str, float]]:
-    """A conversation with the question as its last message, normalised, and what was counted on the way.
+    """Convert a conversation with the question as its last message into a chat request.
 
-    - raw: as it is.
-    - merge: a system text goes, marked, in front of the next message; neighbours of one role become one message.
-    - hoist: the distinct system texts become one first message, a line marks where blocks begin; neighbours as above.
+    - raw: unchanged.
+    - merge: a system text goes, marked, in front of the next message; consecutive messages of one
+      role become one message.
+    - hoist: the distinct system texts become one first message, a line marks the beginning of each
+      block; consecutive messages of one role become one message.
     - transcript: the history as labelled text in front of the question, in one user message.
 
-    Where the assistant would speak first, a neutral user message is put before it (`neutral_turns`).
+    Returns the messages and flags: `neutral_turns` counts neutral user messages put in front of an
+    assistant message that would come first.
     """
     if roles == "transcript":
-        lines = [
-            turn.content if turn.role != "system" else f"[System]: {turn.content}" for turn in turns
-        ]
-        text = (
-            "\n\n".join(["The conversation so far:", *lines, "The user now says:", query])
-            if lines
-            else query
-        )
-        return (Message("user", text),), {}
+        return (Message("user", _format_transcript(turns, query)),), {}
+
+    turns = [*turns, Turn("user", query)]
     if roles == "raw":
-        return tuple(Message(turn.role, turn.content) for turn in [*turns, Turn("user", query)]), {}  # type: ignore[arg-type]
-    leading: list[str] = []
-    merged: list[tuple[str, list[str]]] = []
-    front: list[str] = []
-    for turn in [*turns, Turn("user", query)]:
-        if turn.role == "system":
-            if roles == "merge":
-                front.append(f"[System]: {turn.content}")
-            else:
-                front.append(BLOCK)
-                leading += [] if turn.content in leading else [turn.content]
-            continue
-        parts = [*front, turn.content]
-        front = []
-        if merged and merged[-1][0] == turn.role:
-            merged[-1][1].extend(parts)
-        else:
-            merged.append((turn.role, parts))
+        unchanged = [_MergedMessage(turn.role, [turn.content]) for turn in turns]
+        return tuple(message.join() for message in unchanged), {}
+
+    system_texts, merged = _merge_turns(turns, roles)
     flags: dict[str, float] = {}
-    if merged[0][0] == "assistant":
-        merged.insert(0, ("user", [NEUTRAL]))
+    # Chat templates of many models refuse a conversation that the assistant begins.
+    if merged[0].role == "assistant":
+        merged.insert(0, _MergedMessage("user", [NEUTRAL]))
         flags["neutral_turns"] = 1
-    made = [Message(role, "\n".join(parts)) for role, parts in merged]  # type: ignore[arg-type]
-    head = [Message("system", "\n\n".join(leading))] if leading else []
-    return (*head, *made), flags
+
+    messages = [message.join() for message in merged]
+    if system_texts:
+        messages.insert(0, Message("system", "\n\n".join(system_texts)))
+    return tuple(messages), flags
+
+
+def _format_transcript(turns: Sequence[Turn], query: str) -> str:
+    if not turns:
+        return query
+
+    # The contents of user and assistant messages name their speakers already.
+    contents = [
+        f"[System]: {turn.content}" if turn.role == "system" else turn.content for turn in turns
+    ]
+    return "\n\n".join(
+        [
+            "The conversation so far:",
+            *contents,
+            "The user now says:",
+            query,
+        ]
+    )
+
+
+def _merge_turns(turns: Sequence[Turn], roles: Roles) -> tuple[list[str], list[_MergedMessage]]:
+    """Return the hoisted system texts and the merged messages."""
+    system_texts: list[str] = []
+    merged: list[_MergedMessage] = []
+    pending: list[str] = []
+
+    for turn in turns:
+        if turn.role == "system" and roles == "merge":
+            pending.append(f"[System]: {turn.content}")
+            continue
+        if turn.role == "system":
+            pending.append(BLOCK)
+            if turn.content not in system_texts:
+                system_texts.append(turn.content)
+            continue
+
+        parts = [*pending, turn.content]
+        pending = []
+        if merged and merged[-1].role == turn.role:
+            merged[-1].parts.extend(parts)
+        else:
+            merged.append(_MergedMessage(turn.role, parts))
+    return system_texts, merged

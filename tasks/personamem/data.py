@@ -1,9 +1,11 @@
-"""An opened PersonaMem split: samples whose history ends strictly before the message at which they are asked.
+"""Opened PersonaMem splits: samples whose history ends strictly before their question's message.
 
-Users are personas.  A persona has several conversations, whose cuts are different histories: what a method makes of a
-history is named by the history itself, so conversations and cuts never mix, while methods that compare people leave a
-persona out with all of its conversations.  A history of questions, asked for by option, is the earlier questions of the
-conversation with their right letters: it shows golds, for the control that learns from them.
+Users are personas. A persona has several conversations, and each question ends the history at
+another message, so a persona has many histories. Profiles are stored per history, so they never
+mix, and methods that compare users leave a persona out with all of its conversations.
+
+The option `records=questions` replaces the history by the earlier questions of the conversation
+with their right letters: it shows golds, for the control that learns from them.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from personabench.errors import DataError
 from personabench.hashing import digest_files
 from personabench.tasks.personamem import conversation, rules, scoring
 from personabench.tasks.personamem.files import (
-    KNOWN,
     LETTERS,
+    PUBLISHED_HASHES,
     Contexts,
     Question,
-    defects,
+    find_defects,
     locate,
     read_questions,
 )
@@ -37,26 +39,29 @@ if TYPE_CHECKING:
 
 INSTRUCTION = (
     "Which of the following replies suits this user best? "
-    "Think if you need to, then write <final_answer> and after it the letter of that one reply: (a), (b), (c) or (d)."
+    "Think if you need to, then write <final_answer> and after it the letter of that one reply: "
+    "(a), (b), (c) or (d)."
 )
+# Recorded with every run, so that runs with another instruction are never compared.
 WORDING = hashlib.sha256(INSTRUCTION.encode()).hexdigest()[:12]
 ROTATIONS = 4
+PUBLISHED_ORDER = (0, 1, 2, 3)
 
 
-def order_of(shuffle: str, question: str, rotation: int = 0) -> tuple[int, ...]:
-    """The original position of each option shown: as published, rotated, or sorted by a hash of seed, id and position.
-
-    The hash is SHA-256 of `seed|question id|position`, so that every process and machine agrees.
-    """
+def order_options(shuffle: str, question_id: str, rotation: int = 0) -> tuple[int, ...]:
+    """Return the original position of each option shown: published, rotated or shuffled order."""
     if shuffle == "none":
-        return (0, 1, 2, 3)
+        return PUBLISHED_ORDER
     if shuffle == "rotate4":
-        return tuple((at + rotation) % ROTATIONS for at in range(ROTATIONS))
-    names = {
-        at: hashlib.sha256(f"{shuffle}|{question}|{at}".encode()).hexdigest()
-        for at in range(ROTATIONS)
+        return tuple((position + rotation) % ROTATIONS for position in PUBLISHED_ORDER)
+
+    # SHA-256 of `seed|question id|position` rather than a random generator: every process and
+    # machine agrees on the order.
+    keys = {
+        position: hashlib.sha256(f"{shuffle}|{question_id}|{position}".encode()).hexdigest()
+        for position in PUBLISHED_ORDER
     }
-    return tuple(sorted(names, key=names.__getitem__))
+    return tuple(sorted(keys, key=keys.__getitem__))
 
 
 class PersonaMemData(Dataset):
@@ -64,7 +69,7 @@ class PersonaMemData(Dataset):
 
     Raises:
         UsageError: no such split.
-        DataError: files missing or broken; the message names file, question and column.
+        DataError: files are missing or broken; the message names file, question and column.
     """
 
     separation = "benchmark"
@@ -73,138 +78,178 @@ class PersonaMemData(Dataset):
         self.split = split
         self.sample = data is None
         self.params = task.params
-        self.questions_path, contexts = locate(split, data)
-        self.contexts = Contexts(contexts)
+        self.questions_path, contexts_path = locate(split, data)
+        self.source = "bundled sample, not PersonaMem" if self.sample else str(self.questions_path)
+        self.hash = digest_files([self.questions_path, contexts_path])
+
         table = read_questions(self.questions_path)
         self.questions = table.questions
-        self.source = "bundled sample, not PersonaMem" if self.sample else str(self.questions_path)
-        self.hash = digest_files([self.questions_path, contexts])
-        self.defects = tuple(defects(self.questions, self.contexts))
-        self.warnings = tuple(self._told(table.headers))
+        self.contexts = Contexts(contexts_path)
+        self.defects = tuple(find_defects(self.questions, self.contexts))
+        self.warnings = tuple(self._make_warnings(table.headers))
+
         self._repeats = ROTATIONS if self.params.shuffle == "rotate4" else 1
-        self._cuts = lru_cache(maxsize=4)(self._conversation)
-        self._index = [
-            (question.id if self._repeats == 1 else f"{question.id}@{turn}", question.persona)
-            for question in self.questions
-            for turn in range(self._repeats)
-        ]
-        orders = [self._order(position) for position in range(len(self._index))]
-        golds = [self.questions[at // self._repeats].gold for at in range(len(self._index))]
-        self._majority = rules.majority(
-            LETTERS[order.index(gold)] for order, gold in zip(orders, golds, strict=True)
-        )
-        self._by_type = rules.by_type(self.questions)
+        # Per instance: a cache on the class would keep every opened split alive.
+        self._conversations = lru_cache(maxsize=4)(self._build_records)
+        self._index = self._make_index()
+        self._majority = rules.majority_letter(self._iter_gold_letters())
+        self._by_type = rules.pick_by_type(self.questions)
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
 
     def load(self, position: int) -> Sample:
-        at = position // self._repeats
-        question, order = self.questions[at], self._order(position)
-        chats = self.params.records != "questions"
-        sample = asked(
-            self._index[position][0],
+        number = position // self._repeats
+        question = self.questions[number]
+        order = self._order(position)
+        sample_id, _ = self._index[position]
+        sample = make_sample(
             question,
-            self.split,
-            order,
-            self.params.template,
-            self.params.accept_duplicate_gold,
-            self._cuts(question.context).before(question.end) if chats else self._earlier(question),
+            sample_id=sample_id,
+            split=self.split,
+            order=order,
+            params=self.params,
+            history=self._make_history(question),
         )
+        # The choices of both rules for the predictors that report them.
         hints = {
             "majority_letter": self._majority,
-            "type_length": LETTERS[order.index(self._by_type[at])],
+            "type_length": LETTERS[order.index(self._by_type[number])],
         }
         return msgspec.structs.replace(sample, hidden={**sample.hidden, **hints})
 
     def population(self) -> Iterator[User]:
-        """Every persona once: the conversation with the smallest id, up to its latest cut in the whole split.
+        """Yield every persona once, with its conversation of the smallest id.
 
-        Nothing of it where histories are questions, since these show golds.
+        The conversation ends at the persona's latest question in the whole split. It is empty if
+        histories are questions, since these show golds.
         """
         chosen: dict[str, tuple[str, int]] = {}
         for question in self.questions:
             context, end = chosen.get(question.persona, (question.context, 0))
             if question.context < context:
-                context, end = question.context, 0
-            chosen[question.persona] = (
-                context,
-                max(end, question.end) if question.context == context else end,
-            )
+                chosen[question.persona] = (question.context, question.end)
+            elif question.context == context:
+                chosen[question.persona] = (context, max(end, question.end))
+
         for persona, (context, end) in chosen.items():
-            chats = self.params.records != "questions"
-            yield User(persona, self._cuts(context).before(end) if chats else ())
+            if self.params.records == "questions":
+                yield User(persona, ())
+            else:
+                yield User(persona, self._conversations(context).before(end))
+
+    def _make_index(self) -> list[tuple[str, str]]:
+        if self._repeats == 1:
+            return [(question.id, question.persona) for question in self.questions]
+
+        return [
+            (f"{question.id}@{rotation}", question.persona)
+            for question in self.questions
+            for rotation in range(self._repeats)
+        ]
+
+    def _iter_gold_letters(self) -> Iterator[str]:
+        for position in range(len(self._index)):
+            question = self.questions[position // self._repeats]
+            yield LETTERS[self._order(position).index(question.gold)]
 
     def _order(self, position: int) -> tuple[int, ...]:
-        at, rotation = divmod(position, self._repeats)
-        return order_of(self.params.shuffle, self.questions[at].id, rotation)
+        number, rotation = divmod(position, self._repeats)
+        return order_options(self.params.shuffle, self.questions[number].id, rotation)
 
-    def _conversation(self, context: str) -> conversation.Cuts:
+    def _build_records(self, context: str) -> conversation.ConversationRecords:
         assert self.params.records != "questions"
-        return conversation.Cuts(self.contexts.turns(context), self.params.records)
+        turns = self.contexts.turns(context)
+        return conversation.ConversationRecords(turns, self.params.records)
 
-    def _earlier(self, question: Question) -> tuple[Record, ...]:
-        """The questions asked strictly before this one in its conversation, with their right letters."""
-        before = [
-            each
-            for each in self.questions
-            if each.context == question.context and each.end < question.end
+    def _make_history(self, question: Question) -> tuple[Record, ...]:
+        if self.params.records != "questions":
+            return self._conversations(question.context).before(question.end)
+
+        # Strictly before: questions at the same message would give away one another's golds.
+        earlier = [
+            candidate
+            for candidate in self.questions
+            if candidate.context == question.context and candidate.end < question.end
         ]
-        return tuple(self._answered(each) for each in sorted(before, key=lambda each: each.end))
+        earlier.sort(key=lambda candidate: candidate.end)
+        return tuple(self._make_answered_record(candidate) for candidate in earlier)
 
-    def _answered(self, question: Question) -> Record:
-        letter = LETTERS[order_of(self.params.shuffle, question.id).index(question.gold)]
-        fields = {"cut": str(question.end), "option": question.texts[question.gold]}
+    def _make_answered_record(self, question: Question) -> Record:
+        order = order_options(self.params.shuffle, question.id)
+        letter = LETTERS[order.index(question.gold)]
         return Record(
-            question.id, conversation.bare(question.query), letter.strip("()"), fields=fields
+            question.id,
+            stimulus=conversation.bare(question.query),
+            response=letter.strip("()"),
+            fields={
+                "cut": str(question.end),
+                "option": question.texts[question.gold],
+            },
         )
 
-    def _told(self, headers: int) -> Iterator[str]:
+    def _make_warnings(self, headers: int) -> Iterator[str]:
         if self.params.records == "questions":
-            yield "histories are earlier questions with their right letters: a control that has seen golds"
-        if headers:
-            yield f"{headers} repeated header lines in {self.questions_path.name} are no questions and were left out"
-        if self.defects:
-            yield f"the files break their own rules {len(self.defects)} times: {self.defects[0]}"
-        doubled = [question.id for question in self.questions if len(question.equal) > 1]
-        if doubled:
-            counted = (
-                "either counts as right"
-                if self.params.accept_duplicate_gold
-                else "only the keyed one is right"
+            yield (
+                "histories are earlier questions with their right letters: "
+                "a control that has seen golds"
             )
-            yield f"the right text stands under two letters in {few(doubled, 3)} questions; {counted}"
-        unknown = sorted(
-            {question.type for question in self.questions if not scoring.known(question.type)}
-        )
+        if headers:
+            yield f"{headers} repeated header lines in {self.questions_path.name} were skipped"
+        if self.defects:
+            yield (
+                f"the files break their own rules {len(self.defects)} times, "
+                f"first: {self.defects[0]}"
+            )
+        yield from self._warn_of_duplicates()
+
+        types = {question.type for question in self.questions}
+        unknown = sorted(label for label in types if not scoring.is_known_type(label))
         if unknown:
-            yield f"unknown question types, counted by themselves: {', '.join(unknown)}"
+            yield f"unknown question types, each counted separately: {', '.join(unknown)}"
         if not self.sample:
-            for path in (self.questions_path, self.contexts.path):
-                expected = KNOWN.get(path.name)
-                if (
-                    expected is not None
-                    and digest_files([path]) != hashlib.sha256(bytes.fromhex(expected)).hexdigest()
-                ):
-                    yield f"{path.name} is not the published version this project knows (SHA-256 {expected[:12]}...)"
+            yield from self._warn_of_versions()
+
+    def _warn_of_duplicates(self) -> Iterator[str]:
+        duplicated = [question.id for question in self.questions if len(question.equal) > 1]
+        if not duplicated:
+            return
+
+        rule = "only the keyed one is right"
+        if self.params.accept_duplicate_gold:
+            rule = "either counts as right"
+        yield f"the right text has two letters in {few(duplicated, 3)} questions; {rule}"
+
+    def _warn_of_versions(self) -> Iterator[str]:
+        for path in (self.questions_path, self.contexts.path):
+            published = PUBLISHED_HASHES.get(path.name)
+            if published is None:
+                continue
+            # `digest_files` hashes the hashes of its files.
+            expected = hashlib.sha256(bytes.fromhex(published)).hexdigest()
+            if digest_files([path]) != expected:
+                yield (
+                    f"{path.name} is not the published version that this project knows "
+                    f"(SHA-256 {published[:12]}...)"
+                )
 
 
-def asked(
-    name: str,
+def make_sample(
     question: Question,
+    *,
+    sample_id: str,
     split: str,
     order: tuple[int, ...],
-    template: str,
-    accept_duplicates: bool,
+    params: PersonaMem.Params,
     history: tuple[Record, ...],
 ) -> Sample:
-    """A question as a sample; what only scoring may know beside the gold letter is hidden."""
-    texts = [question.texts[at] for at in order]
-    shown = [f"{letter} {text}" for letter, text in zip(LETTERS, texts, strict=True)]
+    """Convert a question into a sample; facts for scoring beside the gold letter are hidden."""
+    texts = [question.texts[position] for position in order]
     gold = LETTERS[order.index(question.gold)]
-    rights = (
-        tuple(LETTERS[order.index(at)] for at in question.equal) if accept_duplicates else (gold,)
-    )
+    rights: tuple[str, ...] = (gold,)
+    if params.accept_duplicate_gold:
+        rights = tuple(LETTERS[order.index(position)] for position in question.equal)
+
     facts = scoring.Facts(
         type=question.type,
         split=split,
@@ -216,27 +261,41 @@ def asked(
         rights=rights,
         order=order,
     )
-    options = "\n".join(shown)
-    if template == "official":
-        options = question.cell if order == (0, 1, 2, 3) else repr(shown)
+    options = _format_options(question, texts, order, params.template)
     return Sample(
-        id=name,
+        id=sample_id,
         user_id=question.persona,
         input=f"{question.query}\n\n{INSTRUCTION}\n\n{options}",
         stimulus=conversation.bare(question.query),
         history=history,
         references=(gold,),
         choices=LETTERS,
-        attributes={"cut": str(question.end), "options": to_json(texts)},
+        attributes={
+            "cut": str(question.end),
+            "options": to_json(texts),
+        },
         hidden={"facts": to_json(facts)},
     )
 
 
-def facts_of(sample: Sample) -> scoring.Facts:
-    """What scoring knows of a sample.
+def _format_options(
+    question: Question,
+    texts: Sequence[str],
+    order: tuple[int, ...],
+    template: str,
+) -> str:
+    options = [f"{letter} {text}" for letter, text in zip(LETTERS, texts, strict=True)]
+    if template != "official":
+        return "\n".join(options)
+    # The published cell is kept byte for byte; its quoting may differ from Python's.
+    return question.cell if order == PUBLISHED_ORDER else repr(options)
+
+
+def read_facts(sample: Sample) -> scoring.Facts:
+    """Return the facts of a sample that only scoring may see.
 
     Raises:
-        DataError: the sample is a view, from which it was removed.
+        DataError: the sample is a view, from which they were removed.
     """
     if "facts" not in sample.hidden:
         raise DataError(f"question {sample.id} has no references to score against")

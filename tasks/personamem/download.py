@@ -1,8 +1,9 @@
-"""The official PersonaMem files from their hub, at one pinned revision, kept only when they keep their own rules.
+"""Download of the official PersonaMem files at one pinned revision, with checks of their rules.
 
-The hub serves a file of a dataset at `datasets/OWNER/NAME/resolve/REVISION/FILE`; a mirror with that layout can be
-named instead.  The published configuration lists the questions only, so both files are asked for by name.  The dataset
-was renamed to PersonaMem-v1 on the hub; the old address leads there.
+The hub serves a file of a dataset at `datasets/OWNER/NAME/resolve/REVISION/FILE`; a mirror with
+that layout can be named instead. The published configuration lists only the questions, so both
+files are requested by name. The dataset was renamed to PersonaMem-v1 on the hub; the old address
+redirects to it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from pathlib import Path
 from personabench.api import downloads
 from personabench.errors import DataError
 from personabench.tasks.personamem.files import (
-    KNOWN,
+    PUBLISHED_HASHES,
     SPLITS,
     Contexts,
-    defects,
+    find_defects,
     locate,
     read_questions,
 )
@@ -26,9 +27,12 @@ from personabench.tasks.personamem.files import (
 BASE_URL = "https://huggingface.co"
 DATASET = "bowen-upenn/PersonaMem"
 REVISION = "a8076d5608c93ba2a28983cd78aa99b01a163ae7"
-SIZES = {"32k": (589, 37), "128k": (2727, 110), "1M": (2674, 33)}
-"""Questions and conversations of each split, as published."""
-
+# Published numbers of questions and conversations.
+SIZES = {
+    "32k": (589, 37),
+    "128k": (2727, 110),
+    "1M": (2674, 33),
+}
 REMEDY = "Check the address, or pass your own copy of the official files with --data DIR."
 
 
@@ -45,84 +49,139 @@ def download(
 ) -> list[Path]:
     """Fetch and check both files of a split into `target/personamem`.
 
-    A file that is already there is never overwritten: it counts when it passes the same checks.  The folder's
-    `manifest.json` states origin, SHA-256, size, time and number of records of each file.
+    A file that is already present is never overwritten: it counts if it passes the same checks.
+    The folder's `manifest.json` records origin, SHA-256, size, time and number of records of each
+    file.
 
     Args:
         split: "32k", "128k" or "1M".
         base_url: the hub, or a mirror with its layout.
         revision: the commit of the dataset.
-        expected: numbers of questions and conversations, instead of the published ones.
+        expected: numbers of questions and conversations (default: the published ones).
         progress: called with (url, bytes so far, bytes in total or None).
-        notice: told what does not stop the download, such as a file that is not the one this project knows.
-        wait: how to wait between attempts, in seconds.
+        notice: called with warnings, such as an unknown version of a file.
+        wait: called with the seconds to wait between attempts.
 
     Raises:
-        UsageError: no such split, or another download is at work in the folder.
-        DataError: what came back, or already stands there, is not the data; the message names address and remedy.
+        UsageError: no such split, or another download is writing to the folder.
+        DataError: the content is not the data; the message names the address and a remedy.
     """
     if split not in SPLITS:
+        # Raises the error that lists the splits.
         locate(split, target)
+
     folder = target / "personamem"
-    names = f"questions_{split}.csv", f"shared_contexts_{split}.jsonl"
-    openings = b"p", b"{"
-    fetched: dict[Path, str] = {}
+    finals = [
+        folder / f"questions_{split}.csv",
+        folder / f"shared_contexts_{split}.jsonl",
+    ]
+    base = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{revision}"
+
     with downloads.exclusive(folder):
         manifest = downloads.read_manifest(folder)
-        if all(downloads.intact(folder / name, manifest.get(name)) for name in names):
-            return [folder / name for name in names]
-        paths = []
-        for name, opening in zip(names, openings, strict=True):
-            final = folder / name
-            url = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{revision}/{name}"
-            paths.append(final)
-            if not final.exists():
-                paths[-1] = final.with_name(f"{name}.part")
-                fetched[paths[-1]] = url
-                try:
-                    downloads.fetch(url, paths[-1], opening=opening, progress=progress, wait=wait)
-                except DataError as error:
-                    raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
-        try:
-            counts = _checked(paths[0], paths[1], split, expected or SIZES[split])
-        except DataError as error:
-            for part in fetched:
-                downloads.discard(part)
-            kept = "Nothing was kept." if fetched else "Move the files away to have them fetched."
-            raise DataError(
-                f"{' and '.join(fetched.values()) or folder}: not the data: {error}. {kept} {REMEDY}"
-            ) from error
+        if all(downloads.intact(final, manifest.get(final.name)) for final in finals):
+            return finals
+
+        urls = {final: f"{base}/{final.name}" for final in finals if not final.exists()}
+        paths = [_fetch_file(final, urls.get(final), progress, wait) for final in finals]
+        sizes = expected or SIZES[split]
+        counts = _check_files(paths, folder, list(urls.values()), split, sizes)
+
         entries = dict(manifest)
-        for path, name, count in zip(paths, names, counts, strict=True):
-            known = manifest.get(name)
-            if known is None or not downloads.intact(path, known):
-                known = downloads.describe(path, fetched.get(path, ""), count)
-            entries[name] = known
-            if name in KNOWN and known.sha256 != KNOWN[name]:
-                notice(
-                    f"{name} passed the checks but is not the version this project knows: SHA-256 {known.sha256}"
-                )
-            if path in fetched:
-                downloads.publish(path, folder / name)
+        for final, path, count in zip(finals, paths, counts, strict=True):
+            previous = manifest.get(final.name)
+            entry = _make_entry(path, urls.get(final, ""), count, previous)
+            entries[final.name] = entry
+            _warn_of_version(final.name, entry, notice)
+            if path != final:
+                downloads.publish(path, final)
         downloads.write_manifest(folder, entries)
-    return [folder / name for name in names]
+    return finals
 
 
-def _checked(
-    questions: Path, contexts: Path, split: str, expected: tuple[int, int]
+def _fetch_file(
+    final: Path,
+    url: str | None,
+    progress: downloads.Progress | None,
+    wait: Callable[[float], None],
+) -> Path:
+    """Fetch a file to a temporary name; returns the path of the file to check."""
+    if url is None:
+        return final
+
+    path = final.with_name(f"{final.name}.part")
+    # The first byte of a question table (`persona_id`) or of a JSON object.
+    opening = b"p" if final.suffix == ".csv" else b"{"
+    try:
+        downloads.fetch(url, path, opening=opening, progress=progress, wait=wait)
+    except DataError as error:
+        raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
+    return path
+
+
+def _check_files(
+    paths: list[Path],
+    folder: Path,
+    urls: list[str],
+    split: str,
+    expected: tuple[int, int],
 ) -> tuple[int, int]:
-    """The numbers of questions and conversations of two files that keep every rule.
+    """Check both files; discards fetched ones that are not the data.
+
+    Returns:
+        The numbers of questions and conversations.
 
     Raises:
-        DataError: with what is wrong.
+        DataError: with the first problem.
     """
-    table, stored = read_questions(questions), Contexts(contexts)
-    counts = len(table.questions), len(stored)
+    try:
+        return _count_records(*paths, split, expected)
+    except DataError as error:
+        for path in paths:
+            if path.suffix == ".part":
+                downloads.discard(path)
+        origin = " and ".join(urls) or str(folder)
+        outcome = "Nothing was kept." if urls else "Move the files away to have them fetched."
+        raise DataError(f"{origin}: not the data: {error}. {outcome} {REMEDY}") from error
+
+
+def _count_records(
+    questions_path: Path,
+    contexts_path: Path,
+    split: str,
+    expected: tuple[int, int],
+) -> tuple[int, int]:
+    questions = read_questions(questions_path).questions
+    contexts = Contexts(contexts_path)
+    counts = len(questions), len(contexts)
     if counts != expected:
         raise DataError(
-            f"{counts[0]:,} questions and {counts[1]:,} conversations, but {split} has {expected[0]:,} and "
-            f"{expected[1]:,}"
+            f"{counts[0]:,} questions and {counts[1]:,} conversations, "
+            f"but {split} has {expected[0]:,} and {expected[1]:,}"
         )
-    if broken := list(defects(table.questions, stored)):
-        raise DataError(f"{len(broken)} breaches of the files' own rules, the first: {broken[0]}")
+
+    defects = list(find_defects(questions, contexts))
+    if defects:
+        raise DataError(f"{len(defects)} breaches of the files' own rules, first: {defects[0]}")
     return counts
+
+
+def _make_entry(
+    path: Path,
+    url: str,
+    count: int,
+    entry: downloads.Entry | None,
+) -> downloads.Entry:
+    # An unchanged file keeps its entry, which records where it came from.
+    if entry is not None and downloads.intact(path, entry):
+        return entry
+    return downloads.describe(path, url, count)
+
+
+def _warn_of_version(name: str, entry: downloads.Entry, notice: Callable[[str], None]) -> None:
+    published = PUBLISHED_HASHES.get(name)
+    if published is not None and entry.sha256 != published:
+        notice(
+            f"{name} passed the checks but is not the version this project knows: "
+            f"SHA-256 {entry.sha256}"
+        )

@@ -1,8 +1,9 @@
-"""The official PersonaMem files: a table of questions and a file of conversations, read with every rule checked.
+"""Reader of the official PersonaMem files: a question table (CSV) and conversations (JSON lines).
 
-Questions are CSV with line breaks inside cells, so lines are never counted; options are a Python list written as text,
-which is read as a literal and never evaluated.  Conversations are JSON lines of up to five megabytes each: they are
-indexed by offset and decoded when asked for.
+Every rule of the files is checked. Questions have line breaks inside cells, so lines are never
+counted; options are a Python list written as text, which is parsed as a literal and never
+evaluated. Conversations have up to five megabytes each: they are indexed by offset and decoded on
+access.
 """
 
 from __future__ import annotations
@@ -25,37 +26,38 @@ from personabench.errors import DataError, UsageError
 SAMPLES = Path(__file__).parent / "sample"
 SPLITS = ("32k", "128k", "1M")
 LETTERS = ("(a)", "(b)", "(c)", "(d)")
-KNOWN = {
+# SHA-256 of the published files; those of 1M are not known.
+PUBLISHED_HASHES = {
     "questions_32k.csv": "cccd34cf53e0bc4d9536c04cff5ca045156d9a4e227e83327112482840bbc93c",
     "questions_128k.csv": "f0e137c3167fadbffbce5be2786105283c3299972c4ac1f158939155fd1578a7",
     "shared_contexts_32k.jsonl": "217247ebfec9e8442fc53570c795ab69f21aad08745f7de78d9beab51b122d4a",
-    "shared_contexts_128k.jsonl": "733cc009e84a138b386c9e40adea741565db01074f73af4058fd039b42951726",
+    "shared_contexts_128k.jsonl": (
+        "733cc009e84a138b386c9e40adea741565db01074f73af4058fd039b42951726"
+    ),
 }
-"""SHA-256 of the published files, where it is known."""
 
 COLUMNS = (
-    *(
-        "persona_id",
-        "question_id",
-        "question_type",
-        "topic",
-        "context_length_in_tokens",
-        "context_length_in_letters",
-    ),
-    *("distance_to_ref_in_blocks", "distance_to_ref_in_tokens", "num_irrelevant_tokens"),
-    *(
-        "distance_to_ref_proportion_in_context",
-        "user_question_or_message",
-        "correct_answer",
-        "all_options",
-    ),
-    *("shared_context_id", "end_index_in_shared_context"),
-)
-NUMBERS = (
-    *("context_length_in_letters", "distance_to_ref_in_blocks", "distance_to_ref_in_tokens"),
+    "persona_id",
+    "question_id",
+    "question_type",
+    "topic",
+    "context_length_in_tokens",
+    "context_length_in_letters",
+    "distance_to_ref_in_blocks",
+    "distance_to_ref_in_tokens",
+    "num_irrelevant_tokens",
+    "distance_to_ref_proportion_in_context",
+    "user_question_or_message",
+    "correct_answer",
+    "all_options",
+    "shared_context_id",
     "end_index_in_shared_context",
 )
+_PROPORTION = "distance_to_ref_proportion_in_context"
+_WHOLE_NUMBER = re.compile(r"\d+(\.0+)?")
+_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)%")
 _OPENING = re.compile(rb'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:')
+# The csv module refuses cells over 131,072 characters by default.
 _FIELD_LIMIT = 1 << 27
 
 
@@ -63,8 +65,14 @@ _FIELD_LIMIT = 1 << 27
 class Question:
     """A row of the question table.
 
-    `options` are the four texts as published, `(a) ` first; `cell` is the list as it stands in the file; `gold` is the
-    keyed position, `equal` all positions whose text is the keyed one's.  `end` is the first message not yet said.
+    Attributes:
+        options: the four texts as published, `(a) ` first.
+        cell: the options as the file has them.
+        gold: the position of the keyed option.
+        context: the id of the conversation.
+        end: the index of the first message that is still to come.
+        letters: the length of the history in characters.
+        blocks, tokens, proportion: distances to the preference that the question refers to.
     """
 
     id: str
@@ -91,7 +99,8 @@ class Question:
     def equal(self) -> tuple[int, ...]:
         """The positions that carry the keyed text; more than one is a defect of the data."""
         texts = [text.strip() for text in self.texts]
-        return tuple(at for at, text in enumerate(texts) if text == texts[self.gold])
+        gold = texts[self.gold]
+        return tuple(position for position, text in enumerate(texts) if text == gold)
 
 
 class Turn(NamedTuple):
@@ -102,42 +111,55 @@ class Turn(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The rows of a question file and how many repeated header lines were left out."""
+    """The rows of a question file and the number of repeated header lines that were skipped."""
 
     questions: list[Question]
     headers: int
 
 
+class _InvalidCell(Exception):
+    """A cell breaks a rule of the question table."""
+
+    def __init__(self, column: str, problem: str) -> None:
+        super().__init__(f"{column}: {problem}")
+
+
 def locate(split: str, data: Path | None) -> tuple[Path, Path]:
-    """The question file and the conversation file of a split.
+    """Return the question file and the conversation file of a split.
 
     Raises:
         UsageError: no such split.
-        DataError: a file is missing; the message lists the places looked at.
+        DataError: a file is missing; the message lists the paths tried.
     """
     if split not in SPLITS:
         raise UsageError(f"PersonaMem has no split '{split}'; choose one of {', '.join(SPLITS)}")
     if data is None and split != "32k":
         raise UsageError(
-            f"the bundled sample has the split 32k only, not {split}; pass the real data with --data"
+            f"the bundled sample has only the split 32k, not {split}; "
+            "pass the real data with --data"
         )
+
     folders = [SAMPLES] if data is None else [data, data / "personamem"]
-    names = f"questions_{split}.csv", f"shared_contexts_{split}.jsonl"
-    for folder in folders:
-        if all((folder / name).is_file() for name in names):
-            return folder / names[0], folder / names[1]
-    looked = "\n".join(f"  {folder / name}" for folder in folders for name in names)
+    candidates = [
+        (folder / f"questions_{split}.csv", folder / f"shared_contexts_{split}.jsonl")
+        for folder in folders
+    ]
+    for questions, contexts in candidates:
+        if questions.is_file() and contexts.is_file():
+            return questions, contexts
+
+    listing = "\n".join(f"  {path}" for pair in candidates for path in pair)
     raise DataError(
-        f"no PersonaMem {split}: both files of one folder are needed; looked for\n{looked}\n"
+        f"no PersonaMem {split}: both files of one folder are needed; tried\n{listing}\n"
         f"fetch them with `personabench download personamem --split {split}`"
     )
 
 
 def read_questions(path: Path) -> Table:
-    """The questions of a file, in file order.
+    """Read the questions of a file, in file order.
 
     Raises:
-        DataError: not the table it should be; the message names file, question and column.
+        DataError: the table breaks a rule; the message names file, question and column.
     """
     csv.field_size_limit(_FIELD_LIMIT)
     questions: list[Question] = []
@@ -145,92 +167,113 @@ def read_questions(path: Path) -> Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            found = reader.fieldnames or ()
-            if missing := [name for name in COLUMNS if name not in found]:
-                raise DataError(
-                    f"{path} lacks the column {missing[0]}; it has: {', '.join(found) or 'nothing'}"
-                )
+            _check_columns(path, reader.fieldnames or ())
             for row in reader:
+                # Some files repeat their header line between rows.
                 if row["question_id"] == "question_id":
                     headers += 1
                 else:
-                    questions.append(_question(path, row))
+                    questions.append(_read_question(path, row))
     except (csv.Error, UnicodeDecodeError) as error:
-        last = f"after question {questions[-1].id}" if questions else "before any question"
-        raise DataError(f"{path} is not a whole CSV file in UTF-8: {error}, {last}") from error
+        context = f"after question {questions[-1].id}" if questions else "before any question"
+        raise DataError(f"{path} is not a whole CSV file in UTF-8: {error}, {context}") from error
+
+    _check_ids(path, questions)
+    return Table(questions, headers)
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    for column in COLUMNS:
+        if column not in columns:
+            raise DataError(
+                f"{path} lacks the column {column}; it has: {', '.join(columns) or 'nothing'}"
+            )
+
+
+def _check_ids(path: Path, questions: Sequence[Question]) -> None:
     if not questions:
-        raise DataError(f"{path}: no questions in it")
-    repeated = [
-        name for name, times in Counter(question.id for question in questions).items() if times > 1
-    ]
+        raise DataError(f"{path}: the file holds no questions")
+
+    counts = Counter(question.id for question in questions)
+    repeated = [question_id for question_id, count in counts.items() if count > 1]
     if repeated:
         raise DataError(
             f"{path}: question ids must be unique; {repeated[0]} is not ({len(repeated)} such ids)"
         )
-    return Table(questions, headers)
 
 
-def _question(path: Path, row: Mapping[str, str]) -> Question:
-    name = row["question_id"]
+def _read_question(path: Path, row: Mapping[str, str]) -> Question:
+    try:
+        return _parse_row(row)
+    except _InvalidCell as error:
+        raise DataError(f"{path}: question {row['question_id']}: {error}") from error
 
-    def wrong(column: str, problem: str) -> DataError:
-        return DataError(f"{path}: question {name}: {column}: {problem}")
 
-    if short := [column for column in COLUMNS if row[column] is None]:
-        raise wrong(short[0], "the row ends before this column")
-    numbers = {}
-    for column in NUMBERS:
-        if not re.fullmatch(r"\d+(\.0+)?", row[column]):
-            raise wrong(column, f"'{row[column]}' is no whole number")
-        numbers[column] = int(float(row[column]))
-    share = re.fullmatch(r"(\d+(?:\.\d+)?)%", row["distance_to_ref_proportion_in_context"].strip())
-    if share is None:
-        raise wrong("distance_to_ref_proportion_in_context", "it is no percentage")
-    if row["correct_answer"] not in LETTERS:
-        raise wrong(
-            "correct_answer", f"'{row['correct_answer']}' is not one of {', '.join(LETTERS)}"
-        )
+def _parse_row(row: Mapping[str, str]) -> Question:
+    # The csv module fills the columns that a short row lacks with None.
+    for column in COLUMNS:
+        if row[column] is None:
+            raise _InvalidCell(column, "the row ends before this column")
+
+    letters = _parse_number(row, "context_length_in_letters")
+    blocks = _parse_number(row, "distance_to_ref_in_blocks")
+    tokens = _parse_number(row, "distance_to_ref_in_tokens")
+    end = _parse_number(row, "end_index_in_shared_context")
+    percentage = _PERCENTAGE.fullmatch(row[_PROPORTION].strip())
+    if percentage is None:
+        raise _InvalidCell(_PROPORTION, "it is not a percentage")
+
+    gold = row["correct_answer"]
+    if gold not in LETTERS:
+        raise _InvalidCell("correct_answer", f"'{gold}' is not one of {', '.join(LETTERS)}")
     options = parse_options(row["all_options"])
     if isinstance(options, str):
-        raise wrong("all_options", options)
+        raise _InvalidCell("all_options", options)
+
     return Question(
-        id=name,
+        id=row["question_id"],
         persona=row["persona_id"],
         type=row["question_type"],
         topic=row["topic"],
         query=row["user_question_or_message"],
         options=options,
         cell=row["all_options"],
-        gold=LETTERS.index(row["correct_answer"]),
+        gold=LETTERS.index(gold),
         context=row["shared_context_id"],
-        end=numbers["end_index_in_shared_context"],
-        letters=numbers["context_length_in_letters"],
-        blocks=numbers["distance_to_ref_in_blocks"],
-        tokens=numbers["distance_to_ref_in_tokens"],
-        proportion=float(share[1]) / 100,
+        end=end,
+        letters=letters,
+        blocks=blocks,
+        tokens=tokens,
+        proportion=float(percentage[1]) / 100,
     )
 
 
+def _parse_number(row: Mapping[str, str], column: str) -> int:
+    # Numbers may be written as floats, such as 3.0.
+    if not _WHOLE_NUMBER.fullmatch(row[column]):
+        raise _InvalidCell(column, f"'{row[column]}' is not a whole number")
+    return int(float(row[column]))
+
+
 def parse_options(cell: str) -> tuple[str, ...] | str:
-    """The four options of a cell, or what is wrong with it."""
+    """Parse the four options of a cell; a cell that breaks a rule returns the problem."""
     try:
-        found = ast.literal_eval(cell)
+        options = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return "it is not a list of strings, and nothing else is read"
-    if (
-        not isinstance(found, list)
-        or len(found) != 4
-        or not all(isinstance(each, str) for each in found)
-    ):
+        return "it is not a list of strings; other expressions are not evaluated"
+
+    is_list = isinstance(options, list) and len(options) == len(LETTERS)
+    if not is_list or not all(isinstance(option, str) for option in options):
         return "it is not a list of four strings"
-    for letter, option in zip(LETTERS, found, strict=True):
+
+    for letter, option in zip(LETTERS, options, strict=True):
         if not option.startswith(f"{letter} "):
             return f"the option in place of {letter} does not begin with '{letter} '"
-    return tuple(found)
+    return tuple(options)
 
 
 class Contexts:
-    """The conversations of a file by id, decoded when asked for.
+    """The conversations of a file by id, decoded on access.
 
     Raises:
         DataError: a line is not `{"id": [...]}`, or two have one id.
@@ -238,92 +281,119 @@ class Contexts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places: dict[str, tuple[int, int]] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
         offset = 0
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    opening = _OPENING.match(line)
-                    if opening is None:
-                        raise DataError(f'{path}: line {number} does not begin with {{"id": ...}}')
-                    name = msgspec.json.decode(b'"' + opening[1] + b'"', type=str)
-                    if name in self._places:
-                        raise DataError(f"{path}: line {number}: the id {name} was there before")
-                    self._places[name] = offset, len(line)
+                    self._add_line(number, line, offset)
                 offset += len(line)
-        self.turns = lru_cache(maxsize=2)(self._turns)
+        # Questions of one conversation follow one another. The cache is per instance: one on the
+        # class would keep every opened file alive.
+        self.turns = lru_cache(maxsize=2)(self._read_turns)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
+    def __contains__(self, context: str) -> bool:
+        return context in self._spans
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._spans)
 
-    def raw(self, name: str) -> list[Any]:
-        """The messages of a conversation as the file has them, keys in file order.
+    def raw(self, context: str) -> list[Any]:
+        """Return the messages of a conversation as the file has them, keys in file order.
 
         Raises:
             DataError: the line is broken.
         """
-        offset, size = self._places[name]
+        offset, size = self._spans[context]
         with self.path.open("rb") as file:
             file.seek(offset)
             line = file.read(size)
-        try:
-            found = msgspec.json.decode(line, type=dict[str, list[dict[str, Any]]])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path}: conversation {name} is broken: {error}") from error
-        if len(found) != 1:
-            raise DataError(
-                f"{self.path}: the line of conversation {name} has {len(found)} keys instead of one"
-            )
-        return found[name]
 
-    def _turns(self, name: str) -> Sequence[Turn]:
+        try:
+            conversations = msgspec.json.decode(line, type=dict[str, list[dict[str, Any]]])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path}: conversation {context} is broken: {error}") from error
+        if len(conversations) != 1:
+            raise DataError(
+                f"{self.path}: the line of conversation {context} has {len(conversations)} keys "
+                "instead of one"
+            )
+        return conversations[context]
+
+    def _add_line(self, number: int, line: bytes, offset: int) -> None:
+        opening = _OPENING.match(line)
+        if opening is None:
+            raise DataError(f'{self.path}: line {number} does not begin with {{"id": ...}}')
+
+        # The id is decoded as JSON, since it may hold escapes.
+        context = msgspec.json.decode(b'"' + opening[1] + b'"', type=str)
+        if context in self._spans:
+            raise DataError(f"{self.path}: line {number}: the id {context} is repeated")
+        self._spans[context] = offset, len(line)
+
+    def _read_turns(self, context: str) -> Sequence[Turn]:
         turns = []
-        for at, message in enumerate(self.raw(name)):
-            role, content = message.get("role"), message.get("content")
+        for index, message in enumerate(self.raw(context)):
+            role = message.get("role")
+            content = message.get("content")
             if role not in ("system", "user", "assistant") or not isinstance(content, str):
                 raise DataError(
-                    f"{self.path}: conversation {name}: message {at} has no role and content of text"
+                    f"{self.path}: conversation {context}: message {index} lacks a role or a "
+                    "content of text"
                 )
             turns.append(Turn(role, content))
         return tuple(turns)
 
 
 def context_id(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The id that belongs to a conversation: SHA-256 of its messages' Python text forms, joined by a blank."""
-    return hashlib.sha256(" ".join(map(str, messages)).encode()).hexdigest()
+    """Compute the id of a conversation: SHA-256 of its messages as Python text, blanks between."""
+    text = " ".join(map(str, messages))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def defects(questions: Sequence[Question], contexts: Contexts) -> Iterator[str]:
-    """What breaks the files' own rules: ids that are not their content's, lengths that another cut would have.
+def find_defects(questions: Sequence[Question], contexts: Contexts) -> Iterator[str]:
+    """List breaches of the files' own rules.
+
+    Ids must match their content, and lengths must match the history before each question.
 
     Raises:
-        DataError: a question refers to a conversation that is not there, or to a place outside of it.
+        DataError: a question refers to a missing conversation, or to a message beyond its end.
     """
-    rows: dict[str, list[Question]] = {}
+    by_context: dict[str, list[Question]] = {}
     for question in questions:
         if question.context not in contexts:
             raise DataError(
-                f"{contexts.path}: no conversation {question.context}, which question {question.id} names"
+                f"{contexts.path}: conversation {question.context}, which question {question.id} "
+                "refers to, is missing"
             )
-        rows.setdefault(question.context, []).append(question)
-    for name, asked in rows.items():
-        turns = contexts.turns(name)
-        if context_id(contexts.raw(name)) != name:
-            yield f"conversation {name} is not the one its id was made from"
-        reached = [0]
-        for turn in turns:
-            reached.append(reached[-1] + len(turn.content))
-        for question in asked:
-            if question.end > len(turns):
-                raise DataError(
-                    f"{contexts.path}: question {question.id} is asked at message {question.end} of conversation "
-                    f"{name}, which has {len(turns)}"
-                )
-            if reached[question.end] != question.letters:
-                yield (
-                    f"question {question.id}: the history before message {question.end} has "
-                    f"{reached[question.end]} letters, the table says {question.letters}"
-                )
+        by_context.setdefault(question.context, []).append(question)
+
+    # One conversation at a time, so that each is decoded once.
+    for context, group in by_context.items():
+        if context_id(contexts.raw(context)) != context:
+            yield f"conversation {context} does not match its id"
+        yield from _find_length_defects(context, group, contexts)
+
+
+def _find_length_defects(
+    context: str,
+    questions: Sequence[Question],
+    contexts: Contexts,
+) -> Iterator[str]:
+    turns = contexts.turns(context)
+    lengths = [0]
+    for turn in turns:
+        lengths.append(lengths[-1] + len(turn.content))
+
+    for question in questions:
+        if question.end > len(turns):
+            raise DataError(
+                f"{contexts.path}: question {question.id} belongs before message {question.end} "
+                f"of conversation {context}, which has {len(turns)}"
+            )
+        length = lengths[question.end]
+        if length != question.letters:
+            yield (
+                f"question {question.id}: the history before message {question.end} has "
+                f"{length} letters, but the table states {question.letters}"
+            )

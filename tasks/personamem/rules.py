@@ -1,52 +1,68 @@
-"""Rules that answer PersonaMem without a history: what its options give away by themselves.
+"""Rules that answer PersonaMem without a history, from features of the options alone.
 
-Lengths are in code points of the trimmed option text, the first of equal ones is taken.  The rules marked as learned
-have seen golds, those of the whole split or of the other personas.
+Lengths are in code points of the trimmed option text; of equal lengths the first is taken. The
+rules marked as learned have seen golds, those of the whole split or of the other personas.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from personabench.tasks.personamem.files import LETTERS, Question
 
 Pick = Callable[[Sequence[int]], int]
 
 
-def lengths(question: Question) -> list[int]:
-    """The lengths of the options, in their published order."""
+@dataclass(slots=True)
+class _Hits:
+    """Questions that the longest or the shortest option answers correctly."""
+
+    longest: int = 0
+    shortest: int = 0
+
+
+def option_lengths(question: Question) -> list[int]:
+    """Return the lengths of the options, in their published order."""
     return [len(text.strip()) for text in question.texts]
 
 
-def extreme(question: Question, pick: Pick) -> int:
-    """The position of the longest (`max`) or shortest (`min`) option."""
-    found = lengths(question)
-    return found.index(pick(found))
+def find_extreme(question: Question, pick: Pick) -> int:
+    """Return the position of the longest (`max`) or shortest (`min`) option."""
+    lengths = option_lengths(question)
+    return lengths.index(pick(lengths))
 
 
-def majority(golds: Iterable[str]) -> str:
-    """The most frequent gold letter, the earlier of equally frequent ones."""
+def majority_letter(golds: Iterable[str]) -> str:
+    """Return the most frequent gold letter; of equally frequent ones the earliest."""
     counts = Counter(golds)
     return min(LETTERS, key=lambda letter: (-counts[letter], letter))
 
 
-def by_type(questions: Sequence[Question]) -> list[int]:
-    """For each question the position of its longest or shortest option, whichever is better for its published type.
+def pick_by_type(questions: Sequence[Question]) -> list[int]:
+    """Pick the longest or shortest option, whichever is better for the question's published type.
 
-    Better on the other personas; longest where both are equal.
+    Better on the other personas; the longest if both are equal.
     """
-    tally: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    per_persona: dict[tuple[str, str], _Hits] = defaultdict(_Hits)
+    per_type: dict[str, _Hits] = defaultdict(_Hits)
     for question in questions:
-        for at, pick in enumerate((max, min)):
-            tally[question.type, question.persona][at] += extreme(question, pick) == question.gold
-    total: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for (label, _), pair in tally.items():
-        total[label][0] += pair[0]
-        total[label][1] += pair[1]
-    picked = []
+        longest_hits = find_extreme(question, max) == question.gold
+        shortest_hits = find_extreme(question, min) == question.gold
+        persona = per_persona[question.type, question.persona]
+        for hits in (persona, per_type[question.type]):
+            hits.longest += longest_hits
+            hits.shortest += shortest_hits
+
+    positions = []
     for question in questions:
-        own = tally[question.type, question.persona]
-        longest, shortest = (total[question.type][at] - own[at] for at in (0, 1))
-        picked.append(extreme(question, max if longest >= shortest else min))
-    return picked
+        # The persona's own questions are left out, or the rule would learn from the question it
+        # is about to answer.
+        total = per_type[question.type]
+        persona = per_persona[question.type, question.persona]
+        longest = total.longest - persona.longest
+        shortest = total.shortest - persona.shortest
+        pick = max if longest >= shortest else min
+        positions.append(find_extreme(question, pick))
+    return positions

@@ -1,7 +1,8 @@
-"""How PersonaMem replies are read, which types its questions have, and what the numbers are.
+"""Parsing of PersonaMem replies, types of its questions, and metrics.
 
-The official reading knows the gold letter: a reply is right when either its marked tail or the whole of it names that
-letter alone.  The strict one takes one letter from the reply and compares.  Both are exact rules (arXiv 2504.14225).
+The official parser knows the gold letter: a reply is right if either its marked tail or the whole
+of it names that letter alone. The strict parser takes one letter from the reply and compares it.
+Both are exact rules (arXiv 2504.14225).
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ TypeMapping = Literal["raw", "merged", "paper"]
 MARK = "<final_answer>"
 CLOSING = "</final_answer>"
 
+# The published files name some types differently from the paper.
 CANONICAL = {
     "recalling_facts_mentioned_by_the_user": "recall_user_shared_facts",
     "track_full_preference_updates": "track_full_preference_evolution",
     "recalling_the_reasons_behind_previous_updates": "revisit_reasons_behind_preference_updates",
     "generalizing_to_new_scenarios": "generalize_to_new_scenarios",
 }
+# In the order of the paper.
 TYPES = (
     "recall_user_shared_facts",
     "acknowledge_latest_user_preferences",
@@ -37,13 +40,20 @@ TYPES = (
     "provide_preference_aligned_recommendations",
     "generalize_to_new_scenarios",
 )
+_BRACKETED_LETTER = re.compile(r"\(([a-d])\)")
+_BARE_LETTER = re.compile(r"\b([a-d])\b")
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What only scoring may know of a question beside its gold letter; travels where views cannot look.
+    """Facts about a question for scoring only; stored in `Sample.hidden`, out of methods' sight.
 
-    `type` is the published label, `split` its file; `rights` are all letters that count as right; `order` the
-    original position of each option shown.
+    Attributes:
+        type: the published label.
+        split: the question's file.
+        topic, context: the question's topic and conversation.
+        blocks, tokens, proportion: its distances to the preference it refers to.
+        rights: all letters that count as right.
+        order: the original position of each option shown.
     """
 
     type: str
@@ -57,95 +67,115 @@ class Facts(msgspec.Struct, frozen=True):
     order: tuple[int, ...]
 
 
-def reply_of(output: str) -> str:
-    """A reply without the model's thoughts."""
+def strip_thoughts(output: str) -> str:
+    """Remove the model's thoughts from a reply."""
     return split(output).answer
 
 
-def letters(text: str) -> set[str]:
-    """The letters a to d in round brackets; where there are none, those that stand alone between word boundaries."""
-    low = text.lower()
-    return set(re.findall(r"\(([a-d])\)", low)) or set(re.findall(r"\b([a-d])\b", low))
+def find_letters(text: str) -> set[str]:
+    """Find the letters a to d in round brackets; without any, those that are separate words."""
+    lowered = text.lower()
+    bracketed = set(_BRACKETED_LETTER.findall(lowered))
+    return bracketed or set(_BARE_LETTER.findall(lowered))
 
 
-def read(output: str) -> tuple[set[str], set[str]]:
-    """The letters of a reply's tail and of the whole of it."""
-    full = reply_of(output)
-    tail = full.strip()
+def read_letters(output: str) -> tuple[set[str], set[str]]:
+    """Return the letters of a reply's tail and of the whole reply."""
+    answer = strip_thoughts(output)
+    tail = answer.strip()
     if MARK in tail:
         tail = tail.rpartition(MARK)[2].strip()
     if tail.endswith(CLOSING):
         tail = tail.removesuffix(CLOSING).strip()
-    return letters(tail), letters(full)
+    return find_letters(tail), find_letters(answer)
 
 
-def reported(output: str) -> str | None:
-    """The one letter a reply reports, as `(a)`; None where it reports none or several."""
-    found = next((each for each in read(output) if len(each) == 1), None)
-    return f"({next(iter(found))})" if found else None
+def parse_strict(output: str) -> str | None:
+    """Return the one letter that a reply names, as `(a)`; None if it names none or several."""
+    for letters in read_letters(output):
+        if len(letters) == 1:
+            (letter,) = letters
+            return f"({letter})"
+    return None
 
 
-def status(output: str) -> str:
-    """`letter` for a reply that reports one, `none` for one without letters, `multiple` for the others."""
-    tail, full = read(output)
-    if 1 in (len(tail), len(full)):
+def classify_reply(output: str) -> str:
+    """Return `letter` if a reply names exactly one, `none` if it names none, else `multiple`."""
+    tail, whole = read_letters(output)
+    if len(tail) == 1 or len(whole) == 1:
         return "letter"
-    return "multiple" if tail or full else "none"
+    return "multiple" if tail or whole else "none"
 
 
-def official(output: str, rights: Iterable[str]) -> str | None:
-    """The right letter where tail or whole name it alone, else the reported one."""
-    found = read(output)
-    return next((letter for letter in rights if {letter[1]} in found), None) or reported(output)
+def parse_official(output: str, rights: Iterable[str]) -> str | None:
+    """Return the right letter if tail or whole reply name it alone, else the strict reading."""
+    readings = read_letters(output)
+    for right in rights:
+        if {right[1]} in readings:
+            return right
+    return parse_strict(output)
 
 
-def bucket(label: str, split: str, mapping: TypeMapping) -> str:
-    """The type under which a label is counted; an unknown label is its own."""
+def map_type(label: str, split: str, mapping: TypeMapping) -> str:
+    """Return the type under which a label is counted; an unknown label is a type of its own."""
     if mapping == "raw":
         return label
+    # The authors' posted 32k tables count these questions under the other type.
     if mapping == "paper" and split == "32k" and label == "recall_user_shared_facts":
         return "acknowledge_latest_user_preferences"
     return CANONICAL.get(label, label)
 
 
-def known(label: str) -> bool:
-    """Whether a label is one that the published files use."""
+def is_known_type(label: str) -> bool:
+    """Whether the published files use a label."""
     return label in TYPES or label in CANONICAL
 
 
-def ordered_types(labels: Iterable[str]) -> list[str]:
-    """The types present, in the order of the paper, unknown ones last."""
+def order_types(labels: Iterable[str]) -> list[str]:
+    """Sort distinct labels in the order of the paper, unknown ones last."""
 
-    def place(label: str) -> tuple[int, str]:
-        name = CANONICAL.get(label, label)
-        return TYPES.index(name) if name in TYPES else len(TYPES), label
+    def sort_key(label: str) -> tuple[int, str]:
+        canonical = CANONICAL.get(label, label)
+        rank = TYPES.index(canonical) if canonical in TYPES else len(TYPES)
+        return rank, label
 
-    return sorted(set(labels), key=place)
+    return sorted(set(labels), key=sort_key)
 
 
-def macro(values: npt.NDArray[np.float64]) -> float:
-    """The plain mean over the types present of the share of right answers; rows are (number of type, right)."""
+def macro_accuracy(values: npt.NDArray[np.float64]) -> float:
+    """Return the unweighted mean accuracy over types; rows of `values` are (type index, right)."""
     types, rights = values.T
-    return float(np.mean([rights[types == each].mean() for each in np.unique(types)]))
+    # Only types that are present: a bootstrap resample may lack some.
+    accuracies = [rights[types == index].mean() for index in np.unique(types)]
+    return float(np.mean(accuracies))
 
 
-def of_type(values: npt.NDArray[np.float64], number: int) -> float:
-    """The share of right answers of one type; not a number without any."""
-    rights = values[values[:, 0] == number, 1]
+def type_accuracy(values: npt.NDArray[np.float64], index: int) -> float:
+    """Return the accuracy on one type; NaN without questions of it."""
+    rights = values[values[:, 0] == index, 1]
     return float(rights.mean()) if len(rights) else float("nan")
 
 
-BASIC: tuple[Metric, ...] = Metric("accuracy"), Metric("macro", aggregate=macro)
+BASIC: tuple[Metric, ...] = (
+    Metric("accuracy"),
+    Metric("macro", aggregate=macro_accuracy),
+)
 
 
-def metrics(types: Sequence[str]) -> tuple[Metric, ...]:
-    """Micro and macro accuracy and the accuracy of each type, so that no aggregate stands alone."""
-    return *BASIC, *(
-        Metric(name, aggregate=partial(of_type, number=at)) for at, name in enumerate(types)
-    )
+def make_metrics(types: Sequence[str]) -> tuple[Metric, ...]:
+    """Return micro and macro accuracy and the accuracy of each type."""
+    per_type = [
+        Metric(name, aggregate=partial(type_accuracy, index=index))
+        for index, name in enumerate(types)
+    ]
+    return *BASIC, *per_type
 
 
-def values(right: bool, label: str, types: Sequence[str]) -> Mapping[str, Value]:
-    """What one answer contributes to each of those metrics."""
+def make_values(right: bool, label: str, types: Sequence[str]) -> Mapping[str, Value]:
+    """Return the contribution of one answer to each of those metrics."""
     pair = [float(types.index(label)), float(right)]
-    return {"accuracy": float(right), "macro": pair, **dict.fromkeys(types, pair)}
+    return {
+        "accuracy": float(right),
+        "macro": pair,
+        **dict.fromkeys(types, pair),
+    }

@@ -1,6 +1,6 @@
-"""Product reviews: what would this reviewer write of this item?  DPL's setting (arXiv 2503.02450).
+"""Product reviews: generate a user's review of an item, in DPL's setting (arXiv 2503.02450).
 
-Many people reviewed the same items, which is what methods that compare people need.
+Many users reviewed the same items, as methods that compare users require.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from personabench.metrics.text import ROUGE, rouge_with_variants
 from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
 from personabench.tasks.reviews import construct, hub, wording
-from personabench.tasks.reviews.records import ReviewData, name_of
+from personabench.tasks.reviews.records import ReviewData, make_review_id
 from personabench.types import Record, Sample
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -61,10 +61,11 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
 
     @dataclasses.dataclass(frozen=True)
     class Params(construct.Rules):
-        """Bounds by which splits are made from a table of reviews; published data and the sample need none.
+        """Bounds for splits made from a table of reviews; other data ignore them.
 
         Attributes:
-            similarity_prompt: the hash of the similarity judge's wording; it names judgements and is never chosen.
+            similarity_prompt: hash of the similarity judge's prompt; part of a judgement's key,
+                cannot be set.
         """
 
         similarity_prompt: str = similarity.PROMPT[:12]
@@ -73,101 +74,110 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
             super().__post_init__()
             if self.similarity_prompt != similarity.PROMPT[:12]:
                 raise ValueError(
-                    f"similarity_prompt is told, not chosen; it is {similarity.PROMPT[:12]}"
+                    "similarity_prompt cannot be set; "
+                    f"the value of this version is {similarity.PROMPT[:12]}"
                 )
 
     params: Params
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
-        self._no_meteor = meteor.describe_missing_data()
-        if self._no_meteor:
-            self.metrics = tuple(each for each in METRICS if each.name != "meteor")  # type: ignore[misc]
+        # METEOR needs files that no package installs; without them the task runs without it.
+        self._missing_meteor = meteor.describe_missing_data()
+        if self._missing_meteor:
+            available = tuple(metric for metric in METRICS if metric.name != "meteor")
+            self.metrics = available  # type: ignore[misc]
 
     def open(self, split: str, data: Path | None) -> Dataset:
-        """See `Task`; a split is `[CATEGORY/]val|test`, of published data, of a table of reviews, or of the sample."""
-        category, part = _parsed(split)
+        """See `Task`; a split is `[CATEGORY/]val|test` of published data, a table or the sample."""
+        category, part = _parse_split(split)
         root = SAMPLE if data is None else data
         if hub.is_copy(root):
-            category = hub.category_of(root, category)
-            found = hub.read(root, category, part)
+            category = hub.choose_category(root, category)
+            content = hub.read_split(root, category, part)
         elif category:
             raise UsageError(
-                f"{root} holds no DPL-main folder, so it has no category {category}; a table's split is {part}"
+                f"{root} holds no DPL-main folder, so it has no category {category}; "
+                f"for a table of reviews write --split {part}"
             )
         else:
-            category, found = "table", construct.read(root, part, self.params)
+            category = "table"
+            content = construct.construct_split(root, part, self.params)
+
         if data is None:
-            found = found._replace(source="bundled sample, not Amazon reviews")
-        if warning := self._no_meteor or meteor.describe_limitations():
-            found = found._replace(warnings=(*found.warnings, warning))
-        return ReviewData(found, category, part, sample=data is None)
+            content = content._replace(source="bundled sample, not Amazon reviews")
+        warning = self._warn_of_meteor()
+        if warning:
+            content = content._replace(warnings=(*content.warnings, warning))
+        return ReviewData(content, category, part, sample=data is None)
 
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        return wording.chat(sample, records, notes)
+        return wording.render_chat(sample, records, notes)
 
     def describe(self, record: Record) -> str:
-        return wording.describe(record)
+        return wording.describe_record(record)
 
     def query_text(self, sample: Sample) -> str:
-        return (
-            wording.search_text(sample.attributes.get("review_title", ""), sample.stimulus)
-            or sample.input
-        )
+        title = sample.attributes.get("review_title", "")
+        return wording.make_search_text(title, sample.stimulus) or sample.input
 
     def document_text(self, record: Record) -> str:
-        return (
-            wording.search_text(record.fields["review_title"], record.stimulus) or record.response
-        )
+        title = record.fields["review_title"]
+        return wording.make_search_text(title, record.stimulus) or record.response
 
     def question(self, record: Record, like: Sample) -> Sample:
-        """See `Task`; with the rating and the title of the record's own review."""
-        asked = super().question(record, like)
-        return msgspec.structs.replace(
-            asked, input=wording.request(asked.stimulus, asked.attributes)
-        )
+        """See `Task`; the question states the rating and the title of the record's own review."""
+        question = super().question(record, like)
+        request = wording.format_request(question.stimulus, question.attributes)
+        return msgspec.structs.replace(question, input=request)
 
     def facts(self, known: Mapping[str, str]) -> str:
-        return wording.facts(known)
+        return wording.format_facts(known)
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         if scorer not in self.scorers:
             raise UsageError(
                 f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}"
             )
-        return wording.read(output, scorer)
+        return wording.parse_reply(output, scorer)
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         if not sample.references:
             return {}
-        text, gold = parsed or "", sample.references[0]
+
+        text = parsed or ""
+        gold = sample.references[0]
         values: dict[str, Value] = {
             **rouge_with_variants(text, gold),
             "bleu": statistics(text, gold),
         }
-        return values if self._no_meteor else values | {"meteor": meteor.meteor(text, gold)}
+        if not self._missing_meteor:
+            values["meteor"] = meteor.meteor(text, gold)
+        return values
 
     async def assess(
         self, sample: Sample, output: str, record: JsonObject, judge: Role
     ) -> JsonObject | None:
-        """How similar the review is to the real one; see `personabench.metrics.judges.similarity`."""
+        """Judge the similarity to the real review; see `personabench.metrics.judges.similarity`."""
         judged = await similarity.rate_similarity(
             judge,
             item=sample.stimulus or sample.item or "",
             rating=sample.attributes["rating"],
             review_title=sample.attributes["review_title"],
             real=sample.references[0],
-            generated=wording.read(output, "official") or "",
+            # The official parser, so that a judgement does not depend on the scorer.
+            generated=wording.parse_reply(output, "official") or "",
         )
         if judged.attempts > 1:
             judge.flag("judge_retried", judged.attempts - 1)
-        return (
-            None
-            if judged.value is None
-            else {"similarity": judged.value, "evidence": judged.evidence}
-        )
+        if judged.value is None:
+            return None
+        return {
+            "similarity": judged.value,
+            "evidence": judged.evidence,
+        }
 
     def measure_interaction(
         self, record: JsonObject, assessment: JsonObject | None, sample: Sample
@@ -175,42 +185,56 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         return {"similarity": assessment["similarity"]} if assessment else {}
 
     def read_references(self, path: Path) -> dict[str, Sample]:
-        """See `Task`; the reference file is a split's own file: parquet, arrow, or JSON lines of its rows."""
+        """See `Task`; the reference file is a split's own file: parquet, arrow or JSON lines."""
         if path.suffix not in (".parquet", ".arrow", ".jsonl"):
             raise DataError(
                 f"{path}: expected a split's own file of DPL-main: .parquet, .arrow or .jsonl"
             )
-        if said := self._no_meteor or meteor.describe_limitations():
-            warnings.warn(said, stacklevel=2)
-        found = {}
+
+        warning = self._warn_of_meteor()
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+        samples = {}
         for row in hub.RowList([path]):
-            name = name_of(row.user_id, row.data)
-            found[name] = Sample(name, row.user_id, "", references=(row.data.text,))
-        return found
+            sample_id = make_review_id(row.user_id, row.data)
+            samples[sample_id] = Sample(
+                sample_id,
+                user_id=row.user_id,
+                input="",
+                references=(row.data.text,),
+            )
+        return samples
 
     def audit(self, dataset: Dataset) -> list[str]:
-        """Reviews to be written that stand in their own writer's history."""
-        leaking = [
-            sample.id
-            for sample in dataset.samples()
-            if any(
-                record.item == sample.item or record.response in sample.references
-                for record in sample.history
-            )
-        ]
-        return [f"the review to write stands in the history: {few(leaking)}"] if leaking else []
+        """List reviews to write that occur in the user's own history."""
+        leaking = [sample.id for sample in dataset.samples() if _is_leaking(sample)]
+        if not leaking:
+            return []
+        return [f"the review to write occurs in the history: {few(leaking)}"]
 
     def download(self, split: str, target: Path, **options: Any) -> None:
+        # Imported here, since only this command needs it.
         from personabench.tasks.reviews.download import download
 
-        category, part = _parsed(split)
+        category, part = _parse_split(split)
         download(category, part, target, **options)
 
+    def _warn_of_meteor(self) -> str | None:
+        return self._missing_meteor or meteor.describe_limitations()
 
-def _parsed(split: str) -> tuple[str, str]:
+
+def _parse_split(split: str) -> tuple[str, str]:
     category, _, part = split.rpartition("/")
     if part not in hub.SPLITS or "/" in category:
         raise UsageError(
-            f"reviews has no split '{split}'; write [CATEGORY/]test or [CATEGORY/]val, such as Books/test"
+            f"reviews has no split '{split}'; "
+            "write [CATEGORY/]test or [CATEGORY/]val, such as Books/test"
         )
     return category, part
+
+
+def _is_leaking(sample: Sample) -> bool:
+    return any(
+        record.item == sample.item or record.response in sample.references
+        for record in sample.history
+    )

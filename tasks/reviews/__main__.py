@@ -1,7 +1,8 @@
-"""`python -m personabench.tasks.reviews RUN`: do the reviews of a run differ between people as the real ones do?
+"""Measure whether a run's reviews differ between users as the real ones do.
 
-EGISES and PerSEval (arXiv 2407.00453) over the items that several people are asked about, with 1 - ROUGE-L as distance
-and the item's title and description as the document.  Rating and review title, which are given too, differ by person.
+Usage: `python -m personabench.tasks.reviews RUN`. Prints EGISES and PerSEval (arXiv 2407.00453)
+over the items with questions of several users, with 1 - ROUGE-L as distance and the item's title
+and description as the document. Rating and review title are given too and differ by user.
 """
 
 from __future__ import annotations
@@ -9,68 +10,102 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from personabench.api.dataset import Dataset
 from personabench.errors import PersonabenchError, UsageError
 from personabench.metrics.perseval import Distances, evaluate, measure_distances
 from personabench.results.run_folder import RunFolder
 from personabench.tasks.reviews import Reviews
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """A user's real and generated review of an item, with the item's description."""
+
+    gold: str
+    generated: str
+    stimulus: str | None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the numbers; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m personabench.tasks.reviews", description=__doc__
+        prog="python -m personabench.tasks.reviews",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="a run folder")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+
     try:
-        documents = _documents(given.run)
-        found = evaluate(
-            documents, simplified=any(document.references_source is None for document in documents)
-        )
+        documents = _read_documents(options.run)
+        _print_scores(documents)
     except PersonabenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    people = sum(len(document.references) for document in documents)
-    print(f"{len(documents)} items with {people} reviews by several people each")
-    print(f"EGISES {found.egises:.4f} (lower is better), DEGRESS {found.degress:.4f}")
-    print(
-        f"PerSEval {found.perseval:.4f} (higher is better), mean distance to the own review {found.distance:.4f}"
-    )
     return 0
 
 
-def _documents(path: Path) -> list[Distances]:
-    """The distances around each item for which the run has reviews of at least two people."""
+def _print_scores(documents: Sequence[Distances]) -> None:
+    # Items without a description have no distance to the document.
+    simplified = any(document.references_source is None for document in documents)
+    scores = evaluate(documents, simplified=simplified)
+    reviews = sum(len(document.references) for document in documents)
+    print(f"{len(documents)} items with {reviews} reviews by several users each")
+    print(f"EGISES {scores.egises:.4f} (lower is better), DEGRESS {scores.degress:.4f}")
+    print(
+        f"PerSEval {scores.perseval:.4f} (higher is better), "
+        f"mean distance to the user's own review {scores.distance:.4f}"
+    )
+
+
+def _read_documents(path: Path) -> list[Distances]:
+    """Compute the distances around each item with reviews of at least two users."""
     folder = RunFolder(path)
-    spec, summary = folder.spec(), folder.summary()
+    spec = folder.spec()
     if spec.task != Reviews.name:
         raise UsageError(f"{path} is a run of {spec.task}, not of {Reviews.name}")
+
     task = Reviews(msgspec.convert(dict(spec.task_params), Reviews.Params))
-    dataset = task.open(
-        f"{spec.separation}/{spec.split}", None if spec.sample else Path(summary["data"])
-    )
+    data = None if spec.sample else Path(folder.summary()["data"])
+    dataset = task.open(f"{spec.separation}/{spec.split}", data)
     folder.verify_all()
     outputs = {
-        line.sample_id: line.output for line in folder.iter_predictions() if line.error is None
+        prediction.sample_id: prediction.output
+        for prediction in folder.iter_predictions()
+        if prediction.error is None
     }
-    items: dict[str, list[tuple[str, str, str | None]]] = {}
-    for sample in dataset.samples():
-        text = (
-            task.parse(outputs.get(sample.id) or "", sample, "official")
-            if sample.id in outputs
-            else None
-        )
-        if text is not None and sample.item is not None:
-            items.setdefault(sample.item, []).append((sample.references[0], text, sample.stimulus))
-    shared = [group for group in items.values() if len(group) > 1]
     return [
-        measure_distances([gold for gold, _, _ in each], [text for _, text, _ in each], each[0][2])
-        for each in shared
+        measure_distances(
+            [pair.gold for pair in pairs],
+            [pair.generated for pair in pairs],
+            # The reviews are of one item, so all pairs have the same description.
+            pairs[0].stimulus,
+        )
+        for pairs in _group_by_item(task, dataset, outputs).values()
+        if len(pairs) > 1
     ]
+
+
+def _group_by_item(
+    task: Reviews,
+    dataset: Dataset,
+    outputs: dict[str, str],
+) -> dict[str, list[_Pair]]:
+    groups: dict[str, list[_Pair]] = {}
+    for sample in dataset.samples():
+        if sample.id not in outputs or sample.item is None:
+            continue
+        generated = task.parse(outputs[sample.id] or "", sample, "official")
+        if generated is None:
+            continue
+        pair = _Pair(sample.references[0], generated, sample.stimulus)
+        groups.setdefault(sample.item, []).append(pair)
+    return groups
 
 
 if __name__ == "__main__":

@@ -1,22 +1,31 @@
-"""Fetching the published review data from the Hugging Face hub, one category at a time.
+"""Download of the published review data from the Hugging Face hub, one category at a time.
 
-Both repositories are asked for at the commit that their main branch names at that moment; later calls into the same
-folder ask for that commit again, so that a copy never mixes versions.  The files must open as the split they claim to
-be before the manifest names them.
+Both repositories are fetched at the commit of their main branch; later calls into the same folder
+fetch that commit again, so that a copy never mixes versions. The manifest lists the files only
+after they open as the split they should be.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from personabench.api.downloads import Progress, describe, exclusive, read_manifest, write_manifest
+from personabench.api.downloads import (
+    Entry,
+    Progress,
+    describe,
+    exclusive,
+    read_manifest,
+    write_manifest,
+)
 from personabench.errors import DataError, UsageError
 from personabench.tasks.reviews import hub
 from personabench.tasks.reviews.records import ReviewData
 
 OWNER = "SnowCharmQ"
 CATEGORIES = ("Books", "Movies_and_TV", "CDs_and_Vinyl")
+_HUB = "https://huggingface.co"
 _COMMIT = re.compile(r"/resolve/([0-9a-f]{40})/")
 
 
@@ -32,75 +41,115 @@ def download(
 
     Args:
         base_url: a hub endpoint other than the public one.
-        progress: not called; the hub's client shows its own.
+        progress: never called; the hub's client shows its own progress.
 
     Raises:
-        UsageError: no category was named.
-        DataError: the hub cannot be reached, or what came is not the data.
+        UsageError: the category is missing or not published.
+        DataError: the hub cannot be reached, or the content is not the data.
     """
     if category not in CATEGORIES:
         raise UsageError(
             f"name one of the published categories: --split {'|'.join(CATEGORIES)}/{split}"
         )
+
     with exclusive(target):
         entries = read_manifest(target)
-        urls: dict[str, str] = {}
+        commits = {}
         for name in (hub.MAIN, hub.META):
-            known = {
-                found[1]
-                for key, each in entries.items()
-                if key.startswith(name)
-                for found in [_COMMIT.search(each.url)]
-                if found
-            }
-            commit = _fetch(
-                f"{OWNER}/{name}", category, target / name, known.pop() if known else None, base_url
-            )
-            urls[name] = (
-                f"{(base_url or 'https://huggingface.co').rstrip('/')}/datasets/{OWNER}/{name}/resolve/{commit}"
-            )
-        found = {part: hub.read(target, category, part) for part in hub.SPLITS}
-        for part, rows in found.items():
-            ReviewData(rows, category, part)
-        for name, url in urls.items():
-            for path in sorted((target / name / category).rglob("*.*")):
-                key = path.relative_to(target).as_posix()
-                part = next(
-                    (
-                        each
-                        for each in found
-                        if path.name.startswith(each) or path.parent.name == each
-                    ),
-                    "",
-                )
-                count = len(found[part].rows) if part else 0
-                entries[key] = describe(
-                    path, f"{url}/{path.relative_to(target / name).as_posix()}", count
-                )
+            commit = _find_commit(entries, name) or _fetch_commit(name, category, target, base_url)
+            _fetch_files(name, category, target, commit, base_url)
+            commits[name] = commit
+
+        counts = _check_splits(target, category)
+        for name, commit in commits.items():
+            endpoint = (base_url or _HUB).rstrip("/")
+            url = f"{endpoint}/datasets/{OWNER}/{name}/resolve/{commit}"
+            entries |= _describe_files(target, name, category, url, counts)
         write_manifest(target, entries)
 
 
-def _fetch(
-    repository: str, category: str, folder: Path, commit: str | None, endpoint: str | None
-) -> str:
-    """Bring a category's files into a folder; returns the commit they are of."""
+def _find_commit(entries: Mapping[str, Entry], name: str) -> str | None:
+    """Return the commit of a repository's files in the manifest; None if it has none."""
+    for key, entry in entries.items():
+        match = _COMMIT.search(entry.url)
+        if match and key.startswith(name):
+            return match[1]
+    return None
+
+
+def _fetch_commit(name: str, category: str, target: Path, endpoint: str | None) -> str:
     import huggingface_hub
 
+    repository = f"{OWNER}/{name}"
     try:
-        if commit is None:
-            api = huggingface_hub.HfApi(endpoint=endpoint)
-            commit = str(api.dataset_info(repository).sha)
+        api = huggingface_hub.HfApi(endpoint=endpoint)
+        return str(api.dataset_info(repository).sha)
+    except Exception as error:
+        raise _explain_failure(repository, category, target / name, error) from error
+
+
+def _fetch_files(
+    name: str,
+    category: str,
+    target: Path,
+    commit: str,
+    endpoint: str | None,
+) -> None:
+    # Imported here: the client takes long to import, and only this command needs it.
+    import huggingface_hub
+
+    repository = f"{OWNER}/{name}"
+    try:
         huggingface_hub.snapshot_download(
             repository,
             repo_type="dataset",
             revision=commit,
             endpoint=endpoint,
-            local_dir=folder,
+            local_dir=target / name,
             allow_patterns=[f"{category}/*", "README.md"],
         )
     except Exception as error:
-        raise DataError(
-            f"{repository} could not be fetched: {type(error).__name__}: {error}\nWhere there is no network, copy "
-            f"the repository's folder {category} to {folder / category} yourself and pass its parent with --data"
-        ) from error
-    return commit
+        raise _explain_failure(repository, category, target / name, error) from error
+
+
+def _explain_failure(repository: str, category: str, folder: Path, error: Exception) -> DataError:
+    # The client raises errors of several libraries, so the type is part of the message.
+    return DataError(
+        f"{repository} could not be fetched: {type(error).__name__}: {error}\n"
+        f"Without a network, copy the repository's folder {category} to {folder / category} "
+        "yourself and pass its parent with --data"
+    )
+
+
+def _check_splits(target: Path, category: str) -> dict[str, int]:
+    """Open every split; returns the numbers of rows."""
+    counts = {}
+    for split in hub.SPLITS:
+        content = hub.read_split(target, category, split)
+        ReviewData(content, category, split)
+        counts[split] = len(content.rows)
+    return counts
+
+
+def _describe_files(
+    target: Path,
+    name: str,
+    category: str,
+    url: str,
+    counts: Mapping[str, int],
+) -> dict[str, Entry]:
+    """Make the manifest entries of a repository's files."""
+    entries = {}
+    for path in sorted((target / name / category).rglob("*.*")):
+        key = path.relative_to(target).as_posix()
+        file_url = f"{url}/{path.relative_to(target / name).as_posix()}"
+        entries[key] = describe(path, file_url, _find_count(path, counts))
+    return entries
+
+
+def _find_count(path: Path, counts: Mapping[str, int]) -> int:
+    # The split is in the file's name or, for copies of `save_to_disk`, in the folder's.
+    for split, count in counts.items():
+        if path.name.startswith(split) or path.parent.name == split:
+            return count
+    return 0

@@ -1,13 +1,14 @@
-"""A copy of the published review data: `SnowCharmQ/DPL-main` (who wrote what) and `SnowCharmQ/DPL-meta` (the items).
+"""Reader of a copy of the published data: `SnowCharmQ/DPL-main` and `SnowCharmQ/DPL-meta`.
 
-Both repositories have a folder per category.  A copy is read as it lies: parquet as the hub serves it, arrow as
-`save_to_disk` writes it, both through the `datasets` package, or JSON lines of the same rows, which the bundled sample
-is made of.  `title` is the review's title in one repository and the item's in the other.
+DPL-main holds the reviews by user, DPL-meta the items; both have a folder per category. Three
+storage forms are read: parquet as the hub serves it, arrow as `save_to_disk` writes it, and JSON
+lines of the same rows, the form of the bundled sample. `title` is the review's title in one
+repository and the item's in the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,11 +16,20 @@ import msgspec
 
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest_files
-from personabench.tasks.reviews.records import Item, Row, Rows, iso
+from personabench.tasks.reviews.records import Item, Row, Rows, format_time
 
-MAIN, META = "DPL-main", "DPL-meta"
+MAIN = "DPL-main"
+META = "DPL-meta"
 SPLITS = ("val", "test")
-_PATTERNS = ("{0}.jsonl", "{0}-*.parquet", "{0}.parquet", "{0}/*.parquet", "{0}/*.arrow")
+# DPL-meta has a single split.
+_META_SPLIT = "full"
+_PATTERNS = (
+    "{0}.jsonl",
+    "{0}-*.parquet",
+    "{0}.parquet",
+    "{0}/*.parquet",
+    "{0}/*.arrow",
+)
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -27,84 +37,106 @@ class _Meta(msgspec.Struct, frozen=True):
     title: str | None = None
     description: str | list[str] | None = None
 
+    def to_item(self) -> Item:
+        description = self.description or ""
+        if isinstance(description, list):
+            description = " ".join(description)
+        return Item(self.title or "", description)
+
 
 def is_copy(data: Path) -> bool:
     """Whether a folder holds a copy of the published data."""
-    return _root(data, MAIN) is not None
+    return _find_repository(data, MAIN) is not None
 
 
-def category_of(data: Path, wanted: str) -> str:
-    """The category to open: the one wanted, or the only one there.
+def choose_category(data: Path, category: str) -> str:
+    """Return the category to open: the given one or, if empty, the only one present.
 
     Raises:
-        UsageError: several, or none of that name.
+        UsageError: the copy lacks the category, or holds several and none was given.
     """
-    root = _root(data, MAIN) or data
-    found = sorted(
-        path.name
-        for path in root.iterdir()
-        if path.is_dir() and any(_files(path, split) for split in SPLITS)
-    )
-    if wanted in found:
-        return wanted
-    if not wanted and len(found) == 1:
-        return found[0]
-    have = ", ".join(found) or "none"
+    root = _find_repository(data, MAIN) or data
+    folders = sorted(root.iterdir())
+    present = [path.name for path in folders if _is_category(path)]
+    if category in present:
+        return category
+    if not category and len(present) == 1:
+        return present[0]
+
+    listing = ", ".join(present) or "none"
+    if category:
+        raise UsageError(f"{root} has no category '{category}'; it has: {listing}")
+    example = present[0] if present else "Books"
     raise UsageError(
-        f"{root} has no category '{wanted}'; it has: {have}"
-        if wanted
-        else f"{root} has the categories {have}: name one, for example --split {found[0] if found else 'Books'}/test"
+        f"{root} has the categories {listing}: name one, for example --split {example}/test"
     )
 
 
-def read(data: Path, category: str, split: str) -> Rows:
-    """A split of a category.
+def _is_category(path: Path) -> bool:
+    return path.is_dir() and any(_find_files(path, split) for split in SPLITS)
+
+
+def read_split(data: Path, category: str, split: str) -> Rows:
+    """Read a split of a category.
 
     Raises:
-        DataError: files are missing, or a row is not of the published form; the message names file, row and field.
+        DataError: files are missing, or a row is not of the published form; the message names
+            file, row and field.
     """
-    main, meta = _root(data, MAIN), _root(data, META)
-    files = _files(main / category, split) if main else []
+    main = _find_repository(data, MAIN)
+    files = _find_files(main / category, split) if main else []
     if not files:
         raise DataError(
-            f"no files of {category}/{split} in {main or data}; expected {category}/{split}-*.parquet there"
+            f"no files of {category}/{split} in {main or data}; "
+            f"expected {category}/{split}-*.parquet there"
         )
-    described = _files(meta / category, "full") if meta else []
-    if not described:
+
+    meta = _find_repository(data, META)
+    meta_files = _find_files(meta / category, _META_SPLIT) if meta else []
+    if not meta_files:
         raise DataError(
-            f"the items of {category} are missing: expected {META}/{category}/full-*.parquet beside {main}; "
-            "fetch both repositories"
+            f"the items of {category} are missing: expected "
+            f"{META}/{category}/{_META_SPLIT}-*.parquet beside {main}; fetch both repositories"
         )
+
     rows = RowList(files)
-    wanted = {review.asin for row in rows for review in (row.data, *row.profile)}
-    items = {}
-    for number, line in enumerate(_stored(described)):
-        item = _converted(line, _Meta, described[0], number)
-        if item.asin in wanted:
-            text = (
-                item.description
-                if isinstance(item.description, str)
-                else " ".join(item.description or ())
-            )
-            items[item.asin] = Item(item.title or "", text)
     return Rows(
-        rows, items, str(files[0]), digest_files([*files, *described]), str(files[0].parent)
+        rows=rows,
+        items=_read_items(meta_files, rows),
+        origin=str(files[0]),
+        hash=digest_files([*files, *meta_files]),
+        source=str(files[0].parent),
     )
+
+
+def _read_items(files: Sequence[Path], rows: Sequence[Row]) -> dict[str, Item]:
+    # A category has millions of items; only those of the split's reviews are kept.
+    asins: set[str] = set()
+    for row in rows:
+        asins.add(row.data.asin)
+        asins.update(review.asin for review in row.profile)
+
+    items = {}
+    for number, stored in enumerate(_load_rows(files)):
+        meta: _Meta = _convert_row(stored, _Meta, files[0], number)
+        if meta.asin in asins:
+            items[meta.asin] = meta.to_item()
+    return items
 
 
 class RowList(Sequence[Row]):
-    """The rows of a split, decoded and checked when asked for.
+    """The rows of a split, decoded and checked on access.
 
     Raises:
-        DataError: on access, a row that is not of the published form.
+        DataError: on access, if a row is not of the published form.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._file = files[0]
-        self._lines = _stored(files)
+        self._stored = _load_rows(files)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._stored)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -112,71 +144,98 @@ class RowList(Sequence[Row]):
     def __getitem__(self, index: slice) -> Sequence[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
         if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        row: Row = _converted(self._lines[index], Row, self._file, index)
-        for review in (row.data, *row.profile):
-            try:
-                iso(review.timestamp)
-            except (ValueError, OverflowError, OSError) as error:
-                where = f"{self._file}: row {index} (user {row.user_id})"
-                raise DataError(
-                    f"{where}: timestamp {review.timestamp!r} is no time: {error}"
-                ) from error
+            numbers = range(*index.indices(len(self)))
+            return [self[number] for number in numbers]
+
+        row: Row = _convert_row(self._stored[index], Row, self._file, index)
+        self._check_times(row, index)
         return row
 
+    def _check_times(self, row: Row, index: int) -> None:
+        for review in (row.data, *row.profile):
+            try:
+                format_time(review.timestamp)
+            except (ValueError, OverflowError, OSError) as error:
+                raise DataError(
+                    f"{self._file}: row {index} (user {row.user_id}): "
+                    f"timestamp {review.timestamp!r} is not a time: {error}"
+                ) from error
 
-def _root(data: Path, name: str) -> Path | None:
-    """Where a repository's copy lies: by its name, or in the layout of the hub's own cache; newest snapshot last."""
-    places = [data / name, data / "SnowCharmQ" / name]
-    places += sorted((data / f"datasets--SnowCharmQ--{name}" / "snapshots").glob("*"), reverse=True)
-    return next((place for place in places if place.is_dir()), None)
+
+def _find_repository(data: Path, name: str) -> Path | None:
+    """Find a repository's copy, by its name or in the layout of the hub's own cache."""
+    snapshots = data / f"datasets--SnowCharmQ--{name}" / "snapshots"
+    candidates = [
+        data / name,
+        data / "SnowCharmQ" / name,
+        *sorted(snapshots.glob("*"), reverse=True),
+    ]
+    return next((path for path in candidates if path.is_dir()), None)
 
 
-def _files(folder: Path, split: str) -> list[Path]:
+def _find_files(folder: Path, split: str) -> list[Path]:
     for pattern in _PATTERNS:
-        if found := sorted(folder.glob(pattern.format(split))):
-            return found
+        files = sorted(folder.glob(pattern.format(split)))
+        if files:
+            return files
     return []
 
 
-def _stored(files: Sequence[Path]) -> Sequence[Any]:
-    """Rows as they are stored: undecoded lines of JSON, or a memory-mapped `datasets.Dataset`."""
+def _load_rows(files: Sequence[Path]) -> Sequence[Any]:
+    """Load rows as stored: undecoded lines of JSON, or a memory-mapped `datasets.Dataset`."""
     if files[0].suffix == ".jsonl":
-        return [line for file in files for line in file.read_bytes().splitlines() if line.strip()]
+        return _read_lines(files)
+
+    # Imported here: `datasets` takes seconds to import, and the bundled sample does without it.
     import datasets
 
+    paths = [str(path) for path in files]
     if files[0].suffix == ".arrow":
-        loaded: Sequence[Any] = datasets.concatenate_datasets(
-            [datasets.Dataset.from_file(str(file)) for file in files]
-        )
-        return loaded
+        parts = [datasets.Dataset.from_file(path) for path in paths]
+        arrow_rows: Sequence[Any] = datasets.concatenate_datasets(parts)
+        return arrow_rows
+
     datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(
-            "parquet", data_files=[str(file) for file in files], split="train"
+        rows: Sequence[Any] = datasets.load_dataset(
+            "parquet",
+            data_files=paths,
+            split="train",
         )
     except Exception as error:
         raise DataError(f"{files[0]} cannot be read as parquet: {error}") from error
-    return loaded
+    return rows
 
 
-def _converted(stored: Any, kind: Any, file: Path, number: int) -> Any:
+def _read_lines(files: Sequence[Path]) -> list[bytes]:
+    rows: list[bytes] = []
+    for path in files:
+        content = path.read_bytes()
+        rows += [line for line in content.splitlines() if line.strip()]
+    return rows
+
+
+def _convert_row(stored: Any, kind: Any, path: Path, number: int) -> Any:
+    """Convert a stored row into a struct, checking its types."""
     try:
         if isinstance(stored, bytes):
             return msgspec.json.decode(stored, type=kind)
-        return msgspec.convert({key: _listed(value) for key, value in stored.items()}, kind)
+        values = {name: _restore_records(value) for name, value in stored.items()}
+        return msgspec.convert(values, kind)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         fields = ", ".join(kind.__struct_fields__)
-        raise DataError(f"{file}: row {number}: {error}; a row has the fields {fields}") from error
+        raise DataError(f"{path}: row {number}: {error}; a row has the fields {fields}") from error
 
 
-def _listed(value: Any) -> Any:
-    """A column of records that is stored as a record of columns, as records."""
-    if not isinstance(value, Mapping) or not all(isinstance(each, list) for each in value.values()):
+def _restore_records(value: Any) -> Any:
+    """Convert a record of columns back into a list of records; other values stay unchanged."""
+    # `datasets` stores a list of records as a record of lists.
+    if not isinstance(value, Mapping):
         return value
-    return list(_records(value))
+    if not all(isinstance(column, list) for column in value.values()):
+        return value
 
-
-def _records(columns: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, values, strict=True))
+    records = []
+    for values in zip(*value.values(), strict=True):
+        records.append(dict(zip(value, values, strict=True)))
+    return records

@@ -1,7 +1,7 @@
-"""Reviews as the benchmark sees them: a user's earlier reviews, the one to write, and what is known of the items.
+"""Reviews as a dataset: a user's earlier reviews, the one to write, and the items.
 
-Everything here is independent of where the rows come from: a copy of the published data (`hub`) or a local table from
-which they were made (`construct`).
+Everything here is independent of the source of the rows: a copy of the published data (`hub`) or a
+local table from which they were made (`construct`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import compare_ids, few
 from personabench.errors import DataError
-from personabench.tasks.reviews.wording import request
+from personabench.tasks.reviews.wording import format_request
 from personabench.types import Record, Sample, User
 
-_MILLISECONDS = 1e11
+# Seconds since 1970 reach this number in the year 5138, milliseconds reached it in 1973.
+_MIN_MILLISECONDS = 1e11
 
 
 class Review(msgspec.Struct, frozen=True, gc=False):
-    """One review, in the published fields: `title` is the review's own; `timestamp` is of Unix, in s or ms, or ISO."""
+    """One review, in the published fields.
+
+    Attributes:
+        title: the review's own title, not the item's.
+        timestamp: Unix time in seconds or milliseconds, or ISO.
+    """
 
     asin: str
     rating: float
@@ -32,7 +38,7 @@ class Review(msgspec.Struct, frozen=True, gc=False):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One question: who writes, what they wrote before, and the review they wrote then."""
+    """One question: the user, the user's earlier reviews, and the review to write."""
 
     user_id: str
     profile: list[Review]
@@ -40,153 +46,175 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Item(NamedTuple):
-    """What is known of an item."""
+    """The title and description of an item."""
 
     title: str
     description: str
 
     @property
     def text(self) -> str | None:
-        """Title and description on two lines, white space collapsed; None where nothing is known."""
-        return (
-            "\n".join(
-                part
-                for part in (" ".join(self.title.split()), " ".join(self.description.split()))
-                if part
-            )
-            or None
-        )
+        """Title and description on two lines, white space collapsed; None if both are empty."""
+        title = " ".join(self.title.split())
+        description = " ".join(self.description.split())
+        parts = [part for part in (title, description) if part]
+        return "\n".join(parts) or None
 
 
 class Rows(NamedTuple):
-    """A split: rows in file order, items by key, and what there is to say of them.
+    """The rows of a split in file order, with the items by key.
 
-    `place` names a row's source for messages; `hash` is of the files; `others` are people nothing is asked about.
+    Attributes:
+        origin: the source of the rows, for error messages.
+        hash: the hash of the files.
+        source: the source of the rows, for summaries.
+        peers: users without a question, for methods that compare users.
     """
 
     rows: Sequence[Row]
     items: Mapping[str, Item]
-    place: str
+    origin: str
     hash: str
     source: str
     warnings: tuple[str, ...] = ()
-    others: tuple[Row, ...] = ()
+    peers: tuple[Row, ...] = ()
 
 
 class ReviewData(Dataset):
     """An opened split.
 
     Raises:
-        DataError: no rows, or two rows of one user on one item.
+        DataError: the split is empty, or a user has two rows on one item.
     """
 
     dated = True
 
-    def __init__(self, found: Rows, separation: str, split: str, *, sample: bool = False) -> None:
-        self.separation, self.split, self.sample = separation, split, sample
-        self.hash, self.source = found.hash, found.source
-        self._rows, self._items, self._others = found.rows, found.items, found.others
+    def __init__(self, content: Rows, separation: str, split: str, *, sample: bool = False) -> None:
+        self.separation = separation
+        self.split = split
+        self.sample = sample
+        self.hash = content.hash
+        self.source = content.source
+        self._rows = content.rows
+        self._items = content.items
+        self._peers = content.peers
+
         self._index: list[tuple[str, str]] = []
-        asked: set[str] = set()
         undescribed: set[str] = set()
-        repeating = []
+        repeating: list[str] = []
+        # One pass, since rows are decoded on access.
         for row in self._rows:
-            self._index.append((name_of(row.user_id, row.data), row.user_id))
-            asked.add(row.data.asin)
-            seen = [review.asin for review in row.profile]
-            if len({*seen, row.data.asin}) <= len(seen):
+            review_id = make_review_id(row.user_id, row.data)
+            self._index.append((review_id, row.user_id))
+            asins = [review.asin for review in (*row.profile, row.data)]
+            if len(set(asins)) < len(asins):
                 repeating.append(row.user_id)
-            undescribed |= {asin for asin in (row.data.asin, *seen) if asin not in self._items}
-        if not self._index:
-            raise DataError(f"{found.place}: no rows in it")
-        ids = [each for each, _ in self._index]
-        if repeated := compare_ids(ids, ids).repeated:
-            raise DataError(
-                f"{found.place}: a user's review of an item occurs more than once: {few(repeated)}"
-            )
-        warnings = list(found.warnings)
-        if undescribed and not self._items:
-            warnings.append(
-                "nothing is known of the items but their keys: reviews are asked for by rating and title"
-            )
-        elif undescribed:
-            warnings.append(f"{few(sorted(undescribed))} items have no title or description")
-        if repeating:
-            warnings.append(f"{few(repeating)} users have more than one review of an item")
-        self.warnings = tuple(warnings)
+            undescribed.update(asin for asin in asins if asin not in self._items)
+
+        self._check_ids(content.origin)
+        self.warnings = (*content.warnings, *self._make_warnings(undescribed, repeating))
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
 
     def load(self, position: int) -> Sample:
         row = self._rows[position]
-        target, stimulus = row.data, self._stimulus(row.data.asin)
-        attributes = {"rating": rating_of(target), "review_title": target.title}
+        review = row.data
+        stimulus = self._describe_item(review.asin)
+        attributes = {
+            "rating": format_rating(review),
+            "review_title": review.title,
+        }
         return Sample(
-            id=name_of(row.user_id, target),
+            id=make_review_id(row.user_id, review),
             user_id=row.user_id,
-            input=request(stimulus, attributes),
+            input=format_request(stimulus, attributes),
             stimulus=stimulus,
-            history=self._history(row),
-            references=(target.text,),
+            history=self._make_history(row),
+            references=(review.text,),
             attributes=attributes,
-            time=iso(target.timestamp),
-            item=target.asin,
+            time=format_time(review.timestamp),
+            item=review.asin,
         )
 
     def population(self) -> Iterator[User]:
-        """See `Dataset`; whoever is there only to compare with comes last."""
+        """See `Dataset`; users without a question come last."""
         yield from super().population()
-        for row in self._others:
-            yield User(row.user_id, self._history(row))
+        for row in self._peers:
+            yield User(row.user_id, self._make_history(row))
 
-    def _history(self, row: Row) -> tuple[Record, ...]:
-        records = [self._record(row.user_id, review) for review in row.profile]
-        return tuple(sorted(records, key=lambda record: record.time or ""))
+    def _check_ids(self, origin: str) -> None:
+        if not self._index:
+            raise DataError(f"{origin}: the split has no rows")
 
-    def _record(self, user_id: str, review: Review) -> Record:
+        ids = [review_id for review_id, _ in self._index]
+        repeated = compare_ids(ids, ids).repeated
+        if repeated:
+            raise DataError(
+                f"{origin}: a user's review of an item occurs more than once: {few(repeated)}"
+            )
+
+    def _make_warnings(self, undescribed: set[str], repeating: list[str]) -> Iterator[str]:
+        if undescribed and not self._items:
+            yield "no item has a title or description: prompts state only rating and review title"
+        elif undescribed:
+            yield f"{few(sorted(undescribed))} items have no title or description"
+        if repeating:
+            yield f"{few(repeating)} users have more than one review of an item"
+
+    def _make_history(self, row: Row) -> tuple[Record, ...]:
+        records = [self._make_record(row.user_id, review) for review in row.profile]
+        records.sort(key=lambda record: record.time or "")
+        return tuple(records)
+
+    def _make_record(self, user_id: str, review: Review) -> Record:
         return Record(
-            id=name_of(user_id, review),
-            stimulus=self._stimulus(review.asin),
+            id=make_review_id(user_id, review),
+            stimulus=self._describe_item(review.asin),
             response=review.text,
-            time=iso(review.timestamp),
+            time=format_time(review.timestamp),
             item=review.asin,
-            fields={"rating": rating_of(review), "review_title": review.title},
+            fields={
+                "rating": format_rating(review),
+                "review_title": review.title,
+            },
         )
 
-    def _stimulus(self, asin: str) -> str | None:
+    def _describe_item(self, asin: str) -> str | None:
         item = self._items.get(asin)
         return None if item is None else item.text
 
 
-def name_of(user_id: str, review: Review) -> str:
-    """The id of a user's review, in a history and as a question."""
+def make_review_id(user_id: str, review: Review) -> str:
+    """Return the id of a user's review, both in a history and as a question."""
     return f"{user_id}-{review.asin}"
 
 
-def rating_of(review: Review) -> str:
-    """A rating as people write it: 4, 4.5."""
+def format_rating(review: Review) -> str:
+    """Format a rating without trailing zeros: 4, 4.5."""
     return f"{review.rating:g}"
 
 
-def iso(timestamp: int | float | str) -> str:
-    """A time in ISO form, UTC, sortable as text; a bare date where it is midnight.
+def format_time(timestamp: int | float | str) -> str:
+    """Format a time in ISO form, UTC, sortable as text; a bare date if it is midnight.
 
     Raises:
-        ValueError: neither a number of seconds or milliseconds nor an ISO date.
+        ValueError: the timestamp is neither a number of seconds or milliseconds nor an ISO date.
     """
     try:
         number = float(timestamp)
     except ValueError:
         moment = datetime.datetime.fromisoformat(str(timestamp))
-        return _written(moment if moment.tzinfo is None else moment.astimezone(datetime.UTC))
-    seconds = number / 1000 if abs(number) >= _MILLISECONDS else number
-    return _written(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
+        # A time without a zone counts as UTC.
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(datetime.UTC)
+        return _format_moment(moment)
+
+    seconds = number / 1000 if abs(number) >= _MIN_MILLISECONDS else number
+    return _format_moment(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
 
 
-def _written(moment: datetime.datetime) -> str:
+def _format_moment(moment: datetime.datetime) -> str:
     if moment.time() == datetime.time():
         return moment.date().isoformat()
-    return moment.replace(tzinfo=None).isoformat(
-        timespec="milliseconds" if moment.microsecond else "seconds"
-    )
+    precision = "milliseconds" if moment.microsecond else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision)

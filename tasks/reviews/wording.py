@@ -1,4 +1,4 @@
-"""How a review is asked for: the same words for a past review shown as an example and for the one to write."""
+"""Prompts of the review task: the same words for a past review and for the one to write."""
 
 from __future__ import annotations
 
@@ -14,71 +14,100 @@ WORDS = Vocabulary(
     stimulus="item",
     response="review",
     profile_question=(
-        "What does this reviewer attend to in an item, how do they judge and feel about it, and how do they write: "
+        "What does this reviewer attend to in an item, how do they judge and feel about it, "
+        "and how do they write: "
         "openings, closings, sentence length, words and habits that come back?"
     ),
     axes=(
-        ("Writing", "choice of words, sentence structure, length, how a review opens and closes"),
-        ("Emotion", "how positive or negative it is, how strongly that is put, irony or warmth"),
+        (
+            "Writing",
+            "choice of words, sentence structure, length, how a review opens and closes",
+        ),
+        (
+            "Emotion",
+            "how positive or negative it is, how strongly that is put, irony or warmth",
+        ),
         (
             "Substance",
-            "what about the item is attended to, how dense the details are, how the points hang together",
+            "what about the item is attended to, how dense the details are, "
+            "how the points hang together",
         ),
     ),
     instruction=(
-        "You write the review that one particular reviewer wrote of an item, in that reviewer's own manner, with the "
-        "given rating and under the given review title. Answer with the text of the review and nothing else."
+        "You write the review that one particular reviewer wrote of an item, "
+        "in that reviewer's own manner, with the "
+        "given rating and under the given review title. "
+        "Answer with the text of the review and nothing else."
     ),
 )
+# Models mark the tag in many ways: `Review:`, `**Review:**`, `[Review]`, or on a line of its own.
 _TAG = re.compile(
-    r"^[\s*_#>]*[\[<(]?\s*review\s*(?:[\])>*_\s]*:[*_]*|[\])>*_]+|[ \t]*\n)\s*", re.IGNORECASE
+    r"^[\s*_#>]*[\[<(]?\s*review\s*(?:[\])>*_\s]*:[*_]*|[\])>*_]+|[ \t]*\n)\s*",
+    re.IGNORECASE,
 )
 
 
-def request(stimulus: str | None, attributes: Mapping[str, str]) -> str:
-    """What a review is written from: the item, then the rating and the review's title, as far as they are known."""
+def format_request(stimulus: str | None, attributes: Mapping[str, str]) -> str:
+    """Format the request for a review: the item, then rating and review title if known."""
     parts = ["Write the review of this item."]
     if stimulus:
         parts.append(f"Item: {stimulus}")
-    known = facts(attributes)
-    return "\n\n".join([*parts, *([known] if known else [])])
+    facts = format_facts(attributes)
+    if facts:
+        parts.append(facts)
+    return "\n\n".join(parts)
 
 
-def facts(known: Mapping[str, str]) -> str:
-    """A review's rating and title, a line for either, as far as they are known."""
-    lines = [f"Rating: {known['rating']} of 5"] if known.get("rating") else []
-    lines += [f"Review title: {known['review_title']}"] if known.get("review_title") else []
-    return "\n".join(lines)
+def format_facts(attributes: Mapping[str, str]) -> str:
+    """Format a review's rating and title, one line each, if known."""
+    facts = []
+    rating = attributes.get("rating")
+    if rating:
+        facts.append(f"Rating: {rating} of 5")
+    title = attributes.get("review_title")
+    if title:
+        facts.append(f"Review title: {title}")
+    return "\n".join(facts)
 
 
-def chat(sample: Sample, records: Sequence[Record], notes: str) -> Rendered:
-    """The contract, notes about the reviewer, past reviews as earlier turns with the best one last, the question."""
-    system = [WORDS.instruction, *([f"About this {WORDS.person}:\n{notes}"] if notes else [])]
-    turns: list[Message] = []
+def render_chat(sample: Sample, records: Sequence[Record], notes: str) -> Rendered:
+    """Render instruction and profile, past reviews as earlier turns, then the question."""
+    system_parts = [WORDS.instruction]
+    if notes:
+        system_parts.append(f"About this {WORDS.person}:\n{notes}")
+
+    messages = [Message("system", "\n\n".join(system_parts))]
+    # The best record comes last, next to the question.
     for record in reversed(records):
-        turns.append(Message("user", request(record.stimulus, record.fields)))
-        turns.append(Message("assistant", record.response))
-    messages = (Message("system", "\n\n".join(system)), *turns, Message("user", sample.input))
-    return Rendered(messages, tuple(records))
+        request = format_request(record.stimulus, record.fields)
+        messages.append(Message("user", request))
+        messages.append(Message("assistant", record.response))
+    messages.append(Message("user", sample.input))
+    return Rendered(tuple(messages), tuple(records))
 
 
-def describe(record: Record) -> str:
-    """A past review as labelled text."""
-    item = [] if record.stimulus is None else [f"Item: {record.stimulus}"]
-    return "\n".join([*item, facts(record.fields), f"Review: {record.response}"])
+def describe_record(record: Record) -> str:
+    """Format a past review as labelled text."""
+    parts = [] if record.stimulus is None else [f"Item: {record.stimulus}"]
+    parts.append(format_facts(record.fields))
+    parts.append(f"Review: {record.response}")
+    return "\n".join(parts)
 
 
-def search_text(review_title: str, stimulus: str | None) -> str:
-    """What a review is found by: its title and the item's description; neither the item's title nor the body."""
+def make_search_text(review_title: str, stimulus: str | None) -> str:
+    """Return a review's retrieval text: its title and the item's description."""
+    # The item's title would match every other review of the item.
     _, _, description = (stimulus or "").partition("\n")
     return f"{review_title} {description}".strip() or stimulus or ""
 
 
-def untagged(output: str) -> str:
-    """A reply without a leading `Review:` tag, however that is marked, and without white space around it."""
+def strip_tag(output: str) -> str:
+    """Remove a leading `Review:` tag, with or without markup, and surrounding white space."""
     return _TAG.sub("", output, count=1).strip()
 
 
-def read(output: str, scorer: str) -> str | None:
-    """A reply as a scorer reads it: `official` drops the tag alone, `lenient` also what chatty models put around."""
-    return untagged(output) if scorer == "official" else untagged(strip_chatter(output)) or None
+def parse_reply(output: str, scorer: str) -> str | None:
+    """Parse a reply: `official` removes the tag only, `lenient` also chatty text around it."""
+    if scorer == "official":
+        return strip_tag(output)
+    return strip_tag(strip_chatter(output)) or None

@@ -1,4 +1,4 @@
-"""Invented records in LaMP's file format, for tests."""
+"""Synthetic records in LaMP's file format."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ENTRIES: dict[str, dict[str, str]] = {
 }
 GOLDS = {"lamp1": "[1]", "lamp2m": "comedy", "lamp2n": "sports", "lamp3": "4"}
 CITATION = (
-    'For an author who has written the paper with the title "{title}", which reference is related? Just answer with '
-    '[1] or [2] without explanation. [1]: "{one}" [2]: "{two}"'
+    'For an author who has written the paper with the title "{title}", which reference is related? '
+    'Just answer with [1] or [2] without explanation. [1]: "{one}" [2]: "{two}"'
 )
 
 
@@ -38,18 +38,18 @@ def words_of(task: str, query: str = "Seven words of text for a question") -> st
 
 def entry(task: str, number: int = 0, **changes: Any) -> dict[str, Any]:
     """A profile entry; a change to None drops the field."""
-    made: dict[str, Any] = {"id": f"p{number}", **ENTRIES[task], **changes}
-    return {key: value for key, value in made.items() if value is not None}
+    fields: dict[str, Any] = {"id": f"p{number}", **ENTRIES[task], **changes}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def question(task: str, question_id: str, profile: Any = None, **changes: Any) -> dict[str, Any]:
     """A question record with one entry unless a profile is given."""
-    made = {
+    fields = {
         "id": question_id,
         "input": words_of(task),
         "profile": [entry(task)] if profile is None else profile,
     }
-    return {**made, **changes}
+    return {**fields, **changes}
 
 
 def write(
@@ -66,9 +66,9 @@ def write(
     (folder / f"{split}_questions.json").write_text(json.dumps(questions), encoding="utf-8")
     if golds is None:
         golds = {
-            each["id"]: GOLDS.get(task, "A Gold Title")
-            for each in questions
-            if isinstance(each, dict)
+            question["id"]: GOLDS.get(task, "A Gold Title")
+            for question in questions
+            if isinstance(question, dict)
         }
     write_outputs(folder / f"{split}_outputs.json", stated or FORMS[task].official, golds.items())
     return folder
@@ -76,8 +76,11 @@ def write(
 
 def write_outputs(path: Path, stated: str, pairs: Any) -> Path:
     """Write an output or prediction file."""
-    made = {"task": stated, "golds": [{"id": each, "output": output} for each, output in pairs]}
-    path.write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+    content = {
+        "task": stated,
+        "golds": [{"id": sample_id, "output": output} for sample_id, output in pairs],
+    }
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return path
 
 
@@ -92,8 +95,8 @@ class Whitespace(Tokens):
 
 
 def record(task: str, number: int = 0, **changes: str) -> Record:
-    """A record of a task, as the loader would make it."""
-    return FORMS[task].record(f"p{number}", {**ENTRIES[task], **changes}, None)
+    """A record of a task, as the loader makes it."""
+    return FORMS[task].make_record(f"p{number}", {**ENTRIES[task], **changes}, None)
 
 
 def sample(
@@ -101,8 +104,8 @@ def sample(
 ) -> Sample:
     """A sample of a task, without history."""
     references = () if gold is None else (gold,)
-    made = words_of(task) if text is None else text
-    return Sample(sample_id, "u", made, references=references, choices=FORMS[task].labels)
+    input_text = words_of(task) if text is None else text
+    return Sample(sample_id, "u", input_text, references=references, choices=FORMS[task].labels)
 
 
 def scores(
@@ -113,9 +116,9 @@ def scores(
 
     samples = [sample(task.name, gold) for gold in golds]
     parsed = [
-        task.parse(answer, each, scorer) for answer, each in zip(answers, samples, strict=True)
+        task.parse(answer, target, scorer) for answer, target in zip(answers, samples, strict=True)
     ]
-    values = [task.measure(read, each) for read, each in zip(parsed, samples, strict=True)]
+    values = [task.measure(read, target) for read, target in zip(parsed, samples, strict=True)]
     metrics = {
         m.name: m.aggregate(np.array([value[m.name] for value in values])) for m in task.metrics
     }

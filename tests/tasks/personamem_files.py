@@ -1,4 +1,4 @@
-"""Small PersonaMem files, invented, sound unless a test breaks them."""
+"""Small synthetic PersonaMem files, valid unless a test breaks them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ ROLES = {"S": "system", "U": "user", "A": "assistant"}
 
 
 def talk(roles: str, mark: str = "") -> list[dict[str, str]]:
-    """A conversation by its roles, such as `SUUASU`; the content of a message names its place."""
+    """A conversation by its roles, such as `SUUASU`; each message names its index."""
     prefix = {"S": "Current user persona: ", "U": "User: ", "A": "Assistant: "}
     return [
-        {"role": ROLES[r], "content": f"{prefix[r]}{mark}{r}{at}"} for at, r in enumerate(roles)
+        {"role": ROLES[r], "content": f"{prefix[r]}{mark}{r}{index}"}
+        for index, r in enumerate(roles)
     ]
 
 
@@ -60,7 +61,7 @@ def write(
     talks: Sequence[list[dict[str, str]]],
     split: str = "32k",
 ) -> Path:
-    """Both files of a split in a folder, which is made."""
+    """Write both files of a split into a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"questions_{split}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(
@@ -68,8 +69,10 @@ def write(
         )
         writer.writeheader()
         writer.writerows(rows)
-    lines = [json.dumps({context_id(messages): messages}, ensure_ascii=False) for messages in talks]
+    conversations = [
+        json.dumps({context_id(messages): messages}, ensure_ascii=False) for messages in talks
+    ]
     (folder / f"shared_contexts_{split}.jsonl").write_text(
-        "\n".join(lines) + "\n", encoding="utf-8"
+        "\n".join(conversations) + "\n", encoding="utf-8"
     )
     return folder

@@ -1,4 +1,4 @@
-"""Downloading LaMP from a server on the loopback that holds an official-looking tree, sound or broken."""
+"""LaMP downloads from a local server with an official tree, sound or broken."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ FIELDS: dict[str, dict[str, str]] = {
     "lamp7": {"text": "rain again"},
 }
 INPUTS = {
-    "lamp2m": "Which tag does this movie relate to? tags: [comedy, action] description: Two clowns.",
-    "lamp2n": "Which category does this article relate to? categories: [travel] article: The ferry.",
+    "lamp2m": (
+        "Which tag does this movie relate to? tags: [comedy, action] description: Two clowns."
+    ),
+    "lamp2n": (
+        "Which category does this article relate to? categories: [travel] article: The ferry."
+    ),
 }
 
 
@@ -52,15 +56,18 @@ def outputs(task: str, count: int) -> dict[str, Any]:
 
 
 class Site:
-    """A folder served over HTTP without ranges; `cut` stops each file after that many bytes, `log` holds the paths."""
+    """A folder served over HTTP without ranges.
+
+    `cut` truncates each file to that many bytes, `log` holds the requested paths.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root, self.log = root, list[str]()
         self.cut: int | None = None
         self.url = ""
 
-    def put(self, folder: str, split: str, asked: Any, golds: Any = None) -> None:
-        for kind, content in (("questions", asked), ("outputs", golds)):
+    def put(self, folder: str, split: str, records: Any, golds: Any = None) -> None:
+        for kind, content in (("questions", records), ("outputs", golds)):
             if content is not None:
                 path = self.root / folder / split / f"{split}_{kind}.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,14 +196,14 @@ def test_complete_files_are_not_fetched_again(site: Site, target: Path) -> None:
 
 
 def test_own_copy_is_checked_and_kept(site: Site, target: Path) -> None:
-    mine = Site(target)
-    mine.put("LaMP_4", "dev", questions("lamp4", 3), outputs("lamp4", 3))
+    own_copy = Site(target)
+    own_copy.put("LaMP_4", "dev", questions("lamp4", 3), outputs("lamp4", 3))
     assert len(get(site, "lamp4", "dev", target)) == 2
     assert not site.log
     entries = json.loads((target / "manifest.json").read_text())["files"]
     assert {entry["url"] for entry in entries.values()} == {""}
 
-    mine.put("LaMP_4", "dev", questions("lamp4", 2))
+    own_copy.put("LaMP_4", "dev", questions("lamp4", 2))
     with pytest.raises(
         DataError, match=r"dev_questions\.json is not the data: it holds 2 records.*Move it away"
     ):
@@ -367,8 +374,8 @@ def test_unfilled_lamp6_is_explained_and_marked(site: Site, target: Path) -> Non
     [
         ("lamp2", "dev", "lamp2m .* lamp2n"),
         ("lamp8", "dev", "no LaMP task lamp8"),
-        ("lamp3", "valid", "no split valid"),
-        ("lamp3", "place/dev", "as in time/dev"),
+        ("lamp3", "valid", "no split 'valid'"),
+        ("lamp3", "place/dev", "for example time/dev"),
     ],
 )
 def test_unknown_names(target: Path, task: str, split: str, hint: str) -> None:
@@ -402,16 +409,17 @@ def test_the_command_says_what_to_type_next_or_why_nothing_can_run(
     )
     assert capsys.readouterr().out == words
 
-    names = [
+    unfilled = [
         {"id": f"0{n}", "input": "Generate a subject for the following email: a.txt"}
         for n in range(3)
     ]
     entries = [{"id": "1", "text": "b.txt", "title": "x"}]
-    site.put("LaMP_6", "dev", [{**each, "profile": entries} for each in names])
+    site.put("LaMP_6", "dev", [{**record, "profile": entries} for record in unfilled])
     with pytest.raises(DataError, match="holds the name of an e-mail file"):
         command("lamp6", split="user/dev", target=target, base_url=site.url)
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     assert (
-        said.out == "" and "warning: LaMP_6/dev/dev_questions.json: LaMP-6 as published" in said.err
+        captured.out == ""
+        and "warning: LaMP_6/dev/dev_questions.json: LaMP-6 as published" in captured.err
     )
-    assert ".py" not in said.err
+    assert ".py" not in captured.err

@@ -1,4 +1,4 @@
-"""The wording of LaMP requests: section 9 of the format to the letter, its length budget, and the chat template."""
+"""Prompts of LaMP: the official template with its length budget, and the chat template."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def prompt(rendered: Any) -> str:
 
 def test_acceptance_8_quotes_in_titles() -> None:
     text = CITATION.format(title='On "A" and "B"', one='The "First" One', two='Second, "Quoted"')
-    asked = sample("lamp1", text=text)
-    assert lamp.Lamp1().query_text(asked) == 'The "First" One Second, "Quoted"'
+    target = sample("lamp1", text=text)
+    assert lamp.Lamp1().query_text(target) == 'The "First" One Second, "Quoted"'
     records = [record("lamp1", 0, title="t1"), record("lamp1", 1, title="t2")]
-    rendered = official("lamp1").render(asked, records, "", TOKENS)
+    rendered = official("lamp1").render(target, records, "", TOKENS)
     assert prompt(rendered).startswith(
-        'For an author who has written the paper with the title, and "t1", and "t2" "On "A" and "B"", which reference'
+        "For an author who has written the paper with the title, "
+        'and "t1", and "t2" "On "A" and "B"", which reference'
     )
 
 
@@ -53,7 +54,8 @@ def test_acceptance_8_quotes_in_titles() -> None:
         ("lamp3", '4 is the score for "Solid kettle, loud lid." . {input}'),
         (
             "lamp4",
-            '"Bridge Shut Again" is the title for "The old bridge is closed for repairs." . {input}',
+            '"Bridge Shut Again" is the title for "The old bridge is closed for repairs." '
+            ". {input}",
         ),
         (
             "lamp5",
@@ -82,9 +84,9 @@ def test_official_entries_are_joined_best_first() -> None:
 
 
 def test_braces_in_texts_are_text() -> None:
-    shown = record("lamp3", text="{score} {0} }{")
+    entry_record = record("lamp3", text="{score} {0} }{")
     assert '"{score} {0} }{"' in prompt(
-        official("lamp3").render(sample("lamp3"), [shown], "", TOKENS)
+        official("lamp3").render(sample("lamp3"), [entry_record], "", TOKENS)
     )
 
 
@@ -98,19 +100,19 @@ def cut_words(rendered: Any) -> list[int]:
 
 
 def test_acceptance_9_unused_tokens_are_carried_to_the_next_entry() -> None:
-    asked = sample("lamp3", text=f"review: {review(11)}")
+    target = sample("lamp3", text=f"review: {review(11)}")
     task = official("lamp3", length=40)
     records = [record("lamp3", 0, text=review(2)), record("lamp3", 1, text=review(30))]
-    both = task.render(asked, records, "", TOKENS)
-    assert cut_words(both) == [2, 8]
-    assert both.flags == {"tokens_dropped": 22}
-    assert cut_words(task.render(asked, records[1:], "", TOKENS)) == [20]
+    rendered = task.render(target, records, "", TOKENS)
+    assert cut_words(rendered) == [2, 8]
+    assert rendered.flags == {"tokens_dropped": 22}
+    assert cut_words(task.render(target, records[1:], "", TOKENS)) == [20]
 
 
 def test_acceptance_9_without_room_the_input_stays_bare() -> None:
-    asked = sample("lamp3", text=f"review: {review(19)}")
+    target = sample("lamp3", text=f"review: {review(19)}")
     records = [record("lamp3", number, text=review(9)) for number in range(4)]
-    rendered = official("lamp3", length=10).render(asked, records, "", TOKENS)
+    rendered = official("lamp3", length=10).render(target, records, "", TOKENS)
     assert prompt(rendered) == f"review: {review(9)}"
     assert rendered.records == ()
     assert rendered.flags == {"bare_fallback": 1, "input_truncated": 1}
@@ -125,7 +127,7 @@ def test_a_long_input_loses_its_tail_without_records_too() -> None:
 @pytest.mark.parametrize("task", sorted(FORMS))
 @pytest.mark.parametrize("length", [8, 40, 90, 256])
 def test_official_prompts_keep_their_budget(task: str, length: int) -> None:
-    long = FORMS[task].long
+    long = FORMS[task].long_field
     records = [record(task, number, **{long: review(60)}) for number in range(4)]
     rendered = official(task, length).render(sample(task), records, "", TOKENS)
     assert TOKENS.count(prompt(rendered)) <= length
@@ -133,9 +135,9 @@ def test_official_prompts_keep_their_budget(task: str, length: int) -> None:
 
 
 def test_short_fields_are_never_cut() -> None:
-    shown = record("lamp4", title="A Title of Six Whole Words", text=review(99))
+    entry_record = record("lamp4", title="A Title of Six Whole Words", text=review(99))
     assert '"A Title of Six Whole Words"' in prompt(
-        official("lamp4", 60).render(sample("lamp4"), [shown], "", TOKENS)
+        official("lamp4", 60).render(sample("lamp4"), [entry_record], "", TOKENS)
     )
 
 
@@ -184,20 +186,20 @@ def test_notes_are_introduced(template: Any) -> None:
 
 
 def test_labels_keep_the_order_of_the_input_shown() -> None:
-    asked = sample(
+    target = sample(
         "lamp2m", text="Which tag? tags: [action, comedy] description: A lighthouse keeper sings."
     )
-    rendered = lamp.Lamp2M().render(asked, [record("lamp2m")], "", TOKENS)
-    shown = "Which tag? tags: [action, comedy] description: A baker inherits a circus."
-    assert rendered.messages[0].content.startswith(shown)
+    rendered = lamp.Lamp2M().render(target, [record("lamp2m")], "", TOKENS)
+    entry_record = "Which tag? tags: [action, comedy] description: A baker inherits a circus."
+    assert rendered.messages[0].content.startswith(entry_record)
 
 
 def test_a_missing_marker_is_flagged_and_the_whole_input_searched() -> None:
-    asked = sample("lamp2m", text="A lighthouse keeper sings.")
+    target = sample("lamp2m", text="A lighthouse keeper sings.")
     for task in (lamp.Lamp2M(), official("lamp2m")):
-        rendered = task.render(asked, [record("lamp2m")], "", TOKENS)
+        rendered = task.render(target, [record("lamp2m")], "", TOKENS)
         assert rendered.flags == {"query_fallback": 1}
-        assert task.query_text(asked) == "A lighthouse keeper sings."
+        assert task.query_text(target) == "A lighthouse keeper sings."
 
 
 @pytest.mark.parametrize(
@@ -236,10 +238,10 @@ def test_length_needs_the_official_template() -> None:
         fill(lamp.Lamp4.Params, {"template": "lamp-official", "length": "256"}, "lamp4").length
         == 256
     )
-    for given in (
+    for options in (
         {"length": "256"},
         {"template": "lamp-official", "length": "0"},
         {"template": "other"},
     ):
         with pytest.raises(UsageError, match="lamp4"):
-            fill(lamp.Lamp4.Params, given, "lamp4")
+            fill(lamp.Lamp4.Params, options, "lamp4")

@@ -1,4 +1,4 @@
-"""Opening LaMP files: every defect is named with file, record and field, and whole files load alike in any shape."""
+"""Loading of LaMP files: errors name file, record and field; both shapes load alike."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lamp_files import GOLDS, entry, question, write, write_outputs
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks.lamp import Lamp1, Lamp2M, Lamp2N, Lamp3, Lamp4, Lamp5, Lamp6, Lamp7
-from personabench.tasks.lamp.forms import FORMS
-from personabench.tasks.lamp.records import SAMPLES, LampData, parse_split
+from personabench.tasks.lamp.forms import FORMS, parse_split
+from personabench.tasks.lamp.records import SAMPLES, LampData
 
 TASKS = {cls.name: cls for cls in (Lamp1, Lamp2M, Lamp2N, Lamp3, Lamp4, Lamp5, Lamp6, Lamp7)}
 
@@ -43,7 +43,7 @@ def test_acceptance_12_ids_stay_strings_and_both_shapes_load_alike(tmp_path: Pat
         tmp_path / "golds", "lamp4", {"task": "LaMP_4", "golds": questions}, {"011": "A", "11": "B"}
     )
     plain, wrapped = (LampData("lamp4", "dev", tmp_path / name) for name in ("list", "golds"))
-    assert [each for each, _ in plain.index()] == ["011", "11"]
+    assert [question_id for question_id, _ in plain.index()] == ["011", "11"]
     assert [sample.view() for sample in plain.samples()] == [
         sample.view() for sample in wrapped.samples()
     ]
@@ -69,9 +69,9 @@ def test_record_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", sorted(name for name in TASKS if FORMS[name].stimulus))
 def test_a_record_of_what_is_asked_about_can_be_told(tmp_path: Path, task: str) -> None:
     """Guards against a question's own answer compare what records and questions respond to."""
-    about = entry(task)[FORMS[task].long]
-    made = question(task, "1", input=f"{FORMS[task].wording} {about}")
-    sample = LampData(task, "dev", write(tmp_path, task, [made])).load(0)
+    about = entry(task)[FORMS[task].long_field]
+    asked_question = question(task, "1", input=f"{FORMS[task].wording} {about}")
+    sample = LampData(task, "dev", write(tmp_path, task, [asked_question])).load(0)
     assert sample.history[0].stimulus == sample.stimulus == about
 
 
@@ -153,7 +153,7 @@ def test_defects_are_located(tmp_path: Path, name: str) -> None:
 
 
 def test_question_ids_must_be_unique(tmp_path: Path) -> None:
-    write(tmp_path, "lamp4", [question("lamp4", each) for each in ("1", "2", "1")])
+    write(tmp_path, "lamp4", [question("lamp4", question_id) for question_id in ("1", "2", "1")])
     with pytest.raises(DataError, match=r"repeated: 1 \(1\)"):
         LampData("lamp4", "dev", tmp_path)
 
@@ -162,7 +162,7 @@ def test_output_ids_must_equal_question_ids(tmp_path: Path) -> None:
     write(
         tmp_path,
         "lamp4",
-        [question("lamp4", str(each)) for each in range(9)],
+        [question("lamp4", str(number)) for number in range(9)],
         {"0": "x", "new": "y"},
     )
     with pytest.raises(DataError, match=r"missing: 8 \(1, 2, 3, 4, 5, ...\), extra: 1 \(new\)"):
@@ -190,11 +190,11 @@ def test_a_hyphen_in_the_task_name_is_accepted(tmp_path: Path) -> None:
     assert LampData("lamp3", "dev", tmp_path).load(0).references == ("4",)
 
 
-@pytest.mark.parametrize(("task", "other"), [("lamp2m", "lamp2n"), ("lamp2n", "lamp2m")])
-def test_the_two_second_datasets_are_told_apart(tmp_path: Path, task: str, other: str) -> None:
-    write(tmp_path, other, [question(other, "1")])
+@pytest.mark.parametrize(("task", "twin"), [("lamp2m", "lamp2n"), ("lamp2n", "lamp2m")])
+def test_the_two_second_datasets_are_told_apart(tmp_path: Path, task: str, twin: str) -> None:
+    write(tmp_path, twin, [question(twin, "1")])
     with pytest.raises(
-        DataError, match=f"record 1 belongs to {other}, not to {task}; use the task {other}"
+        DataError, match=f"record 1 belongs to {twin}, not to {task}; use the task {twin}"
     ):
         LampData(task, "dev", tmp_path)
 
@@ -250,7 +250,11 @@ def test_broken_files_name_byte_line_and_the_last_question(
     whole = json.dumps([question("lamp4", f"q{number}") for number in range(4)], indent=1).encode()
     path.write_bytes(damage(whole))
     intact = next(
-        (at for at, (a, b) in enumerate(zip(whole, path.read_bytes(), strict=False)) if a != b),
+        (
+            index
+            for index, (a, b) in enumerate(zip(whole, path.read_bytes(), strict=False))
+            if a != b
+        ),
         None,
     )
     offset = len(damage(whole)) if intact is None else intact
@@ -278,7 +282,7 @@ def test_files_without_questions_are_refused(tmp_path: Path, content: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("task", "split", "place"),
+    ("task", "split", "folder"),
     [
         ("lamp4", "dev", "LaMP_4/dev"),
         ("lamp4", "time/train", "time/LaMP_4/train"),
@@ -289,10 +293,10 @@ def test_files_without_questions_are_refused(tmp_path: Path, content: str) -> No
         ("lamp4", "time/dev", "."),
     ],
 )
-def test_places(tmp_path: Path, task: str, split: str, place: str) -> None:
-    write(tmp_path / place, task, [question(task, "1")], split=split.split("/")[-1])
+def test_places(tmp_path: Path, task: str, split: str, folder: str) -> None:
+    write(tmp_path / folder, task, [question(task, "1")], split=split.split("/")[-1])
     dataset = TASKS[task]().open(split, tmp_path)
-    assert [each for each, _ in dataset.index()] == ["1"]
+    assert [question_id for question_id, _ in dataset.index()] == ["1"]
     assert f"{dataset.separation}/{dataset.split}".endswith(split)
 
 
@@ -339,7 +343,7 @@ def test_the_bundled_sample_has_dev_only() -> None:
 def test_audit_finds_golds_in_their_own_profile(tmp_path: Path) -> None:
     leaking = question("lamp5", "1", [entry("lamp5", title="A  gold TITLE")])
     dataset = Lamp5().open("dev", write(tmp_path / "5", "lamp5", [leaking, question("lamp5", "2")]))
-    assert Lamp5().audit(dataset) == ["the gold text stands in the same profile: 1 (1) of 2"]
+    assert Lamp5().audit(dataset) == ["the gold text occurs in the same profile: 1 (1) of 2"]
     cited = [
         question("lamp1", "1", [entry("lamp1", title="Roofs of Lead")]),
         question("lamp1", "2"),
@@ -371,13 +375,13 @@ def test_bundled_samples(task: str) -> None:
 @pytest.mark.parametrize("task", BUNDLED)
 @pytest.mark.parametrize("scorer", ["official", "lenient"])
 def test_bundled_golds_score_the_maximum(task: str, scorer: str) -> None:
-    made = TASKS[task]()
+    instance = TASKS[task]()
     best = {"MAE": 0.0, "RMSE": 0.0}
-    for sample in made.open("dev", None).samples():
-        parsed = made.parse(sample.references[0], sample, scorer)
-        values = made.measure(parsed, sample)
+    for sample in instance.open("dev", None).samples():
+        parsed = instance.parse(sample.references[0], sample, scorer)
+        values = instance.measure(parsed, sample)
         assert parsed is not None
-        for metric in made.metrics:
+        for metric in instance.metrics:
             value = values[metric.name]
             assert (
                 value[0] == value[1]
@@ -388,8 +392,8 @@ def test_bundled_golds_score_the_maximum(task: str, scorer: str) -> None:
 
 @pytest.mark.parametrize("task", BUNDLED)
 def test_bundled_samples_do_not_leak(task: str) -> None:
-    made = TASKS[task]()
-    assert made.audit(made.open("dev", None)) == []
+    instance = TASKS[task]()
+    assert instance.audit(instance.open("dev", None)) == []
 
 
 def test_all_eight_samples_are_bundled() -> None:

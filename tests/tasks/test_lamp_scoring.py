@@ -1,4 +1,4 @@
-"""How LaMP answers are read and measured: the acceptance numbers, and readings that are easy to get wrong."""
+"""Parsing and scoring of LaMP answers: acceptance numbers and edge cases."""
 
 from __future__ import annotations
 

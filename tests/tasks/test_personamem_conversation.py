@@ -29,44 +29,45 @@ def sample_of(
 
 
 def test_acceptance_4_merge_alternates_and_keeps_everything() -> None:
-    made, flags = conversation.messages(TURNS, "QUERY", "merge")
-    assert [message.role for message in made] == ["user", "assistant", "user"] and not flags
-    assert made[0].content == "[System]: Current user persona: S0\nUser: U1\nUser: U2"
-    assert made[2].content == "[System]: Current user persona: S4\nUser: U5\nQUERY"
+    messages, flags = conversation.make_messages(TURNS, "QUERY", "merge")
+    assert [message.role for message in messages] == ["user", "assistant", "user"] and not flags
+    assert messages[0].content == "[System]: Current user persona: S0\nUser: U1\nUser: U2"
+    assert messages[2].content == "[System]: Current user persona: S4\nUser: U5\nQUERY"
 
 
 @pytest.mark.parametrize("roles", ["merge", "raw", "hoist", "transcript"])
 def test_acceptance_4_every_mode_keeps_all_user_text_and_ends_with_the_question(
     roles: conversation.Roles,
 ) -> None:
-    made, _ = conversation.messages(TURNS, "QUERY", roles)
-    text = "\n".join(message.content for message in made)
+    messages, _ = conversation.make_messages(TURNS, "QUERY", roles)
+    text = "\n".join(message.content for message in messages)
     assert (
-        all(each in text for each in TEXTS)
-        and made[-1].role == "user"
-        and made[-1].content.endswith("QUERY")
+        all(user_text in text for user_text in TEXTS)
+        and messages[-1].role == "user"
+        and messages[-1].content.endswith("QUERY")
     )
     if roles != "raw":
-        spoken = [message.role for message in made if message.role != "system"]
+        spoken = [message.role for message in messages if message.role != "system"]
         assert all(a != b for a, b in itertools.pairwise(spoken))
 
 
 def test_acceptance_4_hoist_gathers_distinct_system_texts_and_marks_blocks() -> None:
     same = [turn._replace(content="P") if turn.role == "system" else turn for turn in TURNS]
-    made, _ = conversation.messages(same, "QUERY", "hoist")
-    assert made[0].role == "system" and made[0].content == "P"
-    assert "\n".join(message.content for message in made).count(conversation.BLOCK) == 2
+    messages, _ = conversation.make_messages(same, "QUERY", "hoist")
+    assert messages[0].role == "system" and messages[0].content == "P"
+    assert "\n".join(message.content for message in messages).count(conversation.BLOCK) == 2
     assert (
-        conversation.messages(TURNS, "Q", "hoist")[0][0].content.count("Current user persona") == 2
+        conversation.make_messages(TURNS, "Q", "hoist")[0][0].content.count("Current user persona")
+        == 2
     )
 
 
 def test_an_assistant_who_would_speak_first_is_answered_to_and_counted(tmp_path: Path) -> None:
-    made, flags = conversation.messages(
+    messages, flags = conversation.make_messages(
         [Turn("assistant", "Assistant: hi"), Turn("user", "User: yo")], "Q", "merge"
     )
-    assert [message.role for message in made] == ["user", "assistant", "user"]
-    assert made[0].content == conversation.NEUTRAL and flags == {"neutral_turns": 1}
+    assert [message.role for message in messages] == ["user", "assistant", "user"]
+    assert messages[0].content == conversation.NEUTRAL and flags == {"neutral_turns": 1}
 
 
 @pytest.mark.parametrize("unit", ["user", "message", "exchange", "block"])
@@ -75,15 +76,17 @@ def test_records_of_every_kind_make_up_the_conversation(
     unit: conversation.Unit, roles: str
 ) -> None:
     turns = [Turn(message["role"], message["content"]) for message in talk(roles)]
-    cuts = conversation.Cuts(turns, unit)
+    cuts = conversation.ConversationRecords(turns, unit)
     for end in range(len(turns) + 1):
         assert cuts.before(end) == conversation.records(turns[:end], unit), (
             "a cut equals a fresh build"
         )
-        assert conversation.turns_of(cuts.before(end)) == (turns[:end] if cuts.before(end) else [])
-    found = conversation.records(turns, unit)
-    assert len({record.id for record in found}) == len(found)
-    assert not any("persona" in record.response for record in found), (
+        assert conversation.restore_turns(cuts.before(end)) == (
+            turns[:end] if cuts.before(end) else []
+        )
+    history_records = conversation.records(turns, unit)
+    assert len({record.id for record in history_records}) == len(history_records)
+    assert not any("persona" in record.response for record in history_records), (
         "system messages are no records"
     )
 
@@ -113,9 +116,9 @@ def test_persona_is_kept_by_default_and_can_be_switched_off(tmp_path: Path) -> N
 
 def test_a_part_of_a_history_still_opens_with_the_persona(tmp_path: Path) -> None:
     task, sample = sample_of(tmp_path, TALK, 6)
-    shown = task.chat(sample, sample.history[1:2]).messages
-    assert shown[0].content.startswith("[System]: Current user persona: S0\nUser: U2")
-    assert "U5" not in repr(shown)
+    partial_messages = task.chat(sample, sample.history[1:2]).messages
+    assert partial_messages[0].content.startswith("[System]: Current user persona: S0\nUser: U2")
+    assert "U5" not in repr(partial_messages)
 
 
 def test_acceptance_10_the_bare_request_holds_no_history_and_no_persona(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ FOLDER = Path("datasets") / DATASET / "resolve" / REVISION
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    asked: list[str]
+    requested: list[str]
 
     def log_message(self, *_: object) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.server.requested.append(self.path)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Handler, directory=str(root))
     ) as server:
-        server.asked, server.root = [], root / FOLDER  # type: ignore[attr-defined]
+        server.requested, server.root = [], root / FOLDER  # type: ignore[attr-defined]
         server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -48,15 +48,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def get(
     hub: Any, target: Path, expected: tuple[int, int] = (2, 1), **options: Any
 ) -> tuple[list[Path], list[str]]:
-    told: list[str] = []
+    notices: list[str] = []
     options = {
         "base_url": hub.url,
         "expected": expected,
-        "notice": told.append,
+        "notice": notices.append,
         "wait": lambda _: None,
         **options,
     }
-    return download("32k", target, **options), told
+    return download("32k", target, **options), notices
 
 
 def refused(hub: Any, target: Path, **options: Any) -> str:
@@ -69,10 +69,10 @@ def refused(hub: Any, target: Path, **options: Any) -> str:
 
 
 def test_both_files_come_from_the_pinned_revision_and_open(hub: Any, tmp_path: Path) -> None:
-    paths, told = get(hub, tmp_path / "data")
+    paths, notices = get(hub, tmp_path / "data")
     assert [path.name for path in paths] == ["questions_32k.csv", "shared_contexts_32k.jsonl"]
-    assert all(REVISION in path and len(REVISION) == 40 for path in hub.asked if "." in path)
-    assert len(told) == 2 and "not the version this project knows" in told[0]
+    assert all(REVISION in path and len(REVISION) == 40 for path in hub.requested if "." in path)
+    assert len(notices) == 2 and "not the version this project knows" in notices[0]
     assert len(PersonaMem().open("32k", tmp_path / "data").index()) == 2
     manifest = downloads.read_manifest(tmp_path / "data" / "personamem")
     assert [manifest[path.name].count for path in paths] == [2, 1]
@@ -81,8 +81,8 @@ def test_both_files_come_from_the_pinned_revision_and_open(hub: Any, tmp_path: P
 
 def test_a_second_download_fetches_nothing(hub: Any, tmp_path: Path) -> None:
     paths, _ = get(hub, tmp_path / "data")
-    before = len(hub.asked)
-    assert get(hub, tmp_path / "data")[0] == paths and len(hub.asked) == before
+    before = len(hub.requested)
+    assert get(hub, tmp_path / "data")[0] == paths and len(hub.requested) == before
 
 
 def test_a_wrong_number_of_records_keeps_nothing(hub: Any, tmp_path: Path) -> None:
@@ -111,11 +111,11 @@ def test_another_revision_or_split_that_is_not_there(hub: Any, tmp_path: Path) -
 
 
 def test_files_of_ones_own_are_checked_and_never_replaced(hub: Any, tmp_path: Path) -> None:
-    own = write(tmp_path / "data" / "personamem", [row("q9", TALK, 6)], [TALK])
+    folder = write(tmp_path / "data" / "personamem", [row("q9", TALK, 6)], [TALK])
     paths, _ = get(hub, tmp_path / "data", expected=(1, 1))
-    assert not hub.asked and "q9" in paths[0].read_text()
-    (own / "manifest.json").unlink()
-    (own / "questions_32k.csv").write_text("persona_id\r\n0\r\n")
+    assert not hub.requested and "q9" in paths[0].read_text()
+    (folder / "manifest.json").unlink()
+    (folder / "questions_32k.csv").write_text("persona_id\r\n0\r\n")
     with pytest.raises(DataError, match="Move the files away"):
         get(hub, tmp_path / "data")
-    assert (own / "questions_32k.csv").read_bytes().startswith(b"persona_id"), "left as it was"
+    assert (folder / "questions_32k.csv").read_bytes().startswith(b"persona_id"), "left as it was"

@@ -1,4 +1,4 @@
-"""PersonaMem's files: what is read, what is refused and with which words, and what a sample holds."""
+"""PersonaMem files: parsing, error messages and the content of samples."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from personamem_files import OPTIONS, cell, row, talk, write
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks.personamem import PersonaMem
-from personabench.tasks.personamem.analysis import Share, controls
-from personabench.tasks.personamem.data import PersonaMemData, order_of
+from personabench.tasks.personamem.analysis import Share, score_rules
+from personabench.tasks.personamem.data import PersonaMemData, order_options
 from personabench.tasks.personamem.files import COLUMNS, context_id, parse_options
 
 TALK = talk("SUUASU")
@@ -89,15 +89,12 @@ def test_acceptance_2_one_changed_character_is_reported(tmp_path: Path) -> None:
     path = folder / "shared_contexts_32k.jsonl"
     path.write_text(path.read_text().replace("A3", "A4"))
     altered = task.open("32k", folder)
-    assert (
-        len(task.audit(altered)) == 1
-        and "not the one its id was made from" in task.audit(altered)[0]
-    )
+    assert len(task.audit(altered)) == 1 and "does not match its id" in task.audit(altered)[0]
     assert any("break their own rules" in warning for warning in altered.warnings)
 
 
 def test_acceptance_3_a_cut_outside_of_the_conversation_is_an_error(tmp_path: Path) -> None:
-    assert "asked at message 7" in refused(write(tmp_path, [row("q1", TALK, 7)], [TALK]))
+    assert "belongs before message 7" in refused(write(tmp_path, [row("q1", TALK, 7)], [TALK]))
 
 
 def test_acceptance_3_a_cut_that_is_not_the_published_one_is_reported(tmp_path: Path) -> None:
@@ -129,10 +126,10 @@ def test_missing_column_lists_those_found(tmp_path: Path, column: str) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "problem"),
     [
-        ("end_index_in_shared_context", "six", "no whole number"),
+        ("end_index_in_shared_context", "six", "is not a whole number"),
         ("correct_answer", "b", "not one of (a), (b), (c), (d)"),
-        ("distance_to_ref_proportion_in_context", "0.35", "no percentage"),
-        ("shared_context_id", "feed", "no conversation feed"),
+        ("distance_to_ref_proportion_in_context", "0.35", "is not a percentage"),
+        ("shared_context_id", "feed", "conversation feed, which question q1 refers to, is missing"),
     ],
 )
 def test_broken_cells_name_question_and_column(
@@ -155,7 +152,7 @@ def test_broken_files_say_where(tmp_path: Path) -> None:
     contexts.write_bytes(whole + whole)
     assert "line 2: the id" in refused(folder)
     contexts.write_bytes(whole.replace(b'"role": "assistant"', b'"role": "tool"'))
-    assert "message 3 has no role" in refused(folder)
+    assert "message 3 lacks a role" in refused(folder)
     contexts.write_bytes(whole)
     table.write_bytes(table.read_bytes() + b"0,\xff")
     assert "not a whole CSV file" in refused(folder)
@@ -175,7 +172,7 @@ def test_missing_files_and_unknown_splits_list_the_remedy(tmp_path: Path) -> Non
     )
     with pytest.raises(UsageError, match="choose one of 32k, 128k, 1M"):
         PersonaMem().open("64k", tmp_path)
-    with pytest.raises(UsageError, match="bundled sample has the split 32k only"):
+    with pytest.raises(UsageError, match="bundled sample has only the split 32k"):
         PersonaMem().open("1M", None)
 
 
@@ -191,7 +188,7 @@ def test_a_gold_text_under_two_letters_is_counted(tmp_path: Path) -> None:
     for accept, worth in ((False, 0.0), (True, 1.0)):
         task = PersonaMem(PersonaMem.Params(accept_duplicate_gold=accept))
         dataset = task.open("32k", folder)
-        assert any("under two letters in 1 (q1)" in warning for warning in dataset.warnings)
+        assert any("has two letters in 1 (q1)" in warning for warning in dataset.warnings)
         sample = dataset.load(0)
         assert task.measure(task.parse("(c)", sample, "official"), sample)["accuracy"] == worth
         assert task.measure(task.parse("(b)", sample, "official"), sample)["accuracy"] == 1.0
@@ -211,8 +208,8 @@ def test_unknown_types_are_their_own_bucket_with_a_warning(tmp_path: Path) -> No
 
 
 def test_acceptance_9_seeded_orders_are_the_same_everywhere() -> None:
-    assert order_of("0", "q1") == (2, 0, 1, 3)
-    assert order_of("1", "q1") == (3, 0, 2, 1)
+    assert order_options("0", "q1") == (2, 0, 1, 3)
+    assert order_options("1", "q1") == (3, 0, 2, 1)
 
 
 def test_acceptance_9_gold_follows_its_position_and_prefixes_are_renewed(tmp_path: Path) -> None:
@@ -220,8 +217,8 @@ def test_acceptance_9_gold_follows_its_position_and_prefixes_are_renewed(tmp_pat
     folder = write(tmp_path, [row("q1", TALK, 6, all_options=equal)], [TALK])
     sample = opened(folder, shuffle="0", template="lines").load(0)
     assert sample.references[0] == "(c)", "position 1 is shown third"
-    shown = sample.input.split("\n")[-4:]
-    assert shown == [
+    options = sample.input.split("\n")[-4:]
+    assert options == [
         f"(a) {OPTIONS[2]}",
         f"(b) {OPTIONS[1]}",
         f"(c) {OPTIONS[1]}",
@@ -255,12 +252,12 @@ def test_acceptance_11_views_hold_neither_gold_nor_type_nor_topic_nor_distance(
     )
     task = PersonaMem()
     dataset = task.open("32k", write(tmp_path, [marked], [TALK]))
-    seen = repr(dataset.load(0).view())
+    view = repr(dataset.load(0).view())
     for hidden in ("zz-topic", "987654", "0.777", "recall_user", "references=('"):
-        assert hidden not in seen
+        assert hidden not in view
     assert "zz-topic" in repr(dataset.load(0))
-    known = repr({name: value for name, value in vars(task).items() if name != "metrics"})
-    assert "zz-topic" not in known and "q1" not in known, (
+    task_state = repr({name: value for name, value in vars(task).items() if name != "metrics"})
+    assert "zz-topic" not in task_state and "q1" not in task_state, (
         "the task, which methods may ask, holds no data"
     )
 
@@ -283,8 +280,8 @@ def test_acceptance_12_population_has_a_persona_once_whatever_the_contexts(tmp_p
 
 
 def test_official_questions_keep_speakers_and_retrieval_drops_them(tmp_path: Path) -> None:
-    asked = row("q1", TALK, 6, user_question_or_message="User: Where now?")
-    sample = opened(write(tmp_path, [asked], [TALK])).load(0)
+    question_row = row("q1", TALK, 6, user_question_or_message="User: Where now?")
+    sample = opened(write(tmp_path, [question_row], [TALK])).load(0)
     assert sample.input.startswith("User: Where now?\n\n") and sample.stimulus == "Where now?"
     assert OPTIONS[0] not in (sample.stimulus or "")
 
@@ -303,7 +300,7 @@ def test_sample_has_the_promised_shape() -> None:
         user.id: {record.fields["block"] for record in user.history}
         for user in dataset.population()
     }
-    assert all(len(found) >= 3 for found in blocks.values())
+    assert all(len(scores) >= 3 for scores in blocks.values())
     assert set(Counter(question.gold for question in dataset.questions).values()) == {
         len(dataset.questions) // 4
     }
@@ -313,8 +310,8 @@ def test_sample_has_the_promised_shape() -> None:
 
 
 def test_sample_gives_nothing_to_rules_of_length() -> None:
-    found = controls(PersonaMem().open("32k", None).questions)
+    scores = score_rules(PersonaMem().open("32k", None).questions)
     for name in ("longest-option", "shortest-option"):
-        first, split = found[name], found[f"{name}, tie-split"]
+        first, split = scores[name], scores[f"{name}, tie-split"]
         assert isinstance(first, Share) and 0.18 <= first.accuracy <= 0.32
         assert isinstance(split, float) and 0.18 <= split <= 0.32

@@ -1,8 +1,9 @@
-"""Methods on PersonaMem: what they see, what they do with histories that are too long, and that nothing leaks."""
+"""Methods on PersonaMem: prompts, histories beyond the context length, and leaks."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from personabench.tasks.personamem.__main__ import main
 from personabench.testing.trials import Trial, trial
 from personabench.types import Request, Response, Sample, Usage
 
+TRIAL_MODULE = importlib.import_module("personabench.testing.trials")
 CANARY = "zqx-future-zqx"
 RUNNING = (
     "none",
@@ -65,16 +67,19 @@ def prompts(result: Trial) -> str:
 
 @pytest.fixture
 def future(tmp_path: Path) -> Path:
-    """Three personas; in the first one's conversation, what stands at the cut and after it must never be seen."""
-    own = talk("SUUAUA")
-    for message in own[4:]:
+    """Three personas; methods must not see the first one's messages from its question on."""
+    messages = talk("SUUAUA")
+    for message in messages[4:]:
         message["content"] += CANARY
-    others = [talk("SUAUAUA", mark) for mark in "xy"]
+    peer_messages = [talk("SUAUAUA", mark) for mark in "xy"]
     rows = [
-        row("q1", own, 4),
-        *(row(f"q{at}", each, 6, persona_id=str(at)) for at, each in enumerate(others, 2)),
+        row("q1", messages, 4),
+        *(
+            row(f"q{number}", turns_of_peer, 6, persona_id=str(number))
+            for number, turns_of_peer in enumerate(peer_messages, 2)
+        ),
     ]
-    return write(tmp_path, rows, [own, *others])
+    return write(tmp_path, rows, [messages, *peer_messages])
 
 
 @pytest.mark.parametrize("name", RUNNING)
@@ -86,14 +91,16 @@ def test_acceptance_3_the_future_reaches_no_prompt_and_no_memory(future: Path, n
 
 @pytest.mark.parametrize("name", RUNNING)
 def test_acceptance_11_gold_type_and_topic_reach_no_prompt(tmp_path: Path, name: str) -> None:
-    own = talk("SUUAUA")
-    marked = row("q1", own, 6, topic="zqx-topic", question_type="zqx-type", correct_answer="(c)")
-    result = on(write(tmp_path, [marked], [own]), registry.load("method", name)())
+    messages = talk("SUUAUA")
+    marked = row(
+        "q1", messages, 6, topic="zqx-topic", question_type="zqx-type", correct_answer="(c)"
+    )
+    result = on(write(tmp_path, [marked], [messages]), registry.load("method", name)())
     assert "zqx" not in prompts(result) and '"(c)"' not in prompts(result)
 
 
 class Probe(Method):
-    """Looks everywhere for what it must not know."""
+    """Looks everywhere for facts that are hidden from methods."""
 
     name = "probe"
 
@@ -102,9 +109,9 @@ class Probe(Method):
 
 
 def test_acceptance_11_a_probing_method_finds_nothing(tmp_path: Path) -> None:
-    own = talk("SUUAUA")
-    marked = row("q1", own, 6, topic="zqx-topic", distance_to_ref_in_tokens=987654)
-    (line,) = on(write(tmp_path, [marked], [own]), Probe()).predictions
+    messages = talk("SUUAUA")
+    marked = row("q1", messages, 6, topic="zqx-topic", distance_to_ref_in_tokens=987654)
+    (line,) = on(write(tmp_path, [marked], [messages]), Probe()).predictions
     assert (
         line.output
         and "U1" in line.output
@@ -114,28 +121,33 @@ def test_acceptance_11_a_probing_method_finds_nothing(tmp_path: Path) -> None:
 
 
 def test_acceptance_12_cuts_of_a_conversation_equal_fresh_builds(tmp_path: Path) -> None:
-    own = talk("SUAUSUAU")
-    early, late = row("q1", own, 4), row("q2", own, 8)
+    messages = talk("SUAUSUAU")
+    early, late = row("q1", messages, 4), row("q2", messages, 8)
 
     def states(rows: list[dict[str, Any]], folder: str) -> dict[str, Any]:
         result = on(
-            write(tmp_path / folder, rows, [own]),
+            write(tmp_path / folder, rows, [messages]),
             Summary(),
             lambda r: str(hash(r.messages)),
             concurrency=1,
         )
         return {profile.key: profile.state for profile in result.profiles}
 
-    both = states([early, late], "both")
-    assert len(both) == 2 and both != {}
+    shared = states([early, late], "both")
+    assert len(shared) == 2 and shared != {}
     fresh = list(states([early], "early").values()) + list(states([late], "late").values())
-    assert sorted(both.values()) == sorted(fresh)
+    assert sorted(shared.values()) == sorted(fresh)
 
 
 def test_acceptance_12_two_conversations_of_a_persona_never_mix(tmp_path: Path) -> None:
     talks = [talk("SUAUA", mark) for mark in ("left-", "right-")]
     result = on(
-        write(tmp_path, [row(f"q{at}", each, 5) for at, each in enumerate(talks)], talks), Summary()
+        write(
+            tmp_path,
+            [row(f"q{number}", messages, 5) for number, messages in enumerate(talks)],
+            talks,
+        ),
+        Summary(),
     )
     for request in result.requests:
         text = repr(request.messages)
@@ -144,19 +156,24 @@ def test_acceptance_12_two_conversations_of_a_persona_never_mix(tmp_path: Path) 
 
 def test_acceptance_12_dpl_peers_are_other_personas_whatever_the_limit(tmp_path: Path) -> None:
     talks = [talk("SUAUA", mark) for mark in ("own-", "twin-", "peer-")]
-    rows = [row(f"q{at}", each, 5, persona_id=str(at // 2)) for at, each in enumerate(talks)]
+    rows = [
+        row(f"q{number}", messages, 5, persona_id=str(number // 2))
+        for number, messages in enumerate(talks)
+    ]
     folder = write(tmp_path, rows, talks)
     result = on(folder, registry.load("method", "dpl")(), limit=1)
-    asked = [line.sample_id for line in result.predictions]
+    sample_ids = [line.sample_id for line in result.predictions]
     text = prompts(result)
-    assert ("peer-" in text) and (("own-" in text) if "q0" in asked else True)
-    if asked == ["q0", "q1"]:
+    assert ("peer-" in text) and (("own-" in text) if "q0" in sample_ids else True)
+    if sample_ids == ["q0", "q1"]:
         first = next(r for r in result.requests if "peer-" in repr(r.messages))
         assert ("own-" in repr(first.messages)) != ("twin-" in repr(first.messages)), (
             "a twin is the same persona"
         )
-    alone = on(write(tmp_path / "alone", rows[:2], talks[:2]), registry.load("method", "dpl")())
-    assert alone.summary["counters"]["fallback"] == 2
+    without_peers = on(
+        write(tmp_path / "alone", rows[:2], talks[:2]), registry.load("method", "dpl")()
+    )
+    assert without_peers.summary["counters"]["fallback"] == 2
 
 
 def test_acceptance_12_rpm_letters_need_consent() -> None:
@@ -179,15 +196,15 @@ def full(**params: Any) -> Full:
 
 
 def test_full_shows_the_conversation_as_it_was(tmp_path: Path) -> None:
-    own = talk("SUUASU")
-    (request,) = on(write(tmp_path, [row("q1", own, 6)], [own]), full()).requests
+    messages = talk("SUUASU")
+    (request,) = on(write(tmp_path, [row("q1", messages, 6)], [messages]), full()).requests
     assert [message.role for message in request.messages] == ["user", "assistant", "user"]
-    assert all(message["content"] in prompts(on(tmp_path, full())) for message in own)
+    assert all(message["content"] in prompts(on(tmp_path, full())) for message in messages)
 
 
 def test_acceptance_13_too_long_a_history_is_an_error_by_default(tmp_path: Path) -> None:
-    own = long_talk()
-    result = on(write(tmp_path, [row("q1", own, 13)], [own]), full(), window=2200)
+    messages = long_talk()
+    result = on(write(tmp_path, [row("q1", messages, 13)], [messages]), full(), window=2200)
     (line,) = result.predictions
     assert not result.requests and line.error and "overflow=recent" in line.error
     assert result.summary["owed"] == 1 and result.summary["counters"]["request_errors"] == 1
@@ -198,8 +215,8 @@ def test_acceptance_13_too_long_a_history_is_an_error_by_default(tmp_path: Path)
 def test_acceptance_13_shortened_histories_keep_persona_and_question(
     tmp_path: Path, overflow: str, window: int
 ) -> None:
-    own = long_talk()
-    folder = write(tmp_path, [row("q1", own, 13)], [own])
+    messages = long_talk()
+    folder = write(tmp_path, [row("q1", messages, 13)], [messages])
     whole = on(folder, full())
     result = on(folder, full(overflow=overflow), window=window)
     (line,) = result.predictions
@@ -214,28 +231,28 @@ def test_acceptance_13_shortened_histories_keep_persona_and_question(
 
 
 def test_recent_drops_whole_blocks_from_the_oldest(tmp_path: Path) -> None:
-    own = long_talk()
-    folder = write(tmp_path, [row("q1", own, 13)], [own])
-    for window, kept, dropped in ((2100, ["U6", "U8", "U11"], 1), (1600, ["U11"], 2)):
+    messages = long_talk()
+    folder = write(tmp_path, [row("q1", messages, 13)], [messages])
+    for window, visible, dropped in ((2100, ["U6", "U8", "U11"], 1), (1600, ["U11"], 2)):
         result = on(folder, full(overflow="recent"), window=window)
         text = prompts(result)
         assert [
             name for name in ("U1", "U3", "U6", "U8", "U11") if f"User: {name} " in text
-        ] == kept
+        ] == visible
         assert result.predictions[0].flags["blocks_dropped"] == dropped
 
 
 def test_a_question_that_does_not_fit_alone_is_an_error(tmp_path: Path) -> None:
-    own = long_talk()
+    messages = long_talk()
     (line,) = on(
-        write(tmp_path, [row("q1", own, 13)], [own]), full(overflow="recent"), window=1100
+        write(tmp_path, [row("q1", messages, 13)], [messages]), full(overflow="recent"), window=1100
     ).predictions
     assert line.error and "even without the history" in line.error
 
 
 def test_full_reaches_no_history_that_a_control_takes_away(tmp_path: Path) -> None:
-    own = talk("SUUASU")
-    result = on(write(tmp_path, [row("q1", own, 6)], [own]), full(), history="none")
+    messages = talk("SUUASU")
+    result = on(write(tmp_path, [row("q1", messages, 6)], [messages]), full(), history="none")
     assert "U1" not in prompts(result) and "persona" not in prompts(result)
     assert result.predictions[0].flags["empty_profile"] == 1
 
@@ -247,17 +264,17 @@ def test_full_on_a_task_without_conversations_shows_all_records() -> None:
 
 
 def test_persona_only_shows_the_description_and_nothing_said(tmp_path: Path) -> None:
-    own = talk("SUUASU")
-    text = prompts(on(write(tmp_path, [row("q1", own, 6)], [own]), PersonaOnly()))
+    messages = talk("SUUASU")
+    text = prompts(on(write(tmp_path, [row("q1", messages, 6)], [messages]), PersonaOnly()))
     assert "persona: S0" in text and "U1" not in text and "A3" not in text
     with pytest.raises(UsageError, match="no written description"):
         trial(PersonaOnly(), "lamp4", limit=1)
 
 
 def test_shortcuts_take_the_first_of_equal_lengths_without_a_call(tmp_path: Path) -> None:
-    own = talk("SU")
+    messages = talk("SU")
     options = cell(("bb", "aaaa ", "cccc", "d "))
-    folder = write(tmp_path, [row("q1", own, 2, all_options=options)], [own])
+    folder = write(tmp_path, [row("q1", messages, 2, all_options=options)], [messages])
     for method, letter, ties in ((LongestOption(), "(b)", 1), (ShortestOption(), "(d)", None)):
         result = on(folder, method)
         assert not result.requests and result.predictions[0].output == letter
@@ -269,35 +286,37 @@ def test_shortcuts_take_the_first_of_equal_lengths_without_a_call(tmp_path: Path
 class Telling(Scripted):
     """A backend that reports log-probabilities: some words first, then a letter."""
 
-    def __init__(self, places: list[list[tuple[str, float]]]) -> None:
+    def __init__(self, distributions: list[list[tuple[str, float]]]) -> None:
         super().__init__()
-        self.places = places
+        self.distributions = distributions
 
     async def complete(self, request: Request, group: str) -> Response:
         self.requests.append(request)
-        told = tuple(
+        logprobs = tuple(
             {
-                "token": place[0][0],
-                "logprob": place[0][1],
-                "top_logprobs": [{"token": token, "logprob": value} for token, value in place],
+                "token": distribution[0][0],
+                "logprob": distribution[0][1],
+                "top_logprobs": [
+                    {"token": token, "logprob": value} for token, value in distribution
+                ],
             }
-            for place in self.places
+            for distribution in self.distributions
         )
-        return Response("text", usage=Usage(1, 1), logprobs=told if request.logprobs else ())
+        return Response("text", usage=Usage(1, 1), logprobs=logprobs if request.logprobs else ())
 
 
 def decided(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, places: list[list[tuple[str, float]]]
+    monkeypatch: pytest.MonkeyPatch, folder: Path, distributions: list[list[tuple[str, float]]]
 ) -> Trial:
-    monkeypatch.setattr("personabench.testing.trials.Scripted", lambda **_: Telling(places))
+    monkeypatch.setattr(TRIAL_MODULE, "Scripted", lambda **_: Telling(distributions))
     return on(folder, full(decide="logprobs"))
 
 
 def test_logprobs_decide_where_the_model_names_a_letter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = talk("SU")
-    folder = write(tmp_path, [row("q1", own, 2)], [own])
+    messages = talk("SU")
+    folder = write(tmp_path, [row("q1", messages, 2)], [messages])
     opening = [("<final_answer>", -0.1), ("a", -3.0)]
     result = decided(
         monkeypatch, folder, [opening, [("(b", -1.2), (" c", -1.3), ("(c", -1.4), ("x", -0.2)]]
@@ -311,13 +330,13 @@ def test_logprobs_decide_where_the_model_names_a_letter(
 
 
 def test_logprobs_are_refused_at_once_where_there_are_none(tmp_path: Path) -> None:
-    own = talk("SU")
+    messages = talk("SU")
     with pytest.raises(UsageError, match="reports log-probabilities"):
-        on(write(tmp_path, [row("q1", own, 2)], [own]), full(decide="logprobs"))
+        on(write(tmp_path, [row("q1", messages, 2)], [messages]), full(decide="logprobs"))
 
 
 class Weighing(Scripted):
-    """A backend that says how likely a given reply is: each token the same, by the reply's first word."""
+    """A backend that scores given replies: all tokens equally likely, by the reply's first word."""
 
     supports_reply_logprobs = True
     worth = {"north": -1.0, "south": -0.5, "east": -0.5, "west": -2.0}
@@ -332,7 +351,7 @@ class Weighing(Scripted):
 def test_generative_mode_takes_the_likeliest_option_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = talk("SUA")
+    messages = talk("SUA")
     options = cell(
         (
             "Try the north.",
@@ -341,34 +360,34 @@ def test_generative_mode_takes_the_likeliest_option_text(
             "Not west.",
         )
     )
-    folder = write(tmp_path, [row("q1", own, 3, all_options=options)], [own])
+    folder = write(tmp_path, [row("q1", messages, 3, all_options=options)], [messages])
     backend = Weighing()
-    monkeypatch.setattr("personabench.testing.trials.Scripted", lambda **_: backend)
+    monkeypatch.setattr(TRIAL_MODULE, "Scripted", lambda **_: backend)
     assert on(folder, full(decide="sum")).predictions[0].output == "(a)", (
         "three words at -1 and six at -0.5 are equal: the first counts"
     )
     assert on(folder, full(decide="mean")).predictions[0].output == "(b)", "the first of equals"
-    asked = backend.requests[:4]
-    assert [request.messages[-1].role for request in asked] == ["assistant"] * 4
+    requested = backend.requests[:4]
+    assert [request.messages[-1].role for request in requested] == ["assistant"] * 4
     assert (
-        asked[1].messages[-1].content == "Try the long south trail today."
-        and asked[0].max_tokens == 0
+        requested[1].messages[-1].content == "Try the long south trail today."
+        and requested[0].max_tokens == 0
     )
-    assert {request.messages[:-1] for request in asked} == {asked[0].messages[:-1]}
-    shown = asked[0].messages[-2].content
+    assert {request.messages[:-1] for request in requested} == {requested[0].messages[:-1]}
+    prompt = requested[0].messages[-2].content
     assert (
-        shown.endswith("What about q1?")
-        and "final_answer" not in repr(asked)
-        and "north" not in shown
+        prompt.endswith("What about q1?")
+        and "final_answer" not in repr(requested)
+        and "north" not in prompt
     )
 
 
 def test_generative_mode_is_refused_at_once_without_such_a_backend_or_options(
     tmp_path: Path,
 ) -> None:
-    own = talk("SU")
+    messages = talk("SU")
     with pytest.raises(UsageError, match="this backend does not report the likelihood of"):
-        on(write(tmp_path, [row("q1", own, 2)], [own]), full(decide="sum"))
+        on(write(tmp_path, [row("q1", messages, 2)], [messages]), full(decide="sum"))
     with pytest.raises(UsageError, match="lamp4 has none"):
         trial(full(decide="mean"), "lamp4", limit=1)
 
@@ -400,8 +419,8 @@ def test_acceptance_14_resume_repeats_nothing(tmp_path: Path) -> None:
     second = Scripted(answer=answered)
     outcome = ran(tmp_path, second)
     assert outcome.summary["n"] == 48
-    asked = [repr(request.messages) for request in [*broken.requests, *second.requests]]
-    assert len(asked) == len(set(asked)) == 48
+    requested = [repr(request.messages) for request in [*broken.requests, *second.requests]]
+    assert len(requested) == len(set(requested)) == 48
     third = Scripted(answer=answered)
     assert (
         ran(tmp_path, third).summary["metrics"] == outcome.summary["metrics"] and not third.requests
@@ -430,11 +449,11 @@ def test_acceptance_15_a_run_carries_its_protocol(
     metrics = outcome.summary["metrics"]
     assert set(metrics) == {"official", "strict"} and len(metrics["official"]) == 9
     assert main([str(outcome.folder), str(outcome.folder), "--by", "persona"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "macro over 7 types (paper)" in told
-        and "difference +0.0000" in told
-        and "over 6 personas" in told
+        "macro over 7 types (paper)" in output
+        and "difference +0.0000" in output
+        and "over 6 personas" in output
     )
 
 

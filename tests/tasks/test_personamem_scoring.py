@@ -1,4 +1,4 @@
-"""PersonaMem's readings of a reply, its types, its numbers and what lies beside them."""
+"""Parsing, question types, metrics and analysis of PersonaMem replies."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from personabench.tasks.personamem import PersonaMem, scoring
 from personabench.tasks.personamem.analysis import (
     Row,
     Share,
-    by_type,
-    clusters,
-    compare,
-    controls,
-    interval,
-    mcnemar,
-    report,
-    rows,
+    bootstrap_accuracy,
+    compare_runs,
+    count_by_type,
+    count_clusters,
+    format_report,
+    make_rows,
+    mcnemar_p,
+    score_rules,
 )
 from personabench.tasks.personamem.data import PersonaMemData
 
@@ -54,16 +54,19 @@ TALK = talk("SUUASU")
     ],
 )
 def test_acceptance_5_parser(reply: str, gold: str, right: bool, strict: bool, status: str) -> None:
-    wanted = f"({gold})"
-    assert (scoring.official(reply, (wanted,)) == wanted) is right
-    assert (scoring.reported(reply) == wanted) is strict
-    assert scoring.status(reply) == status
+    right_letter = f"({gold})"
+    assert (scoring.parse_official(reply, (right_letter,)) == right_letter) is right
+    assert (scoring.parse_strict(reply) == right_letter) is strict
+    assert scoring.classify_reply(reply) == status
 
 
 def typed(folder: Path, labels: list[str], split: str = "32k", **changes: Any) -> Path:
     return write(
         folder,
-        [row(f"q{at}", TALK, 6, question_type=label, **changes) for at, label in enumerate(labels)],
+        [
+            row(f"q{number}", TALK, 6, question_type=label, **changes)
+            for number, label in enumerate(labels)
+        ],
         [TALK],
         split,
     )
@@ -105,28 +108,28 @@ def test_acceptance_6_the_three_mappings_of_types(tmp_path: Path) -> None:
 
 def test_acceptance_7_micro_and_macro(tmp_path: Path) -> None:
     labels = ["suggest_new_ideas"] * 3 + ["track_full_preference_evolution"]
-    found = metrics_of(typed(tmp_path, labels), "raw", ["(b)", "(b)", "(b)", "(c)"])
-    assert (found["accuracy"], found["macro"]) == (0.75, 0.5)
-    assert (found["suggest_new_ideas"], found["track_full_preference_evolution"]) == (1.0, 0.0)
+    metrics = metrics_of(typed(tmp_path, labels), "raw", ["(b)", "(b)", "(b)", "(c)"])
+    assert (metrics["accuracy"], metrics["macro"]) == (0.75, 0.5)
+    assert (metrics["suggest_new_ideas"], metrics["track_full_preference_evolution"]) == (1.0, 0.0)
 
 
 def test_acceptance_7_a_failed_row_lowers_accuracy_and_is_listed(tmp_path: Path) -> None:
     dataset = PersonaMem().open("32k", typed(tmp_path, ["suggest_new_ideas"] * 4))
-    table = rows(dataset, {"q0": "(b)", "q1": "(b)", "q2": None, "q3": "(b)"})
-    text = report(table, "raw")
+    table = make_rows(dataset, {"q0": "(b)", "q1": "(b)", "q2": None, "q3": "(b)"})
+    text = format_report(table, "raw")
     assert (
         "micro accuracy 0.7500 (n=4" in text
         and "counted as wrong: q2" in text
         and "failed 1" in text
     )
     with pytest.raises(UsageError, match="1 ids are not questions"):
-        rows(dataset, {"q9": "(b)"})
+        make_rows(dataset, {"q9": "(b)"})
 
 
 def test_metrics_accept_any_resample() -> None:
     pairs = np.array([[0, 1], [0, 0], [2, 1]], dtype=float)
-    assert scoring.macro(pairs) == 0.75 and scoring.macro(pairs[:1]) == 1.0
-    assert scoring.of_type(pairs, 0) == 0.5 and math.isnan(scoring.of_type(pairs, 1))
+    assert scoring.macro_accuracy(pairs) == 0.75 and scoring.macro_accuracy(pairs[:1]) == 1.0
+    assert scoring.type_accuracy(pairs, 0) == 0.5 and math.isnan(scoring.type_accuracy(pairs, 1))
 
 
 def table_of(rights: dict[str, list[bool]], persona: str = "0") -> list[Row]:
@@ -134,46 +137,69 @@ def table_of(rights: dict[str, list[bool]], persona: str = "0") -> list[Row]:
     facts = scoring.Facts(
         "suggest_new_ideas", "32k", "food", "", 1, 10, 0.5, ("(b)",), (0, 1, 2, 3)
     )
-    found = []
+    table = []
     for context, marks in rights.items():
-        own = scoring.Facts(
+        context_facts = scoring.Facts(
             **{
                 **{name: getattr(facts, name) for name in facts.__struct_fields__},
                 "context": context,
             }
         )
-        for at, right in enumerate(marks):
+        for number, right in enumerate(marks):
             chosen = "(b)" if right else "(a)"
-            found.append(Row(f"{context}{at}", persona, own, "(b)", chosen, "letter", right, right))
-    return found
+            table.append(
+                Row(
+                    f"{context}{number}",
+                    persona,
+                    context_facts,
+                    "(b)",
+                    chosen,
+                    "letter",
+                    right,
+                    right,
+                )
+            )
+    return table
 
 
 def test_acceptance_8_intervals_draw_conversations() -> None:
     apart = table_of({"x": [True] * 10, "y": [False] * 10})
-    assert interval(apart) == (0.0, 1.0) and clusters(apart) == 2
-    assert interval(table_of({"x": [True, False]})) is None
-    assert interval(apart, by="persona") is None, "one persona has both conversations"
+    assert bootstrap_accuracy(apart) == (0.0, 1.0) and count_clusters(apart) == 2
+    assert bootstrap_accuracy(table_of({"x": [True, False]})) is None
+    assert bootstrap_accuracy(apart, by="persona") is None, "one persona has both conversations"
     mixed = table_of(
-        {name: [True, at % 3 == 0, at % 2 == 0] for at, name in enumerate("abcdefghijkl")}
+        {
+            name: [True, number % 3 == 0, number % 2 == 0]
+            for number, name in enumerate("abcdefghijkl")
+        }
     )
-    assert interval(mixed, seed=3) == interval(mixed, seed=3) != interval(mixed, seed=4)
-    assert "few clusters" in report(apart, "raw")
+    assert (
+        bootstrap_accuracy(mixed, seed=3)
+        == bootstrap_accuracy(mixed, seed=3)
+        != bootstrap_accuracy(mixed, seed=4)
+    )
+    assert "few clusters" in format_report(apart, "raw")
 
 
 def test_acceptance_8_mcnemar_and_comparisons() -> None:
-    assert mcnemar(5, 0) == pytest.approx(0.0625) and mcnemar(9, 1) == pytest.approx(
+    assert mcnemar_p(5, 0) == pytest.approx(0.0625) and mcnemar_p(9, 1) == pytest.approx(
         0.0215, abs=5e-5
     )
-    assert mcnemar(0, 0) == 1.0 and mcnemar(3, 3) == 1.0
+    assert mcnemar_p(0, 0) == 1.0 and mcnemar_p(3, 3) == 1.0
     first = table_of({"x": [True] * 5, "y": [True] * 5})
     second = table_of({"x": [False] * 5, "y": [True] * 5})
-    found = compare(first, second)
-    assert (found.difference, found.gained, found.lost, found.p) == (0.5, 5, 0, 0.0625)
-    assert found.interval == (0.0, 1.0)
+    difference = compare_runs(first, second)
+    assert (difference.difference, difference.gained, difference.lost, difference.p) == (
+        0.5,
+        5,
+        0,
+        0.0625,
+    )
+    assert difference.interval == (0.0, 1.0)
     with pytest.raises(UsageError, match="missing: 1"):
-        compare(first, second[1:])
+        compare_runs(first, second[1:])
     with pytest.raises(UsageError, match="data files differ"):
-        compare(first, second, hashes=("a", "b"))
+        compare_runs(first, second, hashes=("a", "b"))
 
 
 def test_acceptance_10_rules_take_the_first_of_equals(tmp_path: Path) -> None:
@@ -184,14 +210,15 @@ def test_acceptance_10_rules_take_the_first_of_equals(tmp_path: Path) -> None:
         row("q3", TALK, 6, all_options=tied, correct_answer="(c)", persona_id="1"),
         row("q4", TALK, 6, all_options=tied, correct_answer="(a)", persona_id="2"),
     ]
-    found = controls(PersonaMem().open("32k", write(tmp_path, rows_, [TALK])).questions)
-    assert found["majority-letter (a) (uses gold)"] == Share(4, 2), (
+    scores = score_rules(PersonaMem().open("32k", write(tmp_path, rows_, [TALK])).questions)
+    assert scores["majority-letter (a) (uses gold)"] == Share(4, 2), (
         "two a, two c: the earlier letter"
     )
-    assert found["longest-option"] == Share(4, 2) and found["shortest-option"] == Share(4, 2)
-    assert found["longest-option, tie-split"] == 0.25
-    # Learned without the asker: for persona 0 shortest wins 2:1, for 1 longest 2:0, for 2 shortest 2:1.
-    assert found["type-length (uses gold)"] == Share(4, 0)
+    assert scores["longest-option"] == Share(4, 2) and scores["shortest-option"] == Share(4, 2)
+    assert scores["longest-option, tie-split"] == 0.25
+    # Learned from the other personas: shortest wins 2:1 for persona 0, longest 2:0 for 1, shortest
+    # 2:1 for 2.
+    assert scores["type-length (uses gold)"] == Share(4, 0)
 
 
 def test_distances_are_binned_by_split(tmp_path: Path) -> None:
@@ -219,8 +246,10 @@ def test_distances_are_binned_by_split(tmp_path: Path) -> None:
         ),
     ]
     dataset = PersonaMem().open("32k", write(tmp_path, rows_, [TALK]))
-    text = report(
-        rows(dataset, dict.fromkeys(["q1", "q2", "q3"], "(b)")), "raw", questions=dataset.questions
+    text = format_report(
+        make_rows(dataset, dict.fromkeys(["q1", "q2", "q3"], "(b)")),
+        "raw",
+        questions=dataset.questions,
     )
     for line in (
         "0k-4k | 2",
@@ -238,30 +267,31 @@ def test_distances_are_binned_by_split(tmp_path: Path) -> None:
 
 def test_acceptance_15_type_counts_sum_to_the_rows() -> None:
     dataset = PersonaMem().open("32k", None)
-    table = rows(dataset, {name: "(a)" for name, _ in dataset.index()})
+    table = make_rows(dataset, {name: "(a)" for name, _ in dataset.index()})
     for mapping in ("raw", "merged", "paper"):
-        assert sum(share.n for share in by_type(table, mapping).values()) == len(table) == 48  # type: ignore[arg-type]
-    assert len(by_type(table, "paper")) == 7 and len(by_type(table, "merged")) == 6
+        shares = count_by_type(table, mapping)  # type: ignore[arg-type]
+        assert sum(share.n for share in shares.values()) == len(table) == 48
+    assert len(count_by_type(table, "paper")) == 7 and len(count_by_type(table, "merged")) == 6
 
 
 def test_score_reads_raw_replies_against_the_official_question_file(tmp_path: Path) -> None:
     dataset = PersonaMem().open("32k", None)
     assert isinstance(dataset, PersonaMemData)
     replies = tmp_path / "mine.jsonl"
-    lines = [
+    predictions = [
         {"id": question.id, "output": f"Because. <final_answer>({'abcd'[question.gold]})"}
         for question in reversed(dataset.questions)
     ]
-    lines[0]["output"] = "no idea"
-    replies.write_text("\n".join(map(json.dumps, lines)))
-    found = score_files(PersonaMem(), replies, dataset.questions_path, "official", partial=False)
+    predictions[0]["output"] = "no idea"
+    replies.write_text("\n".join(map(json.dumps, predictions)))
+    scores = score_files(PersonaMem(), replies, dataset.questions_path, "official", partial=False)
     assert (
-        found.n == 48
-        and found.metrics["accuracy"] == pytest.approx(47 / 48)
-        and found.parse_failures == 1
+        scores.n == 48
+        and scores.metrics["accuracy"] == pytest.approx(47 / 48)
+        and scores.parse_failures == 1
     )
-    assert len(found.metrics) == 9, "micro, macro and each of the seven types"
-    replies.write_text("\n".join(map(json.dumps, lines[1:])))
+    assert len(scores.metrics) == 9, "micro, macro and each of the seven types"
+    replies.write_text("\n".join(map(json.dumps, predictions[1:])))
     with pytest.raises(DataError, match="missing: 1"):
         score_files(PersonaMem(), replies, dataset.questions_path, "official", partial=False)
 

@@ -1,4 +1,4 @@
-"""Review data: the bundled sample, copies of the published data in every form, and splits made from tables."""
+"""Review data: the bundled sample, copies of the published data, and splits from tables."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ from personabench.api.dataset import Dataset
 from personabench.api.population import Population
 from personabench.errors import DataError, UsageError
 from personabench.tasks.reviews.construct import Rules
-from personabench.tasks.reviews.records import iso
+from personabench.tasks.reviews.records import format_time
 
 SMALL: dict[str, int] = {
-    "min_chars": 1, "item_reviewers": 2, "min_reviews": 3, "inputs": 1, "base_reviewers": 2, "base_reviews": 1,
-}  # fmt: skip
+    "min_chars": 1,
+    "item_reviewers": 2,
+    "min_reviews": 3,
+    "inputs": 1,
+    "base_reviewers": 2,
+    "base_reviews": 1,
+}
 
 
 def reviews(**params: Any) -> Any:
@@ -52,11 +57,11 @@ META = [
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def copy(root: Path, form: str, category: str = "Books") -> Path:
-    """A copy of the published data, as JSON lines, as the hub's parquet, or as `save_to_disk` writes it."""
+    """Write a copy of the published data as JSON lines, parquet or arrow."""
     main, meta = root / "DPL-main" / category, root / "DPL-meta" / category
     if form == "jsonl":
         lines(main / "test.jsonl", ROWS)
@@ -196,7 +201,7 @@ def test_splits_are_made_from_a_table(tmp_path: Path) -> None:
     assert [record.item for record in data.load(0).history] == ["a", "b", "c"]
     val = reviews(**SMALL | {"inputs": 2}).open("val", folder)
     assert val.index()[0] == ("u-c", "u") and [r.item for r in val.load(0).history] == ["a", "b"]
-    assert any("nothing is known of the items" in warning for warning in data.warnings)
+    assert any("no item has a title or description" in warning for warning in data.warnings)
     with pytest.raises(UsageError, match=r"inputs=2"):
         reviews(**SMALL).open("val", folder)
     with pytest.raises(UsageError, match="no DPL-main folder"):
@@ -215,11 +220,11 @@ def test_each_rule_is_applied(tmp_path: Path) -> None:
     rows += [("w", "b", 1, "t", "w on a", 1_399_000_000)]  # an older copy of a text is not
     rows += [("u", "e", 5, "t", "", 1_400_000_000)]  # incomplete
     data = reviews(**SMALL).open("test", table(tmp_path / "mine.csv", rows))
-    found = {sample.user_id: sample for sample in seen(data)}
-    assert sorted(found) == ["u", "v", "w"]
-    assert [record.item for record in found["u"].history] == ["a", "b", "c"]
-    assert found["v"].history[0].response == "v on a, later"
-    assert [record.response for record in found["w"].history] == ["w on a", "w on b", "w on c"]
+    samples = {sample.user_id: sample for sample in seen(data)}
+    assert sorted(samples) == ["u", "v", "w"]
+    assert [record.item for record in samples["u"].history] == ["a", "b", "c"]
+    assert samples["v"].history[0].response == "v on a, later"
+    assert [record.response for record in samples["w"].history] == ["w on a", "w on b", "w on c"]
     assert "1 of 18 rows lack a field and are left out" in data.warnings
 
 
@@ -249,7 +254,8 @@ def test_published_bounds_are_the_defaults_and_a_small_table_is_told_so(tmp_path
     assert Rules() == Rules(200, 100, 2000, 8, 18, 500, 10, 5, 8, 0)
     folder = table(tmp_path / "mine.csv", everyone("uvw", "abcd"))
     with pytest.raises(
-        DataError, match=r"leave nobody.*12 rows; 12 complete; 0 by 0 users.*task\.min_chars=1"
+        DataError,
+        match=r"exclude every user.*12 rows; 12 complete; 0 by 0 users.*task\.min_chars=1",
     ):
         reviews().open("test", folder)
     with pytest.raises(ValueError, match="min_reviews must exceed inputs"):
@@ -257,12 +263,15 @@ def test_published_bounds_are_the_defaults_and_a_small_table_is_told_so(tmp_path
 
 
 def test_items_are_described_beside_the_table_or_in_it(tmp_path: Path) -> None:
-    long = "Long enough to say what the thing is, what it is for, and why anybody would ever want to own one of them."
+    long = (
+        "A description that is long enough for the rules: its length lies between the bounds of "
+        "one hundred and two thousand characters."
+    )
     folder = tmp_path / "two"
     folder.mkdir()
     with gzip.open(folder / "Toys.jsonl.gz", "wt", encoding="utf-8") as file:
-        for user, item, rating, title, text, at in everyone("uvw", "abcd"):
-            each = {
+        for user, item, rating, title, text, timestamp in everyone("uvw", "abcd"):
+            review = {
                 "user_id": user,
                 "parent_asin": item,
                 "asin": "other",
@@ -270,7 +279,7 @@ def test_items_are_described_beside_the_table_or_in_it(tmp_path: Path) -> None:
                 "title": title,
                 "text": text,
             }
-            file.write(json.dumps(each | {"timestamp": at * 1000}) + "\n")
+            file.write(json.dumps(review | {"timestamp": timestamp * 1000}) + "\n")
     described = [
         {"parent_asin": item, "title": f"Toy {item}", "description": ["Product Description", long]}
         for item in "abd"
@@ -284,9 +293,9 @@ def test_items_are_described_beside_the_table_or_in_it(tmp_path: Path) -> None:
     ]
     folder = tmp_path / "one"
     rows = [
-        {"reviewerID": user, "asin": item, "overall": 3, "summary": title, "reviewText": text, "unixReviewTime": at,
-         "item_title": f"Toy {item}", "item_description": long}
-        for user, item, _, title, text, at in everyone("uvw", "abcd")
+        {"reviewerID": user, "asin": item, "overall": 3, "summary": title, "reviewText": text,
+         "unixReviewTime": timestamp, "item_title": f"Toy {item}", "item_description": long}
+        for user, item, _, title, text, timestamp in everyone("uvw", "abcd")
     ]  # fmt: skip
     lines(folder / "reviews.json", rows)
     assert reviews(**SMALL).open("test", folder).load(0).stimulus == f"Toy d\n{long}"
@@ -296,10 +305,11 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
     folder = table(
         tmp_path / "mine.csv", [("u", "a", 5, "t", "text", 1), ("v", "a", "five", "t", "text", 1)]
     )  # type: ignore[list-item]
-    with pytest.raises(DataError, match=r"mine\.csv: line 3: rating: 'five' is no number"):
+    with pytest.raises(DataError, match=r"mine\.csv: line 3: rating: 'five' is not a number"):
         reviews(**SMALL).open("test", folder)
-    folder = table(tmp_path / "late" / "mine.csv", [("u", "a", 5, "t", "text", "soon")])  # type: ignore[list-item]
-    with pytest.raises(DataError, match="line 2: 'soon' is no time"):
+    late: Any = ("u", "a", 5, "t", "text", "soon")
+    folder = table(tmp_path / "late" / "mine.csv", [late])
+    with pytest.raises(DataError, match="line 2: 'soon' is not a time"):
         reviews(**SMALL).open("test", folder)
     (tmp_path / "mine.csv").write_text("user_id,rating\nu,5\n")
     with pytest.raises(DataError, match=r"no column for the item.*it has: user_id, rating"):
@@ -314,7 +324,7 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "written"),
+    ("timestamp", "formatted"),
     [
         (1393545600, "2014-02-28"),
         (1393545600000, "2014-02-28"),
@@ -324,5 +334,5 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
         ("2021-05-04T02:00:00+02:00", "2021-05-04"),
     ],
 )
-def test_times_are_iso(given: int | str, written: str) -> None:
-    assert iso(given) == written
+def test_times_are_iso(timestamp: int | str, formatted: str) -> None:
+    assert format_time(timestamp) == formatted

@@ -1,4 +1,4 @@
-"""Downloading review data from a hub that is a folder."""
+"""Downloads of review data from a local folder that stands in for the hub."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A hub with the bundled sample under the name of a published category; returns what was asked of it."""
+    """A hub with the bundled sample as a published category; returns the calls to it."""
     served = tmp_path / "served"
     for name in ("DPL-main", "DPL-meta"):
         shutil.copytree(SAMPLE / name / "House_and_Hills", served / name / "Books")
-    asked: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
 
     def snapshot(repository: str, **options: Any) -> None:
-        asked.append({"repository": repository, **options})
+        calls.append({"repository": repository, **options})
         source = served / repository.partition("/")[2]
         shutil.copytree(source / "Books", options["local_dir"] / "Books", dirs_exist_ok=True)
 
@@ -35,11 +35,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
             self.endpoint = endpoint
 
         def dataset_info(self, repository: str) -> Any:
-            return SimpleNamespace(sha=COMMIT if len(asked) < 2 else "f" * 40)
+            return SimpleNamespace(sha=COMMIT if len(calls) < 2 else "f" * 40)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    return asked
+    return calls
 
 
 def test_a_category_is_fetched_checked_and_pinned(
@@ -47,10 +47,10 @@ def test_a_category_is_fetched_checked_and_pinned(
 ) -> None:
     target = tmp_path / "data"
     Reviews().download("Books/test", target, base_url="https://mirror.example")
-    assert [each["repository"] for each in hub] == ["SnowCharmQ/DPL-main", "SnowCharmQ/DPL-meta"]
-    assert all(each["revision"] == COMMIT and each["repo_type"] == "dataset" for each in hub)
-    assert all(each["endpoint"] == "https://mirror.example" for each in hub)
-    assert all("Books/*" in each["allow_patterns"] for each in hub)
+    assert [call["repository"] for call in hub] == ["SnowCharmQ/DPL-main", "SnowCharmQ/DPL-meta"]
+    assert all(call["revision"] == COMMIT and call["repo_type"] == "dataset" for call in hub)
+    assert all(call["endpoint"] == "https://mirror.example" for call in hub)
+    assert all("Books/*" in call["allow_patterns"] for call in hub)
     files = json.loads((target / "manifest.json").read_text())["files"]
     assert set(files) == {f"DPL-main/Books/{name}.jsonl" for name in ("test", "val")} | {
         "DPL-meta/Books/full.jsonl"

@@ -1,4 +1,4 @@
-"""Past reviews that methods ask for again: each under its own rating and title, never under the question's."""
+"""Drafts of past reviews are requested under their own rating and title."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def first() -> Sample:
 
 
 def requests(method: str, params: dict[str, str]) -> tuple[Sample, Sequence[Request]]:
-    """A sample's requests; the sample is the first of a draw of one."""
+    """Return the first sample and its requests."""
     cls = registry.load("method", method)
-    made = trial(cls(cls.Params(**params)), "reviews", limit=1)
+    result = trial(cls(cls.Params(**params)), "reviews", limit=1)
     data = registry.load("task", "reviews")().open("test", None)
-    (line,) = made.predictions
-    return next(sample for sample in data.samples() if sample.id == line.sample_id), made.requests
+    (line,) = result.predictions
+    return next(sample for sample in data.samples() if sample.id == line.sample_id), result.requests
 
 
 @pytest.mark.parametrize(("method", "params"), DRAFTING)
 def test_drafts_are_asked_for_under_their_own_title(method: str, params: dict[str, str]) -> None:
     sample, sent = requests(method, params)
-    own = {record.stimulus: record for record in sample.history}
+    by_item = {record.stimulus: record for record in sample.history}
     drafts = 0
     for request in sent:
         last = request.messages[-1].content
@@ -43,35 +43,37 @@ def test_drafts_are_asked_for_under_their_own_title(method: str, params: dict[st
             assert title == sample.attributes["review_title"]
             continue
         drafts += 1
-        assert title == own[item].fields["review_title"]
-        assert f"Rating: {own[item].fields['rating']} of 5" in last
+        assert title == by_item[item].fields["review_title"]
+        assert f"Rating: {by_item[item].fields['rating']} of 5" in last
     assert drafts
 
 
 def test_drafts_are_the_same_calls_for_every_question() -> None:
     task, sample = registry.load("task", "reviews")(), first()
-    other = next(
-        each for each in task.open("test", None).samples() if each.attributes != sample.attributes
+    different = next(
+        candidate
+        for candidate in task.open("test", None).samples()
+        if candidate.attributes != sample.attributes
     )
     record = sample.history[0]
-    assert task.question(record, sample).input == task.question(record, other).input
+    assert task.question(record, sample).input == task.question(record, different).input
     assert sample.attributes["review_title"] not in task.question(record, sample).input
 
 
 def test_a_record_asked_is_worded_as_it_is_shown() -> None:
     task, sample = registry.load("task", "reviews")(), first()
     record = sample.history[0]
-    shown = task.render(sample, [record], "", None).messages[1].content
-    assert task.question(record, sample).input == shown
+    content = task.render(sample, [record], "", None).messages[1].content
+    assert task.question(record, sample).input == content
 
 
 def test_other_tasks_put_the_stimulus_of_the_record_in_place_of_the_questions() -> None:
     task = registry.load("task", "lamp4")()
     sample = task.open("user/dev", None).load(0)
     record = sample.history[0]
-    asked = task.question(record, sample)
-    assert asked.input == sample.input.replace(sample.stimulus, record.stimulus)
-    assert (asked.id, asked.stimulus, asked.references, asked.history) == (
+    question = task.question(record, sample)
+    assert question.input == sample.input.replace(sample.stimulus, record.stimulus)
+    assert (question.id, question.stimulus, question.references, question.history) == (
         record.id,
         record.stimulus,
         (),

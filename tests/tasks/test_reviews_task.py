@@ -1,4 +1,4 @@
-"""What is asked of a model on reviews, how replies are read and measured, and that methods run on it."""
+"""Prompts, parsing, metrics and methods on the review task."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def method(name: str, **params: Any) -> Any:
 def test_a_request_ends_with_what_is_known_of_the_review(task: Task) -> None:
     data = task.open("test", None)
     sample = data.load(0).view()
-    found = task.render(sample, sample.history[:2], "Likes one-word verdicts.", EstimatedTokens())
-    system, *turns, question = found.messages
+    rendered = task.render(
+        sample, sample.history[:2], "Likes one-word verdicts.", EstimatedTokens()
+    )
+    system, *turns, question = rendered.messages
     assert (
         "Likes one-word verdicts." in system.content and wording.WORDS.instruction in system.content
     )
@@ -56,7 +58,9 @@ def test_a_request_ends_with_what_is_known_of_the_review(task: Task) -> None:
         turns[-1].content == sample.history[0].response
         and turns[1].content == sample.history[1].response
     )
-    assert turns[2].content == wording.request(sample.history[0].stimulus, sample.history[0].fields)
+    assert turns[2].content == wording.format_request(
+        sample.history[0].stimulus, sample.history[0].fields
+    )
     assert question.content == sample.input
     assert question.content.endswith("Rating: 4 of 5\nReview title: A stool that disappears")
     assert "Item: Dovetail Folding Step Stool, Two Steps\nA beech step stool" in question.content
@@ -69,15 +73,15 @@ def test_reviews_are_found_by_review_title_and_description_alone(task: Task) -> 
     sample = data.load(0)
     assert task.query_text(sample).startswith("A stool that disappears A beech step stool")
     assert "Dovetail" not in task.query_text(sample)
-    found = task.document_text(sample.history[0])
+    document = task.document_text(sample.history[0])
     assert (
-        found.startswith("Slow in the best sense A stove-top")
-        and "Keeper" not in found
-        and "Brindle" not in found
+        document.startswith("Slow in the best sense A stove-top")
+        and "Keeper" not in document
+        and "Brindle" not in document
     )
-    said = task.describe(sample.history[0])
-    assert "Rating: 5 of 5\nReview title: Slow in the best sense\nReview: Keeper." in said
-    assert said.startswith("Item: Brindle")
+    description = task.describe(sample.history[0])
+    assert "Rating: 5 of 5\nReview title: Slow in the best sense\nReview: Keeper." in description
+    assert description.startswith("Item: Brindle")
 
 
 @pytest.mark.parametrize(
@@ -153,14 +157,14 @@ def test_dpl_faithful_compares_reviews_of_the_same_item_in_ten_calls(task: Task)
         "bleu",
     }
     targets = {sample.id: sample for sample in data.samples()}
-    shown = [message.content for request in result.requests for message in request.messages]
+    prompts = [message.content for request in result.requests for message in request.messages]
     for sample in targets.values():
-        assert not any(sample.references[0] in text for text in shown)
-        assert not any(sample.user_id in text for text in shown)
+        assert not any(sample.references[0] in text for text in prompts)
+        assert not any(sample.user_id in text for text in prompts)
 
 
 def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: Path) -> None:
-    """Model, prompts, population and embedder by their hashes, BLEU's signature, and what was compared."""
+    """Hashes of model, prompts, population and embedder, BLEU's signature, and the comparison."""
 
     def ran(results: str, people: int) -> tuple[dict[str, Any], dict[str, Any]]:
         settings = ["n_docs=2", f"min_peers={people}", "tiers=T1"]
@@ -187,17 +191,16 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
         r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:.+",
         summary["signatures"]["bleu"],
     )
-    assert {name: summary["counters"].get(name) for name in ("n_eff", "k_eff", "tier_1", "fallback")} == {
-        "n_eff": 6, "k_eff": 24, "tier_1": 6, "fallback": None,
-    }  # fmt: skip
+    expected = {"n_eff": 6, "k_eff": 24, "tier_1": 6, "fallback": None}
+    assert {name: summary["counters"].get(name) for name in expected} == expected
     _, summary = ran("alone", 32)
     assert (summary["counters"]["n_eff"], summary["counters"]["fallback"]) == (0, 3)
 
 
 def test_dpl_and_rag_show_the_same_reviews(task: Task) -> None:
     def last(name: str, **params: Any) -> dict[str, Request]:
-        found = trial(method(name, **params), task, limit=3)
-        return {r.messages[-1].content: r for r in found.requests if len(r.messages) > 2}
+        result = trial(method(name, **params), task, limit=3)
+        return {r.messages[-1].content: r for r in result.requests if len(r.messages) > 2}
 
     rag, dpl = last("rag", k=3), last("dpl", preset="faithful", embedder="wordllama", n_docs=3)
     assert rag.keys() == dpl.keys() and len(rag) == 3
@@ -212,15 +215,15 @@ def test_outputs_with_dashed_lines_survive_scoring(task: Task, tmp_path: Path) -
     predictions = tmp_path / "mine.jsonl"
     rows = [{"id": name, "output": f"Review: {text}\n\n-----\n"} for name, text in golds.items()]
     predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = score_files(task, predictions, references, "official", partial=False)
-    assert "meteor" not in found.metrics and found.warnings == (
+    scores = score_files(task, predictions, references, "official", partial=False)
+    assert "meteor" not in scores.metrics and scores.warnings == (
         "METEOR is left out; it needs files",
     )
-    assert found.n == 12 and found.metrics["rouge-1"] == 1.0 and 95 < found.metrics["bleu"] < 100
+    assert scores.n == 12 and scores.metrics["rouge-1"] == 1.0 and 95 < scores.metrics["bleu"] < 100
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('{lines}\n{{"id": "nobody-x", "output": "y"}}', r"extra: 1 \(nobody-x\)"),
         ("{first}\n{lines}", "repeated: 1"),
@@ -231,7 +234,7 @@ def test_outputs_with_dashed_lines_survive_scoring(task: Task, tmp_path: Path) -
     ],
 )
 def test_replies_that_do_not_fit_are_told(
-    task: Task, tmp_path: Path, content: str, said: str
+    task: Task, tmp_path: Path, content: str, message: str
 ) -> None:
     references = SAMPLE / "DPL-main" / "House_and_Hills" / "test.jsonl"
     rows = [
@@ -240,7 +243,7 @@ def test_replies_that_do_not_fit_are_told(
     ]
     predictions = tmp_path / "mine.jsonl"
     predictions.write_text(content.format(first=rows[0], lines="\n".join(rows)))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         score_files(task, predictions, references, "official", partial=False)
 
 
@@ -257,16 +260,16 @@ def test_the_audit_finds_a_review_that_is_asked_for_and_shown(task: Task, tmp_pa
     rows[0]["profile"][0]["text"] = rows[0]["data"]["text"]
     rows[1]["profile"][2]["asin"] = rows[1]["data"]["asin"]
     for name, category in (("DPL-main", "test"), ("DPL-meta", "full")):
-        place = tmp_path / name / "House_and_Hills"
-        place.mkdir(parents=True)
+        folder = tmp_path / name / "House_and_Hills"
+        folder.mkdir(parents=True)
         text = (SAMPLE / name / "House_and_Hills" / f"{category}.jsonl").read_text()
-        (place / f"{category}.jsonl").write_text(text)
+        (folder / f"{category}.jsonl").write_text(text)
     (tmp_path / "DPL-main" / "House_and_Hills" / "test.jsonl").write_text(
         "\n".join(map(json.dumps, rows))
     )
     data = task.open("test", tmp_path)
-    assert task.audit(data) == [f"the review to write stands in the history: 2 ({rows[0]['user_id']}-P0DOVETL14, "
-                                f"{rows[1]['user_id']}-P0LARKSP15)"]  # fmt: skip
+    leaking = f"{rows[0]['user_id']}-P0DOVETL14, {rows[1]['user_id']}-P0LARKSP15"
+    assert task.audit(data) == [f"the review to write occurs in the history: 2 ({leaking})"]
     assert any("more than one review of an item" in warning for warning in data.warnings)
 
 
@@ -300,8 +303,8 @@ def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_besi
     plain = trial(method("none"), task)
     assert plain.summary["metrics"]["official"].keys() == {*ROUGE, "bleu"}
     judged = trial(method("none"), task, roles={"judge": judge})
-    found, counters = judged.summary["metrics"]["official"], judged.summary["counters"]
-    assert found.pop("similarity") == 0.4 and found == plain.summary["metrics"]["official"]
+    metrics, counters = judged.summary["metrics"]["official"], judged.summary["counters"]
+    assert metrics.pop("similarity") == 0.4 and metrics == plain.summary["metrics"]["official"]
     assert judged.summary["n"] == 12 and counters["judge_retried"] == 11 * 3
     assert counters["unjudged"] == 11 and judged.summary["usage"]["judge"]["calls"] == 1 + 11 * 4
 
@@ -324,11 +327,11 @@ def test_runs_tell_whether_reviews_differ_between_people(
     meta = {"asin": "P0SHARED", "title": "A lamp", "description": "It gives light."}
     (tmp_path / "data" / "DPL-meta/X/full.jsonl").write_text(json.dumps(meta) + "\n")
     golds = iter([row["data"]["text"] for row in rows])
-    told = {row["data"]["title"]: next(golds) for row in rows}
+    texts = {row["data"]["title"]: next(golds) for row in rows}
 
     def answer(request: Request) -> str:
         return next(
-            (text for title, text in told.items() if title in request.messages[-1].content),
+            (text for title, text in texts.items() if title in request.messages[-1].content),
             "the same",
         )
 
@@ -341,7 +344,8 @@ def test_runs_tell_whether_reviews_differ_between_people(
         return outcome.folder
 
     assert egises([str(ran("gold", answer))]) == 0
-    assert "1 items with 2 reviews" in (said := capsys.readouterr().out) and "EGISES 0.0000" in said
+    output = capsys.readouterr().out
+    assert "1 items with 2 reviews" in output and "EGISES 0.0000" in output
     assert egises([str(ran("same", lambda _: "the same"))]) == 0
     assert "EGISES 1.0000" in capsys.readouterr().out
     assert egises([str(tmp_path)]) == 2 and "spec.json does not exist" in capsys.readouterr().err
