@@ -41,7 +41,7 @@ def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> No
     world = World()
     world.task = registry.load("task", "lamp4")()
     ctx = world.context()
-    assert prompts.marked(reply, ctx) == answer
+    assert prompts.read_final(reply, ctx) == answer
     assert ctx.flags.get("no_final", 0) == unmarked
 
 
@@ -60,7 +60,7 @@ def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> No
 )
 def test_reading_a_preference(reply: str, preference: str) -> None:
     ctx = World().context()
-    assert prompts.capped(prompts.phrase(reply), ctx) == preference
+    assert prompts.cap_preference(prompts.read_phrase(reply), ctx) == preference
     assert ctx.flags == ({"preference_capped": 1} if reply.startswith("word") else {})
 
 
@@ -74,7 +74,7 @@ def test_reading_a_preference(reply: str, preference: str) -> None:
     ],
 )  # fmt: skip
 def test_a_reply_that_says_none_and_why_names_no_preference(reply: str) -> None:
-    assert prompts.phrase(reply) == ""
+    assert prompts.read_phrase(reply) == ""
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_reply_that_says_none_and_why_names_no_preference(reply: str) -> None:
      "unknown words explained", "**none** too long", "national news first"],
 )  # fmt: skip
 def test_a_preference_may_begin_with_none(reply: str) -> None:
-    assert prompts.phrase(reply) == reply.strip("*")
+    assert prompts.read_phrase(reply) == reply.strip("*")
 
 
 def pair(draft: str | None = BASE, **more: Any) -> Round:

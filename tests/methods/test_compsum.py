@@ -21,7 +21,7 @@ from baseline_fixtures import (
 )
 
 from personabench import Record, User
-from personabench.methods.compsum import ComPSum, complete
+from personabench.methods.compsum import ComPSum, is_complete
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ from personabench.methods.compsum import ComPSum, complete
     ],
 )
 def test_acceptance_b10_both_sections_must_be_there(analysis: str, expected: bool) -> None:
-    assert complete(analysis) is expected
+    assert is_complete(analysis) is expected
 
 
 async def test_acceptance_b10_a_missing_section_is_asked_again_once_then_flagged(

@@ -33,7 +33,7 @@ from personabench import (
     User,
 )
 from personabench.methods.dpl import Dpl
-from personabench.methods.dpl.prompts import untagged
+from personabench.methods.dpl.prompts import strip_tag
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary
 from personabench.models.backends.base import BackendOptions
@@ -190,14 +190,14 @@ async def test_acceptance_6_a_changed_second_stage_still_pairs_cached_difference
     ],
 )
 def test_acceptance_7_tag_variants_parse_alike(tagged: str) -> None:
-    assert untagged(tagged) == ("Dry wit.", True)
+    assert strip_tag(tagged) == ("Dry wit.", True)
 
 
 @pytest.mark.parametrize(
     "plain", ["Dry wit.", "Summaries bore this columnist.", "Summary-like headlines."]
 )
 def test_acceptance_7_no_tag_leaves_the_text(plain: str) -> None:
-    assert untagged(f" {plain}") == (plain, False)
+    assert strip_tag(f" {plain}") == (plain, False)
 
 
 @pytest.mark.parametrize("task", [Tags(), Stars()])
@@ -245,7 +245,7 @@ async def test_acceptance_10_what_changes_a_difference_misses_the_cache(
         task.words = msgspec.structs.replace(WORDS, axes=WORDS.axes[:2])  # type: ignore[misc]
     if change == "wording":
         monkeypatch.setattr(
-            "personabench.methods.dpl.prompts._number", lambda count: f"all of {count} axes"
+            "personabench.methods.dpl.prompts._count_points", lambda count: f"all of {count} axes"
         )
     again = World(tmp_path, users, task, model="another" if change == "model" else "scripted")
     again.seed = 1 if change == "seed" else 0

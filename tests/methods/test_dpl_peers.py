@@ -288,12 +288,12 @@ async def test_several_lots_of_candidates_make_one_pool() -> None:
     async def embed(texts: Sequence[str]) -> Any:
         return np.array([[1.0, 0.0] if text != "asked" else [0.0, 1.0] for text in texts])
 
-    near = peers._near
+    near = peers._measure
 
     async def guarded(tier: str, positions: Sequence[int], *rest: Any) -> Any:
         return [peer for peer in await near(tier, positions, *rest) if peer.person in "bei"]
 
-    peers._near = guarded  # type: ignore[method-assign]
+    peers._measure = guarded  # type: ignore[method-assign]
     pool = await peers.pool(users[0].history[0], Asker(frozenset("a"), None, "asked"), embed)
     assert pool is not None and [peer.person for peer in pool.peers] == ["b", "e", "i"]
     with pytest.raises(UsageError, match="max_pool=2 leaves no room for min_peers=3"):

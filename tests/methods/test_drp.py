@@ -23,7 +23,7 @@ from baseline_fixtures import (
 )
 
 from personabench import Request
-from personabench.methods.drp import SCHEMA, Drp, dimensions
+from personabench.methods.drp import SCHEMA, Drp, parse_dimensions
 
 
 def row(name: str, **changes: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def profile_prompt(requests: list[Request]) -> str:
 def test_acceptance_b9_malformed_blocks_are_dropped_and_counted(
     text: str, names: list[str], malformed: int
 ) -> None:
-    found, count = dimensions(text)
+    found, count = parse_dimensions(text)
     assert [dimension.name for dimension in found] == names
     assert count == malformed
 

@@ -251,6 +251,6 @@ async def test_a_person_whose_persona_is_refused_is_left_out(tmp_path: Path) -> 
     ctx = world.context()
     await method.prepare(world.population, ctx)
     assert ctx.flags["persona_failed"] == 1
-    assert {each.person for each in method.neighbours} == {user.id for user in users} - {
+    assert {neighbour.user_id for neighbour in method.neighbours} == {user.id for user in users} - {
         users[2].id
     }
