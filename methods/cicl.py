@@ -1,5 +1,4 @@
-"""Contrastive in-context examples: responses of the user beside responses the user would not have
-given.
+"""Contrastive in-context examples: the user's responses beside ones the user would not give.
 
 The contrast is a peer's response to the same or a comparable stimulus, or the model's own draft,
 requested exactly as `none` requests its answer.  The model first describes the contrast, then
@@ -30,9 +29,7 @@ REMINDER = ' Do not leave out the line that begins with "Answer:".'
 
 
 class Cicl(Comparing):
-    """Show preferred and non-preferred responses in pairs, analyse the contrast, and answer from
-    it.
-    """
+    """Show preferred and non-preferred responses in pairs and answer from their contrast."""
 
     name = "cicl"
     paper = (
@@ -65,7 +62,12 @@ class Cicl(Comparing):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
+        records = await ctx.retrieve(
+            sample,
+            p.k,
+            p.retriever,
+            embedder=p.embedder,
+        )
         negatives = await self._collect_negatives(sample, records, ctx)
 
         if not negatives:
@@ -88,7 +90,7 @@ class Cicl(Comparing):
     ) -> str:
         max_tokens = self.params.analysis_max_tokens
         messages = ctx.fit(
-            lambda kept: _analysis_prompt(_format_pairs(kept, negatives, ctx), ctx),
+            lambda fitted: _analysis_prompt(_format_pairs(fitted, negatives, ctx), ctx),
             records,
             max_tokens,
         )
@@ -116,9 +118,7 @@ class Cicl(Comparing):
         negatives: Mapping[str, str],
         ctx: Context,
     ) -> str:
-        """Request analysis and answer in one reply; retry once if the answer is missing, then
-        return the whole reply.
-        """
+        """Request analysis and answer in one reply; retry once, then return the whole reply."""
         max_tokens = self.params.analysis_max_tokens + ctx.answer_tokens
         request = (
             'Begin with "Analysis:" and say in one or two sentences what this '
@@ -145,9 +145,12 @@ class Cicl(Comparing):
         return text
 
     async def _collect_negatives(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> dict[str, str]:
-        """Map record ids to a comparable but different response; records without one are left out."""
+        """Map record ids to a comparable but different response; leave out records without one."""
         peer_records = [record for record in records if self._uses_peer(record)]
         pools = await self.pools(sample, peer_records, ctx)
         negatives = {
@@ -185,12 +188,12 @@ class Cicl(Comparing):
         max_tokens: int,
         ctx: Context,
     ) -> tuple[Message, ...]:
-        """The question with an analysis and as many pairs as fit; `request` follows the question."""
+        """The question with an analysis and as many pairs as fit, followed by `request`."""
         flags: dict[str, float] = {}
 
-        def build(kept: Sequence[Record]) -> tuple[Message, ...]:
+        def build(fitted: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal flags
-            parts = (_format_pairs(kept, negatives, ctx), analysis)
+            parts = (_format_pairs(fitted, negatives, ctx), analysis)
             notes = "\n\n".join(part for part in parts if part)
             rendered = ctx.task.render(sample, (), notes, ctx.tokens)
             flags = rendered.flags
@@ -230,9 +233,7 @@ def _peer_text(record: Record, pool: Pool | None, ctx: Context) -> str:
 
 
 async def _write_draft(record: Record, sample: Sample, ctx: Context) -> str:
-    """The model's own response to the record's stimulus; "" if it equals the user's or cannot be
-    parsed.
-    """
+    """The model's own response to the stimulus; "" if it is the user's or cannot be parsed."""
     for question in questions(record, sample, ctx):
         messages = ctx.task.render(question, (), "", ctx.tokens).messages
         if ctx.excess(messages, ctx.answer_tokens + _MARGIN) <= 0:
@@ -252,7 +253,11 @@ async def _write_draft(record: Record, sample: Sample, ctx: Context) -> str:
     return f"{ctx.task.words.response.capitalize()}: {draft}"
 
 
-def _format_pairs(records: Sequence[Record], negatives: Mapping[str, str], ctx: Context) -> str:
+def _format_pairs(
+    records: Sequence[Record],
+    negatives: Mapping[str, str],
+    ctx: Context,
+) -> str:
     if not records:
         return ""
 

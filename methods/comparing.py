@@ -1,5 +1,4 @@
-"""Base class of the baselines that compare users: the pools, guards and fallback they share with
-`dpl`.
+"""Base class of the baselines that compare users, with pools and guards as in `dpl`.
 
 A method that needs, for some of the user's records, a peer's response to the same or a comparable
 stimulus builds on `Comparing` and calls `pools`.  If nothing can be compared, `summary` answers
@@ -44,7 +43,11 @@ class Comparing(Method):
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
         p = self.params
-        summary_params = Summary.Params(k=p.k, retriever=p.retriever, embedder=p.embedder)
+        summary_params = Summary.Params(
+            k=p.k,
+            retriever=p.retriever,
+            embedder=p.embedder,
+        )
         self.summary = Summary(summary_params)
         self.population: Population | None = None
         self._users: Sequence[User] = ()
@@ -73,11 +76,12 @@ class Comparing(Method):
         return Peers(self._users, settings, self._kind)
 
     async def pools(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> list[Pool | None]:
-        """The peers comparable with the user on each record, for this question; None for a record
-        without any.
-        """
+        """The peers comparable with the user on each record, per question; None without any."""
         if self.population is None or not records:
             return [None] * len(records)
 

@@ -1,5 +1,4 @@
-"""Comparative profiles in a single call: the user's records beside peers' records on the same
-topic.
+"""Comparative profiles in one call: the user's records beside peers' on the same topic.
 
 For the first few retrieved records the most similar record of another author is looked up; one call
 describes what the pairs show of the user's style and focus, and the answer is given with that
@@ -22,9 +21,7 @@ Pair = tuple[Record, Record]
 
 
 class ComPSum(Comparing):
-    """Describe in one call how the user's records differ from another author's on each topic;
-    answer with that.
-    """
+    """Describe how the user's records differ from peers' on each topic; answer with that."""
 
     name = "compsum"
     paper = "Comparative Personalization for Multi-document Summarization, arXiv 2509.21562"
@@ -43,7 +40,12 @@ class ComPSum(Comparing):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
+        records = await ctx.retrieve(
+            sample,
+            p.k,
+            p.retriever,
+            embedder=p.embedder,
+        )
         pools = await self.pools(sample, records, ctx)
 
         # Records that no peer can be compared on are skipped before the limit, so later ones take
@@ -62,18 +64,16 @@ class ComPSum(Comparing):
         return await ctx.answer(sample, records, notes=analysis)
 
     async def _analyse(self, pairs: Sequence[Pair], ctx: Context) -> str:
-        """Request the two sections; retry once if one is missing, then flag the reply and use it as
-        it is.
-        """
+        """Request the two sections; retry once if one is missing, then use the reply as it is."""
         max_tokens = self.params.analysis_max_tokens
         peer_records = {record.id: peer_record for record, peer_record in pairs}
         own_records = [record for record, _ in pairs]
 
         for reminder in ("", REMINDER):
 
-            def build(kept: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
-                kept_pairs = [(record, peer_records[record.id]) for record in kept]
-                return _analysis_prompt(kept_pairs, reminder, ctx)
+            def build(fitted: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
+                pairs_shown = [(record, peer_records[record.id]) for record in fitted]
+                return _analysis_prompt(pairs_shown, reminder, ctx)
 
             messages = ctx.fit(build, own_records, max_tokens)
             response = await ctx.complete(messages, max_tokens=max_tokens)
@@ -92,7 +92,11 @@ def is_complete(analysis: str) -> bool:
     parts = re.split(rf"(?im)^[\s*_#>\d.-]*({names})[\s*_]*(?::|$)[\s*_]*", analysis)
     sections = {
         name.capitalize()
-        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+        for name, body in zip(
+            parts[1::2],
+            parts[2::2],
+            strict=True,
+        )
         if body.strip()
     }
     return sections == set(SECTIONS)
@@ -102,7 +106,11 @@ def _most_similar(pool: Pool) -> Record:
     return max(pool.peers, key=lambda peer: peer.similarity).record
 
 
-def _analysis_prompt(pairs: Sequence[Pair], reminder: str, ctx: Context) -> tuple[Message, ...]:
+def _analysis_prompt(
+    pairs: Sequence[Pair],
+    reminder: str,
+    ctx: Context,
+) -> tuple[Message, ...]:
     words = ctx.task.words
     system = (
         f"You find out what sets one {words.person} apart. You get pairs: a record of this "

@@ -1,5 +1,4 @@
-"""DPL with open dimensions: the model names the dimensions of a comparison and may withdraw those
-that do not hold.
+"""DPL with open dimensions: the model names what users differ on, and checks its list.
 
 Records, peers, the profile and the answer are those of `dpl`.  Only a record's difference is found
 in another way: as a list of dimensions that begins with the task's axes, continues as the texts
@@ -55,9 +54,7 @@ class Dimension(NamedTuple):
 
 
 class Drp(Dpl):
-    """Compare on dimensions that the model finds itself, keep those a second call confirms, and go
-    on as `dpl`.
-    """
+    """Compare on dimensions that the model finds and confirms, and go on as `dpl`."""
 
     name = "drp"
     version = 2
@@ -93,9 +90,7 @@ class Drp(Dpl):
         self.params = own_params
 
     async def _describe_difference(self, case: Case, ctx: Context) -> Case:
-        """The case with its dimensions as its difference; an empty difference if no dimension was
-        found or confirmed.
-        """
+        """The case with its dimensions as its difference, which is empty without any."""
         if case.agreeing:
             return case._replace(difference=agreement(case, ctx))
 
@@ -111,11 +106,12 @@ class Drp(Dpl):
         return case._replace(difference="\n".join(lines))
 
     async def _confirm(
-        self, dimensions: Sequence[Dimension], case: Case, ctx: Context
+        self,
+        dimensions: Sequence[Dimension],
+        case: Case,
+        ctx: Context,
     ) -> list[Dimension]:
-        """The dimensions that a second look at the texts names again; none if its reply cannot be
-        parsed.
-        """
+        """The dimensions that a second look confirms; none if its reply cannot be parsed."""
         confirmed = await self._request_dimensions(_check_drafts(case, dimensions, ctx), ctx)
         if confirmed is None:
             ctx.flag("validation_failed")
@@ -130,9 +126,7 @@ class Drp(Dpl):
     async def _request_dimensions(
         self, drafts: Iterator[Draft], ctx: Context
     ) -> list[Dimension] | None:
-        """The dimensions of a reply; None if no request fits the window or the reply cannot be
-        parsed.
-        """
+        """The dimensions of a reply; None if no request fits or the reply cannot be parsed."""
         max_tokens = self.settings.difference_max_tokens
         messages = fit_draft(drafts, max_tokens, ctx)
         if messages is None:
@@ -180,9 +174,7 @@ def _one_line(value: Any) -> str:
 
 
 def _read_rows(text: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a reply's list, also of a broken one; an empty object for each that cannot be
-    parsed.
-    """
+    """The objects of a reply's list, also of a broken one; {} for each unparsed one."""
     value = first_json(text)
     rows = value.get("dimensions") if isinstance(value, dict) else value
     if isinstance(rows, list):
@@ -220,7 +212,11 @@ def _open_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
     yield from _replace_system(system, "", difference_drafts(case, ctx))
 
 
-def _check_drafts(case: Case, dimensions: Sequence[Dimension], ctx: Context) -> Iterator[Draft]:
+def _check_drafts(
+    case: Case,
+    dimensions: Sequence[Dimension],
+    ctx: Context,
+) -> Iterator[Draft]:
     person = ctx.task.words.person
     system = (
         f"You check what is said to be particular about one {person}. You see the texts and a list "
@@ -235,7 +231,11 @@ def _check_drafts(case: Case, dimensions: Sequence[Dimension], ctx: Context) -> 
     yield from _replace_system(system, suffix, difference_drafts(case, ctx))
 
 
-def _replace_system(system: str, suffix: str, drafts: Iterator[Draft]) -> Iterator[Draft]:
+def _replace_system(
+    system: str,
+    suffix: str,
+    drafts: Iterator[Draft],
+) -> Iterator[Draft]:
     """DPL's requests about a case under another instruction, with a suffix."""
     for cut, (_, user_message) in drafts:
         content = user_message.content + suffix

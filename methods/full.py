@@ -27,9 +27,7 @@ FIRST_TOKENS = 16
 
 
 class Full(Method):
-    """Show the whole history; if it is too long, fail, keep the newest records or retrieve as many
-    as fit.
-    """
+    """Show the whole history; if it is too long, fail, show the newest part or retrieve."""
 
     name = "full"
     paper = "Know Me, Respond to Me, arXiv 2504.14225 (its main setting)"
@@ -95,7 +93,11 @@ class Full(Method):
             ]
         return sample.choices[scores.index(max(scores))]
 
-    async def _fit_history(self, sample: Sample, ctx: Context) -> tuple[Message, ...]:
+    async def _fit_history(
+        self,
+        sample: Sample,
+        ctx: Context,
+    ) -> tuple[Message, ...]:
         """The question after its whole history, or after the part of it that `overflow` keeps.
 
         Raises:
@@ -192,9 +194,7 @@ def _fits(sample: Sample, records: Sequence[Record], ctx: Context) -> bool:
 
 
 def _keep_newest(sample: Sample, ctx: Context) -> Sequence[Record]:
-    """The newest whole blocks that fit, or the newest records of the last block if it alone is too
-    long.
-    """
+    """The newest whole blocks that fit, or the newest records of a last block too long."""
     blocks = list(dict.fromkeys(map(_block_of, sample.history)))
 
     def newest_blocks(count: int) -> Sequence[Record]:
@@ -231,7 +231,9 @@ def _largest(count: int, fits: Callable[[int], bool]) -> int:
 
 
 async def _choose_likeliest_letter(
-    messages: Sequence[Message], sample: Sample, ctx: Context
+    messages: Sequence[Message],
+    sample: Sample,
+    ctx: Context,
 ) -> str:
     """The choice whose letter is likeliest at the first position where the model writes a choice's
     letter.

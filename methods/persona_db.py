@@ -1,5 +1,4 @@
-"""A small database per user: records, what is distilled from them, and what is inferred; joined
-with similar users'.
+"""A small database per user of records, observations and conclusions, joined with peers'.
 
 Three layers per user: the records themselves, the observations (`distil`), and the conclusions
 (`induce`).  Short attributes form the card, by which similar users are found; everything else
@@ -54,7 +53,7 @@ class Persona(TypedDict):
 
 
 class Neighbour(NamedTuple):
-    """A similar user: the card's vector, entries, records, and the subjects this user responded to."""
+    """A similar user: the card's vector, entries, records, and the subjects of all records."""
 
     user_id: str
     vector: Floats
@@ -64,9 +63,7 @@ class Neighbour(NamedTuple):
 
 
 class PersonaDb(Method):
-    """Distil a persona of every user; answer with the user's own and with entries of the most
-    similar users.
-    """
+    """Distil a persona of every user; answer with the user's own and similar users' entries."""
 
     name = "persona_db"
     paper = "Persona-DB: Efficient LLM Personalization for Response Prediction, arXiv 2402.11060"
@@ -119,9 +116,7 @@ class PersonaDb(Method):
         self.neighbours: list[Neighbour] = []
 
     async def prepare(self, population: Population, ctx: Context) -> None:
-        """Make the personas of all users, with the same two calls per user as that user's own
-        profile.
-        """
+        """Make the personas of all users, with the same calls as for a user's own profile."""
         limited = limit_users(population, self.params.population_max_users, ctx)
         users = [user for user in limited if user.history]
         ctx.log(
@@ -139,7 +134,11 @@ class PersonaDb(Method):
             vectors = await self._embed([persona["card"] for _, persona in pairs], ctx)
             self.neighbours = [
                 self._neighbour(user, persona, vector)
-                for (user, persona), vector in zip(pairs, vectors, strict=True)
+                for (user, persona), vector in zip(
+                    pairs,
+                    vectors,
+                    strict=True,
+                )
             ]
         else:
             self.neighbours = []
@@ -158,9 +157,7 @@ class PersonaDb(Method):
         )
 
     async def _try_profile(self, user: User, ctx: Context) -> Persona:
-        """The profile of one of many users; empty, and flagged, if one of its calls failed for
-        good.
-        """
+        """The profile of one of many users; empty, and flagged, if a call failed for good."""
         try:
             return await self.profile(user, ctx)
         except BackendError as error:
@@ -170,10 +167,12 @@ class PersonaDb(Method):
             return Persona(card="", distilled=[], induced=[])
 
     async def profile(self, user: User, ctx: Context) -> Persona:
-        """The user's persona; a layer whose reply could not be parsed is empty, and so are those
-        above it.
-        """
-        persona = Persona(card="", distilled=[], induced=[])
+        """The user's persona; layers are empty from the first unparsed reply on."""
+        persona = Persona(
+            card="",
+            distilled=[],
+            induced=[],
+        )
         p = self.params
         newest_first = user.history[::-1][: p.history_cap]
         if not newest_first:
@@ -183,7 +182,7 @@ class PersonaDb(Method):
         newest_first = newest_first[: ctx.within(texts, p.history_budget_tokens)]
 
         messages = ctx.fit(
-            lambda kept: _distil_prompt(kept[::-1], ctx),
+            lambda fitted: _distil_prompt(fitted[::-1], ctx),
             newest_first,
             p.distil_max_tokens,
         )
@@ -199,7 +198,7 @@ class PersonaDb(Method):
         ]
 
         messages = ctx.fit(
-            lambda kept: _induce_prompt(kept[::-1], persona, ctx),
+            lambda fitted: _induce_prompt(fitted[::-1], persona, ctx),
             newest_first,
             p.induce_max_tokens,
         )
@@ -223,9 +222,12 @@ class PersonaDb(Method):
         return await ctx.answer(sample, records, notes=notes)
 
     async def _retrieve_own_items(
-        self, sample: Sample, persona: Persona, ctx: Context
+        self,
+        sample: Sample,
+        persona: Persona,
+        ctx: Context,
     ) -> tuple[list[Record], list[str]]:
-        """The records and the entries among the `item_topk` nearest to the question, nearest first."""
+        """The records and entries among the `item_topk` nearest to the question, nearest first."""
         records = sample.history[-self.params.history_cap :]
         entries = [*persona["distilled"], *persona["induced"]]
         texts = [*map(ctx.task.document_text, records), *entries]
@@ -240,11 +242,13 @@ class PersonaDb(Method):
         return nearest_records, nearest_entries
 
     async def _retrieve_neighbour_entries(
-        self, sample: Sample, user_ids: frozenset[str], persona: Persona, ctx: Context
+        self,
+        sample: Sample,
+        user_ids: frozenset[str],
+        persona: Persona,
+        ctx: Context,
     ) -> list[str]:
-        """The nearest `item_topk_collab` entries of similar users who never responded to the
-        question's subject.
-        """
+        """The nearest `item_topk_collab` entries of similar users who do not know the subject."""
         # A user who responded to the same subject could reveal the reference.
         subjects = _subjects_of_question(sample, ctx)
         candidates = [
@@ -279,7 +283,12 @@ class PersonaDb(Method):
         ]
         return nearest[: self.item_topk_collab]
 
-    async def _similarities(self, sample: Sample, texts: Sequence[str], ctx: Context) -> Floats:
+    async def _similarities(
+        self,
+        sample: Sample,
+        texts: Sequence[str],
+        ctx: Context,
+    ) -> Floats:
         """Cosines of the question with each text."""
         vectors = await self._embed([ctx.task.query_text(sample), *texts], ctx)
         similarities: Floats = (vectors[1:] * vectors[0]).sum(axis=1)
@@ -305,9 +314,7 @@ class PersonaDb(Method):
         max_tokens: int,
         ctx: Context,
     ) -> dict[str, Any] | None:
-        """A reply as a JSON object; None, flagged `<stage>_failed`, if a retry cannot be parsed
-        either.
-        """
+        """A reply as a JSON object; None, flagged, if a retry cannot be parsed either."""
         schema = {
             "type": "object",
             "properties": fields,
@@ -332,7 +339,7 @@ def _descending(similarities: Floats) -> list[int]:
 
 
 def _read_texts(value: Any) -> list[str]:
-    """The non-empty texts of a list, each once, on one line; a single text counts as a list of one."""
+    """The non-empty texts of a list, or of a single text, each once and on one line."""
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list):
         return []
@@ -399,7 +406,9 @@ def _distil_prompt(records: Sequence[Record], ctx: Context) -> tuple[Message, ..
 
 
 def _induce_prompt(
-    records: Sequence[Record], persona: Persona, ctx: Context
+    records: Sequence[Record],
+    persona: Persona,
+    ctx: Context,
 ) -> tuple[Message, ...]:
     words = ctx.task.words
     system = (
@@ -416,7 +425,10 @@ def _induce_prompt(
 
 
 def _format_notes(
-    card: str, entries: Sequence[str], neighbour_entries: Sequence[str], ctx: Context
+    card: str,
+    entries: Sequence[str],
+    neighbour_entries: Sequence[str],
+    ctx: Context,
 ) -> str:
     person = ctx.task.words.person
     parts = []

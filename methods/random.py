@@ -1,6 +1,4 @@
-"""Random records of the user: the part of retrieval's gain that comes from format rather than
-relevance.
-"""
+"""Random records of the user: the gain of retrieval that comes from format alone."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from personabench import Context, Method, Sample
 
 
 class Random(Method):
-    """Show k of the user's records, drawn without replacement from the run's seed and the sample's
-    id.
-    """
+    """Show k of the user's records, drawn by the run's seed and the sample's id."""
 
     name = "random"
     needs = ("history",)

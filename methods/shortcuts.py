@@ -51,9 +51,7 @@ class ShortestOption(Method):
 
 
 class MajorityLetter(Method):
-    """The letter most often right in the whole split, the earlier of equally frequent ones; it has
-    seen golds.
-    """
+    """The letter most often right in the whole split, the earlier of equals (sees golds)."""
 
     name = "majority_letter"
     designed_for = ("personamem*",)
@@ -72,9 +70,7 @@ class MajorityLetter(Method):
 
 
 class TypeLength(Method):
-    """The longest or the shortest option, whichever was right more often for this question type
-    with other users.
-    """
+    """The longest or shortest option, as was right more often for the type with other users."""
 
     name = "type_length"
     designed_for = ("personamem*",)
@@ -92,7 +88,11 @@ class TypeLength(Method):
         return _hidden_choice(self.name, sample, ctx)
 
 
-def _choose_by_length(sample: Sample, ctx: Context, pick: Callable[[Sequence[int]], int]) -> str:
+def _choose_by_length(
+    sample: Sample,
+    ctx: Context,
+    pick: Callable[[Sequence[int]], int],
+) -> str:
     if "options" not in sample.attributes:
         raise UsageError(f"{ctx.task.name} offers no options to compare")
 

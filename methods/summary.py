@@ -40,8 +40,8 @@ class Summary(Method):
         rag.
 
         summary_budget_tokens: tokens of history that the summary is made from; the newest records
-            are kept. 0 uses all of it, as far as the model's window allows.  With blocks, it is the
-            budget of each block.
+            are kept.  0 uses all that fits the model's window.  With blocks, it is the budget of
+            each block.
         summary_max_tokens: maximum tokens of the summary.
         blocks: summarise each block of a history that has blocks (PersonaMem), then merge.
         """
@@ -70,7 +70,13 @@ class Summary(Method):
         # As records, the summaries can be fitted to the window like a history, the oldest dropped
         # first.
         summaries = [
-            Record(name, None, text) for name, text in zip(blocks, texts, strict=True) if text
+            Record(name, None, text)
+            for name, text in zip(
+                blocks,
+                texts,
+                strict=True,
+            )
+            if text
         ]
         if not summaries:
             return ""
@@ -78,7 +84,7 @@ class Summary(Method):
             return summaries[0].response
 
         messages = ctx.fit(
-            lambda kept: _merge_prompt(kept, ctx),
+            lambda fitted: _merge_prompt(fitted, ctx),
             summaries[::-1],
             self.params.summary_max_tokens,
         )
@@ -95,14 +101,17 @@ class Summary(Method):
 
     async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
+        records = await ctx.retrieve(
+            sample,
+            p.k,
+            p.retriever,
+            embedder=p.embedder,
+        )
         return await ctx.answer(sample, records, notes=state)
 
 
 class SummaryRetrieved(Method):
-    """Summarise the k nearest records for each question; answer with the summary and the same
-    records.
-    """
+    """Summarise the k nearest records per question; answer with summary and records."""
 
     name = "summary_retrieved"
     version = 2
@@ -129,7 +138,12 @@ class SummaryRetrieved(Method):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
+        records = await ctx.retrieve(
+            sample,
+            p.k,
+            p.retriever,
+            embedder=p.embedder,
+        )
 
         # The summary reads records in time order, whatever order they were retrieved in.
         retrieved = {record.id for record in records}
@@ -138,20 +152,24 @@ class SummaryRetrieved(Method):
         return await ctx.answer(sample, records, notes=summary)
 
 
-async def summarize(newest_first: Sequence[Record], max_tokens: int, ctx: Context) -> str:
-    """Summarise as many of the newest records as fit the window; empty, without a call, if there
-    are none.
-    """
+async def summarize(
+    newest_first: Sequence[Record],
+    max_tokens: int,
+    ctx: Context,
+) -> str:
+    """Summarise as many of the newest records as fit; empty, without a call, for no records."""
     if not newest_first:
         return ""
-    messages = ctx.fit(lambda kept: _summary_prompt(kept, ctx), newest_first, max_tokens)
+    messages = ctx.fit(lambda fitted: _summary_prompt(fitted, ctx), newest_first, max_tokens)
     return await request_summary(messages, max_tokens, ctx)
 
 
-async def request_summary(messages: Sequence[Message], max_tokens: int, ctx: Context) -> str:
-    """The summary in the model's reply, without a heading; flags `tag_stripped` and
-    `empty_summary`.
-    """
+async def request_summary(
+    messages: Sequence[Message],
+    max_tokens: int,
+    ctx: Context,
+) -> str:
+    """The summary in the model's reply, without a heading; flags repairs and empty replies."""
     response = await ctx.complete(messages, max_tokens=max_tokens)
     reply = response.text.strip()
     summary = _LABEL.sub("", reply, count=1)

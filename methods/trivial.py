@@ -77,7 +77,7 @@ class UserMajority(Method):
 
 
 class UserMean(Method):
-    """The choice nearest to the mean of the user's own scores, the lower of two equally near ones."""
+    """The choice nearest to the mean of the user's own scores, the lower of equals."""
 
     name = "user_mean"
     needs = ("history",)
@@ -107,7 +107,14 @@ class UserMean(Method):
         if not choices:
             return f"{mean:g}"
         # The value breaks a tie of two distances, so the lower choice wins whatever their order.
-        _, _, nearest = min((abs(value - mean), value, text) for value, text in choices)
+        _, _, nearest = min(
+            (
+                abs(value - mean),
+                value,
+                text,
+            )
+            for value, text in choices
+        )
         return nearest
 
 
@@ -135,7 +142,12 @@ class CopyNearest(Method):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, 1, p.retriever, embedder=p.embedder)
+        records = await ctx.retrieve(
+            sample,
+            1,
+            p.retriever,
+            embedder=p.embedder,
+        )
         if not records:
             return _valid_label("", sample, ctx)
 
@@ -188,7 +200,11 @@ def _refuse_texts(method: str, ctx: Context) -> None:
 def _most_frequent_label(records: Iterable[Record]) -> str:
     """The most frequent response, the first of equally frequent ones; empty without records."""
     counts = Counter(record.response.strip() for record in records)
-    return max(counts, key=lambda label: counts[label], default="")
+    return max(
+        counts,
+        key=lambda label: counts[label],
+        default="",
+    )
 
 
 def _valid_label(label: str, sample: Sample, ctx: Context) -> str:
@@ -208,7 +224,14 @@ def _most_familiar_choice(sample: Sample) -> str:
     # With a capturing group, `split` keeps the marks: text, mark, text, mark, text.
     marks = "|".join(re.escape(f"{choice}:") for choice in sample.choices)
     parts = re.split(f"({marks})", sample.input)
-    texts = {mark[:-1]: text for mark, text in zip(parts[1::2], parts[2::2], strict=True)}
+    texts = {
+        mark[:-1]: text
+        for mark, text in zip(
+            parts[1::2],
+            parts[2::2],
+            strict=True,
+        )
+    }
 
     def familiar_share(choice: str) -> float:
         words = _words(texts.get(choice, ""))

@@ -1,5 +1,4 @@
-"""Summaries of long histories: block by block, each continuing the one before, or all merged at the
-end.
+"""Summaries of long histories, block by block: each continues the last, or all are merged.
 
 Blocks start from the oldest record, so that one more record changes the last block only; the
 summaries of all earlier blocks come from the response cache, since their requests (a block's text
@@ -21,9 +20,7 @@ T = TypeVar("T")
 
 
 class Trsr(Method):
-    """Summarise the history in blocks, recurrently or hierarchically; answer with it and the newest
-    records.
-    """
+    """Summarise the history in blocks; answer with the summary and the newest records."""
 
     name = "trsr"
     version = 2
@@ -66,9 +63,7 @@ class Trsr(Method):
         return super().requirements() | retrieval_needs(self.params.retriever)
 
     async def profile(self, user: User, ctx: Context) -> str:
-        """The summary of the history; empty for a user without one.  Flags `undated` if records
-        have no dates.
-        """
+        """The summary of the history, empty without one; flags `undated` without dates."""
         p = self.params
         if any(record.time is None for record in user.history):
             ctx.flag("undated")
@@ -82,7 +77,12 @@ class Trsr(Method):
 
     async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
+        records = await ctx.retrieve(
+            sample,
+            p.k,
+            p.retriever,
+            embedder=p.embedder,
+        )
         retrieved = {record.id for record in records}
         newest = sample.history[-p.recent :] if p.recent else ()
         recent = [record for record in newest if record.id not in retrieved]
@@ -94,7 +94,11 @@ class Trsr(Method):
             notes = _format_notes(state, recent, ctx)
         return await ctx.answer(sample, records, notes=notes)
 
-    async def _summarize_recurrently(self, blocks: Sequence[Sequence[Record]], ctx: Context) -> str:
+    async def _summarize_recurrently(
+        self,
+        blocks: Sequence[Sequence[Record]],
+        ctx: Context,
+    ) -> str:
         summary = ""
         for block in blocks:
             # An empty reply must not erase the summary of all earlier blocks.
@@ -102,7 +106,9 @@ class Trsr(Method):
         return summary
 
     async def _summarize_hierarchically(
-        self, blocks: Sequence[Sequence[Record]], ctx: Context
+        self,
+        blocks: Sequence[Sequence[Record]],
+        ctx: Context,
     ) -> str:
         summaries = await asyncio.gather(
             *(self._summarize_block(block, "", ctx) for block in blocks)
@@ -115,21 +121,22 @@ class Trsr(Method):
         return level[0] if level else ""
 
     async def _summarize_block(
-        self, block: Sequence[Record], previous_summary: str, ctx: Context
+        self,
+        block: Sequence[Record],
+        previous_summary: str,
+        ctx: Context,
     ) -> str:
         # Newest first for the window, whose lowest-ranked records go; the prompt is in time order
         # again.
         messages = ctx.fit(
-            lambda kept: _block_prompt(kept[::-1], previous_summary, ctx),
+            lambda fitted: _block_prompt(fitted[::-1], previous_summary, ctx),
             block[::-1],
             self.params.summary_max_tokens,
         )
         return await request_summary(messages, self.params.summary_max_tokens, ctx)
 
     async def _merge(self, summaries: Sequence[str], ctx: Context) -> str:
-        """One summary of several, of their halves first if all do not fit; the newest if the reply
-        is empty.
-        """
+        """One summary of several, by halves if all do not fit; the newest if the reply is empty."""
         if len(summaries) == 1:
             return summaries[0]
 
@@ -158,7 +165,9 @@ def _exceeds_window(sample: Sample, notes: str, ctx: Context) -> bool:
 
 
 def _block_prompt(
-    records: Sequence[Record], previous_summary: str, ctx: Context
+    records: Sequence[Record],
+    previous_summary: str,
+    ctx: Context,
 ) -> tuple[Message, ...]:
     """The request for the first summary, or for the one that replaces `previous_summary`."""
     words = ctx.task.words

@@ -21,9 +21,7 @@ from personabench.methods.cipher.prompts import Round
 
 
 class Cipher(Learner):
-    """Infer a preference from every edit; answer with the preferences of the k most similar
-    contexts, merged.
-    """
+    """Infer a preference from every edit; answer with those of the k most similar contexts."""
 
     name = "cipher"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
@@ -67,12 +65,20 @@ class Cipher(Learner):
         self.uses_drafts = self.params.use_edits
 
     async def select_records(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
         p = self.params
         return await nearest_records(sample, records, p.k, p.embedder, ctx)
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
         teaches = self._teaches(closed, ctx)
         preference = await self.infer([closed], ctx) if teaches else closed["preference"]
         if closed["cost"] is not None:
@@ -82,10 +88,22 @@ class Cipher(Learner):
 
         # The memory holds preferences by context, not texts: these would only make the stored state
         # large.
-        remembered = Round(**{**closed, "draft": "", "final": "", "preference": preference})
+        remembered = Round(
+            **{
+                **closed,
+                "draft": "",
+                "final": "",
+                "preference": preference,
+            }
+        )
         return [*rounds, remembered]
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         p = self.params
         timed = any(entry.get("spoken") for entry in rounds)
         if timed:
@@ -143,16 +161,27 @@ class IclEdit(Learner):
             _at_least_one(self, "k")
 
     async def select_records(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
         p = self.params
         return await nearest_records(sample, records, p.k, p.embedder, ctx)
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
         return [*rounds, closed]
 
     async def respond(
-        self, sample: Sample, rounds: Sequence[Round], ctx: Context
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
     ) -> tuple[str, str]:
         if not rounds:
             return await ctx.answer(sample), ""
@@ -163,7 +192,12 @@ class IclEdit(Learner):
         pairs = [rounds[index] for index in reversed(indices)]
         return await self.imitate(sample, pairs, ctx), ""
 
-    async def imitate(self, sample: Sample, pairs: Sequence[Round], ctx: Context) -> str:
+    async def imitate(
+        self,
+        sample: Sample,
+        pairs: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         """The answer in line with some pairs, the nearest last."""
         variants = prompts.with_examples(sample, pairs, ctx)
         messages = prompts.fit_variant(variants, "pairs_dropped", ctx.answer_tokens, ctx)
@@ -187,11 +221,16 @@ class CotEdit(IclEdit):
 
     @dataclass(frozen=True)
     class Params(IclEdit.Params):
-        """k, embedder, mode: as in icl_edit; reasoning_max_tokens: maximum tokens of the thought."""
+        """k, embedder, mode: as in icl_edit; reasoning_max_tokens: maximum of the thought."""
 
         reasoning_max_tokens: int = 256
 
-    async def imitate(self, sample: Sample, pairs: Sequence[Round], ctx: Context) -> str:
+    async def imitate(
+        self,
+        sample: Sample,
+        pairs: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         max_tokens = ctx.answer_tokens + self.params.reasoning_max_tokens
         variants = (
             prompts.with_reasoning(variant, ctx)
@@ -228,14 +267,27 @@ class Continual(Learner):
             _at_least_one(self, "pairs", "preference_max_tokens")
 
     async def select_records(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
         return records[-self.params.pairs :]
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
         return [*rounds, closed][-self.params.pairs :]
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         return await self.infer(rounds, ctx) if rounds else ""
 
 
@@ -258,17 +310,23 @@ class EThenE(Learner):
         """pairs: first edits used; mode, preference_max_tokens: as in cipher."""
 
     async def select_records(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
         return self.select_replayed(records)
 
     def select_replayed(self, records: Sequence[Record]) -> Sequence[Record]:
         return records[: self.params.pairs]
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
-        """Keep the first rounds; online, infer their preference once after the last of them and
-        store it with it.
-        """
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
+        """Keep the first rounds; online, store their preference with the last of them."""
         limit = self.params.pairs
         if len(rounds) >= limit:
             return list(rounds)
@@ -280,7 +338,12 @@ class EThenE(Learner):
             explored[-1] = Round(**{**closed, "preference": preference})
         return explored
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         if sample.history:
             return await self.infer(rounds, ctx) if rounds else ""
         # Online, nothing is exploited before the exploration is complete.

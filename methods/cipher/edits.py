@@ -1,5 +1,4 @@
-"""Decide whether a user changed a text by more than a threshold, in units of PRELUDE's edit cost
-(arXiv 2404.15269).
+"""Compare a draft with the user's version by PRELUDE's edit cost (arXiv 2404.15269).
 
 The cost counts NLTK word tokens, which need NLTK's sentence data.  Offline, most comparisons only
 need to know whether anything changed at all, and are made without that data if the result cannot
@@ -12,7 +11,12 @@ from personabench.api.wording import ResponseKind
 from personabench.metrics.edits import edit_cost
 
 
-def differs(draft: str, final: str, threshold: float, kind: ResponseKind) -> bool:
+def differs(
+    draft: str,
+    final: str,
+    threshold: float,
+    kind: ResponseKind,
+) -> bool:
     """Whether turning the draft into the final costs more than a threshold.
 
     Texts cost their edits, labels 0 or 1, scores their absolute difference.

@@ -1,5 +1,4 @@
-"""Base class of the methods that learn from edits: online rounds, and history replayed as if it had
-been rounds.
+"""Base class of the methods that learn from edits, online or from a replayed history.
 
 Online, the state is the list of rounds: `predict` opens a round in it and `update` closes it with
 the user's edit. Offline, a record is a round whose draft the model writes from the record's input
@@ -35,9 +34,7 @@ _RESERVE = 128
 
 
 class Feedback(TypedDict):
-    """Feedback of an online task after a round: the draft, the user's version, and the task's edit
-    cost.
-    """
+    """Feedback of an online task: the draft, the user's version, and the task's edit cost."""
 
     draft: str
     edited: str
@@ -50,14 +47,21 @@ class Learner(Method):
     params: Any
     uses_drafts = True
 
-    async def profile(self, user: User, ctx: Context) -> dict[str, Any]:
+    async def profile(
+        self,
+        user: User,
+        ctx: Context,
+    ) -> dict[str, Any]:
         """The state that online tasks start with: no round open and none closed."""
         return {"rounds": [], "open": None, "t": 0}
 
-    async def predict(self, sample: Sample, state: dict[str, Any], ctx: Context) -> str:
-        """The answer; a sample without history is a round of an online task and is opened in
-        `state`.
-        """
+    async def predict(
+        self,
+        sample: Sample,
+        state: dict[str, Any],
+        ctx: Context,
+    ) -> str:
+        """The answer; a sample without history opens a round of an online task in `state`."""
         online = not sample.history
         rounds = state["rounds"] if online else await self._rounds_from_history(sample, ctx)
         if not rounds:
@@ -70,7 +74,10 @@ class Learner(Method):
         return answer
 
     async def update(
-        self, state: dict[str, Any], feedback: Feedback, ctx: Context
+        self,
+        state: dict[str, Any],
+        feedback: Feedback,
+        ctx: Context,
     ) -> dict[str, Any]:
         """The state after the open round.
 
@@ -95,21 +102,37 @@ class Learner(Method):
         return {"rounds": rounds, "open": None, "t": state["t"] + 1}
 
     @abstractmethod
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
         """The memory after one more round; `rounds` is not changed."""
 
     @abstractmethod
     async def select_records(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
         """The records that `static` turns into rounds, in the history's order."""
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         """The preference that the memory holds for this question, or ""."""
         return ""
 
     async def respond(
-        self, sample: Sample, rounds: Sequence[Round], ctx: Context
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
     ) -> tuple[str, str]:
         """An answer and the preference it was made with."""
         preference = await self.preference(sample, rounds, ctx)
@@ -139,11 +162,12 @@ class Learner(Method):
         return prompts.cap_preference(preference, ctx)
 
     async def request(
-        self, messages: Sequence[Message], read: Callable[[str], str], ctx: Context
+        self,
+        messages: Sequence[Message],
+        read: Callable[[str], str],
+        ctx: Context,
     ) -> str:
-        """The model's reply, or that of a second repeat if `read` returns nothing; "" if both
-        return nothing.
-        """
+        """The model's reply; a second repeat if `read` returns nothing; "" if that fails too."""
         for repeat in range(2):
             response = await ctx.complete(
                 messages,
@@ -178,10 +202,13 @@ class Learner(Method):
         )
         return [entry for rounds in memories for entry in rounds]
 
-    async def _replay(self, sample: Sample, records: Sequence[Record], ctx: Context) -> list[Round]:
-        """All records as rounds, one after the other, each drafted with the memory of the earlier
-        ones.
-        """
+    async def _replay(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
+    ) -> list[Round]:
+        """All records as rounds in order, each drafted with the memory of the earlier ones."""
         rounds: list[Round] = []
         for record in self.select_replayed(records):
             closed = await self._draft_round(record, sample, rounds, ctx)
@@ -190,7 +217,10 @@ class Learner(Method):
         return rounds
 
     async def _learn_exchanges(
-        self, sample: Sample, exchanges: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        exchanges: Sequence[Record],
+        ctx: Context,
     ) -> list[Round]:
         """Some exchanges as rounds, learned from all at once, in time order."""
         selected = await self.select_records(sample, exchanges, ctx)
@@ -208,14 +238,23 @@ class Learner(Method):
         memories = await asyncio.gather(*(self.learn([], closed, ctx) for closed in spoken_rounds))
         return [entry for rounds in memories for entry in rounds]
 
-    async def _learn_record(self, record: Record, sample: Sample, ctx: Context) -> list[Round]:
+    async def _learn_record(
+        self,
+        record: Record,
+        sample: Sample,
+        ctx: Context,
+    ) -> list[Round]:
         closed = await self._draft_round(record, sample, None, ctx)
         if closed is None:
             return []
         return await self.learn([], closed, ctx)
 
     async def _draft_round(
-        self, record: Record, sample: Sample, rounds: Sequence[Round] | None, ctx: Context
+        self,
+        record: Record,
+        sample: Sample,
+        rounds: Sequence[Round] | None,
+        ctx: Context,
     ) -> Round | None:
         """The record as a round, drafted with the memory `rounds`, if any; None if the draft cannot
         be parsed.
@@ -251,7 +290,10 @@ class Learner(Method):
         return closed
 
     def _drop_duplicates(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> list[Record]:
         """The records without those that repeat the sample's own question."""
         if ctx.task.kind != "text" and any(record.stimulus is None for record in records):
@@ -273,7 +315,11 @@ def subject(sample: Sample, ctx: Context) -> str:
 
 
 async def nearest_records(
-    sample: Sample, records: Sequence[Record], k: int, embedder: str, ctx: Context
+    sample: Sample,
+    records: Sequence[Record],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[Record]:
     """The k records whose inputs are most similar to the question's, in the history's order."""
     texts = [_subject_of_record(record) for record in records]
@@ -282,18 +328,24 @@ async def nearest_records(
 
 
 async def nearest(
-    text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context
+    text: str,
+    texts: Sequence[str],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[int]:
-    """Indices of the k texts most similar by cosine, best first; of equals the earlier comes first."""
+    """Indices of the k texts most similar by cosine, best first, earlier ones first of equals."""
     return [index for index, _ in await rank(text, texts, k, embedder, ctx)]
 
 
 async def recall(
-    sample: Sample, rounds: Sequence[Round], k: int, embedder: str, ctx: Context
+    sample: Sample,
+    rounds: Sequence[Round],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[int]:
-    """Indices of the k rounds most similar to the question, best first; online, they are noted with
-    their cosines.
-    """
+    """Indices of the k rounds most similar to the question, best first; noted online."""
     texts = [entry["text"] for entry in rounds]
     ranking = await rank(subject(sample, ctx), texts, k, embedder, ctx)
 
@@ -305,7 +357,11 @@ async def recall(
 
 
 async def rank(
-    text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context
+    text: str,
+    texts: Sequence[str],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[tuple[int, float]]:
     """Indices and cosines of the k most similar texts; of equals the earlier comes first."""
     if not texts:
@@ -333,14 +389,16 @@ def _subject_of_record(record: Record) -> str:
 
 
 def _folded_texts(record: Record) -> set[str]:
-    texts = (record.stimulus or "", record.response, *record.fields.values())
+    texts = (
+        record.stimulus or "",
+        record.response,
+        *record.fields.values(),
+    )
     return {fold(text) for text in texts}
 
 
 def _question_from(record: Record, template: Sample, ctx: Context) -> Sample:
-    """The record as a question that fits the window with some room for notes, or the shortest
-    variant.
-    """
+    """The record as a question that leaves room for notes, or else the shortest variant."""
     variants = prompts.questions(record, template, ctx)
     question = next(variants)
     shortened = 0

@@ -61,9 +61,7 @@ def format_notes(preference: str, ctx: Context) -> str:
 
 
 def inference(pairs: Sequence[Round], ctx: Context) -> Iterator[Rendered]:
-    """Requests for the preference behind some edits: all pairs, then fewer, then the last one
-    shortened.
-    """
+    """Requests for the preference behind edits: of all pairs, fewer, then the last shortened."""
     for start in range(len(pairs)):
         yield Rendered(_inference_prompt(pairs[start:], None, ctx))
     for limit in _SHORTER:
@@ -71,7 +69,9 @@ def inference(pairs: Sequence[Round], ctx: Context) -> Iterator[Rendered]:
 
 
 def _inference_prompt(
-    pairs: Sequence[Round], limit: int | None, ctx: Context
+    pairs: Sequence[Round],
+    limit: int | None,
+    ctx: Context,
 ) -> tuple[Message, ...]:
     words = ctx.task.words
     listed = _format_pairs(pairs, limit, ctx)
@@ -113,11 +113,12 @@ def _inference_prompt(
 
 
 def aggregation(
-    preferences: Sequence[str], ctx: Context, *, timed: bool = False
+    preferences: Sequence[str],
+    ctx: Context,
+    *,
+    timed: bool = False,
 ) -> tuple[Message, ...]:
-    """The request to merge preferences; with `timed` they are in time order, and later ones take
-    precedence.
-    """
+    """The request to merge preferences; if `timed`, the later ones take precedence."""
     if timed:
         instruction = (
             "Merge them, oldest first as they are, into one short phrase; "
@@ -134,9 +135,7 @@ def aggregation(
 
 
 def neutral(record: Record, ctx: Context) -> Iterator[Rendered]:
-    """Requests to rewrite a text neutrally, to serve as its draft: of the whole text, then of its
-    beginning.
-    """
+    """Requests to rewrite a text neutrally, as a draft: all of it, then its beginning."""
     response_word = ctx.task.words.response
     system = (
         f"Rewrite the {response_word} in plain, neutral language. Keep its meaning. "
@@ -155,7 +154,11 @@ def questions(record: Record, template: Sample, ctx: Context) -> Iterator[Sample
         yield ctx.task.question(shortened, template)
 
 
-def with_examples(sample: Sample, pairs: Sequence[Round], ctx: Context) -> Iterator[Rendered]:
+def with_examples(
+    sample: Sample,
+    pairs: Sequence[Round],
+    ctx: Context,
+) -> Iterator[Rendered]:
     """The question with earlier edits of the same user; then with fewer, finally with none."""
     person = ctx.task.words.person
     if any(pair.get("spoken") for pair in pairs):
@@ -182,7 +185,10 @@ def with_reasoning(question: Rendered, ctx: Context) -> Rendered:
 
 
 def fit_variant(
-    variants: Iterable[Rendered], cut: str, max_tokens: int, ctx: Context
+    variants: Iterable[Rendered],
+    cut: str,
+    max_tokens: int,
+    ctx: Context,
 ) -> tuple[Message, ...]:
     """The first variant that fits the window beside its reply; the flag `cut` counts those that do
     not.
@@ -222,9 +228,7 @@ def cap_preference(preference: str, ctx: Context) -> str:
 
 
 def read_final(reply: str, ctx: Context) -> str:
-    """The text after the last mark of a reasoned answer; the whole reply, flagged, if there is no
-    such text.
-    """
+    """The text after the last mark of a reasoned answer; without one, the whole reply, flagged."""
     text = without_reasoning(reply).strip()
     # "Final" alone or with the task's word for an answer, because answers have lines like "Final
     # score:".
@@ -237,7 +241,11 @@ def read_final(reply: str, ctx: Context) -> str:
     return final
 
 
-def _format_pairs(pairs: Sequence[Round], limit: int | None, ctx: Context) -> str:
+def _format_pairs(
+    pairs: Sequence[Round],
+    limit: int | None,
+    ctx: Context,
+) -> str:
     return "\n\n".join(_format_pair(pair, limit, ctx) for pair in pairs)
 
 

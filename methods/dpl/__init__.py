@@ -140,7 +140,12 @@ class Dpl(Method):
             return await self._fall_back(sample, ctx)
 
         s = self.settings
-        records = await ctx.retrieve(sample, s.n_docs, s.retriever, embedder=s.embedder)
+        records = await ctx.retrieve(
+            sample,
+            s.n_docs,
+            s.retriever,
+            embedder=s.embedder,
+        )
         drafts = profile_drafts(cases, records, ctx)
         messages = fit_draft(drafts, s.profile_max_tokens, ctx)
         if messages is None:
@@ -190,7 +195,12 @@ class Dpl(Method):
             cases += [case for case in results if case is not None]
         return cases
 
-    async def _make_case(self, record: Record, asker: Asker, ctx: Context) -> Case | None:
+    async def _make_case(
+        self,
+        record: Record,
+        asker: Asker,
+        ctx: Context,
+    ) -> Case | None:
         """The record with its peers; None if no tier has enough peers, or none to show."""
         kind: ResponseKind = "text" if record.stimulus is None else ctx.task.kind
         pool = await self.peers.pool(record, asker, self._embed_with(ctx))
@@ -199,7 +209,13 @@ class Dpl(Method):
 
         if agree(record, pool.peers, kind):
             similarity = mean_similarity(pool.peers)
-            return Case(record, pool.tier, (), similarity, agreeing=len(pool.peers))
+            return Case(
+                record,
+                pool.tier,
+                (),
+                similarity,
+                agreeing=len(pool.peers),
+            )
 
         peers = await self._select_peers(record, pool, kind, ctx)
         if not peers:
@@ -207,7 +223,11 @@ class Dpl(Method):
         return Case(record, pool.tier, peers, mean_similarity(peers))
 
     async def _select_peers(
-        self, record: Record, pool: Pool, kind: ResponseKind, ctx: Context
+        self,
+        record: Record,
+        pool: Pool,
+        kind: ResponseKind,
+        ctx: Context,
     ) -> tuple[Peer, ...]:
         pool_ids = ((peer.person, peer.record.id) for peer in pool.peers)
         key = (record.id, record.response, *pool_ids)
@@ -236,7 +256,12 @@ class Dpl(Method):
         profile = await self.summary.profile(sample.user, ctx)
         return await self.summary.predict(sample, profile, ctx)
 
-    def _flag_cases(self, cases: Sequence[Case], comparable: int, ctx: Context) -> None:
+    def _flag_cases(
+        self,
+        cases: Sequence[Case],
+        comparable: int,
+        ctx: Context,
+    ) -> None:
         ctx.flag("n_eff", len(cases))
         if comparable > len(cases):
             ctx.flag("failed_docs", comparable - len(cases))

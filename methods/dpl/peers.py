@@ -66,7 +66,12 @@ class Peers:
             task's responses.
     """
 
-    def __init__(self, users: Sequence[User], settings: Settings, kind: ResponseKind) -> None:
+    def __init__(
+        self,
+        users: Sequence[User],
+        settings: Settings,
+        kind: ResponseKind,
+    ) -> None:
         self._settings = settings
         self._kind = kind
         # Records are addressed by their index in one list, with a parallel list of their users.
@@ -82,7 +87,13 @@ class Peers:
         self._keys = [_text_key(subject(record)) for record in self._records]
         self._by_item: dict[str, list[int]] = defaultdict(list)
         self._by_stimulus: dict[int, list[int]] = defaultdict(list)
-        for index, (record, key) in enumerate(zip(self._records, self._keys, strict=True)):
+        for index, (record, key) in enumerate(
+            zip(
+                self._records,
+                self._keys,
+                strict=True,
+            )
+        ):
             if record.item is not None:
                 self._by_item[record.item].append(index)
             if record.stimulus is not None and key:
@@ -116,8 +127,14 @@ class Peers:
             medoid = members[int(np.argmin(spreads))]
             self._medoids.append(self._scope[medoid])
 
-    async def asker(self, people: frozenset[str], sample: Sample, text: str, embed: Embed) -> Asker:
-        """A question as the guards see it; an undated one has the time of the user's newest record."""
+    async def asker(
+        self,
+        people: frozenset[str],
+        sample: Sample,
+        text: str,
+        embed: Embed,
+    ) -> Asker:
+        """A question as the guards see it; without a date it is dated by the newest record."""
         before: tuple[int, ...] | None = None
         if self._settings.temporal_guard:
             times = (moment(record.time) for record in sample.history)
@@ -134,7 +151,7 @@ class Peers:
         return Asker(people, sample.item, text, before, medoids)
 
     def possible(self, record: Record, asker: Asker) -> bool:
-        """Whether a pool may exist, without a search; exact if only items and equal stimuli count."""
+        """Whether a pool may exist, without a search; exact if only T1 and T2 are tried."""
         min_peers = self._settings.min_peers
         peer_count = len(self._ranges) - len(asker.people & self._ranges.keys())
         searchable = "T3" in self._settings.tiers or len(asker.medoids) >= min_peers
@@ -150,7 +167,12 @@ class Peers:
                 return True
         return False
 
-    async def pool(self, record: Record, asker: Asker, embed: Embed) -> Pool | None:
+    async def pool(
+        self,
+        record: Record,
+        asker: Asker,
+        embed: Embed,
+    ) -> Pool | None:
         """The first tier with `min_peers` users after the guards, one record each; None without."""
         for tier in self._settings.tiers:
             candidates = self._candidates(tier, record, asker)
@@ -162,10 +184,20 @@ class Peers:
                     return Pool(tier, tuple(sorted(peers, key=lambda peer: peer.person)))
         return None
 
-    def _candidates(self, tier: str, record: Record, asker: Asker) -> Iterator[int]:
+    def _candidates(
+        self,
+        tier: str,
+        record: Record,
+        asker: Asker,
+    ) -> Iterator[int]:
         return self._apply_guards(self._look_up(tier, record, asker), record, asker)
 
-    def _look_up(self, tier: str, record: Record, asker: Asker) -> Sequence[int]:
+    def _look_up(
+        self,
+        tier: str,
+        record: Record,
+        asker: Asker,
+    ) -> Sequence[int]:
         """The indices of a tier's records, the most comparable first."""
         if tier == "T3":
             return self._search_cached(subject(record), asker.people)
@@ -184,7 +216,12 @@ class Peers:
             key=lambda index: (self._keys[index] != own_key, self._user_ids[index]),
         )
 
-    def _apply_guards(self, indices: Sequence[int], record: Record, asker: Asker) -> Iterator[int]:
+    def _apply_guards(
+        self,
+        indices: Sequence[int],
+        record: Record,
+        asker: Asker,
+    ) -> Iterator[int]:
         """The indices that pass the guards which need no similarity.
 
         Left out are the user's own records, those on the question's subject, copies, and records
@@ -220,7 +257,11 @@ class Peers:
         # is the record itself.
         return self._kind == "text" or record.stimulus is None or peer_record.id == record.id
 
-    def _chunks(self, tier: str, indices: Iterator[int]) -> Iterator[list[int]]:
+    def _chunks(
+        self,
+        tier: str,
+        indices: Iterator[int],
+    ) -> Iterator[list[int]]:
         """Candidates in chunks of a pool's size, one record per user.
 
         In the user scope all records come at once, since a user's record is chosen by similarity.
@@ -238,7 +279,12 @@ class Peers:
             yield candidates[start : start + size]
 
     async def _measure(
-        self, tier: str, indices: Sequence[int], record: Record, asker: Asker, embed: Embed
+        self,
+        tier: str,
+        indices: Sequence[int],
+        record: Record,
+        asker: Asker,
+        embed: Embed,
     ) -> list[Peer]:
         """The candidates within the thresholds, the most similar record of each user."""
         settings = self._settings
@@ -251,7 +297,13 @@ class Peers:
                 for user_id, peer_record in zip(user_ids, records, strict=True)
             ]
 
-        vectors = await embed([asker.text, subject(record), *map(subject, records)])
+        vectors = await embed(
+            [
+                asker.text,
+                subject(record),
+                *map(subject, records),
+            ]
+        )
         to_question = cosines(np.delete(vectors, 1, axis=0))
         to_record = cosines(vectors[1:])
         best: dict[str, Peer] = {}
@@ -265,7 +317,11 @@ class Peers:
                 best[user_id] = Peer(user_id, records[index], float(similarity))
         return list(best.values())
 
-    def _search(self, text: str, people: frozenset[str]) -> tuple[int, ...]:
+    def _search(
+        self,
+        text: str,
+        people: frozenset[str],
+    ) -> tuple[int, ...]:
         """The indices of the nearest records by BM25, without those of `people`."""
         rare = [token for token in text.split() if token not in self._common]
         scores = self._bm25.scores(" ".join(rare) or text)

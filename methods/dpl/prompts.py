@@ -47,7 +47,9 @@ def difference_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
 
 
 def profile_drafts(
-    cases: Sequence[Case], records: Sequence[Record], ctx: Context
+    cases: Sequence[Case],
+    records: Sequence[Record],
+    ctx: Context,
 ) -> Iterator[Draft]:
     """Stage 2: all cases and records; then fewer records, shorter stimuli, finally fewer cases."""
     yield "", _profile_prompt(cases, records, None, ctx)
@@ -60,7 +62,11 @@ def profile_drafts(
         yield "cases_dropped", _profile_prompt(cases[:count], (), _SHORTER[-1], ctx)
 
 
-def fit_draft(drafts: Iterable[Draft], max_tokens: int, ctx: Context) -> tuple[Message, ...] | None:
+def fit_draft(
+    drafts: Iterable[Draft],
+    max_tokens: int,
+    ctx: Context,
+) -> tuple[Message, ...] | None:
     """The first draft that fits the window beside its reply, its cuts flagged; None without one."""
     cuts: Counter[str] = Counter()
     for cut, messages in drafts:
@@ -89,7 +95,10 @@ def strip_tag(text: str) -> tuple[str, bool]:
 
 
 def _difference_prompt(
-    case: Case, peers: Sequence[Peer], limit: int | None, ctx: Context
+    case: Case,
+    peers: Sequence[Peer],
+    limit: int | None,
+    ctx: Context,
 ) -> tuple[Message, ...]:
     words = ctx.task.words
     has_stimulus = case.doc.stimulus is not None
@@ -137,7 +146,10 @@ def _describe_material(case: Case, peer_count: int, ctx: Context) -> str:
 
 
 def _profile_prompt(
-    cases: Sequence[Case], records: Sequence[Record], limit: int | None, ctx: Context
+    cases: Sequence[Case],
+    records: Sequence[Record],
+    limit: int | None,
+    ctx: Context,
 ) -> tuple[Message, ...]:
     words = ctx.task.words
     addition = f", then earlier records of this {words.person}" if records else ""

@@ -46,9 +46,13 @@ def agree(record: Record, peers: Sequence[Peer], kind: ResponseKind) -> bool:
 
 
 async def select(
-    record: Record, peers: Sequence[Peer], kind: ResponseKind, settings: Settings, embed: Embed
+    record: Record,
+    peers: Sequence[Peer],
+    kind: ResponseKind,
+    settings: Settings,
+    embed: Embed,
 ) -> tuple[Peer, ...]:
-    """At most `k_peers` representatives of a pool, in a fixed order; none if all are like the user."""
+    """At most `k_peers` representatives of a pool, in a fixed order; none if all are alike."""
     if settings.selector == "auto" and kind != "text":
         return _select_by_label(record, peers, kind, settings.k_peers)
 
@@ -69,7 +73,11 @@ def clusters(vectors: npt.NDArray[Any], settings: Settings) -> tuple[npt.NDArray
     from sklearn.cluster import KMeans
 
     count = min(settings.k_peers + 1, len(np.unique(vectors, axis=0)))
-    model = KMeans(n_clusters=count, n_init=settings.n_init, random_state=settings.seed)
+    model = KMeans(
+        n_clusters=count,
+        n_init=settings.n_init,
+        random_state=settings.seed,
+    )
     # Threads sum in changing order, and a centroid's last digits can decide which peer is closest.
     with _threads().limit(limits=1):
         model.fit(vectors.astype(np.float64))
@@ -84,7 +92,10 @@ def _threads() -> Any:
 
 
 def _select_by_label(
-    record: Record, peers: Sequence[Peer], kind: ResponseKind, limit: int
+    record: Record,
+    peers: Sequence[Peer],
+    kind: ResponseKind,
+    limit: int,
 ) -> tuple[Peer, ...]:
     """The nearest peer of each of the commonest labels that are not the user's."""
     own_label = _label_of(record, kind)
@@ -102,7 +113,9 @@ def _select_by_label(
 
 
 def _select_by_similarity(
-    peers: Sequence[Peer], vectors: npt.NDArray[Any], settings: Settings
+    peers: Sequence[Peer],
+    vectors: npt.NDArray[Any],
+    settings: Settings,
 ) -> tuple[Peer, ...]:
     similarities = cosines(vectors)
     sign = 1 if settings.selector == "least_similar" else -1
@@ -116,7 +129,7 @@ def _select_by_cluster(
     settings: Settings,
     rng: random.Random,
 ) -> tuple[Peer, ...]:
-    """One peer of every cluster but the user's own: the closest to its centroid, or a random one."""
+    """One peer of every cluster but the user's: the closest to its centroid, or a random one."""
     labels, centroids = clusters(vectors, settings)
     own_cluster = labels[0]
     selected = []
