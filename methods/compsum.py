@@ -92,11 +92,7 @@ def is_complete(analysis: str) -> bool:
     parts = re.split(rf"(?im)^[\s*_#>\d.-]*({names})[\s*_]*(?::|$)[\s*_]*", analysis)
     sections = {
         name.capitalize()
-        for name, body in zip(
-            parts[1::2],
-            parts[2::2],
-            strict=True,
-        )
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
         if body.strip()
     }
     return sections == set(SECTIONS)

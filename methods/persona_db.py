@@ -134,11 +134,7 @@ class PersonaDb(Method):
             vectors = await self._embed([persona["card"] for _, persona in pairs], ctx)
             self.neighbours = [
                 self._neighbour(user, persona, vector)
-                for (user, persona), vector in zip(
-                    pairs,
-                    vectors,
-                    strict=True,
-                )
+                for (user, persona), vector in zip(pairs, vectors, strict=True)
             ]
         else:
             self.neighbours = []

@@ -70,13 +70,7 @@ class Summary(Method):
         # As records, the summaries can be fitted to the window like a history, the oldest dropped
         # first.
         summaries = [
-            Record(name, None, text)
-            for name, text in zip(
-                blocks,
-                texts,
-                strict=True,
-            )
-            if text
+            Record(name, None, text) for name, text in zip(blocks, texts, strict=True) if text
         ]
         if not summaries:
             return ""

@@ -224,14 +224,7 @@ def _most_familiar_choice(sample: Sample) -> str:
     # With a capturing group, `split` keeps the marks: text, mark, text, mark, text.
     marks = "|".join(re.escape(f"{choice}:") for choice in sample.choices)
     parts = re.split(f"({marks})", sample.input)
-    texts = {
-        mark[:-1]: text
-        for mark, text in zip(
-            parts[1::2],
-            parts[2::2],
-            strict=True,
-        )
-    }
+    texts = {mark[:-1]: text for mark, text in zip(parts[1::2], parts[2::2], strict=True)}
 
     def familiar_share(choice: str) -> float:
         words = _words(texts.get(choice, ""))

@@ -87,13 +87,7 @@ class Peers:
         self._keys = [_text_key(subject(record)) for record in self._records]
         self._by_item: dict[str, list[int]] = defaultdict(list)
         self._by_stimulus: dict[int, list[int]] = defaultdict(list)
-        for index, (record, key) in enumerate(
-            zip(
-                self._records,
-                self._keys,
-                strict=True,
-            )
-        ):
+        for index, (record, key) in enumerate(zip(self._records, self._keys, strict=True)):
             if record.item is not None:
                 self._by_item[record.item].append(index)
             if record.stimulus is not None and key:

@@ -119,11 +119,7 @@ async def _extract_features(knowledge: Knowledge, p: Rpm.Params, ctx: Context) -
     results = await asyncio.gather(
         *(request_features("extract", item.query, None, p, ctx) for item in knowledge.items)
     )
-    for item, features in zip(
-        knowledge.items,
-        results,
-        strict=True,
-    ):
+    for item, features in zip(knowledge.items, results, strict=True):
         item.features = features or []
 
 

@@ -19,7 +19,7 @@ __all__ = [
     "Stars",
     "Tags",
     "World",
-    "asked",
+    "ask_once",
     "crowd",
     "labelled",
     "offline",
@@ -114,13 +114,18 @@ async def prepared(world: World, method: Method) -> Method:
     return method
 
 
-async def asked(
+async def ask_once(
     folder: Path, users: Sequence[User], method: Method, sample: Sample | None = None, **world: Any
 ) -> Any:
     """One question to a method in a world of its own: output, context, the question's requests."""
-    there = World(folder, users, answer=world.pop("answer", reply), **world)
-    await prepared(there, method)
-    return await there.ask(method, sample or question(users))
+    context = World(
+        folder,
+        users,
+        answer=world.pop("answer", reply),
+        **world,
+    )
+    await prepared(context, method)
+    return await context.ask(method, sample or question(users))
 
 
 def labelled(person: str, labels: str) -> User:
@@ -131,7 +136,16 @@ def labelled(person: str, labels: str) -> User:
 def without_items(users: Sequence[User]) -> list[User]:
     return [
         User(
-            user.id, tuple(Record(r.id, r.stimulus, r.response, time=r.time) for r in user.history)
+            user.id,
+            tuple(
+                Record(
+                    r.id,
+                    r.stimulus,
+                    r.response,
+                    time=r.time,
+                )
+                for r in user.history
+            ),
         )
         for user in users
     ]

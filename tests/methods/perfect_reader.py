@@ -84,8 +84,8 @@ def read(request: Request) -> str:
         return json.dumps(_form(request, last))
     if not rest and not _CONTRACT.search(first):
         return _remarks(_evidence(last, ()))
-    shown = list(zip(turns[::2], turns[1::2], strict=True))
-    answer = _answer(last, _evidence(system, shown))
+    examples = list(zip(turns[::2], turns[1::2], strict=True))
+    answer = _answer(last, _evidence(system, examples))
     return (
         answer
         if request.schema is None
@@ -99,9 +99,12 @@ def blind(request: Request) -> str:
     return _answer(final, Evidence([], [])) if _ASKED.search(final) else read(request)
 
 
-def _evidence(text: str, shown: Iterable[tuple[str, str]]) -> Evidence:
+def _evidence(text: str, examples: Iterable[tuple[str, str]]) -> Evidence:
     """Of a text's records and remarks, and of the questions and answers shown as earlier turns."""
-    records = [*_records(text), *((_asked(question), response) for question, response in shown)]
+    records = [
+        *_records(text),
+        *((_subject_of(question), response) for question, response in examples),
+    ]
     labels = [
         (label.strip(), frozenset(words.split(", "))) for label, words in _GIVES.findall(text)
     ]
@@ -117,15 +120,15 @@ def _evidence(text: str, shown: Iterable[tuple[str, str]]) -> Evidence:
 
 def _records(text: str) -> Iterator[tuple[str, str]]:
     """(stimulus, response) of every record that is the user's, not somebody else's it is compared with."""
-    about, own = "", True
+    about, is_user = "", True
     for line in text.splitlines():
         if _SOMEBODY_ELSE.match(line):
-            own = False
+            is_user = False
         elif _THE_USER_AGAIN.match(line):
-            own = True
+            is_user = True
         elif stimulus := _STIMULUS.match(line):
-            about = stimulus[1] if own else about
-        elif (response := _RESPONSE.match(line)) and own:
+            about = stimulus[1] if is_user else about
+        elif (response := _RESPONSE.match(line)) and is_user:
             yield about, response[1]
 
 
@@ -140,20 +143,30 @@ def _remarks(evidence: Evidence) -> str:
 
 
 def _answer(question: str, evidence: Evidence) -> str:
-    about = _asked(question)
+    about = _subject_of(question)
     if "article: " in question:
         opening, closing = _habit(evidence.edges)
-        return " ".join([*opening, *_words(about)[:FIRST_WORDS], *closing])
-    asked = _noticed(about, review="review: " in question)
+        return " ".join(
+            [
+                *opening,
+                *_words(about)[:FIRST_WORDS],
+                *closing,
+            ]
+        )
+    points = _noticed(about, review="review: " in question)
     usual = Counter(label for label, _ in evidence.labels)
     plainly = question.partition("tags: [")[2].partition(",")[0] or "3"
 
-    def nearness(each: tuple[str, frozenset[str]]) -> tuple[float, int]:
-        label, noticed = each
-        return len(noticed & asked) / max(len(noticed | asked), 1), usual[label]
+    def nearness(labelled: tuple[str, frozenset[str]]) -> tuple[float, int]:
+        label, noticed = labelled
+        return len(noticed & points) / max(len(noticed | points), 1), usual[label]
 
-    label, noticed = max(evidence.labels, key=nearness, default=("", frozenset()))
-    return label if noticed & asked else plainly
+    label, noticed = max(
+        evidence.labels,
+        key=nearness,
+        default=("", frozenset()),
+    )
+    return label if noticed & points else plainly
 
 
 def _habit(edges: Sequence[Edges]) -> Edges:
@@ -165,7 +178,7 @@ def _habit(edges: Sequence[Edges]) -> Edges:
 
 def _shared(beginnings: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     for length in range(EDGE, 0, -1):
-        counts = Counter(each[:length] for each in beginnings if len(each) >= length)
+        counts = Counter(beginning[:length] for beginning in beginnings if len(beginning) >= length)
         best, times = counts.most_common(1)[0] if counts else ((), 0)
         if best and times >= MOST * len(beginnings):
             return best
@@ -195,15 +208,15 @@ def _form(request: Request, last: str) -> dict[str, Any]:
     }
 
 
-def _asked(question: str) -> str:
-    found = _ASKED.search(question)
-    return found[1] if found else question
+def _subject_of(question: str) -> str:
+    match = _ASKED.search(question)
+    return match[1] if match else question
 
 
 def _noticed(text: str, *, review: bool) -> frozenset[str]:
     """What a stimulus is known by: the points a review makes, else its longest words."""
     if review:
-        return frozenset(point for point, said in POINTS.items() if re.search(said, text))
+        return frozenset(point for point, pattern in POINTS.items() if re.search(pattern, text))
     longest = sorted(
         set(re.findall(r"[a-z]{5,}", text.lower())), key=lambda word: (-len(word), word)
     )
