@@ -1,5 +1,7 @@
-"""The stub model of PRELUDE's specification, a rule-based user and invented notes, for the tests of methods that learn
-from edits and of the tasks that let them."""
+"""Fixtures for methods that learn from edits, and for the tasks that offer them.
+
+The stub model of PRELUDE's specification, a rule-based user and toy notes.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,7 @@ class Briefs(Task):
 
 
 class Markers:
-    """One-hot vectors by the marker word that a text contains; other texts are all alike."""
+    """One-hot vectors by the marker word in a text; texts without one are all alike."""
 
     async def embed(
         self,
@@ -140,7 +142,7 @@ def stub(request: Request) -> str:
 
 
 class World:
-    """A task, a stub model behind the real client, and the books of its calls."""
+    """A task and a stub model behind the real client."""
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class World:
 
 
 class Round(NamedTuple):
-    """What one simulated round came to."""
+    """The draft, cost and calls of one simulated round."""
 
     draft: str
     cost: float
@@ -180,7 +182,7 @@ async def live(
     *,
     interrupted: bool = False,
 ) -> tuple[list[Round], Any, World]:
-    """Run rounds with the rule-based user; `interrupted` kills the process after each, keeping the JSON state."""
+    """Run rounds with the rule-based user, if `interrupted` in a new process after each one."""
     world = world or World()
     state = await method.profile(Sample("", "u", "").user, world.context())
     rounds = []
@@ -200,7 +202,13 @@ async def live(
         edited = draft if rule.holds(draft) else rule.fix(draft)
         cost = edit_cost(draft, edited)
         state = await method.update(
-            state, {"draft": draft, "edited": edited, "cost": cost}, learning
+            state,
+            {
+                "draft": draft,
+                "edited": edited,
+                "cost": cost,
+            },
+            learning,
         )
         if interrupted:
             method, state = type(method)(method.params), from_json(to_json(state), Any)

@@ -1,4 +1,4 @@
-"""What DPL's tests share: invented tasks and people, vectors a test can write down, and a scripted model."""
+"""Fixtures for DPL's tests: toy tasks and users, vectors spelled out in texts, a scripted model."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Stars(Headlines):
 
 
 class Vectors:
-    """Embedders whose geometry a test writes down: `@(x,y)` in a text is its vector, other texts are bags of words."""
+    """Embedder for tests: `@(x,y)` in a text is its vector, other texts are bags of words."""
 
     async def embed(
         self,
@@ -155,7 +155,7 @@ def reply(request: Request) -> str:
 
 
 class World:
-    """A task, its people, and a scripted model behind the real client and cache."""
+    """A task, its users, and a scripted model behind the real client and cache."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ def reviewed(
 
 
 def crowd(items: int = 10, peers: int = 6) -> list[User]:
-    """Ann and others, who all wrote about the same items, each in a corner of the plane of their own."""
+    """Ann and her peers, who all wrote about the same items, each in a style of their own."""
     people = ["ann", *(f"peer{number}" for number in range(peers))]
     return [
         User(

@@ -1,16 +1,18 @@
-"""A model that does nothing but read: it answers with what its prompt says of the user, plainly where it says nothing.
+"""A model that only reads: it answers with the evidence about the user in its prompt.
 
-It is given a request and nothing else, so whatever it knows of a user stands in the text of the prompt.  Evidence is of
-two kinds.  A record is what the user responded to, and how.  A remark is this reader's own account of records that an
-earlier call showed it, and comes back to it as a summary, a preference, a difference or a rationale:
+It receives a request and nothing else, so all its knowledge of a user is in the text of the prompt.
+Evidence is of two kinds.  A record is a stimulus with the user's response.  A remark is this
+reader's own description of records in an earlier call, which comes back to it as a summary, a
+preference, a difference or a rationale:
 
     labels   gives 3 for late, cheap; gives 5 for punctual, praise
     texts    opens with "You Can Now" and closes with "".
 
-Of a review the reader understands `POINTS`, the same whoever wrote it; of a plot it notes the longest words.  Asked for
-a label, it gives that of the evidence which has most of these in common with the question; asked for a headline, it
-puts the article's first words between the opening and the closing that the user's headlines share.  Without evidence it
-answers with the middle score, the first tag, or the article's first words alone.
+Of a review the reader understands `POINTS`, whoever wrote it; of a plot it uses the longest words.
+For a label, it returns that of the evidence which has most of these in common with the question;
+for a headline, it puts the article's first words between the opening and the closing that the
+user's headlines share.  Without evidence it answers with the middle score, the first tag, or the
+article's first words alone.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ Edges = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Evidence(NamedTuple):
-    """What a prompt shows of the user: labels with key words of what got them, and the edges of texts."""
+    """The evidence in a prompt: labels with the key words that got them, and the edges of texts."""
 
     labels: list[tuple[str, frozenset[str]]]
     edges: list[Edges]
@@ -94,13 +96,13 @@ def read(request: Request) -> str:
 
 
 def blind(request: Request) -> str:
-    """The same model when it sees the question alone, whatever a method puts around it."""
+    """The reply of a model that sees the question alone, whatever a method adds to it."""
     final = _CONTRACT.sub("", request.messages[-1].content)
     return _answer(final, Evidence([], [])) if _ASKED.search(final) else read(request)
 
 
 def _evidence(text: str, examples: Iterable[tuple[str, str]]) -> Evidence:
-    """Of a text's records and remarks, and of the questions and answers shown as earlier turns."""
+    """The evidence in a text's records and remarks, and in earlier turns."""
     records = [
         *_records(text),
         *((_subject_of(question), response) for question, response in examples),
@@ -119,7 +121,7 @@ def _evidence(text: str, examples: Iterable[tuple[str, str]]) -> Evidence:
 
 
 def _records(text: str) -> Iterator[tuple[str, str]]:
-    """(stimulus, response) of every record that is the user's, not somebody else's it is compared with."""
+    """The stimulus and response of every record that is the user's, without those of peers."""
     about, is_user = "", True
     for line in text.splitlines():
         if _SOMEBODY_ELSE.match(line):
@@ -133,7 +135,7 @@ def _records(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _remarks(evidence: Evidence) -> str:
-    """What the evidence says of the user, in words that can be read as evidence again."""
+    """A remark about the user that can be parsed as evidence again."""
     if evidence.labels:
         return "; ".join(
             f"gives {label} for {', '.join(sorted(words))}" for label, words in evidence.labels
@@ -203,7 +205,12 @@ def _form(request: Request, last: str) -> dict[str, Any]:
         }
     return {
         "judgements": [
-            {"id": number, "influential": True, "polarity": "neutral"} for number in numbers
+            {
+                "id": number,
+                "influential": True,
+                "polarity": "neutral",
+            }
+            for number in numbers
         ]
     }
 
@@ -214,7 +221,7 @@ def _subject_of(question: str) -> str:
 
 
 def _noticed(text: str, *, review: bool) -> frozenset[str]:
-    """What a stimulus is known by: the points a review makes, else its longest words."""
+    """The key words of a stimulus: the points a review makes, else its longest words."""
     if review:
         return frozenset(point for point, pattern in POINTS.items() if re.search(pattern, text))
     longest = sorted(

@@ -1,4 +1,4 @@
-"""A scripted model that does all of RPM's calls, and the client, cache and tasks it is tried in."""
+"""Fixtures for RPM's tests: a scripted model for all its calls, with client, cache and tasks."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Stars(Headlines):
 
 
 class Vectors:
-    """Embedders whose geometry a test writes down: `@(x,y)` in a text is its vector, other texts are bags of words."""
+    """Embedder for tests: `@(x,y)` in a text is its vector, other texts are bags of words."""
 
     async def embed(
         self,
@@ -127,7 +127,7 @@ def stage(request: Request) -> str:
 
 
 def reply(request: Request) -> str:
-    """A model that takes every #word of a query for a feature and for a factor of its own."""
+    """Reply as a model that turns every #word of a query into a feature and a factor."""
     body = request.messages[-1].content
     tags = re.findall(r"#([^\s#?]+)", body) or ["topic"]
     match stage(request):
@@ -201,7 +201,7 @@ class World:
         *,
         all_history: bool = False,
     ) -> tuple[Any, Context]:
-        """The state as the engine keeps it, made from what the method may see, or from everything."""
+        """The state as the engine stores it, from the visible history or from all of it."""
         ctx = self.context()
         history = sample.history if all_history else method.visible(sample)
         state = await method.profile(User(sample.user_id, history), ctx)

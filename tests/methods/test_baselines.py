@@ -1,4 +1,4 @@
-"""What the baselines must have in common: calls, the same records, no leak, counted fallbacks."""
+"""Properties that all baselines share: calls, the same records, no leak, counted fallbacks."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ async def test_persona_db_makes_two_calls_per_user(tmp_path: Path) -> None:
 
 
 async def test_every_method_shows_the_same_records(tmp_path: Path) -> None:
+    # Methods are compared on their use of records, so all must retrieve the same ones.
     users = crowd(items=20)
     methods: list[Method] = [
         Rag(Rag.Params(k=4)),
@@ -128,6 +129,7 @@ async def test_every_method_shows_the_same_records(tmp_path: Path) -> None:
 async def test_an_empty_history_sends_the_request_of_none(
     tmp_path: Path, method: Callable[[], Method]
 ) -> None:
+    # Otherwise a method would be scored for its wording where it has nothing to personalize with.
     users = [User("ann", ()), *crowd()[1:]]
     _, ctx, requests = await ask_once(tmp_path / "ours", users, method())
     _, _, expected = await ask_once(tmp_path / "none", users, NoPersonalization())
@@ -150,6 +152,7 @@ async def test_an_empty_history_sends_the_request_of_none(
     ids=lambda method: method.name,
 )
 async def test_a_gold_in_a_peers_history_reaches_no_prompt(tmp_path: Path, method: Method) -> None:
+    # A peer may have answered the same question, and the reference would be copied from there.
     users = crowd()
     about = "The tale of item3 and the glacier"
     leak = Record(
@@ -166,7 +169,7 @@ async def test_a_gold_in_a_peers_history_reaches_no_prompt(tmp_path: Path, metho
     )
 
     def gullible(request: Any) -> str:
-        """What is distilled of somebody holds everything they wrote."""
+        """A reply that repeats the whole history of the user it is about."""
         if stage(request) == "distil" and "SECRET" in request.messages[1].content:
             return '{"topics": ["ports"], "traits": [], "patterns": ["Says SECRET"], "stances": []}'
         return reply(request)
@@ -189,14 +192,26 @@ async def test_summary_answers_without_a_population(
 ) -> None:
     users = crowd()
     our_world, summary_world = (
-        World(tmp_path / "ours", users, answer=reply),
-        World(tmp_path / "summary", users, answer=reply),
+        World(
+            tmp_path / "ours",
+            users,
+            answer=reply,
+        ),
+        World(
+            tmp_path / "summary",
+            users,
+            answer=reply,
+        ),
     )
     unprepared = method()
     sample = question(users)
     if isinstance(unprepared, PersonaDb):
         ctx = our_world.context()
-        state = {"card": "", "distilled": [], "induced": []}
+        state = {
+            "card": "",
+            "distilled": [],
+            "induced": [],
+        }
         output, requests = (
             await unprepared.predict(sample.view(), state, ctx),
             our_world.backend.requests,
@@ -213,6 +228,7 @@ async def test_summary_answers_without_a_population(
 def test_fallbacks_are_reported_as_a_share_of_samples(
     method: Callable[[], Method],
 ) -> None:
+    # A method that mostly falls back is scored as `summary`, and readers must see that.
     result = trial(
         method(),
         task="lamp4",

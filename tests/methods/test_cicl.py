@@ -1,4 +1,4 @@
-"""Contrast pairs: who the other side is, that it is another side, and what of the reply counts."""
+"""Contrast pairs: their peers, their difference, and the part of a reply that counts."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ async def test_negatives_come_from_peers(tmp_path: Path, two_step: bool) -> None
 
 
 async def test_no_negative_answers_the_question_itself(tmp_path: Path) -> None:
+    # A peer's response to the question would reveal how it can be answered.
     users = crowd(items=1)
     _, ctx, requests = await ask_once(
         tmp_path,
@@ -147,6 +148,7 @@ async def test_two_steps_return_the_second_reply(tmp_path: Path) -> None:
 
 
 async def test_drafts_send_the_request_of_none_and_are_shared(tmp_path: Path) -> None:
+    # The same request has the same cache key, so that `none` and other methods pay for the drafts.
     users = without_items([tales(3)])
     world = World(tmp_path, users, answer=reply)
     method = await prepared(world, Cicl())
@@ -208,6 +210,7 @@ async def test_records_without_a_stimulus_have_no_drafts(tmp_path: Path) -> None
 
 
 async def test_pairs_are_dropped_to_fit_the_window(tmp_path: Path) -> None:
+    # The question is never truncated, so the examples are.
     users = [User(u.id, tuple(_long(r) for r in u.history)) for u in crowd(items=8)]
     _, ctx, requests = await ask_once(
         tmp_path,
@@ -229,6 +232,7 @@ def _long(record: Record) -> Record:
 
 
 def test_drafting_needs_no_population() -> None:
+    # A data set without other users can still be run with negatives=draft.
     assert "population" not in Cicl(Cicl.Params(negatives="draft")).requirements()
     assert "population" in Cicl().requirements()
 

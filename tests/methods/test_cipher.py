@@ -1,4 +1,4 @@
-"""CIPHER and its family online, against their acceptance list, with a stub model and a rule-based user."""
+"""CIPHER and its family online, with a stub model and a rule-based user."""
 
 from __future__ import annotations
 
@@ -92,7 +92,11 @@ def test_whether_anything_changed_agrees_with_the_cost() -> None:
     close = [text.replace(" ", "") for text in texts] + [text.replace('"', "''") for text in texts]
     verdicts: Counter[bool] = Counter()
     for first, second in [
-        *zip(texts, close[:300], strict=True),
+        *zip(
+            texts,
+            close[:300],
+            strict=True,
+        ),
         *zip(texts, close[300:], strict=True),
     ]:
         changed = first.split() != second.split() and edit_cost(first, second) > 0
@@ -135,6 +139,7 @@ async def test_total_costs_with_a_single_source(source: str, total: int) -> None
 
 @pytest.mark.parametrize("cls", FAMILY)
 async def test_a_process_killed_after_every_round_resumes_identically(cls: Any) -> None:
+    # Online runs take hours and are resumed from the stored JSON state.
     sources = sequences()[3]
     rounds, state, world = await live(cls(), sources)
     again, resumed, second = await live(
@@ -178,7 +183,11 @@ async def test_accepted_drafts_leave_no_entry() -> None:
             },
             world.context(),
         )
-    assert state == {"rounds": [], "open": None, "t": 3}
+    assert state == {
+        "rounds": [],
+        "open": None,
+        "t": 3,
+    }
     assert Counter(map(stage, world.backend.requests)) == {"generate": 3}
 
 
@@ -228,7 +237,11 @@ async def test_calls_per_round() -> None:
         for entry in rounds[1:]:
             assert entry.predicting == (1 if k == 1 else 2)
             assert entry.learning == int(entry.cost > 0)
-    for method in (IclEdit(), CotEdit(), Oracle()):
+    for method in (
+        IclEdit(),
+        CotEdit(),
+        Oracle(),
+    ):
         rounds, _, _ = await live(method, sources)
         assert {(entry.predicting, entry.learning) for entry in rounds} == {(1, 0)}
     rounds, _, _ = await live(Continual(), sources)
@@ -243,6 +256,8 @@ async def test_calls_per_round() -> None:
 async def test_prompts_hold_no_hidden_preference_and_inferences_no_document(
     cls: Any,
 ) -> None:
+    # The true preference is the gold of an online task, and a document would leak into the
+    # preference.
     _, _, world = await live(cls(), sequences()[3], World(lambda request: f"{stage(request)} said"))
     for request in world.backend.requests:
         whole = "\n".join(message.content for message in request.messages)
@@ -288,6 +303,7 @@ async def test_an_empty_aggregation_falls_back_to_the_nearest_preference() -> No
 
 
 async def test_feedback_without_a_draft_is_an_error() -> None:
+    # A state that lost its open round would otherwise attribute the edit to another draft.
     method, world = Cipher(), World()
     state = await method.profile(Sample("", "u", "").user, world.context())
     with pytest.raises(UsageError, match="predict opens a round"):

@@ -48,6 +48,7 @@ def drafting(request: Request) -> str:
 async def test_static_makes_at_most_2k_offline_calls_and_caches_them(
     name: str, k: int, tmp_path: Path
 ) -> None:
+    # A draft and an inference for each of the k records; both are independent of the question.
     task, sample = lamp(name)
     world = World(drafting, Cache(tmp_path / "cache.sqlite"))
     _, ctx = await ask_once(Cipher(Cipher.Params(k=k)), sample, task, world)
@@ -65,6 +66,7 @@ async def test_static_makes_at_most_2k_offline_calls_and_caches_them(
 @pytest.mark.parametrize("mode", ["static", "replay"])
 @pytest.mark.parametrize("cls", FAMILY)
 async def test_no_draft_prompt_holds_the_users_response(cls: Any, mode: Any, name: str) -> None:
+    # A draft that has seen the response would teach nothing.
     task, sample = lamp(name)
     marked = tuple(
         msgspec.structs.replace(
@@ -191,6 +193,7 @@ async def test_label_costs_and_the_inference_prompt(name: str) -> None:
 @pytest.mark.parametrize("mode", ["static", "replay"])
 @pytest.mark.parametrize("cls", FAMILY)
 async def test_records_equal_to_the_question_are_left_out(cls: Any, mode: Any) -> None:
+    # The record's response would be the reference.
     task, sample = lamp("lamp4")
     copy = Record(
         "copy",
@@ -223,11 +226,19 @@ async def test_similarity_of_records_is_that_of_their_inputs() -> None:
             fields={"text": f"a text on {source}", "title": title},
         )
         for n, (source, title) in enumerate(
-            [("alpha", "beta beta"), ("beta", "alpha"), ("alpha", "gamma")]
+            [
+                ("alpha", "beta beta"),
+                ("beta", "alpha"),
+                ("alpha", "gamma"),
+            ]
         )
     )
     sample = Sample(
-        "q", "u", "Generate a headline: news of beta", stimulus="news of beta", history=history
+        "q",
+        "u",
+        "Generate a headline: news of beta",
+        stimulus="news of beta",
+        history=history,
     )
     world = World(drafting)
     await ask_once(IclEdit(IclEdit.Params(k=1)), sample, task, world)
@@ -288,7 +299,9 @@ async def test_long_pairs_and_stimuli_are_shortened() -> None:
     task, sample = lamp("lamp4")
     history = tuple(
         msgspec.structs.replace(
-            record, stimulus="a long article " * 900, response=f"{record.response} " * 40
+            record,
+            stimulus="a long article " * 900,
+            response=f"{record.response} " * 40,
         )
         for record in sample.history[:5]
     )
@@ -303,6 +316,7 @@ async def test_long_pairs_and_stimuli_are_shortened() -> None:
 @pytest.mark.parametrize("name", [cls.name for cls in FAMILY])
 @pytest.mark.parametrize("task", ["lamp4", "lamp7"])
 async def test_the_plan_predicts_the_calls(name: str, task: str, tmp_path: Path) -> None:
+    # Users decide by the plan whether they can afford a run.
     options = runner.Options(
         methods=[name],
         tasks=[task],

@@ -1,4 +1,4 @@
-"""How CIPHER and its family read what the model says, and what becomes of a reply that says nothing."""
+"""Parsing of replies by CIPHER and its family, and the treatment of empty ones."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ def test_none_with_a_reason_is_no_preference(reply: str) -> None:
      "unknown words explained", "**none** too long", "national news first"],
 )  # fmt: skip
 def test_a_preference_may_begin_with_none(reply: str) -> None:
+    # "None of the usual jargon" is a preference.
     assert prompts.read_phrase(reply) == reply.strip("*")
 
 
@@ -98,7 +99,7 @@ def pair(draft: str | None = BASE, **more: Any) -> Round:
 
 
 def replying(*replies: str, to: str = "infer") -> Any:
-    """A model that says these things in turn where it infers or merges, and as many times the last one."""
+    """A stub that gives these replies in turn to inferences or merges, then the last one again."""
     remaining = list(replies)
     return lambda r: (
         (remaining.pop(0) if len(remaining) > 1 else remaining[0]) if stage(r) == to else stub(r)
@@ -170,6 +171,7 @@ async def test_a_reaction_without_a_preference_is_cached_but_an_empty_reply_is_n
 
 
 async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None:
+    # A cached empty reply would be returned to every later run.
     world = World(
         replying(
             "None",
@@ -200,7 +202,7 @@ async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("cls", FAMILY)
 async def test_an_empty_draft_is_shown_as_empty(cls: Any) -> None:
-    """None was written only where no drafts are used at all."""
+    """Drafts are missing only if no drafts are used at all."""
     _, _, world = await live(
         cls(), ["alpha"] * 6, World(lambda r: stub(r) if stage(r) != "generate" else "")
     )

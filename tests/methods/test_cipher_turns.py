@@ -1,4 +1,4 @@
-"""CIPHER and its family on conversations: what users said to an assistant's replies takes the place of edits."""
+"""CIPHER and its family on conversations: reactions to replies take the place of edits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def ask_once(
     sample: Sample,
     says: dict[str, str] | None = None,
 ) -> tuple[World, dict[str, float]]:
-    """A method's calls on PersonaMem with a model that infers what `says` has for a reaction."""
+    """Run a method on PersonaMem with a model that infers `says` from a reaction."""
 
     def answer(request: Request) -> str:
         text = request.messages[-1].content
@@ -145,6 +145,7 @@ async def test_an_exchange_that_starts_with_the_question_is_left_out() -> None:
 async def test_no_message_after_the_cut_and_no_option_reaches_a_memory(
     cut: int,
 ) -> None:
+    # The messages after the cut hold the answer, and options are the answer among others.
     data = registry.load("task", "personamem")().open("32k", None)
     question, sample = data.questions[cut], data.load(cut)
     turns = data.contexts.turns(question.context)
@@ -164,11 +165,16 @@ async def test_no_message_after_the_cut_and_no_option_reaches_a_memory(
 @pytest.mark.usefixtures("quick_vectors")
 @pytest.mark.parametrize("cls", FAMILY)
 def test_the_family_runs_on_the_example_conversations(cls: Any) -> None:
-    result = trial(cls(), "personamem", limit=8)
+    result = trial(
+        cls(),
+        "personamem",
+        limit=8,
+    )
     assert [line.error for line in result.predictions] == [None] * len(result.predictions)
 
 
 async def test_turns_need_conversations() -> None:
+    # Without a dialogue there are no reactions to learn from.
     task = registry.load("task", "lamp4")()
     sample = task.open("user/dev", None).load(0).view()
     world = World()

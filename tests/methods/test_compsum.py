@@ -1,4 +1,4 @@
-"""Comparative pairs: whose records they are, and an analysis with both of its sections."""
+"""Comparative pairs: the records they consist of, and the two sections of the analysis."""
 
 from __future__ import annotations
 
@@ -149,6 +149,7 @@ async def test_at_most_n_pairs_of_the_best_records(tmp_path: Path) -> None:
 
 
 async def test_a_user_without_peers_is_a_counted_fallback(tmp_path: Path) -> None:
+    # The share of fallbacks shows how much of a score is that of `summary`.
     users = [tales(5)]
     _, ctx, requests = await ask_once(tmp_path, users, ComPSum())
     assert ctx.flags["fallback"] == 1

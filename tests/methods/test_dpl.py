@@ -1,4 +1,4 @@
-"""DPL's calls, caching, wording and fallback against its acceptance list."""
+"""Calls, caching, wording and fallback of DPL."""
 
 from __future__ import annotations
 
@@ -125,6 +125,7 @@ async def test_no_eligible_record_falls_back_without_an_exception(
 
 
 async def test_prompts_do_not_depend_on_which_samples_run(tmp_path: Path) -> None:
+    # A run on a subset must be comparable with, and cached by, the whole run.
     users = crowd()
     first = question(users)
     second = Sample(
@@ -213,6 +214,7 @@ async def test_a_changed_second_stage_still_pairs_cached_differences(
     ],
 )
 def test_tag_variants_parse_alike(tagged: str) -> None:
+    # Small models decorate the tag, and a tag left in the notes changes the final prompt.
     assert strip_tag(tagged) == ("Dry wit.", True)
 
 
@@ -225,6 +227,7 @@ def test_no_tag_leaves_the_text(plain: str) -> None:
 
 @pytest.mark.parametrize("task", [Tags(), Stars()])
 async def test_agreement_is_a_fixed_line_without_a_call(tmp_path: Path, task: Task) -> None:
+    # There is no difference to describe, so the model could only invent one.
     users = [User(person, (reviewed(person, 0, "4"),)) for person in ("ann", "bob", "cem")]
     world = World(tmp_path, users, task)
     _, ctx, requests = await world.ask(await world.dpl(), question(users))
@@ -317,6 +320,7 @@ def long_crowd() -> list[User]:
 async def test_the_lowest_ranked_records_go_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # The best records carry most of the evidence.
     users = long_crowd()
     world = World(tmp_path, users, window=3200)
     about = "A tale of the tramway " + "and more " * 40
@@ -378,6 +382,7 @@ async def test_dashes_and_newlines_survive(
 
 @pytest.mark.parametrize("retriever", ["bm25", "dense", "random"])
 async def test_the_records_shown_are_those_of_rag(tmp_path: Path, retriever: str) -> None:
+    # The gain over `rag` is then due to the profile alone.
     users = crowd(items=20)
     world = World(tmp_path, users)
     record_lists = []

@@ -1,4 +1,4 @@
-"""Who DPL compares a user with, and what its guards keep out."""
+"""The peers that DPL compares a user with, and the guards."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ async def test_the_second_retrieval_searches_eligible_records_only(tmp_path: Pat
 
 @pytest.mark.parametrize("tiers", ["T1", "T2", "T3", "T1,T2,T3,user"])
 async def test_the_questions_own_answer_is_never_shown(tmp_path: Path, tiers: str) -> None:
+    # Peers may have responded to the very item of the question.
     users = crowd()
     about = "The tale of item3 and the glacier"
     leak = Record(
@@ -94,8 +95,18 @@ async def test_a_near_copy_of_the_question_needs_the_similarity_guard(
 @pytest.mark.parametrize(
     "leak",
     [
-        Record("m-0", "Wholly unlike wording", "SECRET @(7,7)", item="i99"),
-        Record("m-0", "a new tale: of ITEM0, harbour lights!", "SECRET @(7,7)", item="i0"),
+        Record(
+            "m-0",
+            "Wholly unlike wording",
+            "SECRET @(7,7)",
+            item="i99",
+        ),
+        Record(
+            "m-0",
+            "a new tale: of ITEM0, harbour lights!",
+            "SECRET @(7,7)",
+            item="i0",
+        ),
     ],
 )
 async def test_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: Record) -> None:
@@ -126,6 +137,7 @@ async def test_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: 
 async def test_questions_of_one_nameless_user_are_never_compared(
     tmp_path: Path,
 ) -> None:
+    # Data without user ids has one user per question, and joined users would be their own peers.
     users = crowd(items=4, peers=2)
     twin = User(
         "twin",
@@ -180,12 +192,17 @@ async def test_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:
 
 
 async def test_peers_from_the_future_are_left_out(tmp_path: Path) -> None:
+    # With the temporal guard, results must be obtainable at the time of the question.
     users = [
         User(
             person,
             (
                 Record(
-                    f"{person}-0", "One story of a quarry", f"{person} wrote", time=time, item="i"
+                    f"{person}-0",
+                    "One story of a quarry",
+                    f"{person} wrote",
+                    time=time,
+                    item="i",
                 ),
             ),
         )
@@ -205,6 +222,7 @@ async def test_peers_from_the_future_are_left_out(tmp_path: Path) -> None:
 
 
 async def test_prompts_name_no_user(tmp_path: Path) -> None:
+    # Names may be known to the model from its training data.
     users = [
         User(
             f"person-{number}",
@@ -248,6 +266,7 @@ async def test_similar_stimuli_are_compared_if_none_is_shared(tmp_path: Path) ->
 async def test_own_records_do_not_crowd_out_near_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The user's own records are the best matches of a search and would fill the result.
     monkeypatch.setattr("personabench.methods.dpl.peers._NEAREST", 3)
     records = tuple(
         Record(f"a{number}", f"A walk by the quarry {number}", "words") for number in range(9)
@@ -315,6 +334,8 @@ async def test_a_pool_has_one_record_per_user_and_at_most_max_pool() -> None:
 
 
 async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:
+    # Under --history shuffled the records are the owner's, and the owner would agree with all of
+    # them.
     users = crowd(items=3, peers=3)
     world = World(tmp_path, users)
     sample = msgspec.structs.replace(question(users), history=users[1].history)

@@ -1,4 +1,4 @@
-"""Which peers DPL shows, and the settings that say so."""
+"""Selection of the peers that DPL shows, and the settings that control it."""
 
 from __future__ import annotations
 
@@ -107,6 +107,7 @@ async def test_similarity_selectors_order_by_likeness(selector: str, expected: l
 
 @pytest.mark.parametrize("selector", ["random", "kmeans_random"])
 async def test_random_selectors_follow_the_seed(selector: str) -> None:
+    # Repeated runs must send the same requests to be served by the cache.
     points = [f"@({10 * (number // 5)},{number % 5 / 9:.2f})" for number in range(30)]
     draws = [
         await select_names(

@@ -1,4 +1,4 @@
-"""Open dimensions: how they are read, what a check is worth, and what a reasoning model may leave behind."""
+"""Open dimensions: parsing, confirmation, and the thoughts of reasoning models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ from personabench.methods.drp import SCHEMA, Drp, parse_dimensions
 
 
 def row(name: str, **changes: Any) -> dict[str, Any]:
-    return {"name": name, "definition": "how it is", "difference": f"more {name}", **changes}
+    return {
+        "name": name,
+        "definition": "how it is",
+        "difference": f"more {name}",
+        **changes,
+    }
 
 
 def listed(*rows: Any) -> str:
@@ -171,6 +176,7 @@ async def test_the_profile_gets_the_validated_list(tmp_path: Path) -> None:
 
 
 async def test_dimensions_invented_by_the_check_are_ignored(tmp_path: Path) -> None:
+    # The check may only confirm; a dimension that it adds was checked by no second look.
     answer = saying(check=listed(row("Invented"), row("WIT", difference="much drier")))
     _, ctx, requests = await ask_once(
         tmp_path,
@@ -228,6 +234,7 @@ def test_the_faithful_preset_allows_long_replies() -> None:
 
 
 async def test_no_thought_reaches_the_answer_or_is_it(tmp_path: Path) -> None:
+    # A thought in the answer would be scored as part of it.
     users = crowd(items=2)
     method = Drp(Drp.Params(reasoning=True, validate=False))
     thought = "Hm, SECRET.</think>"

@@ -1,5 +1,7 @@
-"""Every cell of the compatibility matrix that is not refused, with the embedded model: one user, and the smallest
-parameters that still take every step."""
+"""Run every cell of the compatibility matrix with the embedded model.
+
+One user, and the smallest parameters that still go through every step.
+"""
 
 from __future__ import annotations
 
@@ -69,12 +71,17 @@ SMALLEST = (
 )
 BRIEF = {
     **{"rounds": 5, "trajectories": 1, "user_max_tokens": 64},
-    **{"max_turns": 1, "simulator_max_tokens": 256, "judge_max_tokens": 96, "max_criteria": 1},
+    **{
+        "max_turns": 1,
+        "simulator_max_tokens": 256,
+        "judge_max_tokens": 96,
+        "max_criteria": 1,
+    },
 }
 
 
 def settings(method: str, task: type[Any]) -> list[str]:
-    """Those of the method, and those of the task's options that make it short."""
+    """The settings of the method, and those of the task's options that shorten it."""
     options = {field.name for field in dataclasses.fields(task.Params)} & BRIEF.keys()
     brief = [f"task.{name}={BRIEF[name]}" for name in sorted(options)]
     return [*brief, *(setting for setting in SMALLEST if setting.partition(".")[0] == method)]
@@ -82,12 +89,12 @@ def settings(method: str, task: type[Any]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One results folder: what methods share is computed once."""
+    """One results folder, so that work shared by methods is done once."""
     return tmp_path_factory.mktemp("results")
 
 
 def cell_parameters(method: str, task: str) -> Any:
-    """A label, a number and a text are slow; the whole matrix takes hours."""
+    """One task of each kind of response is slow; the whole matrix takes hours."""
     mark = pytest.mark.slow if task in ("lamp2m", "lamp3", "lamp4") else pytest.mark.matrix
     return pytest.param(
         method,

@@ -1,5 +1,8 @@
-"""The compatibility matrix: methods are what their sources declare, every cell that is not refused runs, and no work
-that belongs to a user, a record or a text is done twice."""
+"""The compatibility matrix: facts of methods, cells that run, and work that is done once.
+
+Methods are as their sources declare, every cell that is not refused runs, and no work that belongs
+to a user, a record or a text is done twice.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ DECLARED = ("paper", "version", "needs", "designed_for", "refuses", "privileged"
 
 
 def on(task: str, *fits: str) -> list[Cell]:
-    """The cells of a task that have one of some fits."""
+    """The cells of a task whose fit is one of these."""
     return [cell for cell in CELLS if cell.task == task and cell.fit in fits]
 
 
@@ -50,11 +53,11 @@ def ran(
     settings: Sequence[str] = (),
     **changes: Any,
 ) -> tuple[list[runner.Outcome], Scripted]:
-    """Methods run one after the other on the bundled sample, on one cache, and the model that answered them.
+    """Run methods one after the other on the example data and one cache; with the model that answered.
 
-    Of the settings, given as `method.key=value`, those of these methods count.  Simulated users and judges follow every
-    form, since an answer that nobody can judge has no score.
+    Of the settings (`method.key=value`) those of these methods are used.
     """
+    # Simulated users and judges follow every form, since an answer without a verdict has no score.
     model = Scripted(answer=answer)
     roles = {role: Scripted(answer=in_form) for role in registry.load("task", task)().roles}
     assignments = [setting for setting in settings if setting.partition(".")[0] in methods]
@@ -79,12 +82,12 @@ def ran(
 
 
 def lines_of(outcome: runner.Outcome) -> list[Prediction]:
-    """The predictions of a run in the order they were made."""
+    """The predictions of a run, in the order of the file."""
     return list(RunFolder(outcome.folder).iter_predictions())
 
 
 def in_form(request: Request) -> str:
-    """A reply in the form asked for, and prose where none is: what a model does that follows instructions."""
+    """A reply in the requested form, as of a model that follows instructions; prose without one."""
     return echo(request) if request.schema is None else filler(request.schema)
 
 
@@ -167,13 +170,21 @@ def test_a_page_lists_costs_and_compares_with_the_paper(page: str) -> None:
 
 
 def listed(folder: Path, *words: str, columns: int = 80) -> str:
-    """What `personabench list matrix` prints; fails when it imports anything heavy."""
+    """The output of `personabench list matrix`; fails if it imports anything heavy."""
     heavy = ("openai", "datasets", "evaluate", "pandas", "torch", "numpy", "personabench.methods")
     script = (
         "import atexit, sys; from personabench.cli.app import main; "
-        f"atexit.register(lambda: print([n for n in {heavy} if n in sys.modules], file=sys.stderr)); main()"
+        f"atexit.register(lambda: print([n for n in {heavy} if n in sys.modules], "
+        "file=sys.stderr)); main()"
     )
-    words = (sys.executable, "-c", script, "list", "matrix", *words)
+    words = (
+        sys.executable,
+        "-c",
+        script,
+        "list",
+        "matrix",
+        *words,
+    )
     environment = {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
     ended = subprocess.run(
         words,
@@ -196,6 +207,7 @@ def test_the_matrix_is_listed_with_reasons_and_without_an_import(tmp_path: Path)
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_table_fits_the_terminal_and_shows_every_cell(tmp_path: Path, columns: int) -> None:
+    # Wrapped rows would be unreadable in narrow terminals.
     text = listed(tmp_path, columns=columns)
     assert max(map(len, text.splitlines())) <= columns
     grid, _, legend = text.partition("● faithful")
@@ -227,7 +239,7 @@ def test_every_cell_that_is_not_refused_runs(
     task: str,
     answer: Callable[[Request], str],
 ) -> None:
-    """With a model that follows no form, so that every failure path is taken, and with one that follows each."""
+    """With a model that follows no form, for all failure paths, and with one that follows each."""
     cells = on(task, "faithful", "adapted")
     outcomes, _ = ran(tmp_path, [cell.method for cell in cells], task, answer)
     for cell, outcome in zip(cells, outcomes, strict=True):
@@ -242,6 +254,7 @@ def test_every_cell_that_is_not_refused_runs(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_refused_cells_are_refused_before_any_call(tmp_path: Path, task: str) -> None:
+    # A refusal after an hour of paid calls would be useless.
     for cell in on(task, "refused"):
         model = Scripted()
         options = runner.Options(
@@ -276,7 +289,7 @@ ONLINE = {
 
 
 def answering(request: Request) -> str:
-    """A reply in every form that a method asks for, so that nothing is asked for again."""
+    """A reply in every form that a method requests, so that no call is repeated."""
     if "Content focus" in request.messages[0].content:
         return "Writing style: plain.\nContent focus: anything."
     return (
@@ -288,7 +301,7 @@ def answering(request: Request) -> str:
 
 @pytest.mark.parametrize("name", ONLINE)
 def test_a_users_second_question_repeats_no_offline_call(tmp_path: Path, name: str) -> None:
-    """With all of the history looked at, a further question costs no more than what depends on the question."""
+    """If all of the history is used, a further question costs its own calls only."""
     (outcome,), model = ran(
         tmp_path,
         [name],
@@ -312,7 +325,7 @@ def test_every_method_that_runs_on_headlines_has_its_calls_tested() -> None:
 
 @pytest.mark.parametrize("first", ["cicl", "icl_edit"])
 def test_another_method_reuses_the_drafts(tmp_path: Path, first: str) -> None:
-    """`cipher` alone pays for a draft of every record; after another method that drafts, for none of them."""
+    """`cipher` alone pays for a draft of every record, and for none after another drafting method."""
     (before,), _ = ran(
         tmp_path,
         [first],
@@ -366,6 +379,7 @@ def test_difference_texts_serve_smaller_comparisons(tmp_path: Path) -> None:
 def test_another_method_embeds_no_text_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Embedding a large population dominates the run time of these methods on a CPU.
     embedded: list[str] = []
     encode = WordLlama._encode
 

@@ -1,4 +1,4 @@
-"""Personas in layers, and what of similar people's may be shown."""
+"""Personas in layers, and the guards on entries of similar users."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from personabench.testing.trial import trial
 
 
 def author(request: Request) -> str:
-    """Whose records a request shows."""
+    """The user whose records a request shows."""
     match = re.search(r"Headline: (\w+)", request.messages[1].content)
     return match[1] if match else "nobody"
 
 
 def personal(request: Request) -> str:
-    """Everybody has a card of their own and ten habits."""
+    """A model that gives every user a card of their own and ten habits."""
     if stage(request) == "distil":
         name = author(request)
         patterns = [f"{name} habit {number}" for number in range(10)]
@@ -67,7 +67,11 @@ async def test_a_persona_is_made_once(tmp_path: Path) -> None:
     _, _, requests = await world.ask(
         method, question([User("ann", (changed, *users[0].history[1:]))])
     )
-    assert stages(requests) == {"distil": 1, "induce": 1, "answer": 1}
+    assert stages(requests) == {
+        "distil": 1,
+        "induce": 1,
+        "answer": 1,
+    }
 
 
 def test_a_run_makes_two_calls_per_user_and_one_per_question() -> None:
@@ -130,6 +134,7 @@ async def test_only_entries_of_the_nearest_users_are_used(tmp_path: Path) -> Non
 
 
 async def test_no_user_is_their_own_neighbour(tmp_path: Path) -> None:
+    # The nearest persona to the user's is the user's own.
     users = crowd(items=4, peers=1)
     twin = User("twin", (*users[0].history[:2], *(tales(4, "twin").history[2:])))
     world = World(
@@ -194,6 +199,7 @@ async def test_a_retry_with_json_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("familiar", ["stimulus", "item"])
 async def test_users_who_answered_the_question_are_left_out(tmp_path: Path, familiar: str) -> None:
+    # Their entries may state their answer.
     users = crowd(items=4, peers=1)
     about = "The Tale of item2, and the glacier?" if familiar == "stimulus" else "Something else"
     peer = (
@@ -301,6 +307,7 @@ def test_the_paper_preset() -> None:
 
 
 async def test_a_user_whose_persona_is_refused_is_left_out(tmp_path: Path) -> None:
+    # A content filter stops single users of large populations, and the run must go on.
     users = crowd(items=4, peers=3)
 
     def refusing(request: Request) -> str:

@@ -1,9 +1,10 @@
-"""The harness can tell personalization from noise.
+"""The harness separates personalization from noise.
 
-A model that only reads (`perfect_reader`) answers for every method on the bundled samples.  With the users' own
-histories the methods must beat the question alone; with somebody else's, of the same size and as well written, they
-must not; and a model that looks at nothing but the question must score the same under all of them.  The reader sees no
-reference and no user's name, so whatever separates the rows is what the methods put into its prompts.
+A model that only reads (`perfect_reader`) answers for every method on the example data.  With the
+users' own histories the methods must beat the question alone; with those of other users, of the
+same size and as well written, they must not; and a model that sees only the question must score the
+same under all of them.  The reader sees no reference and no user's name, so any difference between
+the rows comes from the methods' prompts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SHUFFLES = (0, 1)
 
 @dataclass(frozen=True)
 class Table:
-    """All methods on one sample: user, score and answer of each question, and every request that was sent."""
+    """All methods on one task: user, score and answer per question, and every request."""
 
     task: str
     users: Sequence[str]
@@ -50,7 +51,7 @@ def compared(
     method: str,
     baseline: str,
 ) -> Comparison:
-    """A method in one table against a baseline in another; a positive gain is the method's, and chance is in users."""
+    """The contrast of a method in one table with a baseline in another, by users."""
     rows = [first.scores[method], second.scores[baseline]]
     return Scores(
         rows,
@@ -66,7 +67,7 @@ def table(
     seed: int = 0,
     model: Callable[[Request], str] = read,
 ) -> Table:
-    """What `personabench run` makes of all methods and all questions of a bundled sample."""
+    """Run all methods on all questions of a task's example data."""
     backend = Scripted(answer=model)
     scores, outputs, users = {}, {}, []
     with TemporaryDirectory() as folder_name:
@@ -85,13 +86,13 @@ def table(
         ):
             assert outcome.summary["status"] == "complete"
             folder = RunFolder(outcome.folder)
-            scores = sorted(folder.scores(), key=lambda line: line.sample_id)
-            scores[method] = np.array(
-                [line.values["official"][TASKS[task]] for line in scores], dtype=np.float64
-            )
+            # Rows of different methods are compared by position, so all are in one order.
+            ordered = sorted(folder.scores(), key=lambda score: score.sample_id)
+            values = [score.values["official"][TASKS[task]] for score in ordered]
+            scores[method] = np.array(values, dtype=np.float64)
             answers = sorted(folder.iter_predictions(), key=lambda line: line.sample_id)
             outputs[method] = [line.output for line in answers]
-            users = [line.user_id for line in scores]
+            users = [score.user_id for score in ordered]
     return Table(task, users, scores, outputs, tuple(backend.requests))
 
 
@@ -111,10 +112,9 @@ def test_the_users_history_helps(task: str, method: str) -> None:
 @pytest.mark.parametrize("method", PERSONAL)
 @pytest.mark.parametrize("task", TASKS)
 def test_another_users_history_does_not_help(task: str, method: str, seed: int) -> None:
-    """The method, the format and the reader are the same, only the person is wrong, and that is no matter of chance.
-
-    On scores `cipher` gains too little for 13 users to show: records whose draft was right teach it nothing.
-    """
+    # Method, format and reader are the same and only the user is wrong, so a gain would be chance.
+    # On scores `cipher` gains too little for 13 users to show: records whose draft was right are
+    # ignored by it.
     shuffled = table(task, "shuffled", seed)
     assert shuffled.outputs["none"] == table(task).outputs["none"]
     assert compared(shuffled, shuffled, method, "none").gain.value <= 0
@@ -131,7 +131,7 @@ def test_without_a_history_every_method_gives_the_plain_answer(task: str) -> Non
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_model_that_looks_at_the_question_only_gains_nothing(task: str) -> None:
-    """What the methods add in calls and in words is worth nothing to a model that does not read it."""
+    """The calls and words that methods add are worth nothing to a model that ignores them."""
     outputs = table(task, model=blind).outputs
     assert outputs["none"] == table(task).outputs["none"]
     assert all(outputs[method] == outputs["none"] for method in PERSONAL)
@@ -139,7 +139,7 @@ def test_a_model_that_looks_at_the_question_only_gains_nothing(task: str) -> Non
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_prompt_reveals_an_answer_or_a_name(task: str) -> None:
-    """No message holds a user's id; no request that asks a question of the sample holds its gold as a line of text."""
+    """No message holds a user's id, and no request about a question its gold as a line."""
     samples = {
         sample.input: sample
         for sample in registry.load("task", task)().open("user/dev", None).samples()
@@ -160,7 +160,7 @@ def test_no_prompt_reveals_an_answer_or_a_name(task: str) -> None:
 
 
 def ask(contract: str, *turns: str, notes: str = "") -> str:
-    """The reader's reply to notes and turns, the user's first; the contract, if any, ends the first turn."""
+    """The reader's reply to notes and turns; the contract, if any, ends the first turn."""
     first, *rest = turns
     messages = [Message("system", notes)] if notes else []
     for index, content in enumerate((f"{first}\n\n{contract}" if contract else first, *rest)):

@@ -1,4 +1,4 @@
-"""RPM against its acceptance list, with a scripted model and invented records."""
+"""RPM's stages, statistics and guards, with a scripted model and toy records."""
 
 from __future__ import annotations
 
@@ -82,8 +82,16 @@ def test_propensity() -> None:
         {"comedy": 0.5, "action": 0.5},
         None,
     )
-    assert propensity(knowledge, 2) == (1, {"action": 1.0}, None)
-    smoothed = propensity(knowledge, 2, alpha=1.0).shares
+    assert propensity(knowledge, 2) == (
+        1,
+        {"action": 1.0},
+        None,
+    )
+    smoothed = propensity(
+        knowledge,
+        2,
+        alpha=1.0,
+    ).shares
     assert smoothed == {"action": 2 / 3, "comedy": 1 / 3}
 
 
@@ -196,6 +204,7 @@ async def test_batches_see_the_factors_found_so_far(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("task", "offline"), [(Tags(), 9), (Headlines(), 13)])
 async def test_calls_per_stage(tmp_path: Path, task: Task, offline: int) -> None:
+    # One call per item and stage is the cost that the method's page states.
     world = World(tmp_path, task)
     four = pairs("a", "b", "c", "d")
     _, _, requests = await world.ask(rpm(), question(four))
@@ -267,6 +276,7 @@ async def test_examples_are_the_items_with_the_most_similar_features(tmp_path: P
 async def test_the_question_and_its_reference_reach_no_prompt(
     tmp_path: Path, all_history: bool
 ) -> None:
+    # Histories of some benchmarks contain the question itself.
     same = Record("r9", "  a NEW tale\nof #WAR ", "leaked answer")
     marked = pairs("answer one", "answer two")
     world = World(tmp_path)
@@ -317,14 +327,15 @@ async def test_malformed_replies(
     output: str,
 ) -> None:
     world = World(tmp_path, answer=lambda r: '{"answer": "cut' if stage(r) == broken else reply(r))
-    output, flags, requests = await world.ask(rpm(), question(pairs("a", "b")))
-    assert output == output
+    answer, flags, requests = await world.ask(rpm(), question(pairs("a", "b")))
+    assert answer == output
     assert {name: flags.get(name, 0) for name in expected} == expected
     once = 2 if broken in ("X1", "X3") else 1
     assert stages(requests)[broken] == 3 * once
-    output, flags, requests = await World(tmp_path).ask(rpm(), question(pairs("a", "b")))
-    assert output == "The answer", "an unreadable reply was remembered"
-    assert stages(requests)[broken] == once, "an unreadable reply was remembered"
+    # A second world on the same cache: whatever could not be parsed must not have been stored.
+    answer, flags, requests = await World(tmp_path).ask(rpm(), question(pairs("a", "b")))
+    assert answer == "The answer", "an unparsed reply was cached"
+    assert stages(requests)[broken] == once, "an unparsed reply was cached"
     assert not [name for name in expected if flags.get(name, 0) and name != "n_factors"]
 
 
@@ -354,6 +365,7 @@ async def test_rungs_of_the_ablation(
     flags: dict[str, Any],
     calls: int,
 ) -> None:
+    # Each rung must differ from the one below it in a single part of the prompt.
     world = World(tmp_path, task)
     sample = question(pairs("aa", "bb", "cc", "dd"))
     _, _, requests = await world.ask(rpm(**flags), sample)
@@ -455,7 +467,11 @@ def chat_reply(request: Request) -> str:
 
 
 async def test_personamem_preferences(tmp_path: Path) -> None:
-    world = World(tmp_path, Tags(), answer=chat_reply)
+    world = World(
+        tmp_path,
+        Tags(),
+        answer=chat_reply,
+    )
     whole = long_chat(30)
     early = question(whole[:40], "Which drink, #tea0?")
     _, flags, requests = await world.ask(rpm(), early)

@@ -1,4 +1,4 @@
-"""RPM beyond its acceptance list: online rounds, small windows, other models' states, reading of replies."""
+"""Parts of RPM: online rounds, small windows, other models' states, parsing of replies."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def test_lamp7_has_neutral_paraphrases_for_queries() -> None:
 
 
 async def test_states_of_another_model_can_be_used(tmp_path: Path) -> None:
+    # The paper builds states with a large model and answers with a small one.
     sample = question(pairs("a", "b"))
     state, _ = await World(tmp_path / "one").study(rpm(), sample)
     path = tmp_path / "profiles.jsonl"
@@ -87,7 +88,12 @@ async def test_online_rounds_refresh_the_state_periodically(tmp_path: Path) -> N
     state = await method.profile(User("ann", ()), ctx)
     studied = []
     for turn in range(4):
-        sample = Sample(f"q{turn}", "ann", f"Tale {turn} #war", stimulus=f"Tale {turn} #war")
+        sample = Sample(
+            f"q{turn}",
+            "ann",
+            f"Tale {turn} #war",
+            stimulus=f"Tale {turn} #war",
+        )
         before = len(world.backend.requests)
         await method.predict(sample, state, ctx)
         system = world.backend.requests[-1].messages[0].content
@@ -118,6 +124,7 @@ async def test_a_small_window_drops_examples_before_numbers(tmp_path: Path) -> N
 async def test_in_a_small_window_the_reply_is_shortened_before_the_notes(
     tmp_path: Path,
 ) -> None:
+    # Long rationales are optional, the evidence is the method.
     prompts_seen = []
     for words in range(0, 440, 20):
         world = World(tmp_path / str(words), window=800)
@@ -130,7 +137,11 @@ async def test_in_a_small_window_the_reply_is_shortened_before_the_notes(
         assert ("Features of the story" in notes) == ("statistics_dropped" not in flags)
         assert notes.count("Earlier case") == 3 - flags.get("examples_dropped", 0)
         prompts_seen.append(
-            ("statistics_dropped" not in flags, notes.count("Earlier case"), last.max_tokens)
+            (
+                "statistics_dropped" not in flags,
+                notes.count("Earlier case"),
+                last.max_tokens,
+            )
         )
     assert prompts_seen[0][:2] == (True, 3)
     assert prompts_seen[-1][:2] == (False, 0)

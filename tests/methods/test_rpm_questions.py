@@ -1,4 +1,4 @@
-"""What RPM asks of questions with choices, and what it keeps of an answer."""
+"""RPM on questions with choices, and the notes of its predictions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ LETTERS = {"enum": ["(a)", "(b)", "(c)", "(d)"]}
 
 
 def answered(request: Request) -> str:
-    """Chats state one preference a window."""
+    """Reply with one preference per window of a chat."""
     if stage(request) == "X0" and request.schema:
         return json.dumps(
-            {"items": [{"situation": "tea #tea", "preference": "likes tea", "message": 1}]}
+            {
+                "items": [
+                    {
+                        "situation": "tea #tea",
+                        "preference": "likes tea",
+                        "message": 1,
+                    }
+                ]
+            }
         )
     return reply(request)
 
@@ -70,7 +78,8 @@ async def test_choices_do_not_constrain_a_task_that_accepts_any_text(tmp_path: P
 
 
 CITATION = (
-    'For an author who has written the paper with the title "Own work", which reference is related? Just answer with '
+    'For an author who has written the paper with the title "Own work", which reference is '
+    "related? Just answer with "
     '[1] or [2] without explanation. [1]: "First one" [2]: "Second one"'
 )
 
@@ -218,6 +227,7 @@ async def test_of_two_preferences_in_one_message_the_later_stated_is_newer(tmp_p
 
 @pytest.mark.parametrize("broken", ["X1", "X6"])
 async def test_lone_surrogates_in_a_reply_do_not_stop_a_run(tmp_path: Path, broken: str) -> None:
+    # Such text cannot be encoded, so writing it would fail at the end of the run.
     halves = {
         "X1": '{"features": [{"name": "smile \\ud83d", "context": "c"}]}',
         "X6": '{"answer": "nice \\ud83d"}',
@@ -233,6 +243,7 @@ async def test_lone_surrogates_in_a_reply_do_not_stop_a_run(tmp_path: Path, brok
 
 
 async def test_numbers_of_any_length_do_not_stop_a_run(tmp_path: Path) -> None:
+    # Python refuses to convert integers of more than 4,300 digits.
     huge = "9" * 5000
 
     def answer(request: Request) -> str:

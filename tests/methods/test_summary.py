@@ -1,4 +1,4 @@
-"""Summaries of the user: what they are made from, and who shares them."""
+"""Summaries of the user: their records, budgets and reuse."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ async def test_one_summary_per_profile(tmp_path: Path) -> None:
 
 
 def test_questions_of_one_user_share_a_profile() -> None:
+    # The profile is paid once per user, not once per question.
     result = trial(Summary(), task="lamp4")
     users = {prediction.user_id for prediction in result.predictions}
     assert len(result.profiles) == len(users) < len(result.predictions)
 
 
 async def test_the_summary_prompt_holds_neither_question_nor_reference(tmp_path: Path) -> None:
+    # A profile that depended on the question could not be shared.
     users = [tales(6)]
     _, _, requests = await ask_once(
         tmp_path, users, Summary(), question(users, "A singular zeppelin")

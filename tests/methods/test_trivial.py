@@ -118,6 +118,7 @@ async def test_without_a_history_the_first_choice_is_returned_and_flagged(
 
 
 async def test_a_majority_outside_the_choices_is_not_returned(tmp_path: Path) -> None:
+    # Some questions offer a subset of all labels.
     output, ctx = await said(
         tmp_path,
         [labelled("ann", "99")],
@@ -201,16 +202,25 @@ async def test_copy_input_and_constant(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [Majority, UserMajority])
 def test_labels_of_free_texts_cannot_be_counted(method: Callable[[], Method]) -> None:
     with pytest.raises(UsageError, match="free texts"):
-        trial(method(), task="lamp4", limit=1)
+        trial(
+            method(),
+            task="lamp4",
+            limit=1,
+        )
 
 
 def test_scores_of_labels_have_no_mean() -> None:
     with pytest.raises(UsageError, match="needs scores"):
-        trial(UserMean(), task="lamp2m", limit=1)
+        trial(
+            UserMean(),
+            task="lamp2m",
+            limit=1,
+        )
 
 
 @pytest.mark.parametrize("task", ["lamp1", "lamp2m", "lamp3"])
 def test_copying_the_nearest_beats_a_constant_on_the_example_data(task: str) -> None:
+    # Example data without any signal could not show whether a method personalizes.
     copied, constant = trial(CopyNearest(), task=task), trial(Constant(), task=task)
     assert not copied.requests
     primary = copied.summary["primary"]

@@ -1,4 +1,4 @@
-"""Blocks, their order, what they repeat, and what is shown beside their summary."""
+"""Blocks: their order, their reuse, and the records shown beside their summary."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def items(request: Any) -> list[int]:
 
 
 async def test_one_more_record_runs_the_last_block_only(tmp_path: Path) -> None:
+    # In online use a history grows by one record at a time.
     users = [tales(12)]
     world = World(tmp_path, users, answer=reply)
     method = await prepared(world, Trsr())
@@ -72,7 +73,11 @@ async def test_hierarchical_merges_all_periods_oldest_first(tmp_path: Path) -> N
     _, _, requests = await ask_once(
         tmp_path, users, Trsr(Trsr.Params(mode="hierarchical", fan_in=4))
     )
-    assert stages(requests) == {"block": 10, "merge": 4, "answer": 1}
+    assert stages(requests) == {
+        "block": 10,
+        "merge": 4,
+        "answer": 1,
+    }
     merges = [request.messages[1].content for request in requests if stage(request) == "merge"]
     assert sorted(len(re.findall(r"^\d+\. ", merge, re.MULTILINE)) for merge in merges) == [
         2,
@@ -99,6 +104,7 @@ async def test_max_blocks_keeps_the_newest_blocks(tmp_path: Path) -> None:
 
 
 async def test_an_empty_reply_keeps_the_previous_summary(tmp_path: Path) -> None:
+    # One failed call must not discard the summary of all earlier blocks.
     users = [tales(12)]
 
     def mute(request: Request) -> str:
@@ -131,7 +137,9 @@ async def test_a_narrow_window_drops_recent_records_and_splits_merges(tmp_path: 
         "ann",
         tuple(
             msgspec.structs.replace(
-                r, stimulus=f"{r.stimulus} " + "and on " * 60, response="words " * 60
+                r,
+                stimulus=f"{r.stimulus} " + "and on " * 60,
+                response="words " * 60,
             )
             for r in tales(40).history
         ),
