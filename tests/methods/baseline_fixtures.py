@@ -1,4 +1,4 @@
-"""Fixtures for tests of the baselines: users as in DPL's tests, and a scripted model of all stages."""
+"""Fixtures for the baselines' tests: DPL's toy users, and a scripted model of all stages."""
 
 from __future__ import annotations
 

@@ -30,35 +30,65 @@ LONGEST_WORDS = 9
 EDGE = 4
 MOST = 0.7
 POINTS = {
-    "late": r"(weeks?|days?|hours?) (late|after)|turned up on|was due|Thursday after|came on the 19th|waited an hour",
-    "punctual": r"on time|days early|came on Thursday|there they were|bell rang|exact morning|as promised",
+    "late": (
+        r"(weeks?|days?|hours?) (late|after)|turned up on|was due|Thursday after"
+        r"|came on the 19th|waited an hour"
+    ),
+    "punctual": (
+        r"on time|days early|came on Thursday|there they were|bell rang|exact morning"
+        r"|as promised"
+    ),
     "cheap": r"bargain|cheap|value|a steal|half (of )?what|two pounds",
     "dear": r"overpriced|too dear|robbery|price|costs me more|pay more|expensive",
     "plastic": r"(?<!no )(?<!any )(?<!of )plastic",
     "no plastic": r"(no|any|scrap of) plastic|cardboard|newspaper|paper and string|twist of paper",
-    "strong ending": r"last (forty pages|ten minutes|bite)|final (line|chapter)|perfect a close|But the ending!",
+    "strong ending": (
+        r"last (forty pages|ten minutes|bite)|final (line|chapter)|perfect a close"
+        r"|But the ending!"
+    ),
     "weak ending": r"ending cheats|fizzles",
     "kind people": r"apologised|said sorry|a joy|kind woman|carried it back",
-    "rude people": r"rolled his eyes|would not look up|nobody has answered|not one answer|a recording|sighed",
+    "rude people": (
+        r"rolled his eyes|would not look up|nobody has answered|not one answer"
+        r"|a recording|sighed"
+    ),
     "lasted": r"years|like new|winters",
     "broke": r"cracked|motor|gave up|pulled right out|died",
     "too soon": r"can't (say|tell|know)|too (soon|early)|ask me again|out twice",
     "wants another": r"again|another|a second|every day",
-    "wants no more": r"not choose|won't be|ancelled|different chair|answer is no|bother with|else's|Never",
+    "wants no more": (
+        r"not choose|won't be|ancelled|different chair|answer is no|bother with|else's"
+        r"|Never"
+    ),
     "better than before": r"step up|puts right|doubled|better than the (old|last|first)",
     "same as before": r"the same|no different",
     "worse than before": r"step back|worse than|the old one (told|found|had)|used to",
-    "thrilled": r"thrilled|favourite|laughed until|hung it|She wore|rang me|like a pet|in one weekend",
-    "unmoved": r"politely|'oh, nice'|'mm, lovely'|four seconds|handed the tray|put it (down|on the shelf)",
-    "praise": r"best|finest|superb|gorgeous|love(ly|liest)|perfect|besotted|delight|heaven|joy|splendid|cannot praise",
-    "ruin": r"useless|rubbish|catastrophe|sorry evening|disappointment|stone cold|badly|misses|eats pencils",
-    "complaint": r"grumble|one thing against|wobbles|drags|sags|squeaks|ordinary|however|Two (gripes|compl)|faults?",
+    "thrilled": (
+        r"thrilled|favourite|laughed until|hung it|She wore|rang me|like a pet"
+        r"|in one weekend"
+    ),
+    "unmoved": (
+        r"politely|'oh, nice'|'mm, lovely'|four seconds|handed the tray"
+        r"|put it (down|on the shelf)"
+    ),
+    "praise": (
+        r"best|finest|superb|gorgeous|love(ly|liest)|perfect|besotted|delight|heaven|joy"
+        r"|splendid|cannot praise"
+    ),
+    "ruin": (
+        r"useless|rubbish|catastrophe|sorry evening|disappointment|stone cold|badly"
+        r"|misses|eats pencils"
+    ),
+    "complaint": (
+        r"grumble|one thing against|wobbles|drags|sags|squeaks|ordinary|however"
+        r"|Two (gripes|compl)|faults?"
+    ),
 }
 
 _STIMULUS = re.compile(r"(?:Article|Review|Plot): (.*)")
 _RESPONSE = re.compile(r"(?:Headline|Score|Tag|Final): (.*)")
-_SOMEBODY_ELSE = re.compile(r"(?:Other person \d+|Somebody else):$")
-_THE_USER_AGAIN = re.compile(r"This \w+:$|How this|Earlier|Case \d|Pair \d")
+_PEER = re.compile(r"(?:Other person \d+|Somebody else):$")
+_USER = re.compile(r"This \w+:$|How this|Earlier|Case \d|Pair \d")
 _GIVES = re.compile(r"gives ([^;:.\n]+?) for ([^;.\n]+)")
 _OPENS = re.compile(r'opens with "([^"]*)" and closes with "([^"]*)"')
 _ASKED = re.compile(r"(?:article|review|description): (.*)", re.DOTALL)
@@ -124,9 +154,9 @@ def _records(text: str) -> Iterator[tuple[str, str]]:
     """The stimulus and response of every record that is the user's, without those of peers."""
     about, is_user = "", True
     for line in text.splitlines():
-        if _SOMEBODY_ELSE.match(line):
+        if _PEER.match(line):
             is_user = False
-        elif _THE_USER_AGAIN.match(line):
+        elif _USER.match(line):
             is_user = True
         elif stimulus := _STIMULUS.match(line):
             about = stimulus[1] if is_user else about

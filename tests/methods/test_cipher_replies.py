@@ -67,21 +67,46 @@ def test_reading_a_preference(reply: str, preference: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "NONE", "none.", "null", "N/A", "n/a - nothing", "**None**", "(none)", "[None]", '"None"', "Nothing",
-        "NONE - it shows nothing", "None (the edits are about facts)", "None — no style is shown", "NONE: no wish",
-        "None\n\nThe message only asks a question.", "Preference: None (the user only asks)", "- None.",
-        "None, the user only asks", "**NONE** – the reply shows nothing", "No preference.", "Unknown;",
+        "NONE",
+        "none.",
+        "null",
+        "N/A",
+        "n/a - nothing",
+        "**None**",
+        "(none)",
+        "[None]",
+        '"None"',
+        "Nothing",
+        "NONE - it shows nothing",
+        "None (the edits are about facts)",
+        "None — no style is shown",
+        "NONE: no wish",
+        "None\n\nThe message only asks a question.",
+        "Preference: None (the user only asks)",
+        "- None.",
+        "None, the user only asks",
+        "**NONE** – the reply shows nothing",
+        "No preference.",
+        "Unknown;",
     ],
-)  # fmt: skip
+)
 def test_none_with_a_reason_is_no_preference(reply: str) -> None:
     assert prompts.read_phrase(reply) == ""
 
 
 @pytest.mark.parametrize(
     "reply",
-    ["none-too-formal", "nothing flowery", "None of the usual phrases", "null-safe", "no preferences over facts",
-     "unknown words explained", "**none** too long", "national news first"],
-)  # fmt: skip
+    [
+        "none-too-formal",
+        "nothing flowery",
+        "None of the usual phrases",
+        "null-safe",
+        "no preferences over facts",
+        "unknown words explained",
+        "**none** too long",
+        "national news first",
+    ],
+)
 def test_a_preference_may_begin_with_none(reply: str) -> None:
     # "None of the usual jargon" is a preference.
     assert prompts.read_phrase(reply) == reply.strip("*")

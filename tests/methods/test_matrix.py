@@ -53,7 +53,7 @@ def ran(
     settings: Sequence[str] = (),
     **changes: Any,
 ) -> tuple[list[runner.Outcome], Scripted]:
-    """Run methods one after the other on the example data and one cache; with the model that answered.
+    """Run methods one after the other on example data and one cache; with their model.
 
     Of the settings (`method.key=value`) those of these methods are used.
     """
@@ -325,7 +325,7 @@ def test_every_method_that_runs_on_headlines_has_its_calls_tested() -> None:
 
 @pytest.mark.parametrize("first", ["cicl", "icl_edit"])
 def test_another_method_reuses_the_drafts(tmp_path: Path, first: str) -> None:
-    """`cipher` alone pays for a draft of every record, and for none after another drafting method."""
+    """`cipher` pays for a draft of every record, but not after another drafting method."""
     (before,), _ = ran(
         tmp_path,
         [first],
