@@ -108,5 +108,5 @@ def _hidden_choice(rule: str, sample: Sample, ctx: Context) -> str:
     # Both rules need the golds of a whole split, so the task computes them and hides the result
     # from other methods.
     if rule not in sample.hidden:
-        raise UsageError(f"{ctx.task.name} does not provide the choice of the rule {rule}")
+        raise UsageError(f"{ctx.task.name} does not say what the rule {rule} picks")
     return sample.hidden[rule]
