@@ -1,7 +1,8 @@
-"""Contrastive examples: beside what the user made of something, what they would not have made of it.
+"""Contrastive in-context examples: the user's responses beside ones the user would not give.
 
-The contrast is another person's response to the same or a comparable stimulus, or the model's own draft for it, asked
-for exactly as `none` asks.  The model first says what separates the two sides, then answers; only the answer counts.
+The contrast is a peer's response to the same or a comparable stimulus, or the model's own draft,
+requested exactly as `none` requests its answer.  The model first describes the contrast, then
+answers; only the answer is scored.
 """
 
 from __future__ import annotations
@@ -21,26 +22,32 @@ from personabench.methods.dpl.peers import Pool
 from personabench.methods.dpl.selectors import Peer, agree
 
 _ANSWER = re.compile(r"^[\s*_#>-]*answer[\s*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
+# Tokens left free around a draft's request, so that a chat template does not push it over the
+# window.
 _MARGIN = 128
 REMINDER = ' Do not leave out the line that begins with "Answer:".'
 
 
 class Cicl(Comparing):
-    """Show preferred and non-preferred responses in pairs, have the contrast analysed, and answer from it."""
+    """Show preferred and non-preferred responses in pairs and answer from their contrast."""
 
     name = "cicl"
-    paper = "Customizing Language Model Responses with Contrastive In-Context Learning, arXiv 2401.17390"
+    paper = (
+        "Customizing Language Model Responses with Contrastive In-Context Learning, arXiv "
+        "2401.17390"
+    )
     designed_for = ()
     needs = ("history", "population")
 
     @dataclass(frozen=True)
     class Params(Comparing.Params):
-        """k: pairs shown; retriever, embedder, temporal_guard, population_max_users: as `Comparing`.
+        """k: pairs shown; retriever, embedder, temporal_guard, population_max_users: as in
+        `Comparing`.
 
-        negatives: peer, another person's response; draft, the model's own; auto, a peer's where the data names items
-            or has no stimulus, else a draft.
-        two_step: analyse in a call of its own.
-        analysis_max_tokens: allowance of the analysis.
+        negatives: peer, a peer's response; draft, the model's own; auto, a peer's if the data names
+            items or has no stimulus, else a draft.
+        two_step: analyse in a separate call.
+        analysis_max_tokens: maximum tokens of the analysis.
         """
 
         negatives: Literal["auto", "peer", "draft"] = "auto"
@@ -48,151 +55,231 @@ class Cicl(Comparing):
         analysis_max_tokens: int = 256
 
     def requirements(self) -> set[str]:
-        needed = super().requirements()
-        return needed - {"population"} if self.params.negatives == "draft" else needed
+        requirements = super().requirements()
+        if self.params.negatives == "draft":
+            requirements -= {"population"}
+        return requirements
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        docs = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
-        negatives = await self._negatives(sample, docs, ctx)
+        records = await ctx.retrieve(
+            sample,
+            p.k,
+            p.retriever,
+            embedder=p.embedder,
+        )
+        negatives = await self._collect_negatives(sample, records, ctx)
+
         if not negatives:
             return await self.fallback(sample, ctx)
-        ctx.flag("pairs", len(negatives))
-        if len(negatives) < len(docs):
-            ctx.flag("positive_only", len(docs) - len(negatives))
-        if p.two_step:
-            messages = ctx.fit(
-                lambda kept: _analysis_prompt(_listed(kept, negatives, ctx), ctx),
-                docs,
-                p.analysis_max_tokens,
-            )
-            analysis = (await ctx.complete(messages, max_tokens=p.analysis_max_tokens)).text.strip()
-            if not analysis:
-                ctx.flag("empty_analysis")
-            messages = self._asked(sample, docs, negatives, analysis, "", ctx.answer_tokens, ctx)
-            return (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text.strip()
-        return await self._in_one(sample, docs, negatives, ctx)
 
-    async def _in_one(
-        self, sample: Sample, docs: Sequence[Record], negatives: Mapping[str, str], ctx: Context
+        ctx.flag("pairs", len(negatives))
+        if len(negatives) < len(records):
+            ctx.flag("positive_only", len(records) - len(negatives))
+
+        if p.two_step:
+            return await self._answer_in_two_steps(sample, records, negatives, ctx)
+        return await self._answer_in_one_step(sample, records, negatives, ctx)
+
+    async def _answer_in_two_steps(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        negatives: Mapping[str, str],
+        ctx: Context,
     ) -> str:
-        """Analysis and answer in one reply; asked again once without an answer in it, then the whole is the answer."""
-        allowance = self.params.analysis_max_tokens + ctx.answer_tokens
+        max_tokens = self.params.analysis_max_tokens
+        messages = ctx.fit(
+            lambda fitted: _analysis_prompt(_format_pairs(fitted, negatives, ctx), ctx),
+            records,
+            max_tokens,
+        )
+        response = await ctx.complete(messages, max_tokens=max_tokens)
+        analysis = response.text.strip()
+        if not analysis:
+            ctx.flag("empty_analysis")
+
+        messages = self._build_request(
+            sample,
+            records,
+            negatives,
+            analysis=analysis,
+            request="",
+            max_tokens=ctx.answer_tokens,
+            ctx=ctx,
+        )
+        response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
+        return response.text.strip()
+
+    async def _answer_in_one_step(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        negatives: Mapping[str, str],
+        ctx: Context,
+    ) -> str:
+        """Request analysis and answer in one reply; retry once, then return the whole reply."""
+        max_tokens = self.params.analysis_max_tokens + ctx.answer_tokens
         request = (
-            f'Begin with "Analysis:" and say in one or two sentences what this {ctx.task.words.person} prefers. '
+            'Begin with "Analysis:" and say in one or two sentences what this '
+            f"{ctx.task.words.person} prefers. "
             'Then begin a new line with "Answer:" and give the reply alone.'
         )
+
         for reminder in ("", REMINDER):
-            messages = self._asked(sample, docs, negatives, "", request + reminder, allowance, ctx)
-            text = (await ctx.complete(messages, max_tokens=allowance)).text.strip()
-            found = answer_of(text)
-            if found:
-                return found
+            messages = self._build_request(
+                sample,
+                records,
+                negatives,
+                analysis="",
+                request=request + reminder,
+                max_tokens=max_tokens,
+                ctx=ctx,
+            )
+            response = await ctx.complete(messages, max_tokens=max_tokens)
+            text = response.text.strip()
+            answer = answer_of(text)
+            if answer:
+                return answer
             ctx.flag("answer_missing" if reminder else "answer_retried")
         return text
 
-    async def _negatives(
-        self, sample: Sample, docs: Sequence[Record], ctx: Context
-    ) -> dict[str, str]:
-        """What the user would not have made of each record, as text, by record id; comparable and different only."""
-        by_peer = [doc for doc in docs if self._from_peer(doc)]
-        pools = await self.pools(sample, by_peer, ctx)
-        found = {
-            doc.id: _peer_text(doc, pool, ctx) for doc, pool in zip(by_peer, pools, strict=True)
-        }
-        by_draft = [doc for doc in docs if doc.id not in found and doc.stimulus is not None]
-        drafts = await asyncio.gather(*(_draft(doc, sample, ctx) for doc in by_draft))
-        found |= {doc.id: draft for doc, draft in zip(by_draft, drafts, strict=True)}
-        return {name: text for name, text in found.items() if text}
-
-    def _from_peer(self, doc: Record) -> bool:
-        wanted: str = self.params.negatives
-        return wanted == "peer" or (
-            wanted == "auto" and (doc.stimulus is None or doc.item is not None)
-        )
-
-    def _asked(
+    async def _collect_negatives(
         self,
         sample: Sample,
-        docs: Sequence[Record],
+        records: Sequence[Record],
+        ctx: Context,
+    ) -> dict[str, str]:
+        """Map record ids to a comparable but different response; leave out records without one."""
+        peer_records = [record for record in records if self._uses_peer(record)]
+        pools = await self.pools(sample, peer_records, ctx)
+        negatives = {
+            record.id: _peer_text(record, pool, ctx)
+            for record, pool in zip(peer_records, pools, strict=True)
+        }
+
+        draft_records = [
+            record
+            for record in records
+            if record.id not in negatives and record.stimulus is not None
+        ]
+        drafts = await asyncio.gather(
+            *(_write_draft(record, sample, ctx) for record in draft_records)
+        )
+        for record, draft in zip(draft_records, drafts, strict=True):
+            negatives[record.id] = draft
+
+        return {record_id: text for record_id, text in negatives.items() if text}
+
+    def _uses_peer(self, record: Record) -> bool:
+        negatives: str = self.params.negatives
+        if negatives == "auto":
+            return record.stimulus is None or record.item is not None
+        return negatives == "peer"
+
+    def _build_request(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
         negatives: Mapping[str, str],
+        *,
         analysis: str,
         request: str,
         max_tokens: int,
         ctx: Context,
     ) -> tuple[Message, ...]:
-        """The question with as many pairs, and an analysis, as fit; `request` follows the question."""
+        """The question with an analysis and as many pairs as fit, followed by `request`."""
         flags: dict[str, float] = {}
 
-        def build(kept: Sequence[Record]) -> tuple[Message, ...]:
+        def build(fitted: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal flags
-            notes = "\n\n".join(part for part in (_listed(kept, negatives, ctx), analysis) if part)
+            parts = (_format_pairs(fitted, negatives, ctx), analysis)
+            notes = "\n\n".join(part for part in parts if part)
             rendered = ctx.task.render(sample, (), notes, ctx.tokens)
             flags = rendered.flags
-            *before, last = rendered.messages
-            return (
-                *before,
-                Message(last.role, f"{last.content}\n\n{request}" if request else last.content),
-            )
+            if not request:
+                return rendered.messages
+            *earlier, last = rendered.messages
+            return (*earlier, Message(last.role, f"{last.content}\n\n{request}"))
 
-        messages = ctx.fit(build, docs, max_tokens)
+        messages = ctx.fit(build, records, max_tokens)
+        # Only the rendering that was sent counts, not the longer ones that did not fit.
         for name, amount in flags.items():
             ctx.flag(name, amount)
         return messages
 
 
 def answer_of(text: str) -> str:
-    """What follows the last answer tag; empty without one."""
+    """The text after the last answer tag; empty without one."""
     parts = _ANSWER.split(text)
     return parts[-1].strip() if len(parts) > 1 else ""
 
 
-def _peer_text(doc: Record, pool: Pool | None, ctx: Context) -> str:
-    """A drawn peer's record that is not the user's own label, with its stimulus where that is another; "" for none."""
-    kind = kind_of(doc, ctx)
-    unlike = (
-        [peer for peer in pool.peers if not agree(doc, [peer], kind)] if pool is not None else []
-    )
-    if pool is None or not unlike:
+def _peer_text(record: Record, pool: Pool | None, ctx: Context) -> str:
+    """A random peer's record whose label differs from the user's; "" if there is none."""
+    if pool is None:
         return ""
-    record = ctx.rng("cicl", doc.id).choice(unlike).record
-    return ctx.task.describe(
-        msgspec.structs.replace(record, stimulus=None) if pool.tier != "T3" else record
-    )
+
+    kind = kind_of(record, ctx)
+    candidates = [peer for peer in pool.peers if not agree(record, [peer], kind)]
+    if not candidates:
+        return ""
+
+    peer_record = ctx.rng("cicl", record.id).choice(candidates).record
+    # In the closer tiers both responses share a stimulus, which the user's record shows already.
+    if pool.tier != "T3":
+        peer_record = msgspec.structs.replace(peer_record, stimulus=None)
+    return ctx.task.describe(peer_record)
 
 
-async def _draft(doc: Record, sample: Sample, ctx: Context) -> str:
-    """The model's own response to the record's stimulus; "" where it is the user's or cannot be read."""
-    for question in questions(doc, sample, ctx):
+async def _write_draft(record: Record, sample: Sample, ctx: Context) -> str:
+    """The model's own response to the stimulus; "" if it is the user's or cannot be parsed."""
+    for question in questions(record, sample, ctx):
         messages = ctx.task.render(question, (), "", ctx.tokens).messages
         if ctx.excess(messages, ctx.answer_tokens + _MARGIN) <= 0:
             break
-    draft = ctx.task.parse(await ctx.answer(question), question, "lenient")
+
+    output = await ctx.answer(question)
+    draft = ctx.task.parse(output, question, "lenient")
     if draft is None:
         ctx.flag("draft_unreadable")
         return ""
-    guess = Peer("", msgspec.structs.replace(doc, response=draft), 1.0)
-    same = draft.split() == doc.response.split() or agree(doc, [guess], kind_of(doc, ctx))
-    return "" if same or not draft.strip() else f"{ctx.task.words.response.capitalize()}: {draft}"
 
-
-def _listed(docs: Sequence[Record], negatives: Mapping[str, str], ctx: Context) -> str:
-    words = ctx.task.words
-    parts = []
-    for number, doc in enumerate(docs, 1):
-        parts.append(f"Example {number}\n{ctx.task.describe(doc)}")
-        if doc.id in negatives:
-            parts[-1] += f"\nNot as this {words.person} would:\n{negatives[doc.id]}"
-    if not parts:
+    drafted_record = msgspec.structs.replace(record, response=draft)
+    same_label = agree(record, [Peer("", drafted_record, 1.0)], kind_of(record, ctx))
+    same_text = draft.split() == record.response.split()
+    if same_label or same_text or not draft.strip():
         return ""
-    head = f"Earlier {words.response}s by this {words.person}, with ones that are not as this {words.person} would:"
-    return "\n\n".join([head, *parts])
+    return f"{ctx.task.words.response.capitalize()}: {draft}"
 
 
-def _analysis_prompt(listed: str, ctx: Context) -> tuple[Message, ...]:
+def _format_pairs(
+    records: Sequence[Record],
+    negatives: Mapping[str, str],
+    ctx: Context,
+) -> str:
+    if not records:
+        return ""
+
+    words = ctx.task.words
+    parts = [
+        f"Earlier {words.response}s by this {words.person}, "
+        f"with ones that are not as this {words.person} would:"
+    ]
+    for number, record in enumerate(records, 1):
+        example = f"Example {number}\n{ctx.task.describe(record)}"
+        if record.id in negatives:
+            example += f"\nNot as this {words.person} would:\n{negatives[record.id]}"
+        parts.append(example)
+    return "\n\n".join(parts)
+
+
+def _analysis_prompt(pairs: str, ctx: Context) -> tuple[Message, ...]:
     words = ctx.task.words
     system = (
-        f"You compare what one {words.person} made with what this {words.person} would not have made. "
-        f"Say in two or three sentences what distinguishes this {words.person}'s own across the examples."
+        f"You compare what one {words.person} made with what this {words.person} would not have "
+        "made. "
+        f"Say in two or three sentences what distinguishes this {words.person}'s own across the "
+        "examples."
     )
-    return Message("system", system), Message("user", listed)
+    return Message("system", system), Message("user", pairs)

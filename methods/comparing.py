@@ -1,7 +1,8 @@
-"""What the baselines that look at other people share with `dpl`: the same pools, the same guards, the same fallback.
+"""Base class of the baselines that compare users, with pools and guards as in `dpl`.
 
-A method that needs for some of the user's records what somebody else made of the same or a comparable stimulus builds
-on `Comparing` and asks `pools`.  What cannot be compared is handed to `summary`, flagged `fallback`.
+A method that needs, for some of the user's records, a peer's response to the same or a comparable
+stimulus builds on `Comparing` and calls `pools`.  If nothing can be compared, `summary` answers
+instead, flagged `fallback`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from personabench.methods.summary import Summary
 
 
 class Comparing(Method):
-    """A method that compares the user's records with other people's."""
+    """A method that compares the user's records with those of peers."""
 
     needs = ("history", "population")
 
     @dataclass(frozen=True)
     class Params:
-        """k: records retrieved; retriever, embedder: as for rag, the embedder also for the nearness of stimuli.
+        """k: records retrieved; retriever, embedder: as in `rag`, the embedder also for similarity
+        of stimuli.
 
-        temporal_guard: leave out other people's records that are newer than the question.
-        population_max_users: a seeded draw of people when there are more; 0 for all.
+        temporal_guard: leave out peers' records that are newer than the question.
+        population_max_users: size of a seeded sample of a larger population; 0 for all users.
         """
 
         k: int = 8
@@ -41,54 +43,73 @@ class Comparing(Method):
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
         p = self.params
-        self.summary = Summary(Summary.Params(k=p.k, retriever=p.retriever, embedder=p.embedder))
+        summary_params = Summary.Params(
+            k=p.k,
+            retriever=p.retriever,
+            embedder=p.embedder,
+        )
+        self.summary = Summary(summary_params)
         self.population: Population | None = None
         self._users: Sequence[User] = ()
         self._kind: ResponseKind = "text"
 
     def requirements(self) -> set[str]:
-        dates = {"dates"} if self.params.temporal_guard else set()
-        return super().requirements() | retrieval_needs(self.params.retriever) | dates
+        requirements = super().requirements() | retrieval_needs(self.params.retriever)
+        if self.params.temporal_guard:
+            requirements |= {"dates"}
+        return requirements
 
     async def prepare(self, population: Population, ctx: Context) -> None:
-        """Remember everybody, or a seeded draw of people; they are indexed when first asked for."""
-        self._users = drawn(population, self.params.population_max_users, ctx)
+        """Select the users to compare with; they are indexed on first use."""
+        self._users = limit_users(population, self.params.population_max_users, ctx)
         self._kind = ctx.task.kind
         self.population = population
 
+    # An index of a large population takes seconds, and a run whose answers are all stored needs
+    # none.
     @cached_property
     def _peers(self) -> Peers:
-        p = self.params
-        return Peers(
-            self._users, Settings(embedder=p.embedder, temporal_guard=p.temporal_guard), self._kind
+        settings = Settings(
+            embedder=self.params.embedder,
+            temporal_guard=self.params.temporal_guard,
         )
+        return Peers(self._users, settings, self._kind)
 
     async def pools(
-        self, sample: Sample, docs: Sequence[Record], ctx: Context
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> list[Pool | None]:
-        """Who can be compared with the user on each record, for this question; None where nobody can."""
-        if self.population is None or not docs:
-            return [None] * len(docs)
+        """The peers comparable with the user on each record, per question; None without any."""
+        if self.population is None or not records:
+            return [None] * len(records)
+
         embed = partial(ctx.embed, embedder=self.params.embedder)
         text = sample.stimulus or ctx.task.query_text(sample)
-        asker = await self._peers.asker(self.population.people_of(sample), sample, text, embed)
-        return await asyncio.gather(*(self._peers.pool(doc, asker, embed) for doc in docs))
+        user_ids = self.population.people_of(sample)
+        asker = await self._peers.asker(user_ids, sample, text, embed)
+        return await asyncio.gather(*(self._peers.pool(record, asker, embed) for record in records))
 
     async def fallback(self, sample: Sample, ctx: Context) -> str:
-        """The answer of `summary`, counted."""
+        """Answer as `summary` does, flagged."""
         ctx.flag("fallback")
-        return await self.summary.predict(sample, await self.summary.profile(sample.user, ctx), ctx)
+        profile = await self.summary.profile(sample.user, ctx)
+        return await self.summary.predict(sample, profile, ctx)
 
 
-def drawn(population: Population, bound: int, ctx: Context) -> Sequence[User]:
-    """The population's people, or a draw of `bound` of them that depends on the run's seed alone."""
+def limit_users(population: Population, limit: int, ctx: Context) -> Sequence[User]:
+    """All users of a population, or `limit` of them, drawn by the run's seed alone."""
     users = population.users
-    if 0 < bound < len(users):
-        users = ctx.rng("population").sample(sorted(users, key=lambda user: user.id), bound)
-    ctx.log(f"{len(users)} of {len(population.users)} people of {population.hash[:12]}")
+    if 0 < limit < len(users):
+        # Sorting first makes the draw independent of the order of the data files.
+        ordered = sorted(users, key=lambda user: user.id)
+        users = ctx.rng("population").sample(ordered, limit)
+    ctx.log(f"{len(users)} of {len(population.users)} users of {population.hash[:12]}")
     return users
 
 
 def kind_of(record: Record, ctx: Context) -> ResponseKind:
-    """How a record's response compares with others: one without a stimulus is a text whatever the task asks."""
+    """How a record's response is compared with others."""
+    # Without a stimulus the response is free text even in a task whose answers are labels.
     return "text" if record.stimulus is None else ctx.task.kind

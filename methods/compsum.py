@@ -1,7 +1,8 @@
-"""Comparative profiles at the price of one call: own records beside other people's on the same topic.
+"""Comparative profiles in one call: the user's records beside peers' on the same topic.
 
-For the first few of the retrieved records the nearest record of another author is found; one call says what the pairs
-show of the user's style and focus, and the answer is given with that analysis.
+For the first few retrieved records the most similar record of another author is looked up; one call
+describes what the pairs show of the user's style and focus, and the answer is given with that
+analysis.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from personabench import Context, Message, Record, Sample
 from personabench.methods.comparing import Comparing
+from personabench.methods.dpl.peers import Pool
 
 SECTIONS = ("Writing style", "Content focus")
 REMINDER = "Both sections must be there, each on a line that begins with its name."
@@ -19,7 +21,7 @@ Pair = tuple[Record, Record]
 
 
 class ComPSum(Comparing):
-    """Say in one call what sets the user's records apart from another author's on each topic; answer with it."""
+    """Describe how the user's records differ from peers' on each topic; answer with that."""
 
     name = "compsum"
     paper = "Comparative Personalization for Multi-document Summarization, arXiv 2509.21562"
@@ -28,9 +30,9 @@ class ComPSum(Comparing):
 
     @dataclass(frozen=True)
     class Params(Comparing.Params):
-        """n_pairs: retrieved records compared; analysis_max_tokens: allowance of the analysis.
+        """n_pairs: retrieved records compared; analysis_max_tokens: maximum tokens of the analysis.
 
-        k, retriever, embedder, temporal_guard, population_max_users: as `Comparing`.
+        k, retriever, embedder, temporal_guard, population_max_users: as in `Comparing`.
         """
 
         n_pairs: int = 4
@@ -38,60 +40,93 @@ class ComPSum(Comparing):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
+        records = await ctx.retrieve(
+            sample,
+            p.k,
+            p.retriever,
+            embedder=p.embedder,
+        )
         pools = await self.pools(sample, records, ctx)
+
+        # Records that no peer can be compared on are skipped before the limit, so later ones take
+        # their place.
         pairs = [
-            (record, max(pool.peers, key=lambda peer: peer.similarity).record)
+            (record, _most_similar(pool))
             for record, pool in zip(records, pools, strict=True)
             if pool is not None
-        ][: p.n_pairs]
+        ]
+        pairs = pairs[: p.n_pairs]
         if not pairs:
             return await self.fallback(sample, ctx)
-        ctx.flag("pairs", len(pairs))
-        return await ctx.answer(sample, records, notes=await self._analysis(pairs, ctx))
 
-    async def _analysis(self, pairs: Sequence[Pair], ctx: Context) -> str:
-        """The two sections; asked again once when one is missing, then flagged and taken as it is."""
-        others = {own.id: other for own, other in pairs}
+        ctx.flag("pairs", len(pairs))
+        analysis = await self._analyse(pairs, ctx)
+        return await ctx.answer(sample, records, notes=analysis)
+
+    async def _analyse(self, pairs: Sequence[Pair], ctx: Context) -> str:
+        """Request the two sections; retry once if one is missing, then use the reply as it is."""
+        max_tokens = self.params.analysis_max_tokens
+        peer_records = {record.id: peer_record for record, peer_record in pairs}
+        own_records = [record for record, _ in pairs]
+
         for reminder in ("", REMINDER):
 
-            def build(kept: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
-                return _prompt([(own, others[own.id]) for own in kept], reminder, ctx)
+            def build(fitted: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
+                pairs_shown = [(record, peer_records[record.id]) for record in fitted]
+                return _analysis_prompt(pairs_shown, reminder, ctx)
 
-            messages = ctx.fit(build, [own for own, _ in pairs], self.params.analysis_max_tokens)
-            text = (
-                await ctx.complete(messages, max_tokens=self.params.analysis_max_tokens)
-            ).text.strip()
-            if complete(text):
-                return text
+            messages = ctx.fit(build, own_records, max_tokens)
+            response = await ctx.complete(messages, max_tokens=max_tokens)
+            analysis = response.text.strip()
+            if is_complete(analysis):
+                return analysis
             ctx.flag("analysis_incomplete" if reminder else "analysis_retried")
-        return text
+        return analysis
 
 
-def complete(analysis: str) -> bool:
-    """Whether both sections are there, each with something in it."""
-    heads = "|".join(SECTIONS)
-    parts = re.split(rf"(?im)^[\s*_#>\d.-]*({heads})[\s*_]*(?::|$)[\s*_]*", analysis)
-    found = {
+def is_complete(analysis: str) -> bool:
+    """Whether both sections are present and not empty."""
+    names = "|".join(SECTIONS)
+    # Models decorate headings (bold, numbered, Markdown), so a heading is the name alone on a line
+    # or with a colon.
+    parts = re.split(rf"(?im)^[\s*_#>\d.-]*({names})[\s*_]*(?::|$)[\s*_]*", analysis)
+    sections = {
         name.capitalize()
         for name, body in zip(parts[1::2], parts[2::2], strict=True)
         if body.strip()
     }
-    return found == set(SECTIONS)
+    return sections == set(SECTIONS)
 
 
-def _prompt(pairs: Sequence[Pair], reminder: str, ctx: Context) -> tuple[Message, ...]:
+def _most_similar(pool: Pool) -> Record:
+    return max(pool.peers, key=lambda peer: peer.similarity).record
+
+
+def _analysis_prompt(
+    pairs: Sequence[Pair],
+    reminder: str,
+    ctx: Context,
+) -> tuple[Message, ...]:
     words = ctx.task.words
     system = (
-        f"You find out what sets one {words.person} apart. You get pairs: a record of this {words.person} and one of "
-        "somebody else on the same topic. Reply with two sections that hold across the pairs, each one or two "
+        f"You find out what sets one {words.person} apart. You get pairs: a record of this "
+        f"{words.person} and one of "
+        "somebody else on the same topic. Reply with two sections that hold across the pairs, each "
+        "one or two "
         f"sentences long:\n{SECTIONS[0]}: how this {words.person} puts things, unlike the others.\n"
         f"{SECTIONS[1]}: what this {words.person} attends to, unlike the others."
     )
     if reminder:
         system += f"\n{reminder}"
-    shown = [
-        f"Pair {number}\nThis {words.person}:\n{ctx.task.describe(own)}\nSomebody else:\n{ctx.task.describe(other)}"
-        for number, (own, other) in enumerate(pairs, 1)
-    ]
-    return Message("system", system), Message("user", "\n\n".join(shown))
+
+    parts = []
+    for number, (record, peer_record) in enumerate(pairs, 1):
+        lines = (
+            f"Pair {number}",
+            f"This {words.person}:",
+            ctx.task.describe(record),
+            "Somebody else:",
+            ctx.task.describe(peer_record),
+        )
+        parts.append("\n".join(lines))
+    return Message("system", system), Message("user", "\n\n".join(parts))

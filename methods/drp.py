@@ -1,8 +1,9 @@
-"""DPL with open dimensions: the model names what it compares people on, and may take back what does not hold.
+"""DPL with open dimensions: the model names what users differ on, and checks its list.
 
-Records, peers, the profile and the answer are `dpl`'s.  Only a record's difference is found otherwise: as a list of
-dimensions, begun with the task's axes and continued as the texts allow, and then checked against the same texts.  What
-the check does not confirm never reaches the profile.
+Records, peers, the profile and the answer are those of `dpl`.  Only a record's difference is found
+in another way: as a list of dimensions that begins with the task's axes, continues as the texts
+allow, and is then checked against the same texts.  Dimensions that the check does not confirm never
+reach the profile.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any, NamedTuple
 
 from personabench import Context, Message, Response
 from personabench.methods.dpl import Dpl
-from personabench.methods.dpl.prompts import Case, Draft, agreement, difference_drafts, fitting
+from personabench.methods.dpl.prompts import Case, Draft, agreement, difference_drafts, fit_draft
 from personabench.methods.rpm.replies import first_json
+from personabench.methods.text import fold
 
 FIELDS = ("name", "definition", "difference")
 SCHEMA: dict[str, Any] = {
@@ -41,7 +43,7 @@ _FORM = (
 
 
 class Dimension(NamedTuple):
-    """Something people differ on, and how this user does."""
+    """A dimension on which users differ, and how this user does."""
 
     name: str
     definition: str
@@ -49,7 +51,7 @@ class Dimension(NamedTuple):
 
 
 class Drp(Dpl):
-    """Compare on dimensions the model finds itself, keep those a second look confirms, and go on as dpl."""
+    """Compare on dimensions that the model finds and confirms, and go on as `dpl`."""
 
     name = "drp"
     version = 2
@@ -61,135 +63,176 @@ class Drp(Dpl):
     class Params(Dpl.Params):
         """validate: check each list of dimensions against the texts with a second call.
 
-        reasoning: the model thinks aloud before it replies; a reply without the end of the thought is a failure, and
-            replies are not constrained to JSON.
-        Everything else as for dpl; preset=faithful allows 4096 tokens in the intermediate calls.
+        reasoning: the model writes a thought before its reply; a reply whose thought does not end
+            is a failure, and replies are not constrained to JSON.
+        Everything else as in dpl; preset=faithful allows 4096 tokens in the intermediate calls.
         """
 
         validate: bool = True
         reasoning: bool = False
 
     def __init__(self, params: Params | None = None) -> None:
-        own = params or self.Params()
-        inherited = Dpl.Params(
-            **{field.name: getattr(own, field.name) for field in fields(Dpl.Params)}
-        )
-        if own.preset == "faithful":
-            inherited = replace(
-                inherited,
-                difference_max_tokens=inherited.difference_max_tokens or 4096,
-                profile_max_tokens=inherited.profile_max_tokens or 4096,
+        own_params = params or self.Params()
+        values = {field.name: getattr(own_params, field.name) for field in fields(Dpl.Params)}
+        dpl_params = Dpl.Params(**values)
+        if own_params.preset == "faithful":
+            dpl_params = replace(
+                dpl_params,
+                difference_max_tokens=dpl_params.difference_max_tokens or 4096,
+                profile_max_tokens=dpl_params.profile_max_tokens or 4096,
             )
-        super().__init__(inherited)
-        self.params = own
+        super().__init__(dpl_params)
+        # The parameters that name the run are those the user set, without the larger defaults
+        # above.
+        self.params = own_params
 
-    async def _told(self, case: Case, ctx: Context) -> Case:
-        """The case with its dimensions as its difference; an empty one where none was found, or none held."""
+    async def _describe_difference(self, case: Case, ctx: Context) -> Case:
+        """The case with its dimensions as its difference, which is empty without any."""
         if case.agreeing:
             return case._replace(difference=agreement(case, ctx))
-        found = await self._listed(_open_drafts(case, ctx), ctx)
-        if found and self.params.validate:
-            confirmed = await self._listed(_check_drafts(case, found, ctx), ctx)
-            if confirmed is None:
-                ctx.flag("validation_failed")
-            names = {_folded(dimension.name) for dimension in confirmed or ()}
-            held = [dimension for dimension in found if _folded(dimension.name) in names]
-            ctx.flag("dimensions_rejected", len(found) - len(held))
-            found = held
-        ctx.flag("dimensions", len(found or ()))
-        return case._replace(
-            difference="\n".join(
-                f"- {d.name} ({d.definition}): {d.difference}" for d in found or ()
-            )
-        )
 
-    async def _listed(self, drafts: Iterator[Draft], ctx: Context) -> list[Dimension] | None:
-        """The dimensions of a reply; None when the reply, or the request, cannot be had or read."""
-        allowance = self.settings.difference_max_tokens
-        messages = fitting(drafts, allowance, ctx)
+        dimensions = await self._request_dimensions(_open_drafts(case, ctx), ctx)
+        if dimensions and self.params.validate:
+            dimensions = await self._confirm(dimensions, case, ctx)
+
+        ctx.flag("dimensions", len(dimensions or ()))
+        lines = [
+            f"- {dimension.name} ({dimension.definition}): {dimension.difference}"
+            for dimension in dimensions or ()
+        ]
+        return case._replace(difference="\n".join(lines))
+
+    async def _confirm(
+        self,
+        dimensions: Sequence[Dimension],
+        case: Case,
+        ctx: Context,
+    ) -> list[Dimension]:
+        """The dimensions that a second look confirms; none if its reply cannot be parsed."""
+        confirmed = await self._request_dimensions(_check_drafts(case, dimensions, ctx), ctx)
+        if confirmed is None:
+            ctx.flag("validation_failed")
+
+        # The check returns names: its own wording of a difference would be a second opinion, not a
+        # confirmation.
+        names = {fold(dimension.name) for dimension in confirmed or ()}
+        remaining = [dimension for dimension in dimensions if fold(dimension.name) in names]
+        ctx.flag("dimensions_rejected", len(dimensions) - len(remaining))
+        return remaining
+
+    async def _request_dimensions(
+        self, drafts: Iterator[Draft], ctx: Context
+    ) -> list[Dimension] | None:
+        """The dimensions of a reply; None if no request fits or the reply cannot be parsed."""
+        max_tokens = self.settings.difference_max_tokens
+        messages = fit_draft(drafts, max_tokens, ctx)
         if messages is None:
             return None
+
+        # A grammar would forbid the thought that comes before the JSON.
         schema = None if self.params.reasoning else SCHEMA
-        text = self._said(await ctx.complete(messages, max_tokens=allowance, schema=schema), ctx)
-        found, malformed = dimensions(text)
+        response = await ctx.complete(messages, max_tokens=max_tokens, schema=schema)
+        text = self._read_answer(response, ctx)
+
+        dimensions, malformed = parse_dimensions(text)
         if malformed:
             ctx.flag("dimensions_malformed", malformed)
-        return found if found or '"dimensions"' in text else None
+        if not dimensions and '"dimensions"' not in text:
+            return None
+        return dimensions
 
-    def _said(self, reply: Response, ctx: Context) -> str:
-        """What follows the thought; nothing, counted, where a thought has no end, or is missing but was asked for."""
-        if not reply.text if reply.thought else self.params.reasoning:
+    def _read_answer(self, response: Response, ctx: Context) -> str:
+        """The answer after the thought; empty, and flagged, if a thought is unfinished or missing."""
+        unfinished = bool(response.thought) and not response.text
+        missing = self.params.reasoning and not response.thought
+        if unfinished or missing:
             ctx.flag("thought_unfinished")
             return ""
-        return reply.text
+        return response.text
 
 
-def dimensions(text: str) -> tuple[list[Dimension], int]:
-    """The well-formed dimensions of a reply, each name once, and the number of blocks that are none."""
-    found: dict[str, Dimension] = {}
+def parse_dimensions(text: str) -> tuple[list[Dimension], int]:
+    """The well-formed dimensions of a reply, each name once, and the number of malformed ones."""
+    dimensions: dict[str, Dimension] = {}
     malformed = 0
-    for row in _rows(text):
-        values = [
-            " ".join(value.split()) if isinstance(value := row.get(name), str) else ""
-            for name in FIELDS
-        ]
+    for row in _read_rows(text):
+        values = [_one_line(row.get(name)) for name in FIELDS]
         if all(values):
-            found.setdefault(_folded(values[0]), Dimension(*values))
+            dimension = Dimension(*values)
+            dimensions.setdefault(fold(dimension.name), dimension)
         else:
             malformed += 1
-    return list(found.values()), malformed
+    return list(dimensions.values()), malformed
 
 
-def _rows(text: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a reply's list, or of one that is broken or missing; an empty one for each that cannot be read."""
-    whole = first_json(text)
-    listed = whole.get("dimensions") if isinstance(whole, dict) else whole
-    if isinstance(listed, list):
-        yield from (row if isinstance(row, dict) else {} for row in listed)
+def _one_line(value: Any) -> str:
+    return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+def _read_rows(text: str) -> Iterator[Mapping[str, Any]]:
+    """The objects of a reply's list, also of a broken one; {} for each unparsed one."""
+    value = first_json(text)
+    rows = value.get("dimensions") if isinstance(value, dict) else value
+    if isinstance(rows, list):
+        for row in rows:
+            yield row if isinstance(row, dict) else {}
         return
+
+    # A list that was truncated is no JSON, but its objects are: read them one by one.
     decoder = json.JSONDecoder(strict=False)
-    place = text.find(
-        "{", text.find("[", text.find('"dimensions"')) if '"dimensions"' in text else 0
-    )
-    while place >= 0:
+    start = 0
+    if '"dimensions"' in text:
+        start = text.find("[", text.find('"dimensions"'))
+    position = text.find("{", start)
+    while position >= 0:
         try:
-            row, place = decoder.raw_decode(text, place)
+            row, position = decoder.raw_decode(text, position)
         except ValueError:
-            row, place = {}, place + 1
+            row = {}
+            position += 1
         yield row
-        place = text.find("{", place)
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.casefold().split())
+        position = text.find("{", position)
 
 
 def _open_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
     words = ctx.task.words
     axes = "\n".join(f"- {name}: {definition}" for name, definition in words.axes)
     system = (
-        f"You find out what is particular about one {words.person}. You see what this {words.person} and other people "
+        f"You find out what is particular about one {words.person}. You see what this "
+        f"{words.person} and other people "
         f"made of the same or a comparable {words.stimulus}. Begin with these dimensions:\n{axes}\n"
-        f"Then add as many dimensions of style and expression as the texts support. Leave out opinions and content, "
+        "Then add as many dimensions of style and expression as the texts support. Leave out "
+        "opinions and content, "
         f"and every dimension on which this {words.person} does not differ. {_FORM}"
     )
-    yield from _under(system, "", difference_drafts(case, ctx))
+    yield from _replace_system(system, "", difference_drafts(case, ctx))
 
 
-def _check_drafts(case: Case, found: Sequence[Dimension], ctx: Context) -> Iterator[Draft]:
+def _check_drafts(
+    case: Case,
+    dimensions: Sequence[Dimension],
+    ctx: Context,
+) -> Iterator[Draft]:
     person = ctx.task.words.person
     system = (
-        f"You check what is said to be particular about one {person}. You see the texts and a list of dimensions. "
-        f"Keep only the dimensions on which the texts really set this {person} apart from all the others, with their "
+        f"You check what is said to be particular about one {person}. You see the texts and a list "
+        "of dimensions. "
+        f"Keep only the dimensions on which the texts really set this {person} apart from all the "
+        "others, with their "
         f"names unchanged. {_FORM}"
     )
-    listed = json.dumps(
-        {"dimensions": [dimension._asdict() for dimension in found]}, ensure_ascii=False
-    )
-    yield from _under(system, f"\n\nDimensions to check:\n{listed}", difference_drafts(case, ctx))
+    rows = [dimension._asdict() for dimension in dimensions]
+    listed = json.dumps({"dimensions": rows}, ensure_ascii=False)
+    suffix = f"\n\nDimensions to check:\n{listed}"
+    yield from _replace_system(system, suffix, difference_drafts(case, ctx))
 
 
-def _under(system: str, after: str, drafts: Iterator[Draft]) -> Iterator[Draft]:
-    """DPL's account of a case under another instruction."""
-    for cut, (_, account) in drafts:
-        yield cut, (Message("system", system), Message(account.role, account.content + after))
+def _replace_system(
+    system: str,
+    suffix: str,
+    drafts: Iterator[Draft],
+) -> Iterator[Draft]:
+    """DPL's requests about a case under another instruction, with a suffix."""
+    for cut, (_, user_message) in drafts:
+        content = user_message.content + suffix
+        yield cut, (Message("system", system), Message(user_message.role, content))

@@ -1,8 +1,9 @@
-"""The user's whole history before the question: what a long context is worth without any selection.
+"""The user's whole history before the question: the value of a long context without any selection.
 
-Tasks whose histories are conversations tell them as such, both sides, in order (`chat`); elsewhere all records are
-shown as every method shows records.  A history that is longer than the model's window is a declared choice, counted.
-`persona_only` is the control beside it: the description that opens a conversation, and nothing that was said.
+Tasks whose histories are conversations render them as such, both sides, in order (`chat`);
+elsewhere all records are shown as every method shows records.  What happens to a history longer
+than the model's window is a declared choice, and flagged.  `persona_only` is the control: the
+description that opens a conversation, without the conversation.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from personabench import Context, Message, Method, Record, Sample, UsageError
 from personabench.api.wording import Rendered
 from personabench.errors import BackendError
 
+# The most alternatives per token that OpenAI-compatible servers report.
 ALTERNATIVES = 20
+# Room for a lead-in such as "The answer is (" before the letter.
 FIRST_TOKENS = 16
 
 
 class Full(Method):
-    """Show the whole history; refuse, keep the newest or retrieve what fits where it is too long."""
+    """Show the whole history; if it is too long, fail, show the newest part or retrieve."""
 
     name = "full"
     paper = "Know Me, Respond to Me, arXiv 2504.14225 (its main setting)"
@@ -33,14 +36,16 @@ class Full(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """overflow: what happens to a history that does not fit the model's window beside question and answer.
+        """overflow: treatment of a history that does not fit the model's window beside question and
+        answer.
 
-            refuse fails the question; recent leaves out the oldest blocks of it, then its oldest records; retrieve
-            keeps the records that fit the question best, in their order.
-        retriever, embedder: of retrieve, as for rag.
-        decide: reply, what the model writes; logprobs, the choice whose letter was likeliest where the model names one;
-            sum or mean, the option whose text was the likeliest reply to a question that shows no options, by the sum
-            (as in the paper) or the mean of its tokens' log-probabilities.
+            refuse fails the question; recent leaves out the oldest blocks, then the oldest records;
+            retrieve keeps the records that fit the question best, in their order.
+        retriever, embedder: for retrieve, as in rag.
+        decide: reply, the text the model writes; logprobs, the choice whose letter is likeliest at
+            the point where the model names one; sum or mean, the option whose text is the likeliest
+            reply to a question without options, by the sum (as in the paper) or the mean of its
+            tokens' log-probabilities.
         """
 
         overflow: Literal["refuse", "recent", "retrieve"] = "refuse"
@@ -51,70 +56,97 @@ class Full(Method):
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         if not sample.history:
             ctx.flag("empty_profile")
-        if self.params.decide in ("sum", "mean"):
-            return await self._generative(sample, ctx)
-        messages = await self._fitting(sample, ctx)
-        if self.params.decide == "logprobs":
-            return await _likeliest(messages, sample, ctx)
-        return (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text.strip()
 
-    async def _generative(self, sample: Sample, ctx: Context) -> str:
+        if self.params.decide in ("sum", "mean"):
+            return await self._choose_likeliest_option(sample, ctx)
+
+        messages = await self._fit_history(sample, ctx)
+        if self.params.decide == "logprobs":
+            return await _choose_likeliest_letter(messages, sample, ctx)
+        response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
+        return response.text.strip()
+
+    async def _choose_likeliest_option(self, sample: Sample, ctx: Context) -> str:
         """The choice whose text is the likeliest reply, the first of equals.
 
         Raises:
-            UsageError: the task offers no options, or the backend does not say how likely a reply is.
+            UsageError: the task offers no options, or the backend does not report the likelihood of
+            a reply.
         """
         if "options" not in sample.attributes or sample.stimulus is None:
             raise UsageError(
-                f"decide={self.params.decide} needs a task that offers options; {ctx.task.name} has none"
+                f"decide={self.params.decide} needs a task that offers options; "
+                f"{ctx.task.name} has none"
             )
-        messages = await self._fitting(msgspec.structs.replace(sample, input=sample.stimulus), ctx)
-        texts = msgspec.json.decode(sample.attributes["options"], type=list[str])
-        found = await asyncio.gather(*(ctx.likelihood(messages, text) for text in texts))
-        sums = [math.fsum(tokens) for tokens in found]
-        if self.params.decide == "mean":
-            sums = [total / max(len(tokens), 1) for total, tokens in zip(sums, found, strict=True)]
-        return sample.choices[sums.index(max(sums))]
 
-    async def _fitting(self, sample: Sample, ctx: Context) -> tuple[Message, ...]:
+        # The stimulus is the question without its options, as the paper scores them.
+        open_question = msgspec.structs.replace(sample, input=sample.stimulus)
+        messages = await self._fit_history(open_question, ctx)
+        options = msgspec.json.decode(sample.attributes["options"], type=list[str])
+        logprobs = await asyncio.gather(*(ctx.likelihood(messages, text) for text in options))
+
+        scores = [math.fsum(token_logprobs) for token_logprobs in logprobs]
+        if self.params.decide == "mean":
+            scores = [
+                score / max(len(token_logprobs), 1)
+                for score, token_logprobs in zip(scores, logprobs, strict=True)
+            ]
+        return sample.choices[scores.index(max(scores))]
+
+    async def _fit_history(
+        self,
+        sample: Sample,
+        ctx: Context,
+    ) -> tuple[Message, ...]:
+        """The question after its whole history, or after the part of it that `overflow` keeps.
+
+        Raises:
+            BackendError: the history does not fit and `overflow` is refuse, or the question alone
+            does not fit.
+        """
         history = sample.history
-        whole = _shown(sample, history, ctx)
-        excess = ctx.excess(whole.messages, ctx.answer_tokens)
+        rendered = _render(sample, history, ctx)
+        excess = ctx.excess(rendered.messages, ctx.answer_tokens)
         if excess <= 0:
-            return _counted(whole, ctx)
+            return _flag_rendered(rendered, ctx)
+
         ctx.flag("over_window")
         if self.params.overflow == "refuse":
             raise BackendError(
-                f"the history is {excess:,} tokens too long for the model's window of {ctx.window:,}; choose "
-                "--set full.overflow=recent or retrieve, which are other protocols, or a model with a larger window"
+                f"the history is {excess:,} tokens too long for the model's window of "
+                f"{ctx.window:,}; choose --set full.overflow=recent or retrieve, which are other "
+                "protocols, or a model with a larger window"
             )
+
         if self.params.overflow == "recent":
-            blocks = list(dict.fromkeys(map(_block, history)))
-            kept = _most(len(blocks), lambda n: _fits(sample, _newest(history, blocks, n), ctx))
-            if kept:
-                ctx.flag("blocks_dropped", len(blocks) - kept)
-                records: Sequence[Record] = _newest(history, blocks, kept)
-            else:
-                last = _newest(history, blocks, 1)
-                ctx.flag("blocks_dropped", len(blocks) - 1)
-                count = _most(len(last), lambda n: _fits(sample, last[len(last) - n :], ctx))
-                records = last[len(last) - count :]
+            records = _keep_newest(sample, ctx)
         else:
-            p = self.params
-            ranked = await ctx.retrieve(sample, len(history), p.retriever, embedder=p.embedder)
-            records = ranked[: _most(len(ranked), lambda n: _fits(sample, ranked[:n], ctx))]
+            records = await self._keep_most_relevant(sample, ctx)
         ctx.flag("records_dropped", len(history) - len(records))
-        shown = _shown(sample, records, ctx)
-        if (excess := ctx.excess(shown.messages, ctx.answer_tokens)) > 0:
+
+        rendered = _render(sample, records, ctx)
+        excess = ctx.excess(rendered.messages, ctx.answer_tokens)
+        if excess > 0:
             raise BackendError(
-                f"the question is {excess:,} tokens too long for the model's window of {ctx.window:,}, even without "
-                "the history; use a model with a larger window"
+                f"the question is {excess:,} tokens too long for the model's window of "
+                f"{ctx.window:,}, even without the history; use a model with a larger window"
             )
-        return _counted(shown, ctx)
+        return _flag_rendered(rendered, ctx)
+
+    async def _keep_most_relevant(self, sample: Sample, ctx: Context) -> Sequence[Record]:
+        p = self.params
+        ranked = await ctx.retrieve(
+            sample,
+            len(sample.history),
+            p.retriever,
+            embedder=p.embedder,
+        )
+        count = _largest(len(ranked), lambda size: _fits(sample, ranked[:size], ctx))
+        return ranked[:count]
 
 
 class PersonaOnly(Method):
-    """Show the description of the user that opens a conversation, and nothing that was said."""
+    """Show the description of the user that opens a conversation, without the conversation."""
 
     name = "persona_only"
     paper = "Know Me, Respond to Me, arXiv 2504.14225 (control)"
@@ -129,47 +161,67 @@ class PersonaOnly(Method):
     }
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        described: Callable[[Sample], str] | None = getattr(ctx.task, "persona", None)
-        if described is None:
+        persona_of: Callable[[Sample], str] | None = getattr(ctx.task, "persona", None)
+        if persona_of is None:
             raise UsageError(
                 f"{self.name} cannot run on {ctx.task.name}: its users have no written description"
             )
-        notes = described(sample)
-        if not notes:
+
+        persona = persona_of(sample)
+        if not persona:
             ctx.flag("no_persona")
-        return await ctx.answer(sample, notes=notes)
+        return await ctx.answer(sample, notes=persona)
 
 
-def _shown(sample: Sample, records: Sequence[Record], ctx: Context) -> Rendered:
-    told: Callable[[Sample, Sequence[Record]], Rendered] | None = getattr(ctx.task, "chat", None)
-    if told is not None:
-        return told(sample, records)
+def _render(sample: Sample, records: Sequence[Record], ctx: Context) -> Rendered:
+    chat: Callable[[Sample, Sequence[Record]], Rendered] | None
+    chat = getattr(ctx.task, "chat", None)
+    if chat is not None:
+        return chat(sample, records)
+    # Tasks take records best first, and this method shows the newest next to the question.
     return ctx.task.render(sample, tuple(reversed(records)), "", ctx.tokens)
 
 
-def _counted(shown: Rendered, ctx: Context) -> tuple[Message, ...]:
-    for name, amount in shown.flags.items():
+def _flag_rendered(rendered: Rendered, ctx: Context) -> tuple[Message, ...]:
+    for name, amount in rendered.flags.items():
         ctx.flag(name, amount)
-    return shown.messages
+    return rendered.messages
 
 
 def _fits(sample: Sample, records: Sequence[Record], ctx: Context) -> bool:
-    return ctx.excess(_shown(sample, records, ctx).messages, ctx.answer_tokens) <= 0
+    messages = _render(sample, records, ctx).messages
+    return ctx.excess(messages, ctx.answer_tokens) <= 0
 
 
-def _block(record: Record) -> str:
+def _keep_newest(sample: Sample, ctx: Context) -> Sequence[Record]:
+    """The newest whole blocks that fit, or the newest records of a last block too long."""
+    blocks = list(dict.fromkeys(map(_block_of, sample.history)))
+
+    def newest_blocks(count: int) -> Sequence[Record]:
+        kept_blocks = set(blocks[len(blocks) - count :])
+        return [record for record in sample.history if _block_of(record) in kept_blocks]
+
+    count = _largest(len(blocks), lambda size: _fits(sample, newest_blocks(size), ctx))
+    if count:
+        ctx.flag("blocks_dropped", len(blocks) - count)
+        return newest_blocks(count)
+
+    ctx.flag("blocks_dropped", len(blocks) - 1)
+    last_block = newest_blocks(1)
+    size = len(last_block)
+    count = _largest(size, lambda count: _fits(sample, last_block[size - count :], ctx))
+    return last_block[size - count :]
+
+
+def _block_of(record: Record) -> str:
     return record.fields.get("block", record.id)
 
 
-def _newest(history: Sequence[Record], blocks: Sequence[str], count: int) -> Sequence[Record]:
-    kept = set(blocks[len(blocks) - count :])
-    return [record for record in history if _block(record) in kept]
-
-
-def _most(count: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `count` that fits, by bisection; 0 where none does."""
+def _largest(count: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to `count` that fits, by bisection; 0 if none does."""
     low, high = 0, count
     while low < high:
+        # Rounding up, because `low` is known to fit and must grow.
         middle = (low + high + 1) // 2
         if fits(middle):
             low = middle
@@ -178,46 +230,62 @@ def _most(count: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-async def _likeliest(messages: Sequence[Message], sample: Sample, ctx: Context) -> str:
-    """The choice whose letter was likeliest at the first place where the model writes a letter of a choice.
+async def _choose_likeliest_letter(
+    messages: Sequence[Message],
+    sample: Sample,
+    ctx: Context,
+) -> str:
+    """The choice whose letter is likeliest at the first position where the model writes a choice's
+    letter.
 
     Raises:
         UsageError: the task has no choices, or the backend reports no log-probabilities.
     """
     if not sample.choices:
         raise UsageError("decide=logprobs needs a task with choices")
-    names = {choice.strip("()[]").casefold(): choice for choice in sample.choices}
+
+    choices = {choice.strip("()[]").casefold(): choice for choice in sample.choices}
     response = await ctx.complete(messages, max_tokens=FIRST_TOKENS, logprobs=ALTERNATIVES)
     if not response.logprobs:
         raise UsageError(
-            "decide=logprobs needs a backend that reports log-probabilities, and this one reported none"
+            "decide=logprobs needs a backend that reports log-probabilities, and this one reported "
+            "none"
         )
+
     best: dict[str, float] = {}
-    for place in response.logprobs:
-        found = _letters([place, *place.get("top_logprobs", ())], names)
-        if _letter(place["token"]) in names:
-            best = found
+    for token in response.logprobs:
+        alternatives = [token, *token.get("top_logprobs", ())]
+        logprobs = _choice_logprobs(alternatives, choices)
+        if _letter_of(token["token"]) in choices:
+            best = logprobs
             break
-        best = best or found
+        # Without a letter in the reply, the first position with one among its alternatives decides.
+        best = best or logprobs
+
     if not best:
         ctx.flag("no_letter_likely")
         return response.text.strip()
+    # Sorted, so that of equally likely choices the first by name wins on every backend.
     return max(sorted(best), key=lambda choice: best[choice])
 
 
-def _letters(
-    alternatives: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+def _choice_logprobs(
+    alternatives: Sequence[Mapping[str, Any]], choices: Mapping[str, str]
 ) -> dict[str, float]:
     """The choices that some tokens name, with the logarithm of their summed probability."""
-    total: dict[str, float] = {}
-    seen: set[str] = set()
-    for each in alternatives:
-        letter, token = _letter(each["token"]), each["token"]
-        if letter in names and token not in seen:
-            seen.add(token)
-            total[names[letter]] = total.get(names[letter], 0.0) + math.exp(each["logprob"])
-    return {choice: math.log(mass) if mass else -math.inf for choice, mass in total.items()}
+    masses: dict[str, float] = {}
+    counted: set[str] = set()
+    for alternative in alternatives:
+        token = alternative["token"]
+        letter = _letter_of(token)
+        # The sampled token is usually among its own alternatives and must count once.
+        if letter not in choices or token in counted:
+            continue
+        counted.add(token)
+        choice = choices[letter]
+        masses[choice] = masses.get(choice, 0.0) + math.exp(alternative["logprob"])
+    return {choice: math.log(mass) if mass else -math.inf for choice, mass in masses.items()}
 
 
-def _letter(token: str) -> str:
+def _letter_of(token: str) -> str:
     return token.strip().strip("()[]<>:.").casefold()

@@ -1,4 +1,4 @@
-"""The non-personalised row every other method is measured against."""
+"""The baseline without personalization that every other method is compared with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from personabench import Context, Method, Sample
 
 
 class NoPersonalization(Method):
-    """Ask the question alone: no history, no notes."""
+    """Answer the question alone: no history, no notes."""
 
     name = "none"
 

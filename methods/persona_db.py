@@ -1,7 +1,8 @@
-"""A small database of each person, distilled and then thought further, and joined with that of similar people.
+"""A small database per user of records, observations and conclusions, joined with peers'.
 
-Three layers per user: the records themselves, what they show (`distil`), and what that suggests (`induce`).  Short
-attributes form the card, by which similar people are found; everything else is entries, by which answers are.
+Three layers per user: the records themselves, the observations (`distil`), and the conclusions
+(`induce`).  Short attributes form the card, by which similar users are found; everything else
+becomes entries, which are retrieved for an answer.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from personabench import Context, Message, Method, Population, Record, Sample, UsageError, User
 from personabench.errors import BackendError
-from personabench.methods.comparing import drawn
+from personabench.methods.comparing import limit_users
 from personabench.methods.rpm.replies import first_json
 from personabench.methods.summary import Summary
+from personabench.methods.vectors import Floats
 from personabench.types import normalized
 
 REMINDER = "Reply with the JSON object alone."
@@ -39,21 +40,30 @@ _DISTILLED: Mapping[str, Any] = {
     "stances": _STANCES,
 }
 _INDUCED: Mapping[str, Any] = {"views": _TEXTS}
+# item_topk and item_topk_collab.
 _PRESETS = {"": (8, 4), "paper": (30, 10)}
 
 
-class Neighbour(NamedTuple):
-    """Another person: card and its vector, entries, records, and the stimuli and items they responded to."""
+class Persona(TypedDict):
+    """The state of a user: the card, and the entries of the two layers above the records."""
 
-    person: str
-    vector: npt.NDArray[np.float64]
+    card: str
+    distilled: list[str]
+    induced: list[str]
+
+
+class Neighbour(NamedTuple):
+    """A similar user: the card's vector, entries, records, and the subjects of all records."""
+
+    user_id: str
+    vector: Floats
     entries: tuple[str, ...]
     records: tuple[Record, ...]
-    asked: frozenset[str]
+    subjects: frozenset[str]
 
 
 class PersonaDb(Method):
-    """Distil a persona of everybody; answer with the user's own and with entries of the most similar people."""
+    """Distil a persona of every user; answer with the user's own and similar users' entries."""
 
     name = "persona_db"
     paper = "Persona-DB: Efficient LLM Personalization for Response Prediction, arXiv 2402.11060"
@@ -62,15 +72,19 @@ class PersonaDb(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """preset: "" or paper, which has item_topk 30 and item_topk_collab 10; what is given overrides it.
+        """preset: "" or paper (item_topk 30, item_topk_collab 10); parameters that are set override
+        it.
 
-        item_topk: own records and entries shown (8); item_topk_collab: entries of similar people shown, in total (4).
-        neighbor_topk: similar people asked; neighbor_records: their records are entries too.
+        item_topk: own records and entries shown (8); item_topk_collab: entries of similar users
+            shown, in total (4).
+        neighbor_topk: similar users looked up; neighbor_records: count their records as entries
+            too.
         history_cap: newest records a persona is made of; history_budget_tokens: the same in tokens.
-        distil_max_tokens, induce_max_tokens: allowances of the two calls per person.
-        dup_max: likeness to the question from which an entry of a similar person is left out.
+        distil_max_tokens, induce_max_tokens: maximum tokens of the two calls per user.
+        dup_max: similarity to the question from which an entry of a similar user is left out.
         embedder: of cards, entries and questions.
-        population_max_users: people whose personas are made, a seeded draw when there are more; 0 for all.
+        population_max_users: users whose personas are made, a seeded sample of a larger population;
+            0 for all.
         """
 
         preset: str = ""
@@ -91,155 +105,204 @@ class PersonaDb(Method):
         p = self.params
         if p.preset not in _PRESETS:
             raise UsageError(f"persona_db: preset '{p.preset}' is not one of '', paper")
-        own, others = _PRESETS[p.preset]
-        self.item_topk = own if p.item_topk is None else p.item_topk
-        self.item_topk_collab = others if p.item_topk_collab is None else p.item_topk_collab
+
+        item_topk, item_topk_collab = _PRESETS[p.preset]
+        self.item_topk = item_topk if p.item_topk is None else p.item_topk
+        self.item_topk_collab = item_topk_collab
+        if p.item_topk_collab is not None:
+            self.item_topk_collab = p.item_topk_collab
         self.summary = Summary(Summary.Params(k=self.item_topk, embedder=p.embedder))
         self.population: Population | None = None
         self.neighbours: list[Neighbour] = []
 
     async def prepare(self, population: Population, ctx: Context) -> None:
-        """Everybody's persona: two calls per person, the same calls as that person's own profile."""
-        users = [
-            user
-            for user in drawn(population, self.params.population_max_users, ctx)
-            if user.history
-        ]
+        """Make the personas of all users, with the same calls as for a user's own profile."""
+        limited = limit_users(population, self.params.population_max_users, ctx)
+        users = [user for user in limited if user.history]
         ctx.log(
-            f"{2 * len(users)} calls at least for the personas of {len(users)} people, less what is cached"
+            f"{2 * len(users)} calls at least for the personas of {len(users)} users, "
+            "less those in the cache"
         )
-        states = await asyncio.gather(*(self._persona(user, ctx) for user in users))
-        known = [(user, state) for user, state in zip(users, states, strict=True) if state["card"]]
-        vectors = await self._vectors([state["card"] for _, state in known], ctx) if known else ()
-        self.neighbours = [
-            Neighbour(
-                user.id,
-                vector,
-                (*state["distilled"], *state["induced"]),
-                user.history[-self.params.history_cap :] if self.params.neighbor_records else (),
-                frozenset(_subjects(user.history)),
-            )
-            for (user, state), vector in zip(known, vectors, strict=True)
+
+        personas = await asyncio.gather(*(self._try_profile(user, ctx) for user in users))
+        pairs = [
+            (user, persona)
+            for user, persona in zip(users, personas, strict=True)
+            if persona["card"]
         ]
+        if pairs:
+            vectors = await self._embed([persona["card"] for _, persona in pairs], ctx)
+            self.neighbours = [
+                self._neighbour(user, persona, vector)
+                for (user, persona), vector in zip(pairs, vectors, strict=True)
+            ]
+        else:
+            self.neighbours = []
         self.population = population
 
-    async def _persona(self, user: User, ctx: Context) -> dict[str, Any]:
-        """The profile of one of many; empty, counted, where a call for it failed for good."""
+    def _neighbour(self, user: User, persona: Persona, vector: Floats) -> Neighbour:
+        records: tuple[Record, ...] = ()
+        if self.params.neighbor_records:
+            records = user.history[-self.params.history_cap :]
+        return Neighbour(
+            user.id,
+            vector,
+            entries=(*persona["distilled"], *persona["induced"]),
+            records=records,
+            subjects=frozenset(_subjects_of_records(user.history)),
+        )
+
+    async def _try_profile(self, user: User, ctx: Context) -> Persona:
+        """The profile of one of many users; empty, and flagged, if a call failed for good."""
         try:
             return await self.profile(user, ctx)
         except BackendError as error:
+            # One user of hundreds must not stop the run of all others.
             ctx.flag("persona_failed")
             ctx.log(f"no persona of {user.id}: {error}")
-            return {"card": "", "distilled": [], "induced": []}
+            return Persona(card="", distilled=[], induced=[])
 
-    async def profile(self, user: User, ctx: Context) -> dict[str, Any]:
-        """The persona: {"card": text, "distilled": [entry], "induced": [entry]}; a failed layer and later are empty."""
-        state: dict[str, Any] = {"card": "", "distilled": [], "induced": []}
+    async def profile(self, user: User, ctx: Context) -> Persona:
+        """The user's persona; layers are empty from the first unparsed reply on."""
+        persona = Persona(
+            card="",
+            distilled=[],
+            induced=[],
+        )
         p = self.params
         newest_first = user.history[::-1][: p.history_cap]
         if not newest_first:
-            return state
-        newest_first = newest_first[
-            : ctx.within(
-                [ctx.task.describe(record) for record in newest_first], p.history_budget_tokens
-            )
-        ]
-        messages = ctx.fit(
-            lambda kept: _distil_prompt(kept[::-1], ctx), newest_first, p.distil_max_tokens
-        )
-        found = await self._object("distil", messages, _DISTILLED, p.distil_max_tokens, ctx)
-        if found is None:
-            return state
-        state["card"] = _card(found)
-        state["distilled"] = [*_texts(found.get("patterns")), *_stances(found.get("stances"))]
-        messages = ctx.fit(
-            lambda kept: _induce_prompt(kept[::-1], state, ctx), newest_first, p.induce_max_tokens
-        )
-        found = await self._object("induce", messages, _INDUCED, p.induce_max_tokens, ctx)
-        known = {entry.casefold() for entry in state["distilled"]}
-        state["induced"] = [
-            view for view in _texts((found or {}).get("views")) if view.casefold() not in known
-        ]
-        return state
+            return persona
 
-    async def predict(self, sample: Sample, state: dict[str, Any], ctx: Context) -> str:
+        texts = [ctx.task.describe(record) for record in newest_first]
+        newest_first = newest_first[: ctx.within(texts, p.history_budget_tokens)]
+
+        messages = ctx.fit(
+            lambda fitted: _distil_prompt(fitted[::-1], ctx),
+            newest_first,
+            p.distil_max_tokens,
+        )
+        distilled = await self._request_object(
+            "distil", messages, _DISTILLED, p.distil_max_tokens, ctx
+        )
+        if distilled is None:
+            return persona
+        persona["card"] = _format_card(distilled)
+        persona["distilled"] = [
+            *_read_texts(distilled.get("patterns")),
+            *_read_stances(distilled.get("stances")),
+        ]
+
+        messages = ctx.fit(
+            lambda fitted: _induce_prompt(fitted[::-1], persona, ctx),
+            newest_first,
+            p.induce_max_tokens,
+        )
+        induced = await self._request_object("induce", messages, _INDUCED, p.induce_max_tokens, ctx)
+        views = _read_texts(induced.get("views")) if induced is not None else []
+        existing = {entry.casefold() for entry in persona["distilled"]}
+        persona["induced"] = [view for view in views if view.casefold() not in existing]
+        return persona
+
+    async def predict(self, sample: Sample, state: Persona, ctx: Context) -> str:
         if self.population is None or not sample.history:
             ctx.flag("fallback")
-            return await self.summary.predict(
-                sample, await self.summary.profile(sample.user, ctx), ctx
-            )
-        others = await self._others(sample, self.population.people_of(sample), state, ctx)
-        records, entries = await self._own(sample, state, ctx)
-        ctx.flag("neighbour_entries", len(others))
-        return await ctx.answer(sample, records, notes=_notes(state["card"], entries, others, ctx))
+            profile = await self.summary.profile(sample.user, ctx)
+            return await self.summary.predict(sample, profile, ctx)
 
-    async def _own(
-        self, sample: Sample, state: dict[str, Any], ctx: Context
+        user_ids = self.population.people_of(sample)
+        neighbour_entries = await self._retrieve_neighbour_entries(sample, user_ids, state, ctx)
+        records, entries = await self._retrieve_own_items(sample, state, ctx)
+        ctx.flag("neighbour_entries", len(neighbour_entries))
+        notes = _format_notes(state["card"], entries, neighbour_entries, ctx)
+        return await ctx.answer(sample, records, notes=notes)
+
+    async def _retrieve_own_items(
+        self,
+        sample: Sample,
+        persona: Persona,
+        ctx: Context,
     ) -> tuple[list[Record], list[str]]:
-        """The records and the entries among the `item_topk` nearest to the question, nearest first."""
+        """The records and entries among the `item_topk` nearest to the question, nearest first."""
         records = sample.history[-self.params.history_cap :]
-        entries = [*state["distilled"], *state["induced"]]
-        likeness = await self._likeness(
-            sample, [*map(ctx.task.document_text, records), *entries], ctx
-        )
-        best = np.argsort(-likeness, kind="stable")[: self.item_topk].tolist()
-        return (
-            [records[place] for place in best if place < len(records)],
-            [entries[place - len(records)] for place in best if place >= len(records)],
-        )
+        entries = [*persona["distilled"], *persona["induced"]]
+        texts = [*map(ctx.task.document_text, records), *entries]
+        similarities = await self._similarities(sample, texts, ctx)
+        order = _descending(similarities)[: self.item_topk]
 
-    async def _others(
-        self, sample: Sample, people: frozenset[str], state: dict[str, Any], ctx: Context
+        # Records and entries compete for the same places; an index past the records is an entry's.
+        nearest_records = [records[index] for index in order if index < len(records)]
+        nearest_entries = [
+            entries[index - len(records)] for index in order if index >= len(records)
+        ]
+        return nearest_records, nearest_entries
+
+    async def _retrieve_neighbour_entries(
+        self,
+        sample: Sample,
+        user_ids: frozenset[str],
+        persona: Persona,
+        ctx: Context,
     ) -> list[str]:
-        """The nearest `item_topk_collab` entries of similar people who never responded to what is asked about."""
-        asked = _question_subjects(sample, ctx)
-        allowed = [
-            each
-            for each in self.neighbours
-            if each.person not in people and asked.isdisjoint(each.asked)
+        """The nearest `item_topk_collab` entries of similar users who do not know the subject."""
+        # A user who responded to the same subject could reveal the reference.
+        subjects = _subjects_of_question(sample, ctx)
+        candidates = [
+            neighbour
+            for neighbour in self.neighbours
+            if neighbour.user_id not in user_ids and subjects.isdisjoint(neighbour.subjects)
         ]
-        if not allowed or not state["card"]:
+        if not candidates or not persona["card"]:
             return []
-        own = (await self._vectors([state["card"]], ctx))[0]
-        likeness = (np.stack([each.vector for each in allowed]) * own).sum(axis=1)
+
+        card_vector = (await self._embed([persona["card"]], ctx))[0]
+        vectors = np.stack([neighbour.vector for neighbour in candidates])
+        similarities = (vectors * card_vector).sum(axis=1)
+        order = _descending(similarities)[: self.params.neighbor_topk]
+
+        # From the text shown to the text compared: a record is compared by its own words alone.
+        search_texts: dict[str, str] = {}
+        for neighbour in (candidates[index] for index in order):
+            for entry in neighbour.entries:
+                search_texts[entry] = entry
+            for record in neighbour.records:
+                search_texts[ctx.task.describe(record)] = ctx.task.document_text(record)
+        if not search_texts:
+            return []
+
+        similarities = await self._similarities(sample, list(search_texts.values()), ctx)
+        entries = list(search_texts)
         nearest = [
-            allowed[place]
-            for place in np.argsort(-likeness, kind="stable")[: self.params.neighbor_topk]
+            entries[index]
+            for index in _descending(similarities)
+            if similarities[index] < self.params.dup_max
         ]
-        pooled: dict[str, str] = {}
-        for each in nearest:
-            pooled |= {entry: entry for entry in each.entries}
-            pooled |= {
-                ctx.task.describe(record): ctx.task.document_text(record) for record in each.records
-            }
-        if not pooled:
-            return []
-        near = await self._likeness(sample, list(pooled.values()), ctx)
-        order = [
-            place
-            for place in np.argsort(-near, kind="stable").tolist()
-            if near[place] < self.params.dup_max
-        ]
-        shown = list(pooled)
-        return [shown[place] for place in order[: self.item_topk_collab]]
+        return nearest[: self.item_topk_collab]
 
-    async def _likeness(
-        self, sample: Sample, texts: Sequence[str], ctx: Context
-    ) -> npt.NDArray[np.float64]:
-        vectors = await self._vectors([ctx.task.query_text(sample), *texts], ctx)
-        likeness: npt.NDArray[np.float64] = (vectors[1:] * vectors[0]).sum(axis=1)
-        return likeness
+    async def _similarities(
+        self,
+        sample: Sample,
+        texts: Sequence[str],
+        ctx: Context,
+    ) -> Floats:
+        """Cosines of the question with each text."""
+        vectors = await self._embed([ctx.task.query_text(sample), *texts], ctx)
+        similarities: Floats = (vectors[1:] * vectors[0]).sum(axis=1)
+        return similarities
 
-    async def _vectors(self, texts: Sequence[str], ctx: Context) -> npt.NDArray[np.float64]:
-        """Vectors of length one, shape (n, d)."""
+    async def _embed(self, texts: Sequence[str], ctx: Context) -> Floats:
+        """Vectors of length one, shape (n, d); zero vectors stay zero."""
         vectors = (await ctx.embed(texts, self.params.embedder)).astype(np.float64)
         lengths = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
-        scaled: npt.NDArray[np.float64] = np.divide(
-            vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0
+        scaled: Floats = np.divide(
+            vectors,
+            lengths,
+            out=np.zeros_like(vectors),
+            where=lengths > 0,
         )
         return scaled
 
-    async def _object(
+    async def _request_object(
         self,
         stage: str,
         messages: Sequence[Message],
@@ -247,98 +310,135 @@ class PersonaDb(Method):
         max_tokens: int,
         ctx: Context,
     ) -> dict[str, Any] | None:
-        """A reply as a JSON object; asked again once when it is none, then counted as `<stage>_failed` and None."""
+        """A reply as a JSON object; None, flagged, if a retry cannot be parsed either."""
         schema = {
             "type": "object",
             "properties": fields,
             "required": [*fields],
             "additionalProperties": False,
         }
-        *before, last = messages
-        for content in (last.content, f"{last.content}\n\n{REMINDER}"):
-            asked = [*before, Message(last.role, content)]
-            found = first_json(
-                (await ctx.complete(asked, max_tokens=max_tokens, schema=schema)).text
-            )
-            if isinstance(found, dict) and fields.keys() & found.keys():
-                return found
-            ctx.flag(f"{stage}_failed" if content != last.content else f"{stage}_retried")
+        *earlier, last = messages
+        for reminder in ("", f"\n\n{REMINDER}"):
+            request = [*earlier, Message(last.role, last.content + reminder)]
+            response = await ctx.complete(request, max_tokens=max_tokens, schema=schema)
+            value = first_json(response.text)
+            if isinstance(value, dict) and fields.keys() & value.keys():
+                return value
+            ctx.flag(f"{stage}_failed" if reminder else f"{stage}_retried")
         return None
 
 
-def _texts(value: Any) -> list[str]:
-    """The non-empty texts of a list, each once, on one line."""
-    found = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return list(
-        dict.fromkeys(
-            line for each in found if isinstance(each, str) and (line := " ".join(each.split()))
-        )
-    )
+def _descending(similarities: Floats) -> list[int]:
+    """Indices from the most to the least similar; of equals the first comes first."""
+    order: list[int] = np.argsort(-similarities, kind="stable").tolist()
+    return order
 
 
-def _stances(value: Any) -> list[str]:
-    rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-    pairs = [(_texts(row.get("about")), _texts(row.get("stance"))) for row in rows]
-    return [f"{about[0]}: {stance[0]}" for about, stance in pairs if about and stance]
+def _read_texts(value: Any) -> list[str]:
+    """The non-empty texts of a list, or of a single text, each once and on one line."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list):
+        return []
+    lines = [" ".join(text.split()) for text in values if isinstance(text, str)]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
-def _card(found: Mapping[str, Any]) -> str:
-    lines = [(name.capitalize(), _texts(found.get(name))) for name in ("topics", "traits")]
-    return "\n".join(f"{name}: {', '.join(texts)}" for name, texts in lines if texts)
+def _read_stances(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        return []
+    stances = []
+    for row in value:
+        if not isinstance(row, dict):
+            continue
+        subjects = _read_texts(row.get("about"))
+        opinions = _read_texts(row.get("stance"))
+        if subjects and opinions:
+            stances.append(f"{subjects[0]}: {opinions[0]}")
+    return stances
 
 
-def _subjects(records: Sequence[Record]) -> set[str]:
-    """What some records respond to, or say where they respond to nothing, and their items."""
-    texts = {
-        normalized(record.response if record.stimulus is None else record.stimulus)
-        for record in records
-    }
-    return {f"text {text}" for text in texts} | {
-        f"item {record.item}" for record in records if record.item is not None
-    }
+def _format_card(distilled: Mapping[str, Any]) -> str:
+    lines = []
+    for name in ("topics", "traits"):
+        texts = _read_texts(distilled.get(name))
+        if texts:
+            lines.append(f"{name.capitalize()}: {', '.join(texts)}")
+    return "\n".join(lines)
 
 
-def _question_subjects(sample: Sample, ctx: Context) -> set[str]:
-    asked = {f"text {normalized(sample.stimulus or ctx.task.query_text(sample))}"}
-    return asked if sample.item is None else asked | {f"item {sample.item}"}
+def _subjects_of_records(records: Sequence[Record]) -> set[str]:
+    """The stimuli of some records, or their responses without a stimulus, and their items."""
+    subjects = set()
+    for record in records:
+        text = record.response if record.stimulus is None else record.stimulus
+        subjects.add(f"text {normalized(text)}")
+        if record.item is not None:
+            subjects.add(f"item {record.item}")
+    return subjects
+
+
+def _subjects_of_question(sample: Sample, ctx: Context) -> set[str]:
+    text = sample.stimulus or ctx.task.query_text(sample)
+    subjects = {f"text {normalized(text)}"}
+    if sample.item is not None:
+        subjects.add(f"item {sample.item}")
+    return subjects
 
 
 def _distil_prompt(records: Sequence[Record], ctx: Context) -> tuple[Message, ...]:
     words = ctx.task.words
     system = (
-        f"You keep a database of one {words.person}. {words.profile_question} Fill a JSON object from the records: "
-        '"topics": what they deal with, a few words each; "traits": traits of style and person, a few words each; '
+        f"You keep a database of one {words.person}. {words.profile_question} Fill a JSON object "
+        "from the records: "
+        '"topics": what they deal with, a few words each; "traits": traits of style and person, a '
+        "few words each; "
         f'"patterns": habits in their {words.response}s, a sentence each; '
         '"stances": {"about", "stance"}, an aspect and where they stand on it. '
         "At most five items in each list, only what the records show."
     )
-    shown = "\n\n".join(ctx.task.describe(record) for record in records)
-    return Message("system", system), Message("user", f"Records, oldest first:\n\n{shown}\n\nJSON:")
+    described = "\n\n".join(ctx.task.describe(record) for record in records)
+    user = f"Records, oldest first:\n\n{described}\n\nJSON:"
+    return Message("system", system), Message("user", user)
 
 
 def _induce_prompt(
-    records: Sequence[Record], state: Mapping[str, Any], ctx: Context
+    records: Sequence[Record],
+    persona: Persona,
+    ctx: Context,
 ) -> tuple[Message, ...]:
     words = ctx.task.words
     system = (
-        f"You keep a database of one {words.person}. From what is known and the records, infer more general views and "
-        'preferences that are not listed yet. Reply with a JSON object: "views": at most five sentences.'
+        f"You keep a database of one {words.person}. From what is known and the records, infer "
+        "more general views and "
+        'preferences that are not listed yet. Reply with a JSON object: "views": at most five '
+        "sentences."
     )
-    known = "\n".join([state["card"], *(f"- {entry}" for entry in state["distilled"])]).strip()
-    shown = "\n\n".join(ctx.task.describe(record) for record in records)
-    return Message("system", system), Message(
-        "user", f"Known:\n{known}\n\nRecords, oldest first:\n\n{shown}\n\nJSON:"
-    )
+    entries = (f"- {entry}" for entry in persona["distilled"])
+    knowledge = "\n".join([persona["card"], *entries]).strip()
+    described = "\n\n".join(ctx.task.describe(record) for record in records)
+    user = f"Known:\n{knowledge}\n\nRecords, oldest first:\n\n{described}\n\nJSON:"
+    return Message("system", system), Message("user", user)
 
 
-def _notes(card: str, entries: Sequence[str], others: Sequence[str], ctx: Context) -> str:
+def _format_notes(
+    card: str,
+    entries: Sequence[str],
+    neighbour_entries: Sequence[str],
+    ctx: Context,
+) -> str:
     person = ctx.task.words.person
-    parts = [card] if card else []
+    parts = []
+    if card:
+        parts.append(card)
     if entries:
-        parts.append(f"Known of this {person}:\n" + "\n".join(f"- {entry}" for entry in entries))
-    if others:
-        listed = "\n".join(f"- {entry}" for entry in others)
+        parts.append(f"Known of this {person}:\n{_bullets(entries)}")
+    if neighbour_entries:
         parts.append(
-            f"Known of other people who may be similar, to be used with caution:\n{listed}"
+            "Known of other people who may be similar, to be used with caution:\n"
+            f"{_bullets(neighbour_entries)}"
         )
     return "\n\n".join(parts)
+
+
+def _bullets(entries: Sequence[str]) -> str:
+    return "\n".join(f"- {entry}" for entry in entries)

@@ -1,4 +1,4 @@
-"""Retrieval-augmented personalization: the records nearest to the question, shown before it."""
+"""Retrieval-augmented personalization: show the records most relevant to the question."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Rag(Method):
 
         retriever: bm25, dense, recency, random, ranked or recency+dense.
         embedder: for dense; wordllama, sentence-transformers:NAME or openai:NAME.
-        ranking: for ranked; a JSON file of question id to record ids, best first.
+        ranking: for ranked; a JSON file that maps question ids to record ids, best first.
         """
 
         k: int = 8
@@ -34,14 +34,19 @@ class Rag(Method):
 
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
-        self.ranking = read_rankings(Path(self.params.ranking)) if self.params.ranking else None
+        path = self.params.ranking
+        # Read once here, so that a broken file stops the run before its first call.
+        self.ranking = read_rankings(Path(path)) if path else None
 
     def requirements(self) -> set[str]:
         return super().requirements() | retrieval_needs(self.params.retriever)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        p = self.params
         records = await ctx.retrieve(
-            sample, p.k, p.retriever, embedder=p.embedder, ranking=self.ranking
+            sample,
+            self.params.k,
+            self.params.retriever,
+            embedder=self.params.embedder,
+            ranking=self.ranking,
         )
         return await ctx.answer(sample, records)

@@ -1,4 +1,4 @@
-"""Own records drawn at random: how much of retrieval's gain is format rather than fit."""
+"""Random records of the user: the gain of retrieval that comes from format alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from personabench import Context, Method, Sample
 
 
 class Random(Method):
-    """Show k of the user's records, drawn without replacement from the run's seed and the sample's id."""
+    """Show k of the user's records, drawn by the run's seed and the sample's id."""
 
     name = "random"
     needs = ("history",)
@@ -20,4 +20,5 @@ class Random(Method):
         k: int = 8
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return await ctx.answer(sample, await ctx.retrieve(sample, self.params.k, "random"))
+        records = await ctx.retrieve(sample, self.params.k, "random")
+        return await ctx.answer(sample, records)

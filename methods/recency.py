@@ -13,7 +13,9 @@ class Recency(Method):
     name = "recency"
     needs = ("history", "dates")
     refuses = {
-        "personamem*": "its conversations have no dates; all of a history in its order is what `full` shows",
+        "personamem*": (
+            "its conversations have no dates; all of a history in its order is what `full` shows"
+        ),
         "prefdisco*": "its earlier problems have no dates; the newest come with `--history size=N`",
     }
 
@@ -24,4 +26,5 @@ class Recency(Method):
         k: int = 8
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return await ctx.answer(sample, await ctx.retrieve(sample, self.params.k, "recency"))
+        records = await ctx.retrieve(sample, self.params.k, "recency")
+        return await ctx.answer(sample, records)

@@ -1,7 +1,8 @@
-"""Rules that look at the offered choices alone: what a multiple-choice score is worth before anything was read.
+"""Rules that look at the offered choices alone: the multiple-choice score that needs no reading.
 
-Where gold options tend to be the longest ones, the longest option beats chance without user, history or model.  Two of
-the rules have seen golds, which the task tells none but oracles: the majority letter, and lengths learned by type.
+If gold options tend to be the longest ones, the longest option beats chance without user, history
+or model.  Two of the rules have seen golds, which a task reveals to oracles only: the majority
+letter, and lengths learned by type.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class LongestOption(Method):
     }
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return _extreme(sample, ctx, max)
+        return _choose_by_length(sample, ctx, max)
 
 
 class ShortestOption(Method):
@@ -46,11 +47,11 @@ class ShortestOption(Method):
     }
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return _extreme(sample, ctx, min)
+        return _choose_by_length(sample, ctx, min)
 
 
 class MajorityLetter(Method):
-    """The letter most often right in the whole split, the earlier of equally frequent ones: it has seen golds."""
+    """The letter most often right in the whole split, the earlier of equals (sees golds)."""
 
     name = "majority_letter"
     designed_for = ("personamem*",)
@@ -65,11 +66,11 @@ class MajorityLetter(Method):
     }
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return _told(self.name, sample, ctx)
+        return _hidden_choice(self.name, sample, ctx)
 
 
 class TypeLength(Method):
-    """The longest or the shortest option, as was right more often for this type of question with other people."""
+    """The longest or shortest option, as was right more often for the type with other users."""
 
     name = "type_length"
     designed_for = ("personamem*",)
@@ -84,22 +85,28 @@ class TypeLength(Method):
     }
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return _told(self.name, sample, ctx)
+        return _hidden_choice(self.name, sample, ctx)
 
 
-def _extreme(sample: Sample, ctx: Context, pick: Callable[[Sequence[int]], int]) -> str:
+def _choose_by_length(
+    sample: Sample,
+    ctx: Context,
+    pick: Callable[[Sequence[int]], int],
+) -> str:
     if "options" not in sample.attributes:
         raise UsageError(f"{ctx.task.name} offers no options to compare")
-    lengths = [
-        len(text.strip())
-        for text in msgspec.json.decode(sample.attributes["options"], type=list[str])
-    ]
-    if lengths.count(pick(lengths)) > 1:
+
+    options = msgspec.json.decode(sample.attributes["options"], type=list[str])
+    lengths = [len(option.strip()) for option in options]
+    length = pick(lengths)
+    if lengths.count(length) > 1:
         ctx.flag("length_ties")
-    return sample.choices[lengths.index(pick(lengths))]
+    return sample.choices[lengths.index(length)]
 
 
-def _told(rule: str, sample: Sample, ctx: Context) -> str:
+def _hidden_choice(rule: str, sample: Sample, ctx: Context) -> str:
+    # Both rules need the golds of a whole split, so the task computes them and hides the result
+    # from other methods.
     if rule not in sample.hidden:
         raise UsageError(f"{ctx.task.name} does not say what the rule {rule} picks")
     return sample.hidden[rule]

@@ -1,7 +1,8 @@
-"""Predictors that ask no model: what a score is worth before anything was understood.
+"""Predictors without a model: the score that needs no understanding.
 
-Labels are counted or copied from histories; a user without any gets the task's first choice, so that every sample is
-answered.  Where histories hold no labels (LaMP-1), only what needs none is offered.
+Labels are counted or copied from histories; a user without any gets the task's first choice, so
+that every sample is answered.  On tasks whose histories hold no labels (LaMP-1), only the
+predictors that need none run.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from personabench import Context, Method, Population, Record, Sample, UsageError
 from personabench.api.method import retrieval_needs
 
+# Shorter words are mostly function words, which every text shares with every history.
 _WORD = re.compile(r"[^\W_]{3,}")
 
 
 class Majority(Method):
-    """The label most frequent in everybody's histories."""
+    """The label most frequent in the histories of all users."""
 
     name = "majority"
     needs = ("population",)
@@ -41,10 +43,10 @@ class Majority(Method):
 
     async def prepare(self, population: Population, ctx: Context) -> None:
         _refuse_texts(self.name, ctx)
-        self.label = _most_frequent(record for _, record in population.records())
+        self.label = _most_frequent_label(record for _, record in population.records())
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return _offered(self.label, sample, ctx)
+        return _valid_label(self.label, sample, ctx)
 
 
 class UserMajority(Method):
@@ -69,11 +71,13 @@ class UserMajority(Method):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         _refuse_texts(self.name, ctx)
-        return _offered(_most_frequent(reversed(sample.history)), sample, ctx)
+        # Newest first, because the first label of equally frequent ones is taken.
+        label = _most_frequent_label(reversed(sample.history))
+        return _valid_label(label, sample, ctx)
 
 
 class UserMean(Method):
-    """The choice nearest to the mean of the user's own scores, the lower of two equally near ones."""
+    """The choice nearest to the mean of the user's own scores, the lower of equals."""
 
     name = "user_mean"
     needs = ("history",)
@@ -91,26 +95,35 @@ class UserMean(Method):
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         if ctx.task.kind != "ordinal":
             raise UsageError(
-                f"{self.name} needs scores, and the responses of {ctx.task.name} are none"
+                f"{self.name} needs scores, and the responses of {ctx.task.name} are not scores"
             )
-        scores = [
-            score for record in sample.history if (score := _number(record.response)) is not None
-        ]
+
+        scores = _numbers(record.response for record in sample.history)
         if not scores:
-            return _offered("", sample, ctx)
-        mean = sum(scores) / len(scores)
-        choices = [
-            (abs(value - mean), value, text)
-            for text in sample.choices
-            if (value := _number(text)) is not None
-        ]
-        return min(choices)[2] if choices else f"{mean:g}"
+            return _valid_label("", sample, ctx)
+
+        mean = sum(score for score, _ in scores) / len(scores)
+        choices = _numbers(sample.choices)
+        if not choices:
+            return f"{mean:g}"
+        # The value breaks a tie of two distances, so the lower choice wins whatever their order.
+        _, _, nearest = min(
+            (
+                abs(value - mean),
+                value,
+                text,
+            )
+            for value, text in choices
+        )
+        return nearest
 
 
 class CopyNearest(Method):
-    """The response of the record that best fits the question; of choices, the one whose words the history knows best.
+    """The response of the record that best fits the question, or the choice whose words are
+    commonest in the history.
 
-    The latter is for tasks whose histories hold no choices: a choice is read as what follows `choice:` in the input.
+    The latter is for tasks whose histories hold no choices: a choice's text is what follows
+    `choice:` in the input.
     """
 
     name = "copy_nearest"
@@ -119,7 +132,7 @@ class CopyNearest(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """retriever, embedder: as for rag."""
+        """retriever, embedder: as in rag."""
 
         retriever: str = "bm25"
         embedder: str = "wordllama"
@@ -128,16 +141,24 @@ class CopyNearest(Method):
         return super().requirements() | retrieval_needs(self.params.retriever)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        nearest = await ctx.retrieve(
-            sample, 1, self.params.retriever, embedder=self.params.embedder
+        p = self.params
+        records = await ctx.retrieve(
+            sample,
+            1,
+            p.retriever,
+            embedder=p.embedder,
         )
-        if nearest and ctx.task.kind != "text" and nearest[0].stimulus is None:
-            return _best_known(sample)
-        return nearest[0].response if nearest else _offered("", sample, ctx)
+        if not records:
+            return _valid_label("", sample, ctx)
+
+        nearest = records[0]
+        if ctx.task.kind != "text" and nearest.stimulus is None:
+            return _most_familiar_choice(sample)
+        return nearest.response
 
 
 class CopyInput(Method):
-    """What the question is about, word for word: how far a text task is solved by repeating it."""
+    """The question's own text, word for word: the score of a text task that repetition reaches."""
 
     name = "copy_input"
     designed_for = ("*",)
@@ -157,14 +178,16 @@ class Constant(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """value: the answer; empty for the first choice, or in tasks without choices for the name of a response."""
+        """value: the answer; empty for the first choice, or, without choices, the task's word for a
+        response.
+        """
 
         value: str = ""
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return self.params.value or (
-            sample.choices[0] if sample.choices else ctx.task.words.response
-        )
+        if self.params.value:
+            return self.params.value
+        return sample.choices[0] if sample.choices else ctx.task.words.response
 
 
 def _refuse_texts(method: str, ctx: Context) -> None:
@@ -174,40 +197,52 @@ def _refuse_texts(method: str, ctx: Context) -> None:
         )
 
 
-def _most_frequent(records: Iterable[Record]) -> str:
-    """The most frequent response, the first seen of equally frequent ones; empty without records."""
+def _most_frequent_label(records: Iterable[Record]) -> str:
+    """The most frequent response, the first of equally frequent ones; empty without records."""
     counts = Counter(record.response.strip() for record in records)
-    return max(counts, key=lambda label: counts[label], default="")
+    return max(
+        counts,
+        key=lambda label: counts[label],
+        default="",
+    )
 
 
-def _offered(label: str, sample: Sample, ctx: Context) -> str:
-    """A label; the first choice, flagged, where there is none or it is no choice."""
+def _valid_label(label: str, sample: Sample, ctx: Context) -> str:
+    """The label; the first choice, flagged, if it is empty or not a choice."""
     if label and (not sample.choices or label in sample.choices):
         return label
     ctx.flag("no_label")
     return sample.choices[0] if sample.choices else ""
 
 
-def _best_known(sample: Sample) -> str:
+def _most_familiar_choice(sample: Sample) -> str:
     """The choice with the largest share of words that occur in the history; the first of equals."""
-    known = {word for record in sample.history for word in _words(record.response)}
-    ends = "|".join(re.escape(f"{choice}:") for choice in sample.choices)
-    parts = re.split(f"({ends})", sample.input)
-    texts = dict(zip((mark[:-1] for mark in parts[1::2]), parts[2::2], strict=True))
+    history_words: set[str] = set()
+    for record in sample.history:
+        history_words |= _words(record.response)
 
-    def share(choice: str) -> float:
+    # With a capturing group, `split` keeps the marks: text, mark, text, mark, text.
+    marks = "|".join(re.escape(f"{choice}:") for choice in sample.choices)
+    parts = re.split(f"({marks})", sample.input)
+    texts = {mark[:-1]: text for mark, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+    def familiar_share(choice: str) -> float:
         words = _words(texts.get(choice, ""))
-        return len(words & known) / len(words) if words else 0.0
+        return len(words & history_words) / len(words) if words else 0.0
 
-    return max(sample.choices, key=share)
+    return max(sample.choices, key=familiar_share)
 
 
 def _words(text: str) -> set[str]:
     return set(_WORD.findall(text.casefold()))
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _numbers(texts: Iterable[str]) -> list[tuple[float, str]]:
+    """The texts that are numbers, each with its value."""
+    numbers = []
+    for text in texts:
+        try:
+            numbers.append((float(text), text))
+        except ValueError:
+            continue
+    return numbers

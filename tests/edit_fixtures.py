@@ -1,5 +1,7 @@
-"""The stub model of PRELUDE's specification, a rule-based user and invented notes, for the tests of methods that learn
-from edits and of the tasks that let them."""
+"""Fixtures for methods that learn from edits, and for the tasks that offer them.
+
+The stub model of PRELUDE's specification, a rule-based user and toy notes.
+"""
 
 from __future__ import annotations
 
@@ -57,22 +59,39 @@ class Briefs(Task):
         raise UsageError("only notes made up here")
 
     def render(
-        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
     ) -> Rendered:
         system = f"{self.words.instruction}\n{notes}" if notes else self.words.instruction
         return Rendered((Message("system", system), Message("user", sample.input)))
 
-    def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
+    def parse(
+        self,
+        output: str,
+        sample: Sample,
+        scorer: str,
+    ) -> str | None:
         return output.strip() or None
 
-    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, float]:
+    def measure(
+        self,
+        parsed: str | None,
+        sample: Sample,
+    ) -> Mapping[str, float]:
         return {"exact": float(parsed in sample.references)}
 
 
 class Markers:
-    """One-hot vectors by the marker word that a text contains; other texts are all alike."""
+    """One-hot vectors by the marker word in a text; texts without one are all alike."""
 
-    async def embed(self, texts: Sequence[str], name: str) -> npt.NDArray[np.float32]:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        name: str,
+    ) -> npt.NDArray[np.float32]:
         return np.array(
             [[*(float(source in text) for source in SOURCES), 0.001] for text in texts], np.float32
         )
@@ -123,7 +142,7 @@ def stub(request: Request) -> str:
 
 
 class World:
-    """A task, a stub model behind the real client, and the books of its calls."""
+    """A task and a stub model behind the real client."""
 
     def __init__(
         self,
@@ -148,7 +167,7 @@ class World:
 
 
 class Round(NamedTuple):
-    """What one simulated round came to."""
+    """The draft, cost and calls of one simulated round."""
 
     draft: str
     cost: float
@@ -157,9 +176,13 @@ class Round(NamedTuple):
 
 
 async def live(
-    method: Method, sources: Sequence[str], world: World | None = None, *, interrupted: bool = False
+    method: Method,
+    sources: Sequence[str],
+    world: World | None = None,
+    *,
+    interrupted: bool = False,
 ) -> tuple[list[Round], Any, World]:
-    """Run rounds with the rule-based user; `interrupted` kills the process after each, keeping the JSON state."""
+    """Run rounds with the rule-based user, if `interrupted` in a new process after each one."""
     world = world or World()
     state = await method.profile(Sample("", "u", "").user, world.context())
     rounds = []
@@ -168,12 +191,24 @@ async def live(
         hidden = {"preference": rule.phrase} if method.privileged else {}
         text = f"Note {number} about {source}"
         asking, learning = world.context(), world.context()
-        sample = Sample(f"r{number}", "u", f"Brief this: {text}", stimulus=text, hidden=hidden)
+        sample = Sample(
+            f"r{number}",
+            "u",
+            f"Brief this: {text}",
+            stimulus=text,
+            hidden=hidden,
+        )
         draft = await method.predict(sample, state, asking)
         edited = draft if rule.holds(draft) else rule.fix(draft)
         cost = edit_cost(draft, edited)
         state = await method.update(
-            state, {"draft": draft, "edited": edited, "cost": cost}, learning
+            state,
+            {
+                "draft": draft,
+                "edited": edited,
+                "cost": cost,
+            },
+            learning,
         )
         if interrupted:
             method, state = type(method)(method.params), from_json(to_json(state), Any)
@@ -182,7 +217,7 @@ async def live(
 
 
 def paying(rounds: Sequence[Round]) -> list[int]:
-    return [number for number, each in enumerate(rounds) if each.cost > 0]
+    return [number for number, entry in enumerate(rounds) if entry.cost > 0]
 
 
 def sequences() -> list[list[str]]:
@@ -190,4 +225,4 @@ def sequences() -> list[list[str]]:
 
 
 def first_occurrences(sources: Sequence[str]) -> list[int]:
-    return sorted({source: place for place, source in reversed(list(enumerate(sources)))}.values())
+    return sorted({source: index for index, source in reversed(list(enumerate(sources)))}.values())

@@ -1,9 +1,10 @@
-"""CIPHER and its family: methods that learn from what a user makes of the model's drafts.
+"""CIPHER and its family: methods that learn from a user's edits of the model's drafts.
 
-All of them (arXiv 2404.15269) remember drafts and edits and differ in what they make of the memory: `cipher` infers a
-preference from each edit and looks up the preferences of similar contexts, `icl_edit` and `cot_edit` show the edits
-themselves, `continual` and `e_then_e` infer one preference from the latest or the first edits, and `oracle` is told.
-What they share is in `learner`, the wording in `prompts`, the edit cost in `edits`.
+All of them (arXiv 2404.15269) remember drafts and edits and differ in how they use the memory:
+`cipher` infers a preference from each edit and looks up the preferences of similar contexts,
+`icl_edit` and `cot_edit` show the edits themselves, `continual` and `e_then_e` infer one preference
+from the latest or the first edits, and `oracle` receives the true preference.  The shared part is
+in `learner`, the wording in `prompts`, the edit cost in `edits`.
 """
 
 from __future__ import annotations
@@ -15,31 +16,36 @@ from typing import Any
 from personabench import Context, Method, Record, Sample, UsageError
 from personabench.methods.cipher import prompts
 from personabench.methods.cipher.edits import differs
-from personabench.methods.cipher.learner import Learner, Mode, nearest_records, recalled
+from personabench.methods.cipher.learner import Learner, Mode, nearest_records, recall
 from personabench.methods.cipher.prompts import Round
 
 
 class Cipher(Learner):
-    """Infer a preference from every edit; answer with those of the k most similar contexts, merged into one."""
+    """Infer a preference from every edit; answer with those of the k most similar contexts."""
 
     name = "cipher"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {
-        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+        "lamp1": (
+            "profiles hold no past citation choices, so no pair of a draft and what the user made "
+            "of it"
+        )
     }
 
     @dataclass(frozen=True)
     class Params:
         """k: remembered preferences used; 1 uses the nearest as it is, more are merged by one call.
 
-        delta: edits that cost at most this teach nothing.
-        embedder: mpnet or bert as in the paper, or wordllama, sentence-transformers:NAME, openai:NAME.
-        mode: offline only; static drafts the k nearest records, replay all records in order, turns reads what the user
-            said to an assistant's replies; auto is turns where there are conversations, else static.
+        delta: edits that cost at most this are ignored.
+        embedder: mpnet or bert as in the paper, or wordllama, sentence-transformers:NAME,
+            openai:NAME.
+        mode: offline only; static drafts the k nearest records, replay all records in order, turns
+            reads the user's reactions to an assistant's replies; auto is turns for conversations,
+            else static.
         use_edits: offline only; False infers from the user's own texts, without drafts.
-        preference_max_tokens: allowance of an inference or a merge.
+        preference_max_tokens: maximum tokens of an inference or a merge.
         """
 
         k: int = 5
@@ -58,36 +64,70 @@ class Cipher(Learner):
         super().__init__(params)
         self.uses_drafts = self.params.use_edits
 
-    async def chosen(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+    async def select_records(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
-        return await nearest_records(sample, records, self.params.k, self.params.embedder, ctx)
+        p = self.params
+        return await nearest_records(sample, records, p.k, p.embedder, ctx)
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
-        taught = self._taught(closed, ctx)
-        preference = await self.infer([closed], ctx) if taught else closed["preference"]
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
+        teaches = self._teaches(closed, ctx)
+        preference = await self.infer([closed], ctx) if teaches else closed["preference"]
         if closed["cost"] is not None:
-            ctx.note("inferred", preference if taught else None)
+            ctx.note("inferred", preference if teaches else None)
         if not preference:
             return list(rounds)
-        return [*rounds, Round(**{**closed, "draft": "", "final": "", "preference": preference})]
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
-        p = self.params
-        timed = any(each.get("spoken") for each in rounds)
-        places = (
-            range(len(rounds)) if timed else await recalled(sample, rounds, p.k, p.embedder, ctx)
+        # The memory holds preferences by context, not texts: these would only make the stored state
+        # large.
+        remembered = Round(
+            **{
+                **closed,
+                "draft": "",
+                "final": "",
+                "preference": preference,
+            }
         )
-        found = [rounds[place]["preference"] for place in places]
-        if p.k == 1 or not found:
-            return found[0] if found else ""
-        messages = prompts.aggregation(found, ctx, timed=timed)
-        if reply := await self.asked(messages, prompts.phrase, ctx):
-            return prompts.capped(prompts.phrase(reply), ctx)
-        ctx.flag("empty_aggregation")
-        return found[-1] if timed else found[0]
+        return [*rounds, remembered]
 
-    def _taught(self, closed: Round, ctx: Context) -> bool:
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
+        p = self.params
+        timed = any(entry.get("spoken") for entry in rounds)
+        if timed:
+            indices = list(range(len(rounds)))
+        else:
+            indices = await recall(sample, rounds, p.k, p.embedder, ctx)
+        preferences = [rounds[index]["preference"] for index in indices]
+        if not preferences:
+            return ""
+        if p.k == 1:
+            return preferences[0]
+
+        messages = prompts.aggregation(preferences, ctx, timed=timed)
+        reply = await self.request(messages, prompts.read_phrase, ctx)
+        if reply:
+            return prompts.cap_preference(prompts.read_phrase(reply), ctx)
+
+        ctx.flag("empty_aggregation")
+        # Without a merge, one preference stands for all: the newest if they are in time order, else
+        # the nearest.
+        return preferences[-1] if timed else preferences[0]
+
+    def _teaches(self, closed: Round, ctx: Context) -> bool:
+        """Whether a round is worth an inference."""
         if closed["cost"] is not None:
             return closed["cost"] > float(self.params.delta)
         if closed.get("spoken") or not self.params.use_edits:
@@ -96,19 +136,22 @@ class Cipher(Learner):
 
 
 class IclEdit(Learner):
-    """Show the k most similar contexts' drafts with what the user made of them."""
+    """Show the drafts of the k most similar contexts with the user's versions."""
 
     name = "icl_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {
-        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+        "lamp1": (
+            "profiles hold no past citation choices, so no pair of a draft and what the user made "
+            "of it"
+        )
     }
 
     @dataclass(frozen=True)
     class Params:
-        """k: pairs shown; embedder, mode: as for cipher."""
+        """k: pairs shown; embedder, mode: as in cipher."""
 
         k: int = 5
         embedder: str = "wordllama"
@@ -117,55 +160,85 @@ class IclEdit(Learner):
         def __post_init__(self) -> None:
             _at_least_one(self, "k")
 
-    async def chosen(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+    async def select_records(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
-        return await nearest_records(sample, records, self.params.k, self.params.embedder, ctx)
+        p = self.params
+        return await nearest_records(sample, records, p.k, p.embedder, ctx)
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
         return [*rounds, closed]
 
     async def respond(
-        self, sample: Sample, rounds: Sequence[Round], ctx: Context
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
     ) -> tuple[str, str]:
-        p = self.params
         if not rounds:
             return await ctx.answer(sample), ""
-        places = await recalled(sample, rounds, p.k, p.embedder, ctx)
-        return await self.imitate(sample, [rounds[place] for place in reversed(places)], ctx), ""
 
-    async def imitate(self, sample: Sample, pairs: Sequence[Round], ctx: Context) -> str:
+        p = self.params
+        indices = await recall(sample, rounds, p.k, p.embedder, ctx)
+        # The nearest pair comes last, next to the question.
+        pairs = [rounds[index] for index in reversed(indices)]
+        return await self.imitate(sample, pairs, ctx), ""
+
+    async def imitate(
+        self,
+        sample: Sample,
+        pairs: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         """The answer in line with some pairs, the nearest last."""
-        messages = prompts.fitting(
-            prompts.with_examples(sample, pairs, ctx), "pairs_dropped", ctx.answer_tokens, ctx
-        )
-        return (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text.strip()
+        variants = prompts.with_examples(sample, pairs, ctx)
+        messages = prompts.fit_variant(variants, "pairs_dropped", ctx.answer_tokens, ctx)
+        response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
+        return response.text.strip()
 
 
 class CotEdit(IclEdit):
-    """As icl_edit, with a thought about the edits before the answer."""
+    """Like `icl_edit`, with a thought about the edits before the answer."""
 
     name = "cot_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {
-        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+        "lamp1": (
+            "profiles hold no past citation choices, so no pair of a draft and what the user made "
+            "of it"
+        )
     }
 
     @dataclass(frozen=True)
     class Params(IclEdit.Params):
-        """k, embedder, mode: as for icl_edit; reasoning_max_tokens: allowance of the thought."""
+        """k, embedder, mode: as in icl_edit; reasoning_max_tokens: maximum of the thought."""
 
         reasoning_max_tokens: int = 256
 
-    async def imitate(self, sample: Sample, pairs: Sequence[Round], ctx: Context) -> str:
-        allowance = ctx.answer_tokens + self.params.reasoning_max_tokens
+    async def imitate(
+        self,
+        sample: Sample,
+        pairs: Sequence[Round],
+        ctx: Context,
+    ) -> str:
+        max_tokens = ctx.answer_tokens + self.params.reasoning_max_tokens
         variants = (
-            prompts.with_reasoning(each, ctx) for each in prompts.with_examples(sample, pairs, ctx)
+            prompts.with_reasoning(variant, ctx)
+            for variant in prompts.with_examples(sample, pairs, ctx)
         )
-        messages = prompts.fitting(variants, "pairs_dropped", allowance, ctx)
-        return prompts.marked((await ctx.complete(messages, max_tokens=allowance)).text, ctx)
+        messages = prompts.fit_variant(variants, "pairs_dropped", max_tokens, ctx)
+        response = await ctx.complete(messages, max_tokens=max_tokens)
+        return prompts.read_final(response.text, ctx)
 
 
 class Continual(Learner):
@@ -176,12 +249,15 @@ class Continual(Learner):
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {
-        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+        "lamp1": (
+            "profiles hold no past citation choices, so no pair of a draft and what the user made "
+            "of it"
+        )
     }
 
     @dataclass(frozen=True)
     class Params:
-        """pairs: edits looked at; mode, preference_max_tokens: as for cipher."""
+        """pairs: edits used; mode, preference_max_tokens: as in cipher."""
 
         pairs: int = 5
         mode: Mode = "auto"
@@ -190,15 +266,28 @@ class Continual(Learner):
         def __post_init__(self) -> None:
             _at_least_one(self, "pairs", "preference_max_tokens")
 
-    async def chosen(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+    async def select_records(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
         return records[-self.params.pairs :]
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
         return [*rounds, closed][-self.params.pairs :]
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
         return await self.infer(rounds, ctx) if rounds else ""
 
 
@@ -210,41 +299,59 @@ class EThenE(Learner):
     needs = ("history|feedback",)
     designed_for = ("prelude*",)
     refuses = {
-        "lamp1": "profiles hold no past citation choices, so no pair of a draft and what the user made of it"
+        "lamp1": (
+            "profiles hold no past citation choices, so no pair of a draft and what the user made "
+            "of it"
+        )
     }
 
     @dataclass(frozen=True)
     class Params(Continual.Params):
-        """pairs: first edits looked at; mode, preference_max_tokens: as for cipher."""
+        """pairs: first edits used; mode, preference_max_tokens: as in cipher."""
 
-    async def chosen(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+    async def select_records(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
-        return self.replayed(records)
+        return self.select_replayed(records)
 
-    def replayed(self, records: Sequence[Record]) -> Sequence[Record]:
+    def select_replayed(self, records: Sequence[Record]) -> Sequence[Record]:
         return records[: self.params.pairs]
 
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
-        """The first rounds; what they teach is inferred once, online after the last of them, and kept with it."""
-        wanted = self.params.pairs
-        if len(rounds) >= wanted:
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
+        """Keep the first rounds; online, store their preference with the last of them."""
+        limit = self.params.pairs
+        if len(rounds) >= limit:
             return list(rounds)
+
         explored = [*rounds, closed]
-        if closed["cost"] is not None and len(explored) == wanted:
+        if closed["cost"] is not None and len(explored) == limit:
             preference = await self.infer(explored, ctx)
             ctx.note("inferred", preference)
             explored[-1] = Round(**{**closed, "preference": preference})
         return explored
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
-        if not sample.history:
-            return rounds[-1]["preference"] if len(rounds) == self.params.pairs else ""
-        return await self.infer(rounds, ctx) if rounds else ""
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
+        if sample.history:
+            return await self.infer(rounds, ctx) if rounds else ""
+        # Online, nothing is exploited before the exploration is complete.
+        return rounds[-1]["preference"] if len(rounds) == self.params.pairs else ""
 
 
 class Oracle(Method):
-    """Be told the user's true preference: a bound, not a method."""
+    """Answer with the user's true preference: an upper bound, not a method."""
 
     name = "oracle"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
@@ -263,12 +370,14 @@ class Oracle(Method):
         preference = sample.hidden.get("preference")
         if preference is None:
             raise UsageError(
-                f"oracle cannot run on {ctx.task.name}: the task tells nobody its users' preferences"
+                f"oracle cannot run on {ctx.task.name}: the task does not reveal its users' "
+                "preferences"
             )
-        return await ctx.answer(sample, notes=prompts.notes_of(preference, ctx))
+        return await ctx.answer(sample, notes=prompts.format_notes(preference, ctx))
 
 
 def _at_least_one(params: Any, *names: str) -> None:
     for name in names:
-        if getattr(params, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(params, name)}")
+        value = getattr(params, name)
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")

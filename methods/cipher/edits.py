@@ -1,7 +1,8 @@
-"""Whether a person changed a text by more than a threshold, in units of PRELUDE's edit cost (arXiv 2404.15269).
+"""Compare a draft with the user's version by PRELUDE's edit cost (arXiv 2404.15269).
 
-The cost counts NLTK word tokens, which need NLTK's sentence data.  Most offline questions are only whether anything
-was changed at all, and that is decided here without the data wherever the answer cannot depend on it.
+The cost counts NLTK word tokens, which need NLTK's sentence data.  Offline, most comparisons only
+need to know whether anything changed at all, and are made without that data if the result cannot
+depend on it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from personabench.api.wording import ResponseKind
 from personabench.metrics.edits import edit_cost
 
 
-def differs(draft: str, final: str, threshold: float, kind: ResponseKind) -> bool:
+def differs(
+    draft: str,
+    final: str,
+    threshold: float,
+    kind: ResponseKind,
+) -> bool:
     """Whether turning the draft into the final costs more than a threshold.
 
     Texts cost their edits, labels 0 or 1, scores their absolute difference.
@@ -21,14 +27,19 @@ def differs(draft: str, final: str, threshold: float, kind: ResponseKind) -> boo
     if kind == "ordinal":
         return abs(float(draft) - float(final)) > threshold
     if kind == "category":
-        return float(draft.strip().casefold() != final.strip().casefold()) > threshold
+        changed = draft.strip().casefold() != final.strip().casefold()
+        return float(changed) > threshold
+
     if draft.split() == final.split():
         return False
-    # Tokens keep every character but white space and the kind of quotes, so other characters mean other tokens.
+    # Tokens keep every character but white space and the kind of quotes, so other characters mean
+    # other tokens.
     if threshold == 0 and _characters(draft) != _characters(final):
         return True
     return edit_cost(draft, final) > threshold
 
 
 def _characters(text: str) -> str:
-    return "".join(text.split()).replace('"', "''").replace("`", "'")
+    joined = "".join(text.split())
+    # NLTK's tokenizer rewrites double quotes as two single ones or two backticks.
+    return joined.replace('"', "''").replace("`", "'")

@@ -1,10 +1,11 @@
-"""What all methods that learn from edits share: the online rounds, and history replayed as if it had been rounds.
+"""Base class of the methods that learn from edits, online or from a replayed history.
 
-Online, the state is the list of rounds: `predict` opens a round in it and `update` closes that with the user's edit.
-Offline, a record is a round whose draft the model writes from the record's input alone and whose final is the user's
-own response.  `static` does so for a few records with no preference and all at once, `replay` for all in order.  The
-drafts need the wording of a question, so both begin at the question, and repetitions come from the response cache.
-Where histories are conversations (`turns`), a round is a reply of the assistant's and what the user said to it.
+Online, the state is the list of rounds: `predict` opens a round in it and `update` closes it with
+the user's edit. Offline, a record is a round whose draft the model writes from the record's input
+alone and whose final version is the user's own response.  `static` does so for a few records at
+once, without a preference, `replay` for all in order. Drafts need the wording of a question, so
+both modes start at the question, and the response cache avoids repetition. If histories are
+conversations (`turns`), a round is a reply of the assistant and the user's reaction to it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 from personabench import Context, Message, Method, Record, Sample, UsageError, User
 from personabench.methods.cipher import prompts
 from personabench.methods.cipher.prompts import Round
+from personabench.methods.text import fold
+from personabench.methods.vectors import cosines
 from personabench.metrics.text import without_reasoning
 
 EMBEDDERS = {
@@ -26,11 +29,12 @@ EMBEDDERS = {
     "bert": "sentence-transformers:bert-base-uncased",
 }
 Mode = Literal["auto", "static", "replay", "turns"]
+# Tokens that a drafted question leaves free for the notes which `replay` adds to it.
 _RESERVE = 128
 
 
 class Feedback(TypedDict):
-    """What an online task tells after a round: the draft, what the user made of it, and the task's edit cost."""
+    """Feedback of an online task: the draft, the user's version, and the task's edit cost."""
 
     draft: str
     edited: str
@@ -38,30 +42,42 @@ class Feedback(TypedDict):
 
 
 class Learner(Method):
-    """A method that learns from drafts and what the user made of them; `params` has `mode`."""
+    """A method that learns from drafts and the user's versions of them; `params` has `mode`."""
 
     params: Any
     uses_drafts = True
 
-    async def profile(self, user: User, ctx: Context) -> dict[str, Any]:
-        """Nothing learnt yet, no round open and none closed: the state online tasks begin with."""
+    async def profile(
+        self,
+        user: User,
+        ctx: Context,
+    ) -> dict[str, Any]:
+        """The state that online tasks start with: no round open and none closed."""
         return {"rounds": [], "open": None, "t": 0}
 
-    async def predict(self, sample: Sample, state: dict[str, Any], ctx: Context) -> str:
-        """The answer; a sample without history is a round of an online task and is opened in `state`."""
-        rounds = await self._remembered(sample, ctx) if sample.history else state["rounds"]
-        if not sample.history and not rounds:
-            ctx.flag("empty_profile")
-        elif not rounds:
-            ctx.flag("plain_prompt")
+    async def predict(
+        self,
+        sample: Sample,
+        state: dict[str, Any],
+        ctx: Context,
+    ) -> str:
+        """The answer; a sample without history opens a round of an online task in `state`."""
+        online = not sample.history
+        rounds = state["rounds"] if online else await self._rounds_from_history(sample, ctx)
+        if not rounds:
+            ctx.flag("empty_profile" if online else "plain_prompt")
+
         answer, preference = await self.respond(sample, rounds, ctx)
-        if not sample.history:
+        if online:
             ctx.note("preference", preference)
             state["open"] = {"text": subject(sample, ctx), "preference": preference}
         return answer
 
     async def update(
-        self, state: dict[str, Any], feedback: Feedback, ctx: Context
+        self,
+        state: dict[str, Any],
+        feedback: Feedback,
+        ctx: Context,
     ) -> dict[str, Any]:
         """The state after the open round.
 
@@ -70,8 +86,10 @@ class Learner(Method):
         """
         if state["open"] is None:
             raise UsageError(
-                f"{self.name}: feedback came without a draft; predict opens a round, update closes it"
+                f"{self.name}: feedback came without a draft; predict opens a round, update closes "
+                "it"
             )
+
         closed = Round(
             text=state["open"]["text"],
             draft=feedback["draft"],
@@ -80,134 +98,190 @@ class Learner(Method):
             cost=feedback["cost"],
             t=state["t"],
         )
-        return {
-            "rounds": await self.learn(state["rounds"], closed, ctx),
-            "open": None,
-            "t": state["t"] + 1,
-        }
+        rounds = await self.learn(state["rounds"], closed, ctx)
+        return {"rounds": rounds, "open": None, "t": state["t"] + 1}
 
     @abstractmethod
-    async def learn(self, rounds: Sequence[Round], closed: Round, ctx: Context) -> list[Round]:
-        """The memory after one more round; the given one is not changed."""
+    async def learn(
+        self,
+        rounds: Sequence[Round],
+        closed: Round,
+        ctx: Context,
+    ) -> list[Round]:
+        """The memory after one more round; `rounds` is not changed."""
 
     @abstractmethod
-    async def chosen(
-        self, sample: Sample, records: Sequence[Record], ctx: Context
+    async def select_records(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> Sequence[Record]:
-        """The records that `static` makes rounds of, in the history's order."""
+        """The records that `static` turns into rounds, in the history's order."""
 
-    async def preference(self, sample: Sample, rounds: Sequence[Round], ctx: Context) -> str:
-        """What the memory says this user prefers here, or ""."""
+    async def preference(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
+        """The preference that the memory holds for this question, or ""."""
         return ""
 
     async def respond(
-        self, sample: Sample, rounds: Sequence[Round], ctx: Context
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
     ) -> tuple[str, str]:
         """An answer and the preference it was made with."""
         preference = await self.preference(sample, rounds, ctx)
-        return await ctx.answer(sample, notes=prompts.notes_of(preference, ctx)), preference
+        answer = await ctx.answer(sample, notes=prompts.format_notes(preference, ctx))
+        return answer, preference
 
-    def replayed(self, records: Sequence[Record]) -> Sequence[Record]:
+    def select_replayed(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records that `replay` goes through."""
         return records
 
     async def infer(self, pairs: Sequence[Round], ctx: Context) -> str:
-        """The preference behind some edits; "", counted, where the model names none when asked a second time.
+        """The preference behind some edits; "", and flagged, if two replies name none.
 
-        What somebody said to a reply may show nothing, so there the first "none" stands.
+        A reaction to a reply may show nothing, so for reactions the first "none" is accepted.
         """
-        allowance: int = self.params.preference_max_tokens
-        messages = prompts.fitting(prompts.inference(pairs, ctx), "pairs_shortened", allowance, ctx)
-        reply = await self.asked(
-            messages, _said if pairs[-1].get("spoken") else prompts.phrase, ctx
-        )
-        preference = prompts.phrase(reply)
+        max_tokens: int = self.params.preference_max_tokens
+        variants = prompts.inference(pairs, ctx)
+        messages = prompts.fit_variant(variants, "pairs_shortened", max_tokens, ctx)
+
+        spoken = pairs[-1].get("spoken")
+        read = _strip_reasoning if spoken else prompts.read_phrase
+        reply = await self.request(messages, read, ctx)
+
+        preference = prompts.read_phrase(reply)
         if not preference:
             ctx.flag("nothing_shown" if reply else "empty_inference")
-        return prompts.capped(preference, ctx)
+        return prompts.cap_preference(preference, ctx)
 
-    async def asked(
-        self, messages: Sequence[Message], read: Callable[[str], str], ctx: Context
+    async def request(
+        self,
+        messages: Sequence[Message],
+        read: Callable[[str], str],
+        ctx: Context,
     ) -> str:
-        """The model's reply, drawn anew once where `read` finds nothing in it, and not remembered then; or ""."""
-        for draw in range(2):
+        """The model's reply; a second repeat if `read` returns nothing; "" if that fails too."""
+        for repeat in range(2):
             response = await ctx.complete(
                 messages,
                 max_tokens=self.params.preference_max_tokens,
-                draw=draw,
+                draw=repeat,
+                # An empty reply stored in the cache would be returned again for ever.
                 accept=lambda text: bool(read(text)),
             )
             if read(response.text):
                 return response.text
         return ""
 
-    async def _remembered(self, sample: Sample, ctx: Context) -> list[Round]:
-        exchanges, mode = ctx.task.exchanges(sample), self.params.mode
+    async def _rounds_from_history(self, sample: Sample, ctx: Context) -> list[Round]:
+        """The history as rounds that were learned from, in the way of `mode`."""
+        mode = self.params.mode
+        exchanges = ctx.task.exchanges(sample)
         if mode == "turns" and exchanges is None:
             raise UsageError(
                 f"{self.name}: mode=turns needs conversations, and {ctx.task.name} has none"
             )
         if mode == "turns" or (mode == "auto" and exchanges is not None):
-            return await self._heard(sample, self._others(sample, exchanges or (), ctx), ctx)
-        records = self._others(sample, sample.history, ctx)
-        if mode == "replay":
-            rounds: list[Round] = []
-            for record in self.replayed(records):
-                closed = await self._round(record, sample, rounds, ctx)
-                rounds = rounds if closed is None else await self.learn(rounds, closed, ctx)
-            return rounds
-        chosen = await self.chosen(sample, records, ctx)
-        learnt = await asyncio.gather(*(self._learnt(record, sample, ctx) for record in chosen))
-        return [each for rounds in learnt for each in rounds]
+            exchanges = self._drop_duplicates(sample, exchanges or (), ctx)
+            return await self._learn_exchanges(sample, exchanges, ctx)
 
-    async def _heard(
-        self, sample: Sample, exchanges: Sequence[Record], ctx: Context
+        records = self._drop_duplicates(sample, sample.history, ctx)
+        if mode == "replay":
+            return await self._replay(sample, records, ctx)
+
+        selected = await self.select_records(sample, records, ctx)
+        memories = await asyncio.gather(
+            *(self._learn_record(record, sample, ctx) for record in selected)
+        )
+        return [entry for rounds in memories for entry in rounds]
+
+    async def _replay(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
     ) -> list[Round]:
-        """Some exchanges as rounds, learnt from all at once, in time order."""
-        chosen = await self.chosen(sample, exchanges, ctx)
-        heard = [
+        """All records as rounds in order, each drafted with the memory of the earlier ones."""
+        rounds: list[Round] = []
+        for record in self.select_replayed(records):
+            closed = await self._draft_round(record, sample, rounds, ctx)
+            if closed is not None:
+                rounds = await self.learn(rounds, closed, ctx)
+        return rounds
+
+    async def _learn_exchanges(
+        self,
+        sample: Sample,
+        exchanges: Sequence[Record],
+        ctx: Context,
+    ) -> list[Round]:
+        """Some exchanges as rounds, learned from all at once, in time order."""
+        selected = await self.select_records(sample, exchanges, ctx)
+        spoken_rounds = [
             Round(
-                text=_subject(each),
-                draft=each.fields["reply"],
-                final=each.response,
+                text=_subject_of_record(exchange),
+                draft=exchange.fields["reply"],
+                final=exchange.response,
                 preference="",
                 cost=None,
                 spoken=True,
             )
-            for each in chosen
+            for exchange in selected
         ]
-        learnt = await asyncio.gather(*(self.learn([], each, ctx) for each in heard))
-        return [each for rounds in learnt for each in rounds]
+        memories = await asyncio.gather(*(self.learn([], closed, ctx) for closed in spoken_rounds))
+        return [entry for rounds in memories for entry in rounds]
 
-    async def _learnt(self, record: Record, sample: Sample, ctx: Context) -> list[Round]:
-        closed = await self._round(record, sample, None, ctx)
-        return [] if closed is None else await self.learn([], closed, ctx)
+    async def _learn_record(
+        self,
+        record: Record,
+        sample: Sample,
+        ctx: Context,
+    ) -> list[Round]:
+        closed = await self._draft_round(record, sample, None, ctx)
+        if closed is None:
+            return []
+        return await self.learn([], closed, ctx)
 
-    async def _round(
-        self, record: Record, sample: Sample, rounds: Sequence[Round] | None, ctx: Context
+    async def _draft_round(
+        self,
+        record: Record,
+        sample: Sample,
+        rounds: Sequence[Round] | None,
+        ctx: Context,
     ) -> Round | None:
-        """The record as a round, drafted from `rounds` or, for None, plainly; None where the draft is unreadable.
+        """The record as a round, drafted with the memory `rounds`, if any; None if the draft cannot
+        be parsed.
 
-        A record that brings a draft, or an empty one where the user spoke without any, needs none written.
+        A record that has a draft (an empty one if the user wrote without any) needs no call.
         """
         closed = Round(
-            text=_subject(record), draft=None, final=record.response, preference="", cost=None
+            text=_subject_of_record(record),
+            draft=None,
+            final=record.response,
+            preference="",
+            cost=None,
         )
         if not self.uses_drafts:
             return closed
         if "draft" in record.fields:
             closed["draft"] = record.fields["draft"] or None
             return closed
-        question = _question(record, sample, ctx)
+
+        question = _question_from(record, sample, ctx)
         if record.stimulus is None:
-            messages = prompts.fitting(
-                prompts.neutral(record, ctx), "stimuli_shortened", ctx.answer_tokens, ctx
-            )
-            output = (await ctx.complete(messages, max_tokens=ctx.answer_tokens)).text
+            output = await _rewrite_neutrally(record, ctx)
         elif rounds:
             output, closed["preference"] = await self.respond(question, rounds, ctx)
         else:
             output = await ctx.answer(question)
+
         draft = ctx.task.parse(output, question, "lenient")
         if draft is None:
             ctx.flag("draft_unreadable")
@@ -215,100 +289,131 @@ class Learner(Method):
         closed["draft"] = draft
         return closed
 
-    def _others(self, sample: Sample, records: Sequence[Record], ctx: Context) -> list[Record]:
-        """Records without those that ask what the sample asks."""
+    def _drop_duplicates(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        ctx: Context,
+    ) -> list[Record]:
+        """The records without those that repeat the sample's own question."""
         if ctx.task.kind != "text" and any(record.stimulus is None for record in records):
             raise UsageError(
                 f"{self.name} cannot run on {ctx.task.name}: its histories hold no past choices, "
                 "so there is no draft to compare with"
             )
-        asked = _folded(subject(sample, ctx))
-        others = [
-            record
-            for record in records
-            if asked
-            not in map(_folded, (record.stimulus or "", record.response, *record.fields.values()))
-        ]
-        if len(others) < len(records):
-            ctx.flag("duplicates_dropped", len(records) - len(others))
-        return others
+
+        question = fold(subject(sample, ctx))
+        remaining = [record for record in records if question not in _folded_texts(record)]
+        if len(remaining) < len(records):
+            ctx.flag("duplicates_dropped", len(records) - len(remaining))
+        return remaining
 
 
 def subject(sample: Sample, ctx: Context) -> str:
-    """What a question is about: the text its neighbours are found by."""
+    """The text by which a question's neighbours are found."""
     return sample.stimulus or ctx.task.query_text(sample)
 
 
 async def nearest_records(
-    sample: Sample, records: Sequence[Record], k: int, embedder: str, ctx: Context
+    sample: Sample,
+    records: Sequence[Record],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[Record]:
-    """The k records whose inputs are nearest to the question's, in the history's order."""
-    texts = [_subject(record) for record in records]
-    return [
-        records[place]
-        for place in sorted(await nearest(subject(sample, ctx), texts, k, embedder, ctx))
-    ]
+    """The k records whose inputs are most similar to the question's, in the history's order."""
+    texts = [_subject_of_record(record) for record in records]
+    indices = await nearest(subject(sample, ctx), texts, k, embedder, ctx)
+    return [records[index] for index in sorted(indices)]
 
 
 async def nearest(
-    text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context
+    text: str,
+    texts: Sequence[str],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[int]:
-    """Places of the k texts nearest by cosine, nearest first; of equally near ones the earlier first."""
-    return [place for place, _ in await ranked(text, texts, k, embedder, ctx)]
+    """Indices of the k texts most similar by cosine, best first, earlier ones first of equals."""
+    return [index for index, _ in await rank(text, texts, k, embedder, ctx)]
 
 
-async def recalled(
-    sample: Sample, rounds: Sequence[Round], k: int, embedder: str, ctx: Context
+async def recall(
+    sample: Sample,
+    rounds: Sequence[Round],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[int]:
-    """Places of the k rounds nearest to the question, nearest first; online their numbers and cosines are noted."""
-    found = await ranked(subject(sample, ctx), [each["text"] for each in rounds], k, embedder, ctx)
-    if not sample.history and all("t" in each for each in rounds):
-        ctx.note("nearest", [[rounds[place]["t"], round(cosine, 6)] for place, cosine in found])
-    return [place for place, _ in found]
+    """Indices of the k rounds most similar to the question, best first; noted online."""
+    texts = [entry["text"] for entry in rounds]
+    ranking = await rank(subject(sample, ctx), texts, k, embedder, ctx)
+
+    online = not sample.history and all("t" in entry for entry in rounds)
+    if online:
+        # Rounded, because the last digits of a cosine differ between machines.
+        ctx.note("nearest", [[rounds[index]["t"], round(cosine, 6)] for index, cosine in ranking])
+    return [index for index, _ in ranking]
 
 
-async def ranked(
-    text: str, texts: Sequence[str], k: int, embedder: str, ctx: Context
+async def rank(
+    text: str,
+    texts: Sequence[str],
+    k: int,
+    embedder: str,
+    ctx: Context,
 ) -> list[tuple[int, float]]:
-    """Places and cosines of the k nearest texts; of equally near ones the earlier first."""
+    """Indices and cosines of the k most similar texts; of equals the earlier comes first."""
     if not texts:
         return []
-    vectors = (await ctx.embed([text, *texts], EMBEDDERS.get(embedder, embedder))).astype(
-        np.float64
-    )
-    lengths = np.sqrt((vectors**2).sum(axis=1))
-    scale = lengths[1:] * lengths[0]
-    products = (vectors[1:] * vectors[0]).sum(axis=1)
-    likeness = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    return [
-        (int(place), float(likeness[place])) for place in np.argsort(-likeness, kind="stable")[:k]
-    ]
+    vectors = await ctx.embed([text, *texts], EMBEDDERS.get(embedder, embedder))
+    similarities = cosines(vectors)
+    order = np.argsort(-similarities, kind="stable")[:k]
+    return [(int(index), float(similarities[index])) for index in order]
 
 
-def _said(reply: str) -> str:
+async def _rewrite_neutrally(record: Record, ctx: Context) -> str:
+    """A neutral version of a record that is a response alone, to serve as its draft."""
+    variants = prompts.neutral(record, ctx)
+    messages = prompts.fit_variant(variants, "stimuli_shortened", ctx.answer_tokens, ctx)
+    response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
+    return response.text
+
+
+def _strip_reasoning(reply: str) -> str:
     return without_reasoning(reply).strip()
 
 
-def _subject(record: Record) -> str:
+def _subject_of_record(record: Record) -> str:
     return record.stimulus or record.response
 
 
-def _question(record: Record, like: Sample, ctx: Context) -> Sample:
-    """The record as a question that fits the window with some room for notes, or the shortest there is."""
-    variants = prompts.questions(record, like, ctx)
-    question, shortened = next(variants), 0
-    while _excess(question, ctx) > 0 and (shorter := next(variants, None)):
-        question, shortened = shorter, shortened + 1
+def _folded_texts(record: Record) -> set[str]:
+    texts = (
+        record.stimulus or "",
+        record.response,
+        *record.fields.values(),
+    )
+    return {fold(text) for text in texts}
+
+
+def _question_from(record: Record, template: Sample, ctx: Context) -> Sample:
+    """The record as a question that leaves room for notes, or else the shortest variant."""
+    variants = prompts.questions(record, template, ctx)
+    question = next(variants)
+    shortened = 0
+    while _excess(question, ctx) > 0:
+        shorter = next(variants, None)
+        if shorter is None:
+            break
+        question = shorter
+        shortened += 1
+
     if shortened and record.stimulus is not None:
         ctx.flag("stimuli_shortened", shortened)
     return question
 
 
 def _excess(question: Sample, ctx: Context) -> int:
-    return ctx.excess(
-        ctx.task.render(question, (), "", ctx.tokens).messages, ctx.answer_tokens + _RESERVE
-    )
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+    messages = ctx.task.render(question, (), "", ctx.tokens).messages
+    return ctx.excess(messages, ctx.answer_tokens + _RESERVE)

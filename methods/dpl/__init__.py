@@ -1,9 +1,10 @@
-"""Difference-aware personalization: what is particular about a user, seen against others who met the same thing.
+"""Difference-aware personalization: a user's particularities, compared with peers.
 
-For some of the user's records the model states how the user's response differs from those of a few representative
-other people; the differences are condensed into a profile, and the answer is given with the profile and the k nearest
-records, as every other method shows them.  Who the others are is in `peers`, which of them are shown in `selectors`,
-the wording in `prompts`, the two presets in `settings`.
+For some of the user's records the model describes how the user's response differs from those of
+a few representative peers who responded to the same or something comparable; the differences are
+condensed into a profile, and the answer is given with the profile and the k nearest records, as
+every other method shows them.  Peers are found in `peers` and selected in `selectors`; the wording
+is in `prompts`, the two presets in `settings`.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from functools import partial
 from personabench import Context, Method, Population, Record, Response, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.peers import Asker, Peers
+from personabench.methods.dpl.peers import Asker, Peers, Pool
 from personabench.methods.dpl.prompts import (
     Case,
     agreement,
     difference_drafts,
-    fitting,
+    fit_draft,
     profile_drafts,
-    untagged,
+    strip_tag,
 )
-from personabench.methods.dpl.selectors import Peer, agree, mean_similarity, select
+from personabench.methods.dpl.selectors import Embed, Peer, agree, mean_similarity, select
 from personabench.methods.dpl.settings import resolve
 from personabench.methods.summary import Summary
 
+# Selections kept in memory: a user's later questions compare the same records with the same peers.
 REMEMBERED = 4096
 
 
 class Dpl(Method):
-    """Compare the user with people who responded to the same, and answer from what sets the user apart."""
+    """Compare the user with peers who responded to the same, and answer from the differences."""
 
     name = "dpl"
     paper = "Measuring What Makes You Unique: Difference-Aware User Modeling, arXiv 2503.02450"
@@ -43,19 +45,23 @@ class Dpl(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """preset: lamp (any task) or faithful (the paper's review setting); what is not given is the preset's.
+        """preset: lamp (any task) or faithful (the paper's review setting), for what is not set.
 
-        n_docs: records compared, and records shown with the question; k_peers: people shown in a comparison.
-        min_peers: people a comparison must have to choose from; 0 means k_peers.
-        selector: auto (by the kind of response), kmeans_closest, kmeans_random, random, least_similar, most_similar.
+        n_docs: records compared, and records shown with the question.
+        k_peers: peers shown in a comparison.
+        min_peers: peers a comparison must have to choose from; 0 means k_peers.
+        selector: auto (by the kind of response), kmeans_closest, kmeans_random, random,
+            least_similar, most_similar.
         n_init, seed: of K-means and of random selection.
-        retriever: bm25, dense, recency, random or recency+dense; embedder: of dense retrieval and of comparisons.
-        tiers: which comparisons are tried, in order: T1 same item, T2 same stimulus, T3 near stimulus, user.
-        max_pool: people to choose from at most, 0 for no bound; tau: least similarity in T3.
-        dup_max: similarity to the question from which a peer's record is left out; 0 compares items only.
+        retriever: bm25, dense, recency, random or recency+dense.
+        embedder: of dense retrieval and of comparisons.
+        tiers: comparisons to try, in order: T1 same item, T2 same stimulus, T3 near stimulus, user.
+        max_pool: peers to choose from at most, 0 for no limit; tau: minimum similarity in T3.
+        dup_max: similarity to the question from which a peer's record is left out; 0 compares
+            items only.
         temporal_guard: leave out peers' records that are newer than the question.
-        difference_max_tokens, profile_max_tokens: allowances of the two intermediate calls.
-        population_max_users: a seeded draw of people when there are more; 0 for all.
+        difference_max_tokens, profile_max_tokens: maximum tokens of the two intermediate calls.
+        population_max_users: size of a seeded sample of a larger population; 0 for all users.
         """
 
         preset: str = "lamp"
@@ -78,128 +84,188 @@ class Dpl(Method):
 
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
-        given = asdict(self.params)
-        self.settings = s = resolve(given.pop("preset"), given)
+        overrides = asdict(self.params)
+        preset = overrides.pop("preset")
+        self.settings = resolve(preset, overrides)
         self.summary = Summary(
             Summary.Params(
-                k=s.n_docs,
-                retriever=s.retriever,
-                embedder=s.embedder,
-                summary_max_tokens=s.profile_max_tokens,
+                k=self.settings.n_docs,
+                retriever=self.settings.retriever,
+                embedder=self.settings.embedder,
+                summary_max_tokens=self.settings.profile_max_tokens,
             )
         )
         self.population: Population | None = None
-        self.chosen: OrderedDict[tuple[object, ...], tuple[Peer, ...]] = OrderedDict()
+        self.selections: OrderedDict[tuple[object, ...], tuple[Peer, ...]] = OrderedDict()
 
     def requirements(self) -> set[str]:
-        dates = {"dates"} if self.settings.temporal_guard else set()
-        return super().requirements() | retrieval_needs(self.settings.retriever) | dates
+        requirements = super().requirements() | retrieval_needs(self.settings.retriever)
+        if self.settings.temporal_guard:
+            requirements |= {"dates"}
+        return requirements
 
     async def prepare(self, population: Population, ctx: Context) -> None:
-        """Index everybody's records, or those of a seeded draw of people."""
-        users, bound = population.users, self.settings.population_max_users
-        if 0 < bound < len(users):
-            users = ctx.rng("dpl population").sample(sorted(users, key=lambda user: user.id), bound)
+        """Index the records of all users, or of a seeded sample of them."""
+        users = population.users
+        limit = self.settings.population_max_users
+        if 0 < limit < len(users):
+            # Sorting first makes the sample independent of the order of the data files.
+            ordered = sorted(users, key=lambda user: user.id)
+            users = ctx.rng("dpl population").sample(ordered, limit)
+
         self.peers = Peers(users, self.settings, ctx.task.kind)
         if "user" in self.settings.tiers:
-            await self.peers.cluster(partial(ctx.embed, embedder=self.settings.embedder))
+            await self.peers.cluster(self._embed_with(ctx))
         self.population = population
-        guard = (
-            "only older than the question"
-            if self.settings.temporal_guard
-            else "of any time (transductive)"
-        )
+
+        guard = "of any time (transductive)"
+        if self.settings.temporal_guard:
+            guard = "only older than the question"
         ctx.log(
-            f"{len(users)} of {len(population.users)} people of {population.hash[:12]}, their records {guard}"
+            f"{len(users)} of {len(population.users)} users of {population.hash[:12]}, "
+            f"their records {guard}"
         )
+
+    def _embed_with(self, ctx: Context) -> Embed:
+        return partial(ctx.embed, embedder=self.settings.embedder)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        found = await self._cases(sample, ctx)
-        cases = [
-            case
-            for case in await asyncio.gather(*(self._told(case, ctx) for case in found))
-            if case.difference
-        ]
-        self._count(cases, len(found), ctx)
-        if not cases:
-            return await self._fallback(sample, ctx)
-        s = self.settings
-        records = await ctx.retrieve(sample, s.n_docs, s.retriever, embedder=s.embedder)
-        messages = fitting(profile_drafts(cases, records, ctx), s.profile_max_tokens, ctx)
-        if messages is None:
-            return await self._fallback(sample, ctx)
-        notes, tagged = untagged(
-            self._said(await ctx.complete(messages, max_tokens=s.profile_max_tokens), ctx)
+        comparable = await self._find_cases(sample, ctx)
+        described = await asyncio.gather(
+            *(self._describe_difference(case, ctx) for case in comparable)
         )
+        cases = [case for case in described if case.difference]
+        self._flag_cases(cases, len(comparable), ctx)
+        if not cases:
+            return await self._fall_back(sample, ctx)
+
+        s = self.settings
+        records = await ctx.retrieve(
+            sample,
+            s.n_docs,
+            s.retriever,
+            embedder=s.embedder,
+        )
+        drafts = profile_drafts(cases, records, ctx)
+        messages = fit_draft(drafts, s.profile_max_tokens, ctx)
+        if messages is None:
+            return await self._fall_back(sample, ctx)
+
+        response = await ctx.complete(messages, max_tokens=s.profile_max_tokens)
+        profile, tagged = strip_tag(self._read_answer(response, ctx))
         if tagged:
             ctx.flag("tag_stripped")
-        if not notes:
+        if not profile:
             ctx.flag("empty_notes")
-        prompt = ctx.render(sample, records, notes=notes)
-        return self._said(await ctx.complete(prompt, max_tokens=ctx.answer_tokens), ctx).strip()
+        prompt = ctx.render(sample, records, notes=profile)
+        response = await ctx.complete(prompt, max_tokens=ctx.answer_tokens)
+        return self._read_answer(response, ctx).strip()
 
-    def _said(self, reply: Response, ctx: Context) -> str:
-        """What of a reply counts."""
-        return reply.text
+    def _read_answer(self, response: Response, ctx: Context) -> str:
+        """The part of a response that counts; subclasses may demand a thought before it."""
+        return response.text
 
-    async def _cases(self, sample: Sample, ctx: Context) -> list[Case]:
-        """The best `n_docs` records that somebody can be compared on, best first."""
+    async def _find_cases(self, sample: Sample, ctx: Context) -> list[Case]:
+        """The best `n_docs` records that the user can be compared on, best first."""
         if self.population is None:
             return []
+
         s = self.settings
         text = sample.stimulus or ctx.task.query_text(sample)
-        embed = partial(ctx.embed, embedder=s.embedder)
-        asker = await self.peers.asker(self.population.people_of(sample), sample, text, embed)
-        eligible = [doc for doc in sample.history if self.peers.possible(doc, asker)]
+        user_ids = self.population.people_of(sample)
+        asker = await self.peers.asker(user_ids, sample, text, self._embed_with(ctx))
+        eligible = [record for record in sample.history if self.peers.possible(record, asker)]
         if not eligible:
             return []
+
         ranked = await ctx.retrieve(
-            sample, len(eligible), s.retriever, records=eligible, embedder=s.embedder
+            sample,
+            len(eligible),
+            s.retriever,
+            records=eligible,
+            embedder=s.embedder,
         )
+        # Only a search shows whether a record has a pool, so the next best ones fill the gaps.
         cases: list[Case] = []
         while ranked and len(cases) < s.n_docs:
-            batch, ranked = ranked[: s.n_docs - len(cases)], ranked[s.n_docs - len(cases) :]
-            found = await asyncio.gather(*(self._case(doc, asker, ctx) for doc in batch))
-            cases += [case for case in found if case is not None]
+            size = s.n_docs - len(cases)
+            batch, ranked = ranked[:size], ranked[size:]
+            results = await asyncio.gather(
+                *(self._make_case(record, asker, ctx) for record in batch)
+            )
+            cases += [case for case in results if case is not None]
         return cases
 
-    async def _case(self, doc: Record, asker: Asker, ctx: Context) -> Case | None:
-        embed = partial(ctx.embed, embedder=self.settings.embedder)
-        kind: ResponseKind = "text" if doc.stimulus is None else ctx.task.kind
-        pool = await self.peers.pool(doc, asker, embed)
+    async def _make_case(
+        self,
+        record: Record,
+        asker: Asker,
+        ctx: Context,
+    ) -> Case | None:
+        """The record with its peers; None if no tier has enough peers, or none to show."""
+        kind: ResponseKind = "text" if record.stimulus is None else ctx.task.kind
+        pool = await self.peers.pool(record, asker, self._embed_with(ctx))
         if pool is None:
             return None
-        if agree(doc, pool.peers, kind):
-            return Case(doc, pool.tier, (), mean_similarity(pool.peers), agreeing=len(pool.peers))
-        key = (doc.id, doc.response, *((peer.person, peer.record.id) for peer in pool.peers))
-        chosen = self.chosen.get(key)
-        if chosen is None:
-            chosen = await select(doc, pool.peers, kind, self.settings, embed)
-            self.chosen[key] = chosen
-            if len(self.chosen) > REMEMBERED:
-                self.chosen.popitem(last=False)
-        return Case(doc, pool.tier, chosen, mean_similarity(chosen)) if chosen else None
 
-    async def _told(self, case: Case, ctx: Context) -> Case:
-        """The case with its difference; an empty one where the model said nothing or could not be asked."""
+        if agree(record, pool.peers, kind):
+            similarity = mean_similarity(pool.peers)
+            return Case(
+                record,
+                pool.tier,
+                (),
+                similarity,
+                agreeing=len(pool.peers),
+            )
+
+        peers = await self._select_peers(record, pool, kind, ctx)
+        if not peers:
+            return None
+        return Case(record, pool.tier, peers, mean_similarity(peers))
+
+    async def _select_peers(
+        self,
+        record: Record,
+        pool: Pool,
+        kind: ResponseKind,
+        ctx: Context,
+    ) -> tuple[Peer, ...]:
+        pool_ids = ((peer.person, peer.record.id) for peer in pool.peers)
+        key = (record.id, record.response, *pool_ids)
+        peers = self.selections.get(key)
+        if peers is None:
+            peers = await select(record, pool.peers, kind, self.settings, self._embed_with(ctx))
+            self.selections[key] = peers
+            if len(self.selections) > REMEMBERED:
+                self.selections.popitem(last=False)
+        return peers
+
+    async def _describe_difference(self, case: Case, ctx: Context) -> Case:
+        """The case with its difference; an empty one if the reply is, or no request fits."""
         if case.agreeing:
             return case._replace(difference=agreement(case, ctx))
-        allowance = self.settings.difference_max_tokens
-        messages = fitting(difference_drafts(case, ctx), allowance, ctx)
+
+        max_tokens = self.settings.difference_max_tokens
+        messages = fit_draft(difference_drafts(case, ctx), max_tokens, ctx)
         if messages is None:
             return case
-        return case._replace(
-            difference=(await ctx.complete(messages, max_tokens=allowance)).text.strip()
-        )
+        response = await ctx.complete(messages, max_tokens=max_tokens)
+        return case._replace(difference=response.text.strip())
 
-    async def _fallback(self, sample: Sample, ctx: Context) -> str:
+    async def _fall_back(self, sample: Sample, ctx: Context) -> str:
         ctx.flag("fallback")
-        return await self.summary.predict(sample, await self.summary.profile(sample.user, ctx), ctx)
+        profile = await self.summary.profile(sample.user, ctx)
+        return await self.summary.predict(sample, profile, ctx)
 
-    def _count(self, cases: Sequence[Case], found: int, ctx: Context) -> None:
+    def _flag_cases(
+        self,
+        cases: Sequence[Case],
+        comparable: int,
+        ctx: Context,
+    ) -> None:
         ctx.flag("n_eff", len(cases))
-        if found > len(cases):
-            ctx.flag("failed_docs", found - len(cases))
+        if comparable > len(cases):
+            ctx.flag("failed_docs", comparable - len(cases))
         for case in cases:
             ctx.flag(f"tier_{case.tier.removeprefix('T')}")
             ctx.flag("k_eff", len(case.peers))

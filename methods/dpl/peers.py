@@ -1,9 +1,10 @@
-"""Who can be compared with the user: pools of other people's records beside one record of the user's.
+"""Pools of peers: other users' records that are comparable with one record of the user's.
 
-Built once per run over everybody's histories.  For a record, tiers are tried from the closest comparison to the
-loosest, and guards keep out the user's own records and whatever could show the question's answer.  Records are found
-with one sparse BM25 index; embeddings are made only of the few that may enter a pool and give the similarity that
-`tau` and `dup_max` are thresholds of: the cosine of two stimuli, 1 for the same text.
+Built once per run over the histories of all users.  For a record, tiers are tried from the closest
+comparison to the loosest, and guards keep out the user's own records and any that could reveal the
+question's reference.  Records are found with one sparse BM25 index; only the few that may enter a
+pool are embedded, for the similarity that `tau` and `dup_max` are thresholds of: the cosine of two
+stimuli, 1 for the same text.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ import numpy as np
 
 from personabench import Record, Sample, User
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.selectors import Embed, Floats, Peer, clusters, cosines
+from personabench.methods.dpl.selectors import Embed, Peer, clusters
 from personabench.methods.dpl.settings import Settings
+from personabench.methods.vectors import Floats, cosines
 from personabench.retrieval.bm25 import BM25, top
 from personabench.types import moment, normalized
 
+# Search results in T3: enough for several chunks after the guards and one record per user.
 _NEAREST = 512
+# Chunks of a pool's size that are embedded before a tier is given up.
 _CHUNKS = 4
+# Share of the records from which a token counts as common, and records surveyed to find such
+# tokens.
 _COMMON = 0.05
 _SURVEYED = 2000
 
 
 class Pool(NamedTuple):
-    """Peers comparable with one record, sorted by person, and the tier they were found in."""
+    """Peers comparable with one record, sorted by user, and the tier they were found in."""
 
     tier: str
     peers: tuple[Peer, ...]
@@ -38,11 +44,11 @@ class Pool(NamedTuple):
 
 @dataclass(frozen=True)
 class Asker:
-    """What the guards need to know of a question: who asks it, about what, and when.
+    """A question as the guards see it: its users, subject and time.
 
-    `people` are those of the population who are nobody else: the user and whoever lent them a history; `text` what the
-    question responds to; `before` the latest time a peer's record may have, or None for any; `medoids` the people of
-    the user scope.
+    `people` are the users who are no peers: the user and the history owner; `text` is the text that
+    the question responds to; `before` the latest time a peer's record may have, or None for any;
+    `medoids` the users of the user scope.
     """
 
     people: frozenset[str]
@@ -53,200 +59,299 @@ class Asker:
 
 
 class Peers:
-    """Everybody's records, by item, by stimulus and by nearness.
+    """The records of all users, by item, by stimulus and by similarity.
 
     Args:
-        users: the population's people; `settings`: tiers, guards and bounds; `kind`: of the task's responses.
+        users: the users of the population; `settings`: tiers, guards and limits; `kind`: of the
+            task's responses.
     """
 
-    def __init__(self, users: Sequence[User], settings: Settings, kind: ResponseKind) -> None:
+    def __init__(
+        self,
+        users: Sequence[User],
+        settings: Settings,
+        kind: ResponseKind,
+    ) -> None:
         self._settings = settings
         self._kind = kind
+        # Records are addressed by their index in one list, with a parallel list of their users.
         self._records: list[Record] = []
-        self._people: list[str] = []
-        self._own: dict[str, range] = {}
+        self._user_ids: list[str] = []
+        self._ranges: dict[str, range] = {}
         for user in users:
             start = len(self._records)
             self._records += user.history
-            self._people += [user.id] * len(user.history)
-            self._own[user.id] = range(start, len(self._records))
-        self._keys = [_key(subject(record)) for record in self._records]
+            self._user_ids += [user.id] * len(user.history)
+            self._ranges[user.id] = range(start, len(self._records))
+
+        self._keys = [_text_key(subject(record)) for record in self._records]
         self._by_item: dict[str, list[int]] = defaultdict(list)
         self._by_stimulus: dict[int, list[int]] = defaultdict(list)
-        for position, record in enumerate(self._records):
+        for index, (record, key) in enumerate(zip(self._records, self._keys, strict=True)):
             if record.item is not None:
-                self._by_item[record.item].append(position)
-            if record.stimulus is not None and self._keys[position]:
-                self._by_stimulus[self._keys[position]].append(position)
+                self._by_item[record.item].append(index)
+            if record.stimulus is not None and key:
+                self._by_stimulus[key].append(index)
+
         if "T3" in settings.tiers:
             self._bm25 = BM25([subject(record) for record in self._records])
             self._common = _common_tokens(self._records)
-            self._nearest = lru_cache(maxsize=2048)(self._search)
+            self._search_cached = lru_cache(maxsize=2048)(self._search)
         self._scope: list[str] = []
 
     async def cluster(self, embed: Embed) -> None:
-        """For the user scope: each person's mean response, clustered, and the medoid person of each cluster."""
-        self._scope = [user for user, own in self._own.items() if own]
+        """For the user scope: cluster the users' mean responses and find each cluster's medoid."""
+        self._scope = [user_id for user_id, indices in self._ranges.items() if indices]
         if not self._scope:
             return
-        means = np.stack(
-            [
-                await _mean([self._records[i] for i in self._own[user]], embed)
-                for user in self._scope
-            ]
-        )
-        labels, self._centroids = clusters(means, self._settings)
-        self._medoids = []
-        for number in range(len(self._centroids)):
-            members = np.flatnonzero(labels == number)
-            spread = [
-                np.linalg.norm(means[members] - means[member], axis=1).sum() for member in members
-            ]
-            self._medoids.append(self._scope[members[int(np.argmin(spread))]])
 
-    async def asker(self, people: frozenset[str], sample: Sample, text: str, embed: Embed) -> Asker:
-        """A question as the guards see it; an undated one is asked at the time of the user's newest record."""
+        means = []
+        for user_id in self._scope:
+            records = [self._records[index] for index in self._ranges[user_id]]
+            means.append(await _mean_response(records, embed))
+        matrix = np.stack(means)
+
+        labels, self._centroids = clusters(matrix, self._settings)
+        self._medoids = []
+        for cluster in range(len(self._centroids)):
+            members = np.flatnonzero(labels == cluster)
+            spreads = [
+                np.linalg.norm(matrix[members] - matrix[member], axis=1).sum() for member in members
+            ]
+            medoid = members[int(np.argmin(spreads))]
+            self._medoids.append(self._scope[medoid])
+
+    async def asker(
+        self,
+        people: frozenset[str],
+        sample: Sample,
+        text: str,
+        embed: Embed,
+    ) -> Asker:
+        """A question as the guards see it; without a date it is dated by the newest record."""
         before: tuple[int, ...] | None = None
-        medoids: tuple[str, ...] = ()
         if self._settings.temporal_guard:
-            before = moment(sample.time) or max(
-                (moment(record.time) for record in sample.history), default=()
-            )
+            times = (moment(record.time) for record in sample.history)
+            before = moment(sample.time) or max(times, default=())
+
+        medoids: tuple[str, ...] = ()
         if self._scope and sample.history:
-            mean = await _mean(sample.history, embed)
-            own = int(np.linalg.norm(self._centroids - mean, axis=1).argmin())
-            medoids = tuple(name for number, name in enumerate(self._medoids) if number != own)
+            mean = await _mean_response(sample.history, embed)
+            distances = np.linalg.norm(self._centroids - mean, axis=1)
+            own_cluster = int(distances.argmin())
+            medoids = tuple(
+                user_id for cluster, user_id in enumerate(self._medoids) if cluster != own_cluster
+            )
         return Asker(people, sample.item, text, before, medoids)
 
-    def possible(self, doc: Record, asker: Asker) -> bool:
-        """Whether a pool may exist, without a search: exact where only items and equal stimuli are compared."""
-        enough = self._settings.min_peers
-        others = len(self._own) - len(asker.people & self._own.keys())
-        if others >= enough and ("T3" in self._settings.tiers or len(asker.medoids) >= enough):
+    def possible(self, record: Record, asker: Asker) -> bool:
+        """Whether a pool may exist, without a search; exact if only T1 and T2 are tried."""
+        min_peers = self._settings.min_peers
+        peer_count = len(self._ranges) - len(asker.people & self._ranges.keys())
+        searchable = "T3" in self._settings.tiers or len(asker.medoids) >= min_peers
+        if searchable and peer_count >= min_peers:
             return True
-        return any(
-            len({self._people[i] for i in self._allowed(self._found(tier, doc, asker), doc, asker)})
-            >= enough
-            for tier in self._settings.tiers
-            if tier in ("T1", "T2")
-        )
 
-    async def pool(self, doc: Record, asker: Asker, embed: Embed) -> Pool | None:
-        """The first tier that gives `min_peers` people after the guards, one record each; None when no tier does."""
+        for tier in ("T1", "T2"):
+            if tier not in self._settings.tiers:
+                continue
+            candidates = self._candidates(tier, record, asker)
+            user_ids = {self._user_ids[index] for index in candidates}
+            if len(user_ids) >= min_peers:
+                return True
+        return False
+
+    async def pool(
+        self,
+        record: Record,
+        asker: Asker,
+        embed: Embed,
+    ) -> Pool | None:
+        """The first tier with `min_peers` users after the guards, one record each; None without."""
         for tier in self._settings.tiers:
-            allowed = self._allowed(self._found(tier, doc, asker), doc, asker)
+            candidates = self._candidates(tier, record, asker)
             peers: list[Peer] = []
-            for chunk in self._chunks(tier, allowed):
-                peers += await self._near(tier, chunk, doc, asker, embed)
+            for chunk in self._chunks(tier, candidates):
+                peers += await self._measure(tier, chunk, record, asker, embed)
                 if len(peers) >= self._settings.min_peers:
                     peers = peers[: self._settings.max_pool or None]
                     return Pool(tier, tuple(sorted(peers, key=lambda peer: peer.person)))
         return None
 
-    def _found(self, tier: str, doc: Record, asker: Asker) -> Sequence[int]:
+    def _candidates(
+        self,
+        tier: str,
+        record: Record,
+        asker: Asker,
+    ) -> Iterator[int]:
+        return self._apply_guards(self._look_up(tier, record, asker), record, asker)
+
+    def _look_up(
+        self,
+        tier: str,
+        record: Record,
+        asker: Asker,
+    ) -> Sequence[int]:
+        """The indices of a tier's records, the most comparable first."""
         if tier == "T3":
-            return self._nearest(subject(doc), asker.people)
+            return self._search_cached(subject(record), asker.people)
         if tier == "user":
-            return [position for person in asker.medoids for position in self._own[person]]
-        own = _key(subject(doc))
-        if tier == "T1":
-            found = self._by_item.get(doc.item, []) if doc.item is not None else []
-        else:
-            found = self._by_stimulus.get(own, []) if doc.stimulus is not None and own else []
+            return [index for user_id in asker.medoids for index in self._ranges[user_id]]
+
+        own_key = _text_key(subject(record))
+        indices: list[int] = []
+        if tier == "T1" and record.item is not None:
+            indices = self._by_item.get(record.item, [])
+        if tier == "T2" and record.stimulus is not None and own_key:
+            indices = self._by_stimulus.get(own_key, [])
+        # An item may have several stimuli; those equal to the user's are the closer comparison.
         return sorted(
-            found, key=lambda position: (self._keys[position] != own, self._people[position])
+            indices,
+            key=lambda index: (self._keys[index] != own_key, self._user_ids[index]),
         )
 
-    def _allowed(self, positions: Sequence[int], doc: Record, asker: Asker) -> Iterator[int]:
-        """The positions past the guards that need no similarity: own records, the question's, copies, the future."""
-        asked = _key(asker.text) if self._settings.dup_max or asker.item is None else 0
-        for position in positions:
-            record = self._records[position]
-            if self._people[position] in asker.people:
-                continue
-            if record.item is not None and record.item == asker.item:
-                continue
-            if asked and self._keys[position] == asked:
-                continue
-            if self._copy(position, doc):
-                continue
-            if asker.before is not None and not () < moment(record.time) <= asker.before:
-                continue
-            yield position
+    def _apply_guards(
+        self,
+        indices: Sequence[int],
+        record: Record,
+        asker: Asker,
+    ) -> Iterator[int]:
+        """The indices that pass the guards which need no similarity.
 
-    def _copy(self, position: int, doc: Record) -> bool:
-        record = self._records[position]
-        if self._keys[position] != _key(subject(doc)) or normalized(record.response) != normalized(
-            doc.response
-        ):
+        Left out are the user's own records, those on the question's subject, copies, and records
+        from the future.
+        """
+        question_key = 0
+        if self._settings.dup_max or asker.item is None:
+            question_key = _text_key(asker.text)
+
+        for index in indices:
+            peer_record = self._records[index]
+            if self._user_ids[index] in asker.people:
+                continue
+            if peer_record.item is not None and peer_record.item == asker.item:
+                continue
+            if question_key and self._keys[index] == question_key:
+                continue
+            if self._is_copy(index, record):
+                continue
+            # An undated record has the moment (), which is before any time but not known to be.
+            if asker.before is not None and not () < moment(peer_record.time) <= asker.before:
+                continue
+            yield index
+
+    def _is_copy(self, index: int, record: Record) -> bool:
+        """Whether a peer's record is the user's own, published under another user."""
+        if self._keys[index] != _text_key(subject(record)):
             return False
-        # The same label on the same stimulus is agreement, which labels are compared for, unless it is the record.
-        return self._kind == "text" or doc.stimulus is None or record.id == doc.id
+        peer_record = self._records[index]
+        if normalized(peer_record.response) != normalized(record.response):
+            return False
+        # The same label on the same stimulus is agreement, which labels are compared for, unless it
+        # is the record itself.
+        return self._kind == "text" or record.stimulus is None or peer_record.id == record.id
 
-    def _chunks(self, tier: str, positions: Iterator[int]) -> Iterator[list[int]]:
-        """Candidates in the size of a pool, one per person; the user scope picks each person's record by nearness."""
+    def _chunks(
+        self,
+        tier: str,
+        indices: Iterator[int],
+    ) -> Iterator[list[int]]:
+        """Candidates in chunks of a pool's size, one record per user.
+
+        In the user scope all records come at once, since a user's record is chosen by similarity.
+        """
         if tier == "user":
-            yield list(positions)
+            yield list(indices)
             return
+
         first: dict[str, int] = {}
-        for position in positions:
-            first.setdefault(self._people[position], position)
+        for index in indices:
+            first.setdefault(self._user_ids[index], index)
         candidates = list(first.values())
         size = self._settings.max_pool or max(len(candidates), 1)
         for start in range(0, min(len(candidates), _CHUNKS * size), size):
             yield candidates[start : start + size]
 
-    async def _near(
-        self, tier: str, positions: Sequence[int], doc: Record, asker: Asker, embed: Embed
+    async def _measure(
+        self,
+        tier: str,
+        indices: Sequence[int],
+        record: Record,
+        asker: Asker,
+        embed: Embed,
     ) -> list[Peer]:
+        """The candidates within the thresholds, the most similar record of each user."""
         settings = self._settings
-        records = [self._records[position] for position in positions]
-        people = [self._people[position] for position in positions]
+        records = [self._records[index] for index in indices]
+        user_ids = [self._user_ids[index] for index in indices]
         if not settings.dup_max and tier in ("T1", "T2"):
+            # The same item or stimulus needs no measure, so nothing is embedded.
             return [
-                Peer(person, record, 1.0) for person, record in zip(people, records, strict=True)
+                Peer(user_id, peer_record, 1.0)
+                for user_id, peer_record in zip(user_ids, records, strict=True)
             ]
-        vectors = await embed([asker.text, subject(doc), *map(subject, records)])
-        to_asked, to_doc = cosines(np.delete(vectors, 1, axis=0)), cosines(vectors[1:])
+
+        vectors = await embed(
+            [
+                asker.text,
+                subject(record),
+                *map(subject, records),
+            ]
+        )
+        to_question = cosines(np.delete(vectors, 1, axis=0))
+        to_record = cosines(vectors[1:])
         best: dict[str, Peer] = {}
-        for person, record, asked, near in zip(people, records, to_asked, to_doc, strict=True):
-            if (settings.dup_max and asked >= settings.dup_max) or (
-                tier == "T3" and near < settings.tau
-            ):
+        for index, user_id in enumerate(user_ids):
+            similarity = to_record[index]
+            if settings.dup_max and to_question[index] >= settings.dup_max:
                 continue
-            if person not in best or near > best[person].similarity:
-                best[person] = Peer(person, record, float(near))
+            if tier == "T3" and similarity < settings.tau:
+                continue
+            if user_id not in best or similarity > best[user_id].similarity:
+                best[user_id] = Peer(user_id, records[index], float(similarity))
         return list(best.values())
 
-    def _search(self, text: str, people: frozenset[str]) -> tuple[int, ...]:
+    def _search(
+        self,
+        text: str,
+        people: frozenset[str],
+    ) -> tuple[int, ...]:
+        """The indices of the nearest records by BM25, without those of `people`."""
         rare = [token for token in text.split() if token not in self._common]
         scores = self._bm25.scores(" ".join(rare) or text)
-        for own in (self._own.get(person, range(0)) for person in people):
-            scores[own.start : own.stop] = -np.inf
+        for user_id in people:
+            indices = self._ranges.get(user_id, range(0))
+            scores[indices.start : indices.stop] = -np.inf
         return tuple(top(scores, _NEAREST))
 
 
 def subject(record: Record) -> str:
-    """What makes two records comparable: the stimulus, or the response where there is none."""
+    """The text that makes two records comparable: the stimulus, or the response without one."""
     return record.response if record.stimulus is None else record.stimulus
 
 
 @lru_cache(maxsize=4096)
-def _key(text: str) -> int:
+def _text_key(text: str) -> int:
+    # A hash per record instead of the text keeps the index of a large population small.
     normal = normalized(text)
     return hash(normal) if normal else 0
 
 
 def _common_tokens(records: Sequence[Record]) -> frozenset[str]:
-    """Tokens in more than a twentieth of the records, by a survey: they make a search long and say little."""
+    """Tokens in more than a twentieth of a sample of the records.
+
+    They make a search slow and contribute little to its ranking.
+    """
     surveyed = records[:: max(1, len(records) // _SURVEYED)]
-    counts = Counter(token for record in surveyed for token in set(subject(record).split()))
-    return frozenset(
-        token for token, count in counts.items() if count > max(20, _COMMON * len(surveyed))
-    )
+    counts: Counter[str] = Counter()
+    for record in surveyed:
+        counts.update(set(subject(record).split()))
+    # In a small population a twentieth would be a handful of records, and rare words common.
+    threshold = max(20, _COMMON * len(surveyed))
+    return frozenset(token for token, count in counts.items() if count > threshold)
 
 
-async def _mean(records: Sequence[Record], embed: Embed) -> Floats:
+async def _mean_response(records: Sequence[Record], embed: Embed) -> Floats:
     vectors = await embed([record.response for record in records])
     mean: Floats = vectors.mean(axis=0, dtype=np.float64)
     return mean

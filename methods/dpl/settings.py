@@ -1,7 +1,7 @@
-"""DPL's hyper-parameters with every choice made: the two presets, and what a user's parameters change in them.
+"""DPL's hyper-parameters, fully resolved: the two presets, and the parameters that override them.
 
-`Params` (on the method) is what a user may say, with None for "as the preset has it"; `Settings` is the answer, so the
-rest of the code never asks where a value came from.
+`Params` (on the method) holds what a user may set, with None for the preset's value; `Settings` is
+the result, so that the rest of the code needs no preset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TIERS = ("T1", "T2", "T3", "user")
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved hyper-parameters; the fields mean what `Dpl.Params` says, the defaults are the `lamp` preset."""
+    """Resolved hyper-parameters, documented in `Dpl.Params`; the defaults are the `lamp` preset."""
 
     n_docs: int = 8
     k_peers: int = 4
@@ -39,6 +39,7 @@ class Settings:
     population_max_users: int = 2000
 
 
+# The paper compares reviews of the same product, with enough reviewers for a full choice each time.
 PRESETS = {
     "lamp": Settings(),
     "faithful": Settings(
@@ -55,20 +56,28 @@ PRESETS = {
 }
 
 
-def resolve(preset: str, given: dict[str, Any]) -> Settings:
-    """The preset with what the user gave; a value of None leaves the preset's.
+def resolve(preset: str, overrides: dict[str, Any]) -> Settings:
+    """The preset with the overrides that are not None.
 
     Raises:
         UsageError: an unknown preset, selector, retriever or tier, or a number that cannot work.
     """
     if preset not in PRESETS:
         raise UsageError(f"dpl: preset '{preset}' is not one of {', '.join(PRESETS)}")
-    changes = {name: value for name, value in given.items() if value is not None}
+
+    changes = {name: value for name, value in overrides.items() if value is not None}
     if "tiers" in changes:
         changes["tiers"] = tuple(changes["tiers"].replace(" ", "").split(","))
     settings = replace(PRESETS[preset], **changes)
     if settings.min_peers == 0:
         settings = replace(settings, min_peers=settings.k_peers)
+
+    _check_names(settings)
+    _check_numbers(settings)
+    return settings
+
+
+def _check_names(settings: Settings) -> None:
     if settings.selector not in SELECTORS:
         raise UsageError(
             f"dpl: selector '{settings.selector}' is not one of {', '.join(SELECTORS)}"
@@ -78,27 +87,34 @@ def resolve(preset: str, given: dict[str, Any]) -> Settings:
             f"dpl: retriever '{settings.retriever}' is not one of {', '.join(RETRIEVERS)} "
             "(it searches two lists of records, so a ranking made for one cannot serve)"
         )
-    if unknown := [tier for tier in settings.tiers if tier not in TIERS]:
-        raise UsageError(
-            f"dpl: tiers are given as T1,T3 out of {', '.join(TIERS)}; '{unknown[0]}' is none of them"
-        )
-    for name in (
+    for tier in settings.tiers:
+        if tier not in TIERS:
+            raise UsageError(
+                f"dpl: tiers are given as T1,T3 out of {', '.join(TIERS)}; '{tier}' is none of them"
+            )
+
+
+def _check_numbers(settings: Settings) -> None:
+    at_least_one = (
         "n_docs",
         "k_peers",
         "min_peers",
         "n_init",
         "difference_max_tokens",
         "profile_max_tokens",
-    ):
-        if getattr(settings, name) < 1:
-            raise UsageError(f"dpl: {name} must be at least 1, not {getattr(settings, name)}")
+    )
+    for name in at_least_one:
+        value = getattr(settings, name)
+        if value < 1:
+            raise UsageError(f"dpl: {name} must be at least 1, not {value}")
+
     for name in ("max_pool", "population_max_users"):
-        if getattr(settings, name) < 0:
-            raise UsageError(
-                f"dpl: {name} must be 0 (no bound) or more, not {getattr(settings, name)}"
-            )
+        value = getattr(settings, name)
+        if value < 0:
+            raise UsageError(f"dpl: {name} must be 0 (no limit) or more, not {value}")
+
+    # A pool smaller than min_peers would make every comparison fail, silently.
     if 0 < settings.max_pool < settings.min_peers:
         raise UsageError(
             f"dpl: max_pool={settings.max_pool} leaves no room for min_peers={settings.min_peers}"
         )
-    return settings

@@ -1,10 +1,11 @@
 """RPM: reasoning-level personalization.
 
-Offline, every past query is taken apart into features, the features are grouped into the user's factors, each factor's
-relation to the user's answers is counted, and every past answer gets a rationale that goes from features through
-counts to the answer.  Online, the new query is taken apart the same way and answered with the counts of its factors
-and the most similar reasoned cases.  What is known of a user is in `knowledge`, where pairs come from in `pairs`, the
-stages in `study`, the grouping in `factors`, the wording in `prompts`, the reading of replies in `replies`.
+Offline, every past query is split into features, the features are grouped into the user's factors,
+each factor's relation to the user's answers is counted, and every past answer gets a rationale that
+leads from features through counts to the answer.  Online, the new query is split in the same way
+and answered with the counts of its factors and the most similar cases with their rationales.  A
+user's state is in `knowledge`, the source of the pairs in `pairs`, the stages in `study`, the
+grouping in `factors`, the wording in `prompts`, the parsing of replies in `replies`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from personabench import Context, Method, Record, Sample, UsageError, User
 from personabench.hashing import digest_files
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, feature_text
-from personabench.methods.rpm.pairs import gathered, offered, query_of, seen, visible
-from personabench.methods.rpm.replies import allowance, ask_raw, marked_answer
-from personabench.methods.rpm.study import located, study
+from personabench.methods.rpm.pairs import gather_pairs, offered, query_of, seen, visible
+from personabench.methods.rpm.replies import ask_raw, marked_answer, reply_limit
+from personabench.methods.rpm.study import locate_query, study
 from personabench.retrieval.bm25 import top
 
+# Shares over one or two labelled questions are noise, so the question is answered without them.
 FEWEST_LABELS = 3
+# Tokens of reasoning that the reply keeps before examples are dropped.
 BRIEF_REASONING = 64
 
 
 class Rpm(Method):
-    """Answer from counted factors of the user's past queries and the most similar cases with their rationales."""
+    """Answer from counted factors of past queries and the most similar cases, with rationales."""
 
     name = "rpm"
     version = 2
@@ -41,17 +44,21 @@ class Rpm(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """k: cases shown, the most similar ones; embedder: of features, as for rag.
+        """k: cases shown, the most similar ones; embedder: of features, as in rag.
 
         history_cap: newest records used; null for all, as in the paper.
-        max_features, max_factors: of a query, of a user; cluster_batch: features grouped in one call.
-        extract_max_tokens, cluster_max_tokens, reason_max_tokens, infer_max_tokens: allowances of the calls.
-        use_factors, use_examples, example_reasoning: the ablation; see the method's page for its rungs.
-        stats_mode: propensity for labels, influence for texts, auto by the task; propensity_alpha: smoothing.
-        personamem: what a chat is read as, preferences or letters; label_history: agree that letters uses labels.
+        max_features, max_factors: of a query, of a user; cluster_batch: features grouped in a call.
+        extract_max_tokens, cluster_max_tokens, reason_max_tokens, infer_max_tokens: maximum tokens
+            of the calls.
+        use_factors, use_examples, example_reasoning: the ablation; the method's page lists its
+            rungs.
+        stats_mode: propensity for labels, influence for texts, auto by the task.
+        propensity_alpha: smoothing of propensity.
+        personamem: reading of a chat, as preferences or letters.
+        label_history: confirms that letters uses labels.
         refresh_rounds: in online tasks, rounds between two studies of the user.
-        state_from: profiles.jsonl of an rpm run with another model, whose states are used instead of making them;
-            the run knows the file by what it says, not by where it lies.
+        state_from: profiles.jsonl of an rpm run with another model, whose states are used instead
+            of new ones; the run is identified by the file's content, not by its path.
         """
 
         k: int = 3
@@ -79,44 +86,36 @@ class Rpm(Method):
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
         p = self.params
-        for name in ("k", "max_features", "max_factors", "cluster_batch", "refresh_rounds"):
-            if getattr(p, name) < 1:
-                raise UsageError(f"rpm: {name} must be at least 1, not {getattr(p, name)}")
-        if p.history_cap is not None and p.history_cap < 1:
-            raise UsageError("rpm: history_cap must be at least 1, or null for the whole history")
-        if p.propensity_alpha < 0:
-            raise UsageError("rpm: propensity_alpha must be 0 or more")
-        if p.personamem == "letters" and not p.label_history:
-            raise UsageError(
-                "rpm: personamem=letters learns from the right letters of earlier questions, a control that uses "
-                "labels; agree to it with --set rpm.label_history=true"
-            )
-        if p.use_examples and not p.use_factors and p.example_reasoning == "rpm":
-            raise UsageError(
-                "rpm: without factors there is nothing to reason from; "
-                "set example_reasoning to none or generic_cot, or use_examples=false"
-            )
+        _check_params(p)
         self.letters = p.personamem == "letters"
         if self.letters:
             self.privileged = True  # type: ignore[misc]
-        self.stored = _states(Path(p.state_from)) if p.state_from else {}
+        self.stored: Mapping[tuple[str, str], Any] = {}
         if p.state_from:
-            self.params = replace(p, state_from=f"sha256:{digest_files([Path(p.state_from)])[:16]}")
+            path = Path(p.state_from)
+            self.stored = _read_states(path)
+            # The fingerprint of the run covers the parameters: the same file elsewhere is the same.
+            content = digest_files([path])[:16]
+            self.params = replace(p, state_from=f"sha256:{content}")
 
     def visible(self, sample: Sample) -> tuple[Record, ...]:
-        """The part of a sample's history that the user's state may be made from: never the question itself."""
+        """The records that the user's state may be made from: never the question itself."""
         return visible(sample, letters=self.letters)
 
     async def profile(self, user: User, ctx: Context) -> Any:
-        """The user's `Knowledge`; empty for the rung that uses none of it."""
+        """The user's `Knowledge`; empty for the rung of the ablation that uses none of it."""
         p = self.params
+        history_digest = seen(user.history)
         if not (p.use_factors or p.use_examples):
-            return msgspec.to_builtins(Knowledge(seen=seen(user.history)))
-        if stored := self.stored.get((user.id, seen(user.history))):
+            return msgspec.to_builtins(Knowledge(seen=history_digest))
+
+        stored = self.stored.get((user.id, history_digest))
+        if stored:
             return stored
         if p.state_from:
             ctx.flag("state_not_stored")
-        knowledge = await gathered(
+
+        knowledge = await gather_pairs(
             user.history,
             ctx,
             cap=p.history_cap,
@@ -129,79 +128,106 @@ class Rpm(Method):
         p = self.params
         if not (p.use_factors or p.use_examples):
             return await ctx.answer(sample)
-        if (
-            self.letters
-            and sample.history
-            and not any("cut" in record.fields for record in sample.history)
-        ):
-            raise UsageError(
-                "rpm: personamem=letters learns from questions, this history has none; add --set task.records=questions"
-            )
+
+        self._require_labels(sample)
         if not sample.history:
             state["open"] = query_of(sample, ctx.task)
-        knowledge = await self._known(sample, state, ctx)
-        if knowledge.adapted:
-            ctx.flag("adapted")
-        if self.letters:
-            ctx.flag("label_history")
-        if self.letters and len(knowledge.items) < FEWEST_LABELS:
-            ctx.flag("too_few_labels")
+        knowledge = await self._load_knowledge(sample, state, ctx)
+        if self._lacks_evidence(knowledge, ctx):
             return await ctx.answer(sample)
-        if not knowledge.items:
-            ctx.flag("empty_history")
-            return await ctx.answer(sample)
+
         query = query_of(sample, ctx.task)
-        features = await located(query, knowledge, p, ctx) if p.use_factors else []
+        features: list[Feature] = []
         if p.use_factors:
-            missing = sum(not item.features for item in knowledge.items)
-            for name, count in (
-                ("query_without_features", not features),
-                ("items_without_features", missing),
-            ):
-                if count:
-                    ctx.flag(name, count)
-        examples = await self._nearest(query, features, knowledge, ctx) if p.use_examples else []
+            features = await locate_query(query, knowledge, p, ctx)
+            _flag_missing_features(features, knowledge.items, ctx)
+        examples: list[Item] = []
+        if p.use_examples:
+            examples = await self._nearest_items(query, features, knowledge, ctx)
         return await self._infer(sample, features, examples, knowledge, ctx)
 
-    async def update(self, state: Any, feedback: Mapping[str, Any], ctx: Context) -> Any:
-        """Online tasks: close the round that `predict` opened, and study the user every `refresh_rounds` rounds.
+    async def update(
+        self,
+        state: Any,
+        feedback: Mapping[str, Any],
+        ctx: Context,
+    ) -> Any:
+        """Online tasks: close the open round, and study the user every `refresh_rounds` rounds.
 
-        The first study is after the first round.  Of `feedback` only `edited`, the user's final text, is used.
+        The first study is after the first round.  Of `feedback` only `edited`, the user's final
+        text, is used.
         """
-        p, knowledge = self.params, msgspec.convert(state, Knowledge)
-        rounds = [*knowledge.rounds, (knowledge.open, feedback["edited"])]
-        knowledge.rounds, knowledge.open = rounds, ""
-        if (p.use_factors or p.use_examples) and (
-            len(rounds) == 1 or len(rounds) % p.refresh_rounds == 0
-        ):
+        p = self.params
+        knowledge = msgspec.convert(state, Knowledge)
+        knowledge.rounds = [*knowledge.rounds, (knowledge.open, feedback["edited"])]
+        knowledge.open = ""
+
+        count = len(knowledge.rounds)
+        is_due = count == 1 or count % p.refresh_rounds == 0
+        if is_due and (p.use_factors or p.use_examples):
             items = [
-                Item(f"round-{at}", query, answer) for at, (query, answer) in enumerate(rounds, 1)
+                Item(f"round-{number}", query, answer)
+                for number, (query, answer) in enumerate(knowledge.rounds, 1)
             ]
-            newest = items[-p.history_cap if p.history_cap else None :]
-            knowledge = await study(Knowledge(items=newest, rounds=rounds), p, ctx)
+            newest = items[-p.history_cap :] if p.history_cap else items
+            knowledge = await study(Knowledge(items=newest, rounds=knowledge.rounds), p, ctx)
         return msgspec.to_builtins(knowledge)
 
-    async def _known(self, sample: Sample, state: Any, ctx: Context) -> Knowledge:
-        """The state, made anew where it was made from more than this sample may use."""
+    def _require_labels(self, sample: Sample) -> None:
+        if not self.letters or not sample.history:
+            return
+        if not any("cut" in record.fields for record in sample.history):
+            raise UsageError(
+                "rpm: personamem=letters learns from questions, and this history has none; "
+                "add --set task.records=questions"
+            )
+
+    async def _load_knowledge(self, sample: Sample, state: Any, ctx: Context) -> Knowledge:
+        """The state; made again if it was made from more than this sample may use."""
         history = self.visible(sample)
+        # Online states grow with their rounds and are never ahead of the sample.
         if not state["rounds"] and state["seen"] != seen(history):
             ctx.flag("state_remade")
             state = await self.profile(User(sample.user_id, history), ctx)
         return msgspec.convert(state, Knowledge)
 
-    async def _nearest(
-        self, query: str, features: Sequence[Feature], knowledge: Knowledge, ctx: Context
+    def _lacks_evidence(self, knowledge: Knowledge, ctx: Context) -> bool:
+        """Whether the state is too small to personalize with; flags the kind of state."""
+        if knowledge.adapted:
+            ctx.flag("adapted")
+        if self.letters:
+            ctx.flag("label_history")
+            if len(knowledge.items) < FEWEST_LABELS:
+                ctx.flag("too_few_labels")
+                return True
+        if not knowledge.items:
+            ctx.flag("empty_history")
+            return True
+        return False
+
+    async def _nearest_items(
+        self,
+        query: str,
+        features: Sequence[Feature],
+        knowledge: Knowledge,
+        ctx: Context,
     ) -> list[Item]:
-        """The k items with the most similar features, best first; similar queries where there are no features."""
-        texts = [
-            (features and feature_text(item.features)) or item.query for item in knowledge.items
-        ]
-        vectors = await ctx.embed([feature_text(features) or query, *texts], self.params.embedder)
-        exact = vectors.astype(np.float64)
-        exact /= np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        return [
-            knowledge.items[at] for at in top((exact[1:] * exact[0]).sum(axis=1), self.params.k)
-        ]
+        """The k items with the most similar features, best first; by queries without features."""
+        texts = [feature_text(features) or query]
+        for item in knowledge.items:
+            # Features are compared with features and queries with queries, as far as possible.
+            text = feature_text(item.features) if features else ""
+            texts.append(text or item.query)
+
+        vectors = (await ctx.embed(texts, self.params.embedder)).astype(np.float64)
+        lengths = np.linalg.norm(
+            vectors,
+            axis=1,
+            keepdims=True,
+        )
+        vectors /= np.maximum(lengths, np.finfo(np.float64).tiny)
+        similarities = (vectors[1:] * vectors[0]).sum(axis=1)
+        return [knowledge.items[index] for index in top(similarities, self.params.k)]
 
     async def _infer(
         self,
@@ -211,69 +237,144 @@ class Rpm(Method):
         knowledge: Knowledge,
         ctx: Context,
     ) -> str:
-        p = self.params
+        """Answer with the statistics of the features and the examples, as far as they fit (X6)."""
         choices = offered(sample, knowledge.items, ctx.task)
-        told = prompts.known_features(features, knowledge, ctx.task.words, p.propensity_alpha)
-        notes, kept, limit = self._fitting(sample, told, examples, choices, ctx)
-        messages = ctx.render(sample, notes=notes)
-        schema = prompts.answer_schema(choices)
-        found, text = await ask_raw(messages, marked_answer, ctx, max_tokens=limit, schema=schema)
-        if found is None:
-            ctx.flag("unmarked_answer")
-        names = {None: None, **{at: factor.name for at, factor in enumerate(knowledge.factors)}}
-        ctx.note(
-            "features",
-            [{"name": f.name, "context": f.context, "factor": names[f.factor]} for f in features],
+        statistics = prompts.known_features(
+            features,
+            knowledge,
+            ctx.task.words,
+            self.params.propensity_alpha,
         )
-        ctx.note("examples", [item.id for item in examples[:kept]])
-        ctx.note("reasoning", found[0] if found else None)
-        return found[1] if found else text.strip()
+        notes, example_count, limit = self._fit_notes(sample, statistics, examples, choices, ctx)
+        parsed, text = await ask_raw(
+            ctx.render(sample, notes=notes),
+            marked_answer,
+            ctx,
+            max_tokens=limit,
+            schema=prompts.answer_schema(choices),
+        )
 
-    def _fitting(
+        ctx.note("features", _describe_features(features, knowledge))
+        ctx.note("examples", [item.id for item in examples[:example_count]])
+        if parsed is None:
+            ctx.flag("unmarked_answer")
+            ctx.note("reasoning", None)
+            return text.strip()
+        reasoning, answer = parsed
+        ctx.note("reasoning", reasoning)
+        return answer
+
+    def _fit_notes(
         self,
         sample: Sample,
-        told: str,
+        statistics: str,
         examples: Sequence[Item],
         choices: Sequence[str],
         ctx: Context,
     ) -> tuple[str, int, int]:
-        """The notes that fit the window, the number of examples in them, and the tokens left for the reply.
+        """The notes that fit the window, the number of examples, and the tokens left for the reply.
 
-        The reply gives way first, while an answer with some reasoning has room; then the examples, the least similar
-        first; then features and numbers.
+        The reply is shortened first, as long as an answer with some reasoning has room; then
+        examples are dropped, the least similar first; then features and statistics.
         """
-        p, words = self.params, ctx.task.words
+        p = self.params
         detailed = p.use_factors and p.example_reasoning == "rpm"
-        most = max(allowance(p.infer_max_tokens, ctx), ctx.answer_tokens)
+        most = max(reply_limit(p.infer_max_tokens, ctx), ctx.answer_tokens)
         least = min(most, ctx.answer_tokens + BRIEF_REASONING)
-        for shown, kept in [*((told, kept) for kept in range(len(examples), -1, -1)), ("", 0)]:
-            notes = prompts.notes(shown, examples[:kept], detailed, words, choices)
-            room = most - max(
-                0, ctx.excess(ctx.task.render(sample, (), notes, ctx.tokens).messages, most)
+
+        counts = range(len(examples), -1, -1)
+        variants = [*((statistics, count) for count in counts), ("", 0)]
+        for shown_statistics, example_count in variants:
+            notes = prompts.notes(
+                shown_statistics,
+                examples[:example_count],
+                detailed,
+                ctx.task.words,
+                choices,
             )
+            messages = ctx.task.render(sample, (), notes, ctx.tokens).messages
+            room = most - max(0, ctx.excess(messages, most))
             if room >= least:
                 break
-        if kept < len(examples):
-            ctx.flag("examples_dropped", len(examples) - kept)
-        if told and not shown:
+
+        if example_count < len(examples):
+            ctx.flag("examples_dropped", len(examples) - example_count)
+        if statistics and not shown_statistics:
             ctx.flag("statistics_dropped")
-        return notes, kept, max(room, ctx.answer_tokens)
+        return notes, example_count, max(room, ctx.answer_tokens)
 
 
-def _states(path: Path) -> Mapping[tuple[str, str], Any]:
-    """The states of another run's profiles by user and history.
+def _check_params(p: Rpm.Params) -> None:
+    """Reject parameters that cannot work.
 
     Raises:
-        UsageError: the file cannot be read as profiles of an rpm run.
+        UsageError: a number is too small, or two parameters contradict each other.
     """
+    for name in ("k", "max_features", "max_factors", "cluster_batch", "refresh_rounds"):
+        value = getattr(p, name)
+        if value < 1:
+            raise UsageError(f"rpm: {name} must be at least 1, not {value}")
+    if p.history_cap is not None and p.history_cap < 1:
+        raise UsageError("rpm: history_cap must be at least 1, or null for the whole history")
+    if p.propensity_alpha < 0:
+        raise UsageError("rpm: propensity_alpha must be 0 or more")
+    if p.personamem == "letters" and not p.label_history:
+        raise UsageError(
+            "rpm: personamem=letters learns from the right letters of earlier questions, "
+            "a control that uses labels; agree to it with --set rpm.label_history=true"
+        )
+    if p.use_examples and not p.use_factors and p.example_reasoning == "rpm":
+        raise UsageError(
+            "rpm: without factors there is nothing to reason from; "
+            "set example_reasoning to none or generic_cot, or use_examples=false"
+        )
+
+
+def _flag_missing_features(
+    features: Sequence[Feature],
+    items: Sequence[Item],
+    ctx: Context,
+) -> None:
+    if not features:
+        ctx.flag("query_without_features")
+    missing = sum(not item.features for item in items)
+    if missing:
+        ctx.flag("items_without_features", missing)
+
+
+def _describe_features(
+    features: Sequence[Feature], knowledge: Knowledge
+) -> list[dict[str, str | None]]:
+    descriptions = []
+    for feature in features:
+        factor = None
+        if feature.factor is not None:
+            factor = knowledge.factors[feature.factor].name
+        descriptions.append(
+            {
+                "name": feature.name,
+                "context": feature.context,
+                "factor": factor,
+            }
+        )
+    return descriptions
+
+
+def _read_states(path: Path) -> Mapping[tuple[str, str], Any]:
+    """The states of another run's profiles, by user and digest of the history.
+
+    Raises:
+        UsageError: the file cannot be parsed as profiles of an rpm run.
+    """
+    states = {}
     try:
-        lines = map(msgspec.json.decode, path.read_bytes().splitlines())
-        return {
-            (line["user_id"], line["state"]["seen"]): line["state"]
-            for line in lines
-            if line["state"]
-        }
+        for line in path.read_bytes().splitlines():
+            profile = msgspec.json.decode(line)
+            state = profile["state"]
+            if state:
+                states[profile["user_id"], state["seen"]] = state
     except (OSError, msgspec.MsgspecError, LookupError, TypeError) as error:
         raise UsageError(
             f"rpm: state_from={path} is not the artifacts/profiles.jsonl of an rpm run: {error!r}"
         ) from error
+    return states

@@ -1,8 +1,9 @@
-"""Features into factors: the model groups, and whatever it leaves undone is repaired by fixed rules.
+"""Group features into factors: the model groups, and fixed rules repair the rest.
 
-There is no distance and no number of clusters.  An id listed twice stays with its first factor, an unlisted one goes
-to the factor whose words overlap most with its own (ties to the earlier factor, no overlap to "other"), empty factors
-are dropped and ids that do not exist are ignored; every repair is counted.
+There is no distance and no number of clusters.  An id listed twice stays with its first factor, an
+unlisted one goes to the factor whose words overlap most with its own (ties to the earlier factor,
+no overlap to "other"), empty factors are dropped and ids that do not exist are ignored; every
+repair is counted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from typing import Any, NamedTuple
 from personabench import Context
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Factor, Feature
-from personabench.methods.rpm.replies import allowance, ask, number_of, rows, words_of
+from personabench.methods.rpm.replies import ask, number_of, reply_limit, rows, words_of
+from personabench.methods.text import fold
+
+# A feature with its number in the prompts.
+Numbered = tuple[int, Feature]
 
 
 class Group(NamedTuple):
@@ -26,7 +31,7 @@ class Group(NamedTuple):
 
 
 class Repaired(NamedTuple):
-    """Groups in which every id stands once, none of them empty; and what had to be repaired."""
+    """Groups that hold every id once, none of them empty, and the number of repairs."""
 
     groups: list[Group]
     duplicates: int
@@ -34,64 +39,102 @@ class Repaired(NamedTuple):
 
 
 def repair(groups: Iterable[Group], texts: Mapping[int, str]) -> Repaired:
-    """Groups over exactly the ids of `texts`, which gives each id's words; groups of one name are one group."""
+    """Groups over exactly the ids of `texts`; groups of the same name are merged."""
     members: dict[str, list[int]] = {}
-    stated: dict[str, Group] = {}
-    taken: set[int] = set()
+    first_groups: dict[str, Group] = {}
+    assigned: set[int] = set()
     duplicates = 0
     for group in groups:
-        key = _folded(group.name)
-        stated.setdefault(key, group)
-        kept = members.setdefault(key, [])
+        key = fold(group.name)
+        first_groups.setdefault(key, group)
+        ids = members.setdefault(key, [])
         for number in group.ids:
-            if number in taken:
+            if number in assigned:
                 duplicates += 1
             elif number in texts:
-                taken.add(number)
-                kept.append(number)
-    members = {key: kept for key, kept in members.items() if kept}
-    vocabulary = {
-        key: _tokens(
-            " ".join(
-                [stated[key].name, stated[key].description, *(texts[number] for number in kept)]
-            )
-        )
-        for key, kept in members.items()
-    }
-    unlisted = [number for number in texts if number not in taken]
+                assigned.add(number)
+                ids.append(number)
+    members = {key: ids for key, ids in members.items() if ids}
+
+    vocabulary = {}
+    for key, ids in members.items():
+        group = first_groups[key]
+        words = [
+            group.name,
+            group.description,
+            *(texts[number] for number in ids),
+        ]
+        vocabulary[key] = _tokens(" ".join(words))
+
+    unlisted = [number for number in texts if number not in assigned]
     for number in unlisted:
-        own = _tokens(texts[number])
-        best = max(vocabulary, key=lambda key: len(own & vocabulary[key]), default="")
-        if not best or not own & vocabulary[best]:
+        tokens = _tokens(texts[number])
+        best = max(
+            vocabulary,
+            key=lambda key: len(tokens & vocabulary[key]),
+            default="",
+        )
+        if not best or not tokens & vocabulary[best]:
             best = "other"
-            stated.setdefault(best, Group("other", "features that fit no other factor", ()))
+            other = Group("other", "features that fit no other factor", ())
+            first_groups.setdefault(best, other)
         members.setdefault(best, []).append(number)
-    done = [
-        Group(stated[key].name, stated[key].description, tuple(kept))
-        for key, kept in members.items()
-    ]
-    return Repaired(done, duplicates, len(unlisted))
+
+    repaired = [first_groups[key]._replace(ids=tuple(ids)) for key, ids in members.items()]
+    return Repaired(repaired, duplicates, len(unlisted))
 
 
-async def grouped(
-    features: Sequence[Feature], *, batch: int, most: int, max_tokens: int, ctx: Context
+async def group_features(
+    features: Sequence[Feature],
+    *,
+    batch: int,
+    most: int,
+    max_tokens: int,
+    ctx: Context,
 ) -> list[Factor]:
     """Factors over all features of a user; sets each feature's `factor`.
 
-    Calls: one per `batch` features, one more when there are more than `most` factors.  Flags: `n_factors`,
-    `n_duplicate_ids`, `n_unassigned`, `cluster_failed`, `degraded` when features had to do without the model.
+    Calls: one per `batch` features, one more if there are more than `most` factors.  Flags:
+    `n_factors`, `n_duplicate_ids`, `n_unassigned`, `cluster_failed`, `degraded` if some features
+    were grouped without the model.
     """
-    numbered = list(enumerate(features, 1))
-    found: list[Group] = []
-    answered = not numbered
-    while numbered:
-        part = _fitting(numbered[:batch], found, max_tokens, ctx)
-        numbered = numbered[len(part) :]
-        messages = prompts.clusters(part, _factors(found), ctx.task.words)
+    stated = await _request_groups(features, batch, max_tokens, ctx)
+    texts = {number: feature.text for number, feature in enumerate(features, 1)}
+    repaired = repair(stated, texts)
+    if repaired.duplicates:
+        ctx.flag("n_duplicate_ids", repaired.duplicates)
+    if repaired.unassigned:
+        ctx.flag("n_unassigned", repaired.unassigned)
+
+    groups = repaired.groups
+    if len(groups) > most:
+        groups = await _merge_groups(groups, most, max_tokens, ctx)
+    ctx.flag("n_factors", len(groups))
+
+    for index, group in enumerate(groups):
+        for number in group.ids:
+            features[number - 1].factor = index
+    return _factors_of(groups)
+
+
+async def _request_groups(
+    features: Sequence[Feature],
+    batch: int,
+    max_tokens: int,
+    ctx: Context,
+) -> list[Group]:
+    """The groups of all batches; a single one of everything if no batch was answered."""
+    remaining = list(enumerate(features, 1))
+    groups: list[Group] = []
+    answered = not remaining
+    # One after the other, because each batch reuses the names of the factors before it.
+    while remaining:
+        part = _fit_batch(remaining[:batch], groups, max_tokens, ctx)
+        remaining = remaining[len(part) :]
         reply = await ask(
             "cluster",
-            [messages],
-            _groups,
+            [prompts.clusters(part, _factors_of(groups), ctx.task.words)],
+            _read_groups,
             ctx,
             max_tokens=max_tokens,
             schema=prompts.clusters_schema(),
@@ -99,92 +142,100 @@ async def grouped(
         if reply is None:
             ctx.flag("degraded")
             continue
-        offered = {number for number, _ in part}
+
         answered = True
-        stated = [
-            Group(name, about, tuple(filter(offered.__contains__, ids)))
-            for name, about, ids in reply
-        ]
-        found += [group for group in stated if group.ids]
+        numbers = {number for number, _ in part}
+        for group in reply:
+            ids = tuple(number for number in group.ids if number in numbers)
+            if ids:
+                groups.append(group._replace(ids=ids))
+
     if not answered:
-        found = [Group("all", "everything that was noticed", tuple(range(1, len(features) + 1)))]
-    done = repair(found, {number: feature.text for number, feature in enumerate(features, 1)})
-    groups = done.groups
-    for name, count in (("n_duplicate_ids", done.duplicates), ("n_unassigned", done.unassigned)):
-        if count:
-            ctx.flag(name, count)
-    if len(groups) > most:
-        groups = await _merged(groups, most, max_tokens, ctx)
-    ctx.flag("n_factors", len(groups))
-    for position, group in enumerate(groups):
-        for number in group.ids:
-            features[number - 1].factor = position
-    return _factors(groups)
+        everything = tuple(range(1, len(features) + 1))
+        return [Group("all", "everything that was noticed", everything)]
+    return groups
 
 
-def _fitting(
-    part: list[tuple[int, Feature]], found: Sequence[Group], max_tokens: int, ctx: Context
-) -> list[tuple[int, Feature]]:
-    limit = allowance(max_tokens, ctx)
-    while (
-        len(part) > 1
-        and ctx.excess(prompts.clusters(part, _factors(found), ctx.task.words), limit) > 0
-    ):
+def _fit_batch(
+    part: list[Numbered],
+    groups: Sequence[Group],
+    max_tokens: int,
+    ctx: Context,
+) -> list[Numbered]:
+    """The first features of a batch, halved until the request fits the window."""
+    limit = reply_limit(max_tokens, ctx)
+    factors = _factors_of(groups)
+    while len(part) > 1:
+        messages = prompts.clusters(part, factors, ctx.task.words)
+        if ctx.excess(messages, limit) <= 0:
+            break
         part = part[: len(part) // 2]
         ctx.flag("cluster_batch_halved")
     return part
 
 
-async def _merged(groups: list[Group], most: int, max_tokens: int, ctx: Context) -> list[Group]:
-    messages = prompts.merged(_factors(groups), most, ctx.task.words)
+async def _merge_groups(
+    groups: list[Group],
+    most: int,
+    max_tokens: int,
+    ctx: Context,
+) -> list[Group]:
+    """At most `most` groups, if the reply gets there; groups it does not list are kept."""
+    messages = prompts.merged(_factors_of(groups), most, ctx.task.words)
     reply = await ask(
-        "merge", [messages], _groups, ctx, max_tokens=max_tokens, schema=prompts.clusters_schema()
+        "merge",
+        [messages],
+        _read_groups,
+        ctx,
+        max_tokens=max_tokens,
+        schema=prompts.clusters_schema(),
     )
     if reply is None:
         return groups
-    fewer: list[Group] = []
-    left = dict(enumerate(groups, 1))
-    for name, about, ids in reply:
-        parts = [left.pop(number) for number in ids if number in left]
+
+    merged: list[Group] = []
+    unlisted = dict(enumerate(groups, 1))
+    for name, description, group_numbers in reply:
+        parts = [unlisted.pop(number) for number in group_numbers if number in unlisted]
         if parts:
-            fewer.append(Group(name, about, tuple(number for part in parts for number in part.ids)))
-    fewer += left.values()
-    numbers = {number: "" for group in groups for number in group.ids}
-    fewer = repair(fewer, numbers).groups
-    if len(fewer) > most:
-        ctx.flag("factors_over_cap", len(fewer) - most)
-    return fewer
+            ids = tuple(number for part in parts for number in part.ids)
+            merged.append(Group(name, description, ids))
+    merged += unlisted.values()
+
+    # Every id is listed here, so that the texts, which place unlisted ones, are not needed.
+    texts = {number: "" for group in groups for number in group.ids}
+    merged = repair(merged, texts).groups
+    if len(merged) > most:
+        ctx.flag("factors_over_cap", len(merged) - most)
+    return merged
 
 
-def _groups(text: str) -> list[Group] | None:
+def _read_groups(text: str) -> list[Group] | None:
     listed = rows(text, "factors")
     if listed is None:
         return None
-    groups = [
-        Group(
-            words_of(row.get("factor") or row.get("name")),
-            words_of(row.get("description")),
-            _ids(row.get("ids")),
-        )
-        for row in listed
-    ]
-    return [group for group in groups if group.name] or None
+    groups = []
+    for row in listed:
+        name = words_of(row.get("factor") or row.get("name"))
+        if name:
+            ids = _read_ids(row.get("ids"))
+            groups.append(Group(name, words_of(row.get("description")), ids))
+    return groups or None
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    listed = value if isinstance(value, list) else []
-    return tuple(number for number in map(number_of, listed) if number is not None)
+def _read_ids(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        return ()
+    numbers = map(number_of, value)
+    return tuple(number for number in numbers if number is not None)
 
 
-def _factors(groups: Sequence[Group]) -> list[Factor]:
-    first: dict[str, Factor] = {}
+def _factors_of(groups: Sequence[Group]) -> list[Factor]:
+    """The factors of some groups, one per name."""
+    factors: dict[str, Factor] = {}
     for group in groups:
-        first.setdefault(_folded(group.name), Factor(group.name, group.description))
-    return list(first.values())
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.casefold().split())
+        factors.setdefault(fold(group.name), Factor(group.name, group.description))
+    return list(factors.values())
 
 
 def _tokens(text: str) -> set[str]:

@@ -1,8 +1,8 @@
-"""What RPM knows of a user, and the numbers that are read off it.
+"""RPM's knowledge of a user, and the statistics computed from it.
 
-The state of a user is items (a query, its features, the answer, a rationale) and factors; everything numerical is a
-pure function of these and is computed where it is shown, never stored.  The units differ on purpose: support, coverage
-and influence count items, polarity counts features.
+The state of a user is items (a query, its features, the answer, a rationale) and factors;
+everything numerical is a pure function of these and is computed when it is shown, never stored.
+The units differ on purpose: support, coverage and influence count items, polarity counts features.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import msgspec
 from personabench import Vocabulary
 
 POLARITIES = ("positive", "neutral", "negative")
+# More shares than these are noise in histories of the usual size.
 SHOWN_LABELS = 5
 
 
 class Feature(msgspec.Struct):
-    """One thing about a query that may matter for the answer, and what its name means there.
+    """A feature of a query that may matter for the answer, with the meaning of its name there.
 
-    `factor` is an index into the user's factors, None where it belongs to none.  `influential` is None where nobody
-    judged it.
+    `factor` is an index into the user's factors, None without one.  `influential` is None if it was
+    not judged.
     """
 
     name: str
@@ -41,8 +42,9 @@ class Feature(msgspec.Struct):
 class Item(msgspec.Struct):
     """One past query and answer; `id` is the record's.
 
-    `shown` is the answer as an example shows it, where that is more than the answer.  `position` places what may be
-    updated later on, `dimensions` names what the answer spoke of, where the task says so.
+    `shown` is the answer as an example shows it, if that is more than the answer.  `position` is
+    the message of a preference that later ones may update; `dimensions` are those that the answer
+    covers, if the task names them.
     """
 
     id: str
@@ -69,9 +71,11 @@ class Factor(msgspec.Struct):
 class Knowledge(msgspec.Struct):
     """The state of one user.
 
-    `closed`: answers are labels, `labels` in the order of the task.  `adapted`: the pairs are not those of the paper.
-    `seen` names the history it was made from; `rounds` are the pairs of an online task, also those not yet studied,
-    `open` the query of the round that waits for the user's edit.
+    `closed`: answers are labels, `labels` in the order of the task.  `adapted`: the pairs differ
+        from
+    those of the paper.  `seen` is the digest of the history it was made from; `rounds` are the
+    pairs of an online task, also those not yet studied, `open` the query of the round that waits
+    for the user's edit.
     """
 
     seen: str = ""
@@ -85,7 +89,7 @@ class Knowledge(msgspec.Struct):
 
 
 class Propensity(NamedTuple):
-    """How answers are shared out over the items of one factor; `mean` of labels that are numbers."""
+    """The distribution of answers over the items of a factor, and the mean of numeric ones."""
 
     support: int
     shares: dict[str, float]
@@ -93,7 +97,7 @@ class Propensity(NamedTuple):
 
 
 class Influence(NamedTuple):
-    """Items that have a factor, items whose answer it shaped, and the shares of `POLARITIES` among features."""
+    """Counts of items that have a factor and that it shaped, and its polarity shares."""
 
     coverage: int
     influence: int
@@ -101,94 +105,133 @@ class Influence(NamedTuple):
 
 
 def feature_text(features: Sequence[Feature]) -> str:
-    """What an item is found by."""
+    """The text by which an item is found."""
     return "; ".join(feature.text for feature in features)
 
 
 def ordered_labels(declared: Sequence[str], answers: Sequence[str]) -> list[str]:
-    """The labels a task declares, then those that only occur: numbers by size, others by alphabet."""
-    found = sorted(set(answers) - set(declared), key=lambda label: (_number(label) or 0.0, label))
-    return [*declared, *found]
+    """The labels a task declares, then others that occur, by size or alphabet."""
+    others = set(answers) - set(declared)
+    return [*declared, *sorted(others, key=lambda label: (_number(label) or 0.0, label))]
 
 
 def propensity(knowledge: Knowledge, factor: int, alpha: float = 0.0) -> Propensity:
-    """Shares of each label over the items that have the factor, best first, ties in label order; they sum to 1."""
-    answers = [item.answer for item in knowledge.items if item.has(factor)]
+    """Shares of each label over the items with the factor, best first, ties in label order.
+
+    The shares sum to 1; `alpha` smooths them.
+    """
+    answers = [item.answer for item in _items_with(knowledge, factor)]
     counts = Counter(answers)
     labels = [label for label in knowledge.labels if counts[label] or alpha]
     total = len(answers) + alpha * len(labels)
-    shares = {label: (counts[label] + alpha) / total for label in labels} if total else {}
+    shares: dict[str, float] = {}
+    if total:
+        shares = {label: (counts[label] + alpha) / total for label in labels}
+
     values = [value for value in map(_number, answers) if value is not None]
-    mean = sum(values) / len(values) if values and len(values) == len(answers) else None
-    return Propensity(len(answers), dict(sorted(shares.items(), key=lambda pair: -pair[1])), mean)
+    mean = None
+    # A mean over the numbers alone would hide the answers that are none.
+    if values and len(values) == len(answers):
+        mean = sum(values) / len(values)
+    ordered = dict(sorted(shares.items(), key=lambda pair: -pair[1]))
+    return Propensity(len(answers), ordered, mean)
 
 
 def influence(knowledge: Knowledge, factor: int) -> Influence:
-    """How often a factor is met and how often it shapes the answer; features nobody judged do not count as shaping."""
-    having = [item for item in knowledge.items if item.has(factor)]
-    shaping = [
-        [feature for feature in item.features if feature.factor == factor and feature.influential]
-        for item in having
-    ]
-    tones = Counter(feature.polarity for features in shaping for feature in features)
+    """How often a factor occurs and shapes the answer; unjudged features count as not shaping."""
+    items = _items_with(knowledge, factor)
+    shaped = 0
+    tones: Counter[str] = Counter()
+    for item in items:
+        polarities = [
+            feature.polarity
+            for feature in item.features
+            if feature.factor == factor and feature.influential
+        ]
+        shaped += bool(polarities)
+        tones.update(polarities)
+
     total = sum(tones.values())
-    positive, neutral, negative = (tones[name] / total if total else 0.0 for name in POLARITIES)
-    return Influence(
-        len(having), sum(map(bool, shaping)), (positive, neutral, negative) if total else None
-    )
+    if not total:
+        return Influence(len(items), shaped, None)
+    positive, neutral, negative = (tones[name] / total for name in POLARITIES)
+    return Influence(len(items), shaped, (positive, neutral, negative))
 
 
 def dimension_shares(knowledge: Knowledge, factor: int) -> dict[str, float]:
-    """The share of a factor's items whose answer spoke of a dimension, best first; does not sum to 1."""
-    having = [item for item in knowledge.items if item.has(factor)]
-    counts = Counter(name for item in having for name in dict.fromkeys(item.dimensions))
-    return {
-        name: count / len(having)
-        for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    }
+    """The share of a factor's items whose answer covers a dimension, best first.
+
+    An answer may cover several dimensions, so the shares do not sum to 1.
+    """
+    items = _items_with(knowledge, factor)
+    counts: Counter[str] = Counter()
+    for item in items:
+        counts.update(set(item.dimensions))
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {name: count / len(items) for name, count in ordered}
 
 
 def statistics_line(
-    knowledge: Knowledge, factor: int, words: Vocabulary, alpha: float = 0.0
+    knowledge: Knowledge,
+    factor: int,
+    words: Vocabulary,
+    alpha: float = 0.0,
 ) -> str:
     """A factor with its numbers, as every prompt shows it."""
-    parts = list(_numbers(knowledge, factor, words, alpha))
-    if shares := dimension_shares(knowledge, factor):
-        parts.append(_listed(shares))
-    parts += _preferences([item for item in knowledge.items if item.has(factor)])
+    parts = list(_format_numbers(knowledge, factor, words, alpha))
+    shares = dimension_shares(knowledge, factor)
+    if shares:
+        parts.append(_format_shares(shares))
+    parts += _format_preferences(_items_with(knowledge, factor))
     return f"{knowledge.factors[factor].name}: {'; '.join(parts)}"
 
 
-def _numbers(knowledge: Knowledge, factor: int, words: Vocabulary, alpha: float) -> Iterator[str]:
+def _items_with(knowledge: Knowledge, factor: int) -> list[Item]:
+    return [item for item in knowledge.items if item.has(factor)]
+
+
+def _format_numbers(
+    knowledge: Knowledge,
+    factor: int,
+    words: Vocabulary,
+    alpha: float,
+) -> Iterator[str]:
     if knowledge.closed:
-        told = propensity(knowledge, factor, alpha)
-        yield f"in {_records(told.support)}"
-        yield _listed(told.shares)
-        if told.mean is not None:
-            yield f"mean {told.mean:.2f}"
+        distribution = propensity(knowledge, factor, alpha)
+        yield f"in {_count_records(distribution.support)}"
+        yield _format_shares(distribution.shares)
+        if distribution.mean is not None:
+            yield f"mean {distribution.mean:.2f}"
         return
+
     coverage, shaped, polarity = influence(knowledge, factor)
     total = len(knowledge.items)
-    yield f"in {coverage} of {_records(total)} ({coverage / total:.0%})"
-    yield f"shaped the {words.response} in {shaped} of them ({shaped / coverage if coverage else 0:.0%})"
-    yield f"polarity {'none' if polarity is None else _listed(dict(zip(POLARITIES, polarity, strict=True)))}"
+    shaped_share = shaped / coverage if coverage else 0
+    yield f"in {coverage} of {_count_records(total)} ({coverage / total:.0%})"
+    yield f"shaped the {words.response} in {shaped} of them ({shaped_share:.0%})"
+    if polarity is None:
+        yield "polarity none"
+    else:
+        yield f"polarity {_format_shares(dict(zip(POLARITIES, polarity, strict=True)))}"
 
 
-def _preferences(items: Sequence[Item]) -> Iterator[str]:
-    placed = [
-        (item.position, at, item.answer)
-        for at, item in enumerate(items)
+def _format_preferences(items: Sequence[Item]) -> Iterator[str]:
+    """The stated preferences of a factor, the newest first and marked, since it replaces others."""
+    positioned = [
+        (item.position, index, item.answer)
+        for index, item in enumerate(items)
         if item.position is not None
     ]
-    for age, (position, _, answer) in enumerate(sorted(placed, reverse=True)):
+    for age, (position, _, answer) in enumerate(sorted(positioned, reverse=True)):
         yield f"{'earlier' if age else 'newest'} (message {position}): {answer}"
 
 
-def _listed(shares: dict[str, float]) -> str:
-    return ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:SHOWN_LABELS])
+def _format_shares(shares: dict[str, float]) -> str:
+    largest = list(shares.items())[:SHOWN_LABELS]
+    return ", ".join(f"{name} {share:.0%}" for name, share in largest)
 
 
-def _records(count: int) -> str:
+def _count_records(count: int) -> str:
     return "1 record" if count == 1 else f"{count} records"
 
 

@@ -1,9 +1,10 @@
-"""The pairs of query and answer that a user's history holds, for each kind of history.
+"""The query-answer pairs in a user's history, for each kind of history.
 
-Most records are pairs.  Some are an answer alone: a paper has its title for a query, a tweet gets a neutral paraphrase
-from the model.  Two kinds of record are told apart by their fields: chat messages (`role`) become the preferences
-their user states, and labelled questions (`cut`, the place in the chat where they were asked) pairs with the letter
-that was right.  What equals the question itself is dropped here, before anything is asked of the model.
+Most records are pairs.  Some are an answer alone: a paper has its title for a query, a tweet gets a
+neutral paraphrase from the model.  Two kinds of record are recognized by their fields: chat
+messages (`role`) become the preferences that the user states, and labelled questions (`cut`, the
+position in the chat at which they came up) pairs with the correct letter.  Records equal to the
+question itself are dropped here, before any model call.
 """
 
 from __future__ import annotations
@@ -19,123 +20,161 @@ from personabench.hashing import digest
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Item, Knowledge, ordered_labels
 from personabench.methods.rpm.replies import ask, drafts, number_of, rows, words_of
+from personabench.methods.text import fold
 
+# The user's messages in one request, and preferences accepted from it: more are missed or padded.
 WINDOW_MESSAGES = 12
 WINDOW_ITEMS = 6
 LETTERS = ("a", "b", "c", "d")
+# Token limits of a message when a window does not fit the request.
+_SHORTER = (256, 64)
+# Messages as (number, role, text).
 Window = list[tuple[int, str, str]]
 _QUOTED = re.compile(r'"(.+?)"', re.DOTALL)
 
 
 def visible(sample: Sample, *, letters: bool) -> tuple[Record, ...]:
-    """The records a sample's state may be made from: not the question itself, and only one kind of a chat's records.
+    """The records that a sample's state may be made from: one kind of a chat's records, and never
+    the question itself.
 
-    A record is the question itself when it has its id or, but for case and spacing, its text; the paper of a record
-    without a stimulus when the question quotes its title.  Labelled questions must have been asked strictly earlier
-    in the chat than this one.
+    A record is the question itself if it has its id or, apart from case and spacing, its text; the
+    paper of a record without a stimulus if the question quotes its title.  Labelled questions must
+    be strictly earlier in the chat than this one.
     """
-    kept = [record for record in sample.history if not _same(record, sample)]
-    if letters:
-        cut = int(sample.attributes.get("cut", 0))
-        return tuple(
-            record for record in kept if "cut" in record.fields and int(record.fields["cut"]) < cut
-        )
-    return tuple(record for record in kept if "cut" not in record.fields)
+    records = [record for record in sample.history if not _is_question(record, sample)]
+    if not letters:
+        return tuple(record for record in records if "cut" not in record.fields)
+    cut = int(sample.attributes.get("cut", 0))
+    return tuple(
+        record for record in records if "cut" in record.fields and int(record.fields["cut"]) < cut
+    )
 
 
 def seen(history: Sequence[Record]) -> str:
-    """The name of a history, by its content."""
+    """The digest of a history's content."""
     return digest(history)
 
 
 def query_of(sample: Sample, task: Task) -> str:
-    """The question's own content, and what is known of its answer.
+    """The question's own content, with the facts that the task gives about its answer.
 
-    Without a stimulus that is what the task searches histories with, after what the input quotes first where that is
-    something else (LaMP-1: the author's own title, then the candidates); the input where the task knows no more.
+    Without a stimulus that is the text the task searches histories with, after the first quotation
+    of the input if that is another text (LaMP-1: the author's own title, then the candidates).
     """
     if sample.stimulus:
         return _with_facts(sample.stimulus, task.facts(sample.attributes))
-    searched, quoted = task.query_text(sample), _QUOTED.search(sample.input)
-    return searched if quoted is None or quoted[1] in searched else f"{quoted[1]}\n{searched}"
+    search_text = task.query_text(sample)
+    quoted = _QUOTED.search(sample.input)
+    if quoted is None or quoted[1] in search_text:
+        return search_text
+    return f"{quoted[1]}\n{search_text}"
 
 
-def offered(sample: Sample, items: Sequence[Item], task: Task) -> tuple[str, ...]:
-    """The choices of a question whose answer is one of them and of another form than the user's past answers.
+def offered(
+    sample: Sample,
+    items: Sequence[Item],
+    task: Task,
+) -> tuple[str, ...]:
+    """The choices of a question, if its answer is one of them and unlike the user's past answers.
 
-    None where the past answers are such choices (tags, scores), nor where the task reads other texts as answers too.
+    Empty if the past answers are such choices (tags, scores), or if the task accepts other texts.
     """
 
-    def read(text: str) -> str | None:
+    def parse(text: str) -> str | None:
         return task.parse(text, sample, task.scorers[0])
 
-    if (
-        any(item.answer in sample.choices for item in items)
-        or read(task.words.response) is not None
-    ):
+    if any(item.answer in sample.choices for item in items):
         return ()
-    return sample.choices if all(read(choice) == choice for choice in sample.choices) else ()
+    # A task that accepts its own word for a response as an answer accepts any text.
+    if parse(task.words.response) is not None:
+        return ()
+    if any(parse(choice) != choice for choice in sample.choices):
+        return ()
+    return sample.choices
 
 
-async def gathered(
-    history: Sequence[Record], ctx: Context, *, cap: int | None, stats_mode: str, max_tokens: int
+async def gather_pairs(
+    history: Sequence[Record],
+    ctx: Context,
+    *,
+    cap: int | None,
+    stats_mode: str,
+    max_tokens: int,
 ) -> Knowledge:
-    """The pairs of a history, at most the `cap` newest, with nothing yet learned from them.
+    """The pairs of a history, at most the `cap` newest, before anything is learned from them.
 
     Raises:
-        UsageError: propensity is asked for where answers are no labels.
+        UsageError: `stats_mode` is propensity, but answers are not labels.
     """
-    recent = slice(-cap if cap else None, None)
-    chat = any("role" in record.fields for record in history)
-    labelled = any("cut" in record.fields for record in history)
-    bare = not chat and any(record.stimulus is None for record in history)
-    if chat:
-        items = (await _chat_items(history, ctx, max_tokens))[recent]
+    is_chat = any("role" in record.fields for record in history)
+    is_labelled = any("cut" in record.fields for record in history)
+    is_bare = not is_chat and any(record.stimulus is None for record in history)
+    newest = slice(-cap if cap else None, None)
+    if is_chat:
+        # Only the whole chat has all preferences, so that the cap applies to them, not to messages.
+        items = (await _items_from_chat(history, ctx, max_tokens))[newest]
     else:
-        items = list(
-            await asyncio.gather(*(_item(record, ctx, max_tokens) for record in history[recent]))
+        items = await asyncio.gather(
+            *(_item_from_record(record, ctx, max_tokens) for record in history[newest])
         )
-    closed = (ctx.task.kind != "text" and not bare and not chat) or labelled
-    if stats_mode == "propensity" and (bare or chat):
+
+    if stats_mode == "propensity" and (is_bare or is_chat):
         raise UsageError(
             f"rpm: the history of {ctx.task.name} holds no labels; leave stats_mode at auto"
         )
-    if stats_mode != "auto":
+    if stats_mode == "auto":
+        has_labels = ctx.task.kind != "text" and not is_bare and not is_chat
+        closed = has_labels or is_labelled
+    else:
         closed = stats_mode == "propensity"
-    declared = LETTERS if labelled else getattr(ctx.task, "labels", ())
+
+    labels: list[str] = []
+    if closed:
+        declared = LETTERS if is_labelled else getattr(ctx.task, "labels", ())
+        labels = ordered_labels(declared, [item.answer for item in items])
     return Knowledge(
         seen=seen(history),
         closed=closed,
-        adapted=bare,
-        labels=ordered_labels(declared, [item.answer for item in items]) if closed else [],
-        items=items,
+        adapted=is_bare,
+        labels=labels,
+        items=list(items),
     )
 
 
-async def _item(record: Record, ctx: Context, max_tokens: int) -> Item:
+async def _item_from_record(record: Record, ctx: Context, max_tokens: int) -> Item:
     fields = record.fields
     if record.stimulus is not None:
-        shown = f"({record.response}) {fields['option']}" if "option" in fields else ""
-        dimensions = [name for name in fields.get("dimensions", "").split("\n") if name]
-        query = _with_facts(record.stimulus, ctx.task.facts(fields))
-        return Item(record.id, query, record.response, shown, dimensions=dimensions)
+        dimensions = fields.get("dimensions", "").split("\n")
+        return Item(
+            record.id,
+            _with_facts(record.stimulus, ctx.task.facts(fields)),
+            record.response,
+            f"({record.response}) {fields['option']}" if "option" in fields else "",
+            dimensions=[name for name in dimensions if name],
+        )
     if "title" in fields and "abstract" in fields:
         return Item(record.id, fields["title"], fields["abstract"])
+
     words = ctx.task.words
-    told = await ask(
+    paraphrase = await ask(
         "paraphrase",
         drafts(lambda text: prompts.paraphrase(text, words), record.response, ctx),
         lambda text: text.strip() or None,
         ctx,
         max_tokens=max_tokens,
     )
-    return Item(record.id, told or record.response, record.response)
+    return Item(record.id, paraphrase or record.response, record.response)
 
 
-async def _chat_items(history: Sequence[Record], ctx: Context, max_tokens: int) -> list[Item]:
-    windows = list(_windows(history))
-    found = await asyncio.gather(*(_stated(window, ctx, max_tokens) for window in windows))
-    items = [item for window in found for item in window]
+async def _items_from_chat(
+    history: Sequence[Record],
+    ctx: Context,
+    max_tokens: int,
+) -> list[Item]:
+    results = await asyncio.gather(
+        *(_request_preferences(window, ctx, max_tokens) for window in _windows(history))
+    )
+    items = [item for window_items in results for item in window_items]
     return [
         msgspec.structs.replace(item, id=f"{item.position}-{number}")
         for number, item in enumerate(items)
@@ -143,34 +182,44 @@ async def _chat_items(history: Sequence[Record], ctx: Context, max_tokens: int) 
 
 
 def _windows(history: Sequence[Record]) -> Iterator[Window]:
-    """Parts of a chat, cut where a session ends and at `WINDOW_MESSAGES` of the user's.
+    """Parts of a chat, split at the end of a session and after `WINDOW_MESSAGES` of the user's.
 
-    A session ends at a system message, whose own text is left out, or where records name another `block`.
+    A session ends at a system message, whose own text is left out, or where `block` changes.
     """
     window: Window = []
-    spoken = 0
+    user_messages = 0
     block = None
-    for at, record in enumerate(history):
+    for index, record in enumerate(history):
         role = record.fields.get("role", "user")
-        ends = role == "system" or record.fields.get("block") != block
+        session_ends = role == "system" or record.fields.get("block") != block
         block = record.fields.get("block")
-        if window and (ends or (role == "user" and spoken == WINDOW_MESSAGES)):
+        # Splitting before a user's message keeps the assistant's reply in the window it belongs to.
+        is_full = role == "user" and user_messages == WINDOW_MESSAGES
+        if window and (session_ends or is_full):
             yield window
-            window, spoken = [], 0
+            window = []
+            user_messages = 0
         if role != "system":
-            window.append((at, role, record.response))
-            spoken += role == "user"
+            window.append((index, role, record.response))
+            user_messages += role == "user"
     if window:
         yield window
 
 
-async def _stated(window: Window, ctx: Context, max_tokens: int) -> list[Item]:
-    """What one window says, numbered within itself so that a later cut asks the same; positions are the chat's.
+async def _request_preferences(
+    window: Window,
+    ctx: Context,
+    max_tokens: int,
+) -> list[Item]:
+    """The preferences stated in one window; positions are the chat's.
 
-    What names no message of the window counts as its oldest, said by its first message.
+    Those that name no message of the window count as its oldest, from its first message.
     """
-    local = [(number, role, text) for number, (_, role, text) in enumerate(window, 1)]
-    places: dict[int | None, int] = {number: at for number, (at, _, _) in enumerate(window, 1)}
+    # Numbered within the window: a longer part of the same chat then sends the same request again.
+    numbered = [(number, role, text) for number, (_, role, text) in enumerate(window, 1)]
+    positions: dict[int | None, int] = {
+        number: position for number, (position, _, _) in enumerate(window, 1)
+    }
 
     def read(text: str) -> list[Item] | None:
         listed = rows(text, "items")
@@ -178,48 +227,59 @@ async def _stated(window: Window, ctx: Context, max_tokens: int) -> list[Item]:
             return None
         items = []
         for row in listed[:WINDOW_ITEMS]:
-            situation, preference = words_of(row.get("situation")), words_of(row.get("preference"))
+            situation = words_of(row.get("situation"))
+            preference = words_of(row.get("preference"))
+            position = positions.get(number_of(row.get("message")))
             if situation and preference:
-                items.append(
-                    Item(
-                        "",
-                        situation,
-                        preference,
-                        position=places.get(number_of(row.get("message"))),
-                    )
-                )
+                items.append(Item("", situation, preference, position=position))
         return items
 
-    schema = prompts.preferences_schema(WINDOW_ITEMS)
-    shorter = (
-        [(n, role, ctx.tokens.cut(text, limit)) for n, role, text in local] for limit in (256, 64)
+    items = await ask(
+        "preferences",
+        _preference_prompts(numbered, ctx),
+        read,
+        ctx,
+        max_tokens=max_tokens,
+        schema=prompts.preferences_schema(WINDOW_ITEMS),
     )
-    asked = (prompts.stated_preferences(part) for part in (local, *shorter))
-    found = await ask("preferences", asked, read, ctx, max_tokens=max_tokens, schema=schema) or []
-    placed = [item for item in found if item.position is not None]
-    unplaced = [
-        msgspec.structs.replace(item, position=window[0][0])
-        for item in found
-        if item.position is None
+    positioned = [item for item in items or () if item.position is not None]
+    unpositioned = [item for item in items or () if item.position is None]
+    if unpositioned:
+        ctx.flag("preferences_unplaced", len(unpositioned))
+    first_position = window[0][0]
+    return [
+        *(msgspec.structs.replace(item, position=first_position) for item in unpositioned),
+        *positioned,
     ]
-    if unplaced:
-        ctx.flag("preferences_unplaced", len(unplaced))
-    return [*unplaced, *placed]
+
+
+def _preference_prompts(window: Window, ctx: Context) -> Iterator[prompts.Messages]:
+    """The request about a window, then with shortened messages."""
+    yield prompts.stated_preferences(window)
+    for limit in _SHORTER:
+        shortened = [
+            (
+                number,
+                role,
+                ctx.tokens.cut(text, limit),
+            )
+            for number, role, text in window
+        ]
+        yield prompts.stated_preferences(shortened)
 
 
 def _with_facts(stimulus: str, facts: str) -> str:
     return f"{stimulus}\n{facts}" if facts else stimulus
 
 
-def _same(record: Record, sample: Sample) -> bool:
+def _is_question(record: Record, sample: Sample) -> bool:
+    """Whether a record is the sample itself, which a history may hold in another form."""
     if record.id == sample.id:
         return True
     if record.stimulus is None and "title" in record.fields:
-        return f'"{_folded(record.fields["title"])}"' in _folded(sample.input)
+        return f'"{fold(record.fields["title"])}"' in fold(sample.input)
+    # A chat message that happens to repeat the question was part of the conversation.
+    if "role" in record.fields:
+        return False
     text = record.response if record.stimulus is None else record.stimulus
-    asked = (sample.stimulus or sample.input, sample.input)
-    return "role" not in record.fields and _folded(text) in map(_folded, asked)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return fold(text) in (fold(sample.stimulus or sample.input), fold(sample.input))

@@ -1,14 +1,14 @@
-"""Asking for a structured reply and reading it, whatever came back.
+"""Structured replies: request them, parse them whatever the model wrote, and retry.
 
-A backend that can constrain its output gets the JSON schema; from any other the first balanced JSON value in the text
-is taken.  A reply that cannot be read is asked for again, with a reminder, so that a deterministic model has a reason
-to answer differently; then the caller's failure path begins and the counter `<stage>_failed` says so.
+A backend that can constrain its output gets the JSON schema; from any other the first balanced JSON
+value in the text is used.  A reply that cannot be parsed is requested again with a reminder, so
+that a deterministic model has a reason to answer differently; then the caller goes on without it,
+and the counter `<stage>_failed` is raised.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ TRIES = 3
 REMINDER = (
     "Your last reply could not be read. Reply in exactly the form asked for, and with nothing else."
 )
+# Token limits to which texts are shortened, one after the other, until the request fits.
 _SHORTER = (1024, 384, 128)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _MARK = re.compile(r"^[\s>*#_`]*(?:final\s+)?answer[\s*_`]*:[\s*_`]*", re.IGNORECASE | re.MULTILINE)
@@ -31,7 +32,7 @@ _MARK = re.compile(r"^[\s>*#_`]*(?:final\s+)?answer[\s*_`]*:[\s*_`]*", re.IGNORE
 def first_json(text: str) -> Any:
     """The first balanced JSON object, or list of objects, in a text; None without one.
 
-    Code fences do not matter, nor do line breaks within a string; every string can be encoded.
+    Code fences and line breaks within strings are accepted; every string can be encoded.
     """
     decoder = json.JSONDecoder(strict=False)
     for start, character in enumerate(text):
@@ -39,6 +40,7 @@ def first_json(text: str) -> Any:
             continue
         try:
             value, _ = decoder.raw_decode(text, start)
+            # Escapes such as \ud800 decode to text that no file can hold.
             value = json.loads(encodable(json.dumps(value, ensure_ascii=False)))
         except (ValueError, RecursionError):
             continue
@@ -48,37 +50,49 @@ def first_json(text: str) -> Any:
 
 
 def rows(text: str, key: str) -> list[Json] | None:
-    """The list of objects under a key of the reply, or the reply itself when it is that list; None when unreadable."""
+    """The list of objects under a key of the reply, or the reply if it is a list; None without."""
     value = first_json(text)
-    found = value.get(key) if isinstance(value, dict) else value
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else None
+    listed = value.get(key) if isinstance(value, dict) else value
+    if not isinstance(listed, list):
+        return None
+    return [row for row in listed if isinstance(row, dict)]
 
 
 def words_of(value: Any) -> str:
-    """A text field of a reply on one line; empty where the reply holds anything else."""
+    """A text field of a reply on one line; empty for a value of another type."""
     return " ".join(str(value).split()) if isinstance(value, (str, int, float)) else ""
 
 
 def number_of(value: Any) -> int | None:
-    """The whole number that a field of a reply names: 1, 1.0, "message 1", [1]; None where it names none or several."""
-    found = {float(each) for each in _NUMBER.findall(str(value))}
-    number = found.pop() if len(found) == 1 else math.nan
+    """The only number in a field of a reply, if it is whole: 1, 1.0, "message 1", [1]."""
+    numbers = {float(text) for text in _NUMBER.findall(str(value))}
+    if len(numbers) != 1:
+        return None
+    number = numbers.pop()
     return int(number) if number.is_integer() else None
 
 
 def marked_answer(text: str) -> tuple[str, str] | None:
-    """(reasoning, answer) of a reply, from its JSON or from a last part marked `Answer:`; None where neither is."""
+    """The reasoning and answer of a reply, as JSON or marked `Answer:`; None if it is neither."""
     value = first_json(text)
     if isinstance(value, dict) and isinstance(value.get("answer"), (str, int, float)):
         answer = str(value["answer"]).strip()
-        return (words_of(value.get("reasoning")), answer) if answer else None
+        reasoning = words_of(value.get("reasoning"))
+        return (reasoning, answer) if answer else None
+
     marks = list(_MARK.finditer(text))
-    answer = text[marks[-1].end() :].strip().rstrip("*_` ") if marks else ""
-    return (text[: marks[-1].start()].strip(), answer) if answer else None
+    if not marks:
+        return None
+    # The last mark, since models repeat "Answer:" in their reasoning.
+    answer = text[marks[-1].end() :].strip().rstrip("*_` ")
+    reasoning = text[: marks[-1].start()].strip()
+    return (reasoning, answer) if answer else None
 
 
 def drafts(
-    build: Callable[[str], Sequence[Message]], text: str, ctx: Context
+    build: Callable[[str], Sequence[Message]],
+    text: str,
+    ctx: Context,
 ) -> Iterable[Sequence[Message]]:
     """A prompt about a text, then about ever shorter beginnings of it."""
     yield build(text)
@@ -86,9 +100,11 @@ def drafts(
         yield build(ctx.tokens.cut(text, limit))
 
 
-def allowance(wanted: int, ctx: Context) -> int:
-    """The tokens a reply may have: what is wanted, but never more than half of the window."""
-    return wanted if ctx.window is None else min(wanted, ctx.window // 2)
+def reply_limit(max_tokens: int, ctx: Context) -> int:
+    """The tokens that a reply may have: `max_tokens`, but at most half of the window."""
+    if ctx.window is None:
+        return max_tokens
+    return min(max_tokens, ctx.window // 2)
 
 
 async def ask(
@@ -100,21 +116,29 @@ async def ask(
     max_tokens: int,
     schema: Json | None = None,
 ) -> T | None:
-    """The reply to the first prompt that fits the window, as `read` reads it; None after `TRIES` unreadable ones."""
-    limit = allowance(max_tokens, ctx)
-    position, messages = next(
-        ((at, draft) for at, draft in enumerate(prompts) if ctx.excess(draft, limit) <= 0),
-        (0, None),
-    )
-    if messages is None:
+    """The parsed reply to the first prompt that fits the window; None after `TRIES` failures."""
+    limit = reply_limit(max_tokens, ctx)
+    too_long = 0
+    for messages in prompts:
+        if ctx.excess(messages, limit) <= 0:
+            break
+        too_long += 1
+    else:
         ctx.flag(f"{stage}_too_long")
         return None
-    if position:
+    if too_long:
         ctx.flag("stimuli_shortened")
-    found, _ = await ask_raw(messages, read, ctx, max_tokens=limit, schema=schema)
-    if found is None:
+
+    parsed, _ = await ask_raw(
+        messages,
+        read,
+        ctx,
+        max_tokens=limit,
+        schema=schema,
+    )
+    if parsed is None:
         ctx.flag(f"{stage}_failed")
-    return found
+    return parsed
 
 
 async def ask_raw(
@@ -125,24 +149,22 @@ async def ask_raw(
     max_tokens: int,
     schema: Json | None = None,
 ) -> tuple[T | None, str]:
-    """The reply as `read` reads it, or None after `TRIES` unreadable ones; and the first reply's text."""
-    first: str | None = None
+    """The parsed reply and its text; None after `TRIES` failures, with the first reply's text."""
+    *earlier, last = messages
+    reminded = [*earlier, Message(last.role, f"{last.content}\n\n{REMINDER}")]
+    first_text = ""
     for attempt in range(TRIES):
-        last = messages[-1]
-        asked = (
-            [*messages[:-1], Message(last.role, f"{last.content}\n\n{REMINDER}")]
-            if attempt
-            else messages
-        )
         response = await ctx.complete(
-            asked,
+            reminded if attempt else messages,
             max_tokens=max_tokens,
             schema=schema,
             draw=attempt,
             accept=lambda text: read(text) is not None,
         )
-        first = response.text if first is None else first
-        found = read(response.text)
-        if found is not None:
-            return found, response.text
-    return None, first or ""
+        parsed = read(response.text)
+        if parsed is not None:
+            return parsed, response.text
+        if attempt == 0:
+            # The reply without the reminder is the one that may still hold a usable answer.
+            first_text = response.text
+    return None, first_text

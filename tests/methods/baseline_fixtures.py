@@ -1,4 +1,4 @@
-"""What the baselines' tests share: DPL's invented people, and a scripted model that knows every method's stages."""
+"""Fixtures for the baselines' tests: DPL's toy users, and a scripted model of all stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "Stars",
     "Tags",
     "World",
-    "asked",
+    "ask_once",
     "crowd",
     "labelled",
     "offline",
@@ -70,7 +70,15 @@ _REPLIES = {
         }
     ),
     "check": json.dumps(
-        {"dimensions": [{"name": "wit", "definition": "how funny", "difference": "drier"}]}
+        {
+            "dimensions": [
+                {
+                    "name": "wit",
+                    "definition": "how funny",
+                    "difference": "drier",
+                }
+            ]
+        }
     ),
     "profile": "Summary: Terse.",
     "answer": "Analysis: short ones.\nAnswer: A headline",
@@ -83,7 +91,7 @@ def stage(request: Request) -> str:
 
 
 def reply(request: Request) -> str:
-    """A fixed reply per stage; the summaries of blocks tell which records they were made from."""
+    """A fixed reply per stage; summaries of blocks list the records they were made from."""
     name = stage(request)
     if name in ("block", "update", "merge"):
         return f"{name} of {' '.join(re.findall(r'item[0-9]+', request.messages[1].content))}"
@@ -105,7 +113,7 @@ def tales(count: int, person: str = "ann") -> User:
 
 
 def shown(request: Request) -> list[str]:
-    """Ids of the records that the task's own wording shows."""
+    """Ids of the records in the task's own request."""
     return re.findall(r"<(ann-\d+)>", request.messages[1].content)
 
 
@@ -114,24 +122,38 @@ async def prepared(world: World, method: Method) -> Method:
     return method
 
 
-async def asked(
+async def ask_once(
     folder: Path, users: Sequence[User], method: Method, sample: Sample | None = None, **world: Any
 ) -> Any:
-    """One question to a method in a world of its own: output, context, the question's requests."""
-    there = World(folder, users, answer=world.pop("answer", reply), **world)
-    await prepared(there, method)
-    return await there.ask(method, sample or question(users))
+    """Run a method on one question in a fresh world: output, context, requests."""
+    context = World(
+        folder,
+        users,
+        answer=world.pop("answer", reply),
+        **world,
+    )
+    await prepared(context, method)
+    return await context.ask(method, sample or question(users))
 
 
 def labelled(person: str, labels: str) -> User:
-    """A person who met the same tales as everybody and gave each a one-letter label."""
+    """A user who met the same tales as all users and gave each a one-letter label."""
     return User(person, tuple(reviewed(person, item, label) for item, label in enumerate(labels)))
 
 
 def without_items(users: Sequence[User]) -> list[User]:
     return [
         User(
-            user.id, tuple(Record(r.id, r.stimulus, r.response, time=r.time) for r in user.history)
+            user.id,
+            tuple(
+                Record(
+                    r.id,
+                    r.stimulus,
+                    r.response,
+                    time=r.time,
+                )
+                for r in user.history
+            ),
         )
         for user in users
     ]

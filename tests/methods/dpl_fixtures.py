@@ -1,4 +1,4 @@
-"""What DPL's tests share: invented tasks and people, vectors a test can write down, and a scripted model."""
+"""Fixtures for DPL's tests: toy tasks and users, vectors spelled out in texts, a scripted model."""
 
 from __future__ import annotations
 
@@ -71,7 +71,11 @@ class Headlines(Task):
         raise UsageError("only records made up here")
 
     def render(
-        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
     ) -> Rendered:
         system = WORDS.instruction + (f"\nAbout the columnist: {notes}" if notes else "")
         parts = [f"<{record.id}> {self.describe(record)}" for record in records]
@@ -82,10 +86,19 @@ class Headlines(Task):
             )
         )
 
-    def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
+    def parse(
+        self,
+        output: str,
+        sample: Sample,
+        scorer: str,
+    ) -> str | None:
         return output
 
-    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, float]:
+    def measure(
+        self,
+        parsed: str | None,
+        sample: Sample,
+    ) -> Mapping[str, float]:
         return {"exact": float(parsed in sample.references)}
 
 
@@ -100,13 +113,17 @@ class Stars(Headlines):
 
 
 class Vectors:
-    """Embedders whose geometry a test writes down: `@(x,y)` in a text is its vector, other texts are bags of words."""
+    """Embedder for tests: `@(x,y)` in a text is its vector, other texts are bags of words."""
 
-    async def embed(self, texts: Sequence[str], name: str) -> npt.NDArray[np.float32]:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        name: str,
+    ) -> npt.NDArray[np.float32]:
         vectors = np.zeros((len(texts), 258), np.float32)
         for row, text in zip(vectors, texts, strict=True):
-            if place := re.search(r"@\(([-\d.]+),([-\d.]+)\)", text):
-                row[:2] = float(place[1]), float(place[2])
+            if match := re.search(r"@\(([-\d.]+),([-\d.]+)\)", text):
+                row[:2] = float(match[1]), float(match[2])
                 continue
             for token in text.split():
                 row[2 + zlib.crc32(token.encode()) % 256] += 1
@@ -138,7 +155,7 @@ def reply(request: Request) -> str:
 
 
 class World:
-    """A task, its people, and a scripted model behind the real client and cache."""
+    """A task, its users, and a scripted model behind the real client and cache."""
 
     def __init__(
         self,
@@ -158,8 +175,16 @@ class World:
             else users
         )
         self.population = Population(people)
-        self.backend = Scripted(BackendOptions(model=model), answer=answer, window=window)
-        self.client = Client(self.backend, Cache(folder / "cache.sqlite"), concurrency=64)
+        self.backend = Scripted(
+            BackendOptions(model=model),
+            answer=answer,
+            window=window,
+        )
+        self.client = Client(
+            self.backend,
+            Cache(folder / "cache.sqlite"),
+            concurrency=64,
+        )
         self.seed = 0
 
     def context(self, unit: str = "") -> Context:
@@ -179,7 +204,11 @@ class World:
             await method.prepare(self.population, self.context())
         return method
 
-    async def ask(self, method: Method, sample: Sample) -> tuple[str, Context, list[Request]]:
+    async def ask(
+        self,
+        method: Method,
+        sample: Sample,
+    ) -> tuple[str, Context, list[Request]]:
         before = len(self.backend.requests)
         ctx = self.context(sample.user_id)
         state = await method.profile(sample.user, ctx) if method.profiles else None
@@ -188,15 +217,22 @@ class World:
 
 
 def stages(requests: Sequence[Request]) -> dict[str, int]:
-    names = [stage(request) for request in requests]
-    return {name: names.count(name) for name in ("difference", "profile", "answer", "summary")}
+    request_stages = [stage(request) for request in requests]
+    return {
+        name: request_stages.count(name) for name in ("difference", "profile", "answer", "summary")
+    }
 
 
 def text(requests: Sequence[Request]) -> str:
     return "\n".join(message.content for request in requests for message in request.messages)
 
 
-def reviewed(person: str, item: int, response: str, stimulus: str | None = None) -> Record:
+def reviewed(
+    person: str,
+    item: int,
+    response: str,
+    stimulus: str | None = None,
+) -> Record:
     topic = TOPICS[item % len(TOPICS)]
     return Record(
         f"{person}-{item}",
@@ -206,18 +242,18 @@ def reviewed(person: str, item: int, response: str, stimulus: str | None = None)
     )
 
 
-def crowd(items: int = 10, others: int = 6) -> list[User]:
-    """Ann and others, who all wrote about the same items, each in a corner of the plane of their own."""
-    people = ["ann", *(f"peer{number}" for number in range(others))]
+def crowd(items: int = 10, peers: int = 6) -> list[User]:
+    """Ann and her peers, who all wrote about the same items, each in a style of their own."""
+    people = ["ann", *(f"peer{number}" for number in range(peers))]
     return [
         User(
             person,
             tuple(
-                reviewed(person, item, f"{person} words @({10 * place},{place**2})")
+                reviewed(person, item, f"{person} words @({10 * index},{index**2})")
                 for item in range(items)
             ),
         )
-        for place, person in enumerate(people)
+        for index, person in enumerate(people)
     ]
 
 
@@ -226,5 +262,11 @@ def question(
 ) -> Sample:
     user = users[0]
     return Sample(
-        "q1", user.id, about, stimulus=about, history=user.history, references=("GOLD",), **fields
+        "q1",
+        user.id,
+        about,
+        stimulus=about,
+        history=user.history,
+        references=("GOLD",),
+        **fields,
     )

@@ -1,16 +1,18 @@
-"""A model that does nothing but read: it answers with what its prompt says of the user, plainly where it says nothing.
+"""A model that only reads: it answers with the evidence about the user in its prompt.
 
-It is given a request and nothing else, so whatever it knows of a user stands in the text of the prompt.  Evidence is of
-two kinds.  A record is what the user responded to, and how.  A remark is this reader's own account of records that an
-earlier call showed it, and comes back to it as a summary, a preference, a difference or a rationale:
+It receives a request and nothing else, so all its knowledge of a user is in the text of the prompt.
+Evidence is of two kinds.  A record is a stimulus with the user's response.  A remark is this
+reader's own description of records in an earlier call, which comes back to it as a summary, a
+preference, a difference or a rationale:
 
     labels   gives 3 for late, cheap; gives 5 for punctual, praise
     texts    opens with "You Can Now" and closes with "".
 
-Of a review the reader understands `POINTS`, the same whoever wrote it; of a plot it notes the longest words.  Asked for
-a label, it gives that of the evidence which has most of these in common with the question; asked for a headline, it
-puts the article's first words between the opening and the closing that the user's headlines share.  Without evidence it
-answers with the middle score, the first tag, or the article's first words alone.
+Of a review the reader understands `POINTS`, whoever wrote it; of a plot it uses the longest words.
+For a label, it returns that of the evidence which has most of these in common with the question;
+for a headline, it puts the article's first words between the opening and the closing that the
+user's headlines share.  Without evidence it answers with the middle score, the first tag, or the
+article's first words alone.
 """
 
 from __future__ import annotations
@@ -28,35 +30,65 @@ LONGEST_WORDS = 9
 EDGE = 4
 MOST = 0.7
 POINTS = {
-    "late": r"(weeks?|days?|hours?) (late|after)|turned up on|was due|Thursday after|came on the 19th|waited an hour",
-    "punctual": r"on time|days early|came on Thursday|there they were|bell rang|exact morning|as promised",
+    "late": (
+        r"(weeks?|days?|hours?) (late|after)|turned up on|was due|Thursday after"
+        r"|came on the 19th|waited an hour"
+    ),
+    "punctual": (
+        r"on time|days early|came on Thursday|there they were|bell rang|exact morning"
+        r"|as promised"
+    ),
     "cheap": r"bargain|cheap|value|a steal|half (of )?what|two pounds",
     "dear": r"overpriced|too dear|robbery|price|costs me more|pay more|expensive",
     "plastic": r"(?<!no )(?<!any )(?<!of )plastic",
     "no plastic": r"(no|any|scrap of) plastic|cardboard|newspaper|paper and string|twist of paper",
-    "strong ending": r"last (forty pages|ten minutes|bite)|final (line|chapter)|perfect a close|But the ending!",
+    "strong ending": (
+        r"last (forty pages|ten minutes|bite)|final (line|chapter)|perfect a close"
+        r"|But the ending!"
+    ),
     "weak ending": r"ending cheats|fizzles",
     "kind people": r"apologised|said sorry|a joy|kind woman|carried it back",
-    "rude people": r"rolled his eyes|would not look up|nobody has answered|not one answer|a recording|sighed",
+    "rude people": (
+        r"rolled his eyes|would not look up|nobody has answered|not one answer"
+        r"|a recording|sighed"
+    ),
     "lasted": r"years|like new|winters",
     "broke": r"cracked|motor|gave up|pulled right out|died",
     "too soon": r"can't (say|tell|know)|too (soon|early)|ask me again|out twice",
     "wants another": r"again|another|a second|every day",
-    "wants no more": r"not choose|won't be|ancelled|different chair|answer is no|bother with|else's|Never",
+    "wants no more": (
+        r"not choose|won't be|ancelled|different chair|answer is no|bother with|else's"
+        r"|Never"
+    ),
     "better than before": r"step up|puts right|doubled|better than the (old|last|first)",
     "same as before": r"the same|no different",
     "worse than before": r"step back|worse than|the old one (told|found|had)|used to",
-    "thrilled": r"thrilled|favourite|laughed until|hung it|She wore|rang me|like a pet|in one weekend",
-    "unmoved": r"politely|'oh, nice'|'mm, lovely'|four seconds|handed the tray|put it (down|on the shelf)",
-    "praise": r"best|finest|superb|gorgeous|love(ly|liest)|perfect|besotted|delight|heaven|joy|splendid|cannot praise",
-    "ruin": r"useless|rubbish|catastrophe|sorry evening|disappointment|stone cold|badly|misses|eats pencils",
-    "complaint": r"grumble|one thing against|wobbles|drags|sags|squeaks|ordinary|however|Two (gripes|compl)|faults?",
+    "thrilled": (
+        r"thrilled|favourite|laughed until|hung it|She wore|rang me|like a pet"
+        r"|in one weekend"
+    ),
+    "unmoved": (
+        r"politely|'oh, nice'|'mm, lovely'|four seconds|handed the tray"
+        r"|put it (down|on the shelf)"
+    ),
+    "praise": (
+        r"best|finest|superb|gorgeous|love(ly|liest)|perfect|besotted|delight|heaven|joy"
+        r"|splendid|cannot praise"
+    ),
+    "ruin": (
+        r"useless|rubbish|catastrophe|sorry evening|disappointment|stone cold|badly"
+        r"|misses|eats pencils"
+    ),
+    "complaint": (
+        r"grumble|one thing against|wobbles|drags|sags|squeaks|ordinary|however"
+        r"|Two (gripes|compl)|faults?"
+    ),
 }
 
 _STIMULUS = re.compile(r"(?:Article|Review|Plot): (.*)")
 _RESPONSE = re.compile(r"(?:Headline|Score|Tag|Final): (.*)")
-_SOMEBODY_ELSE = re.compile(r"(?:Other person \d+|Somebody else):$")
-_THE_USER_AGAIN = re.compile(r"This \w+:$|How this|Earlier|Case \d|Pair \d")
+_PEER = re.compile(r"(?:Other person \d+|Somebody else):$")
+_USER = re.compile(r"This \w+:$|How this|Earlier|Case \d|Pair \d")
 _GIVES = re.compile(r"gives ([^;:.\n]+?) for ([^;.\n]+)")
 _OPENS = re.compile(r'opens with "([^"]*)" and closes with "([^"]*)"')
 _ASKED = re.compile(r"(?:article|review|description): (.*)", re.DOTALL)
@@ -69,7 +101,7 @@ Edges = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Evidence(NamedTuple):
-    """What a prompt shows of the user: labels with key words of what got them, and the edges of texts."""
+    """The evidence in a prompt: labels with the key words that got them, and the edges of texts."""
 
     labels: list[tuple[str, frozenset[str]]]
     edges: list[Edges]
@@ -84,8 +116,8 @@ def read(request: Request) -> str:
         return json.dumps(_form(request, last))
     if not rest and not _CONTRACT.search(first):
         return _remarks(_evidence(last, ()))
-    shown = list(zip(turns[::2], turns[1::2], strict=True))
-    answer = _answer(last, _evidence(system, shown))
+    examples = list(zip(turns[::2], turns[1::2], strict=True))
+    answer = _answer(last, _evidence(system, examples))
     return (
         answer
         if request.schema is None
@@ -94,14 +126,17 @@ def read(request: Request) -> str:
 
 
 def blind(request: Request) -> str:
-    """The same model when it sees the question alone, whatever a method puts around it."""
+    """The reply of a model that sees the question alone, whatever a method adds to it."""
     final = _CONTRACT.sub("", request.messages[-1].content)
     return _answer(final, Evidence([], [])) if _ASKED.search(final) else read(request)
 
 
-def _evidence(text: str, shown: Iterable[tuple[str, str]]) -> Evidence:
-    """Of a text's records and remarks, and of the questions and answers shown as earlier turns."""
-    records = [*_records(text), *((_asked(question), response) for question, response in shown)]
+def _evidence(text: str, examples: Iterable[tuple[str, str]]) -> Evidence:
+    """The evidence in a text's records and remarks, and in earlier turns."""
+    records = [
+        *_records(text),
+        *((_subject_of(question), response) for question, response in examples),
+    ]
     labels = [
         (label.strip(), frozenset(words.split(", "))) for label, words in _GIVES.findall(text)
     ]
@@ -116,21 +151,21 @@ def _evidence(text: str, shown: Iterable[tuple[str, str]]) -> Evidence:
 
 
 def _records(text: str) -> Iterator[tuple[str, str]]:
-    """(stimulus, response) of every record that is the user's, not somebody else's it is compared with."""
-    about, own = "", True
+    """The stimulus and response of every record that is the user's, without those of peers."""
+    about, is_user = "", True
     for line in text.splitlines():
-        if _SOMEBODY_ELSE.match(line):
-            own = False
-        elif _THE_USER_AGAIN.match(line):
-            own = True
+        if _PEER.match(line):
+            is_user = False
+        elif _USER.match(line):
+            is_user = True
         elif stimulus := _STIMULUS.match(line):
-            about = stimulus[1] if own else about
-        elif (response := _RESPONSE.match(line)) and own:
+            about = stimulus[1] if is_user else about
+        elif (response := _RESPONSE.match(line)) and is_user:
             yield about, response[1]
 
 
 def _remarks(evidence: Evidence) -> str:
-    """What the evidence says of the user, in words that can be read as evidence again."""
+    """A remark about the user that can be parsed as evidence again."""
     if evidence.labels:
         return "; ".join(
             f"gives {label} for {', '.join(sorted(words))}" for label, words in evidence.labels
@@ -140,20 +175,30 @@ def _remarks(evidence: Evidence) -> str:
 
 
 def _answer(question: str, evidence: Evidence) -> str:
-    about = _asked(question)
+    about = _subject_of(question)
     if "article: " in question:
         opening, closing = _habit(evidence.edges)
-        return " ".join([*opening, *_words(about)[:FIRST_WORDS], *closing])
-    asked = _noticed(about, review="review: " in question)
+        return " ".join(
+            [
+                *opening,
+                *_words(about)[:FIRST_WORDS],
+                *closing,
+            ]
+        )
+    points = _noticed(about, review="review: " in question)
     usual = Counter(label for label, _ in evidence.labels)
     plainly = question.partition("tags: [")[2].partition(",")[0] or "3"
 
-    def nearness(each: tuple[str, frozenset[str]]) -> tuple[float, int]:
-        label, noticed = each
-        return len(noticed & asked) / max(len(noticed | asked), 1), usual[label]
+    def nearness(labelled: tuple[str, frozenset[str]]) -> tuple[float, int]:
+        label, noticed = labelled
+        return len(noticed & points) / max(len(noticed | points), 1), usual[label]
 
-    label, noticed = max(evidence.labels, key=nearness, default=("", frozenset()))
-    return label if noticed & asked else plainly
+    label, noticed = max(
+        evidence.labels,
+        key=nearness,
+        default=("", frozenset()),
+    )
+    return label if noticed & points else plainly
 
 
 def _habit(edges: Sequence[Edges]) -> Edges:
@@ -165,7 +210,7 @@ def _habit(edges: Sequence[Edges]) -> Edges:
 
 def _shared(beginnings: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     for length in range(EDGE, 0, -1):
-        counts = Counter(each[:length] for each in beginnings if len(each) >= length)
+        counts = Counter(beginning[:length] for beginning in beginnings if len(beginning) >= length)
         best, times = counts.most_common(1)[0] if counts else ((), 0)
         if best and times >= MOST * len(beginnings):
             return best
@@ -190,20 +235,25 @@ def _form(request: Request, last: str) -> dict[str, Any]:
         }
     return {
         "judgements": [
-            {"id": number, "influential": True, "polarity": "neutral"} for number in numbers
+            {
+                "id": number,
+                "influential": True,
+                "polarity": "neutral",
+            }
+            for number in numbers
         ]
     }
 
 
-def _asked(question: str) -> str:
-    found = _ASKED.search(question)
-    return found[1] if found else question
+def _subject_of(question: str) -> str:
+    match = _ASKED.search(question)
+    return match[1] if match else question
 
 
 def _noticed(text: str, *, review: bool) -> frozenset[str]:
-    """What a stimulus is known by: the points a review makes, else its longest words."""
+    """The key words of a stimulus: the points a review makes, else its longest words."""
     if review:
-        return frozenset(point for point, said in POINTS.items() if re.search(said, text))
+        return frozenset(point for point, pattern in POINTS.items() if re.search(pattern, text))
     longest = sorted(
         set(re.findall(r"[a-z]{5,}", text.lower())), key=lambda word: (-len(word), word)
     )

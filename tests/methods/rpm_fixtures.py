@@ -1,4 +1,4 @@
-"""A scripted model that does all of RPM's calls, and the client, cache and tasks it is tried in."""
+"""Fixtures for RPM's tests: a scripted model for all its calls, with client, cache and tasks."""
 
 from __future__ import annotations
 
@@ -63,15 +63,28 @@ class Headlines(Task):
         raise UsageError("only records made up here")
 
     def render(
-        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
     ) -> Rendered:
         system = WORDS.instruction + (f"\nAbout the columnist: {notes}" if notes else "")
         return Rendered((Message("system", system), Message("user", f"Question: {sample.input}")))
 
-    def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
+    def parse(
+        self,
+        output: str,
+        sample: Sample,
+        scorer: str,
+    ) -> str | None:
         return output
 
-    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, float]:
+    def measure(
+        self,
+        parsed: str | None,
+        sample: Sample,
+    ) -> Mapping[str, float]:
         return {"exact": float(parsed in sample.references)}
 
 
@@ -86,13 +99,17 @@ class Stars(Headlines):
 
 
 class Vectors:
-    """Embedders whose geometry a test writes down: `@(x,y)` in a text is its vector, other texts are bags of words."""
+    """Embedder for tests: `@(x,y)` in a text is its vector, other texts are bags of words."""
 
-    async def embed(self, texts: Sequence[str], name: str) -> npt.NDArray[np.float32]:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        name: str,
+    ) -> npt.NDArray[np.float32]:
         vectors = np.zeros((len(texts), 258), np.float32)
         for row, text in zip(vectors, texts, strict=True):
-            if place := re.search(r"@\(([-\d.]+),([-\d.]+)\)", text):
-                row[:2] = float(place[1]), float(place[2])
+            if match := re.search(r"@\(([-\d.]+),([-\d.]+)\)", text):
+                row[:2] = float(match[1]), float(match[2])
                 continue
             for token in text.split():
                 row[2 + zlib.crc32(token.encode()) % 256] += 1
@@ -110,7 +127,7 @@ def stage(request: Request) -> str:
 
 
 def reply(request: Request) -> str:
-    """A model that takes every #word of a query for a feature and for a factor of its own."""
+    """Reply as a model that turns every #word of a query into a feature and a factor."""
     body = request.messages[-1].content
     tags = re.findall(r"#([^\s#?]+)", body) or ["topic"]
     match stage(request):
@@ -155,8 +172,16 @@ class World:
         window: int | None = None,
     ) -> None:
         self.task = task or Headlines()
-        self.backend = Scripted(BackendOptions(), answer=answer, window=window)
-        self.client = Client(self.backend, Cache(folder / "cache.sqlite"), concurrency=64)
+        self.backend = Scripted(
+            BackendOptions(),
+            answer=answer,
+            window=window,
+        )
+        self.client = Client(
+            self.backend,
+            Cache(folder / "cache.sqlite"),
+            concurrency=64,
+        )
 
     def context(self) -> Context:
         return Context(
@@ -170,19 +195,31 @@ class World:
         )
 
     async def study(
-        self, method: Rpm, sample: Sample, *, all_history: bool = False
+        self,
+        method: Rpm,
+        sample: Sample,
+        *,
+        all_history: bool = False,
     ) -> tuple[Any, Context]:
-        """The state as the engine keeps it, made from what the method may see, or from everything."""
+        """The state as the engine stores it, from the visible history or from all of it."""
         ctx = self.context()
         history = sample.history if all_history else method.visible(sample)
         state = await method.profile(User(sample.user_id, history), ctx)
         return msgspec.json.decode(to_json(state)), ctx
 
     async def ask(
-        self, method: Rpm, sample: Sample, *, all_history: bool = False
+        self,
+        method: Rpm,
+        sample: Sample,
+        *,
+        all_history: bool = False,
     ) -> tuple[str, dict[str, float], list[Request]]:
         before = len(self.backend.requests)
-        state, offline = await self.study(method, sample, all_history=all_history)
+        state, offline = await self.study(
+            method,
+            sample,
+            all_history=all_history,
+        )
         online = self.context()
         output = await method.predict(sample.view(), state, online)
         return output, {**offline.flags, **online.flags}, self.backend.requests[before:]
@@ -202,11 +239,18 @@ def rpm(**params: Any) -> Rpm:
 
 def pairs(*answers: str, tags: str = "#war #love") -> tuple[Record, ...]:
     return tuple(
-        Record(f"r{at}", f"Tale {at} of {tags}", answer) for at, answer in enumerate(answers)
+        Record(f"r{index}", f"Tale {index} of {tags}", answer)
+        for index, answer in enumerate(answers)
     )
 
 
 def question(history: Sequence[Record], about: str = "A new tale of #war", **fields: Any) -> Sample:
     return Sample(
-        "q", "ann", about, stimulus=about, history=tuple(history), references=("GOLD",), **fields
+        "q",
+        "ann",
+        about,
+        stimulus=about,
+        history=tuple(history),
+        references=("GOLD",),
+        **fields,
     )

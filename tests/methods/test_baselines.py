@@ -1,4 +1,4 @@
-"""What the baselines must have in common: calls, the same records, no leak, counted fallbacks."""
+"""Properties that all baselines share: calls, the same records, no leak, counted fallbacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from baseline_fixtures import (
     World,
-    asked,
+    ask_once,
     crowd,
     prepared,
     question,
@@ -43,28 +43,59 @@ from personabench.testing.trials import trial
         (Rag(), {"answer": 1}),
         (Summary(), {"summary": 1, "answer": 1}),
         (SummaryRetrieved(), {"summary": 1, "answer": 1}),
-        (Trsr(Trsr.Params()), {"block": 1, "update": 2, "answer": 1}),
-        (Trsr(Trsr.Params(mode="hierarchical")), {"block": 3, "merge": 1, "answer": 1}),
+        (
+            Trsr(Trsr.Params()),
+            {
+                "block": 1,
+                "update": 2,
+                "answer": 1,
+            },
+        ),
+        (
+            Trsr(Trsr.Params(mode="hierarchical")),
+            {
+                "block": 3,
+                "merge": 1,
+                "answer": 1,
+            },
+        ),
         (Trsr(Trsr.Params(mode="hierarchical", block=12)), {"block": 1, "answer": 1}),
         (Cicl(Cicl.Params()), {"answer": 1}),
         (Cicl(Cicl.Params(two_step=True)), {"contrast": 1, "answer": 1}),
         (ComPSum(ComPSum.Params()), {"analysis": 1, "answer": 1}),
-        (Drp(Drp.Params(validate=False)), {"open": 8, "profile": 1, "answer": 1}),
-        (Drp(Drp.Params()), {"open": 8, "check": 8, "profile": 1, "answer": 1}),
+        (
+            Drp(Drp.Params(validate=False)),
+            {
+                "open": 8,
+                "profile": 1,
+                "answer": 1,
+            },
+        ),
+        (
+            Drp(Drp.Params()),
+            {
+                "open": 8,
+                "check": 8,
+                "profile": 1,
+                "answer": 1,
+            },
+        ),
     ],
 )
-async def test_acceptance_b1_calls(
-    tmp_path: Path, method: Method, expected: dict[str, int]
+async def test_calls_per_method(
+    tmp_path: Path,
+    method: Method,
+    expected: dict[str, int],
 ) -> None:
     users = crowd(items=12)
-    output, ctx, requests = await asked(tmp_path, users, method)
+    output, ctx, requests = await ask_once(tmp_path, users, method)
     assert stages(requests) == expected
     assert output.endswith("A headline")
     assert "fallback" not in ctx.flags
 
 
-async def test_acceptance_b1_persona_db_makes_two_calls_per_person(tmp_path: Path) -> None:
-    users = crowd(items=3, others=4)
+async def test_persona_db_makes_two_calls_per_user(tmp_path: Path) -> None:
+    users = crowd(items=3, peers=4)
     world = World(tmp_path, users, answer=reply)
     method = await prepared(world, PersonaDb())
     assert stages(world.backend.requests) == {"distil": 5, "induce": 5}
@@ -72,7 +103,8 @@ async def test_acceptance_b1_persona_db_makes_two_calls_per_person(tmp_path: Pat
     assert stages(requests) == {"answer": 1}
 
 
-async def test_acceptance_b3_the_same_records_in_every_prompt(tmp_path: Path) -> None:
+async def test_every_method_shows_the_same_records(tmp_path: Path) -> None:
+    # Methods are compared on their use of records, so all must retrieve the same ones.
     users = crowd(items=20)
     methods: list[Method] = [
         Rag(Rag.Params(k=4)),
@@ -83,23 +115,24 @@ async def test_acceptance_b3_the_same_records_in_every_prompt(tmp_path: Path) ->
         Dpl(Dpl.Params(n_docs=4)),
         Drp(Drp.Params(n_docs=4)),
     ]
-    found = []
+    record_lists = []
     for number, method in enumerate(methods):
-        _, _, requests = await asked(tmp_path / str(number), users, method)
-        found.append(shown(requests[-1]))
-    assert len(found[0]) == 4
-    assert all(each == found[0] for each in found)
+        _, _, requests = await ask_once(tmp_path / str(number), users, method)
+        record_lists.append(shown(requests[-1]))
+    assert len(record_lists[0]) == 4
+    assert all(records == record_lists[0] for records in record_lists)
 
 
 @pytest.mark.parametrize(
     "method", [Rag, Summary, SummaryRetrieved, Trsr, Cicl, PersonaDb, ComPSum, Drp]
 )
-async def test_acceptance_b4_an_empty_profile_asks_as_none(
+async def test_an_empty_history_sends_the_request_of_none(
     tmp_path: Path, method: Callable[[], Method]
 ) -> None:
+    # Otherwise a method would be scored for its wording where it has nothing to personalize with.
     users = [User("ann", ()), *crowd()[1:]]
-    _, ctx, requests = await asked(tmp_path / "ours", users, method())
-    _, _, expected = await asked(tmp_path / "none", users, NoPersonalization())
+    _, ctx, requests = await ask_once(tmp_path / "ours", users, method())
+    _, _, expected = await ask_once(tmp_path / "none", users, NoPersonalization())
     assert [request.messages for request in requests] == [request.messages for request in expected]
     assert ctx.flags["empty_profile"] >= 1
 
@@ -118,58 +151,84 @@ async def test_acceptance_b4_an_empty_profile_asks_as_none(
     ],
     ids=lambda method: method.name,
 )
-async def test_acceptance_b11_the_gold_in_another_profile_is_in_no_prompt(
-    tmp_path: Path, method: Method
-) -> None:
+async def test_a_gold_in_a_peers_history_reaches_no_prompt(tmp_path: Path, method: Method) -> None:
+    # A peer may have answered the same question, and the reference would be copied from there.
     users = crowd()
     about = "The tale of item3 and the glacier"
-    leak = Record("x-3", about + "!", "SECRET @(7,7)", item="i3")
-    others = tuple(record for record in tales(8, "mallory").history if record.item != "i3")
-    users.append(User("mallory", (leak, *others)))
+    leak = Record(
+        "x-3",
+        about + "!",
+        "SECRET @(7,7)",
+        item="i3",
+    )
+    peer_records = tuple(record for record in tales(8, "mallory").history if record.item != "i3")
+    users.append(User("mallory", (leak, *peer_records)))
     sample = question(users, about, item="i3")
     sample = msgspec.structs.replace(
         sample, history=tuple(r for r in sample.history if r.item != "i3")
     )
 
     def gullible(request: Any) -> str:
-        """What is distilled of somebody holds everything they wrote."""
+        """A reply that repeats the whole history of the user it is about."""
         if stage(request) == "distil" and "SECRET" in request.messages[1].content:
             return '{"topics": ["ports"], "traits": [], "patterns": ["Says SECRET"], "stances": []}'
         return reply(request)
 
-    _, ctx, requests = await asked(tmp_path, users, method, sample, answer=gullible)
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        users,
+        method,
+        sample,
+        answer=gullible,
+    )
     assert "fallback" not in ctx.flags
     assert "SECRET" not in text(requests)
     assert "GOLD" not in text(requests)
 
 
 @pytest.mark.parametrize("method", [Cicl, ComPSum, PersonaDb, Drp])
-async def test_without_a_population_summary_answers(
+async def test_summary_answers_without_a_population(
     tmp_path: Path, method: Callable[[], Any]
 ) -> None:
     users = crowd()
-    ours, theirs = (
-        World(tmp_path / "ours", users, answer=reply),
-        World(tmp_path / "summary", users, answer=reply),
+    our_world, summary_world = (
+        World(
+            tmp_path / "ours",
+            users,
+            answer=reply,
+        ),
+        World(
+            tmp_path / "summary",
+            users,
+            answer=reply,
+        ),
     )
-    alone = method()
+    unprepared = method()
     sample = question(users)
-    if isinstance(alone, PersonaDb):
-        ctx = ours.context()
-        state = {"card": "", "distilled": [], "induced": []}
-        output, requests = await alone.predict(sample.view(), state, ctx), ours.backend.requests
+    if isinstance(unprepared, PersonaDb):
+        ctx = our_world.context()
+        state = {
+            "card": "",
+            "distilled": [],
+            "induced": [],
+        }
+        output, requests = (
+            await unprepared.predict(sample.view(), state, ctx),
+            our_world.backend.requests,
+        )
     else:
-        output, ctx, requests = await ours.ask(alone, sample)
-    expected, _, wanted = await theirs.ask(Summary(Summary.Params(k=8)), sample)
-    assert requests == wanted
+        output, ctx, requests = await our_world.ask(unprepared, sample)
+    expected, _, expected_requests = await summary_world.ask(Summary(Summary.Params(k=8)), sample)
+    assert requests == expected_requests
     assert output == expected
     assert ctx.flags["fallback"] == 1
 
 
 @pytest.mark.parametrize("method", [Cicl, ComPSum, Drp])
-def test_acceptance_b12_the_share_of_fallbacks_is_that_of_flagged_samples(
+def test_fallbacks_are_reported_as_a_share_of_samples(
     method: Callable[[], Method],
 ) -> None:
+    # A method that mostly falls back is scored as `summary`, and readers must see that.
     result = trial(
         method(),
         task="lamp4",

@@ -1,4 +1,4 @@
-"""Contrast pairs: who the other side is, that it is another side, and what of the reply counts."""
+"""Contrast pairs: their peers, their difference, and the part of a reply that counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from baseline_fixtures import (
     Stars,
     Tags,
     World,
-    asked,
+    ask_once,
     crowd,
     labelled,
     prepared,
@@ -32,11 +32,20 @@ from personabench.testing.trials import trial
 
 
 @pytest.mark.parametrize("two_step", [False, True])
-async def test_acceptance_b7_negatives_are_other_peoples(tmp_path: Path, two_step: bool) -> None:
+async def test_negatives_come_from_peers(tmp_path: Path, two_step: bool) -> None:
     users = crowd(items=9)
     twin = User("twin", (*users[0].history[:5], *(tales(9, "TWIN").history[5:])))
-    about = question(users, users[0].history[3].stimulus or "", item="i3")
-    world = World(tmp_path, [*users, twin], answer=reply, nameless=True)
+    about = question(
+        users,
+        users[0].history[3].stimulus or "",
+        item="i3",
+    )
+    world = World(
+        tmp_path,
+        [*users, twin],
+        answer=reply,
+        nameless=True,
+    )
     method = await prepared(world, Cicl(Cicl.Params(negatives="peer", two_step=two_step)))
     _, ctx, requests = await world.ask(method, about)
     prompt = requests[0].messages[1 if two_step else 0].content
@@ -46,9 +55,10 @@ async def test_acceptance_b7_negatives_are_other_peoples(tmp_path: Path, two_ste
     assert "TWIN" not in text(requests)
 
 
-async def test_acceptance_b7_no_peer_on_the_questions_own_stimulus(tmp_path: Path) -> None:
+async def test_no_negative_answers_the_question_itself(tmp_path: Path) -> None:
+    # A peer's response to the question would reveal how it can be answered.
     users = crowd(items=1)
-    _, ctx, requests = await asked(
+    _, ctx, requests = await ask_once(
         tmp_path,
         users,
         Cicl(Cicl.Params(negatives="peer")),
@@ -59,17 +69,26 @@ async def test_acceptance_b7_no_peer_on_the_questions_own_stimulus(tmp_path: Pat
 
 
 @pytest.mark.parametrize("task", [Tags(), Stars()])
-async def test_acceptance_b7_labels_differ_or_the_pair_is_positive_only(
-    tmp_path: Path, task: Headlines
-) -> None:
-    users = [labelled("ann", "1234"), labelled("b", "1133"), labelled("c", "1124")]
+async def test_negative_labels_differ_from_the_users(tmp_path: Path, task: Headlines) -> None:
+    users = [
+        labelled("ann", "1234"),
+        labelled("b", "1133"),
+        labelled("c", "1124"),
+    ]
     method = Cicl(Cicl.Params(negatives="peer"))
-    _, ctx, requests = await asked(tmp_path, users, method, question(users, "Of a zoo"), task=task)
-    assert (ctx.flags["pairs"], ctx.flags["positive_only"]) == (3, 1)
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        users,
+        method,
+        question(users, "Of a zoo"),
+        task=task,
+    )
+    assert ctx.flags["pairs"] == 3
+    assert ctx.flags["positive_only"] == 1
     notes = requests[-1].messages[0].content
     for example in notes.split("Example ")[1:]:
-        own, *others = re.findall(r"Headline: (\d)", example)
-        assert own not in others
+        user_label, *peer_labels = re.findall(r"Headline: (\d)", example)
+        assert user_label not in peer_labels
     assert notes.count("Not as this columnist would") == 3
 
 
@@ -85,38 +104,51 @@ async def test_acceptance_b7_labels_differ_or_the_pair_is_positive_only(
         ("Analysis: short.\nAnswer:", ""),
     ],
 )
-def test_acceptance_b7_only_the_answer_is_read(text: str, expected: str) -> None:
+def test_only_the_answer_counts(text: str, expected: str) -> None:
     assert answer_of(text) == expected
 
 
-async def test_acceptance_b7_a_missing_answer_is_asked_again_once_then_counted(
+async def test_a_missing_answer_is_retried_once_then_counted(
     tmp_path: Path,
 ) -> None:
     users = crowd()
-    output, ctx, requests = await asked(
-        tmp_path / "never", users, Cicl(), answer=lambda request: "Just words"
+    output, ctx, requests = await ask_once(
+        tmp_path / "never",
+        users,
+        Cicl(),
+        answer=lambda request: "Just words",
     )
     assert output == "Just words"
-    assert (ctx.flags["answer_retried"], ctx.flags["answer_missing"]) == (1, 1)
+    assert ctx.flags["answer_retried"] == 1
+    assert ctx.flags["answer_missing"] == 1
     assert len(requests) == 2
     replies = iter(["Just words", "Analysis: x\nAnswer: At last"])
-    output, ctx, _ = await asked(
-        tmp_path / "second", users, Cicl(), answer=lambda request: next(replies)
+    output, ctx, _ = await ask_once(
+        tmp_path / "second",
+        users,
+        Cicl(),
+        answer=lambda request: next(replies),
     )
     assert output == "At last"
     assert ctx.flags["answer_retried"] == 1
     assert "answer_missing" not in ctx.flags
 
 
-async def test_two_steps_score_the_second_reply_as_it_is(tmp_path: Path) -> None:
+async def test_two_steps_return_the_second_reply(tmp_path: Path) -> None:
     users = crowd()
     method = Cicl(Cicl.Params(two_step=True))
-    output, _, requests = await asked(tmp_path, users, method, answer=lambda r: stage(r) + " said")
+    output, _, requests = await ask_once(
+        tmp_path,
+        users,
+        method,
+        answer=lambda r: stage(r) + " said",
+    )
     assert output == "answer said"
     assert "contrast said" in requests[-1].messages[0].content
 
 
-async def test_drafts_are_asked_for_as_none_asks_and_shared(tmp_path: Path) -> None:
+async def test_drafts_send_the_request_of_none_and_are_shared(tmp_path: Path) -> None:
+    # The same request has the same cache key, so that `none` and other methods pay for the drafts.
     users = without_items([tales(3)])
     world = World(tmp_path, users, answer=reply)
     method = await prepared(world, Cicl())
@@ -124,45 +156,67 @@ async def test_drafts_are_asked_for_as_none_asks_and_shared(tmp_path: Path) -> N
     assert stages(requests) == {"answer": 4}
     assert ctx.flags["pairs"] == 3
     record = users[0].history[1]
-    plain = Sample("q", "bob", record.stimulus or "", stimulus=record.stimulus)
+    plain = Sample(
+        "q",
+        "bob",
+        record.stimulus or "",
+        stimulus=record.stimulus,
+    )
     _, _, repeated = await world.ask(NoPersonalization(), plain)
     assert repeated == []
     _, _, requests = await world.ask(method, question(users, "Another, of a quarry"))
     assert stages(requests) == {"answer": 1}
 
 
-async def test_a_draft_like_the_users_own_is_no_negative(tmp_path: Path) -> None:
+async def test_a_draft_equal_to_the_users_response_is_no_negative(tmp_path: Path) -> None:
     users = without_items([labelled("ann", "12")])
 
     def guess(request: Request) -> str:
         return "1" if "item" in request.messages[1].content else "Analysis: x\nAnswer: 2"
 
-    _, ctx, requests = await asked(
-        tmp_path, users, Cicl(), question(users, "Of a zoo"), answer=guess, task=Stars()
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        users,
+        Cicl(),
+        question(users, "Of a zoo"),
+        answer=guess,
+        task=Stars(),
     )
-    assert (ctx.flags["pairs"], ctx.flags["positive_only"]) == (1, 1)
+    assert ctx.flags["pairs"] == 1
+    assert ctx.flags["positive_only"] == 1
     assert requests[-1].messages[0].content.count("Not as this columnist would:\nHeadline: 1") == 1
 
 
-async def test_records_without_a_stimulus_have_peers_only(tmp_path: Path) -> None:
+async def test_records_without_a_stimulus_have_no_drafts(tmp_path: Path) -> None:
     users = [
         User(p, (Record(f"{p}-0", None, f"lovely day at the quarry {p}"),)) for p in ("ann", "bob")
     ]
-    sample = Sample("q", "ann", "Reword: a day out", history=users[0].history)
-    _, ctx, requests = await asked(tmp_path / "peer", users, Cicl(), sample)
+    sample = Sample(
+        "q",
+        "ann",
+        "Reword: a day out",
+        history=users[0].history,
+    )
+    _, ctx, requests = await ask_once(tmp_path / "peer", users, Cicl(), sample)
     assert ctx.flags["pairs"] == 1
     assert (
         "Not as this columnist would:\nHeadline: lovely day at the quarry bob"
         in requests[0].messages[0].content
     )
-    _, ctx, _ = await asked(tmp_path / "draft", users, Cicl(Cicl.Params(negatives="draft")), sample)
+    _, ctx, _ = await ask_once(
+        tmp_path / "draft", users, Cicl(Cicl.Params(negatives="draft")), sample
+    )
     assert ctx.flags["fallback"] == 1
 
 
-async def test_pairs_give_way_to_the_window(tmp_path: Path) -> None:
+async def test_pairs_are_dropped_to_fit_the_window(tmp_path: Path) -> None:
+    # The question is never truncated, so the examples are.
     users = [User(u.id, tuple(_long(r) for r in u.history)) for u in crowd(items=8)]
-    _, ctx, requests = await asked(
-        tmp_path, users, Cicl(Cicl.Params(negatives="peer", analysis_max_tokens=64)), window=1200
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        users,
+        Cicl(Cicl.Params(negatives="peer", analysis_max_tokens=64)),
+        window=1200,
     )
     assert ctx.flags["records_dropped"] == 8 - requests[0].messages[0].content.count("Example ")
     assert 0 < ctx.flags["records_dropped"] < 8
@@ -170,16 +224,20 @@ async def test_pairs_give_way_to_the_window(tmp_path: Path) -> None:
 
 def _long(record: Record) -> Record:
     return Record(
-        record.id, f"{record.stimulus} " + "and on " * 60, record.response, item=record.item
+        record.id,
+        f"{record.stimulus} " + "and on " * 60,
+        record.response,
+        item=record.item,
     )
 
 
 def test_drafting_needs_no_population() -> None:
+    # A data set without other users can still be run with negatives=draft.
     assert "population" not in Cicl(Cicl.Params(negatives="draft")).requirements()
     assert "population" in Cicl().requirements()
 
 
-def test_labels_drafted_on_a_real_task() -> None:
+def test_labels_can_be_drafted_on_a_real_task() -> None:
     def guess(request: Any) -> str:
         return (
             "Analysis: x\nAnswer: comedy"
@@ -187,7 +245,12 @@ def test_labels_drafted_on_a_real_task() -> None:
             else "comedy"
         )
 
-    result = trial(Cicl(), task="lamp2m", limit=4, answer=guess)
+    result = trial(
+        Cicl(),
+        task="lamp2m",
+        limit=4,
+        answer=guess,
+    )
     assert all(line.parsed == "comedy" for line in result.predictions)
     assert result.summary["counters"]["pairs"] > 0
 
@@ -195,7 +258,10 @@ def test_labels_drafted_on_a_real_task() -> None:
 async def test_an_empty_analysis_is_counted(tmp_path: Path) -> None:
     method = Cicl(Cicl.Params(two_step=True))
     silent = {"contrast": ""}
-    _, ctx, _ = await asked(
-        tmp_path, crowd(), method, answer=lambda r: silent.get(stage(r), reply(r))
+    _, ctx, _ = await ask_once(
+        tmp_path,
+        crowd(),
+        method,
+        answer=lambda r: silent.get(stage(r), reply(r)),
     )
     assert ctx.flags["empty_analysis"] == 1

@@ -1,4 +1,4 @@
-"""CIPHER and its family online, against their acceptance list, with a stub model and a rule-based user."""
+"""CIPHER and its family online, with a stub model and a rule-based user."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ pytestmark = pytest.mark.usefixtures("sentence_data")
         ("", 12),
     ],
 )
-def test_acceptance_1_worked_costs(final: str, cost: int) -> None:
+def test_costs_of_worked_examples(final: str, cost: int) -> None:
     assert edit_cost(BASE, final) == edit_cost(final, BASE) == cost
     assert differs(BASE, final, 0, "text") == differs(final, BASE, 0, "text") == (cost > 0)
     assert differs(BASE, final, cost, "text") is False
 
 
-def test_acceptance_1_contractions_and_empty_texts() -> None:
+def test_costs_of_contractions_and_empty_texts() -> None:
     assert edit_cost("Don't worry", "Do not worry") == edit_cost("Do not worry", "Don't worry") == 1
     assert edit_cost("", "") == 0
 
 
-def test_acceptance_1_missing_sentence_data_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_sentence_data_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wordnet, "nltk_data_folders", list)
     with pytest.raises(UsageError, match="punkt_tab"):
         edit_cost("One.", "Two.")
@@ -90,121 +90,174 @@ def test_whether_anything_changed_agrees_with_the_cost() -> None:
     ]
     texts = ["".join(rng.choices(pieces, k=rng.randrange(6))) for _ in range(300)]
     close = [text.replace(" ", "") for text in texts] + [text.replace('"', "''") for text in texts]
-    found: Counter[bool] = Counter()
-    for one, other in [
-        *zip(texts, close[:300], strict=True),
+    verdicts: Counter[bool] = Counter()
+    for first, second in [
+        *zip(
+            texts,
+            close[:300],
+            strict=True,
+        ),
         *zip(texts, close[300:], strict=True),
     ]:
-        changed = one.split() != other.split() and edit_cost(one, other) > 0
-        found[changed] += 1
-        assert differs(one, other, 0, "text") == changed, (one, other)
-    assert min(found[True], found[False]) > 20
+        changed = first.split() != second.split() and edit_cost(first, second) > 0
+        verdicts[changed] += 1
+        assert differs(first, second, 0, "text") == changed, (first, second)
+    assert min(verdicts[True], verdicts[False]) > 20
 
 
 @pytest.mark.parametrize("sources", sequences())
-async def test_acceptance_3_paying_rounds_of_random_sequences(sources: list[str]) -> None:
+async def test_edited_rounds_of_random_sequences(sources: list[str]) -> None:
     everywhere = list(range(len(sources)))
-    for method in (Cipher(Cipher.Params(k=1)), IclEdit(), CotEdit()):
+    for method in (
+        Cipher(Cipher.Params(k=1)),
+        IclEdit(),
+        CotEdit(),
+    ):
         rounds, _, _ = await live(method, sources)
         assert paying(rounds) == first_occurrences(sources), method.name
     rounds, _, _ = await live(Continual(), sources)
-    assert paying(rounds) == [at for at in everywhere if at == 0 or sources[at] != sources[at - 1]]
+    assert paying(rounds) == [
+        index for index in everywhere if index == 0 or sources[index] != sources[index - 1]
+    ]
     rounds, _, _ = await live(EThenE(), sources)
-    assert paying(rounds) == [at for at in everywhere if at < 5 or sources[at] != sources[4]]
+    assert paying(rounds) == [
+        index for index in everywhere if index < 5 or sources[index] != sources[4]
+    ]
     rounds, _, _ = await live(Oracle(), sources)
     assert paying(rounds) == []
 
 
-@pytest.mark.parametrize(("source", "total"), list(zip(SOURCES, (3, 1, 5, 1, 2), strict=True)))
-async def test_acceptance_3_totals_with_a_single_source(source: str, total: int) -> None:
+@pytest.mark.parametrize(
+    ("source", "total"),
+    list(zip(SOURCES, (3, 1, 5, 1, 2), strict=True)),
+)
+async def test_total_costs_with_a_single_source(source: str, total: int) -> None:
     for k in (1, 3):
         rounds, _, _ = await live(Cipher(Cipher.Params(k=k)), [source] * 6)
-        assert [each.cost for each in rounds] == [total, 0, 0, 0, 0, 0]
+        assert [entry.cost for entry in rounds] == [total, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_acceptance_3_killed_after_every_round_it_goes_on_the_same(cls: Any) -> None:
+async def test_a_process_killed_after_every_round_resumes_identically(cls: Any) -> None:
+    # Online runs take hours and are resumed from the stored JSON state.
     sources = sequences()[3]
     rounds, state, world = await live(cls(), sources)
-    again, resumed, second = await live(cls(), sources, interrupted=True)
-    assert (rounds, to_json(state)) == (again, to_json(resumed))
+    again, resumed, second = await live(
+        cls(),
+        sources,
+        interrupted=True,
+    )
+    assert rounds == again
+    assert to_json(state) == to_json(resumed)
     assert to_json(world.backend.requests) == to_json(second.backend.requests)
 
 
 @pytest.mark.parametrize("reply", ["", " \n", "None", "Preference: none.", '""'])
-async def test_acceptance_4_no_memory_entry_is_empty_and_none_is_never_offered(reply: str) -> None:
+async def test_no_memory_entry_is_empty(reply: str) -> None:
     world = World(lambda request: reply if stage(request) == "infer" else stub(request))
     rounds, state, _ = await live(Cipher(), ["alpha", "beta", "alpha"], world)
     assert state["rounds"] == []
-    assert [(each.predicting, each.learning) for each in rounds] == [(1, 2)] * 3
+    assert [(entry.predicting, entry.learning) for entry in rounds] == [(1, 2)] * 3
     for cls in (Continual, EThenE):
         world = World(world.backend.answer)
         await live(cls(), ["alpha"] * 7, world)
-        told = [
+        noted = [
             request.messages[0].content
             for request in world.backend.requests
             if stage(request) == "generate"
         ]
-        assert set(told) == {"Write the brief only."}
+        assert set(noted) == {"Write the brief only."}
 
 
-async def test_acceptance_4_accepted_rounds_before_any_edit_leave_no_entry() -> None:
+async def test_accepted_drafts_leave_no_entry() -> None:
     method, world = Cipher(), World()
     state = await method.profile(Sample("", "u", "").user, world.context())
     for number in range(3):
         draft = await method.predict(Sample("r", "u", f"alpha {number}"), state, world.context())
         state = await method.update(
-            state, {"draft": draft, "edited": draft, "cost": 0}, world.context()
+            state,
+            {
+                "draft": draft,
+                "edited": draft,
+                "cost": 0,
+            },
+            world.context(),
         )
-    assert state == {"rounds": [], "open": None, "t": 3}
+    assert state == {
+        "rounds": [],
+        "open": None,
+        "t": 3,
+    }
     assert Counter(map(stage, world.backend.requests)) == {"generate": 3}
 
 
-@pytest.mark.parametrize(("delta", "cost", "asked"), [(0, 0, 0), (0, 1, 1), (3, 3, 0), (3, 5, 1)])
-async def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_delta(
-    delta: float, cost: float, asked: int
+@pytest.mark.parametrize(
+    ("delta", "cost", "inferences"),
+    [
+        (0, 0, 0),
+        (0, 1, 1),
+        (3, 3, 0),
+        (3, 5, 1),
+    ],
+)
+async def test_only_rounds_that_cost_more_than_delta_are_inferred_from(
+    delta: float, cost: float, inferences: int
 ) -> None:
     method, world = Cipher(Cipher.Params(delta=delta)), World()
     state = await method.profile(Sample("", "u", "").user, world.context())
     await method.predict(Sample("r", "u", "alpha"), state, world.context())
     ctx = world.context()
     state = await method.update(
-        state, {"draft": BASE, "edited": BASE.lower() + "  ", "cost": cost}, ctx
+        state,
+        {
+            "draft": BASE,
+            "edited": BASE.lower() + "  ",
+            "cost": cost,
+        },
+        ctx,
     )
-    assert len(ctx.calls) == asked
-    assert len(state["rounds"]) == asked
+    assert len(ctx.calls) == inferences
+    assert len(state["rounds"]) == inferences
 
 
-async def test_an_unedited_round_keeps_the_preference_its_draft_was_made_with() -> None:
+async def test_an_unedited_round_keeps_the_preference_of_its_draft() -> None:
     _, state, _ = await live(Cipher(Cipher.Params(k=3)), ["alpha", "alpha", "alpha"])
-    assert [each["preference"] for each in state["rounds"]] == ["all lower case"] * 3
-    assert [each["text"] for each in state["rounds"]] == [
+    assert [entry["preference"] for entry in state["rounds"]] == ["all lower case"] * 3
+    assert [entry["text"] for entry in state["rounds"]] == [
         f"Note {number} about alpha" for number in range(3)
     ]
 
 
-async def test_acceptance_6_calls_per_round() -> None:
+async def test_calls_per_round() -> None:
     sources = sequences()[3]
     for k in (1, 3):
         rounds, _, _ = await live(Cipher(Cipher.Params(k=k)), sources)
-        assert (rounds[0].predicting, rounds[0].learning) == (1, 1)
-        for each in rounds[1:]:
-            assert (each.predicting, each.learning) == (1 if k == 1 else 2, each.cost > 0)
-    for method in (IclEdit(), CotEdit(), Oracle()):
+        assert rounds[0].predicting == 1
+        assert rounds[0].learning == 1
+        for entry in rounds[1:]:
+            assert entry.predicting == (1 if k == 1 else 2)
+            assert entry.learning == int(entry.cost > 0)
+    for method in (
+        IclEdit(),
+        CotEdit(),
+        Oracle(),
+    ):
         rounds, _, _ = await live(method, sources)
-        assert {(each.predicting, each.learning) for each in rounds} == {(1, 0)}
+        assert {(entry.predicting, entry.learning) for entry in rounds} == {(1, 0)}
     rounds, _, _ = await live(Continual(), sources)
-    assert [(each.predicting, each.learning) for each in rounds] == [(1, 0)] + [(2, 0)] * 13
+    assert [(entry.predicting, entry.learning) for entry in rounds] == [(1, 0)] + [(2, 0)] * 13
     rounds, _, _ = await live(EThenE(), sources)
-    assert [(each.predicting, each.learning) for each in rounds] == [(1, 0)] * 4 + [(1, 1)] + [
+    assert [(entry.predicting, entry.learning) for entry in rounds] == [(1, 0)] * 4 + [(1, 1)] + [
         (1, 0)
     ] * 9
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_acceptance_7_prompts_hold_no_hidden_preference_and_inferences_no_document(
+async def test_prompts_hold_no_hidden_preference_and_inferences_no_document(
     cls: Any,
 ) -> None:
+    # The true preference is the gold of an online task, and a document would leak into the
+    # preference.
     _, _, world = await live(cls(), sequences()[3], World(lambda request: f"{stage(request)} said"))
     for request in world.backend.requests:
         whole = "\n".join(message.content for message in request.messages)
@@ -214,13 +267,13 @@ async def test_acceptance_7_prompts_hold_no_hidden_preference_and_inferences_no_
             assert not any(source in whole for source in SOURCES)
 
 
-async def test_the_oracle_needs_a_task_that_tells_it() -> None:
+async def test_the_oracle_needs_a_task_that_reveals_preferences() -> None:
     with pytest.raises(UsageError, match="briefs"):
         await Oracle().predict(Sample("r", "u", "alpha"), None, World().context())
     assert Oracle.privileged
 
 
-async def test_acceptance_8_k_above_the_memory_and_ties_pick_the_earlier_entry() -> None:
+async def test_ties_recall_the_earlier_entry() -> None:
     world = World()
     ctx = world.context()
     texts = ["beta 1", "alpha 1", "beta 2", "alpha 2", "beta 3"]
@@ -231,7 +284,7 @@ async def test_acceptance_8_k_above_the_memory_and_ties_pick_the_earlier_entry()
     assert len(rounds) == len(state["rounds"]) == 4
 
 
-async def test_the_aggregation_sees_the_nearest_preference_first_even_if_alone() -> None:
+async def test_the_aggregation_lists_the_nearest_preference_first() -> None:
     _, _, world = await live(Cipher(Cipher.Params(k=2)), ["beta", "alpha", "alpha"])
     merged = [
         request.messages[-1].content
@@ -245,15 +298,24 @@ async def test_the_aggregation_sees_the_nearest_preference_first_even_if_alone()
 async def test_an_empty_aggregation_falls_back_to_the_nearest_preference() -> None:
     world = World(lambda request: "" if stage(request) == "aggregate" else stub(request))
     rounds, _, _ = await live(Cipher(), ["alpha", "alpha"], world)
-    assert [each.cost for each in rounds] == [3, 0]
+    assert [entry.cost for entry in rounds] == [3, 0]
     assert rounds[1].predicting == 3
 
 
 async def test_feedback_without_a_draft_is_an_error() -> None:
+    # A state that lost its open round would otherwise attribute the edit to another draft.
     method, world = Cipher(), World()
     state = await method.profile(Sample("", "u", "").user, world.context())
     with pytest.raises(UsageError, match="predict opens a round"):
-        await method.update(state, {"draft": "a", "edited": "b", "cost": 1}, world.context())
+        await method.update(
+            state,
+            {
+                "draft": "a",
+                "edited": "b",
+                "cost": 1,
+            },
+            world.context(),
+        )
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,12 @@ def lamp(name: str) -> tuple[Task, Sample]:
     return task, next(iter(task.open(task.default_split, None).samples())).view()
 
 
-async def asked(method: Method, sample: Sample, task: Task, world: World) -> tuple[str, Context]:
+async def ask_once(
+    method: Method,
+    sample: Sample,
+    task: Task,
+    world: World,
+) -> tuple[str, Context]:
     world.task = task
     ctx = world.context()
     return await method.predict(sample, await method.profile(sample.user, ctx), ctx), ctx
@@ -40,18 +45,19 @@ def drafting(request: Request) -> str:
 
 @pytest.mark.parametrize("name", ["lamp4", "lamp5", "lamp6", "lamp7"])
 @pytest.mark.parametrize("k", [1, 3])
-async def test_acceptance_9_static_asks_at_most_2k_offline_calls_and_none_again(
+async def test_static_makes_at_most_2k_offline_calls_and_caches_them(
     name: str, k: int, tmp_path: Path
 ) -> None:
+    # A draft and an inference for each of the k records; both are independent of the question.
     task, sample = lamp(name)
     world = World(drafting, Cache(tmp_path / "cache.sqlite"))
-    _, ctx = await asked(Cipher(Cipher.Params(k=k)), sample, task, world)
+    _, ctx = await ask_once(Cipher(Cipher.Params(k=k)), sample, task, world)
     assert len(ctx.calls) == 2 * k + (k > 1) + 1
     again = msgspec.structs.replace(sample, id="again")
-    _, ctx = await asked(Cipher(Cipher.Params(k=k)), again, task, world)
+    _, ctx = await ask_once(Cipher(Cipher.Params(k=k)), again, task, world)
     assert all(call.cached for call in ctx.calls)
     before = len(world.backend.requests)
-    _, ctx = await asked(IclEdit(IclEdit.Params(k=k)), sample, task, world)
+    _, ctx = await ask_once(IclEdit(IclEdit.Params(k=k)), sample, task, world)
     assert len(ctx.calls) == k + 1
     assert len(world.backend.requests) == before + 1
 
@@ -59,9 +65,8 @@ async def test_acceptance_9_static_asks_at_most_2k_offline_calls_and_none_again(
 @pytest.mark.parametrize("name", ["lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6"])
 @pytest.mark.parametrize("mode", ["static", "replay"])
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_acceptance_9_no_draft_prompt_holds_the_users_own_response(
-    cls: Any, mode: Any, name: str
-) -> None:
+async def test_no_draft_prompt_holds_the_users_response(cls: Any, mode: Any, name: str) -> None:
+    # A draft that has seen the response would teach nothing.
     task, sample = lamp(name)
     marked = tuple(
         msgspec.structs.replace(
@@ -74,7 +79,7 @@ async def test_acceptance_9_no_draft_prompt_holds_the_users_own_response(
     world = World(
         lambda r: "2" if task.kind == "ordinal" and stage(r) == "generate" else drafting(r)
     )
-    await asked(
+    await ask_once(
         cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=marked), task, world
     )
     drafts = [
@@ -90,19 +95,24 @@ async def test_acceptance_9_no_draft_prompt_holds_the_users_own_response(
                 "user"
             ]
         else:
-            own = re.findall(r"@(.*?)@", request.messages[-1].content)[0]
-            final = next(record.response for record in marked if record.id == own)
+            headline = re.findall(r"@(.*?)@", request.messages[-1].content)[0]
+            final = next(record.response for record in marked if record.id == headline)
             assert task.kind != "text" or not any(
                 final in message.content for message in request.messages
             )
 
 
-async def test_acceptance_9_a_tweets_draft_is_its_neutral_rewrite() -> None:
+async def test_the_draft_of_a_tweet_is_its_neutral_rewrite() -> None:
     task, sample = lamp("lamp7")
     world = World(lambda request: f"{stage(request)}d")
-    await asked(Cipher(Cipher.Params(k=2)), sample, task, world)
+    await ask_once(Cipher(Cipher.Params(k=2)), sample, task, world)
     stages = [stage(request) for request in world.backend.requests]
-    assert Counter(stages) == {"neutral": 2, "infer": 2, "aggregate": 1, "generate": 1}
+    assert Counter(stages) == {
+        "neutral": 2,
+        "infer": 2,
+        "aggregate": 1,
+        "generate": 1,
+    }
     tweets = {record.response for record in sample.history}
     for request in world.backend.requests:
         if stage(request) == "neutral":
@@ -116,26 +126,34 @@ async def test_acceptance_9_a_tweets_draft_is_its_neutral_rewrite() -> None:
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_acceptance_9_lamp1_is_not_applicable(cls: Any) -> None:
+async def test_lamp1_is_refused(cls: Any) -> None:
     task, sample = lamp("lamp1")
     assert "lamp1" in cls.refuses
     with pytest.raises(UsageError, match="no past choices"):
-        await asked(cls(), sample, task, World())
+        await ask_once(cls(), sample, task, World())
 
 
 @pytest.mark.usefixtures("quick_vectors")
 @pytest.mark.parametrize("mode", ["static", "replay"])
 @pytest.mark.parametrize("cls", FAMILY)
 @pytest.mark.parametrize("name", ["lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7"])
-def test_every_cell_runs_on_the_bundled_sample(cls: Any, mode: Any, name: str) -> None:
-    result = trial(cls(cls.Params(mode=mode)), task=name, limit=2)
+def test_every_cell_runs_on_the_example_data(cls: Any, mode: Any, name: str) -> None:
+    result = trial(
+        cls(cls.Params(mode=mode)),
+        task=name,
+        limit=2,
+    )
     assert [line.error for line in result.predictions] == [None] * len(result.predictions)
 
 
 @pytest.mark.usefixtures("quick_vectors")
 @pytest.mark.parametrize("cls", FAMILY)
 def test_an_empty_history_is_the_plain_prompt_and_flagged(cls: Any) -> None:
-    result = trial(cls(), limit=3, history="none")
+    result = trial(
+        cls(),
+        limit=3,
+        history="none",
+    )
     plain = trial(registry.load("method", "none")(), limit=3)
     assert [line.output for line in result.predictions] == [
         line.output for line in plain.predictions
@@ -144,33 +162,38 @@ def test_an_empty_history_is_the_plain_prompt_and_flagged(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["lamp2m", "lamp3"])
-async def test_labels_cost_what_they_are_off_and_inference_sees_the_input(name: str) -> None:
+async def test_label_costs_and_the_inference_prompt(name: str) -> None:
     task, sample = lamp(name)
-    right, wrong = ("5", "1") if name == "lamp3" else (sample.choices[0], sample.choices[1])
+    correct, incorrect = ("5", "1") if name == "lamp3" else (sample.choices[0], sample.choices[1])
     history = tuple(
-        msgspec.structs.replace(record, response=right) for record in sample.history[:3]
+        msgspec.structs.replace(record, response=correct) for record in sample.history[:3]
     )
     sample = msgspec.structs.replace(sample, history=history)
-    for guess, inferences in ((right, 0), (wrong, 3), ("no idea", 0)):
+    for guess, inferences in (
+        (correct, 0),
+        (incorrect, 3),
+        ("no idea", 0),
+    ):
         world = World(
             lambda r, guess=guess: f" {guess}." if stage(r) == "generate" else "is generous"
         )
-        _, ctx = await asked(Cipher(), sample, task, world)
+        _, ctx = await ask_once(Cipher(), sample, task, world)
         inferring = [request for request in world.backend.requests if stage(request) == "infer"]
         assert len(inferring) == inferences
         assert ctx.flags.get("draft_unreadable", 0) == (3 if guess == "no idea" else 0)
         assert ctx.flags.get("plain_prompt", 0) == (0 if inferences else 1)
         for request in inferring:
             assert any(str(record.stimulus) in request.messages[1].content for record in history)
-            assert f"Guess: {wrong}" in request.messages[1].content
+            assert f"Guess: {incorrect}" in request.messages[1].content
     world = World(lambda r: "1" if stage(r) == "generate" else "is generous")
-    _, ctx = await asked(Cipher(Cipher.Params(delta=4)), sample, task, world)
+    _, ctx = await ask_once(Cipher(Cipher.Params(delta=4)), sample, task, world)
     assert ctx.flags["plain_prompt"] == 1
 
 
 @pytest.mark.parametrize("mode", ["static", "replay"])
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_records_that_ask_the_question_itself_are_left_out(cls: Any, mode: Any) -> None:
+async def test_records_equal_to_the_question_are_left_out(cls: Any, mode: Any) -> None:
+    # The record's response would be the reference.
     task, sample = lamp("lamp4")
     copy = Record(
         "copy",
@@ -178,9 +201,13 @@ async def test_records_that_ask_the_question_itself_are_left_out(cls: Any, mode:
         "THE ANSWER",
         fields={"text": "", "title": ""},
     )
-    history = (*sample.history[:2], copy, *sample.history[2:4])
+    history = (
+        *sample.history[:2],
+        copy,
+        *sample.history[2:4],
+    )
     world = World(drafting)
-    _, ctx = await asked(
+    _, ctx = await ask_once(
         cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=history), task, world
     )
     assert ctx.flags["duplicates_dropped"] == 1
@@ -189,7 +216,7 @@ async def test_records_that_ask_the_question_itself_are_left_out(cls: Any, mode:
     )
 
 
-async def test_inputs_alone_decide_which_records_are_near() -> None:
+async def test_similarity_of_records_is_that_of_their_inputs() -> None:
     task = registry.load("task", "lamp4")()
     history = tuple(
         Record(
@@ -199,14 +226,22 @@ async def test_inputs_alone_decide_which_records_are_near() -> None:
             fields={"text": f"a text on {source}", "title": title},
         )
         for n, (source, title) in enumerate(
-            [("alpha", "beta beta"), ("beta", "alpha"), ("alpha", "gamma")]
+            [
+                ("alpha", "beta beta"),
+                ("beta", "alpha"),
+                ("alpha", "gamma"),
+            ]
         )
     )
     sample = Sample(
-        "q", "u", "Generate a headline: news of beta", stimulus="news of beta", history=history
+        "q",
+        "u",
+        "Generate a headline: news of beta",
+        stimulus="news of beta",
+        history=history,
     )
     world = World(drafting)
-    await asked(IclEdit(IclEdit.Params(k=1)), sample, task, world)
+    await ask_once(IclEdit(IclEdit.Params(k=1)), sample, task, world)
     assert (
         world.backend.requests[0]
         .messages[-1]
@@ -214,10 +249,10 @@ async def test_inputs_alone_decide_which_records_are_near() -> None:
     )
 
 
-async def test_replay_drafts_with_what_was_learnt_before() -> None:
+async def test_replay_drafts_with_the_memory_of_earlier_records() -> None:
     task, sample = lamp("lamp4")
     world = World(drafting)
-    _, ctx = await asked(Cipher(Cipher.Params(k=1, mode="replay")), sample, task, world)
+    _, ctx = await ask_once(Cipher(Cipher.Params(k=1, mode="replay")), sample, task, world)
     first, second = [r for r in world.backend.requests if stage(r) == "generate"][:2]
     assert str(sample.history[0].stimulus) in first.messages[-1].content
     assert "short and dry" not in first.messages[0].content
@@ -228,7 +263,7 @@ async def test_replay_drafts_with_what_was_learnt_before() -> None:
 async def test_without_edits_no_draft_is_written() -> None:
     task, sample = lamp("lamp4")
     world = World(drafting)
-    await asked(Cipher(Cipher.Params(k=3, use_edits=False)), sample, task, world)
+    await ask_once(Cipher(Cipher.Params(k=3, use_edits=False)), sample, task, world)
     assert Counter(map(stage, world.backend.requests)) == {
         "infer": 3,
         "aggregate": 1,
@@ -238,10 +273,12 @@ async def test_without_edits_no_draft_is_written() -> None:
         assert "Draft:" not in request.messages[1].content
 
 
-async def test_a_history_shorter_than_e_then_e_explores_still_teaches() -> None:
+async def test_e_then_e_learns_from_a_short_history() -> None:
     task, sample = lamp("lamp4")
     world = World(drafting)
-    await asked(EThenE(), msgspec.structs.replace(sample, history=sample.history[:2]), task, world)
+    await ask_once(
+        EThenE(), msgspec.structs.replace(sample, history=sample.history[:2]), task, world
+    )
     assert Counter(map(stage, world.backend.requests)) == {"generate": 3, "infer": 1}
 
 
@@ -249,22 +286,29 @@ async def test_a_history_shorter_than_e_then_e_explores_still_teaches() -> None:
 @pytest.mark.parametrize("cls", FAMILY)
 def test_prompts_fit_a_small_window(cls: Any) -> None:
     for name in ("lamp3", "lamp4", "lamp7"):
-        result = trial(cls(), task=name, limit=4, window=700)
+        result = trial(
+            cls(),
+            task=name,
+            limit=4,
+            window=700,
+        )
         assert [line.error for line in result.predictions] == [None] * len(result.predictions)
 
 
-async def test_long_pairs_are_dropped_or_shortened_and_long_stimuli_cut() -> None:
+async def test_long_pairs_and_stimuli_are_shortened() -> None:
     task, sample = lamp("lamp4")
     history = tuple(
         msgspec.structs.replace(
-            record, stimulus="a long article " * 900, response=f"{record.response} " * 40
+            record,
+            stimulus="a long article " * 900,
+            response=f"{record.response} " * 40,
         )
         for record in sample.history[:5]
     )
     sample = msgspec.structs.replace(sample, history=history)
     for cls, flag in ((IclEdit, "pairs_dropped"), (Continual, "pairs_shortened")):
         world = World(drafting, window=900)
-        _, ctx = await asked(cls(), sample, task, world)
+        _, ctx = await ask_once(cls(), sample, task, world)
         assert ctx.flags[flag] > 0
         assert ctx.flags["stimuli_shortened"] >= 5
 
@@ -272,17 +316,22 @@ async def test_long_pairs_are_dropped_or_shortened_and_long_stimuli_cut() -> Non
 @pytest.mark.parametrize("name", [cls.name for cls in FAMILY])
 @pytest.mark.parametrize("task", ["lamp4", "lamp7"])
 async def test_the_plan_predicts_the_calls(name: str, task: str, tmp_path: Path) -> None:
+    # Users decide by the plan whether they can afford a run.
     options = runner.Options(
-        methods=[name], tasks=[task], limit=4, backend="scripted", results=tmp_path
+        methods=[name],
+        tasks=[task],
+        limit=4,
+        backend="scripted",
+        results=tmp_path,
     )
     (forecast,) = await plan.plan(options)
     world = Scripted(answer=lambda request: f"{drafting(request)} {digest(request.messages)[:8]}")
     (outcome,) = await runner.run(options, backend=world)
     predictions = runner.RunFolder(outcome.folder).ordered_predictions
     ids = [line.sample_id for line in runner.RunFolder(outcome.folder).iter_predictions()]
-    lines = [line for line in predictions(ids) if line is not None]
-    made = sum(len(line.calls) for line in lines)
-    paid = sum(not call.cached for line in lines for call in line.calls)
+    completed = [line for line in predictions(ids) if line is not None]
+    call_count = sum(len(line.calls) for line in completed)
+    paid = sum(not call.cached for line in completed for call in line.calls)
     row = forecast.as_dict({})
-    assert row["calls"] == row["calls_at_most"] == made
+    assert row["calls"] == row["calls_at_most"] == call_count
     assert row["to_pay"] == paid

@@ -1,4 +1,4 @@
-"""How CIPHER and its family read what the model says, and what becomes of a reply that says nothing."""
+"""Parsing of replies by CIPHER and its family, and the treatment of empty ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> No
     world = World()
     world.task = registry.load("task", "lamp4")()
     ctx = world.context()
-    assert prompts.marked(reply, ctx) == answer
+    assert prompts.read_final(reply, ctx) == answer
     assert ctx.flags.get("no_final", 0) == unmarked
 
 
@@ -60,67 +60,125 @@ def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> No
 )
 def test_reading_a_preference(reply: str, preference: str) -> None:
     ctx = World().context()
-    assert prompts.capped(prompts.phrase(reply), ctx) == preference
+    assert prompts.cap_preference(prompts.read_phrase(reply), ctx) == preference
     assert ctx.flags == ({"preference_capped": 1} if reply.startswith("word") else {})
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        "NONE", "none.", "null", "N/A", "n/a - nothing", "**None**", "(none)", "[None]", '"None"', "Nothing",
-        "NONE - it shows nothing", "None (the edits are about facts)", "None — no style is shown", "NONE: no wish",
-        "None\n\nThe message only asks a question.", "Preference: None (the user only asks)", "- None.",
-        "None, the user only asks", "**NONE** – the reply shows nothing", "No preference.", "Unknown;",
+        "NONE",
+        "none.",
+        "null",
+        "N/A",
+        "n/a - nothing",
+        "**None**",
+        "(none)",
+        "[None]",
+        '"None"',
+        "Nothing",
+        "NONE - it shows nothing",
+        "None (the edits are about facts)",
+        "None — no style is shown",
+        "NONE: no wish",
+        "None\n\nThe message only asks a question.",
+        "Preference: None (the user only asks)",
+        "- None.",
+        "None, the user only asks",
+        "**NONE** – the reply shows nothing",
+        "No preference.",
+        "Unknown;",
     ],
-)  # fmt: skip
-def test_a_reply_that_says_none_and_why_names_no_preference(reply: str) -> None:
-    assert prompts.phrase(reply) == ""
+)
+def test_none_with_a_reason_is_no_preference(reply: str) -> None:
+    assert prompts.read_phrase(reply) == ""
 
 
 @pytest.mark.parametrize(
     "reply",
-    ["none-too-formal", "nothing flowery", "None of the usual phrases", "null-safe", "no preferences over facts",
-     "unknown words explained", "**none** too long", "national news first"],
-)  # fmt: skip
+    [
+        "none-too-formal",
+        "nothing flowery",
+        "None of the usual phrases",
+        "null-safe",
+        "no preferences over facts",
+        "unknown words explained",
+        "**none** too long",
+        "national news first",
+    ],
+)
 def test_a_preference_may_begin_with_none(reply: str) -> None:
-    assert prompts.phrase(reply) == reply.strip("*")
+    # "None of the usual jargon" is a preference.
+    assert prompts.read_phrase(reply) == reply.strip("*")
 
 
 def pair(draft: str | None = BASE, **more: Any) -> Round:
-    return Round(text="alpha", draft=draft, final=BASE.lower(), preference="", cost=None, **more)
+    return Round(
+        text="alpha",
+        draft=draft,
+        final=BASE.lower(),
+        preference="",
+        cost=None,
+        **more,
+    )
 
 
 def replying(*replies: str, to: str = "infer") -> Any:
-    """A model that says these things in turn where it infers or merges, and as many times the last one."""
-    left = list(replies)
-    return lambda r: (left.pop(0) if len(left) > 1 else left[0]) if stage(r) == to else stub(r)
+    """A stub that gives these replies in turn to inferences or merges, then the last one again."""
+    remaining = list(replies)
+    return lambda r: (
+        (remaining.pop(0) if len(remaining) > 1 else remaining[0]) if stage(r) == to else stub(r)
+    )
 
 
-async def test_an_inference_that_names_nothing_is_drawn_anew_and_not_remembered(
+async def test_an_inference_without_a_preference_is_repeated_and_not_cached(
     tmp_path: Path,
 ) -> None:
     world = World(
         replying("None - no edits.", "<think>hm", "short", "dry"), Cache(tmp_path / "cache.sqlite")
     )
-    found = []
+    results = []
     for _ in range(3):
         ctx = world.context()
-        found.append((await Cipher().infer([pair()], ctx), len(ctx.calls), ctx.flags))
-    assert found == [("", 2, {"empty_inference": 1}), ("short", 1, {}), ("short", 1, {})]
+        results.append(
+            (
+                await Cipher().infer([pair()], ctx),
+                len(ctx.calls),
+                ctx.flags,
+            )
+        )
+    assert results == [
+        (
+            "",
+            2,
+            {"empty_inference": 1},
+        ),
+        (
+            "short",
+            1,
+            {},
+        ),
+        (
+            "short",
+            1,
+            {},
+        ),
+    ]
     assert [request.draw for request in world.backend.requests] == [0, 1, 0]
 
 
-async def test_a_second_draw_counts_and_a_long_preference_is_counted_once(tmp_path: Path) -> None:
+async def test_a_second_repeat_counts_and_a_long_preference_is_flagged_once(tmp_path: Path) -> None:
     world = World(replying("None", "word " * 99), Cache(tmp_path / "cache.sqlite"))
     ctx = world.context()
     assert await Continual().infer([pair()], ctx) == " ".join(["word"] * 60)
-    assert ctx.flags == {"preference_capped": 1} and [r.draw for r in world.backend.requests] == [
+    assert ctx.flags == {"preference_capped": 1}
+    assert [r.draw for r in world.backend.requests] == [
         0,
         1,
     ]
 
 
-async def test_what_shows_nothing_stands_and_is_remembered_but_no_reply_at_all(
+async def test_a_reaction_without_a_preference_is_cached_but_an_empty_reply_is_not(
     tmp_path: Path,
 ) -> None:
     world = World(
@@ -130,63 +188,79 @@ async def test_what_shows_nothing_stands_and_is_remembered_but_no_reply_at_all(
     for cached in (False, True):
         ctx = world.context()
         assert await Cipher().infer([pair(spoken=True)], ctx) == ""
-        assert ctx.flags == {"nothing_shown": 1} and [call.cached for call in ctx.calls] == [cached]
+        assert ctx.flags == {"nothing_shown": 1}
+        assert [call.cached for call in ctx.calls] == [cached]
     ctx = world.context()
-    assert (
-        await Cipher().infer([pair("Another reply.", spoken=True)], ctx) == "likes it"
-        and ctx.flags == {}
-    )
+    assert await Cipher().infer([pair("Another reply.", spoken=True)], ctx) == "likes it"
+    assert ctx.flags == {}
 
 
-async def test_a_merge_that_names_nothing_is_drawn_anew_and_not_remembered(tmp_path: Path) -> None:
+async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None:
+    # A cached empty reply would be returned to every later run.
     world = World(
-        replying("None", "N/A", "short", to="aggregate"), Cache(tmp_path / "cache.sqlite")
+        replying(
+            "None",
+            "N/A",
+            "short",
+            to="aggregate",
+        ),
+        Cache(tmp_path / "cache.sqlite"),
     )
-    found = []
+    results = []
     for _ in range(2):
         ctx = world.context()
-        rounds = [Round(**{**pair(), "preference": "terse", "t": 0})]
-        found.append((await Cipher().preference(Sample("r", "u", "alpha"), rounds, ctx), ctx.flags))
-    assert found == [("terse", {"empty_aggregation": 1}), ("short", {})]
+        rounds = [
+            Round(
+                **{
+                    **pair(),
+                    "preference": "terse",
+                    "t": 0,
+                }
+            )
+        ]
+        results.append(
+            (await Cipher().preference(Sample("r", "u", "alpha"), rounds, ctx), ctx.flags)
+        )
+    assert results == [("terse", {"empty_aggregation": 1}), ("short", {})]
     assert [request.draw for request in world.backend.requests] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-async def test_an_empty_draft_is_shown_as_one(cls: Any) -> None:
-    """None was written only where no drafts are used at all."""
+async def test_an_empty_draft_is_shown_as_empty(cls: Any) -> None:
+    """Drafts are missing only if no drafts are used at all."""
     _, _, world = await live(
         cls(), ["alpha"] * 6, World(lambda r: stub(r) if stage(r) != "generate" else "")
     )
-    asked = [request for request in world.backend.requests if stage(request) == "infer"]
-    shown = [
+    inferences = [request for request in world.backend.requests if stage(request) == "infer"]
+    prompts_shown = [
         request
         for request in world.backend.requests
         if "earlier drafts" in request.messages[0].content
     ]
-    assert asked or shown or cls is Cipher
-    assert all(request.messages[0].content.startswith("An assistant drafted") for request in asked)
+    assert inferences or prompts_shown or cls is Cipher
+    assert all(
+        request.messages[0].content.startswith("An assistant drafted") for request in inferences
+    )
     assert all(
         "Draft: \nFinal: " in "".join(m.content for m in request.messages)
-        for request in [*asked, *shown]
+        for request in [*inferences, *prompts_shown]
     )
 
 
 def first(pairs: list[Round]) -> tuple[str, str]:
     ctx = World().context()
-    system, asked = next(prompts.inference(pairs, ctx)).messages
-    return system.content, asked.content
+    system, user = next(prompts.inference(pairs, ctx)).messages
+    return system.content, user.content
 
 
-def test_whether_there_was_a_draft_decides_the_wording_and_not_its_length() -> None:
+def test_the_wording_depends_on_the_presence_of_a_draft() -> None:
     assert first([pair("")]) == (
         first([pair()])[0],
         f"Draft: \nFinal: {BASE.lower()}\n\nPreference:",
     )
-    system, asked = first([pair(None)])
-    assert (
-        system.startswith("You see a brief by one reader.")
-        and asked == f"Final: {BASE.lower()}\n\nPreference:"
-    )
+    system, user = first([pair(None)])
+    assert system.startswith("You see a brief by one reader.")
+    assert user == f"Final: {BASE.lower()}\n\nPreference:"
 
 
 def drafted(request: Request) -> bool:
@@ -194,9 +268,15 @@ def drafted(request: Request) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("brought", "use_edits"), [(None, True), (None, False), ("Theirs", True), ("", True)]
+    ("brought", "use_edits"),
+    [
+        (None, True),
+        (None, False),
+        ("Theirs", True),
+        ("", True),
+    ],
 )
-async def test_offline_rounds_have_a_draft_where_one_was_written(
+async def test_offline_rounds_have_the_drafts_of_their_records(
     brought: str | None, use_edits: bool
 ) -> None:
     task = registry.load("task", "lamp5")()
@@ -216,7 +296,6 @@ async def test_offline_rounds_have_a_draft_where_one_was_written(
         ctx,
     )
     inferring = [request for request in world.backend.requests if stage(request) == "infer"]
-    assert inferring and {drafted(request) for request in inferring} == {
-        use_edits and brought != ""
-    }
+    assert inferring
+    assert {drafted(request) for request in inferring} == {use_edits and brought != ""}
     assert "nearest" not in ctx.notes

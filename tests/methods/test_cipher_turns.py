@@ -1,4 +1,4 @@
-"""CIPHER and its family on conversations: what users said to an assistant's replies takes the place of edits."""
+"""CIPHER and its family on conversations: reactions to replies take the place of edits."""
 
 from __future__ import annotations
 
@@ -22,18 +22,28 @@ def talk(*blocks: Sequence[str]) -> tuple[Record, ...]:
     turns = []
     for block in blocks:
         turns.append(Turn("system", "Current user persona: somebody."))
-        turns += [Turn("assistant" if at % 2 else "user", text) for at, text in enumerate(block)]
+        turns += [
+            Turn("assistant" if index % 2 else "user", text) for index, text in enumerate(block)
+        ]
     return records(turns, "user")
 
 
-def test_an_exchange_is_a_message_the_reply_to_it_and_the_next_message() -> None:
+def test_an_exchange_is_a_message_its_reply_and_the_next_message() -> None:
     history = talk(
         ("User: a1", "Assistant: r1", "User: a2", "Assistant: r2"),
         ("User: b1", "Assistant: s1", "User: b2"),
     )
-    found = [(each.stimulus, each.fields["reply"], each.response) for each in exchanges(history)]
-    assert found == [("a1", "r1", "a2"), ("b1", "s1", "b2")]
-    assert exchanges(()) == () and exchanges(talk(("User: alone",))) == ()
+    triples = [
+        (
+            exchange.stimulus,
+            exchange.fields["reply"],
+            exchange.response,
+        )
+        for exchange in exchanges(history)
+    ]
+    assert triples == [("a1", "r1", "a2"), ("b1", "s1", "b2")]
+    assert exchanges(()) == ()
+    assert exchanges(talk(("User: alone",))) == ()
 
 
 def spoken(*sources: str) -> Sample:
@@ -44,21 +54,26 @@ def spoken(*sources: str) -> Sample:
     task = registry.load("task", "personamem")()
     sample = task.open("32k", None).load(0)
     changed: Sample = msgspec.structs.replace(
-        sample, history=talk(*blocks), stimulus="What of alpha?", input="What of alpha? (a) x (b) y"
+        sample,
+        history=talk(*blocks),
+        stimulus="What of alpha?",
+        input="What of alpha? (a) x (b) y",
     )
     return changed
 
 
-async def asked(
-    method: Any, sample: Sample, says: dict[str, str] | None = None
+async def ask_once(
+    method: Any,
+    sample: Sample,
+    says: dict[str, str] | None = None,
 ) -> tuple[World, dict[str, float]]:
-    """A method's calls on PersonaMem with a model that infers what `says` has for a reaction."""
+    """Run a method on PersonaMem with a model that infers `says` from a reaction."""
 
     def answer(request: Request) -> str:
         text = request.messages[-1].content
-        found = [value for key, value in (says or {}).items() if key in text]
+        replies = [value for key, value in (says or {}).items() if key in text]
         return (
-            (found or ["likes it"])[0]
+            (replies or ["likes it"])[0]
             if said_next(request)
             else "merged"
             if merges(request)
@@ -80,36 +95,38 @@ def merges(request: Request) -> bool:
     return stage(request) == "aggregate"
 
 
-async def test_the_nearest_exchanges_are_read_lazily_and_merged_in_time_order() -> None:
+async def test_the_nearest_exchanges_are_merged_in_time_order() -> None:
     sample = spoken("alpha", "beta", "alpha", "gamma", "alpha")
     says = {"Reaction 0": "likes short", "Reaction 2": "NONE", "Reaction 4": "likes long"}
-    world, flags = await asked(Cipher(Cipher.Params(k=3)), sample, says)
+    world, flags = await ask_once(Cipher(Cipher.Params(k=3)), sample, says)
     inferred = [r.messages[-1].content for r in world.backend.requests if said_next(r)]
     assert inferred == [
         f"Assistant: Reply {n}\nUser: Reaction {n}\n\nPreference:" for n in (0, 2, 4)
     ]
     (merged,) = (r for r in world.backend.requests if merges(r))
     assert merged.messages[-1].content == "- likes short\n- likes long\n\nPreference:"
-    assert "the later one holds" in merged.messages[0].content and flags == {"nothing_shown": 1}
+    assert "the later one holds" in merged.messages[0].content
+    assert flags == {"nothing_shown": 1}
     assert "Prefers: merged" in world.backend.requests[-1].messages[0].content
     assert not any("(b) y" in text for text in [*inferred, merged.messages[-1].content])
 
 
-async def test_nothing_shown_is_the_plain_prompt() -> None:
-    world, flags = await asked(Cipher(), spoken("alpha", "beta"), {"Reaction": "None."})
-    assert flags == {"nothing_shown": 2, "plain_prompt": 1} and len(world.backend.requests) == 3
+async def test_without_preferences_the_prompt_is_plain() -> None:
+    world, flags = await ask_once(Cipher(), spoken("alpha", "beta"), {"Reaction": "None."})
+    assert flags == {"nothing_shown": 2, "plain_prompt": 1}
+    assert len(world.backend.requests) == 3
     assert all(
         "Prefers" not in message.content for r in world.backend.requests for message in r.messages
     )
 
 
-async def test_the_family_looks_at_the_last_the_first_or_the_nearest_exchanges() -> None:
+async def test_the_family_uses_the_last_the_first_or_the_nearest_exchanges() -> None:
     sample = spoken("beta", "alpha", "gamma")
-    world, _ = await asked(Continual(Continual.Params(pairs=2)), sample)
+    world, _ = await ask_once(Continual(Continual.Params(pairs=2)), sample)
     assert "Reaction 0" not in world.backend.requests[0].messages[-1].content
-    world, _ = await asked(EThenE(EThenE.Params(pairs=2)), sample)
+    world, _ = await ask_once(EThenE(EThenE.Params(pairs=2)), sample)
     assert "Reaction 2" not in world.backend.requests[0].messages[-1].content
-    world, _ = await asked(IclEdit(IclEdit.Params(k=1)), sample)
+    world, _ = await ask_once(IclEdit(IclEdit.Params(k=1)), sample)
     (request,) = world.backend.requests
     assert (
         "took earlier replies:\n\nAssistant: Reply 1\nUser: Reaction 1"
@@ -117,27 +134,29 @@ async def test_the_family_looks_at_the_last_the_first_or_the_nearest_exchanges()
     )
 
 
-async def test_an_exchange_that_began_with_the_question_is_left_out() -> None:
+async def test_an_exchange_that_starts_with_the_question_is_left_out() -> None:
     sample = msgspec.structs.replace(spoken("alpha", "beta"), stimulus="  ask 0 ALPHA ")
-    world, flags = await asked(Cipher(Cipher.Params(k=2)), sample)
+    world, flags = await ask_once(Cipher(Cipher.Params(k=2)), sample)
     assert flags["duplicates_dropped"] == 1
     assert not any("Reaction 0" in r.messages[-1].content for r in world.backend.requests)
 
 
-@pytest.mark.parametrize("place", range(0, 24, 4))
-async def test_acceptance_10_no_message_at_or_after_the_cut_and_no_option_reaches_a_memory(
-    place: int,
+@pytest.mark.parametrize("cut", range(0, 24, 4))
+async def test_no_message_after_the_cut_and_no_option_reaches_a_memory(
+    cut: int,
 ) -> None:
+    # The messages after the cut hold the answer, and options are the answer among others.
     data = registry.load("task", "personamem")().open("32k", None)
-    question, sample = data.questions[place], data.load(place)
+    question, sample = data.questions[cut], data.load(cut)
     turns = data.contexts.turns(question.context)
     before = "\n".join(turn.content for turn in turns[: question.end])
     later = [
         bare(turn.content) for turn in turns[question.end :] if bare(turn.content) not in before
     ]
-    world, _ = await asked(Cipher(), sample)
+    world, _ = await ask_once(Cipher(), sample)
     inferring = [r.messages[-1].content for r in world.backend.requests if said_next(r)]
-    assert inferring and (later or place)
+    assert inferring
+    assert later or cut
     for text in inferring:
         assert not any(message in text for message in later)
         assert not any(option in text for option in question.texts)
@@ -145,12 +164,17 @@ async def test_acceptance_10_no_message_at_or_after_the_cut_and_no_option_reache
 
 @pytest.mark.usefixtures("quick_vectors")
 @pytest.mark.parametrize("cls", FAMILY)
-def test_the_family_runs_on_the_bundled_conversations(cls: Any) -> None:
-    found = trial(cls(), "personamem", limit=8)
-    assert [line.error for line in found.predictions] == [None] * len(found.predictions)
+def test_the_family_runs_on_the_example_conversations(cls: Any) -> None:
+    result = trial(
+        cls(),
+        "personamem",
+        limit=8,
+    )
+    assert [line.error for line in result.predictions] == [None] * len(result.predictions)
 
 
 async def test_turns_need_conversations() -> None:
+    # Without a dialogue there are no reactions to learn from.
     task = registry.load("task", "lamp4")()
     sample = task.open("user/dev", None).load(0).view()
     world = World()

@@ -1,4 +1,4 @@
-"""DPL's calls, caching, wording and fallback against its acceptance list."""
+"""Calls, caching, wording and fallback of DPL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from personabench import (
     User,
 )
 from personabench.methods.dpl import Dpl
-from personabench.methods.dpl.prompts import untagged
+from personabench.methods.dpl.prompts import strip_tag
 from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary
 from personabench.models.backends.base import BackendOptions
@@ -42,22 +42,32 @@ from personabench.testing.trials import trial
 from personabench.types import Call, Prediction, Usage, from_json, to_json
 
 
-async def test_acceptance_1_calls_per_sample_and_reuse_by_the_same_user(tmp_path: Path) -> None:
+async def test_calls_per_sample_and_reuse_by_the_same_user(tmp_path: Path) -> None:
     users = crowd(items=8)
     world = World(tmp_path, users)
     method = await world.dpl(preset="faithful")
     output, ctx, requests = await world.ask(method, question(users))
     assert output == "A headline"
-    assert stages(requests) == {"difference": 8, "profile": 1, "answer": 1, "summary": 0}
-    assert ctx.flags == {"n_eff": 8, "tier_1": 8, "k_eff": 32, "tag_stripped": 1}
+    assert stages(requests) == {
+        "difference": 8,
+        "profile": 1,
+        "answer": 1,
+        "summary": 0,
+    }
+    assert ctx.flags == {
+        "n_eff": 8,
+        "tier_1": 8,
+        "k_eff": 32,
+        "tag_stripped": 1,
+    }
     _, _, requests = await world.ask(method, question(users, "Another tale, of the brewery"))
     assert stages(requests)["difference"] == 0
 
 
-async def test_acceptance_2_duplicates_leave_fewer_peers_and_the_prompt_says_how_many(
+async def test_duplicates_leave_fewer_peers_and_the_prompt_counts_them(
     tmp_path: Path,
 ) -> None:
-    users = crowd(items=1, others=5)
+    users = crowd(items=1, peers=5)
     for number in (2, 3, 4):
         history = (reviewed(users[number].id, 0, "the same words @(50,50)"),)
         users[number] = User(users[number].id, history)
@@ -69,39 +79,41 @@ async def test_acceptance_2_duplicates_leave_fewer_peers_and_the_prompt_says_how
     assert re.findall(r"Other person (\d)", user) == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize("others", [0, 1, 2, 3])
-async def test_acceptance_2_few_peers_are_ineligible_in_faithful_and_all_used_in_lamp(
-    tmp_path: Path, others: int
+@pytest.mark.parametrize("peer_count", [0, 1, 2, 3])
+async def test_few_peers_are_ineligible_in_faithful_and_all_used_in_lamp(
+    tmp_path: Path, peer_count: int
 ) -> None:
-    users = crowd(items=2, others=others)
+    users = crowd(items=2, peers=peer_count)
     world = World(tmp_path, users)
     _, ctx, _ = await world.ask(await world.dpl(preset="faithful"), question(users))
     assert ctx.flags["fallback"] == 1
     assert ctx.flags["n_eff"] == 0
     _, ctx, _ = await world.ask(await world.dpl(preset="lamp"), question(users))
-    if others:
-        assert ctx.flags["k_eff"] == 2 * others
+    if peer_count:
+        assert ctx.flags["k_eff"] == 2 * peer_count
         assert "fallback" not in ctx.flags
     else:
         assert ctx.flags["fallback"] == 1
 
 
 @pytest.mark.parametrize("items", [12, 30])
-async def test_acceptance_3_ties_put_the_later_record_first(tmp_path: Path, items: int) -> None:
-    users = crowd(items=items, others=4)
+async def test_ties_put_the_later_record_first(tmp_path: Path, items: int) -> None:
+    users = crowd(items=items, peers=4)
     world = World(tmp_path, users)
     sample = question(users, "nothing shared")
     method = await world.dpl(preset="faithful", n_docs=3)
     _, _, requests = await world.ask(method, sample)
-    asked = [request.messages[1].content for request in requests if stage(request) == "difference"]
-    assert [re.search(r"item(\d+)", prompt)[1] for prompt in asked] == [  # type: ignore[index]
+    prompts = [
+        request.messages[1].content for request in requests if stage(request) == "difference"
+    ]
+    assert [re.search(r"item(\d+)", prompt)[1] for prompt in prompts] == [  # type: ignore[index]
         str(items - 1),
         str(items - 2),
         str(items - 3),
     ]
 
 
-async def test_acceptance_3_no_eligible_record_falls_back_without_an_exception(
+async def test_no_eligible_record_falls_back_without_an_exception(
     tmp_path: Path,
 ) -> None:
     users = [User("ann", (Record("a", "One story", "words"),)), User("bob", ())]
@@ -112,31 +124,43 @@ async def test_acceptance_3_no_eligible_record_falls_back_without_an_exception(
         assert stages(requests)["difference"] == 0
 
 
-async def test_acceptance_4_prompts_do_not_depend_on_which_samples_run(tmp_path: Path) -> None:
+async def test_prompts_do_not_depend_on_which_samples_run(tmp_path: Path) -> None:
+    # A run on a subset must be comparable with, and cached by, the whole run.
     users = crowd()
     first = question(users)
     second = Sample(
-        "q2", "peer0", "Of a glacier", stimulus="Of a glacier", history=users[1].history
+        "q2",
+        "peer0",
+        "Of a glacier",
+        stimulus="Of a glacier",
+        history=users[1].history,
     )
-    alone, both = World(tmp_path / "alone", users), World(tmp_path / "both", users)
-    _, _, expected = await alone.ask(await alone.dpl(population_max_users=4), first)
-    method = await both.dpl(population_max_users=4)
-    await both.ask(method, second)
-    _, _, found = await both.ask(method, first)
-    assert [request.messages for request in found] == [request.messages for request in expected]
+    single_world, double_world = World(tmp_path / "alone", users), World(tmp_path / "both", users)
+    _, _, expected = await single_world.ask(await single_world.dpl(population_max_users=4), first)
+    method = await double_world.dpl(population_max_users=4)
+    await double_world.ask(method, second)
+    _, _, requests = await double_world.ask(method, first)
+    assert [request.messages for request in requests] == [request.messages for request in expected]
 
 
 @pytest.mark.parametrize("task", ["lamp2m", "lamp4", "reviews"])
-def test_acceptance_4_a_run_of_few_asks_what_a_run_of_more_asks_of_them(task: str) -> None:
-    few, more = (trial(Dpl(Dpl.Params(n_docs=3)), task, limit=limit) for limit in (2, 6))
-    asked = {str(request.messages) for request in more.requests}
+def test_a_smaller_run_sends_a_subset_of_the_requests(task: str) -> None:
+    few, more = (
+        trial(
+            Dpl(Dpl.Params(n_docs=3)),
+            task,
+            limit=limit,
+        )
+        for limit in (2, 6)
+    )
+    requested = {str(request.messages) for request in more.requests}
     assert {stage(request) for request in few.requests} == {"difference", "profile", "answer"}
-    assert {str(request.messages) for request in few.requests} < asked
+    assert {str(request.messages) for request in few.requests} < requested
     flags = {line.sample_id: line.flags for line in more.predictions}
     assert all(line.flags == flags[line.sample_id] for line in few.predictions)
 
 
-async def test_acceptance_6_each_difference_stays_with_its_record(tmp_path: Path) -> None:
+async def test_each_difference_stays_with_its_record(tmp_path: Path) -> None:
     users = crowd(items=8)
     waits = random.Random(5)
 
@@ -153,10 +177,10 @@ async def test_acceptance_6_each_difference_stays_with_its_record(tmp_path: Path
         r"Story: .*?(\w+)\nHow this columnist differs:\nForm: shorter about (\w+)\.", body
     )
     assert len(pairs) == 8
-    assert all(subject == told for subject, told in pairs)
+    assert all(subject == described for subject, described in pairs)
 
 
-async def test_acceptance_6_a_changed_second_stage_still_pairs_cached_differences(
+async def test_a_changed_second_stage_still_pairs_cached_differences(
     tmp_path: Path,
 ) -> None:
     users = crowd(items=8)
@@ -171,7 +195,7 @@ async def test_acceptance_6_a_changed_second_stage_still_pairs_cached_difference
         r"Story: .*?(\w+)\nHow this columnist differs:\nForm: shorter about (\w+)\.", body
     )
     assert len(pairs) == 8
-    assert all(subject == told for subject, told in pairs)
+    assert all(subject == described for subject, described in pairs)
 
 
 @pytest.mark.parametrize(
@@ -189,25 +213,30 @@ async def test_acceptance_6_a_changed_second_stage_still_pairs_cached_difference
         "<Summary> Dry wit.",
     ],
 )
-def test_acceptance_7_tag_variants_parse_alike(tagged: str) -> None:
-    assert untagged(tagged) == ("Dry wit.", True)
+def test_tag_variants_parse_alike(tagged: str) -> None:
+    # Small models decorate the tag, and a tag left in the notes changes the final prompt.
+    assert strip_tag(tagged) == ("Dry wit.", True)
 
 
 @pytest.mark.parametrize(
     "plain", ["Dry wit.", "Summaries bore this columnist.", "Summary-like headlines."]
 )
-def test_acceptance_7_no_tag_leaves_the_text(plain: str) -> None:
-    assert untagged(f" {plain}") == (plain, False)
+def test_no_tag_leaves_the_text(plain: str) -> None:
+    assert strip_tag(f" {plain}") == (plain, False)
 
 
 @pytest.mark.parametrize("task", [Tags(), Stars()])
-async def test_acceptance_8_agreement_is_a_fixed_line_without_a_call(
-    tmp_path: Path, task: Task
-) -> None:
+async def test_agreement_is_a_fixed_line_without_a_call(tmp_path: Path, task: Task) -> None:
+    # There is no difference to describe, so the model could only invent one.
     users = [User(person, (reviewed(person, 0, "4"),)) for person in ("ann", "bob", "cem")]
     world = World(tmp_path, users, task)
     _, ctx, requests = await world.ask(await world.dpl(), question(users))
-    assert stages(requests) == {"difference": 0, "profile": 1, "answer": 1, "summary": 0}
+    assert stages(requests) == {
+        "difference": 0,
+        "profile": 1,
+        "answer": 1,
+        "summary": 0,
+    }
     assert "2 of 2 other people gave the same headline as this columnist." in text(requests)
     assert ctx.flags == {
         "n_eff": 1,
@@ -218,23 +247,25 @@ async def test_acceptance_8_agreement_is_a_fixed_line_without_a_call(
     }
 
 
-async def test_acceptance_9_without_a_population_the_prompts_are_those_of_summary(
+async def test_without_a_population_the_prompts_are_those_of_summary(
     tmp_path: Path,
 ) -> None:
     users = crowd()
     samples = [question(users), question([User("nobody", ())])]
-    ours, theirs = World(tmp_path / "dpl", users), World(tmp_path / "summary", users)
-    method = await ours.dpl(prepared=False)
+    dpl_world, summary_world = World(tmp_path / "dpl", users), World(tmp_path / "summary", users)
+    method = await dpl_world.dpl(prepared=False)
     for sample in samples:
-        output, ctx, requests = await ours.ask(method, sample)
-        expected, _, wanted = await theirs.ask(Summary(Summary.Params(k=8)), sample)
-        assert requests == wanted
+        output, ctx, requests = await dpl_world.ask(method, sample)
+        expected, _, expected_requests = await summary_world.ask(
+            Summary(Summary.Params(k=8)), sample
+        )
+        assert requests == expected_requests
         assert output == expected
         assert ctx.flags["fallback"] == 1
 
 
 @pytest.mark.parametrize("change", ["model", "k", "seed", "axes", "wording"])
-async def test_acceptance_10_what_changes_a_difference_misses_the_cache(
+async def test_what_changes_a_difference_misses_the_cache(
     tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = crowd(items=8)
@@ -245,21 +276,31 @@ async def test_acceptance_10_what_changes_a_difference_misses_the_cache(
         task.words = msgspec.structs.replace(WORDS, axes=WORDS.axes[:2])  # type: ignore[misc]
     if change == "wording":
         monkeypatch.setattr(
-            "personabench.methods.dpl.prompts._number", lambda count: f"all of {count} axes"
+            "personabench.methods.dpl.prompts._count_points", lambda count: f"all of {count} axes"
         )
-    again = World(tmp_path, users, task, model="another" if change == "model" else "scripted")
+    again = World(
+        tmp_path,
+        users,
+        task,
+        model="another" if change == "model" else "scripted",
+    )
     again.seed = 1 if change == "seed" else 0
     method = await again.dpl(k_peers=2) if change == "k" else await again.dpl()
     _, _, requests = await again.ask(method, question(users))
     assert stages(requests)["difference"] == 8
 
 
-async def test_acceptance_10_fewer_records_need_no_new_differences(tmp_path: Path) -> None:
+async def test_fewer_records_need_no_new_differences(tmp_path: Path) -> None:
     users = crowd()
     world = World(tmp_path, users)
     await world.ask(await world.dpl(n_docs=8), question(users))
     _, ctx, requests = await world.ask(await world.dpl(n_docs=4), question(users))
-    assert stages(requests) == {"difference": 0, "profile": 1, "answer": 1, "summary": 0}
+    assert stages(requests) == {
+        "difference": 0,
+        "profile": 1,
+        "answer": 1,
+        "summary": 0,
+    }
     assert ctx.flags["n_eff"] == 4
 
 
@@ -276,9 +317,10 @@ def long_crowd() -> list[User]:
     ]
 
 
-async def test_acceptance_11_the_lowest_ranked_records_go_first(
+async def test_the_lowest_ranked_records_go_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # The best records carry most of the evidence.
     users = long_crowd()
     world = World(tmp_path, users, window=3200)
     about = "A tale of the tramway " + "and more " * 40
@@ -297,7 +339,7 @@ async def test_acceptance_11_the_lowest_ranked_records_go_first(
     assert about in requests[-1].messages[1].content
 
 
-async def test_acceptance_11_then_stimuli_are_shortened_then_cases_dropped(tmp_path: Path) -> None:
+async def test_then_stimuli_are_shortened_then_cases_dropped(tmp_path: Path) -> None:
     users = long_crowd()
     world = World(tmp_path, users, window=1400)
     _, ctx, requests = await world.ask(
@@ -315,7 +357,7 @@ async def test_acceptance_11_then_stimuli_are_shortened_then_cases_dropped(tmp_p
     assert "Story: A new tale of the tramway and the orchard" in requests[-1].messages[1].content
 
 
-async def test_acceptance_12_dashes_and_newlines_survive_and_the_counts_are_there(
+async def test_dashes_and_newlines_survive(
     tmp_path: Path,
 ) -> None:
     users = crowd()
@@ -340,17 +382,18 @@ async def test_acceptance_12_dashes_and_newlines_survive_and_the_counts_are_ther
 
 @pytest.mark.parametrize("retriever", ["bm25", "dense", "random"])
 async def test_the_records_shown_are_those_of_rag(tmp_path: Path, retriever: str) -> None:
+    # The gain over `rag` is then due to the profile alone.
     users = crowd(items=20)
     world = World(tmp_path, users)
-    shown = []
+    record_lists = []
     for method in (
         await world.dpl(n_docs=4, retriever=retriever),
         Rag(Rag.Params(k=4, retriever=retriever)),
     ):
         _, _, requests = await world.ask(method, question(users))
-        shown.append(re.findall(r"<(ann-\d+)>", requests[-1].messages[1].content))
-    assert len(shown[0]) == 4
-    assert shown[0] == shown[1]
+        record_lists.append(re.findall(r"<(ann-\d+)>", requests[-1].messages[1].content))
+    assert len(record_lists[0]) == 4
+    assert record_lists[0] == record_lists[1]
 
 
 async def test_an_empty_difference_is_a_failed_record(tmp_path: Path) -> None:
@@ -363,12 +406,16 @@ async def test_an_empty_difference_is_a_failed_record(tmp_path: Path) -> None:
         ),
     )
     _, ctx, requests = await mute.ask(await mute.dpl(), question(users))
-    assert (ctx.flags["n_eff"], ctx.flags["failed_docs"]) == (2, 1)
+    assert ctx.flags["n_eff"] == 2
+    assert ctx.flags["failed_docs"] == 1
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
     assert body.count("Case ") == 2
     silent = World(
-        tmp_path / "all", users, answer=lambda r: "" if stage(r) == "difference" else reply(r)
+        tmp_path / "all",
+        users,
+        answer=lambda r: "" if stage(r) == "difference" else reply(r),
     )
     _, ctx, requests = await silent.ask(await silent.dpl(), question(users))
-    assert (ctx.flags["fallback"], ctx.flags["failed_docs"]) == (1, 3)
+    assert ctx.flags["fallback"] == 1
+    assert ctx.flags["failed_docs"] == 3
     assert stages(requests)["summary"] == 1

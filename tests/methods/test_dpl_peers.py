@@ -1,4 +1,4 @@
-"""Who DPL compares a user with, and what its guards keep out."""
+"""The peers that DPL compares a user with, and the guards."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from personabench.methods.dpl.settings import resolve
 
 
 async def test_the_second_retrieval_searches_eligible_records_only(tmp_path: Path) -> None:
-    users = crowd(items=2, others=4)
-    alone = tuple(reviewed("ann", item, "ann alone", f"rare{item}") for item in range(50, 60))
-    users[0] = User("ann", (*users[0].history, *alone))
+    users = crowd(items=2, peers=4)
+    unmatched = tuple(reviewed("ann", item, "ann alone", f"rare{item}") for item in range(50, 60))
+    users[0] = User("ann", (*users[0].history, *unmatched))
     world = World(tmp_path, users)
     _, ctx, _ = await world.ask(
         await world.dpl(preset="faithful"),
@@ -42,17 +42,30 @@ async def test_the_second_retrieval_searches_eligible_records_only(tmp_path: Pat
 
 
 @pytest.mark.parametrize("tiers", ["T1", "T2", "T3", "T1,T2,T3,user"])
-async def test_acceptance_5_the_questions_own_answer_is_never_shown(
-    tmp_path: Path, tiers: str
-) -> None:
+async def test_the_questions_own_answer_is_never_shown(tmp_path: Path, tiers: str) -> None:
+    # Peers may have responded to the very item of the question.
     users = crowd()
     about = "The tale of item3 and the glacier"
-    leak = Record("x-3", about + "!", "SECRET @(7,7)", item="i3")
-    near = Record("x-4", about + " glacier tale item3", "SECRET too @(8,8)", item="i77")
+    leak = Record(
+        "x-3",
+        about + "!",
+        "SECRET @(7,7)",
+        item="i3",
+    )
+    near = Record(
+        "x-4",
+        about + " glacier tale item3",
+        "SECRET too @(8,8)",
+        item="i77",
+    )
     users.append(
         User(
             "mallory",
-            (leak, near, *(reviewed("mallory", item, "fine @(3,90)") for item in range(8))),
+            (
+                leak,
+                near,
+                *(reviewed("mallory", item, "fine @(3,90)") for item in range(8)),
+            ),
         )
     )
     world = World(tmp_path, users)
@@ -66,10 +79,10 @@ async def test_acceptance_5_the_questions_own_answer_is_never_shown(
     assert "GOLD" not in text(requests)
 
 
-async def test_acceptance_5_a_near_copy_of_the_question_needs_the_similarity_guard(
+async def test_a_near_copy_of_the_question_needs_the_similarity_guard(
     tmp_path: Path,
 ) -> None:
-    users = crowd(items=1, others=1)
+    users = crowd(items=1, peers=1)
     about = "The tale of item0 and the harbour light"
     users[1] = User("bob", (Record("b", about + " light", "SECRET @(4,4)"),))
     world = World(tmp_path, users)
@@ -82,34 +95,59 @@ async def test_acceptance_5_a_near_copy_of_the_question_needs_the_similarity_gua
 @pytest.mark.parametrize(
     "leak",
     [
-        Record("m-0", "Wholly unlike wording", "SECRET @(7,7)", item="i99"),
-        Record("m-0", "a new tale: of ITEM0, harbour lights!", "SECRET @(7,7)", item="i0"),
+        Record(
+            "m-0",
+            "Wholly unlike wording",
+            "SECRET @(7,7)",
+            item="i99",
+        ),
+        Record(
+            "m-0",
+            "a new tale: of ITEM0, harbour lights!",
+            "SECRET @(7,7)",
+            item="i0",
+        ),
     ],
 )
-async def test_acceptance_5_item_and_stimulus_guard_without_similarity(
-    tmp_path: Path, leak: Record
-) -> None:
+async def test_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: Record) -> None:
     about = "A new tale of item0 harbour lights"
-    users = [*crowd(items=1, others=1), User("mallory", (leak,))]
+    users = [*crowd(items=1, peers=1), User("mallory", (leak,))]
     world = World(tmp_path, users)
     method = await world.dpl(dup_max=1.5, tiers="T3")
-    _, _, guarded = await world.ask(method, question(users, about, item="i99"))
-    _, _, shown = await world.ask(
-        await world.dpl(dup_max=1.5, tiers="T3"), question(users, "Other", item="i98")
+    _, _, guarded = await world.ask(
+        method,
+        question(
+            users,
+            about,
+            item="i99",
+        ),
+    )
+    _, _, requests = await world.ask(
+        await world.dpl(dup_max=1.5, tiers="T3"),
+        question(
+            users,
+            "Other",
+            item="i98",
+        ),
     )
     assert "SECRET" not in text(guarded)
-    assert "SECRET" in text(shown)
+    assert "SECRET" in text(requests)
 
 
-async def test_acceptance_5_questions_of_one_nameless_user_are_never_compared(
+async def test_questions_of_one_nameless_user_are_never_compared(
     tmp_path: Path,
 ) -> None:
-    users = crowd(items=4, others=2)
+    # Data without user ids has one user per question, and joined users would be their own peers.
+    users = crowd(items=4, peers=2)
     twin = User(
         "twin",
         (*users[0].history[:2], *(reviewed("twin", item, "TWIN @(5,70)") for item in (2, 3))),
     )
-    world = World(tmp_path, [*users, twin], nameless=True)
+    world = World(
+        tmp_path,
+        [*users, twin],
+        nameless=True,
+    )
     _, ctx, requests = await world.ask(await world.dpl(), question(users))
     assert ctx.flags["n_eff"] == 4
     assert "TWIN" not in text(requests)
@@ -118,38 +156,61 @@ async def test_acceptance_5_questions_of_one_nameless_user_are_never_compared(
     assert "TWIN" in text(requests)
 
 
-async def test_acceptance_5_a_peer_who_once_answered_alike_is_compared(tmp_path: Path) -> None:
-    users = crowd(items=4, others=2)
+async def test_a_peer_with_an_equal_answer_elsewhere_is_compared(tmp_path: Path) -> None:
+    users = crowd(items=4, peers=2)
     peer = User(
         "peer",
         (users[0].history[0], *(reviewed("peer", item, "PEER @(5,70)") for item in (1, 2, 3))),
     )
-    world = World(tmp_path, [*users, peer], nameless=True)
+    world = World(
+        tmp_path,
+        [*users, peer],
+        nameless=True,
+    )
     _, _, requests = await world.ask(await world.dpl(), question(users))
     assert "PEER" in text(requests)
 
 
-async def test_guard_3_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:
-    users = crowd(items=1, others=2)
-    own = users[0].history[0]
-    users[1] = User("peer0", (Record("copy", own.stimulus, own.response.upper(), item=own.item),))
+async def test_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:
+    users = crowd(items=1, peers=2)
+    record = users[0].history[0]
+    users[1] = User(
+        "peer0",
+        (
+            Record(
+                "copy",
+                record.stimulus,
+                record.response.upper(),
+                item=record.item,
+            ),
+        ),
+    )
     world = World(tmp_path, users)
     _, ctx, requests = await world.ask(await world.dpl(selector="random"), question(users))
     assert ctx.flags["k_eff"] == 1
     assert "ANN WORDS" not in text(requests)
 
 
-async def test_guard_5_peers_from_the_future_are_left_out(tmp_path: Path) -> None:
+async def test_peers_from_the_future_are_left_out(tmp_path: Path) -> None:
+    # With the temporal guard, results must be obtainable at the time of the question.
     users = [
         User(
             person,
             (
                 Record(
-                    f"{person}-0", "One story of a quarry", f"{person} wrote", time=time, item="i"
+                    f"{person}-0",
+                    "One story of a quarry",
+                    f"{person} wrote",
+                    time=time,
+                    item="i",
                 ),
             ),
         )
-        for person, time in (("ann", "2020-02-01"), ("past", "2020-01-31"), ("future", "2020-3-2"))
+        for person, time in (
+            ("ann", "2020-02-01"),
+            ("past", "2020-01-31"),
+            ("future", "2020-3-2"),
+        )
     ]
     world = World(tmp_path, users)
     method = await world.dpl(temporal_guard=True)
@@ -160,7 +221,8 @@ async def test_guard_5_peers_from_the_future_are_left_out(tmp_path: Path) -> Non
         assert "future wrote" not in text(requests)
 
 
-async def test_nobody_is_named_in_a_prompt(tmp_path: Path) -> None:
+async def test_prompts_name_no_user(tmp_path: Path) -> None:
+    # Names may be known to the model from its training data.
     users = [
         User(
             f"person-{number}",
@@ -177,7 +239,7 @@ async def test_nobody_is_named_in_a_prompt(tmp_path: Path) -> None:
     assert "person-" not in text(requests)
 
 
-async def test_near_stimuli_are_compared_when_none_is_shared(tmp_path: Path) -> None:
+async def test_similar_stimuli_are_compared_if_none_is_shared(tmp_path: Path) -> None:
     users = [
         User(
             person,
@@ -191,7 +253,8 @@ async def test_near_stimuli_are_compared_when_none_is_shared(tmp_path: Path) -> 
     ]
     world = World(tmp_path, users)
     _, ctx, requests = await world.ask(await world.dpl(), question(users))
-    assert (ctx.flags["tier_3"], ctx.flags["k_eff"]) == (1, 2)
+    assert ctx.flags["tier_3"] == 1
+    assert ctx.flags["k_eff"] == 2
     assert 0 < ctx.flags["t3_similarity"] < 1
     assert "Story: A walk along the harbour wall at dusk" in requests[0].messages[1].content
     _, ctx, _ = await world.ask(await world.dpl(tau=0.8), question(users))
@@ -203,11 +266,12 @@ async def test_near_stimuli_are_compared_when_none_is_shared(tmp_path: Path) -> 
 async def test_own_records_do_not_crowd_out_near_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The user's own records are the best matches of a search and would fill the result.
     monkeypatch.setattr("personabench.methods.dpl.peers._NEAREST", 3)
-    own = tuple(
+    records = tuple(
         Record(f"a{number}", f"A walk by the quarry {number}", "words") for number in range(9)
     )
-    users = [User("ann", own), User("bob", (Record("b", "A walk in town", "bob says"),))]
+    users = [User("ann", records), User("bob", (Record("b", "A walk in town", "bob says"),))]
     world = World(tmp_path, users)
     _, ctx, _ = await world.ask(await world.dpl(), question(users))
     assert ctx.flags["n_eff"] == 8
@@ -219,15 +283,21 @@ async def test_records_without_a_stimulus_are_compared_by_their_text(tmp_path: P
         for p in ("ann", "bob", "cem")
     ]
     world = World(tmp_path, users, Tags())
-    sample = Sample("q", "ann", "Reword: a day out", history=users[0].history)
+    sample = Sample(
+        "q",
+        "ann",
+        "Reword: a day out",
+        history=users[0].history,
+    )
     _, ctx, requests = await world.ask(await world.dpl(), sample)
-    assert (ctx.flags["tier_3"], ctx.flags["k_eff"]) == (1, 2)
+    assert ctx.flags["tier_3"] == 1
+    assert ctx.flags["k_eff"] == 2
     assert "Story:" not in requests[0].messages[1].content
     assert requests[0].messages[1].content.count("lovely day at the quarry bob") == 1
 
 
 async def test_user_scope_compares_with_the_medoids_of_other_clusters(tmp_path: Path) -> None:
-    places = {
+    corners = {
         "ann": (0, 0),
         "near": (1, 0),
         "b1": (90, 0),
@@ -237,18 +307,19 @@ async def test_user_scope_compares_with_the_medoids_of_other_clusters(tmp_path: 
     }
     users = [
         User(person, (Record(f"{person}-0", f"unlike {person}", f"{person} @({x},{y})"),))
-        for person, (x, y) in places.items()
+        for person, (x, y) in corners.items()
     ]
     world = World(tmp_path, users)
     _, ctx, requests = await world.ask(await world.dpl(tiers="user", k_peers=2), question(users))
-    assert (ctx.flags["tier_user"], ctx.flags["k_eff"]) == (1, 2)
-    others = requests[0].messages[1].content
-    assert "b2 @" in others
-    assert "c @" in others
-    assert "near @" not in others
+    assert ctx.flags["tier_user"] == 1
+    assert ctx.flags["k_eff"] == 2
+    prompt = requests[0].messages[1].content
+    assert "b2 @" in prompt
+    assert "c @" in prompt
+    assert "near @" not in prompt
 
 
-async def test_a_pool_has_one_record_per_person_and_at_most_max_pool() -> None:
+async def test_a_pool_has_one_record_per_user_and_at_most_max_pool() -> None:
     history = {
         p: tuple(Record(f"{p}{n}", "same tale", f"{p}{n} says") for n in range(3)) for p in "abcdef"
     }
@@ -262,8 +333,10 @@ async def test_a_pool_has_one_record_per_person_and_at_most_max_pool() -> None:
     assert [peer.person for peer in pool.peers] == ["b", "c", "d"]
 
 
-async def test_the_lender_of_a_shuffled_history_is_no_peer(tmp_path: Path) -> None:
-    users = crowd(items=3, others=3)
+async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:
+    # Under --history shuffled the records are the owner's, and the owner would agree with all of
+    # them.
+    users = crowd(items=3, peers=3)
     world = World(tmp_path, users)
     sample = msgspec.structs.replace(question(users), history=users[1].history)
     _, _, requests = await world.ask(await world.dpl(), sample)
@@ -274,11 +347,11 @@ async def test_the_lender_of_a_shuffled_history_is_no_peer(tmp_path: Path) -> No
     _, ctx, requests = await world.ask(await world.dpl(), lent)
     assert ctx.flags["n_eff"] == 3
     for request in requests:
-        _, mark, others = request.messages[1].content.partition("Other person")
-        assert not mark or f"{users[1].id} " not in others
+        _, mark, peer_part = request.messages[1].content.partition("Other person")
+        assert not mark or f"{users[1].id} " not in peer_part
 
 
-async def test_several_lots_of_candidates_make_one_pool() -> None:
+async def test_several_chunks_of_candidates_make_one_pool() -> None:
     users = [
         User(person, (Record(f"{person}0", "the same tale", f"{person} says"),))
         for person in "abcdefghi"
@@ -288,13 +361,14 @@ async def test_several_lots_of_candidates_make_one_pool() -> None:
     async def embed(texts: Sequence[str]) -> Any:
         return np.array([[1.0, 0.0] if text != "asked" else [0.0, 1.0] for text in texts])
 
-    near = peers._near
+    near = peers._measure
 
     async def guarded(tier: str, positions: Sequence[int], *rest: Any) -> Any:
         return [peer for peer in await near(tier, positions, *rest) if peer.person in "bei"]
 
-    peers._near = guarded  # type: ignore[method-assign]
+    peers._measure = guarded  # type: ignore[method-assign]
     pool = await peers.pool(users[0].history[0], Asker(frozenset("a"), None, "asked"), embed)
-    assert pool is not None and [peer.person for peer in pool.peers] == ["b", "e", "i"]
+    assert pool is not None
+    assert [peer.person for peer in pool.peers] == ["b", "e", "i"]
     with pytest.raises(UsageError, match="max_pool=2 leaves no room for min_peers=3"):
         resolve("lamp", {"max_pool": 2, "min_peers": 3})

@@ -1,4 +1,4 @@
-"""Which peers DPL shows, and the settings that say so."""
+"""Selection of the peers that DPL shows, and the settings that control it."""
 
 from __future__ import annotations
 
@@ -25,58 +25,71 @@ def peer(name: str, response: str, similarity: float = 1.0) -> Peer:
     return Peer(name, Record(f"{name}-0", "story", response), similarity)
 
 
-async def chosen(
-    own: str, responses: Sequence[str], kind: Any = "text", settings: Settings | None = None
+async def select_names(
+    user_response: str,
+    responses: Sequence[str],
+    kind: Any = "text",
+    settings: Settings | None = None,
 ) -> list[str]:
     peers = [peer(f"p{number:02}", response) for number, response in enumerate(responses)]
-    doc = Record("d", "story", own)
+    doc = Record("d", "story", user_response)
     embed = Vectors()
-    found = await select(
+    selected = await select(
         doc, peers, kind, settings or PRESETS["faithful"], lambda texts: embed.embed(texts, "")
     )
-    return [peer.person for peer in found]
+    return [peer.person for peer in selected]
 
 
-async def test_acceptance_2_four_distinct_peers_are_all_taken() -> None:
-    found = await chosen("@(0,0)", ["@(9,0)", "@(0,9)", "@(9,9)", "@(-9,9)"])
-    assert sorted(found) == ["p00", "p01", "p02", "p03"]
-    assert found == await chosen("@(0,0)", ["@(9,0)", "@(0,9)", "@(9,9)", "@(-9,9)"])
+async def test_four_distinct_peers_are_all_taken() -> None:
+    selected = await select_names("@(0,0)", ["@(9,0)", "@(0,9)", "@(9,9)", "@(-9,9)"])
+    assert sorted(selected) == ["p00", "p01", "p02", "p03"]
+    assert selected == await select_names("@(0,0)", ["@(9,0)", "@(0,9)", "@(9,9)", "@(-9,9)"])
 
 
-async def test_acceptance_2_of_twenty_peers_at_most_four_and_none_like_the_user() -> None:
+async def test_at_most_four_of_twenty_peers_are_taken_and_none_like_the_user() -> None:
     rng = random.Random(3)
-    centres = [(0, 0), (60, 0), (0, 60), (60, 60), (-60, 60)]
-    places = [(x + rng.random(), y + rng.random()) for x, y in centres for _ in range(4)]
-    found = await chosen("@(0.5,0.5)", [f"@({x:.3f},{y:.3f})" for x, y in places])
-    assert len(found) == 4
-    assert {int(name[1:]) // 4 for name in found} == {1, 2, 3, 4}
-    for name in found:
-        group = [place for number, place in enumerate(places) if number // 4 == int(name[1:]) // 4]
+    centres = [
+        (0, 0),
+        (60, 0),
+        (0, 60),
+        (60, 60),
+        (-60, 60),
+    ]
+    points = [(x + rng.random(), y + rng.random()) for x, y in centres for _ in range(4)]
+    selected = await select_names("@(0.5,0.5)", [f"@({x:.3f},{y:.3f})" for x, y in points])
+    assert len(selected) == 4
+    assert {int(name[1:]) // 4 for name in selected} == {1, 2, 3, 4}
+    for name in selected:
+        group = [point for number, point in enumerate(points) if number // 4 == int(name[1:]) // 4]
         middle = np.mean(group, axis=0)
-        nearest = min(group, key=lambda place: float(np.hypot(*(np.array(place) - middle))))
-        assert places[int(name[1:])] == nearest
+        nearest = min(group, key=lambda point: float(np.hypot(*(np.array(point) - middle))))
+        assert points[int(name[1:])] == nearest
 
 
-async def test_acceptance_8_categories_are_compared_by_label() -> None:
+async def test_categories_are_compared_by_label() -> None:
     lamp = PRESETS["lamp"]
     labels = ["drama", "Drama", "noir", "comedy", "war", "war", "farce", "war", "comedy", "epic"]
-    assert await chosen("drama", labels, "category", lamp) == ["p04", "p03", "p02", "p06"]
-    assert await chosen("drama", ["DRAMA "], "category", lamp) == []
+    assert await select_names("drama", labels, "category", lamp) == ["p04", "p03", "p02", "p06"]
+    assert await select_names("drama", ["DRAMA "], "category", lamp) == []
     assert agree(Record("d", "s", "drama"), [peer("a", "Drama"), peer("b", "drama ")], "category")
 
 
-async def test_acceptance_8_the_nearest_stimulus_stands_for_a_label() -> None:
-    peers = [peer("far", "war", 0.2), peer("near", "war", 0.9), peer("same", "drama", 1.0)]
-    found = await select(
+async def test_the_most_similar_stimulus_represents_a_label() -> None:
+    peers = [
+        peer("far", "war", 0.2),
+        peer("near", "war", 0.9),
+        peer("same", "drama", 1.0),
+    ]
+    selected = await select(
         Record("d", "s", "drama"), peers, "category", PRESETS["lamp"], lambda texts: None
     )  # type: ignore[arg-type, return-value]
-    assert [peer.person for peer in found] == ["near"]
+    assert [peer.person for peer in selected] == ["near"]
 
 
-async def test_acceptance_8_scores_are_compared_as_numbers() -> None:
+async def test_scores_are_compared_as_numbers() -> None:
     lamp = resolve("lamp", {"k_peers": 3})
     scores = ["5", "3.0", "1", "3", "4", "2", "5", "1"]
-    assert await chosen("3", scores, "ordinal", lamp) == ["p02", "p04", "p00"]
+    assert await select_names("3", scores, "ordinal", lamp) == ["p02", "p04", "p00"]
     assert agree(Record("d", "s", "3"), [peer("a", "3.0")], "ordinal")
 
 
@@ -87,17 +100,18 @@ async def test_acceptance_8_scores_are_compared_as_numbers() -> None:
 async def test_similarity_selectors_order_by_likeness(selector: str, expected: list[str]) -> None:
     settings = resolve("lamp", {"selector": selector, "k_peers": 2})
     assert (
-        await chosen("@(1,0)", ["@(9,1)", "@(9,4)", "@(1,9)", "@(-5,1)"], "text", settings)
+        await select_names("@(1,0)", ["@(9,1)", "@(9,4)", "@(1,9)", "@(-5,1)"], "text", settings)
         == expected
     )
 
 
 @pytest.mark.parametrize("selector", ["random", "kmeans_random"])
 async def test_random_selectors_follow_the_seed(selector: str) -> None:
-    places = [f"@({10 * (number // 5)},{number % 5 / 9:.2f})" for number in range(30)]
+    # Repeated runs must send the same requests to be served by the cache.
+    points = [f"@({10 * (number // 5)},{number % 5 / 9:.2f})" for number in range(30)]
     draws = [
-        await chosen(
-            "@(0,0)", places, "text", resolve("lamp", {"selector": selector, "seed": seed})
+        await select_names(
+            "@(0,0)", points, "text", resolve("lamp", {"selector": selector, "seed": seed})
         )
         for seed in (1, 1, 2, 3, 4)
     ]
@@ -107,7 +121,7 @@ async def test_random_selectors_follow_the_seed(selector: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("overrides", "named"),
     [
         ({"preset": "lmap"}, "lmap"),
         ({"selector": "best"}, "kmeans_closest"),
@@ -117,23 +131,19 @@ async def test_random_selectors_follow_the_seed(selector: str) -> None:
         ({"retriever": "ranked"}, "ranked"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(given: dict[str, Any], named: str) -> None:
+def test_settings_that_cannot_work_are_refused(overrides: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        Dpl(Dpl.Params(**given))
+        Dpl(Dpl.Params(**overrides))
 
 
-def test_presets_and_what_is_given_on_top() -> None:
+def test_presets_and_overrides() -> None:
     faithful = Dpl(Dpl.Params(preset="faithful", k_peers=3)).settings
-    assert (
-        faithful.min_peers,
-        faithful.tiers,
-        faithful.dup_max,
-        faithful.difference_max_tokens,
-    ) == (
-        3,
-        ("T1",),
-        0,
-        2048,
-    )
+    assert faithful.min_peers == 3
+    assert faithful.tiers == ("T1",)
+    assert faithful.dup_max == 0
+    assert faithful.difference_max_tokens == 2048
     lamp = Dpl(Dpl.Params(tiers="T1, user", tau=0.5)).settings
-    assert (lamp.min_peers, lamp.tiers, lamp.tau, lamp.max_pool) == (1, ("T1", "user"), 0.5, 32)
+    assert lamp.min_peers == 1
+    assert lamp.tiers == ("T1", "user")
+    assert lamp.tau == 0.5
+    assert lamp.max_pool == 32

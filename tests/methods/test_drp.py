@@ -1,4 +1,4 @@
-"""Open dimensions: how they are read, what a check is worth, and what a reasoning model may leave behind."""
+"""Open dimensions: parsing, confirmation, and the thoughts of reasoning models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from baseline_fixtures import (
     Tags,
     World,
-    asked,
+    ask_once,
     crowd,
     labelled,
     prepared,
@@ -23,11 +23,16 @@ from baseline_fixtures import (
 )
 
 from personabench import Request
-from personabench.methods.drp import SCHEMA, Drp, dimensions
+from personabench.methods.drp import SCHEMA, Drp, parse_dimensions
 
 
 def row(name: str, **changes: Any) -> dict[str, Any]:
-    return {"name": name, "definition": "how it is", "difference": f"more {name}", **changes}
+    return {
+        "name": name,
+        "definition": "how it is",
+        "difference": f"more {name}",
+        **changes,
+    }
 
 
 def listed(*rows: Any) -> str:
@@ -43,21 +48,53 @@ def profile_prompt(requests: list[Request]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "names", "malformed"),
+    ("text", "expected_names", "malformed"),
     [
-        (listed(row("Wit"), row("Length")), ["Wit", "Length"], 0),
-        ("Sure:\n```json\n" + listed(row("Wit")) + "\n```", ["Wit"], 0),
-        (listed(row("Wit"), row("Tone", difference=""), row("Form", definition=None)), ["Wit"], 2),
-        (listed(row("Wit"), {"name": "Tone"}), ["Wit"], 1),
-        (listed(row("Wit"), row("wit ")), ["Wit"], 0),
-        (listed(row("Wit"), row("Tone"))[:-20], ["Wit"], 1),
+        (
+            listed(row("Wit"), row("Length")),
+            ["Wit", "Length"],
+            0,
+        ),
+        (
+            "Sure:\n```json\n" + listed(row("Wit")) + "\n```",
+            ["Wit"],
+            0,
+        ),
+        (
+            listed(row("Wit"), row("Tone", difference=""), row("Form", definition=None)),
+            ["Wit"],
+            2,
+        ),
+        (
+            listed(row("Wit"), {"name": "Tone"}),
+            ["Wit"],
+            1,
+        ),
+        (
+            listed(row("Wit"), row("wit ")),
+            ["Wit"],
+            0,
+        ),
+        (
+            listed(row("Wit"), row("Tone"))[:-20],
+            ["Wit"],
+            1,
+        ),
         (
             '{"dimensions": [{"name": "Wit", "definition": bad}, ' + json.dumps(row("Tone")) + "]}",
             ["Tone"],
             1,
         ),
-        ("[" + json.dumps(row("Wit")) + "]", ["Wit"], 0),
-        (listed(row("Wit", definition="as in {braces} and [sic]")), ["Wit"], 0),
+        (
+            "[" + json.dumps(row("Wit")) + "]",
+            ["Wit"],
+            0,
+        ),
+        (
+            listed(row("Wit", definition="as in {braces} and [sic]")),
+            ["Wit"],
+            0,
+        ),
         (
             f"{json.dumps(row('Wit', definition='uses [sic]'))}\n{json.dumps(row('Tone'))}",
             ["Wit", "Tone"],
@@ -67,60 +104,86 @@ def profile_prompt(requests: list[Request]) -> str:
         ("They are wittier.", [], 0),
     ],
 )
-def test_acceptance_b9_malformed_blocks_are_dropped_and_counted(
-    text: str, names: list[str], malformed: int
+def test_malformed_blocks_are_dropped_and_counted(
+    text: str,
+    expected_names: list[str],
+    malformed: int,
 ) -> None:
-    found, count = dimensions(text)
-    assert [dimension.name for dimension in found] == names
+    parsed, count = parse_dimensions(text)
+    assert [dimension.name for dimension in parsed] == expected_names
     assert count == malformed
 
 
-async def test_acceptance_b9_malformed_blocks_are_counted_in_the_run(tmp_path: Path) -> None:
+async def test_malformed_blocks_are_counted_in_the_run(tmp_path: Path) -> None:
     answer = saying(open=listed(row("Wit"), row("Tone", difference="")))
-    _, ctx, requests = await asked(
-        tmp_path, crowd(items=3), Drp(Drp.Params(validate=False)), answer=answer
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        crowd(items=3),
+        Drp(Drp.Params(validate=False)),
+        answer=answer,
     )
-    assert (ctx.flags["dimensions"], ctx.flags["dimensions_malformed"]) == (3, 3)
+    assert ctx.flags["dimensions"] == 3
+    assert ctx.flags["dimensions_malformed"] == 3
     assert "- Wit (how it is): more Wit" in profile_prompt(requests)
 
 
-async def test_acceptance_b9_an_unfinished_thought_is_a_failure(tmp_path: Path) -> None:
+async def test_an_unfinished_thought_is_a_failure(tmp_path: Path) -> None:
     users = crowd(items=2)
     thinking = "Let me see. " + listed(row("Trace"))
     method = Drp(Drp.Params(reasoning=True, validate=False))
-    _, ctx, requests = await asked(tmp_path / "cut", users, method, answer=saying(open=thinking))
-    assert (ctx.flags["thought_unfinished"], ctx.flags["failed_docs"], ctx.flags["fallback"]) == (
-        2,
-        2,
-        1,
+    _, ctx, requests = await ask_once(
+        tmp_path / "cut",
+        users,
+        method,
+        answer=saying(open=thinking),
     )
+    assert ctx.flags["thought_unfinished"] == 2
+    assert ctx.flags["failed_docs"] == 2
+    assert ctx.flags["fallback"] == 1
     finished = f"{thinking}</think>{listed(row('Wit'))}"
-    _, ctx, requests = await asked(tmp_path / "whole", users, method, answer=saying(open=finished))
+    _, ctx, requests = await ask_once(
+        tmp_path / "whole",
+        users,
+        method,
+        answer=saying(open=finished),
+    )
     assert ctx.flags["dimensions"] == 2
     assert "Trace" not in profile_prompt(requests)
     assert all(request.schema is None for request in requests)
     opened = saying(open="<think>" + thinking)
-    _, ctx, _ = await asked(tmp_path / "opened", users, Drp(), answer=opened)
+    _, ctx, _ = await ask_once(
+        tmp_path / "opened",
+        users,
+        Drp(),
+        answer=opened,
+    )
     assert ctx.flags["thought_unfinished"] == 2
 
 
-async def test_acceptance_b9_the_profile_gets_the_validated_list(tmp_path: Path) -> None:
+async def test_the_profile_gets_the_validated_list(tmp_path: Path) -> None:
     users = crowd(items=3)
-    _, ctx, requests = await asked(tmp_path / "on", users, Drp())
-    assert (ctx.flags["dimensions"], ctx.flags["dimensions_rejected"]) == (3, 3)
+    _, ctx, requests = await ask_once(tmp_path / "on", users, Drp())
+    assert ctx.flags["dimensions"] == 3
+    assert ctx.flags["dimensions_rejected"] == 3
     assert "Wit" in profile_prompt(requests)
     assert "Length" not in profile_prompt(requests)
     check = next(request for request in requests if stage(request) == "check")
     assert "Dimensions to check:" in check.messages[1].content
     assert '"name": "Length"' in check.messages[1].content
     assert check.schema == SCHEMA
-    _, _, requests = await asked(tmp_path / "off", users, Drp(Drp.Params(validate=False)))
+    _, _, requests = await ask_once(tmp_path / "off", users, Drp(Drp.Params(validate=False)))
     assert "Length" in profile_prompt(requests)
 
 
-async def test_what_the_check_invents_is_not_believed(tmp_path: Path) -> None:
+async def test_dimensions_invented_by_the_check_are_ignored(tmp_path: Path) -> None:
+    # The check may only confirm; a dimension that it adds was checked by no second look.
     answer = saying(check=listed(row("Invented"), row("WIT", difference="much drier")))
-    _, ctx, requests = await asked(tmp_path, crowd(items=2), Drp(), answer=answer)
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        crowd(items=2),
+        Drp(),
+        answer=answer,
+    )
     assert ctx.flags["dimensions"] == 2
     assert "Invented" not in profile_prompt(requests)
 
@@ -129,8 +192,14 @@ async def test_what_the_check_invents_is_not_believed(tmp_path: Path) -> None:
 async def test_without_a_confirmed_dimension_a_record_is_dropped(
     tmp_path: Path, check: str, failed: bool
 ) -> None:
-    _, ctx, requests = await asked(tmp_path, crowd(items=2), Drp(), answer=saying(check=check))
-    assert (ctx.flags["failed_docs"], ctx.flags["fallback"]) == (2, 1)
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        crowd(items=2),
+        Drp(),
+        answer=saying(check=check),
+    )
+    assert ctx.flags["failed_docs"] == 2
+    assert ctx.flags["fallback"] == 1
     assert ctx.flags["dimensions_rejected"] == 4
     assert ("validation_failed" in ctx.flags) is failed
     assert "profile" not in stages(requests)
@@ -138,7 +207,13 @@ async def test_without_a_confirmed_dimension_a_record_is_dropped(
 
 async def test_agreement_costs_no_call(tmp_path: Path) -> None:
     users = [labelled("ann", "12"), labelled("b", "12")]
-    _, ctx, requests = await asked(tmp_path, users, Drp(), question(users, "Of a zoo"), task=Tags())
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        users,
+        Drp(),
+        question(users, "Of a zoo"),
+        task=Tags(),
+    )
     assert ctx.flags["agreement_lines"] == 2
     assert stages(requests) == {"profile": 1, "answer": 1}
 
@@ -158,19 +233,38 @@ def test_the_faithful_preset_allows_long_replies() -> None:
     assert Drp().settings.difference_max_tokens == 512
 
 
-async def test_acceptance_b9_no_thought_reaches_the_answer_or_is_it(tmp_path: Path) -> None:
+async def test_no_thought_reaches_the_answer_or_is_it(tmp_path: Path) -> None:
+    # A thought in the answer would be scored as part of it.
     users = crowd(items=2)
     method = Drp(Drp.Params(reasoning=True, validate=False))
     thought = "Hm, SECRET.</think>"
-    found = thought + listed(row("Wit"))
-    answer = saying(open=found, profile=f"{thought}\nSummary: Dry.", answer=f"{thought}A headline")
-    output, ctx, requests = await asked(tmp_path / "whole", users, method, answer=answer)
-    assert (
-        output == "A headline"
-        and "SECRET" not in text(requests)
-        and "Dry." in requests[-1].messages[0].content
+    reply_text = thought + listed(row("Wit"))
+    answer = saying(
+        open=reply_text,
+        profile=f"{thought}\nSummary: Dry.",
+        answer=f"{thought}A headline",
     )
-    answer = saying(open=found, profile="Hm, SECRET", answer="Hm, SECRET")
-    output, ctx, requests = await asked(tmp_path / "cut", users, method, answer=answer)
-    assert output == "" and "SECRET" not in text(requests)
-    assert (ctx.flags["thought_unfinished"], ctx.flags["empty_notes"]) == (2, 1)
+    output, ctx, requests = await ask_once(
+        tmp_path / "whole",
+        users,
+        method,
+        answer=answer,
+    )
+    assert output == "A headline"
+    assert "SECRET" not in text(requests)
+    assert "Dry." in requests[-1].messages[0].content
+    answer = saying(
+        open=reply_text,
+        profile="Hm, SECRET",
+        answer="Hm, SECRET",
+    )
+    output, ctx, requests = await ask_once(
+        tmp_path / "cut",
+        users,
+        method,
+        answer=answer,
+    )
+    assert output == ""
+    assert "SECRET" not in text(requests)
+    assert ctx.flags["thought_unfinished"] == 2
+    assert ctx.flags["empty_notes"] == 1

@@ -1,5 +1,7 @@
-"""Every cell of the compatibility matrix that is not refused, with the embedded model: one user, and the smallest
-parameters that still take every step."""
+"""Run every cell of the compatibility matrix with the embedded model.
+
+One user, and the smallest parameters that still go through every step.
+"""
 
 from __future__ import annotations
 
@@ -69,27 +71,37 @@ SMALLEST = (
 )
 BRIEF = {
     **{"rounds": 5, "trajectories": 1, "user_max_tokens": 64},
-    **{"max_turns": 1, "simulator_max_tokens": 256, "judge_max_tokens": 96, "max_criteria": 1},
+    **{
+        "max_turns": 1,
+        "simulator_max_tokens": 256,
+        "judge_max_tokens": 96,
+        "max_criteria": 1,
+    },
 }
 
 
 def settings(method: str, task: type[Any]) -> list[str]:
-    """Those of the method, and those of the task's options that make it short."""
+    """The settings of the method, and those of the task's options that shorten it."""
     options = {field.name for field in dataclasses.fields(task.Params)} & BRIEF.keys()
     brief = [f"task.{name}={BRIEF[name]}" for name in sorted(options)]
     return [*brief, *(setting for setting in SMALLEST if setting.partition(".")[0] == method)]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One results folder: what methods share is computed once."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One results folder, so that work shared by methods is done once."""
     return tmp_path_factory.mktemp("results")
 
 
-def cell(method: str, task: str) -> Any:
-    """A label, a number and a text are slow; the whole matrix takes hours."""
+def cell_parameters(method: str, task: str) -> Any:
+    """One task of each kind of response is slow; the whole matrix takes hours."""
     mark = pytest.mark.slow if task in ("lamp2m", "lamp3", "lamp4") else pytest.mark.matrix
-    return pytest.param(method, task, marks=mark, id=f"{task}-{method}")
+    return pytest.param(
+        method,
+        task,
+        marks=mark,
+        id=f"{task}-{method}",
+    )
 
 
 @pytest.mark.model
@@ -98,20 +110,26 @@ def cell(method: str, task: str) -> Any:
 @pytest.mark.parametrize(
     ("method", "task"),
     [
-        cell(each.method, each.task)
-        for each in sorted(CELLS, key=lambda each: each.task)
-        if each.fit != "refused"
+        cell_parameters(cell.method, cell.task)
+        for cell in sorted(CELLS, key=lambda cell: cell.task)
+        if cell.fit != "refused"
     ],
 )
 def test_every_cell_that_is_not_refused_runs_with_the_embedded_model(
-    place: Path, method: str, task: str
+    folder: Path, method: str, task: str
 ) -> None:
     cls = registry.load("task", task)
-    asked = runner.Options(
-        [method], [task], limit=1, results=place, assignments=settings(method, cls)
+    options = runner.Options(
+        [method],
+        [task],
+        limit=1,
+        results=folder,
+        assignments=settings(method, cls),
     )
-    asked = dataclasses.replace(asked, sampling=Sampling(max_tokens=min(cls.max_tokens, 96)))
-    (outcome,) = asyncio.run(runner.run(asked))
-    assert (outcome.summary["status"], outcome.summary["owed"]) == ("complete", 0), outcome.summary
-    lines = list(RunFolder(outcome.folder).iter_predictions())
-    assert lines and all(line.error is None and line.output for line in lines)
+    options = dataclasses.replace(options, sampling=Sampling(max_tokens=min(cls.max_tokens, 96)))
+    (outcome,) = asyncio.run(runner.run(options))
+    assert outcome.summary["status"] == "complete", outcome.summary
+    assert outcome.summary["owed"] == 0, outcome.summary
+    predictions = list(RunFolder(outcome.folder).iter_predictions())
+    assert predictions
+    assert all(line.error is None and line.output for line in predictions)

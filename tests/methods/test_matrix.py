@@ -1,5 +1,8 @@
-"""The compatibility matrix: methods are what their sources declare, every cell that is not refused runs, and no work
-that belongs to a user, a record or a text is done twice."""
+"""The compatibility matrix: facts of methods, cells that run, and work that is done once.
+
+Methods are as their sources declare, every cell that is not refused runs, and no work that belongs
+to a user, a record or a text is done twice.
+"""
 
 from __future__ import annotations
 
@@ -38,45 +41,53 @@ DECLARED = ("paper", "version", "needs", "designed_for", "refuses", "privileged"
 
 
 def on(task: str, *fits: str) -> list[Cell]:
-    """The cells of a task that have one of some fits."""
+    """The cells of a task whose fit is one of these."""
     return [cell for cell in CELLS if cell.task == task and cell.fit in fits]
 
 
 def ran(
-    place: Path,
+    folder: Path,
     methods: Sequence[str],
     task: str = "lamp4",
     answer: Callable[[Request], str] = echo,
     settings: Sequence[str] = (),
     **changes: Any,
 ) -> tuple[list[runner.Outcome], Scripted]:
-    """Methods run one after the other on the bundled sample, on one cache, and the model that answered them.
+    """Run methods one after the other on example data and one cache; with their model.
 
-    Of the settings, given as `method.key=value`, those of these methods count.  Simulated users and judges follow every
-    form, since an answer that nobody can judge has no score.
+    Of the settings (`method.key=value`) those of these methods are used.
     """
+    # Simulated users and judges follow every form, since an answer without a verdict has no score.
     model = Scripted(answer=answer)
     roles = {role: Scripted(answer=in_form) for role in registry.load("task", task)().roles}
-    mine = [setting for setting in settings if setting.partition(".")[0] in methods]
+    assignments = [setting for setting in settings if setting.partition(".")[0] in methods]
     chosen: dict[str, Any] = {
         "limit": 1,
         "backend": "scripted",
-        "results": place,
-        "assignments": mine,
+        "results": folder,
+        "assignments": assignments,
         **changes,
     }
     return asyncio.run(
-        runner.run(runner.Options(methods, [task], **chosen), backend=model, roles=roles)
+        runner.run(
+            runner.Options(
+                methods,
+                [task],
+                **chosen,
+            ),
+            backend=model,
+            roles=roles,
+        )
     ), model
 
 
 def lines_of(outcome: runner.Outcome) -> list[Prediction]:
-    """The predictions of a run in the order they were made."""
+    """The predictions of a run, in the order of the file."""
     return list(RunFolder(outcome.folder).iter_predictions())
 
 
 def in_form(request: Request) -> str:
-    """A reply in the form asked for, and prose where none is: what a model does that follows instructions."""
+    """A reply in the requested form, as of a model that follows instructions; prose without one."""
     return echo(request) if request.schema is None else filler(request.schema)
 
 
@@ -84,7 +95,7 @@ def in_form(request: Request) -> str:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_a_source_declares_is_what_the_class_has(name: str) -> None:
+def test_facts_read_from_a_methods_source_equal_those_of_the_class(name: str) -> None:
     cls = registry.load("method", name)
     assert {fact: METHODS[name].facts.get(fact, getattr(Method, fact)) for fact in DECLARED} == {
         fact: getattr(cls, fact) for fact in DECLARED
@@ -92,13 +103,14 @@ def test_what_a_source_declares_is_what_the_class_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_what_a_tasks_source_declares_is_what_the_class_has(name: str) -> None:
+def test_facts_read_from_a_tasks_source_equal_those_of_the_class(name: str) -> None:
     cls = registry.load("task", name)
-    assert TASKS[name].facts["kind"] == cls.kind and TASKS[name].facts["title"] == cls.title
+    assert TASKS[name].facts["kind"] == cls.kind
+    assert TASKS[name].facts["title"] == cls.title
     assert TASKS[name].facts.get("offers", Task.offers) == cls.offers
 
 
-def test_patterns_that_refuse_go_before_patterns_that_fit() -> None:
+def test_refusing_patterns_take_precedence() -> None:
     declared = {"designed_for": ("news*", "mail"), "refuses": {"news9": "too new"}}
     assert verdict(declared, "news1") == ("faithful", "")
     assert verdict(declared, "news9") == ("refused", "too new")
@@ -106,7 +118,7 @@ def test_patterns_that_refuse_go_before_patterns_that_fit() -> None:
     assert verdict({}, "anything") == ("faithful", "")
 
 
-def test_a_method_is_refused_where_the_task_offers_nothing_that_it_needs() -> None:
+def test_a_method_is_refused_if_the_task_lacks_a_needed_capability() -> None:
     needy = {"needs": ("history|feedback", "dates")}
     assert verdict(needy, "news").fit == verdict(needy, "news", ("feedback",)).fit == "faithful"
     assert verdict(needy, "news", ("population",)) == (
@@ -119,7 +131,7 @@ def test_a_method_is_refused_where_the_task_offers_nothing_that_it_needs() -> No
     assert verdict({}, "news", ()).fit == "faithful"
 
 
-def test_every_pattern_and_reason_says_something() -> None:
+def test_every_refusal_has_a_reason() -> None:
     for name, entry in METHODS.items():
         reasons = entry.facts.get("refuses", {})
         assert all(len(reason.split()) >= 3 for reason in reasons.values()), name
@@ -136,17 +148,20 @@ def test_every_method_has_a_page_and_a_line_in_the_overview() -> None:
 
 
 @pytest.mark.parametrize("page", sorted({path.stem for path in PAGES.glob("*.md")} - {"README"}))
-def test_a_page_says_what_its_method_costs_and_sets_the_paper_beside_ours(page: str) -> None:
-    told, mark, compared = (
+def test_a_page_lists_costs_and_compares_with_the_paper(page: str) -> None:
+    description, mark, comparison = (
         (PAGES / f"{page}.md").read_text(encoding="utf-8").partition("## Paper against ours\n")
     )
-    assert mark and all(
-        word in told.lower() for word in ("paper", "faithful", "adapted", "parameter", "calls")
+    assert mark
+    assert all(
+        word in description.lower()
+        for word in ("paper", "faithful", "adapted", "parameter", "calls")
     )
-    assert re.search(r"cache|kept|stored", told, re.IGNORECASE)
-    head = next(line for line in compared.splitlines() if line.startswith("|"))
-    assert "paper" in head and "ours" in head
-    assert "| protocol |" in compared or "Ours:" in compared.partition("|")[0], (
+    assert re.search(r"cache|kept|stored", description, re.IGNORECASE)
+    head = next(line for line in comparison.splitlines() if line.startswith("|"))
+    assert "paper" in head
+    assert "ours" in head
+    assert "| protocol |" in comparison or "Ours:" in comparison.partition("|")[0], (
         "the protocol of both sides"
     )
 
@@ -155,16 +170,30 @@ def test_a_page_says_what_its_method_costs_and_sets_the_paper_beside_ours(page: 
 
 
 def listed(folder: Path, *words: str, columns: int = 80) -> str:
-    """What `personabench list matrix` prints; fails when it imports anything heavy."""
+    """The output of `personabench list matrix`; fails if it imports anything heavy."""
     heavy = ("openai", "datasets", "evaluate", "pandas", "torch", "numpy", "personabench.methods")
     script = (
         "import atexit, sys; from personabench.cli.app import main; "
-        f"atexit.register(lambda: print([n for n in {heavy} if n in sys.modules], file=sys.stderr)); main()"
+        f"atexit.register(lambda: print([n for n in {heavy} if n in sys.modules], "
+        "file=sys.stderr)); main()"
     )
-    words = (sys.executable, "-c", script, "list", "matrix", *words)
+    words = (
+        sys.executable,
+        "-c",
+        script,
+        "list",
+        "matrix",
+        *words,
+    )
     environment = {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
     ended = subprocess.run(
-        words, capture_output=True, text=True, cwd=folder, env=environment, check=True, timeout=60
+        words,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=True,
+        timeout=60,
     )
     assert ended.stderr == "[]\n"
     return ended.stdout
@@ -178,51 +207,67 @@ def test_the_matrix_is_listed_with_reasons_and_without_an_import(tmp_path: Path)
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_table_fits_the_terminal_and_shows_every_cell(tmp_path: Path, columns: int) -> None:
+    # Wrapped rows would be unreadable in narrow terminals.
     text = listed(tmp_path, columns=columns)
     assert max(map(len, text.splitlines())) <= columns
     grid, _, legend = text.partition("● faithful")
     marks = {"faithful": "●", "adapted": "○", "refused": "–"}
     for fit, mark in marks.items():
         assert grid.count(mark) == sum(cell.fit == fit for cell in CELLS), fit
-    told = " ".join(legend.split())
-    assert all(cell.reason in told for cell in CELLS)
+    legend_text = " ".join(legend.split())
+    assert all(cell.reason in legend_text for cell in CELLS)
     assert all(grid.count(name) >= 1 for name in (*METHODS, *TASKS))
 
 
-def test_one_task_can_be_asked_for(tmp_path: Path) -> None:
+def test_one_task_can_be_selected(tmp_path: Path) -> None:
     text = listed(tmp_path, "--task", "lamp3")
-    assert "user_mean           ●" in text and "lamp4" not in text
+    assert "user_mean           ●" in text
+    assert "lamp4" not in text
 
 
 # What runs
 
 
-@pytest.mark.parametrize("answer", [echo, in_form], ids=["prose", "forms"])
+@pytest.mark.parametrize(
+    "answer",
+    [echo, in_form],
+    ids=["prose", "forms"],
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_every_cell_that_is_not_refused_runs(
-    tmp_path: Path, task: str, answer: Callable[[Request], str]
+    tmp_path: Path,
+    task: str,
+    answer: Callable[[Request], str],
 ) -> None:
-    """With a model that follows no form, so that every failure path is taken, and with one that follows each."""
+    """With a model that follows no form, for all failure paths, and with one that follows each."""
     cells = on(task, "faithful", "adapted")
     outcomes, _ = ran(tmp_path, [cell.method for cell in cells], task, answer)
     for cell, outcome in zip(cells, outcomes, strict=True):
         assert [line.error for line in lines_of(outcome) if line.error] == [], cell
         summary = outcome.summary
-        assert (summary["status"], summary["owed"], summary["fit"]) == ("complete", 0, cell.fit), (
-            cell
-        )
-        assert summary["n"] >= 1 and summary["metrics"]["official"], cell
+        assert summary["status"] == "complete", cell
+        assert summary["owed"] == 0, cell
+        assert summary["fit"] == cell.fit, cell
+        assert summary["n"] >= 1, cell
+        assert summary["metrics"]["official"], cell
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_refused_cells_are_refused_before_any_call(tmp_path: Path, task: str) -> None:
+    # A refusal after an hour of paid calls would be useless.
     for cell in on(task, "refused"):
         model = Scripted()
-        options = runner.Options([cell.method], [task], backend="scripted", results=tmp_path)
+        options = runner.Options(
+            [cell.method],
+            [task],
+            backend="scripted",
+            results=tmp_path,
+        )
         with pytest.raises(UsageError) as refusal:
             asyncio.run(runner.run(options, backend=model))
         assert str(refusal.value) == f"method {cell.method} does not run on {task}: {cell.reason}"
-        assert model.requests == [] and not (tmp_path / "runs").exists()
+        assert model.requests == []
+        assert not (tmp_path / "runs").exists()
 
 
 # What is never done twice
@@ -244,7 +289,7 @@ ONLINE = {
 
 
 def answering(request: Request) -> str:
-    """A reply in every form that a method asks for, so that nothing is asked for again."""
+    """A reply in every form that a method requests, so that no call is repeated."""
     if "Content focus" in request.messages[0].content:
         return "Writing style: plain.\nContent focus: anything."
     return (
@@ -256,8 +301,14 @@ def answering(request: Request) -> str:
 
 @pytest.mark.parametrize("name", ONLINE)
 def test_a_users_second_question_repeats_no_offline_call(tmp_path: Path, name: str) -> None:
-    """With all of the history looked at, a further question costs no more than what depends on the question."""
-    (outcome,), model = ran(tmp_path, [name], answer=answering, settings=EVERYTHING, concurrency=1)
+    """If all of the history is used, a further question costs its own calls only."""
+    (outcome,), model = ran(
+        tmp_path,
+        [name],
+        answer=answering,
+        settings=EVERYTHING,
+        concurrency=1,
+    )
     _, *later = lines_of(outcome)
     assert later, "the user has one question only"
     assert [sum(not call.cached for call in line.calls) for line in later] == [ONLINE[name]] * len(
@@ -268,15 +319,25 @@ def test_a_users_second_question_repeats_no_offline_call(tmp_path: Path, name: s
     assert len(model.requests) == len({json.dumps(str(request)) for request in model.requests})
 
 
-def test_every_method_that_runs_on_headlines_has_its_price_tested() -> None:
+def test_every_method_that_runs_on_headlines_has_its_calls_tested() -> None:
     assert ONLINE.keys() == {cell.method for cell in on("lamp4", "faithful", "adapted")}
 
 
 @pytest.mark.parametrize("first", ["cicl", "icl_edit"])
 def test_another_method_reuses_the_drafts(tmp_path: Path, first: str) -> None:
-    """`cipher` alone pays for a draft of every record; after another method that drafts, for none of them."""
-    (before,), _ = ran(tmp_path, [first], answer=answering, settings=EVERYTHING)
-    (after,), _ = ran(tmp_path, ["cipher"], answer=answering, settings=EVERYTHING)
+    """`cipher` pays for a draft of every record, but not after another drafting method."""
+    (before,), _ = ran(
+        tmp_path,
+        [first],
+        answer=answering,
+        settings=EVERYTHING,
+    )
+    (after,), _ = ran(
+        tmp_path,
+        ["cipher"],
+        answer=answering,
+        settings=EVERYTHING,
+    )
     drafted = {call.key for line in lines_of(before) for call in line.calls}
     calls = [call for line in lines_of(after) for call in line.calls]
     shared = {call.key for call in calls if call.key in drafted}
@@ -294,12 +355,23 @@ def lamp4_history(sample_id: str) -> Sequence[Record]:
 
 def test_difference_texts_serve_smaller_comparisons(tmp_path: Path) -> None:
     """A second run of dpl, with N = 4 after N = 8, pays for profiles and answers only."""
-    (eight,), _ = ran(tmp_path, ["dpl"], settings=["dpl.n_docs=8"], concurrency=1)
-    (four,), _ = ran(tmp_path, ["dpl"], settings=["dpl.n_docs=4"], concurrency=1)
+    (eight,), _ = ran(
+        tmp_path,
+        ["dpl"],
+        settings=["dpl.n_docs=8"],
+        concurrency=1,
+    )
+    (four,), _ = ran(
+        tmp_path,
+        ["dpl"],
+        settings=["dpl.n_docs=4"],
+        concurrency=1,
+    )
     stage_one = {call.key for line in lines_of(eight) for call in line.calls[:8]}
     for line in lines_of(four):
         *differences, profile, answer = line.calls
-        assert len(differences) == 4 and {call.key for call in differences} <= stage_one
+        assert len(differences) == 4
+        assert {call.key for call in differences} <= stage_one
         assert [call.cached for call in line.calls] == [True] * 4 + [False] * 2
         assert not {profile.key, answer.key} & stage_one
 
@@ -307,6 +379,7 @@ def test_difference_texts_serve_smaller_comparisons(tmp_path: Path) -> None:
 def test_another_method_embeds_no_text_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Embedding a large population dominates the run time of these methods on a CPU.
     embedded: list[str] = []
     encode = WordLlama._encode
 
@@ -316,7 +389,8 @@ def test_another_method_embeds_no_text_again(
 
     monkeypatch.setattr(WordLlama, "_encode", counted)
     ran(tmp_path, ["icl_edit"])
-    alone = len(embedded)
-    assert alone >= 9
+    first_count = len(embedded)
+    assert first_count >= 9
     ran(tmp_path / "two", ["icl_edit", "cipher", "cot_edit"])
-    assert len(embedded) == 2 * alone and len(set(embedded)) == alone
+    assert len(embedded) == 2 * first_count
+    assert len(set(embedded)) == first_count

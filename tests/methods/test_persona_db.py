@@ -1,4 +1,4 @@
-"""Personas in layers, and what of similar people's may be shown."""
+"""Personas in layers, and the guards on entries of similar users."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from baseline_fixtures import (
     World,
-    asked,
+    ask_once,
     crowd,
     prepared,
     question,
@@ -29,18 +29,23 @@ from personabench.testing.trials import trial
 
 
 def author(request: Request) -> str:
-    """Whose records a request shows."""
-    found = re.search(r"Headline: (\w+)", request.messages[1].content)
-    return found[1] if found else "nobody"
+    """The user whose records a request shows."""
+    match = re.search(r"Headline: (\w+)", request.messages[1].content)
+    return match[1] if match else "nobody"
 
 
 def personal(request: Request) -> str:
-    """Everybody has a card of their own and ten habits."""
+    """A model that gives every user a card of their own and ten habits."""
     if stage(request) == "distil":
         name = author(request)
         patterns = [f"{name} habit {number}" for number in range(10)]
         return json.dumps(
-            {"topics": [f"topic of {name}"], "traits": [], "patterns": patterns, "stances": []}
+            {
+                "topics": [f"topic of {name}"],
+                "traits": [],
+                "patterns": patterns,
+                "stances": [],
+            }
         )
     return reply(request)
 
@@ -51,8 +56,8 @@ def collaborative(request: Request) -> list[str]:
     )
 
 
-async def test_acceptance_b2_a_persona_is_made_once(tmp_path: Path) -> None:
-    users = crowd(items=4, others=2)
+async def test_a_persona_is_made_once(tmp_path: Path) -> None:
+    users = crowd(items=4, peers=2)
     world = World(tmp_path, users, answer=reply)
     method = await prepared(world, PersonaDb())
     await world.ask(method, question(users))
@@ -62,31 +67,51 @@ async def test_acceptance_b2_a_persona_is_made_once(tmp_path: Path) -> None:
     _, _, requests = await world.ask(
         method, question([User("ann", (changed, *users[0].history[1:]))])
     )
-    assert stages(requests) == {"distil": 1, "induce": 1, "answer": 1}
+    assert stages(requests) == {
+        "distil": 1,
+        "induce": 1,
+        "answer": 1,
+    }
 
 
-def test_acceptance_b2_a_run_asks_twice_per_person_and_once_per_question() -> None:
-    result = trial(PersonaDb(), task="lamp4", limit=6, answer=reply)
+def test_a_run_makes_two_calls_per_user_and_one_per_question() -> None:
+    result = trial(
+        PersonaDb(),
+        task="lamp4",
+        limit=6,
+        answer=reply,
+    )
     assert stages(result.requests)["answer"] == len(result.predictions)
     assert result.summary["usage"]["prepare"]["calls"] == 2 * 14
     assert result.summary["usage"]["profile"]["cached"] > 0
 
 
-async def test_acceptance_b8_collaborative_entries_are_counted_in_total(tmp_path: Path) -> None:
+async def test_collaborative_entries_are_counted_in_total(tmp_path: Path) -> None:
     method = PersonaDb(PersonaDb.Params(item_topk_collab=10))
-    _, ctx, requests = await asked(tmp_path, crowd(items=4, others=6), method, answer=personal)
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        crowd(items=4, peers=6),
+        method,
+        answer=personal,
+    )
     entries = collaborative(requests[-1])
     assert len(entries) == ctx.flags["neighbour_entries"] == 10
     assert len({entry.split()[0] for entry in entries} - {"Less"}) <= 3
 
 
-async def test_acceptance_b8_only_the_nearest_people_are_asked(tmp_path: Path) -> None:
-    places = {"ann": (1, 0), "b": (9, 1), "c": (0, 9), "d": (9, 2), "e": (-5, 1)}
+async def test_only_entries_of_the_nearest_users_are_used(tmp_path: Path) -> None:
+    corners = {
+        "ann": (1, 0),
+        "b": (9, 1),
+        "c": (0, 9),
+        "d": (9, 2),
+        "e": (-5, 1),
+    }
 
     def placed(request: Request) -> str:
         if stage(request) == "distil":
             name = author(request)
-            x, y = places[name]
+            x, y = corners[name]
             return json.dumps(
                 {
                     "topics": [f"@({x},{y})"],
@@ -97,21 +122,38 @@ async def test_acceptance_b8_only_the_nearest_people_are_asked(tmp_path: Path) -
             )
         return '{"views": []}' if stage(request) == "induce" else reply(request)
 
-    users = [tales(3, name) for name in places]
+    users = [tales(3, name) for name in corners]
     method = PersonaDb(PersonaDb.Params(neighbor_topk=2))
-    _, _, requests = await asked(tmp_path, users, method, answer=placed)
+    _, _, requests = await ask_once(
+        tmp_path,
+        users,
+        method,
+        answer=placed,
+    )
     assert sorted(collaborative(requests[-1])) == ["b does so", "d does so"]
 
 
-async def test_acceptance_b8_nobody_is_their_own_neighbour(tmp_path: Path) -> None:
-    users = crowd(items=4, others=1)
+async def test_no_user_is_their_own_neighbour(tmp_path: Path) -> None:
+    # The nearest persona to the user's is the user's own.
+    users = crowd(items=4, peers=1)
     twin = User("twin", (*users[0].history[:2], *(tales(4, "twin").history[2:])))
-    world = World(tmp_path, [*users, twin], answer=personal, nameless=True)
+    world = World(
+        tmp_path,
+        [*users, twin],
+        answer=personal,
+        nameless=True,
+    )
     method = await prepared(world, PersonaDb(PersonaDb.Params(item_topk_collab=99)))
     _, _, requests = await world.ask(method, question(users))
     assert {entry.split()[0] for entry in collaborative(requests[-1])} <= {"peer0", "Less"}
-    alone = World(tmp_path / "alone", users[:1], answer=personal)
-    _, ctx, requests = await alone.ask(await prepared(alone, PersonaDb()), question(users))
+    single_world = World(
+        tmp_path / "alone",
+        users[:1],
+        answer=personal,
+    )
+    _, ctx, requests = await single_world.ask(
+        await prepared(single_world, PersonaDb()), question(users)
+    )
     assert ctx.flags["neighbour_entries"] == 0
     assert "other people" not in text(requests)
 
@@ -119,10 +161,10 @@ async def test_acceptance_b8_nobody_is_their_own_neighbour(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("broken", "flag"), [("distil", "distil_failed"), ("induce", "induce_failed")]
 )
-async def test_acceptance_b8_malformed_json_is_asked_again_once_then_counted(
+async def test_malformed_json_is_retried_once_then_counted(
     tmp_path: Path, broken: str, flag: str
 ) -> None:
-    users = crowd(items=3, others=1)
+    users = crowd(items=3, peers=1)
     world = World(
         tmp_path,
         users,
@@ -137,32 +179,42 @@ async def test_acceptance_b8_malformed_json_is_asked_again_once_then_counted(
     assert ("Topics: ports" in requests[-1].messages[0].content) is (broken == "induce")
 
 
-async def test_a_reply_that_becomes_json_is_taken(tmp_path: Path) -> None:
+async def test_a_retry_with_json_is_used(tmp_path: Path) -> None:
     def second(request: Request) -> str:
         hasty = (
             stage(request) == "distil" and "JSON object alone" not in request.messages[1].content
         )
         return "Well," if hasty else f"Here:\n```json\n{reply(request)}\n```"
 
-    _, ctx, requests = await asked(tmp_path, crowd(items=3, others=1), PersonaDb(), answer=second)
+    _, ctx, requests = await ask_once(
+        tmp_path,
+        crowd(items=3, peers=1),
+        PersonaDb(),
+        answer=second,
+    )
     assert ctx.flags["distil_retried"] == 1
     assert "distil_failed" not in ctx.flags
     assert "Topics: ports\nTraits: dry" in requests[-1].messages[0].content
 
 
-@pytest.mark.parametrize("known", ["stimulus", "item"])
-async def test_people_who_answered_the_question_are_left_out(tmp_path: Path, known: str) -> None:
-    users = crowd(items=4, others=1)
-    about = "The Tale of item2, and the glacier?" if known == "stimulus" else "Something else"
+@pytest.mark.parametrize("familiar", ["stimulus", "item"])
+async def test_users_who_answered_the_question_are_left_out(tmp_path: Path, familiar: str) -> None:
+    # Their entries may state their answer.
+    users = crowd(items=4, peers=1)
+    about = "The Tale of item2, and the glacier?" if familiar == "stimulus" else "Something else"
     peer = (
         [User("bob", tuple(_unlisted(r) for r in users[1].history))]
-        if known == "stimulus"
+        if familiar == "stimulus"
         else users[1:]
     )
-    sample = question(users, about, item=None if known == "stimulus" else "i2")
-    _, ctx, _ = await asked(tmp_path, [users[0], *peer], PersonaDb(), sample)
+    sample = question(
+        users,
+        about,
+        item=None if familiar == "stimulus" else "i2",
+    )
+    _, ctx, _ = await ask_once(tmp_path, [users[0], *peer], PersonaDb(), sample)
     assert ctx.flags["neighbour_entries"] == 0
-    _, ctx, _ = await asked(
+    _, ctx, _ = await ask_once(
         tmp_path / "other", [users[0], *peer], PersonaDb(), question(users, "Of another thing")
     )
     assert ctx.flags["neighbour_entries"] > 0
@@ -177,7 +229,7 @@ def _unlisted(record: Any) -> Any:
     )
 
 
-async def test_records_of_neighbours_too_like_the_question_are_left_out(tmp_path: Path) -> None:
+async def test_neighbours_records_too_similar_to_the_question_are_left_out(tmp_path: Path) -> None:
     users = [
         tales(3),
         User(
@@ -187,40 +239,54 @@ async def test_records_of_neighbours_too_like_the_question_are_left_out(tmp_path
     ]
     for dup_max, expected in ((0.9, False), (1.1, True)):
         method = PersonaDb(PersonaDb.Params(neighbor_records=True, dup_max=dup_max))
-        _, _, requests = await asked(
+        _, _, requests = await ask_once(
             tmp_path / str(dup_max), users, method, question(users, "moon at noon tides")
         )
         assert ("bob wrote" in text(requests)) is expected
 
 
 async def test_own_records_and_entries_share_one_ranking(tmp_path: Path) -> None:
-    users = crowd(items=4, others=1)
+    users = crowd(items=4, peers=1)
 
     def distinct(request: Request) -> str:
         if stage(request) == "distil":
             patterns = ["new tale of the tramway and the orchard", "unrelated"]
             return json.dumps(
-                {"topics": ["ports"], "traits": [], "patterns": patterns, "stances": []}
+                {
+                    "topics": ["ports"],
+                    "traits": [],
+                    "patterns": patterns,
+                    "stances": [],
+                }
             )
         return reply(request)
 
     method = PersonaDb(PersonaDb.Params(item_topk=3, item_topk_collab=0))
-    _, _, requests = await asked(tmp_path, users, method, answer=distinct)
-    notes, shown = (
+    _, _, requests = await ask_once(
+        tmp_path,
+        users,
+        method,
+        answer=distinct,
+    )
+    notes, retrieved = (
         requests[-1].messages[0].content,
         re.findall(r"<ann-\d>", requests[-1].messages[1].content),
     )
-    own = re.findall(r"^- (.*)$", notes, re.MULTILINE)
-    assert "new tale of the tramway and the orchard" in own
-    assert len(own) + len(shown) == 3
+    own_entries = re.findall(r"^- (.*)$", notes, re.MULTILINE)
+    assert "new tale of the tramway and the orchard" in own_entries
+    assert len(own_entries) + len(retrieved) == 3
 
 
 async def test_a_persona_is_made_of_the_newest_records(tmp_path: Path) -> None:
-    _, _, requests = await asked(
+    _, _, requests = await ask_once(
         tmp_path, [tales(30), tales(2, "bob")], PersonaDb(PersonaDb.Params(history_cap=4))
     )
     assert len(requests) == 1
-    world = World(tmp_path / "one", [tales(30)], answer=reply)
+    world = World(
+        tmp_path / "one",
+        [tales(30)],
+        answer=reply,
+    )
     await prepared(world, PersonaDb(PersonaDb.Params(history_cap=4)))
     assert re.findall(r"item(\d+)", world.backend.requests[0].messages[1].content) == [
         "26",
@@ -230,16 +296,19 @@ async def test_a_persona_is_made_of_the_newest_records(tmp_path: Path) -> None:
     ]
 
 
-def test_the_papers_numbers() -> None:
+def test_the_paper_preset() -> None:
     paper = PersonaDb(PersonaDb.Params(preset="paper", item_topk=5))
-    assert (paper.item_topk, paper.item_topk_collab) == (5, 10)
-    assert (PersonaDb().item_topk, PersonaDb().item_topk_collab) == (8, 4)
+    assert paper.item_topk == 5
+    assert paper.item_topk_collab == 10
+    assert PersonaDb().item_topk == 8
+    assert PersonaDb().item_topk_collab == 4
     with pytest.raises(UsageError, match="papr"):
         PersonaDb(PersonaDb.Params(preset="papr"))
 
 
-async def test_a_person_whose_persona_is_refused_is_left_out(tmp_path: Path) -> None:
-    users = crowd(items=4, others=3)
+async def test_a_user_whose_persona_is_refused_is_left_out(tmp_path: Path) -> None:
+    # A content filter stops single users of large populations, and the run must go on.
+    users = crowd(items=4, peers=3)
 
     def refusing(request: Request) -> str:
         if stage(request) == "distil" and author(request) == users[2].id:
@@ -251,6 +320,6 @@ async def test_a_person_whose_persona_is_refused_is_left_out(tmp_path: Path) -> 
     ctx = world.context()
     await method.prepare(world.population, ctx)
     assert ctx.flags["persona_failed"] == 1
-    assert {each.person for each in method.neighbours} == {user.id for user in users} - {
+    assert {neighbour.user_id for neighbour in method.neighbours} == {user.id for user in users} - {
         users[2].id
     }

@@ -1,9 +1,10 @@
-"""The harness can tell personalization from noise.
+"""The harness separates personalization from noise.
 
-A model that only reads (`perfect_reader`) answers for every method on the bundled samples.  With the users' own
-histories the methods must beat the question alone; with somebody else's, of the same size and as well written, they
-must not; and a model that looks at nothing but the question must score the same under all of them.  The reader sees no
-reference and no user's name, so whatever separates the rows is what the methods put into its prompts.
+A model that only reads (`perfect_reader`) answers for every method on the example data.  With the
+users' own histories the methods must beat the question alone; with those of other users, of the
+same size and as well written, they must not; and a model that sees only the question must score the
+same under all of them.  The reader sees no reference and no user's name, so any difference between
+the rows comes from the methods' prompts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SHUFFLES = (0, 1)
 
 @dataclass(frozen=True)
 class Table:
-    """All methods on one sample: user, score and answer of each question, and every request that was sent."""
+    """All methods on one task: user, score and answer per question, and every request."""
 
     task: str
     users: Sequence[str]
@@ -44,20 +45,32 @@ class Table:
     requests: Sequence[Request]
 
 
-def compared(one: Table, other: Table, method: str, baseline: str) -> Comparison:
-    """A method in one table against a baseline in another; a positive gain is the method's, and chance is in users."""
-    rows = [one.scores[method], other.scores[baseline]]
-    return Scores(rows, one.users, higher_is_better=TASKS[one.task] != "MAE").compare(0, 1)
+def compared(
+    first: Table,
+    second: Table,
+    method: str,
+    baseline: str,
+) -> Comparison:
+    """The contrast of a method in one table with a baseline in another, by users."""
+    rows = [first.scores[method], second.scores[baseline]]
+    return Scores(
+        rows,
+        first.users,
+        higher_is_better=TASKS[first.task] != "MAE",
+    ).compare(0, 1)
 
 
 @cache
 def table(
-    task: str, history: str = "own", seed: int = 0, model: Callable[[Request], str] = read
+    task: str,
+    history: str = "own",
+    seed: int = 0,
+    model: Callable[[Request], str] = read,
 ) -> Table:
-    """What `personabench run` makes of all methods and all questions of a bundled sample."""
+    """Run all methods on all questions of a task's example data."""
     backend = Scripted(answer=model)
     scores, outputs, users = {}, {}, []
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as folder_name:
         methods = ["none", *PERSONAL]
         chosen = runner.Options(
             methods,
@@ -65,7 +78,7 @@ def table(
             backend="scripted",
             history=history,
             seed=seed,
-            results=Path(place),
+            results=Path(folder_name),
             assignments=["cipher.k=8"],
         )
         for method, outcome in zip(
@@ -73,42 +86,41 @@ def table(
         ):
             assert outcome.summary["status"] == "complete"
             folder = RunFolder(outcome.folder)
-            lines = sorted(folder.scores(), key=lambda line: line.sample_id)
-            scores[method] = np.array(
-                [line.values["official"][TASKS[task]] for line in lines], dtype=np.float64
-            )
+            # Rows of different methods are compared by position, so all are in one order.
+            ordered = sorted(folder.scores(), key=lambda score: score.sample_id)
+            values = [score.values["official"][TASKS[task]] for score in ordered]
+            scores[method] = np.array(values, dtype=np.float64)
             answers = sorted(folder.iter_predictions(), key=lambda line: line.sample_id)
             outputs[method] = [line.output for line in answers]
-            users = [line.user_id for line in lines]
+            users = [score.user_id for score in ordered]
     return Table(task, users, scores, outputs, tuple(backend.requests))
 
 
 @pytest.mark.parametrize("method", PERSONAL)
 @pytest.mark.parametrize("task", TASKS)
-def test_their_own_history_serves_users_better_than_the_question_alone(
-    task: str, method: str
-) -> None:
-    found = compared(table(task), table(task), method, "none")
-    assert found.gain.value > 0 and found.by_user.win > found.by_user.loss
+def test_the_users_history_helps(task: str, method: str) -> None:
+    contrast = compared(table(task), table(task), method, "none")
+    assert contrast.gain.value > 0
+    assert contrast.by_user.win > contrast.by_user.loss
     if (
         task != "lamp3"
     ):  # 13 users with two scores each are too few to tell every method's gain from chance
-        assert found.p < 0.01
+        assert contrast.p < 0.01
 
 
 @pytest.mark.parametrize("seed", SHUFFLES)
 @pytest.mark.parametrize("method", PERSONAL)
 @pytest.mark.parametrize("task", TASKS)
-def test_somebody_elses_history_does_not(task: str, method: str, seed: int) -> None:
-    """The method, the format and the reader are the same, only the person is wrong, and that is no matter of chance.
-
-    On scores `cipher` gains too little for 13 users to show: records whose draft was right teach it nothing.
-    """
+def test_another_users_history_does_not_help(task: str, method: str, seed: int) -> None:
+    # Method, format and reader are the same and only the user is wrong, so a gain would be chance.
+    # On scores `cipher` gains too little for 13 users to show: records whose draft was right are
+    # ignored by it.
     shuffled = table(task, "shuffled", seed)
     assert shuffled.outputs["none"] == table(task).outputs["none"]
     assert compared(shuffled, shuffled, method, "none").gain.value <= 0
-    found = compared(table(task), shuffled, method, method)
-    assert found.gain.value > 0 and (found.p < 0.05 or (task, method) == ("lamp3", "cipher"))
+    contrast = compared(table(task), shuffled, method, method)
+    assert contrast.gain.value > 0
+    assert contrast.p < 0.05 or (task, method) == ("lamp3", "cipher")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -119,40 +131,40 @@ def test_without_a_history_every_method_gives_the_plain_answer(task: str) -> Non
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_model_that_looks_at_the_question_only_gains_nothing(task: str) -> None:
-    """What the methods add in calls and in words is worth nothing to a model that does not read it."""
+    """The calls and words that methods add are worth nothing to a model that ignores them."""
     outputs = table(task, model=blind).outputs
     assert outputs["none"] == table(task).outputs["none"]
     assert all(outputs[method] == outputs["none"] for method in PERSONAL)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_no_prompt_tells_the_reader_an_answer_or_a_name(task: str) -> None:
-    """No message holds a user's id; no request that asks a question of the sample holds its gold as a line of text."""
+def test_no_prompt_reveals_an_answer_or_a_name(task: str) -> None:
+    """No message holds a user's id, and no request about a question its gold as a line."""
     samples = {
         sample.input: sample
         for sample in registry.load("task", task)().open("user/dev", None).samples()
     }
     users = {sample.user_id for sample in samples.values()}
-    asked = 0
+    request_count = 0
     for request in table(task).requests:
         text = "\n".join(message.content for message in request.messages)
         assert not [user for user in users if re.search(rf"\b{re.escape(user)}\b", text)]
         sample = samples.get(request.messages[-1].content.partition("\n\n")[0])
         if sample is not None and task == "lamp4":
-            asked += 1
+            request_count += 1
             assert sample.references[0] not in text
-    assert asked > 0 or task != "lamp4"
+    assert request_count > 0 or task != "lamp4"
 
 
 # The reader reads: what it says follows from the text it was given, and from that alone.
 
 
 def ask(contract: str, *turns: str, notes: str = "") -> str:
-    """The reader's reply to notes and turns, the user's first; the contract, if any, ends the first turn."""
+    """The reader's reply to notes and turns; the contract, if any, ends the first turn."""
     first, *rest = turns
     messages = [Message("system", notes)] if notes else []
-    for at, each in enumerate((f"{first}\n\n{contract}" if contract else first, *rest)):
-        messages.append(Message("assistant" if at % 2 else "user", each))
+    for index, content in enumerate((f"{first}\n\n{contract}" if contract else first, *rest)):
+        messages.append(Message("assistant" if index % 2 else "user", content))
     return read(Request(tuple(messages), max_tokens=64))
 
 
@@ -164,29 +176,43 @@ REVIEW = "What is the score of the following review? review: {}"
 
 def test_the_reader_copies_what_headlines_share() -> None:
     question = ARTICLE.format("Owls have moved into the clock tower.")
-    shown = (
+    prompt = (
         ARTICLE.format("x"),
         "Geese, at Last, Explained",
         ARTICLE.format("y"),
         "The Long Winter of Hale, Explained",
     )
     assert ask(HEADLINE, question) == "Owls have moved into the clock tower"
-    assert ask("", *shown, question) == "Owls have moved into the clock tower , Explained"
-    told = 'About this author:\nopens with "You Can Now" and closes with "".'
-    assert ask(HEADLINE, question, notes=told) == "You Can Now Owls have moved into the clock tower"
+    assert ask("", *prompt, question) == "Owls have moved into the clock tower , Explained"
+    remark = 'About this author:\nopens with "You Can Now" and closes with "".'
+    assert (
+        ask(HEADLINE, question, notes=remark) == "You Can Now Owls have moved into the clock tower"
+    )
 
 
-def test_the_reader_gives_the_label_of_what_is_most_alike() -> None:
+def test_the_reader_gives_the_label_of_the_most_similar_evidence() -> None:
     late, cheap = "It came three weeks late.", "A bargain."
-    shown = (REVIEW.format(late), "1", REVIEW.format(cheap), "4")
+    prompt = (
+        REVIEW.format(late),
+        "1",
+        REVIEW.format(cheap),
+        "4",
+    )
     assert ask(SCORE, REVIEW.format("Nine days late, sadly.")) == "3"
-    assert ask(SCORE, *shown, REVIEW.format("Nine days late, sadly.")) == "1"
-    assert ask(SCORE, *shown, REVIEW.format("It was green.")) == "3"
-    told = "About this reviewer:\ngives 2 for late; gives 5 for cheap"
-    assert ask(SCORE, REVIEW.format("What a bargain!"), notes=told) == "5"
+    assert ask(SCORE, *prompt, REVIEW.format("Nine days late, sadly.")) == "1"
+    assert ask(SCORE, *prompt, REVIEW.format("It was green.")) == "3"
+    remark = "About this reviewer:\ngives 2 for late; gives 5 for cheap"
+    assert (
+        ask(
+            SCORE,
+            REVIEW.format("What a bargain!"),
+            notes=remark,
+        )
+        == "5"
+    )
 
 
-def test_the_reader_can_read_its_own_remarks_and_ignores_other_people() -> None:
+def test_the_reader_parses_its_own_remarks_and_ignores_peers() -> None:
     texts = (
         "Article: a\n\nThis author:\nHeadline: You Can Now Skate at Noon\n\n"
         "Other person 1:\nArticle: b\nHeadline: Meet the Man Who Skates\n\nHow this author differs:"

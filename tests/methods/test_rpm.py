@@ -1,4 +1,4 @@
-"""RPM against its acceptance list, with a scripted model and invented records."""
+"""RPM's stages, statistics and guards, with a scripted model and toy records."""
 
 from __future__ import annotations
 
@@ -34,22 +34,35 @@ from personabench.testing.trials import trial
 
 
 def known(
-    rows: Sequence[tuple[str, Sequence[Feature]]], factors: int, *, closed: bool
+    rows: Sequence[tuple[str, Sequence[Feature]]],
+    factors: int,
+    *,
+    closed: bool,
 ) -> Knowledge:
     items = [
-        Item(str(at), "q", answer, features=list(features))
-        for at, (answer, features) in enumerate(rows)
+        Item(
+            str(index),
+            "q",
+            answer,
+            features=list(features),
+        )
+        for index, (answer, features) in enumerate(rows)
     ]
     labels = list(dict.fromkeys(answer for answer, _ in rows))
-    return Knowledge(closed=closed, labels=labels, items=items, factors=[])
+    return Knowledge(
+        closed=closed,
+        labels=labels,
+        items=items,
+        factors=[],
+    )
 
 
 def in_factor(*factors: int) -> list[Feature]:
     return [Feature("f", "c", factor) for factor in factors]
 
 
-def test_acceptance_1_propensity() -> None:
-    told = known(
+def test_propensity() -> None:
+    knowledge = known(
         [
             ("comedy", in_factor(0, 1, 0)),
             ("comedy", in_factor(0)),
@@ -59,15 +72,31 @@ def test_acceptance_1_propensity() -> None:
         3,
         closed=True,
     )
-    assert propensity(told, 0) == (3, {"comedy": 2 / 3, "action": 1 / 3}, None)
-    assert propensity(told, 1) == (2, {"comedy": 0.5, "action": 0.5}, None)
-    assert propensity(told, 2) == (1, {"action": 1.0}, None)
-    smoothed = propensity(told, 2, alpha=1.0).shares
+    assert propensity(knowledge, 0) == (
+        3,
+        {"comedy": 2 / 3, "action": 1 / 3},
+        None,
+    )
+    assert propensity(knowledge, 1) == (
+        2,
+        {"comedy": 0.5, "action": 0.5},
+        None,
+    )
+    assert propensity(knowledge, 2) == (
+        1,
+        {"action": 1.0},
+        None,
+    )
+    smoothed = propensity(
+        knowledge,
+        2,
+        alpha=1.0,
+    ).shares
     assert smoothed == {"action": 2 / 3, "comedy": 1 / 3}
 
 
-def test_acceptance_2_influence() -> None:
-    told = known(
+def test_influence() -> None:
+    knowledge = known(
         [
             (
                 "a",
@@ -80,34 +109,65 @@ def test_acceptance_2_influence() -> None:
         2,
         closed=False,
     )
-    assert influence(told, 0) == (3, 2, (2 / 3, 0, 1 / 3))
-    assert influence(told, 1) == (2, 1, (0, 1, 0))
-    told.items[2].features[0].influential = None
-    assert influence(told, 1) == (2, 0, None)
+    assert influence(knowledge, 0) == (
+        3,
+        2,
+        (
+            2 / 3,
+            0,
+            1 / 3,
+        ),
+    )
+    assert influence(knowledge, 1) == (
+        2,
+        1,
+        (0, 1, 0),
+    )
+    knowledge.items[2].features[0].influential = None
+    assert influence(knowledge, 1) == (2, 0, None)
 
 
-def test_acceptance_3_cluster_repair() -> None:
-    texts = {1: "sea", 2: "ship", 3: "war", 4: "big ship", 5: "war loss", 6: "baking"}
-    groups = [Group("A", "", (1, 2)), Group("B", "", (2, 3, 9)), Group("C", "", ())]
+def test_cluster_repair() -> None:
+    texts = {
+        1: "sea",
+        2: "ship",
+        3: "war",
+        4: "big ship",
+        5: "war loss",
+        6: "baking",
+    }
+    groups = [
+        Group("A", "", (1, 2)),
+        Group("B", "", (2, 3, 9)),
+        Group("C", "", ()),
+    ]
     done = repair(groups, texts)
     assert {group.name: group.ids for group in done.groups} == {
         "A": (1, 2, 4),
         "B": (3, 5),
         "other": (6,),
     }
-    assert (done.duplicates, done.unassigned) == (1, 3)
-    tied = repair([Group("A", "sea", (1,)), Group("B", "sea", (2,))], {1: "x", 2: "y", 3: "sea"})
+    assert done.duplicates == 1
+    assert done.unassigned == 3
+    tied = repair(
+        [Group("A", "sea", (1,)), Group("B", "sea", (2,))],
+        {
+            1: "x",
+            2: "y",
+            3: "sea",
+        },
+    )
     assert tied.groups[0].ids == (1, 3)
 
 
-async def test_acceptance_4_batches_see_the_factors_found_so_far(tmp_path: Path) -> None:
+async def test_batches_see_the_factors_found_so_far(tmp_path: Path) -> None:
     history = [
         Record(
-            f"r{at}",
-            f"Tale {at} " + " ".join(f"#{'abc'[at // 14]}{at}x{n}" for n in range(8)),
+            f"r{index}",
+            f"Tale {index} " + " ".join(f"#{'abc'[index // 14]}{index}x{n}" for n in range(8)),
             "A headline",
         )
-        for at in range(40)
+        for index in range(40)
     ]
 
     def answer(request: Request) -> str:
@@ -127,13 +187,13 @@ async def test_acceptance_4_batches_see_the_factors_found_so_far(tmp_path: Path)
 
     world = World(tmp_path, answer=answer)
     state, ctx = await world.study(rpm(use_examples=False), question(history))
-    asked = [
+    batches = [
         request.messages[0].content for request in world.backend.requests if stage(request) == "X2"
     ]
-    assert len(asked) == 3
-    assert "Batch from" not in asked[0]
-    assert "Batch from 1:" in asked[1]
-    assert all(f"Batch from {number}:" in asked[2] for number in (1, 151))
+    assert len(batches) == 3
+    assert "Batch from" not in batches[0]
+    assert "Batch from 1:" in batches[1]
+    assert all(f"Batch from {number}:" in batches[2] for number in (1, 151))
     assert [factor["name"] for factor in state["factors"]] == [
         "Batch from 1",
         "Batch from 151",
@@ -143,22 +203,26 @@ async def test_acceptance_4_batches_see_the_factors_found_so_far(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("task", "offline"), [(Tags(), 9), (Headlines(), 13)])
-async def test_acceptance_5_calls(tmp_path: Path, task: Task, offline: int) -> None:
+async def test_calls_per_stage(tmp_path: Path, task: Task, offline: int) -> None:
+    # One call per item and stage is the cost that the method's page states.
     world = World(tmp_path, task)
     four = pairs("a", "b", "c", "d")
     _, _, requests = await world.ask(rpm(), question(four))
-    found = stages(requests)
+    counts = stages(requests)
     assert len(requests) == offline + 2
-    assert found["X5"] + found["X6"] == 2
+    assert counts["X5"] + counts["X6"] == 2
     assert (await world.ask(rpm(), question(four)))[2] == []
     _, _, requests = await world.ask(rpm(), question(four, "Another tale of #love"))
     assert stages(requests) == {"X5": 1, "X6": 1}
     fifth = Record("r4", "Tale 4 of #love", "e")
-    found = stages((await world.ask(rpm(), question([*four, fifth])))[2])
-    assert (found["X1"], found["X2"], found["X4"], found["X3"]) == (1, 1, 5, offline == 13)
+    counts = stages((await world.ask(rpm(), question([*four, fifth])))[2])
+    assert counts["X1"] == 1
+    assert counts["X2"] == 1
+    assert counts["X4"] == 5
+    assert counts["X3"] == int(offline == 13)
 
 
-async def test_acceptance_5_a_rationale_whose_numbers_stay_is_not_written_again(
+async def test_a_rationale_with_unchanged_numbers_is_cached(
     tmp_path: Path,
 ) -> None:
     world = World(tmp_path, Tags())
@@ -166,10 +230,14 @@ async def test_acceptance_5_a_rationale_whose_numbers_stay_is_not_written_again(
     await world.study(rpm(), question(history))
     before = len(world.backend.requests)
     await world.study(rpm(), question([*history, Record("r2", "More #love", "b")]))
-    assert stages(world.backend.requests[before:]) == {"X1": 1, "X2": 1, "X4": 2}
+    assert stages(world.backend.requests[before:]) == {
+        "X1": 1,
+        "X2": 1,
+        "X4": 2,
+    }
 
 
-async def test_acceptance_6_unseen_factor(tmp_path: Path) -> None:
+async def test_unseen_factor(tmp_path: Path) -> None:
     world = World(tmp_path)
     about = "A tale of #war and #gardening"
     output, flags, requests = await world.ask(rpm(), question(pairs("a", "b"), about))
@@ -182,18 +250,21 @@ async def test_acceptance_6_unseen_factor(tmp_path: Path) -> None:
     assert flags["n_unknown_factor"] == 1
     assert "no_known_factor" not in flags
     output, flags, _ = await world.ask(rpm(), question(pairs("a", "b"), "A tale of #gardening"))
-    assert (output, flags["no_known_factor"], flags["n_unknown_factor"]) == ("The answer", 1, 1)
+    assert output == "The answer"
+    assert flags["no_known_factor"] == 1
+    assert flags["n_unknown_factor"] == 1
 
 
-async def test_acceptance_7_retrieval(tmp_path: Path) -> None:
-    places = ["(1,0)", "(0,1)", "(1,0)", "(3,4)"]
+async def test_examples_are_the_items_with_the_most_similar_features(tmp_path: Path) -> None:
+    points = ["(1,0)", "(0,1)", "(1,0)", "(3,4)"]
     history = [
-        Record(f"r{at}", f"Tale{at} #x@{place}", f"answer {at}") for at, place in enumerate(places)
+        Record(f"r{index}", f"Tale{index} #x@{point}", f"answer {index}")
+        for index, point in enumerate(points)
     ]
     world = World(tmp_path)
     _, _, requests = await world.ask(rpm(), question(history, "New #x@(9,0)"))
-    shown = re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE)
-    assert shown == ["2", "0", "3"]
+    tales = re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE)
+    assert tales == ["2", "0", "3"]
     _, _, requests = await world.ask(rpm(), question(history[:2], "New #x@(9,0)"))
     assert re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE) == [
         "0",
@@ -202,11 +273,18 @@ async def test_acceptance_7_retrieval(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("all_history", [False, True])
-async def test_acceptance_8_leakage(tmp_path: Path, all_history: bool) -> None:
+async def test_the_question_and_its_reference_reach_no_prompt(
+    tmp_path: Path, all_history: bool
+) -> None:
+    # Histories of some benchmarks contain the question itself.
     same = Record("r9", "  a NEW tale\nof #WAR ", "leaked answer")
     marked = pairs("answer one", "answer two")
     world = World(tmp_path)
-    _, flags, requests = await world.ask(rpm(), question([*marked, same]), all_history=all_history)
+    _, flags, requests = await world.ask(
+        rpm(),
+        question([*marked, same]),
+        all_history=all_history,
+    )
     assert "GOLD" not in text(requests)
     assert flags.get("state_remade", 0) == all_history
     later = (
@@ -216,8 +294,8 @@ async def test_acceptance_8_leakage(tmp_path: Path, all_history: bool) -> None:
     )
     assert "leaked answer" not in text(later)
     assert all("answer" not in text([request]) for request in requests if stage(request) == "X1")
-    kept = rpm().visible(question([*marked, msgspec.structs.replace(marked[0], id="q")]))
-    assert [record.id for record in kept] == ["r0", "r1"]
+    visible = rpm().visible(question([*marked, msgspec.structs.replace(marked[0], id="q")]))
+    assert [record.id for record in visible] == ["r0", "r1"]
 
 
 @pytest.mark.parametrize(
@@ -228,29 +306,40 @@ async def test_acceptance_8_leakage(tmp_path: Path, all_history: bool) -> None:
             {"extract_failed": 2, "items_without_features": 2, "locate_failed": 0},
             "The answer",
         ),
-        ("X2", {"cluster_failed": 1, "degraded": 1, "n_factors": 1}, "The answer"),
+        (
+            "X2",
+            {
+                "cluster_failed": 1,
+                "degraded": 1,
+                "n_factors": 1,
+            },
+            "The answer",
+        ),
         ("X3", {"influence_failed": 2}, "The answer"),
         ("X5", {"locate_failed": 1, "no_known_factor": 1}, "The answer"),
         ("X6", {"unmarked_answer": 1}, '{"answer": "cut'),
     ],
 )
-async def test_acceptance_9_malformed_replies(
-    tmp_path: Path, broken: str, expected: Mapping[str, float], output: str
+async def test_malformed_replies(
+    tmp_path: Path,
+    broken: str,
+    expected: Mapping[str, float],
+    output: str,
 ) -> None:
     world = World(tmp_path, answer=lambda r: '{"answer": "cut' if stage(r) == broken else reply(r))
-    found, flags, requests = await world.ask(rpm(), question(pairs("a", "b")))
-    assert found == output
+    answer, flags, requests = await world.ask(rpm(), question(pairs("a", "b")))
+    assert answer == output
     assert {name: flags.get(name, 0) for name in expected} == expected
     once = 2 if broken in ("X1", "X3") else 1
     assert stages(requests)[broken] == 3 * once
-    found, flags, requests = await World(tmp_path).ask(rpm(), question(pairs("a", "b")))
-    assert (found, stages(requests)[broken]) == ("The answer", once), (
-        "an unreadable reply was remembered"
-    )
+    # A second world on the same cache: whatever could not be parsed must not have been stored.
+    answer, flags, requests = await World(tmp_path).ask(rpm(), question(pairs("a", "b")))
+    assert answer == "The answer", "an unparsed reply was cached"
+    assert stages(requests)[broken] == once, "an unparsed reply was cached"
     assert not [name for name in expected if flags.get(name, 0) and name != "n_factors"]
 
 
-async def test_acceptance_9_an_empty_rationale_leaves_an_example_without(tmp_path: Path) -> None:
+async def test_an_empty_rationale_leaves_an_example_without(tmp_path: Path) -> None:
     world = World(tmp_path, answer=lambda r: " " if stage(r) == "X4" else reply(r))
     _, flags, requests = await world.ask(rpm(), question(pairs("a", "b")))
     assert flags["reason_failed"] == 2
@@ -270,9 +359,13 @@ LADDER: list[tuple[dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("flags", "calls"), LADDER)
 @pytest.mark.parametrize("task", [Tags(), Headlines()])
-async def test_acceptance_10_ladder(
-    tmp_path: Path, task: Task, flags: dict[str, Any], calls: int
+async def test_rungs_of_the_ablation(
+    tmp_path: Path,
+    task: Task,
+    flags: dict[str, Any],
+    calls: int,
 ) -> None:
+    # Each rung must differ from the one below it in a single part of the prompt.
     world = World(tmp_path, task)
     sample = question(pairs("aa", "bb", "cc", "dd"))
     _, _, requests = await world.ask(rpm(**flags), sample)
@@ -289,61 +382,96 @@ async def test_acceptance_10_ladder(
         assert ctx.calls[0].cached
 
 
-def test_acceptance_10_rationales_need_factors() -> None:
+def test_rationales_need_factors() -> None:
     with pytest.raises(UsageError, match="example_reasoning"):
         rpm(use_factors=False)
 
 
-def test_acceptance_11_lamp1() -> None:
-    result = trial(rpm(), task="lamp1", limit=2, answer=reply)
+def test_lamp1_uses_titles_and_abstracts() -> None:
+    result = trial(
+        rpm(),
+        task="lamp1",
+        limit=2,
+        answer=reply,
+    )
     assert all(line.flags["adapted"] == 1 for line in result.predictions)
     prompts = [request for request in result.requests if stage(request) != "X6"]
     assert not re.search(r"\[[12]\] \d+%", text(result.requests))
     assert all("[1]" not in text([request]) for request in prompts if stage(request) != "X5")
     assert stages(prompts)["X3"] > 0
     with pytest.raises(UsageError, match="no labels"):
-        trial(rpm(stats_mode="propensity"), task="lamp1", limit=1, answer=reply)
+        trial(
+            rpm(stats_mode="propensity"),
+            task="lamp1",
+            limit=1,
+            answer=reply,
+        )
 
 
-async def test_acceptance_12_scores(tmp_path: Path) -> None:
+async def test_scores_have_a_mean(tmp_path: Path) -> None:
     world = World(tmp_path, Stars())
-    _, _, requests = await world.ask(rpm(), question(pairs("5", "5", "1", tags="#war")))
+    _, _, requests = await world.ask(
+        rpm(),
+        question(
+            pairs(
+                "5",
+                "5",
+                "1",
+                tags="#war",
+            )
+        ),
+    )
     assert "- Fwar: in 3 records; 5 67%, 1 33%; mean 3.67" in requests[-1].messages[0].content
 
 
-def test_acceptance_12_scores_of_the_bundled_reviews() -> None:
-    result = trial(rpm(), task="lamp3", limit=1, answer=reply)
+def test_scores_of_the_example_reviews() -> None:
+    result = trial(
+        rpm(),
+        task="lamp3",
+        limit=1,
+        answer=reply,
+    )
     assert re.search(r"Ftopic: in \d+ records; [1-5] \d+%.* mean \d\.\d\d", text(result.requests))
 
 
 def chat(*turns: tuple[str, str]) -> tuple[Record, ...]:
     return tuple(
-        Record(f"m{at}", None, said, fields={"role": role}) for at, (role, said) in enumerate(turns)
+        Record(
+            f"m{index}",
+            None,
+            message,
+            fields={"role": role},
+        )
+        for index, (role, message) in enumerate(turns)
     )
 
 
 def long_chat(count: int) -> tuple[Record, ...]:
     turns = [("system", "A persona.")]
-    for at in range(count):
-        turns += [("user", f"Said {at}: I like #tea{at % 2}"), ("assistant", "Noted.")]
+    for index in range(count):
+        turns += [("user", f"Said {index}: I like #tea{index % 2}"), ("assistant", "Noted.")]
     return chat(*turns)
 
 
 def chat_reply(request: Request) -> str:
     if stage(request) != "X0":
         return reply(request)
-    found = re.findall(
+    matches = re.findall(
         r"^(\d+)\. user: (Said \d+): .*#(\S+)$", request.messages[1].content, re.MULTILINE
     )
     rows = [
-        {"situation": f"#{tag}", "preference": said, "message": int(at)}
-        for at, said, tag in found[:2]
+        {"situation": f"#{tag}", "preference": message, "message": int(number)}
+        for number, message, tag in matches[:2]
     ]
     return json.dumps({"items": rows})
 
 
-async def test_acceptance_13_personamem_preferences(tmp_path: Path) -> None:
-    world = World(tmp_path, Tags(), answer=chat_reply)
+async def test_personamem_preferences(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        Tags(),
+        answer=chat_reply,
+    )
     whole = long_chat(30)
     early = question(whole[:40], "Which drink, #tea0?")
     _, flags, requests = await world.ask(rpm(), early)
@@ -374,21 +502,32 @@ def labelled(*cuts: int) -> list[Record]:
     ]
 
 
-async def test_acceptance_14_personamem_letters(tmp_path: Path) -> None:
+async def test_personamem_letters(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="label_history"):
         rpm(personamem="letters")
     method = rpm(personamem="letters", label_history=True)
     world = World(tmp_path, Tags())
     history = [*long_chat(2), *labelled(10, 20, 30, 40, 50)]
     _, flags, requests = await world.ask(
-        method, question(history, "Now #tea?", attributes={"cut": "40"})
+        method,
+        question(
+            history,
+            "Now #tea?",
+            attributes={"cut": "40"},
+        ),
     )
-    assert (flags["label_history"], stages(requests)["X1"]) == (1, 3)
+    assert flags["label_history"] == 1
+    assert stages(requests)["X1"] == 3
     assert not re.search("at 40|at 50|Said", text(requests))
     assert "in 3 records; b 100%" in requests[-1].messages[0].content
     assert "Headline: (b) option of 30" in requests[-1].messages[0].content
     _, flags, requests = await world.ask(
-        method, question(history, "Now #tea?", attributes={"cut": "30"})
+        method,
+        question(
+            history,
+            "Now #tea?",
+            attributes={"cut": "30"},
+        ),
     )
     assert flags["too_few_labels"] == 1
     assert (
@@ -398,7 +537,7 @@ async def test_acceptance_14_personamem_letters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("history", [(), (Record("r", "a new TALE of #war", "x"),)])
-async def test_acceptance_15_empty_history(tmp_path: Path, history: tuple[Record, ...]) -> None:
+async def test_empty_history(tmp_path: Path, history: tuple[Record, ...]) -> None:
     world = World(tmp_path)
     _, flags, requests = await world.ask(rpm(), question(history))
     assert len(requests) == 1
@@ -408,7 +547,7 @@ async def test_acceptance_15_empty_history(tmp_path: Path, history: tuple[Record
     assert ctx.calls[0].cached
 
 
-async def test_acceptance_16_resume(tmp_path: Path) -> None:
+async def test_a_resumed_run_repeats_no_call(tmp_path: Path) -> None:
     sample = question(pairs("a", "b", "c", "d"))
     whole, _ = await World(tmp_path / "whole").study(rpm(), sample)
     rationales = 0

@@ -1,4 +1,4 @@
-"""RPM beyond its acceptance list: online rounds, small windows, other models' states, reading of replies."""
+"""Parts of RPM: online rounds, small windows, other models' states, parsing of replies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ from personabench.types import to_json
 
 
 async def test_more_factors_than_allowed_are_merged_in_one_call(tmp_path: Path) -> None:
-    history = [Record(f"r{at}", f"Tale #t{at}", "A headline") for at in range(6)]
+    history = [Record(f"r{index}", f"Tale #t{index}", "A headline") for index in range(6)]
 
     def answer(request: Request) -> str:
         if stage(request) != "merge":
             return reply(request)
-        return json.dumps({"factors": [{"factor": "One", "description": "d", "ids": [1, 2, 3, 3]}]})
+        return json.dumps(
+            {
+                "factors": [
+                    {
+                        "factor": "One",
+                        "description": "d",
+                        "ids": [1, 2, 3, 3],
+                    }
+                ]
+            }
+        )
 
     world = World(tmp_path, answer=answer)
     state, ctx = await world.study(rpm(max_factors=4, use_examples=False), question(history))
@@ -33,7 +43,12 @@ async def test_more_factors_than_allowed_are_merged_in_one_call(tmp_path: Path) 
 
 
 def test_lamp7_has_neutral_paraphrases_for_queries() -> None:
-    result = trial(rpm(), task="lamp7", limit=1, answer=reply)
+    result = trial(
+        rpm(),
+        task="lamp7",
+        limit=1,
+        answer=reply,
+    )
     assert result.predictions[0].flags["adapted"] == 1
     extracted = [
         request.messages[1].content for request in result.requests if stage(request) == "X1"
@@ -42,41 +57,48 @@ def test_lamp7_has_neutral_paraphrases_for_queries() -> None:
     assert stages(result.requests)["X0"] == stages(result.requests)["X4"] > 3
 
 
-async def test_states_of_another_model_are_used(tmp_path: Path) -> None:
+async def test_states_of_another_model_can_be_used(tmp_path: Path) -> None:
+    # The paper builds states with a large model and answers with a small one.
     sample = question(pairs("a", "b"))
     state, _ = await World(tmp_path / "one").study(rpm(), sample)
     path = tmp_path / "profiles.jsonl"
     path.write_text(json.dumps({"user_id": "ann", "state": state}) + "\n")
-    other = World(tmp_path / "two")
-    _, _, requests = await other.ask(rpm(state_from=str(path)), sample)
+    second_world = World(tmp_path / "two")
+    _, _, requests = await second_world.ask(rpm(state_from=str(path)), sample)
     assert stages(requests) == {"X5": 1, "X6": 1}
-    _, lacking = await other.study(rpm(state_from=str(path)), question(pairs("a", "b", "c")))
+    _, lacking = await second_world.study(rpm(state_from=str(path)), question(pairs("a", "b", "c")))
     assert lacking.flags["state_not_stored"] == 1
     moved = tmp_path / "moved.jsonl"
     moved.write_bytes(path.read_bytes())
     again = rpm(state_from=str(moved)).params
-    assert again == rpm(state_from=str(path)).params and again.state_from.startswith("sha256:")
+    assert again == rpm(state_from=str(path)).params
+    assert again.state_from.startswith("sha256:")
     moved.write_text(path.read_text() + json.dumps({"user_id": "bob", "state": None}) + "\n")
     assert rpm(state_from=str(path)).params != rpm(state_from=str(moved)).params, (
         "another content, another run"
     )
     with pytest.raises(UsageError, match="state_from"):
-        await other.ask(rpm(state_from=str(tmp_path / "none.jsonl")), sample)
+        await second_world.ask(rpm(state_from=str(tmp_path / "none.jsonl")), sample)
 
 
-async def test_online_rounds_refresh_now_and_then(tmp_path: Path) -> None:
+async def test_online_rounds_refresh_the_state_periodically(tmp_path: Path) -> None:
     world = World(tmp_path)
     method = rpm(refresh_rounds=3)
     ctx = world.context()
     state = await method.profile(User("ann", ()), ctx)
     studied = []
     for turn in range(4):
-        sample = Sample(f"q{turn}", "ann", f"Tale {turn} #war", stimulus=f"Tale {turn} #war")
+        sample = Sample(
+            f"q{turn}",
+            "ann",
+            f"Tale {turn} #war",
+            stimulus=f"Tale {turn} #war",
+        )
         before = len(world.backend.requests)
         await method.predict(sample, state, ctx)
-        shown = world.backend.requests[-1].messages[0].content
-        assert (shown == WORDS.instruction) == (turn == 0)
-        assert "draft" not in shown
+        system = world.backend.requests[-1].messages[0].content
+        assert (system == WORDS.instruction) == (turn == 0)
+        assert "draft" not in system
         feedback = {"draft": f"draft {turn}", "edited": f"final {turn}", "cost": 1.0}
         state = msgspec.json.decode(to_json(await method.update(state, feedback, ctx)))
         studied.append(stages(world.backend.requests[before:])["X2"])
@@ -87,7 +109,8 @@ async def test_online_rounds_refresh_now_and_then(tmp_path: Path) -> None:
 
 async def test_a_small_window_drops_examples_before_numbers(tmp_path: Path) -> None:
     history = [
-        Record(f"r{at}", f"Tale {at} #war " + "and so on " * 60, f"answer {at}") for at in range(5)
+        Record(f"r{index}", f"Tale {index} #war " + "and so on " * 60, f"answer {index}")
+        for index in range(5)
     ]
     world = World(tmp_path, window=900)
     output, flags, requests = await world.ask(rpm(), question(history))
@@ -98,34 +121,57 @@ async def test_a_small_window_drops_examples_before_numbers(tmp_path: Path) -> N
     assert "Fwar: in 5 of 5" in notes
 
 
-async def test_in_a_small_window_the_reply_gives_way_before_the_notes_and_nothing_overruns_it(
+async def test_in_a_small_window_the_reply_is_shortened_before_the_notes(
     tmp_path: Path,
 ) -> None:
-    seen = []
+    # Long rationales are optional, the evidence is the method.
+    prompts_seen = []
     for words in range(0, 440, 20):
         world = World(tmp_path / str(words), window=800)
-        asked = question(pairs("aa", "bb", "cc"), f"A new tale of #war #love {'and ' * words}")
-        _, flags, requests = await world.ask(rpm(), asked)
+        sample = question(pairs("aa", "bb", "cc"), f"A new tale of #war #love {'and ' * words}")
+        _, flags, requests = await world.ask(rpm(), sample)
         last, ctx = requests[-1], world.context()
-        assert stage(last) == "X6" and ctx.excess(last.messages, last.max_tokens) <= 0
+        assert stage(last) == "X6"
+        assert ctx.excess(last.messages, last.max_tokens) <= 0
         notes = last.messages[0].content
         assert ("Features of the story" in notes) == ("statistics_dropped" not in flags)
         assert notes.count("Earlier case") == 3 - flags.get("examples_dropped", 0)
-        seen.append(
-            ("statistics_dropped" not in flags, notes.count("Earlier case"), last.max_tokens)
+        prompts_seen.append(
+            (
+                "statistics_dropped" not in flags,
+                notes.count("Earlier case"),
+                last.max_tokens,
+            )
         )
+    assert prompts_seen[0][:2] == (True, 3)
+    assert prompts_seen[-1][:2] == (False, 0)
+    assert prompts_seen[-1][2] >= ctx.answer_tokens
     assert (
-        seen[0][:2] == (True, 3) and seen[-1][:2] == (False, 0) and seen[-1][2] >= ctx.answer_tokens
+        min(
+            allowed
+            for has_statistics, cases, allowed in prompts_seen
+            if has_statistics and cases == 3
+        )
+        < 200
     )
-    assert min(allowed for told, cases, allowed in seen if told and cases == 3) < 200
-    assert any(told and not cases for told, cases, _ in seen)
+    assert any(has_statistics and not cases for has_statistics, cases, _ in prompts_seen)
 
 
 def test_dimension_shares_count_items() -> None:
-    rows = [(["brief", "formal", "brief"], 0), (["brief"], 0), ([], 1)]
+    rows = [
+        (["brief", "formal", "brief"], 0),
+        (["brief"], 0),
+        ([], 1),
+    ]
     items = [
-        Item(str(at), "q", "a", dimensions=names, features=[Feature("f", "", f)])
-        for at, (names, f) in enumerate(rows)
+        Item(
+            str(index),
+            "q",
+            "a",
+            dimensions=dimensions,
+            features=[Feature("f", "", f)],
+        )
+        for index, (dimensions, f) in enumerate(rows)
     ]
     assert dimension_shares(Knowledge(items=items), 0) == {"brief": 1.0, "formal": 0.5}
 
@@ -140,17 +186,17 @@ def test_dimension_shares_count_items() -> None:
         ('{"reasoning": "r"}', None),
     ],
 )
-def test_answers_are_read_tolerantly(reply_text: str, expected: tuple[str, str] | None) -> None:
+def test_answers_are_parsed_tolerantly(reply_text: str, expected: tuple[str, str] | None) -> None:
     assert marked_answer(reply_text) == expected
 
 
-def test_the_first_balanced_value_is_read() -> None:
+def test_the_first_balanced_value_is_parsed() -> None:
     assert first_json('{oh {"a": [1]} {"b": 2}') == {"a": [1]}
     assert first_json('see [1, 2]: [{"a": 1}]') == [{"a": 1}]
     assert first_json('{"a": [') is None
 
 
-def test_no_json_value_is_too_odd_to_be_read_or_passed_over() -> None:
+def test_odd_json_values_are_parsed_or_skipped() -> None:
     assert first_json('{"a": "one\ntwo\tthree"}') == {"a": "one\ntwo\tthree"}
     assert first_json('{"a": "\\ud83d", "\\ud83d\\ude00": ["\\ude00"]}') == {
         "a": "\ufffd",
@@ -174,18 +220,18 @@ def test_no_json_value_is_too_odd_to_be_read_or_passed_over() -> None:
         (None, None),
     ],
 )
-def test_numbers_are_read_tolerantly(field: Any, number: int | None) -> None:
+def test_numbers_are_parsed_tolerantly(field: Any, number: int | None) -> None:
     assert number_of(field) == number
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("params", "named"),
     [
         ({"k": 0}, "k must"),
         ({"history_cap": 0}, "history_cap"),
         ({"propensity_alpha": -1.0}, "propensity_alpha"),
     ],
 )
-def test_parameters_that_cannot_work_are_refused(given: dict[str, Any], named: str) -> None:
+def test_parameters_that_cannot_work_are_refused(params: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        rpm(**given)
+        rpm(**params)

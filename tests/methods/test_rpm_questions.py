@@ -1,4 +1,4 @@
-"""What RPM asks of questions with choices, and what it keeps of an answer."""
+"""RPM on questions with choices, and the notes of its predictions."""
 
 from __future__ import annotations
 
@@ -19,16 +19,24 @@ LETTERS = {"enum": ["(a)", "(b)", "(c)", "(d)"]}
 
 
 def answered(request: Request) -> str:
-    """Chats state one preference a window."""
+    """Reply with one preference per window of a chat."""
     if stage(request) == "X0" and request.schema:
         return json.dumps(
-            {"items": [{"situation": "tea #tea", "preference": "likes tea", "message": 1}]}
+            {
+                "items": [
+                    {
+                        "situation": "tea #tea",
+                        "preference": "likes tea",
+                        "message": 1,
+                    }
+                ]
+            }
         )
     return reply(request)
 
 
 @pytest.mark.parametrize(
-    ("task", "form", "among"),
+    ("task", "form", "choices"),
     [
         (
             "lamp1",
@@ -46,64 +54,96 @@ def answered(request: Request) -> str:
         ("prefdisco_warm", "the wanted answer alone.", {}),
     ],
 )
-def test_the_answer_is_asked_for_in_the_form_that_the_task_reads(
-    task: str, form: str, among: Any
+def test_the_request_states_the_form_that_the_task_parses(
+    task: str, form: str, choices: Any
 ) -> None:
-    result = trial(rpm(), task=task, limit=1, answer=answered)
-    asked = [request for request in result.requests if FORM in request.messages[0].content]
-    assert asked
-    for request in asked:
+    result = trial(
+        rpm(),
+        task=task,
+        limit=1,
+        answer=answered,
+    )
+    final_requests = [request for request in result.requests if FORM in request.messages[0].content]
+    assert final_requests
+    for request in final_requests:
         assert request.messages[0].content.split(FORM)[1] == form
-        assert (request.schema or {})["properties"]["answer"] == {"type": "string", **among}
+        assert (request.schema or {})["properties"]["answer"] == {"type": "string", **choices}
 
 
-async def test_choices_of_a_task_that_reads_any_text_bind_nothing(tmp_path: Path) -> None:
-    asked = question(pairs("a", "b"), choices=("(a)", "(b)"))
-    _, _, requests = await World(tmp_path, Headlines()).ask(rpm(), asked)
+async def test_choices_do_not_constrain_a_task_that_accepts_any_text(tmp_path: Path) -> None:
+    sample = question(pairs("a", "b"), choices=("(a)", "(b)"))
+    _, _, requests = await World(tmp_path, Headlines()).ask(rpm(), sample)
     assert "the headline alone" in requests[-1].messages[0].content
     assert "enum" not in (requests[-1].schema or {})["properties"]["answer"]
 
 
 CITATION = (
-    'For an author who has written the paper with the title "Own work", which reference is related? Just answer with '
+    'For an author who has written the paper with the title "Own work", which reference is '
+    "related? Just answer with "
     '[1] or [2] without explanation. [1]: "First one" [2]: "Second one"'
 )
 
 
 @pytest.mark.parametrize(
-    ("asked", "query", "fallbacks"),
+    ("question_text", "query", "fallbacks"),
     [
         (CITATION, "Own work\nFirst one Second one", 0),
-        (CITATION.replace("[2]: ", "or "), CITATION.replace("[2]: ", "or "), 1),
+        (
+            CITATION.replace("[2]: ", "or "),
+            CITATION.replace("[2]: ", "or "),
+            1,
+        ),
     ],
 )
 async def test_a_citation_is_looked_up_by_its_titles(
-    tmp_path: Path, asked: str, query: str, fallbacks: int
+    tmp_path: Path,
+    question_text: str,
+    query: str,
+    fallbacks: int,
 ) -> None:
     history = tuple(
         Record(
-            f"r{at}",
+            f"r{index}",
             None,
-            f"Paper {at}\nAbout #war",
-            fields={"title": f"Paper {at}", "abstract": "About #war"},
+            f"Paper {index}\nAbout #war",
+            fields={"title": f"Paper {index}", "abstract": "About #war"},
         )
-        for at in range(2)
+        for index in range(2)
     )
     world = World(tmp_path, registry.load("task", "lamp1")())
     _, flags, requests = await world.ask(
-        rpm(), Sample("q", "ann", asked, history=history, choices=("[1]", "[2]"))
+        rpm(),
+        Sample(
+            "q",
+            "ann",
+            question_text,
+            history=history,
+            choices=("[1]", "[2]"),
+        ),
     )
     (located,) = [request for request in requests if stage(request) == "X5"]
     assert located.messages[1].content == f"Research: {query}"
     assert flags.get("query_fallback", 0) == fallbacks
 
 
-def test_the_record_of_an_answer_says_how_it_came_about() -> None:
-    result = trial(rpm(k=2), task="lamp2m", limit=2, answer=reply)
+def test_the_notes_of_a_prediction_explain_it() -> None:
+    result = trial(
+        rpm(k=2),
+        task="lamp2m",
+        limit=2,
+        answer=reply,
+    )
     for line in result.predictions:
-        told = line.record["method"]
-        assert told["features"] == [{"name": "topic", "context": "about topic", "factor": "Ftopic"}]
-        assert len(told["examples"]) == 2 and told["reasoning"] == "as before"
+        record = line.record["method"]
+        assert record["features"] == [
+            {
+                "name": "topic",
+                "context": "about topic",
+                "factor": "Ftopic",
+            }
+        ]
+        assert len(record["examples"]) == 2
+        assert record["reasoning"] == "as before"
 
 
 @pytest.mark.parametrize("examples", [True, False])
@@ -115,12 +155,19 @@ async def test_missing_features_are_counted_with_and_without_examples(
 
     world = World(tmp_path, answer=featureless)
     _, flags, _ = await world.ask(rpm(use_examples=examples), question(pairs("a", "b")))
-    assert (flags["query_without_features"], flags["items_without_features"]) == (1, 2)
+    assert flags["query_without_features"] == 1
+    assert flags["items_without_features"] == 2
 
 
-def chat(*said: str) -> tuple[Record, ...]:
+def chat(*messages: str) -> tuple[Record, ...]:
     return tuple(
-        Record(f"m{at}", None, each, fields={"role": "user"}) for at, each in enumerate(said)
+        Record(
+            f"m{index}",
+            None,
+            message,
+            fields={"role": "user"},
+        )
+        for index, message in enumerate(messages)
     )
 
 
@@ -138,12 +185,19 @@ def chat(*said: str) -> tuple[Record, ...]:
         ("9" * 5000, 1),
     ],
 )
-async def test_an_old_preference_stays_old_however_its_place_is_written(
+async def test_positions_of_preferences_are_parsed_tolerantly(
     tmp_path: Path, index: Any, unplaced: int
 ) -> None:
     def stated(request: Request) -> str:
         rows = [("new", 1 if unplaced else 2), ("old", index)]
-        items = [{"situation": "#tea", "preference": said, "message": at} for said, at in rows]
+        items = [
+            {
+                "situation": "#tea",
+                "preference": preference,
+                "message": position,
+            }
+            for preference, position in rows
+        ]
         return json.dumps({"items": items}) if stage(request) == "X0" else reply(request)
 
     world = World(tmp_path, answer=stated)
@@ -157,8 +211,8 @@ async def test_an_old_preference_stays_old_however_its_place_is_written(
 async def test_of_two_preferences_in_one_message_the_later_stated_is_newer(tmp_path: Path) -> None:
     def stated(request: Request) -> str:
         items = [
-            {"situation": "#tea", "preference": said, "message": 1}
-            for said in ("zebra tea", "all tea")
+            {"situation": "#tea", "preference": preference, "message": 1}
+            for preference in ("zebra tea", "all tea")
         ]
         return json.dumps({"items": items}) if stage(request) == "X0" else reply(request)
 
@@ -172,7 +226,8 @@ async def test_of_two_preferences_in_one_message_the_later_stated_is_newer(tmp_p
 
 
 @pytest.mark.parametrize("broken", ["X1", "X6"])
-async def test_half_a_character_in_a_reply_ends_no_run(tmp_path: Path, broken: str) -> None:
+async def test_lone_surrogates_in_a_reply_do_not_stop_a_run(tmp_path: Path, broken: str) -> None:
+    # Such text cannot be encoded, so writing it would fail at the end of the run.
     halves = {
         "X1": '{"features": [{"name": "smile \\ud83d", "context": "c"}]}',
         "X6": '{"answer": "nice \\ud83d"}',
@@ -187,14 +242,23 @@ async def test_half_a_character_in_a_reply_ends_no_run(tmp_path: Path, broken: s
     assert output == ("nice \ufffd" if broken == "X6" else "The answer")
 
 
-async def test_numbers_of_any_length_end_no_run(tmp_path: Path) -> None:
+async def test_numbers_of_any_length_do_not_stop_a_run(tmp_path: Path) -> None:
+    # Python refuses to convert integers of more than 4,300 digits.
     huge = "9" * 5000
 
     def answer(request: Request) -> str:
         match stage(request):
             case "X2":
                 return json.dumps(
-                    {"factors": [{"factor": "F", "description": "d", "ids": [huge, "2", 1.0]}]}
+                    {
+                        "factors": [
+                            {
+                                "factor": "F",
+                                "description": "d",
+                                "ids": [huge, "2", 1.0],
+                            }
+                        ]
+                    }
                 )
             case "X3":
                 return json.dumps({"judgements": [{"id": huge}, {"id": "1.", "influential": True}]})

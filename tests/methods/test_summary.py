@@ -1,4 +1,4 @@
-"""Summaries of the user: what they are made from, and who shares them."""
+"""Summaries of the user: their records, budgets and reuse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from baseline_fixtures import (
     World,
-    asked,
+    ask_once,
     offline,
     prepared,
     question,
@@ -29,7 +29,7 @@ from personabench.run import runner
 from personabench.testing.trials import trial
 
 
-async def test_acceptance_b2_one_summary_per_profile(tmp_path: Path) -> None:
+async def test_one_summary_per_profile(tmp_path: Path) -> None:
     users = [tales(6)]
     world = World(tmp_path, users, answer=reply)
     method = await prepared(world, Summary())
@@ -41,15 +41,19 @@ async def test_acceptance_b2_one_summary_per_profile(tmp_path: Path) -> None:
     assert stages(requests) == {"summary": 1, "answer": 1}
 
 
-def test_acceptance_b2_questions_of_one_user_share_a_profile() -> None:
+def test_questions_of_one_user_share_a_profile() -> None:
+    # The profile is paid once per user, not once per question.
     result = trial(Summary(), task="lamp4")
     users = {prediction.user_id for prediction in result.predictions}
     assert len(result.profiles) == len(users) < len(result.predictions)
 
 
-async def test_acceptance_b5_the_summary_knows_neither_question_nor_target(tmp_path: Path) -> None:
+async def test_the_summary_prompt_holds_neither_question_nor_reference(tmp_path: Path) -> None:
+    # A profile that depended on the question could not be shared.
     users = [tales(6)]
-    _, _, requests = await asked(tmp_path, users, Summary(), question(users, "A singular zeppelin"))
+    _, _, requests = await ask_once(
+        tmp_path, users, Summary(), question(users, "A singular zeppelin")
+    )
     (summary,) = offline(requests)
     assert "zeppelin" not in text([summary])
     assert "GOLD" not in text([summary])
@@ -58,14 +62,14 @@ async def test_acceptance_b5_the_summary_knows_neither_question_nor_target(tmp_p
 
 async def test_a_budget_keeps_the_newest_records_and_zero_keeps_all(tmp_path: Path) -> None:
     users = [tales(40)]
-    _, ctx, requests = await asked(
+    _, ctx, requests = await ask_once(
         tmp_path / "tight", users, Summary(Summary.Params(summary_budget_tokens=60))
     )
-    kept = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
-    assert 0 < len(kept) < 40
-    assert kept == [str(number) for number in range(40 - len(kept), 40)]
-    assert ctx.flags["records_over_budget"] == 40 - len(kept)
-    _, ctx, requests = await asked(
+    items = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
+    assert 0 < len(items) < 40
+    assert items == [str(number) for number in range(40 - len(items), 40)]
+    assert ctx.flags["records_over_budget"] == 40 - len(items)
+    _, ctx, requests = await ask_once(
         tmp_path / "whole", users, Summary(Summary.Params(summary_budget_tokens=0))
     )
     assert len(re.findall(r"item\d+", offline(requests)[0].messages[1].content)) == 40
@@ -73,7 +77,7 @@ async def test_a_budget_keeps_the_newest_records_and_zero_keeps_all(tmp_path: Pa
 
 
 async def test_without_records_only_the_summary_is_shown(tmp_path: Path) -> None:
-    _, _, requests = await asked(tmp_path, [tales(6)], Summary(Summary.Params(k=0)))
+    _, _, requests = await ask_once(tmp_path, [tales(6)], Summary(Summary.Params(k=0)))
     assert shown(requests[-1]) == []
     assert "A summary." in requests[-1].messages[0].content
 
@@ -83,10 +87,10 @@ async def test_retrieved_records_are_summarised_oldest_first_and_shown_best_firs
 ) -> None:
     users = [tales(12)]
     about = question(users, "Of item3, item9 and item5 item5")
-    _, _, requests = await asked(
+    _, _, requests = await ask_once(
         tmp_path / "ours", users, SummaryRetrieved(SummaryRetrieved.Params(k=3)), about
     )
-    _, _, expected = await asked(tmp_path / "rag", users, Rag(Rag.Params(k=3)), about)
+    _, _, expected = await ask_once(tmp_path / "rag", users, Rag(Rag.Params(k=3)), about)
     assert shown(requests[-1]) == shown(expected[-1])
     summarised = re.findall(r"item(\d+)", offline(requests)[0].messages[1].content)
     assert summarised == sorted(
@@ -94,11 +98,14 @@ async def test_retrieved_records_are_summarised_oldest_first_and_shown_best_firs
     )
 
 
-async def test_a_label_before_the_summary_goes(tmp_path: Path) -> None:
+async def test_a_heading_before_the_summary_is_stripped(tmp_path: Path) -> None:
     for number, method in enumerate((Summary(), SummaryRetrieved())):
-        said = "**New summary:** Terse, and fond of profile: shots."
-        _, ctx, requests = await asked(
-            tmp_path / f"{number}", [tales(3)], method, answer=lambda _, said=said: said
+        reply_text = "**New summary:** Terse, and fond of profile: shots."
+        _, ctx, requests = await ask_once(
+            tmp_path / f"{number}",
+            [tales(3)],
+            method,
+            answer=lambda _, reply_text=reply_text: reply_text,
         )
         assert (
             "About the columnist: Terse, and fond of profile: shots."
@@ -108,11 +115,25 @@ async def test_a_label_before_the_summary_goes(tmp_path: Path) -> None:
         assert ctx.flags["tag_stripped"] == 1
 
 
-def test_an_empty_summary_is_counted_and_asked_for_again_by_the_next_run(tmp_path: Path) -> None:
+def test_an_empty_summary_is_flagged_and_requested_again_by_the_next_run(tmp_path: Path) -> None:
     silent = Scripted(answer=lambda request: "" if stage(request) == "summary" else "A line")
     healthy = Scripted(answer=reply)
-    (first,) = asyncio.run(runner.run(options(tmp_path, "summary", limit=1), backend=silent))
+    (first,) = asyncio.run(
+        runner.run(
+            options(
+                tmp_path,
+                "summary",
+                limit=1,
+            ),
+            backend=silent,
+        )
+    )
     assert first.summary["counters"]["empty_summary"] == 1
-    other = options(tmp_path, "summary", limit=1, assignments=["summary.k=3"])
-    asyncio.run(runner.run(other, backend=healthy))
+    second_options = options(
+        tmp_path,
+        "summary",
+        limit=1,
+        assignments=["summary.k=3"],
+    )
+    asyncio.run(runner.run(second_options, backend=healthy))
     assert "summary" in stages(healthy.requests)
