@@ -59,8 +59,8 @@ def _table(board: Board, wide: bool) -> Iterator[str]:
         for name in columns:
             shown = html.escape(text(name, row))
             if name == board.primary:
-                shown = f"<span class=leader>{shown}</span>" if row["leader"] else shown
-                shown += f"<sup>{beaten(board, row)}</sup>" if row["beats"] else ""
+                shown = f"<span class=leader>{shown}</span>" if row.leader else shown
+                shown += f"<sup>{beaten(board, row)}</sup>" if row.statistics.beats else ""
             tag = "th scope=row" if name == "label" else "td"
             cells.append(f"<{tag}{_word(name)}>{shown}</{tag[:2]}>")
         yield f"<tr>{''.join(cells)}</tr>"

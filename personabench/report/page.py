@@ -27,7 +27,8 @@ from personabench.models.cache import Cache
 from personabench.report.samples import Browser, index
 from personabench.report.tables import Group, apart, describe, gather
 from personabench.report.words import summary
-from personabench.results.index import Run, everything, spec
+from personabench.results.index import Run, everything
+from personabench.results.summary import to_dict
 
 BUDGET = 20_000_000
 """Bytes of packed samples; with the libraries and all numbers a report stays below 25 MB."""
@@ -78,7 +79,7 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
     """
     groups = gather(results, task)
     if not groups:
-        there = ", ".join(sorted({run["task"] for run in everything(results)}))
+        there = ", ".join(sorted({run.summary.task for run in everything(results)}))
         wanted = f"no scored runs of task '{task}'" if task else "no scored runs"
         known = f"there are runs of {there}" if there else "make one with `personabench run`"
         raise UsageError(f"{wanted} under {results}/runs; {known}")
@@ -191,17 +192,18 @@ def _runs(groups: Sequence[Group]) -> Iterator[Mapping[str, Any]]:
             for run in row.runs:
                 yield {
                     "group": number,
-                    "run": run["fingerprint"][:8],
-                    "row": row.facts["run"],
-                    "label": row.facts["label"],
+                    "run": run.summary.fingerprint[:8],
+                    "row": row.row.run,
+                    "label": row.row.label,
                     "facts": _facts(run),
                 }
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    return {"fingerprint": run["fingerprint"], **spec(run)} | {
-        name: run[name] for name in COUNTED if name in run
-    }
+    summary = to_dict(run.summary)
+    spec = msgspec.to_builtins(run.spec) if run.spec else {}
+    counted = {name: summary[name] for name in COUNTED}
+    return {"fingerprint": run.summary.fingerprint, **spec, **counted}
 
 
 def _asset(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from personabench.api.dataset import Dataset
 from personabench.models.cache import Cache
-from personabench.report.tables import Group, Row
+from personabench.report.tables import Group, ReportRow
 from personabench.results.index import SCORER
 from personabench.results.locate import find_dataset
 from personabench.results.run_folder import Profile, RunFolder
@@ -215,7 +215,7 @@ class Browser:
         return shown, prompts
 
 
-def _predictions(row: Row, samples: Sequence[str]) -> Iterator[Prediction | None]:
+def _predictions(row: ReportRow, samples: Sequence[str]) -> Iterator[Prediction | None]:
     if row.folder is None:
         return iter([None] * len(samples))
     folder = RunFolder(row.folder)
@@ -227,18 +227,19 @@ def _dataset(group: Group) -> Dataset | None:
     """The group's data, where it still lies at its place unchanged."""
     if group.task is None:
         return None
-    for place in dict.fromkeys(row.runs[0].get("data") for row in group.rows if row.folder):
-        if opened := find_dataset(group.task, group.first, place):
+    for place in dict.fromkeys(row.runs[0].summary.data for row in group.rows if row.folder):
+        if opened := find_dataset(group.task, group.first.summary, place):
             return opened
     return None
 
 
-def _control(row: Row) -> tuple[str, int]:
+def _control(row: ReportRow) -> tuple[str, int]:
     """What decides whose history a row saw."""
-    return row.facts["history"], row.facts["seed"] if row.facts["history"] == "shuffled" else 0
+    history = row.row.history
+    return history, row.row.seed if history == "shuffled" else 0
 
 
-def _by_user(row: Row) -> Mapping[str, Profile]:
+def _by_user(row: ReportRow) -> Mapping[str, Profile]:
     profiles = RunFolder(row.folder).profiles() if row.folder else {}
     return {profile.user_id: profile for profile in profiles.values() if profile.key}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from personabench.leaderboard.stats.multiple_testing import ALPHA
+from personabench.leaderboard.estimates import ALPHA
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -71,7 +71,7 @@ class Source:
         self.scores = {line.sample_id: line for line in folder.scores()}
         task = find_task(self.spec.task, self.spec.task_params, self.spec.task_hash)
         self.known = task is not None
-        self.data = find_dataset(task, self.summary, self.summary.get("data")) if task else None
+        self.data = find_dataset(task, self.summary, self.summary.data) if task else None
         self.cache_path = results / "cache.sqlite"
         self._places = (
             {name: at for at, (name, _) in enumerate(self.data.index())} if self.data else {}
@@ -114,8 +114,8 @@ class Source:
             )
         if not self.cache_path.exists():
             said.append(f"{self.cache_path} is not there: messages and replies are left out")
-        if self.summary["owed"]:
-            said.append(f"{self.summary['owed']} samples have no answer")
+        if self.summary.owed:
+            said.append(f"{self.summary.owed} samples have no answer")
         return said
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from personabench.results.index import SCORER, label, summaries
 from personabench.results.run_folder import RunFolder
+from personabench.results.summary import to_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,18 +48,22 @@ def load(folder: str | Path = "results") -> Frames:
     runs: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
-    for summary in summaries(Path(folder)):
-        run = summary["fingerprint"][:8]
-        plain = {
-            key: value for key, value in summary.items() if isinstance(value, str | int | float)
+    for found in summaries(Path(folder)):
+        summary = found.summary
+        run = summary.fingerprint[:8]
+        plain: dict[str, Any] = {
+            key: value
+            for key, value in to_dict(summary).items()
+            if isinstance(value, str | int | float)
         }
-        for scorer, metrics in summary["metrics"].items():
+        plain["folder"] = str(found.path)
+        for scorer, metrics in summary.metrics.items():
             plain |= {
                 name if scorer == SCORER else f"{name}/{scorer}": value
                 for name, value in metrics.items()
             }
         runs.append({"run": run, "label": label(summary), **plain})
-        files = RunFolder(Path(summary["folder"]))
+        files = RunFolder(found.path)
         for score in files.scores():
             row = {"run": run, "sample_id": score.sample_id, "user_id": score.user_id}
             samples += [

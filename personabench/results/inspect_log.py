@@ -18,6 +18,7 @@ from personabench import __version__
 from personabench.errors import UsageError
 from personabench.results.export import CallRecord, Line, Source, replacing
 from personabench.results.index import SCORER, label
+from personabench.results.summary import to_dict
 from personabench.types import Message, Usage, to_json
 
 VERSION = 2
@@ -60,29 +61,30 @@ def _write_eval(source: Source, path: Path) -> None:
 
 def _header(source: Source) -> dict[str, Any]:
     """The log without its samples."""
-    run, spec = source.summary, source.spec
+    summary, spec = source.summary, source.spec
+    facts = to_dict(summary)
     name = f"{spec.task}/{spec.separation}/{spec.split}"
     sampling = spec.sampling
     decoding = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": spec.seed}
     if sampling.max_tokens is not None:
         decoding["max_tokens"] = sampling.max_tokens
-    results = sorted(run["metrics"].items(), key=_official_first)
+    results = sorted(summary.metrics.items(), key=_official_first)
     about = {
         "eval_id": spec.fingerprint[:22],
         "run_id": spec.fingerprint[:22],
-        "created": _time(run["time"]),
+        "created": _time(summary.time),
         "task": name,
         "task_id": spec.fingerprint[:22],
         "task_version": spec.task_version,
-        "task_display_name": f"{name}: {label(run)}",
+        "task_display_name": f"{name}: {label(summary)}",
         "task_args": dict(spec.task_params),
         "dataset": {
-            "name": run["source"],
+            "name": summary.source,
             "samples": len(source.ids),
             "sample_ids": source.ids,
             "shuffled": False,
         },
-        "solver": label(run),
+        "solver": label(summary),
         "solver_args": dict(spec.params),
         "model": _model(source),
         "model_args": dict(spec.model),
@@ -92,7 +94,7 @@ def _header(source: Source) -> dict[str, Any]:
         "scorers": [{"name": scorer} for scorer, _ in results],
         "metadata": {
             **{
-                key: run[key]
+                key: facts[key]
                 for key in (
                     "fingerprint",
                     "data_hash",
@@ -104,7 +106,7 @@ def _header(source: Source) -> dict[str, Any]:
                 )
             },
             **{
-                key: run[key]
+                key: facts[key]
                 for key in ("n", "owed", "users", "counters", "usage", "seconds", "versions")
             },
         },
@@ -121,31 +123,31 @@ def _header(source: Source) -> dict[str, Any]:
         }
         for scorer, metrics in results
     ]
-    phases = [spent for phase, spent in run["usage"].items() if phase not in ROLES]
+    phases = [phase for name, phase in summary.usage.items() if name not in ROLES]
     used = Usage(
-        *(int(sum(each[key] for each in phases)) for key in ("input_tokens", "output_tokens"))
+        sum(phase.input_tokens for phase in phases), sum(phase.output_tokens for phase in phases)
     )
     return {
         "version": VERSION,
-        "status": "success" if run["status"] == "complete" else "cancelled",
+        "status": "success" if summary.complete else "cancelled",
         "eval": about,
         "plan": {"name": "plan", "steps": [{"solver": spec.method, "params": dict(spec.params)}]},
         "results": {
-            "total_samples": run["n"] + run["owed"],
-            "completed_samples": run["n"],
+            "total_samples": summary.n + summary.owed,
+            "completed_samples": summary.n,
             "scores": scores,
         },
         "stats": {
-            "started_at": _time(run["time"]),
-            "completed_at": _time(run["time"]),
+            "started_at": _time(summary.time),
+            "completed_at": _time(summary.time),
             "model_usage": {_model(source): _usage(used)},
         },
     }
 
 
 def _samples(source: Source) -> Iterator[dict[str, Any]]:
-    time, model = _time(source.summary["time"]), _model(source)
-    players = {role: about["model"] for role, about in source.summary.get("roles", {}).items()}
+    time, model = _time(source.summary.time), _model(source)
+    players = {role: about.model for role, about in source.summary.roles.items()}
     for line in source.lines():
         prediction, sample = line.prediction, line.sample
         last = next(

@@ -11,7 +11,8 @@ from personabench.api.dataset import Dataset
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import PersonabenchError, UsageError
-from personabench.results.index import Run, spec
+from personabench.results.spec import RunSpec
+from personabench.results.summary import Summary
 
 
 def find_task(name: str, params: Mapping[str, Any], source: str) -> Task | None:
@@ -27,35 +28,35 @@ def find_task(name: str, params: Mapping[str, Any], source: str) -> Task | None:
         return None
 
 
-def named(file: str, runs: Iterable[Run]) -> str:
+def named(file: str, specs: Iterable[RunSpec]) -> str:
     """Load the task whose file a person named, so that runs of it are read with their own task; returns its name.
 
     Raises:
         UsageError: no run is of that task, or its code has changed since all of them.
     """
     cls = registry.load("task", file)
-    recorded = [(run["task"], spec(run).get("task_hash", "")) for run in runs]
-    sources = {source for task, source in recorded if task == cls.name}
+    specs = list(specs)
+    sources = {spec.task_hash for spec in specs if spec.task == cls.name}
     if not sources:
-        there = ", ".join(sorted({task for task, _ in recorded})) or "no task"
+        there = ", ".join(sorted({spec.task for spec in specs})) or "no task"
         raise UsageError(f"--task {file} is '{cls.name}'; there are runs of {there}")
     if registry.source_hash(cls) not in sources:
         registry.recorded("task", cls.name, min(sources))
     return str(cls.name)
 
 
-def find_dataset(task: Task, run: Mapping[str, Any], place: str | None) -> Dataset | None:
+def find_dataset(task: Task, run: Summary | RunSpec, place: str | None) -> Dataset | None:
     """A run's data, where it still lies at its place unchanged.
 
     Args:
         run: its `separation`, `split` and `data_hash`.
         place: the folder that the run was given; None for the bundled sample.
     """
-    for split in (f"{run['separation']}/{run['split']}", run["split"], task.default_split):
+    for split in (f"{run.separation}/{run.split}", run.split, task.default_split):
         try:
             opened = open_split(task, split, Path(place) if place else None)
         except PersonabenchError:
             continue
-        if opened.hash == run["data_hash"]:
+        if opened.hash == run.data_hash:
             return opened
     return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+
+from personabench.results.summary import Summary
 
 ROLES = ("", "simulator_", "judge_")
 NOTICES = {
@@ -25,11 +26,11 @@ THOUGHT = (
 )
 
 
-def notices(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
+def notices(summaries: Iterable[Summary]) -> list[str]:
     """A sentence for each of these things that happened in any of the runs, with how often."""
     totals: dict[str, float] = {}
     for summary in summaries:
-        for name, amount in summary["counters"].items():
+        for name, amount in summary.counters.items():
             totals[name] = totals.get(name, 0) + amount
     said = []
     cut, empty = totals.get("truncated", 0), totals.get("empty_output", 0)

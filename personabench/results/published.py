@@ -13,20 +13,23 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from personabench.errors import DataError, UsageError
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
-from personabench.results.summary import checked
+from personabench.results.summary import Summary, to_dict
 from personabench.types import from_json, to_json
 
+if TYPE_CHECKING:
+    from personabench.results.index import Run
+
 VERSION = 1
-_LEFT_OUT = ("data", "warnings", "folder")
+_LEFT_OUT = ("data", "warnings")
 _REMEDY = "publish the run again, or move the file away"
 
 
@@ -43,18 +46,33 @@ class Vector(msgspec.Struct, frozen=True):
     values: dict[str, dict[str, list[float | list[float] | None]]]
 
 
-class Published(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Published:
     """A file under `results/reference`.
 
-    `scores` is a `Vector` as JSON, gzip and base64; `count` is how many samples it has, `sha256` that of its JSON.
+    `scores` is a `Vector` as JSON, gzip and base64; `count` is the number of its samples, `sha256`
+    that of its JSON.
     """
 
-    version: int
-    spec: dict[str, Any]
-    summary: dict[str, Any]
+    spec: RunSpec
+    summary: Summary
     count: int
     sha256: str
     scores: str
+
+
+class _File(msgspec.Struct, frozen=True):
+    # Spec and summary stay undecoded until the version is known: a later version may change them.
+    version: int
+    spec: msgspec.Raw
+    summary: msgspec.Raw
+    count: int
+    sha256: str
+    scores: str
+
+
+class _Fingerprint(msgspec.Struct, frozen=True):
+    fingerprint: str | None = None
 
 
 def hashed(task: str, kind: str, name: str) -> str:
@@ -62,19 +80,24 @@ def hashed(task: str, kind: str, name: str) -> str:
     return hashlib.sha256(f"{task}\x1f{kind}\x1f{name}".encode()).hexdigest()[:16]
 
 
-def vector(run: Mapping[str, Any]) -> Vector:
-    """The scores of a run or published result, given its summary with `folder`; without samples where there are none.
+def vector(run: Run) -> Vector:
+    """Read the scores of a run or published result; without samples if there are none.
 
     Raises:
         DataError: its file is damaged; the message names it.
     """
-    place = Path(run["folder"])
-    if place.suffix == ".json" and place.is_file():
-        return unpack(read(place), place)
-    task = run["task"]
-    lines = sorted(
-        (hashed(task, "sample", line.sample_id), line) for line in RunFolder(place).scores()
-    )
+    if run.published and run.path.is_file():
+        return unpack(read(run.path), run.path)
+    return score_vector(RunFolder(run.path), run.summary.task)
+
+
+def score_vector(folder: RunFolder, task: str) -> Vector:
+    """Read the scores of a run folder.
+
+    Raises:
+        DataError: a file of the run is damaged.
+    """
+    lines = sorted((hashed(task, "sample", line.sample_id), line) for line in folder.scores())
     values: dict[str, dict[str, list[float | list[float] | None]]] = {}
     for at, (_, line) in enumerate(lines):
         for scorer, metrics in line.values.items():
@@ -108,27 +131,28 @@ def read(path: Path) -> Published:
         DataError: it is damaged or of a later version; the message names it and the field.
     """
     try:
-        found = from_json(path.read_bytes(), Published)
-        if found.version != VERSION:
+        file = from_json(path.read_bytes(), _File)
+        if file.version != VERSION:
             raise DataError(
-                f"{path} has version {found.version}, this is {VERSION}; update personabench"
+                f"{path} has version {file.version}, this is {VERSION}; update personabench"
             )
-        checked(found.summary)
-        msgspec.convert(found.spec, RunSpec)
+        summary = from_json(file.summary, Summary)
+        spec = from_json(file.spec, RunSpec)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} is no published result ({error}); {_REMEDY}") from error
-    return found
+    return Published(spec, summary, file.count, file.sha256, file.scores)
 
 
 def _of_another(path: Path, fingerprint: str) -> bool:
     """Whether a file holds another run, or one of another version; one that nobody can read holds none."""
     try:
-        found = from_json(path.read_bytes(), Published)
+        file = from_json(path.read_bytes(), _File)
+        held = from_json(file.summary, _Fingerprint).fingerprint
     except (OSError, msgspec.MsgspecError):
         return False
-    return found.version != VERSION or found.summary.get("fingerprint", fingerprint) != fingerprint
+    return file.version != VERSION or held not in (None, fingerprint)
 
 
 def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
@@ -142,18 +166,18 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
         DataError: a file of the run is damaged.
     """
     summary, spec = folder.summary(), folder.spec()
-    if summary["status"] != "complete" or not summary["n"]:
+    if not summary.complete or not summary.n:
         raise UsageError(
-            f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish"
+            f"{folder.path}: {summary.owed} samples are owed; repeat the run's command, then publish"
         )
-    for file in summary.get("files", {}):
+    for file in summary.files:
         folder.verify(folder.path / file)
-    scores = vector({**summary, "folder": str(folder.path)})
-    if not scores.ids and not summary["counters"].get("unjudged"):
+    scores = score_vector(folder, spec.task)
+    if not scores.ids and not summary.counters.get("unjudged"):
         raise UsageError(f"{folder.path} has no scores: its split has no references")
-    kept = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
+    kept = {key: value for key, value in to_dict(summary).items() if key not in _LEFT_OUT}
     if not spec.sample:
-        kept["source"] = Path(summary["source"]).name
+        kept["source"] = Path(summary.source).name
     plain = to_json(scores).encode()
     packed = base64.b64encode(gzip.compress(plain, mtime=0)).decode()
     named = hashlib.sha256(plain).hexdigest()
@@ -168,7 +192,14 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     path = target / f"{name or re.sub(r'[^A-Za-z0-9_.+-]+', '_', '-'.join(parts))}.json"
     if _of_another(path, spec.fingerprint):
         raise UsageError(f"{path} holds another run; choose another --name or delete it")
-    content = Published(VERSION, msgspec.to_builtins(spec), kept, len(scores.ids), named, packed)
+    content = {
+        "version": VERSION,
+        "spec": spec,
+        "summary": kept,
+        "count": len(scores.ids),
+        "sha256": named,
+        "scores": packed,
+    }
     text = (
         msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n"
     )

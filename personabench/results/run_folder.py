@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
-from personabench.results.checksums import Seal, seal
+from personabench.results.checksums import seal
 from personabench.results.spec import RunSpec
-from personabench.results.summary import checked
+from personabench.results.summary import Summary
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
 
 T = TypeVar("T")
@@ -278,13 +278,12 @@ class RunFolder:
             DataError: it was changed, or the summary does not say what it was; the message says what to do.
         """
         name = path.relative_to(self.path).as_posix()
-        kept = self.summary().get("files", {}).get(name)
-        if kept is None:
+        then = self.summary().files.get(name)
+        if then is None:
             raise DataError(
                 f"{self.summary_path} does not say what {name} was when the run was scored: it is of an earlier "
                 "version; repeat the run's command, which takes stored answers, and move this folder away"
             )
-        then = msgspec.convert(kept, Seal)
         now = seal(path, None if path == self.scores_path else then.bytes)
         if now != then:
             lines = seal(path).lines
@@ -306,7 +305,7 @@ class RunFolder:
             self.path / "spec.json", RunSpec, "move the run's folder away and repeat its command"
         )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """The run's `summary.json`.
 
         Raises:
@@ -317,11 +316,7 @@ class RunFolder:
                 f"{self.path} has no summary.json: the run did not get that far; repeat its command"
             )
         remedy = "repeat the run's command to write it again"
-        content = _read(self.summary_path, dict[str, Any], remedy)
-        try:
-            return {"data": None, "warnings": [], **checked(content)}
-        except msgspec.ValidationError as error:
-            raise DataError(f"{self.summary_path} is damaged ({error}); {remedy}") from error
+        return _read(self.summary_path, Summary, remedy)
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[IO[str]]:

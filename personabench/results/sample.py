@@ -76,7 +76,7 @@ def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
     if task is None:
         return None
     summary = folder.summary()
-    dataset = find_dataset(task, summary, summary.get("data"))
+    dataset = find_dataset(task, summary, summary.data)
     places = {name: at for at, (name, _) in enumerate(dataset.index())} if dataset else {}
     return (
         list(dataset.load(places[sample_id]).references)

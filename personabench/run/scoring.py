@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 
-import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
 from personabench.api.task import Task
 from personabench.metrics.metric import Value
 from personabench.metrics.scripts import Unseen
-from personabench.results.checksums import seal
+from personabench.results.checksums import Seal, seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.results.summary import Phase, RunFacts, Summary
 from personabench.run.attempt import plain
 from personabench.run.judging import answer_key
 from personabench.types import Call, Sample, Score, to_json
@@ -81,20 +81,19 @@ def score_run(
     positions: Sequence[int],
     *,
     seconds: float,
-    extra: Mapping[str, Any],
-    judge: str | None = None,
-) -> dict[str, Any]:
+    facts: RunFacts,
+) -> Summary:
     """Score a run's predictions for the selected samples; returns the summary.
 
     Writes `scores.jsonl`, `summary.json` and `predictions.json`.  Samples without a successful prediction are
     counted, never scored, and so are those without a value of the primary metric, which a judge may have left
-    unjudged.  `seconds` is the time spent so far; `extra` goes into the summary beside; `judge` is the key of the
-    judge whose judgements count.
+    unjudged.  `seconds` is the time spent so far; `facts` go into the summary beside; its `judge` is the key of
+    the judge whose judgements count.
     """
     index = dataset.index()
     positions = sorted(positions)
-    tally, n, missing, owing, users = Tally(task, judge is not None), 0, 0, 0, set()
-    judgements = folder.judgements(judge) if judge else {}
+    tally, n, missing, owing, users = Tally(task, facts.judge is not None), 0, 0, 0, set()
+    judgements = folder.judgements(facts.judge) if facts.judge else {}
     counters: Counter[str] = Counter(
         dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0)
     )
@@ -127,14 +126,14 @@ def score_run(
             judged = judgements.get(prediction.sample_id)
             if judged is not None and judged.answer != answer_key(prediction):
                 judged = None
-            if judge and (judged is None or judged.values is None):
+            if facts.judge and (judged is None or judged.values is None):
                 counters["unjudged"] += 1
                 owing += judged is None
             if judged is not None:
                 ledger.add(judged.calls)
                 counters.update(judged.flags)
             sample = dataset.load(position)
-            if sample.references or task.protocol != "static" or judge:
+            if sample.references or task.protocol != "static" or facts.judge:
                 values, failed = measure(task, output, sample)
                 more = task.measure_interaction(
                     prediction.record, None if judged is None else judged.values, sample
@@ -161,74 +160,87 @@ def score_run(
     for profile in profiles:
         counters.update(profile.flags)
         ledger.add(profile.calls)
-    summary: dict[str, Any] = {
-        **extra,
-        "warnings": [*extra.get("warnings", ()), *unseen.warnings()],
-        "status": "incomplete" if missing or owing else "complete",
-        "task": spec.task,
-        "separation": spec.separation,
-        "split": spec.split,
-        "source": dataset.source,
-        "sample": spec.sample,
-        "method": spec.method,
-        "params": spec.params,
-        "history": spec.history,
-        "model": spec.model["name"],
-        "sampling": msgspec.to_builtins(spec.sampling),
-        "seed": spec.seed,
-        "fingerprint": spec.fingerprint,
-        "data_hash": spec.data_hash,
-        "n": n,
-        "owed": missing,
-        "users": len(users),
-        "user_ids": dict(dataset.user_counts()),
-        "primary": primary,
-        "higher_is_better": {metric.name: metric.higher_is_better for metric in tally.all},
-        "variants": {metric.name: metric.variant_of for metric in tally.all if metric.variant_of},
-        "metrics": plain(tally.metrics()),
-        "signatures": {metric.name: metric.signature() for metric in tally.all if metric.signature},
-        "parse_failures": dict(unread),
-        "counters": {name: _tidy(amount) for name, amount in sorted(counters.items())},
-        "usage": ledger.phases,
-        "profiles": sum(bool(profile.key) for profile in profiles),
-        "seconds": round(seconds, 2),
-        "files": _seals(folder, judge),
-    }
+    known = {name: getattr(facts, name) for name in RunFacts.__struct_fields__}
+    summary = Summary(
+        **known | {"warnings": [*facts.warnings, *unseen.warnings()]},
+        status="incomplete" if missing or owing else "complete",
+        task=spec.task,
+        separation=spec.separation,
+        split=spec.split,
+        source=dataset.source,
+        sample=spec.sample,
+        method=spec.method,
+        params=dict(spec.params),
+        history=spec.history,
+        model=spec.model["name"],
+        sampling=spec.sampling,
+        seed=spec.seed,
+        fingerprint=spec.fingerprint,
+        data_hash=spec.data_hash,
+        n=n,
+        owed=missing,
+        users=len(users),
+        user_ids=dict(dataset.user_counts()),
+        primary=primary,
+        higher_is_better={metric.name: metric.higher_is_better for metric in tally.all},
+        variants={metric.name: metric.variant_of for metric in tally.all if metric.variant_of},
+        metrics=plain(tally.metrics()),
+        signatures={metric.name: metric.signature() for metric in tally.all if metric.signature},
+        parse_failures=dict(unread),
+        counters={name: _tidy(amount) for name, amount in sorted(counters.items())},
+        usage=ledger.phases(),
+        profiles=sum(bool(profile.key) for profile in profiles),
+        seconds=round(seconds, 2),
+        files=_seals(folder, facts.judge),
+    )
     with folder.replacing(folder.summary_path) as file:
         file.write(to_json(summary) + "\n")
     return summary
 
 
-def _seals(folder: RunFolder, judge: str | None) -> dict[str, Any]:
+def _seals(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
     """What the files were that scores are made from, and the scores."""
     paths = [
         folder.predictions_path,
         folder.scores_path,
         *([folder.judgements_path(judge)] if judge else []),
     ]
-    return {
-        path.relative_to(folder.path).as_posix(): msgspec.to_builtins(seal(path)) for path in paths
-    }
+    return {path.relative_to(folder.path).as_posix(): seal(path) for path in paths}
 
 
 class Ledger:
     """Calls, cached calls, tokens and model seconds by phase; a cached call counts at its full cost."""
 
     def __init__(self) -> None:
-        self.phases: dict[str, dict[str, float]] = {}
+        self._calls: Counter[str] = Counter()
+        self._cached: Counter[str] = Counter()
+        self._input_tokens: Counter[str] = Counter()
+        self._output_tokens: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
 
     def add(self, calls: Iterable[Call]) -> None:
         """Book calls."""
         for call in calls:
-            phase = self.phases.setdefault(
-                call.phase,
-                {"calls": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "seconds": 0.0},
+            phase = call.phase
+            self._calls[phase] += 1
+            self._cached[phase] += call.cached
+            self._input_tokens[phase] += call.input_tokens
+            self._output_tokens[phase] += call.output_tokens
+            # Rounded after each call, so that a run scored again gives the same sum to the digit.
+            self._seconds[phase] = round(self._seconds.get(phase, 0.0) + call.seconds, 4)
+
+    def phases(self) -> dict[str, Phase]:
+        """Usage by phase."""
+        return {
+            phase: Phase(
+                calls=self._calls[phase],
+                cached=self._cached[phase],
+                input_tokens=self._input_tokens[phase],
+                output_tokens=self._output_tokens[phase],
+                seconds=self._seconds[phase],
             )
-            phase["calls"] += 1
-            phase["cached"] += call.cached
-            phase["input_tokens"] += call.input_tokens
-            phase["output_tokens"] += call.output_tokens
-            phase["seconds"] = round(phase["seconds"] + call.seconds, 4)
+            for phase in self._calls
+        }
 
 
 def _tidy(amount: float) -> float:

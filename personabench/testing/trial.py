@@ -12,7 +12,6 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -28,6 +27,7 @@ from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
+from personabench.results.summary import RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
 from personabench.run.controls import controlled
 from personabench.run.engine import Engine
@@ -44,7 +44,7 @@ class Trial:
     predictions: Sequence[Prediction]
     requests: Sequence[Request]
     profiles: Sequence[Profile]
-    summary: Mapping[str, Any]
+    summary: Summary | None
 
 
 def trial(
@@ -129,9 +129,11 @@ def trial(
             if key:
                 await judge(folder, chosen, data, sorted(positions), key, clients["judge"])
             summary = (
-                score_run(folder, chosen, data, spec, positions, seconds=0, extra={}, judge=key)
+                score_run(
+                    folder, chosen, data, spec, positions, seconds=0, facts=RunFacts(judge=key)
+                )
                 if scored
-                else {}
+                else None
             )
             ids = [data.index()[position][0] for position in sorted(positions)]
             lines = [line for line in folder.ordered_predictions(ids) if line is not None]

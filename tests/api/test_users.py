@@ -179,14 +179,14 @@ def test_a_run_counts_its_users_and_their_questions_as_one_cluster(tmp_path: Pat
     chosen = options(tmp_path / "r", "none,rag", "lamp2m", data=data)
     outcomes = asyncio.run(runner.run(chosen))
     for out in outcomes:
-        assert (out.summary["n"], out.summary["users"]) == (33, 13)
-        assert out.summary["user_ids"] == {"named": 0, "joined": 13, "single": 0}
-        assert "33 questions are taken for 13 users" in "".join(out.summary["warnings"])
+        assert (out.summary.n, out.summary.users) == (33, 13)
+        assert out.summary.user_ids == {"named": 0, "joined": 13, "single": 0}
+        assert "33 questions are taken for 13 users" in "".join(out.summary.warnings)
     scores = load(tmp_path / "r").samples
     assert len(set(scores["user_id"])) == 13
     (board,) = boards(summaries(tmp_path / "r"))
     assert "Users of the split: 0 named by the data, 13 joined" in " ".join(board.notes)
-    assert {row["users"] for row in board.rows} == {13}
+    assert {row.users for row in board.rows} == {13}
     summary = RunFolder(outcomes[0].folder).summary()
     found = find_dataset(registry.load("task", "lamp2m")(), summary, str(data))
     assert found is not None and len({user for _, user in found.index()}) == 13

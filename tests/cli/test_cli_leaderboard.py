@@ -87,9 +87,9 @@ def test_a_curve_of_runs_of_other_sizes_is_flat_where_the_answers_are_the_same(
     assert (
         note in latex and r"4 & 0.2151 & -- & 8 & 37 & yes" in latex and r"\begin{tabular}" in latex
     )
-    from personabench import results
+    from personabench.leaderboard import frames
 
-    frame = results.curve_points("results", task="lamp4")
+    frame = frames.curve_points("results", task="lamp4")
     assert list(frame["n"]) == [8, 8, 8] and list(frame["run_n"]) == [8, 13, 37]
 
 
@@ -154,8 +154,8 @@ def test_several_seeds_are_one_row_on_the_same_users(
 
 
 def test_the_frame_has_the_rows_of_the_leaderboard(ran: Command) -> None:
-    from personabench import results
+    from personabench.leaderboard import frames
 
-    frame = results.leaderboard("results", task="lamp3")
+    frame = frames.leaderboard("results", task="lamp3")
     assert list(frame["label"]) == [row["label"] for row in ran("leaderboard", "--json").json]
     assert frame.set_index("label")["gain"]["user_mean"] > 0

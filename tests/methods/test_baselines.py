@@ -177,5 +177,5 @@ def test_acceptance_b12_the_share_of_fallbacks_is_that_of_flagged_samples(
         answer=lambda request: "" if stage(request) == "open" else "Words",
     )
     flagged = sum("fallback" in prediction.flags for prediction in result.predictions)
-    assert result.summary["counters"].get("fallback", 0) == flagged
+    assert result.summary.counters.get("fallback", 0) == flagged
     assert flagged == (len(result.predictions) if method is Drp else 0)

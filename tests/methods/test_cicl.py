@@ -189,7 +189,7 @@ def test_labels_drafted_on_a_real_task() -> None:
 
     result = trial(Cicl(), task="lamp2m", limit=4, answer=guess)
     assert all(line.parsed == "comedy" for line in result.predictions)
-    assert result.summary["counters"]["pairs"] > 0
+    assert result.summary.counters["pairs"] > 0
 
 
 async def test_an_empty_analysis_is_counted(tmp_path: Path) -> None:

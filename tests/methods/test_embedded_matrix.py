@@ -112,6 +112,6 @@ def test_every_cell_that_is_not_refused_runs_with_the_embedded_model(
     )
     asked = dataclasses.replace(asked, sampling=Sampling(max_tokens=min(cls.max_tokens, 96)))
     (outcome,) = asyncio.run(runner.run(asked))
-    assert (outcome.summary["status"], outcome.summary["owed"]) == ("complete", 0), outcome.summary
+    assert (outcome.summary.status, outcome.summary.owed) == ("complete", 0), outcome.summary
     lines = list(RunFolder(outcome.folder).iter_predictions())
     assert lines and all(line.error is None and line.output for line in lines)

@@ -208,10 +208,8 @@ def test_every_cell_that_is_not_refused_runs(
     for cell, outcome in zip(cells, outcomes, strict=True):
         assert [line.error for line in lines_of(outcome) if line.error] == [], cell
         summary = outcome.summary
-        assert (summary["status"], summary["owed"], summary["fit"]) == ("complete", 0, cell.fit), (
-            cell
-        )
-        assert summary["n"] >= 1 and summary["metrics"]["official"], cell
+        assert (summary.status, summary.owed, summary.fit) == ("complete", 0, cell.fit), cell
+        assert summary.n >= 1 and summary.metrics["official"], cell
 
 
 @pytest.mark.parametrize("task", TASKS)

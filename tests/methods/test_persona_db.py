@@ -68,8 +68,8 @@ async def test_acceptance_b2_a_persona_is_made_once(tmp_path: Path) -> None:
 def test_acceptance_b2_a_run_asks_twice_per_person_and_once_per_question() -> None:
     result = trial(PersonaDb(), task="lamp4", limit=6, answer=reply)
     assert stages(result.requests)["answer"] == len(result.predictions)
-    assert result.summary["usage"]["prepare"]["calls"] == 2 * 14
-    assert result.summary["usage"]["profile"]["cached"] > 0
+    assert result.summary.usage["prepare"].calls == 2 * 14
+    assert result.summary.usage["profile"].cached > 0
 
 
 async def test_acceptance_b8_collaborative_entries_are_counted_in_total(tmp_path: Path) -> None:

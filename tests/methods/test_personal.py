@@ -71,7 +71,7 @@ def table(
         for method, outcome in zip(
             methods, asyncio.run(runner.run(chosen, backend=backend)), strict=True
         ):
-            assert outcome.summary["status"] == "complete"
+            assert outcome.summary.status == "complete"
             folder = RunFolder(outcome.folder)
             lines = sorted(folder.scores(), key=lambda line: line.sample_id)
             scores[method] = np.array(

@@ -112,7 +112,7 @@ def test_an_empty_summary_is_counted_and_asked_for_again_by_the_next_run(tmp_pat
     silent = Scripted(answer=lambda request: "" if stage(request) == "summary" else "A line")
     healthy = Scripted(answer=reply)
     (first,) = asyncio.run(runner.run(options(tmp_path, "summary", limit=1), backend=silent))
-    assert first.summary["counters"]["empty_summary"] == 1
+    assert first.summary.counters["empty_summary"] == 1
     other = options(tmp_path, "summary", limit=1, assignments=["summary.k=3"])
     asyncio.run(runner.run(other, backend=healthy))
     assert "summary" in stages(healthy.requests)

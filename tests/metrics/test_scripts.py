@@ -15,7 +15,7 @@ from personabench.leaderboard.comparison import compare
 from personabench.metrics.perseval import distance
 from personabench.metrics.scripts import LATIN, SPACED, words
 from personabench.metrics.text import ROUGE, rouge, rouge_beside
-from personabench.results.index import references, summaries
+from personabench.results.index import Run, references, summaries
 from personabench.run import runner
 from personabench.run.score_file import score_files
 
@@ -128,42 +128,42 @@ def in_script(folder: Path, text: str) -> Path:
 def test_a_run_in_another_script_warns_and_shows_the_variant(tmp_path: Path) -> None:
     data = in_script(tmp_path / "data", HINDI)
     (out,) = asyncio.run(runner.run(options(tmp_path / "r", "none", "lamp4", data=data)))
-    assert "6 of 6 references hold no letter a-z" in " ".join(out.summary["warnings"])
-    assert out.summary["variants"] == {"rouge-1-unicode": "rouge-1", "rouge-L-unicode": "rouge-L"}
-    values = out.summary["metrics"]["official"]
+    assert "6 of 6 references hold no letter a-z" in " ".join(out.summary.warnings)
+    assert out.summary.variants == {"rouge-1-unicode": "rouge-1", "rouge-L-unicode": "rouge-L"}
+    values = out.summary.metrics["official"]
     values["rouge-1-unicode"] = 0.5
-    made = [{**out.summary, "folder": str(out.folder)}]
+    made = [Run(out.summary, out.folder)]
     (board,) = boards(made)
     assert (
         board.columns["rouge-1-unicode"] == "rouge-1-unicode ↑"
-        and board.rows[0]["rouge-1-unicode"] == 0.5
+        and board.rows[0].scores["rouge-1-unicode"] == 0.5
     )
 
 
 def test_tables_in_english_look_as_they_did(tmp_path: Path) -> None:
     data = in_script(tmp_path / "data", "A new bridge")
     outcomes = asyncio.run(runner.run(options(tmp_path / "r", "none,rag", "lamp4", data=data)))
-    assert {metric.name for metric in ROUGE} == set(outcomes[0].summary["metrics"]["official"])
-    assert not any(
-        "references" in warning for out in outcomes for warning in out.summary["warnings"]
-    )
+    assert {metric.name for metric in ROUGE} == set(outcomes[0].summary.metrics["official"])
+    assert not any("references" in warning for out in outcomes for warning in out.summary.warnings)
     made = summaries(tmp_path / "r")
     (board,) = boards(made)
     assert not any(
-        "unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0])
+        "unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0].columns)
     )
-    assert compare(*made)["metrics"].keys() == {"rouge-1", "rouge-L"}
+    assert compare(*made).metrics.keys() == {"rouge-1", "rouge-L"}
 
 
 def test_published_results_without_the_variant_still_stand_beside_runs(tmp_path: Path) -> None:
     published = [
-        run for run in references(Path(__file__).parents[2] / "results") if run["task"] == "lamp4"
+        run
+        for run in references(Path(__file__).parents[2] / "results")
+        if run.summary.task == "lamp4"
     ]
     asyncio.run(runner.run(options(tmp_path, "none", "lamp4")))
     (mine,) = summaries(tmp_path)
-    mine["metrics"]["official"]["rouge-1-unicode"] += 0.01
+    mine.summary.metrics["official"]["rouge-1-unicode"] += 0.01
     (board,) = boards([*published, mine])
     assert "rouge-1-unicode" in board.columns and len(board.rows) == len(published) + 1
-    assert {row.get("rouge-1-unicode") for row in board.rows if row["published"]} == {None}
-    theirs = next(run for run in published if run["method"] == "none")
-    assert compare(theirs, mine, anyway=True)["metrics"].keys() >= {"rouge-1", "rouge-L"}
+    assert {row.scores.get("rouge-1-unicode") for row in board.rows if row.published} == {None}
+    theirs = next(run for run in published if run.summary.method == "none")
+    assert compare(theirs, mine, allow_mismatch=True).metrics.keys() >= {"rouge-1", "rouge-L"}

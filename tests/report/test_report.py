@@ -49,10 +49,10 @@ def block(page: str, name: str) -> Any:
 
 
 def test_every_number_is_the_leaderboards(results: Path, page: str) -> None:
-    (board,) = boards(summaries(results), asked=BoardOptions(thorough=True))
+    (board,) = boards(summaries(results), options=BoardOptions(thorough=True))
     (group,) = block(page, "report")["groups"]
-    assert [row["label"] for row in group["rows"]] == [row["label"] for row in board.rows]
-    for shown, row in zip(group["rows"], board.rows, strict=True):
+    assert [row["label"] for row in group["rows"]] == [row.label for row in board.rows]
+    for shown, row in zip(group["rows"], [row.columns for row in board.rows], strict=True):
         for metric in ("rouge-1", "rouge-L"):
             found = shown["metrics"][metric]
             assert found["value"] == pytest.approx(row[metric], rel=1e-5)
@@ -82,8 +82,8 @@ def test_gains_of_users_agree_with_the_gain_of_the_table(results: Path) -> None:
         assert gains is not None
         assert gains == sorted(gains)
         assert len(gains) == 40
-        assert sum(gains) / 40 == pytest.approx(row.facts["gain"], abs=1e-9)
-        assert sum(gain < -1e-12 for gain in gains) == row.facts["loss_users"]
+        assert sum(gains) / 40 == pytest.approx(row.row.columns["gain"], abs=1e-9)
+        assert sum(gain < -1e-12 for gain in gains) == row.row.columns["loss_users"]
 
 
 def test_gains_of_many_users_become_quantiles(
@@ -324,9 +324,9 @@ def test_runs_of_two_models_are_two_groups(tmp_path: Path) -> None:
 
 def test_published_results_have_rows_but_no_samples(tmp_path: Path) -> None:
     make(tmp_path, SUITE[:2], users=8, each=1)
-    run = next(run for run in summaries(tmp_path) if run["method"] == "rag")
-    publish(RunFolder(Path(run["folder"])), tmp_path / "reference")
-    shutil.rmtree(run["folder"])
+    run = next(run for run in summaries(tmp_path) if run.summary.method == "rag")
+    publish(RunFolder(run.path), tmp_path / "reference")
+    shutil.rmtree(run.path)
     assert write(tmp_path, tmp_path / "report.html") == []
     page = (tmp_path / "report.html").read_text()
     rows = block(page, "report")["groups"][0]["rows"]

@@ -152,7 +152,7 @@ def test_a_summary_without_what_may_be_missing_has_it_empty(tmp_path: Path) -> N
     folder.summary_path.write_text(
         json.dumps({k: v for k, v in content.items() if k not in ("data", "warnings")})
     )
-    assert (folder.summary()["data"], folder.summary()["warnings"]) == (None, [])
+    assert (folder.summary().data, folder.summary().warnings) == (None, [])
 
 
 def test_bytes_that_are_no_text_are_damage(folder: RunFolder) -> None:

@@ -116,7 +116,7 @@ class Played:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        found: Mapping[str, float] = self.summary["metrics"]["official"]
+        found: Mapping[str, float] = self.summary.metrics["official"]
         return found
 
 

@@ -222,7 +222,7 @@ def test_a_simulator_that_keeps_to_no_form_is_taken_at_its_word(tmp_path: Path) 
         tmp_path / "plain", data, model([ASK, ANSWER]), simulator=lambda _: "Short, if you can."
     )
     assert len(played.roles["simulator"].requests) == 4
-    assert played.summary["counters"]["simulator_plain"] == 1
+    assert played.summary.counters["simulator_plain"] == 1
     assert played.model.requests[-1].messages[3].content == "Short, if you can."
 
 
@@ -232,9 +232,9 @@ def test_a_broken_form_fails_the_record_and_is_taken_up_again(tmp_path: Path) ->
     played = play(tmp_path / "results", data, model([ASK, ANSWER]), simulator=lambda _: broken)
     (line,) = played.lines.values()
     assert line.error and "no readable reply in 4 attempts" in line.error and line.output is None
-    assert played.summary["owed"] == 1
+    assert played.summary.owed == 1
     again = play(tmp_path / "results", data, model([ASK, ANSWER]))
-    assert again.summary["owed"] == 0 and again.metrics["questions"] == 1
+    assert again.summary.owed == 0 and again.metrics["questions"] == 1
     assert not [
         request for request in again.model.requests if request.messages[0].role == "user"
     ], "base was paid twice"

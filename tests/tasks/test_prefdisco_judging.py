@@ -103,9 +103,9 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
         if "Criterion: Order" in request.messages[-1].content
     )
     assert set(asked.values()) == {1} and {draw for _, draw in asked} == {0, 1, 2, 3}
-    assert played.summary["counters"]["unjudged"] == 1, "Order carries 5 of 13 in the second record"
+    assert played.summary.counters["unjudged"] == 1, "Order carries 5 of 13 in the second record"
     assert played.metrics["prefalign"] == pytest.approx(3), "nothing becomes 1"
-    assert (played.summary["n"], played.summary["counters"]["criteria_missing"]) == (2, 4)
+    assert (played.summary.n, played.summary.counters["criteria_missing"]) == (2, 4)
 
 
 def test_acceptance_7_intersection(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
     grades = {"found out": 3, "fully told": 5, "untold": 1}
     judge = graded(lambda text: grades[text.splitlines()[1]])
     played = play(tmp_path / "results", data, answer, simulator=simulator, judge=judge)
-    assert (played.summary["n"], played.summary["owed"]) == (3, 1)
-    assert played.summary["counters"]["request_errors"] == 1, "n_skipped"
+    assert (played.summary.n, played.summary.owed) == (3, 1)
+    assert played.summary.counters["request_errors"] == 1, "n_skipped"
     assert played.metrics["normalign"] == pytest.approx(50)
 
 
@@ -216,7 +216,7 @@ def test_a_correctness_nobody_can_read_is_missing_and_not_wrong(tmp_path: Path) 
     data = written(tmp_path / "data", [row(0, "ann")])
     played = play(tmp_path / "results", data, lambda _: "Well.", judge=graded(correct="perhaps"))
     assert "accuracy" not in played.metrics and played.metrics["prefalign"] == 3.0
-    assert played.summary["counters"]["correctness_unjudged"] == 3
+    assert played.summary.counters["correctness_unjudged"] == 3
 
 
 def test_acceptance_10_judge_count(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_fewer_criteria_are_the_same_in_all_conditions_and_change_no_answer(tmp_
         assignments=["task.max_criteria=1"],
     )
     assert fewer.model.requests == [], "the judge's options are no part of the run"
-    assert fewer.summary["task_changed"]["max_criteria"] == 1
+    assert fewer.summary.task_changed["max_criteria"] == 1
     (name,) = {
         json.loads(text)["values"]["weights"].popitem()[0]
         for path in (fewer.outcomes[0].folder / "judgements").iterdir()

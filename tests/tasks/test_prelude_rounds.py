@@ -85,7 +85,7 @@ def test_acceptance_3_paying_rounds(method: Any, count: int, tmp_path: Path) -> 
         assert [line.record["t"] for line in rounds] == list(range(4 * count))
         assert paying(rounds) == EXPECTED[method.name](order)
     costs = [sum(line.record["cost"] for line in rounds) for rounds in trajectories(found)]
-    assert found.summary["metrics"]["official"]["cumulative_cost"] == pytest.approx(sum(costs) / 2)
+    assert found.summary.metrics["official"]["cumulative_cost"] == pytest.approx(sum(costs) / 2)
     assert not any(call.phase == "simulate" for line in found.predictions for call in line.calls)
 
 
@@ -95,7 +95,7 @@ def test_acceptance_3_totals_of_a_single_source(source: str, total: int, tmp_pat
         found = ruled(Cipher(Cipher.Params(k=k)), tmp_path, [source])
         for rounds in trajectories(found):
             assert [line.record["cost"] for line in rounds] == [total, 0, 0, 0]
-        assert found.summary["metrics"]["official"]["cumulative_cost"] == total
+        assert found.summary.metrics["official"]["cumulative_cost"] == total
 
 
 def test_the_task_page_reads_mean_and_deviation_of_trajectories(
@@ -114,7 +114,7 @@ def test_the_task_page_reads_mean_and_deviation_of_trajectories(
     found: dict[str, Any] = {}
     exec(code, found)
     (mean, deviation) = found["spread"].to_numpy()[0]
-    assert mean == pytest.approx(outcome.summary["metrics"]["official"]["cumulative_cost"])
+    assert mean == pytest.approx(outcome.summary.metrics["official"]["cumulative_cost"])
     assert deviation == pytest.approx(stdev(totals.values())) and deviation > 0
 
 
@@ -150,7 +150,7 @@ def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, 
     user = Simulator()
     resumed = played(tmp_path / "broken", data, Scripted(answer=stub), user)
     lines = list(RunFolder(resumed.folder).iter_predictions())
-    assert resumed.summary["status"] == "complete" and len(lines) == 20
+    assert resumed.summary.status == "complete" and len(lines) == 20
     assert [line.record for line in lines[: len(done)]] == done
 
     def by_round(all_lines: Sequence[Prediction]) -> list[Any]:
@@ -237,7 +237,7 @@ def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> 
                 phases = Counter(call.phase for call in line.calls)
                 wanted = expected[method.name](t, line.record["cost"] > 0)
                 assert (phases["predict"], phases["update"]) == wanted, (method.name, t)
-        phases = found.summary["usage"]
+        phases = found.summary.usage
         assert phases.keys() <= {"predict", "update"}
 
 
@@ -328,14 +328,14 @@ def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
     )
     outcome = played(tmp_path, data, Scripted(answer=stub), silent, cache)
     assert (
-        outcome.summary["owed"] == 20
-        and outcome.summary["n"] == 0
-        and outcome.summary["status"] == "incomplete"
+        outcome.summary.owed == 20
+        and outcome.summary.n == 0
+        and outcome.summary.status == "incomplete"
     )
     errors = [line.error or "" for line in RunFolder(outcome.folder).iter_predictions()]
     assert len(errors) == 2 and all("empty twice" in error for error in errors)
     again = played(tmp_path, data, Scripted(answer=stub), user := Simulator(), cache)
-    assert again.summary["status"] == "complete" and again.folder == outcome.folder
+    assert again.summary.status == "complete" and again.folder == outcome.folder
     assert {request.draw for request in user.requests} == {0}
 
 
@@ -363,7 +363,7 @@ def test_the_user_sees_a_draft_without_reasoning(tmp_path: Path) -> None:
     found = played(
         tmp_path, data, Scripted(answer=lambda request: f"<think>Hm</think>{stub(request)}"), user
     )
-    assert found.summary["n"] == 20 and found.summary["counters"].get("unchanged_rewrite", 0) == 0
+    assert found.summary.n == 20 and found.summary.counters.get("unchanged_rewrite", 0) == 0
     assert user.requests and not any(
         "Hm" in request.messages[-1].content for request in user.requests
     )
@@ -376,11 +376,10 @@ def test_the_bundled_sample_runs_with_one_model_in_both_roles(task: str, tmp_pat
     )
     for outcome in asyncio.run(runner.run(options, backend=Scripted())):
         summary = outcome.summary
-        assert summary["status"] == "complete" and summary["users"] == 1
-        assert "the simulator is the model under test itself" in summary["warnings"][0]
+        assert summary.status == "complete" and summary.users == 1
+        assert "the simulator is the model under test itself" in summary.warnings[0]
         assert (
-            summary["usage"]["simulate"]["calls"] == 2 * summary["n"]
-            and summary["counters"]["undecided"] > 0
+            summary.usage["simulate"].calls == 2 * summary.n and summary.counters["undecided"] > 0
         )
 
 

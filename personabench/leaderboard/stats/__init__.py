@@ -6,7 +6,8 @@ they are not independent of each other.  The package owns numbers only; it reads
 what is done with the p-values of a whole table.
 """
 
+from personabench.leaderboard.estimates import Comparison, Count, Estimate
 from personabench.leaderboard.stats.multiple_testing import holm, leaders, letters, wins
-from personabench.leaderboard.stats.scores import Comparison, Count, Estimate, Scores
+from personabench.leaderboard.stats.scores import Scores
 
 __all__ = ["Comparison", "Count", "Estimate", "Scores", "holm", "leaders", "letters", "wins"]
