@@ -113,7 +113,7 @@ def test_compare_in_words_and_json(ran: Command, refused: Refused) -> None:
     assert (found["a"]["label"], found["b"]["label"]) == ("user_mean", "none")
     assert found["metrics"]["MAE"]["gain"]["value"] > 0
     assert found["metrics"]["MAE"]["corrected"] >= found["metrics"]["MAE"]["p"]
-    assert "no run fits" in refused("compare", "ffffffff", runs["none"])
+    assert "no run matches" in refused("compare", "ffffffff", runs["none"])
     ran("run", "-b", "scripted", "-t", "lamp4", "-m", "none")
     assert "different tasks" in refused("compare", "last", runs["none"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from synthetic_scores import EACH, USERS, board, drawn, flat, made, rows, seal_scores
@@ -14,6 +15,7 @@ from personabench.leaderboard.curves import remarks
 from personabench.leaderboard.formats import beaten, raised
 from personabench.leaderboard.stats import Scores, holm
 from personabench.report.tables import gather, user_gains
+from personabench.results.index import Run
 from personabench.results.published import Vector, vector
 
 # --- one setting ----------------------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_pat
         changed = msgspec.structs.replace(
             run.summary, task=name, metrics={"official": {"rouge-1": stated}}
         )
-        (found,) = boards([changed])
+        (found,) = boards([Run(changed, run.path)])
         assert ("rouge-1/low" in flat(found)[0]) is known
 
 

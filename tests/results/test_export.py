@@ -159,6 +159,7 @@ async def test_csv_has_a_row_for_each_sample_whatever_it_says(tmp_path: Path) ->
             for line, said in zip(lines, ANSWERS, strict=True)
         )
     )
+    seal_scores(source.folder.path)
     late = Source(source.folder, tmp_path / "results")
     as_csv(late, tmp_path / "run.csv")
     csv.field_size_limit(1 << 24)

@@ -108,7 +108,7 @@ def test_damaged_fields_are_named_where_results_are_read(
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "summary": {**content["summary"], **changes}}))
     with pytest.raises(
-        DataError, match=f"{path.name} is no published result .*{said}.*publish the run again"
+        DataError, match=f"{path.name} is not a published result .*{said}.*publish the run again"
     ):
         references(tmp_path)
     folder.summary_path.write_text(json.dumps({**to_dict(folder.summary()), **changes}))
@@ -124,7 +124,7 @@ def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     damaged = {**content["spec"], "task_params": None}
     path.write_text(json.dumps({**content, "spec": damaged}))
-    with pytest.raises(DataError, match=rf"{path.name} is no published result .*task_params"):
+    with pytest.raises(DataError, match=rf"{path.name} is not a published result .*task_params"):
         references(tmp_path)
     path.unlink()
     (folder.path / "spec.json").write_text(json.dumps(damaged))

@@ -180,7 +180,7 @@ async def test_a_thought_that_ate_the_allowance_is_empty_cut_and_said(
     assert (counters["truncated"], counters["empty_output"]) == (3, 3) and stored(tmp_path) == []
     (said,) = notices([outcome.summary])
     assert (
-        "3 replies were cut at their allowance and 3 answers are empty" in said
+        "3 replies were truncated at their token limit and 3 answers are empty" in said
         and "--max-tokens" in said
     )
 
