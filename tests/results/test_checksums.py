@@ -99,7 +99,7 @@ def test_a_run_of_an_earlier_version_is_not_vouched_for(tmp_path: Path) -> None:
     del summary["files"]
     path.write_text(json.dumps(summary))
     with pytest.raises(
-        DataError, match=r"does not have a checksum of scores\.jsonl .*move this folder away"
+        DataError, match=r"does not have a checksum of scores\.jsonl: .*move this folder away"
     ):
         board(tmp_path)
 
