@@ -50,7 +50,8 @@ class Board:
 
     Attributes:
         title: task, separation and split.
-        columns: names and headings of the columns to show, in order; all_columns: those of `--wide`.
+        columns: names and headings of the columns to show, in order.
+        all_columns: those of `--wide`.
         rows: best first; they have more columns than `columns` shows.
         notes: origin of the data, and anything that keeps rows from being comparable.
         primary: the metric that ranks; higher_is_better: its direction.
@@ -172,10 +173,10 @@ def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[Row
 
 def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
     files = [[_stamp(run) for run in entry.runs] for entry in ranked]
-    names = [(entry.name, entry.label, entry.setting) for entry in ranked]
+    rows = [(entry.name, entry.label, entry.setting) for entry in ranked]
     # Metrics are defined by the task's code, so statistics change with it.
     tasks = sorted({(entry.summary.task, standing("task", entry.summary.task)) for entry in ranked})
-    inputs = [_VERSION, options.baseline, options.thorough, names, files, tasks]
+    inputs = [_VERSION, options.baseline, options.thorough, rows, files, tasks]
     return digest(inputs)[:16]
 
 

@@ -402,8 +402,8 @@ def _shuffled_twin(row: int, entries: Sequence[Entry]) -> int | None:
     if summary.history != "own":
         return None
     twins = [
-        other
-        for other, entry in enumerate(entries)
+        candidate
+        for candidate, entry in enumerate(entries)
         if entry.summary.history == "shuffled"
         and entry.summary.method == summary.method
         and entry.summary.params == summary.params
@@ -512,19 +512,19 @@ def _compare_metrics(columns: Mapping[str, Column]) -> dict[str, MetricCompariso
     }
 
 
-def to_dict(found: RunComparison) -> dict[str, Any]:
+def to_dict(comparison: RunComparison) -> dict[str, Any]:
     """Plain values of a comparison, as `compare --json` prints them."""
-    metrics = {name: _metric_dict(metric) for name, metric in found.metrics.items()}
+    metrics = {name: _metric_dict(metric) for name, metric in comparison.metrics.items()}
     return {
-        "differences": found.differences,
-        "n": found.n,
-        "users": found.users,
-        "only": found.only,
-        "draws": found.draws,
-        "seed": found.seed,
-        "alpha": found.alpha,
+        "differences": comparison.differences,
+        "n": comparison.n,
+        "users": comparison.users,
+        "only": comparison.only,
+        "draws": comparison.draws,
+        "seed": comparison.seed,
+        "alpha": comparison.alpha,
         "metrics": metrics,
-        "skipped": found.skipped,
+        "skipped": comparison.skipped,
     }
 
 
@@ -546,25 +546,25 @@ def _hurt(count: Count | None) -> float | None:
 
 def _restrict(scores: Vector, samples: set[str]) -> Vector:
     """The scores of some samples only."""
-    kept = [index for index, sample in enumerate(scores.ids) if sample in samples]
+    indices = [index for index, sample in enumerate(scores.ids) if sample in samples]
     values = {
-        scorer: {metric: [column[index] for index in kept] for metric, column in metrics.items()}
+        scorer: {metric: [column[index] for index in indices] for metric, column in metrics.items()}
         for scorer, metrics in scores.values.items()
     }
     return Vector(
-        [scores.ids[index] for index in kept],
-        [scores.users[index] for index in kept],
+        [scores.ids[index] for index in indices],
+        [scores.users[index] for index in indices],
         values,
     )
 
 
 def describe_differences(a: Run, b: Run) -> list[str]:
     """Describe the conditions that keep two runs from being comparable."""
-    left, right = conditions(a), conditions(b)
+    of_a, of_b = conditions(a), conditions(b)
     return [
-        _describe_difference(name, left.get(name), right.get(name))
-        for name in left | right
-        if left.get(name) != right.get(name)
+        _describe_difference(name, of_a.get(name), of_b.get(name))
+        for name in of_a | of_b
+        if of_a.get(name) != of_b.get(name)
     ]
 
 

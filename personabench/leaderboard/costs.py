@@ -1,4 +1,4 @@
-"""Costs of a row: offline once per user, online per query, and both together over q queries per user.
+"""Costs of a row: offline per user, online per query, and both over q queries per user.
 
 Offline is everything a method does before it sees a question (`prepare`, whose cost all users
 share, and `profile`); online is `predict` and `update`. Judging and simulating belong to the

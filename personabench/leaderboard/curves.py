@@ -193,7 +193,7 @@ def _axes(row: Row) -> list[_Axis]:
 def _align(
     placed: Sequence[_Placed], metric: str, higher: bool, read: Reader
 ) -> Sequence[Estimate | None]:
-    """Estimate the metric of each row on the samples of all; None for rows that are not compared."""
+    """Estimate the metric of each row on the samples of all; None for rows that are left out."""
     from personabench.leaderboard.comparison import Column, aggregate_of
 
     scores = [read(row.entry) for row in placed]
@@ -237,10 +237,9 @@ def _make_point(
     joined: bool,
 ) -> Point:
     row = placed.row
-    own = row.statistics.estimates.get(metric)
     value = row.scores[metric]
     n, users = _own_samples(row, metric), row.users
-    interval = own
+    interval = row.statistics.estimates.get(metric)
     if shared is not None:
         value, interval = shared.value, shared
         n, users = shared.n, shared.users

@@ -1,4 +1,4 @@
-"""Notes under a board: origin of the data, statistics in words, and anything that readers must know of its runs."""
+"""Notes under a board: origin of the data, statistics in words, and peculiarities of its runs."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _describe_seeds(rows: Sequence[Row]) -> list[str]:
 
 
 def describe_runs(entries: Sequence[Entry]) -> list[str]:
-    """Describe what is unusual about single runs: fallbacks, missing samples, roles, oracles."""
+    """Describe peculiarities of single runs: fallbacks, missing samples, roles, oracles."""
     runs = [(entry.label_of(run), run) for entry in entries for run in entry.runs]
     notes = []
     for label, run in runs:

@@ -34,8 +34,8 @@ def summary(
     judged = {sample: pick for sample, pick in picks.items() if pick is not None}
     comparison = _compare_picks(judged, users)
 
-    names = [str(fields["model"]) for fields in sides.values()]
-    warnings = [kinship(agreed.judge["name"], name) for name in names]
+    models = [str(fields["model"]) for fields in sides.values()]
+    warnings = [kinship(agreed.judge["name"], model) for model in models]
     ruled = [sample for sample in human if sample in users]
     if human and users and not ruled:
         warnings.append(

@@ -103,7 +103,7 @@ class Row:
 
     @property
     def frontier_score(self) -> float | None:
-        """The primary metric on the samples that rows share; on the row's own without statistics."""
+        """The primary metric on the samples that rows share; on the row's own if unknown."""
         if self.primary not in self.statistics.aligned:
             return self.scores.get(self.primary)
         shared = self.statistics.aligned[self.primary]
@@ -213,7 +213,7 @@ def _contrast_columns(prefix: str, contrast: Contrast | None) -> dict[str, Any]:
 
 
 def _user_columns(contrast: Contrast | None) -> dict[str, Any]:
-    """Columns that say how the gain over the baseline spreads over samples and users."""
+    """Columns on the spread of the gain over the baseline, over samples and users."""
     comparison = contrast.comparison if contrast else _NOTHING
     low, median, high = comparison.quantiles or (None, None, None)
     return {

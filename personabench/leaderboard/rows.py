@@ -122,7 +122,7 @@ class Entry:
         name: method, parameters, history control and, for a single run, its seed unless 0.
         label: the name, and the settings that are neither at their default nor common to the board.
         setting: digest of `conditions`.
-        distinctions: the `UNLABELLED` conditions that tell it from rows with the same label.
+        distinctions: the `UNLABELLED` conditions in which it differs from rows with the same label.
         common: task settings that all rows of the board share, which labels leave to its notes.
         seeds: the seeds in words, if another row has the same name and other seeds.
     """
@@ -160,7 +160,7 @@ class Entry:
         )
 
     def label_without(self, axis: str) -> str:
-        """Label the row except for one parameter or the history, to name a curve along that axis."""
+        """Label the row without one parameter or the history, to name a curve along that axis."""
         summary = self.summary
         changed = {name: value for name, value in summary.changed.items() if name != axis}
         history = "own" if axis == "history" else summary.history
@@ -173,7 +173,10 @@ class Entry:
 
 
 def entries(runs: Sequence[Run]) -> list[Entry]:
-    """Pool seeds into rows; of runs with the same label and `UNLABELLED` conditions the newest counts."""
+    """Pool seeds into rows.
+
+    Of runs with the same label and `UNLABELLED` conditions the newest counts.
+    """
     newest = list(_newest(runs).values())
     pools = _pool_seeds(newest)
     common = _common_settings([run.summary.task_changed for run in newest])
@@ -183,13 +186,13 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
         same_label.setdefault(_label_key(members), []).append(members[0])
 
     # Pools that differ in model, samples or users alone need their seeds to be told apart.
-    names = Counter(key[:3] for key in pools)
+    pool_counts = Counter(key[:3] for key in pools)
 
-    made = []
+    pooled = []
     for key, members in pools.items():
         single = len(members) == 1
         seeds = []
-        if names[key[:3]] > 1 and not single:
+        if pool_counts[key[:3]] > 1 and not single:
             listed = ",".join(str(run.summary.seed) for run in members)
             seeds = [f"seeds={listed}"]
 
@@ -209,8 +212,8 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
             common=common,
             seeds=seeds,
         )
-        made.append(entry)
-    return made
+        pooled.append(entry)
+    return pooled
 
 
 def _newest(runs: Sequence[Run]) -> dict[str, Run]:

@@ -104,9 +104,10 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
 
 
 def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: int) -> list[str]:
-    names = apart(groups)
+    distinctions = apart(groups)
     described = [
-        {**describe(group, number), "apart": names[number]} for number, group in enumerate(groups)
+        {**describe(group, number), "apart": distinctions[number]}
+        for number, group in enumerate(groups)
     ]
     scripts = [_asset(name) for name in LIBRARIES]
     scripts.append('"use strict";\n' + "\n".join(_asset(f"page/{name}.js") for name in SCRIPTS))

@@ -96,7 +96,7 @@ class Browser:
 
     Attributes:
         prompts: whether packs still made will hold prompts; set it to False to save space.
-        located: whether the data is still where the run found it, so that inputs and records can be shown.
+        located: whether the data was found, so that inputs and records can be shown.
     """
 
     def __init__(self, group: Group, samples: Sequence[str], cache: Cache | None) -> None:

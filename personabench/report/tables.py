@@ -277,13 +277,13 @@ def user_gains(member: ReportRow, base: ReportRow) -> list[float] | None:
     samples = [_samples_with(seed_scores, metric) for seed_scores in (*scores, *base_scores)]
     common = set.intersection(*samples)
 
-    own = _mean_by_user(member, scores, common)
+    gained = _mean_by_user(member, scores, common)
     baseline = _mean_by_user(base, base_scores, common)
-    if own is None or baseline is None:
+    if gained is None or baseline is None:
         return None
 
     sign = 1.0 if member.runs[0].summary.higher_is_better[metric] else -1.0
-    gains = np.sort([sign * (own[user] - baseline[user]) for user in own])
+    gains = np.sort([sign * (gained[user] - baseline[user]) for user in gained])
     if len(gains) > POINTS:
         # Midpoints of equal shares, so that the quantiles stand for the same number of users each.
         gains = np.quantile(gains, (np.arange(POINTS) + 0.5) / POINTS)

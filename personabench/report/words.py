@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def summary(group: Mapping[str, Any]) -> list[str]:
-    """Summarize a described group (`tables.describe`) on its primary metric, most important first."""
+    """Summarize a described group (`tables.describe`), the most important sentence first."""
     metric, rows = group["primary"], group["rows"]
     directions = {described["name"]: described["higher"] for described in group["metrics"]}
     higher = directions[metric]
@@ -27,14 +27,16 @@ def summary(group: Mapping[str, Any]) -> list[str]:
     sentences += _describe_controls(rows)
     if len({row["n"] for row in rows}) > 1:
         sentences.append(
-            "Runs have different numbers of samples; each pair is compared on the samples that both have."
+            "Runs have different numbers of samples; each pair is compared on the samples that "
+            "both have."
         )
     unfinished = [row["label"] for row in rows if row["status"] != "complete"]
     if unfinished:
         sentences.append(f"Not finished: {_join(unfinished)}.")
     if group["sample"]:
         sentences.append(
-            "This is a small bundled sample, not the benchmark: nothing here is a result about a method."
+            "This is a small bundled sample, not the benchmark: nothing here is a result about a "
+            "method."
         )
     return sentences
 
@@ -96,14 +98,16 @@ def _describe_controls(rows: Rows) -> list[str]:
     for row in rows:
         shuffled, trivial = row["shuffled"], row["trivial"]
         if row["personal"]:
+            size = _format_value(_magnitude(shuffled))
+            p = _format_p(shuffled["p"])
             sentences.append(
                 f"What {row['label']} gains is personal: with another user's history it scores "
-                f"{_format_value(_magnitude(shuffled))} worse (p {_format_p(shuffled['p'])}, corrected)."
+                f"{size} worse (p {p}, corrected)."
             )
         elif row["personal"] is False:
             sentences.append(
-                f"What {row['label']} gains is not shown to be personal: with another user's history it is not "
-                "told apart from itself."
+                f"What {row['label']} gains is not shown to be personal: with another user's history "
+                "it is not told apart from itself."
             )
         if (
             trivial["value"] is not None

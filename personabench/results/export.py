@@ -1,4 +1,4 @@
-"""Export a run for other tools: a `datasets` folder, a CSV, or (in `inspect_log`) an inspect-ai log.
+"""Export a run: a `datasets` folder, a CSV, or (in `inspect_log`) an inspect-ai log.
 
 A run folder holds answers and scores, the cache holds messages and replies, the data holds inputs
 and references: an export joins them, sample by sample, so that memory stays flat. Missing parts are
@@ -268,8 +268,8 @@ def as_dataset(source: Source, output: Path) -> None:
 
 def _features(source: Source, datasets: Any) -> dict[str, Any]:
     """The type of every column: those of the first row, but for lists and scores."""
-    names: dict[type, str] = {str: "string", bool: "bool", int: "int64", float: "float64"}
-    types = {kind: datasets.Value(name) for kind, name in names.items()}
+    type_names: dict[type, str] = {str: "string", bool: "bool", int: "int64", float: "float64"}
+    types = {kind: datasets.Value(name) for kind, name in type_names.items()}
     text, integer, number = types[str], types[int], types[float]
 
     first = next(rows(source))

@@ -157,7 +157,7 @@ def read(path: Path) -> Published:
 
 
 def _holds_other_run(path: Path, fingerprint: str) -> bool:
-    """Whether a file holds another run, or one of another version; an unreadable file holds none."""
+    """Whether a file holds another run or version; an unreadable file holds none."""
     try:
         file = from_json(path.read_bytes(), _File)
         held = from_json(file.summary, _Fingerprint).fingerprint

@@ -330,8 +330,8 @@ class RunFolder:
         recorded = self.summary().files.get(name)
         if recorded is None:
             raise DataError(
-                f"{self.summary_path} does not have a checksum of {name}: it was written by an earlier "
-                "version; repeat the run's command, which uses stored answers, and move this "
+                f"{self.summary_path} does not have a checksum of {name}: it was written by an "
+                "earlier version; repeat the run's command, which uses stored answers, and move this "
                 "folder away"
             )
 
@@ -466,6 +466,6 @@ def _replace(path: Path, text: str) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> RunError:
     return RunError(
-        f"{path} cannot be written ({error.strerror or error}); free some space or fix its permissions, "
-        "then repeat the command: everything finished is kept"
+        f"{path} cannot be written ({error.strerror or error}); free some space or fix its "
+        "permissions, then repeat the command: everything finished is kept"
     )

@@ -32,7 +32,8 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
         first = itertools.islice(folder.iter_predictions(), EXAMPLES)
         examples = ", ".join(prediction.sample_id for prediction in first)
         raise UsageError(
-            f"{folder.path} has no prediction for sample '{sample_id}'; it has {examples or 'none'}, ..."
+            f"{folder.path} has no prediction for sample '{sample_id}'; "
+            f"it has {examples or 'none'}, ..."
         )
     score = next((line for line in folder.scores() if line.sample_id == sample_id), None)
     profile = folder.profiles().get(prediction.profile or "-")

@@ -108,7 +108,7 @@ class Summary(RunFacts, frozen=True, kw_only=True):
 
     @property
     def complete(self) -> bool:
-        """Whether every selected sample has an answer, and its judgement if the task has a judge."""
+        """Whether no selected sample lacks an answer, or a judgement if the task has a judge."""
         return self.status == "complete"
 
     def score(self, metric: str, scorer: str = "official") -> float | None:

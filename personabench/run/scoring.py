@@ -34,7 +34,7 @@ def measure(
     """
     values: dict[str, Mapping[str, Value]] = {}
     unparsed: set[str] = set()
-    # Scorers mostly parse an answer alike, and some metrics are slow: each reading is measured once.
+    # Scorers mostly parse an answer alike, and some metrics are slow: measure each reading once.
     measured: dict[str | None, Mapping[str, Value]] = {}
     for scorer in task.scorers:
         parsed = task.parse(output, sample, scorer)

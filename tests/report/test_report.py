@@ -304,13 +304,13 @@ def test_without_data_and_cache_the_answers_remain(tmp_path: Path) -> None:
 
 
 def test_records_count_as_used_by_their_beginning(results: Path) -> None:
-    from personabench.report.samples import _stands
+    from personabench.report.samples import _is_quoted
     from personabench.types import Record
 
     record = Record("1", "a" * MARK + "b", "reply")
-    assert _stands(record, ["... " + "a" * MARK + " cut here"])
-    assert not _stands(record, ["a" * (MARK - 1)])
-    assert not _stands(Record("2", "", ""), ["anything"])
+    assert _is_quoted(record, ["... " + "a" * MARK + " cut here"])
+    assert not _is_quoted(record, ["a" * (MARK - 1)])
+    assert not _is_quoted(Record("2", "", ""), ["anything"])
 
 
 def test_runs_of_two_models_are_two_groups(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_judging_is_paid_once_and_another_judge_judges_anew(tmp_path: Path) -> N
     assert other.folder == first.folder and (len(under.requests), len(judge.requests)) == (0, 12)
     assert other.summary.metrics["official"]["mark"] == 5.0
     assert other.summary.judge != first.summary.judge
-    assert other.summary.roles["judge"]["model"] == "stern"
+    assert other.summary.roles["judge"].model == "stern"
     assert len(list((first.folder / "judgements").iterdir())) == 2
 
     strict, under, judge = judged(tmp_path, "2", assignments=["task.strict=true"])
@@ -150,9 +150,7 @@ def test_a_plan_takes_a_judge_to_be_readable(tmp_path: Path) -> None:
     (forecast,) = asyncio.run(plan(options))
     judge = Scripted(BackendOptions(model="judge"), answer=lambda request: "Alike.\nScore: 7")
     (outcome,) = asyncio.run(run(options, backend=Scripted(), roles={"judge": judge}))
-    assert forecast.calls == {
-        phase: spent["calls"] for phase, spent in outcome.summary.usage.items()
-    }
+    assert forecast.calls == {phase: spent.calls for phase, spent in outcome.summary.usage.items()}
     assert forecast.calls["judge"] == outcome.summary.n
 
 

@@ -13,6 +13,7 @@ from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
+from personabench.results.summary import Summary
 from personabench.run.options import Options
 from personabench.run.runner import Outcome, run
 from personabench.types import Prediction
@@ -105,7 +106,7 @@ class Played:
         self.model, self.roles, self.outcomes = model, roles, outcomes
 
     @property
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> Summary:
         return self.outcomes[-1].summary
 
     @property

@@ -28,10 +28,10 @@ def test_the_plan_predicts_the_calls_of_a_user_who_always_edits(name: str, tmp_p
     )
     (forecast,) = asyncio.run(plan.plan(options))
     (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
-    spent = {phase: int(used["calls"]) for phase, used in outcome.summary.usage.items()}
+    spent = {phase: int(used.calls) for phase, used in outcome.summary.usage.items()}
     assert forecast.calls == spent and spent["simulate"] == 30
     assert forecast.as_dict({})["to_pay"] == sum(spent.values()) - sum(
-        int(used["cached"]) for used in outcome.summary.usage.values()
+        int(used.cached) for used in outcome.summary.usage.values()
     )
 
 
@@ -63,7 +63,7 @@ def test_no_rule_is_kept_by_what_a_plan_takes_for_a_draft(
         {"update": update} if update else {}
     )
     (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
-    made = sum(used["calls"] for used in outcome.summary.usage.values())
+    made = sum(used.calls for used in outcome.summary.usage.values())
     row = forecast.as_dict({})
     assert made <= row["calls_at_most"] and made <= row["to_pay_at_most"]
 
@@ -106,7 +106,7 @@ def test_a_plan_bounds_the_calls_of_a_user_who_accepts_drafts(
         (forecast,) = asyncio.run(plan.plan(options))
         user = Scripted(answer=accepting(one_in))
         (outcome,) = asyncio.run(runner.run(options, backend=Scripted(), roles={"simulator": user}))
-        made = sum(used["calls"] for used in outcome.summary.usage.values())
+        made = sum(used.calls for used in outcome.summary.usage.values())
         row = forecast.as_dict({})
         assert made <= row["calls"] == row["calls_at_most"] == calls
         assert 100 * (calls / made - 1) == pytest.approx(over, abs=1.5)

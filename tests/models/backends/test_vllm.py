@@ -497,7 +497,7 @@ async def test_each_user_is_answered_by_the_adapter_of_that_name(
     assert adapted_run.folder == missing.folder != plain.folder
     assert adapted_run.summary.model == "org/tiny+of-{user_id}"
     calls = adapted_run.summary.usage["predict"]
-    assert (adapted_run.summary.status, calls["cached"], calls["calls"]) == (
+    assert (adapted_run.summary.status, calls.cached, calls.calls) == (
         "complete",
         0,
         plain.summary.n,
