@@ -20,7 +20,7 @@ import msgspec
 
 from personabench.api.registry import standing
 from personabench.hashing import digest
-from personabench.leaderboard.costs import Prices, costs, frontier
+from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
 from personabench.leaderboard.notes import (
     describe_data,
@@ -28,7 +28,7 @@ from personabench.leaderboard.notes import (
     describe_statistics,
     describe_task,
 )
-from personabench.leaderboard.row import Row
+from personabench.leaderboard.row import Row, frontier
 from personabench.leaderboard.rows import Entry, entries, judge_of, metric_directions, silent
 from personabench.results.index import SCORER, Run
 

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from personabench.leaderboard.rows import Entry
 from personabench.results.summary import Number, Phase
-
-if TYPE_CHECKING:
-    from personabench.leaderboard.row import Row
 
 OFFLINE = ("prepare", "profile")
 ONLINE = ("predict", "update")
@@ -158,38 +154,6 @@ def _amortize(offline: float | None, online: float | None, queries: float | None
     if offline is None or online is None or not queries:
         return None
     return offline / queries + online
-
-
-def frontier(rows: Sequence[Row], higher: bool) -> list[bool | None]:
-    """Decide for each row whether it is on the cost frontier of its setting.
-
-    It is unless another row is at least as good for at most its cost, and better in one of both.
-    Scores are those on the samples that the rows share, if these are known; cost is the price per
-    query if all rows of the setting have one, else tokens per query. None without either.
-    """
-    return [_on_frontier(row, rows, higher) for row in rows]
-
-
-def _on_frontier(row: Row, rows: Sequence[Row], higher: bool) -> bool | None:
-    peers = [peer for peer in rows if peer.setting == row.setting]
-    priced = all(peer.costs.query_price is not None for peer in peers)
-
-    def locate(peer: Row) -> tuple[float, float] | None:
-        cost = peer.costs.query_price if priced else peer.costs.query_tokens
-        score = peer.frontier_score
-        if score is None or cost is None:
-            return None
-        return (score if higher else -score), cost
-
-    point = locate(row)
-    if point is None:
-        return None
-
-    score, cost = point
-    for rival in filter(None, map(locate, peers)):
-        if rival[0] >= score and rival[1] <= cost and rival != point:
-            return False
-    return True
 
 
 def _add(first: float | None, second: float | None) -> float | None:

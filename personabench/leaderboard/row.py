@@ -233,3 +233,35 @@ def _count_columns(unit: str, count: Count | None) -> dict[str, Any]:
         f"loss_{unit}": count and count.loss,
         f"hurt_{unit}": count and count.hurt,
     }
+
+
+def frontier(rows: Sequence[Row], higher: bool) -> list[bool | None]:
+    """Decide for each row whether it is on the cost frontier of its setting.
+
+    It is unless another row is at least as good for at most its cost, and better in one of both.
+    Scores are those on the samples that the rows share, if these are known; cost is the price per
+    query if all rows of the setting have one, else tokens per query. None without either.
+    """
+    return [_on_frontier(row, rows, higher) for row in rows]
+
+
+def _on_frontier(row: Row, rows: Sequence[Row], higher: bool) -> bool | None:
+    peers = [peer for peer in rows if peer.setting == row.setting]
+    priced = all(peer.costs.query_price is not None for peer in peers)
+
+    def locate(peer: Row) -> tuple[float, float] | None:
+        cost = peer.costs.query_price if priced else peer.costs.query_tokens
+        score = peer.frontier_score
+        if score is None or cost is None:
+            return None
+        return (score if higher else -score), cost
+
+    point = locate(row)
+    if point is None:
+        return None
+
+    score, cost = point
+    for rival in filter(None, map(locate, peers)):
+        if rival[0] >= score and rival[1] <= cost and rival != point:
+            return False
+    return True

@@ -86,7 +86,7 @@ def run(
     return Run(
         msgspec.convert(fields, Summary),
         Path(f"runs/{method}"),
-        published_spec=spec and full_spec(fields, spec),
+        published_spec=full_spec(fields, spec) if spec else None,
     )
 
 
