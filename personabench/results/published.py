@@ -15,18 +15,15 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from personabench.errors import DataError, UsageError
+from personabench.results.run import Run
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary, to_dict
 from personabench.types import from_json, to_json
-
-if TYPE_CHECKING:
-    from personabench.results.index import Run
 
 VERSION = 1
 # Paths and warnings may contain names of the machine, or text of the data.
