@@ -12,7 +12,7 @@ import numpy as np
 from personabench.leaderboard import Board, BoardOptions, boards
 from personabench.leaderboard.comparison import rederived
 from personabench.results.checksums import seal
-from personabench.results.index import everything
+from personabench.results.index import Run, everything, read_run
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Sampling, to_json
@@ -34,8 +34,8 @@ def made(
     users: int | None = None,
     told: dict[str, Any] | None = None,
     **changes: Any,
-) -> dict[str, Any]:
-    """A run folder whose samples score as told, sample i of user i // EACH; returns its summary with `folder`.
+) -> Run:
+    """Write a run folder with the given scores, sample i of user i // EACH.
 
     Where a score is None the sample has none; `told` goes into the summary.
     """
@@ -120,12 +120,11 @@ def made(
         **(told or {}),
     }
     (folder / "summary.json").write_text(json.dumps(summary))
-    run_ = {**summary, "folder": str(folder)}
     seal_scores(folder)
-    summary["metrics"] = rederived(run_)
+    summary["metrics"] = rederived(read_run(folder))
     (folder / "summary.json").write_text(json.dumps(summary))
     seal_scores(folder)
-    return {**summary, "folder": str(folder)}
+    return read_run(folder)
 
 
 def seal_scores(folder: Path) -> None:
@@ -143,9 +142,14 @@ def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[A
 
 
 def board(folder: Path, **asked: Any) -> Board:
-    (found,) = boards(everything(folder), asked=BoardOptions(**asked))
+    (found,) = boards(everything(folder), options=BoardOptions(**asked))
     return found
 
 
 def rows(folder: Path, **asked: Any) -> dict[str, Any]:
-    return {row["label"]: row for row in board(folder, **asked).rows}
+    return {row["label"]: row for row in flat(board(folder, **asked))}
+
+
+def flat(board: Board) -> list[dict[str, Any]]:
+    """The rows of a board by column name."""
+    return [row.columns for row in board.rows]

@@ -47,7 +47,7 @@ def export(
 
     folder = find_run(run, results)
     if task is not None:
-        named(task, [{**folder.summary(), "folder": str(folder.path)}])
+        named(task, [folder.spec()])
     source = Source(folder, results)
     for remark in source.remarks():
         typer.echo(f"warning: {remark}", err=True)

@@ -139,7 +139,7 @@ def judge(
     doubts = pairwise_judging.check(*runs)
     people = pairwise_judging.read_labels(labels) if labels else {}
     if task is not None:
-        named(task, [{**folder.summary(), "folder": str(folder.path)} for folder in runs])
+        named(task, [folder.spec() for folder in runs])
     opened, dataset = _opened(*runs)
     wanted = list(pairwise_judging.pairs(*runs, dataset))[:limit]
     if not wanted:
@@ -201,7 +201,7 @@ def judge(
     sides = {}
     for side, folder in zip("ab", runs, strict=True):
         run = folder.summary()
-        sides[side] = {"label": label(run), "model": run["model"], "run": run["fingerprint"][:8]}
+        sides[side] = {"label": label(run), "model": run.model, "run": run.fingerprint[:8]}
     found = {**summary(verdicts, agreed, sides, people), "failed": failed, "file": str(path)}
     found["warnings"] = [*doubts, *found["warnings"]]
     for warning in found["warnings"]:
@@ -248,9 +248,7 @@ def judge_report(
     cards = {}
     for path in files:
         folder = RunFolder(path.absolute().parents[1])
-        if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().get(
-            "files", {}
-        ):
+        if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().files:
             folder.verify(folder.path / "judgements" / path.name)
         lines = pairwise_judging.read_any(path)
         verdicts = [line for line in lines if isinstance(line, Verdict)]
@@ -282,10 +280,9 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     spec = a.spec()
     cls = recorded("task", spec.task, spec.task_hash)
     task: Task = cls(msgspec.convert(dict(spec.task_params), cls.Params))
-    kept = {"separation": spec.separation, "split": spec.split, "data_hash": spec.data_hash}
-    places = [None] if spec.sample else [folder.summary()["data"] for folder in (a, b)]
+    places = [None] if spec.sample else [folder.summary().data for folder in (a, b)]
     for place in places:
-        if dataset := find_dataset(task, kept, place):
+        if dataset := find_dataset(task, spec, place):
             return task, dataset
     looked = " and ".join(dict.fromkeys(place or "the bundled sample" for place in places))
     raise UsageError(f"the data of the runs has changed or moved since: {looked}")

@@ -88,15 +88,15 @@ def leaderboard(
     if not runs:
         raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
     if task is not None and is_file(task):
-        task = named(task, runs)
+        task = named(task, [run.spec for run in runs if run.spec])
     found = made.boards(runs, task, asked)
     if not found:
-        there = ", ".join(sorted({run["task"] for run in runs}))
+        there = ", ".join(sorted({run.summary.task for run in runs}))
         raise UsageError(
             f"no runs of task '{task}' under {results}/runs; there are runs of {there}"
         )
-    known = {row["label"] for board in found for row in board.rows} | {
-        run["method"] for run in runs
+    known = {row.label for board in found for row in board.rows} | {
+        run.summary.method for run in runs
     }
     if baseline and baseline not in known:
         raise UsageError(

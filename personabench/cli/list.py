@@ -150,24 +150,27 @@ def metrics(json: Json = False) -> None:
 @listing.command("runs")
 def runs(results: Results = RESULTS, json: Json = False) -> None:
     """Runs on disk, oldest first."""
-    from personabench.results.index import SCORER, label, summaries
+    from personabench.results.index import label, summaries
 
     found = summaries(results)
     rows = []
     for run in found:
-        value = run["metrics"].get(SCORER, {}).get(run["primary"])
-        score: dict[str, Any] = {"score": "–" if value is None else f"{run['primary']} {value:.4f}"}
+        summary = run.summary
+        value = summary.score(summary.primary)
+        score: dict[str, Any] = {
+            "score": "–" if value is None else f"{summary.primary} {value:.4f}"
+        }
         rows.append(
             {
-                "run": run["fingerprint"][:8],
-                "task": f"{run['task']}/{run['separation']}/{run['split']}",
-                "method": label(run),
-                "model": run["model"],
-                "n": run["n"],
-                **({run["primary"]: value} if json else score),
-                "status": run["status"],
-                "data": run["source"] if json or not run["sample"] else "sample",
-                **({"time": run["time"], "folder": run["folder"]} if json else {}),
+                "run": summary.fingerprint[:8],
+                "task": f"{summary.task}/{summary.separation}/{summary.split}",
+                "method": label(summary),
+                "model": summary.model,
+                "n": summary.n,
+                **({summary.primary: value} if json else score),
+                "status": summary.status,
+                "data": summary.source if json or not summary.sample else "sample",
+                **({"time": summary.time, "folder": str(run.path)} if json else {}),
             }
         )
     if not rows and not json:
@@ -175,7 +178,7 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
         return
     _show(rows, json)
     if not json:
-        for source in sorted({run["source"] for run in found if run["sample"]}):
+        for source in sorted({run.summary.source for run in found if run.summary.sample}):
             typer.echo(f"sample: {source}")
 
 

@@ -41,12 +41,13 @@ def merge(
     Each run is what the same command without --shard would have made. Shards stay where they are; a run merged again
     takes the place of the one before.
     """
-    import msgspec
 
     from personabench.cli.tables import print_boards
     from personabench.errors import UsageError
     from personabench.leaderboard import BoardOptions, boards
+    from personabench.results.index import Run
     from personabench.results.locate import named
+    from personabench.results.summary import to_dict
     from personabench.run import merge
 
     there = merge.sharded(results)
@@ -62,7 +63,7 @@ def merge(
             raise UsageError(f"no run '{name}' has shards under {results}/shards")
     if task is not None:
         firsts = [there[run][0].folder for run in chosen]
-        named(task, [{"task": folder.spec().task, "folder": str(folder.path)} for folder in firsts])
+        named(task, [folder.spec() for folder in firsts])
     outcomes, refused = [], []
     for run in chosen:
         try:
@@ -73,13 +74,11 @@ def merge(
             outcomes.append(made)
         except UsageError as error:
             refused.append(str(error))
-    summaries = [
-        {**msgspec.to_builtins(each.summary), "folder": str(each.folder)} for each in outcomes
-    ]
-    if json and summaries:
-        emit(summaries)
-    elif summaries:
-        print_boards(boards(summaries, asked=BoardOptions(results=results)), screen())
+    merged = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
+    if json and merged:
+        emit([{**to_dict(run.summary), "folder": str(run.path)} for run in merged])
+    elif merged:
+        print_boards(boards(merged, options=BoardOptions(results=results)), screen())
         typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
         for outcome in outcomes:
             typer.echo(f"  {outcome.folder}")

@@ -27,7 +27,8 @@ def report(
     from personabench.results.locate import named
 
     if task is not None and is_file(task):
-        task = named(task, everything(results))
+        specs = [run.spec for run in everything(results) if run.spec]
+        task = named(task, specs)
     for remark in write(results, output, task):
         typer.echo(remark, err=True)
     typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)

@@ -267,13 +267,14 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     import asyncio
     import functools
 
-    import msgspec
     from rich.console import Console
 
     from personabench.cli.display import watching
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
+    from personabench.results.index import Run
     from personabench.results.notices import notices
+    from personabench.results.summary import to_dict
     from personabench.run import runner
 
     console = Console(stderr=True, highlight=False)
@@ -320,41 +321,42 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     places = [
         cluster.place(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes
     ]
-    summaries = [
-        {**msgspec.to_builtins(outcome.summary), "folder": str(outcome.folder)}
-        for outcome in outcomes
-    ]
+    summaries = [outcome.summary for outcome in outcomes]
     if json:
         emit(
-            [{**summary, "folder": place} for summary, place in zip(summaries, places, strict=True)]
+            [
+                {**to_dict(summary), "folder": place}
+                for summary, place in zip(summaries, places, strict=True)
+            ]
         )
     else:
-        print_boards(boards(summaries, asked=BoardOptions(results=options.results)), screen())
+        finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
+        print_boards(boards(finished, options=BoardOptions(results=options.results)), screen())
         typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
         for place in places:
             typer.echo(f"  {place}")
-    for warning in dict.fromkeys(
-        warning for summary in summaries for warning in summary["warnings"]
-    ):
+    for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
     for notice in notices(summaries):
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
     if options.prices:
-        console.print(f"spent  {sum(summary['spent'] for summary in summaries):.6g}", markup=False)
+        console.print(
+            f"spent  {sum(summary.spent or 0.0 for summary in summaries):.6g}", markup=False
+        )
     if any(outcome.interrupted for outcome in outcomes):
-        owed, unjudged = summaries[-1]["owed"], summaries[-1]["counters"].get("unjudged", 0)
+        owed, unjudged = summaries[-1].owed, summaries[-1].counters.get("unjudged", 0)
         left = "not everything was asked anew"
         if owed or unjudged:
             left = f"{owed} samples are owed" if owed else f"{unjudged} answers are not judged"
         console.print(f"interrupted; {left}. Go on with the same command:", style="yellow")
         console.print(f"  {command_line()}", markup=False, soft_wrap=True)
         sys.exit(130)
-    owed = sum(summary["owed"] for summary in summaries)
+    owed = sum(summary.owed for summary in summaries)
     if owed:
-        failed = sum(summary["counters"]["request_errors"] for summary in summaries)
+        failed = sum(summary.counters["request_errors"] for summary in summaries)
         more = f" and {owed - failed} more are owed" if owed > failed else ""
-        first = _first_error([outcome.folder for outcome in outcomes if outcome.summary["owed"]])
+        first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
         console.print(
             f"error: {failed} samples failed{more}; the first: {first}",
             markup=False,

@@ -27,6 +27,8 @@ from personabench.results.sample import _messages, about_sample
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from personabench.results.index import Run
+
 
 def show(
     run: Annotated[
@@ -71,7 +73,9 @@ def show(
     """
     from personabench.api.registry import standing
     from personabench.errors import UsageError
+    from personabench.results.index import read_run
     from personabench.results.locate import named
+    from personabench.results.summary import to_dict
 
     if dry:
         wanted = sample_id or sample
@@ -87,14 +91,14 @@ def show(
         )
     folder = find_run(run, results)
     if task is not None:
-        named(task, [{**folder.summary(), "folder": str(folder.path)}])
+        named(task, [folder.spec()])
     if sample is None:
-        summary = {**folder.summary(), "folder": str(folder.path)}
+        shown = read_run(folder.path)
         folder.verify(folder.scores_path)
         if json:
-            emit(summary)
+            emit({**to_dict(shown.summary), "folder": str(folder.path)})
         else:
-            _print_run(summary)
+            _print_run(shown)
         return
     facts = about_sample(folder, sample, results)
     if not standing("task", name := folder.spec().task):
@@ -170,20 +174,23 @@ def preview(
         console.print(f"'{FILLER}' stands for an earlier reply.", style="dim")
 
 
-def _print_run(summary: dict[str, Any]) -> None:
+def _print_run(run: Run) -> None:
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import boards
+    from personabench.results.summary import to_dict
 
     console = screen()
-    print_boards(boards([summary]), console)
+    print_boards(boards([run]), console)
+    summary = to_dict(run.summary)
     rows = {
-        name: summary.get(name)
+        name: summary[name]
         for name in ("status", "params", "history", "sampling", "seed", "parse_failures")
     }
     rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
     rows |= {f"{phase} calls": spent for phase, spent in summary["usage"].items()}
     rows |= {"warnings": "; ".join(summary["warnings"])}
-    rows |= {name: summary.get(name) for name in ("fingerprint", "data_hash", "time", "folder")}
+    rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
+    rows["folder"] = str(run.path)
     console.print()
     for name, value in rows.items():
         console.print(f" {name:15} {_plainly(value)}".rstrip(), markup=False, soft_wrap=True)

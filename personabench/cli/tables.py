@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from personabench.leaderboard import Board
+    from personabench.leaderboard.curves import Point
 
 
 def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -> None:
@@ -47,7 +48,7 @@ def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -
                     width=min(_width(heading, cells[name]), _LONGEST),
                 )
             for at, row in enumerate(board.rows):
-                style = "bold" if row["leader"] else ""
+                style = "bold" if row.leader else ""
                 grid.add_row(
                     *(
                         Text(cells[name][at], style if name == board.primary else "")
@@ -73,7 +74,9 @@ def _fitting(
     """The columns of the plain table that fit into a width."""
     from personabench.leaderboard.formats import thousands
 
-    cells["tokens"] = [thousands(row["input_tokens"] + row["output_tokens"]) for row in board.rows]
+    cells["tokens"] = [
+        thousands(row.costs.input_tokens + row.costs.output_tokens) for row in board.rows
+    ]
     headings = {**columns, "tokens": "tokens"}
     kept = [
         name
@@ -126,7 +129,7 @@ def _width(heading: str, cells: Sequence[str]) -> int:
     return max([1, *map(len, words), *map(len, cells)])
 
 
-def curve_text(points: Sequence[Mapping[str, Any]], form: str) -> str:
+def curve_text(points: Sequence[Point], form: str) -> str:
     """Points of curves as "json", "csv", "md", "latex" or, in any other form, as lines for a terminal.
 
     Raises:
@@ -134,10 +137,10 @@ def curve_text(points: Sequence[Mapping[str, Any]], form: str) -> str:
     """
     from personabench.errors import UsageError
     from personabench.leaderboard.formats import (
+        curves_as_csv,
         curves_as_latex,
         curves_as_markdown,
         curves_as_text,
-        table,
     )
 
     if form == "json":
@@ -148,7 +151,7 @@ def curve_text(points: Sequence[Mapping[str, Any]], form: str) -> str:
         raise UsageError(
             "no curve: no two runs differ in the history's size or one parameter alone"
         )
-    return {"csv": table, "md": curves_as_markdown, "latex": curves_as_latex}.get(
+    return {"csv": curves_as_csv, "md": curves_as_markdown, "latex": curves_as_latex}.get(
         form, curves_as_text
     )(points)
 

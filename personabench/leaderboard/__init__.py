@@ -1,9 +1,9 @@
-"""The leaderboard: runs on disk and published results as one table model, in every form that people read.
+"""The leaderboard: runs on disk and published results as tables, in every format.
 
-A board holds runs that answer the same question: one task, separation, split and data hash.  Inside a board rows are
-sorted by the task's primary metric in its own direction.  Rows have the names of `summary.json`; only what people read
-has headings.  `runs` finds what goes in, `board` makes rows with statistics, `costs` and `curves` what else is to be
-known, `formats` the texts.
+A board holds runs that answer the same question: one task, separation, split and data hash. Its
+rows are sorted by the task's primary metric in its own direction. Columns have the names of
+`summary.json`; only shown tables have headings. `rows` pools runs into rows, `board` adds
+statistics, `costs`, `curves` and `notes` everything else, `formats` writes the texts.
 """
 
 from personabench.leaderboard.board import BASELINE, WORDS, Board, BoardOptions, boards

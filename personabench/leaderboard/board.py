@@ -1,32 +1,47 @@
-"""One table of comparable runs: rows with their statistics, controls and costs, and the notes that go with them.
+"""Boards: tables of comparable runs, with statistics, controls, costs and notes.
 
-Statistics need numpy and some time, a leaderboard is asked for often: they are kept under `results/statistics`, named
-after what they were made from, and looked up before anything heavy is imported.
+Statistics need numpy and some time, and leaderboards are printed often. Statistics are therefore
+stored under `results/statistics`, named after their inputs, and looked up before anything heavy is
+imported.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import msgspec
 
 from personabench.api.registry import standing
 from personabench.hashing import digest
-from personabench.leaderboard.costs import Prices, costs, frontier
+from personabench.leaderboard.costs import Prices, costs
+from personabench.leaderboard.estimates import ALPHA, RowStatistics
+from personabench.leaderboard.notes import (
+    describe_data,
+    describe_runs,
+    describe_statistics,
+    describe_task,
+)
+from personabench.leaderboard.row import Row, frontier
 from personabench.leaderboard.rows import Entry, entries, judge_of, metric_directions, silent
-from personabench.results.index import SCORER, Run, spec
+from personabench.results.index import SCORER, Run
 
+# Columns of words, aligned to the left.
 WORDS = ("letter", "label", "model")
+
 BASELINE = "none"
-ALPHA = 0.05
-_VERSION = 6
-_KEPT = 200
+
+# Of stored statistics; a change of their content or meaning needs a new one.
+_VERSION = 7
+
+# Number of stored statistics to keep; older files are deleted.
+_STORED = 200
 
 
 @dataclass(frozen=True)
@@ -35,18 +50,19 @@ class Board:
 
     Attributes:
         title: task, separation and split.
-        columns: the row keys that people read, in order, with their headings; all_columns: those of `--wide`.
-        rows: plain values by key, None where there is none; more keys than `columns` shows.
-        notes: where the data came from and what keeps rows from being comparable.
+        columns: names and headings of the columns to show, in order.
+        all_columns: those of `--wide`.
+        rows: best first; they have more columns than `columns` shows.
+        notes: origin of the data, and anything that keeps rows from being comparable.
         primary: the metric that ranks; higher_is_better: its direction.
-        baseline: what gains are measured against.
+        baseline: name of the row that gains are measured against.
         entries: the runs behind the rows, in the same order.
     """
 
     title: str
     columns: Mapping[str, str]
     all_columns: Mapping[str, str]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Row]
     notes: Sequence[str] = ()
     primary: str = ""
     higher_is_better: bool = True
@@ -56,13 +72,13 @@ class Board:
 
 @dataclass(frozen=True)
 class BoardOptions:
-    """How boards are wanted.
+    """Options of boards.
 
     Attributes:
         baseline: name of the row that gains are measured against.
         thorough: intervals for every metric, not for the primary one only.
         prices, queries: as in `costs`.
-        results: the folder that keeps statistics; None keeps none.
+        results: the folder that stores statistics; None stores none.
     """
 
     baseline: str = BASELINE
@@ -73,277 +89,222 @@ class BoardOptions:
 
 
 def boards(
-    runs: Iterable[Run], task: str | None = None, asked: BoardOptions = BoardOptions()
+    runs: Iterable[Run], task: str | None = None, options: BoardOptions = BoardOptions()
 ) -> list[Board]:
-    """Summaries as boards, one per task, separation, split and data.
+    """Make boards of runs, one per task, separation, split and data.
 
     Raises:
         DataError: a run's files are damaged; the message names the file.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        if task in (None, run["task"]):
-            key = (run["task"], run["separation"], run["split"], run["data_hash"])
+        summary = run.summary
+        if task in (None, summary.task):
+            key = (summary.task, summary.separation, summary.split, summary.data_hash)
             groups.setdefault(key, []).append(run)
-    return [_board(group, asked) for _, group in sorted(groups.items())]
+    return [_make_board(group, options) for _, group in sorted(groups.items())]
 
 
-def _board(runs: Sequence[Run], asked: BoardOptions) -> Board:
-    first = runs[0]
+def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
+    summary = runs[0].summary
+    primary = summary.primary
     directions = metric_directions(runs)
-    primary = first["primary"]
+    higher = directions[primary]
 
-    def rank(entry: Entry) -> tuple[bool, float, str]:
-        value = _pooled(entry, SCORER, primary)
-        return (
-            value is None,
-            0.0 if value is None else -value if directions[primary] else value,
-            entry.label,
-        )
-
-    found = sorted(entries(runs), key=rank)
-    numbers = statistics(found, asked)
+    ranked = sorted(entries(runs), key=lambda entry: _rank(entry, primary, higher))
+    statistics = tabulate_or_load(ranked, options)
     hidden = silent(runs)
-    rows = [_row(entry, asked, hidden) for entry in found]
-    for row, about in zip(rows, numbers, strict=True):
-        row |= _facts(about, [entry.label for entry in found], row, directions)
-    for row, best in zip(rows, frontier(rows, primary, directions[primary]), strict=True):
-        row["frontier"] = best
-    known = any(about["estimates"] for about in numbers)
-    newest = [run for entry in found for run in entry.runs]
-    columns = _columns(rows, runs, directions, asked, known)
+    rows = [
+        _make_row(entry, numbers, directions, hidden, options)
+        for entry, numbers in zip(ranked, statistics, strict=True)
+    ]
+    rows = [
+        dataclasses.replace(row, frontier=best)
+        for row, best in zip(rows, frontier(rows, higher), strict=True)
+    ]
+
+    has_statistics = any(numbers.estimates for numbers in statistics)
+    columns = _choose_columns(rows, runs, directions, options.baseline, has_statistics)
+    newest = [run for entry in ranked for run in entry.runs]
+    notes = describe_data(runs, rows, newest)
+    notes += describe_task(newest, rows, directions if options.thorough else [primary])
+    if has_statistics:
+        notes += describe_statistics(rows, options.baseline)
+    notes += describe_runs(ranked)
+
     return Board(
-        title=f"{first['task']}/{first['separation']}/{first['split']}",
+        title=f"{summary.task}/{summary.separation}/{summary.split}",
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,
-        notes=[
-            *_about_data(runs, rows, newest),
-            *_about_task(newest, numbers, directions if asked.thorough else [primary]),
-            *_about_numbers(rows, asked, known),
-            *_about_runs(found),
-        ],
+        notes=notes,
         primary=primary,
-        higher_is_better=directions[primary],
-        baseline=asked.baseline,
-        entries=found,
+        higher_is_better=higher,
+        baseline=options.baseline,
+        entries=ranked,
     )
 
 
-def statistics(found: Sequence[Entry], asked: BoardOptions) -> list[dict[str, Any]]:
-    """`personabench.comparison.tabulate` of a board's entries, from the folder of statistics where it is there."""
-    files = [[_stamp(run) for run in entry.runs] for entry in found]
-    named = [(entry.name, entry.setting) for entry in found]
-    known = sorted(
-        {(task, standing("task", task)) for entry in found for task in [entry.first["task"]]}
-    )
-    key = digest([_VERSION, asked.baseline, asked.thorough, named, files, known])[:16]
-    path = asked.results and asked.results / "statistics" / f"{key}.json"
-    if path:
+def _rank(entry: Entry, primary: str, higher: bool) -> tuple[bool, float, str]:
+    """Sort key: best score first, rows without one last, ties by label."""
+    score = _mean_over_seeds(entry, SCORER, primary)
+    if score is None:
+        return True, 0.0, entry.label
+    return False, -score if higher else score, entry.label
+
+
+def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[RowStatistics]:
+    """Compute the statistics of a board's entries, or read them if they are stored."""
+    path = None
+    if options.results is not None:
+        key = _statistics_key(ranked, options)
+        path = options.results / "statistics" / f"{key}.json"
+        # A file that cannot be read is computed and written again.
         with contextlib.suppress(OSError, UnicodeDecodeError, msgspec.MsgspecError):
-            return msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
+            return msgspec.json.decode(path.read_bytes(), type=list[RowStatistics])
+
     from personabench.leaderboard.comparison import tabulate
 
-    numbers = tabulate(found, asked.baseline, asked.thorough)
-    if path:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(msgspec.json.encode(numbers))
-            temporary.replace(path)
-            kept = sorted(
-                path.parent.glob("*.json"), key=lambda each: each.stat().st_mtime, reverse=True
-            )
-            for old in kept[_KEPT:]:
-                old.unlink()
-    return numbers
+    statistics = tabulate(ranked, options.baseline, options.thorough)
+    if path is not None:
+        _store(path, statistics)
+    return statistics
+
+
+def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
+    files = [[_stamp(run) for run in entry.runs] for entry in ranked]
+    rows = [(entry.name, entry.label, entry.setting) for entry in ranked]
+    # Metrics are defined by the task's code, so statistics change with it.
+    tasks = sorted({(entry.summary.task, standing("task", entry.summary.task)) for entry in ranked})
+    inputs = [_VERSION, options.baseline, options.thorough, rows, files, tasks]
+    return digest(inputs)[:16]
 
 
 def _stamp(run: Run) -> tuple[Any, ...]:
-    """What changes when a run's scores do."""
-    place = Path(run["folder"])
+    """Values that change whenever a run's scores do."""
+    path = run.path if run.published else run.path / "scores.jsonl"
+    size, modified = 0, 0
     with contextlib.suppress(OSError):
-        about = (place if place.suffix == ".json" else place / "scores.jsonl").stat()
-        return run["fingerprint"], run.get("time"), about.st_size, about.st_mtime_ns
-    return run["fingerprint"], run.get("time"), 0, 0
+        status = path.stat()
+        size, modified = status.st_size, status.st_mtime_ns
+    return run.summary.fingerprint, run.summary.time, size, modified
 
 
-def _pooled(entry: Entry, scorer: str, metric: str) -> float | None:
-    """The mean of a metric over an entry's seeds."""
-    values = [run["metrics"].get(scorer, {}).get(metric) for run in entry.runs]
-    several = len({judge_of(run, metric) for run in entry.runs}) > 1
-    return None if None in values or several else values[0] if len(values) == 1 else fmean(values)
+def _store(path: Path, statistics: Sequence[RowStatistics]) -> None:
+    # The results folder may be read-only; then statistics are computed each time.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(statistics))
+        temporary.replace(path)
+
+        newest_first = sorted(
+            path.parent.glob("*.json"),
+            key=lambda stored: stored.stat().st_mtime,
+            reverse=True,
+        )
+        for old in newest_first[_STORED:]:
+            old.unlink()
 
 
-def _row(entry: Entry, asked: BoardOptions, hidden: Collection[str]) -> dict[str, Any]:
-    run = entry.first
-    kept = (
-        "task",
-        "separation",
-        "split",
-        "source",
-        "sample",
-        "data_hash",
-        "method",
-        "params",
-        "history",
-        "seed",
-    )
-    row = {name: run[name] for name in kept}
-    row |= {
-        "seeds": [each["seed"] for each in entry.runs],
-        "label": entry.label,
-        "model": run["model"],
-    }
-    whole = all(each["status"] == "complete" for each in entry.runs)
-    row |= {"status": "complete" if whole else "incomplete", "n": run["n"], "users": run["users"]}
-    row |= {"setting": entry.setting, "fit": run.get("fit"), "primary": run["primary"]}
-    for scorer, metrics in sorted(run["metrics"].items(), key=lambda item: item[0] != SCORER):
-        row |= {
-            name if scorer == SCORER else f"{name}/{scorer}": _pooled(entry, scorer, name)
-            for name in metrics
-            if name not in hidden
-        }
-    row |= run.get("extra_metrics", {})
-    row["parse_failures"] = sum(each["counters"].get("parse_failures", 0) for each in entry.runs)
-    row["failed"] = sum(each["counters"].get("request_errors", 0) for each in entry.runs)
-    row |= {
-        "owed": sum(each["owed"] for each in entry.runs),
-        **costs(entry, asked.prices or {}, asked.queries),
-    }
-    row["seconds"] = round(fmean(each["seconds"] for each in entry.runs), 2)
-    published = Path(run["folder"]).suffix == ".json"
-    return row | {"run": run["fingerprint"][:8], "folder": run["folder"], "published": published}
-
-
-ROLES = {"baseline": "gain", "shuffled": "shuffled_gain", "trivial": "trivial_gain"}
-
-
-def _facts(
-    about: Mapping[str, Any],
-    labels: Sequence[str],
-    row: Mapping[str, Any],
-    directions: Mapping[str, bool],
-) -> dict[str, Any]:
-    """A row's statistics by row key; the same keys for every row."""
-    found: dict[str, Any] = {
-        "letter": about["letter"],
-        "beats": [labels[at] for at in about["beats"]],
-    }
-    found |= {
-        "leader": about["leader"] if about["estimates"] else None,
-        "tests": about["tests"],
-        "controls": about["controls"],
-        "draws": about["draws"],
-    }
-    found["sample_set"] = about["sample_set"]
-    found["seed_values"] = about["seeds"]
-    found["seed_sd"] = stdev(about["seeds"]) if len(about["seeds"]) > 1 else None
-    for metric in directions:
-        estimate = about["estimates"].get(metric)
-        if estimate is None:
-            continue
-        if estimate["value"] is not None and len(row["seeds"]) > 1:
-            found[metric] = estimate["value"]
-        found |= {f"{metric}/{key}": estimate[key] for key in ("low", "high", "n")}
-        aligned = about["aligned"][metric]
-        found |= {f"{metric}/common{end}": aligned and aligned[key] for end, key in _ENDS.items()}
-        if metric == row["primary"]:
-            found["no_interval"] = estimate["reason"]
-        gain = about["gains"].get(metric)
-        found |= {f"{metric}/gain{end}": gain and gain[key] for end, key in _ENDS.items()}
-    for role, key in ROLES.items():
-        pair = about["versus"].get(role)
-        gain = pair["gain"] if pair else dict.fromkeys(("value", "low", "high", "n"))
-        found |= {
-            key: gain["value"],
-            f"{key}_low": gain["low"],
-            f"{key}_high": gain["high"],
-            f"{key}_n": gain["n"],
-        }
-        found |= {f"{key}_p": pair and pair["corrected"], f"{key}_p_raw": pair and pair["p"]}
-        found[f"{key}_over"] = pair and labels[pair["of"]]
-    pair = about["versus"].get("baseline") or {}
-    found["detectable"] = pair.get("detectable")
-    for unit, name in (("samples", "samples"), ("users", "by_user")):
-        for way in ("win", "tie", "loss"):
-            found[f"{way}_{unit}"] = (pair.get(name) or {}).get(way)
-        found[f"hurt_{unit}"] = pair.get("hurt", {}).get(unit)
-    quantiles = pair.get("quantiles") or (None,) * 3
-    found |= dict(zip(("gain_p10", "gain_p50", "gain_p90"), quantiles, strict=True))
-    found["personal"] = _personal(about)
-    return found
-
-
-_ENDS = {"": "value", "/low": "low", "/high": "high", "/n": "n"}
-
-
-def _personal(about: Mapping[str, Any]) -> bool | None:
-    """Whether the gain survives another user's history; None where there is no gain or no such run."""
-    shuffled, base = about["versus"].get("shuffled"), about["versus"].get("baseline")
-    if not shuffled or (base and not base["gain"]["value"] > 0):
+def _mean_over_seeds(entry: Entry, scorer: str, metric: str) -> float | None:
+    scores = [run.summary.score(metric, scorer) for run in entry.runs]
+    judges = {judge_of(run, metric) for run in entry.runs}
+    present = [score for score in scores if score is not None]
+    # Scores by different judges have no common mean.
+    if len(present) < len(scores) or len(judges) > 1:
         return None
-    p = shuffled["corrected"]
-    return bool(shuffled["gain"]["value"] > 0 and p is not None and p <= ALPHA)
+    return present[0] if len(present) == 1 else fmean(present)
 
 
-def _columns(
-    rows: Sequence[Mapping[str, Any]],
-    runs: Sequence[Run],
+def _make_row(
+    entry: Entry,
+    statistics: RowStatistics,
     directions: Mapping[str, bool],
-    asked: BoardOptions,
-    known: bool,
-) -> dict[str, str]:
-    primary = runs[0]["primary"]
-    has = {name for row in rows for name, value in row.items() if value is not None}
-    columns = {"letter": ""} if known else {}
-    columns |= {"label": "method", "model": "model", "n": "n", "users": "users"}
-    metrics = dict.fromkeys((primary, *directions))
-    columns |= {metric: f"{metric} {'↑' if directions[metric] else '↓'}" for metric in metrics}
-    scorers = dict.fromkeys(scorer for run in runs for scorer in run["metrics"] if scorer != SCORER)
-    columns |= {
-        f"{primary}/{scorer}": f"{primary} ({scorer})"
-        for scorer in scorers
-        if _differs(rows, primary, scorer)
+    hidden: Collection[str],
+    options: BoardOptions,
+) -> Row:
+    summary = entry.summary
+    summaries = [run.summary for run in entry.runs]
+    complete = all(run.complete for run in summaries)
+
+    # The columns of all rows come in the order of the board's metrics.
+    statistics.estimates = {
+        metric: statistics.estimates[metric]
+        for metric in directions
+        if metric in statistics.estimates
     }
-    columns |= {name: name for run in runs for name in run.get("extra_metrics", {})}
-    optional = {
-        "seed_sd": "seed sd",
-        "gain": f"Δ {asked.baseline}",
-        "gain_p": "p",
-        "shuffled_gain": "Δ shuffled",
-    }
-    optional |= {
-        "shuffled_gain_p": "p shuffled",
-        "trivial_gain": "Δ trivial",
-        "detectable": "detectable",
-    }
-    optional |= {"wins": "users + = −", "hurt_users": "users hurt", "hurt_samples": "samples hurt"}
-    optional |= {"quantiles": "users p10 p50 p90"}
-    shown = {"wins": "win_users", "quantiles": "gain_p10"}
-    columns |= {name: heading for name, heading in optional.items() if shown.get(name, name) in has}
-    columns |= {
-        "parse_failures": "unread",
-        "failed": "failed",
-        "owed": "owed",
-        "calls": "calls",
-        "cached_share": "cached",
-    }
-    columns |= {"input_tokens": "tokens in", "output_tokens": "tokens out"}
-    columns |= {
-        "offline_tokens": "offline /user",
-        "online_tokens": "online /query",
-        "frontier": "frontier",
-    }
-    if "query_price" in has:
-        columns |= {
-            "offline_price": "price /user",
-            "online_price": "price /query",
-            "query_price": "price amortised",
-        }
-    return columns | {"seconds": "sec"}
+    return Row(
+        task=summary.task,
+        separation=summary.separation,
+        split=summary.split,
+        source=summary.source,
+        sample=summary.sample,
+        data_hash=summary.data_hash,
+        method=summary.method,
+        params=summary.params,
+        history=summary.history,
+        seed=summary.seed,
+        seeds=[run.seed for run in summaries],
+        label=entry.label,
+        model=summary.model,
+        status="complete" if complete else "incomplete",
+        n=summary.n,
+        users=summary.users,
+        setting=entry.setting,
+        fit=summary.fit,
+        primary=summary.primary,
+        scores=_collect_scores(entry, statistics, hidden),
+        extra_metrics=summary.extra_metrics,
+        parse_failures=sum(run.counters.get("parse_failures", 0) for run in summaries),
+        failed=sum(run.counters.get("request_errors", 0) for run in summaries),
+        owed=sum(run.owed for run in summaries),
+        costs=costs(entry, options.prices or {}, options.queries),
+        seconds=round(fmean(run.seconds for run in summaries), 2),
+        run=summary.fingerprint[:8],
+        folder=str(entry.first.path),
+        published=entry.first.published,
+        statistics=statistics,
+        personal=_is_personal(statistics),
+    )
 
 
+def _collect_scores(
+    entry: Entry, statistics: RowStatistics, hidden: Collection[str]
+) -> dict[str, float | None]:
+    """The scores of a row by column, those of the official scorer first."""
+    metrics = entry.summary.metrics
+    scores: dict[str, float | None] = {}
+    for scorer in sorted(metrics, key=lambda name: name != SCORER):
+        for metric in metrics[scorer]:
+            if metric not in hidden:
+                column = metric if scorer == SCORER else f"{metric}/{scorer}"
+                scores[column] = _mean_over_seeds(entry, scorer, metric)
+
+    # Over several seeds the estimate counts: it is on the samples that all of them scored.
+    if len(entry.runs) > 1:
+        for metric, estimate in statistics.estimates.items():
+            if estimate.value is not None:
+                scores[metric] = estimate.value
+    return scores
+
+
+def _is_personal(statistics: RowStatistics) -> bool | None:
+    """Whether the gain survives another user's history; None without a gain or such a run."""
+    shuffled = statistics.contrasts.get("shuffled")
+    baseline = statistics.contrasts.get("baseline")
+    if shuffled is None or (baseline is not None and not _is_positive(baseline.gain.value)):
+        return None
+
+    p = shuffled.corrected
+    return _is_positive(shuffled.gain.value) and p is not None and p <= ALPHA
+
+
+def _is_positive(value: float | None) -> bool:
+    return value is not None and value > 0
+
+
+# Columns that the plain table has no room for.
 ONLY_WIDE = {
     "shuffled_gain_p",
     "detectable",
@@ -352,179 +313,89 @@ ONLY_WIDE = {
     "quantiles",
     "cached_share",
     "frontier",
+    "offline_tokens",
+    "online_tokens",
+    "offline_price",
+    "online_price",
 }
-ONLY_WIDE |= {"offline_tokens", "online_tokens", "offline_price", "online_price"}
+
+# Headings of columns that are shown if a row has a value; `{baseline}` is the baseline's name.
+_OPTIONAL = {
+    "seed_sd": "seed sd",
+    "gain": "Δ {baseline}",
+    "gain_p": "p",
+    "shuffled_gain": "Δ shuffled",
+    "shuffled_gain_p": "p shuffled",
+    "trivial_gain": "Δ trivial",
+    "detectable": "detectable",
+    "wins": "users + = −",
+    "hurt_users": "users hurt",
+    "hurt_samples": "samples hurt",
+    "quantiles": "users p10 p50 p90",
+}
+
+# Shown columns that stand for several columns of a row, by one of those.
+_COMPOSED = {"wins": "win_users", "quantiles": "gain_p10"}
+
+_COSTS = {
+    "parse_failures": "unread",
+    "failed": "failed",
+    "owed": "owed",
+    "calls": "calls",
+    "cached_share": "cached",
+    "input_tokens": "tokens in",
+    "output_tokens": "tokens out",
+    "offline_tokens": "offline /user",
+    "online_tokens": "online /query",
+    "frontier": "frontier",
+}
+
+_PRICES = {
+    "offline_price": "price /user",
+    "online_price": "price /query",
+    "query_price": "price amortised",
+}
 
 
-def _differs(rows: Sequence[Mapping[str, Any]], metric: str, scorer: str) -> bool:
-    pairs = [(row.get(f"{metric}/{scorer}"), row.get(metric)) for row in rows]
-    return any(a is None or b is None or not isclose(a, b) for a, b in pairs if a is not b)
+def _choose_columns(
+    rows: Sequence[Row],
+    runs: Sequence[Run],
+    directions: Mapping[str, bool],
+    baseline: str,
+    has_statistics: bool,
+) -> dict[str, str]:
+    """Names and headings of the columns to show, in order."""
+    primary = runs[0].summary.primary
+    filled = {name for row in rows for name, value in row.columns.items() if value is not None}
+    columns = {"letter": ""} if has_statistics else {}
+    columns |= {"label": "method", "model": "model", "n": "n", "users": "users"}
+
+    # The primary metric comes first, whatever the order of the task's metrics.
+    for metric in dict.fromkeys((primary, *directions)):
+        columns[metric] = f"{metric} {'↑' if directions[metric] else '↓'}"
+
+    scorers = dict.fromkeys(scorer for run in runs for scorer in run.summary.metrics)
+    for scorer in scorers:
+        if scorer != SCORER and _differs(rows, primary, scorer):
+            columns[f"{primary}/{scorer}"] = f"{primary} ({scorer})"
+
+    columns |= {name: name for run in runs for name in run.summary.extra_metrics}
+    for name, heading in _OPTIONAL.items():
+        if _COMPOSED.get(name, name) in filled:
+            columns[name] = heading.format(baseline=baseline)
+    columns |= _COSTS
+    if "query_price" in filled:
+        columns |= _PRICES
+    return columns | {"seconds": "sec"}
 
 
-def _about_data(
-    runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], newest: Sequence[Run]
-) -> list[str]:
-    first = runs[0]
-    notes = [f"Data: {first['source']} ({first['data_hash'][:8]})."]
-    ids = newest[0].get("user_ids", {})
-    if ids.get("joined") or ids.get("single"):
-        notes.append(
-            f"Users of the split: {ids['named']} named by the data, {ids['joined']} joined from questions whose "
-            f"profiles coincide, {ids['single']} of one question."
-        )
-    settings = [spec(run).get("task_params", {}) for run in newest]
-    shared = {
-        name: value
-        for name, value in settings[0].items()
-        if all(each.get(name) == value for each in settings)
-    }
-    if told := [f"{name}={value}" for name, value in shared.items() if value not in (None, "")]:
-        notes.append(f"Task: {', '.join(told)}.")
-    sizes, sets = {row["n"] for row in rows}, {row["sample_set"] for row in rows} - {None}
-    if len(sizes) > 1 or len(sets) > 1:
-        who = "Rows have different n: they" if len(sizes) > 1 else "Rows"
-        notes.append(
-            f"{who} do not score the same samples, and the order is of what each scored. Gains and tests use the "
-            "samples of both rows."
-        )
-        notes += _about_frontier(rows, first["primary"])
-    if older := len(runs) - len(newest):
-        notes.append(
-            f"Left out: {older} older run(s) of the same names; `personabench list runs` has them."
-        )
-    if published := [row["label"] for row in rows if row["published"]]:
-        notes.append(f"Published results: {', '.join(published)}.")
-    return notes
-
-
-def _about_frontier(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
-    """On what samples rows stand on the frontier, where that is not on their own."""
-    notes = []
-    for setting in dict.fromkeys(row["setting"] for row in rows):
-        mine = [row for row in rows if row["setting"] == setting and row.get(f"{primary}/n")]
-        sizes = {
-            row[f"{primary}/common/n"]
-            for row in mine
-            if row[f"{primary}/common/n"] != row[f"{primary}/n"]
-        }
-        if cut := sizes - {None}:
-            notes.append(f"Frontier: scores on the {max(cut)} samples that its rows share.")
-        if left := [row["letter"] for row in mine if row[f"{primary}/common"] is None]:
-            notes.append(
-                f"Not on the frontier, too few samples in common with the others: {', '.join(left)}."
-            )
-    return notes
-
-
-def _about_task(
-    newest: Sequence[Run], numbers: Sequence[Mapping[str, Any]], wanted: Iterable[str]
-) -> Sequence[str]:
-    """What rows lack because the code of their task is not here, or is not the same for all of them."""
-    name, sources = newest[0]["task"], {spec(run).get("task_hash", "") for run in newest}
-    notes, known = [], standing("task", name)
-    if len(sources) > 1:
-        notes.append(
-            "The source of the task has changed between these runs: only rows of the same source are compared; "
-            "repeat the commands of the others."
-        )
-    if known != "installed" and sources != {known}:
-        missing = [
-            metric
-            for metric in wanted
-            if all(metric not in about["estimates"] for about in numbers)
-        ]
-        lost = f", without interval and gain in {', '.join(missing)}" if missing else ""
-        why = (
-            f"--task FILE names another version of {name} than some"
-            if known
-            else f"{name} is not installed here"
-        )
-        notes.append(f"From stored scores{lost}: {why}; --task FILE names the file of a task.")
-    return notes
-
-
-def _about_numbers(
-    rows: Sequence[Mapping[str, Any]], asked: BoardOptions, known: bool
-) -> list[str]:
-    if not known:
-        return []
-    notes = []
-    if any(row["gain"] is not None for row in rows):
-        family = " or ".join(
-            str(each) for each in sorted({row["tests"] for row in rows if row["draws"]})
-        )
-        controls = max(row["controls"] for row in rows)
-        apart = f" and, for own against shuffled histories, over {controls}" if controls else ""
-        notes.append(
-            f"±: half of a 95 % interval over users. Δ {asked.baseline}: gain on the same samples. p: sign-flip test "
-            f"over users, Holm-corrected over {family} pair(s){apart}. Superscripts: rows beaten at p ≤ {ALPHA}. "
-            f"{max(row['draws'] for row in rows):,} draws, seed 0."
-        )
-    elif len(rows) > 1:
-        notes.append(
-            f"±: half of a 95 % interval over users. No single row '{asked.baseline}' to measure gains against: run it "
-            "or name another with --baseline."
-        )
-    for setting in dict.fromkeys(row["setting"] for row in rows):
-        mine = [row for row in rows if row["setting"] == setting and row["leader"] is not None]
-        best = [row["letter"] for row in mine if row["leader"]]
-        if 1 < len(best) < len(mine):
-            notes.append(f"Tied for the lead: {', '.join(best)}.")
-        elif len(best) == len(mine) > 1:
-            notes.append("No row is significantly behind the best.")
-    if doubtful := [row["label"] for row in rows if row["personal"] is False]:
-        notes.append(
-            f"† {', '.join(doubtful)}: no significant gain over the same with another user's history, so it is not "
-            "shown to be personal."
-        )
-    reasons: dict[str, list[str]] = {}
+def _differs(rows: Sequence[Row], metric: str, scorer: str) -> bool:
+    """Whether a scorer gives any row another score than the official one."""
     for row in rows:
-        if reason := row.get("no_interval"):
-            reasons.setdefault(reason, []).append(row["letter"])
-    for reason, names in reasons.items():
-        of = "" if len(names) == len(rows) else f" for {', '.join(names)}"
-        notes.append(f"No interval{of}: {reason}.")
-    for row in rows:
-        if row["seed_sd"] is not None:
-            seeds = ", ".join(map(str, row["seeds"]))
-            notes.append(
-                f"{row['label']}: mean of seeds {seeds}; standard deviation over seeds {row['seed_sd']:.4f}."
-            )
-    return notes
-
-
-def _about_runs(found: Sequence[Entry]) -> list[str]:
-    named = [(entry.label_of(run), run) for entry in found for run in entry.runs]
-    shown = []
-    for name, run in named:
-        if fallback := run["counters"].get("fallback"):
-            share = fallback / max(run["n"], 1)
-            mostly = "Warning: " if share > 0.5 else ""
-            shown.append(f"{mostly}{name}: fell back to another method on {share:.0%} of samples.")
-        if run["status"] != "complete":
-            shown.append(f"{name}: {run['owed']} samples are owed; repeat its command.")
-    for role in ("simulator", "judge"):
-        played = [(name, run["roles"][role]) for name, run in named if role in run.get("roles", {})]
-        if played:
-            shown.append(
-                f"{role.capitalize()}: {', '.join(dict.fromkeys(who['model'] for _, who in played))}."
-            )
-        if own := [name for name, who in played if who.get("shared")]:
-            shown.append(
-                f"Warning: the {role} is the model under test itself: {', '.join(dict.fromkeys(own))}."
-            )
-    for name, run in named:
-        if unjudged := run["counters"].get("unjudged"):
-            added = [metric for metric in run["higher_is_better"] if judge_of(run, metric)]
-            shown.append(
-                f"{name}: {unjudged} answers are unjudged and have no {', '.join(added) or 'score'}."
-            )
-    if adapted := [name for name, run in named if run.get("fit") == "adapted"]:
-        shown.append(
-            f"Adapted to a task its paper did not have: {', '.join(dict.fromkeys(adapted))}."
-        )
-    if privileged := [name for name, run in named if run.get("privileged")]:
-        shown.append(
-            f"Oracle, sees what a method must not: {', '.join(dict.fromkeys(privileged))}."
-        )
-    return shown
+        score = row.scores.get(f"{metric}/{scorer}")
+        official = row.scores.get(metric)
+        if score is official:
+            continue
+        if score is None or official is None or not isclose(score, official):
+            return True
+    return False

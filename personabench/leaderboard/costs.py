@@ -1,105 +1,166 @@
-"""What a row cost: offline once per user, online for every query, and both together over q queries per user.
+"""Costs of a row: offline per user, online per query, and both over q queries per user.
 
-Offline is what a method does before it sees a question (`prepare`, whose cost all users share, and `profile`); online
-is `predict` and `update`.  Judging and simulating belong to the benchmark, not to the method.  A call answered from
-the cache counts at what it cost when it was made, so that costs do not depend on what ran before.
+Offline is everything a method does before it sees a question (`prepare`, whose cost all users
+share, and `profile`); online is `predict` and `update`. Judging and simulating belong to the
+benchmark, not to the method. A call answered from the cache counts at its original cost, so that
+costs do not depend on what ran before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from personabench.leaderboard.rows import Entry
+from personabench.results.summary import Number, Phase
 
 OFFLINE = ("prepare", "profile")
 ONLINE = ("predict", "update")
-COUNTS = ("calls", "cached", "input_tokens", "output_tokens")
 Prices = Mapping[str, Mapping[str, float]]
 
 
-def costs(entry: Entry, prices: Prices, queries: float | None) -> dict[str, Any]:
-    """An entry's costs by row key, a mean over its seeds.
+@dataclass(frozen=True)
+class Costs:
+    """Costs of an entry, averaged over its seeds; the fields are columns of the leaderboard.
+
+    Offline amounts are per user and online amounts per query; None without users or samples.
+    Prices are None for models without one.
+    """
+
+    calls: Number
+    cached: Number
+    input_tokens: Number
+    output_tokens: Number
+    cached_share: float | None
+    offline_calls: float | None
+    offline_input_tokens: float | None
+    offline_output_tokens: float | None
+    offline_seconds: float | None
+    online_calls: float | None
+    online_input_tokens: float | None
+    online_output_tokens: float | None
+    online_seconds: float | None
+    queries_per_user: float | None
+    offline_price: float | None
+    online_price: float | None
+    query_tokens: float | None
+    query_price: float | None
+
+    @property
+    def offline_tokens(self) -> float | None:
+        """Tokens per user before any question."""
+        return _add(self.offline_input_tokens, self.offline_output_tokens)
+
+    @property
+    def online_tokens(self) -> float | None:
+        """Tokens per query."""
+        return _add(self.online_input_tokens, self.online_output_tokens)
+
+
+@dataclass(frozen=True)
+class _Amounts:
+    calls: float
+    cached: float
+    input_tokens: float
+    output_tokens: float
+    seconds: float
+
+    def per(self, units: int) -> _Amounts | None:
+        if not units:
+            return None
+        return _Amounts(
+            calls=self.calls / units,
+            cached=self.cached / units,
+            input_tokens=self.input_tokens / units,
+            output_tokens=self.output_tokens / units,
+            seconds=self.seconds / units,
+        )
+
+
+def costs(entry: Entry, prices: Prices, queries: float | None) -> Costs:
+    """Compute an entry's costs.
 
     Args:
         prices: `{"MODEL": {"input": .., "output": ..}}`, money per million tokens.
         queries: queries per user over which offline cost is spread; None: as many as the run has.
     """
-    runs, first = entry.runs, entry.first
+    summary = entry.summary
+    total = _mean_over_seeds(entry)
+    offline = _mean_over_seeds(entry, OFFLINE).per(summary.users)
+    online = _mean_over_seeds(entry, ONLINE).per(summary.n)
 
-    def spent(name: str, phases: Sequence[str] | None = None) -> float:
-        usage = [item for run in runs for item in run["usage"].items()]
-        total: float = sum(phase[name] for key, phase in usage if phases is None or key in phases)
-        return total / len(runs)
+    if queries is None and summary.users:
+        queries = summary.n / summary.users
+    price = prices.get(summary.model)
+    offline_price = _price(offline, price)
+    online_price = _price(online, price)
 
-    row: dict[str, Any] = {name: _tidy(spent(name)) for name in COUNTS}
-    row["cached_share"] = row["cached"] / row["calls"] if row["calls"] else None
-    users, n = first["users"], first["n"]
-    spread = queries or (n / users if users else None)
-    for side, phases, over in (("offline", OFFLINE, users), ("online", ONLINE, n)):
-        for name in ("calls", "input_tokens", "output_tokens", "seconds"):
-            row[f"{side}_{name}"] = spent(name, phases) / over if over else None
-    row["queries_per_user"] = spread
-    price = prices.get(first["model"])
-
-    def money(side: str) -> float | None:
-        given, made = row[f"{side}_input_tokens"], row[f"{side}_output_tokens"]
-        if price is None or given is None:
-            return None
-        return float(given * price["input"] + made * price["output"]) / 1_000_000
-
-    row["offline_price"], row["online_price"] = money("offline"), money("online")
-    for name, offline, online in (
-        ("query_tokens", per_unit(row, "offline"), per_unit(row, "online")),
-        ("query_price", row["offline_price"], row["online_price"]),
-    ):
-        row[name] = (
-            None if offline is None or online is None or not spread else offline / spread + online
-        )
-    return row
-
-
-def frontier(rows: Sequence[Mapping[str, Any]], primary: str, higher: bool) -> list[bool | None]:
-    """For each row, whether no other of its setting is at least as good for at most its cost, and better in one.
-
-    Scores are those on the samples that the rows share, where these are known; cost is the price per query where all
-    rows of the setting have one, else tokens per query.  None without either.
-    """
-    common = f"{primary}/common"
-    scores = [row.get(common, row.get(primary)) for row in rows]
-    sign = 1 if higher else -1
-    found: list[bool | None] = []
-    pairs = list(zip(rows, scores, strict=True))
-    for row, own in pairs:
-        peers = [(other, value) for other, value in pairs if other["setting"] == row["setting"]]
-        unit = (
-            "query_price"
-            if all(other["query_price"] is not None for other, _ in peers)
-            else "query_tokens"
-        )
-        points = [
-            (sign * value, other[unit])
-            for other, value in peers
-            if value is not None and other[unit] is not None
-        ]
-        if own is None or row[unit] is None:
-            found.append(None)
-            continue
-        mine = (sign * own, row[unit])
-        found.append(
-            not any(
-                score >= mine[0] and cost <= mine[1] and (score, cost) != mine
-                for score, cost in points
-            )
-        )
-    return found
+    return Costs(
+        calls=_round(total.calls),
+        cached=_round(total.cached),
+        input_tokens=_round(total.input_tokens),
+        output_tokens=_round(total.output_tokens),
+        cached_share=_round(total.cached) / _round(total.calls) if total.calls else None,
+        offline_calls=offline.calls if offline else None,
+        offline_input_tokens=offline.input_tokens if offline else None,
+        offline_output_tokens=offline.output_tokens if offline else None,
+        offline_seconds=offline.seconds if offline else None,
+        online_calls=online.calls if online else None,
+        online_input_tokens=online.input_tokens if online else None,
+        online_output_tokens=online.output_tokens if online else None,
+        online_seconds=online.seconds if online else None,
+        queries_per_user=queries,
+        offline_price=offline_price,
+        online_price=online_price,
+        query_tokens=_amortize(_tokens(offline), _tokens(online), queries),
+        query_price=_amortize(offline_price, online_price, queries),
+    )
 
 
-def per_unit(row: Mapping[str, Any], side: str) -> float | None:
-    """Tokens of one side: "offline" per user or "online" per query; None without users or samples."""
-    given, made = row[f"{side}_input_tokens"], row[f"{side}_output_tokens"]
-    return None if given is None else float(given + made)
+def _mean_over_seeds(entry: Entry, phases: Sequence[str] | None = None) -> _Amounts:
+    usage = [
+        phase
+        for run in entry.runs
+        for name, phase in run.summary.usage.items()
+        if phases is None or name in phases
+    ]
+    return _sum_phases(usage, len(entry.runs))
 
 
-def _tidy(amount: float) -> float:
+def _sum_phases(usage: Iterable[Phase], runs: int) -> _Amounts:
+    usage = list(usage)
+    return _Amounts(
+        calls=sum(phase.calls for phase in usage) / runs,
+        cached=sum(phase.cached for phase in usage) / runs,
+        input_tokens=sum(phase.input_tokens for phase in usage) / runs,
+        output_tokens=sum(phase.output_tokens for phase in usage) / runs,
+        seconds=sum(phase.seconds for phase in usage) / runs,
+    )
+
+
+def _price(amounts: _Amounts | None, price: Mapping[str, float] | None) -> float | None:
+    if amounts is None or price is None:
+        return None
+    money = amounts.input_tokens * price["input"] + amounts.output_tokens * price["output"]
+    return float(money) / 1_000_000
+
+
+def _tokens(amounts: _Amounts | None) -> float | None:
+    return None if amounts is None else amounts.input_tokens + amounts.output_tokens
+
+
+def _amortize(offline: float | None, online: float | None, queries: float | None) -> float | None:
+    """Spread the offline cost over a user's queries, and add the online cost of one."""
+    if offline is None or online is None or not queries:
+        return None
+    return offline / queries + online
+
+
+def _add(first: float | None, second: float | None) -> float | None:
+    if first is None or second is None:
+        return None
+    return float(first + second)
+
+
+def _round(amount: float) -> Number:
     return int(amount) if float(amount).is_integer() else round(amount, 2)

@@ -1,290 +1,369 @@
-"""Boards as people and programs read them: cells, and Markdown, LaTeX, CSV and JSON made of them."""
+"""Boards and curves as text: cells for readers, and Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from personabench.leaderboard.board import WORDS, Board
-from personabench.leaderboard.costs import per_unit
-from personabench.leaderboard.curves import families, remarks, shown
+from personabench.leaderboard.curves import Point, families, format_x, remarks
+from personabench.leaderboard.row import CONTRAST_COLUMNS, Row
 from personabench.results.csv_rows import write_csv
 
-GAINS = ("gain", "shuffled_gain", "trivial_gain")
 SHARES = ("hurt_users", "hurt_samples", "cached_share")
-_RAISED = dict(zip("abcdefghijklmnoprstuvwxyz-", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ⁻", strict=True))
+MISSING = "–"
+
+# Unicode has no superscript q, and none for most capitals; those letters stay as they are.
+_SUPERSCRIPTS = dict(zip("abcdefghijklmnoprstuvwxyz-", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ⁻", strict=True))
 
 
 def cell(name: str, value: Any) -> str:
-    """A row's value as people read it: four decimals for scores, thousands separated for counts."""
+    """Format a value: four decimals for scores, thousands separated for counts."""
     if value is None:
-        return "–"
+        return MISSING
     if isinstance(value, float):
-        return f"{value:,.1f}" if name == "seconds" or abs(value) >= 100 else f"{value:.4f}"
+        few_decimals = name == "seconds" or abs(value) >= 100
+        return f"{value:,.1f}" if few_decimals else f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def text(name: str, row: Mapping[str, Any]) -> str:
-    """What a board shows of a row in one of its columns: scores with half their interval, gains with a sign."""
-    value = row.get(name)
-    if name == "label":
-        return f"{value} †" if row.get("personal") is False else str(value)
-    if name in GAINS and value is not None:
-        return f"{value + 0.0:+.4f}{_half(row, f'{name}_low', f'{name}_high')}"
-    if name.endswith("_p") and value is not None:
-        return "<0.001" if value < 0.001 else f"{value:.3f}"
-    if name in SHARES and value is not None:
-        return f"{value:.0%}"
-    if name == "wins":
-        return (
-            "–"
-            if row["win_users"] is None
-            else "/".join(str(row[f"{way}_users"]) for way in ("win", "tie", "loss"))
-        )
-    if name == "quantiles":
-        parts = [row[f"gain_p{at}"] for at in (10, 50, 90)]
-        return "–" if None in parts else " ".join(f"{part + 0.0:+.3f}" for part in parts)
-    if name == "frontier":
-        return "✓" if value else ""
-    if name in ("offline_tokens", "online_tokens"):
-        spent = per_unit(row, name.removesuffix("_tokens"))
-        return "–" if spent is None else thousands(spent)
-    if name.endswith("_price") and value is not None:
-        return f"{value:.3g}"
-    return cell(name, value) + _half(row, f"{name}/low", f"{name}/high")
+def text(name: str, row: Row) -> str:
+    """Format one column of a row: scores with half their interval, gains with a sign."""
+    composed = _COMPOSED.get(name)
+    if composed is not None:
+        return composed(row)
+
+    value = row.columns.get(name)
+    if value is not None:
+        if name in CONTRAST_COLUMNS.values():
+            # Adding zero turns -0.0 into 0.0.
+            return f"{value + 0.0:+.4f}{_half_interval(row, f'{name}_low', f'{name}_high')}"
+        if name.endswith("_p"):
+            return "<0.001" if value < 0.001 else f"{value:.3f}"
+        if name in SHARES:
+            return f"{value:.0%}"
+        if name.endswith("_price"):
+            return f"{value:.3g}"
+    return cell(name, value) + _half_interval(row, f"{name}/low", f"{name}/high")
 
 
-def _half(row: Mapping[str, Any], low: str, high: str) -> str:
-    ends = row.get(low), row.get(high)
+def _label_text(row: Row) -> str:
+    return f"{row.label} †" if row.personal is False else row.label
+
+
+def _wins_text(row: Row) -> str:
+    count = row.gain and row.gain.comparison.by_user
+    return f"{count.win}/{count.tie}/{count.loss}" if count else MISSING
+
+
+def _quantiles_text(row: Row) -> str:
+    quantiles = row.gain and row.gain.comparison.quantiles
+    return " ".join(f"{value + 0.0:+.3f}" for value in quantiles) if quantiles else MISSING
+
+
+def _tokens_text(tokens: float | None) -> str:
+    return MISSING if tokens is None else thousands(tokens)
+
+
+# Shown columns that are not one column of the row.
+_COMPOSED: dict[str, Callable[[Row], str]] = {
+    "label": _label_text,
+    "wins": _wins_text,
+    "quantiles": _quantiles_text,
+    "frontier": lambda row: "✓" if row.frontier else "",
+    "offline_tokens": lambda row: _tokens_text(row.costs.offline_tokens),
+    "online_tokens": lambda row: _tokens_text(row.costs.online_tokens),
+}
+
+
+def _half_interval(row: Row, low: str, high: str) -> str:
+    ends = row.columns.get(low), row.columns.get(high)
     if ends[0] is None or ends[1] is None:
         return ""
     return f" ±{(ends[1] - ends[0]) / 2:.3f}"
 
 
 def thousands(count: float) -> str:
-    """A count in at most five characters."""
-    return (
-        f"{count / 1e6:.1f}M"
-        if count >= 1e6
-        else f"{count / 1e3:.1f}k"
-        if count >= 1000
-        else str(round(count))
-    )
+    """Format a count in at most five characters."""
+    if count >= 1e6:
+        return f"{count / 1e6:.1f}M"
+    if count >= 1000:
+        return f"{count / 1e3:.1f}k"
+    return str(round(count))
 
 
-def beaten(board: Board, row: Mapping[str, Any]) -> str:
-    """The letters of the rows that a row beats, three and more neighbours as a range: "b,d-g"."""
-    places = [at for at, other in enumerate(board.rows) if other["label"] in row["beats"]]
-    places = [at for at in places if board.rows[at]["setting"] == row["setting"]]
-    parts: list[list[int]] = []
-    for at in places:
-        if parts and at == parts[-1][-1] + 1:
-            parts[-1].append(at)
+def beaten(board: Board, row: Row) -> str:
+    """Letters of the rows that a row beats, three and more neighbours as a range: "b,d-g"."""
+    positions = [
+        position
+        for position, rival in enumerate(board.rows)
+        if rival.label in row.statistics.beats and rival.setting == row.setting
+    ]
+    ranges: list[list[int]] = []
+    for position in positions:
+        if ranges and position == ranges[-1][-1] + 1:
+            ranges[-1].append(position)
         else:
-            parts.append([at])
-    names = [[board.rows[at]["letter"] for at in part] for part in parts]
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 2 else ",".join(part) for part in names)
+            ranges.append([position])
+
+    parts = []
+    for neighbours in ranges:
+        letters = [board.rows[position].letter for position in neighbours]
+        # A range of two would be longer than its letters.
+        parts.append(f"{letters[0]}-{letters[-1]}" if len(letters) > 2 else ",".join(letters))
+    return ",".join(parts)
 
 
 def raised(letters: str) -> str:
-    """Letters as superscripts of plain text; those without one stay as they are."""
-    return "".join(_RAISED.get(letter, letter) for letter in letters.replace(",", ""))
+    """Write letters as plain-text superscripts; those without one stay as they are."""
+    return "".join(_SUPERSCRIPTS.get(letter, letter) for letter in letters.replace(",", ""))
 
 
 def headed(board: Board, columns: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """A board's title and columns, with what is the same in every row moved into the title, and zeros left out."""
-    kept, title = dict(columns), board.title
-    models = {row["model"] for row in board.rows}
-    sizes = {(row["n"], row["users"]) for row in board.rows}
+    """Move columns with one value into the title of a board, and drop columns of zeros."""
+    remaining = dict(columns)
+    title = board.title
+
+    models = {row.model for row in board.rows}
     if len(models) == 1:
         title += f" · {models.pop()}"
-        del kept["model"]
+        del remaining["model"]
+
+    sizes = {(row.n, row.users) for row in board.rows}
     if len(sizes) == 1:
-        ((n, users),) = sizes
+        n, users = sizes.pop()
         title += f" · n={n}, {users} user{'s' * (users != 1)}"
-        del kept["n"], kept["users"]
-    for name in ("failed", "owed"):
-        if not any(row[name] for row in board.rows):
-            del kept[name]
-    return title, kept
+        del remaining["n"], remaining["users"]
+
+    if not any(row.failed for row in board.rows):
+        del remaining["failed"]
+    if not any(row.owed for row in board.rows):
+        del remaining["owed"]
+    return title, remaining
 
 
-def as_markdown(found: Sequence[Board], wide: bool = False) -> str:
-    """Boards as Markdown tables."""
-    parts = []
-    for board in found:
-        columns = board.all_columns if wide else board.columns
-        lines = [f"### {board.title}", "", "| " + " | ".join(columns.values()) + " |"]
-        lines.append("|" + "|".join("---" if name in WORDS else "---:" for name in columns) + "|")
-        for row in board.rows:
-            cells = []
-            for name in columns:
-                shown = text(name, row).replace("|", "\\|")
-                if name == board.primary:
-                    shown = f"**{shown}**" if row["leader"] else shown
-                    shown += f"<sup>{beaten(board, row)}</sup>" if row["beats"] else ""
-                cells.append(shown)
-            lines.append("| " + " | ".join(cells) + " |")
-        parts.append("\n".join([*lines, "", *(f"- {note}" for note in board.notes)]))
-    return "\n\n".join(parts)
+def as_markdown(boards: Sequence[Board], wide: bool = False) -> str:
+    """Format boards as Markdown tables."""
+    return "\n\n".join(_board_as_markdown(board, wide) for board in boards)
 
 
-_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-_TEX |= {
+def _board_as_markdown(board: Board, wide: bool) -> str:
+    columns = board.all_columns if wide else board.columns
+    rules = ["---" if name in WORDS else "---:" for name in columns]
+    lines = [
+        f"### {board.title}",
+        "",
+        _markdown_line(columns.values()),
+        f"|{'|'.join(rules)}|",
+    ]
+    for row in board.rows:
+        cells = {name: _escape_bars(text(name, row)) for name in columns}
+        score = cells[board.primary]
+        if row.leader:
+            score = f"**{score}**"
+        if row.statistics.beats:
+            score += f"<sup>{beaten(board, row)}</sup>"
+        cells[board.primary] = score
+        lines.append(_markdown_line(cells.values()))
+
+    notes = [f"- {note}" for note in board.notes]
+    return "\n".join([*lines, "", *notes])
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape_bars(plain: str) -> str:
+    return plain.replace("|", "\\|")
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "–": "--",
     "−": "$-$",
+    "†": r"\dag{}",
+    "≤": r"$\leq$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
 }
-_TEX |= {"†": r"\dag{}", "≤": r"$\leq$", "<": r"\textless{}", ">": r"\textgreater{}"}
+_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
-def _tex(plain: str) -> str:
+def _escape_tex(plain: str) -> str:
     return "".join(_TEX.get(character, character) for character in plain)
 
 
-def as_latex(found: Sequence[Board], wide: bool = False) -> str:
-    """Boards as LaTeX tables for the booktabs package, title and notes as caption."""
-    parts = []
-    for board in found:
-        title, columns = headed(board, board.all_columns if wide else board.columns)
-        align = "".join("l" if name in WORDS else "r" for name in columns)
-        heads = " & ".join(_tex(heading) for heading in columns.values())
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            rf"{heads} \\",
-            r"\midrule",
-        ]
-        for row in board.rows:
-            cells = []
-            for name in columns:
-                shown = _tex(text(name, row))
-                if name == board.primary:
-                    shown = rf"\textbf{{{shown}}}" if row["leader"] else shown
-                    shown += rf"\textsuperscript{{{beaten(board, row)}}}" if row["beats"] else ""
-                cells.append(shown)
-            lines.append(" & ".join(cells) + r" \\")
-        caption = " ".join(_tex(each) for each in (f"{title}.", *board.notes))
-        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+def as_latex(boards: Sequence[Board], wide: bool = False) -> str:
+    """Format boards as LaTeX tables for the booktabs package, title and notes as caption."""
+    return "\n\n".join(_board_as_latex(board, wide) for board in boards)
 
 
-def curve_title(points: Sequence[Mapping[str, Any]]) -> str:
-    """What a curve is of: where, whose, and which score against what."""
-    first = points[0]
-    where = f"{first['task']}/{first['separation']}/{first['split']}"
-    return (
-        f"{where} · {first['model']} · {first['name']}: {first['metric']} against {first['over']}"
+def _board_as_latex(board: Board, wide: bool) -> str:
+    title, columns = headed(board, board.all_columns if wide else board.columns)
+    body = []
+    for row in board.rows:
+        cells = {name: _escape_tex(text(name, row)) for name in columns}
+        score = cells[board.primary]
+        if row.leader:
+            score = rf"\textbf{{{score}}}"
+        if row.statistics.beats:
+            score += rf"\textsuperscript{{{beaten(board, row)}}}"
+        cells[board.primary] = score
+        body.append(cells.values())
+
+    return _latex_table(
+        alignment="".join("l" if name in WORDS else "r" for name in columns),
+        head=[_escape_tex(heading) for heading in columns.values()],
+        body=body,
+        caption=[f"{title}.", *board.notes],
     )
 
 
-def curves_as_text(points: Sequence[Mapping[str, Any]]) -> str:
-    """Points of curves as lines for a terminal, curve by curve."""
+def _latex_table(
+    alignment: str,
+    head: Iterable[str],
+    body: Iterable[Iterable[str]],
+    caption: Iterable[str],
+) -> str:
+    sentences = " ".join(_escape_tex(sentence) for sentence in caption)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            _latex_line(head),
+            r"\midrule",
+            *(_latex_line(cells) for cells in body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{sentences}}}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def curve_title(points: Sequence[Point]) -> str:
+    """Title of a curve: task, model, method, and the score against the axis."""
+    first = points[0]
+    split = f"{first.task}/{first.separation}/{first.split}"
+    return f"{split} · {first.model} · {first.name}: {first.metric} against {first.over}"
+
+
+def curves_as_text(points: Sequence[Point]) -> str:
+    """Format curves as lines for a terminal, curve by curve."""
     lines = []
     for curve in families(points):
         lines.append(curve_title(curve))
-        for point in curve:
-            ends = "" if point["low"] is None else f"  [{point['low']:.4f}, {point['high']:.4f}]"
-            size = f"n={point['n']}" + (
-                "" if point["n"] == point["run_n"] else f" of {point['run_n']}"
-            )
-            apart = "" if point["joined"] else "  not joined"
-            lines.append(f"  {shown(point['x']):>8}  {point['value']:.4f}{ends}  {size}{apart}")
+        lines += [_point_line(point) for point in curve]
         lines += [f"  {sentence}" for sentence in remarks(curve)]
     return "\n".join(lines)
 
 
-def _curve_cells(curve: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of one curve's table."""
-    first = curve[0]
-    heads = [
-        first["over"],
-        first["metric"],
+def _point_line(point: Point) -> str:
+    interval = "" if point.low is None else f"  {_interval(point)}"
+    size = f"n={point.n}"
+    if point.n != point.run_n:
+        size += f" of {point.run_n}"
+    remark = "" if point.joined else "  not joined"
+    return f"  {format_x(point.x):>8}  {point.value:.4f}{interval}  {size}{remark}"
+
+
+def _interval(point: Point) -> str:
+    return MISSING if point.low is None else f"[{point.low:.4f}, {point.high:.4f}]"
+
+
+def _curve_heads(curve: Sequence[Point]) -> list[str]:
+    return [
+        curve[0].over,
+        curve[0].metric,
         "95 % interval",
         "n",
         "n of the run",
         "joined",
         "offline /user",
+        "online /query",
     ]
-    cells = []
-    for point in curve:
-        ends = "–" if point["low"] is None else f"[{point['low']:.4f}, {point['high']:.4f}]"
-        spent = [
-            "–" if point[side] is None else thousands(point[side])
-            for side in ("offline_tokens", "online_tokens")
-        ]
-        sizes = [str(point["n"]), str(point["run_n"]), "yes" if point["joined"] else "no"]
-        cells.append([shown(point["x"]), f"{point['value']:.4f}", ends, *sizes, *spent])
-    return [*heads, "online /query"], cells
 
 
-def curves_as_markdown(points: Sequence[Mapping[str, Any]]) -> str:
-    """Points of curves as a Markdown table a curve."""
-    parts = []
-    for curve in families(points):
-        heads, cells = _curve_cells(curve)
-        rows = [[_bar(text) for text in row] for row in (heads, ["---:"] * len(heads), *cells)]
-        lines = [f"### {curve_title(curve)}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-        parts.append(
-            "\n".join([*lines, *(f"- {sentence}" for sentence in remarks(curve))]).rstrip("\n")
-        )
-    return "\n\n".join(parts)
+def _curve_cells(point: Point) -> list[str]:
+    return [
+        format_x(point.x),
+        f"{point.value:.4f}",
+        _interval(point),
+        str(point.n),
+        str(point.run_n),
+        "yes" if point.joined else "no",
+        _tokens_text(point.offline_tokens),
+        _tokens_text(point.online_tokens),
+    ]
 
 
-def curves_as_latex(points: Sequence[Mapping[str, Any]]) -> str:
-    """Points of curves as a LaTeX table a curve, for the booktabs package."""
-    parts = []
-    for curve in families(points):
-        heads, cells = _curve_cells(curve)
-        head, *body = [" & ".join(_tex(text) for text in row) + r" \\" for row in (heads, *cells)]
-        caption = " ".join(_tex(text) for text in (f"{curve_title(curve)}.", *remarks(curve)))
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{'r' * len(heads)}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-        ]
-        lines += [
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            rf"\caption{{{caption}}}",
-            r"\end{table}",
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+def curves_as_markdown(points: Sequence[Point]) -> str:
+    """Format each curve as a Markdown table."""
+    return "\n\n".join(_curve_as_markdown(curve) for curve in families(points))
 
 
-def _bar(text: str) -> str:
-    return text.replace("|", "\\|")
+def _curve_as_markdown(curve: Sequence[Point]) -> str:
+    heads = _curve_heads(curve)
+    rows = [heads, ["---:"] * len(heads), *(_curve_cells(point) for point in curve)]
+    lines = [f"### {curve_title(curve)}", ""]
+    for row in rows:
+        lines.append(_markdown_line(_escape_bars(part) for part in row))
+    lines.append("")
+    lines += [f"- {sentence}" for sentence in remarks(curve)]
+    return "\n".join(lines).rstrip("\n")
+
+
+def curves_as_latex(points: Sequence[Point]) -> str:
+    """Format each curve as a LaTeX table for the booktabs package."""
+    return "\n\n".join(_curve_as_latex(curve) for curve in families(points))
+
+
+def _curve_as_latex(curve: Sequence[Point]) -> str:
+    heads = _curve_heads(curve)
+    rows = [[_escape_tex(part) for part in _curve_cells(point)] for point in curve]
+    return _latex_table(
+        alignment="r" * len(heads),
+        head=[_escape_tex(heading) for heading in heads],
+        body=rows,
+        caption=[f"{curve_title(curve)}.", *remarks(curve)],
+    )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as one CSV; lists and objects are JSON text, a value that a row lacks is empty."""
+    """Format rows as one CSV; lists and objects are JSON text, missing values are empty."""
     columns = dict.fromkeys(name for row in rows for name in row)
-    out = io.StringIO(newline="")
-    write_csv(out, columns, rows)
-    return out.getvalue().rstrip("\n")
+    file = io.StringIO(newline="")
+    write_csv(file, columns, rows)
+    return file.getvalue().rstrip("\n")
 
 
-def as_csv(found: Sequence[Board]) -> str:
-    """All rows of all boards as one CSV; parameters and lists are JSON text, a value that a row lacks is empty."""
-    return table([row for board in found for row in board.rows])
+def curves_as_csv(points: Sequence[Point]) -> str:
+    """Format all points of all curves as one CSV."""
+    return table([msgspec.to_builtins(point) for point in points])
 
 
-def as_json(found: Sequence[Board]) -> str:
-    """All rows of all boards as one JSON list."""
-    rows = [row for board in found for row in board.rows]
+def as_csv(boards: Sequence[Board]) -> str:
+    """Format all rows of all boards as one CSV."""
+    return table([row.columns for board in boards for row in board.rows])
+
+
+def as_json(boards: Sequence[Board]) -> str:
+    """Format all rows of all boards as one JSON list."""
+    rows = [row.columns for board in boards for row in board.rows]
     return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()

@@ -1,9 +1,16 @@
-"""The leaderboard as a pandas frame."""
+"""The leaderboard and its curves as pandas frames, for notebooks.
+
+from personabench.leaderboard import frames
+frames.leaderboard("results")
+frames.curve_points("results")
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from personabench.leaderboard import BASELINE, BoardOptions, boards, curves
 from personabench.results.index import everything
@@ -15,25 +22,27 @@ if TYPE_CHECKING:
 def leaderboard(
     folder: str | Path = "results", task: str | None = None, baseline: str = BASELINE
 ) -> pd.DataFrame:
-    """All rows of the leaderboard, published results included, with the columns of `leaderboard --format json`.
+    """Read all rows of the leaderboard, published results included.
+
+    The columns are those of `leaderboard --format json`.
 
     Raises:
         DataError: a file is damaged; the message names it.
     """
     import pandas as pd
 
-    asked = BoardOptions(baseline=baseline, thorough=True, results=Path(folder))
-    found = boards(everything(Path(folder)), task, asked)
-    return pd.DataFrame([row for board in found for row in board.rows])
+    options = BoardOptions(baseline=baseline, thorough=True, results=Path(folder))
+    tables = boards(everything(Path(folder)), task, options)
+    return pd.DataFrame([row.columns for board in tables for row in board.rows])
 
 
 def curve_points(folder: str | Path = "results", task: str | None = None) -> pd.DataFrame:
-    """All points of all curves, with the columns of `leaderboard --curves --format json`.
+    """Read all points of all curves, with the columns of `leaderboard --curves --format json`.
 
     Raises:
         DataError: a file is damaged; the message names it.
     """
     import pandas as pd
 
-    rows = boards(everything(Path(folder)), task, BoardOptions(results=Path(folder)))
-    return pd.DataFrame(curves(rows))
+    tables = boards(everything(Path(folder)), task, BoardOptions(results=Path(folder)))
+    return pd.DataFrame([msgspec.to_builtins(point) for point in curves(tables)])

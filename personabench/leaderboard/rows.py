@@ -1,7 +1,7 @@
-"""What goes into a board: runs on disk, published results, and several seeds of one method as one entry.
+"""The runs behind the rows of a board: several seeds of one method are pooled into one entry.
 
-An entry's *setting* is everything of a run but the method: only rows of one setting answer the same question under
-the same conditions, so only they are tested against each other.
+An entry's *setting* is everything of a run except its method: only rows of one setting were
+measured under the same conditions, so only they are tested against each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import msgspec
 
 from personabench.api.judged import metrics_added_by_judge
 from personabench.hashing import digest
-from personabench.results.index import Run, _label, label, spec
+from personabench.results.index import Run, label, make_label
+from personabench.results.summary import Summary, to_dict
 
 CONDITIONS: tuple[str, ...] = (
     "task",
@@ -26,98 +27,112 @@ CONDITIONS: tuple[str, ...] = (
     "separation",
     "split",
     "data_hash",
+    "model",
+    "sampling",
+    "window",
 )
-CONDITIONS += ("model", "sampling", "window")
 
+# The conditions that a label does not show by itself.
+UNLABELLED = ("model", "window", "simulator", "judge")
 
-PLAYED = ("model", "window", "simulator", "judge")
-"""Of the conditions, those that a label does not tell."""
+# Length of a SHA-256 digest in hex; labels shorten values of this length.
+DIGEST_LENGTH = 64
 
 
 def conditions(run: Run) -> dict[str, Any]:
-    """Everything of a run but method, history control and seed: what two runs must share to be compared.
+    """Collect everything of a run except method, history control and seed.
 
-    An optional judge is none of it: it adds metrics and leaves the others as they are.
+    Two runs must share these to be compared. An optional judge is not a condition: it adds metrics
+    and leaves the others as they are.
     """
-    known = spec(run) or {"task_params": run.get("task_changed", {}), **run}
-    played = {
-        "simulator": known.get("simulator"),
-        "judge": run.get("judge") if _added(run) is None else None,
-    }
-    return {name: known.get(name) for name in CONDITIONS} | {
-        name: who for name, who in played.items() if who
-    }
+    summary = run.summary
+    if run.spec is None:
+        # Without its spec a run is known only by the options that were changed.
+        fields = {"task_params": summary.task_changed, **to_dict(summary)}
+    else:
+        fields = msgspec.to_builtins(run.spec)
+
+    values = {name: fields.get(name) for name in CONDITIONS}
+    if fields.get("simulator"):
+        values["simulator"] = fields["simulator"]
+    if summary.judge and _added_metrics(run) is None:
+        values["judge"] = summary.judge
+    return values
 
 
 def metric_directions(runs: Iterable[Run]) -> dict[str, bool]:
-    """Every metric of some runs with its direction, but variants that say nothing of their own."""
+    """List every metric of some runs with its direction, except redundant variants."""
     runs = list(runs)
-    found: dict[str, bool] = {}
+    directions: dict[str, bool] = {}
     for run in runs:
-        found |= run["higher_is_better"]
-    hidden = silent(runs)
-    return {name: higher for name, higher in found.items() if name not in hidden}
+        directions |= run.summary.higher_is_better
+
+    redundant = silent(runs)
+    return {name: higher for name, higher in directions.items() if name not in redundant}
 
 
 def silent(runs: Iterable[Run]) -> set[str]:
-    """The variants of metrics, such as one for every script, that have the metric's own value in every run."""
+    """Find redundant variants of metrics: those that equal the metric itself in every run.
+
+    An example is a ROUGE that counts every script, on data in Latin script.
+    """
     variants: dict[str, str] = {}
-    speaking = set()
+    informative = set()
     for run in runs:
-        variants |= run.get("variants", {})
-        for name, metric in run.get("variants", {}).items():
-            if any(values.get(name) != values.get(metric) for values in run["metrics"].values()):
-                speaking.add(name)
-    return variants.keys() - speaking
+        variants |= run.summary.variants
+        for name, metric in run.summary.variants.items():
+            if any(
+                values.get(name) != values.get(metric) for values in run.summary.metrics.values()
+            ):
+                informative.add(name)
+    return variants.keys() - informative
 
 
 def judge_of(run: Run, metric: str) -> str | None:
-    """The key of the optional judge that a metric of a run is by; None where the run has it without one."""
-    return run["judge"] if metric in (_added(run) or ()) else None
+    """Key of the optional judge behind a metric; None if the run has the metric without one."""
+    return run.summary.judge if metric in (_added_metrics(run) or ()) else None
 
 
-def _added(run: Run) -> Sequence[str] | None:
-    """The metrics that an optional judge adds; None without a judge, or with one that the task always has."""
-    if not run.get("judge"):
+def _added_metrics(run: Run) -> Sequence[str] | None:
+    """Metrics that an optional judge adds; None without a judge, or if the task always has one."""
+    summary = run.summary
+    if not summary.judge:
         return None
-    who = run.get("roles", {}).get("judge", {})
-    if "adds" in who:
-        found: Sequence[str] | None = who["adds"]
-        return found
-    known = spec(run)
-    return _adds(
-        run["task"], msgspec.json.encode(known.get("task_params", {})), known.get("task_hash", "")
-    )
+
+    judge = summary.roles.get("judge")
+    if judge is not None and judge.adds is not msgspec.UNSET:
+        return judge.adds
+    return _task_judge_adds(summary.task, msgspec.json.encode(run.task_params), run.task_hash)
 
 
 @functools.cache
-def _adds(task: str, params: bytes, source: str) -> tuple[str, ...] | None:
-    """What an optional judge adds to a task, for runs that do not tell; None where that is not installed."""
+def _task_judge_adds(task: str, params: bytes, source: str) -> tuple[str, ...] | None:
+    # Summaries of earlier versions do not state what the judge adds, so the task itself is used.
     from personabench.results.locate import find_task
 
-    known = find_task(task, msgspec.json.decode(params), source)
-    return None if known is None else metrics_added_by_judge(known)
+    installed = find_task(task, msgspec.json.decode(params), source)
+    return None if installed is None else metrics_added_by_judge(installed)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The runs behind one row: one, or one for each seed of the same method on the same number of samples.
+    """The runs behind one row: one run, or one per seed of a method on the same number of samples.
 
     Attributes:
         runs: by seed.
-        name: method, parameters, history control and, of a single run, its seed unless 0.
-        label: the name, and what the setting has that is not at its default and not common to the board.
+        name: method, parameters, history control and, for a single run, its seed unless 0.
+        label: the name, and the settings that are neither at their default nor common to the board.
         setting: digest of `conditions`.
-        apart: of `PLAYED`, what tells it from rows that had the same label.
-        common: the task settings that all rows of the board share, which labels leave to the board's notes.
-        seeds: the seeds in words, where another row has the same name and other seeds.
+        distinctions: the `UNLABELLED` conditions in which it differs from rows with the same label.
+        common: task settings that all rows of the board share, which labels leave to its notes.
+        seeds: the seeds in words, if another row has the same name and other seeds.
     """
 
     runs: Sequence[Run]
     name: str
     label: str
     setting: str
-    apart: Sequence[str] = ()
+    distinctions: Sequence[str] = ()
     common: Collection[str] = ()
     seeds: Sequence[str] = ()
 
@@ -127,87 +142,142 @@ class Entry:
         return self.runs[0]
 
     @property
+    def summary(self) -> Summary:
+        """The summary of the first run."""
+        return self.runs[0].summary
+
+    @property
     def calls(self) -> int:
         """Model calls of all runs and phases."""
-        return sum(phase["calls"] for run in self.runs for phase in run["usage"].values())
+        return sum(phase.calls for run in self.runs for phase in run.summary.usage.values())
 
     def label_of(self, run: Run) -> str:
-        """What one of the runs is called: the label, with the run's own seed."""
-        return _label(run, True, True, self.apart, self.common)
+        """Label one of the runs: the row's label, with the run's own seed."""
+        return make_label(
+            run.summary,
+            seed=True,
+            suffixes=self.distinctions,
+            common=self.common,
+        )
 
-    def label_without(self, over: str) -> str:
-        """The label but for one parameter, or for the history: what the points of a curve have in common."""
-        run = self.first
-        changed = {name: value for name, value in run.get("changed", {}).items() if name != over}
-        kept = {
-            **run,
-            "changed": changed,
-            "history": "own" if over == "history" else run["history"],
-        }
-        return _label(kept, len(self.runs) == 1, True, (*self.apart, *self.seeds), self.common)
+    def label_without(self, axis: str) -> str:
+        """Label the row without one parameter or the history, to name a curve along that axis."""
+        summary = self.summary
+        changed = {name: value for name, value in summary.changed.items() if name != axis}
+        history = "own" if axis == "history" else summary.history
+        return make_label(
+            msgspec.structs.replace(summary, changed=changed, history=history),
+            seed=len(self.runs) == 1,
+            suffixes=(*self.distinctions, *self.seeds),
+            common=self.common,
+        )
 
 
 def entries(runs: Sequence[Run]) -> list[Entry]:
-    """Runs as rows, seeds pooled; of runs of the same label and `PLAYED` conditions the newest counts."""
-    newest = {digest([label(run), _played(run)]): run for run in runs}
-    pooled: dict[tuple[Any, ...], list[Run]] = {}
-    for run in newest.values():
+    """Pool seeds into rows.
+
+    Of runs with the same label and `UNLABELLED` conditions the newest counts.
+    """
+    newest = list(_newest(runs).values())
+    pools = _pool_seeds(newest)
+    common = _common_settings([run.summary.task_changed for run in newest])
+
+    same_label: dict[tuple[str, str], list[Run]] = {}
+    for members in pools.values():
+        same_label.setdefault(_label_key(members), []).append(members[0])
+
+    # Pools that differ in model, samples or users alone need their seeds to be told apart.
+    pool_counts = Counter(key[:3] for key in pools)
+
+    pooled = []
+    for key, members in pools.items():
+        single = len(members) == 1
+        seeds = []
+        if pool_counts[key[:3]] > 1 and not single:
+            listed = ",".join(str(run.summary.seed) for run in members)
+            seeds = [f"seeds={listed}"]
+
+        summary = members[0].summary
+        distinctions = _distinctions(members[0], same_label[_label_key(members)])
+        entry = Entry(
+            runs=members,
+            name=make_label(summary, seed=single, setting=False),
+            label=make_label(
+                summary,
+                seed=single,
+                suffixes=(*distinctions, *seeds),
+                common=common,
+            ),
+            setting=key[0],
+            distinctions=distinctions,
+            common=common,
+            seeds=seeds,
+        )
+        pooled.append(entry)
+    return pooled
+
+
+def _newest(runs: Sequence[Run]) -> dict[str, Run]:
+    # Runs come oldest first, so later ones replace earlier ones of the same name.
+    return {digest([label(run.summary), _unlabelled(run)]): run for run in runs}
+
+
+def _pool_seeds(runs: Iterable[Run]) -> dict[tuple[str, str, str, int, int], list[Run]]:
+    """Group runs that differ in nothing but their seed, each group sorted by seed."""
+    pools: dict[tuple[str, str, str, int, int], list[Run]] = {}
+    for run in runs:
+        summary = run.summary
         key = (
             digest(conditions(run))[:8],
-            _label(run, False, True),
-            run["model"],
-            run["n"],
-            run["users"],
+            make_label(summary, seed=False),
+            summary.model,
+            summary.n,
+            summary.users,
         )
-        pooled.setdefault(key, []).append(run)
-    alike: dict[tuple[str, str], list[Run]] = {}
-    for members in pooled.values():
-        members.sort(key=lambda run: run["seed"])
-        alike.setdefault(
-            (_label(members[0], len(members) == 1, True), members[0]["model"]), []
-        ).append(members[0])
-    settings = [run.get("task_changed", {}) for run in newest.values()]
-    common = {
+        pools.setdefault(key, []).append(run)
+
+    for members in pools.values():
+        members.sort(key=lambda run: run.summary.seed)
+    return pools
+
+
+def _label_key(members: Sequence[Run]) -> tuple[str, str]:
+    summary = members[0].summary
+    return make_label(summary, seed=len(members) == 1), summary.model
+
+
+def _common_settings(settings: Sequence[Mapping[str, Any]]) -> set[str]:
+    if not settings:
+        return set()
+    return {
         name
-        for name, value in (settings[0] if settings else {}).items()
-        if all(each.get(name) == value for each in settings)
+        for name, value in settings[0].items()
+        if all(setting.get(name) == value for setting in settings)
     }
-    names = Counter(key[:3] for key in pooled)
-    made = []
-    for key, members in pooled.items():
-        first, alone = members[0], len(members) == 1
-        more = _apart(first, alike[_label(first, alone, True), first["model"]])
-        several = names[key[:3]] > 1 and not alone
-        seeds = [f"seeds={','.join(str(run['seed']) for run in members)}"] if several else []
-        called = _label(first, alone, True, (*more, *seeds), common)
-        made.append(
-            Entry(members, _label(first, alone, False), called, key[0], more, common, seeds)
-        )
-    return made
 
 
-def _played(run: Run) -> dict[str, Any]:
-    """A run's `PLAYED` conditions, flat: the keys of a model's identity after a dot, but for its name."""
-    found: dict[str, Any] = {}
+def _unlabelled(run: Run) -> dict[str, Any]:
+    """Flatten a run's `UNLABELLED` conditions: "model.adapters", but "model" for its name."""
+    values: dict[str, Any] = {}
     for name, value in conditions(run).items():
-        if name in PLAYED:
-            each = value.items() if isinstance(value, Mapping) else [("name", value)]
-            found |= {
-                name if key == "name" else f"{name}.{key}": part
-                for key, part in each
-                if part is not None
-            }
-    return found
+        if name not in UNLABELLED:
+            continue
+        parts = value if isinstance(value, Mapping) else {"name": value}
+        for key, part in parts.items():
+            if part is not None:
+                values[name if key == "name" else f"{name}.{key}"] = part
+    return values
 
 
-def _apart(run: Run, alike: Sequence[Run]) -> list[str]:
-    """What a run has that others of the same label have not."""
-    mine, others = _played(run), [_played(other) for other in alike]
-    differing = [name for name in mine if any(other.get(name) != mine[name] for other in others)]
-    return [f"{name}={_short(mine[name])}" for name in differing]
+def _distinctions(run: Run, same_label: Sequence[Run]) -> list[str]:
+    """Name the conditions in which a run differs from runs with the same label."""
+    values = _unlabelled(run)
+    peers = [_unlabelled(peer) for peer in same_label]
+    differing = [name for name in values if any(peer.get(name) != values[name] for peer in peers)]
+    return [f"{name}={shorten_digest(values[name])}" for name in differing]
 
 
-def _short(value: Any) -> str:
-    """A value for a label; of a digest its first characters."""
+def shorten_digest(value: Any) -> str:
+    """Convert a value to text; a digest to its first characters."""
     text = str(value)
-    return text[:8] if len(text) == 64 else text
+    return text[:8] if len(text) == DIGEST_LENGTH else text

@@ -1,8 +1,8 @@
-"""The report: every run of a results folder in one HTML file that opens offline, for readers who have only that file.
+"""The report: every run of a results folder in one HTML file that opens offline.
 
-`tables` computes what is compared, `words` says it in sentences, `samples` packs what the models saw and said, `page`
-puts all of it into one file.  The browser only shows: no number is computed there but filters, ranks and costs per
-query.
+`tables` collects the numbers, `words` puts them into sentences, `samples` packs prompts and
+answers, `page` writes all of it into one file. The browser computes filters, ranks and costs per
+query, and no other number.
 """
 
 from personabench.report.page import write

@@ -1,4 +1,4 @@
-"""Boards as one page: the leaderboard's tables to send or put on a site, where the report would be too much.
+"""Write boards as one HTML page, for a site or a message for which the report would be too much.
 
 No script, nothing loaded, every text escaped; light and dark follow the reader's system.
 """
@@ -31,16 +31,16 @@ li { color: var(--quiet); font-size: 0.87rem; }
 """
 
 
-def board_page(found: Sequence[Board], wide: bool = False) -> str:
-    """Boards as one HTML page."""
-    title = html.escape(", ".join(dict.fromkeys(board.title for board in found)))
+def board_page(boards: Sequence[Board], wide: bool = False) -> str:
+    """Format boards as one HTML page."""
+    title = html.escape(", ".join(dict.fromkeys(board.title for board in boards)))
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy([], [STYLE]))}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>Leaderboard: {title}</title><style>{STYLE}</style></head><body><main>",
-            *(line for board in found for line in _table(board, wide)),
+            *(line for board in boards for line in _table(board, wide)),
             "</main></body></html>",
         ]
     )
@@ -50,24 +50,26 @@ def _table(board: Board, wide: bool) -> Iterator[str]:
     title, columns = headed(board, board.all_columns if wide else board.columns)
     yield f"<h2>{html.escape(title)}</h2><div><table><thead><tr>"
     yield "".join(
-        f"<th scope=col{_word(name)}>{html.escape(heading)}</th>"
+        f"<th scope=col{_word_class(name)}>{html.escape(heading)}</th>"
         for name, heading in columns.items()
     )
     yield "</tr></thead><tbody>"
     for row in board.rows:
         cells = []
         for name in columns:
-            shown = html.escape(text(name, row))
-            if name == board.primary:
-                shown = f"<span class=leader>{shown}</span>" if row["leader"] else shown
-                shown += f"<sup>{beaten(board, row)}</sup>" if row["beats"] else ""
+            cell = html.escape(text(name, row))
+            if name == board.primary and row.leader:
+                cell = f"<span class=leader>{cell}</span>"
+            if name == board.primary and row.statistics.beats:
+                cell += f"<sup>{beaten(board, row)}</sup>"
+            # Screen readers announce the method with every cell of its row.
             tag = "th scope=row" if name == "label" else "td"
-            cells.append(f"<{tag}{_word(name)}>{shown}</{tag[:2]}>")
+            cells.append(f"<{tag}{_word_class(name)}>{cell}</{tag[:2]}>")
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</tbody></table></div><ul>"
     yield from (f"<li>{html.escape(note)}</li>" for note in board.notes)
     yield "</ul>"
 
 
-def _word(name: str) -> str:
+def _word_class(name: str) -> str:
     return " class=word" if name in WORDS else ""

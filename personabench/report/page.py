@@ -1,9 +1,9 @@
-"""One file: the page, its libraries, its numbers and its packs of samples, under a policy that lets nothing else in.
+"""Write the report: page, libraries, numbers and packs of samples in one HTML file.
 
-Texts of users and models are data blocks that no browser executes, and the page's scripts put them on screen as text
-only.  The content security policy names every script and style by its hash and forbids all else, remote loads first.
-The libraries are d3 and Observable Plot, which draw SVG: sharp in print, styled by the page, readable to assistive
-technology.  They lie in `vendor` as released.
+Texts of users and models are data blocks that no browser executes, and the page's scripts show them
+as text only. The content security policy names every script and style by its hash and forbids
+everything else, remote loads first. The libraries are d3 and Observable Plot, which draw SVG: sharp
+in print, styled by the page, readable to assistive technology. `vendor` has them as released.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ from personabench.models.cache import Cache
 from personabench.report.samples import Browser, index
 from personabench.report.tables import Group, apart, describe, gather
 from personabench.report.words import summary
-from personabench.results.index import Run, everything, spec
+from personabench.results.index import Run, everything
+from personabench.results.summary import to_dict
 
+# Bytes of packed samples. With the libraries and all numbers a report stays below 25 MB, which is
+# the limit of many mail servers.
 BUDGET = 20_000_000
-"""Bytes of packed samples; with the libraries and all numbers a report stays below 25 MB."""
+
+# Share of a group's budget after which its packs go without prompts, so that the rest still fits.
+PROMPT_SHARE = 0.9
 
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
 SCRIPTS = ("base", "words", "table", "marks", "charts", "runs", "browser", "start")
@@ -55,6 +60,7 @@ COUNTED += (
     "warnings",
     "versions",
 )
+# Observable Plot writes this style into each of its figures; the policy allows it by its hash.
 PLOT_STYLE = """:where(.plot) {
   --plot-background: white;
   display: block;
@@ -66,11 +72,10 @@ PLOT_STYLE = """:where(.plot) {
 :where(.plot tspan) {
   white-space: pre;
 }"""
-"""What Observable Plot writes into each figure of class `plot`; allowed by hash."""
 
 
 def write(results: Path, output: Path, task: str | None = None, budget: int = BUDGET) -> list[str]:
-    """Write the report on a results folder; returns remarks about what it could not hold.
+    """Write the report on a results folder, and return remarks about parts that it leaves out.
 
     Raises:
         UsageError: there are no runs (of the task), or the file cannot be written.
@@ -78,10 +83,10 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
     """
     groups = gather(results, task)
     if not groups:
-        there = ", ".join(sorted({run["task"] for run in everything(results)}))
-        wanted = f"no scored runs of task '{task}'" if task else "no scored runs"
-        known = f"there are runs of {there}" if there else "make one with `personabench run`"
-        raise UsageError(f"{wanted} under {results}/runs; {known}")
+        tasks = ", ".join(sorted({run.summary.task for run in everything(results)}))
+        subject = f"no scored runs of task '{task}'" if task else "no scored runs"
+        hint = f"there are runs of {tasks}" if tasks else "make one with `personabench run`"
+        raise UsageError(f"{subject} under {results}/runs; {hint}")
     path = results / "cache.sqlite"
     cache = Cache(path) if path.exists() else None
     temporary = output.with_name(output.name + ".tmp")
@@ -99,9 +104,10 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
 
 
 def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: int) -> list[str]:
-    names = apart(groups)
+    distinctions = apart(groups)
     described = [
-        {**describe(group, number), "apart": names[number]} for number, group in enumerate(groups)
+        {**describe(group, number), "apart": distinctions[number]}
+        for number, group in enumerate(groups)
     ]
     scripts = [_asset(name) for name in LIBRARIES]
     scripts.append('"use strict";\n' + "\n".join(_asset(f"page/{name}.js") for name in SCRIPTS))
@@ -120,44 +126,70 @@ def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: 
     file.write(f"<!--\n{_asset('vendor/LICENSE')}\n-->\n")
     for script in scripts:
         file.write(f"<script>{script}</script>\n")
-    remarks, left = [], budget
+    remarks = []
+    remaining = budget
     for number, group in enumerate(groups):
-        share = left // (len(groups) - number)
-        listed = index(group)
-        browser = Browser(group, listed["samples"], cache)
-        starts, used, first_bare = [], 0, None
-        at = 0
-        for part, pack in enumerate(browser.packs()):
-            text = _packed(pack.plain())
-            file.write(_block(f"pack-{number}-{part}", "text/plain", text))
-            starts.append(at)
-            at += len(pack.samples)
-            used += len(text)
-            if used > share * 0.9 and browser.prompts:
-                browser.prompts, first_bare = False, at
-        left -= used
-        listed |= {"packs": starts, "located": browser.located, "bare_from": first_bare}
-        file.write(_block(f"index-{number}", "text/plain", _packed(listed)))
+        # Bytes that a small group does not use are left to the later ones.
+        share = remaining // (len(groups) - number)
         title = f"{described[number]['task']} on {described[number]['model']}"
-        if first_bare is not None and first_bare < at:
-            remarks.append(
-                f"{title}: messages are left out from sample {first_bare + 1} of {at} on, for size"
-            )
-        if group.task is None:
-            remarks.append(
-                f"{title}: the task is not installed, or does not take these options: inputs and records are left out; "
-                "--task FILE names its file"
-            )
-        elif not browser.located:
-            remarks.append(
-                f"{title}: the data is no longer where the runs found it; inputs and records are left out"
-            )
+        used, group_remarks = _write_samples(file, group, number, title, cache, share)
+        remaining -= used
+        remarks += group_remarks
     file.write(foot)
     return remarks
 
 
+def _write_samples(
+    file: IO[str],
+    group: Group,
+    number: int,
+    title: str,
+    cache: Cache | None,
+    budget: int,
+) -> tuple[int, list[str]]:
+    """Write the packs of a group and their index; returns the bytes used, and remarks."""
+    samples = index(group)
+    browser = Browser(group, samples["samples"], cache)
+    starts = []
+    used = 0
+    written = 0
+    first_bare = None
+    for part, pack in enumerate(browser.packs()):
+        text = _packed(pack.plain())
+        file.write(_block(f"pack-{number}-{part}", "text/plain", text))
+        starts.append(written)
+        written += len(pack.samples)
+        used += len(text)
+        if used > budget * PROMPT_SHARE and browser.prompts:
+            browser.prompts = False
+            first_bare = written
+
+    samples |= {"packs": starts, "located": browser.located, "bare_from": first_bare}
+    file.write(_block(f"index-{number}", "text/plain", _packed(samples)))
+
+    remarks = []
+    if first_bare is not None and first_bare < written:
+        remarks.append(
+            f"{title}: messages are left out from sample {first_bare + 1} of {written} on, for size"
+        )
+    if group.task is None:
+        remarks.append(
+            f"{title}: the task is not installed, or does not take these options: inputs and "
+            "records are left out; --task FILE names its file"
+        )
+    elif not browser.located:
+        remarks.append(
+            f"{title}: the data is no longer where the runs found it; inputs and records are left "
+            "out"
+        )
+    return used, remarks
+
+
 def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
-    """A content security policy that allows exactly these inline scripts and styles, and no load from anywhere."""
+    """Make a content security policy that allows exactly these inline scripts and styles.
+
+    Nothing can be loaded, from anywhere.
+    """
 
     def hashed(texts: Sequence[str]) -> str:
         digests = (
@@ -179,29 +211,33 @@ def _contents(
         "version": __version__,
         "draws": DRAWS,
         "cached": cached,
-        "groups": [{**each, "words": summary(each)} for each in described],
+        "groups": [{**group, "words": summary(group)} for group in described],
         "runs": list(_runs(groups)),
     }
 
 
 def _runs(groups: Sequence[Group]) -> Iterator[Mapping[str, Any]]:
-    """Where every number comes from, a run at a time."""
+    """The origin of every number, run by run."""
     for number, group in enumerate(groups):
         for row in group.rows:
             for run in row.runs:
                 yield {
                     "group": number,
-                    "run": run["fingerprint"][:8],
-                    "row": row.facts["run"],
-                    "label": row.facts["label"],
+                    "run": run.summary.fingerprint[:8],
+                    "row": row.row.run,
+                    "label": row.row.label,
                     "facts": _facts(run),
                 }
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    return {"fingerprint": run["fingerprint"], **spec(run)} | {
-        name: run[name] for name in COUNTED if name in run
-    }
+    summary = to_dict(run.summary)
+    spec = msgspec.to_builtins(run.spec) if run.spec else {}
+    counted = {name: summary[name] for name in COUNTED}
+    if run.published:
+        # Published results do not carry them, which is not the same as none.
+        del counted["warnings"]
+    return {"fingerprint": run.summary.fingerprint, **spec, **counted}
 
 
 def _asset(name: str) -> str:
@@ -209,7 +245,7 @@ def _asset(name: str) -> str:
 
 
 def _escaped(value: Any) -> str:
-    """JSON that cannot end the block it stands in."""
+    """Encode JSON that cannot end the script block around it."""
     return msgspec.json.encode(value).decode().replace("<", "\\u003c")
 
 

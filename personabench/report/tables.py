@@ -1,8 +1,8 @@
-"""What a report shows of the leaderboard: its rows in groups that answer one question, and their users one by one.
+"""The tables of a report: the leaderboard's rows in groups, and their users one by one.
 
-Every number is the leaderboard's own (`personabench.leaderboard.boards`); a group is those rows of a board that share
-a setting and so were tested against each other.  Added here is only what a table has no room for: the gain of each
-user, the points of curves, the runs behind a row.  Plain values, ready for JSON.
+Every number is the leaderboard's own (`personabench.leaderboard.boards`); a group is those rows of
+a board that share a setting and so were tested against each other. The report adds only what a
+table has no room for: the gain of each user, the points of curves, the runs behind a row.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ import numpy as np
 from personabench.api.task import Task
 from personabench.leaderboard import Board, BoardOptions, boards, curves
 from personabench.leaderboard.comparison import aggregate_of
-from personabench.leaderboard.curves import families, remarks
-from personabench.leaderboard.rows import conditions, metric_directions
-from personabench.results.index import SCORER, Run, everything, spec
+from personabench.leaderboard.curves import Point, families, remarks
+from personabench.leaderboard.estimates import Contrast, Estimate, Opponent
+from personabench.leaderboard.row import Row
+from personabench.leaderboard.rows import conditions, metric_directions, shorten_digest
+from personabench.results.index import SCORER, Run, everything
 from personabench.results.locate import find_task
 from personabench.results.published import Vector, vector
 
+# At most so many users' gains are kept of a row: evenly spaced quantiles beyond.
 POINTS = 200
-"""At most so many users' gains are kept of a row: evenly spaced quantiles beyond."""
 
-KEPT: tuple[str, ...] = (
+# Significant digits of the page's numbers: more than a reader uses, fewer bytes than all of them.
+DIGITS = 6
+
+KEPT = (
     "label",
     "letter",
     "method",
@@ -41,261 +46,328 @@ KEPT: tuple[str, ...] = (
     "failed",
     "owed",
     "leader",
+    "seeds",
+    "seed_sd",
+    "detectable",
+    "personal",
+    "calls",
+    "cached_share",
+    "seconds",
+    "tests",
 )
-KEPT += ("seeds", "seed_sd", "detectable", "personal", "calls", "cached_share", "seconds", "tests")
+
+# Names of the contrasts on the page.
+CONTRASTS: dict[str, Opponent] = {"gain": "baseline", "shuffled": "shuffled", "trivial": "trivial"}
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """A row of a board, and the runs behind it, one per seed."""
 
-    facts: Mapping[str, Any]
+    row: Row
     runs: Sequence[Run]
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the first run; None where only published scores are at hand."""
-        return None if self.facts["published"] else Path(self.facts["folder"])
+        """The folder of the first run; None if only published scores are at hand."""
+        return None if self.row.published else Path(self.row.folder)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one board and setting, best first, and their task where it is installed."""
+    """Rows of one board and setting, best first, and their task if it is installed."""
 
     board: Board
-    rows: Sequence[Row]
+    rows: Sequence[ReportRow]
     task: Task | None
-    curves: Sequence[Mapping[str, Any]]
+    curves: Sequence[Point]
 
     @property
     def first(self) -> Run:
-        """Any run, for what all share."""
+        """A run of the group, for everything that all of them share."""
         return self.rows[0].runs[0]
 
     @property
     def baseline(self) -> int | None:
-        """The row that gains are measured against."""
-        over = {row.facts["gain_over"] for row in self.rows} - {None}
-        return next((at for at, row in enumerate(self.rows) if row.facts["label"] in over), None)
+        """Index of the row that gains are measured against."""
+        labels = {member.row.gain.over for member in self.rows if member.row.gain}
+        for index, member in enumerate(self.rows):
+            if member.row.label in labels:
+                return index
+        return None
 
 
 def gather(results: Path, task: str | None = None) -> list[Group]:
-    """All runs and published results of a results folder, in groups.
+    """Read all runs and published results of a results folder, in groups.
 
     Raises:
-        DataError: a file of a run is damaged; the message names it.
+        DataError: a file of a run is damaged.
     """
-    runs = [run for run in everything(results) if task in (None, run["task"])]
-    found = []
-    for board in boards(runs, asked=BoardOptions(thorough=True, results=results)):
-        drawn = curves([board], every=True)
-        for setting in dict.fromkeys(row["setting"] for row in board.rows):
-            rows = [
-                Row(row, entry.runs)
+    runs = [run for run in everything(results) if task in (None, run.summary.task)]
+    options = BoardOptions(thorough=True, results=results)
+    groups = []
+    for board in boards(runs, options=options):
+        points = curves([board], every=True)
+        for setting in dict.fromkeys(row.setting for row in board.rows):
+            members = [
+                ReportRow(row, entry.runs)
                 for row, entry in zip(board.rows, board.entries, strict=True)
-                if row["setting"] == setting and row.get(board.primary) is not None
+                if row.setting == setting and row.scores.get(board.primary) is not None
             ]
-            if rows:
-                names = {row.facts["run"] for row in rows}
-                points = [point for point in drawn if point["run"] in names]
-                first = rows[0].runs[0]
-                about = spec(first)
-                known = find_task(
-                    first["task"], about.get("task_params", {}), about.get("task_hash", "")
-                )
-                found.append(Group(board, rows, known, points))
-    return found
+            if members:
+                groups.append(_make_group(board, members, points))
+    return groups
 
 
-def apart(groups: Sequence[Group]) -> list[str]:
-    """For each group, what tells it from the others of the same task, options, split and model."""
-    known = [_flat(conditions(group.first)) for group in groups]
-    words = []
-    for mine, group in zip(known, groups, strict=True):
-        alike = [
-            its
-            for its, other in zip(known, groups, strict=True)
-            if _called(other) == _called(group)
-        ]
-        names = [name for name in mine if any(other.get(name) != mine[name] for other in alike)]
-        words.append(", ".join(f"{name.replace('_', ' ')} {mine[name]}" for name in names))
-    return words
-
-
-def _called(group: Group) -> tuple[Any, ...]:
-    first = group.first
-    return (
-        first["task"],
-        first["separation"],
-        first["split"],
-        first["model"],
-        str(first.get("task_changed")),
+def _make_group(board: Board, members: Sequence[ReportRow], points: Sequence[Point]) -> Group:
+    runs = {member.row.run for member in members}
+    first = members[0].runs[0]
+    return Group(
+        board=board,
+        rows=members,
+        task=find_task(first.summary.task, first.task_params, first.task_hash),
+        curves=[point for point in points if point.run in runs],
     )
 
 
-def _flat(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Conditions in one level; of digests the first characters."""
-    flat: dict[str, Any] = {}
-    for name, value in known.items():
-        parts = value.items() if isinstance(value, Mapping) else [(None, value)]
-        for key, part in parts:
-            text = str(part)
-            flat[f"{name}.{key}" if key else name] = text[:8] if len(text) == 64 else text
+def apart(groups: Sequence[Group]) -> list[str]:
+    """Describe for each group how it differs from groups with the same heading."""
+    flattened = [_flatten(conditions(group.first)) for group in groups]
+    descriptions = []
+    for values, group in zip(flattened, groups, strict=True):
+        peers = [
+            peer_values
+            for peer_values, peer in zip(flattened, groups, strict=True)
+            if _heading(peer) == _heading(group)
+        ]
+        differing = [
+            name for name in values if any(peer.get(name) != values[name] for peer in peers)
+        ]
+        parts = [f"{name.replace('_', ' ')} {values[name]}" for name in differing]
+        descriptions.append(", ".join(parts))
+    return descriptions
+
+
+def _heading(group: Group) -> tuple[str, ...]:
+    summary = group.first.summary
+    return (
+        summary.task,
+        summary.separation,
+        summary.split,
+        summary.model,
+        str(summary.task_changed),
+    )
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten conditions into one level; digests are shortened."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": shorten_digest(part) for key, part in value.items()}
+        else:
+            flat[name] = shorten_digest(value)
     return flat
 
 
 def describe(group: Group, number: int) -> dict[str, Any]:
-    """Everything that a report says about a group but its samples."""
-    first = group.first
-    options = ", ".join(f"{key}={value}" for key, value in first.get("task_changed", {}).items())
-    directions = metric_directions(run for row in group.rows for run in row.runs)
-    letters = {row.facts["label"]: row.facts["letter"] for row in group.rows}
+    """Collect everything that a report shows of a group except its samples, ready for JSON."""
+    summary = group.first.summary
+    options = [f"{name}={value}" for name, value in summary.task_changed.items()]
+    directions = metric_directions(run for member in group.rows for run in member.runs)
     return {
         "id": number,
-        "task": first["task"],
-        "options": options,
-        "split": f"{first['separation']}/{first['split']}",
-        "model": first["model"],
-        "source": first["source"],
-        "data_hash": first["data_hash"],
-        "sample": first["sample"],
-        "n": max(row.facts["n"] for row in group.rows),
-        "users": max(row.facts["users"] for row in group.rows),
+        "task": summary.task,
+        "options": ", ".join(options),
+        "split": f"{summary.separation}/{summary.split}",
+        "model": summary.model,
+        "source": summary.source,
+        "data_hash": summary.data_hash,
+        "sample": summary.sample,
+        "n": max(member.row.n for member in group.rows),
+        "users": max(member.row.users for member in group.rows),
         "primary": group.board.primary,
         "metrics": [{"name": name, "higher": higher} for name, higher in directions.items()],
         "baseline": group.baseline,
-        "rows": [_described(group, row, directions, letters) for row in group.rows],
-        "curves": _curves(group),
+        "rows": [_describe_row(group, index, directions) for index in range(len(group.rows))],
+        "curves": _describe_curves(group),
         "notes": list(group.board.notes),
     }
 
 
-def _described(
-    group: Group, row: Row, directions: Mapping[str, bool], letters: Mapping[str, str]
-) -> dict[str, Any]:
-    facts = row.facts
-    counts = {way: facts[f"{way}_users"] for way in ("win", "tie", "loss")}
-    base = group.baseline
-    described: dict[str, Any] = _plain(
-        {
-            **{name: facts[name] for name in KEPT},
-            "baseline": base is not None and row is group.rows[base],
-            "privileged": bool(row.runs[0].get("privileged")),
-            "unread": facts["parse_failures"],
-            "beats": [letters[label] for label in facts["beats"]],
-            "reason": facts.get("no_interval"),
-            "users_changed": None if counts["win"] is None else counts,
-            "user_gains": None
-            if base is None or row is group.rows[base]
-            else user_gains(row, group.rows[base]),
-            "costs": {"per_user": _tokens(facts, "offline"), "per_query": _tokens(facts, "online")},
-            "metrics": {
-                metric: {
-                    **_ends(facts, metric),
-                    "gain": _ends(facts, f"{metric}/gain"),
-                    "common": _ends(facts, f"{metric}/common"),
-                }
-                for metric in directions
-                if facts.get(metric) is not None
-            },
-            **{
-                role: {
-                    "value": facts[f"{key}gain"],
-                    "low": facts[f"{key}gain_low"],
-                    "high": facts[f"{key}gain_high"],
-                    "n": facts[f"{key}gain_n"],
-                    "p": facts[f"{key}gain_p"],
-                    "over": facts[f"{key}gain_over"],
-                }
-                for role, key in (("gain", ""), ("shuffled", "shuffled_"), ("trivial", "trivial_"))
-            },
+def _describe_row(group: Group, index: int, metrics: Collection[str]) -> dict[str, Any]:
+    member = group.rows[index]
+    row = member.row
+    letters = {peer.row.label: peer.row.letter for peer in group.rows}
+    base = None
+    if group.baseline is not None and group.baseline != index:
+        base = group.rows[group.baseline]
+    counts = row.gain.comparison.by_user if row.gain else None
+
+    described: dict[str, Any] = {name: row.columns[name] for name in KEPT}
+    described |= {
+        "baseline": group.baseline == index,
+        "privileged": member.runs[0].summary.privileged,
+        "unread": row.parse_failures,
+        "beats": [letters[label] for label in row.statistics.beats],
+        "reason": row.estimate.reason if row.estimate else None,
+        "users_changed": None,
+        "user_gains": None if base is None else user_gains(member, base),
+        "costs": {
+            "per_user": row.costs.offline_tokens or 0.0,
+            "per_query": row.costs.online_tokens or 0.0,
+        },
+        "metrics": {
+            metric: _describe_metric(row, metric)
+            for metric in metrics
+            if row.scores.get(metric) is not None
+        },
+    }
+    if counts is not None:
+        described["users_changed"] = {
+            "win": counts.win,
+            "tie": counts.tie,
+            "loss": counts.loss,
         }
-    )
-    return described
+    for name, opponent in CONTRASTS.items():
+        described[name] = _describe_contrast(row.statistics.contrasts.get(opponent))
+    rounded: dict[str, Any] = _round(described)
+    return rounded
 
 
-def _ends(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A number and its interval; None where the leaderboard has none."""
-    return {
-        "value": facts.get(name),
-        **{end: facts.get(f"{name}/{end}") for end in ("low", "high", "n")},
+def _describe_metric(row: Row, metric: str) -> dict[str, Any]:
+    statistics = row.statistics
+    described = _describe_estimate(statistics.estimates.get(metric))
+    # The score of the board: it is there even without statistics.
+    described["value"] = row.scores[metric]
+    return described | {
+        "gain": _describe_estimate(statistics.gains.get(metric)),
+        "common": _describe_estimate(statistics.aligned.get(metric)),
     }
 
 
-def _tokens(facts: Mapping[str, Any], side: str) -> float:
-    return float((facts[f"{side}_input_tokens"] or 0) + (facts[f"{side}_output_tokens"] or 0))
+def _describe_estimate(estimate: Estimate | None) -> dict[str, Any]:
+    """A number with its interval; all of it None if the leaderboard has none."""
+    if estimate is None:
+        return {"value": None, "low": None, "high": None, "n": None}
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
+    }
 
 
-def user_gains(row: Row, base: Row) -> list[float] | None:
-    """The gain of each user on the primary metric, lowest first, over seeds on average; at most `POINTS` of them.
+def _describe_contrast(contrast: Contrast | None) -> dict[str, Any]:
+    described = _describe_estimate(contrast.gain if contrast else None)
+    described["p"] = contrast.corrected if contrast else None
+    described["over"] = contrast.over if contrast else None
+    return described
 
-    On the samples that both rows have.  None for metrics that are not one number per sample.
+
+def user_gains(member: ReportRow, base: ReportRow) -> list[float] | None:
+    """Compute the gain of each user on the primary metric, lowest first, averaged over seeds.
+
+    On the samples that both rows have; at most `POINTS` gains. None for metrics that are not one
+    number per sample.
     """
-    scores = [[vector(run) for run in each.runs] for each in (row, base)]
-    common = set.intersection(
-        *(_scored(one, row.facts["primary"]) for vectors in scores for one in vectors)
-    )
-    ours, theirs = (
-        _by_user(one, vectors, common) for one, vectors in zip((row, base), scores, strict=True)
-    )
-    if ours is None or theirs is None:
+    metric = member.row.primary
+    scores = [vector(run) for run in member.runs]
+    base_scores = [vector(run) for run in base.runs]
+    samples = [_samples_with(seed_scores, metric) for seed_scores in (*scores, *base_scores)]
+    common = set.intersection(*samples)
+
+    gained = _mean_by_user(member, scores, common)
+    baseline = _mean_by_user(base, base_scores, common)
+    if gained is None or baseline is None:
         return None
-    sign = 1.0 if row.runs[0]["higher_is_better"][row.facts["primary"]] else -1.0
-    gains = np.sort([sign * (ours[user] - theirs[user]) for user in ours])
+
+    sign = 1.0 if member.runs[0].summary.higher_is_better[metric] else -1.0
+    gains = np.sort([sign * (gained[user] - baseline[user]) for user in gained])
     if len(gains) > POINTS:
+        # Midpoints of equal shares, so that the quantiles stand for the same number of users each.
         gains = np.quantile(gains, (np.arange(POINTS) + 0.5) / POINTS)
     return [float(gain) for gain in gains]
 
 
-def _scored(scores: Vector, metric: str) -> set[str]:
+def _samples_with(scores: Vector, metric: str) -> set[str]:
     """The samples that have a metric."""
-    values = scores.values.get(SCORER, {}).get(metric) or [None] * len(scores.ids)
-    return {sample for sample, value in zip(scores.ids, values, strict=True) if value is not None}
+    values = scores.values.get(SCORER, {}).get(metric)
+    if not values:
+        return set()
+    pairs = zip(scores.ids, values, strict=True)
+    return {sample for sample, value in pairs if value is not None}
 
 
-def _by_user(
-    row: Row, vectors: Sequence[Vector], common: Collection[str]
+def _mean_by_user(
+    member: ReportRow, vectors: Sequence[Vector], common: Collection[str]
 ) -> dict[str, float] | None:
-    """Each user's own primary metric on the common samples, by hashed user."""
-    metric = row.facts["primary"]
-    seeds: list[dict[str, float]] = []
-    for run, scores in zip(row.runs, vectors, strict=True):
-        values = scores.values.get(SCORER, {}).get(metric, [])
-        aggregate = aggregate_of(run, metric, scores)
-        if aggregate is None or not values or any(isinstance(value, list) for value in values):
+    """The primary metric of each user on the common samples, averaged over seeds."""
+    seeds = []
+    for run, scores in zip(member.runs, vectors, strict=True):
+        by_user = _metric_by_user(run, scores, member.row.primary, common)
+        if by_user is None:
             return None
-        users: dict[str, list[Any]] = {}
-        for sample, user, value in zip(scores.ids, scores.users, values, strict=True):
-            if sample in common:
-                users.setdefault(user, []).append(value)
-        seeds.append(
-            {user: aggregate(np.array(mine, dtype=np.float64)) for user, mine in users.items()}
+        seeds.append(by_user)
+    return {user: float(np.mean([by_user[user] for by_user in seeds])) for user in seeds[0]}
+
+
+def _metric_by_user(
+    run: Run, scores: Vector, metric: str, common: Collection[str]
+) -> dict[str, float] | None:
+    values = scores.values.get(SCORER, {}).get(metric, [])
+    aggregate = aggregate_of(run, metric, scores)
+    if aggregate is None or not values or any(isinstance(value, list) for value in values):
+        return None
+
+    users: dict[str, list[Any]] = {}
+    for sample, user, value in zip(scores.ids, scores.users, values, strict=True):
+        if sample in common:
+            users.setdefault(user, []).append(value)
+    return {
+        user: aggregate(np.array(user_values, dtype=np.float64))
+        for user, user_values in users.items()
+    }
+
+
+def _describe_curves(group: Group) -> list[dict[str, Any]]:
+    """The leaderboard's curves; their points name rows by index."""
+    indices = {member.row.run: index for index, member in enumerate(group.rows)}
+    described = []
+    for points in families(group.curves):
+        # A curve of the board may have only one point in this group.
+        if len(points) < 2:
+            continue
+        described.append(
+            {
+                "over": points[0].over,
+                "metric": points[0].metric,
+                "name": points[0].name,
+                "points": [_describe_point(point, indices[point.run]) for point in points],
+                "remarks": remarks(points),
+            }
         )
-    return {user: float(np.mean([each[user] for each in seeds])) for user in seeds[0]}
+    return described
 
 
-def _curves(group: Group) -> list[dict[str, Any]]:
-    """The leaderboard's curves, their points with the places of their rows."""
-    places = {row.facts["run"]: number for number, row in enumerate(group.rows)}
-    kept = ("x", "value", "low", "high", "n", "joined")
-    return [
+def _describe_point(point: Point, row: int) -> dict[str, Any]:
+    numbers: dict[str, Any] = _round(
         {
-            **{key: points[0][key] for key in ("over", "metric", "name")},
-            "points": [
-                {"row": places[point["run"]], **_plain({key: point[key] for key in kept})}
-                for point in points
-            ],
-            "remarks": remarks(points),
+            "x": point.x,
+            "value": point.value,
+            "low": point.low,
+            "high": point.high,
+            "n": point.n,
+            "joined": point.joined,
         }
-        for points in families(group.curves)
-        if len(points) > 1
-    ]
+    )
+    return {"row": row, **numbers}
 
 
-def _plain(value: Any) -> Any:
-    """Numbers at six significant digits: more than anybody reads, less than a page needs to carry."""
+def _round(value: Any) -> Any:
+    """Round every number in a nested value."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _round(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+        return [_round(part) for part in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,6 +1,6 @@
-"""What a group's numbers say, in plain sentences: who leads, what differs significantly, who is hurt, what is unknown.
+"""Summarize a group's numbers in sentences: leaders, significant differences, users made worse.
 
-Only what the statistics carry is called a difference; everything else is called not told apart.
+Only significant results are called differences; other rows are called not told apart.
 """
 
 from __future__ import annotations
@@ -8,36 +8,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from personabench.leaderboard.stats.multiple_testing import ALPHA
+from personabench.leaderboard.estimates import ALPHA
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def summary(group: Mapping[str, Any]) -> list[str]:
-    """Sentences about a described group (`tables.describe`) and its primary metric, most important first."""
+    """Summarize a described group (`tables.describe`), the most important sentence first."""
     metric, rows = group["primary"], group["rows"]
-    higher = {each["name"]: each["higher"] for each in group["metrics"]}[metric]
-    said = [_leader(rows, metric, higher)]
+    directions = {described["name"]: described["higher"] for described in group["metrics"]}
+    higher = directions[metric]
+    sentences = [_describe_leader(rows, metric, higher)]
     if group["baseline"] is None and len(rows) > 1:
-        said.append("There is no run of none here, so nothing says what a user's history is worth.")
-    said += _gains(rows)
-    said += _controls(rows)
+        sentences.append(
+            "There is no run of none here, so nothing says what a user's history is worth."
+        )
+    sentences += _describe_gains(rows)
+    sentences += _describe_controls(rows)
     if len({row["n"] for row in rows}) > 1:
-        said.append(
-            "Runs have different numbers of samples; each pair is compared on the samples that both have."
+        sentences.append(
+            "Runs have different numbers of samples; each pair is compared on the samples that "
+            "both have."
         )
-    if late := [row["label"] for row in rows if row["status"] != "complete"]:
-        said.append(f"Not finished: {_listed(late)}.")
+    unfinished = [row["label"] for row in rows if row["status"] != "complete"]
+    if unfinished:
+        sentences.append(f"Not finished: {_join(unfinished)}.")
     if group["sample"]:
-        said.append(
-            "This is a small bundled sample, not the benchmark: nothing here is a result about a method."
+        sentences.append(
+            "This is a small bundled sample, not the benchmark: nothing here is a result about a "
+            "method."
         )
-    return said
+    return sentences
 
 
-def _leader(rows: Rows, metric: str, higher: bool) -> str:
+def _describe_leader(rows: Rows, metric: str, higher: bool) -> str:
     best = rows[0]
-    value = _value(best["metrics"][metric])
+    value = _format_value(best["metrics"][metric])
     if len(rows) == 1:
         return f"{best['label']} is the only run here; its {metric} is {value}."
     start = f"{best['label']} has the {'highest' if higher else 'lowest'} {metric}, {value}"
@@ -48,12 +54,13 @@ def _leader(rows: Rows, metric: str, higher: bool) -> str:
         return f"{start}, significantly better than every other run."
     if len(tied) == len(rows) - 1:
         return f"{start}, but no other run can be told apart from it."
-    others = f"{len(best['beats'])} other{'s' if len(best['beats']) > 1 else ''}"
-    return f"{start}, significantly better than {others}. Not told apart from it: {_listed(tied)}."
+    count = len(best["beats"])
+    rivals = f"{count} other{'s' if count > 1 else ''}"
+    return f"{start}, significantly better than {rivals}. Not told apart from it: {_join(tied)}."
 
 
-def _gains(rows: Rows) -> list[str]:
-    said, unclear = [], []
+def _describe_gains(rows: Rows) -> list[str]:
+    sentences, unclear = [], []
     for row in rows:
         gain = row["gain"]
         if gain["value"] is None or row["history"] != "own":
@@ -62,37 +69,45 @@ def _gains(rows: Rows) -> list[str]:
             unclear.append(row)
             continue
         better = "better" if gain["value"] > 0 else "worse"
-        text = f"{row['label']} is significantly {better} than {gain['over']}, by {_value(_sized(gain))}"
-        text += f" (p {_p(gain['p'])}, corrected)"
-        if users := row["users_changed"]:
+        size = _format_value(_magnitude(gain))
+        text = f"{row['label']} is significantly {better} than {gain['over']}, by {size}"
+        text += f" (p {_format_p(gain['p'])}, corrected)"
+        users = row["users_changed"]
+        if users:
             total = sum(users.values())
-            text += f"; {_share(users['win'] / total)} of users gain, {_share(users['loss'] / total)} lose"
-        said.append(text + ".")
+            winners = _format_share(users["win"] / total)
+            losers = _format_share(users["loss"] / total)
+            text += f"; {winners} of users gain, {losers} lose"
+        sentences.append(text + ".")
     if unclear:
-        text = f"Not told apart from {unclear[0]['gain']['over']}: {_listed(row['label'] for row in unclear)}."
-        if found := [row["detectable"] for row in unclear if row["detectable"] is not None]:
+        labels = _join(row["label"] for row in unclear)
+        text = f"Not told apart from {unclear[0]['gain']['over']}: {labels}."
+        detectable = [row["detectable"] for row in unclear if row["detectable"] is not None]
+        if detectable:
             text += (
-                f" That does not make them equal: with so many users, only a gain of about {max(found):.2g} "
-                "is found in 80 % of such runs."
+                f" That does not make them equal: with so many users, only a gain of about "
+                f"{max(detectable):.2g} is found in 80 % of such runs."
             )
-        said.append(text)
-    return said
+        sentences.append(text)
+    return sentences
 
 
-def _controls(rows: Rows) -> list[str]:
-    said = []
+def _describe_controls(rows: Rows) -> list[str]:
+    sentences = []
     beaten: dict[str, list[str]] = {}
     for row in rows:
         shuffled, trivial = row["shuffled"], row["trivial"]
         if row["personal"]:
-            said.append(
+            size = _format_value(_magnitude(shuffled))
+            p = _format_p(shuffled["p"])
+            sentences.append(
                 f"What {row['label']} gains is personal: with another user's history it scores "
-                f"{_value(_sized(shuffled))} worse (p {_p(shuffled['p'])}, corrected)."
+                f"{size} worse (p {p}, corrected)."
             )
         elif row["personal"] is False:
-            said.append(
-                f"What {row['label']} gains is not shown to be personal: with another user's history it is not "
-                "told apart from itself."
+            sentences.append(
+                f"What {row['label']} gains is not shown to be personal: with another user's history "
+                "it is not told apart from itself."
             )
         if (
             trivial["value"] is not None
@@ -103,31 +118,31 @@ def _controls(rows: Rows) -> list[str]:
             beaten.setdefault(trivial["over"], []).append(row["label"])
     for over, labels in beaten.items():
         verb = "does" if len(labels) == 1 else "do"
-        said.append(f"{_listed(labels)} {verb} not beat {over}, which asks no model.")
-    return said
+        sentences.append(f"{_join(labels)} {verb} not beat {over}, which calls no model.")
+    return sentences
 
 
-def _sized(gain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A gain as a size: turned round where it is a loss."""
+def _magnitude(gain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The size of a gain, or of a loss without its sign."""
     if gain["value"] >= 0:
         return gain
     low, high = gain["low"], gain["high"]
     return {"value": -gain["value"], "low": high and -high, "high": low and -low}
 
 
-def _value(estimate: Mapping[str, Any]) -> str:
+def _format_value(estimate: Mapping[str, Any]) -> str:
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
     return f"{value:.4f}" if low is None or high is None else f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _p(value: float) -> str:
+def _format_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _share(value: float) -> str:
+def _format_share(value: float) -> str:
     return f"{int(100 * value + 0.5)} %"
 
 
-def _listed(names: Iterable[str]) -> str:
-    *most, last = names
+def _join(labels: Iterable[str]) -> str:
+    *most, last = labels
     return f"{', '.join(most)} and {last}" if most else last

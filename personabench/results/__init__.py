@@ -18,7 +18,7 @@ __all__ = ["Frames", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that the command line can read runs without importing what frames need.
+    # Loaded on first use, so that the command line can read runs without importing pandas.
     if name in __all__:
         from personabench.results import frames
 

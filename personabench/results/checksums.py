@@ -1,4 +1,4 @@
-"""What a file was when a run was scored: its seal stands in the summary, and readers compare."""
+"""Checksums of a run's files, taken when it is scored and compared when they are read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+# Files of large runs do not fit into memory.
 CHUNK = 1 << 20
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """A file's whole lines, its bytes and their SHA-256."""
+    """Number of whole lines and bytes of a file, and their SHA-256."""
 
     lines: int
     bytes: int
@@ -19,11 +20,16 @@ class Seal(msgspec.Struct, frozen=True):
 
 
 def seal(path: Path, size: int | None = None) -> Seal:
-    """The seal of a file, or of its first `size` bytes; one that is not there counts as empty."""
-    total, lines, count = hashlib.sha256(), 0, 0
+    """Take the checksum of a file, or of its first `size` bytes; a missing file counts as empty."""
+    total = hashlib.sha256()
+    lines = 0
+    count = 0
     if path.exists():
         with path.open("rb") as file:
-            while part := file.read(CHUNK if size is None else min(CHUNK, size - count)):
+            while size is None or count < size:
+                part = file.read(CHUNK if size is None else min(CHUNK, size - count))
+                if not part:
+                    break
                 total.update(part)
                 lines += part.count(b"\n")
                 count += len(part)

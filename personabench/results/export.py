@@ -1,8 +1,8 @@
-"""A run as other tools read it: a `datasets` folder, a CSV, or (in `inspect_log`) a log of inspect-ai.
+"""Export a run: a `datasets` folder, a CSV, or (in `inspect_log`) an inspect-ai log.
 
-A run folder holds answers and scores, the cache holds messages and replies, the data holds inputs and references: here
-they are joined again, sample by sample, so that memory stays flat.  What is no longer there is left out, and said.
-Unlike `publish`, an export carries the texts of the data and of its users.
+A run folder holds answers and scores, the cache holds messages and replies, the data holds inputs
+and references: an export joins them, sample by sample, so that memory stays flat. Missing parts are
+left out with a remark. Unlike `publish`, an export carries the texts of the data and of its users.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from personabench.types import Call, Message, Prediction, Sample, Score, to_json
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A model call of a sample; messages, reply and thought are None where the cache no longer has them."""
+    """A model call of a sample; messages, reply and thought are None if the cache has lost them."""
 
     call: Call
     messages: Sequence[Message] | None
@@ -36,11 +36,11 @@ class CallRecord:
 
 @dataclass(frozen=True)
 class Line:
-    """Everything known of one sample of a run.
+    """One sample of a run with its answer, score and calls.
 
     Attributes:
-        sample: input and references; None where the data is no longer at its place.
-        profile: the user's state behind the answer, where the method keeps one.
+        sample: input and references; None if the data has changed or moved.
+        profile: the user's state behind the answer, if the method keeps one.
         calls: those of the profile, which the user's samples share, then those of the sample.
     """
 
@@ -71,62 +71,74 @@ class Source:
         self.scores = {line.sample_id: line for line in folder.scores()}
         task = find_task(self.spec.task, self.spec.task_params, self.spec.task_hash)
         self.known = task is not None
-        self.data = find_dataset(task, self.summary, self.summary.get("data")) if task else None
+        self.data = find_dataset(task, self.summary, self.summary.data) if task else None
         self.cache_path = results / "cache.sqlite"
-        self._places = (
-            {name: at for at, (name, _) in enumerate(self.data.index())} if self.data else {}
-        )
+
+        index = self.data.index() if self.data else ()
+        self._positions = {sample: position for position, (sample, _) in enumerate(index)}
         answered = dict.fromkeys(line.sample_id for line in folder.iter_predictions())
-        self.ids = sorted(answered, key=lambda name: self._places.get(name, len(self._places)))
+        # Samples that the data no longer has come last.
+        last = len(self._positions)
+        self.ids = sorted(answered, key=lambda sample: self._positions.get(sample, last))
         if not self.ids:
             raise UsageError(f"{folder.path} has no answers to export; repeat the run's command")
 
     def lines(self) -> Iterator[Line]:
-        """Every sample with an answer or an error, in the order of the data."""
+        """Read every sample with an answer or an error, in the order of the data."""
         profiles = self.folder.profiles()
         cache = Cache(self.cache_path) if self.cache_path.exists() else None
         with contextlib.closing(cache) if cache else contextlib.nullcontext():
             for prediction in self.folder.ordered_predictions(self.ids):
                 if prediction is None:
                     continue
-                name, profile = prediction.sample_id, profiles.get(prediction.profile or "-")
+                profile = profiles.get(prediction.profile or "-")
                 calls = [*(profile.calls if profile else ()), *prediction.calls]
-                place = self._places.get(name)
                 yield Line(
-                    prediction,
-                    self.data.load(place) if self.data is not None and place is not None else None,
-                    self.scores.get(name),
-                    profile,
-                    [_asked(call, cache) for call in calls],
+                    prediction=prediction,
+                    sample=self._load(prediction.sample_id),
+                    score=self.scores.get(prediction.sample_id),
+                    profile=profile,
+                    calls=[_look_up(call, cache) for call in calls],
                 )
 
+    def _load(self, sample_id: str) -> Sample | None:
+        position = self._positions.get(sample_id)
+        if self.data is None or position is None:
+            return None
+        return self.data.load(position)
+
     def remarks(self) -> list[str]:
-        """What an export of the run will lack."""
-        said = []
+        """Describe the parts that an export of the run will lack."""
+        remarks = []
         if not self.known:
-            said.append(
-                f"task {self.spec.task} is not installed, or does not take these options: inputs and references are "
-                "left out; --task FILE names its file"
+            remarks.append(
+                f"task {self.spec.task} is not installed, or does not take these options: inputs "
+                "and references are left out; --task FILE names its file"
             )
         elif self.data is None:
-            said.append(
+            remarks.append(
                 "the data is no longer where the run found it: inputs and references are left out"
             )
         if not self.cache_path.exists():
-            said.append(f"{self.cache_path} is not there: messages and replies are left out")
-        if self.summary["owed"]:
-            said.append(f"{self.summary['owed']} samples have no answer")
-        return said
+            remarks.append(f"{self.cache_path} is not there: messages and replies are left out")
+        if self.summary.owed:
+            remarks.append(f"{self.summary.owed} samples have no answer")
+        return remarks
 
 
-def _asked(call: Call, cache: Cache | None) -> CallRecord:
-    request, response = (cache.request(call.key), cache.get(call.key)) if cache else (None, None)
-    told = (response.text, response.thought) if response else (None, None)
-    return CallRecord(call, request.messages if request else None, *told)
+def _look_up(call: Call, cache: Cache | None) -> CallRecord:
+    request = cache.request(call.key) if cache else None
+    response = cache.get(call.key) if cache else None
+    return CallRecord(
+        call,
+        messages=request.messages if request else None,
+        reply=response.text if response else None,
+        thought=response.thought if response else None,
+    )
 
 
 def rows(source: Source) -> Iterator[dict[str, Any]]:
-    """Samples as flat rows; docs/files.md says what the columns are."""
+    """Flatten samples into rows; docs/files.md describes the columns."""
     spec = source.spec
     shared = {
         "run": spec.fingerprint[:8],
@@ -151,7 +163,7 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
             "choices": list(sample.choices) if sample else [],
             "attributes": to_json(sample.attributes) if sample else None,
             "references": list(sample.references) if sample else [],
-            "profile": None if profile is None else _text(profile.state),
+            "profile": None if profile is None else _to_text(profile.state),
             "output": prediction.output,
             "parsed": prediction.parsed,
             "record": to_json(prediction.record),
@@ -161,7 +173,7 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
             "input_tokens": prediction.usage.input_tokens,
             "output_tokens": prediction.usage.output_tokens,
             "cached_tokens": prediction.usage.cached_tokens,
-            "calls": [_call(asked) for asked in line.calls],
+            "calls": [_call_fields(call) for call in line.calls],
             **{
                 column: line.score and line.score.values.get(scorer, {}).get(metric)
                 for column, (scorer, metric) in metrics.items()
@@ -171,20 +183,18 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
 
 def _metrics(source: Source) -> dict[str, tuple[str, str]]:
     """Columns of scores: `<metric>` of the official scorer, else `<metric>/<scorer>`."""
-    pairs = dict.fromkeys(
-        (scorer, metric)
-        for score in source.scores.values()
-        for scorer, each in score.values.items()
-        for metric in each
-    )
-    return {
-        metric if scorer == SCORER else f"{metric}/{scorer}": (scorer, metric)
-        for scorer, metric in pairs
-    }
+    columns = {}
+    # All scores: samples that a judge left unjudged lack some metrics.
+    for score in source.scores.values():
+        for scorer, metrics in score.values.items():
+            for metric in metrics:
+                column = metric if scorer == SCORER else f"{metric}/{scorer}"
+                columns[column] = scorer, metric
+    return columns
 
 
-def _call(asked: CallRecord) -> dict[str, Any]:
-    call = asked.call
+def _call_fields(record: CallRecord) -> dict[str, Any]:
+    call = record.call
     return {
         "phase": call.phase,
         "cached": call.cached,
@@ -192,13 +202,15 @@ def _call(asked: CallRecord) -> dict[str, Any]:
         "output_tokens": call.output_tokens,
         "seconds": call.seconds,
         "finish": call.finish,
-        "messages": [{"role": each.role, "content": each.content} for each in asked.messages or ()],
-        "reply": asked.reply,
-        "thought": asked.thought,
+        "messages": [
+            {"role": message.role, "content": message.content} for message in record.messages or ()
+        ],
+        "reply": record.reply,
+        "thought": record.thought,
     }
 
 
-def _text(state: Any) -> str:
+def _to_text(state: Any) -> str:
     return state if isinstance(state, str) else to_json(state)
 
 
@@ -208,13 +220,14 @@ def as_csv(source: Source, output: Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    made = rows(source)
+    samples = rows(source)
     with (
         replacing(output) as path,
         path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
-        if first := next(made, None):
-            write_csv(file, first, chain([first], made))
+        first = next(samples, None)
+        if first is not None:
+            write_csv(file, first, chain([first], samples))
 
 
 def as_dataset(source: Source, output: Path) -> None:
@@ -223,40 +236,21 @@ def as_dataset(source: Source, output: Path) -> None:
     Raises:
         UsageError: the folder holds something already, or cannot be written.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    is_empty_folder = output.is_dir() and not any(output.iterdir())
+    if output.exists() and not is_empty_folder:
         raise UsageError(
             f"{output} exists; a dataset is a folder of its own: choose another --output"
         )
     import datasets
 
-    kinds: dict[type, Any] = {str: "string", bool: "bool", int: "int64", float: "float64"}
-    value = {kind: datasets.Value(name) for kind, name in kinds.items()}
-    first = next(rows(source))
-    features = {name: value.get(type(each), value[str]) for name, each in first.items()}
-    features |= {name: [value[str]] for name in ("choices", "references")}
-    message = {"role": value[str], "content": value[str]}
-    counts = dict.fromkeys(("input_tokens", "output_tokens"), value[int])
-    features["calls"] = [
-        {
-            "phase": value[str],
-            "cached": value[bool],
-            **counts,
-            "seconds": value[float],
-            "finish": value[str],
-        }
-        | {"messages": [message], "reply": value[str], "thought": value[str]}
-    ]
-    for column, (scorer, metric) in _metrics(source).items():
-        values = (score.values.get(scorer, {}).get(metric) for score in source.scores.values())
-        features[column] = (
-            [value[float]] if any(isinstance(each, list) for each in values) else value[float]
-        )
-    shown = datasets.is_progress_bar_enabled()
+    features = _features(source, datasets)
+    # Progress bars of the library would garble the output of the command.
+    bars_enabled = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-            made = datasets.Dataset.from_generator(
+            dataset = datasets.Dataset.from_generator(
                 rows,
                 features=datasets.Features(features),
                 gen_kwargs={"source": source},
@@ -264,17 +258,47 @@ def as_dataset(source: Source, output: Path) -> None:
                 fingerprint=source.spec.fingerprint[:16],
                 split=datasets.NamedSplit(source.spec.split),
             )
-            made.save_to_disk(output)
+            dataset.save_to_disk(output)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}") from error
     finally:
-        if shown:
+        if bars_enabled:
             datasets.enable_progress_bars()
+
+
+def _features(source: Source, datasets: Any) -> dict[str, Any]:
+    """The type of every column: those of the first row, but for lists and scores."""
+    type_names: dict[type, str] = {str: "string", bool: "bool", int: "int64", float: "float64"}
+    types = {kind: datasets.Value(name) for kind, name in type_names.items()}
+    text, integer, number = types[str], types[int], types[float]
+
+    first = next(rows(source))
+    # Columns that are empty in the first row hold text.
+    features = {name: types.get(type(value), text) for name, value in first.items()}
+    features |= {"choices": [text], "references": [text]}
+    features["calls"] = [
+        {
+            "phase": text,
+            "cached": types[bool],
+            "input_tokens": integer,
+            "output_tokens": integer,
+            "seconds": number,
+            "finish": text,
+            "messages": [{"role": text, "content": text}],
+            "reply": text,
+            "thought": text,
+        }
+    ]
+    for column, (scorer, metric) in _metrics(source).items():
+        values = [score.values.get(scorer, {}).get(metric) for score in source.scores.values()]
+        is_list = any(isinstance(value, list) for value in values)
+        features[column] = [number] if is_list else number
+    return features
 
 
 @contextlib.contextmanager
 def replacing(output: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `output` when the block ends well.
+    """Provide a temporary file that replaces `output` if the block ends without an exception.
 
     Raises:
         UsageError: it cannot be written.

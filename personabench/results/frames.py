@@ -1,10 +1,10 @@
-"""Results as pandas frames, for notebooks.
+"""Runs as pandas frames, for notebooks.
 
 from personabench import results
 frames = results.load("results")
 frames.runs, frames.samples, frames.calls
-results.leaderboard("results")
-results.curve_points("results")
+
+The leaderboard as a frame is in `personabench.leaderboard.frames`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personabench.results.index import SCORER, label, summaries
+from personabench.results.index import SCORER, Run, label, summaries
 from personabench.results.run_folder import RunFolder
+from personabench.results.summary import to_dict
+from personabench.types import Prediction, Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +28,10 @@ class Frames:
 
     Attributes:
         runs: a row per run, with a column `<metric>` (official) and `<metric>/<scorer>` otherwise.
-        samples: a row per run, sample, scorer and metric: `run`, `sample_id`, `user_id`, `scorer`, `metric`, `value`
-            (the per-sample value; metrics that are more than a mean have lists).
-        calls: a row per model call of a prediction: `run`, `sample_id`, `phase`, `cached`, tokens, seconds.
+        samples: a row per run, sample, scorer and metric: `run`, `sample_id`, `user_id`, `scorer`,
+            `metric`, `value` (per sample; metrics that are more than a mean have lists).
+        calls: a row per model call of a prediction: `run`, `sample_id`, `phase`, `cached`, tokens,
+            seconds.
     """
 
     runs: pd.DataFrame
@@ -44,40 +47,61 @@ def load(folder: str | Path = "results") -> Frames:
     """
     import pandas as pd
 
-    runs: list[dict[str, Any]] = []
-    samples: list[dict[str, Any]] = []
-    calls: list[dict[str, Any]] = []
-    for summary in summaries(Path(folder)):
-        run = summary["fingerprint"][:8]
-        plain = {
-            key: value for key, value in summary.items() if isinstance(value, str | int | float)
-        }
-        for scorer, metrics in summary["metrics"].items():
-            plain |= {
-                name if scorer == SCORER else f"{name}/{scorer}": value
-                for name, value in metrics.items()
-            }
-        runs.append({"run": run, "label": label(summary), **plain})
-        files = RunFolder(Path(summary["folder"]))
+    runs = []
+    samples = []
+    calls = []
+    for run in summaries(Path(folder)):
+        runs.append(_run_row(run))
+        files = RunFolder(run.path)
         for score in files.scores():
-            row = {"run": run, "sample_id": score.sample_id, "user_id": score.user_id}
-            samples += [
-                {**row, "scorer": scorer, "metric": metric, "value": value}
-                for scorer, values in score.values.items()
-                for metric, value in values.items()
-            ]
+            samples += _score_rows(run, score)
+
         files.verify(files.predictions_path)
         for prediction in files.iter_predictions():
-            calls += [
-                {
-                    "run": run,
-                    "sample_id": prediction.sample_id,
-                    "phase": call.phase,
-                    "cached": call.cached,
-                    "input_tokens": call.input_tokens,
-                    "output_tokens": call.output_tokens,
-                    "seconds": call.seconds,
-                }
-                for call in prediction.calls
-            ]
+            calls += _call_rows(run, prediction)
     return Frames(pd.DataFrame(runs), pd.DataFrame(samples), pd.DataFrame(calls))
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    summary = run.summary
+    row: dict[str, Any] = {"run": summary.fingerprint[:8], "label": label(summary)}
+    # Lists and objects do not fit into a cell.
+    for name, value in to_dict(summary).items():
+        if isinstance(value, str | int | float):
+            row[name] = value
+    row["folder"] = str(run.path)
+
+    for scorer, metrics in summary.metrics.items():
+        for metric, value in metrics.items():
+            row[metric if scorer == SCORER else f"{metric}/{scorer}"] = value
+    return row
+
+
+def _score_rows(run: Run, score: Score) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": run.summary.fingerprint[:8],
+            "sample_id": score.sample_id,
+            "user_id": score.user_id,
+            "scorer": scorer,
+            "metric": metric,
+            "value": value,
+        }
+        for scorer, values in score.values.items()
+        for metric, value in values.items()
+    ]
+
+
+def _call_rows(run: Run, prediction: Prediction) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": run.summary.fingerprint[:8],
+            "sample_id": prediction.sample_id,
+            "phase": call.phase,
+            "cached": call.cached,
+            "input_tokens": call.input_tokens,
+            "output_tokens": call.output_tokens,
+            "seconds": call.seconds,
+        }
+        for call in prediction.calls
+    ]

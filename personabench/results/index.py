@@ -2,150 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from personabench.errors import DataError
+from personabench.errors import UsageError
 from personabench.results import published
+from personabench.results.run import Run as Run
 from personabench.results.run_folder import RunFolder
-from personabench.results.spec import RunSpec
-from personabench.types import from_json
+from personabench.results.summary import Summary
+from personabench.types import Sampling
+
+SCORER = "official"
+
+# A shorter prefix of a fingerprint is more likely a typing error than the name of a run.
+MIN_PREFIX = 4
+
+
+def read_run(folder: Path) -> Run:
+    """Read the summary of a run folder.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    return Run(RunFolder(folder).summary(), folder)
+
+
+def read_published(path: Path) -> Run:
+    """Read a published result.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    content = published.read(path)
+    return Run(content.summary, path, content.spec)
 
 
 def find(name: str, results: Path) -> Run:
-    """The summary, with its `folder`, of a run or of a published file.
+    """Find a run by its folder, the start of its fingerprint, "last" or its published file.
 
     Raises:
-        UsageError: no run, or several, fit.
+        UsageError: no run, or more than one, fits.
         DataError: a file is damaged.
     """
     path = Path(name)
     if path.suffix == ".json" and path.is_file():
-        from personabench.results.published import read
+        return read_published(path)
 
-        content = read(path)
-        return {**content.summary, "spec": content.spec, "folder": str(path)}
-    fitting = [
-        run for run in references(results) if len(name) >= 4 and run["fingerprint"].startswith(name)
-    ]
-    if len(fitting) == 1 and not list(results.glob(f"runs/*/*/*/{name[:8]}*")):
-        return fitting[0]
-    folder = find_run(name, results)
-    return {**folder.summary(), "folder": str(folder.path)}
+    matches = []
+    if len(name) >= MIN_PREFIX:
+        matches = [run for run in references(results) if run.summary.fingerprint.startswith(name)]
+
+    # A run on disk has more to show than the published result of the same run.
+    on_disk = list(results.glob(f"runs/*/*/*/{name[:8]}*"))
+    if len(matches) == 1 and not on_disk:
+        return matches[0]
+    return read_run(find_run(name, results).path)
 
 
 def find_run(name: str, results: Path) -> RunFolder:
-    """The run a person means by a folder, the start of a fingerprint, or "last".
+    """Find a run folder by its path, the start of its fingerprint, or "last".
 
     Raises:
-        UsageError: no run, or several, fit.
+        UsageError: no run, or more than one, fits.
     """
-    from personabench.errors import UsageError
-    from personabench.results.run_folder import RunFolder
-
     if (Path(name) / "spec.json").is_file():
         return RunFolder(Path(name))
-    found = sorted(results.glob("runs/*/*/*/*/spec.json"), key=lambda path: path.stat().st_mtime)
+
+    specs = results.glob("runs/*/*/*/*/spec.json")
+    folders = [path.parent for path in sorted(specs, key=lambda path: path.stat().st_mtime)]
+
     if name == "last":
-        found = [path for path in found if path.with_name("summary.json").is_file()]
-        if not found:
+        finished = [folder for folder in folders if (folder / "summary.json").is_file()]
+        if not finished:
             raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
-        return RunFolder(found[-1].parent)
-    fitting = [
-        path.parent for path in found if len(name) >= 4 and path.parent.name.startswith(name[:8])
-    ]
-    if len(fitting) != 1:
-        what = "several runs fit" if fitting else "no run fits"
+        return RunFolder(finished[-1])
+
+    matches = []
+    if len(name) >= MIN_PREFIX:
+        matches = [folder for folder in folders if folder.name.startswith(name[:8])]
+    if len(matches) != 1:
+        problem = "several runs match" if matches else "no run matches"
         raise UsageError(
-            f"{what} '{name}' under {results}/runs; `personabench list runs` names them"
+            f"{problem} '{name}' under {results}/runs; `personabench list runs` lists them"
         )
-    return RunFolder(fitting[0])
+    return RunFolder(matches[0])
 
 
-SCORER = "official"
-
-
-Run = Mapping[str, Any]
-
-
-def summaries(results: Path) -> list[dict[str, Any]]:
-    """Every run's summary under a results folder, oldest first.
+def summaries(results: Path) -> list[Run]:
+    """Read every run under a results folder, oldest first.
 
     Raises:
         DataError: a summary is damaged; the message names the file and the field.
     """
-    folders = [path.parent for path in sorted(results.glob("runs/*/*/*/*/summary.json"))]
-    return sorted(
-        ({**RunFolder(folder).summary(), "folder": str(folder)} for folder in folders), key=_time
-    )
+    paths = sorted(results.glob("runs/*/*/*/*/summary.json"))
+    return _sort_by_time([read_run(path.parent) for path in paths])
 
 
-def references(results: Path) -> list[dict[str, Any]]:
-    """The summaries of all published results under a results folder, oldest first; `folder` is the file.
+def references(results: Path) -> list[Run]:
+    """Read every published result under a results folder, oldest first.
 
     Raises:
         DataError: a file is damaged; the message names the file and the field.
     """
-    files = [(path, published.read(path)) for path in sorted(results.glob("reference/*.json"))]
-    return sorted(
-        ({**found.summary, "spec": found.spec, "folder": str(path)} for path, found in files),
-        key=_time,
-    )
+    paths = sorted(results.glob("reference/*.json"))
+    return _sort_by_time([read_published(path) for path in paths])
 
 
-def everything(results: Path) -> list[dict[str, Any]]:
-    """Runs and published results, oldest first; of a run that was published only the run."""
+def everything(results: Path) -> list[Run]:
+    """Read runs and published results, oldest first; if a run is both, only the run."""
     runs = summaries(results)
-    here = {run["fingerprint"] for run in runs}
-    both = [*(each for each in references(results) if each["fingerprint"] not in here), *runs]
-    return sorted(both, key=_time)
+    fingerprints = {run.summary.fingerprint for run in runs}
+    only_published = [
+        run for run in references(results) if run.summary.fingerprint not in fingerprints
+    ]
+    return _sort_by_time([*only_published, *runs])
 
 
-def _time(run: Run) -> str:
-    return str(run.get("time", ""))
+def _sort_by_time(runs: Sequence[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: run.summary.time)
 
 
-def spec(run: Run) -> dict[str, Any]:
-    """A run's `spec.json`; empty where only its summary is known."""
-    if "spec" in run:
-        return dict(run["spec"])
-    path = Path(run["folder"]) / "spec.json"
-    try:
-        found = from_json(path.read_bytes(), dict[str, Any])
-        msgspec.convert(found, RunSpec)
-        return found
-    except FileNotFoundError:
-        return {}
-    except msgspec.MsgspecError as error:
-        raise DataError(
-            f"{path} is damaged ({error}); move the run's folder away and repeat its command"
-        ) from error
+def label(summary: Summary) -> str:
+    """Name a run as boards do: its method, and every setting that is not at its default."""
+    return make_label(summary, seed=True)
 
 
-def label(run: Run) -> str:
-    """A run's name on a board: its method, and every setting that is not at its default."""
-    return _label(run, True, True)
-
-
-def _label(
-    run: Run, seed: bool, setting: bool, more: Sequence[str] = (), common: Collection[str] = ()
+def make_label(
+    summary: Summary,
+    *,
+    seed: bool,
+    setting: bool = True,
+    suffixes: Sequence[str] = (),
+    common: Collection[str] = (),
 ) -> str:
-    parts = [f"{key}={value}" for key, value in run.get("changed", {}).items()]
+    """Name a run.
+
+    Args:
+        seed: name the seed, unless it is 0.
+        setting: name task options and decoding.
+        suffixes: further settings to name.
+        common: task options to leave out, because all rows of the board share them.
+    """
+    parts = [f"{key}={value}" for key, value in summary.changed.items()]
     if setting:
-        changed = run.get("task_changed", {})
-        parts += [f"task.{key}={value}" for key, value in changed.items() if key not in common]
-    if run["history"] != "own":
-        parts.append(f"history={run['history']}")
-    if setting:
-        defaults = {"temperature": 0.0, "top_p": 1.0, "max_tokens": None}
-        sampling = run.get("sampling", defaults)
         parts += [
-            f"{key}={sampling[key]}" for key, usual in defaults.items() if sampling[key] != usual
+            f"task.{key}={value}"
+            for key, value in summary.task_changed.items()
+            if key not in common
         ]
-    parts += more
-    if seed and run["seed"]:
-        parts.append(f"seed={run['seed']}")
-    return f"{run['method']} ({', '.join(parts)})" if parts else str(run["method"])
+    if summary.history != "own":
+        parts.append(f"history={summary.history}")
+    if setting:
+        parts += _changed_sampling(summary.sampling)
+    parts += suffixes
+    if seed and summary.seed:
+        parts.append(f"seed={summary.seed}")
+
+    if not parts:
+        return summary.method
+    return f"{summary.method} ({', '.join(parts)})"
+
+
+def _changed_sampling(sampling: Sampling) -> list[str]:
+    values = msgspec.structs.asdict(sampling)
+    defaults = msgspec.structs.asdict(Sampling())
+    return [f"{name}={values[name]}" for name in defaults if values[name] != defaults[name]]

@@ -1,9 +1,10 @@
-"""A run as a log of inspect-ai (log format version 2), which `inspect view` opens.
+"""Write a run as a log of inspect-ai (log format version 2), which `inspect view` opens.
 
-The format is plain JSON, as one `.json` file or as the members of an `.eval` zip file, so it is written without
-importing inspect-ai, sample by sample.  A sample's conversation is its last call; all its calls, those that made the
-user's state included, are events of its transcript.  Scores have the scorer's name and a value per metric; metrics
-whose per-sample value is more than a number are in the metadata.
+The format is plain JSON, as one `.json` file or as the members of an `.eval` zip file, so it is
+written without importing inspect-ai, sample by sample. A sample's conversation is its last call;
+all its calls, those that made the user's state included, are events of its transcript. Scores have
+the scorer's name and a value per metric; metrics whose per-sample value is more than a number are
+in the metadata.
 """
 
 from __future__ import annotations
@@ -12,21 +13,46 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from personabench import __version__
 from personabench.errors import UsageError
 from personabench.results.export import CallRecord, Line, Source, replacing
 from personabench.results.index import SCORER, label
+from personabench.results.summary import to_dict
 from personabench.types import Message, Usage, to_json
+
+T = TypeVar("T")
 
 VERSION = 2
 _STOP_REASONS = {"length": "max_tokens", "refused": "content_filter"}
+
+# Phases of calls that the benchmark makes, by the role that answers.
 ROLES = {"simulate": "simulator", "judge": "judge"}
+
+# Inspect's own ids are this long.
+ID_LENGTH = 22
+
+METADATA = (
+    "fingerprint",
+    "data_hash",
+    "sample",
+    "method",
+    "params",
+    "history",
+    "seed",
+    "n",
+    "owed",
+    "users",
+    "counters",
+    "usage",
+    "seconds",
+    "versions",
+)
 
 
 def write(source: Source, output: Path) -> None:
-    """Write a run as an inspect-ai log, `.eval` or `.json` as the name of the file says.
+    """Write a run as an inspect-ai log, as `.eval` or `.json` by the suffix of the file.
 
     Raises:
         UsageError: the name ends otherwise, or the file cannot be written.
@@ -60,159 +86,167 @@ def _write_eval(source: Source, path: Path) -> None:
 
 def _header(source: Source) -> dict[str, Any]:
     """The log without its samples."""
-    run, spec = source.summary, source.spec
+    summary, spec = source.summary, source.spec
+    return {
+        "version": VERSION,
+        "status": "success" if summary.complete else "cancelled",
+        "eval": _evaluation(source),
+        "plan": {
+            "name": "plan",
+            "steps": [{"solver": spec.method, "params": dict(spec.params)}],
+        },
+        "results": {
+            "total_samples": summary.n + summary.owed,
+            "completed_samples": summary.n,
+            "scores": [
+                _score_summary(source, scorer, metrics)
+                for scorer, metrics in _official_first(summary.metrics)
+            ],
+        },
+        "stats": {
+            "started_at": _time(summary.time),
+            "completed_at": _time(summary.time),
+            "model_usage": {_model(source): _usage(_method_usage(source))},
+        },
+    }
+
+
+def _evaluation(source: Source) -> dict[str, Any]:
+    summary, spec = source.summary, source.spec
     name = f"{spec.task}/{spec.separation}/{spec.split}"
-    sampling = spec.sampling
-    decoding = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": spec.seed}
-    if sampling.max_tokens is not None:
-        decoding["max_tokens"] = sampling.max_tokens
-    results = sorted(run["metrics"].items(), key=_official_first)
-    about = {
-        "eval_id": spec.fingerprint[:22],
-        "run_id": spec.fingerprint[:22],
-        "created": _time(run["time"]),
+    decoding = {
+        "temperature": spec.sampling.temperature,
+        "top_p": spec.sampling.top_p,
+        "seed": spec.seed,
+    }
+    if spec.sampling.max_tokens is not None:
+        decoding["max_tokens"] = spec.sampling.max_tokens
+
+    fields = to_dict(summary)
+    return {
+        "eval_id": spec.fingerprint[:ID_LENGTH],
+        "run_id": spec.fingerprint[:ID_LENGTH],
+        "created": _time(summary.time),
         "task": name,
-        "task_id": spec.fingerprint[:22],
+        "task_id": spec.fingerprint[:ID_LENGTH],
         "task_version": spec.task_version,
-        "task_display_name": f"{name}: {label(run)}",
+        "task_display_name": f"{name}: {label(summary)}",
         "task_args": dict(spec.task_params),
         "dataset": {
-            "name": run["source"],
+            "name": summary.source,
             "samples": len(source.ids),
             "sample_ids": source.ids,
             "shuffled": False,
         },
-        "solver": label(run),
+        "solver": label(summary),
         "solver_args": dict(spec.params),
         "model": _model(source),
         "model_args": dict(spec.model),
         "model_generate_config": decoding,
         "config": {"epochs": 1},
         "packages": {"personabench": __version__},
-        "scorers": [{"name": scorer} for scorer, _ in results],
-        "metadata": {
-            **{
-                key: run[key]
-                for key in (
-                    "fingerprint",
-                    "data_hash",
-                    "sample",
-                    "method",
-                    "params",
-                    "history",
-                    "seed",
-                )
-            },
-            **{
-                key: run[key]
-                for key in ("n", "owed", "users", "counters", "usage", "seconds", "versions")
-            },
-        },
+        "scorers": [{"name": scorer} for scorer, _ in _official_first(summary.metrics)],
+        "metadata": {name: fields[name] for name in METADATA},
     }
-    scores = [
-        {
-            "name": scorer,
-            "scorer": scorer,
-            "scored_samples": len(source.scores),
-            "unscored_samples": len(source.ids) - len(source.scores),
-            "metrics": {
-                metric: {"name": metric, "value": value} for metric, value in metrics.items()
-            },
-        }
-        for scorer, metrics in results
-    ]
-    phases = [spent for phase, spent in run["usage"].items() if phase not in ROLES]
-    used = Usage(
-        *(int(sum(each[key] for each in phases)) for key in ("input_tokens", "output_tokens"))
-    )
+
+
+def _score_summary(
+    source: Source, scorer: str, metrics: Mapping[str, float | None]
+) -> dict[str, Any]:
     return {
-        "version": VERSION,
-        "status": "success" if run["status"] == "complete" else "cancelled",
-        "eval": about,
-        "plan": {"name": "plan", "steps": [{"solver": spec.method, "params": dict(spec.params)}]},
-        "results": {
-            "total_samples": run["n"] + run["owed"],
-            "completed_samples": run["n"],
-            "scores": scores,
-        },
-        "stats": {
-            "started_at": _time(run["time"]),
-            "completed_at": _time(run["time"]),
-            "model_usage": {_model(source): _usage(used)},
-        },
+        "name": scorer,
+        "scorer": scorer,
+        "scored_samples": len(source.scores),
+        "unscored_samples": len(source.ids) - len(source.scores),
+        "metrics": {metric: {"name": metric, "value": value} for metric, value in metrics.items()},
     }
+
+
+def _method_usage(source: Source) -> Usage:
+    """Tokens of the method, without those of simulated users and judges."""
+    phases = [phase for name, phase in source.summary.usage.items() if name not in ROLES]
+    return Usage(
+        sum(phase.input_tokens for phase in phases),
+        sum(phase.output_tokens for phase in phases),
+    )
 
 
 def _samples(source: Source) -> Iterator[dict[str, Any]]:
-    time, model = _time(source.summary["time"]), _model(source)
-    players = {role: about["model"] for role, about in source.summary.get("roles", {}).items()}
+    roles = {role: model.model for role, model in source.summary.roles.items()}
     for line in source.lines():
-        prediction, sample = line.prediction, line.sample
-        last = next(
-            (asked for asked in reversed(line.calls) if asked.call.phase == "predict"), None
-        )
-        messages = [_message(message) for message in (last.messages or () if last else ())]
-        finish = "stop" if last is None else last.call.finish
-        output = _output(model, prediction.output or "", finish, prediction.usage)
-        yield {
-            "id": prediction.sample_id,
-            "epoch": 1,
-            "input": sample.input if sample else "",
-            "choices": list(sample.choices) or None if sample else None,
-            "target": list(sample.references) if sample else "",
-            "messages": [*messages, output["choices"][0]["message"]],
-            "output": output,
-            "scores": _scores(line),
-            "metadata": _metadata(line),
-            "model_usage": {model: _usage(prediction.usage)},
-            "events": [
-                _event(asked, model, players, time)
-                for asked in line.calls
-                if asked.messages is not None
-            ],
-            **(
-                {"error": {"message": prediction.error, "traceback": "", "traceback_ansi": ""}}
-                if prediction.error
-                else {}
-            ),
+        yield _sample(source, line, roles)
+
+
+def _sample(source: Source, line: Line, roles: Mapping[str, str]) -> dict[str, Any]:
+    time = _time(source.summary.time)
+    model = _model(source)
+    prediction, sample = line.prediction, line.sample
+
+    answer = next((call for call in reversed(line.calls) if call.call.phase == "predict"), None)
+    messages = [_message(message) for message in (answer.messages or () if answer else ())]
+    finish = answer.call.finish if answer else "stop"
+    output = _output(model, prediction.output or "", finish, prediction.usage)
+    content = {
+        "id": prediction.sample_id,
+        "epoch": 1,
+        "input": sample.input if sample else "",
+        "choices": list(sample.choices) or None if sample else None,
+        "target": list(sample.references) if sample else "",
+        "messages": [*messages, output["choices"][0]["message"]],
+        "output": output,
+        "scores": _scores(line),
+        "metadata": _metadata(line),
+        "model_usage": {model: _usage(prediction.usage)},
+        "events": [
+            _event(call, model, roles, time) for call in line.calls if call.messages is not None
+        ],
+    }
+    if prediction.error:
+        content["error"] = {
+            "message": prediction.error,
+            "traceback": "",
+            "traceback_ansi": "",
         }
+    return content
 
 
 def _scores(line: Line) -> dict[str, Any]:
     values: Mapping[str, Mapping[str, Any]] = line.score.values if line.score else {}
-    return {
-        scorer: {
-            "value": {
-                metric: value for metric, value in metrics.items() if not isinstance(value, list)
-            },
-            "answer": line.prediction.output if scorer == SCORER else line.prediction.parsed,
-            "metadata": {
-                metric: value for metric, value in metrics.items() if isinstance(value, list)
-            },
-        }
-        for scorer, metrics in sorted(values.items(), key=_official_first)
-    }
+    scores = {}
+    for scorer, metrics in _official_first(values):
+        answer = line.prediction.output if scorer == SCORER else line.prediction.parsed
+        # Inspect shows numbers only; values of corpus metrics go into the metadata.
+        numbers = {name: value for name, value in metrics.items() if not isinstance(value, list)}
+        lists = {name: value for name, value in metrics.items() if isinstance(value, list)}
+        scores[scorer] = {"value": numbers, "answer": answer, "metadata": lists}
+    return scores
 
 
-def _official_first(item: tuple[str, Any]) -> bool:
-    return item[0] != SCORER
+def _official_first(by_scorer: Mapping[str, T]) -> list[tuple[str, T]]:
+    return sorted(by_scorer.items(), key=lambda item: item[0] != SCORER)
 
 
 def _metadata(line: Line) -> dict[str, Any]:
     prediction, sample = line.prediction, line.sample
-    found: dict[str, Any] = {"user_id": prediction.user_id, "flags": dict(prediction.flags)}
+    metadata: dict[str, Any] = {
+        "user_id": prediction.user_id,
+        "flags": dict(prediction.flags),
+    }
     if sample is not None:
-        found |= {"attributes": dict(sample.attributes), "history": len(sample.history)}
+        metadata |= {"attributes": dict(sample.attributes), "history": len(sample.history)}
     if line.profile is not None:
         state = line.profile.state
-        found["profile"] = state if isinstance(state, str) else to_json(state)
-    return found | ({"record": prediction.record} if prediction.record else {})
+        metadata["profile"] = state if isinstance(state, str) else to_json(state)
+    if prediction.record:
+        metadata["record"] = prediction.record
+    return metadata
 
 
-def _event(asked: CallRecord, model: str, players: Mapping[str, str], time: str) -> dict[str, Any]:
+def _event(record: CallRecord, model: str, roles: Mapping[str, str], time: str) -> dict[str, Any]:
     """A call as an event of the transcript; simulated users and judges by their role and model."""
-    call, role = asked.call, ROLES.get(asked.call.phase)
-    model = players.get(role or "", model)
+    call = record.call
+    role = ROLES.get(call.phase)
+    model = roles.get(role or "", model)
     usage = Usage(call.input_tokens, call.output_tokens, call.cached_tokens)
     return {
         "event": "model",
@@ -221,11 +255,11 @@ def _event(asked: CallRecord, model: str, players: Mapping[str, str], time: str)
         "working_time": call.seconds,
         "model": model,
         "role": role,
-        "input": [_message(message) for message in asked.messages or ()],
+        "input": [_message(message) for message in record.messages or ()],
         "tools": [],
         "tool_choice": "none",
         "config": {},
-        "output": _output(model, asked.reply or "", call.finish, usage, asked.thought or ""),
+        "output": _output(model, record.reply or "", call.finish, usage, record.thought or ""),
         "cache": "read" if call.cached else None,
         "metadata": {"phase": call.phase},
     }
@@ -248,10 +282,10 @@ def _output(model: str, text: str, finish: str, usage: Usage, thought: str = "")
 
 
 def _summary(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What the list of samples shows of one."""
-    kept = ("id", "epoch", "input", "choices", "target", "scores", "model_usage")
+    """The entry of a sample in the list of samples."""
+    fields = ("id", "epoch", "input", "choices", "target", "scores", "model_usage")
     return {
-        **{key: sample[key] for key in kept},
+        **{field: sample[field] for field in fields},
         "metadata": {"user_id": sample["metadata"]["user_id"]},
         "error": sample.get("error", {}).get("message"),
         "completed": "error" not in sample,
@@ -264,9 +298,14 @@ def _message(message: Message) -> dict[str, str]:
 
 
 def _usage(usage: Usage) -> dict[str, int]:
-    found = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
-    found["total_tokens"] = sum(found.values())
-    return found | ({"input_tokens_cache_read": usage.cached_tokens} if usage.cached_tokens else {})
+    tokens = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    if usage.cached_tokens:
+        tokens["input_tokens_cache_read"] = usage.cached_tokens
+    return tokens
 
 
 def _model(source: Source) -> str:

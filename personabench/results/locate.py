@@ -1,4 +1,4 @@
-"""Where a finished run's task and data are now: what people look up about a run long after it was made."""
+"""Find the task and data of a finished run, which may have moved or changed since."""
 
 from __future__ import annotations
 
@@ -11,51 +11,66 @@ from personabench.api.dataset import Dataset
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import PersonabenchError, UsageError
-from personabench.results.index import Run, spec
+from personabench.results.spec import RunSpec
+from personabench.results.summary import Summary
 
 
 def find_task(name: str, params: Mapping[str, Any], source: str) -> Task | None:
-    """A run's task with the run's options; None where no such task, or none that takes them, is installed any more.
+    """Find a run's task, with the run's options.
 
-    `source` is the recorded hash of the task's source: it decides whether a file that was named is the run's.
+    Args:
+        source: the recorded hash of the task's source; decides whether a task from a file is the
+            run's.
+
+    Returns:
+        None if no such task, or none that takes these options, is installed.
     """
     try:
-        kind = registry.recorded("task", name, source)
-        task: Task = kind(kind.Params(**params))
+        cls = registry.recorded("task", name, source)
+        task: Task = cls(cls.Params(**params))
         return task
     except (PersonabenchError, TypeError, ValueError):
         return None
 
 
-def named(file: str, runs: Iterable[Run]) -> str:
-    """Load the task whose file a person named, so that runs of it are read with their own task; returns its name.
+def named(file: str, specs: Iterable[RunSpec]) -> str:
+    """Load a task from a file, so that runs of it are read with their own task; return its name.
+
+    Args:
+        specs: of the runs to read.
 
     Raises:
         UsageError: no run is of that task, or its code has changed since all of them.
     """
     cls = registry.load("task", file)
-    recorded = [(run["task"], spec(run).get("task_hash", "")) for run in runs]
-    sources = {source for task, source in recorded if task == cls.name}
+    specs = list(specs)
+    sources = {spec.task_hash for spec in specs if spec.task == cls.name}
     if not sources:
-        there = ", ".join(sorted({task for task, _ in recorded})) or "no task"
-        raise UsageError(f"--task {file} is '{cls.name}'; there are runs of {there}")
+        tasks = ", ".join(sorted({spec.task for spec in specs})) or "no task"
+        raise UsageError(f"--task {file} is '{cls.name}'; there are runs of {tasks}")
     if registry.source_hash(cls) not in sources:
+        # Raises the error that explains the mismatch.
         registry.recorded("task", cls.name, min(sources))
     return str(cls.name)
 
 
-def find_dataset(task: Task, run: Mapping[str, Any], place: str | None) -> Dataset | None:
-    """A run's data, where it still lies at its place unchanged.
+def find_dataset(task: Task, run: Summary | RunSpec, folder: str | None) -> Dataset | None:
+    """Open a run's data, if it is still in its folder and unchanged.
 
     Args:
-        run: its `separation`, `split` and `data_hash`.
-        place: the folder that the run was given; None for the bundled sample.
+        folder: the data folder that the run was given; None for the bundled sample.
     """
-    for split in (f"{run['separation']}/{run['split']}", run["split"], task.default_split):
+    # Splits of some tasks are named without their separation, and some tasks have one split only.
+    candidates = (
+        f"{run.separation}/{run.split}",
+        run.split,
+        task.default_split,
+    )
+    for split in candidates:
         try:
-            opened = open_split(task, split, Path(place) if place else None)
+            dataset = open_split(task, split, Path(folder) if folder else None)
         except PersonabenchError:
             continue
-        if opened.hash == run["data_hash"]:
-            return opened
+        if dataset.hash == run.data_hash:
+            return dataset
     return None

@@ -1,8 +1,8 @@
-"""Published results: what anybody needs to redo a run's statistics, and no text of the benchmark.
+"""Published results: everything that a run's statistics need, and no text of the benchmark.
 
-A file holds the run's spec, its summary and the score of every sample; sample and user ids are hashed.  The hash keeps
-ids stable between runs, so that published and own runs can be compared sample by sample; it hides no secret, since
-benchmarks number their samples.
+A file holds the run's spec, its summary and the score of every sample; sample and user ids are
+hashed. The hash keeps ids stable between runs, so that published and own runs can be compared
+sample by sample; it does not hide them, since benchmarks number their samples.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from personabench.errors import DataError, UsageError
+from personabench.results.run import Run
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
-from personabench.results.summary import checked
+from personabench.results.summary import Summary, to_dict
 from personabench.types import from_json, to_json
 
 VERSION = 1
-_LEFT_OUT = ("data", "warnings", "folder")
+# Paths and warnings may contain names of the machine, or text of the data.
+_LEFT_OUT = ("data", "warnings")
 _REMEDY = "publish the run again, or move the file away"
 
 
@@ -35,7 +36,8 @@ class Vector(msgspec.Struct, frozen=True):
 
     Attributes:
         ids, users: hashed sample ids, in order, and the hashed user of each.
-        values: by scorer, by metric: the value each sample contributes, as in `scores.jsonl`; None where it has none.
+        values: by scorer and metric, the value that each sample contributes, as in
+            `scores.jsonl`; None for samples without one.
     """
 
     ids: list[str]
@@ -43,53 +45,82 @@ class Vector(msgspec.Struct, frozen=True):
     values: dict[str, dict[str, list[float | list[float] | None]]]
 
 
-class Published(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Published:
     """A file under `results/reference`.
 
-    `scores` is a `Vector` as JSON, gzip and base64; `count` is how many samples it has, `sha256` that of its JSON.
+    `scores` is a `Vector` as JSON, gzip and base64; `count` is the number of its samples, `sha256`
+    that of its JSON.
     """
 
-    version: int
-    spec: dict[str, Any]
-    summary: dict[str, Any]
+    spec: RunSpec
+    summary: Summary
     count: int
     sha256: str
     scores: str
 
 
+class _File(msgspec.Struct, frozen=True):
+    # Spec and summary stay undecoded until the version is known: a later version may change them.
+    version: int
+    spec: msgspec.Raw
+    summary: msgspec.Raw
+    count: int
+    sha256: str
+    scores: str
+
+
+class _Fingerprint(msgspec.Struct, frozen=True):
+    fingerprint: str | None = None
+
+
 def hashed(task: str, kind: str, name: str) -> str:
-    """A sample's or user's id, as 16 hex digits."""
+    """Hash a sample's or user's id to 16 hex digits."""
     return hashlib.sha256(f"{task}\x1f{kind}\x1f{name}".encode()).hexdigest()[:16]
 
 
-def vector(run: Mapping[str, Any]) -> Vector:
-    """The scores of a run or published result, given its summary with `folder`; without samples where there are none.
+def vector(run: Run) -> Vector:
+    """Read the scores of a run or published result; without samples if there are none.
 
     Raises:
         DataError: its file is damaged; the message names it.
     """
-    place = Path(run["folder"])
-    if place.suffix == ".json" and place.is_file():
-        return unpack(read(place), place)
-    task = run["task"]
-    lines = sorted(
-        (hashed(task, "sample", line.sample_id), line) for line in RunFolder(place).scores()
-    )
+    if run.published and run.path.is_file():
+        return unpack(read(run.path), run.path)
+    return score_vector(RunFolder(run.path), run.summary.task)
+
+
+def score_vector(folder: RunFolder, task: str) -> Vector:
+    """Read the scores of a run folder.
+
+    Raises:
+        DataError: a file of the run is damaged.
+    """
+    hashed_lines = [
+        (hashed(task, "sample", line.sample_id), hashed(task, "user", line.user_id), line)
+        for line in folder.scores()
+    ]
+    hashed_lines.sort(key=lambda hashed_line: hashed_line[0])
+
     values: dict[str, dict[str, list[float | list[float] | None]]] = {}
-    for at, (_, line) in enumerate(lines):
+    for index, (_, _, line) in enumerate(hashed_lines):
         for scorer, metrics in line.values.items():
+            columns = values.setdefault(scorer, {})
             for metric, value in metrics.items():
-                column = values.setdefault(scorer, {}).setdefault(metric, [None] * len(lines))
-                column[at] = value
-    users = {line.user_id: hashed(task, "user", line.user_id) for _, line in lines}
-    return Vector([name for name, _ in lines], [users[line.user_id] for _, line in lines], values)
+                column = columns.setdefault(metric, [None] * len(hashed_lines))
+                column[index] = value
+    return Vector(
+        ids=[sample for sample, _, _ in hashed_lines],
+        users=[user for _, user, _ in hashed_lines],
+        values=values,
+    )
 
 
 def unpack(published: Published, path: Path) -> Vector:
-    """The scores in a published file, read from `path`.
+    """Decode the scores of a published file, read from `path`.
 
     Raises:
-        DataError: they are damaged, or not those that were published; the message names the file.
+        DataError: they are damaged, or not those that were published.
     """
     try:
         text = gzip.decompress(base64.b64decode(published.scores))
@@ -102,60 +133,64 @@ def unpack(published: Published, path: Path) -> Vector:
 
 
 def read(path: Path) -> Published:
-    """A published file.
+    """Read a published file.
 
     Raises:
-        DataError: it is damaged or of a later version; the message names it and the field.
+        DataError: it is damaged or of a later version; the message names the field.
     """
     try:
-        found = from_json(path.read_bytes(), Published)
-        if found.version != VERSION:
+        file = from_json(path.read_bytes(), _File)
+        if file.version != VERSION:
             raise DataError(
-                f"{path} has version {found.version}, this is {VERSION}; update personabench"
+                f"{path} has version {file.version}, this is {VERSION}; update personabench"
             )
-        checked(found.summary)
-        msgspec.convert(found.spec, RunSpec)
+        summary = from_json(file.summary, Summary)
+        spec = from_json(file.spec, RunSpec)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
     except msgspec.MsgspecError as error:
-        raise DataError(f"{path} is no published result ({error}); {_REMEDY}") from error
-    return found
+        raise DataError(f"{path} is not a published result ({error}); {_REMEDY}") from error
+    return Published(spec, summary, file.count, file.sha256, file.scores)
 
 
-def _of_another(path: Path, fingerprint: str) -> bool:
-    """Whether a file holds another run, or one of another version; one that nobody can read holds none."""
+def _holds_other_run(path: Path, fingerprint: str) -> bool:
+    """Whether a file holds another run or version; an unreadable file holds none."""
     try:
-        found = from_json(path.read_bytes(), Published)
+        file = from_json(path.read_bytes(), _File)
+        held = from_json(file.summary, _Fingerprint).fingerprint
     except (OSError, msgspec.MsgspecError):
         return False
-    return found.version != VERSION or found.summary.get("fingerprint", fingerprint) != fingerprint
+    return file.version != VERSION or held not in (None, fingerprint)
 
 
 def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
-    """Write a finished run as one file under `target`; returns its path.
+    """Write a finished run as one file under `target`, and return its path.
 
     A run whose answers a judge left unjudged is a result too, without scores.
 
     Raises:
-        UsageError: samples are owed, there was nothing to score by, the name is taken by another run, or it cannot be
-            written.
+        UsageError: samples are owed, there are no scores, the name is taken by another run, or the
+            file cannot be written.
         DataError: a file of the run is damaged.
     """
     summary, spec = folder.summary(), folder.spec()
-    if summary["status"] != "complete" or not summary["n"]:
+    if not summary.complete or not summary.n:
         raise UsageError(
-            f"{folder.path}: {summary['owed']} samples are owed; repeat the run's command, then publish"
+            f"{folder.path}: {summary.owed} samples are owed; repeat the run's command, "
+            "then publish"
         )
     folder.verify_all()
-    scores = vector({**summary, "folder": str(folder.path)})
-    if not scores.ids and not summary["counters"].get("unjudged"):
+    scores = score_vector(folder, spec.task)
+    if not scores.ids and not summary.counters.get("unjudged"):
         raise UsageError(f"{folder.path} has no scores: its split has no references")
-    kept = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
-    if not spec.sample:
-        kept["source"] = Path(summary["source"]).name
-    plain = to_json(scores).encode()
-    packed = base64.b64encode(gzip.compress(plain, mtime=0)).decode()
-    named = hashlib.sha256(plain).hexdigest()
+    path = target / f"{name or _default_name(spec)}.json"
+    if _holds_other_run(path, spec.fingerprint):
+        raise UsageError(f"{path} holds another run; choose another --name or delete it")
+    _write(path, _encode(spec, summary, scores))
+    return path
+
+
+def _default_name(spec: RunSpec) -> str:
     parts = (
         spec.task,
         spec.separation,
@@ -164,20 +199,37 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
         spec.model["name"],
         spec.fingerprint[:8],
     )
-    path = target / f"{name or re.sub(r'[^A-Za-z0-9_.+-]+', '_', '-'.join(parts))}.json"
-    if _of_another(path, spec.fingerprint):
-        raise UsageError(f"{path} holds another run; choose another --name or delete it")
-    content = Published(VERSION, msgspec.to_builtins(spec), kept, len(scores.ids), named, packed)
-    text = (
-        msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n"
-    )
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(parts))
+
+
+def _encode(spec: RunSpec, summary: Summary, scores: Vector) -> bytes:
+    fields = {name: value for name, value in to_dict(summary).items() if name not in _LEFT_OUT}
+    if not spec.sample:
+        # Without the folders of the machine.
+        fields["source"] = Path(summary.source).name
+
+    plain = to_json(scores).encode()
+    # No time of compression, so that the same run gives the same bytes.
+    packed = gzip.compress(plain, mtime=0)
+    content = {
+        "version": VERSION,
+        "spec": spec,
+        "summary": fields,
+        "count": len(scores.ids),
+        "sha256": hashlib.sha256(plain).hexdigest(),
+        "scores": base64.b64encode(packed).decode(),
+    }
+    text = msgspec.json.encode(content, order="deterministic")
+    return msgspec.json.format(text, indent=1) + b"\n"
+
+
+def _write(path: Path, text: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(text)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-    return path

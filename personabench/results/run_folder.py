@@ -1,8 +1,8 @@
-"""A run's folder: what is finished stays finished.
+"""Run folders: append and read a run's files so that finished work survives any interrupt.
 
-`predictions.jsonl` is appended, one flushed line per sample; a torn last line is cut off and owed again.  The same
-command opens the same folder and does what is owed.  A lock keeps a second writer out.  Files are described in
-docs/files.md.
+`predictions.jsonl` is appended, one flushed line per sample; a torn last line is removed and its
+sample is owed again. The same command opens the same folder and does what is owed. A lock keeps a
+second writer out. Files are described in docs/files.md.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
-from personabench.results.checksums import Seal, seal
+from personabench.results.checksums import seal
 from personabench.results.spec import RunSpec
-from personabench.results.summary import checked
+from personabench.results.summary import Summary
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
 
 T = TypeVar("T")
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """A line of `artifacts/profiles.jsonl`: a user's state and what making it took."""
+    """A line of `artifacts/profiles.jsonl`: a user's state and the calls that made it."""
 
     user_id: str
     key: str
@@ -41,7 +41,10 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """`states/<user>.json`: a user of an online task after the last complete round, and that round's prediction."""
+    """`states/<user>.json`: the state of a user of an online task after the last complete round.
+
+    `prediction` is that round's.
+    """
 
     user_id: str
     round: int
@@ -50,7 +53,10 @@ class Round(msgspec.Struct, frozen=True):
 
 
 class RefreshState(msgspec.Struct, frozen=True):
-    """`refresh.json`: a `--cache refresh` under way, as numbers of lines that are older than it, by file."""
+    """`refresh.json`: an unfinished `--cache refresh`.
+
+    The numbers count lines of each file that are older than the refresh.
+    """
 
     predictions: int
     profiles: int
@@ -59,6 +65,13 @@ class RefreshState(msgspec.Struct, frozen=True):
 
 class _Id(msgspec.Struct):
     sample_id: str
+
+
+# Block size for finding the end of the last whole line.
+_BLOCK = 1 << 20
+
+# File names on most systems may have 255 bytes; users' ids may be longer.
+_READABLE = 80
 
 
 class RunFolder:
@@ -82,12 +95,21 @@ class RunFolder:
 
     @staticmethod
     def place(results: Path, spec: RunSpec) -> Path:
-        """Where a run lives: `runs/<task>/<method>/<model>/<fingerprint8>`."""
-        parts = (spec.task, spec.method, spec.model["name"], spec.fingerprint[:8])
-        return results.joinpath("runs", *(re.sub(r"[^\w.+-]+", "_", part) for part in parts))
+        """Path of a run's folder: `runs/<task>/<method>/<model>/<fingerprint8>`."""
+        parts = (
+            spec.task,
+            spec.method,
+            spec.model["name"],
+            spec.fingerprint[:8],
+        )
+        return results.joinpath("runs", *map(_to_file_name, parts))
 
     def start(self, spec: RunSpec) -> Path:
-        """Take the lock, write `spec.json`, repair torn files; returns the path of this attempt's log."""
+        """Take the lock, write `spec.json`, and repair torn files.
+
+        Returns:
+            the path of this attempt's log.
+        """
         try:
             return self._start(spec)
         except BaseException:
@@ -100,20 +122,16 @@ class RunFolder:
             attempts = self.path / "attempts"
             attempts.mkdir(exist_ok=True)
             self._lock.acquire()
-            spec_path = self.path / "spec.json"
-            if (
-                spec_path.exists()
-                and from_json(spec_path.read_bytes(), RunSpec).fingerprint != spec.fingerprint
-            ):
-                raise UsageError(f"{self.path} belongs to another run; move it away")
-            _replace(spec_path, to_json(spec))
-            for path in (
-                self.predictions_path,
-                self.profiles_path,
-                *self.path.glob("judgements/*.jsonl"),
-            ):
+            self._write_spec(spec)
+
+            # Only now: a line that another process is still writing looks torn as well.
+            _repair(self.predictions_path)
+            _repair(self.profiles_path)
+            for path in self.path.glob("judgements/*.jsonl"):
                 _repair(path)
-            return attempts / f"{len(list(attempts.glob('*.log'))) + 1:03d}.log"
+
+            number = len(list(attempts.glob("*.log"))) + 1
+            return attempts / f"{number:03d}.log"
         except Timeout as error:
             raise UsageError(
                 f"another process is writing to {self.path}; wait for it or stop it"
@@ -125,15 +143,23 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
+    def _write_spec(self, spec: RunSpec) -> None:
+        path = self.path / "spec.json"
+        if path.exists():
+            existing = from_json(path.read_bytes(), RunSpec)
+            if existing.fingerprint != spec.fingerprint:
+                raise UsageError(f"{self.path} belongs to another run; move it away")
+        _replace(path, to_json(spec))
+
     def close(self) -> None:
-        """Close files and give the lock back."""
+        """Close files and release the lock."""
         for file in self._files.values():
             file.close()
         self._files.clear()
         self._lock.release()
 
     def append(self, path: Path, line: msgspec.Struct) -> None:
-        """Add one line, whole or not at all as far as later readers can tell."""
+        """Append one line, whole or not at all as far as later readers can see."""
         try:
             file = self._files.get(path)
             if file is None:
@@ -144,7 +170,7 @@ class RunFolder:
             raise _cannot_write(path, error) from error
 
     def keep(self, finished: Round) -> None:
-        """Put a user's latest round in the place of the one before, whole or not at all."""
+        """Replace a user's last round by the latest one, whole or not at all."""
         try:
             self.states_path.mkdir(exist_ok=True)
             _replace(self._state_path(finished.user_id), to_json(finished))
@@ -152,176 +178,198 @@ class RunFolder:
             raise _cannot_write(self.states_path, error) from error
 
     def round(self, user_id: str) -> Round | None:
-        """A user's latest complete round.
+        """Read a user's latest complete round; None before the first.
 
         Raises:
             DataError: the file is damaged.
         """
         path = self._state_path(user_id)
-        return (
-            _read(path, Round, "delete it and repeat the run's command") if path.exists() else None
-        )
+        if not path.exists():
+            return None
+        return _read(path, Round, "delete it and repeat the run's command")
 
     def delete_rounds(self) -> None:
-        """Let every user start from the first round."""
+        """Delete all rounds, so that every user starts from the first one."""
         for path in self.states_path.glob("*.json"):
             path.unlink()
 
     def _state_path(self, user_id: str) -> Path:
-        readable = re.sub(r"[^\w.+-]+", "_", user_id)[:80]
+        readable = _to_file_name(user_id)[:_READABLE]
+        # The digest keeps users apart whose readable parts coincide.
         return self.states_path / f"{readable}-{digest(user_id)[:8]}.json"
 
     def judgements_path(self, judge: str) -> Path:
-        """Where the judgements of a judge are, given the judge's key."""
+        """Path of the judgements of a judge, given the judge's key."""
         return self.path / "judgements" / f"{judge[:8]}.jsonl"
 
     def judgements(self, judge: str, older: int = 0) -> dict[str, Judgement]:
-        """The latest judgement of each sample by a judge, leaving out the first lines of the file."""
-        return {
-            line.sample_id: line
-            for line in islice(_lines(self.judgements_path(judge), Judgement), older, None)
-        }
+        """Read the latest judgement of each sample by a judge.
+
+        Args:
+            older: number of lines at the start of the file to skip.
+        """
+        judgements = islice(_read_lines(self.judgements_path(judge), Judgement), older, None)
+        return {judgement.sample_id: judgement for judgement in judgements}
 
     def prediction(self, sample_id: str) -> Prediction | None:
-        """The latest prediction of one sample."""
-        found = None
-        for line in self.iter_predictions():
-            if line.sample_id == sample_id:
-                found = line
-        return found
+        """Read the latest prediction of one sample; None without one."""
+        latest = None
+        for prediction in self.iter_predictions():
+            if prediction.sample_id == sample_id:
+                latest = prediction
+        return latest
 
     def ordered_predictions(self, sample_ids: Iterable[str]) -> Iterator[Prediction | None]:
-        """The latest prediction of each sample in the order asked for, None where there is none.
-
-        Only offsets are held in memory.
+        """Read the latest prediction of each sample in the given order, None for those without one.
 
         Raises:
             DataError: a line is damaged.
         """
-        places: dict[str, int] = {}
-        if self.predictions_path.exists():
-            offset = 0
-            with self.predictions_path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if line.endswith(b"\n"):
-                        places[_line(self.predictions_path, number, line, _Id).sample_id] = offset
-                    offset += len(line)
-        if not places:
+        # Only offsets are held in memory: predictions of a large run may not fit.
+        offsets = self._prediction_offsets()
+        if not offsets:
             yield from (None for _ in sample_ids)
             return
         with self.predictions_path.open("rb") as file:
             for sample_id in sample_ids:
-                place = places.get(sample_id)
-                if place is None:
-                    yield None
-                else:
-                    file.seek(place)
-                    line = file.readline()
-                    try:
-                        yield from_json(line, Prediction)
-                    except msgspec.MsgspecError:
-                        number = 1 + self.predictions_path.read_bytes()[:place].count(b"\n")
-                        _line(self.predictions_path, number, line, Prediction)
+                offset = offsets.get(sample_id)
+                yield None if offset is None else self._read_prediction(file, offset)
+
+    def _prediction_offsets(self) -> dict[str, int]:
+        """The offset of the latest line of each sample."""
+        offsets: dict[str, int] = {}
+        if not self.predictions_path.exists():
+            return offsets
+        offset = 0
+        with self.predictions_path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                # A line without its end is still being written, or torn.
+                if line.endswith(b"\n"):
+                    sample = _parse_line(self.predictions_path, number, line, _Id)
+                    offsets[sample.sample_id] = offset
+                offset += len(line)
+        return offsets
+
+    def _read_prediction(self, file: IO[bytes], offset: int) -> Prediction:
+        file.seek(offset)
+        line = file.readline()
+        try:
+            return from_json(line, Prediction)
+        except msgspec.MsgspecError:
+            # The number of the line is counted only for the message.
+            number = 1 + self.predictions_path.read_bytes()[:offset].count(b"\n")
+            return _parse_line(self.predictions_path, number, line, Prediction)
 
     def renewal(self) -> RefreshState | None:
-        """The refresh that is under way, if one is.
+        """Read the unfinished refresh, if there is one.
 
         Raises:
             DataError: the file is damaged.
         """
-        remedy = "delete it and repeat the run's command"
-        return (
-            _read(self.renewal_path, RefreshState, remedy) if self.renewal_path.exists() else None
-        )
+        if not self.renewal_path.exists():
+            return None
+        return _read(self.renewal_path, RefreshState, "delete it and repeat the run's command")
 
     def renew(self) -> RefreshState:
-        """Begin to make everything anew, or go on with it."""
-        found = self.renewal()
-        if found is None:
-            judged = {path.name: _count(path) for path in self.path.glob("judgements/*.jsonl")}
-            found = RefreshState(_count(self.predictions_path), _count(self.profiles_path), judged)
-            try:
-                shutil.rmtree(self.states_path, ignore_errors=True)
-                _replace(self.renewal_path, to_json(found))
-            except OSError as error:
-                raise _cannot_write(self.renewal_path, error) from error
-        return found
+        """Begin a refresh, or continue an unfinished one."""
+        unfinished = self.renewal()
+        if unfinished is not None:
+            return unfinished
+
+        state = RefreshState(
+            predictions=_count_lines(self.predictions_path),
+            profiles=_count_lines(self.profiles_path),
+            judgements={
+                path.name: _count_lines(path) for path in self.path.glob("judgements/*.jsonl")
+            },
+        )
+        try:
+            # Before the state is written: an interrupt in between begins the refresh again.
+            shutil.rmtree(self.states_path, ignore_errors=True)
+            _replace(self.renewal_path, to_json(state))
+        except OSError as error:
+            raise _cannot_write(self.renewal_path, error) from error
+        return state
 
     def renewed(self) -> None:
-        """End a refresh: everything asked for was made anew."""
+        """End a refresh, after everything was made again."""
         self.renewal_path.unlink(missing_ok=True)
 
     def iter_predictions(self) -> Iterator[Prediction]:
-        """Every line of `predictions.jsonl`, failed attempts included."""
-        return _lines(self.predictions_path, Prediction)
+        """Read every line of `predictions.jsonl`, failed attempts included."""
+        return _read_lines(self.predictions_path, Prediction)
 
     def profiles(self, older: int = 0) -> dict[str, Profile]:
-        """The states of users, by key, leaving out the first lines of the file."""
-        return {line.key: line for line in islice(_lines(self.profiles_path, Profile), older, None)}
+        """Read the states of users, by key.
+
+        Args:
+            older: number of lines at the start of the file to skip.
+        """
+        profiles = islice(_read_lines(self.profiles_path, Profile), older, None)
+        return {profile.key: profile for profile in profiles}
 
     def scores(self) -> Iterator[Score]:
-        """Every line of `scores.jsonl`.
+        """Read every line of `scores.jsonl`.
 
         Raises:
-            DataError: it is not what the summary was made with, or a line is damaged.
+            DataError: the file was changed since the run was scored, or a line is damaged.
         """
         if self.summary_path.exists() or self.scores_path.exists():
             self.verify(self.scores_path)
-        return _lines(self.scores_path, Score)
+        return _read_lines(self.scores_path, Score)
 
     def verify(self, path: Path) -> None:
-        """See that a file of the run is still what its summary was made with.
+        """Check that a file of the run has not changed since the run was scored.
 
-        The scores have to be the same; to the others, later attempts may have appended.
+        The scores have to be the same; to other files, later attempts may have appended.
 
         Raises:
-            DataError: it was changed, or the summary does not say what it was; the message says what to do.
+            DataError: it was changed, or the summary has no checksum of it.
         """
         name = path.relative_to(self.path).as_posix()
-        kept = self.summary().get("files", {}).get(name)
-        if kept is None:
+        recorded = self.summary().files.get(name)
+        if recorded is None:
             raise DataError(
-                f"{self.summary_path} does not say what {name} was when the run was scored: it is of an earlier "
-                "version; repeat the run's command, which takes stored answers, and move this folder away"
+                f"{self.summary_path} does not have a checksum of {name}: it was written by an "
+                "earlier version; repeat the run's command, which uses stored answers, and move this "
+                "folder away"
             )
-        then = msgspec.convert(kept, Seal)
-        now = seal(path, None if path == self.scores_path else then.bytes)
-        if now != then:
-            lines = seal(path).lines
-            what = (
-                f"has {lines} lines of {then.lines}" if lines != then.lines else "has other content"
-            )
-            raise DataError(
-                f"{path} was changed after the run was scored: it {what}. Repeat the run's command: it scores the "
-                "answers that are there again, and asks a model for missing ones only"
-            )
+
+        current = seal(path, None if path == self.scores_path else recorded.bytes)
+        if current == recorded:
+            return
+
+        lines = seal(path).lines
+        change = "has other content"
+        if lines != recorded.lines:
+            change = f"has {lines} lines of {recorded.lines}"
+        raise DataError(
+            f"{path} was changed after the run was scored: it {change}. Repeat the run's command: "
+            "it scores existing answers again, and calls a model for missing ones only"
+        )
 
     def spec(self) -> RunSpec:
-        """The run's spec.
+        """Read the run's spec.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: it is missing or damaged.
         """
         return _read(
             self.path / "spec.json", RunSpec, "move the run's folder away and repeat its command"
         )
 
-    def summary(self) -> dict[str, Any]:
-        """The run's `summary.json`.
+    def summary(self) -> Summary:
+        """Read the run's `summary.json`.
 
         Raises:
-            DataError: there is none, or it is damaged; the message names the field.
+            DataError: it is missing or damaged; the message names the field.
         """
         if not self.summary_path.exists() and (self.path / "spec.json").exists():
             raise DataError(
                 f"{self.path} has no summary.json: the run did not get that far; repeat its command"
             )
         remedy = "repeat the run's command to write it again"
-        content = _read(self.summary_path, dict[str, Any], remedy)
-        try:
-            return {"data": None, "warnings": [], **checked(content)}
-        except msgspec.ValidationError as error:
-            raise DataError(f"{self.summary_path} is damaged ({error}); {remedy}") from error
+        return _read(self.summary_path, Summary, remedy)
 
     def verify_all(self) -> None:
         """See that every file which the summary was made with is what it was.
@@ -330,12 +378,12 @@ class RunFolder:
             DataError: as `verify`.
         """
         self.verify(self.predictions_path)
-        for name in self.summary().get("files", {}):
+        for name in self.summary().files:
             self.verify(self.path / name)
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[IO[str]]:
-        """A text file that takes the place of `path` when the block ends well."""
+        """Open a text file that replaces `path` if the block ends without an exception."""
         temporary = path.with_name(path.name + ".tmp")
         try:
             with temporary.open("w", encoding="utf-8") as file:
@@ -352,39 +400,42 @@ def _read(path: Path, kind: type[T], remedy: str) -> T:
         raise DataError(f"{path} does not exist; is {path.parent} a run folder?") from error
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}); make it readable or move it away, then repeat the run's command"
+            f"{path} cannot be read ({error.strerror}); make it readable or move it away, "
+            "then repeat the run's command"
         ) from error
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
 
 
-def _lines(path: Path, kind: type[T]) -> Iterator[T]:
+def _read_lines(path: Path, kind: type[T]) -> Iterator[T]:
     if not path.exists():
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.endswith(b"\n"):
-                yield _line(path, number, line, kind)
+                yield _parse_line(path, number, line, kind)
             else:
                 with suppress(msgspec.MsgspecError):
                     yield from_json(line, kind)
 
 
-def _line(path: Path, number: int, line: bytes, kind: type[T]) -> T:
+def _parse_line(path: Path, number: int, line: bytes, kind: type[T]) -> T:
     try:
         return from_json(line, kind)
     except msgspec.MsgspecError as error:
         raise DataError(
-            f"{path}, line {number} is damaged ({error}); delete the line and repeat the run's command"
+            f"{path}, line {number} is damaged ({error}); delete the line and repeat "
+            "the run's command"
         ) from error
 
 
-def _count(path: Path) -> int:
+def _count_lines(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 def _write_whole(file: IO[bytes], line: bytes) -> None:
-    """Append a line, or leave the file as it was: a filling disk takes a part of a write without complaint."""
+    """Append a line, or leave the file as it was."""
+    # A nearly full disk accepts part of a write without an error.
     start = os.fstat(file.fileno()).st_size
     try:
         written = 0
@@ -396,21 +447,25 @@ def _write_whole(file: IO[bytes], line: bytes) -> None:
 
 
 def _repair(path: Path) -> None:
-    """Cut off a last line that was never finished."""
+    """Remove a last line that was never finished."""
     if not path.exists():
         return
     with path.open("r+b") as file:
         end = file.seek(0, 2)
         if end == 0:
             return
-        start = max(0, end - (1 << 20))
+        start = max(0, end - _BLOCK)
         while True:
             file.seek(start)
-            at = file.read(end - start).rfind(b"\n")
-            if at >= 0 or start == 0:
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0 or start == 0:
                 break
-            start = max(0, start - (1 << 20))
-        file.truncate(start + at + 1)
+            start = max(0, start - _BLOCK)
+        file.truncate(start + newline + 1)
+
+
+def _to_file_name(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", text)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -421,6 +476,6 @@ def _replace(path: Path, text: str) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> RunError:
     return RunError(
-        f"{path} cannot be written ({error.strerror or error}); free some space or fix its permissions, "
-        "then repeat the command: everything finished is kept"
+        f"{path} cannot be written ({error.strerror or error}); free some space or fix its "
+        "permissions, then repeat the command: everything finished is kept"
     )

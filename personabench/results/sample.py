@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from personabench.types import Message
 
 
+# Sample ids that the message about an unknown one quotes.
+EXAMPLES = 3
+
+
 def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, Any]:
-    """Everything known of one sample of a run.
+    """Collect a sample's calls, answer, score and references, as `show --json` prints them.
 
     Raises:
         UsageError: the run has no such sample.
@@ -25,9 +29,11 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
     folder.verify(folder.predictions_path)
     prediction = folder.prediction(sample_id)
     if prediction is None:
-        some = ", ".join(line.sample_id for line in itertools.islice(folder.iter_predictions(), 3))
+        first = itertools.islice(folder.iter_predictions(), EXAMPLES)
+        examples = ", ".join(prediction.sample_id for prediction in first)
         raise UsageError(
-            f"{folder.path} has no prediction for sample '{sample_id}'; it has {some or 'none'}, ..."
+            f"{folder.path} has no prediction for sample '{sample_id}'; "
+            f"it has {examples or 'none'}, ..."
         )
     score = next((line for line in folder.scores() if line.sample_id == sample_id), None)
     profile = folder.profiles().get(prediction.profile or "-")
@@ -68,7 +74,7 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
 
 
 def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
-    """Gold outputs, where the run's data is still at its place and unchanged."""
+    """Gold outputs, if the run's data is still in its folder and unchanged."""
     from personabench.results.locate import find_dataset, find_task
 
     spec = folder.spec()
@@ -76,13 +82,14 @@ def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
     if task is None:
         return None
     summary = folder.summary()
-    dataset = find_dataset(task, summary, summary.get("data"))
-    places = {name: at for at, (name, _) in enumerate(dataset.index())} if dataset else {}
-    return (
-        list(dataset.load(places[sample_id]).references)
-        if dataset and sample_id in places
-        else None
-    )
+    dataset = find_dataset(task, summary, summary.data)
+    if dataset is None:
+        return None
+
+    for position, (name, _) in enumerate(dataset.index()):
+        if name == sample_id:
+            return list(dataset.load(position).references)
+    return None
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:

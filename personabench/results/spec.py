@@ -1,7 +1,8 @@
-"""What a run is: the resolved configuration and the fingerprint that names it.
+"""The spec of a run: its resolved configuration and the fingerprint that names it.
 
-A fingerprint covers everything that can change a prediction and nothing else.  Limit, concurrency, URL, cache policy
-and folders are not in it, so the same command with a larger limit continues the same run.
+A fingerprint covers everything that can change a prediction and nothing else. Limit, concurrency,
+URL, cache policy and folders are not in it, so the same command with a larger limit continues the
+same run.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ class RunSpec(msgspec.Struct, frozen=True):
 
     Attributes:
         task, task_version, task_params: the benchmark task and the options that change its prompts.
-        separation, split: which part of the benchmark; `sample` says that the bundled sample was used.
+        separation, split: the part of the benchmark.
+        sample: the bundled example data was used.
         data_hash: SHA-256 of the data files.
-        method, method_hash, params: the method, the hash of its source, and its parameters, defaults included.
+        method, method_hash, params: the method, the hash of its source, and its parameters,
+            defaults included.
         task_hash: the hash of the task's source; empty in runs of earlier versions.
-        history: the control applied to users' histories ("own" is none).
+        history: the control applied to users' histories; "own" leaves them as they are.
         model: the backend's identity of the model (name, file hash), free of place and time.
         sampling, seed: decoding and the seed of all randomness.
-        window: the context window that prompts were asked to fit, in tokens; None is the model's own.
+        window: the context window that prompts were fitted to, in tokens; None for the model's own.
         simulator: identity of the model behind the simulated user, in tasks that have one.
     """
 

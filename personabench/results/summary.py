@@ -1,4 +1,4 @@
-"""What every reader of a `summary.json` may rely on, checked once, where one is read."""
+"""The summary of a run: one struct that scoring builds once and every reader reads by attribute."""
 
 from __future__ import annotations
 
@@ -7,89 +7,116 @@ from typing import Any
 import msgspec
 
 from personabench.results.checksums import Seal
+from personabench.types import Sampling
+
+# Both types are named because msgspec reads 3 as 3.0 into a plain `float`, and a summary that is
+# published or printed again has to keep the numbers that scoring wrote.
+Number = int | float
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """What the model calls of one phase came to."""
+    """Usage of the model calls of one phase."""
 
-    calls: float
-    cached: float
-    input_tokens: float
-    output_tokens: float
+    calls: int
+    cached: int
+    input_tokens: int
+    output_tokens: int
     seconds: float
 
 
-class Sampling(msgspec.Struct, frozen=True):
-    """How the model sampled."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int | None
-
-
 class Role(msgspec.Struct, frozen=True):
-    """Who played a part beside the model under test."""
+    """A model beside the one under test, such as a judge.
+
+    Attributes:
+        shared: it is the model under test itself.
+        adds: metrics that an optional judge adds; None for a judge that the task always has, unset
+            for other roles and in summaries of earlier versions.
+    """
 
     model: str
-    identity: dict[str, Any] = {}
+    identity: dict[str, str] = {}
     shared: bool = False
-    adds: list[str] | None = None
+    adds: list[str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class Summary(msgspec.Struct, frozen=True):
-    """The fields of a summary, described in docs/files.md; those with a default may be missing."""
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about a run that only its runner knows; scoring copies them into the summary.
 
+    The fields are described in docs/files.md.
+    """
+
+    data: str | None = None
+    changed: dict[str, Any] = {}
+    task_changed: dict[str, Any] = {}
+    fit: str | None = None
+    privileged: bool = False
+    provenance: dict[str, Any] = {}
+    extra_metrics: dict[str, Number | None] = {}
+    spent: Number | None = None
+    prefix_cache: dict[str, Number] | None = None
+    warnings: list[str] = []
+    roles: dict[str, Role] = {}
+    judge: str | None = None
+    judge_errors: int = 0
+    time: str = ""
+    versions: dict[str, str] = {}
+
+
+class Summary(RunFacts, frozen=True, kw_only=True):
+    """`summary.json`, described in docs/files.md.
+
+    Fields with a default may be missing: published results carry no paths, and earlier versions
+    wrote fewer fields.
+    """
+
+    status: str
     task: str
     separation: str
     split: str
     source: str
     sample: bool
-    data_hash: str
     method: str
     params: dict[str, Any]
     history: str
     model: str
+    sampling: Sampling = Sampling()
     seed: int
     fingerprint: str
-    status: str
+    data_hash: str
     n: int
     owed: int
     users: int
+    user_ids: dict[str, int] = {}
     primary: str
     higher_is_better: dict[str, bool]
-    metrics: dict[str, dict[str, float | None]]
-    counters: dict[str, float]
-    usage: dict[str, Phase]
-    seconds: float
-    sampling: Sampling = Sampling(0.0, 1.0, None)
-    changed: dict[str, Any] = {}
-    task_changed: dict[str, Any] = {}
-    time: str = ""
-    data: str | None = None
     variants: dict[str, str] = {}
-    user_ids: dict[str, int] = {}
-    warnings: list[str] = []
-    roles: dict[str, Role] = {}
-    judge: str | None = None
-    judge_errors: float = 0
-    provenance: dict[str, Any] = {}
-    extra_metrics: dict[str, float | None] = {}
-    prefix_cache: dict[str, float] | None = None
-    spent: float | None = None
+    metrics: dict[str, dict[str, Number | None]]
+    signatures: dict[str, str] = {}
+    parse_failures: dict[str, int] = {}
+    counters: dict[str, Number]
+    usage: dict[str, Phase]
+    profiles: int = 0
+    seconds: float
     files: dict[str, Seal] = {}
 
     def __post_init__(self) -> None:
+        # A board ranks by the primary metric and needs its direction, whatever else is missing.
         if self.primary not in self.higher_is_better:
             raise ValueError(
                 f"`primary` is {self.primary!r}, which `higher_is_better` does not have"
             )
 
+    @property
+    def complete(self) -> bool:
+        """Whether no selected sample lacks an answer, or a judgement if the task has a judge."""
+        return self.status == "complete"
 
-def checked(content: dict[str, Any]) -> dict[str, Any]:
-    """The same summary.
+    def score(self, metric: str, scorer: str = "official") -> float | None:
+        """A metric under one scorer; None if the run does not have it."""
+        return self.metrics.get(scorer, {}).get(metric)
 
-    Raises:
-        msgspec.ValidationError: a field is missing or of another type; the message names it.
-    """
-    msgspec.convert(content, Summary)
-    return content
+
+def to_dict(summary: Summary) -> dict[str, Any]:
+    """The fields of a summary as plain values, in the order of the file."""
+    fields: dict[str, Any] = msgspec.to_builtins(summary, order="deterministic")
+    return fields

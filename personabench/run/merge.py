@@ -28,6 +28,7 @@ from personabench.errors import DataError, UsageError
 from personabench.models.cache import Cache
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.results.summary import Summary
 from personabench.run.controls import controlled
 from personabench.run.runner import Outcome, external_metrics
 from personabench.run.scoring import score_run
@@ -142,7 +143,7 @@ def merge(
             _complete(run, parts, owner, finished)
         target = RunFolder(results / run)
         _nothing_lost(target, finished)
-        extra = _extra(
+        combined = _combine(
             run, [part.folder.summary() for part in parts if part.summarised or not partial]
         )
         target.start(spec)
@@ -158,9 +159,10 @@ def merge(
             dataset,
             spec,
             scored,
-            seconds=extra["seconds"],
-            extra=extra | {"extra_metrics": external_metrics(target, dataset, scored, metrics)},
-            judge=extra.get("judge"),
+            seconds=combined.seconds,
+            facts=msgspec.structs.replace(
+                combined, extra_metrics=external_metrics(target, dataset, scored, metrics)
+            ),
         )
         caches = [
             path
@@ -343,22 +345,24 @@ def _write(target: RunFolder, path: Path, lines: Iterable[Line]) -> None:
             file.write(sources[line.path].readline().decode())
 
 
-def _extra(run: Path, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a summary says beside the scores: alike in all shards, or added up."""
+def _combine(run: Path, summaries: Sequence[Summary]) -> Summary:
+    """The first shard's summary, with the amounts of all shards added up."""
     if not summaries:
         raise DataError(
             f"no shard of {run} has a summary.json: none got that far; repeat their commands"
         )
-    extra = dict(summaries[0])
-    for each in summaries[1:]:
-        if each.get("judge") != extra.get("judge"):
+    combined = summaries[0]
+    for summary in summaries[1:]:
+        if summary.judge != combined.judge:
             raise UsageError(
                 f"{run}: its shards had different judges; give their commands again, alike"
             )
-        extra["provenance"] = extra.get("provenance", {}) | each.get("provenance", {})
-        for name in ADDED:
-            extra[name] = _sum(extra.get(name), each.get(name))
-    return extra | {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        sums = {name: _sum(getattr(combined, name), getattr(summary, name)) for name in ADDED}
+        combined = msgspec.structs.replace(
+            combined, provenance=combined.provenance | summary.provenance, **sums
+        )
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return msgspec.structs.replace(combined, time=now)
 
 
 def _sum(one: Any, other: Any) -> Any:

@@ -167,8 +167,8 @@ def work(several: Sequence[Options], shard: Shard, results: str) -> Report:
             outcomes = asyncio.run(runner.run(*own))
             return Report(
                 tuple(outcome.folder.relative_to(place) for outcome in outcomes),
-                sum(outcome.summary["n"] for outcome in outcomes),
-                sum(outcome.summary["owed"] for outcome in outcomes),
+                sum(outcome.summary.n for outcome in outcomes),
+                sum(outcome.summary.owed for outcome in outcomes),
                 any(outcome.interrupted for outcome in outcomes),
             )
     except PersonabenchError as error:

@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from personabench.api.dataset import Dataset
 from personabench.api.judged import metrics_added_by_judge
 from personabench.api.method import Method
@@ -30,6 +32,7 @@ from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
+from personabench.results.summary import Number, Role, RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
@@ -58,7 +61,7 @@ class Outcome:
     """
 
     folder: Path
-    summary: Mapping[str, Any]
+    summary: Summary
     interrupted: bool = False
     trouble: str = ""
 
@@ -203,7 +206,8 @@ async def _finish(
         failed = error
     if engine.progress.dropped:
         raise KeyboardInterrupt
-    seconds = before["seconds"] + (time.perf_counter() - started if owed else 0.0)
+    earlier_spent = before.spent if before else None
+    seconds = (before.seconds if before else 0.0) + (time.perf_counter() - started if owed else 0.0)
     selected = set(job.positions)
     scored = [
         at
@@ -225,7 +229,10 @@ async def _finish(
                 job.folder.renewed()
         except RunError as error:
             failed = error
-    extra_metrics, trouble = {} if owed else before.get("extra_metrics", {}), ""
+    extra_metrics: dict[str, float | None] = {}
+    if before and not owed:
+        extra_metrics |= before.extra_metrics
+    trouble = ""
     try:
         extra_metrics |= external_metrics(job.folder, job.dataset, scored, options.metrics)
     except UsageError as error:
@@ -237,57 +244,63 @@ async def _finish(
         job.spec,
         scored,
         seconds=seconds,
-        extra={
-            "data": options.data and str(options.data.resolve()),
-            "changed": changed(job.method),
-            "task_changed": changed(job.task),
-            "fit": job.fit,
-            "privileged": job.method.privileged,
-            "provenance": before.get("provenance", {})
-            | engine.provenance
-            | engine.embedders.used(),
-            "extra_metrics": extra_metrics,
-            "spent": (before.get("spent") or 0.0) + spend.spent - already
+        facts=RunFacts(
+            data=str(options.data.resolve()) if options.data else None,
+            changed=changed(job.method),
+            task_changed=changed(job.task),
+            fit=job.fit,
+            privileged=job.method.privileged,
+            provenance={
+                **(before.provenance if before else {}),
+                **engine.provenance,
+                **engine.embedders.used(),
+            },
+            extra_metrics=extra_metrics,
+            spent=(earlier_spent or 0.0) + spend.spent - already
             if options.prices
-            else before.get("spent"),
-            "prefix_cache": await _prefix_cache(
-                engine.client.backend, counted, before.get("prefix_cache")
+            else earlier_spent,
+            prefix_cache=await _prefix_cache(
+                engine.client.backend, counted, before.prefix_cache if before else None
             ),
-            "warnings": [*job.dataset.warnings, *job.role_warnings],
-            "roles": {
-                role: {
-                    "model": backend.identity["name"],
-                    "identity": dict(backend.identity),
-                    "shared": backend.identity == job.spec.model,
-                    **({"adds": metrics_added_by_judge(job.task)} if role == "judge" else {}),
-                }
+            warnings=[*job.dataset.warnings, *job.role_warnings],
+            roles={
+                role: Role(
+                    model=backend.identity["name"],
+                    identity=dict(backend.identity),
+                    shared=backend.identity == job.spec.model,
+                    adds=_judge_adds(job.task) if role == "judge" else msgspec.UNSET,
+                )
                 for role, backend in job.roles.items()
             },
-            "judge": job.judge,
-            "judge_errors": judging.failed,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "versions": versions(),
-        },
-        judge=job.judge,
+            judge=job.judge,
+            judge_errors=judging.failed,
+            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            versions=versions(),
+        ),
     )
     if failed is not None:
         raise RunError(
-            f"{failed}\n{summary['n']} of {len(job.positions)} samples are done and kept in {job.folder.path}"
+            f"{failed}\n{summary.n} of {len(job.positions)} samples are done and kept in {job.folder.path}"
         )
     return Outcome(job.folder.path, summary, interrupted=not whole, trouble=trouble)
 
 
-def _before(folder: RunFolder) -> dict[str, Any]:
-    """What the summary of earlier attempts says; one that is missing or damaged says nothing and is made anew."""
+def _judge_adds(task: Task) -> list[str] | None:
+    added = metrics_added_by_judge(task)
+    return None if added is None else list(added)
+
+
+def _before(folder: RunFolder) -> Summary | None:
+    """The summary of earlier attempts; None if it is missing or damaged, since scoring writes it again."""
     try:
         return folder.summary()
     except DataError:
-        return {"seconds": 0.0}
+        return None
 
 
 async def _prefix_cache(
-    model: Backend, then: tuple[int, int] | None, before: Mapping[str, int] | None
-) -> Mapping[str, int] | None:
+    model: Backend, then: tuple[int, int] | None, before: dict[str, Number] | None
+) -> dict[str, Number] | None:
     """Prompt tokens that the model's prefix cache held and those it was asked for, in this attempt and those before."""
     now = then and await model.prefix_counts()
     if then is None or now is None:

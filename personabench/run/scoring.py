@@ -1,15 +1,14 @@
-"""Score: predictions and judgements in, `scores.jsonl` and `summary.json` out.
+"""Score a run: predictions and judgements in, `scores.jsonl` and `summary.json` out.
 
-No model is called, so it can be repeated at will.
+Scoring calls no model, so it can be repeated at any time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 
-import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
@@ -18,33 +17,42 @@ from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
 from personabench.metrics.metric import Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.results.checksums import seal
+from personabench.results.checksums import Seal, seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.results.summary import Number, Phase, RunFacts, Summary
 from personabench.run.attempt import plain
 from personabench.run.judging import answer_key
-from personabench.types import Call, Sample, Score, to_json
+from personabench.types import Call, Judgement, Prediction, Sample, Score, to_json
 
 
 def measure(
     task: Task, output: str, sample: Sample
 ) -> tuple[dict[str, Mapping[str, Value]], set[str]]:
-    """The values one answer contributes under each of the task's scorers, and the scorers that could not read it."""
+    """Measure one answer under each of the task's scorers.
+
+    Returns:
+        the values by scorer, and the scorers that could not parse the answer.
+    """
     values: dict[str, Mapping[str, Value]] = {}
-    unread: set[str] = set()
-    seen: dict[str | None, Mapping[str, Value]] = {}
+    unparsed: set[str] = set()
+    # Scorers mostly parse an answer alike, and some metrics are slow: measure each reading once.
+    measured: dict[str | None, Mapping[str, Value]] = {}
     for scorer in task.scorers:
         parsed = task.parse(output, sample, scorer)
         if parsed is None:
-            unread.add(scorer)
-        if parsed not in seen:
-            seen[parsed] = task.measure(parsed, sample)
-        values[scorer] = seen[parsed]
-    return values, unread
+            unparsed.add(scorer)
+        if parsed not in measured:
+            measured[parsed] = task.measure(parsed, sample)
+        values[scorer] = measured[parsed]
+    return values, unparsed
 
 
 class Tally:
-    """Per-sample values of every scorer and metric, gathered sample by sample; `judged` adds an optional judge's."""
+    """Per-sample values of every scorer and metric, collected sample by sample.
+
+    `judged` adds the metrics of an optional judge.
+    """
 
     def __init__(self, task: Task, judged: bool = False) -> None:
         self.task = task
@@ -55,24 +63,137 @@ class Tally:
         }
 
     def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
-        """Take in one sample."""
+        """Add the values of one sample."""
         self.n += 1
-        for (scorer, metric), gathered in self._values.items():
+        for (scorer, metric), column in self._values.items():
             if metric in values[scorer]:
-                gathered.append(values[scorer][metric])
+                column.append(values[scorer][metric])
 
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Every metric, by scorer; empty without samples."""
+        """Aggregate every metric, by scorer; empty without samples."""
         if not self.n:
             return {}
-        return {
-            scorer: {
-                metric.name: metric.aggregate(np.array(values, dtype=np.float64))
-                for metric in self.all
-                if (values := self._values[scorer, metric.name])
-            }
-            for scorer in self.task.scorers
-        }
+        return {scorer: self._aggregate(scorer) for scorer in self.task.scorers}
+
+    def _aggregate(self, scorer: str) -> dict[str, float]:
+        scores = {}
+        for metric in self.all:
+            values = self._values[scorer, metric.name]
+            if values:
+                scores[metric.name] = metric.aggregate(np.array(values, dtype=np.float64))
+        return scores
+
+
+class _Scoring:
+    """Counts and values of a run, collected while its scores are written."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        task: Task,
+        dataset: Dataset,
+        judge: str | None,
+    ) -> None:
+        self.task = task
+        self.dataset = dataset
+        self.judge = judge
+        self.folder = folder
+        self.tally = Tally(task, judge is not None)
+        self.ledger = Ledger()
+        self.unseen = ReferenceCoverage(self.tally.all)
+        self.answered = 0
+        self.missing = 0
+        self.unjudged = 0
+        self.users: set[str] = set()
+        self.unparsed: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
+        # These three are reported even if they are zero.
+        self.counters: Counter[str] = Counter(
+            dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0)
+        )
+        self._judgements = folder.judgements(judge) if judge else {}
+        self._primary = task.metrics[0].name
+
+    def write(self, positions: Sequence[int], file: IO[str]) -> Iterator[tuple[str, str]]:
+        """Write the scores of the selected samples, and yield their ids and outputs."""
+        index = self.dataset.index()
+        samples = (index[position][0] for position in positions)
+        predictions = self.folder.ordered_predictions(samples)
+        for position, prediction in zip(positions, predictions, strict=True):
+            if prediction is None or prediction.error is not None:
+                self._count_missing(prediction)
+                continue
+            self._count_answer(position, prediction)
+            yield prediction.sample_id, prediction.output or ""
+
+            score = self._score(position, prediction)
+            if score is not None:
+                file.write(to_json(score) + "\n")
+
+    def _count_missing(self, prediction: Prediction | None) -> None:
+        self.missing += 1
+        if prediction is not None:
+            self.counters["request_errors"] += 1
+            if prediction.flags.get("interrupted"):
+                self.counters["interrupted"] += 1
+
+    def _count_answer(self, position: int, prediction: Prediction) -> None:
+        self.answered += 1
+        self.users.add(prediction.user_id)
+        self.ledger.add(prediction.calls)
+
+        flags = dict(prediction.flags)
+        if flags.get("fallback"):
+            # An interactive sample may fall back in each turn; the share of samples is reported.
+            flags["fallback"] = 1.0
+        self.counters.update(flags)
+        self.counters.update(self.dataset.flags(position))
+
+    def _score(self, position: int, prediction: Prediction) -> Score | None:
+        """Score an answer; None if there is nothing to score it by."""
+        judgement = self._current_judgement(prediction)
+        sample = self.dataset.load(position)
+        if not sample.references and self.task.protocol == "static" and not self.judge:
+            return None
+
+        values, unparsed = measure(self.task, prediction.output or "", sample)
+        interaction = self.task.measure_interaction(
+            prediction.record,
+            None if judgement is None else judgement.values,
+            sample,
+        )
+        values = {scorer: {**metrics, **interaction} for scorer, metrics in values.items()}
+        self.unparsed.update(unparsed)
+        if self._primary not in values[self.task.scorers[0]]:
+            return None
+
+        self.tally.add(values)
+        for reference in sample.references[:1]:
+            self.unseen.add(reference)
+        return Score(prediction.sample_id, prediction.user_id, values)
+
+    def _current_judgement(self, prediction: Prediction) -> Judgement | None:
+        """The judgement of this very answer; None if it was made of an earlier one."""
+        judgement = self._judgements.get(prediction.sample_id)
+        if judgement is not None and judgement.answer != answer_key(prediction):
+            judgement = None
+
+        if self.judge and (judgement is None or judgement.values is None):
+            self.counters["unjudged"] += 1
+            # A judgement without values is final: the judge's output could not be parsed.
+            self.unjudged += judgement is None
+        if judgement is not None:
+            self.ledger.add(judgement.calls)
+            self.counters.update(judgement.flags)
+        return judgement
+
+    def add_profiles(self) -> int:
+        """Count flags and calls of the users' profiles, and return the number of profiles."""
+        profiles = self.folder.profiles().values()
+        for profile in profiles:
+            self.counters.update(profile.flags)
+            self.ledger.add(profile.calls)
+        # The state that all users share has no key.
+        return sum(bool(profile.key) for profile in profiles)
 
 
 def score_run(
@@ -83,156 +204,123 @@ def score_run(
     positions: Sequence[int],
     *,
     seconds: float,
-    extra: Mapping[str, Any],
-    judge: str | None = None,
-) -> dict[str, Any]:
-    """Score a run's predictions for the selected samples; returns the summary.
+    facts: RunFacts,
+) -> Summary:
+    """Score a run's predictions for the selected samples, and return the summary.
 
-    Writes `scores.jsonl`, `summary.json` and `predictions.json`.  Samples without a successful prediction are
-    counted, never scored, and so are those without a value of the primary metric, which a judge may have left
-    unjudged.  `seconds` is the time spent so far; `extra` goes into the summary beside; `judge` is the key of the
-    judge whose judgements count.
+    Writes `scores.jsonl`, `summary.json` and `predictions.json`. Samples without a successful
+    prediction are counted and not scored, and so are those without a value of the primary metric,
+    which a judge may have left unjudged.
+
+    Args:
+        seconds: time spent on the run so far.
+        facts: copied into the summary; the judgements of `facts.judge` count.
     """
-    index = dataset.index()
-    positions = sorted(positions)
-    tally, n, missing, owing, users = Tally(task, judge is not None), 0, 0, 0, set()
-    judgements = folder.judgements(judge) if judge else {}
-    counters: Counter[str] = Counter(
-        dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0)
-    )
-    unread: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
-    ledger = Ledger()
-    unseen = ReferenceCoverage(tally.all)
+    scoring = _Scoring(folder, task, dataset, facts.judge)
     submission = folder.path / "predictions.json"
-    primary = task.metrics[0].name
-
-    def scored(file: IO[str]) -> Iterator[tuple[str, str]]:
-        nonlocal n, missing, owing
-        lines = folder.ordered_predictions(index[position][0] for position in positions)
-        for position, prediction in zip(positions, lines, strict=True):
-            if prediction is None or prediction.error is not None:
-                missing += 1
-                if prediction is not None:
-                    counters["request_errors"] += 1
-                    if prediction.flags.get("interrupted"):
-                        counters["interrupted"] += 1
-                continue
-            n += 1
-            users.add(prediction.user_id)
-            ledger.add(prediction.calls)
-            # A sample that takes several turns may fall back in each; what is shown is the share of samples.
-            once = {"fallback": 1.0} if prediction.flags.get("fallback") else {}
-            counters.update({**prediction.flags, **once})
-            counters.update(dataset.flags(position))
-            output = prediction.output or ""
-            yield prediction.sample_id, output
-            judged = judgements.get(prediction.sample_id)
-            if judged is not None and judged.answer != answer_key(prediction):
-                judged = None
-            if judge and (judged is None or judged.values is None):
-                counters["unjudged"] += 1
-                owing += judged is None
-            if judged is not None:
-                ledger.add(judged.calls)
-                counters.update(judged.flags)
-            sample = dataset.load(position)
-            if sample.references or task.protocol != "static" or judge:
-                values, failed = measure(task, output, sample)
-                more = task.measure_interaction(
-                    prediction.record, None if judged is None else judged.values, sample
-                )
-                values = {scorer: {**found, **more} for scorer, found in values.items()}
-                unread.update(failed)
-                if primary not in values[task.scorers[0]]:
-                    continue
-                tally.add(values)
-                for reference in sample.references[:1]:
-                    unseen.add(reference)
-                file.write(to_json(Score(prediction.sample_id, prediction.user_id, values)) + "\n")
-
     with folder.replacing(folder.scores_path) as scores, folder.replacing(submission) as submitted:
-        outputs = scored(scores)
+        outputs = scoring.write(sorted(positions), scores)
         if isinstance(task, SubmissionFile):
             for piece in task.submission(outputs):
                 submitted.write(piece)
+        # A task without a submission format has not read the outputs, which writes the scores.
         for _ in outputs:
             pass
     if not submission.stat().st_size:
         submission.unlink()
-    counters["parse_failures"] = unread[task.scorers[0]]
-    profiles = folder.profiles().values()
-    for profile in profiles:
-        counters.update(profile.flags)
-        ledger.add(profile.calls)
-    summary: dict[str, Any] = {
-        **extra,
-        "warnings": [*extra.get("warnings", ()), *unseen.warnings()],
-        "status": "incomplete" if missing or owing else "complete",
-        "task": spec.task,
-        "separation": spec.separation,
-        "split": spec.split,
-        "source": dataset.source,
-        "sample": spec.sample,
-        "method": spec.method,
-        "params": spec.params,
-        "history": spec.history,
-        "model": spec.model["name"],
-        "sampling": msgspec.to_builtins(spec.sampling),
-        "seed": spec.seed,
-        "fingerprint": spec.fingerprint,
-        "data_hash": spec.data_hash,
-        "n": n,
-        "owed": missing,
-        "users": len(users),
-        "user_ids": dict(dataset.user_counts()),
-        "primary": primary,
-        "higher_is_better": {metric.name: metric.higher_is_better for metric in tally.all},
-        "variants": {metric.name: metric.variant_of for metric in tally.all if metric.variant_of},
-        "metrics": plain(tally.metrics()),
-        "signatures": {metric.name: metric.signature() for metric in tally.all if metric.signature},
-        "parse_failures": dict(unread),
-        "counters": {name: _tidy(amount) for name, amount in sorted(counters.items())},
-        "usage": ledger.phases,
-        "profiles": sum(bool(profile.key) for profile in profiles),
-        "seconds": round(seconds, 2),
-        "files": _seals(folder, judge),
-    }
+
+    summary = _summarize(scoring, spec, seconds, facts)
     with folder.replacing(folder.summary_path) as file:
         file.write(to_json(summary) + "\n")
     return summary
 
 
-def _seals(folder: RunFolder, judge: str | None) -> dict[str, Any]:
-    """What the files were that scores are made from, and the scores."""
-    paths = [
-        folder.predictions_path,
-        folder.scores_path,
-        *([folder.judgements_path(judge)] if judge else []),
-    ]
-    return {
-        path.relative_to(folder.path).as_posix(): msgspec.to_builtins(seal(path)) for path in paths
-    }
+def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts) -> Summary:
+    task = scoring.task
+    metrics = scoring.tally.all
+    profiles = scoring.add_profiles()
+    counters = scoring.counters
+    counters["parse_failures"] = scoring.unparsed[task.scorers[0]]
+    incomplete = scoring.missing or scoring.unjudged
+
+    fields = {name: getattr(facts, name) for name in RunFacts.__struct_fields__}
+    fields["warnings"] = [*facts.warnings, *scoring.unseen.warnings()]
+    return Summary(
+        **fields,
+        status="incomplete" if incomplete else "complete",
+        task=spec.task,
+        separation=spec.separation,
+        split=spec.split,
+        source=scoring.dataset.source,
+        sample=spec.sample,
+        method=spec.method,
+        params=dict(spec.params),
+        history=spec.history,
+        model=spec.model["name"],
+        sampling=spec.sampling,
+        seed=spec.seed,
+        fingerprint=spec.fingerprint,
+        data_hash=spec.data_hash,
+        n=scoring.answered,
+        owed=scoring.missing,
+        users=len(scoring.users),
+        user_ids=dict(scoring.dataset.user_counts()),
+        primary=task.metrics[0].name,
+        higher_is_better={metric.name: metric.higher_is_better for metric in metrics},
+        variants={metric.name: metric.variant_of for metric in metrics if metric.variant_of},
+        metrics=plain(scoring.tally.metrics()),
+        signatures={metric.name: metric.signature() for metric in metrics if metric.signature},
+        parse_failures=dict(scoring.unparsed),
+        counters={name: _round(amount) for name, amount in sorted(counters.items())},
+        usage=scoring.ledger.phases(),
+        profiles=profiles,
+        seconds=round(seconds, 2),
+        files=_seal_files(scoring.folder, facts.judge),
+    )
+
+
+def _seal_files(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
+    """Take checksums of the files that scores are made from, and of the scores."""
+    paths = [folder.predictions_path, folder.scores_path]
+    if judge:
+        paths.append(folder.judgements_path(judge))
+    return {path.relative_to(folder.path).as_posix(): seal(path) for path in paths}
 
 
 class Ledger:
-    """Calls, cached calls, tokens and model seconds by phase; a cached call counts at its full cost."""
+    """Calls, tokens and model seconds by phase; a cached call counts at its full cost."""
 
     def __init__(self) -> None:
-        self.phases: dict[str, dict[str, float]] = {}
+        self._calls: Counter[str] = Counter()
+        self._cached: Counter[str] = Counter()
+        self._input_tokens: Counter[str] = Counter()
+        self._output_tokens: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
 
     def add(self, calls: Iterable[Call]) -> None:
-        """Book calls."""
+        """Add calls."""
         for call in calls:
-            phase = self.phases.setdefault(
-                call.phase,
-                {"calls": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "seconds": 0.0},
+            phase = call.phase
+            self._calls[phase] += 1
+            self._cached[phase] += call.cached
+            self._input_tokens[phase] += call.input_tokens
+            self._output_tokens[phase] += call.output_tokens
+            # Rounded after each call, so that a run scored again gives the same sum to the digit.
+            self._seconds[phase] = round(self._seconds.get(phase, 0.0) + call.seconds, 4)
+
+    def phases(self) -> dict[str, Phase]:
+        """Usage by phase."""
+        return {
+            phase: Phase(
+                calls=self._calls[phase],
+                cached=self._cached[phase],
+                input_tokens=self._input_tokens[phase],
+                output_tokens=self._output_tokens[phase],
+                seconds=self._seconds[phase],
             )
-            phase["calls"] += 1
-            phase["cached"] += call.cached
-            phase["input_tokens"] += call.input_tokens
-            phase["output_tokens"] += call.output_tokens
-            phase["seconds"] = round(phase["seconds"] + call.seconds, 4)
+            for phase in self._calls
+        }
 
 
-def _tidy(amount: float) -> float:
+def _round(amount: float) -> Number:
     return int(amount) if float(amount).is_integer() else round(amount, 4)

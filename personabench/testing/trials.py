@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from personabench.api import registry
 from personabench.api.dataset import Dataset
@@ -27,6 +26,7 @@ from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
+from personabench.results.summary import RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
 from personabench.run.controls import controlled
 from personabench.run.engine import Engine
@@ -47,13 +47,13 @@ class Trial:
         predictions: in file order.
         requests: the requests to the model under test.
         profiles: the users' profiles.
-        summary: the scores; empty for an unscored trial.
+        summary: the scores; None for an unscored trial.
     """
 
     predictions: Sequence[Prediction]
     requests: Sequence[Request]
     profiles: Sequence[Profile]
-    summary: Mapping[str, Any]
+    summary: Summary | None
 
 
 def trial(
@@ -181,7 +181,7 @@ async def _run_in_folder(
         raise KeyboardInterrupt
 
     positions = sorted(positions)
-    summary: Mapping[str, Any] = {}
+    summary: Summary | None = None
     if setup.scored:
         summary = await _score(setup, folder, positions, clients)
 
@@ -201,7 +201,7 @@ async def _score(
     folder: RunFolder,
     positions: Sequence[int],
     clients: Mapping[RoleName, Client],
-) -> Mapping[str, Any]:
+) -> Summary:
     """Judge the answers if the task has a judge, and score them."""
     key = None
     if "judge" in setup.role_backends:
@@ -215,6 +215,5 @@ async def _score(
         setup.spec,
         positions,
         seconds=0,
-        extra={},
-        judge=key,
+        facts=RunFacts(judge=key),
     )

@@ -93,7 +93,7 @@ def _open_run(path: Path) -> _Run:
         raise UsageError(f"{path} is a run of {spec.task}, not of {PersonaMem.name}")
 
     task = PersonaMem(msgspec.convert(dict(spec.task_params), PersonaMem.Params))
-    data = None if spec.sample else Path(folder.summary()["data"])
+    data = None if spec.sample else Path(folder.summary().data or "")
     dataset = task.open(spec.split, data)
     # Replies to other questions would be scored against the wrong golds.
     if dataset.hash != spec.data_hash:

@@ -18,6 +18,7 @@ import numpy as np
 from personabench.errors import PersonabenchError, UsageError
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.results.summary import Summary
 from personabench.tasks.prefdisco.scoring import bootstrap_normalign, compute_normalign
 from personabench.types import Prediction
 
@@ -45,7 +46,7 @@ class _Run(NamedTuple):
     """The parts of a finished run that the report needs, by sample id."""
 
     spec: RunSpec
-    summary: Mapping[str, Any]
+    summary: Summary
     predictions: Mapping[str, Prediction]
     assessments: Mapping[str, Assessment]
 
@@ -141,7 +142,7 @@ def _read_run(path: Path) -> _Run:
 
     predictions = {prediction.sample_id: prediction for prediction in folder.iter_predictions()}
     assessments: dict[str, Assessment] = {}
-    for name, judgement in folder.judgements(summary["judge"]).items():
+    for name, judgement in folder.judgements(summary.judge or "").items():
         # A sample that failed again after it was judged leaves its judgement behind.
         finished = name in predictions and predictions[name].error is None
         if finished and judgement.values is not None:
@@ -157,8 +158,8 @@ def _describe_run(run: _Run) -> list[str]:
     summary = run.summary
     models = {"model": spec.model["name"]}
     for role in ("simulator", "judge"):
-        if role in summary["roles"]:
-            models[role] = summary["roles"][role]["model"]
+        if role in summary.roles:
+            models[role] = summary.roles[role].model
     model_list = ", ".join(f"{role} {name}" for role, name in models.items())
 
     total = len(run.predictions)
@@ -169,8 +170,8 @@ def _describe_run(run: _Run) -> list[str]:
         f"history {spec.history}, {model_list}",
         f"scored {scored}, skipped {failed}, unjudged {total - failed - scored}; "
         f"criteria of a record: {_count_criteria(run.assessments)}; "
-        f"options: {summary['task_changed'] or 'default'}",
-        *(f"warning: {warning}" for warning in summary["warnings"]),
+        f"options: {summary.task_changed or 'default'}",
+        *(f"warning: {warning}" for warning in summary.warnings),
     ]
 
 
@@ -242,12 +243,12 @@ def _describe_deciders(run: _Run) -> str:
     return f"correctness decided by: {counts}"
 
 
-def _describe_usage(summary: Mapping[str, Any]) -> list[str]:
+def _describe_usage(summary: Summary) -> list[str]:
     """Calls and tokens of each phase."""
     descriptions = []
-    for phase, usage in sorted(summary["usage"].items()):
-        tokens = usage["input_tokens"] + usage["output_tokens"]
-        descriptions.append(f"{phase}: {usage['calls']:,.0f} calls, {tokens:,.0f} tokens")
+    for phase, usage in sorted(summary.usage.items()):
+        tokens = usage.input_tokens + usage.output_tokens
+        descriptions.append(f"{phase}: {usage.calls:,.0f} calls, {tokens:,.0f} tokens")
     return descriptions
 
 

@@ -12,7 +12,7 @@ from personabench.metrics.edits import Edit
 from personabench.metrics.metric import Metric, Value
 
 if TYPE_CHECKING:
-    from personabench.api.task import Floats
+    from personabench.metrics.metric import Floats
 
 Accuracy = Literal["off", "wordllama", "bertscore"]
 

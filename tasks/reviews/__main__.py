@@ -71,7 +71,7 @@ def _read_documents(path: Path) -> list[Distances]:
         raise UsageError(f"{path} is a run of {spec.task}, not of {Reviews.name}")
 
     task = Reviews(msgspec.convert(dict(spec.task_params), Reviews.Params))
-    data = None if spec.sample else Path(folder.summary()["data"])
+    data = None if spec.sample else Path(folder.summary().data or "")
     dataset = task.open(f"{spec.separation}/{spec.split}", data)
     folder.verify_all()
     outputs = {

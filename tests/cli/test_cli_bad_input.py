@@ -318,7 +318,7 @@ def test_nothing_to_rank_or_show(personabench: Command, refused: Refused) -> Non
     assert "no response cache at results/cache.sqlite" in refused("cache", "stats")
     personabench(*RUN, "-m", "none", "-t", "lamp4", "-n", "3")
     assert "there are runs of lamp4" in refused("leaderboard", "-t", "lamp3")
-    assert "no run fits '00000000'" in refused("show", "00000000")
+    assert "no run matches '00000000'" in refused("show", "00000000")
     assert "no prediction for sample 'x'" in refused("show", "last", "x")
     assert "personabench show last" in refused("show")
     assert "has no sample 'x'" in refused(

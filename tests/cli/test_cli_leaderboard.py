@@ -87,9 +87,9 @@ def test_a_curve_of_runs_of_other_sizes_is_flat_where_the_answers_are_the_same(
     assert (
         note in latex and r"4 & 0.2151 & -- & 8 & 37 & yes" in latex and r"\begin{tabular}" in latex
     )
-    from personabench import results
+    from personabench.leaderboard import frames
 
-    frame = results.curve_points("results", task="lamp4")
+    frame = frames.curve_points("results", task="lamp4")
     assert list(frame["n"]) == [8, 8, 8] and list(frame["run_n"]) == [8, 13, 37]
 
 
@@ -113,7 +113,7 @@ def test_compare_in_words_and_json(ran: Command, refused: Refused) -> None:
     assert (found["a"]["label"], found["b"]["label"]) == ("user_mean", "none")
     assert found["metrics"]["MAE"]["gain"]["value"] > 0
     assert found["metrics"]["MAE"]["corrected"] >= found["metrics"]["MAE"]["p"]
-    assert "no run fits" in refused("compare", "ffffffff", runs["none"])
+    assert "no run matches" in refused("compare", "ffffffff", runs["none"])
     ran("run", "-b", "scripted", "-t", "lamp4", "-m", "none")
     assert "different tasks" in refused("compare", "last", runs["none"])
 
@@ -154,8 +154,8 @@ def test_several_seeds_are_one_row_on_the_same_users(
 
 
 def test_the_frame_has_the_rows_of_the_leaderboard(ran: Command) -> None:
-    from personabench import results
+    from personabench.leaderboard import frames
 
-    frame = results.leaderboard("results", task="lamp3")
+    frame = frames.leaderboard("results", task="lamp3")
     assert list(frame["label"]) == [row["label"] for row in ran("leaderboard", "--json").json]
     assert frame.set_index("label")["gain"]["user_mean"] > 0

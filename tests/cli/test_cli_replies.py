@@ -38,7 +38,7 @@ def test_show_keeps_thought_and_reply_apart(
         (Response("Dry", "refused", Usage(90, 9)), "content filter"),
         (
             Response("Dry", "length", Usage(90, 9)),
-            "8 replies were cut at their allowance; --max-tokens",
+            "8 replies were truncated at their token limit; --max-tokens",
         ),
         (
             Response("<think>Hm", "length", Usage(90, 9)),

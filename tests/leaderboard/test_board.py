@@ -12,18 +12,34 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas
 import pytest
+from synthetic_scores import flat
 
 from personabench.errors import DataError
 from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, table
 from personabench.leaderboard.formats import headed
 from personabench.report.board import board_page
-from personabench.results.index import label, summaries
+from personabench.results.index import Run, label, summaries
+from personabench.results.spec import RunSpec
+from personabench.results.summary import Summary
+from personabench.types import to_json
 
 
-def run(method: str = "none", rouge: float | None = 0.1, **changes: Any) -> dict[str, Any]:
-    """A summary as a run writes it."""
+def full_spec(summary: dict[str, Any], changes: dict[str, Any]) -> RunSpec:
+    fields = {name: summary[name] for name in RunSpec.__struct_fields__ if name in summary}
+    fields |= {"model": {"name": summary["model"]}, "task_version": 1, "method_hash": ""}
+    return msgspec.convert(fields | changes, RunSpec)
+
+
+def run(
+    method: str = "none",
+    rouge: float | None = 0.1,
+    spec: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Run:
+    """A run with a summary as scoring writes it."""
     metrics = (
         {}
         if rouge is None
@@ -64,20 +80,25 @@ def run(method: str = "none", rouge: float | None = 0.1, **changes: Any) -> dict
             "counters": {"parse_failures": 1},
             "seconds": 2.5,
         },
-        **{"usage": {"profile": dict(phase), "predict": phase}, "folder": f"runs/{method}"},
+        **{"usage": {"profile": dict(phase), "predict": phase}},
     }
-    return summary | changes
+    fields = summary | changes
+    return Run(
+        msgspec.convert(fields, Summary),
+        Path(f"runs/{method}"),
+        published_spec=full_spec(fields, spec) if spec else None,
+    )
 
 
 def test_rows_rank_by_the_primary_metric_in_its_own_direction() -> None:
     (board,) = boards([run("a", 0.1), run("b", 0.3), run("c", None), run("d", 0.2)])
-    assert [row["label"] for row in board.rows] == ["b", "d", "a", "c"]
+    assert [row["label"] for row in flat(board)] == ["b", "d", "a", "c"]
     rated = {"primary": "MAE", "higher_is_better": {"MAE": False}}
     scored = [
         run(name, **rated, metrics={"official": {"MAE": mae}})
         for name, mae in (("a", 1.2), ("b", 0.4))
     ]
-    assert [row["label"] for row in boards(scored)[0].rows] == ["b", "a"]
+    assert [row["label"] for row in flat(boards(scored)[0])] == ["b", "a"]
 
 
 def test_only_runs_of_the_same_task_split_and_data_share_a_board() -> None:
@@ -93,7 +114,7 @@ def test_only_runs_of_the_same_task_split_and_data_share_a_board() -> None:
 
 
 def test_a_row_adds_up_phases_and_keeps_every_scorer() -> None:
-    row = boards([run(rouge=0.25)])[0].rows[0]
+    row = flat(boards([run(rouge=0.25)])[0])[0]
     assert (row["calls"], row["cached"], row["input_tokens"], row["output_tokens"]) == (
         20,
         8,
@@ -110,7 +131,7 @@ def test_a_table_says_the_task_settings_that_all_its_rows_share() -> None:
     assert "Task: h=5, form=statements." in board.notes
     (board,) = boards([run("a", spec=specs[0], task_changed={"h": 3}), run("b", spec=specs[1])])
     assert "Task: form=statements." in board.notes
-    assert [row["label"] for row in board.rows] == ["a (task.h=3)", "b"]
+    assert [row["label"] for row in flat(board)] == ["a (task.h=3)", "b"]
 
 
 def test_task_settings_common_to_a_table_are_left_to_its_notes() -> None:
@@ -120,7 +141,7 @@ def test_task_settings_common_to_a_table_are_left_to_its_notes() -> None:
     }
     shorter = {"spec": {"task_params": {"h": 3, "form": "statements"}}, "task_changed": {"h": 3}}
     (board,) = boards([run("a", **longer), run("b", **shorter)])
-    assert [row["label"] for row in board.rows] == ["a (task.form=records)", "b"]
+    assert [row["label"] for row in flat(board)] == ["a (task.form=records)", "b"]
     assert "Task: h=3." in board.notes
 
 
@@ -136,7 +157,7 @@ def test_the_lenient_column_is_shown_only_where_it_differs() -> None:
 
 def test_of_runs_of_the_same_name_the_newest_counts_and_the_others_are_told() -> None:
     (board,) = boards([run(rouge=0.1), run(rouge=0.2), run(model="big", rouge=0.3)])
-    assert [(row["model"], row["rouge-1"]) for row in board.rows] == [("big", 0.3), ("tiny", 0.2)]
+    assert [(row["model"], row["rouge-1"]) for row in flat(board)] == [("big", 0.3), ("tiny", 0.2)]
     assert any("1 older run(s)" in note for note in board.notes)
 
 
@@ -156,7 +177,7 @@ def test_of_runs_of_the_same_name_the_newest_counts_and_the_others_are_told() ->
 def test_a_label_names_every_setting_that_is_not_the_default(
     changes: dict[str, Any], name: str
 ) -> None:
-    assert label(run("rag", **changes)) == name
+    assert label(run("rag", **changes).summary) == name
 
 
 def test_notes_say_where_data_came_from_and_what_keeps_rows_apart() -> None:
@@ -175,7 +196,7 @@ def test_notes_say_where_data_came_from_and_what_keeps_rows_apart() -> None:
 def test_every_form_holds_the_same_rows() -> None:
     found = boards([run("a|b", 0.25), run("none", 0.125), run(task="lamp5", rouge=0.5)])
     rows = json.loads(as_json(found))
-    assert rows == [dict(row) for board in found for row in board.rows]
+    assert rows == [row for board in found for row in flat(board)]
     table = list(csv.DictReader(as_csv(found).splitlines()))
     assert [(row["task"], row["method"], float(row["rouge-1"])) for row in table] == [
         (row["task"], row["method"], row["rouge-1"]) for row in rows
@@ -218,7 +239,7 @@ def test_failed_samples_and_owed_ones_are_told_apart_and_shown_where_there_are_a
         "b", status="incomplete", owed=5, counters={"parse_failures": 0, "request_errors": 2}
     )
     (board,) = boards([run(), stopped])
-    assert [(row["failed"], row["owed"]) for row in board.rows if row["method"] == "b"] == [(2, 5)]
+    assert [(row["failed"], row["owed"]) for row in flat(board) if row["method"] == "b"] == [(2, 5)]
     _, columns = headed(board, board.columns)
     assert (columns["failed"], columns["owed"]) == ("failed", "owed")
     (whole,) = boards([run()])
@@ -242,8 +263,8 @@ def test_summaries_come_oldest_first_and_a_damaged_one_is_named(tmp_path: Path) 
     for number, time in enumerate(("2026-02-01T00:00:00Z", "2026-01-01T00:00:00Z")):
         folder = tmp_path / f"runs/lamp4/none/tiny/{number}"
         folder.mkdir(parents=True)
-        (folder / "summary.json").write_text(json.dumps(run(time=time)))
-    assert [Path(each["folder"]).name for each in summaries(tmp_path)] == ["1", "0"]
+        (folder / "summary.json").write_text(to_json(run(time=time).summary))
+    assert [each.path.name for each in summaries(tmp_path)] == ["1", "0"]
     (folder / "summary.json").write_text("{")
     with pytest.raises(DataError, match=r"1/summary\.json is damaged .* repeat the run's command"):
         summaries(tmp_path)

@@ -19,29 +19,27 @@ def test_compare_says_everything_of_two_runs(tmp_path: Path) -> None:
     found = compare(a, b)
     users = [f"u{number // EACH}" for number in range(60)]
     expected = Scores([drawn(0.2, seed=1), drawn(seed=2)], users).compare(0, 1)
-    pair = found["metrics"]["rouge-1"]
-    assert pair["gain"]["value"] == pytest.approx(expected.gain.value)
-    assert pair["quantiles"] == pytest.approx(expected.quantiles)
-    assert pair["hurt"]["users"] == expected.by_user.hurt if expected.by_user else False
-    assert (found["n"], found["users"], found["differences"], found["only"]) == (
+    pair = found.metrics["rouge-1"]
+    assert pair.gain.value == pytest.approx(expected.gain.value)
+    assert pair.contrast.comparison.quantiles == pytest.approx(expected.quantiles)
+    assert pair.contrast.comparison.by_user == expected.by_user
+    assert (found.n, found.users, found.differences, found.only) == (
         60,
         20,
         [],
         {"a": 0, "b": 0},
     )
-    assert compare(b, a)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(
-        -pair["gain"]["value"]
-    )
+    assert compare(b, a).metrics["rouge-1"].gain.value == pytest.approx(-pair.gain.value)
 
 
 def test_compare_values_are_on_the_samples_of_both(tmp_path: Path) -> None:
     a = made(tmp_path, "rag", drawn(0.2, seed=1))
     b = made(tmp_path, "none", drawn(seed=2)[:30])
     found = compare(a, b)
-    pair = found["metrics"]["rouge-1"]
-    assert (found["n"], found["only"]) == (30, {"a": 30, "b": 0})
-    assert pair["a"]["value"] == pytest.approx(float(drawn(0.2, seed=1)[:30].mean()))
-    assert pair["a"]["value"] - pair["b"]["value"] == pytest.approx(pair["gain"]["value"])
+    pair = found.metrics["rouge-1"]
+    assert (found.n, found.only) == (30, {"a": 30, "b": 0})
+    assert pair.a.value == pytest.approx(float(drawn(0.2, seed=1)[:30].mean()))
+    assert pair.a.value - pair.b.value == pytest.approx(pair.gain.value)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,7 @@ def test_runs_that_differ_in_more_than_the_method_are_refused(
     with pytest.raises(UsageError, match="--allow-mismatch") as error:
         compare(a, b)
     assert named in str(error.value)
-    assert named in compare(a, b, anyway=True)["differences"][0]
+    assert named in compare(a, b, allow_mismatch=True).differences[0]
 
 
 def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
@@ -76,4 +74,4 @@ def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="share no scored sample"):
         compare(a, b)
     with pytest.raises(UsageError, match="different tasks"):
-        compare(a, made(tmp_path, "rag", drawn(), task="lamp5"), anyway=True)
+        compare(a, made(tmp_path, "rag", drawn(), task="lamp5"), allow_mismatch=True)

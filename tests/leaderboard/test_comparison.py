@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from synthetic_scores import EACH, USERS, board, drawn, made, rows, seal_scores
+from synthetic_scores import EACH, USERS, board, drawn, flat, made, rows, seal_scores
 
 from personabench.leaderboard import as_latex, as_markdown, boards, curves
 from personabench.leaderboard.curves import remarks
 from personabench.leaderboard.formats import beaten, raised
 from personabench.leaderboard.stats import Scores, holm
 from personabench.report.tables import gather, user_gains
+from personabench.results.index import Run
 from personabench.results.published import Vector, vector
 
 # --- one setting ----------------------------------------------------------------------------------------------------
@@ -55,8 +57,8 @@ def test_a_lower_error_is_a_gain(tmp_path: Path) -> None:
     made(tmp_path, "none", drawn(0.5, seed=1), metric="MAE", higher=False, task="lamp3")
     made(tmp_path, "rag", drawn(0.1, seed=2), metric="MAE", higher=False, task="lamp3")
     found = board(tmp_path)
-    assert [row["label"] for row in found.rows] == ["rag", "none"]
-    assert found.rows[0]["gain"] > 0.3 and found.rows[0]["beats"] == ["none"]
+    assert [row["label"] for row in flat(found)] == ["rag", "none"]
+    assert flat(found)[0]["gain"] > 0.3 and flat(found)[0]["beats"] == ["none"]
 
 
 def test_corpus_metrics_are_resampled_as_such(tmp_path: Path) -> None:
@@ -76,12 +78,12 @@ def test_only_rows_of_one_setting_are_compared(tmp_path: Path) -> None:
         made(tmp_path, "none", drawn(shift, seed=1), model={"name": model})
         made(tmp_path, "rag", drawn(shift + 0.2, seed=2), model={"name": model})
     found = board(tmp_path)
-    by_name = {(row["label"], row["model"]): row for row in found.rows}
+    by_name = {(row.label, row.model): row for row in found.rows}
     for model in ("tiny", "big"):
-        row = by_name["rag", model]
+        row = by_name["rag", model].columns
         assert row["tests"] == 1 and row["beats"] == ["none"] and row["leader"]
         assert row["gain"] == pytest.approx(0.2, abs=0.1)
-    assert beaten(found, by_name["rag", "big"]) == by_name["none", "big"]["letter"]
+    assert beaten(found, by_name["rag", "big"]) == by_name["none", "big"].letter
 
 
 def test_rows_on_different_samples_are_compared_on_those_of_both(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_rows_on_different_samples_are_compared_on_those_of_both(tmp_path: Path)
     made(tmp_path, "none", whole)
     made(tmp_path, "rag", whole[30:] + 0.25, samples=range(30, 60))
     found = board(tmp_path)
-    rag = next(row for row in found.rows if row["label"] == "rag")
+    rag = next(row for row in flat(found) if row["label"] == "rag")
     assert (rag["n"], rag["gain_n"]) == (30, 30)
     assert rag["gain"] == pytest.approx(0.25)
     assert any("samples of both rows" in note for note in found.notes)
@@ -109,7 +111,7 @@ def test_without_a_baseline_there_are_intervals_and_a_remedy(tmp_path: Path) -> 
     made(tmp_path, "a", drawn(seed=1))
     made(tmp_path, "b", drawn(seed=2))
     found = board(tmp_path)
-    assert "gain" not in found.columns and found.rows[0]["rouge-1/low"] is not None
+    assert "gain" not in found.columns and flat(found)[0]["rouge-1/low"] is not None
     assert any("No single row 'none'" in note for note in found.notes)
 
 
@@ -125,7 +127,7 @@ def test_a_gain_that_does_not_survive_the_shuffle_is_marked(
     made(tmp_path, "rag", drawn(shuffled, seed=3), params={"k": 4}, history="shuffled")
     made(tmp_path, "rag", drawn(0.1, seed=4), params={"k": 2})
     found = board(tmp_path)
-    by_label = {row["label"]: row for row in found.rows}
+    by_label = {row["label"]: row for row in flat(found)}
     row = by_label["rag (k=4)"]
     assert row["personal"] is personal
     assert row["shuffled_gain"] == pytest.approx(0.3 - shuffled, abs=0.1)
@@ -184,8 +186,8 @@ def test_seeds_are_pooled_and_both_sources_of_variance_shown(tmp_path: Path) -> 
         made(tmp_path, "rag", scores, seed=seed)
         made(tmp_path, "none", drawn(), seed=seed)
     found = board(tmp_path)
-    assert [row["label"] for row in found.rows] == ["rag", "none"]
-    rag, none = found.rows
+    assert [row["label"] for row in flat(found)] == ["rag", "none"]
+    rag, none = flat(found)
     assert rag["seeds"] == [0, 1, 2]
     assert rag["seed_values"] == pytest.approx([float(scores.mean()) for scores in each])
     assert rag["rouge-1"] == pytest.approx(float(np.mean(each)))
@@ -206,8 +208,8 @@ def test_of_rows_that_differ_in_seeds_and_samples_the_largest_is_the_baseline(
         made(tmp_path, "none", whole[:12], seed=seed)
         made(tmp_path, "rag", whole[:12] + 0.25, seed=seed)
     found = board(tmp_path)
-    assert sorted(row["n"] for row in found.rows if row["method"] == "none") == [12, len(whole)]
-    (rag,) = (row for row in found.rows if row["label"] == "rag")
+    assert sorted(row["n"] for row in flat(found) if row["method"] == "none") == [12, len(whole)]
+    (rag,) = (row for row in flat(found) if row["label"] == "rag")
     assert rag["gain"] == pytest.approx(0.25)
 
 
@@ -245,9 +247,9 @@ def test_what_cannot_be_said_is_left_out_with_its_reason(
     made(tmp_path, "none", np.array(scores), users=users)
     made(tmp_path, "rag", np.array(scores), users=users)
     found = board(tmp_path)
-    for row in found.rows:
+    for row in flat(found):
         assert row["rouge-1/low"] is None and reason in row["no_interval"] and row["beats"] == []
-    rag = next(row for row in found.rows if row["label"] == "rag")
+    rag = next(row for row in flat(found) if row["label"] == "rag")
     assert (rag["gain"], rag["gain_low"], rag["gain_p"], rag["detectable"]) == (0, None, None, None)
     assert any(f"No interval: {reason}" in note for note in found.notes)
     assert "NaN" not in as_markdown([found]) + as_latex([found])
@@ -255,19 +257,21 @@ def test_what_cannot_be_said_is_left_out_with_its_reason(
 
 def test_runs_without_scores_are_rows_without_statistics(tmp_path: Path) -> None:
     run = made(tmp_path, "none", drawn())
-    (Path(run["folder"]) / "scores.jsonl").unlink()
-    seal_scores(Path(run["folder"]))
+    (run.path / "scores.jsonl").unlink()
+    seal_scores(run.path)
     found = board(tmp_path)
-    assert found.rows[0]["rouge-1"] is not None and "rouge-1/low" not in found.rows[0]
+    assert flat(found)[0]["rouge-1"] is not None and "rouge-1/low" not in flat(found)[0]
     assert next(iter(found.columns)) == "label"
 
 
 def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_path: Path) -> None:
     run = made(tmp_path, "none", drawn())
     for name, stated, known in (("gone", float(drawn().mean()), True), ("lost", 17.0, False)):
-        changed = {**run, "task": name, "metrics": {"official": {"rouge-1": stated}}}
-        (found,) = boards([changed])
-        assert ("rouge-1/low" in found.rows[0]) is known
+        changed = msgspec.structs.replace(
+            run.summary, task=name, metrics={"official": {"rouge-1": stated}}
+        )
+        (found,) = boards([Run(changed, run.path)])
+        assert ("rouge-1/low" in flat(found)[0]) is known
 
 
 # --- kept statistics ------------------------------------------------------------------------------------------------
@@ -369,11 +373,11 @@ def test_curves_join_runs_that_share_everything_else(tmp_path: Path) -> None:
     points = curves([board(tmp_path)])
     found: dict[Any, list[Any]] = {}
     for point in points:
-        found.setdefault((point["curve"], point["over"]), []).append(point["x"])
+        found.setdefault((point.curve, point.over), []).append(point.x)
     assert sorted(found.values(), key=len) == [[4, 8], [0, 2, 10, None]]
     assert {over for _, over in found} == {"history", "k"}
-    assert all(point["low"] < point["value"] < point["high"] for point in points)
-    assert all(point["online_tokens"] == 110 and point["offline_tokens"] == 0 for point in points)
+    assert all(point.low < point.value < point.high for point in points)
+    assert all(point.online_tokens == 110 and point.offline_tokens == 0 for point in points)
 
 
 def partial(folder: Path, k: int, samples: range, shift: float = 0.0, **changes: Any) -> None:
@@ -386,14 +390,14 @@ def test_the_points_of_a_curve_are_compared_on_common_samples(tmp_path: Path) ->
     for k, samples in ((1, range(30)), (2, range(9, 45)), (4, range(60))):
         partial(tmp_path, k, samples)
     points = curves([board(tmp_path)])
-    assert [(point["x"], point["n"], point["run_n"], point["users"]) for point in points] == [
+    assert [(point.x, point.n, point.run_n, point.users) for point in points] == [
         (1, 21, 30, 7), (2, 21, 36, 7), (4, 21, 60, 7),
     ]  # fmt: skip
-    assert len({(point["value"], point["low"], point["high"]) for point in points}) == 1, (
+    assert len({(point.value, point.low, point.high) for point in points}) == 1, (
         "the same answers everywhere"
     )
-    assert points[0]["value"] == pytest.approx(drawn(noise=0)[9:30].mean())
-    assert all(point["joined"] and point["low"] < point["value"] for point in points)
+    assert points[0].value == pytest.approx(drawn(noise=0)[9:30].mean())
+    assert all(point.joined and point.low < point.value for point in points)
     assert remarks(points) == [
         "Compared on the 21 samples of 7 users that all have; the runs have 30, 36, 60. "
         "Tokens are of all samples of a run."
@@ -404,10 +408,10 @@ def test_a_point_without_enough_common_samples_is_not_joined_and_named(tmp_path:
     for k, samples in ((1, range(30)), (2, range(30)), (4, range(27, 60)), (8, range(30, 60))):
         partial(tmp_path, k, samples)
     points = curves([board(tmp_path)])
-    assert [(point["x"], point["joined"], point["n"]) for point in points] == [
+    assert [(point.x, point.joined, point.n) for point in points] == [
         (1, True, 30), (2, True, 30), (4, False, 33), (8, False, 30),
     ]  # fmt: skip
-    assert points[2]["value"] == pytest.approx(drawn(noise=0)[27:60].mean())
+    assert points[2].value == pytest.approx(drawn(noise=0)[27:60].mean())
     assert remarks(points) == [
         "Not joined, with too few samples in common with the others: k=4 (n=33), k=8 (n=30)."
     ]
@@ -416,7 +420,7 @@ def test_a_point_without_enough_common_samples_is_not_joined_and_named(tmp_path:
 def test_nothing_is_joined_where_no_two_runs_share_samples(tmp_path: Path) -> None:
     partial(tmp_path, 1, range(30))
     partial(tmp_path, 2, range(30, 60))
-    assert [point["joined"] for point in curves([board(tmp_path)])] == [False, False]
+    assert [point.joined for point in curves([board(tmp_path)])] == [False, False]
 
 
 def test_a_curve_over_seeds_keeps_the_samples_of_all_seeds_and_runs(tmp_path: Path) -> None:
@@ -424,17 +428,15 @@ def test_a_curve_over_seeds_keeps_the_samples_of_all_seeds_and_runs(tmp_path: Pa
         partial(tmp_path, 1, range(30), 0.1 * seed, seed=seed)
         partial(tmp_path, 2, range(60), 0.1 * seed, seed=seed)
     points = curves([board(tmp_path)])
-    assert [(point["n"], point["seeds"]) for point in points] == [(30, [0, 1])] * 2
-    assert (
-        points[0]["value"] == points[1]["value"] == pytest.approx(drawn(noise=0)[:30].mean() + 0.05)
-    )
+    assert [(point.n, point.seeds) for point in points] == [(30, [0, 1])] * 2
+    assert points[0].value == points[1].value == pytest.approx(drawn(noise=0)[:30].mean() + 0.05)
 
 
 def test_curves_of_one_method_have_different_names(tmp_path: Path) -> None:
     for retriever in ("bm25", "dense"):
         for k in (1, 2):
             made(tmp_path, "rag", drawn(), params={"k": k, "retriever": retriever})
-    names = {point["curve"]: point["name"] for point in curves([board(tmp_path)])}
+    names = {point.curve: point.name for point in curves([board(tmp_path)])}
     assert sorted(names.values()) == ["rag (retriever=bm25)", "rag (retriever=dense)"]
 
 
@@ -474,7 +476,7 @@ def test_gains_of_users_are_on_the_samples_of_both_rows(tmp_path: Path) -> None:
     made(tmp_path, "none", drawn(noise=0))
     made(tmp_path, "rag", drawn(0.1, noise=0)[some], samples=some)
     (group,) = gather(tmp_path)
-    base, rag = sorted(group.rows, key=lambda row: str(row.facts["label"]))
+    base, rag = sorted(group.rows, key=lambda row: str(row.row.label))
     assert user_gains(rag, base) == pytest.approx([0.1] * USERS)
 
 
@@ -505,7 +507,7 @@ def test_letters_and_leaders_in_print(tmp_path: Path) -> None:
     text, tex = as_markdown([found]), as_latex([found])
     assert text.count("**") == 4 and "<sup>c-f</sup>" in text
     assert r"\textsuperscript{c-f}" in tex and r"fi\_ve" in tex and r"\toprule" in tex
-    assert tex.count("&") == (len(found.rows) + 1) * (
+    assert tex.count("&") == (len(flat(found)) + 1) * (
         tex.partition(r"\toprule")[2].split(r"\\")[0].count("&")
     )
 

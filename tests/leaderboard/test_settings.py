@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_scores import EACH, board, drawn, made, rows
+from synthetic_scores import EACH, board, drawn, flat, made, rows
 from toy_methods import TOY
 
 from personabench.cli.compare import _details
 from personabench.leaderboard.comparison import compare, rederived
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
-from personabench.results.index import references
+from personabench.results.index import Run, references
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
 from personabench.run.options import Options
@@ -32,7 +32,7 @@ def judged(
     judge: str = "j1",
     adds: Any = ("similarity",),
     **changes: Any,
-) -> dict[str, Any]:
+) -> Run:
     """A run with a judge whose words could not be read for the first samples."""
     marks: list[float | None] = [
         None if at < LEFT else score for at, score in enumerate(drawn(shift, seed=7))
@@ -48,7 +48,7 @@ def test_an_optional_judge_leaves_a_run_in_its_setting(tmp_path: Path, adds: Any
     none = made(tmp_path, "none", drawn(seed=1), task="reviews")
     rag = judged(tmp_path, "rag", 0.3, adds=adds)
     found = board(tmp_path, thorough=True)
-    row = found.rows[0]
+    row = flat(found)[0]
     assert (
         row["gain"] == pytest.approx(0.3, abs=0.1)
         and row["gain_p"] < 0.01
@@ -62,17 +62,17 @@ def test_an_optional_judge_leaves_a_run_in_its_setting(tmp_path: Path, adds: Any
     assert f"rag: {LEFT} answers are unjudged and have no similarity." in found.notes
     pair = compare(rag, none)
     assert (
-        pair["differences"] == []
-        and set(pair["metrics"]) == {"rouge-1"}
-        and pair["skipped"] == ["similarity"]
+        pair.differences == []
+        and set(pair.metrics) == {"rouge-1"}
+        and pair.skipped == ["similarity"]
     )
-    assert compare(none, rag)["skipped"] == ["similarity"]
+    assert compare(none, rag).skipped == ["similarity"]
 
 
 def test_a_judge_that_a_task_always_has_is_part_of_the_setting(tmp_path: Path) -> None:
     a = judged(tmp_path, "rag", 0.3, adds=None)
     b = judged(tmp_path, "none", 0.0, judge="j2", adds=None)
-    assert compare(a, b, anyway=True)["differences"] == ["judge (j1 against j2)"]
+    assert compare(a, b, allow_mismatch=True).differences == ["judge (j1 against j2)"]
     assert rows(tmp_path)["rag"]["gain"] is None
 
 
@@ -89,16 +89,16 @@ def test_what_optional_judges_add_is_compared_between_rows_of_the_same_judge(
     assert found["cot"].get("similarity/gain") is None and found["cot"]["gain"] == pytest.approx(
         0.4, abs=0.1
     )
-    assert "similarity" in compare(rag, none)["metrics"] and compare(other, none)["skipped"] == [
+    assert "similarity" in compare(rag, none).metrics and compare(other, none).skipped == [
         "similarity"
     ]
-    assert "similarity" in compare(other, none, anyway=True)["metrics"]
+    assert "similarity" in compare(other, none, allow_mismatch=True).metrics
 
 
 def test_seeds_of_different_judges_have_no_common_mean(tmp_path: Path) -> None:
     for seed, judge in enumerate(("j1", "j2")):
         judged(tmp_path, "rag", 0.3, judge=judge, seed=seed)
-    (row,) = board(tmp_path, thorough=True).rows
+    (row,) = flat(board(tmp_path, thorough=True))
     assert row["seeds"] == [0, 1] and row["similarity"] is None and row["rouge-1/low"] is not None
 
 
@@ -106,23 +106,22 @@ def test_a_metric_counts_on_the_samples_that_have_it(tmp_path: Path) -> None:
     rag, none = judged(tmp_path, "rag", 0.3), judged(tmp_path, "none", 0.0)
     values = vector(rag).values["official"]
     assert values["similarity"].count(None) == LEFT and None not in values["rouge-1"]
-    assert rag["metrics"]["official"]["similarity"] == pytest.approx(
+    assert rag.summary.metrics["official"]["similarity"] == pytest.approx(
         float(drawn(0.3, seed=7)[LEFT:].mean())
     )
     found = compare(rag, none)
-    pair = found["metrics"]["similarity"]
-    assert (found["n"], pair["gain"]["n"], pair["a"]["n"], pair["gain"]["users"]) == (
+    pair = found.metrics["similarity"]
+    assert (found.n, pair.gain.n, pair.a.n, pair.gain.users) == (
         60,
         54,
         54,
         20 - LEFT // EACH,
     )
-    assert pair["gain"]["value"] == pytest.approx(0.3)
-    assert found["metrics"]["rouge-1"]["gain"]["n"] == 60
-    assert any("on the 54 samples" in line for line in _details("similarity", pair, found["n"]))
+    assert pair.gain.value == pytest.approx(0.3)
+    assert found.metrics["rouge-1"].gain.n == 60
+    assert any("on the 54 samples" in line for line in _details("similarity", pair, found.n))
     assert not any(
-        "for which both" in line
-        for line in _details("rouge-1", found["metrics"]["rouge-1"], found["n"])
+        "for which both" in line for line in _details("rouge-1", found.metrics["rouge-1"], found.n)
     )
 
 
@@ -132,23 +131,19 @@ def test_pairs_are_the_samples_for_which_both_have_the_metric(tmp_path: Path) ->
     told = {"judge": "j1", "roles": {"judge": {"model": "j1", "adds": ["similarity"]}}}
     values = {"rouge-1": drawn(seed=1).tolist(), "similarity": marks}
     none = made(tmp_path, "none", values, task="reviews", told=told)
-    pair = compare(rag, none)["metrics"]["similarity"]
-    assert {pair[side]["n"] for side in ("a", "b", "gain")} == {60 - LEFT - EACH}
-    assert (
-        pair["a"]["value"] - pair["b"]["value"]
-        == pytest.approx(pair["gain"]["value"])
-        == pytest.approx(0.3)
-    )
+    pair = compare(rag, none).metrics["similarity"]
+    assert {estimate.n for estimate in (pair.a, pair.b, pair.gain)} == {60 - LEFT - EACH}
+    assert pair.a.value - pair.b.value == pytest.approx(pair.gain.value) == pytest.approx(0.3)
     found = rows(tmp_path, thorough=True)["rag"]
     assert (found["similarity/n"], found["similarity/gain/n"]) == (60 - LEFT, 60 - LEFT - EACH)
 
 
 def test_a_published_run_keeps_what_samples_lack(tmp_path: Path) -> None:
     rag = judged(tmp_path, "rag", 0.3)
-    path = publish(RunFolder(Path(rag["folder"])), tmp_path / "reference")
-    assert read(path).version == 1 and unpack(read(path), path) == vector(rag)
+    path = publish(RunFolder(rag.path), tmp_path / "reference")
+    assert unpack(read(path), path) == vector(rag)
     (reference,) = references(tmp_path)
-    assert rederived(reference)["official"] == pytest.approx(rag["metrics"]["official"])
+    assert rederived(reference)["official"] == pytest.approx(rag.summary.metrics["official"])
 
 
 @pytest.mark.parametrize(
@@ -175,7 +170,7 @@ def test_runs_that_differ_in_no_more_than_who_played_are_rows_of_their_own(
         made(tmp_path, "rag", drawn(0.2, seed=2 + at), told=told, **changes)
         made(tmp_path, "none", drawn(seed=1), **changes)
     found = board(tmp_path)
-    mine = [row for row in found.rows if row["method"] == "rag"]
+    mine = [row for row in flat(found) if row["method"] == "rag"]
     assert {row["label"] for row in mine} == labels and len({row["setting"] for row in mine}) == 2
     assert all(row["gain"] is not None and row["tests"] == 1 for row in mine)
     assert all(
@@ -188,10 +183,10 @@ def test_the_newest_of_runs_that_differ_in_nothing_of_it_still_counts(tmp_path: 
     made(tmp_path, "rag", drawn(seed=1), window=512, method_hash="old")
     made(tmp_path, "rag", drawn(seed=2), window=512, method_hash="new", time="2026-01-02T00:00:00Z")
     found = board(tmp_path)
-    assert [row["label"] for row in found.rows] == ["rag"] and any(
+    assert [row["label"] for row in flat(found)] == ["rag"] and any(
         "1 older run(s)" in note for note in found.notes
     )
-    assert found.rows[0]["rouge-1"] == pytest.approx(float(np.mean(drawn(seed=2))))
+    assert flat(found)[0]["rouge-1"] == pytest.approx(float(np.mean(drawn(seed=2))))
 
 
 @pytest.mark.parametrize(("task", "adds"), [("Judged", None), ("Maybe", ["mark"])])
@@ -203,4 +198,4 @@ def test_a_run_tells_what_its_judge_adds(tmp_path: Path, task: str, adds: Any) -
     )
     (outcome,) = asyncio.run(run(options, backend=Scripted(), roles={"judge": judge}))
     told = RunFolder(outcome.folder).summary()
-    assert told["roles"]["judge"]["adds"] == adds and told["judge"]
+    assert told.roles["judge"].adds == adds and told.judge

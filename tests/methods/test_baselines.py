@@ -236,5 +236,5 @@ def test_fallbacks_are_reported_as_a_share_of_samples(
         answer=lambda request: "" if stage(request) == "open" else "Words",
     )
     flagged = sum("fallback" in prediction.flags for prediction in result.predictions)
-    assert result.summary["counters"].get("fallback", 0) == flagged
+    assert result.summary.counters.get("fallback", 0) == flagged
     assert flagged == (len(result.predictions) if method is Drp else 0)

@@ -252,7 +252,7 @@ def test_labels_can_be_drafted_on_a_real_task() -> None:
         answer=guess,
     )
     assert all(line.parsed == "comedy" for line in result.predictions)
-    assert result.summary["counters"]["pairs"] > 0
+    assert result.summary.counters["pairs"] > 0
 
 
 async def test_an_empty_analysis_is_counted(tmp_path: Path) -> None:

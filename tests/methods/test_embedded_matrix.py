@@ -128,8 +128,8 @@ def test_every_cell_that_is_not_refused_runs_with_the_embedded_model(
     )
     options = dataclasses.replace(options, sampling=Sampling(max_tokens=min(cls.max_tokens, 96)))
     (outcome,) = asyncio.run(runner.run(options))
-    assert outcome.summary["status"] == "complete", outcome.summary
-    assert outcome.summary["owed"] == 0, outcome.summary
+    assert outcome.summary.status == "complete", outcome.summary
+    assert outcome.summary.owed == 0, outcome.summary
     predictions = list(RunFolder(outcome.folder).iter_predictions())
     assert predictions
     assert all(line.error is None and line.output for line in predictions)

@@ -82,8 +82,8 @@ def test_a_run_makes_two_calls_per_user_and_one_per_question() -> None:
         answer=reply,
     )
     assert stages(result.requests)["answer"] == len(result.predictions)
-    assert result.summary["usage"]["prepare"]["calls"] == 2 * 14
-    assert result.summary["usage"]["profile"]["cached"] > 0
+    assert result.summary.usage["prepare"].calls == 2 * 14
+    assert result.summary.usage["profile"].cached > 0
 
 
 async def test_collaborative_entries_are_counted_in_total(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def table(
         for method, outcome in zip(
             methods, asyncio.run(runner.run(chosen, backend=backend)), strict=True
         ):
-            assert outcome.summary["status"] == "complete"
+            assert outcome.summary.status == "complete"
             folder = RunFolder(outcome.folder)
             # Rows of different methods are compared by position, so all are in one order.
             ordered = sorted(folder.scores(), key=lambda score: score.sample_id)

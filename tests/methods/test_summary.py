@@ -128,7 +128,7 @@ def test_an_empty_summary_is_flagged_and_requested_again_by_the_next_run(tmp_pat
             backend=silent,
         )
     )
-    assert first.summary["counters"]["empty_summary"] == 1
+    assert first.summary.counters["empty_summary"] == 1
     second_options = options(
         tmp_path,
         "summary",

@@ -223,6 +223,6 @@ def test_copying_the_nearest_beats_a_constant_on_the_example_data(task: str) -> 
     # Example data without any signal could not show whether a method personalizes.
     copied, constant = trial(CopyNearest(), task=task), trial(Constant(), task=task)
     assert not copied.requests
-    primary = copied.summary["primary"]
-    better, worse = (run.summary["metrics"]["official"][primary] for run in (copied, constant))
+    primary = copied.summary.primary
+    better, worse = (run.summary.metrics["official"][primary] for run in (copied, constant))
     assert better < worse if task == "lamp3" else better > worse

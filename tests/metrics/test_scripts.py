@@ -140,9 +140,9 @@ def in_script(folder: Path, text: str) -> Path:
 def test_a_run_in_another_script_warns_and_shows_the_variant(tmp_path: Path) -> None:
     data = in_script(tmp_path / "data", HINDI)
     (out,) = asyncio.run(runner.run(options(tmp_path / "r", "none", "lamp4", data=data)))
-    assert "6 of 6 references hold no letter a-z" in " ".join(out.summary["warnings"])
-    assert out.summary["variants"] == {"rouge-1-unicode": "rouge-1", "rouge-L-unicode": "rouge-L"}
-    values = out.summary["metrics"]["official"]
+    assert "6 of 6 references hold no letter a-z" in " ".join(out.summary.warnings)
+    assert out.summary.variants == {"rouge-1-unicode": "rouge-1", "rouge-L-unicode": "rouge-L"}
+    values = out.summary.metrics["official"]
     values["rouge-1-unicode"] = 0.5
     runs = [{**out.summary, "folder": str(out.folder)}]
     (board,) = boards(runs)
@@ -155,10 +155,8 @@ def test_a_run_in_another_script_warns_and_shows_the_variant(tmp_path: Path) -> 
 def test_tables_in_english_look_as_they_did(tmp_path: Path) -> None:
     data = in_script(tmp_path / "data", "A new bridge")
     outcomes = asyncio.run(runner.run(options(tmp_path / "r", "none,rag", "lamp4", data=data)))
-    assert {metric.name for metric in ROUGE} == set(outcomes[0].summary["metrics"]["official"])
-    assert not any(
-        "references" in warning for out in outcomes for warning in out.summary["warnings"]
-    )
+    assert {metric.name for metric in ROUGE} == set(outcomes[0].summary.metrics["official"])
+    assert not any("references" in warning for out in outcomes for warning in out.summary.warnings)
     runs = summaries(tmp_path / "r")
     (board,) = boards(runs)
     assert not any(

@@ -49,10 +49,10 @@ def block(page: str, name: str) -> Any:
 
 
 def test_every_number_is_the_leaderboards(results: Path, page: str) -> None:
-    (board,) = boards(summaries(results), asked=BoardOptions(thorough=True))
+    (board,) = boards(summaries(results), options=BoardOptions(thorough=True))
     (group,) = block(page, "report")["groups"]
-    assert [row["label"] for row in group["rows"]] == [row["label"] for row in board.rows]
-    for shown, row in zip(group["rows"], board.rows, strict=True):
+    assert [row["label"] for row in group["rows"]] == [row.label for row in board.rows]
+    for shown, row in zip(group["rows"], [row.columns for row in board.rows], strict=True):
         for metric in ("rouge-1", "rouge-L"):
             found = shown["metrics"][metric]
             assert found["value"] == pytest.approx(row[metric], rel=1e-5)
@@ -82,8 +82,8 @@ def test_gains_of_users_agree_with_the_gain_of_the_table(results: Path) -> None:
         assert gains is not None
         assert gains == sorted(gains)
         assert len(gains) == 40
-        assert sum(gains) / 40 == pytest.approx(row.facts["gain"], abs=1e-9)
-        assert sum(gain < -1e-12 for gain in gains) == row.facts["loss_users"]
+        assert sum(gains) / 40 == pytest.approx(row.row.columns["gain"], abs=1e-9)
+        assert sum(gain < -1e-12 for gain in gains) == row.row.columns["loss_users"]
 
 
 def test_gains_of_many_users_become_quantiles(
@@ -167,7 +167,7 @@ def test_words_name_doubtful_gains_unfinished_runs_and_samples() -> None:
     doubtful = row("rag", 0.4, personal=False, status="incomplete", trivial=gain(-0.1, 1.0, "mode"))
     said = summary(described(doubtful, row("none", 0.5, n=8), sample=True))
     assert any("rag gains is not shown to be personal" in line for line in said)
-    assert "rag does not beat mode, which asks no model." in said
+    assert "rag does not beat mode, which calls no model." in said
     assert "Not finished: rag." in said
     assert any("different numbers of samples" in line for line in said)
     assert "nothing here is a result about a method" in said[-1]
@@ -177,7 +177,7 @@ def test_words_say_when_the_best_saw_fewer_samples_and_name_the_trivial_once() -
     beaten = [row(name, 0.4, n=9, trivial=gain(-0.1, None, "mode")) for name in ("rag", "dpl")]
     said = summary(described(row("rpm", 0.1, n=2), *beaten, row("none", 0.5), baseline=3))
     assert said[0].startswith("rpm has the lowest MAE, 0.1000 (on 2 samples only), ")
-    assert "rag and dpl do not beat mode, which asks no model." in said
+    assert "rag and dpl do not beat mode, which calls no model." in said
 
 
 def test_words_without_a_baseline_and_with_one_run() -> None:
@@ -304,13 +304,13 @@ def test_without_data_and_cache_the_answers_remain(tmp_path: Path) -> None:
 
 
 def test_records_count_as_used_by_their_beginning(results: Path) -> None:
-    from personabench.report.samples import _stands
+    from personabench.report.samples import _is_quoted
     from personabench.types import Record
 
     record = Record("1", "a" * MARK + "b", "reply")
-    assert _stands(record, ["... " + "a" * MARK + " cut here"])
-    assert not _stands(record, ["a" * (MARK - 1)])
-    assert not _stands(Record("2", "", ""), ["anything"])
+    assert _is_quoted(record, ["... " + "a" * MARK + " cut here"])
+    assert not _is_quoted(record, ["a" * (MARK - 1)])
+    assert not _is_quoted(Record("2", "", ""), ["anything"])
 
 
 def test_runs_of_two_models_are_two_groups(tmp_path: Path) -> None:
@@ -324,9 +324,9 @@ def test_runs_of_two_models_are_two_groups(tmp_path: Path) -> None:
 
 def test_published_results_have_rows_but_no_samples(tmp_path: Path) -> None:
     make(tmp_path, SUITE[:2], users=8, each=1)
-    run = next(run for run in summaries(tmp_path) if run["method"] == "rag")
-    publish(RunFolder(Path(run["folder"])), tmp_path / "reference")
-    shutil.rmtree(run["folder"])
+    run = next(run for run in summaries(tmp_path) if run.summary.method == "rag")
+    publish(RunFolder(run.path), tmp_path / "reference")
+    shutil.rmtree(run.path)
     assert write(tmp_path, tmp_path / "report.html") == []
     page = (tmp_path / "report.html").read_text()
     rows = block(page, "report")["groups"][0]["rows"]

@@ -16,6 +16,7 @@ from synthetic_scores import board, drawn, made, rows
 
 from personabench import results
 from personabench.errors import DataError
+from personabench.leaderboard import frames
 from personabench.leaderboard.comparison import compare
 from personabench.report import write
 from personabench.results.checksums import seal
@@ -37,7 +38,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 def test_scores_that_changed_are_read_by_nobody(tmp_path: Path, damage: str) -> None:
     none, rag = made(tmp_path, "none", drawn()), made(tmp_path, "rag", drawn(0.2, seed=1))
     assert rows(tmp_path, results=tmp_path)["rag"]["gain"] == pytest.approx(0.2, abs=0.05)
-    folder = RunFolder(Path(rag["folder"]))
+    folder = RunFolder(rag.path)
     change, told = DAMAGES[damage]
     folder.scores_path.write_bytes(change(folder.scores_path.read_bytes()))
     readers: list[Callable[[], Any]] = [
@@ -47,7 +48,7 @@ def test_scores_that_changed_are_read_by_nobody(tmp_path: Path, damage: str) -> 
         lambda: compare(rag, none),
         lambda: publish(folder, tmp_path / "published"),
         lambda: results.load(tmp_path),
-        lambda: results.leaderboard(tmp_path),
+        lambda: frames.leaderboard(tmp_path),
         lambda: write(tmp_path, tmp_path / "report.html"),
         lambda: list(folder.scores()),
     ]
@@ -88,25 +89,23 @@ async def test_the_command_again_mends_scores_without_a_call(tmp_path: Path) -> 
     folder.scores_path.write_bytes(b"".join(whole.splitlines(True)[:10]))
     (again,) = await runner.run(options(tmp_path, "rag", cache="only"))
     assert again.folder == first.folder and folder.scores_path.read_bytes() == whole
-    assert again.summary["files"] == first.summary["files"] == folder.summary()["files"]
+    assert again.summary.files == first.summary.files == folder.summary().files
 
 
 def test_a_run_of_an_earlier_version_is_not_vouched_for(tmp_path: Path) -> None:
     run = made(tmp_path, "rag", drawn())
-    path = Path(run["folder"]) / "summary.json"
+    path = run.path / "summary.json"
     summary = json.loads(path.read_text())
     del summary["files"]
     path.write_text(json.dumps(summary))
     with pytest.raises(
-        DataError, match=r"does not say what scores\.jsonl was .*move this folder away"
+        DataError, match=r"does not have a checksum of scores\.jsonl: .*move this folder away"
     ):
         board(tmp_path)
 
 
 def test_published_scores_are_those_that_were_published(tmp_path: Path) -> None:
-    path = publish(
-        RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference"
-    )
+    path = publish(RunFolder(made(tmp_path, "rag", drawn()).path), tmp_path / "reference")
     content = json.loads(path.read_text())
     plain = json.loads(gzip.decompress(base64.b64decode(content["scores"])))
     assert (content["count"], len(plain["ids"])) == (60, 60)

@@ -6,6 +6,7 @@ import csv
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas
@@ -31,7 +32,7 @@ async def test_rows_join_data_answers_scores_and_messages(tmp_path: Path) -> Non
     source = await ran(tmp_path, limit=3)
     made = list(rows(source))
     assert source.remarks() == []
-    assert len(made) == source.summary["n"]
+    assert len(made) == source.summary.n
     for row in made:
         assert row["references"] and row["input"].startswith("Generate a headline")
         assert [call["phase"] for call in row["calls"]] == ["profile", "predict"]
@@ -39,7 +40,7 @@ async def test_rows_join_data_answers_scores_and_messages(tmp_path: Path) -> Non
         assert row["output"] == row["calls"][1]["reply"]
         assert row["calls"][1]["messages"][-1]["content"].startswith(row["input"])
         assert 0 <= row["rouge-1"] == row["rouge-1/lenient"]
-    official = source.summary["metrics"]["official"]["rouge-1"]
+    official = source.summary.metrics["official"]["rouge-1"]
     assert sum(row["rouge-1"] for row in made) / len(made) == pytest.approx(official)
 
 
@@ -64,9 +65,12 @@ async def test_rows_follow_the_data_and_failures_have_a_row(tmp_path: Path) -> N
 def test_every_tasks_data_is_found_again_by_what_a_run_says_of_it(name: str) -> None:
     task = registry.load("task", name)()
     opened = task.open(task.default_split, None)
-    said = {"separation": opened.separation, "split": opened.split, "data_hash": opened.hash}
-    assert find_dataset(task, said, None).index() == opened.index()
-    assert find_dataset(task, {**said, "data_hash": "other"}, None) is None
+    spec: Any = SimpleNamespace(
+        separation=opened.separation, split=opened.split, data_hash=opened.hash
+    )
+    assert find_dataset(task, spec, None).index() == opened.index()
+    spec.data_hash = "other"
+    assert find_dataset(task, spec, None) is None
 
 
 async def test_what_is_no_longer_there_is_left_out_and_said(tmp_path: Path) -> None:
@@ -155,6 +159,7 @@ async def test_csv_has_a_row_for_each_sample_whatever_it_says(tmp_path: Path) ->
             for line, said in zip(lines, ANSWERS, strict=True)
         )
     )
+    seal_scores(source.folder.path)
     late = Source(source.folder, tmp_path / "results")
     as_csv(late, tmp_path / "run.csv")
     csv.field_size_limit(1 << 24)
@@ -222,14 +227,14 @@ async def test_inspect_ai_reads_the_log(tmp_path: Path, task: str, suffix: str) 
     read = log.read_eval_log(str(path))
     assert (read.status, len(read.samples)) == ("success", len(source.ids))
     by_id = {row["sample_id"]: row for row in rows(source)}
-    metric = source.summary["primary"]
+    metric = source.summary.primary
     for sample in read.samples:
         row = by_id[sample.id]
         assert sample.output.completion == row["output"]
         assert sample.scores["official"].value[metric] == row[metric]
         assert sample.events[-1].output.completion == row["output"]
     official = read.results.scores[0].metrics[metric].value
-    assert official == source.summary["metrics"]["official"][metric]
+    assert official == source.summary.metrics["official"][metric]
     assert log.read_eval_log(str(path), header_only=True).results == read.results
 
 

@@ -17,42 +17,40 @@ from personabench.leaderboard.comparison import compare, rederived
 from personabench.results.index import references, summaries
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
+from personabench.results.summary import to_dict
 
 
 def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None:
     a, b = made(tmp_path, "rag", drawn(0.2, seed=1)), made(tmp_path, "none", drawn(seed=2))
     before = rows(tmp_path)
-    path = publish(RunFolder(Path(a["folder"])), tmp_path / "reference")
-    assert path.name == f"lamp4-user-dev-rag-tiny-{a['fingerprint'][:8]}.json"
-    assert (
-        path.read_bytes()
-        == publish(RunFolder(Path(a["folder"])), tmp_path / "reference").read_bytes()
-    )
+    path = publish(RunFolder(a.path), tmp_path / "reference")
+    assert path.name == f"lamp4-user-dev-rag-tiny-{a.summary.fingerprint[:8]}.json"
+    assert path.read_bytes() == publish(RunFolder(a.path), tmp_path / "reference").read_bytes()
     text = path.read_text()
     assert "a line of the data" not in text and "/home/me" not in text and "folder" not in text
     kept = unpack(read(path), path)
     assert kept == vector(a) and "u0" not in kept.users and "0" not in kept.ids
     assert set(rows(tmp_path)) == {"rag", "none"} and not rows(tmp_path)["rag"]["published"]
-    for file in Path(a["folder"]).iterdir():
+    for file in a.path.iterdir():
         file.unlink()
     after = rows(tmp_path)
     assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
     (reference,) = references(tmp_path)
-    assert compare(reference, b)["metrics"]["rouge-1"]["gain"]["value"] == pytest.approx(
+    assert compare(reference, b).metrics["rouge-1"].gain.value == pytest.approx(
         before["rag"]["gain"]
     )
 
 
 def test_what_cannot_be_published(tmp_path: Path) -> None:
     run = made(tmp_path, "rag", drawn())
-    folder = RunFolder(Path(run["folder"]))
+    folder = RunFolder(run.path)
     target = tmp_path / "reference"
     publish(folder, target, "mine")
-    other = RunFolder(Path(made(tmp_path, "none", drawn())["folder"]))
+    other = RunFolder(made(tmp_path, "none", drawn()).path)
     with pytest.raises(UsageError, match="holds another run"):
         publish(other, target, "mine")
     other.summary_path.write_text(
-        json.dumps({**other.summary(), "status": "incomplete", "owed": 3})
+        json.dumps({**to_dict(other.summary()), "status": "incomplete", "owed": 3})
     )
     with pytest.raises(UsageError, match="3 samples are owed"):
         publish(other, target)
@@ -61,23 +59,21 @@ def test_what_cannot_be_published(tmp_path: Path) -> None:
 def test_a_run_left_unjudged_is_published_without_scores_and_one_without_references_is_not(
     tmp_path: Path,
 ) -> None:
-    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
     folder.scores_path.write_text("")
     seal_scores(folder.path)
     with pytest.raises(UsageError, match="its split has no references"):
         publish(folder, tmp_path / "reference")
-    summary = {**folder.summary(), "metrics": {}}
+    summary = {**to_dict(folder.summary()), "metrics": {}}
     summary["counters"] = {**summary["counters"], "unjudged": summary["n"]}
     folder.summary_path.write_text(json.dumps(summary))
     publish(folder, tmp_path / "reference")
     (run,) = references(tmp_path)
-    assert (vector(run).ids, run["metrics"]) == ([], {})
+    assert (vector(run).ids, run.summary.metrics) == ([], {})
 
 
 def test_damaged_published_files_are_named(tmp_path: Path) -> None:
-    path = publish(
-        RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference"
-    )
+    path = publish(RunFolder(made(tmp_path, "rag", drawn()).path), tmp_path / "reference")
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "scores": content["scores"][:40]}))
     with pytest.raises(
@@ -107,15 +103,15 @@ def test_damaged_published_files_are_named(tmp_path: Path) -> None:
 def test_damaged_fields_are_named_where_results_are_read(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
     path = publish(folder, tmp_path / "reference")
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "summary": {**content["summary"], **changes}}))
     with pytest.raises(
-        DataError, match=f"{path.name} is no published result .*{said}.*publish the run again"
+        DataError, match=f"{path.name} is not a published result .*{said}.*publish the run again"
     ):
         references(tmp_path)
-    folder.summary_path.write_text(json.dumps({**folder.summary(), **changes}))
+    folder.summary_path.write_text(json.dumps({**to_dict(folder.summary()), **changes}))
     with pytest.raises(
         DataError, match=rf"summary\.json is damaged .*{said}.*repeat the run's command"
     ):
@@ -123,12 +119,12 @@ def test_damaged_fields_are_named_where_results_are_read(
 
 
 def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
-    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
     path = publish(folder, tmp_path / "reference")
     content = json.loads(path.read_text())
     damaged = {**content["spec"], "task_params": None}
     path.write_text(json.dumps({**content, "spec": damaged}))
-    with pytest.raises(DataError, match=rf"{path.name} is no published result .*task_params"):
+    with pytest.raises(DataError, match=rf"{path.name} is not a published result .*task_params"):
         references(tmp_path)
     path.unlink()
     (folder.path / "spec.json").write_text(json.dumps(damaged))
@@ -155,7 +151,7 @@ def test_what_cannot_be_read_as_a_published_result_is_named(tmp_path: Path, kind
 def test_a_full_disk_leaves_the_published_file_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
     path = publish(folder, tmp_path / "reference")
     before = path.read_bytes()
 
@@ -179,12 +175,12 @@ def test_every_committed_summary_follows_from_its_scores() -> None:
     assert len(committed) == len(list(results.glob("reference/*.json")))
     for run in committed:
         scores = vector(run)
-        judged = run["n"] - run["counters"].get("unjudged", 0)
-        assert len(scores.ids) == judged, run["folder"]
-        assert len(set(scores.users)) == run["users"] or judged < run["n"], run["folder"]
+        judged = run.summary.n - run.summary.counters.get("unjudged", 0)
+        assert len(scores.ids) == judged, run.path
+        assert len(set(scores.users)) == run.summary.users or judged < run.summary.n, run.path
         for scorer, metrics in rederived(run).items():
-            assert metrics == pytest.approx(run["metrics"][scorer], abs=1e-9), (
-                run["folder"],
+            assert metrics == pytest.approx(run.summary.metrics[scorer], abs=1e-9), (
+                run.path,
                 scorer,
             )
 
@@ -199,7 +195,8 @@ def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
         for row in re.findall(r"^\|.*", section, re.M)
     )
     runs = {
-        (run["method"], run["history"], run["task"]): run for run in references(root / "results")
+        (run.summary.method, run.summary.history, run.summary.task): run
+        for run in references(root / "results")
     }
     shown = 0
     for name, *cells in lines:
@@ -212,22 +209,20 @@ def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
                 continue
             assert run is not None, (name, task)
             value, _, fewer = cell.partition(" ")
-            scored = run["metrics"].get("official", {}).get(run["primary"])
+            scored = run.summary.metrics.get("official", {}).get(run.summary.primary)
             assert value == ("unjudged" if scored is None else f"{scored:.3f}"), (name, task)
-            assert run["n"] == int(fewer.strip("()") or size.partition(",")[0]), (name, task)
+            assert run.summary.n == int(fewer.strip("()") or size.partition(",")[0]), (name, task)
             shown += 1
     assert shown == sum(
-        run["task"] in {heading.partition("<br>")[0] for heading in head[1:]}
+        run.summary.task in {heading.partition("<br>")[0] for heading in head[1:]}
         for run in runs.values()
     )
 
 
 def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
-    path = publish(
-        RunFolder(Path(made(tmp_path, "rag", drawn())["folder"])), tmp_path / "reference"
-    )
+    path = publish(RunFolder(made(tmp_path, "rag", drawn()).path), tmp_path / "reference")
     content = json.loads(path.read_text())
     content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
     path.write_text(json.dumps(content))
     (run,) = references(tmp_path)
-    assert rederived(run)["official"] != pytest.approx(run["metrics"]["official"], abs=1e-9)
+    assert rederived(run)["official"] != pytest.approx(run.summary.metrics["official"], abs=1e-9)

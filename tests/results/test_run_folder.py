@@ -147,12 +147,12 @@ def test_a_damaged_summary_says_where_and_what_to_do(
 
 
 def test_a_summary_without_what_may_be_missing_has_it_empty(tmp_path: Path) -> None:
-    folder = RunFolder(Path(made(tmp_path, "rag", drawn())["folder"]))
+    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
     content = json.loads(folder.summary_path.read_text())
     folder.summary_path.write_text(
         json.dumps({k: v for k, v in content.items() if k not in ("data", "warnings")})
     )
-    assert (folder.summary()["data"], folder.summary()["warnings"]) == (None, [])
+    assert (folder.summary().data, folder.summary().warnings) == (None, [])
 
 
 def test_bytes_that_are_no_text_are_damage(folder: RunFolder) -> None:

@@ -121,7 +121,7 @@ def test_acceptance_13_the_same_at_any_concurrency(tmp_path: Path) -> None:
         (out,) = asyncio.run(runner.run(chosen, backend=Jittery()))
         lines = {line.sample_id: line.output for line in RunFolder(out.folder).iter_predictions()}
         scores.append((lines, (out.folder / "scores.jsonl").read_bytes()))
-        assert out.summary["history"] == "shuffled"
+        assert out.summary.history == "shuffled"
     assert scores[0] == scores[1]
 
 

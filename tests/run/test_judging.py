@@ -16,6 +16,7 @@ from personabench.errors import BackendError
 from personabench.leaderboard import boards
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
+from personabench.results.index import Run
 from personabench.run.options import Options
 from personabench.run.plan import plan
 from personabench.run.runner import Outcome, run
@@ -35,18 +36,18 @@ def judged(
 
 def test_judging_is_paid_once_and_another_judge_judges_anew(tmp_path: Path) -> None:
     first, under, judge = judged(tmp_path)
-    assert first.summary["metrics"]["official"]["mark"] == 3.0 and first.summary["n"] == 12
+    assert first.summary.metrics["official"]["mark"] == 3.0 and first.summary.n == 12
     assert (len(under.requests), len(judge.requests)) == (12, 12)
-    assert first.summary["usage"]["judge"]["calls"] == 12 and first.summary["warnings"] == []
+    assert first.summary.usage["judge"].calls == 12 and first.summary.warnings == []
     again, under, judge = judged(tmp_path)
     assert (len(under.requests), len(judge.requests)) == (0, 0)
-    assert again.summary["metrics"] == first.summary["metrics"]
+    assert again.summary.metrics == first.summary.metrics
 
     other, under, judge = judged(tmp_path, "5", "stern")
     assert other.folder == first.folder and (len(under.requests), len(judge.requests)) == (0, 12)
-    assert other.summary["metrics"]["official"]["mark"] == 5.0
-    assert other.summary["judge"] != first.summary["judge"]
-    assert other.summary["roles"]["judge"]["model"] == "stern"
+    assert other.summary.metrics["official"]["mark"] == 5.0
+    assert other.summary.judge != first.summary.judge
+    assert other.summary.roles["judge"].model == "stern"
     assert len(list((first.folder / "judgements").iterdir())) == 2
 
     strict, under, judge = judged(tmp_path, "2", assignments=["task.strict=true"])
@@ -57,9 +58,9 @@ def test_a_refresh_judges_anew_and_goes_on_where_the_judge_failed(tmp_path: Path
     first = judged(tmp_path)[0]
     renewed, under, judge = judged(tmp_path, "5", cache="refresh")
     assert (
-        renewed.summary["metrics"]["official"]["mark"]
+        renewed.summary.metrics["official"]["mark"]
         == 5.0
-        != first.summary["metrics"]["official"]["mark"]
+        != first.summary.metrics["official"]["mark"]
     )
     assert (len(under.requests), len(judge.requests)) == (12, 12), (
         "the answers are the same, and judged again"
@@ -76,13 +77,13 @@ def test_a_refresh_judges_anew_and_goes_on_where_the_judge_failed(tmp_path: Path
     )
     roles: Any = {"judge": Weak(BackendOptions(model="judge"), answer=lambda request: "1")}
     (broken,) = asyncio.run(run(options, backend=Scripted(), roles=roles))
-    assert broken.summary["judge_errors"] == 8
+    assert broken.summary.judge_errors == 8
     told: Any = dataclasses.replace(
         options, roles={"judge": ("scripted", BackendOptions(model="judge"))}
     )
     assert asyncio.run(plan(told))[0].calls == {"judge": 8}
     rest, under, judge = judged(tmp_path, "1", cache="refresh")
-    assert (len(under.requests), len(judge.requests)) == (0, 8) and rest.summary["metrics"][
+    assert (len(under.requests), len(judge.requests)) == (0, 8) and rest.summary.metrics[
         "official"
     ]["mark"] == 1.0
     assert len(judged(tmp_path, "2", cache="refresh", limit=5)[2].requests) < 12, (
@@ -126,10 +127,10 @@ def test_an_interrupt_while_judging_keeps_what_is_paid(tmp_path: Path, presses: 
         (outcome,) = asyncio.run(run(options, backend=under, roles={"judge": judge}))
         assert (
             outcome.interrupted
-            and outcome.summary["status"] == "incomplete"
-            and outcome.summary["owed"] == 0
+            and outcome.summary.status == "incomplete"
+            and outcome.summary.owed == 0
         )
-        assert outcome.summary["counters"]["unjudged"] == 12 - len(judge.requests) > 0
+        assert outcome.summary.counters["unjudged"] == 12 - len(judge.requests) > 0
     else:
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(run(options, backend=under, roles={"judge": judge}))
@@ -137,7 +138,7 @@ def test_an_interrupt_while_judging_keeps_what_is_paid(tmp_path: Path, presses: 
     known = len(kept.read_bytes().splitlines())
     assert 0 < known == len(judge.requests) < 12
     again, under, rest = judged(tmp_path)
-    assert again.summary["status"] == "complete" and not again.interrupted
+    assert again.summary.status == "complete" and not again.interrupted
     assert (len(under.requests), len(rest.requests)) == (0, 12 - known)
 
 
@@ -149,15 +150,13 @@ def test_a_plan_takes_a_judge_to_be_readable(tmp_path: Path) -> None:
     (forecast,) = asyncio.run(plan(options))
     judge = Scripted(BackendOptions(model="judge"), answer=lambda request: "Alike.\nScore: 7")
     (outcome,) = asyncio.run(run(options, backend=Scripted(), roles={"judge": judge}))
-    assert forecast.calls == {
-        phase: spent["calls"] for phase, spent in outcome.summary["usage"].items()
-    }
-    assert forecast.calls["judge"] == outcome.summary["n"]
+    assert forecast.calls == {phase: spent.calls for phase, spent in outcome.summary.usage.items()}
+    assert forecast.calls["judge"] == outcome.summary.n
 
 
 def test_words_that_are_no_mark_leave_a_sample_unjudged(tmp_path: Path) -> None:
     outcome, _, judge = judged(tmp_path, "splendid")
-    assert outcome.summary["counters"]["unjudged"] == 12 and outcome.summary["metrics"] == {}
+    assert outcome.summary.counters["unjudged"] == 12 and outcome.summary.metrics == {}
     assert (outcome.folder / "scores.jsonl").read_text() == ""
     assert len(judged(tmp_path, "splendid")[2].requests) == 0 < len(judge.requests)
 
@@ -169,8 +168,8 @@ def test_a_judge_that_fails_is_asked_again_by_the_same_command(tmp_path: Path) -
     under, judge = Scripted(), Scripted(BackendOptions(model="judge"), answer=broken)
     options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
     (outcome,) = asyncio.run(run(options, backend=under, roles={"judge": judge}))
-    assert outcome.summary["judge_errors"] == 12 and outcome.summary["status"] == "incomplete"
-    assert judged(tmp_path)[0].summary["status"] == "complete"
+    assert outcome.summary.judge_errors == 12 and outcome.summary.status == "incomplete"
+    assert judged(tmp_path)[0].summary.status == "complete"
 
 
 def test_a_role_without_a_model_of_its_own_is_the_model_under_test_and_that_is_said(
@@ -179,10 +178,10 @@ def test_a_role_without_a_model_of_its_own_is_the_model_under_test_and_that_is_s
     options = Options([f"{TOY}Plain"], [f"{TOY}Judged"], backend="scripted", results=tmp_path)
     model = Scripted(answer=lambda request: "4")
     (outcome,) = asyncio.run(run(options, backend=model))
-    assert outcome.summary["metrics"]["official"]["mark"] == 4.0 and len(model.requests) == 24
-    (warning,) = outcome.summary["warnings"]
+    assert outcome.summary.metrics["official"]["mark"] == 4.0 and len(model.requests) == 24
+    (warning,) = outcome.summary.warnings
     assert "the judge is the model under test itself" in warning
-    (board,) = boards([{**outcome.summary, "folder": str(outcome.folder)}])
+    (board,) = boards([Run(outcome.summary, outcome.folder)])
     assert {"Judge: scripted.", "Warning: the judge is the model under test itself: plain."} <= {
         *board.notes
     }
@@ -192,6 +191,6 @@ def test_an_optional_judge_comes_only_when_named(tmp_path: Path) -> None:
     options = Options([f"{TOY}Plain"], [f"{TOY}Maybe"], backend="scripted", results=tmp_path)
     model = Scripted()
     (outcome,) = asyncio.run(run(options, backend=model))
-    assert len(model.requests) == 12 and outcome.summary["metrics"]["official"].keys() == {"length"}
+    assert len(model.requests) == 12 and outcome.summary.metrics["official"].keys() == {"length"}
     named: Outcome = judged(tmp_path, task="Maybe")[0]
-    assert named.summary["metrics"]["official"].keys() == {"length", "mark"}
+    assert named.summary.metrics["official"].keys() == {"length", "mark"}

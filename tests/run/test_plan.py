@@ -37,12 +37,12 @@ def test_the_plan_states_the_calls_that_the_ledger_will_show(tmp_path: Path, tas
     assert not (tmp_path / "results").exists()
     outcomes = run(chosen)
     for forecast, out in zip(forecasts, outcomes, strict=True):
-        usage = out.summary["usage"]
-        assert forecast.calls == {phase: amounts["calls"] for phase, amounts in usage.items()}, (
+        usage = out.summary.usage
+        assert forecast.calls == {phase: amounts.calls for phase, amounts in usage.items()}, (
             forecast.method
         )
-        assert forecast.owed == out.summary["n"] and forecast.cached <= sum(
-            one["cached"] for one in usage.values()
+        assert forecast.owed == out.summary.n and forecast.cached <= sum(
+            one.cached for one in usage.values()
         )
     assert [sum(forecast.calls.values()) for forecast in forecasts] == sorted(
         sum(forecast.calls.values()) for forecast in forecasts
@@ -52,7 +52,7 @@ def test_the_plan_states_the_calls_that_the_ledger_will_show(tmp_path: Path, tas
 
 def paid(out: runner.Outcome) -> int:
     """Calls that the ledger does not have as answered before."""
-    return sum(amounts["calls"] - amounts["cached"] for amounts in out.summary["usage"].values())
+    return sum(amounts.calls - amounts.cached for amounts in out.summary.usage.values())
 
 
 def talkative(task: str) -> Scripted:
@@ -82,7 +82,7 @@ def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, 
     chosen = options(tmp_path, method, task)
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=talkative(task)))
-    ledger = {phase: amounts["calls"] for phase, amounts in out.summary["usage"].items()}
+    ledger = {phase: amounts.calls for phase, amounts in out.summary.usage.items()}
     if method == "cipher" and task in ("lamp2m", "lamp3"):
         assert abs(forecast.total - sum(ledger.values())) <= sum(ledger.values()) / 10
         assert abs(forecast.to_pay - paid(out)) <= paid(out) / 20
@@ -98,7 +98,7 @@ def test_the_plan_of_every_core_method_holds_for_a_scripted_run(tmp_path: Path, 
         (forecast,) = asyncio.run(plan(chosen))
         (out,) = asyncio.run(runner.run(chosen, backend=Scripted()))
         assert forecast.calls == {
-            phase: amounts["calls"] for phase, amounts in out.summary["usage"].items()
+            phase: amounts.calls for phase, amounts in out.summary.usage.items()
         }
         assert forecast.to_pay == paid(out)
 
@@ -158,7 +158,7 @@ def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(
     )
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=Scripted(answer=answer)))
-    made = sum(amounts["calls"] for amounts in out.summary["usage"].values())
+    made = sum(amounts.calls for amounts in out.summary.usage.values())
     row = forecast.as_dict({})
     assert (
         row["calls"] <= made <= row["calls_at_most"]
@@ -175,7 +175,7 @@ def test_a_plan_bounds_the_calls_of_a_chat_that_says_nothing(tmp_path: Path) -> 
     row = forecast.as_dict({})
     assert (
         row["calls"]
-        == sum(amounts["calls"] for amounts in out.summary["usage"].values())
+        == sum(amounts.calls for amounts in out.summary.usage.values())
         < forecast.total
     )
     assert row["calls"] == sum(row["calls_by_phase"].values()) == row["to_pay"] + row["cached"]

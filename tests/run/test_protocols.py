@@ -248,7 +248,7 @@ def test_an_oracle_is_told_what_is_hidden_and_nobody_else() -> None:
     assert not any(
         SECRET in message.content for request in found.requests for message in request.messages
     )
-    assert found.summary["metrics"]["official"] == {"length": 4.0} and found.summary["n"] == 12
+    assert found.summary.metrics["official"] == {"length": 4.0} and found.summary.n == 12
 
 
 def test_a_simulator_is_part_of_what_a_run_is_and_a_judge_is_not(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_simulator_is_part_of_what_a_run_is_and_a_judge_is_not(tmp_path: Path)
         user = Scripted(BackendOptions(model=name))
         (outcome,) = asyncio.run(run(options, backend=Scripted(), roles={"simulator": user}))
         folders.append(outcome.folder)
-        assert outcome.summary["status"] == "complete"
+        assert outcome.summary.status == "complete"
     assert folders[0] != folders[1]
 
 

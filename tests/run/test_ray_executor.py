@@ -75,7 +75,7 @@ def test_a_run_on_ray_is_the_run_that_was_never_split(
     larger = {**asked, "limit": None}
     again = OnRay(3, spread.results)
     outcomes = again.run([options(again.here, concurrency=1, **larger)], said.append)
-    assert [outcome.summary["n"] for outcome in outcomes] == [14, 14]
+    assert [outcome.summary.n for outcome in outcomes] == [14, 14]
     assert [line.attempts for line in runner.RunFolder(outcomes[0].folder).iter_predictions()] == [
         1
     ] * 14
@@ -119,8 +119,8 @@ def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(
     (outcome,) = OnRay(2, str(tmp_path / "split")).run([asked], print)
     assert (
         (tmp_path / "died").exists()
-        and outcome.summary["n"] == 6
-        and outcome.summary["status"] == "complete"
+        and outcome.summary.n == 6
+        and outcome.summary.status == "complete"
     )
 
 

@@ -21,6 +21,7 @@ from personabench.errors import BackendDown, BackendError, RunError, UsageError
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.results.run_folder import RunFolder
+from personabench.results.summary import to_dict
 from personabench.run import runner
 from personabench.types import Request, Response, Sampling
 
@@ -170,7 +171,7 @@ def test_a_question_without_a_ranking_is_named_before_anything_runs(tmp_path: Pa
         run(chosen, Scripted())
     assert not (tmp_path / "results").exists()
     (outcome,) = run(dataclasses.replace(chosen, history="none"), Scripted())
-    assert outcome.summary["n"] == 3
+    assert outcome.summary.n == 3
 
 
 # Running, repeating, extending
@@ -188,8 +189,9 @@ def test_the_same_command_again_makes_no_call_and_no_other_scores(tmp_path: Path
     again = run(chosen, Untouchable())
     assert [(out.folder / "scores.jsonl").read_bytes() for out in again] == kept
     for one, two in zip(first, again, strict=True):
-        changed = {name for name, value in one.summary.items() if two.summary[name] != value}
-        assert changed <= {"time"} and one.summary["status"] == "complete"
+        before, after = to_dict(one.summary), to_dict(two.summary)
+        changed = {name for name, value in before.items() if after[name] != value}
+        assert changed <= {"time"} and one.summary.status == "complete"
 
 
 @pytest.mark.parametrize("task", ["lamp3", "lamp4"])
@@ -219,8 +221,8 @@ def test_a_larger_limit_goes_on_and_a_smaller_one_takes_nothing_away(tmp_path: P
     for limit in (5, 20, 5):
         backend = Jittery()
         (out,) = run(options(tmp_path / "results", data=data, limit=limit), backend)
-        ns.append((out.summary["n"], backend.asked.total()))
-        assert out.summary["status"] == "complete" and out.summary["users"] * 2 == out.summary["n"]
+        ns.append((out.summary.n, backend.asked.total()))
+        assert out.summary.status == "complete" and out.summary.users * 2 == out.summary.n
     assert ns == [(6, 6), (20, 14), (20, 0)]
 
 
@@ -233,12 +235,12 @@ def test_failed_samples_are_counted_and_owed_again(tmp_path: Path) -> None:
 
     chosen = options(tmp_path / "results", data=headlines(tmp_path / "data", 8))
     (out,) = run(chosen, Picky())
-    assert (out.summary["status"], out.summary["n"], out.summary["owed"]) == ("incomplete", 7, 1)
-    assert out.summary["counters"]["request_errors"] == 1
+    assert (out.summary.status, out.summary.n, out.summary.owed) == ("incomplete", 7, 1)
+    assert out.summary.counters["request_errors"] == 1
     assert len((out.folder / "scores.jsonl").read_text().splitlines()) == 7
     backend = Jittery()
     (out,) = run(chosen, backend)
-    assert (out.summary["status"], out.summary["n"], backend.asked.total()) == ("complete", 8, 1)
+    assert (out.summary.status, out.summary.n, backend.asked.total()) == ("complete", 8, 1)
     assert lines(out.folder)["q00003-0"].attempts == 2
 
 
@@ -256,7 +258,7 @@ def test_a_model_that_goes_down_ends_the_run_with_what_is_done(tmp_path: Path) -
         run(chosen, Falling())
     backend = Jittery()
     (out,) = run(chosen, backend)
-    assert out.summary["n"] == 30 and backend.asked.total() == 21
+    assert out.summary.n == 30 and backend.asked.total() == 21
 
 
 def test_cache_only_fails_what_is_not_stored_and_pays_nothing(tmp_path: Path) -> None:
@@ -266,8 +268,8 @@ def test_cache_only_fails_what_is_not_stored_and_pays_nothing(tmp_path: Path) ->
         folder.unlink()
     backend = Jittery()
     (out,) = run(options(tmp_path, data=data, cache="only"), backend)
-    assert not backend.asked and (out.summary["n"], out.summary["owed"]) == (5, 7)
-    assert out.summary["usage"]["predict"]["cached"] == 5
+    assert not backend.asked and (out.summary.n, out.summary.owed) == (5, 7)
+    assert out.summary.usage["predict"].cached == 5
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[]", '{"seconds": "many"}'])
@@ -277,14 +279,14 @@ def test_a_damaged_summary_is_made_anew(tmp_path: Path, damage: str) -> None:
     (first.folder / "summary.json").write_text(damage)
     backend = Jittery()
     (again,) = run(chosen, backend)
-    assert backend.asked.total() == 0 and again.summary["metrics"] == first.summary["metrics"]
-    assert RunFolder(first.folder).summary()["n"] == 3
+    assert backend.asked.total() == 0 and again.summary.metrics == first.summary.metrics
+    assert RunFolder(first.folder).summary().n == 3
 
 
 def test_seconds_add_up_over_attempts(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 6)
     seconds = [
-        run(options(tmp_path, data=data, limit=limit), Scripted(latency=0.03))[0].summary["seconds"]
+        run(options(tmp_path, data=data, limit=limit), Scripted(latency=0.03))[0].summary.seconds
         for limit in (2, 4, 6, 6)
     ]
     assert seconds[0] >= 0.03 and seconds[0] + 0.06 <= seconds[2] == seconds[3]
@@ -387,7 +389,7 @@ def test_after_kill_9_the_same_command_gives_the_same_scores_and_pays_nothing_tw
         (uninterrupted,) = run(whole)
         assert (uninterrupted.folder / "scores.jsonl").read_bytes() == kept
         assert uninterrupted.folder.name == folder.name
-        assert uninterrupted.summary["metrics"] == summary["metrics"]
+        assert uninterrupted.summary.metrics == summary["metrics"]
 
 
 def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(
@@ -417,7 +419,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(
         assert json.loads((folder / "summary.json").read_text())["owed"] == 72 - done
 
         (resumed,) = run(same)
-        assert resumed.folder == folder and resumed.summary["n"] == 72
+        assert resumed.folder == folder and resumed.summary.n == 72
         assert server.asked.total() == 72 and set(server.asked.values()) == {1}
 
 
@@ -459,5 +461,5 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(tmp_path: Path) ->
     chosen = options(tmp_path / "results", data=data, cache="off")
     backend = Jittery()
     (out,) = run(dataclasses.replace(chosen, concurrency=4), backend)
-    assert out.folder == folder and out.summary["n"] == 120
+    assert out.folder == folder and out.summary.n == 120
     assert backend.asked.total() == 120 - len(done)

@@ -18,6 +18,7 @@ from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
+from personabench.results.summary import Phase, RunFacts, Summary, to_dict
 from personabench.run.scoring import Ledger, Tally, measure, score_run
 from personabench.types import Call, Prediction, Record, Sample, Sampling, Usage
 
@@ -102,9 +103,15 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 def score(
     folder: RunFolder, task: Task | None = None, positions: Sequence[int] = range(5)
-) -> dict[str, Any]:
+) -> Summary:
     return score_run(
-        folder, task or Lengths(), Fixed(), SPEC, positions, seconds=1.234, extra={"more": 1}
+        folder,
+        task or Lengths(),
+        Fixed(),
+        SPEC,
+        positions,
+        seconds=1.234,
+        facts=RunFacts(fit="faithful"),
     )
 
 
@@ -143,13 +150,13 @@ def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
         )
         folder.append(folder.profiles_path, profile)
     summary = score(folder)
-    assert (summary["status"], summary["n"], summary["owed"], summary["users"]) == (
+    assert (summary.status, summary.n, summary.owed, summary.users) == (
         "incomplete",
         3,
         2,
         2,
     )
-    assert summary["counters"] == {
+    assert summary.counters == {
         "cut": 3,
         "empty_output": 1,
         "fallback": 1,
@@ -158,21 +165,18 @@ def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
         "request_errors": 1,
         "retried": 2,
     }
-    assert summary["parse_failures"] == {"official": 1, "lenient": 0}
-    assert summary["metrics"]["official"]["error"] == pytest.approx((0 + 1 + 7) / 3)
-    one = {"calls": 1, "cached": 0, "input_tokens": 10, "output_tokens": 3, "seconds": 0.25}
-    assert summary["usage"]["prepare"] == one
-    assert summary["usage"]["profile"] == {
-        "calls": 2, "cached": 1, "input_tokens": 20, "output_tokens": 6, "seconds": 0.5
-    }  # fmt: skip
-    assert summary["usage"]["predict"]["calls"] == 3 and summary["profiles"] == 2
-    assert (summary["seconds"], summary["more"], summary["fingerprint"]) == (
+    assert summary.parse_failures == {"official": 1, "lenient": 0}
+    assert summary.metrics["official"]["error"] == pytest.approx((0 + 1 + 7) / 3)
+    assert summary.usage["prepare"] == Phase(1, 0, 10, 3, 0.25)
+    assert summary.usage["profile"] == Phase(2, 1, 20, 6, 0.5)
+    assert summary.usage["predict"].calls == 3 and summary.profiles == 2
+    assert (summary.seconds, summary.fit, summary.fingerprint) == (
         1.23,
-        1,
+        "faithful",
         SPEC.fingerprint,
     )
-    assert (summary["primary"], summary["higher_is_better"]["error"]) == ("error", False)
-    assert json.loads(folder.summary_path.read_text()) == summary
+    assert (summary.primary, summary.higher_is_better["error"]) == ("error", False)
+    assert json.loads(folder.summary_path.read_text()) == to_dict(summary)
     assert [found.sample_id for found in folder.scores()] == ["s1", "s2", "s4"]
 
 
@@ -180,7 +184,7 @@ def test_only_the_selected_samples_are_scored(folder: RunFolder) -> None:
     for number in range(5):
         folder.append(folder.predictions_path, line(f"s{number}", str(number)))
     summary = score(folder, positions=[3, 1])
-    assert (summary["n"], summary["users"], summary["status"]) == (2, 1, "complete")
+    assert (summary.n, summary.users, summary.status) == (2, 1, "complete")
     assert [found.sample_id for found in folder.scores()] == ["s1", "s3"]
 
 
@@ -196,7 +200,7 @@ def test_scoring_again_gives_the_same_bytes(folder: RunFolder) -> None:
 
 def test_a_run_without_predictions_has_no_metrics(folder: RunFolder) -> None:
     summary = score(folder)
-    assert (summary["n"], summary["owed"], summary["metrics"], summary["usage"]) == (0, 5, {}, {})
+    assert (summary.n, summary.owed, summary.metrics, summary.usage) == (0, 5, {}, {})
 
 
 def test_a_submission_is_written_where_the_task_has_one(folder: RunFolder) -> None:
@@ -219,8 +223,8 @@ def test_samples_without_references_are_counted_and_not_scored(folder: RunFolder
 
     for number in range(5):
         folder.append(folder.predictions_path, line(f"s{number}", str(number)))
-    summary = score_run(folder, Submitting(), Hidden(), SPEC, range(5), seconds=0, extra={})
-    assert (summary["n"], summary["metrics"], list(folder.scores())) == (5, {}, [])
+    summary = score_run(folder, Submitting(), Hidden(), SPEC, range(5), seconds=0, facts=RunFacts())
+    assert (summary.n, summary.metrics, list(folder.scores())) == (5, {}, [])
     assert len(json.loads((folder.path / "predictions.json").read_text())) == 5
 
 
@@ -228,7 +232,7 @@ def test_the_ledger_adds_up_by_phase() -> None:
     ledger = Ledger()
     ledger.add([call("predict"), call("judge", cached=True), call("predict", cached=True)])
     assert {
-        phase: (amounts["calls"], amounts["cached"]) for phase, amounts in ledger.phases.items()
+        phase: (amounts.calls, amounts.cached) for phase, amounts in ledger.phases().items()
     } == {
         "predict": (2, 1),
         "judge": (1, 1),

@@ -18,6 +18,7 @@ from personabench.errors import DataError, UsageError
 from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache
 from personabench.models.roles import RoleName
+from personabench.results.summary import to_dict
 from personabench.run import merge, runner
 from personabench.run.options import Options
 from personabench.run.runner import Outcome
@@ -114,12 +115,12 @@ async def test_merged_shards_are_the_unsharded_run(tmp_path: Path, of: int, meth
     for outcome in whole:
         place = outcome.folder.relative_to(tmp_path / "whole")
         assert content(tmp_path / "split" / place) == content(tmp_path / "whole" / place)
-        assert outcome.summary["status"] == "complete" and outcome.summary["n"] == 12
+        assert outcome.summary.status == "complete" and outcome.summary.n == 12
     again = await runner.run(
         asked, backend=Scripted(answer=lambda request: pytest.fail("asked again"))
     )
-    assert [timeless(outcome.summary) for outcome in again] == [
-        timeless(outcome.summary) for outcome in whole
+    assert [timeless(to_dict(outcome.summary)) for outcome in again] == [
+        timeless(to_dict(outcome.summary)) for outcome in whole
     ]
 
 
@@ -162,7 +163,7 @@ async def test_trajectories_judgements_and_dialogues_are_merged_without_a_call(
         for name in files
         if name.startswith({"Daily": "states", "Judged": "judgements"}.get(task, "spec"))
     ]
-    assert joined.summary["n"] == 12 and joined.summary["counters"].get("unjudged", 0) == (
+    assert joined.summary.n == 12 and joined.summary.counters.get("unjudged", 0) == (
         task == "Judged"
     )
 
@@ -171,7 +172,7 @@ async def test_a_larger_limit_and_a_failed_sample_go_on_shard_by_shard(tmp_path:
     asked = options(tmp_path / "split", data=headlines(tmp_path / "data", 9), limit=4)
     for number in (1, 2, 3):
         await shard(asked, f"{number}/3")
-    assert merged(asked)[0].summary["n"] == 4
+    assert merged(asked)[0].summary.n == 4
     larger = dataclasses.replace(asked, limit=None)
     await shard(larger, "1/3")
     with pytest.raises(UsageError, match=r"shards 1/3 and 2/3 differ in --limit \(None, 4\)"):
@@ -198,10 +199,10 @@ async def test_what_is_not_whole_is_refused_and_partial_is_owed(tmp_path: Path) 
     with pytest.raises(UsageError, match=r"did not run; shard 3/4 owes 2 samples"):
         merged(asked)
     (part,) = merged(asked, partial=True)
-    assert (part.summary["status"], part.summary["n"], part.summary["owed"]) == ("incomplete", 4, 8)
+    assert (part.summary.status, part.summary.n, part.summary.owed) == ("incomplete", 4, 8)
     model = Jittery()
     (outcome,) = await runner.run(asked, backend=model)
-    assert outcome.folder == part.folder and outcome.summary["n"] == 12
+    assert outcome.folder == part.folder and outcome.summary.n == 12
     assert model.asked.total() == 6, "two were deleted, but their calls are in the merged cache"
     with pytest.raises(UsageError, match="has 8 samples that its shards do not have, such as q"):
         merged(asked, partial=True)
@@ -216,7 +217,7 @@ async def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) ->
         merged(asked)
     with pytest.raises(UsageError, match="was not split by 5 but by 2 and by 3"):
         merged(asked, of=5)
-    assert merged(asked, of=2)[0].summary["n"] == 6
+    assert merged(asked, of=2)[0].summary.n == 6
     (run,) = merge.sharded(asked.results)
     folder = asked.results / "shards/2-of-2" / run
     with (
@@ -241,7 +242,7 @@ async def test_data_may_move_but_not_change(tmp_path: Path) -> None:
     moved = Path(shutil.move(data, tmp_path / "moved"))
     with pytest.raises(DataError, match=r"no longer in .*; say where it is with --data"):
         merged(asked)
-    assert merged(asked, data=moved)[0].summary["n"] == 4
+    assert merged(asked, data=moved)[0].summary.n == 4
     headlines(moved, 5)
     merge._opened.cache_clear()
     with pytest.raises(DataError, match="the data of lamp4 has changed since its shards ran"):
@@ -279,7 +280,7 @@ async def test_a_damaged_cache_of_a_shard_is_left_out(
     damaged.write_text("these are not the bytes you are looking for " * 40)
     (outcome,) = merged(asked)
     assert (
-        outcome.summary["n"] == 4
+        outcome.summary.n == 4
         and str(damaged) in caplog.text
         and "merged without it" in caplog.text
     )
@@ -311,7 +312,7 @@ async def test_a_task_from_a_file_is_found_again_from_anywhere(
         await shard(asked, text)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert merged(asked)[0].summary["n"] == 12
+    assert merged(asked)[0].summary.n == 12
 
 
 def test_a_grid_is_every_combination_and_each_run_once(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class PlayedRun:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        metrics: Mapping[str, float] = self.summary["metrics"]["official"]
+        metrics: Mapping[str, float] = self.summary.metrics["official"]
         return metrics
 
 

@@ -193,7 +193,7 @@ def test_rules_that_have_seen_golds_are_rows_and_only_oracles_are_told(tmp_path:
         result = on(folder, method)
         share = expected[name]
         assert isinstance(share, Share) and not result.requests
-        assert result.summary["metrics"]["official"]["accuracy"] == pytest.approx(share.accuracy)
+        assert result.summary.metrics["official"]["accuracy"] == pytest.approx(share.accuracy)
     assert [line.output for line in on(folder, MajorityLetter()).predictions] == ["(a)"] * 5
     assert on(folder, MajorityLetter(), limit=1).predictions[0].output == "(a)"
     assert not dataset.load(0).view().hidden and dataset.load(0).view(privileged=True).hidden

@@ -173,7 +173,7 @@ def test_acceptance_12_dpl_peers_are_other_personas_whatever_the_limit(tmp_path:
     without_peers = on(
         write(tmp_path / "alone", rows[:2], talks[:2]), registry.load("method", "dpl")()
     )
-    assert without_peers.summary["counters"]["fallback"] == 2
+    assert without_peers.summary.counters["fallback"] == 2
 
 
 def test_acceptance_12_rpm_letters_need_consent() -> None:
@@ -207,7 +207,7 @@ def test_acceptance_13_too_long_a_history_is_an_error_by_default(tmp_path: Path)
     result = on(write(tmp_path, [row("q1", messages, 13)], [messages]), full(), window=2200)
     (line,) = result.predictions
     assert not result.requests and line.error and "overflow=recent" in line.error
-    assert result.summary["owed"] == 1 and result.summary["counters"]["request_errors"] == 1
+    assert result.summary.owed == 1 and result.summary.counters["request_errors"] == 1
 
 
 @pytest.mark.parametrize("overflow", ["recent", "retrieve"])
@@ -418,13 +418,11 @@ def test_acceptance_14_resume_repeats_nothing(tmp_path: Path) -> None:
         ran(tmp_path, broken)
     second = Scripted(answer=answered)
     outcome = ran(tmp_path, second)
-    assert outcome.summary["n"] == 48
+    assert outcome.summary.n == 48
     requested = [repr(request.messages) for request in [*broken.requests, *second.requests]]
     assert len(requested) == len(set(requested)) == 48
     third = Scripted(answer=answered)
-    assert (
-        ran(tmp_path, third).summary["metrics"] == outcome.summary["metrics"] and not third.requests
-    )
+    assert ran(tmp_path, third).summary.metrics == outcome.summary.metrics and not third.requests
 
 
 def test_acceptance_15_a_run_carries_its_protocol(
@@ -446,7 +444,7 @@ def test_acceptance_15_a_run_carries_its_protocol(
     }
     assert spec["split"] == "32k" and len(spec["data_hash"]) == 64 and spec["task_version"] >= 1
     assert spec["model"]["name"] and spec["sampling"] and spec["params"]["overflow"] == "refuse"
-    metrics = outcome.summary["metrics"]
+    metrics = outcome.summary.metrics
     assert set(metrics) == {"official", "strict"} and len(metrics["official"]) == 9
     assert main([str(outcome.folder), str(outcome.folder), "--by", "persona"]) == 0
     output = capsys.readouterr().out

@@ -226,7 +226,7 @@ def test_a_simulator_without_json_is_accepted_in_the_end(tmp_path: Path) -> None
         tmp_path / "plain", data, model([ASK, ANSWER]), simulator=lambda _: "Short, if you can."
     )
     assert len(run.roles["simulator"].requests) == 4
-    assert run.summary["counters"]["simulator_plain"] == 1
+    assert run.summary.counters["simulator_plain"] == 1
     assert run.model.requests[-1].messages[3].content == "Short, if you can."
 
 
@@ -238,9 +238,9 @@ def test_a_broken_form_fails_the_record_and_is_taken_up_again(tmp_path: Path) ->
     assert line.error
     assert "could be parsed in 4 attempts" in line.error
     assert line.output is None
-    assert run.summary["owed"] == 1
+    assert run.summary.owed == 1
     again = play(tmp_path / "results", data, model([ASK, ANSWER]))
-    assert again.summary["owed"] == 0
+    assert again.summary.owed == 0
     assert again.metrics["questions"] == 1
     assert not [
         request for request in again.model.requests if request.messages[0].role == "user"

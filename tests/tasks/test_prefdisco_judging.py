@@ -116,9 +116,9 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
     )
     assert set(requests.values()) == {1}
     assert {draw for _, draw in requests} == {0, 1, 2, 3}
-    assert run.summary["counters"]["unjudged"] == 1, "Order carries 5 of 13 in the second record"
+    assert run.summary.counters["unjudged"] == 1, "Order carries 5 of 13 in the second record"
     assert run.metrics["prefalign"] == pytest.approx(3), "nothing becomes 1"
-    assert (run.summary["n"], run.summary["counters"]["criteria_missing"]) == (2, 4)
+    assert (run.summary.n, run.summary.counters["criteria_missing"]) == (2, 4)
 
 
 def test_acceptance_7_intersection(tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
     grades = {"found out": 3, "fully told": 5, "untold": 1}
     judge = make_judge(lambda text: grades[text.splitlines()[1]])
     run = play(tmp_path / "results", data, answer, simulator=simulator, judge=judge)
-    assert (run.summary["n"], run.summary["owed"]) == (3, 1)
-    assert run.summary["counters"]["request_errors"] == 1, "n_skipped"
+    assert (run.summary.n, run.summary.owed) == (3, 1)
+    assert run.summary.counters["request_errors"] == 1, "n_skipped"
     assert run.metrics["normalign"] == pytest.approx(50)
 
 
@@ -232,7 +232,7 @@ def test_an_unparsed_verdict_is_missing_and_not_wrong(tmp_path: Path) -> None:
     run = play(tmp_path / "results", data, lambda _: "Well.", judge=make_judge(correct="perhaps"))
     assert "accuracy" not in run.metrics
     assert run.metrics["prefalign"] == 3.0
-    assert run.summary["counters"]["correctness_unjudged"] == 3
+    assert run.summary.counters["correctness_unjudged"] == 3
 
 
 def test_acceptance_10_judge_count(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_fewer_criteria_are_the_same_in_all_conditions_and_change_no_answer(tmp_
         assignments=["task.max_criteria=1"],
     )
     assert fewer.model.requests == [], "the judge's options are no part of the run"
-    assert fewer.summary["task_changed"]["max_criteria"] == 1
+    assert fewer.summary.task_changed["max_criteria"] == 1
     (name,) = {
         json.loads(text)["values"]["weights"].popitem()[0]
         for path in (fewer.outcomes[0].folder / "judgements").iterdir()

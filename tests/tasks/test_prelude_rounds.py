@@ -87,7 +87,7 @@ def test_acceptance_3_paying_rounds(method: Any, count: int, tmp_path: Path) -> 
         assert [line.record["t"] for line in rounds] == list(range(4 * count))
         assert list_paying_rounds(rounds) == EXPECTED[method.name](order)
     costs = [sum(line.record["cost"] for line in rounds) for rounds in group_rounds(result)]
-    assert result.summary["metrics"]["official"]["cumulative_cost"] == pytest.approx(sum(costs) / 2)
+    assert result.summary.metrics["official"]["cumulative_cost"] == pytest.approx(sum(costs) / 2)
     assert not any(call.phase == "simulate" for line in result.predictions for call in line.calls)
 
 
@@ -97,7 +97,7 @@ def test_acceptance_3_totals_of_a_single_source(source: str, total: int, tmp_pat
         result = run_by_rule(Cipher(Cipher.Params(k=k)), tmp_path, [source])
         for rounds in group_rounds(result):
             assert [line.record["cost"] for line in rounds] == [total, 0, 0, 0]
-        assert result.summary["metrics"]["official"]["cumulative_cost"] == total
+        assert result.summary.metrics["official"]["cumulative_cost"] == total
 
 
 def test_the_task_page_reads_mean_and_deviation_of_trajectories(
@@ -118,7 +118,7 @@ def test_the_task_page_reads_mean_and_deviation_of_trajectories(
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     (mean, deviation) = namespace["spread"].to_numpy()[0]
-    assert mean == pytest.approx(outcome.summary["metrics"]["official"]["cumulative_cost"])
+    assert mean == pytest.approx(outcome.summary.metrics["official"]["cumulative_cost"])
     assert deviation == pytest.approx(stdev(totals.values()))
     assert deviation > 0
 
@@ -160,7 +160,7 @@ def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, 
     user = LowerCaseUser()
     resumed = run_cipher(tmp_path / "broken", data, Scripted(answer=stub), user)
     predictions = list(RunFolder(resumed.folder).iter_predictions())
-    assert resumed.summary["status"] == "complete"
+    assert resumed.summary.status == "complete"
     assert len(predictions) == 20
     assert [line.record for line in predictions[: len(done)]] == done
 
@@ -251,7 +251,7 @@ def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> 
                 phases = Counter(call.phase for call in line.calls)
                 calls = expected[method.name](t, line.record["cost"] > 0)
                 assert (phases["predict"], phases["update"]) == calls, (method.name, t)
-        phases = result.summary["usage"]
+        phases = result.summary.usage
         assert phases.keys() <= {"predict", "update"}
 
 
@@ -344,14 +344,14 @@ def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
         answer=lambda r: "no" if "yes or no" in r.messages[-1].content else returned,
     )
     outcome = run_cipher(tmp_path, data, Scripted(answer=stub), silent, cache)
-    assert outcome.summary["owed"] == 20
-    assert outcome.summary["n"] == 0
-    assert outcome.summary["status"] == "incomplete"
+    assert outcome.summary.owed == 20
+    assert outcome.summary.n == 0
+    assert outcome.summary.status == "incomplete"
     errors = [line.error or "" for line in RunFolder(outcome.folder).iter_predictions()]
     assert len(errors) == 2
     assert all("empty twice" in error for error in errors)
     again = run_cipher(tmp_path, data, Scripted(answer=stub), user := LowerCaseUser(), cache)
-    assert again.summary["status"] == "complete"
+    assert again.summary.status == "complete"
     assert again.folder == outcome.folder
     assert {request.draw for request in user.requests} == {0}
 
@@ -381,8 +381,8 @@ def test_the_user_sees_a_draft_without_reasoning(tmp_path: Path) -> None:
     outcome = run_cipher(
         tmp_path, data, Scripted(answer=lambda request: f"<think>Hm</think>{stub(request)}"), user
     )
-    assert outcome.summary["n"] == 20
-    assert outcome.summary["counters"].get("unchanged_rewrite", 0) == 0
+    assert outcome.summary.n == 20
+    assert outcome.summary.counters.get("unchanged_rewrite", 0) == 0
     assert user.requests
     assert not any("Hm" in request.messages[-1].content for request in user.requests)
 

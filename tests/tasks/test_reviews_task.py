@@ -150,9 +150,9 @@ def test_dpl_faithful_compares_reviews_of_the_same_item_in_ten_calls(task: Task)
     data = task.open("test", None)
     result = trial(method("dpl", preset="faithful", embedder="wordllama"), task)
     assert len(result.predictions) == 12 and len(result.requests) == 12 * (8 + 1 + 1)
-    counters = result.summary["counters"]
+    counters = result.summary.counters
     assert counters["n_eff"] == counters["tier_1"] == 96 and counters["k_eff"] == 96 * 4
-    assert "fallback" not in counters and result.summary["metrics"]["official"].keys() == {
+    assert "fallback" not in counters and result.summary.metrics["official"].keys() == {
         *ROUGE,
         "bleu",
     }
@@ -301,12 +301,12 @@ def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_besi
         return "Alike.\nScore: 4" if title in request.messages[-1].content else "no idea"
 
     plain = trial(method("none"), task)
-    assert plain.summary["metrics"]["official"].keys() == {*ROUGE, "bleu"}
+    assert plain.summary.metrics["official"].keys() == {*ROUGE, "bleu"}
     judged = trial(method("none"), task, roles={"judge": judge})
-    metrics, counters = judged.summary["metrics"]["official"], judged.summary["counters"]
-    assert metrics.pop("similarity") == 0.4 and metrics == plain.summary["metrics"]["official"]
-    assert judged.summary["n"] == 12 and counters["judge_retried"] == 11 * 3
-    assert counters["unjudged"] == 11 and judged.summary["usage"]["judge"]["calls"] == 1 + 11 * 4
+    metrics, counters = judged.summary.metrics["official"], judged.summary.counters
+    assert metrics.pop("similarity") == 0.4 and metrics == plain.summary.metrics["official"]
+    assert judged.summary.n == 12 and counters["judge_retried"] == 11 * 3
+    assert counters["unjudged"] == 11 and judged.summary.usage["judge"].calls == 1 + 11 * 4
 
 
 def test_runs_tell_whether_reviews_differ_between_people(

@@ -6,8 +6,9 @@ no files and knows no runs.  `Scores` holds the rows of one table on the same sa
 resamples once for all of them; `multiple_testing` handles the p-values of a whole table.
 """
 
+from personabench.leaderboard.estimates import Comparison, Count, Estimate
 from personabench.leaderboard.stats.multiple_testing import holm, leaders, letters, wins
-from personabench.leaderboard.stats.scores import Comparison, Count, Estimate, Scores
+from personabench.leaderboard.stats.scores import Scores
 
 __all__ = [
     "Comparison",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-ALPHA = 0.05
+from personabench.leaderboard.estimates import ALPHA
 
 Pairs = Mapping[tuple[int, int], tuple[float | None, float | None]]
 

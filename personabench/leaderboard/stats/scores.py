@@ -21,14 +21,13 @@ side.  With many users both corrections become the plain interval.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
 
+from personabench.leaderboard.estimates import ALPHA, Comparison, Count, Estimate
 from personabench.leaderboard.stats import resample
-from personabench.leaderboard.stats.multiple_testing import ALPHA
 from personabench.leaderboard.stats.resample import Aggregate, Clusters, Floats
 from personabench.metrics.metric import mean
 
@@ -39,71 +38,6 @@ POWER = 0.8
 MIN_USERS = 6
 # Relative difference below which two numbers are the same but for rounding.
 _TOLERANCE = 1e-12
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval over users.
-
-    Attributes:
-        value: the metric or the gain, in the metric's unit; None without samples.
-        low, high: the interval; None with a `reason`.
-        error: standard error, corrected for few users; None without an interval.
-        n, users: samples and users behind it.
-        reason: why the interval is missing, as text for tables.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    error: float | None
-    n: int
-    users: int
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Count:
-    """How often a row is better than, level with and worse than another.
-
-    `hurt` is the share that is worse.
-    """
-
-    win: int
-    tie: int
-    loss: int
-
-    @property
-    def hurt(self) -> float:
-        """Share made worse, 0 to 1."""
-        return self.loss / (self.win + self.tie + self.loss)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Row a against row b on the same samples.
-
-    Positive is always in favour of a, whatever the metric's direction.
-
-    Attributes:
-        gain: the metric of a minus that of b, negated if lower is better, with its paired interval.
-        p: two-sided p-value, uncorrected; None if no user's scores differ (see `gain.reason`).
-        exact: every pattern of signs was tried.
-        samples, by_user: wins, ties and losses; None for metrics whose values are not one number
-            per sample.
-        quantiles: gain of the users at the 10th, 50th and 90th percentile; each user counts once;
-            None as above.
-        detectable: the smallest true gain that a test at 5 % finds in 80 % of such samples; None
-            without an interval.
-    """
-
-    gain: Estimate
-    p: float | None
-    exact: bool
-    samples: Count | None
-    by_user: Count | None
-    quantiles: tuple[float, float, float] | None
-    detectable: float | None
 
 
 class Scores:

@@ -112,10 +112,9 @@ async def test_a_thought_is_no_answer_and_no_profile(
     outcomes = await runner.run(asked)
     for outcome in outcomes:
         assert {line.output for line in lines(outcome)} == {"Dry again"}
-        assert outcome.summary["metrics"]["official"]["rouge-1"] == 1.0
+        assert outcome.summary.metrics["official"]["rouge-1"] == 1.0
         assert (
-            outcome.summary["counters"]["empty_output"] == 0
-            and outcome.summary["status"] == "complete"
+            outcome.summary.counters["empty_output"] == 0 and outcome.summary.status == "complete"
         )
     (profiled,) = {profile.state for profile in RunFolder(outcomes[1].folder).profiles().values()}
     assert profiled == "Dry again"
@@ -142,7 +141,7 @@ async def test_thoughts_that_were_stored_in_answers_are_split_when_read(
             db.execute("UPDATE responses SET response=? WHERE key=?", (json.dumps(old), key))
     paid = len(server.bodies)
     (after,) = await runner.run(replace(asked, history="none"))
-    assert after.summary["metrics"] == before.summary["metrics"] and len(server.bodies) == paid
+    assert after.summary.metrics == before.summary.metrics and len(server.bodies) == paid
 
 
 def converted(reply: Mapping[str, Any]) -> Completion:
@@ -177,11 +176,11 @@ async def test_a_thought_that_ate_the_allowance_is_empty_cut_and_said(
 ) -> None:
     server.always = replying(text(None, reasoning_content=THOUGHT), "length")
     (outcome,) = await runner.run(options(server, tmp_path, 3))
-    counters = outcome.summary["counters"]
+    counters = outcome.summary.counters
     assert (counters["truncated"], counters["empty_output"]) == (3, 3) and stored(tmp_path) == []
     (said,) = notices([outcome.summary])
     assert (
-        "3 replies were cut at their allowance and 3 answers are empty" in said
+        "3 replies were truncated at their token limit and 3 answers are empty" in said
         and "--max-tokens" in said
     )
 
@@ -190,7 +189,7 @@ async def test_a_thought_that_ate_the_allowance_is_empty_cut_and_said(
 async def test_every_word_for_a_cut_is_counted(server: Server, tmp_path: Path, word: str) -> None:
     server.always = replying(text("Dry"), word)
     (outcome,) = await runner.run(options(server, tmp_path, 3))
-    assert outcome.summary["counters"]["truncated"] == 3 and stored(tmp_path) == []
+    assert outcome.summary.counters["truncated"] == 3 and stored(tmp_path) == []
 
 
 async def test_a_filtered_answer_is_counted_and_neither_stored_nor_owed(
@@ -199,7 +198,7 @@ async def test_a_filtered_answer_is_counted_and_neither_stored_nor_owed(
     server.always = replying(text("Dry"), "content_filter")
     asked = options(server, tmp_path, 3)
     (outcome,) = await runner.run(asked)
-    assert (outcome.summary["counters"]["refused"], outcome.summary["owed"], stored(tmp_path)) == (
+    assert (outcome.summary.counters["refused"], outcome.summary.owed, stored(tmp_path)) == (
         3,
         0,
         [],
@@ -208,7 +207,7 @@ async def test_a_filtered_answer_is_counted_and_neither_stored_nor_owed(
     assert {call.finish for line in lines(outcome) for call in line.calls} == {"refused"}
     paid = len(server.bodies)
     (again,) = await runner.run(asked)
-    assert again.summary["counters"]["refused"] == 3 and len(server.bodies) == paid
+    assert again.summary.counters["refused"] == 3 and len(server.bodies) == paid
 
 
 @pytest.mark.parametrize("word", ["error", "insufficient_system_resource", "a_word_to_come"])
@@ -228,13 +227,13 @@ async def test_a_reply_that_was_broken_off_is_asked_for_again(
     assert Counter(line.output for line in lines(outcome)) == {"Dry again": 2, None: 1}
     (error,) = (line.error for line in lines(outcome) if line.error)
     assert f"'{word}'" in error and sorted(tries.values()) == [2, 2, client.BREAKS]
-    counters = outcome.summary["counters"]
+    counters = outcome.summary.counters
     assert (
         counters["retried_interrupted"],
         counters["interrupted"],
         counters["request_errors"],
     ) == (2, 1, 1)
-    assert outcome.summary["owed"] == 1 and len(stored(tmp_path)) == 2
+    assert outcome.summary.owed == 1 and len(stored(tmp_path)) == 2
 
 
 async def test_replies_that_all_end_in_an_unknown_word_end_the_run(
@@ -251,13 +250,13 @@ async def test_no_word_for_the_end_is_whole_where_the_server_never_has_one(
 ) -> None:
     server.always = replying(text("Dry again"), None)
     (outcome,) = await runner.run(options(server, tmp_path, 3))
-    assert outcome.summary["counters"]["finish_unsaid"] == 3 and outcome.summary["n"] == 3
+    assert outcome.summary.counters["finish_unsaid"] == 3 and outcome.summary.n == 3
     assert {reply.get("finish", "stop") for reply in stored(tmp_path)} == {"stop"}
     server.always = replying(
         lambda call: text("Dry again"), None, {"prompt_tokens": 40, "completion_tokens": 9999}
     )
     (outcome,) = await runner.run(replace(options(server, tmp_path, 3), results=tmp_path / "cut"))
-    assert outcome.summary["counters"]["truncated"] == 3
+    assert outcome.summary.counters["truncated"] == 3
 
 
 async def test_no_word_from_a_server_that_has_them_is_a_broken_reply(
@@ -271,7 +270,7 @@ async def test_no_word_from_a_server_that_has_them_is_a_broken_reply(
     server.always = reply
     (outcome,) = await runner.run(options(server, tmp_path, 3, concurrency=1))
     assert {line.output for line in lines(outcome)} == {"Dry again"}
-    assert outcome.summary["counters"]["retried_interrupted"] == 1
+    assert outcome.summary.counters["retried_interrupted"] == 1
 
 
 ERRORS: dict[str, tuple[Any, str]] = {
@@ -300,7 +299,7 @@ async def test_an_error_inside_a_200_goes_the_way_of_its_code(
     asked = replace(options(server, tmp_path, 2, concurrency=1), backend=backend)
     asked = replace(asked, backend_options=BackendOptions(base_url=server.url))
     (outcome,) = await runner.run(asked)
-    assert outcome.summary["counters"][counter] == 1 and outcome.summary["status"] == "complete"
+    assert outcome.summary.counters[counter] == 1 and outcome.summary.status == "complete"
 
 
 USAGES = {
@@ -320,11 +319,11 @@ async def test_a_call_without_a_credible_count_costs_the_most_it_could(
     server.always = replying(text("Dry again"), usage=USAGES[case])
     asked = replace(options(server, tmp_path, 12, concurrency=1), prices=PRICES)
     (free,) = await runner.run(replace(asked, results=tmp_path / "free"))
-    dearest = free.summary["spent"] / 12
-    assert dearest > 0.1 and free.summary["counters"]["usage_missing"] == 12
+    dearest = free.summary.spent / 12
+    assert dearest > 0.1 and free.summary.counters["usage_missing"] == 12
     assert (
-        free.summary["usage"]["predict"]["input_tokens"]
-        == free.summary["usage"]["predict"]["output_tokens"]
+        free.summary.usage["predict"].input_tokens
+        == free.summary.usage["predict"].output_tokens
         == 0
     )
     assert "credible count" in notices([free.summary])[0]
@@ -341,8 +340,8 @@ async def test_counts_written_as_text_are_counts(server: Server, tmp_path: Path)
         text("Dry again"), usage={"prompt_tokens": "41", "completion_tokens": 3.0}
     )
     (outcome,) = await runner.run(options(server, tmp_path, 2))
-    assert outcome.summary["usage"]["predict"]["input_tokens"] == 82
-    assert "usage_missing" not in outcome.summary["counters"]
+    assert outcome.summary.usage["predict"].input_tokens == 82
+    assert "usage_missing" not in outcome.summary.counters
 
 
 async def test_a_prompt_that_was_cut_without_a_word_is_counted_and_said(
@@ -359,10 +358,10 @@ async def test_a_prompt_that_was_cut_without_a_word_is_counted_and_said(
         options(server, tmp_path, 1), data=None, methods=["none", "rag"], assignments=["rag.k=16"]
     )
     short, long = await runner.run(bundled)
-    assert "prompt_truncated" not in short.summary["counters"]
-    assert long.summary["counters"]["prompt_truncated"] > 3
+    assert "prompt_truncated" not in short.summary.counters
+    assert long.summary.counters["prompt_truncated"] > 3
     (said,) = notices([short.summary, long.summary])
     assert re.search(r"prompts were read only in part.*num_ctx.*--context-length N", said)
     server.always = replying(text("Dry again"))
     outcomes = await runner.run(replace(bundled, results=tmp_path / "honest"))
-    assert all("prompt_truncated" not in outcome.summary["counters"] for outcome in outcomes)
+    assert all("prompt_truncated" not in outcome.summary.counters for outcome in outcomes)

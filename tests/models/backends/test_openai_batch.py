@@ -145,19 +145,19 @@ def notes(tmp_path: Path) -> list[Path]:
 async def test_calls_of_a_run_are_one_batch(jobs: Jobs, server: Server, tmp_path: Path) -> None:
     (outcome,) = await runner.run(asked(server, tmp_path))
     assert (
-        outcome.summary["status"] == "complete"
-        and outcome.summary["metrics"]["official"]["rouge-1"] == 1.0
+        outcome.summary.status == "complete"
+        and outcome.summary.metrics["official"]["rouge-1"] == 1.0
     )
     assert jobs.sizes == [8] and not server.bodies and not notes(tmp_path)
     (again,) = await runner.run(asked(server, tmp_path))
-    assert again.summary["metrics"] == outcome.summary["metrics"] and jobs.sizes == [8]
+    assert again.summary.metrics == outcome.summary.metrics and jobs.sizes == [8]
 
 
 async def test_calls_that_need_answers_are_the_next_batch(
     jobs: Jobs, server: Server, tmp_path: Path
 ) -> None:
     (outcome,) = await runner.run(replace(asked(server, tmp_path), methods=["summary"]))
-    assert outcome.summary["status"] == "complete"
+    assert outcome.summary.status == "complete"
     assert len(jobs.sizes) == 2 and jobs.sizes[-1] == 8
 
 
@@ -176,7 +176,7 @@ async def test_a_batch_that_is_out_is_found_again(
     assert all(SECRET.encode() not in path.read_bytes() for path in written)
     jobs.ready.set()
     (outcome,) = await runner.run(asked(server, tmp_path))
-    assert outcome.summary["status"] == "complete" and jobs.sizes == [8] and not notes(tmp_path)
+    assert outcome.summary.status == "complete" and jobs.sizes == [8] and not notes(tmp_path)
 
 
 async def test_a_note_stays_while_answers_of_its_batch_are_not_asked_for(
@@ -191,9 +191,9 @@ async def test_a_note_stays_while_answers_of_its_batch_are_not_asked_for(
     await asyncio.gather(run, return_exceptions=True)
     jobs.ready.set()
     (part,) = await runner.run(replace(asked(server, tmp_path), limit=3))
-    assert part.summary["n"] == 3 and len(notes(tmp_path)) == 1
+    assert part.summary.n == 3 and len(notes(tmp_path)) == 1
     (whole,) = await runner.run(asked(server, tmp_path))
-    assert whole.summary["n"] == 8 and jobs.sizes == [8] and not notes(tmp_path)
+    assert whole.summary.n == 8 and jobs.sizes == [8] and not notes(tmp_path)
 
 
 async def test_calls_that_fail_in_a_batch_are_owed_and_sent_again(
@@ -209,7 +209,7 @@ async def test_calls_that_fail_in_a_batch_are_owed_and_sent_again(
 
     jobs.line = some
     (outcome,) = await runner.run(asked(server, tmp_path))
-    assert (outcome.summary["n"], outcome.summary["owed"]) == (6, 2)
+    assert (outcome.summary.n, outcome.summary.owed) == (6, 2)
     lines = (outcome.folder / "predictions.jsonl").read_text()
     assert (
         "answered in a batch: odd: no ***" in lines
@@ -218,7 +218,7 @@ async def test_calls_that_fail_in_a_batch_are_owed_and_sent_again(
     )
     jobs.line = Jobs.answer
     (outcome,) = await runner.run(asked(server, tmp_path))
-    assert outcome.summary["status"] == "complete" and jobs.sizes == [8, 2]
+    assert outcome.summary.status == "complete" and jobs.sizes == [8, 2]
 
 
 async def test_an_expired_batch_keeps_what_it_answered(
@@ -232,8 +232,8 @@ async def test_an_expired_batch_keeps_what_it_answered(
 
     jobs.line = slow
     (outcome,) = await runner.run(asked(server, tmp_path))
-    assert outcome.summary["status"] == "complete" and jobs.sizes == [8, 1]
-    assert outcome.summary["counters"]["retried_batch"] == 1
+    assert outcome.summary.status == "complete" and jobs.sizes == [8, 1]
+    assert outcome.summary.counters["retried_batch"] == 1
 
 
 async def test_a_refused_batch_ends_the_run_with_the_servers_words(
@@ -261,7 +261,7 @@ async def test_trouble_while_waiting_is_sat_out(jobs: Jobs, server: Server, tmp_
     jobs.trouble = [said(500, "oops"), said(429, "slow down")]
     jobs.ready.set()
     (outcome,) = await run
-    assert outcome.summary["status"] == "complete" and jobs.sizes == [8] and not jobs.trouble
+    assert outcome.summary.status == "complete" and jobs.sizes == [8] and not jobs.trouble
 
 
 async def test_a_damaged_note_is_named(server: Server, tmp_path: Path) -> None:

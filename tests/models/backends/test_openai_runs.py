@@ -85,12 +85,12 @@ async def test_faults_are_outlived_and_counted(server: Server, tmp_path: Path, c
     server.always = once(fault)
     (outcome,) = await runner.run(options(server, tmp_path, 6, timeout=0.3))
     summary = outcome.summary
-    assert (summary["status"], summary["n"], summary["metrics"]["official"]["rouge-1"]) == (
+    assert (summary.status, summary.n, summary.metrics["official"]["rouge-1"]) == (
         "complete",
         6,
         1.0,
     )
-    assert summary["counters"][counter] == 6 and len(server.bodies) == 12
+    assert summary.counters[counter] == 6 and len(server.bodies) == 12
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_odd_answers_are_counted(
 
     server.always = odd
     (outcome,) = await runner.run(options(server, tmp_path, 4))
-    assert outcome.summary["counters"][counter] == 4 and outcome.summary["status"] == "complete"
+    assert outcome.summary.counters[counter] == 4 and outcome.summary.status == "complete"
 
 
 async def test_overflow_is_marked_with_the_servers_words(server: Server, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ async def test_overflow_is_marked_with_the_servers_words(server: Server, tmp_pat
 
     server.always = full
     (outcome,) = await runner.run(options(server, tmp_path, 12))
-    assert outcome.summary["counters"]["request_errors"] == outcome.summary["owed"] == 12
+    assert outcome.summary.counters["request_errors"] == outcome.summary.owed == 12
     assert "maximum context length is 12" in (outcome.folder / "predictions.jsonl").read_text()
 
 
@@ -157,15 +157,14 @@ async def test_a_remote_api_that_throttles_is_asked_less_at_once(
     server.always = four_at_most
     (outcome,) = await runner.run(options(server, tmp_path, 120, concurrency=24))
     assert (
-        outcome.summary["status"] == "complete"
-        and outcome.summary["counters"]["retried_429"] == refused
+        outcome.summary.status == "complete" and outcome.summary.counters["retried_429"] == refused
     )
     assert 20 <= refused < 120
 
 
 async def test_calls_per_minute_are_kept_over_a_run(server: Server, tmp_path: Path) -> None:
     (outcome,) = await runner.run(options(server, tmp_path, 6, rpm=1200.0))
-    assert outcome.summary["seconds"] >= 0.24
+    assert outcome.summary.seconds >= 0.24
 
 
 async def test_spending_stops_before_the_limit_and_goes_on(server: Server, tmp_path: Path) -> None:
@@ -177,10 +176,10 @@ async def test_spending_stops_before_the_limit_and_goes_on(server: Server, tmp_p
     first = len(server.bodies)
     assert 10 < first < 40 and f"{EACH * first:.6g} spent" in str(stop.value)
     (outcome,) = await runner.run(replace(asked, max_cost=None))
-    assert outcome.summary["status"] == "complete" and len(server.bodies) == 60
-    assert outcome.summary["spent"] == pytest.approx(EACH * 60)
+    assert outcome.summary.status == "complete" and len(server.bodies) == 60
+    assert outcome.summary.spent == pytest.approx(EACH * 60)
     (again,) = await runner.run(replace(asked, prices={}, max_cost=None))
-    assert again.summary["spent"] == outcome.summary["spent"] and len(server.bodies) == 60
+    assert again.summary.spent == outcome.summary.spent and len(server.bodies) == 60
 
 
 async def test_a_limit_without_a_price_is_refused_before_any_call(
@@ -206,9 +205,9 @@ async def test_run_counts_failures_resumes_and_never_writes_a_secret(
 
     server.always = echo_secrets
     (outcome,) = await runner.run(options(server, tmp_path, 12))
-    assert outcome.summary["status"] == "incomplete"
-    assert (outcome.summary["n"], outcome.summary["owed"]) == (8, 4)
-    assert outcome.summary["counters"]["request_errors"] == 4
+    assert outcome.summary.status == "incomplete"
+    assert (outcome.summary.n, outcome.summary.owed) == (8, 4)
+    assert outcome.summary.counters["request_errors"] == 4
     lines = (outcome.folder / "predictions.jsonl").read_text().splitlines()
     errors = [line for line in lines if "asked too" in line]
     assert len(errors) == 4 and all(
@@ -227,7 +226,7 @@ async def test_run_counts_failures_resumes_and_never_writes_a_secret(
     server.always = None
     before = len(server.bodies)
     (outcome,) = await runner.run(options(server, tmp_path, 12))
-    assert outcome.summary["status"] == "complete" and len(server.bodies) == before + 4
+    assert outcome.summary.status == "complete" and len(server.bodies) == before + 4
 
     written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert {"cache.sqlite", "spec.json", "001.log"} <= {path.name for path in written}
@@ -243,5 +242,5 @@ async def test_finished_run_needs_no_server(
     (first,) = await runner.run(options(server, tmp_path, 3, model="tiny"))
     server.url = f"http://127.0.0.1:{unused_tcp_port}/v1"
     (again,) = await runner.run(options(server, tmp_path, 3, model="tiny"))
-    assert again.folder == first.folder and again.summary["metrics"] == first.summary["metrics"]
+    assert again.folder == first.folder and again.summary.metrics == first.summary.metrics
     assert len(server.bodies) == 3

@@ -206,9 +206,9 @@ async def test_a_run_across_two_servers_with_one_killed_in_the_middle(
         await asyncio.sleep(0.01)
     await sites[0].down()
     (outcome,) = await run
-    assert (outcome.summary["status"], outcome.summary["n"]) == ("complete", 37)
-    assert outcome.summary["counters"]["request_errors"] == 0
-    assert outcome.summary["usage"]["predict"]["calls"] == 37
+    assert (outcome.summary.status, outcome.summary.n) == ("complete", 37)
+    assert outcome.summary.counters["request_errors"] == 0
+    assert outcome.summary.usage["predict"].calls == 37
     (log,) = outcome.folder.glob("attempts/*.log")
     assert f"{sites[0].url} is out" in log.read_text() and "prefix cache:" in log.read_text()
     for path in tmp_path.rglob("*"):

@@ -487,7 +487,7 @@ async def test_each_user_is_answered_by_the_adapter_of_that_name(
     users = {line.user_id for line in RunFolder(plain.folder).iter_predictions()}
     assert len(users) > 1 and {body["model"] for body in sites[0].fake.bodies} == {"org/tiny"}
     missing = await run("of-{user_id}")
-    assert missing.summary["counters"]["request_errors"] == plain.summary["n"]
+    assert missing.summary.counters["request_errors"] == plain.summary.n
     (line, *_) = RunFolder(missing.folder).iter_predictions()
     assert line.error == (
         f"{sites[0].url} serves no adapter 'of-{line.user_id}' of org/tiny; its adapters are a, b"
@@ -495,12 +495,12 @@ async def test_each_user_is_answered_by_the_adapter_of_that_name(
     sites[0].fake.adapt(**{f"of-{user}": "/nowhere" for user in users})
     adapted_run = await run("of-{user_id}")
     assert adapted_run.folder == missing.folder != plain.folder
-    assert adapted_run.summary["model"] == "org/tiny+of-{user_id}"
-    calls = adapted_run.summary["usage"]["predict"]
-    assert (adapted_run.summary["status"], calls["cached"], calls["calls"]) == (
+    assert adapted_run.summary.model == "org/tiny+of-{user_id}"
+    calls = adapted_run.summary.usage["predict"]
+    assert (adapted_run.summary.status, calls.cached, calls.calls) == (
         "complete",
         0,
-        plain.summary["n"],
+        plain.summary.n,
     )
     assert {body["model"] for body in sites[0].fake.bodies} == {f"of-{user}" for user in users}
 
@@ -572,8 +572,8 @@ async def test_a_reply_of_another_model_is_counted(sites: list[Site], tmp_path: 
             limit=4,
         )
     )
-    assert outcome.summary["counters"]["other_model"] == outcome.summary["n"]
-    assert outcome.summary["prefix_cache"] == {
-        "hits": 60 * outcome.summary["n"],
-        "queries": 100 * outcome.summary["n"],
+    assert outcome.summary.counters["other_model"] == outcome.summary.n
+    assert outcome.summary.prefix_cache == {
+        "hits": 60 * outcome.summary.n,
+        "queries": 100 * outcome.summary.n,
     }

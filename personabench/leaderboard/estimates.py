@@ -1,0 +1,129 @@
+"""The numbers that statistics give a row: estimates, comparisons of two rows, and all of one row.
+
+Plain data without numpy, so that boards can read stored statistics quickly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Level of significance of every test, after correction.
+ALPHA = 0.05
+
+Opponent = Literal["baseline", "shuffled", "trivial"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % interval over users.
+
+    Attributes:
+        value: the metric or the gain, in the metric's unit; None without samples.
+        low, high: the interval; None with a `reason`.
+        error: standard error, corrected for few users; None if there is no interval.
+        n, users: number of samples and users.
+        reason: why there is no interval, in words.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    error: float | None
+    n: int
+    users: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often a row is better than, level with and worse than another."""
+
+    win: int
+    tie: int
+    loss: int
+
+    @property
+    def hurt(self) -> float:
+        """Share made worse, 0 to 1."""
+        return self.loss / (self.win + self.tie + self.loss)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Row a against row b on the same samples.
+
+    Positive is always in favour of a, whatever the metric's direction.
+
+    Attributes:
+        gain: the metric of a minus that of b, sign reversed if lower is better, with its paired
+            interval.
+        p: two-sided p-value, uncorrected; None if no user's scores differ (see `gain.reason`).
+        exact: every pattern of signs was tried.
+        samples, by_user: wins, ties and losses; None for metrics whose values are not one number
+            per sample.
+        quantiles: gain of the users at the 10th, 50th and 90th percentile; each user counts once;
+            None as above.
+        detectable: the smallest true gain that a test at 5 % finds in 80 % of such samples; None
+            without an interval.
+    """
+
+    gain: Estimate
+    p: float | None
+    exact: bool
+    samples: Count | None
+    by_user: Count | None
+    quantiles: tuple[float, float, float] | None
+    detectable: float | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A comparison as part of a family of tests.
+
+    Attributes:
+        corrected: the p-value after Holm's correction over the family.
+        over: label of the row compared with; empty if two runs are compared.
+    """
+
+    comparison: Comparison
+    corrected: float | None
+    over: str = ""
+
+    @property
+    def gain(self) -> Estimate:
+        """The gain over the other row."""
+        return self.comparison.gain
+
+
+@dataclass
+class RowStatistics:
+    """Statistics of one row of a board.
+
+    Attributes:
+        letter: names the row in superscripts.
+        estimates: the row's metrics on its own samples.
+        gains: by metric, over the baseline.
+        aligned: by metric, on the samples that rows share; None for a row that shares too few.
+        sample_set: digest of the row's samples.
+        seed_values: the primary metric of each seed.
+        contrasts: the tests on the primary metric, by opponent.
+        beats: labels of the rows that this one beats.
+        leader: no row is significantly better.
+        tests, controls: sizes of the two families of tests: between rows, and against the same
+            method with shuffled histories.
+        draws: bootstrap resamples behind each number.
+    """
+
+    letter: str
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    gains: dict[str, Estimate] = field(default_factory=dict)
+    aligned: dict[str, Estimate | None] = field(default_factory=dict)
+    sample_set: str | None = None
+    seed_values: list[float] = field(default_factory=list)
+    contrasts: dict[Opponent, Contrast] = field(default_factory=dict)
+    beats: list[str] = field(default_factory=list)
+    leader: bool = False
+    tests: int = 0
+    controls: int = 0
+    draws: int = 0

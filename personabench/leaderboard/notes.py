@@ -1,0 +1,251 @@
+"""Notes under a board: origin of the data, statistics in words, and peculiarities of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from personabench.api.registry import standing
+from personabench.leaderboard.estimates import ALPHA
+from personabench.leaderboard.row import Row
+from personabench.leaderboard.rows import Entry, judge_of
+from personabench.results.index import Run
+
+# A method that falls back on more samples than this is hardly measured at all.
+MOSTLY = 0.5
+
+
+def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run]) -> list[str]:
+    """Describe data, users, task options and samples of a board, and the runs it leaves out."""
+    summary = runs[0].summary
+    notes = [f"Data: {summary.source} ({summary.data_hash[:8]})."]
+    notes += _describe_users(newest[0])
+    notes += _describe_options(newest)
+
+    sizes = {row.n for row in rows}
+    sample_sets = {row.statistics.sample_set for row in rows} - {None}
+    if len(sizes) > 1 or len(sample_sets) > 1:
+        subject = "Rows have different n: they" if len(sizes) > 1 else "Rows"
+        notes.append(
+            f"{subject} do not score the same samples, and the order is of what each scored. Gains "
+            "and tests use the samples of both rows."
+        )
+        notes += _describe_frontier(rows)
+
+    older = len(runs) - len(newest)
+    if older:
+        notes.append(
+            f"Left out: {older} older run(s) of the same names; `personabench list runs` has them."
+        )
+    published = [row.label for row in rows if row.published]
+    if published:
+        notes.append(f"Published results: {', '.join(published)}.")
+    return notes
+
+
+def _describe_users(run: Run) -> list[str]:
+    counts = run.summary.user_ids
+    if not counts.get("joined") and not counts.get("single"):
+        return []
+    return [
+        f"Users of the split: {counts['named']} named by the data, {counts['joined']} joined from "
+        f"questions whose profiles coincide, {counts['single']} of one question."
+    ]
+
+
+def _describe_options(runs: Sequence[Run]) -> list[str]:
+    """Name the task options that all runs share; labels leave them out."""
+    options = [run.task_params for run in runs]
+    shared = [
+        f"{name}={value}"
+        for name, value in options[0].items()
+        if value not in (None, "") and all(params.get(name) == value for params in options)
+    ]
+    return [f"Task: {', '.join(shared)}."] if shared else []
+
+
+def _describe_frontier(rows: Sequence[Row]) -> list[str]:
+    """Name the samples of the frontier, if they are not those of each row."""
+    notes = []
+    for setting in dict.fromkeys(row.setting for row in rows):
+        members = [
+            row for row in rows if row.setting == setting and row.estimate and row.estimate.n
+        ]
+        sizes = set()
+        excluded = []
+        for row in members:
+            estimate = row.estimate
+            aligned = row.statistics.aligned[row.primary]
+            if aligned is None or aligned.value is None:
+                excluded.append(row.letter)
+            if aligned is not None and estimate is not None and aligned.n != estimate.n:
+                sizes.add(aligned.n)
+        if sizes:
+            notes.append(f"Frontier: scores on the {max(sizes)} samples that its rows share.")
+        if excluded:
+            notes.append(
+                "Not on the frontier, too few samples in common with the others: "
+                f"{', '.join(excluded)}."
+            )
+    return notes
+
+
+def describe_task(newest: Sequence[Run], rows: Sequence[Row], metrics: Iterable[str]) -> list[str]:
+    """Describe the effects of a task whose code has changed or is not installed."""
+    name = newest[0].summary.task
+    sources = {run.task_hash for run in newest}
+    installed = standing("task", name)
+    notes = []
+    if len(sources) > 1:
+        notes.append(
+            "The source of the task has changed between these runs: only rows of the same source "
+            "are compared; repeat the commands of the others."
+        )
+    if installed == "installed" or sources == {installed}:
+        return notes
+
+    missing = [
+        metric for metric in metrics if all(metric not in row.statistics.estimates for row in rows)
+    ]
+    effect = f", without interval and gain in {', '.join(missing)}" if missing else ""
+    reason = f"{name} is not installed here"
+    if installed:
+        reason = f"--task FILE names another version of {name} than some"
+    notes.append(f"From stored scores{effect}: {reason}; --task FILE names the file of a task.")
+    return notes
+
+
+def describe_statistics(rows: Sequence[Row], baseline: str) -> list[str]:
+    """Describe intervals, tests, controls and seeds of a board."""
+    return [
+        *_describe_tests(rows, baseline),
+        *_describe_leaders(rows),
+        *_describe_controls(rows),
+        *_describe_missing_intervals(rows),
+        *_describe_seeds(rows),
+    ]
+
+
+def _describe_tests(rows: Sequence[Row], baseline: str) -> list[str]:
+    if any(row.gain is not None and row.gain.gain.value is not None for row in rows):
+        sizes = sorted({row.statistics.tests for row in rows if row.statistics.draws})
+        family = " or ".join(str(size) for size in sizes)
+        controls = max(row.statistics.controls for row in rows)
+        draws = max(row.statistics.draws for row in rows)
+        control_family = ""
+        if controls:
+            control_family = f" and, for own against shuffled histories, over {controls}"
+        return [
+            f"±: half of a 95 % interval over users. Δ {baseline}: gain on the same samples. "
+            f"p: sign-flip test over users, Holm-corrected over {family} pair(s){control_family}. "
+            f"Superscripts: rows beaten at p ≤ {ALPHA}. {draws:,} draws, seed 0."
+        ]
+    if len(rows) > 1:
+        return [
+            f"±: half of a 95 % interval over users. No single row '{baseline}' to measure gains "
+            "against: run it or name another with --baseline."
+        ]
+    return []
+
+
+def _describe_leaders(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for setting in dict.fromkeys(row.setting for row in rows):
+        members = [row for row in rows if row.setting == setting and row.leader is not None]
+        best = [row.letter for row in members if row.leader]
+        if 1 < len(best) < len(members):
+            notes.append(f"Tied for the lead: {', '.join(best)}.")
+        elif len(best) == len(members) > 1:
+            notes.append("No row is significantly behind the best.")
+    return notes
+
+
+def _describe_controls(rows: Sequence[Row]) -> list[str]:
+    doubtful = [row.label for row in rows if row.personal is False]
+    if not doubtful:
+        return []
+    return [
+        f"† {', '.join(doubtful)}: no significant gain over the same with another user's history, "
+        "so it is not shown to be personal."
+    ]
+
+
+def _describe_missing_intervals(rows: Sequence[Row]) -> list[str]:
+    letters: dict[str, list[str]] = {}
+    for row in rows:
+        if row.estimate is not None and row.estimate.reason:
+            letters.setdefault(row.estimate.reason, []).append(row.letter)
+
+    notes = []
+    for reason, affected in letters.items():
+        rows_named = "" if len(affected) == len(rows) else f" for {', '.join(affected)}"
+        notes.append(f"No interval{rows_named}: {reason}.")
+    return notes
+
+
+def _describe_seeds(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for row in rows:
+        if row.seed_sd is not None:
+            seeds = ", ".join(map(str, row.seeds))
+            notes.append(
+                f"{row.label}: mean of seeds {seeds}; standard deviation over seeds "
+                f"{row.seed_sd:.4f}."
+            )
+    return notes
+
+
+def describe_runs(entries: Sequence[Entry]) -> list[str]:
+    """Describe peculiarities of single runs: fallbacks, missing samples, roles, oracles."""
+    runs = [(entry.label_of(run), run) for entry in entries for run in entry.runs]
+    notes = []
+    for label, run in runs:
+        notes += _describe_completeness(label, run)
+    for role in ("simulator", "judge"):
+        notes += _describe_role(role, runs)
+    for label, run in runs:
+        notes += _describe_unjudged(label, run)
+
+    adapted = dict.fromkeys(label for label, run in runs if run.summary.fit == "adapted")
+    if adapted:
+        notes.append(f"Adapted to a task its paper did not have: {', '.join(adapted)}.")
+    privileged = dict.fromkeys(label for label, run in runs if run.summary.privileged)
+    if privileged:
+        notes.append(f"Oracle, sees what a method must not: {', '.join(privileged)}.")
+    return notes
+
+
+def _describe_completeness(label: str, run: Run) -> list[str]:
+    summary = run.summary
+    notes = []
+    fallback = summary.counters.get("fallback")
+    if fallback:
+        share = fallback / max(summary.n, 1)
+        warning = "Warning: " if share > MOSTLY else ""
+        notes.append(f"{warning}{label}: fell back to another method on {share:.0%} of samples.")
+    if not summary.complete:
+        notes.append(f"{label}: {summary.owed} samples are owed; repeat its command.")
+    return notes
+
+
+def _describe_role(role: str, runs: Sequence[tuple[str, Run]]) -> list[str]:
+    cast = [(label, run.summary.roles[role]) for label, run in runs if role in run.summary.roles]
+    notes = []
+    if cast:
+        models = dict.fromkeys(model.model for _, model in cast)
+        notes.append(f"{role.capitalize()}: {', '.join(models)}.")
+
+    # A model that judges or simulates for itself may favour itself.
+    shared = dict.fromkeys(label for label, model in cast if model.shared)
+    if shared:
+        notes.append(f"Warning: the {role} is the model under test itself: {', '.join(shared)}.")
+    return notes
+
+
+def _describe_unjudged(label: str, run: Run) -> list[str]:
+    unjudged = run.summary.counters.get("unjudged")
+    if not unjudged:
+        return []
+    metrics = [metric for metric in run.summary.higher_is_better if judge_of(run, metric)]
+    return [
+        f"{label}: {unjudged} answers are unjudged and have no {', '.join(metrics) or 'score'}."
+    ]
