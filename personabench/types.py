@@ -98,7 +98,7 @@ class Request(msgspec.Struct, frozen=True):
     """One model call, complete: two equal requests to one model are the same call.
 
     Sampling is always explicit.  `schema` is a JSON schema the reply must follow, `logprobs` the number of
-    alternatives to report per token (0: none), `draw` the index of an intended repetition at temperature > 0,
+    alternatives to report per token (0: none), `repeat` the index of an intended repetition at temperature > 0,
     `adapter` the served adapter that answers in place of the model itself.  With `max_tokens` 0 nothing is written: the
     last message, the assistant's, is reported with the log-probabilities of its tokens.
     """
@@ -110,7 +110,8 @@ class Request(msgspec.Struct, frozen=True):
     seed: int = 0
     schema: Mapping[str, Any] | None = None
     logprobs: int = 0
-    draw: int = 0
+    # Stored and hashed as "draw": renaming it there would orphan every response cache.
+    repeat: int = msgspec.field(default=0, name="draw")
     adapter: str | msgspec.UnsetType = msgspec.UNSET
 
 

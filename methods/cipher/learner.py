@@ -130,11 +130,11 @@ class Learner(Method):
         self, messages: Sequence[Message], read: Callable[[str], str], ctx: Context
     ) -> str:
         """The model's reply, drawn anew once where `read` finds nothing in it, and not remembered then; or ""."""
-        for draw in range(2):
+        for repeat in range(2):
             response = await ctx.complete(
                 messages,
                 max_tokens=self.params.preference_max_tokens,
-                draw=draw,
+                repeat=repeat,
                 accept=lambda text: bool(read(text)),
             )
             if read(response.text):

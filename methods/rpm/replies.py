@@ -138,7 +138,7 @@ async def ask_raw(
             asked,
             max_tokens=max_tokens,
             schema=schema,
-            draw=attempt,
+            repeat=attempt,
             accept=lambda text: read(text) is not None,
         )
         first = response.text if first is None else first

@@ -25,7 +25,6 @@ SCHEMA = 1
 PATIENCE = 60.0
 """Seconds to wait for another process that writes."""
 Policy = Literal["use", "refresh", "off", "only"]
-POLICIES: tuple[Policy, ...] = ("use", "refresh", "off", "only")
 
 
 def request_key(model: Mapping[str, str], request: Request) -> str:

@@ -80,12 +80,12 @@ class Role(Caller):
         temperature: float = 0.0,
         top_p: float = 1.0,
         schema: Mapping[str, Any] | None = None,
-        draw: int = 0,
+        repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> str:
         """Ask; plain text is one user message.
 
-        A reply that `accept` refuses is handed on but not remembered: ask again with another `draw`.  A reply cut at
+        A reply that `accept` refuses is handed on but not remembered: ask again with another `repeat`.  A reply cut at
         `max_tokens` raises the flag `simulator_truncated` or `judge_truncated`, one that a filter withheld or broke off
         `simulator_refused` or `judge_refused`.
 
@@ -93,5 +93,5 @@ class Role(Caller):
             BackendError: the call failed for good.
         """
         told = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
-        request = Request(told, max_tokens, temperature, top_p, self.seed, schema, draw=draw)
+        request = Request(told, max_tokens, temperature, top_p, self.seed, schema, repeat=repeat)
         return (await self._ask(request, accept)).text

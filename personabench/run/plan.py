@@ -152,8 +152,8 @@ class DryRunClient(Client):
         stored = None
         if self.policy in ("use", "only"):
             stored = self.memory.get(key) or (self.cache.get(key) if self.cache else None)
-        before = request.draw and request_key(
-            self.backend.identity, msgspec.structs.replace(request, draw=request.draw - 1)
+        before = request.repeat and request_key(
+            self.backend.identity, msgspec.structs.replace(request, repeat=request.repeat - 1)
         )
         if stored is None and before in self._refused:
             response = self._refused[key] = self._refused[before]

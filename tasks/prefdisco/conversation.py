@@ -192,14 +192,14 @@ async def _answered(
     One that keeps to plain words instead of the form is taken at its word, and counted.
     """
     messages = wording.simulator_messages(kind, described, chat)
-    for draw in range(RETRIES + 1):
+    for repeat in range(RETRIES + 1):
         text = await simulator.complete(
             messages,
             max_tokens=max_tokens,
             temperature=TEMPERATURE,
             top_p=TOP_P,
             schema=wording.SIMULATOR_SCHEMA,
-            draw=draw,
+            repeat=repeat,
             accept=lambda reply: _said(reply) is not None,
         )
         if (said := _said(text)) is not None:

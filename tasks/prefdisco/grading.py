@@ -138,14 +138,14 @@ async def _asked(
     temperature: float = 0.0,
     top_p: float = 1.0,
 ) -> int | None:
-    for draw in range(RETRIES + 1):
+    for repeat in range(RETRIES + 1):
         text = await judge.complete(
             messages,
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
             schema=schema,
-            draw=draw,
+            repeat=repeat,
             accept=lambda reply: read(reply) is not None,
         )
         if (value := read(text)) is not None:

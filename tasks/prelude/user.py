@@ -93,9 +93,9 @@ async def react(
     if decision == "undecided":
         simulator.flag("undecided")
     request = rewriting(words, draft, preference)
-    for draw in range(2):
+    for repeat in range(2):
         raw = await _asked(
-            simulator, request, max_tokens, draw, lambda text: bool(cleaned(text, draft))
+            simulator, request, max_tokens, repeat, lambda text: bool(cleaned(text, draft))
         )
         final = cleaned(raw, draft)
         if final:
@@ -154,10 +154,10 @@ async def _asked(
     simulator: Role,
     text: str,
     max_tokens: int,
-    draw: int = 0,
+    repeat: int = 0,
     accept: Callable[[str], bool] | None = None,
 ) -> str:
     messages = (Message("system", SYSTEM), Message("user", text))
     return await simulator.complete(
-        messages, max_tokens=max_tokens, top_p=TOP_P, draw=draw, accept=accept
+        messages, max_tokens=max_tokens, top_p=TOP_P, repeat=repeat, accept=accept
     )

@@ -107,14 +107,14 @@ async def test_an_inference_that_names_nothing_is_drawn_anew_and_not_remembered(
         ctx = world.context()
         found.append((await Cipher().infer([pair()], ctx), len(ctx.calls), ctx.flags))
     assert found == [("", 2, {"empty_inference": 1}), ("short", 1, {}), ("short", 1, {})]
-    assert [request.draw for request in world.backend.requests] == [0, 1, 0]
+    assert [request.repeat for request in world.backend.requests] == [0, 1, 0]
 
 
 async def test_a_second_draw_counts_and_a_long_preference_is_counted_once(tmp_path: Path) -> None:
     world = World(replying("None", "word " * 99), Cache(tmp_path / "cache.sqlite"))
     ctx = world.context()
     assert await Continual().infer([pair()], ctx) == " ".join(["word"] * 60)
-    assert ctx.flags == {"preference_capped": 1} and [r.draw for r in world.backend.requests] == [
+    assert ctx.flags == {"preference_capped": 1} and [r.repeat for r in world.backend.requests] == [
         0,
         1,
     ]
@@ -148,7 +148,7 @@ async def test_a_merge_that_names_nothing_is_drawn_anew_and_not_remembered(tmp_p
         rounds = [Round(**{**pair(), "preference": "terse", "t": 0})]
         found.append((await Cipher().preference(Sample("r", "u", "alpha"), rounds, ctx), ctx.flags))
     assert found == [("terse", {"empty_aggregation": 1}), ("short", {})]
-    assert [request.draw for request in world.backend.requests] == [0, 1, 0]
+    assert [request.repeat for request in world.backend.requests] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("cls", FAMILY)

@@ -80,7 +80,7 @@ async def test_use_pays_once_and_books_the_rest_as_saved(cache: Cache) -> None:
     assert call.cached and not fresh.requests
 
 
-@pytest.mark.parametrize("changed", ["seed", "draw", "max_tokens", "logprobs"])
+@pytest.mark.parametrize("changed", ["seed", "repeat", "max_tokens", "logprobs"])
 async def test_any_changed_field_is_another_call(cache: Cache, changed: str) -> None:
     backend = Scripted()
     client = Client(backend, cache)

@@ -98,11 +98,11 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
         judge=failing,
     )
     asked = Counter(
-        (request.messages[-1].content, request.draw)
+        (request.messages[-1].content, request.repeat)
         for request in played.roles["judge"].requests
         if "Criterion: Order" in request.messages[-1].content
     )
-    assert set(asked.values()) == {1} and {draw for _, draw in asked} == {0, 1, 2, 3}
+    assert set(asked.values()) == {1} and {repeat for _, repeat in asked} == {0, 1, 2, 3}
     assert played.summary["counters"]["unjudged"] == 1, "Order carries 5 of 13 in the second record"
     assert played.metrics["prefalign"] == pytest.approx(3), "nothing becomes 1"
     assert (played.summary["n"], played.summary["counters"]["criteria_missing"]) == (2, 4)

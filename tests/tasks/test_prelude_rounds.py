@@ -336,7 +336,7 @@ def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
     assert len(errors) == 2 and all("empty twice" in error for error in errors)
     again = played(tmp_path, data, Scripted(answer=stub), user := Simulator(), cache)
     assert again.summary["status"] == "complete" and again.folder == outcome.folder
-    assert {request.draw for request in user.requests} == {0}
+    assert {request.repeat for request in user.requests} == {0}
 
 
 @pytest.mark.parametrize("cls", [Cipher, IclEdit])

@@ -180,7 +180,7 @@ async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajec
     assert (
         found.final == "A draft"
         and role.flags["empty_rewrite"] == 1
-        and [each.draw for each in asked] == [0, 0, 1]
+        and [each.repeat for each in asked] == [0, 0, 1]
     )
     with pytest.raises(BackendError, match="empty twice"):
         await reacting("no", "", "<think>hm")

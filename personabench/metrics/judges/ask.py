@@ -30,7 +30,7 @@ class Judge(Protocol):
         *,
         max_tokens: int,
         temperature: float = 0.0,
-        draw: int = 0,
+        repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> str:
         """The reply to a conversation."""
@@ -77,7 +77,7 @@ async def ask(
             messages,
             max_tokens=max_tokens,
             temperature=temperature,
-            draw=sample * (RETRIES + 1) + repetition,
+            repeat=sample * (RETRIES + 1) + repetition,
             accept=lambda text: read(spoken(text)) is not None,
         )
         if (value := read(spoken(reply))) is not None:

@@ -98,7 +98,7 @@ async def grade(
         reply = await judge.complete(
             (Message("system", _GRADE), Message("user", user)),
             max_tokens=MAX_TOKENS,
-            draw=asked,
+            repeat=asked,
             accept=lambda text: len(read_grades(text)) == len(CRITERIA),
         )
         found = {**read_grades(reply), **found}

@@ -92,7 +92,7 @@ async def _votes(
                     messages,
                     max_tokens=MAX_TOKENS,
                     temperature=temperature,
-                    draw=attempt * samples + at,
+                    repeat=attempt * samples + at,
                     accept=lambda text: read(text) is not None,
                 )
                 for at in range(samples)

@@ -108,7 +108,7 @@ class Local(Backend):
             "top_p": request.top_p,
             "top_k": 0,
             "min_p": 0.0,
-            "seed": request.seed + request.draw,
+            "seed": request.seed + request.repeat,
         }
         if request.schema is not None:
             body["response_format"] = {

@@ -203,7 +203,7 @@ class OpenAI(Backend):
             self._limit_field: request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
-            "seed": request.seed + request.draw,
+            "seed": request.seed + request.repeat,
         }
         for name in self.options.omit:
             del body[name]

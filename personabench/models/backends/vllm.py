@@ -187,7 +187,7 @@ class VLLM(Backend):
             "top_k": -1,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
-            "seed": request.seed + request.draw,
+            "seed": request.seed + request.repeat,
         }
         if request.schema is not None:
             schema = {"name": "reply", "schema": request.schema, "strict": True}

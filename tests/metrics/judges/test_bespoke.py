@@ -46,10 +46,10 @@ def test_section_5b_a_missing_line_is_asked_for_again_and_only_it_is_unjudged() 
         "tone": None,
         "explanation style": 4,
     }
-    assert found.asked == 4 and [call.draw for call in judge.calls] == [0, 1, 2, 3]
+    assert found.asked == 4 and [call.repeat for call in judge.calls] == [0, 1, 2, 3]
     assert not any(call.kept for call in judge.calls)
     late = grades(
-        Scripted(lambda call: "Tone: 2" if call.draw else FULL.replace("tone: 5", "tone: good"))
+        Scripted(lambda call: "Tone: 2" if call.repeat else FULL.replace("tone: 5", "tone: good"))
     )
     assert late.values["tone"] == 2 and late.values["content depth"] == 3 and late.asked == 2
     total = scores([(found, Recall(0, 0, 0))])

@@ -39,7 +39,7 @@ def scored(
     """Replies by order; pairs are the scores of what stands first and second, strings are said as they are."""
 
     def answer(call: JudgeCall) -> str:
-        said = (straight if "Reply 1:\nfirst text" in call.user else mirrored)[call.draw]
+        said = (straight if "Reply 1:\nfirst text" in call.user else mirrored)[call.repeat]
         return (
             said
             if isinstance(said, str)
@@ -68,7 +68,7 @@ def test_section_1b_the_swapped_prompt_shows_the_second_answer_first() -> None:
     assert len(straight) == len(mirrored) == SAMPLES
     assert "Reply 2:\nsecond text" in straight[0] and "Reply 2:\nfirst text" in mirrored[0]
     assert "Likes brevity." in mirrored[0] and "Request:\nQ?" in mirrored[0]
-    assert [call.draw for call in judge.calls if call.user == straight[0]] == list(range(SAMPLES))
+    assert [call.repeat for call in judge.calls if call.user == straight[0]] == list(range(SAMPLES))
     assert {call.temperature for call in judge.calls} == {TEMPERATURE}
 
 

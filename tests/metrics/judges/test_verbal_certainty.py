@@ -86,10 +86,10 @@ def test_a_hash_says_what_stands_first_and_the_choice_is_mapped_back() -> None:
 
 def test_a_reply_without_a_choice_is_repeated_and_then_unjudged() -> None:
     def answer(call: JudgeCall) -> str:
-        return "[[B]] [[60]]" if call.draw == 2 else "B"
+        return "[[B]] [[60]]" if call.repeat == 2 else "B"
 
     judge = Scripted(answer)
-    assert asked(judge, "1").judged and [call.draw for call in judge.calls] == [0, 1, 2]
+    assert asked(judge, "1").judged and [call.repeat for call in judge.calls] == [0, 1, 2]
     assert [call.kept for call in judge.calls] == [False, False, True]
     never = asked(Scripted(lambda call: "B"), "1")
     assert not never.judged and never.asked == 4 and never.pick is None

@@ -64,7 +64,7 @@ async def attach(sites: list[Site]) -> AsyncIterator[Callable[..., Any]]:
 
 async def test_reply_and_what_is_sent(sites: list[Site], attach: Callable[..., Any]) -> None:
     backend = await attach()
-    response = await backend.complete(request(seed=5, draw=2, temperature=0.7), "u")
+    response = await backend.complete(request(seed=5, repeat=2, temperature=0.7), "u")
     assert (response.text, response.finish) == ("answer Hello", "stop")
     assert (
         response.usage.input_tokens,
