@@ -17,7 +17,7 @@ import msgspec
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
-from personabench.models.reply import apart
+from personabench.models.reply import separate_thought
 from personabench.types import Request, Response, from_json, to_json
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Cache:
     def get(self, key: str) -> Response | None:
         """The stored response to a call, thought and answer apart even where it was stored with both in one."""
         stored = self._read("SELECT response FROM responses WHERE key=?", key, Response)
-        return None if stored is None else apart(stored)
+        return None if stored is None else separate_thought(stored)
 
     def put(self, key: str, model: Mapping[str, str], request: Request, response: Response) -> None:
         """Store a finished call."""

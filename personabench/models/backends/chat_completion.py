@@ -17,7 +17,7 @@ import msgspec
 
 from personabench.errors import Refused, TransientError
 from personabench.models.backends.likelihood import tokens_of
-from personabench.models.reply import finish_of
+from personabench.models.reply import parse_finish
 from personabench.types import Response, Usage
 
 _ANSWERS = ("text", "output_text", "refusal")
@@ -142,7 +142,7 @@ def response(reply: Completion, model: str = "") -> Response:
     assert reply.choices and reply.choices[0].message is not None
     choice, message, spent = reply.choices[0], reply.choices[0].message, reply.usage or Spent()
     text, thought = _texts(message)
-    finish, ending = finish_of(choice.finish_reason), choice.finish_reason or ""
+    finish, ending = parse_finish(choice.finish_reason), choice.finish_reason or ""
     misplaced = not text.strip() and bool(thought.strip()) and finish == "stop"
     if not text.strip() and message.refusal:
         text, finish, ending = message.refusal, "refused", "refusal"

@@ -42,7 +42,7 @@ class Local(Backend):
     """A GGUF model through `xllamacpp`: a path, the packaged SmolLM2-135M-Instruct, or a hub repository.
 
     Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--context-length` says otherwise.
-    Prompts that
+    PromptCounts that
     left their slot are remembered in at most `PROMPT_CACHE` MiB, where llama.cpp by itself would take 8 GiB.
     """
 

@@ -330,7 +330,7 @@ async def test_a_call_without_a_credible_count_costs_the_most_it_could(
     assert "credible count" in notices([free.summary])[0]
     server.bodies.clear()
     with pytest.raises(
-        RunError, match=r"stopped with .* spent \(\d calls without a credible token count"
+        RunError, match=r"stopped with .* spent \(including \d calls without a credible token count"
     ):
         await runner.run(replace(asked, max_cost=4.5 * dearest))
     assert len(server.bodies) == 4
