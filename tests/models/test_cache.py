@@ -210,7 +210,7 @@ def test_a_damaged_cache_that_is_taken_in_is_the_one_that_is_named(tmp_path: Pat
     good.put("k", MODEL, ask("a"), Response("x"))
     (tmp_path / "bad").write_text("these are not the bytes you are looking for " * 40)
     with pytest.raises(
-        DataError, match=r"response cache .*/bad cannot be taken into .*cache\.sqlite"
+        DataError, match=r"response cache .*/bad cannot be merged into .*cache\.sqlite"
     ):
         cache.absorb(tmp_path / "bad")
     cache.absorb(good.path)
