@@ -20,7 +20,7 @@ from fake_api import Handler, Server, options, serving
 from personabench.errors import RunError
 from personabench.models import client
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.chat_completion import Completion, response
+from personabench.models.backends.chat_completion import Completion, build_response
 from personabench.results.export import Source, rows
 from personabench.results.notices import notices
 from personabench.results.run_folder import RunFolder
@@ -151,7 +151,9 @@ def converted(reply: Mapping[str, Any]) -> Completion:
 
 def test_an_answer_in_the_field_for_thoughts_is_read_and_counted() -> None:
     def read(**message: Any) -> Any:
-        return response(converted({"choices": [{"message": message, "finish_reason": "stop"}]}))
+        return build_response(
+            converted({"choices": [{"message": message, "finish_reason": "stop"}]})
+        )
 
     found = read(content=None, reasoning_content="Dry again")
     assert (found.text, found.thought, found.oddities) == (
@@ -159,7 +161,7 @@ def test_an_answer_in_the_field_for_thoughts_is_read_and_counted() -> None:
         "",
         ("answer_in_reasoning",),
     )
-    cut = response(
+    cut = build_response(
         converted(
             {
                 "choices": [{"message": {"reasoning": THOUGHT}, "finish_reason": "length"}],

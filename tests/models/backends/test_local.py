@@ -312,7 +312,7 @@ def test_a_hub_repository_is_fetched(tmp_path: Path) -> None:
         :5
     ]
     assert one == "m-Q8_0.gguf GGUF and more" and two == "m-Q4_K_M.gguf GGUF and more"
-    assert three == "refused: o/three has 2 GGUF files; name one: --model o/three:FILE"
+    assert three == "refused: o/three has 2 GGUF files; choose one: --model o/three:FILE"
     assert chosen == "b.gguf GGUF and more"
     assert nothing.startswith("refused: o/nothing cannot be fetched from the hub")
 

@@ -76,7 +76,7 @@ async def test_a_server_that_refuses_both_names_is_asked_twice(server: Server) -
         (
             422,
             "body.seed: extra inputs are not permitted",
-            "; --omit-params seed leaves it out, as a run of its own",
+            "; --omit-params seed omits it, which makes a separate run",
         ),
     ],
 )
