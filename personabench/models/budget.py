@@ -24,8 +24,8 @@ class Budget:
 
     Attributes:
         spent: the cost so far.
-        assumed: calls booked at their highest possible cost, because the server's token count was missing or not
-            credible.
+        assumed: calls booked at their highest possible cost, because the server's token count was
+            missing or not credible.
     """
 
     def __init__(self, prices: Prices, limit: float | None = None) -> None:
@@ -52,7 +52,9 @@ class Budget:
         return price
 
     async def reserve(self, price: Mapping[str, float], request: Request) -> float:
-        """Reserve and return the highest possible cost of a call; wait for calls in flight if it does not fit now.
+        """Reserve and return the highest possible cost of a call.
+
+        If it does not fit now, wait for calls in flight to cost less than reserved.
 
         Raises:
             BudgetExceeded: nothing is in flight and the call might still exceed the limit.
@@ -60,7 +62,8 @@ class Budget:
         if self.limit is None:
             return 0.0
 
-        # The highest cost is reserved, not the expected one, so that calls in flight cannot exceed the limit together.
+        # The highest cost is reserved, not the expected one, so that calls in flight cannot exceed
+        # the limit together.
         input_tokens = max_tokens_of(request, 1)
         max_cost = _cost(price, input_tokens, request.max_tokens)
 
@@ -98,9 +101,9 @@ class Budget:
                 "booked at their highest possible cost)"
             )
         return (
-            f"--max-cost {limit:g}: stopped with {self.spent:.6g} spent{assumed}, because the next call "
-            f"could cost up to {max_cost:.6g}. Repeat the command to spend as much again, "
-            "or raise --max-cost"
+            f"--max-cost {limit:g}: stopped with {self.spent:.6g} spent{assumed}, "
+            f"because the next call could cost up to {max_cost:.6g}. "
+            "Repeat the command to spend as much again, or raise --max-cost"
         )
 
 

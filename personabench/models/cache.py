@@ -1,8 +1,8 @@
 """The response cache: one SQLite file with all finished calls and all users' profiles.
 
-Keys are hashes of content (`hashing.digest`), never of location or time.  Each write is its own transaction in WAL
-mode, made before the response is returned, so a killed process never pays for a finished call twice.  Requests are
-stored beside responses, so that `nearest` can explain a miss.
+Keys are hashes of content (`hashing.digest`), never of location or time.  Each write is its own
+transaction in WAL mode, made before the response is returned, so a killed process never pays for a
+finished call twice.  Requests are stored beside responses, so that `nearest` can explain a miss.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ Policy = Literal["use", "refresh", "off", "only"]
 _CREATE = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
-CREATE TABLE IF NOT EXISTS responses(key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT, time REAL);
+CREATE TABLE IF NOT EXISTS responses(
+    key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT, time REAL
+);
 CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL);
 """
 
 
 def request_key(model: Mapping[str, str], request: Request) -> str:
-    """Compute the key of a call: SHA-256 over schema version, kind, model identity and all fields of the request."""
+    """Compute the key of a call: SHA-256 over the model's identity and the request's fields."""
     return digest(
         {
             "schema": SCHEMA,
@@ -47,11 +49,11 @@ def request_key(model: Mapping[str, str], request: Request) -> str:
 
 
 class Cache:
-    """An open cache file.  Use it from one thread; other processes of this machine may use the same file.
+    """An open cache file, for one thread; other processes of this machine may use it as well.
 
-    `older` is another cache file, if it exists, that is read, and never written, for entries that this one lacks.  A
-    file that cannot be written is opened read-only, unless `writing` requires more.  An entry that cannot be decoded
-    counts as missing, and is overwritten.
+    `older` is another cache file, if it exists, that is read, and never written, for entries that
+    this one lacks.  A file that cannot be written is opened read-only, unless `writing` requires
+    more.  An entry that cannot be decoded counts as missing, and is overwritten.
 
     Raises:
         UsageError: the file is not a cache.
@@ -119,7 +121,7 @@ class Cache:
         self._write("INSERT OR REPLACE INTO artifacts VALUES(?,?,?)", row)
 
     def stats(self) -> dict[str, Any]:
-        """Return counts and size: responses by model, artifacts, bytes on disk, oldest entry (seconds since epoch)."""
+        """Return the numbers of responses and artifacts, the file's size and its oldest entry."""
         rows = list(
             self._rows("SELECT model, count(*) FROM responses GROUP BY model ORDER BY 2 DESC")
         )
@@ -161,7 +163,8 @@ class Cache:
             if _result_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
                 raise _file_error(self.path, "written", error) from error
             raise DataError(
-                f"the response cache {path} cannot be merged into {self.path} ({error}); move it away"
+                f"the response cache {path} cannot be merged into {self.path} ({error}); "
+                "move it away"
             ) from error
 
     def prune(self, *, older_than_days: float | None = None, model: str | None = None) -> int:
@@ -191,7 +194,8 @@ class Cache:
     ) -> tuple[Request, Mapping[str, str]] | None:
         """Find the stored call most similar to a request.
 
-        Calls are compared by the text in equal messages, then by the longest common prefix, then by equal fields.
+        Calls are compared by the text in equal messages, then by the longest common prefix, then by
+        equal fields.
         """
         fields = msgspec.to_builtins(request)
         text = _message_text(request)
@@ -249,7 +253,7 @@ class Cache:
 
 
 def _open_file(path: Path, writing: bool) -> sqlite3.Connection:
-    """Open or create a file for reading and writing; read-only if that fails and `writing` is not required."""
+    """Open or create a file for writing; read-only if that fails and `writing` is not required."""
     db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
     # Bytes, because damaged text that is not UTF-8 must not fail before it can be skipped.
     db.text_factory = bytes
@@ -272,7 +276,8 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
     """Open a file for reading only."""
     last_error = sqlite3.OperationalError()
 
-    # In a folder that cannot be written, SQLite cannot create its lock files; it then needs `immutable`.
+    # In a folder that cannot be written, SQLite cannot create its lock files; it then needs
+    # `immutable`.
     for mode in ("mode=ro", "mode=ro&immutable=1"):
         uri = f"{path.resolve().as_uri()}?{mode}"
         db = sqlite3.connect(uri, uri=True, timeout=PATIENCE)
@@ -309,7 +314,10 @@ def _file_error(path: Path, action: str, error: sqlite3.DatabaseError) -> RunErr
     if _result_code(error) == sqlite3.SQLITE_FULL:
         remedy = "free some space or choose another --results folder"
     elif isinstance(error, sqlite3.OperationalError):
-        remedy = "check that it and its folder can be read and written, or choose another --results folder"
+        remedy = (
+            "check that it and its folder can be read and written, "
+            "or choose another --results folder"
+        )
     else:
         remedy = "move it away"
     return RunError(

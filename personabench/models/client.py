@@ -1,9 +1,10 @@
-"""The model client: response cache, deduplication of concurrent calls, limits, retries and usage accounting.
+"""The model client: cache, deduplication, limits, retries and usage accounting.
 
-Two identical concurrent calls are one call.  A finished call is stored before it is returned.  Only transport errors,
-408, 409, 429 and 5xx are retried, with jitter and a deadline, and interrupted replies a few times; everything else
-fails at once, and ends the run if the first calls of all fail alike.  Here a reply is split into answer and thought,
-and its finish and its token counts are checked.
+Two identical concurrent calls are one call.  A finished call is stored before it is returned.  Only
+transport errors, 408, 409, 429 and 5xx are retried, with jitter and a deadline, and interrupted
+replies a few times; everything else fails at once, and ends the run if the first calls of all fail
+alike.  Here a reply is split into answer and thought, and its finish and its token counts are
+checked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -75,7 +76,7 @@ class _Attempt:
 
 @dataclass
 class _Retries:
-    """The state of a call over its tries; `waited` is the time spent in queues, which does not count."""
+    """The state of a call over its tries; time spent in queues (`waited`) does not count."""
 
     began: float
     waited: float = 0.0
@@ -89,8 +90,8 @@ class Client:
 
     Attributes:
         backend: the model.
-        cache, policy: the store of finished calls, and whether to read it ("use"), only write it ("refresh"), neither
-            ("off"), or never call the model ("only").
+        cache, policy: the store of finished calls, and whether to read it ("use"), only write it
+            ("refresh"), neither ("off"), or never call the model ("only").
         concurrency: calls in flight at most.
         deadline: seconds within which a call is retried, not counting the time in queues.
         spend: the budget that paid calls are booked in, if there are prices.
@@ -102,7 +103,7 @@ class Client:
     policy: Policy = "use"
     concurrency: int = 8
     deadline: float = RETRY_DEADLINE
-    sleep: Callable[[float], asyncio.Future[None]] = field(default=asyncio.sleep)  # type: ignore[assignment]
+    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
     traffic: Traffic = field(default_factory=Traffic)
     spend: Budget | None = None
 
@@ -136,12 +137,14 @@ class Client:
     ) -> tuple[Response, Call]:
         """Answer a request from the cache, from an identical call in flight, or from the model.
 
-        A reply that `accept` rejects is not cached.  `flag` is called for retries, with `retried_<kind>`, for replies
-        in another model's name, with `other_model`, and for each of a reply's `oddities`.
+        A reply that `accept` rejects is not cached.  `flag` is called for retries, with
+        `retried_<kind>`, for replies in another model's name, with `other_model`, and for each of a
+        reply's `oddities`.
 
         Raises:
             BackendError: the call failed for good.
-            BackendDown: no call succeeded for as long as this one was retried, or the first calls failed alike.
+            BackendDown: no call succeeded for as long as this one was retried, or the first calls
+                failed alike.
             BudgetExceeded: the call might have exceeded the limit of `spend`.
         """
         key = request_key(self.backend.identity, request)
@@ -279,8 +282,9 @@ class Client:
         now = time.monotonic()
         if error.retry_after and error.retry_after > self.deadline:
             raise BackendDown(
-                f"{error}; the server asks to wait {error.retry_after:.0f} s, but calls are retried for "
-                f"{self.deadline:.0f} s only; repeat the command after that time"
+                f"{error}; the server asks to wait {error.retry_after:.0f} s, "
+                f"but calls are retried for {self.deadline:.0f} s only; "
+                "repeat the command after that time"
             ) from error
 
         if isinstance(error, Throttled):
@@ -302,7 +306,7 @@ class Client:
         return wait
 
     async def _interpret(self, request: Request, raw: Response) -> Response:
-        """Separate the thought of a backend's response, determine its finish, and check its token counts."""
+        """Separate a response's thought, determine its finish, and check its token counts."""
         # A likelihood request (`max_tokens` 0) returns its own text, which must stay as it is.
         response = separate_thought(raw) if request.max_tokens else raw
         oddities = list(raw.oddities)
@@ -347,7 +351,7 @@ class Client:
         return "stop"
 
     def _note_refusal(self, error: BackendError) -> None:
-        """End the run if the first `REFUSALS` calls failed alike, and not because of their prompts."""
+        """End the run if the first calls failed alike, for a reason other than their prompts."""
         if self._last_answer or _PROMPT_ERROR.search(str(error)):
             return
 
@@ -393,20 +397,22 @@ class Client:
         reason = "the cache is empty"
         nearest = self.cache.nearest(self.backend.identity, request) if self.cache else None
         if nearest is not None:
-            reason = f"nearest stored call differs in {difference(request, self.backend.identity, *nearest)}"
+            change = difference(request, self.backend.identity, *nearest)
+            reason = f"nearest stored call differs in {change}"
         return f"not in the cache (key {key[:12]}); {reason}"
 
     @staticmethod
     def is_storable(
         request: Request, response: Response, accept: Callable[[str], bool] | None
     ) -> bool:
-        """Whether a response is worth caching: not empty, and complete or truncated at the request's own limit."""
+        """Whether to cache a response: not empty, and complete or truncated at its limit."""
         if not response.text.strip():
             return False
         if accept is not None and not accept(response.text):
             return False
 
-        # A reply shorter than the limit was truncated by the context window, which may differ on the next server.
+        # A reply shorter than the limit was truncated by the context window, which may differ on
+        # the next server.
         reached_limit = response.usage.output_tokens >= request.max_tokens
         return response.finish == "stop" or (response.finish == "length" and reached_limit)
 

@@ -1,10 +1,11 @@
 """Concurrency and rate limits of one endpoint.
 
-Against a remote API a `Limiter` finds the concurrency that the server accepts: it doubles per round trip until the
-first 429, then halves, and afterwards grows by one per round trip (additive increase, multiplicative decrease: Chiu and
-Jain 1989).  A `Retry-After` header delays all calls, not only the one that received it.  Servers of one's own get a
-fixed limit.  Calls per minute and tokens per minute are spaced evenly, since servers measure shorter spans than a
-minute; a token bucket that admits a minute's worth at once (aiolimiter's) would cause 429s.
+Against a remote API a `Limiter` finds the concurrency that the server accepts: it doubles per round
+trip until the first 429, then halves, and afterwards grows by one per round trip (additive
+increase, multiplicative decrease: Chiu and Jain 1989).  A `Retry-After` header delays all calls,
+not only the one that received it.  Servers of one's own get a fixed limit.  Calls per minute and
+tokens per minute are spaced evenly, since servers measure shorter spans than a minute; a token
+bucket that admits a minute's worth at once (aiolimiter's) would cause 429s.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Limiter:
         return tokens
 
     def leave(self, set_aside: int, used: int | None) -> None:
-        """End a call; return those of its reserved tokens (`set_aside`) that it did not use (None: unknown)."""
+        """End a call; return its tokens `set_aside` that were not `used` (None: unknown)."""
         if used is not None and set_aside > used:
             self._next_token_at -= (set_aside - used) * self._seconds_per_token
         self._release()
@@ -128,7 +129,8 @@ class Limiter:
         if retry_after:
             self._held_until = max(self._held_until, now + retry_after)
 
-        # All calls of one round trip meet the same overload, so the width is halved once for all of them.
+        # All calls of one round trip meet the same overload, so the width is halved once for all of
+        # them.
         if since > self._halved_at:
             self._width = max(1.0, self._width / 2)
             self._halved_at = now

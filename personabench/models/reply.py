@@ -1,7 +1,8 @@
 """Reply parsing: separate thought from answer, and map providers' finish reasons.
 
-Replies are split once, where they enter (`client.py`), so that methods, parsers, scorers, judges and simulated users
-see answers only, whichever backend produced them; `cache.py` splits those that were stored before the split existed.
+Replies are split once, as they arrive (`client.py`), so that methods, parsers, scorers, judges
+and simulated users see answers only, whichever backend produced them; `cache.py` splits those that
+were stored before the split existed.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ import msgspec
 
 from personabench.types import Response
 
-# The tags of reasoning models in use: DeepSeek, Qwen, Seed, Mistral, Kimi, OpenThinker, Command and Gemma.
+# The tags of reasoning models in use: DeepSeek, Qwen, Seed, Mistral, Kimi, OpenThinker, Command and
+# Gemma.
 _NAMES = "think|thinking|thoughts?|reasoning|seed:think"
-_START = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|channel>thought\b"
+_START = (
+    rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>"
+    r"|<\|channel>thought\b"
+)
 _STOP = rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<channel\|>"
 _BEGINS = re.compile(rf"\s*(?:{_START})", re.IGNORECASE)
 _ENDS = re.compile(_STOP, re.IGNORECASE)
 _TAG = re.compile(rf"(?P<start>{_START})|{_STOP}", re.IGNORECASE)
 _FRAME = re.compile(
-    r"\s*<\|(?:begin_of_solution|START_RESPONSE)\|>\s*(.*?)\s*(?:<\|(?:end_of_solution|END_RESPONSE)\|>\s*)?",
+    r"\s*<\|(?:begin_of_solution|START_RESPONSE)\|>\s*(.*?)\s*"
+    r"(?:<\|(?:end_of_solution|END_RESPONSE)\|>\s*)?",
     re.DOTALL,
 )
 # The harmony format of gpt-oss, of which servers often strip some of the special tokens.
@@ -37,13 +43,13 @@ _QUOTES = "`'\"“‘«"
 _SIGNS = ("<", "[", "◁", "assistantfinal")
 
 _WORDS = {
-    "stop": "stop eos eos_token eot end_turn end stop_sequence stop_token stop_str stop_word complete completed done "
-    "finished normal tool_calls tool_call tool_use function_call",
-    "length": "length limit max_tokens max_length max_output_tokens max_new_tokens max_completion_tokens model_length "
-    "model_context_window_exceeded token_limit",
-    "refused": "content_filter content_filtered content_filter_error filter filtered safety image_safety refusal "
-    "refused recitation blocklist blocked prohibited_content spii language sensitive moderation guardrail guardrails "
-    "guardrail_intervened error_toxic",
+    "stop": "stop eos eos_token eot end_turn end stop_sequence stop_token stop_str stop_word "
+    "complete completed done finished normal tool_calls tool_call tool_use function_call",
+    "length": "length limit max_tokens max_length max_output_tokens max_new_tokens "
+    "max_completion_tokens model_length model_context_window_exceeded token_limit",
+    "refused": "content_filter content_filtered content_filter_error filter filtered safety "
+    "image_safety refusal refused recitation blocklist blocked prohibited_content spii language "
+    "sensitive moderation guardrail guardrails guardrail_intervened error_toxic",
 }
 _FINISHES = {word: finish for finish, words in _WORDS.items() for word in words.split()}
 
@@ -58,9 +64,10 @@ class Reply(NamedTuple):
 def split(text: str) -> Reply:
     """Split a reply into thought and answer.
 
-    A thought is at the start of a reply, between marks.  If only its end mark is present, it began in the prompt; if
-    only its start mark is present, it was not finished, and the answer is empty.  Marks that an answer merely mentions
-    stay in it: those after its beginning, in pairs, in quotes, or in JSON.
+    A thought is at the start of a reply, between marks.  If only its end mark is present, it began
+    in the prompt; if only its start mark is present, it was not finished, and the answer is empty.
+    Marks that an answer merely mentions stay in it: those after its beginning, in pairs, in quotes,
+    or in JSON.
     """
     if not any(sign in text for sign in _SIGNS):
         return Reply("", text)
@@ -102,7 +109,7 @@ def _join_parts(parts: Iterable[str]) -> str:
 
 
 def _find_unopened_end(text: str, start: int) -> re.Match[str] | None:
-    """Find the last end mark without a start mark, from `start` on: the thought before it began in the prompt."""
+    """Find the last end mark without a start mark: the thought before it began in the prompt."""
     depth = 0
     unopened = None
     for tag in _TAG.finditer(text, start):
@@ -134,12 +141,13 @@ def _is_json(text: str) -> bool:
 
 
 def _split_channels(text: str) -> Reply | None:
-    """Split a reply in named channels, of which only the final one is the answer; None if it has no channels."""
+    """Split a reply in named channels, of which the final one is the answer; else None."""
     marks = list(_CHANNEL.finditer(text))
     if marks:
         first = marks[0]
         preamble = text[: first.start()]
-        # A channel mark in the middle of a text is a mention, unless the whole start token is there.
+        # A channel mark in the middle of a text is a mention, unless the whole start token is
+        # there.
         if first[0].startswith("<|start|>") or not preamble.strip():
             return _join_channels(text, preamble, marks)
 
@@ -182,7 +190,7 @@ def parse_finish(word: str | None) -> str:
 
 
 def separate_thought(response: Response) -> Response:
-    """Move a thought in a response's text to its `thought`; returns the same object if there is none."""
+    """Move a thought in a response's text to its `thought`; without one, return the same object."""
     thought, answer = split(response.text)
     if answer == response.text:
         return response

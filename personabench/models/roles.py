@@ -1,7 +1,7 @@
 """Auxiliary model roles (simulator, judge), each with its own backend and usage.
 
-The model under test, the simulator and the judge are called through the same code.  They differ in the phase under
-which their calls are booked and in how much of the client the caller can access.
+The model under test, the simulator and the judge are called through the same code.  They differ in
+the phase under which their calls are booked and in how much of the client the caller can access.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Caller:
         calls: the calls so far; flags: counters of what happened on the way.
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the seed of every request.
-        settled: whether no reply was empty, truncated or refused, so that a result derived from them may be stored.
+        settled: whether no reply was empty, truncated or refused, so that a result derived from
+            them may be stored.
         prefix: the prefix of the names of flags about replies.
     """
 
@@ -45,7 +46,7 @@ class Caller:
         self._unit = unit
 
     def flag(self, name: str, by: float = 1) -> None:
-        """Count an event worth reporting beside the scores: a fallback, a truncation, a missing part."""
+        """Count an event to report beside the scores: a fallback, a truncation, a missing part."""
         self.flags[name] = self.flags.get(name, 0) + by
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
@@ -90,9 +91,10 @@ class Role(Caller):
     ) -> str:
         """Call the role's model; plain text is sent as one user message.
 
-        A reply that `accept` rejects is returned but not cached: call again with another `repeat`.  A reply truncated
-        at `max_tokens` raises the flag `simulator_truncated` or `judge_truncated`, one that a filter withheld or
-        interrupted `simulator_refused` or `judge_refused`.
+        A reply that `accept` rejects is returned but not cached: call again with another `repeat`.
+        A reply truncated at `max_tokens` raises the flag `simulator_truncated` or
+        `judge_truncated`, one that a filter withheld or interrupted `simulator_refused` or
+        `judge_refused`.
 
         Raises:
             BackendError: the call failed for good.

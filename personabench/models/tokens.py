@@ -41,7 +41,7 @@ class EstimatedTokens(Tokens):
 
 
 def max_tokens_of(request: Request, bytes_per_token: int) -> int:
-    """Upper estimate of the tokens of a prompt (no tokenizer makes more than one token per byte)."""
+    """Upper estimate of a prompt's tokens (no tokenizer makes more than one per byte)."""
     size = sum(len(message.content.encode()) for message in request.messages)
 
     # Servers without constrained decoding put the schema into the prompt.

@@ -1,4 +1,4 @@
-"""Checks of the token counts that servers report, and the usage booked if a count is not credible."""
+"""Checks of the token counts that servers report, and the usage to book if they fail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from personabench.models.tokens import Tokens, max_tokens_of
 from personabench.types import Request, Response, Usage
 
 UNSEEN = 200_000
-"""Tokens that a provider may count beside the prompt and the answer: its own instructions and thoughts."""
+"""Tokens that a provider may count in addition: its own instructions, and thoughts."""
 SPARSE = 10
-"""Characters per token that no tokenizer reaches on ordinary text; the best of English reach 4 to 7, of Hindi 4."""
+"""Characters per token that no tokenizer reaches on ordinary text (English: 4 to 7, Hindi: 4)."""
 DENSE = 2.5
 """Weight of a Chinese, Japanese or Korean character, of which a token holds 1 to 2."""
 ORDINARY = 6
@@ -29,7 +29,7 @@ def max_usage(request: Request) -> Usage:
 
 
 def is_credible(request: Request, response: Response) -> bool:
-    """Whether a reply's usage can be true: present, not negative and not beyond what the call can take."""
+    """Whether a reply's usage is plausible: present, not negative, within the call's limits."""
     usage = response.usage
     limit = max_usage(request)
     if not 0 < usage.input_tokens <= limit.input_tokens + UNSEEN:
@@ -41,7 +41,7 @@ def is_credible(request: Request, response: Response) -> bool:
 
 
 def fewest_tokens(text: str) -> float:
-    """Lower bound of the tokens of ordinary text, however a tokenizer treats blanks and repetitions."""
+    """Lower bound of the tokens of ordinary text, however blanks and repetitions are counted."""
     length = len(_RUN.sub(" ", text))
     dense = len(_DENSE.findall(text))
     return (length + (DENSE - 1) * dense) / SPARSE
@@ -50,9 +50,9 @@ def fewest_tokens(text: str) -> float:
 class PromptCounts:
     """One server's token counts of prompts, which reveal whether it silently truncates them.
 
-    A count is too low if it is far below the fewest tokens that the text can have, or, with an exact tokenizer, below
-    the true number.  It is also too low if the same count, the highest of all, is reported for prompts of very
-    different lengths.
+    A count is too low if it is far below the fewest tokens that the text can have, or, with an
+    exact tokenizer, below the true number.  It is also too low if the same count, the highest of
+    all, is reported for prompts of very different lengths.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,8 @@ class PromptCounts:
 
         self._prompts_at_highest += 1
         self._shortest_at_highest = min(self._shortest_at_highest, size)
-        # Two prompts may share a count by chance; a third one twice as long as the shortest does not.
+        # Two prompts may share a count by chance; a third one twice as long as the shortest does
+        # not.
         return self._prompts_at_highest > 2 and size >= 2 * self._shortest_at_highest
 
 

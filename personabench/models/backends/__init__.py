@@ -1,7 +1,7 @@
 """Model backends: turn a `Request` into a `Response`.
 
-Retries, caching and accounting belong to the client (`client.py`).  Backends are registered here and imported only when
-chosen, since each brings a large dependency.
+Retries, caching and accounting belong to the client (`client.py`).  Backends are registered here
+and imported only when chosen, since each brings a large dependency.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def read_headers(values: Sequence[str], option: str = "--header") -> dict[str, s
     """Read HTTP headers from the values of an option, each of the form `Name: value`.
 
     Raises:
-        UsageError: a value is not a header; the message does not repeat it, since it may be a secret.
+        UsageError: a value is not a header; the message does not repeat it, since it may be a
+            secret.
     """
     headers = {}
     for number, text in enumerate(values, 1):
@@ -68,7 +69,7 @@ def read_headers(values: Sequence[str], option: str = "--header") -> dict[str, s
 
 
 def check_url(url: str, key: str) -> None:
-    """Check that a `--base-url` is an address without secrets; `key` is the variable that secrets belong in.
+    """Check that a `--base-url` is an address without secrets, which belong in the variable `key`.
 
     Raises:
         UsageError: it is not; a secret is not repeated.
@@ -126,5 +127,6 @@ def _check_adapter(adapter: str) -> None:
     # Another brace is a misspelt placeholder.
     if not adapter or "{" in adapter.replace(USER, ""):
         raise UsageError(
-            f"--adapter '{adapter}': write the name of a served adapter, with {USER} as placeholder for the user"
+            f"--adapter '{adapter}': write the name of a served adapter, "
+            f"with {USER} as placeholder for the user"
         )

@@ -27,15 +27,18 @@ class BackendOptions:
         window: the context window in tokens, if the backend cannot determine it.
         timeout: seconds that one call may take.
         headers: extra HTTP headers; their values are secrets.
-        keys: environment variables that may hold the server's key, of which the first that is set is used; None for the
-            backend's own.
+        keys: environment variables that may hold the server's key, of which the first that is set
+            is used; None for the backend's own.
         rpm, tpm: calls and tokens per minute at most (`openai`).
         api_version: use an Azure resource with this API version (`openai`).
         batch: collect calls into batch jobs, and note those in progress in this folder (`openai`).
-        omit: sampling fields that are not sent, for models that reject them; part of the identity (`openai`).
+        omit: sampling fields that are not sent, for models that reject them; part of the identity
+            (`openai`).
         replicas: addresses of further servers of the same model (`vllm`).
-        vllm_args: arguments of a server started for the run; start_timeout: seconds that it may take to start (`vllm`).
-        adapter: the served adapter that answers for a user, with "{user_id}" as placeholder for the user (`vllm`).
+        vllm_args: arguments of a server started for the run; start_timeout: seconds that it may
+            take to start (`vllm`).
+        adapter: the served adapter that answers for a user, with "{user_id}" as placeholder for the
+            user (`vllm`).
         embedder_url: the address of an embedding server; None for `base_url`.
     """
 
@@ -61,13 +64,13 @@ class Backend(ABC):
     """A model that can be called.
 
     Attributes:
-        identity: the model's identity in all keys, independent of location and time, with a readable "name"; valid
-            after `identify`.
-        window: the context window in tokens, or None if unknown; tokens: the model's token counter; both valid after
-            `open`.
+        identity: the model's identity in all keys, independent of location and time, with a
+            readable "name"; valid after `identify`.
+        window: the context window in tokens, or None if unknown; tokens: the model's token counter;
+            both valid after `open`.
         concurrency: default number of calls in flight.
-        supports_reply_logprobs: whether it can report the likelihood of a given reply (the last message of a request
-            with `max_tokens` 0).
+        supports_reply_logprobs: whether it can report the likelihood of a given reply (the last
+            message of a request with `max_tokens` 0).
     """
 
     identity: Mapping[str, str]
@@ -106,7 +109,7 @@ class Backend(ABC):
         """
 
     async def prefix_counts(self) -> tuple[int, int] | None:
-        """Return prompt tokens found in and looked up in the model's prefix cache so far; None if unknown."""
+        """Return prompt tokens found and looked up in the prefix cache so far; None if unknown."""
         return None
 
     def adapter(self, user: str) -> str | msgspec.UnsetType:

@@ -1,7 +1,8 @@
-"""Replies of OpenAI-compatible servers: parse them into a `Response`, and keep them free of secrets.
+"""Chat completions: build requests, parse replies, and keep secrets out of both.
 
-A key or header value is removed from everything a server sends, in error messages and in answers, so that it appears in
-no file: as a whole, by its words, and in the half-masked form (`sk-ab***yz`) in which servers like to quote it.
+A key or header value is removed from everything a server sends, in error messages and in answers,
+so that it appears in no file: as a whole, by its words, and in the half-masked form (`sk-ab***yz`)
+in which servers like to quote it.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def parse_completion(
     Args:
         address: the server, for messages.
         quote: shortens a server's text for messages and removes secrets.
-        raise_for_status: raises the error that a status means, for errors inside a reply of status 200.
+        raise_for_status: raises the error that a status means, for errors inside a reply of status
+            200.
 
     Raises:
         TransientError: it is not JSON, or has no choice.
@@ -168,7 +170,8 @@ def _error_status(error: Any) -> int | None:
     """Return the HTTP status that corresponds to an error inside a reply, or None."""
     if not isinstance(error, dict):
         return None
-    for code in (error.get("code"), error.get("status"), error.get("type")):
+    for field in ("code", "status", "type"):
+        code = error.get(field)
         if isinstance(code, str):
             code = int(code) if code.isdecimal() else _STATUS.get(code.lower())
         if isinstance(code, int) and 400 <= code < 600:
@@ -177,7 +180,7 @@ def _error_status(error: Any) -> int | None:
 
 
 def build_response(reply: Completion, model: str = "") -> Response:
-    """Build a response from the first choice of a reply; `model` is the server's name of the model if it differs."""
+    """Build a response from a reply's first choice; `model` is a differing name it reports."""
     assert reply.choices and reply.choices[0].message is not None
     choice = reply.choices[0]
     message = reply.choices[0].message
@@ -193,7 +196,8 @@ def build_response(reply: Completion, model: str = "") -> Response:
             finish = "refused"
             ending = "refusal"
         elif thought.strip() and finish == "stop":
-            # Servers with a wrong reasoning parser put the answer of a complete reply into the field for thoughts.
+            # Servers with a wrong reasoning parser put the answer of a complete reply into the
+            # field for thoughts.
             text, thought = thought, ""
             oddities = ("answer_in_reasoning",)
 
@@ -225,7 +229,7 @@ def _read_usage(reported: ReportedUsage) -> Usage:
 
 
 def _split_message(message: _Message) -> tuple[str, str]:
-    """Return answer and thought of a message, by its fields and by the types of its content parts."""
+    """Return answer and thought of a message, by its fields and the types of its parts."""
     thoughts = []
     for field in (message.reasoning_content, message.reasoning):
         thought = "".join(_iter_texts(field))
@@ -282,7 +286,7 @@ def _core_name(model: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read a Retry-After header, a number of seconds or a date; None if it is missing or unreadable."""
+    """Read a Retry-After header (seconds or a date); None if it is missing or unreadable."""
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -302,7 +306,7 @@ def error_kind(status: int) -> str:
 
 
 def redirect(address: str, status: int, headers: Mapping[str, str], secrets: Secrets) -> str:
-    """Describe a redirect, which is never followed, since key and prompts would go to another server."""
+    """Describe a redirect, which is not followed: key and prompts would go to another server."""
     target = secrets.quote(headers.get("location", ""))
     return (
         f"{address} answered {status}, a redirect to {target}, which is not followed; "
@@ -314,7 +318,8 @@ class Secrets:
     """Values that must not be repeated.
 
     Args:
-        values: keys and header values; those of fewer than four characters are too common to remove.
+        values: keys and header values; those of fewer than four characters are too common to
+            remove.
     """
 
     def __init__(self, values: Iterable[str]) -> None:

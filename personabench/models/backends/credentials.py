@@ -1,8 +1,11 @@
-"""Which server may receive a secret: a key, and the headers sent with it, go to one origin (scheme, host, port) only.
+"""Rules for secrets: a key, and the headers sent with it, go to one origin only.
 
-A backend's environment variables belong to the server of the model under test.  If that server does not need
-OPENAI_API_KEY, the key belongs to OpenAI's own API.  The simulator, the judge and the embedder have variables of their
-own, such as JUDGE_API_KEY; on another server they are sent no other key.
+An origin is a scheme, host and port.
+
+A backend's environment variables belong to the server of the model under test.  If that server does
+not need OPENAI_API_KEY, the key belongs to OpenAI's own API.  The simulator, the judge and the
+embedder have variables of their own, such as JUDGE_API_KEY; on another server they are sent no
+other key.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ _RoleName = TypeVar("_RoleName", bound=str)
 
 
 def origin(url: str) -> Origin:
-    """Return scheme, host and port of an address; for a malformed one, a value that no other address has."""
+    """Return scheme, host and port of an address; a unique value for a malformed one."""
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)
@@ -54,7 +57,7 @@ def openai_url(options: BackendOptions) -> str | None:
 
 
 def servers(backend: str, options: BackendOptions) -> list[str]:
-    """Return the addresses that a backend attaches to; none if it starts its own server or needs none."""
+    """Return the addresses that a backend attaches to, if it needs any."""
     if backend == "openai":
         url = openai_url(options)
         return [url] if url else []
@@ -66,7 +69,7 @@ def servers(backend: str, options: BackendOptions) -> list[str]:
 
 
 def variables(backend: str, options: BackendOptions) -> tuple[str, ...]:
-    """Return the environment variables that may hold the key of a backend's server; the first that is set is used."""
+    """Return the environment variables for the key of a backend's server, preferred first."""
     if options.keys is not None:
         return options.keys
     if backend == "vllm":
@@ -83,7 +86,8 @@ def variables(backend: str, options: BackendOptions) -> tuple[str, ...]:
 def read_key(variables: Sequence[str]) -> tuple[str, str]:
     """Return the variable that holds a key, and the key.
 
-    If none is set, the first item is the last variable (or --header), for messages, and the key is empty.
+    If none is set, the first item is the last variable (or --header), for messages, and the key is
+    empty.
     """
     for variable in variables:
         if _is_set(variable):
@@ -96,10 +100,11 @@ def share(
     under: BackendOptions,
     roles: Mapping[_RoleName, tuple[str, BackendOptions]],
 ) -> tuple[BackendOptions, dict[_RoleName, tuple[str, BackendOptions]]]:
-    """Return the options of the model under test and of the roles, with the secrets that each server may receive.
+    """Return the options of the model under test and of the roles, each with its own secrets.
 
-    A model under test on this machine or its network leaves OPENAI_API_KEY to a role at OpenAI's own API that has no
-    key of its own: servers here rarely need one, and it goes to one origin only.
+    A model under test on this machine or its network leaves OPENAI_API_KEY to a role at OpenAI's
+    own API that has no key of its own: servers here rarely need one, and it goes to one origin
+    only.
     """
     if _can_spare_openai_key(backend, under) and _is_openai_key_needed(under, roles):
         under = replace(under, keys=())
@@ -130,13 +135,14 @@ def _is_openai_key_needed(
         clients.append((role, backend, options))
 
     for name, backend, options in clients:
-        if _origins(backend, options) == {_default_origin()} and not _is_set(_own_variable(name)):
+        has_own_key = _is_set(_own_variable(name))
+        if not has_own_key and _origins(backend, options) == {_default_origin()}:
             return True
     return False
 
 
 def embedding(backend: str, under: BackendOptions) -> BackendOptions:
-    """Return address and secrets of the embedding server: its own, else those of the model under test."""
+    """Return address and secrets of the embedding server, by default the model's own server."""
     return _allow_secrets("embedder", "openai", _embedder_options(under), backend, under)
 
 
@@ -184,7 +190,7 @@ def _default_origin() -> Origin:
 
 
 def unsent(variable: str, key: str) -> dict[str, Any]:
-    """Return the headers that keep the SDK from sending what belongs to the owner of OPENAI_API_KEY alone.
+    """Return headers that keep the SDK from sending data of the owner of OPENAI_API_KEY.
 
     Args:
         variable: the variable that holds the server's key.
@@ -197,7 +203,8 @@ def unsent(variable: str, key: str) -> dict[str, Any]:
 
     headers: dict[str, Any] = {}
     for name in ("OpenAI-Organization", "OpenAI-Project", *custom_headers()):
-        # The SDK needs an Authorization header; a custom one is replaced by that of this server's key.
+        # The SDK needs an Authorization header; a custom one is replaced by that of this server's
+        # key.
         if name.lower() == "authorization":
             headers[name] = f"Bearer {key or 'none'}"
         else:

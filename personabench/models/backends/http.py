@@ -1,9 +1,9 @@
 """HTTP/1.1 POST over persistent connections: the minimal cost of a model call.
 
-A general client spends most of its time per call on features that these calls never use (redirects, cookies, streaming,
-compression); docs/performance.md has the measurements.  A connection carries one exchange at a time.  If the server
-closed an idle connection before the first byte of the reply, the request is sent once more on a new one, as every
-keep-alive client must.
+A general client spends most of its time per call on features that these calls never use (redirects,
+cookies, streaming, compression); docs/performance.md has the measurements.  A connection carries
+one exchange at a time.  If the server closed an idle connection before the first byte of the reply,
+the request is sent once more on a new one, as every keep-alive client must.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class ConnectionPool:
                 try:
                     return await self._exchange(idle, message)
                 except OSError:
-                    # After the first byte the server has worked on the request, so it is not repeated here.
+                    # After the first byte the server has worked on the request, so it is not
+                    # repeated here.
                     if idle.received_any:
                         raise
             connection = await self._connect()
@@ -245,7 +246,7 @@ class _Connection(asyncio.Protocol):
         return True
 
     def _check_start(self) -> None:
-        """Fail early on a server that does not speak HTTP, instead of waiting for the end of a head."""
+        """Fail early on a server that does not speak HTTP, instead of waiting for a head."""
         start = b"HTTP/1."[: len(self._buffer)]
         if len(self._buffer) > _HEAD_LIMIT or not self._buffer.startswith(start):
             raise ValueError

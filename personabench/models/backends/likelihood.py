@@ -1,8 +1,8 @@
-"""Likelihood of a given reply, token by token, from a server that reports log-probabilities of its prompts (vLLM).
+"""Likelihood of a given reply, from a server that reports log-probabilities of prompts (vLLM).
 
-A likelihood request has `max_tokens` 0 and an assistant message as its last.  The server gets two requests: the
-conversation with the reply, and the conversation up to the start of the reply.  Tokens after their common prefix are
-the reply.
+A likelihood request has `max_tokens` 0 and an assistant message as its last.  The server gets two
+requests: the conversation with the reply, and the conversation up to the start of the reply.
+Tokens after their common prefix are the reply.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def is_likelihood_request(request: Request) -> bool:
 
 
 def likelihood_bodies(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Build the two bodies to send: one with the reply at the end of the prompt, one without the reply."""
+    """Build the two bodies to send: with the reply at the end of the prompt, and without it."""
     base = {name: value for name, value in body.items() if name not in ("logprobs", "top_logprobs")}
     # vLLM rejects a limit of 0 tokens, so one is generated and ignored.
     base["max_tokens"] = 1

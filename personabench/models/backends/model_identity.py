@@ -1,7 +1,8 @@
 """Identity of a model that vLLM serves: its hub name, or a hash of its folder's content.
 
-Of a folder's files, small ones are hashed as a whole and large ones by evenly spaced blocks.  This distinguishes two
-checkpoints in a second, instead of the minutes that hashing a hundred gigabytes takes.
+Of a folder's files, small ones are hashed as a whole and large ones by evenly spaced blocks.  This
+distinguishes two checkpoints in a second, instead of the minutes that hashing a hundred gigabytes
+takes.
 """
 
 from __future__ import annotations
@@ -25,18 +26,21 @@ _CONTENT = {".json", ".safetensors", ".bin", ".gguf", ".model", ".jinja", ".txt"
 
 
 def model_identity(model: str, arguments: Sequence[str] = ()) -> dict[str, str]:
-    """Return the identity of a model by hub name or path, and of the serving arguments that may change its answers.
+    """Return the identity of a model, with the serving arguments that may change its answers.
 
-    A folder or file is named by its last component with a hash of its content, so that no location enters a key.
+    A folder or file is named by its last component with a hash of its content, so that no location
+    enters a key.
 
     Raises:
         UsageError: a file cannot be read.
     """
     path = Path(model)
+    identity = {"kind": "vllm", "name": model}
     if _exists(model):
-        identity = {"kind": "vllm", "name": path.resolve().name, "sha256": fingerprint(path)}
-    else:
-        identity = {"kind": "vllm", "name": path.name if path.is_absolute() else model}
+        identity["name"] = path.resolve().name
+        identity["sha256"] = fingerprint(path)
+    elif path.is_absolute():
+        identity["name"] = path.name
 
     words: list[str] = []
     for option, values in options_that_count(arguments).items():
@@ -56,8 +60,8 @@ def served_identity(
 ) -> dict[str, str]:
     """Return the identity of a served model, from its entry in `/v1/models`.
 
-    The entry's `root` is the model behind an alias.  An adapter (an entry with a `parent`) is named by its id, with
-    its parent's name as "base".
+    The entry's `root` is the model behind an alias.  An adapter (an entry with a `parent`) is named
+    by its id, with its parent's name as "base".
     """
     name = str(entry["id"])
     root = str(entry.get("root") or name)
@@ -90,7 +94,7 @@ def _adapter_identity(
 
 
 def adapters_of(arguments: Sequence[str]) -> dict[str, str]:
-    """Read the names and paths of adapters from serving arguments: `--lora-modules NAME=PATH ...`, or JSON objects.
+    """Read names and paths of adapters from serving arguments (`--lora-modules NAME=PATH`).
 
     Raises:
         UsageError: JSON without name and path.
@@ -125,8 +129,8 @@ def adapted_identity(
 ) -> dict[str, str]:
     """Return the identity of a model that answers through the adapters that a template names.
 
-    `adapters` has the path of each: a local one is distinguished by its content, one on the hub by its hub name, and
-    one on another machine by the name in the template alone.
+    `adapters` has the path of each: a local one is distinguished by its content, one on the hub by
+    its hub name, and one on another machine by the name in the template alone.
     """
     contents = {}
     for name, path in adapters.items():
@@ -141,7 +145,10 @@ def adapted_identity(
 
 def _exists(text: str) -> bool:
     # File systems raise an error for a name as long as some arguments are.
-    return 0 < len(text) < 1024 and (Path(text).is_file() or Path(text).is_dir())
+    if not 0 < len(text) < 1024:
+        return False
+    path = Path(text)
+    return path.is_file() or path.is_dir()
 
 
 def _canonical_value(value: str) -> str:

@@ -1,8 +1,9 @@
 """The openai backend: any OpenAI-compatible API, through the openai SDK on its aiohttp transport.
 
-The SDK handles address, credentials and transport; bodies are encoded and replies decoded here (`chat_completion.py`).
-The first signed request is reused with other bodies, which saves most of the time per call (docs/performance.md).  The
-key comes from OPENAI_API_KEY, for Azure from AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
+The SDK handles address, credentials and transport; bodies are encoded and replies decoded here
+(`chat_completion.py`).  The first signed request is reused with other bodies, which saves most of
+the time per call (docs/performance.md).  The key comes from OPENAI_API_KEY, for Azure from
+AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
 """
 
 from __future__ import annotations
@@ -61,12 +62,13 @@ _log = logging.getLogger("personabench.openai")
 
 
 class OpenAI(Backend):
-    """A chat-completions endpoint: `--base-url` (default: OPENAI_BASE_URL, else OpenAI's) and `--model`.
+    """A chat-completions endpoint: `--base-url` (default: OPENAI_BASE_URL or OpenAI's), `--model`.
 
-    Without `--model` the server's only model is used.  A server that reports `max_model_len` determines the window.  If
-    a model is given, an unreachable server is an error only at `open`, when calls are needed.  `--api-version` selects
-    an Azure resource (`--base-url` or AZURE_OPENAI_ENDPOINT) with the model as deployment.  A server on this machine or
-    its network gets a fixed number of calls in flight, any other an adaptive one (`rate_limit.py`).
+    Without `--model` the server's only model is used.  A server that reports `max_model_len`
+    determines the window.  If a model is given, an unreachable server is an error only at `open`,
+    when calls are needed.  `--api-version` selects an Azure resource (`--base-url` or
+    AZURE_OPENAI_ENDPOINT) with the model as deployment.  A server on this machine or its network
+    gets a fixed number of calls in flight, any other an adaptive one (`rate_limit.py`).
     """
 
     def __init__(self, options: BackendOptions) -> None:
@@ -88,7 +90,8 @@ class OpenAI(Backend):
         unknown = set(options.omit) - set(OMITTABLE)
         if unknown:
             raise UsageError(
-                f"--omit-params {', '.join(sorted(unknown))}: only {', '.join(OMITTABLE)} can be omitted"
+                f"--omit-params {', '.join(sorted(unknown))}: "
+                f"only {', '.join(OMITTABLE)} can be omitted"
             )
 
     async def identify(self) -> None:
@@ -99,7 +102,8 @@ class OpenAI(Backend):
         self._sdk = openai
         self._response_class = httpx2.Response
         self._failures = (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError)
-        # Following a redirect would send headers and prompts to an address that the user did not choose.
+        # Following a redirect would send headers and prompts to an address that the user did not
+        # choose.
         self._transport = openai.DefaultAioHttpClient(follow_redirects=False)
         self._client = self._create_client(openai)
 
@@ -204,7 +208,8 @@ class OpenAI(Backend):
             if credentials.OPENAI not in self._key_variables and os.environ.get(credentials.OPENAI):
                 reason = f" ({credentials.OPENAI} belongs to another server here)"
             raise UsageError(
-                f"no API key: set {variables}{reason}, or choose a server that needs none with --base-url"
+                f"no API key: set {variables}{reason}, "
+                "or choose a server that needs none with --base-url"
             )
         return key
 
@@ -226,7 +231,8 @@ class OpenAI(Backend):
 
         if not url or self.options.model is None:
             raise UsageError(
-                "--api-version needs --base-url https://NAME.openai.azure.com and --model DEPLOYMENT"
+                "--api-version needs --base-url https://NAME.openai.azure.com "
+                "and --model DEPLOYMENT"
             )
         url = url.rstrip("/")
         if "/deployments/" in url:
@@ -279,7 +285,7 @@ class OpenAI(Backend):
             await self._client.close()
 
     async def _post(self, body: dict[str, Any]) -> Any:
-        """Send a body; if the server requires the other name of the token limit, use that from now on."""
+        """Send a body; use the other name of the token limit if the server requires it."""
         try:
             received = await self._send(_encode(body))
         except self._failures as error:

@@ -1,9 +1,9 @@
 """Batch jobs: APIs answer the calls in them within a day, at a lower price.
 
-Methods make one call after the other, so a batch consists of the calls that wait at the same time: it is sent when no
-call has joined it for a while, and the answers of one batch trigger the calls of the next.  A batch in progress is
-noted in a file of its own until its answers have been returned, so that a command that was stopped finds its calls
-again instead of paying twice.
+Methods make one call after the other, so a batch consists of the calls that wait at the same time:
+it is sent when no call has joined it for a while, and the answers of one batch trigger the calls of
+the next.  A batch in progress is noted in a file of its own until its answers have been returned,
+so that a command that was stopped finds its calls again instead of paying twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger("personabench.openai")
 
 
 class Note(msgspec.Struct):
-    """A batch in progress: its API, its id, and the names of its calls whose answers are still to be returned."""
+    """A batch in progress: its API, its id, and the names of its calls without an answer."""
 
     api: str
     batch: str
@@ -158,7 +158,8 @@ class Batches:
             self._start_task(self._submit(calls))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
-        # asyncio keeps weak references only; a task without another may be collected before it ends.
+        # asyncio keeps weak references only; a task without another may be collected before it
+        # ends.
         task = asyncio.create_task(work, name="batch")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -208,7 +209,8 @@ class Batches:
             self._fail_calls(unanswered, error)
             return
 
-        # A completed batch is noted until its answers are used: they can be fetched again without payment.
+        # A completed batch is noted until its answers are used: they can be fetched again without
+        # payment.
         if batch.status == "completed":
             self._completed.append(note)
         else:
@@ -222,7 +224,11 @@ class Batches:
 
     async def _wait_for_end(self, note: Note) -> Any:
         while True:
-            batch = await self._fetch(note, self._client.batches.retrieve, note.batch)
+            batch = await self._fetch(
+                note,
+                self._client.batches.retrieve,
+                note.batch,
+            )
             if batch.status in _FINAL:
                 _log.info("batch %s is %s", note.batch, batch.status)
                 return batch
@@ -232,8 +238,8 @@ class Batches:
         for file in (batch.output_file_id, batch.error_file_id):
             if not file:
                 continue
-            content = (await self._fetch(note, self._client.files.content, file)).content
-            for text in content.splitlines():
+            reply = await self._fetch(note, self._client.files.content, file)
+            for text in reply.content.splitlines():
                 line = msgspec.json.decode(text, type=_Line)
                 if line.custom_id in unanswered:
                     unanswered.remove(line.custom_id)

@@ -1,9 +1,10 @@
 """Distribution of calls over several servers of one model.
 
-A user's calls stay on one server, whose prefix cache then holds their history: servers are ranked per user by
-rendezvous hashing (Thaler and Ravishankar 1998) and the first whose load is at most `SLACK` times the fair share takes
-the call (consistent hashing with bounded loads, Mirrokni et al. 2018).  Calls that belong to no user go to the least
-loaded server.  A server that broke a connection is left out until it answers again.
+A user's calls stay on one server, whose prefix cache then holds their history: servers are ranked
+per user by rendezvous hashing (Thaler and Ravishankar 1998) and the first whose load is at most
+`SLACK` times the fair share takes the call (consistent hashing with bounded loads, Mirrokni et al.
+2018).  Calls that belong to no user go to the least loaded server.  A server that broke a
+connection is left out until it answers again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Replica:
 
     Attributes:
         url: its address, ending in /v1; root: the address without it.
-        in_flight: calls in flight; calls: calls it answered; alive: whether it is believed to be up.
+        in_flight: calls in flight; calls: calls it answered; alive: whether it is believed to be
+            up.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,7 +47,9 @@ class Replicas:
     """
 
     def __init__(
-        self, members: Sequence[Replica], healthy: Callable[[Replica], Awaitable[bool]]
+        self,
+        members: Sequence[Replica],
+        healthy: Callable[[Replica], Awaitable[bool]],
     ) -> None:
         self.members = members
         self._healthy = healthy
@@ -83,7 +87,8 @@ class Replicas:
                     "%s is down (%s); its calls go to the other servers", member.url, reason
                 )
         if member.url not in self._probes:
-            self._probes[member.url] = asyncio.create_task(self._probe(member), name="probe")
+            probe = asyncio.create_task(self._probe(member), name="probe")
+            self._probes[member.url] = probe
 
     async def aclose(self) -> None:
         """Stop probing."""
@@ -113,5 +118,6 @@ def _load(member: Replica) -> int:
 
 
 def _weight(group: str, member: Replica) -> bytes:
-    # Python's own hash differs between processes, which would move users to other servers on resume.
+    # Python's own hash differs between processes, which would move users to other servers on
+    # resume.
     return blake2b(f"{group}\x1f{member.url}".encode(), digest_size=8).digest()

@@ -12,6 +12,9 @@ from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response, Usage, to_json
 
 FILLER = "…"
+Schema = Mapping[str, Any]
+"""A JSON schema."""
+
 # No digits, and no letter of a hexadecimal number.
 _LETTERS = str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")
 
@@ -29,21 +32,26 @@ def letters(key: str) -> str:
 
 
 def filler(
-    schema: Mapping[str, Any] | None, plain: str = FILLER, mark: str = "", *, entries: int = 1
+    schema: Schema | None,
+    plain: str = FILLER,
+    mark: str = "",
+    *,
+    entries: int = 1,
 ) -> str:
     """Return a reply without content that follows a schema, or `plain` if there is none.
 
     Args:
-        mark: makes this reply's texts differ from another's; except the first of an object's texts, a name that other
-            replies may repeat.
-        entries: the length of lists of objects, as far as the schema allows; several entries are numbered.
+        mark: makes this reply's texts differ from another's; except the first of an object's texts,
+            a name that other replies may repeat.
+        entries: the length of lists of objects, as far as the schema allows; several entries are
+            numbered.
     """
     if schema is not None:
         return to_json(_fill(schema, 1, mark, entries))
     return " ".join(filter(None, [plain, mark]))
 
 
-def _fill(schema: Mapping[str, Any], number: int, mark: str, entries: int) -> Any:
+def _fill(schema: Schema, number: int, mark: str, entries: int) -> Any:
     """Return a value that follows a schema; `number` is its position in a list."""
     if "enum" in schema:
         return schema["enum"][0]
@@ -62,7 +70,7 @@ def _fill(schema: Mapping[str, Any], number: int, mark: str, entries: int) -> An
             return number
 
 
-def _fill_object(schema: Mapping[str, Any], number: int, mark: str, entries: int) -> dict[str, Any]:
+def _fill_object(schema: Schema, number: int, mark: str, entries: int) -> dict[str, Any]:
     properties = schema["properties"]
     texts = [name for name, part in properties.items() if part.get("type") == "string"]
 
@@ -74,7 +82,7 @@ def _fill_object(schema: Mapping[str, Any], number: int, mark: str, entries: int
     }
 
 
-def _fill_array(schema: Mapping[str, Any], number: int, mark: str, entries: int) -> list[Any]:
+def _fill_array(schema: Schema, number: int, mark: str, entries: int) -> list[Any]:
     items = schema["items"]
     if entries == 1 or items.get("type") != "object":
         return [_fill(items, number, mark, entries)]
@@ -85,7 +93,7 @@ def _fill_array(schema: Mapping[str, Any], number: int, mark: str, entries: int)
 
 
 def reply(request: Request) -> str:
-    """Return an echo; for a request with a schema, filler, as from a server with constrained decoding."""
+    """Return an echo; for a request with a schema, filler, as constrained decoding would."""
     if request.schema is None:
         return echo(request)
     mark = letters(digest(request.messages))
@@ -124,6 +132,8 @@ class Scripted(Backend):
             await asyncio.sleep(self.latency)
 
         text = self.answer(request)
-        input_tokens = sum(self.tokens.count(message.content) for message in request.messages)
+        input_tokens = 0
+        for message in request.messages:
+            input_tokens += self.tokens.count(message.content)
         output_tokens = self.tokens.count(text)
         return Response(text, usage=Usage(input_tokens, output_tokens))

@@ -1,9 +1,10 @@
 """Run a command and end it, with all processes it started, as soon as standard input closes.
 
-A program that starts a server through this script holds the other end of that pipe, so the server ends with the program
-however that ends: normally, by an error, by a signal, by kill -9.  The command gets a session of its own, which shields
-it from the terminal's Ctrl-C; processes that it leaves behind are adopted (Linux) and ended too.  It runs as a script,
-in any interpreter, so it uses the standard library alone.
+A program that starts a server through this script holds the other end of that pipe, so the server
+ends with the program however that ends: normally, by an error, by a signal, by kill -9.  The
+command gets a session of its own, which shields it from the terminal's Ctrl-C; processes that it
+leaves behind are adopted (Linux) and ended too.  It runs as a script, in any interpreter, so it
+uses the standard library alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The vllm backend: a vLLM server, started for the run or running already, called directly over HTTP.
+"""The vllm backend: vLLM servers, started for the run or running already, called over HTTP.
 
-`--model M` alone starts a server on loopback and stops it at the end; `--base-url URL[,URL...]` uses running servers
-and distributes the calls over them (`replicas.py`).  This is the hot path of a run on one's own GPUs, so there is no
-SDK: the body is encoded and the reply decoded here.  Sampling parameters that a request does not set are neutral,
-whatever the model's generation_config contains, so the same request means the same on every server.
+`--model M` alone starts a server on loopback and stops it at the end; `--base-url URL[,URL...]`
+uses running servers and distributes the calls over them (`replicas.py`).  This is the hot path of a
+run on one's own GPUs, so there is no SDK: the body is encoded and the reply decoded here.  Sampling
+parameters that a request does not set are neutral, whatever the model's generation_config contains,
+so the same request means the same on every server.
 """
 
 from __future__ import annotations
@@ -86,14 +87,15 @@ class _ServedModel(NamedTuple):
 
 
 class VLLM(Backend):
-    """A vLLM server: `--model` starts one, `--base-url` attaches to one or several (with commas) that run.
+    """A vLLM server: `--model` starts one, `--base-url` attaches to running ones (with commas).
 
-    Attached without `--model`, the servers' only model is used.  The key of an attached server that requires one comes
-    from VLLM_API_KEY, or from a role's own variable (`credentials.py`).
+    Attached without `--model`, the servers' only model is used.  The key of an attached server that
+    requires one comes from VLLM_API_KEY, or from a role's own variable (`credentials.py`).
 
     Attributes:
-        prefix_hits: prompt tokens found in the servers' prefix caches and prompt tokens looked up, between `open` and
-            `aclose`; None while unknown.  Other clients of an attached server count too.
+        prefix_hits: prompt tokens found in the servers' prefix caches and prompt tokens looked up,
+            between `open` and `aclose`; None while unknown.  Other clients of an attached server
+            count too.
     """
 
     concurrency = PER_SERVER
@@ -164,8 +166,8 @@ class VLLM(Backend):
             header = name + value
             if not (header.isascii() and header.isprintable()):
                 raise UsageError(
-                    f"{self._key_variable} or a header holds a character that headers cannot contain; "
-                    "copy it again"
+                    f"{self._key_variable} or a header holds a character "
+                    "that headers cannot contain; copy it again"
                 )
 
     def _identify_own_model(self) -> None:
@@ -219,8 +221,8 @@ class VLLM(Backend):
 
     def _set_window(self, windows: Iterable[int | None]) -> None:
         """Use the smallest of the servers' windows and the user's."""
-        known = [window for window in (self.options.window, *windows) if window]
-        self.window = min(known, default=None)
+        limits = [window for window in (self.options.window, *windows) if window]
+        self.window = min(limits, default=None)
 
     def _members(self) -> Sequence[Replica]:
         assert self._replicas is not None
@@ -388,14 +390,16 @@ class VLLM(Backend):
             raise BackendDown(redirect(member.url, reply.status, reply.headers, self._secrets))
         if reply.status in (401, 403):
             raise BackendDown(
-                f"{member.url} answered {reply.status}: {self._quote(content)}; set {self._key_variable}"
+                f"{member.url} answered {reply.status}: {self._quote(content)}; "
+                f"set {self._key_variable}"
             )
         try:
             entries: list[ModelEntry] = msgspec.json.decode(content)["data"]
             return [entry for entry in entries if entry["id"]]
         except (msgspec.DecodeError, KeyError, TypeError):
             raise BackendDown(
-                f"{member.url} lists no models ({reply.status}: {self._quote(content)}); {_URL_HELP}"
+                f"{member.url} lists no models ({reply.status}: {self._quote(content)}); "
+                f"{_URL_HELP}"
             ) from None
 
     async def _post(self, replica: Replica, content: bytes, model: str) -> Response:

@@ -1,7 +1,7 @@
 """Arguments of `vllm serve`: one spelling for each, and the list of those that change no answer.
 
-An argument is part of the model's identity unless it is known to change no answer, so that an option missing here makes
-a separate model instead of sharing another's answers.
+An argument is part of the model's identity unless it is known to change no answer, so that an
+option missing here makes a separate model instead of sharing another's answers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ _REPORTING = (
     "--served-model-name",
     "--uvicorn-log-level",
 )
-# Adapters are part of the identity when one answers (`adapted_identity`), not of the model beside them.
+# Adapters are part of the identity when one answers (`adapted_identity`), not of the model beside
+# them.
 _ADAPTERS = (
     "--enable-lora",
     "--fully-sharded-loras",
@@ -78,7 +79,7 @@ _OPTION = re.compile(r"-[^\d\s]")
 
 
 def option_name(word: str) -> str:
-    """Return the option of a word as vLLM spells it: its long name, with dashes for underscores up to the first dot."""
+    """Return the option of a word in vLLM's spelling: its long name, with dashes up to a dot."""
     name = word.partition("=")[0]
     if not name.startswith("--"):
         return _SHORT.get(name, name)
@@ -87,7 +88,7 @@ def option_name(word: str) -> str:
 
 
 def options_that_count(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """Return the options that may change answers with their values, sorted; of a repeated option its last use."""
+    """Return the options that may change answers, sorted; of a repeated option its last use."""
     options: dict[str, tuple[str, list[str]]] = {}
     name = ""
     for word in arguments:

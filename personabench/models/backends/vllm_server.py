@@ -1,7 +1,7 @@
-"""A vLLM server started for a run: its command line, progress messages during start-up, and its end.
+"""A vLLM server started for a run: its command line, start-up messages, and its end.
 
-The server's output goes to the log of the attempt, from which its stage and, when it fails, the relevant lines are
-read.  It runs under `supervisor.py`, so that it never outlives this process.
+The server's output goes to the log of the attempt, from which its stage and, when it fails, the
+relevant lines are read.  It runs under `supervisor.py`, so that it never outlives this process.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def _program(model: str) -> list[str]:
     """Return the start of the command line, with the model.
 
     vLLM is the program named by the variable PERSONABENCH_VLLM (a command line, such as
-    "/opt/vllm/bin/python -m vllm.entrypoints.openai.api_server"), else `vllm serve` beside this interpreter or on the
-    PATH, else this interpreter's `vllm` module.
+    "/opt/vllm/bin/python -m vllm.entrypoints.openai.api_server"), else `vllm serve` beside this
+    interpreter or on the PATH, else this interpreter's `vllm` module.
     """
     named = named_command()
     if named:
@@ -209,7 +209,8 @@ class Server:
         """Wait until `healthy()` is true; `deadline` is in seconds from the start.
 
         Raises:
-            UsageError: the server ended or was too slow; the message has the relevant lines of its log.
+            UsageError: the server ended or was too slow; the message has the relevant lines of its
+                log.
         """
         last_report = 0.0
         self._report(f"{self._stage}; log in {self.log}")
@@ -233,7 +234,7 @@ class Server:
         self._report(f"ready after {time.monotonic() - self._start:.0f} s")
 
     def describe_failure(self) -> str:
-        """Return the lines of the log that explain a failure, as the rest of a message; "" if there are none."""
+        """Return the lines of the log that explain a failure, as the end of a message."""
         with self.log.open("rb") as file:
             file.seek(self._log_start)
             text = file.read().decode(errors="replace")
@@ -291,7 +292,7 @@ def _find_stage(line: str) -> str | None:
 
 
 def _find_errors(lines: Sequence[str]) -> list[str]:
-    """Return the error messages of a log: the first four, which name the cause, and the last two."""
+    """Return the error messages of a log: the first four (the cause) and the last two."""
     errors = []
     for line in lines:
         if _NO_ERROR.match(line):

@@ -1,7 +1,8 @@
 """Token counts by a served model's own tokenizer, through vLLM's `/tokenize` and `/detokenize`.
 
-Counting happens while a prompt is built, in code that is not asynchronous, so this is a plain blocking connection.
-Counts are cached, since the same records are counted for many samples of a user.
+Counting happens while a prompt is built, in code that is not asynchronous, so this is a plain
+blocking connection.  Counts are cached, since the same records are counted for many samples of a
+user.
 """
 
 from __future__ import annotations
