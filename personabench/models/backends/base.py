@@ -18,8 +18,8 @@ USER = "{user_id}"
 
 
 @dataclass(frozen=True)
-class BackendOptions:
-    """Options of a backend, from the command line.
+class ConnectionOptions:
+    """Options of every backend: the model, and its server if it has one.
 
     Attributes:
         model: a model's name or path; None for the backend's default.
@@ -29,16 +29,6 @@ class BackendOptions:
         headers: extra HTTP headers; their values are secrets.
         keys: environment variables that may hold the server's key, of which the first that is set
             is used; None for the backend's own.
-        rpm, tpm: calls and tokens per minute at most (`openai`).
-        api_version: use an Azure resource with this API version (`openai`).
-        batch: collect calls into batch jobs, and note those in progress in this folder (`openai`).
-        omit: sampling fields that are not sent, for models that reject them; part of the identity
-            (`openai`).
-        replicas: addresses of further servers of the same model (`vllm`).
-        vllm_args: arguments of a server started for the run; start_timeout: seconds that it may
-            take to start (`vllm`).
-        adapter: the served adapter that answers for a user, with "{user_id}" as placeholder for the
-            user (`vllm`).
         embedder_url: the address of an embedding server; None for `base_url`.
     """
 
@@ -47,17 +37,54 @@ class BackendOptions:
     window: int | None = None
     timeout: float = 600.0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    keys: tuple[str, ...] | None = None
+    embedder_url: str | None = None
+
+
+@dataclass(frozen=True)
+class VLLMOptions:
+    """Options of the `vllm` backend alone.
+
+    Attributes:
+        replicas: addresses of further servers of the same model.
+        vllm_args: arguments of a server started for the run.
+        start_timeout: seconds that this server may take to start.
+        adapter: the served adapter that answers for a user, with "{user_id}" as placeholder for the
+            user.
+    """
+
     replicas: tuple[str, ...] = ()
     vllm_args: tuple[str, ...] = ()
     start_timeout: float = 1800.0
     adapter: str | None = None
-    embedder_url: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenAIOptions:
+    """Options of the `openai` backend alone.
+
+    Attributes:
+        rpm, tpm: calls and tokens per minute at most.
+        api_version: use an Azure resource with this API version.
+        omit: sampling fields that are not sent, for models that reject them; part of the identity.
+        batch: collect calls into batch jobs, and note those in progress in this folder.
+    """
+
     rpm: float | None = None
     tpm: float | None = None
     api_version: str | None = None
     omit: tuple[str, ...] = ()
     batch: Path | None = None
-    keys: tuple[str, ...] | None = None
+
+
+# Dataclasses collect fields from the last base to the first, so those of a connection come first.
+@dataclass(frozen=True)
+class BackendOptions(OpenAIOptions, VLLMOptions, ConnectionOptions):
+    """Options of a backend, from the command line.
+
+    One flat class, since the backend is known only when the options are; `backends.create` rejects
+    the options of another backend.
+    """
 
 
 class Backend(ABC):
