@@ -266,7 +266,7 @@ async def test_remote_apis_are_asked_adaptively_and_near_servers_are_not(
     async def none(_: OpenAI) -> dict[str, int | None]:
         return {}
 
-    monkeypatch.setattr(OpenAI, "_models", none)
+    monkeypatch.setattr(OpenAI, "_list_models", none)
     made = OpenAI(BackendOptions(base_url=url, model="m"))
     await made.identify()
     await made.aclose()

@@ -374,7 +374,7 @@ async def test_arguments_in_the_command_of_vllm_count_too(monkeypatch: pytest.Mo
     await made.identify()
     assert made.identity == model_identity("org/tiny", ["--dtype=half", "--seed=3"])
     for command, words in (
-        ("serve --api-key x", "--api-key: that is"),
+        ("serve --api-key x", "--api-key: cannot be set here"),
         ('vllm "serve', "PERSONABENCH_VLLM: No clos"),
     ):
         monkeypatch.setenv("PERSONABENCH_VLLM", command)

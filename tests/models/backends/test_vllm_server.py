@@ -184,9 +184,7 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
         "half",
     ]
     for argument in ("--port=8000", "--host", "--model", "--api-key=x"):
-        with pytest.raises(
-            UsageError, match=f"{argument.partition('=')[0]}: cannot be set here"
-        ):
+        with pytest.raises(UsageError, match=f"{argument.partition('=')[0]}: cannot be set here"):
             command("org/tiny", [argument], None, 7)
     monkeypatch.setenv(COMMAND, "no-such-program serve")
     with pytest.raises(UsageError, match="names no-such-program, which is not a program"):
@@ -301,7 +299,10 @@ def test_a_refused_start_is_one_message(tmp_path: Path) -> None:
     ended = subprocess.run(
         words(tmp_path), text=True, capture_output=True, timeout=60, env=environment
     )
-    assert ended.returncode == 2 and "no-such-program, which is not a program on this machine" in ended.stderr
+    assert (
+        ended.returncode == 2
+        and "no-such-program, which is not a program on this machine" in ended.stderr
+    )
     assert "Traceback" not in ended.stderr
 
 
