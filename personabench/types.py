@@ -113,7 +113,7 @@ class Request(msgspec.Struct, frozen=True):
             returned with the log-probabilities of its tokens.
         schema: a JSON schema that the reply must follow.
         logprobs: the number of alternatives to report per token; 0 for none.
-        draw: the index of an intended repetition at temperature > 0.
+        repeat: the index of an intended repetition at temperature > 0.
         adapter: the served adapter that answers in place of the base model.
     """
 
@@ -124,7 +124,8 @@ class Request(msgspec.Struct, frozen=True):
     seed: int = 0
     schema: Mapping[str, Any] | None = None
     logprobs: int = 0
-    draw: int = 0
+    # Stored and hashed as "draw": renaming it there would orphan every response cache.
+    repeat: int = msgspec.field(default=0, name="draw")
     # Unset fields are left out of the JSON, so requests without an adapter keep the cache keys they
     # had before.
     adapter: str | msgspec.UnsetType = msgspec.UNSET

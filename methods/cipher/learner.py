@@ -172,7 +172,7 @@ class Learner(Method):
             response = await ctx.complete(
                 messages,
                 max_tokens=self.params.preference_max_tokens,
-                draw=repeat,
+                repeat=repeat,
                 # An empty reply stored in the cache would be returned again for ever.
                 accept=lambda text: bool(read(text)),
             )

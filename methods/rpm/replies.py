@@ -158,7 +158,7 @@ async def ask_raw(
             reminded if attempt else messages,
             max_tokens=max_tokens,
             schema=schema,
-            draw=attempt,
+            repeat=attempt,
             accept=lambda text: read(text) is not None,
         )
         parsed = read(response.text)

@@ -90,7 +90,7 @@ class Context(Caller):
         temperature: float | None = None,
         schema: Mapping[str, Any] | None = None,
         logprobs: int = 0,
-        draw: int = 0,
+        repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> Response:
         """Call the model, with the run's sampling unless a temperature is given.
@@ -111,7 +111,7 @@ class Context(Caller):
             seed=self.seed,
             schema=schema,
             logprobs=logprobs,
-            draw=draw,
+            repeat=repeat,
             adapter=self._client.backend.adapter(self._unit),
         )
         return await self._ask(request, accept)

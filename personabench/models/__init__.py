@@ -1,1 +1,1 @@
-"""Calls to language models: backends, response cache, rate limits, budgets and further model roles."""
+"""Calls to language models: backends, response cache, rate limits, budgets and roles."""

@@ -1,8 +1,8 @@
-"""The response cache: one SQLite file that remembers every finished call and every user's state.
+"""The response cache: one SQLite file with all finished calls and all users' profiles.
 
-Keys are content (`hashing.digest`), never place or time.  Each write is its own transaction in WAL mode, made before
-the answer is handed on, so a killed process never pays a finished call twice.  Requests are stored beside responses,
-which is what lets `nearest` explain a miss.
+Keys are hashes of content (`hashing.digest`), never of location or time.  Each write is its own
+transaction in WAL mode, made before the response is returned, so a killed process never pays for a
+finished call twice.  Requests are stored beside responses, so that `nearest` can explain a miss.
 """
 
 from __future__ import annotations
@@ -17,28 +17,43 @@ import msgspec
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
-from personabench.models.reply import apart
+from personabench.models.reply import separate_thought
 from personabench.types import Request, Response, from_json, to_json
 
 T = TypeVar("T")
 SCHEMA = 1
 PATIENCE = 60.0
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait for a lock that another process holds."""
 Policy = Literal["use", "refresh", "off", "only"]
-POLICIES: tuple[Policy, ...] = ("use", "refresh", "off", "only")
+
+_CREATE = """
+PRAGMA journal_mode=WAL;
+PRAGMA synchronous=NORMAL;
+CREATE TABLE IF NOT EXISTS responses(
+    key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT, time REAL
+);
+CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL);
+"""
 
 
 def request_key(model: Mapping[str, str], request: Request) -> str:
-    """The name of a call: SHA-256 over schema version, kind, model identity and every field of the request."""
-    return digest({"schema": SCHEMA, "kind": "chat", "model": dict(model), "request": request})
+    """Compute the key of a call: SHA-256 over the model's identity and the request's fields."""
+    return digest(
+        {
+            "schema": SCHEMA,
+            "kind": "chat",
+            "model": dict(model),
+            "request": request,
+        }
+    )
 
 
 class Cache:
-    """An open cache file.  Use it from one thread; other processes of this machine may use the same file.
+    """An open cache file, for one thread; other processes of this machine may use it as well.
 
-    `older` is another cache file, if it exists, that is read, and never written, for what this one does not have.
-    A file that cannot be written is opened to be read, unless `writing` says that this is not enough.  An entry that
-    cannot be decoded is none, and is overwritten.
+    `older` is another cache file, if it exists, that is read, and never written, for entries that
+    this one lacks.  A file that cannot be written is opened read-only, unless `writing` requires
+    more.  An entry that cannot be decoded counts as missing, and is overwritten.
 
     Raises:
         UsageError: the file is not a cache.
@@ -49,76 +64,89 @@ class Cache:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = _opened(path, writing)
+            self._db = _open_file(path, writing)
         except sqlite3.OperationalError as error:
-            raise _trouble(path, "opened", error) from error
+            raise _file_error(path, "opened", error) from error
         except sqlite3.DatabaseError as error:
             raise UsageError(
                 f"{path} cannot be opened as a response cache ({error}); move it away"
             ) from error
         except OSError as error:
             raise UsageError(f"{path.parent} cannot be created: {error.strerror}") from error
-        self._places = [(path, self._db)]
+
+        # Read in this order: the newer entry wins.
+        self._sources = [(path, self._db)]
         if older is not None and older.exists():
             try:
-                self._places.append((older, _read_only(older)))
+                self._sources.append((older, _open_read_only(older)))
             except sqlite3.DatabaseError as error:
                 self._db.close()
-                raise _trouble(older, "read", error) from error
+                raise _file_error(older, "read", error) from error
 
     def close(self) -> None:
         """Close the file."""
-        for _, db in self._places:
+        for _, db in self._sources:
             db.close()
 
     def get(self, key: str) -> Response | None:
-        """The stored response to a call, thought and answer apart even where it was stored with both in one."""
+        """Return the stored response to a call, or None."""
         stored = self._read("SELECT response FROM responses WHERE key=?", key, Response)
-        return None if stored is None else apart(stored)
+        if stored is None:
+            return None
+        # Entries of older versions have thought and answer in one text.
+        return separate_thought(stored)
 
     def put(self, key: str, model: Mapping[str, str], request: Request, response: Response) -> None:
         """Store a finished call."""
-        row = (key, to_json(dict(model)), to_json(request), to_json(response), time.time())
+        row = (
+            key,
+            to_json(dict(model)),
+            to_json(request),
+            to_json(response),
+            time.time(),
+        )
         self._write("INSERT OR REPLACE INTO responses VALUES(?,?,?,?,?)", row)
 
     def request(self, key: str) -> Request | None:
-        """The request behind a key."""
+        """Return the request behind a key, or None."""
         return self._read("SELECT request FROM responses WHERE key=?", key, Request)
 
     def artifact(self, key: str) -> Any:
-        """A stored artifact's JSON value, or None."""
+        """Return a stored artifact's JSON value, or None."""
         return self._read("SELECT value FROM artifacts WHERE key=?", key, Any)
 
     def put_artifact(self, key: str, value: Any) -> None:
         """Store an artifact."""
-        self._write(
-            "INSERT OR REPLACE INTO artifacts VALUES(?,?,?)", (key, to_json(value), time.time())
-        )
+        row = (key, to_json(value), time.time())
+        self._write("INSERT OR REPLACE INTO artifacts VALUES(?,?,?)", row)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and size: responses by model, artifacts, bytes on disk, oldest entry (seconds since the epoch)."""
-        models = list(
+        """Return the numbers of responses and artifacts, the file's size and its oldest entry."""
+        rows = list(
             self._rows("SELECT model, count(*) FROM responses GROUP BY model ORDER BY 2 DESC")
         )
         ((artifacts, oldest),) = self._rows(
             "SELECT (SELECT count(*) FROM artifacts), (SELECT min(time) FROM responses)"
         )
-        names: dict[str, int] = {}
-        for model, count in models:
-            identity = _decoded(model, dict[str, Any]) or {}
+
+        # Several identities can share a name, such as one model with different serving options.
+        responses_by_model: dict[str, int] = {}
+        for model, count in rows:
+            identity = _decode(model, dict[str, Any]) or {}
             name = str(identity.get("name", "unreadable"))
-            names[name] = names.get(name, 0) + count
+            responses_by_model[name] = responses_by_model.get(name, 0) + count
+
         return {
             "path": str(self.path),
             "bytes": self.path.stat().st_size,
-            "responses": sum(count for _, count in models),
+            "responses": sum(responses_by_model.values()),
             "artifacts": artifacts,
-            "models": names,
+            "models": responses_by_model,
             "oldest": oldest,
         }
 
     def absorb(self, path: Path) -> None:
-        """Take in everything of another cache file that is not known here.
+        """Add all entries of another cache file that this one lacks.
 
         Raises:
             DataError: the other file is damaged.
@@ -131,22 +159,31 @@ class Cache:
             finally:
                 self._db.execute("DETACH other")
         except sqlite3.DatabaseError as error:
-            if _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
-                raise _trouble(self.path, "written", error) from error
+            # These two concern this file, whatever the other one is like.
+            if _result_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise _file_error(self.path, "written", error) from error
             raise DataError(
-                f"the response cache {path} cannot be taken into {self.path} ({error}); move it away"
+                f"the response cache {path} cannot be merged into {self.path} ({error}); "
+                "move it away"
             ) from error
 
     def prune(self, *, older_than_days: float | None = None, model: str | None = None) -> int:
-        """Delete entries by age or model name; returns how many responses went."""
-        where, values = ["1"], []
+        """Delete entries by age or model name; return the number of deleted responses."""
+        conditions = ["1"]
+        values = []
         if older_than_days is not None:
-            where.append("time < ?")
+            conditions.append("time < ?")
             values.append(str(time.time() - older_than_days * 86400))
         if model is not None:
-            where.append("CASE WHEN json_valid(model) THEN json_extract(model, '$.name') = ? END")
+            # A damaged row has no model name, and SQLite would fail on its JSON.
+            conditions.append(
+                "CASE WHEN json_valid(model) THEN json_extract(model, '$.name') = ? END"
+            )
             values.append(model)
-        removed = self._write(f"DELETE FROM responses WHERE {' AND '.join(where)}", tuple(values))
+
+        condition = " AND ".join(conditions)
+        removed = self._write(f"DELETE FROM responses WHERE {condition}", tuple(values))
+        # Artifacts do not name their model, so only age can select them.
         if model is None and older_than_days is not None:
             self._write("DELETE FROM artifacts WHERE time < ?", tuple(values))
         self._write("VACUUM", ())
@@ -155,152 +192,175 @@ class Cache:
     def nearest(
         self, model: Mapping[str, str], request: Request
     ) -> tuple[Request, Mapping[str, str]] | None:
-        """The stored call most like a wanted one: the most text in equal messages, then the longest common start, then
-        the most equal fields.
+        """Find the stored call most similar to a request.
+
+        Calls are compared by the text in equal messages, then by the longest common prefix, then by
+        equal fields.
         """
-        best: tuple[tuple[int, int, int], Request, Mapping[str, str]] | None = None
-        wanted, text, messages = msgspec.to_builtins(request), _text(request), set(request.messages)
-        for stored_model, stored in self._rows("SELECT model, request FROM responses"):
-            other, identity = _decoded(stored, Request), _decoded(stored_model, dict[str, Any])
-            if other is None or identity is None:
+        fields = msgspec.to_builtins(request)
+        text = _message_text(request)
+        messages = set(request.messages)
+
+        nearest: tuple[Request, Mapping[str, str]] | None = None
+        best_rank = (-1, -1, -1)
+        for stored_model, stored_request in self._rows("SELECT model, request FROM responses"):
+            candidate = _decode(stored_request, Request)
+            identity = _decode(stored_model, dict[str, Any])
+            if candidate is None or identity is None:
                 continue
-            fields = msgspec.to_builtins(other)
-            equal = sum(fields.get(name) == value for name, value in wanted.items()) + (
-                identity == dict(model)
+
+            common_messages = messages.intersection(candidate.messages)
+            common_text = sum(len(message.content) for message in common_messages)
+            prefix = _common_prefix(text, _message_text(candidate))
+
+            candidate_fields = msgspec.to_builtins(candidate)
+            equal_fields = sum(
+                candidate_fields.get(name) == value for name, value in fields.items()
             )
-            shared = sum(len(message.content) for message in messages.intersection(other.messages))
-            rank = (shared, _common(text, _text(other)), equal)
-            if best is None or rank > best[0]:
-                best = (rank, other, identity)
-        return best and (best[1], best[2])
+            if identity == dict(model):
+                equal_fields += 1
+
+            rank = (common_text, prefix, equal_fields)
+            if rank > best_rank:
+                best_rank = rank
+                nearest = (candidate, identity)
+        return nearest
 
     def _read(self, statement: str, key: str, kind: type[T]) -> T | None:
-        for path, db in self._places:
+        for path, db in self._sources:
             try:
                 row = db.execute(statement, (key,)).fetchone()
             except sqlite3.DatabaseError as error:
-                raise _trouble(path, "read", error) from error
-            found = None if row is None else _decoded(row[0], kind)
-            if found is not None:
-                return found
+                raise _file_error(path, "read", error) from error
+
+            if row is not None:
+                value = _decode(row[0], kind)
+                if value is not None:
+                    return value
         return None
 
     def _rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._db.execute(statement)
         except sqlite3.DatabaseError as error:
-            raise _trouble(self.path, "read", error) from error
+            raise _file_error(self.path, "read", error) from error
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         try:
             return self._db.execute(statement, values).rowcount
         except sqlite3.DatabaseError as error:
-            raise _trouble(self.path, "written", error) from error
+            raise _file_error(self.path, "written", error) from error
 
 
-def _opened(path: Path, writing: bool) -> sqlite3.Connection:
-    """The file to be read and written, made if need be; else, where that is enough, to be read alone."""
+def _open_file(path: Path, writing: bool) -> sqlite3.Connection:
+    """Open or create a file for writing; read-only if that fails and `writing` is not required."""
     db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+    # Bytes, because damaged text that is not UTF-8 must not fail before it can be skipped.
     db.text_factory = bytes
     try:
-        db.executescript(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-            "CREATE TABLE IF NOT EXISTS responses(key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT,"
-            " time REAL);"
-            "CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL);"
-        )
+        db.executescript(_CREATE)
         return db
     except sqlite3.DatabaseError as error:
         db.close()
-        if (
-            writing
-            or not isinstance(error, sqlite3.OperationalError)
-            or _code(error) == sqlite3.SQLITE_BUSY
-        ):
+        is_busy = _result_code(error) == sqlite3.SQLITE_BUSY
+        if writing or is_busy or not isinstance(error, sqlite3.OperationalError):
             raise
         try:
-            return _read_only(path)
+            return _open_read_only(path)
         except sqlite3.DatabaseError:
+            # The first error names the cause; the second only that reading failed as well.
             raise error from None
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
-    """The file to be read alone.
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    """Open a file for reading only."""
+    last_error = sqlite3.OperationalError()
 
-    Where its folder cannot be written there is no place for what SQLite notes beside it; then it counts as unchanging.
-    """
-    trouble = sqlite3.OperationalError()
-    for how in ("mode=ro", "mode=ro&immutable=1"):
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=PATIENCE)
+    # In a folder that cannot be written, SQLite cannot create its lock files; it then needs
+    # `immutable`.
+    for mode in ("mode=ro", "mode=ro&immutable=1"):
+        uri = f"{path.resolve().as_uri()}?{mode}"
+        db = sqlite3.connect(uri, uri=True, timeout=PATIENCE)
         db.text_factory = bytes
         try:
-            db.execute(
+            # SQLite opens lazily: only a query shows whether the file can be read.
+            cursor = db.execute(
                 "SELECT (SELECT key FROM responses LIMIT 1), (SELECT key FROM artifacts LIMIT 1)"
-            ).fetchone()
+            )
+            cursor.fetchone()
             return db
         except sqlite3.DatabaseError as error:
             db.close()
             if not isinstance(error, sqlite3.OperationalError):
                 raise
-            trouble = error
-    raise trouble
+            last_error = error
+    raise last_error
 
 
-def _code(error: sqlite3.DatabaseError) -> int:
-    """SQLite's primary result code; 0 for an error of Python's own."""
+def _result_code(error: sqlite3.DatabaseError) -> int:
+    """Return SQLite's primary result code; 0 for an error of Python's own."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _decoded(text: bytes, kind: type[T]) -> T | None:
-    """A stored value; None where it is damaged."""
+def _decode(text: bytes, kind: type[T]) -> T | None:
+    """Decode a stored value; None if it is damaged."""
     try:
         return from_json(text, kind)
     except (msgspec.MsgspecError, TypeError):
         return None
 
 
-def _trouble(path: Path, what: str, error: sqlite3.DatabaseError) -> RunError:
-    if _code(error) == sqlite3.SQLITE_FULL:
+def _file_error(path: Path, action: str, error: sqlite3.DatabaseError) -> RunError:
+    if _result_code(error) == sqlite3.SQLITE_FULL:
         remedy = "free some space or choose another --results folder"
     elif isinstance(error, sqlite3.OperationalError):
         remedy = (
-            "see that it and its folder can be read and written, or choose another --results folder"
+            "check that it and its folder can be read and written, "
+            "or choose another --results folder"
         )
     else:
         remedy = "move it away"
     return RunError(
-        f"the response cache {path} cannot be {what} ({error}); {remedy}, "
-        "then repeat the command: every finished prediction is kept"
+        f"the response cache {path} cannot be {action} ({error}); {remedy}, "
+        "then repeat the command: all finished predictions are kept"
     )
 
 
 def difference(
-    wanted: Request, model: Mapping[str, str], stored: Request, stored_model: Mapping[str, str]
+    request: Request, model: Mapping[str, str], stored: Request, stored_model: Mapping[str, str]
 ) -> str:
-    """The first field in which two calls differ, with both values."""
+    """Describe the first field in which two calls differ, with both values."""
     if dict(model) != dict(stored_model):
         return f"model: wanted {to_json(dict(model))}, stored {to_json(dict(stored_model))}"
-    for position, (mine, theirs) in enumerate(zip(wanted.messages, stored.messages, strict=False)):
-        if mine != theirs:
-            at = _common(mine.content, theirs.content)
+
+    pairs = zip(request.messages, stored.messages, strict=False)
+    for index, (message, stored_message) in enumerate(pairs):
+        if message != stored_message:
+            start = _common_prefix(message.content, stored_message.content)
+            excerpt = message.content[start : start + 60]
+            stored_excerpt = stored_message.content[start : start + 60]
             return (
-                f"messages[{position}] ({mine.role}) from character {at}: "
-                f"wanted {mine.content[at : at + 60]!r}, stored {theirs.content[at : at + 60]!r}"
+                f"messages[{index}] ({message.role}) from character {start}: "
+                f"wanted {excerpt!r}, stored {stored_excerpt!r}"
             )
-    if len(wanted.messages) != len(stored.messages):
-        return f"messages: wanted {len(wanted.messages)}, stored {len(stored.messages)}"
-    for name in wanted.__struct_fields__:
-        if getattr(wanted, name) != getattr(stored, name):
-            return f"{name}: wanted {getattr(wanted, name)!r}, stored {getattr(stored, name)!r}"
+    if len(request.messages) != len(stored.messages):
+        return f"messages: wanted {len(request.messages)}, stored {len(stored.messages)}"
+
+    for name in request.__struct_fields__:
+        value = getattr(request, name)
+        stored_value = getattr(stored, name)
+        if value != stored_value:
+            return f"{name}: wanted {value!r}, stored {stored_value!r}"
     return "nothing: the call is stored"
 
 
-def _text(request: Request) -> str:
+def _message_text(request: Request) -> str:
     return "\x1e".join(message.content for message in request.messages)
 
 
-def _common(one: str, other: str) -> int:
-    for position, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return position
-    return min(len(one), len(other))
+def _common_prefix(first: str, second: str) -> int:
+    """Return the length of the common prefix of two texts."""
+    for index, characters in enumerate(zip(first, second, strict=False)):
+        if characters[0] != characters[1]:
+            return index
+    return min(len(first), len(second))

@@ -1,9 +1,10 @@
-"""The one way to the model: cache, single flight, limits, retries, receipts.
+"""The model client: cache, deduplication, limits, retries and usage accounting.
 
-Two identical calls under way are one call.  A finished call is stored before it is handed on.  Only transport errors,
-408, 409, 429 and 5xx are tried again, with jitter and a deadline, and replies that were broken off a few times;
-everything else fails at once, and ends the run when the first calls of all fail alike.  Here a reply becomes answer and
-thought, and its end and its token counts become what they can be believed to be.
+Two identical concurrent calls are one call.  A finished call is stored before it is returned.  Only
+transport errors, 408, 409, 429 and 5xx are retried, with jitter and a deadline, and interrupted
+replies a few times; everything else fails at once, and ends the run if the first calls of all fail
+alike.  Here a reply is split into answer and thought, and its finish and its token counts are
+checked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -29,29 +30,33 @@ from personabench.errors import (
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
-from personabench.models.reply import apart, of_answer
+from personabench.models.reply import answer_logprobs, separate_thought
 from personabench.models.tokens import Tokens
-from personabench.models.usage import Prompts, credible, dearest
+from personabench.models.usage import PromptCounts, is_credible, max_usage
 from personabench.types import Call, Phase, Request, Response, Usage
 
 RETRY_DEADLINE = 300.0
 RETRY_FIRST = 0.5
 RETRY_LONGEST = 30.0
 REFUSALS = 8
+"""First calls of a run that must all be refused alike to end it."""
 BREAKS = 3
-_PROMPTS_OWN = re.compile(
+"""Interrupted replies to one request after which it is given up."""
+
+# Refusals about one prompt's length or content; the next prompt may be accepted.
+_PROMPT_ERROR = re.compile(
     r"context|too long|too many|maximum|content.(filter|management)|polic", re.I
 )
 
 
 def encodable(text: str) -> str:
-    """A text with each half of a surrogate pair that stands alone, which no file can hold, replaced by U+FFFD."""
+    """Replace each unpaired surrogate, which cannot be written to a file, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @dataclass
 class Traffic:
-    """What went over the wire so far, for the progress display: paid and cached calls, tokens, retries."""
+    """Totals for the progress display: paid and cached calls, tokens, retries."""
 
     paid: int = 0
     cached: int = 0
@@ -61,17 +66,36 @@ class Traffic:
 
 
 @dataclass
+class _Attempt:
+    """One try of a call: when it was queued and sent, and the usage to book."""
+
+    queued: float
+    started: float = 0.0
+    usage: Usage | None = None
+
+
+@dataclass
+class _Retries:
+    """The state of a call over its tries; time spent in queues (`waited`) does not count."""
+
+    began: float
+    waited: float = 0.0
+    delay: float = RETRY_FIRST
+    interruptions: int = 0
+
+
+@dataclass
 class Client:
-    """A backend with memory.
+    """A backend with cache, limits, retries and accounting.
 
     Attributes:
         backend: the model.
-        cache, policy: where finished calls are kept, and whether to read it ("use"), only write it ("refresh"),
-            neither ("off"), or never call the model ("only").
+        cache, policy: the store of finished calls, and whether to read it ("use"), only write it
+            ("refresh"), neither ("off"), or never call the model ("only").
         concurrency: calls in flight at most.
-        deadline: seconds within which a call is tried again, not counting the wait for its turn.
-        spend: the purse that paid calls are booked in, where there are prices.
-        limiter: the backend's gate.
+        deadline: seconds within which a call is retried, not counting the time in queues.
+        spend: the budget that paid calls are booked in, if there are prices.
+        limiter: the backend's limiter.
     """
 
     backend: Backend
@@ -79,19 +103,19 @@ class Client:
     policy: Policy = "use"
     concurrency: int = 8
     deadline: float = RETRY_DEADLINE
-    sleep: Callable[[float], asyncio.Future[None]] = field(default=asyncio.sleep)  # type: ignore[assignment]
+    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
     traffic: Traffic = field(default_factory=Traffic)
     spend: Budget | None = None
 
     def __post_init__(self) -> None:
         self.limiter = self.backend.limiter(self.concurrency)
         self._price = self.spend.price(self.backend.identity["name"]) if self.spend else None
-        self._flying: dict[str, asyncio.Future[Response]] = {}
-        self._answered = 0.0
+        self._in_flight: dict[str, asyncio.Future[Response]] = {}
+        self._last_answer = 0.0
         self._refusals: list[str] = []
-        self._prompts = Prompts()
-        self._names_ends = False
-        self._missed = False
+        self._prompts = PromptCounts()
+        self._reports_finish = False
+        self._explained_miss = False
 
     @property
     def tokens(self) -> Tokens:
@@ -111,23 +135,26 @@ class Client:
         accept: Callable[[str], bool] | None = None,
         flag: Callable[[str], None] | None = None,
     ) -> tuple[Response, Call]:
-        """Answer a request from memory, from an identical call under way, or from the model.
+        """Answer a request from the cache, from an identical call in flight, or from the model.
 
-        A reply that `accept` refuses is not remembered.  `flag` is told of retries, as `retried_<kind>`, of replies in
-        another model's name, as `other_model`, and of a reply's `oddities`.
+        A reply that `accept` rejects is not cached.  `flag` is called for retries, with
+        `retried_<kind>`, for replies in another model's name, with `other_model`, and for each of a
+        reply's `oddities`.
 
         Raises:
             BackendError: the call failed for good.
-            BackendDown: no call succeeded for as long as this one was tried, or the first calls failed alike.
-            SpendStop: the call might have passed the limit of `spend`.
+            BackendDown: no call succeeded for as long as this one was retried, or the first calls
+                failed alike.
+            BudgetExceeded: the call might have exceeded the limit of `spend`.
         """
         key = request_key(self.backend.identity, request)
         response, cached = await self._respond(key, request, group, accept, flag)
+
         if flag:
-            for name in (
-                ("other_model", *response.oddities) if response.model else response.oddities
-            ):
-                flag(name)
+            if response.model:
+                flag("other_model")
+            for oddity in response.oddities:
+                flag(oddity)
         return self._receipt(key, phase, response, cached=cached)
 
     async def _respond(
@@ -138,138 +165,197 @@ class Client:
         accept: Callable[[str], bool] | None,
         flag: Callable[[str], None] | None,
     ) -> tuple[Response, bool]:
-        """The response, and whether an earlier call paid for it."""
-        flying = self._flying.get(key)
-        if flying is not None:
-            return await asyncio.shield(flying), True
+        """Return the response, and whether an earlier call paid for it."""
+        in_flight = self._in_flight.get(key)
+        if in_flight is not None:
+            # Shielded: cancelling this caller must not cancel the call for the others.
+            return await asyncio.shield(in_flight), True
+
         if self.cache is not None and self.policy in ("use", "only"):
             stored = self.cache.get(key)
             if stored is not None:
                 return stored, True
         if self.policy == "only":
-            raise CacheMiss(self._miss(key, request))
+            raise CacheMiss(self._explain_miss(key, request))
+
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._flying[key] = future
+        self._in_flight[key] = future
         try:
             response = await self._call(request, group, flag)
-            if (
-                self.cache is not None
-                and self.policy != "off"
-                and self.is_storable(request, response, accept)
-            ):
-                self.cache.put(key, self.backend.identity, request, response)
+            self._store(key, request, response, accept)
             future.set_result(response)
         except BaseException as error:
-            future.set_exception(
-                error if isinstance(error, Exception) else BackendError("interrupted")
-            )
+            failure = error if isinstance(error, Exception) else BackendError("interrupted")
+            future.set_exception(failure)
+            # Retrieved once, so that asyncio does not warn if no other caller waits for it.
             future.exception()
             raise
         finally:
-            del self._flying[key]
+            del self._in_flight[key]
         return response, False
+
+    def _store(
+        self,
+        key: str,
+        request: Request,
+        response: Response,
+        accept: Callable[[str], bool] | None,
+    ) -> None:
+        if self.cache is None or self.policy == "off":
+            return
+        if self.is_storable(request, response, accept):
+            self.cache.put(key, self.backend.identity, request, response)
 
     async def _call(
         self, request: Request, group: str, flag: Callable[[str], None] | None
     ) -> Response:
-        began = time.monotonic()
-        waited, delay, broken = 0.0, RETRY_FIRST, 0
+        """Call the model, with retries."""
+        retries = _Retries(time.monotonic())
         while True:
-            queued = time.monotonic()
-            reserved = (
-                await self.spend.reserve(self._price, request)
-                if self.spend and self._price
-                else 0.0
-            )
-            usage: Usage | None = None
+            attempt = _Attempt(time.monotonic())
+            reserved = await self._reserve(request)
             try:
-                set_aside = await self.limiter.enter(request)
-                started = time.monotonic()
-                waited += started - queued
-                try:
-                    response = await self._understood(
-                        request, await self.backend.complete(request, group)
-                    )
-                    usage = response.usage
-                    if "usage_missing" in response.oddities:
-                        usage = dearest(request)
-                        if self.spend:
-                            self.spend.assumed += 1
-                finally:
-                    self.limiter.leave(
-                        set_aside, usage.input_tokens + usage.output_tokens if usage else None
-                    )
-                if response.finish == "interrupted":
-                    raise BrokenOff(_broken_off(response), kind="interrupted")
+                response = await self._try_once(request, group, attempt, retries)
             except TransientError as error:
-                now = time.monotonic()
-                if error.retry_after and error.retry_after > self.deadline:
-                    raise BackendDown(
-                        f"{error}; it asks to wait {error.retry_after:.0f} s, and calls are retried for "
-                        f"{self.deadline:.0f} s; repeat the command then"
-                    ) from error
-                if isinstance(error, Throttled):
-                    self.limiter.throttled(started, error.retry_after)
-                broken += isinstance(error, BrokenOff)
-                if broken == BREAKS:
-                    self._refuse(error)
-                    raise
-                wait = error.retry_after or delay * random.uniform(0.5, 1.5)
-                if now + wait > began + waited + self.deadline:
-                    failure = BackendError if self._answered > began else BackendDown
-                    raise failure(
-                        f"{error}; given up after {self.deadline:.0f} s of retries"
-                    ) from error
+                wait = self._plan_retry(error, attempt, retries)
                 self.traffic.retries += 1
                 if flag:
                     flag(f"retried_{error.kind}")
                 await self.sleep(wait)
-                delay = min(delay * 2, RETRY_LONGEST)
             except Refused as error:
-                self._refuse(error)
+                self._note_refusal(error)
                 raise
             else:
-                self._answered = now = time.monotonic()
+                self._last_answer = time.monotonic()
                 self.limiter.answered()
-                return msgspec.structs.replace(response, seconds=round(now - started, 4))
+                seconds = round(self._last_answer - attempt.started, 4)
+                return msgspec.structs.replace(response, seconds=seconds)
             finally:
+                # After the wait: the reservation of a call that will be retried stays in place.
                 if self.spend and self._price:
-                    self.spend.settle(reserved, self._price, usage)
+                    self.spend.settle(reserved, self._price, attempt.usage)
 
-    async def _understood(self, request: Request, raw: Response) -> Response:
-        """A backend's response with its thought apart, a known end, and token counts that can be true, or none."""
-        response = apart(raw) if request.max_tokens else raw
-        odd, finish, usage = [*raw.oddities], raw.finish, raw.usage
-        if not credible(request, response):
-            odd.append("usage_missing")
+    async def _reserve(self, request: Request) -> float:
+        if self.spend is None or not self._price:
+            return 0.0
+        return await self.spend.reserve(self._price, request)
+
+    async def _try_once(
+        self,
+        request: Request,
+        group: str,
+        attempt: _Attempt,
+        retries: _Retries,
+    ) -> Response:
+        reserved_tokens = await self.limiter.enter(request)
+        attempt.started = time.monotonic()
+        retries.waited += attempt.started - attempt.queued
+
+        tokens_used: int | None = None
+        try:
+            raw = await self.backend.complete(request, group)
+            response = await self._interpret(request, raw)
+            attempt.usage = self._usage_to_book(request, response)
+            tokens_used = attempt.usage.input_tokens + attempt.usage.output_tokens
+        finally:
+            self.limiter.leave(reserved_tokens, tokens_used)
+
+        if response.finish == "interrupted":
+            raise BrokenOff(_describe_interruption(response), kind="interrupted")
+        return response
+
+    def _usage_to_book(self, request: Request, response: Response) -> Usage:
+        if "usage_missing" not in response.oddities:
+            return response.usage
+
+        # Booking less than a call may have cost could exceed the spending limit unnoticed.
+        if self.spend:
+            self.spend.assumed += 1
+        return max_usage(request)
+
+    def _plan_retry(self, error: TransientError, attempt: _Attempt, retries: _Retries) -> float:
+        """Return the seconds to wait before the next try.
+
+        Raises:
+            BackendDown, BackendError: the call is given up.
+        """
+        now = time.monotonic()
+        if error.retry_after and error.retry_after > self.deadline:
+            raise BackendDown(
+                f"{error}; the server asks to wait {error.retry_after:.0f} s, "
+                f"but calls are retried for {self.deadline:.0f} s only; "
+                "repeat the command after that time"
+            ) from error
+
+        if isinstance(error, Throttled):
+            self.limiter.throttled(attempt.started, error.retry_after)
+        if isinstance(error, BrokenOff):
+            retries.interruptions += 1
+            if retries.interruptions == BREAKS:
+                self._note_refusal(error)
+                raise error
+
+        # Jitter keeps calls that failed together from being repeated together.
+        wait = error.retry_after or retries.delay * random.uniform(0.5, 1.5)
+        if now + wait > retries.began + retries.waited + self.deadline:
+            # If other calls succeeded meanwhile, the fault is in this request, not in the server.
+            failure = BackendError if self._last_answer > retries.began else BackendDown
+            raise failure(f"{error}; given up after {self.deadline:.0f} s of retries") from error
+
+        retries.delay = min(retries.delay * 2, RETRY_LONGEST)
+        return wait
+
+    async def _interpret(self, request: Request, raw: Response) -> Response:
+        """Separate a response's thought, determine its finish, and check its token counts."""
+        # A likelihood request (`max_tokens` 0) returns its own text, which must stay as it is.
+        response = separate_thought(raw) if request.max_tokens else raw
+        oddities = list(raw.oddities)
+
+        usage = raw.usage
+        if not is_credible(request, response):
+            oddities.append("usage_missing")
             usage = Usage()
-        elif request.max_tokens and await self._prompts.cut(
+        elif request.max_tokens and await self._prompts.is_truncated(
             request, usage.input_tokens, self.tokens
         ):
-            odd.append("prompt_truncated")
+            oddities.append("prompt_truncated")
+
+        finish = raw.finish
         if finish != "unsaid":
-            self._names_ends = True
-        elif usage.output_tokens >= request.max_tokens:
-            finish = "length"
-        elif self._names_ends or not response.text:
-            finish = "interrupted"
+            self._reports_finish = True
         else:
-            finish = "stop"
-            odd.append("finish_unsaid")
+            finish = self._infer_finish(request, response, usage)
+            if finish == "stop":
+                oddities.append("finish_unsaid")
+
+        logprobs = raw.logprobs
+        if response.thought:
+            logprobs = answer_logprobs(logprobs, response.text)
         return msgspec.structs.replace(
             response,
             text=encodable(response.text),
             thought=encodable(response.thought),
             finish=finish,
             usage=usage,
-            logprobs=of_answer(raw.logprobs, response.text) if response.thought else raw.logprobs,
-            oddities=tuple(odd),
+            logprobs=logprobs,
+            oddities=tuple(oddities),
         )
 
-    def _refuse(self, error: BackendError) -> None:
-        """End the run when the first `REFUSALS` calls failed alike, and not for what the prompts hold."""
-        if self._answered or _PROMPTS_OWN.search(str(error)):
+    def _infer_finish(self, request: Request, response: Response, usage: Usage) -> str:
+        """Infer the finish of a reply that came without a reason."""
+        if usage.output_tokens >= request.max_tokens:
+            return "length"
+        # A server that reports reasons for other replies omits it when a reply breaks off.
+        if self._reports_finish or not response.text:
+            return "interrupted"
+        return "stop"
+
+    def _note_refusal(self, error: BackendError) -> None:
+        """End the run if the first calls failed alike, for a reason other than their prompts."""
+        if self._last_answer or _PROMPT_ERROR.search(str(error)):
             return
+
+        # Request ids and token counts differ between otherwise equal messages.
         self._refusals.append(re.sub(r"\d+", "#", str(error)))
         if len(self._refusals) >= REFUSALS and len(set(self._refusals)) == 1:
             raise BackendDown(
@@ -286,41 +372,55 @@ class Client:
             self.traffic.paid += 1
             self.traffic.input_tokens += usage.input_tokens
             self.traffic.output_tokens += usage.output_tokens
-        spent = (
+
+        call = Call(
+            key,
+            phase,
+            cached,
             usage.input_tokens,
             usage.output_tokens,
             response.seconds,
             response.finish,
             usage.cached_tokens,
         )
-        return response, Call(key, phase, cached, *spent)
+        return response, call
 
-    def _miss(self, key: str, request: Request) -> str:
-        """Why a call is not stored; only the first is compared with all that are, which takes time."""
-        if self._missed:
-            return f"not in the cache (key {key[:12]}); `personabench cache why SAMPLE` says what differs"
-        self._missed = True
+    def _explain_miss(self, key: str, request: Request) -> str:
+        # Comparing a request with all stored ones takes time, so only the first miss is explained.
+        if self._explained_miss:
+            return (
+                f"not in the cache (key {key[:12]}); "
+                "`personabench cache why SAMPLE` shows the differences"
+            )
+        self._explained_miss = True
+
+        reason = "the cache is empty"
         nearest = self.cache.nearest(self.backend.identity, request) if self.cache else None
-        why = (
-            difference(request, self.backend.identity, *nearest)
-            if nearest
-            else "the cache is empty"
-        )
-        return f"not in the cache (key {key[:12]}); nearest stored call differs in {why}"
+        if nearest is not None:
+            change = difference(request, self.backend.identity, *nearest)
+            reason = f"nearest stored call differs in {change}"
+        return f"not in the cache (key {key[:12]}); {reason}"
 
     @staticmethod
     def is_storable(
         request: Request, response: Response, accept: Callable[[str], bool] | None
     ) -> bool:
-        """Whether an answer is worth remembering: not empty, and whole or cut at the request's own limit."""
-        if not response.text.strip() or (accept is not None and not accept(response.text)):
+        """Whether to cache a response: not empty, and complete or truncated at its limit."""
+        if not response.text.strip():
             return False
-        cut = response.finish == "length" and response.usage.output_tokens >= request.max_tokens
-        return response.finish == "stop" or cut
+        if accept is not None and not accept(response.text):
+            return False
+
+        # A reply shorter than the limit was truncated by the context window, which may differ on
+        # the next server.
+        reached_limit = response.usage.output_tokens >= request.max_tokens
+        return response.finish == "stop" or (response.finish == "length" and reached_limit)
 
 
-def _broken_off(response: Response) -> str:
-    ending = f"in the word '{response.ending}'" if response.ending else "without a word for the end"
-    return (
-        f"the server broke a reply off, or ended it {ending}, which does not say that it is whole"
-    )
+def _describe_interruption(response: Response) -> str:
+    if response.ending:
+        return (
+            f"the server broke a reply off, or ended it in the word '{response.ending}', "
+            "which does not mean that it is complete"
+        )
+    return "the server broke a reply off, or ended it without a finish reason"

@@ -1,29 +1,37 @@
-"""What a model's reply holds and how it ended: thought and answer apart, and the providers' words for an end.
+"""Reply parsing: separate thought from answer, and map providers' finish reasons.
 
-Replies are split once, where they enter (`client.py`), so that methods, parsers, scorers, judges and simulated users
-see answers only, whichever backend answered; `cache.py` splits those that were stored before there was a split.
+Replies are split once, as they arrive (`client.py`), so that methods, parsers, scorers, judges
+and simulated users see answers only, whichever backend produced them; `cache.py` splits those that
+were stored before the split existed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from personabench.types import Response
 
+# The tags of reasoning models in use: DeepSeek, Qwen, Seed, Mistral, Kimi, OpenThinker, Command and
+# Gemma.
 _NAMES = "think|thinking|thoughts?|reasoning|seed:think"
-_START = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|channel>thought\b"
+_START = (
+    rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>"
+    r"|<\|channel>thought\b"
+)
 _STOP = rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<channel\|>"
 _BEGINS = re.compile(rf"\s*(?:{_START})", re.IGNORECASE)
 _ENDS = re.compile(_STOP, re.IGNORECASE)
 _TAG = re.compile(rf"(?P<start>{_START})|{_STOP}", re.IGNORECASE)
 _FRAME = re.compile(
-    r"\s*<\|(?:begin_of_solution|START_RESPONSE)\|>\s*(.*?)\s*(?:<\|(?:end_of_solution|END_RESPONSE)\|>\s*)?",
+    r"\s*<\|(?:begin_of_solution|START_RESPONSE)\|>\s*(.*?)\s*"
+    r"(?:<\|(?:end_of_solution|END_RESPONSE)\|>\s*)?",
     re.DOTALL,
 )
+# The harmony format of gpt-oss, of which servers often strip some of the special tokens.
 _CHANNEL = re.compile(
     r"(?:<\|start\|>assistant)?<\|channel\|>\s*(?P<name>analysis|commentary|final)(?![a-z])"
     r"(?:[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>)?"
@@ -31,73 +39,98 @@ _CHANNEL = re.compile(
 _CHANNEL_END = re.compile(r"\s*<\|(?:end|return|call|start)\|>.*", re.DOTALL)
 _BARE_CHANNELS = re.compile(r"\s*analysis(.*)assistantfinal(.*)", re.DOTALL)
 _QUOTES = "`'\"“‘«"
+# No mark is possible without one of these, so most replies skip the regular expressions.
 _SIGNS = ("<", "[", "◁", "assistantfinal")
 
 _WORDS = {
-    "stop": "stop eos eos_token eot end_turn end stop_sequence stop_token stop_str stop_word complete completed done "
-    "finished normal tool_calls tool_call tool_use function_call",
-    "length": "length limit max_tokens max_length max_output_tokens max_new_tokens max_completion_tokens model_length "
-    "model_context_window_exceeded token_limit",
-    "refused": "content_filter content_filtered content_filter_error filter filtered safety image_safety refusal "
-    "refused recitation blocklist blocked prohibited_content spii language sensitive moderation guardrail guardrails "
-    "guardrail_intervened error_toxic",
+    "stop": "stop eos eos_token eot end_turn end stop_sequence stop_token stop_str stop_word "
+    "complete completed done finished normal tool_calls tool_call tool_use function_call",
+    "length": "length limit max_tokens max_length max_output_tokens max_new_tokens "
+    "max_completion_tokens model_length model_context_window_exceeded token_limit",
+    "refused": "content_filter content_filtered content_filter_error filter filtered safety "
+    "image_safety refusal refused recitation blocklist blocked prohibited_content spii language "
+    "sensitive moderation guardrail guardrails guardrail_intervened error_toxic",
 }
 _FINISHES = {word: finish for finish, words in _WORDS.items() for word in words.split()}
 
 
 class Reply(NamedTuple):
-    """A reply taken apart."""
+    """The two parts of a reply."""
 
     thought: str
     answer: str
 
 
 def split(text: str) -> Reply:
-    """A reply's thought and its answer.
+    """Split a reply into thought and answer.
 
-    A thought stands at the start, between marks; with an end mark alone it began in the prompt, and with a start mark
-    alone it was not finished, so that nothing is the answer.  Marks that an answer mentions stay in it: those after
-    its beginning, in pairs, in quotes, or in JSON.
+    A thought is at the start of a reply, between marks.  If only its end mark is present, it began
+    in the prompt; if only its start mark is present, it was not finished, and the answer is empty.
+    Marks that an answer merely mentions stay in it: those after its beginning, in pairs, in quotes,
+    or in JSON.
     """
     if not any(sign in text for sign in _SIGNS):
         return Reply("", text)
-    channels = _by_channel(text)
+    channels = _split_channels(text)
     if channels is not None:
         return channels
+
     thoughts: list[str] = []
     start = 0
     while True:
-        begun = _BEGINS.match(text, start)
-        end = _ENDS.search(text, begun.end()) if begun else _unopened(text, start)
-        if begun is None and end is None:
+        start_mark = _BEGINS.match(text, start)
+        if start_mark is not None:
+            end_mark = _ENDS.search(text, start_mark.end())
+            thought_start = start_mark.end()
+        else:
+            end_mark = _find_unopened_end(text, start)
+            thought_start = start
+
+        if start_mark is None and end_mark is None:
             break
-        thoughts.append(
-            text[begun.end() if begun else start : end.start() if end else None].strip()
-        )
-        start = end.end() if end else len(text)
+        if end_mark is None:
+            thoughts.append(text[thought_start:].strip())
+            start = len(text)
+        else:
+            thoughts.append(text[thought_start : end_mark.start()].strip())
+            start = end_mark.end()
     if not thoughts:
         return Reply("", text)
+
     answer = text[start:].lstrip()
-    framed = _FRAME.fullmatch(answer)
-    return Reply("\n\n".join(filter(None, thoughts)), framed[1] if framed else answer)
+    frame = _FRAME.fullmatch(answer)
+    if frame is not None:
+        answer = frame[1]
+    return Reply(_join_parts(thoughts), answer)
 
 
-def _unopened(text: str, start: int) -> re.Match[str] | None:
-    """The last end mark without a start mark, from `start` on: the thought before it began in the prompt."""
-    depth, last = 0, None
+def _join_parts(parts: Iterable[str]) -> str:
+    return "\n\n".join(filter(None, parts))
+
+
+def _find_unopened_end(text: str, start: int) -> re.Match[str] | None:
+    """Find the last end mark without a start mark: the thought before it began in the prompt."""
+    depth = 0
+    unopened = None
     for tag in _TAG.finditer(text, start):
-        if text[max(0, tag.start() - 1) : tag.start()] in tuple(_QUOTES):
+        character_before = text[max(0, tag.start() - 1) : tag.start()]
+        if character_before in tuple(_QUOTES):
             continue
+
         if tag["start"]:
             depth += 1
         elif depth:
             depth -= 1
         else:
-            last = tag
-    return None if last is None or _json(text[start:]) else last
+            unopened = tag
+
+    # A JSON answer may hold a mark in one of its strings.
+    if unopened is None or _is_json(text[start:]):
+        return None
+    return unopened
 
 
-def _json(text: str) -> bool:
+def _is_json(text: str) -> bool:
     if text.lstrip()[:1] not in ("{", "["):
         return False
     try:
@@ -107,55 +140,77 @@ def _json(text: str) -> bool:
     return True
 
 
-def _by_channel(text: str) -> Reply | None:
-    """A reply in named channels, of which only the final one is the answer; None where it is none."""
+def _split_channels(text: str) -> Reply | None:
+    """Split a reply in named channels, of which the final one is the answer; else None."""
     marks = list(_CHANNEL.finditer(text))
-    if marks and (marks[0][0].startswith("<|start|>") or not text[: marks[0].start()].strip()):
-        parts = {"final": [""], "thought": [text[: marks[0].start()]]}
-        for mark, after in zip(marks, [*marks[1:], None], strict=True):
-            said = text[mark.end() : after.start() if after else None]
-            parts["final" if mark["name"] == "final" else "thought"].append(said)
-        thought, answer = (
-            [_CHANNEL_END.sub("", part).strip() for part in parts[name]]
-            for name in ("thought", "final")
-        )
-        return Reply("\n\n".join(filter(None, thought)), "\n\n".join(filter(None, answer)))
+    if marks:
+        first = marks[0]
+        preamble = text[: first.start()]
+        # A channel mark in the middle of a text is a mention, unless the whole start token is
+        # there.
+        if first[0].startswith("<|start|>") or not preamble.strip():
+            return _join_channels(text, preamble, marks)
+
     bare = _BARE_CHANNELS.fullmatch(text)
-    return Reply(bare[1].strip(), bare[2].strip()) if bare else None
+    if bare is None:
+        return None
+    return Reply(bare[1].strip(), bare[2].strip())
 
 
-def finish_of(word: str | None) -> str:
-    """How a reply ended, by the provider's word for it: a `Response`'s `finish`, or "unsaid" without a word.
+def _join_channels(text: str, preamble: str, marks: Sequence[re.Match[str]]) -> Reply:
+    thoughts = [_strip_channel(preamble)]
+    answers = []
+    ends = [mark.start() for mark in marks[1:]]
+    ends.append(len(text))
 
-    A word that is in no table says nothing of the answer being whole, so it counts as "interrupted", like an error.
-    """
+    for mark, end in zip(marks, ends, strict=True):
+        content = _strip_channel(text[mark.end() : end])
+        if mark["name"] == "final":
+            answers.append(content)
+        else:
+            thoughts.append(content)
+    return Reply(_join_parts(thoughts), _join_parts(answers))
+
+
+def _strip_channel(content: str) -> str:
+    return _CHANNEL_END.sub("", content).strip()
+
+
+def parse_finish(word: str | None) -> str:
+    """Map a provider's finish reason to a `Response`'s `finish`; "unsaid" if there is none."""
     if not word:
         return "unsaid"
-    return _FINISHES.get(
-        re.sub(r"[\s-]+", "_", word.rpartition(".")[2].strip().lower()), "interrupted"
-    )
+
+    # Some SDKs send an enum's qualified name, such as "FinishReason.STOP".
+    name = word.rpartition(".")[2].strip().lower()
+    key = re.sub(r"[\s-]+", "_", name)
+
+    # An unknown word does not show that the answer is complete, so it counts like an error.
+    return _FINISHES.get(key, "interrupted")
 
 
-def apart(response: Response) -> Response:
-    """A response whose text is the answer alone; the same object where it was already."""
+def separate_thought(response: Response) -> Response:
+    """Move a thought in a response's text to its `thought`; without one, return the same object."""
     thought, answer = split(response.text)
     if answer == response.text:
         return response
-    thought = "\n\n".join(filter(None, (response.thought, thought)))
-    return msgspec.structs.replace(response, text=answer, thought=thought)
+
+    thoughts = _join_parts((response.thought, thought))
+    return msgspec.structs.replace(response, text=answer, thought=thoughts)
 
 
-def of_answer(
+def answer_logprobs(
     logprobs: tuple[Mapping[str, Any], ...], answer: str
 ) -> tuple[Mapping[str, Any], ...]:
-    """Those of a reply's tokens that make up its answer; all, where they do not spell it."""
+    """Select the tokens of a reply that make up its answer; all of them if they do not spell it."""
     tokens = [str(token.get("token", "")) for token in logprobs]
-    start = "".join(tokens).rfind(answer)
-    if start < 0:
+    answer_start = "".join(tokens).rfind(answer)
+    if answer_start < 0:
         return logprobs
-    behind = 0
-    for number, token in enumerate(tokens):
-        behind += len(token)
-        if behind > start:
-            return logprobs[number:]
+
+    end = 0
+    for index, token in enumerate(tokens):
+        end += len(token)
+        if end > answer_start:
+            return logprobs[index:]
     return ()

@@ -1,7 +1,7 @@
-"""Who else a task talks to: a simulated user and a judge, each a model of its own with its own receipts.
+"""Auxiliary model roles (simulator, judge), each with its own backend and usage.
 
-The model under test, the simulator and the judge are asked through the same code; they differ in the phase that their
-calls are booked under and in what the caller gets to see.
+The model under test, the simulator and the judge are called through the same code.  They differ in
+the phase under which their calls are booked and in how much of the client the caller can access.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 RoleName = Literal["simulator", "judge"]
 PHASES: Mapping[RoleName, Phase] = {"simulator": "simulate", "judge": "judge"}
 UNWHOLE: Mapping[str, str] = {"length": "truncated", "refused": "refused"}
-"""The flags of replies that are handed on although they are not whole, by how they ended."""
+"""Flags of replies that are returned although they are incomplete, by their finish."""
 
 
 class Caller:
-    """Somebody's way to a model.
+    """A restricted view of a client, for code that calls a model.
 
     Attributes:
-        calls: receipts of the calls made so far; flags: what happened on the way, counted.
-        window: the model's context window in tokens, or None when nobody knows it; tokens: its token counter.
+        calls: the calls so far; flags: counters of what happened on the way.
+        window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the seed of every request.
-        settled: no reply was empty, cut short or refused, so that what was made of the replies is worth keeping.
-        prefix: what the names of flags about replies begin with.
+        settled: whether no reply was empty, truncated or refused, so that a result derived from
+            them may be stored.
+        prefix: the prefix of the names of flags about replies.
     """
 
     prefix = ""
@@ -45,14 +46,19 @@ class Caller:
         self._unit = unit
 
     def flag(self, name: str, by: float = 1) -> None:
-        """Count something worth showing beside the scores: a fallback, a cut, a missing part."""
+        """Count an event to report beside the scores: a fallback, a truncation, a missing part."""
         self.flags[name] = self.flags.get(name, 0) + by
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
         response, call = await self._client.complete(
-            request, self._phase, self._unit, accept, self.flag
+            request,
+            self._phase,
+            self._unit,
+            accept,
+            self.flag,
         )
         self.calls.append(call)
+
         self.settled &= self._client.is_storable(request, response, accept)
         if response.finish in UNWHOLE:
             self.flag(self.prefix + UNWHOLE[response.finish])
@@ -63,7 +69,7 @@ class Role(Caller):
     """A simulated user or a judge, as a task sees it.
 
     Attributes:
-        name: which of them; identity: what names its model, free of place and time.
+        name: the role; identity: the identity of its model, independent of location and time.
     """
 
     def __init__(self, name: RoleName, client: Client, unit: str, seed: int) -> None:
@@ -80,18 +86,30 @@ class Role(Caller):
         temperature: float = 0.0,
         top_p: float = 1.0,
         schema: Mapping[str, Any] | None = None,
-        draw: int = 0,
+        repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> str:
-        """Ask; plain text is one user message.
+        """Call the role's model; plain text is sent as one user message.
 
-        A reply that `accept` refuses is handed on but not remembered: ask again with another `draw`.  A reply cut at
-        `max_tokens` raises the flag `simulator_truncated` or `judge_truncated`, one that a filter withheld or broke off
-        `simulator_refused` or `judge_refused`.
+        A reply that `accept` rejects is returned but not cached: call again with another `repeat`.
+        A reply truncated at `max_tokens` raises the flag `simulator_truncated` or
+        `judge_truncated`, one that a filter withheld or interrupted `simulator_refused` or
+        `judge_refused`.
 
         Raises:
             BackendError: the call failed for good.
         """
-        told = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
-        request = Request(told, max_tokens, temperature, top_p, self.seed, schema, draw=draw)
-        return (await self._ask(request, accept)).text
+        if isinstance(messages, str):
+            messages = [Message("user", messages)]
+
+        request = Request(
+            tuple(messages),
+            max_tokens,
+            temperature,
+            top_p,
+            self.seed,
+            schema,
+            repeat=repeat,
+        )
+        response = await self._ask(request, accept)
+        return response.text

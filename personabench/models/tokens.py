@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 
 from personabench.types import Request, to_json
 
+PER_MESSAGE = 16
+"""Tokens allowed per message for the role markers and separators of a chat template."""
+
 
 class Tokens(ABC):
     """The token counter of the model under test."""
@@ -14,31 +17,41 @@ class Tokens(ABC):
 
     @abstractmethod
     def count(self, text: str) -> int:
-        """Number of tokens of a text."""
+        """Count the tokens of a text."""
 
     @abstractmethod
     def cut(self, text: str, limit: int) -> str:
-        """The longest prefix of a text that has at most `limit` tokens."""
+        """Return the longest prefix of a text that has at most `limit` tokens."""
 
 
 class EstimatedTokens(Tokens):
-    """A cautious guess, three bytes to a token, for models whose tokenizer is out of reach."""
+    """A cautious estimate for models without an accessible tokenizer: three bytes per token."""
 
     exact = False
 
     def count(self, text: str) -> int:
-        return -(-len(text.encode()) // 3)
+        size = len(text.encode())
+        return _divide_up(size, 3)
 
     def cut(self, text: str, limit: int) -> str:
-        return text.encode()[: 3 * max(limit, 0)].decode(errors="ignore")
+        prefix = text.encode()[: 3 * max(limit, 0)]
 
-
-PER_MESSAGE = 16
+        # The byte limit may fall inside a character; its first bytes are dropped.
+        return prefix.decode(errors="ignore")
 
 
 def max_tokens_of(request: Request, bytes_per_token: int) -> int:
-    """Tokens of a prompt, estimated from above; no tokenizer makes more than one of a byte."""
+    """Upper estimate of a prompt's tokens (no tokenizer makes more than one per byte)."""
     size = sum(len(message.content.encode()) for message in request.messages)
+
+    # Servers without constrained decoding put the schema into the prompt.
     if request.schema is not None:
         size += len(to_json(request.schema))
-    return -(-size // bytes_per_token) + PER_MESSAGE * (len(request.messages) + 1)
+
+    # One more than there are messages: the template also opens the reply.
+    overhead = PER_MESSAGE * (len(request.messages) + 1)
+    return _divide_up(size, bytes_per_token) + overhead
+
+
+def _divide_up(number: int, divisor: int) -> int:
+    return -(-number // divisor)

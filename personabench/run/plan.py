@@ -237,9 +237,9 @@ class DryRunClient(Client):
 
     def _previous_repeat(self, request: Request) -> str | int:
         """The key of the repetition before this one, or 0 for the first."""
-        if not request.draw:
+        if not request.repeat:
             return 0
-        previous = msgspec.structs.replace(request, draw=request.draw - 1)
+        previous = msgspec.structs.replace(request, repeat=request.repeat - 1)
         return request_key(self.backend.identity, previous)
 
     def _fill(self, key: str, request: Request) -> Response:

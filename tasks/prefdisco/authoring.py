@@ -76,7 +76,7 @@ class Authors:
                 return False
             return True
 
-        for draw in range(TRIES):
+        for repeat in range(TRIES):
             messages = (
                 Message("system", f"{system}\nReply with a JSON object."),
                 Message("user", f"{user}{hint}"),
@@ -89,7 +89,7 @@ class Authors:
                 temperature=TEMPERATURE,
                 top_p=TOP_P,
                 schema=schema,
-                draw=draw,
+                repeat=repeat,
                 accept=is_usable,
             )
             try:

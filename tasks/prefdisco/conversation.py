@@ -220,14 +220,14 @@ async def _simulate_answer(
     Plain words instead of the requested JSON are accepted in the end, and counted.
     """
     messages = wording.build_simulator_messages(kind, described, chat)
-    for draw in range(RETRIES + 1):
+    for repeat in range(RETRIES + 1):
         text = await simulator.complete(
             messages,
             max_tokens=max_tokens,
             temperature=TEMPERATURE,
             top_p=TOP_P,
             schema=wording.SIMULATOR_SCHEMA,
-            draw=draw,
+            repeat=repeat,
             accept=lambda reply: _parse_answer(reply) is not None,
         )
         answer = _parse_answer(text)

@@ -215,14 +215,14 @@ async def _request_number(
     top_p: float = 1.0,
 ) -> int | None:
     """Call the judge until a reply can be parsed, three times more at most."""
-    for draw in range(RETRIES + 1):
+    for repeat in range(RETRIES + 1):
         text = await judge.complete(
             messages,
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
             schema=schema,
-            draw=draw,
+            repeat=repeat,
             accept=lambda reply: parse(reply) is not None,
         )
         number = parse(text)

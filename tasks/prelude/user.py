@@ -147,12 +147,12 @@ async def _request_rewrite(simulator: Role, request: str, draft: str, max_tokens
     Raises:
         BackendError: a call failed for good, or both rewrites were empty.
     """
-    for draw in range(2):
+    for repeat in range(2):
         raw = await _call_user(
             simulator,
             request,
             max_tokens,
-            draw=draw,
+            repeat=repeat,
             accept=lambda text: bool(clean_rewrite(text, draft)),
         )
         if clean_rewrite(raw, draft):
@@ -187,7 +187,7 @@ async def _call_user(
     simulator: Role,
     text: str,
     max_tokens: int,
-    draw: int = 0,
+    repeat: int = 0,
     accept: Callable[[str], bool] | None = None,
 ) -> str:
     messages = (Message("system", SYSTEM), Message("user", text))
@@ -195,6 +195,6 @@ async def _call_user(
         messages,
         max_tokens=max_tokens,
         top_p=TOP_P,
-        draw=draw,
+        repeat=repeat,
         accept=accept,
     )

@@ -164,7 +164,7 @@ async def test_an_inference_without_a_preference_is_repeated_and_not_cached(
             {},
         ),
     ]
-    assert [request.draw for request in world.backend.requests] == [0, 1, 0]
+    assert [request.repeat for request in world.backend.requests] == [0, 1, 0]
 
 
 async def test_a_second_repeat_counts_and_a_long_preference_is_flagged_once(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ async def test_a_second_repeat_counts_and_a_long_preference_is_flagged_once(tmp_
     ctx = world.context()
     assert await Continual().infer([pair()], ctx) == " ".join(["word"] * 60)
     assert ctx.flags == {"preference_capped": 1}
-    assert [r.draw for r in world.backend.requests] == [
+    assert [r.repeat for r in world.backend.requests] == [
         0,
         1,
     ]
@@ -222,7 +222,7 @@ async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None
             (await Cipher().preference(Sample("r", "u", "alpha"), rounds, ctx), ctx.flags)
         )
     assert results == [("terse", {"empty_aggregation": 1}), ("short", {})]
-    assert [request.draw for request in world.backend.requests] == [0, 1, 0]
+    assert [request.repeat for request in world.backend.requests] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("cls", FAMILY)

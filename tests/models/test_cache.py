@@ -13,7 +13,7 @@ from engine_fixtures import Jittery, headlines, rig
 from personabench.errors import DataError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
 from personabench.models.cache import Cache, difference, request_key
-from personabench.types import Message, Request, Response, Usage
+from personabench.types import Message, Request, Response, Usage, to_json
 
 MODEL = {"kind": "scripted", "name": "scripted"}
 
@@ -45,9 +45,25 @@ def test_what_is_stored_comes_back(tmp_path: Path) -> None:
 def test_keys_name_content_alone() -> None:
     key = request_key(MODEL, ask("a"))
     assert key == request_key(dict(reversed(MODEL.items())), ask("a")) and len(key) == 64
-    others = [ask("b"), ask("a", seed=1), ask("a", draw=1), ask("a", logprobs=1)]
+    others = [ask("b"), ask("a", seed=1), ask("a", repeat=1), ask("a", logprobs=1)]
     assert len({key, *(request_key(MODEL, other) for other in others)}) == 5
     assert request_key({**MODEL, "name": "other"}, ask("a")) != key
+
+
+def test_keys_and_json_names_stay_those_of_caches_on_disk() -> None:
+    request = Request(
+        (Message("system", "Be brief."), Message("user", "Was möchtest du? 日本")),
+        max_tokens=64,
+        temperature=0.7,
+        top_p=0.9,
+        seed=5,
+        schema={"type": "object", "properties": {"a": {"type": "string"}}},
+        logprobs=3,
+        repeat=2,
+    )
+    expected = "d558b60ad9bc005993e8dc47a62a10edbde8ab1da5a9c5f10ad701d9dde6bad3"
+    assert request_key({"kind": "api", "name": "m"}, request) == expected
+    assert '"draw":2' in to_json(request)
 
 
 def test_two_processes_share_a_file(tmp_path: Path) -> None:
@@ -71,7 +87,7 @@ def test_nearest_and_difference(tmp_path: Path) -> None:
     assert difference(wanted, MODEL, wanted, MODEL) == "nothing: the call is stored"
     shorter = Request(wanted.messages[:1], 9)
     assert difference(wanted, MODEL, shorter, MODEL) == "messages: wanted 2, stored 1"
-    assert difference(ask("a", draw=2), MODEL, ask("a"), MODEL) == "draw: wanted 2, stored 0"
+    assert difference(ask("a", repeat=2), MODEL, ask("a"), MODEL) == "repeat: wanted 2, stored 0"
 
 
 def test_the_nearest_call_shares_messages_before_it_shares_a_beginning(tmp_path: Path) -> None:
@@ -194,7 +210,7 @@ def test_a_damaged_cache_that_is_taken_in_is_the_one_that_is_named(tmp_path: Pat
     good.put("k", MODEL, ask("a"), Response("x"))
     (tmp_path / "bad").write_text("these are not the bytes you are looking for " * 40)
     with pytest.raises(
-        DataError, match=r"response cache .*/bad cannot be taken into .*cache\.sqlite"
+        DataError, match=r"response cache .*/bad cannot be merged into .*cache\.sqlite"
     ):
         cache.absorb(tmp_path / "bad")
     cache.absorb(good.path)

@@ -80,7 +80,7 @@ async def test_use_pays_once_and_books_the_rest_as_saved(cache: Cache) -> None:
     assert call.cached and not fresh.requests
 
 
-@pytest.mark.parametrize("changed", ["seed", "draw", "max_tokens", "logprobs"])
+@pytest.mark.parametrize("changed", ["seed", "repeat", "max_tokens", "logprobs"])
 async def test_any_changed_field_is_another_call(cache: Cache, changed: str) -> None:
     backend = Scripted()
     client = Client(backend, cache)
@@ -421,7 +421,7 @@ async def test_a_model_that_never_answers_ends_the_run_at_the_deadline(cache: Ca
     client = Client(Moody(lambda _: TransientError("503")), cache, deadline=0.0)
     with pytest.raises(BackendDown, match="503; given up after 0 s of retries"):
         await client.complete(ask("a"), "predict", "u")
-    with pytest.raises(BackendDown, match="asks to wait 3600 s, and calls are retried for 300 s"):
+    with pytest.raises(BackendDown, match="asks to wait 3600 s, but calls are retried for 300 s"):
         patient = Client(Moody(lambda _: TransientError("429", 3600.0)), cache, deadline=300.0)
         await patient.complete(ask("a"), "predict", "u")
 

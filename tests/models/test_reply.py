@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from personabench.models.reply import apart, finish_of, of_answer, split
+from personabench.models.reply import answer_logprobs, parse_finish, separate_thought, split
 from personabench.types import Response, Usage
 
 THOUGHT = "Let me weigh a few options.\n\nThe second is better."
@@ -114,18 +114,20 @@ def test_long_and_hostile_replies_take_no_time() -> None:
     ],
 )
 def test_providers_words_for_an_end(finish: str, words: str) -> None:
-    assert {word: finish_of(word) for word in words.split()} == dict.fromkeys(words.split(), finish)
+    assert {word: parse_finish(word) for word in words.split()} == dict.fromkeys(
+        words.split(), finish
+    )
 
 
 def test_no_word_is_no_end() -> None:
-    assert finish_of(None) == finish_of("") == "unsaid"
+    assert parse_finish(None) == parse_finish("") == "unsaid"
 
 
 def test_a_response_keeps_both_thoughts_and_is_the_same_where_there_is_none() -> None:
     plain = Response("An answer", usage=Usage(3, 2))
-    assert apart(plain) is plain
+    assert separate_thought(plain) is plain
     inline = Response("<think>b</think>An answer", thought="a", finish="length")
-    assert apart(inline) == Response("An answer", thought="a\n\nb", finish="length")
+    assert separate_thought(inline) == Response("An answer", thought="a\n\nb", finish="length")
 
 
 def test_log_probabilities_are_those_of_the_answer() -> None:
@@ -133,5 +135,5 @@ def test_log_probabilities_are_those_of_the_answer() -> None:
         {"token": text, "logprob": -1.0}
         for text in ("<think>", "(a)", "</think>", "\n\n", "(", "b", ")", "")
     )
-    assert [token["token"] for token in of_answer(tokens, "(b)")] == ["(", "b", ")", ""]
-    assert of_answer(tokens, "elsewhere") == tokens
+    assert [token["token"] for token in answer_logprobs(tokens, "(b)")] == ["(", "b", ")", ""]
+    assert answer_logprobs(tokens, "elsewhere") == tokens

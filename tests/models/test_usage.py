@@ -6,7 +6,7 @@ import pytest
 
 from personabench.errors import BackendError
 from personabench.models.tokens import EstimatedTokens, Tokens
-from personabench.models.usage import Prompts, credible, dearest, fewest_tokens
+from personabench.models.usage import PromptCounts, fewest_tokens, is_credible, max_usage
 from personabench.types import Message, Request, Response, Usage
 
 ENGLISH = (
@@ -36,15 +36,15 @@ def ask(text: str, max_tokens: int = 20) -> Request:
 def test_usage_is_believed_where_it_can_be_true(
     given: int, made: int, text: str, believed: bool
 ) -> None:
-    assert credible(ask(ENGLISH), Response(text, usage=Usage(given, made))) is believed
+    assert is_credible(ask(ENGLISH), Response(text, usage=Usage(given, made))) is believed
 
 
 def test_a_weighed_reply_makes_no_tokens() -> None:
-    assert credible(ask(ENGLISH, 0), Response("given", usage=Usage(30)))
+    assert is_credible(ask(ENGLISH, 0), Response("given", usage=Usage(30)))
 
 
 def test_the_dearest_call_is_no_cheaper_than_any_other() -> None:
-    assert dearest(ask(ENGLISH)) == Usage(len(ENGLISH) + 32, 20)
+    assert max_usage(ask(ENGLISH)) == Usage(len(ENGLISH) + 32, 20)
 
 
 @pytest.mark.parametrize(
@@ -70,18 +70,18 @@ def test_the_bound_accuses_no_honest_server(text: str, tokens: int) -> None:
 @pytest.mark.parametrize("text", [ENGLISH * 40, "今天天气很好，我们决定去公园散步。" * 100])
 async def test_a_count_far_below_the_text_is_a_cut(text: str) -> None:
     honest = len(text) // (5 if text.isascii() else 2)
-    assert not await Prompts().cut(ask(text), honest, EstimatedTokens())
-    assert await Prompts().cut(ask(text), 300, EstimatedTokens())
+    assert not await PromptCounts().is_truncated(ask(text), honest, EstimatedTokens())
+    assert await PromptCounts().is_truncated(ask(text), 300, EstimatedTokens())
 
 
 async def test_one_highest_count_for_prompts_of_very_different_lengths_is_a_cut() -> None:
-    prompts = Prompts()
+    prompts = PromptCounts()
     found = [
-        await prompts.cut(ask(ENGLISH * times), 300, EstimatedTokens())
+        await prompts.is_truncated(ask(ENGLISH * times), 300, EstimatedTokens())
         for times in (13, 20, 14, 30, 16, 31)
     ]
     assert found == [False, False, False, True, False, True]
-    assert not await prompts.cut(ask(ENGLISH * 29), 580, EstimatedTokens())
+    assert not await prompts.is_truncated(ask(ENGLISH * 29), 580, EstimatedTokens())
 
 
 class Counting(Tokens):
@@ -103,9 +103,12 @@ class Counting(Tokens):
 
 async def test_an_exact_tokenizer_decides_where_there_is_a_doubt() -> None:
     tokens, prompt = Counting(), ask(ENGLISH * 10)
-    assert await Prompts().cut(prompt, 100, tokens) and tokens.counted
+    assert await PromptCounts().is_truncated(prompt, 100, tokens) and tokens.counted
     blanks = ask("word" + " " * 4000)
-    assert not await Prompts().cut(blanks, 9, tokens)
+    assert not await PromptCounts().is_truncated(blanks, 9, tokens)
     counted = len(tokens.counted)
-    assert not await Prompts().cut(prompt, 180, tokens) and len(tokens.counted) == counted
-    assert not await Prompts().cut(prompt, 100, Counting(works=False))
+    assert (
+        not await PromptCounts().is_truncated(prompt, 180, tokens)
+        and len(tokens.counted) == counted
+    )
+    assert not await PromptCounts().is_truncated(prompt, 100, Counting(works=False))

@@ -110,12 +110,12 @@ def test_acceptance_6_judge_failures(tmp_path: Path) -> None:
         judge=failing,
     )
     requests = Counter(
-        (request.messages[-1].content, request.draw)
+        (request.messages[-1].content, request.repeat)
         for request in run.roles["judge"].requests
         if "Criterion: Order" in request.messages[-1].content
     )
     assert set(requests.values()) == {1}
-    assert {draw for _, draw in requests} == {0, 1, 2, 3}
+    assert {repeat for _, repeat in requests} == {0, 1, 2, 3}
     assert run.summary.counters["unjudged"] == 1, "Order carries 5 of 13 in the second record"
     assert run.metrics["prefalign"] == pytest.approx(3), "nothing becomes 1"
     assert (run.summary.n, run.summary.counters["criteria_missing"]) == (2, 4)

@@ -353,7 +353,7 @@ def test_a_user_who_returns_nothing_stops_one_trajectory_for_the_next_command(
     again = run_cipher(tmp_path, data, Scripted(answer=stub), user := LowerCaseUser(), cache)
     assert again.summary.status == "complete"
     assert again.folder == outcome.folder
-    assert {request.draw for request in user.requests} == {0}
+    assert {request.repeat for request in user.requests} == {0}
 
 
 @pytest.mark.parametrize("cls", [Cipher, IclEdit])

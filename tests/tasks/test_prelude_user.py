@@ -191,7 +191,7 @@ async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajec
     reaction, role, requests = await react("no", " \n", "A draft")
     assert reaction.final == "A draft"
     assert role.flags["empty_rewrite"] == 1
-    assert [request.draw for request in requests] == [0, 0, 1]
+    assert [request.repeat for request in requests] == [0, 0, 1]
     with pytest.raises(BackendError, match="empty twice"):
         await react("no", "", "<think>hm")
 

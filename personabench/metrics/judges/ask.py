@@ -31,7 +31,7 @@ class Judge(Protocol):
         *,
         max_tokens: int,
         temperature: float = 0.0,
-        draw: int = 0,
+        repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> str:
         """Return the reply to a conversation; `accept` decides whether it may be cached."""
@@ -83,7 +83,7 @@ async def query_judge(
             max_tokens=max_tokens,
             temperature=temperature,
             # Repeats leave room for all retries of the repeat before, so no two share an index.
-            draw=repeat * (RETRIES + 1) + attempt,
+            repeat=repeat * (RETRIES + 1) + attempt,
             accept=lambda text: parse_answer(text) is not None,
         )
         value = parse_answer(reply)

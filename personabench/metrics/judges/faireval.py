@@ -131,7 +131,7 @@ async def _score_order(
             messages,
             max_tokens=MAX_TOKENS,
             temperature=temperature,
-            draw=repeat,
+            repeat=repeat,
             accept=lambda text: read_scores(text) is not None,
         )
         return read_scores(reply)

@@ -1,7 +1,7 @@
-"""Where answers come from.
+"""Model backends: turn a `Request` into a `Response`.
 
-A backend turns a `Request` into a `Response` and nothing more: retries, caching and accounting are the client's.
-Backends are named here and imported when chosen.
+Retries, caching and accounting belong to the client (`client.py`).  Backends are registered here
+and imported only when chosen, since each brings a large dependency.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from urllib.parse import urlsplit
 
 from personabench.errors import UsageError
 from personabench.models.backends.base import USER, Backend, BackendOptions
-from personabench.models.rate_limit import Limiter as Limiter
-from personabench.models.tokens import Tokens as Tokens
-from personabench.types import Request as Request
-from personabench.types import Response as Response
 
 BACKENDS = {
     "local": (
@@ -37,7 +33,8 @@ BACKENDS = {
         "answers computed from the prompt; for tests and dry runs",
     ),
 }
-_ONLY = {
+# Options that only one backend understands: ignoring them silently would change a run's meaning.
+_EXCLUSIVE_OPTIONS = {
     "several --base-url": ("vllm", "replicas"),
     "--vllm-args": ("vllm", "vllm_args"),
     "--adapter": ("vllm", "adapter"),
@@ -47,36 +44,39 @@ _ONLY = {
     "--omit-params": ("openai", "omit"),
     "--batch": ("openai", "batch"),
 }
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
 
 
-def read_headers(lines: Sequence[str], option: str = "--header") -> dict[str, str]:
-    """HTTP headers from lines of `Name: value`, given with an option.
+def read_headers(values: Sequence[str], option: str = "--header") -> dict[str, str]:
+    """Read HTTP headers from the values of an option, each of the form `Name: value`.
 
     Raises:
-        UsageError: a line that is no header; the message does not repeat it.
+        UsageError: a value is not a header; the message does not repeat it, since it may be a
+            secret.
     """
-    found = {}
-    for number, line in enumerate(lines, 1):
-        name, colon, value = line.partition(":")
-        if not colon or not _HEADER.fullmatch(name.strip()):
+    headers = {}
+    for number, text in enumerate(values, 1):
+        name, colon, value = text.partition(":")
+        name = name.strip()
+        if not colon or not _HEADER_NAME.fullmatch(name):
             raise UsageError(f"{option} number {number} is not of the form 'Name: value'")
-        found[name.strip()] = value.strip()
         if not (value.isascii() and value.strip().isprintable()):
             raise UsageError(
-                f"{option} {name.strip()} holds a character that none can have; copy it again"
+                f"{option} {name} holds a character that headers cannot contain; copy it again"
             )
-    return found
+        headers[name] = value.strip()
+    return headers
 
 
 def check_url(url: str, key: str) -> None:
-    """See that a `--base-url` is an address and holds no secret; `key` is the variable that secrets belong in.
+    """Check that a `--base-url` is an address without secrets, which belong in the variable `key`.
 
     Raises:
-        UsageError: what is wrong with it; a secret is not repeated.
+        UsageError: it is not; a secret is not repeated.
     """
     scheme, _, rest = url.partition("://")
-    if "@" in rest.partition("/")[0]:
+    authority = rest.partition("/")[0]
+    if "@" in authority:
         raise UsageError(f"--base-url holds a name or password; leave them out and set {key}")
     if "?" in rest:
         raise UsageError(
@@ -86,36 +86,47 @@ def check_url(url: str, key: str) -> None:
         raise UsageError(
             f"--base-url {url}: it has to start with http:// or https:// and usually ends in /v1"
         )
-    try:
-        parts = urlsplit(url)
-        whole = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole:
+    if not _has_host_and_port(url):
         raise UsageError(
             f"--base-url {url}: no host, or no port from 1 to 65535; write http://HOST:PORT/v1"
         )
 
 
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def create(name: str, options: BackendOptions) -> Backend:
-    """A backend by name, not yet opened.
+    """Create a backend by name, not yet opened.
 
     Raises:
-        UsageError: no backend has that name.
+        UsageError: no backend has that name, or an option belongs to another backend.
     """
     if name not in BACKENDS:
-        close = difflib.get_close_matches(name, BACKENDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(BACKENDS)}"
+        matches = difflib.get_close_matches(name, BACKENDS, n=1)
+        hint = f"did you mean {matches[0]}?" if matches else f"known: {', '.join(BACKENDS)}"
         raise UsageError(f"no backend named '{name}'; {hint}")
-    for option, (owner, attribute) in _ONLY.items():
+
+    for option, (owner, attribute) in _EXCLUSIVE_OPTIONS.items():
         if name != owner and getattr(options, attribute):
             raise UsageError(f"{option}: only with --backend {owner}, not {name}")
-    if options.adapter is not None and (
-        not options.adapter or "{" in options.adapter.replace(USER, "")
-    ):
-        raise UsageError(
-            f"--adapter '{options.adapter}': write a served adapter's name, {USER} standing for the user"
-        )
-    module, _, attribute = BACKENDS[name][0].partition(":")
-    backend: Backend = getattr(import_module(module), attribute)(options)
+    if options.adapter is not None:
+        _check_adapter(options.adapter)
+
+    module, _, class_name = BACKENDS[name][0].partition(":")
+    backend_class = getattr(import_module(module), class_name)
+    backend: Backend = backend_class(options)
     return backend
+
+
+def _check_adapter(adapter: str) -> None:
+    # Another brace is a misspelt placeholder.
+    if not adapter or "{" in adapter.replace(USER, ""):
+        raise UsageError(
+            f"--adapter '{adapter}': write the name of a served adapter, "
+            f"with {USER} as placeholder for the user"
+        )

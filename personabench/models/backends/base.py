@@ -14,27 +14,22 @@ from personabench.models.tokens import Tokens
 from personabench.types import Request, Response
 
 USER = "{user_id}"
+"""The placeholder for the user in the name of an adapter."""
 
 
 @dataclass(frozen=True)
-class BackendOptions:
-    """What the command line says about a backend.
+class ConnectionOptions:
+    """Options of every backend: the model, and its server if it has one.
 
     Attributes:
         model: a model's name or path; None for the backend's default.
-        base_url: where an API lives.
-        window: the context window in tokens, where the backend cannot know it.
-        timeout: seconds one call may take.
+        base_url: the address of the API.
+        window: the context window in tokens, if the backend cannot determine it.
+        timeout: seconds that one call may take.
         headers: extra HTTP headers; their values are secrets.
-        keys: environment variables that may hold the server's key, the first that is set does; None for the backend's.
-        rpm, tpm: calls and tokens per minute at most; for `openai`.
-        api_version: makes `openai` speak to an Azure resource.
-        batch: gather calls into batch jobs, those that are out being noted in this folder; for `openai`.
-        omit: sampling fields that `openai` does not send, for models that refuse them; part of the identity.
-        replicas: where further servers of the same model live; for `vllm`.
-        vllm_args: arguments of the server that `vllm` starts; start_timeout: seconds it may take to come up.
-        adapter: the served adapter that answers for a user, "{user_id}" standing for the user; for `vllm`.
-        embedder_url: where an embedding server lives; None for `base_url`.
+        keys: environment variables that may hold the server's key, of which the first that is set
+            is used; None for the backend's own.
+        embedder_url: the address of an embedding server; None for `base_url`.
     """
 
     model: str | None = None
@@ -42,29 +37,67 @@ class BackendOptions:
     window: int | None = None
     timeout: float = 600.0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    keys: tuple[str, ...] | None = None
+    embedder_url: str | None = None
+
+
+@dataclass(frozen=True)
+class VLLMOptions:
+    """Options of the `vllm` backend alone.
+
+    Attributes:
+        replicas: addresses of further servers of the same model.
+        vllm_args: arguments of a server started for the run.
+        start_timeout: seconds that this server may take to start.
+        adapter: the served adapter that answers for a user, with "{user_id}" as placeholder for the
+            user.
+    """
+
     replicas: tuple[str, ...] = ()
     vllm_args: tuple[str, ...] = ()
     start_timeout: float = 1800.0
     adapter: str | None = None
-    embedder_url: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenAIOptions:
+    """Options of the `openai` backend alone.
+
+    Attributes:
+        rpm, tpm: calls and tokens per minute at most.
+        api_version: use an Azure resource with this API version.
+        omit: sampling fields that are not sent, for models that reject them; part of the identity.
+        batch: collect calls into batch jobs, and note those in progress in this folder.
+    """
+
     rpm: float | None = None
     tpm: float | None = None
     api_version: str | None = None
     omit: tuple[str, ...] = ()
     batch: Path | None = None
-    keys: tuple[str, ...] | None = None
+
+
+# Dataclasses collect fields from the last base to the first, so those of a connection come first.
+@dataclass(frozen=True)
+class BackendOptions(OpenAIOptions, VLLMOptions, ConnectionOptions):
+    """Options of a backend, from the command line.
+
+    One flat class, since the backend is known only when the options are; `backends.create` rejects
+    the options of another backend.
+    """
 
 
 class Backend(ABC):
-    """A model, reachable.
+    """A model that can be called.
 
     Attributes:
-        identity: what names the model in every key, free of place and time, with "name" for people; valid after
-            `identify`.
-        window: the context window in tokens, or None when unknown; tokens: the model's token counter; both valid
-            after `open`.
-        concurrency: how many calls it takes at once unless the user says otherwise.
-        weighs_replies: whether it says how likely a given reply is: the last message of a request with `max_tokens` 0.
+        identity: the model's identity in all keys, independent of location and time, with a
+            readable "name"; valid after `identify`.
+        window: the context window in tokens, or None if unknown; tokens: the model's token counter;
+            both valid after `open`.
+        concurrency: default number of calls in flight.
+        supports_reply_logprobs: whether it can report the likelihood of a given reply (the last
+            message of a request with `max_tokens` 0).
     """
 
     identity: Mapping[str, str]
@@ -78,15 +111,15 @@ class Backend(ABC):
 
     @abstractmethod
     async def identify(self) -> None:
-        """Find out which model this is, without loading it.
+        """Determine which model this is, without loading it.
 
         Raises:
             UsageError: no such model, no key, an unreadable file.
-            BackendDown: nobody answers.
+            BackendDown: the server does not answer.
         """
 
     async def open(self, log: Path | None = None) -> None:
-        """Get ready to answer; `log` is a file for the model's own messages.
+        """Prepare to answer; `log` is a file for the model's own messages.
 
         Raises:
             UsageError: the model does not load.
@@ -94,7 +127,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def complete(self, request: Request, group: str) -> Response:
-        """Answer one request; requests of one `group` (a user) share a prefix worth keeping warm.
+        """Answer one request; requests of one `group` (a user) share a prefix worth caching.
 
         Raises:
             TransientError: worth another try.
@@ -103,19 +136,23 @@ class Backend(ABC):
         """
 
     async def prefix_counts(self) -> tuple[int, int] | None:
-        """Prompt tokens found in and looked up in the model's prefix cache so far; None when nobody says."""
+        """Return prompt tokens found and looked up in the prefix cache so far; None if unknown."""
         return None
 
     def adapter(self, user: str) -> str | msgspec.UnsetType:
-        """The adapter that answers for a user; unset for the model itself, as for work of no user ("")."""
+        """Return the adapter that answers for a user; unset for the model itself."""
         template = self.options.adapter
-        if template is None or (USER in template and not user):
+        if template is None:
+            return msgspec.UNSET
+
+        # Calls that belong to no user have no adapter of their own.
+        if USER in template and not user:
             return msgspec.UNSET
         return template.replace(USER, user)
 
     def limiter(self, most: int) -> Limiter:
-        """The gate through which a client's calls go, `most` in flight."""
+        """Return the limiter of a client's calls, `most` of them in flight."""
         return Limiter(most)
 
     async def aclose(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""

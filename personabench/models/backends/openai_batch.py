@@ -1,8 +1,9 @@
-"""Calls gathered into batch jobs, which APIs answer within a day at a lower price.
+"""Batch jobs: APIs answer the calls in them within a day, at a lower price.
 
-Methods ask one call after the other, so a batch is what waits at one moment: it is sent when nothing has joined it for
-a while, and the answers of one batch set off the calls of the next.  A batch that is out is noted in a file of its own
-until its answers were handed on, so that a command that was stopped finds its calls again instead of paying twice.
+Methods make one call after the other, so a batch consists of the calls that wait at the same time:
+it is sent when no call has joined it for a while, and the answers of one batch trigger the calls of
+the next.  A batch in progress is noted in a file of its own until its answers have been returned,
+so that a command that was stopped finds its calls again instead of paying twice.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ import msgspec
 from personabench.errors import BackendDown, BackendError, DataError, RunError, TransientError
 
 ENDPOINT = "/v1/chat/completions"
-MOST = 10_000
+MAX_CALLS = 10_000
+"""Calls in a batch at most; OpenAI accepts 50,000."""
 WINDOW = 2.0
+"""Seconds without another call after which a batch is sent."""
 POLL = 20.0
 LOST = 3600.0
-_OVER = ("completed", "failed", "expired", "cancelled")
+"""Seconds after which an API that does not report on a batch is given up."""
+_FINAL = ("completed", "failed", "expired", "cancelled")
 _log = logging.getLogger("personabench.openai")
 
 
 class Note(msgspec.Struct):
-    """A batch that is out: where, and the names of its calls whose answers are still to be handed on."""
+    """A batch in progress: its API, its id, and the names of its calls without an answer."""
 
     api: str
     batch: str
@@ -57,10 +61,10 @@ class Batches:
 
     Args:
         client: the SDK's client.
-        received: the SDK's class of HTTP responses, which answers are handed on as.
-        where: the API's address.
-        quote: how words of the API are repeated.
-        folder: where batches that are out are noted.
+        response_class: the SDK's class of HTTP responses, in which answers are returned.
+        server: the API's address.
+        quote: shortens the API's text for messages and removes secrets.
+        folder: the folder for notes about batches in progress.
 
     Raises:
         DataError: a note is damaged.
@@ -69,41 +73,48 @@ class Batches:
     def __init__(
         self,
         client: Any,
-        received: Callable[..., Any],
-        where: str,
+        response_class: Callable[..., Any],
+        server: str,
         quote: Callable[[str], str],
         folder: Path,
     ) -> None:
         self._client = client
-        self._received = received
-        self._where = where
+        self._response_class = response_class
+        self._server = server
         self._quote = quote
         self._folder = folder
         self._waiting: dict[str, bytes] = {}
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._work: set[asyncio.Task[None]] = set()
-        self._over: list[Note] = []
-        notes = [_read(path) for path in sorted(folder.glob("*.json"))]
-        self._out = {name: note for note in notes if note.api == where for name in note.calls}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._completed: list[Note] = []
+
+        self._in_progress: dict[str, Note] = {}
+        for path in sorted(folder.glob("*.json")):
+            note = _read_note(path)
+            # The folder is shared by all APIs of a results folder.
+            if note.api == server:
+                self._in_progress.update(dict.fromkeys(note.calls, note))
 
     async def send(self, content: bytes) -> Any:
-        """The HTTP response to a body, whenever its batch has one.
+        """Return the HTTP response to a body, as soon as its batch has one.
 
         Raises:
             TransientError: the batch ended before the call's turn.
-            BackendDown: the API refuses the batch, or is out of reach for long.
-            openai.OpenAIError: it could not be sent.
+            BackendDown: the API refuses the batch, or cannot be reached for long.
+            openai.OpenAIError: the batch could not be sent.
         """
+        # Named by content, so that the same call is recognized in a batch of an earlier command.
         name = hashlib.sha256(content).hexdigest()[:32]
-        note = self._out.get(name)
+        note = self._in_progress.get(name)
         if note is not None:
-            for each in note.calls:
-                self._out.pop(each, None)
-            self._start(self._follow(note))
+            for call in note.calls:
+                self._in_progress.pop(call, None)
+            self._start_task(self._follow(note))
         elif name not in self._answers:
             self._waiting[name] = content
-            self._wait()
+            self._restart_timer()
+
         answer = self._answer(name)
         try:
             return await asyncio.shield(answer)
@@ -112,159 +123,205 @@ class Batches:
                 self._answers.pop(name, None)
 
     async def aclose(self) -> None:
-        """Stop watching; a note stays of answers that were not handed on."""
+        """Stop watching batches; notes of answers that were not returned are kept."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._work:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
-        for note in self._over:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+        for note in self._completed:
             note.calls = [name for name in note.calls if name in self._answers]
             if note.calls:
-                self._path(note).write_bytes(msgspec.json.encode(note))
+                self._write_note(note)
             else:
-                self._path(note).unlink(missing_ok=True)
+                self._note_path(note).unlink(missing_ok=True)
         for answer in self._answers.values():
             answer.cancel()
 
     def _answer(self, name: str) -> asyncio.Future[Any]:
-        return self._answers.setdefault(name, asyncio.get_running_loop().create_future())
+        if name not in self._answers:
+            self._answers[name] = asyncio.get_running_loop().create_future()
+        return self._answers[name]
 
-    def _wait(self) -> None:
+    def _restart_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = 0.0 if len(self._waiting) >= MOST else WINDOW
-        self._timer = asyncio.get_running_loop().call_later(delay, self._flush)
+        delay = 0.0 if len(self._waiting) >= MAX_CALLS else WINDOW
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay, self._flush)
 
     def _flush(self) -> None:
-        calls, self._waiting = self._waiting, {}
+        calls = self._waiting
+        self._waiting = {}
         if calls:
-            self._start(self._carry(calls))
+            self._start_task(self._submit(calls))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        # asyncio keeps weak references only; a task without another may be collected before it
+        # ends.
         task = asyncio.create_task(work, name="batch")
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, calls: dict[str, bytes]) -> None:
+    async def _submit(self, calls: dict[str, bytes]) -> None:
         """Send a batch and follow it."""
-        lines = b"\n".join(
-            msgspec.json.encode(
-                {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": msgspec.Raw(content)}
-            )
-            for name, content in calls.items()
-        )
         try:
-            file = await self._client.files.create(file=("calls.jsonl", lines), purpose="batch")
-            batch = await self._client.batches.create(
-                input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"
+            file = await self._client.files.create(
+                file=("calls.jsonl", _encode_calls(calls)),
+                purpose="batch",
             )
-            note = Note(self._where, batch.id, list(calls))
+            batch = await self._client.batches.create(
+                input_file_id=file.id,
+                endpoint=ENDPOINT,
+                completion_window="24h",
+            )
+            note = Note(self._server, batch.id, list(calls))
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._path(note).write_bytes(msgspec.json.encode(note))
+            self._write_note(note)
         except OSError as error:
-            self._give_up(calls, RunError(f"{self._folder} cannot be written ({error.strerror})"))
+            reason = error.strerror
+            self._fail_calls(calls, RunError(f"{self._folder} cannot be written ({reason})"))
+        # Errors of a background task reach the callers through their futures.
         except Exception as error:
-            self._give_up(calls, error)
+            self._fail_calls(calls, error)
         else:
-            _log.info("batch %s of %d calls is out", batch.id, len(calls))
+            _log.info("batch %s of %d calls is submitted", batch.id, len(calls))
             await self._follow(note)
 
     async def _follow(self, note: Note) -> None:
-        """Wait for a batch to end and hand its answers on."""
-        left = set(note.calls)
+        """Wait for the end of a batch and return its answers."""
+        unanswered = set(note.calls)
         try:
-            while (
-                batch := await self._insist(note, self._client.batches.retrieve, note.batch)
-            ).status not in _OVER:
-                await asyncio.sleep(POLL)
-            _log.info("batch %s is %s", note.batch, batch.status)
-            for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-                told = await self._insist(note, self._client.files.content, file)
-                for said in told.content.splitlines():
-                    line = msgspec.json.decode(said, type=_Line)
-                    if line.custom_id in left:
-                        left.remove(line.custom_id)
-                        self._hand_on(line)
+            batch = await self._wait_for_end(note)
+            await self._return_answers(note, batch, unanswered)
         except msgspec.MsgspecError as error:
-            self._give_up(
-                left,
+            self._fail_calls(
+                unanswered,
                 TransientError(
-                    f"batch {note.batch} has a line that is no answer: {error}", None, "malformed"
+                    f"batch {note.batch} has a line that is not an answer: {error}",
+                    None,
+                    "malformed",
                 ),
             )
             return
         except Exception as error:
-            self._give_up(left, error)
+            self._fail_calls(unanswered, error)
             return
+
+        # A completed batch is noted until its answers are used: they can be fetched again without
+        # payment.
         if batch.status == "completed":
-            self._over.append(note)
+            self._completed.append(note)
         else:
-            self._path(note).unlink(missing_ok=True)
+            self._note_path(note).unlink(missing_ok=True)
+
         if batch.status == "failed":
-            why = "; ".join(
-                each.message for each in (batch.errors and batch.errors.data) or () if each.message
-            )
-            words = self._quote(why)
-            self._give_up(
-                left,
-                BackendDown(f"{self._where} refused a batch of {len(note.calls)} calls: {words}"),
-            )
-        self._give_up(
-            left,
-            TransientError(
-                f"batch {note.batch} {batch.status} without this call's answer", kind="batch"
-            ),
-        )
-
-    def _hand_on(self, line: _Line) -> None:
-        """Give an answer to who waits for it, or will."""
-        if line.response is not None:
-            self._answer(line.custom_id).set_result(
-                self._received(line.response.status_code, content=bytes(line.response.body))
-            )
+            self._fail_calls(unanswered, self._refusal(note, batch))
         else:
-            words = self._quote(f"{line.error.code}: {line.error.message}" if line.error else "")
-            self._give_up(
-                [line.custom_id], BackendError(f"{self._where} answered in a batch: {words}")
-            )
+            message = f"batch {note.batch} {batch.status} without this call's answer"
+            self._fail_calls(unanswered, TransientError(message, kind="batch"))
 
-    def _give_up(self, calls: Iterable[str], error: Exception) -> None:
+    async def _wait_for_end(self, note: Note) -> Any:
+        while True:
+            batch = await self._fetch(
+                note,
+                self._client.batches.retrieve,
+                note.batch,
+            )
+            if batch.status in _FINAL:
+                _log.info("batch %s is %s", note.batch, batch.status)
+                return batch
+            await asyncio.sleep(POLL)
+
+    async def _return_answers(self, note: Note, batch: Any, unanswered: set[str]) -> None:
+        for file in (batch.output_file_id, batch.error_file_id):
+            if not file:
+                continue
+            reply = await self._fetch(note, self._client.files.content, file)
+            for text in reply.content.splitlines():
+                line = msgspec.json.decode(text, type=_Line)
+                if line.custom_id in unanswered:
+                    unanswered.remove(line.custom_id)
+                    self._return_answer(line)
+
+    def _refusal(self, note: Note, batch: Any) -> BackendDown:
+        errors = batch.errors.data if batch.errors else None
+        messages = [error.message for error in errors or () if error.message]
+        reason = self._quote("; ".join(messages))
+        return BackendDown(f"{self._server} refused a batch of {len(note.calls)} calls: {reason}")
+
+    def _return_answer(self, line: _Line) -> None:
+        """Give an answer to its caller, who may not have called yet."""
+        if line.response is not None:
+            response = self._response_class(
+                line.response.status_code,
+                content=bytes(line.response.body),
+            )
+            self._answer(line.custom_id).set_result(response)
+            return
+
+        reason = f"{line.error.code}: {line.error.message}" if line.error else ""
+        error = BackendError(f"{self._server} answered in a batch: {self._quote(reason)}")
+        self._fail_calls([line.custom_id], error)
+
+    def _fail_calls(self, calls: Iterable[str], error: Exception) -> None:
         for name in calls:
             answer = self._answer(name)
             if not answer.done():
                 answer.set_exception(error)
+                # Retrieved once, so that asyncio does not warn about a call that is never repeated.
                 answer.exception()
 
-    async def _insist(self, note: Note, ask: Callable[[str], Awaitable[Any]], name: str) -> Any:
-        """What the API says of a batch that is out, however often it has to be asked.
+    async def _fetch(self, note: Note, request: Callable[[str], Awaitable[Any]], name: str) -> Any:
+        """Make a request about a batch in progress, and repeat it through failures.
 
         Raises:
-            BackendDown: it did not say for an hour.
+            BackendDown: it failed for an hour.
         """
-        since = time.monotonic()
+        # The batch is paid for, so giving up early would cost more than waiting.
+        start = time.monotonic()
         while True:
             try:
-                return await ask(name)
+                return await request(name)
             except Exception as error:
                 status = getattr(error, "status_code", 500)
                 if status not in (408, 409, 429) and status < 500:
                     raise
-                if time.monotonic() - since > LOST:
+                if time.monotonic() - start > LOST:
                     raise BackendDown(
-                        f"{self._where} does not say how batch {note.batch} is; repeat the command to ask again"
+                        f"{self._server} does not report on batch {note.batch}; "
+                        "repeat the command to ask again"
                     ) from error
                 _log.warning("batch %s: asking again (%s)", note.batch, type(error).__name__)
             await asyncio.sleep(POLL)
 
-    def _path(self, note: Note) -> Path:
-        return self._folder / f"{hashlib.sha256(note.batch.encode()).hexdigest()[:16]}.json"
+    def _write_note(self, note: Note) -> None:
+        self._note_path(note).write_bytes(msgspec.json.encode(note))
+
+    def _note_path(self, note: Note) -> Path:
+        # Ids of other servers may hold characters that file names cannot.
+        name = hashlib.sha256(note.batch.encode()).hexdigest()[:16]
+        return self._folder / f"{name}.json"
 
 
-def _read(path: Path) -> Note:
+def _encode_calls(calls: dict[str, bytes]) -> bytes:
+    lines = []
+    for name, content in calls.items():
+        line = {
+            "custom_id": name,
+            "method": "POST",
+            "url": ENDPOINT,
+            "body": msgspec.Raw(content),
+        }
+        lines.append(msgspec.json.encode(line))
+    return b"\n".join(lines)
+
+
+def _read_note(path: Path) -> Note:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Note)
     except msgspec.MsgspecError as error:
         raise DataError(
-            f"{path} is damaged ({error}); delete it, and its batch is asked for anew"
+            f"{path} is damaged ({error}); delete it, and its calls are sent again"
         ) from error

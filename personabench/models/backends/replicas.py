@@ -1,9 +1,10 @@
-"""Which of several servers of one model gets a call.
+"""Distribution of calls over several servers of one model.
 
-A user's calls stay on one server, whose prefix cache then holds their history: servers are ranked per user by
-rendezvous hashing (Thaler and Ravishankar 1998) and the first whose load is at most `SLACK` times the fair share takes
-the call (consistent hashing with bounded loads, Mirrokni et al. 2018).  Calls of no user go where the least are in
-flight.  A server that broke a connection is left out until it answers again.
+A user's calls stay on one server, whose prefix cache then holds their history: servers are ranked
+per user by rendezvous hashing (Thaler and Ravishankar 1998) and the first whose load is at most
+`SLACK` times the fair share takes the call (consistent hashing with bounded loads, Mirrokni et al.
+2018).  Calls that belong to no user go to the least loaded server.  A server that broke a
+connection is left out until it answers again.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ class Replica:
     """One server.
 
     Attributes:
-        url: its address, ending in /v1; root: the same without it.
-        flying: calls in flight; calls: calls it answered; alive: whether it is thought to be there.
+        url: its address, ending in /v1; root: the address without it.
+        in_flight: calls in flight; calls: calls it answered; alive: whether it is believed to be
+            up.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.root = self.url.removesuffix("/v1")
-        self.flying = 0
+        self.in_flight = 0
         self.calls = 0
         self.alive = True
 
@@ -45,41 +47,51 @@ class Replicas:
     """
 
     def __init__(
-        self, members: Sequence[Replica], healthy: Callable[[Replica], Awaitable[bool]]
+        self,
+        members: Sequence[Replica],
+        healthy: Callable[[Replica], Awaitable[bool]],
     ) -> None:
         self.members = members
         self._healthy = healthy
         self._probes: dict[str, asyncio.Task[None]] = {}
+        # A user makes many calls, and the order of servers never changes.
         self._ranked = lru_cache(maxsize=65536)(self._rank)
 
     def choose(self, group: str, tried: Container[Replica] = ()) -> Replica | None:
-        """The server for a call of a group; None when `tried` leaves none that is alive.
+        """Choose the server for a call of a group; None if all that are alive were tried.
 
-        With nothing tried there is always one: when none is thought alive, the least loaded of all.
+        With nothing tried there is always a server: if none seems alive, the least loaded of all.
         """
         if len(self.members) == 1:
             return None if tried else self.members[0]
+
         alive = [member for member in self.members if member.alive and member not in tried]
         if not alive:
-            return None if tried else min(self.members, key=lambda member: member.flying)
-        if group:
-            bound = math.ceil(SLACK * (sum(member.flying for member in alive) + 1) / len(alive))
-            for member in self._ranked(group):
-                if member.flying < bound and member in alive:
-                    return member
-        return min(alive, key=lambda member: member.flying)
+            return None if tried else min(self.members, key=_load)
 
-    def take_out(self, member: Replica, why: str) -> None:
+        if group:
+            # The fair share counts this call as well.
+            calls = 1 + sum(map(_load, alive))
+            max_load = math.ceil(SLACK * calls / len(alive))
+            for member in self._ranked(group):
+                if member.in_flight < max_load and member in alive:
+                    return member
+        return min(alive, key=_load)
+
+    def take_out(self, member: Replica, reason: str) -> None:
         """Leave a server out until it answers again."""
         if member.alive:
             member.alive = False
             if len(self.members) > 1:
-                _log.warning("%s is out (%s); its calls go elsewhere", member.url, why)
+                _log.warning(
+                    "%s is down (%s); its calls go to the other servers", member.url, reason
+                )
         if member.url not in self._probes:
-            self._probes[member.url] = asyncio.create_task(self._probe(member), name="probe")
+            probe = asyncio.create_task(self._probe(member), name="probe")
+            self._probes[member.url] = probe
 
     async def aclose(self) -> None:
-        """Stop looking after servers that are out."""
+        """Stop probing."""
         probes = list(self._probes.values())
         for probe in probes:
             probe.cancel()
@@ -93,12 +105,19 @@ class Replicas:
                 delay = min(2 * delay, PROBE_LONGEST)
             member.alive = True
             if len(self.members) > 1:
-                _log.warning("%s is back", member.url)
+                _log.warning("%s is up again", member.url)
         finally:
             del self._probes[member.url]
 
     def _rank(self, group: str) -> list[Replica]:
-        def weight(member: Replica) -> bytes:
-            return blake2b(f"{group}\x1f{member.url}".encode(), digest_size=8).digest()
+        return sorted(self.members, key=lambda member: _weight(group, member))
 
-        return sorted(self.members, key=weight)
+
+def _load(member: Replica) -> int:
+    return member.in_flight
+
+
+def _weight(group: str, member: Replica) -> bytes:
+    # Python's own hash differs between processes, which would move users to other servers on
+    # resume.
+    return blake2b(f"{group}\x1f{member.url}".encode(), digest_size=8).digest()

@@ -1,9 +1,10 @@
-"""Runs a command and ends it, with everything it started, as soon as standard input closes.
+"""Run a command and end it, with all processes it started, as soon as standard input closes.
 
-A program that starts a server through here holds the other end of that pipe, so the server ends with the program
-however that ends: normally, by an error, by a signal, by kill -9.  The command gets a session of its own, which keeps
-the terminal's Ctrl-C away from it; processes it leaves behind are adopted (Linux) and ended too.  It runs as a script,
-in any interpreter, so it uses the standard library alone.
+A program that starts a server through this script holds the other end of that pipe, so the server
+ends with the program however that ends: normally, by an error, by a signal, by kill -9.  The
+command gets a session of its own, which shields it from the terminal's Ctrl-C; processes that it
+leaves behind are adopted (Linux) and ended too.  It runs as a script, in any interpreter, so it
+uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -19,37 +20,55 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 GRACE = 10.0
-_DEATH_SIGNAL, _ADOPT_ORPHANS = 1, 36
+"""Seconds between SIGTERM and SIGKILL."""
+
+# PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of Linux's prctl.h.
+_DEATH_SIGNAL = 1
+_ADOPT_ORPHANS = 36
 
 
 def main(command: Sequence[str]) -> int:
-    """Run a command until it ends or standard input does; returns its exit code."""
+    """Run a command until it ends or standard input closes; return its exit code."""
     end = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, lambda *_: end.set())
     _prctl(_ADOPT_ORPHANS, 1)
+
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
+        # Should this process be killed, the child goes as well.
         preexec_fn=lambda: _prctl(_DEATH_SIGNAL, signal.SIGKILL),
     )
     threading.Thread(target=_await_end_of_input, args=(end,), daemon=True).start()
     while child.poll() is None and not end.wait(0.1):
         pass
+
     if child.poll() is None:
         _signal_group(child.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
+    # Even after a normal end: the command may have left processes of its group.
     _signal_group(child.pid, signal.SIGKILL)
     code = child.wait()
-    while left := list(_children()):
-        for process in left:
+
+    _kill_orphans()
+    # The shell's convention for a command that a signal ended.
+    return code if code >= 0 else 128 - code
+
+
+def _kill_orphans() -> None:
+    # In rounds: the children of a killed process become this one's.
+    while True:
+        children = list(_children())
+        if not children:
+            return
+        for process in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process, 0)
-    return code if code >= 0 else 128 - code
 
 
 def _await_end_of_input(end: threading.Event) -> None:
@@ -63,10 +82,12 @@ def _signal_group(group: int, name: signal.Signals) -> None:
 
 
 def _children() -> Iterator[int]:
-    """Processes whose parent this one is, by Linux's /proc; none elsewhere."""
+    """Yield the child processes of this one, from Linux's /proc; none on other systems."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            if int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
+            # The second field, a program's name in parentheses, may hold spaces.
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid():
                 yield int(stat.parent.name)
 
 

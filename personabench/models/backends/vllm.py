@@ -1,9 +1,10 @@
-"""vLLM, started here or attached to, spoken to directly over HTTP.
+"""The vllm backend: vLLM servers, started for the run or running already, called over HTTP.
 
-`--model M` alone starts a server on loopback and stops it at the end; `--base-url URL[,URL...]` uses servers that run
-already and spreads the calls over them (`replicas.py`).  This is the hot path of a run on one's own GPUs, so there is
-no SDK: the body is encoded and the reply decoded here.  Sampling that a request does not state is neutral, whatever the
-model's generation_config says, so the same request means the same on every server.
+`--model M` alone starts a server on loopback and stops it at the end; `--base-url URL[,URL...]`
+uses running servers and distributes the calls over them (`replicas.py`).  This is the hot path of a
+run on one's own GPUs, so there is no SDK: the body is encoded and the reply decoded here.  Sampling
+parameters that a request does not set are neutral, whatever the model's generation_config contains,
+so the same request means the same on every server.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -29,15 +30,17 @@ from personabench.models.backends import check_url, credentials, likelihood
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     Secrets,
+    build_response,
+    chat_body,
+    error_kind,
     other_model,
-    read,
+    parse_completion,
     redirect,
-    response,
     retry_after,
 )
-from personabench.models.backends.http import Unreachable, Wire
+from personabench.models.backends.http import ConnectionPool, Unreachable
 from personabench.models.backends.model_identity import (
-    adapted,
+    adapted_identity,
     adapters_of,
     model_identity,
     served_identity,
@@ -49,31 +52,50 @@ from personabench.models.backends.vllm_server import (
     command,
     free_port,
     named_arguments,
-    tell,
+    print_status,
 )
 from personabench.models.backends.vllm_tokenizer import ServedTokens
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
 
 CONNECT = 15.0
+"""Seconds for making a connection."""
 ASKING = 30.0
+"""Seconds for listing the models of a server."""
 PER_SERVER = 256
+"""Calls in flight per server; vLLM queues those that do not fit its batch."""
+
+# These override the model's generation_config.
+_NEUTRAL_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+_URL_HELP = "is the server running, and is --base-url right (it usually ends in /v1)?"
 _COUNTERS = re.compile(
     rb"^vllm:prefix_cache_(queries|hits)(?:_total)?(?:\{[^}]*\})? ([\d.e+]+)", re.M
 )
 _log = logging.getLogger("personabench.vllm")
 _encode = msgspec.json.Encoder().encode
 
+ModelEntry = dict[str, Any]
+"""An entry of `/v1/models`."""
+
+
+class _ServedModel(NamedTuple):
+    """The model that a server offers."""
+
+    identity: Mapping[str, str]
+    name: str
+    window: int | None
+
 
 class VLLM(Backend):
-    """A vLLM server: `--model` starts one, `--base-url` attaches to one or several (with commas) that run.
+    """A vLLM server: `--model` starts one, `--base-url` attaches to running ones (with commas).
 
-    Attached without `--model`, the servers' only model is used.  The key of an attached server that wants one comes
-    from VLLM_API_KEY, or from a role's own variable (`keys.py`).
+    Attached without `--model`, the servers' only model is used.  The key of an attached server that
+    requires one comes from VLLM_API_KEY, or from a role's own variable (`credentials.py`).
 
     Attributes:
-        prefix_hits: prompt tokens found in the servers' prefix caches and prompt tokens looked up, between `open` and
-            `aclose`; None while unknown.  Other clients of an attached server count too.
+        prefix_hits: prompt tokens found in the servers' prefix caches and prompt tokens looked up,
+            between `open` and `aclose`; None while unknown.  Other clients of an attached server
+            count too.
     """
 
     concurrency = PER_SERVER
@@ -88,372 +110,445 @@ class VLLM(Backend):
         self._session: Any = None
         self._server: Server | None = None
         self._replicas: Replicas | None = None
-        self._wires: dict[str, Wire] = {}
+        self._pools: dict[str, ConnectionPool] = {}
         self._down: BackendDown | None = None
         self._log: Path | None = None
-        self._counted: tuple[int, int] | None = None
+        self._counts_at_open: tuple[int, int] | None = None
         self._name = ""
-        self._counter: ServedTokens | None = None
+        self._tokenizer: ServedTokens | None = None
 
     @property
     def prefix_cache_hit_rate(self) -> float | None:
-        """The share of prompt tokens that the servers had at hand; None when they do not say."""
-        return (
-            self.prefix_hits[0] / self.prefix_hits[1]
-            if self.prefix_hits and self.prefix_hits[1]
-            else None
-        )
+        """The share of prompt tokens found in the servers' prefix caches; None if unknown."""
+        if not self.prefix_hits or not self.prefix_hits[1]:
+            return None
+        hits, queries = self.prefix_hits
+        return hits / queries
 
     async def identify(self) -> None:
-        self._key_name, key = credentials.read_key(credentials.variables("vllm", self.options))
-        self._secrets = Secrets([key, *self.options.headers.values()])
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        self._headers |= ({"Authorization": f"Bearer {key}"} if key else {}) | dict(
-            self.options.headers
-        )
-        if not all(
-            words.isascii() and words.isprintable()
-            for field in self._headers.items()
-            for words in field
-        ):
-            raise UsageError(
-                f"{self._key_name} or a header holds a character that none can have; copy it again"
-            )
+        self._read_secrets()
         if not self._urls:
-            if self.options.model is None:
-                raise UsageError(
-                    "--backend vllm needs --model (what to serve) or --base-url (a server that runs)"
-                )
-            check_arguments(self.options.vllm_args)
-            arguments = [*named_arguments(), *self.options.vllm_args]
-            self._identify(model_identity(self.options.model, arguments), adapters_of(arguments))
+            self._identify_own_model()
             return
+
         if self.options.vllm_args:
             raise UsageError(
-                "--vllm-args are for a server that is started here; leave out --base-url or them"
+                "--vllm-args apply to a server that is started for the run; omit them or --base-url"
             )
         for url in self._urls:
-            check_url(url, self._key_name)
+            check_url(url, self._key_variable)
         self._connect(self._urls)
         try:
             await self._attach()
         except BackendDown as error:
             if self.options.model is None:
                 raise
-            self._name, self._down = self.options.model, error
-            self._identify(model_identity(self.options.model), {})
+            # All answers may be in the cache, so the server may not be needed.
+            self._name = self.options.model
+            self._down = error
+            self._set_identity(model_identity(self.options.model), {})
 
-    def _identify(self, identity: Mapping[str, str], adapters: Mapping[str, str]) -> None:
+    def _read_secrets(self) -> None:
+        variables = credentials.variables("vllm", self.options)
+        self._key_variable, key = credentials.read_key(variables)
+        self._secrets = Secrets([key, *self.options.headers.values()])
+
+        self._headers = {
+            "Content-Type": "application/json",
+            # Decompression would cost more than the loopback or a local network saves.
+            "Accept-Encoding": "identity",
+        }
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._headers |= self.options.headers
+
+        for name, value in self._headers.items():
+            header = name + value
+            if not (header.isascii() and header.isprintable()):
+                raise UsageError(
+                    f"{self._key_variable} or a header holds a character "
+                    "that headers cannot contain; copy it again"
+                )
+
+    def _identify_own_model(self) -> None:
+        if self.options.model is None:
+            raise UsageError(
+                "--backend vllm needs --model (a model to serve) or --base-url (a running server)"
+            )
+        check_arguments(self.options.vllm_args)
+        arguments = [*named_arguments(), *self.options.vllm_args]
+        identity = model_identity(self.options.model, arguments)
+        self._set_identity(identity, adapters_of(arguments))
+
+    def _set_identity(self, identity: Mapping[str, str], adapters: Mapping[str, str]) -> None:
         template = self.options.adapter
-        self.identity = identity if template is None else adapted(identity, template, adapters)
+        if template is not None:
+            identity = adapted_identity(identity, template, adapters)
+        self.identity = identity
 
     async def open(self, log: Path | None = None) -> None:
         """See `Backend`.
 
         Raises:
-            UsageError: the server that was started did not come up; the message has the telling lines of its log.
+            UsageError: the server did not start; the message has the relevant lines of its log.
             BackendDown: no attached server answers.
         """
         self._log = log
         if self._down is not None:
             raise self._down
         if not self._urls:
-            assert self.options.model is not None
-            port = free_port()
-            words = command(self.options.model, self.options.vllm_args, self.options.window, port)
-            self._connect([f"http://127.0.0.1:{port}/v1"])
-            assert self._replicas is not None
-            (replica,) = self._replicas.members
-            self._server = Server(words, log)
-            await self._server.wait(lambda: self._answers(replica), self.options.start_timeout)
-            entry = self._pick(replica, await self._models_of(replica))
-            self._name, limit = str(entry["id"]), entry.get("max_model_len")
-            self.window = min(filter(None, (self.options.window, limit)), default=None)
+            await self._start_server(log)
+
+        roots = [member.root for member in self._members()]
+        self._tokenizer = ServedTokens(roots, self._name, self._headers)
+        if await asyncio.to_thread(self._tokenizer.available):
+            self.tokens = self._tokenizer
+        self._counts_at_open = await self.prefix_counts()
+
+    async def _start_server(self, log: Path | None) -> None:
+        assert self.options.model is not None
+        port = free_port()
+        words = command(self.options.model, self.options.vllm_args, self.options.window, port)
+        self._connect([f"http://127.0.0.1:{port}/v1"])
+        (replica,) = self._members()
+
+        self._server = Server(words, log)
+        await self._server.wait(lambda: self._is_healthy(replica), self.options.start_timeout)
+
+        entry = self._choose_entry(replica, await self._list_models(replica))
+        self._name = str(entry["id"])
+        self._set_window([entry.get("max_model_len")])
+
+    def _set_window(self, windows: Iterable[int | None]) -> None:
+        """Use the smallest of the servers' windows and the user's."""
+        limits = [window for window in (self.options.window, *windows) if window]
+        self.window = min(limits, default=None)
+
+    def _members(self) -> Sequence[Replica]:
         assert self._replicas is not None
-        self._counter = ServedTokens(
-            [member.root for member in self._replicas.members], self._name, self._headers
-        )
-        if await asyncio.to_thread(self._counter.available):
-            self.tokens = self._counter
-        self._counted = await self.prefix_counts()
+        return self._replicas.members
 
     async def complete(self, request: Request, group: str) -> Response:
-        body: dict[str, Any] = {
-            "model": request.adapter or self._name,
-            "messages": request.messages,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "seed": request.seed + request.draw,
-        }
-        if request.schema is not None:
-            schema = {"name": "reply", "schema": request.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if request.logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.logprobs}
-        if likelihood.is_likelihood_request(request):
-            whole, start = [await self._send(part, group) for part in likelihood.bodies(body)]
-            return likelihood.reply(request, whole, start)
-        return await self._send(body, group)
+        model = request.adapter or self._name
+        body = chat_body(model, request, "max_tokens", _NEUTRAL_SAMPLING)
+        if not likelihood.is_likelihood_request(request):
+            return await self._send(body, group)
+
+        with_reply_body, without_reply_body = likelihood.likelihood_bodies(body)
+        # One after the other: the second finds its prompt in the prefix cache.
+        with_reply = await self._send(with_reply_body, group)
+        without_reply = await self._send(without_reply_body, group)
+        return likelihood.likelihood_response(request, with_reply, without_reply)
 
     async def _send(self, body: Mapping[str, Any], group: str) -> Response:
+        """Send a body to the server of a group, and to others if connections fail."""
         assert self._replicas is not None
         content = _encode(body)
         tried: list[Replica] = []
-        broken: TransientError | None = None
-        while (replica := self._replicas.choose(group, tried)) is not None:
+        failure: TransientError | None = None
+        while True:
+            replica = self._replicas.choose(group, tried)
+            if replica is None:
+                break
             try:
-                return await self._ask(replica, content, body["model"])
-            except _Broken as error:
+                return await self._post(replica, content, body["model"])
+            except _BrokenConnection as error:
                 tried.append(replica)
-                broken = TransientError(str(error), kind="connection")
-                self._replicas.take_out(replica, error.why)
+                failure = TransientError(str(error), kind="connection")
+                self._replicas.take_out(replica, error.reason)
+
         if self._server is not None:
+            # Its connections break a moment before the process is gone.
             await asyncio.sleep(0.3)
             if self._server.ended:
-                raise BackendDown(f"the vllm server ended{self._server.why()}") from broken
-        assert broken is not None
-        raise broken
+                log_excerpt = self._server.describe_failure()
+                raise BackendDown(f"the vllm server ended{log_excerpt}") from failure
+        assert failure is not None
+        raise failure
 
     async def aclose(self) -> None:
+        # Nested, so that the server is stopped and connections are closed whatever fails before.
         try:
-            if self._counted is not None:
-                before, self._counted = self._counted, None
+            if self._counts_at_open is not None:
+                before = self._counts_at_open
+                self._counts_at_open = None
                 await self._report_prefix_hits(before)
         finally:
             try:
                 if self._server is not None:
                     await self._server.stop()
             finally:
-                if self._replicas is not None:
-                    await self._replicas.aclose()
-                if self._counter is not None:
-                    self._counter.close()
-                if self._session is not None:
-                    await self._session.close()
-                for wire in self._wires.values():
-                    wire.close()
+                await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        if self._replicas is not None:
+            await self._replicas.aclose()
+        if self._tokenizer is not None:
+            self._tokenizer.close()
+        if self._session is not None:
+            await self._session.close()
+        for pool in self._pools.values():
+            pool.close()
 
     def _connect(self, urls: list[str]) -> None:
         import aiohttp
 
         self._failures = (aiohttp.ClientError, OSError)
-        self._replicas = Replicas([Replica(url) for url in dict.fromkeys(urls)], self._well)
-        self.concurrency = PER_SERVER * len(self._replicas.members)
+        # An address given twice must not get twice the calls.
+        members = [Replica(url) for url in dict.fromkeys(urls)]
+        self._replicas = Replicas(members, self._serves_model)
+        self.concurrency = PER_SERVER * len(members)
+
+        # For requests beside the calls, which are rare.
         self._session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             connector=aiohttp.TCPConnector(force_close=True),
         )
-        self._wires = {
-            member.url: Wire(
+        connect = min(CONNECT, self.options.timeout)
+        self._pools = {
+            member.url: ConnectionPool(
                 f"{member.url}/chat/completions",
                 self._headers,
                 self.options.timeout,
-                min(CONNECT, self.options.timeout),
+                connect,
             )
-            for member in self._replicas.members
+            for member in members
         }
 
     def _get(self, url: str) -> Any:
-        """A request; a redirect would take headers to an address that nobody named."""
+        # Following a redirect would send headers to an address that the user did not choose.
         return self._session.get(url, allow_redirects=False)
 
     async def _attach(self) -> None:
-        """Ask every server for its models; those out of reach are left for later."""
+        """Determine the model of all servers; those that cannot be reached are left for later."""
         assert self._replicas is not None
-        found: dict[str, tuple[Mapping[str, str], str, int | None]] = {}
+        models: dict[str, _ServedModel] = {}
         adapters: dict[str, str] = {}
         down: BackendDown | None = None
-        for member in self._replicas.members:
+        for member in self._members():
             try:
-                listed = await self._models_of(member)
+                entries = await self._list_models(member)
             except BackendDown as error:
                 down = error
                 self._replicas.take_out(member, "not reachable at the start")
                 continue
-            entry = self._pick(member, listed)
-            found[member.url] = (
-                served_identity(entry, listed),
+
+            entry = self._choose_entry(member, entries)
+            models[member.url] = _ServedModel(
+                served_identity(entry, entries),
                 str(entry["id"]),
                 entry.get("max_model_len"),
             )
-            adapters |= {
-                each["id"]: str(each.get("root") or "") for each in listed if each.get("parent")
-            }
-        if not found:
+            for listed in entries:
+                if listed.get("parent"):
+                    adapters[listed["id"]] = str(listed.get("root") or "")
+
+        if not models:
             assert down is not None
             raise down
-        (first, (identity, name, _)), *others = found.items()
-        for url, (other, its_name, _) in others:
-            if (other, its_name) != (identity, name):
-                raise UsageError(
-                    f"--base-url: {first} serves {name} and {url} serves {its_name}; one model at a time"
-                )
-        self._name = name
-        self._identify(identity, adapters)
-        windows = [self.options.window, *(window for _, _, window in found.values())]
-        self.window = min(filter(None, windows), default=None)
+        model = _require_one_model(models)
+        self._name = model.name
+        self._set_identity(model.identity, adapters)
+        self._set_window(served.window for served in models.values())
 
-    def _pick(self, member: Replica, listed: list[dict[str, Any]]) -> dict[str, Any]:
-        wanted, choice = self.options.model, listed
-        if wanted is None and self.options.adapter is not None:
-            choice = [entry for entry in listed if not entry.get("parent")]
-        for entry in choice:
-            if wanted in (entry["id"], entry.get("root")) or (wanted is None and len(choice) == 1):
+    def _choose_entry(self, member: Replica, entries: list[ModelEntry]) -> ModelEntry:
+        """Choose the entry of the model under test among those of a server."""
+        model = self.options.model
+        candidates = entries
+        # With adapters in use, those listed are no alternatives to the model.
+        if model is None and self.options.adapter is not None:
+            candidates = [entry for entry in entries if not entry.get("parent")]
+
+        if model is None and len(candidates) == 1:
+            return candidates[0]
+        for entry in candidates:
+            if model is not None and model in (entry["id"], entry.get("root")):
                 return entry
-        offered = ", ".join(sorted(entry["id"] for entry in listed)[:8]) or "none that it lists"
-        if wanted is None:
-            raise UsageError(
-                f"{member.url} serves {len(listed)} models ({offered}); choose one with --model"
-            )
-        raise UsageError(f"{member.url} does not serve {wanted}; it serves {offered}")
 
-    async def _models_of(self, member: Replica) -> list[dict[str, Any]]:
-        """The entries of `/v1/models`.
+        offered = ", ".join(sorted(entry["id"] for entry in entries)[:8]) or "none that it lists"
+        if model is None:
+            raise UsageError(
+                f"{member.url} serves {len(entries)} models ({offered}); choose one with --model"
+            )
+        raise UsageError(f"{member.url} does not serve {model}; it serves {offered}")
+
+    async def _list_models(self, member: Replica) -> list[ModelEntry]:
+        """Return the entries of `/v1/models`.
 
         Raises:
-            BackendDown: the server is out of reach, wants a key, or is no such server.
+            BackendDown: the server cannot be reached, requires a key, or lists no models.
         """
-        hint = "is the server running, and is --base-url right (it usually ends in /v1)?"
         try:
             async with asyncio.timeout(ASKING), self._get(f"{member.url}/models") as reply:
                 content = await reply.read()
         except (*self._failures, TimeoutError) as error:
-            why = self._secrets.strike(error) or type(error).__name__
-            raise BackendDown(f"{member.url} cannot be reached ({why}); {hint}") from error
+            reason = self._secrets.strike(error) or type(error).__name__
+            raise BackendDown(f"{member.url} cannot be reached ({reason}); {_URL_HELP}") from error
+
         if 300 <= reply.status < 400:
             raise BackendDown(redirect(member.url, reply.status, reply.headers, self._secrets))
         if reply.status in (401, 403):
             raise BackendDown(
-                f"{member.url} answered {reply.status}: {self._said(content)}; set {self._key_name}"
+                f"{member.url} answered {reply.status}: {self._quote(content)}; "
+                f"set {self._key_variable}"
             )
         try:
-            listed: list[dict[str, Any]] = [
-                entry for entry in msgspec.json.decode(content)["data"] if entry["id"]
-            ]
+            entries: list[ModelEntry] = msgspec.json.decode(content)["data"]
+            return [entry for entry in entries if entry["id"]]
         except (msgspec.DecodeError, KeyError, TypeError):
             raise BackendDown(
-                f"{member.url} lists no models ({reply.status}: {self._said(content)}); {hint}"
+                f"{member.url} lists no models ({reply.status}: {self._quote(content)}); "
+                f"{_URL_HELP}"
             ) from None
-        return listed
 
-    async def _ask(self, replica: Replica, content: bytes, model: str) -> Response:
-        replica.flying += 1
+    async def _post(self, replica: Replica, content: bytes, model: str) -> Response:
+        """Send a body to one server and read its reply."""
+        replica.in_flight += 1
         try:
-            status, headers, said = await self._wires[replica.url].post(content)
+            status, headers, reply_content = await self._pools[replica.url].post(content)
         except Unreachable as error:
-            raise _Broken(
+            raise _BrokenConnection(
                 f"{replica.url} accepts no connection ({error})", "no connection"
             ) from error
         except TimeoutError as error:
-            assert self._replicas is not None
-            if not await self._answers(replica):
-                self._replicas.take_out(replica, "no answer")
+            await self._check_after_timeout(replica)
             message = f"{replica.url} did not answer within {self.options.timeout:g} s"
             raise TransientError(message, kind="timeout") from error
         except OSError as error:
-            why = str(error) or type(error).__name__
-            raise _Broken(f"{replica.url} broke the connection ({why})", why) from error
+            reason = str(error) or type(error).__name__
+            raise _BrokenConnection(
+                f"{replica.url} broke the connection ({reason})", reason
+            ) from error
         finally:
-            replica.flying -= 1
+            replica.in_flight -= 1
+
         if status == 404 and model != self._name:
-            await self._no_adapter(replica, model)
+            await self._raise_missing_adapter(replica, model)
         if status != 200:
-            self._refused(replica, status, said, headers)
-        reply = read(
-            said,
+            self._raise_for_status(replica, status, reply_content, headers)
+
+        reply = parse_completion(
+            reply_content,
             replica.url,
             self._secrets.quote,
-            lambda inside: self._refused(replica, inside, said, headers),
+            lambda inner: self._raise_for_status(replica, inner, reply_content, headers),
         )
         replica.calls += 1
-        return self._secrets.clean(response(reply, other_model(model, reply.model)))
+        response = build_response(reply, other_model(model, reply.model))
+        return self._secrets.clean(response)
 
-    async def _no_adapter(self, replica: Replica, adapter: str) -> NoReturn:
-        adapters = sorted(
-            entry["id"] for entry in await self._models_of(replica) if entry.get("parent")
-        )
+    async def _check_after_timeout(self, replica: Replica) -> None:
+        # A busy server is only slow; one that fails its health check too is left out.
+        if not await self._is_healthy(replica):
+            assert self._replicas is not None
+            self._replicas.take_out(replica, "no answer")
+
+    async def _raise_missing_adapter(self, replica: Replica, adapter: str) -> NoReturn:
+        entries = await self._list_models(replica)
+        adapters = sorted(entry["id"] for entry in entries if entry.get("parent"))
+
         message = f"{replica.url} serves no adapter '{adapter}' of {self._name}"
         if not adapters:
-            raise BackendDown(f"{message}; it serves none (--enable-lora --lora-modules NAME=PATH)")
-        more = f" and {len(adapters) - 8} more" if len(adapters) > 8 else ""
-        raise BackendError(f"{message}; its adapters are {', '.join(adapters[:8])}{more}")
+            raise BackendDown(
+                f"{message}, nor any other; start it with --enable-lora --lora-modules NAME=PATH"
+            )
+        rest = f" and {len(adapters) - 8} more" if len(adapters) > 8 else ""
+        raise BackendError(f"{message}; its adapters are {', '.join(adapters[:8])}{rest}")
 
-    def _refused(
+    def _raise_for_status(
         self, replica: Replica, status: int, content: bytes, headers: Mapping[str, str]
     ) -> NoReturn:
-        message = f"{replica.url} answered {status}: {self._said(content)}"
+        """Raise the error that a status means."""
+        message = f"{replica.url} answered {status}: {self._quote(content)}"
         if 300 <= status < 400:
             raise BackendDown(redirect(replica.url, status, headers, self._secrets))
         if status in (500, 502, 503, 504):
             assert self._replicas is not None
             self._replicas.take_out(replica, f"answered {status}")
+
+        delay = retry_after(headers)
         if status == 429:
-            raise Throttled(message, retry_after(headers), "429")
+            raise Throttled(message, delay, "429")
         if status in (408, 409) or status >= 500:
-            raise TransientError(message, retry_after(headers), "5xx" if status >= 500 else "4xx")
+            raise TransientError(message, delay, error_kind(status))
         if status in (401, 403):
-            raise BackendDown(f"{message}; set {self._key_name}")
+            raise BackendDown(f"{message}; set {self._key_variable}")
         if status == 404:
             raise BackendDown(f"{message}; check --base-url and --model")
         raise Refused(message, status)
 
-    async def _answers(self, replica: Replica) -> bool:
-        """Whether a server says of itself that it is well; one without `/health` is believed to be."""
+    async def _is_healthy(self, replica: Replica) -> bool:
+        """Whether a server answers its health check; one without `/health` counts as healthy."""
         try:
             async with asyncio.timeout(5), self._get(f"{replica.root}/health") as reply:
                 return bool(reply.status < 500)
         except (*self._failures, TimeoutError):
             return False
 
-    async def _well(self, replica: Replica) -> bool:
+    async def _serves_model(self, replica: Replica) -> bool:
         """Whether a server answers and has the model of this run."""
-        if not await self._answers(replica):
+        if not await self._is_healthy(replica):
             return False
+        # A server may come back with another model.
         try:
-            names = {entry["id"] for entry in await self._models_of(replica)}
+            entries = await self._list_models(replica)
         except BackendDown:
             return False
-        return self._name in names
+        return any(entry["id"] == self._name for entry in entries)
 
     async def prefix_counts(self) -> tuple[int, int] | None:
         if self._replicas is None:
             return None
         totals = {b"hits": 0, b"queries": 0}
-        heard = False
-        for member in self._replicas.members:
+        has_counters = False
+        for member in self._members():
             try:
                 async with asyncio.timeout(5), self._get(f"{member.root}/metrics") as reply:
                     content = await reply.read()
             except (*self._failures, TimeoutError):
                 continue
             for name, value in _COUNTERS.findall(content):
-                heard = True
+                has_counters = True
                 totals[name] += int(float(value))
-        return (totals[b"hits"], totals[b"queries"]) if heard else None
+        return (totals[b"hits"], totals[b"queries"]) if has_counters else None
 
     async def _report_prefix_hits(self, before: tuple[int, int]) -> None:
         after = await self.prefix_counts()
+        # The counters of a server that restarted begin at 0.
         if after is None or after[1] <= before[1]:
             return
-        hits, asked = self.prefix_hits = after[0] - before[0], after[1] - before[1]
-        words = f"prefix cache: {hits} of {asked} prompt tokens were at hand ({hits / asked:.1%})"
-        tell(words)
+
+        hits = after[0] - before[0]
+        queries = after[1] - before[1]
+        self.prefix_hits = (hits, queries)
+        message = (
+            f"prefix cache: {hits} of {queries} prompt tokens were cached ({hits / queries:.1%})"
+        )
+        print_status(message)
         if self._log is not None and self._log.parent.is_dir():
             with self._log.open("a", encoding="utf-8") as log:
-                log.write(f"{words}\n")
+                log.write(f"{message}\n")
 
-    def _said(self, content: bytes) -> str:
+    def _quote(self, content: bytes) -> str:
         return self._secrets.quote(content.decode(errors="replace"))
 
 
-class _Broken(Exception):
-    """A connection that could not be made or broke; `why` is the reason alone."""
+def _require_one_model(models: Mapping[str, _ServedModel]) -> _ServedModel:
+    """Return the model that all servers offer."""
+    (first_url, first), *rest = models.items()
+    for url, model in rest:
+        if (model.identity, model.name) != (first.identity, first.name):
+            raise UsageError(
+                f"--base-url: {first_url} serves {first.name} and {url} serves {model.name}; "
+                "all servers must serve one model"
+            )
+    return first
 
-    def __init__(self, message: str, why: str) -> None:
+
+class _BrokenConnection(Exception):
+    """A connection that could not be made or broke; `reason` is the cause alone."""
+
+    def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
-        self.why = why
+        self.reason = reason

@@ -1,7 +1,7 @@
-"""The arguments of `vllm serve`, in one spelling, and those that change no answer.
+"""Arguments of `vllm serve`: one spelling for each, and the list of those that change no answer.
 
-An argument counts as part of the model unless it is known to change none, so that an option nobody thought of here
-makes a model of its own instead of sharing another's answers.
+An argument is part of the model's identity unless it is known to change no answer, so that an
+option missing here makes a separate model instead of sharing another's answers.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# Where the work is done: the same sums up to rounding, which differs with what is computed together anyhow.
-_WHERE = (
+# Placement: results are equal up to rounding, which varies with the composition of a batch anyway.
+_PLACEMENT = (
     "--data-parallel-address",
     "--data-parallel-backend",
     "--data-parallel-rpc-port",
@@ -25,7 +25,7 @@ _WHERE = (
     "--pipeline-parallel-size",
     "--tensor-parallel-size",
 )
-# How fast and in how much memory: what is computed together, and what is kept for reuse.
+# Speed and memory: the composition of batches, and caching.
 _SPEED = (
     "--api-server-count",
     "--async-scheduling",
@@ -41,8 +41,8 @@ _SPEED = (
     "--num-gpu-blocks-override",
     "--swap-space",
 )
-# Where files lie, what is written down, and what the model is called.
-_TALK = (
+# Locations of files, logging, and the name under which a model is served.
+_REPORTING = (
     "--collect-detailed-traces",
     "--disable-log-requests",
     "--disable-log-stats",
@@ -54,7 +54,8 @@ _TALK = (
     "--served-model-name",
     "--uvicorn-log-level",
 )
-# Adapters count where one answers (`checkpoints.adapted`), not for the model beside them.
+# Adapters are part of the identity when one answers (`adapted_identity`), not of the model beside
+# them.
 _ADAPTERS = (
     "--enable-lora",
     "--fully-sharded-loras",
@@ -63,7 +64,7 @@ _ADAPTERS = (
     "--max-lora-rank",
     "--max-loras",
 )
-UNCHANGING = frozenset((*_WHERE, *_SPEED, *_TALK, *_ADAPTERS))
+UNCHANGING = frozenset((*_PLACEMENT, *_SPEED, *_REPORTING, *_ADAPTERS))
 
 _SHORT = {
     "-dp": "--data-parallel-size",
@@ -72,12 +73,13 @@ _SHORT = {
     "-q": "--quantization",
     "-tp": "--tensor-parallel-size",
 }
-_GATHERED = ("--middleware",)
+# Options that vLLM collects over several uses; of all others the last use wins.
+_ACCUMULATING = ("--middleware",)
 _OPTION = re.compile(r"-[^\d\s]")
 
 
 def option_name(word: str) -> str:
-    """The option of a word as vLLM spells it: its long name, with dashes for underscores up to the first dot."""
+    """Return the option of a word in vLLM's spelling: its long name, with dashes up to a dot."""
     name = word.partition("=")[0]
     if not name.startswith("--"):
         return _SHORT.get(name, name)
@@ -85,23 +87,33 @@ def option_name(word: str) -> str:
     return head.replace("_", "-") + dot + key
 
 
-def counting(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """The options that may change answers with their values, sorted; the last of an option that is repeated."""
-    read: dict[str, tuple[str, list[str]]] = {}
+def options_that_count(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Return the options that may change answers, sorted; of a repeated option its last use."""
+    options: dict[str, tuple[str, list[str]]] = {}
     name = ""
     for word in arguments:
-        if _OPTION.match(word):
-            spelled = option_name(word)
-            name = spelled.replace("--no-", "--", 1) if spelled.startswith("--no-") else spelled
-            earlier = (
-                read[name][1] if name in read and (name in _GATHERED or name.endswith("+")) else []
-            )
-            _, equals, value = word.partition("=")
-            read[name] = spelled, [*earlier, value] if equals else earlier
-        else:
-            read.setdefault(name, (name, []))[1].append(word)
-    return {
-        spelled: values
-        for name, (spelled, values) in sorted(read.items())
-        if name not in UNCHANGING
-    }
+        if not _OPTION.match(word):
+            _, values = options.setdefault(name, (name, []))
+            values.append(word)
+            continue
+
+        spelling = option_name(word)
+        name = spelling
+        # `--x` and `--no-x` set the same option, so the last of the two wins.
+        if spelling.startswith("--no-"):
+            name = spelling.replace("--no-", "--", 1)
+
+        values = []
+        # A name that ends in "+" appends to a list inside a JSON option.
+        if name in options and (name in _ACCUMULATING or name.endswith("+")):
+            values = list(options[name][1])
+        _, equals, value = word.partition("=")
+        if equals:
+            values.append(value)
+        options[name] = (spelling, values)
+
+    counting = {}
+    for name, (spelling, values) in sorted(options.items()):
+        if name not in UNCHANGING:
+            counting[spelling] = values
+    return counting

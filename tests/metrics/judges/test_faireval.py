@@ -43,7 +43,7 @@ def scored(
 
     def answer(call: JudgeCall) -> str:
         replies = straight if "Reply 1:\nfirst text" in call.user else mirrored
-        reply = replies[call.draw]
+        reply = replies[call.repeat]
         if isinstance(reply, str):
             return reply
         first, second = reply
@@ -71,7 +71,7 @@ def test_section_1b_the_swapped_prompt_shows_the_second_answer_first() -> None:
     assert len(straight) == len(mirrored) == VOTES
     assert "Reply 2:\nsecond text" in straight[0] and "Reply 2:\nfirst text" in mirrored[0]
     assert "Likes brevity." in mirrored[0] and "Request:\nQ?" in mirrored[0]
-    assert [call.draw for call in judge.calls if call.user == straight[0]] == list(range(VOTES))
+    assert [call.repeat for call in judge.calls if call.user == straight[0]] == list(range(VOTES))
     assert {call.temperature for call in judge.calls} == {TEMPERATURE}
 
 

@@ -74,12 +74,12 @@ def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
 
 def test_an_unparsed_reply_is_retried_and_not_cached(tmp_path: Path) -> None:
     def answer(request: Request) -> str:
-        return "no idea" if request.draw < 2 else "Score: 4"
+        return "no idea" if request.repeat < 2 else "Score: 4"
 
     backend = Scripted(answer=answer)
     with contextlib.closing(Cache(tmp_path / "cache.sqlite")) as cache:
         assert judge(backend, cache)[0].value == 0.4
-        assert [request.draw for request in backend.requests] == [0, 1, 2]
+        assert [request.repeat for request in backend.requests] == [0, 1, 2]
         _, role = judge(backend, cache)
         assert [call.cached for call in role.calls] == [False, False, True]
 

@@ -90,10 +90,10 @@ def test_a_hash_decides_the_order_and_the_choice_is_mapped_back() -> None:
 
 def test_a_reply_without_a_choice_is_repeated_and_then_unjudged() -> None:
     def answer(call: JudgeCall) -> str:
-        return "[[B]] [[60]]" if call.draw == 2 else "B"
+        return "[[B]] [[60]]" if call.repeat == 2 else "B"
 
     judge = Scripted(answer)
-    assert judge_with(judge, "1").judged and [call.draw for call in judge.calls] == [0, 1, 2]
+    assert judge_with(judge, "1").judged and [call.repeat for call in judge.calls] == [0, 1, 2]
     assert [call.cached for call in judge.calls] == [False, False, True]
     never = judge_with(Scripted(lambda call: "B"), "1")
     assert not never.judged and never.asked == 4 and never.pick is None

@@ -20,7 +20,7 @@ from fake_api import Handler, Server, options, serving
 from personabench.errors import RunError
 from personabench.models import client
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.chat_completion import Completion, response
+from personabench.models.backends.chat_completion import Completion, build_response
 from personabench.results.export import Source, rows
 from personabench.results.notices import notices
 from personabench.results.run_folder import RunFolder
@@ -150,7 +150,9 @@ def converted(reply: Mapping[str, Any]) -> Completion:
 
 def test_an_answer_in_the_field_for_thoughts_is_read_and_counted() -> None:
     def read(**message: Any) -> Any:
-        return response(converted({"choices": [{"message": message, "finish_reason": "stop"}]}))
+        return build_response(
+            converted({"choices": [{"message": message, "finish_reason": "stop"}]})
+        )
 
     found = read(content=None, reasoning_content="Dry again")
     assert (found.text, found.thought, found.oddities) == (
@@ -158,7 +160,7 @@ def test_an_answer_in_the_field_for_thoughts_is_read_and_counted() -> None:
         "",
         ("answer_in_reasoning",),
     )
-    cut = response(
+    cut = build_response(
         converted(
             {
                 "choices": [{"message": {"reasoning": THOUGHT}, "finish_reason": "length"}],
@@ -329,7 +331,7 @@ async def test_a_call_without_a_credible_count_costs_the_most_it_could(
     assert "credible count" in notices([free.summary])[0]
     server.bodies.clear()
     with pytest.raises(
-        RunError, match=r"stopped with .* spent \(\d calls without a credible token count"
+        RunError, match=r"stopped with .* spent \(including \d calls without a credible token count"
     ):
         await runner.run(replace(asked, max_cost=4.5 * dearest))
     assert len(server.bodies) == 4

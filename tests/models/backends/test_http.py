@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from personabench.models.backends.http import Unreachable, Wire
+from personabench.models.backends.http import ConnectionPool, Unreachable
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -51,18 +51,18 @@ class Raw:
 
 
 @asynccontextmanager
-async def wired(raw: Raw, timeout: float = 2.0) -> AsyncIterator[Wire]:
+async def open_pool(raw: Raw, timeout: float = 2.0) -> AsyncIterator[ConnectionPool]:
     server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
-    wire = Wire(
+    pool = ConnectionPool(
         f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/x?y=1",
         {"X-A": "b"},
         timeout,
         1.0,
     )
     try:
-        yield wire
+        yield pool
     finally:
-        wire.close()
+        pool.close()
         server.close()
 
 
@@ -79,9 +79,9 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 async def test_every_form_of_a_reply(form: str, piece: int) -> None:
     raw = Raw([FORMS[form]] * 2, piece)
-    async with wired(raw) as wire:
+    async with open_pool(raw) as pool:
         for _ in range(2):
-            reply = await wire.post(b"body")
+            reply = await pool.post(b"body")
             assert (reply.status, reply.content) == (200, b"hello")
     assert raw.connections == (2 if form == "until the end" else 1)
     host = raw.requests[0].split(b"\r\n")[1]
@@ -94,31 +94,31 @@ async def test_every_form_of_a_reply(form: str, piece: int) -> None:
 
 async def test_a_chunk_that_looks_like_the_end() -> None:
     first = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n0\r\n\r\nab\r\n"
-    async with wired(Raw([first + b"0\r\n\r\n"], 1)) as wire:
-        assert (await wire.post(b"")).content == b"0\r\n\r\nab"
+    async with open_pool(Raw([first + b"0\r\n\r\n"], 1)) as pool:
+        assert (await pool.post(b"")).content == b"0\r\n\r\nab"
 
 
 async def test_an_error_status_has_headers_and_body() -> None:
     raw = Raw(
         [b"HTTP/1.1 429 Too Many Requests\r\nRetry-After:  3 \r\nContent-Length: 2\r\n\r\nno"]
     )
-    async with wired(raw) as wire:
-        reply = await wire.post(b"")
+    async with open_pool(raw) as pool:
+        reply = await pool.post(b"")
         assert (reply.status, reply.headers["retry-after"], reply.content) == (429, "3", b"no")
 
 
 async def test_connection_close_is_obeyed() -> None:
     raw = Raw([OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")] * 2)
-    async with wired(raw) as wire:
-        assert [(await wire.post(b"")).content for _ in range(2)] == [b"hello"] * 2
+    async with open_pool(raw) as pool:
+        assert [(await pool.post(b"")).content for _ in range(2)] == [b"hello"] * 2
     assert raw.connections == 2
 
 
 async def test_a_kept_connection_that_was_closed_is_replaced_once() -> None:
     raw = Raw([OK, None, OK])
-    async with wired(raw) as wire:
-        await wire.post(b"")
-        assert (await wire.post(b"again")).content == b"hello"
+    async with open_pool(raw) as pool:
+        await pool.post(b"")
+        assert (await pool.post(b"again")).content == b"hello"
     assert raw.connections == 2
 
 
@@ -126,40 +126,40 @@ BROKEN = {
     "nothing": (None, "closed by the server"),
     "half a body": (OK[:-2], "in the middle"),
     "half a head": (b"HTTP/1.1 200", "in the middle"),
-    "another protocol": (b"220 mail.example ESMTP\r\n\r\n", "no HTTP: b'220 mail"),
-    "no status": (b"HTTP/1.1 fine\r\n\r\n", "no HTTP"),
+    "another protocol": (b"220 mail.example ESMTP\r\n\r\n", "not HTTP: b'220 mail"),
+    "no status": (b"HTTP/1.1 fine\r\n\r\n", "not HTTP"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
 async def test_broken_replies(case: str) -> None:
     sent, words = BROKEN[case]
-    async with wired(Raw([sent, OK], hang_up=True)) as wire:
+    async with open_pool(Raw([sent, OK], hang_up=True)) as pool:
         with pytest.raises(ConnectionError, match=words):
-            await wire.post(b"")
-        assert (await wire.post(b"")).content == b"hello"
+            await pool.post(b"")
+        assert (await pool.post(b"")).content == b"hello"
 
 
 async def test_a_reply_that_does_not_come_in_time() -> None:
-    async with wired(
+    async with open_pool(
         Raw([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe", OK]), timeout=0.1
-    ) as wire:
+    ) as pool:
         with pytest.raises(TimeoutError):
-            await wire.post(b"")
-        assert (await wire.post(b"")).content == b"hello"
+            await pool.post(b"")
+        assert (await pool.post(b"")).content == b"hello"
 
 
 async def test_a_cancelled_call_does_not_leave_its_reply_to_the_next() -> None:
     raw = Raw([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe", OK])
-    async with wired(raw) as wire:
-        call = asyncio.create_task(wire.post(b"one"))
+    async with open_pool(raw) as pool:
+        call = asyncio.create_task(pool.post(b"one"))
         await asyncio.sleep(0.05)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        assert (await wire.post(b"two")).content == b"hello"
+        assert (await pool.post(b"two")).content == b"hello"
     assert raw.connections == 2
 
 
 async def test_nobody_there(unused_tcp_port: int) -> None:
     with pytest.raises(Unreachable):
-        await Wire(f"http://127.0.0.1:{unused_tcp_port}/", {}, 1.0, 1.0).post(b"")
+        await ConnectionPool(f"http://127.0.0.1:{unused_tcp_port}/", {}, 1.0, 1.0).post(b"")

@@ -97,11 +97,13 @@ def test_logprobs_come_with_alternatives(model: Local) -> None:
 
 @pytest.mark.model
 def test_seed_and_draw_decide_at_a_temperature(model: Local) -> None:
-    def told(seed: int, draw: int = 0) -> str:
-        return answer(model, ask("Tell a story.", 8, temperature=1.5, seed=seed, draw=draw)).text
+    def told(seed: int, repeat: int = 0) -> str:
+        return answer(
+            model, ask("Tell a story.", 8, temperature=1.5, seed=seed, repeat=repeat)
+        ).text
 
     assert told(1) == told(1)
-    assert len({told(1), told(2), told(3)}) > 1 and told(1, draw=1) == told(2)
+    assert len({told(1), told(2), told(3)}) > 1 and told(1, repeat=1) == told(2)
 
 
 @pytest.mark.model
@@ -310,7 +312,7 @@ def test_a_hub_repository_is_fetched(tmp_path: Path) -> None:
         :5
     ]
     assert one == "m-Q8_0.gguf GGUF and more" and two == "m-Q4_K_M.gguf GGUF and more"
-    assert three == "refused: o/three has 2 GGUF files; name one: --model o/three:FILE"
+    assert three == "refused: o/three has 2 GGUF files; choose one: --model o/three:FILE"
     assert chosen == "b.gguf GGUF and more"
     assert nothing.startswith("refused: o/nothing cannot be fetched from the hub")
 

@@ -60,7 +60,7 @@ async def identified(server: Server, **options: Any) -> OpenAI:
 
 
 async def test_reply_and_what_is_sent(server: Server, backend: OpenAI) -> None:
-    response = await ask(backend, temperature=0.7, top_p=0.9, seed=5, draw=2)
+    response = await ask(backend, temperature=0.7, top_p=0.9, seed=5, repeat=2)
     assert (response.text, response.finish) == ("a reply", "stop")
     assert (
         response.usage.input_tokens,

@@ -76,7 +76,7 @@ async def test_a_server_that_refuses_both_names_is_asked_twice(server: Server) -
         (
             422,
             "body.seed: extra inputs are not permitted",
-            "; --omit-params seed leaves it out, as a run of its own",
+            "; --omit-params seed omits it, which makes a separate run",
         ),
     ],
 )
@@ -266,7 +266,7 @@ async def test_remote_apis_are_asked_adaptively_and_near_servers_are_not(
     async def none(_: OpenAI) -> dict[str, int | None]:
         return {}
 
-    monkeypatch.setattr(OpenAI, "_models", none)
+    monkeypatch.setattr(OpenAI, "_list_models", none)
     made = OpenAI(BackendOptions(base_url=url, model="m"))
     await made.identify()
     await made.aclose()

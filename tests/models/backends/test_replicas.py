@@ -90,7 +90,7 @@ def test_calls_of_nobody_go_where_least_is_in_flight() -> None:
     members = [Replica(f"http://h{at}/v1") for at in range(3)]
     pool = Replicas(members, well)
     for member, flying in zip(members, (3, 1, 2), strict=True):
-        member.flying = flying
+        member.in_flight = flying
     assert pool.choose("") is members[1]
 
 
@@ -210,7 +210,7 @@ async def test_a_run_across_two_servers_with_one_killed_in_the_middle(
     assert outcome.summary.counters["request_errors"] == 0
     assert outcome.summary.usage["predict"].calls == 37
     (log,) = outcome.folder.glob("attempts/*.log")
-    assert f"{sites[0].url} is out" in log.read_text() and "prefix cache:" in log.read_text()
+    assert f"{sites[0].url} is down" in log.read_text() and "prefix cache:" in log.read_text()
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
 

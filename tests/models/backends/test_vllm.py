@@ -17,7 +17,7 @@ from personabench.errors import BackendDown, BackendError, TransientError, Usage
 from personabench.models import backends
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.model_identity import (
-    adapted,
+    adapted_identity,
     adapters_of,
     model_identity,
     served_identity,
@@ -64,7 +64,7 @@ async def attach(sites: list[Site]) -> AsyncIterator[Callable[..., Any]]:
 
 async def test_reply_and_what_is_sent(sites: list[Site], attach: Callable[..., Any]) -> None:
     backend = await attach()
-    response = await backend.complete(request(seed=5, draw=2, temperature=0.7), "u")
+    response = await backend.complete(request(seed=5, repeat=2, temperature=0.7), "u")
     assert (response.text, response.finish) == ("answer Hello", "stop")
     assert (
         response.usage.input_tokens,
@@ -146,7 +146,7 @@ async def test_prefix_cache_hit_rate_is_of_this_run(
     await backend.complete(request("Again"), "u")
     await backend.aclose()
     assert backend.prefix_hits == (120, 200) and backend.prefix_cache_hit_rate == 0.6
-    assert log.read_text() == "prefix cache: 120 of 200 prompt tokens were at hand (60.0%)\n"
+    assert log.read_text() == "prefix cache: 120 of 200 prompt tokens were cached (60.0%)\n"
 
 
 async def hang(_: web.Request) -> web.StreamResponse:
@@ -374,7 +374,7 @@ async def test_arguments_in_the_command_of_vllm_count_too(monkeypatch: pytest.Mo
     await made.identify()
     assert made.identity == model_identity("org/tiny", ["--dtype=half", "--seed=3"])
     for command, words in (
-        ("serve --api-key x", "--api-key: that is"),
+        ("serve --api-key x", "--api-key: cannot be set here"),
         ('vllm "serve', "PERSONABENCH_VLLM: No clos"),
     ):
         monkeypatch.setenv("PERSONABENCH_VLLM", command)
@@ -408,7 +408,8 @@ async def test_several_models_ask_for_a_choice(sites: list[Site]) -> None:
 async def test_servers_of_different_models_are_refused(sites: list[Site]) -> None:
     sites[1].fake.entries[0] |= {"id": "org/large", "root": "org/large"}
     with pytest.raises(
-        UsageError, match=r"serves org/tiny and .* serves org/large; one model at a time"
+        UsageError,
+        match=r"serves org/tiny and .* serves org/large; all servers must serve one model",
     ):
         await _identified(base_url=sites[0].url, replicas=(sites[1].url,))
 
@@ -432,7 +433,7 @@ async def _identified(**options: Any) -> VLLM:
         ({"base_url": "http://127.0.0.1:999999/v1"}, "no host, or no port"),
         (
             {"base_url": "http://host/v1", "vllm_args": ("--dtype",)},
-            "--vllm-args are for a server that is started",
+            "--vllm-args apply to a server that is started",
         ),
     ],
 )
@@ -522,15 +523,15 @@ def test_adapters_are_part_of_the_model_by_content(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--lora-modules .*not a name and a path"):
         adapters_of(("--lora-modules", '{"name": "ann"}'))
     base = model_identity("org/tiny")
-    first = adapted(base, "{user_id}", {"ann": str(one)})
+    first = adapted_identity(base, "{user_id}", {"ann": str(one)})
     assert first["name"] == "org/tiny+{user_id}" and str(tmp_path) not in str(first)
-    assert first == adapted(base, "{user_id}", {"ann": str(one), "far": "/nowhere"})
-    assert first != adapted(base, "{user_id}", {"ann": str(other)})
-    hub = adapted(base, "ann", {"ann": "org/adapter-1"})
+    assert first == adapted_identity(base, "{user_id}", {"ann": str(one), "far": "/nowhere"})
+    assert first != adapted_identity(base, "{user_id}", {"ann": str(other)})
+    hub = adapted_identity(base, "ann", {"ann": "org/adapter-1"})
     assert (
         hub
-        != adapted(base, "ann", {"ann": "org/adapter-2"})
-        != adapted(base, "ann", {"ann": "/nowhere"})
+        != adapted_identity(base, "ann", {"ann": "org/adapter-2"})
+        != adapted_identity(base, "ann", {"ann": "/nowhere"})
     )
 
 
@@ -546,14 +547,15 @@ async def test_adapter_of_work_for_nobody_is_the_model_itself(
 async def test_no_adapters_at_all(sites: list[Site], attach: Callable[..., Any]) -> None:
     backend = await attach(adapter="{user_id}")
     with pytest.raises(
-        BackendDown, match=r"no adapter 'ann' of org/tiny; it serves none \(--enable-lora"
+        BackendDown,
+        match=r"no adapter 'ann' of org/tiny, nor any other; start it with --enable-lora",
     ):
         await backend.complete(request(adapter="ann"), "ann")
 
 
 @pytest.mark.parametrize("template", ["", "{user}", "{user_id}-{"])
 def test_adapter_templates_that_name_nothing(template: str) -> None:
-    with pytest.raises(UsageError, match=r"\{user_id\} standing for the user"):
+    with pytest.raises(UsageError, match=r"\{user_id\} as placeholder for the user"):
         backends.create("vllm", BackendOptions(base_url="http://a/v1", adapter=template))
     with pytest.raises(UsageError, match="--adapter: only with --backend vllm"):
         backends.create("openai", BackendOptions(base_url="http://a/v1", adapter="ann"))

@@ -331,4 +331,4 @@ async def test_two_servers_with_one_killed_in_the_middle(
     ] == [("complete", 0)] * len(methods)
     assert len(lines(tmp_path)) == sum(summary["n"] for summary in summaries)
     assert set(paid(tmp_path).values()) == {1}
-    assert any(f"{second} is out" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))
+    assert any(f"{second} is down" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))

@@ -90,7 +90,7 @@ async def test_launch_answer_and_stop(
     assert (
         "--enable-prefix-caching --max-model-len 2048 --tensor-parallel-size 2" in log.read_text()
     )
-    assert log.read_text().endswith("prefix cache: 60 of 100 prompt tokens were at hand (60.0%)\n")
+    assert log.read_text().endswith("prefix cache: 60 of 100 prompt tokens were cached (60.0%)\n")
     err = capsys.readouterr().err
     assert (
         "vllm   starting; log in" in err
@@ -184,12 +184,10 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
         "half",
     ]
     for argument in ("--port=8000", "--host", "--model", "--api-key=x"):
-        with pytest.raises(
-            UsageError, match=f"{argument.partition('=')[0]}: that is not chosen here"
-        ):
+        with pytest.raises(UsageError, match=f"{argument.partition('=')[0]}: cannot be set here"):
             command("org/tiny", [argument], None, 7)
     monkeypatch.setenv(COMMAND, "no-such-program serve")
-    with pytest.raises(UsageError, match="names no-such-program, which is no program"):
+    with pytest.raises(UsageError, match="names no-such-program, which is not a program"):
         command("org/tiny", [], None, 7)
 
 
@@ -301,7 +299,10 @@ def test_a_refused_start_is_one_message(tmp_path: Path) -> None:
     ended = subprocess.run(
         words(tmp_path), text=True, capture_output=True, timeout=60, env=environment
     )
-    assert ended.returncode == 2 and "no-such-program, which is no program here" in ended.stderr
+    assert (
+        ended.returncode == 2
+        and "no-such-program, which is not a program on this machine" in ended.stderr
+    )
     assert "Traceback" not in ended.stderr
 
 
