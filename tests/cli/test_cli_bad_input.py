@@ -352,8 +352,8 @@ def test_new_refuses_names_and_files_that_are_taken(
         assert f"'{word}' would make a file or a class named by a word" in refused(
             "new", "method", word
         )
-    assert "'json' is a module of Python's own" in refused("new", "method", "json")
-    assert "there is a method 'rag' already" in refused("new", "method", "rag")
+    assert "json.py would hide Python's module 'json'" in refused("new", "method", "json")
+    assert "a method 'rag' exists already" in refused("new", "method", "rag")
     assert personabench("new", "method", "mine").code == 0
     assert "mine.py exists" in refused("new", "method", "mine")
 
