@@ -76,7 +76,9 @@ def method(
         )
     title = "".join(part.capitalize() for part in name.split("_"))
     if keyword.iskeyword(name) or keyword.iskeyword(title):
-        raise UsageError(f"'{name}' is a Python keyword; choose another name")
+        raise UsageError(
+            f"'{name}' is a Python keyword, as file or as class name; choose another name"
+        )
     if name in sys.stdlib_module_names:
         raise UsageError(f"{name}.py would hide Python's module '{name}'; choose another name")
     if name in entries("method"):

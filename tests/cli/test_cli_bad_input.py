@@ -349,9 +349,7 @@ def test_new_refuses_names_and_files_that_are_taken(
 ) -> None:
     assert "'My-Method'" in refused("new", "method", "My-Method")
     for word in ("none", "true", "class", "import"):
-        assert f"'{word}' would make a file or a class named by a word" in refused(
-            "new", "method", word
-        )
+        assert f"'{word}' is a Python keyword" in refused("new", "method", word)
     assert "json.py would hide Python's module 'json'" in refused("new", "method", "json")
     assert "a method 'rag' exists already" in refused("new", "method", "rag")
     assert personabench("new", "method", "mine").code == 0
