@@ -1,7 +1,7 @@
-"""The command line: one file per group of verbs, heavy imports inside the verbs.
+"""The command line: one module per command, with heavy imports inside the commands.
 
-Errors meant for people end as one message on stderr and an exit code (2: usage and data, 1: a run that failed, 130:
-interrupted); anything else is a defect and shows its traceback.
+Expected errors end as one message on stderr and an exit code (2: usage and data, 1: a failed run,
+130: interrupted). Any other exception is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -34,54 +34,59 @@ from personabench.cli import (
     show,
 )
 from personabench.cli import list as listing
+from personabench.cli.options import PanelCommand, PlainCommand
 from personabench.errors import PersonabenchError
 
+_HELP = "The benchmark harness for LLM personalization: does a method really know this user better?"
+
 app = typer.Typer(
-    help="The benchmark harness for LLM personalization: does a method really know this user better?",
+    help=_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Importing rich takes longer than a help page should; see `PanelCommand`.
     rich_markup_mode=None,
     add_completion=False,
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"personabench {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def _root(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version."
+        False, "--version", callback=_print_version, is_eager=True, help="Show the version."
     ),
 ) -> None:
-    """The benchmark harness for LLM personalization: does a method really know this user better?"""
+    pass
 
 
-app.command("run")(run.run)
-app.command("merge")(merge.merge)
-app.command("score")(score.score)
-app.command("leaderboard")(leaderboard.leaderboard)
-app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("judge")(judge.judge)
-app.command("judge-report")(judge.judge_report)
-app.command("publish")(publish.publish)
-app.command("export")(export.export)
-app.command("show")(show.show)
+app.command("run", cls=PanelCommand)(run.run)
+app.command("merge", cls=PlainCommand)(merge.merge)
+app.command("score", cls=PlainCommand)(score.score)
+app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
+app.command("report", cls=PlainCommand)(report.report)
+app.command("compare", cls=PlainCommand)(compare.compare)
+app.command("judge", cls=PlainCommand)(judge.judge)
+app.command("judge-report", cls=PlainCommand)(judge.judge_report)
+app.command("publish", cls=PlainCommand)(publish.publish)
+app.command("export", cls=PlainCommand)(export.export)
+app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
-app.command("download")(download.download)
-app.command("generate")(generate.generate)
+app.command("download", cls=PlainCommand)(download.download)
+app.command("generate", cls=PlainCommand)(generate.generate)
 app.add_typer(cache.app, name="cache")
 app.add_typer(new.app, name="new")
-app.command("doctor")(doctor.doctor)
+app.command("doctor", cls=PlainCommand)(doctor.doctor)
 
 
 def _leave(code: int) -> None:
-    """End now: a model that still computes an abandoned answer in a thread is not waited for."""
+    """Exit at once."""
+    # A normal exit would wait for threads, in which a local model may still generate.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
@@ -89,12 +94,13 @@ def _leave(code: int) -> None:
 
 
 def main() -> None:
-    """The `personabench` command.  What a terminal cannot show is shown as a question mark."""
+    """Run the `personabench` command."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, io.StringIO())
         elif isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character shows a question mark instead of a traceback.
             stream.reconfigure(errors="replace")
     try:
         try:

@@ -1,4 +1,4 @@
-"""`personabench cache`: what is stored, why a call is not, and making room."""
+"""`personabench cache`: count, explain and delete stored responses."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import typer
 from personabench.cli.options import (
     RESULTS,
     Adapter,
+    Assignments,
     Backend,
     BaseUrl,
+    ContextLength,
     Data,
     History,
     Json,
     MaxTokens,
     Method,
     Model,
-    Omit,
+    OmitParams,
+    PanelCommand,
     Results,
     Seed,
-    Set,
     Split,
     Task,
     Temperature,
     TopP,
     VllmArgs,
-    Window,
     emit,
-    names,
-    words,
+    split_names,
+    split_vllm_args,
 )
 
 if TYPE_CHECKING:
@@ -37,43 +38,41 @@ if TYPE_CHECKING:
 
     from personabench.models.cache import Cache
 
-app = typer.Typer(help="Stored responses: count, explain, delete.", no_args_is_help=True)
+app = typer.Typer(help="Count, explain or delete stored responses.", no_args_is_help=True)
 
 
 @app.command("stats")
 def stats(results: Results = RESULTS, json: Json = False) -> None:
     """Count stored responses by model."""
-    cache = _opened(results)
-    found = cache.stats()
+    cache = _open_cache(results)
+    stats = cache.stats()
     cache.close()
     if json:
-        emit(found)
+        emit(stats)
         return
-    typer.echo(
-        f"{found['path']}: {found['responses']:,} responses, {found['artifacts']:,} artifacts, ",
-        nl=False,
-    )
-    typer.echo(f"{found['bytes'] / 1e6:.1f} MB")
-    for model, count in found["models"].items():
+
+    counts = f"{stats['responses']:,} responses, {stats['artifacts']:,} artifacts"
+    typer.echo(f"{stats['path']}: {counts}, {stats['bytes'] / 1e6:.1f} MB")
+    for model, count in stats["models"].items():
         typer.echo(f"  {count:>9,}  {model}")
 
 
-@app.command("why")
+@app.command("why", cls=PanelCommand)
 def why(
     method: Method,
     task: Task,
-    sample: Annotated[str, typer.Argument(help="The sample whose calls are looked up.")],
+    sample: Annotated[str, typer.Argument(help="Sample id.", metavar="SAMPLE")],
     split: Split = None,
     data: Data = None,
     backend: Backend = "local",
     model: Model = None,
     base_url: BaseUrl = None,
     adapter: Adapter = None,
-    omit: Omit = None,
+    omit: OmitParams = None,
     vllm_args: VllmArgs = None,
-    window: Window = None,
+    window: ContextLength = None,
     seed: Seed = 0,
-    assignments: Set = None,
+    assignments: Assignments = None,
     history: History = "own",
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -81,9 +80,9 @@ def why(
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Explain which calls of a sample are stored, and why not.
+    """Show which calls of a sample are stored, and why others are not.
 
-    For a call that is not stored, the first field in which the nearest stored call differs.
+    For a call that is not stored, the first field is shown in which the nearest stored call differs.
     """
     import asyncio
 
@@ -102,9 +101,9 @@ def why(
             model,
             base_url,
             window,
-            vllm_args=words(vllm_args),
+            vllm_args=split_vllm_args(vllm_args),
             adapter=adapter,
-            omit=tuple(names(omit or "")),
+            omit=tuple(split_names(omit or "")),
         ),
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
@@ -117,17 +116,26 @@ def why(
         emit(answers)
         return
     for answer in answers:
-        state = (
-            "stored" if answer["stored"] else f"missing; nearest differs in {answer['difference']}"
-        )
+        state = "stored"
+        if not answer["stored"]:
+            state = f"missing; nearest differs in {answer['difference']}"
         typer.echo(f"{answer['phase']:8} {answer['key'][:12]}  {state}")
 
 
 @app.command("prune")
 def prune(
-    days: Annotated[float | None, typer.Option("--older-than", help="Age in days.", min=0)] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(
+            "--older-than",
+            min=0,
+            metavar="DAYS",
+            help="Only responses older than this.",
+        ),
+    ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Only this model's responses.")
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Only responses of this model."),
     ] = None,
     results: Results = RESULTS,
 ) -> None:
@@ -135,17 +143,25 @@ def prune(
     from personabench.errors import UsageError
 
     if days is None and model is None:
-        raise UsageError("cache prune: say what to delete with --older-than DAYS or --model NAME")
-    cache = _opened(results)
-    typer.echo(f"{cache.prune(older_than_days=days, model=model):,} responses deleted")
+        raise UsageError("cache prune: choose responses with --older-than DAYS or --model NAME")
+
+    # Without a condition every paid response would be deleted.
+    cache = _open_cache(results)
+    deleted = cache.prune(older_than_days=days, model=model)
     cache.close()
+    typer.echo(f"{deleted:,} responses deleted")
 
 
-def _opened(results: Path) -> Cache:
+def _open_cache(results: Path) -> Cache:
+    """Open the response cache of a results folder.
+
+    Raises:
+        UsageError: there is none.
+    """
     from personabench.errors import UsageError
     from personabench.models.cache import Cache
 
     path = results / "cache.sqlite"
     if not path.is_file():
-        raise UsageError(f"no response cache at {path}; `personabench run` makes one")
+        raise UsageError(f"no response cache at {path}; `personabench run` creates one")
     return Cache(path)

@@ -1,4 +1,4 @@
-"""`personabench check` and `personabench doctor`: is it sound, is it installed."""
+"""`personabench check`: verify a method or a task without a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.options import Data, Json, Split, emit
+from personabench.cli.options import Data, Json, PlainCommand, Split, emit
 
 if TYPE_CHECKING:
     from personabench.testing.checks import Finding
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Verify a method or a task without a model.", no_args_is_help=True)
 
 
-@app.command("task")
+@app.command("task", cls=PlainCommand)
 def task(
-    name: Annotated[str, typer.Argument(help="Task or file.py[:Class].")],
+    name: Annotated[str, typer.Argument(help="Task name or file.py[:Class].", metavar="TASK")],
     split: Split = None,
     data: Data = None,
     json: Json = False,
@@ -28,16 +28,21 @@ def task(
     from personabench.api.registry import load
     from personabench.testing.checks import check_task
 
-    found = create(load("task", name))
-    _report(check_task(found, split or found.default_split, data), json)
+    checked = create(load("task", name))
+    _report(check_task(checked, split or checked.default_split, data), json)
 
 
-@app.command("method")
+@app.command("method", cls=PlainCommand)
 def method(
-    name: Annotated[str, typer.Argument(help="Method or file.py[:Class].")],
+    name: Annotated[str, typer.Argument(help="Method name or file.py[:Class].", metavar="METHOD")],
     task: Annotated[
         str | None,
-        typer.Option("--task", "-t", help="Task whose bundled sample is used; else an example."),
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="TASK",
+            help="Task whose example data is used (default: a small built-in task).",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -46,19 +51,31 @@ def method(
     from personabench.api.registry import example_task, load
     from personabench.testing.checks import check_method
 
-    _report(check_method(create(load("method", name)), task or example_task()), json)
+    checked = create(load("method", name))
+    _report(check_method(checked, task or example_task()), json)
 
 
 _MARKS = {True: "ok", False: "FAIL", None: "–"}
 
 
 def _report(findings: Iterable[Finding], json: bool) -> None:
-    seen = list(findings)
+    """Print findings and exit with 1 if one does not hold."""
+    # Iterating runs the checks, which must happen once only.
+    results = list(findings)
     if json:
-        emit([{"what": f.what, "holds": f.holds, "detail": f.detail} for f in seen])
+        rows = [
+            {
+                "what": finding.what,
+                "holds": finding.holds,
+                "detail": finding.detail,
+            }
+            for finding in results
+        ]
+        emit(rows)
     else:
-        for finding in seen:
+        for finding in results:
             detail = f" ({finding.detail})" if finding.detail else ""
             typer.echo(f"{_MARKS[finding.holds]:4}  {finding.what}{detail}")
-    if any(finding.holds is False for finding in seen):
+
+    if any(finding.holds is False for finding in results):
         sys.exit(1)

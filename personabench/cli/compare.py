@@ -1,4 +1,4 @@
-"""`personabench compare`: two runs against each other; `personabench publish`: runs as reference results."""
+"""`personabench compare`: compare two runs on the samples that both answered."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ def compare(
     a: Annotated[
         str,
         typer.Argument(
-            help="Run folder, first characters of a run's id, 'last', or a published file."
+            help="Run folder, first characters of a run id, 'last', or a published file.",
+            metavar="A",
         ),
     ],
-    b: Annotated[str, typer.Argument(help="What it is measured against, named likewise.")],
+    b: Annotated[
+        str, typer.Argument(help="The run to compare it with, in the same form.", metavar="B")
+    ],
     results: Results = RESULTS,
     anyway: Annotated[
         bool,
         typer.Option(
             "--allow-mismatch",
-            help="Compare runs that differ in data, split, task options, model or decoding.",
+            help="Compare even if data, split, task options, model or decoding differ.",
         ),
     ] = False,
     task: OwnTask = None,
@@ -35,7 +38,7 @@ def compare(
 ) -> None:
     """Compare two runs sample by sample.
 
-    Gains with intervals and corrected p-values, wins by sample and by user, and who was made worse.
+    Prints gains with intervals and corrected p-values, wins by sample and by user, and the share made worse.
     """
     from personabench.leaderboard.comparison import compare as compared
     from personabench.leaderboard.comparison import to_dict

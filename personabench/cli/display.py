@@ -1,6 +1,6 @@
-"""Progress on stderr: a live bar on a terminal, a plain line now and then elsewhere.
+"""Progress on stderr: a live bar on a terminal, a plain line every few seconds elsewhere.
 
-The display reads counters from its own thread a few times a second; the engine never waits for it.
+The display reads counters from its own thread, so that the engine never waits for it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from personabench.run.progress import Progress
     from personabench.run.runner import Watch
 
+# Seconds between plain lines: often enough to see a run is alive, seldom enough for a log file.
 PLAIN_EVERY = 10.0
 
 
 def watching(console: Console) -> Watch:
-    """A `watch` for `runner.run` that shows progress on a console."""
+    """Return a `watch` for `runner.run` that shows progress on a console."""
 
     def watch(title: str, progress: Progress, client: Client) -> AbstractContextManager[None]:
         return (_live if console.is_terminal else _plain)(console, title, progress, client)
@@ -54,13 +55,14 @@ def _live(console: Console, title: str, counts: Progress, client: Client) -> Ite
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
+        # Calls differ much in length; a shorter period makes the estimate jump.
         speed_estimate_period=300,
     )
-    shown = bar.add_task(title, total=counts.total, completed=counts.before)
+    bar_id = bar.add_task(title, total=counts.total, completed=counts.before)
     detail = Text(style="dim", no_wrap=True)
 
     def update() -> None:
-        bar.update(shown, completed=counts.before + counts.done)
+        bar.update(bar_id, completed=counts.before + counts.done)
         detail.plain = f"  {_detail(counts, client)}"
 
     with Live(Group(bar, detail), console=console, refresh_per_second=4), _every(0.25, update):
@@ -69,29 +71,28 @@ def _live(console: Console, title: str, counts: Progress, client: Client) -> Ite
 
 @contextlib.contextmanager
 def _plain(console: Console, title: str, counts: Progress, client: Client) -> Iterator[None]:
-    said = time.monotonic()
+    printed = time.monotonic()
 
-    def say() -> None:
+    def print_line() -> None:
         done, total = counts.before + counts.done, counts.total
         elapsed = time.monotonic() - counts.started
-        eta = (
-            f", ETA {elapsed / counts.done * (total - done):.0f} s"
-            if counts.done > 0 and done < total
-            else ""
-        )
+        eta = ""
+        if counts.done > 0 and done < total:
+            remaining = elapsed / counts.done * (total - done)
+            eta = f", ETA {remaining:.0f} s"
         console.print(
             f"{title}: {done}/{total}{eta}; {_detail(counts, client)}", markup=False, soft_wrap=True
         )
 
     def tick() -> None:
-        nonlocal said
-        if time.monotonic() - said >= PLAIN_EVERY:
-            said = time.monotonic()
-            say()
+        nonlocal printed
+        if time.monotonic() - printed >= PLAIN_EVERY:
+            printed = time.monotonic()
+            print_line()
 
     with _every(0.5, tick):
         yield
-    say()
+    print_line()
 
 
 def _detail(counts: Progress, client: Client) -> str:
@@ -112,13 +113,13 @@ def _detail(counts: Progress, client: Client) -> str:
     if counts.failed:
         parts.append(f"{counts.failed} failed")
     if counts.stopping and counts.before + counts.done < counts.total:
-        parts = ["stopping when what is in flight is done; Ctrl-C again drops it"]
+        parts = ["stopping after the calls in flight; press Ctrl-C again to drop them"]
     return ", ".join(parts)
 
 
 @contextlib.contextmanager
 def downloading(console: Console) -> Iterator[downloads.Progress]:
-    """A progress callback for `downloads.fetch` that shows each file on a console while the block runs."""
+    """Yield a progress callback for `downloads.fetch` that shows files on a console."""
     with (_bars if console.is_terminal else _lines)(console) as progress:
         yield progress
 
@@ -140,12 +141,12 @@ def _bars(console: Console) -> Iterator[downloads.Progress]:
         DownloadColumn(),
     )
     with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bars:
-        shown: dict[str, TaskID] = {}
+        bar_ids: dict[str, TaskID] = {}
 
         def show(url: str, done: int, total: int | None) -> None:
-            if url not in shown:
-                shown[url] = bars.add_task(url.rsplit("/", 1)[-1])
-            bars.update(shown[url], completed=done, total=total)
+            if url not in bar_ids:
+                bar_ids[url] = bars.add_task(url.rsplit("/", 1)[-1])
+            bars.update(bar_ids[url], completed=done, total=total)
 
         yield show
 
@@ -153,35 +154,36 @@ def _bars(console: Console) -> Iterator[downloads.Progress]:
 @contextlib.contextmanager
 def _lines(console: Console) -> Iterator[downloads.Progress]:
     latest: dict[str, tuple[int, int | None]] = {}
-    said = time.monotonic()
+    printed = time.monotonic()
 
-    def say(url: str) -> None:
+    def print_line(url: str) -> None:
         done, total = latest.pop(url)
-        of = "" if total is None else f" of {total / 1e6:.1f} MB"
-        console.print(
-            f"{url.rsplit('/', 1)[-1]}: {done / 1e6:.1f} MB{of}", markup=False, soft_wrap=True
-        )
+        name = url.rsplit("/", 1)[-1]
+        size = "" if total is None else f" of {total / 1e6:.1f} MB"
+        console.print(f"{name}: {done / 1e6:.1f} MB{size}", markup=False, soft_wrap=True)
 
     def show(url: str, done: int, total: int | None) -> None:
-        nonlocal said
-        for other in [each for each in latest if each != url]:
-            say(other)
+        nonlocal printed
+        # The last line of a file must show all of it, so it is printed before the next file begins.
+        for finished in [name for name in latest if name != url]:
+            print_line(finished)
         latest[url] = done, total
-        if time.monotonic() - said >= PLAIN_EVERY:
-            said = time.monotonic()
-            say(url)
+        if time.monotonic() - printed >= PLAIN_EVERY:
+            printed = time.monotonic()
+            print_line(url)
 
     yield show
     for url in [*latest]:
-        say(url)
+        print_line(url)
 
 
 @contextlib.contextmanager
 def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    over = threading.Event()
+    """Call a function regularly while the block runs, and once at its end."""
+    stopped = threading.Event()
 
     def loop() -> None:
-        while not over.wait(seconds):
+        while not stopped.wait(seconds):
             act()
 
     thread = threading.Thread(target=loop, name="progress", daemon=True)
@@ -189,6 +191,6 @@ def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join()
         act()

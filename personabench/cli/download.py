@@ -1,4 +1,4 @@
-"""`personabench download`: fetch a task's official files."""
+"""`personabench download`: download the official files of a task."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import Split
+from personabench.cli.options import Split, Target
 
 
 def download(
-    task: Annotated[str, typer.Argument(help="The task to fetch.")],
+    task: Annotated[str, typer.Argument(help="Task name.", metavar="TASK")],
     split: Split = None,
-    target: Annotated[
-        Path, typer.Option("--target", help="Folder that receives the official tree.")
-    ] = Path("data"),
+    target: Target = Path("data"),
     base_url: Annotated[
         str | None,
-        typer.Option("--base-url", help="A mirror with the official layout.", show_default=False),
+        typer.Option(
+            "--base-url",
+            metavar="URL",
+            help="Mirror of the official files.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Fetch and check a task's official files, for `run --data`."""
+    """Download and check a task's official files, for `run --data`."""
     import shlex
     import warnings
 
@@ -33,28 +36,31 @@ def download(
     from personabench.cli.display import downloading
     from personabench.errors import UsageError
 
-    found: Task = load("task", task)()
-    if not isinstance(found, Downloadable):
+    opened: Task = load("task", task)()
+    if not isinstance(opened, Downloadable):
         raise UsageError(
-            f"task {found.name} has nothing to download; pass a local copy with --data"
+            f"task {opened.name} has nothing to download; pass a local copy with --data"
         )
-    wanted = split or found.default_split
-    typer.echo(f"{found.name}: {found.source}; licence: {found.licence}", err=True)
+    chosen_split = split or opened.default_split
+    typer.echo(f"{opened.name}: {opened.source}; licence: {opened.licence}", err=True)
+
+    # Only tasks that can use a mirror accept the argument.
+    mirror = {"base_url": base_url} if base_url else {}
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
         with downloading(Console(stderr=True, highlight=False)) as progress:
-            found.download(
-                wanted, target, progress=progress, **({"base_url": base_url} if base_url else {})
-            )
-    found.open(wanted, target)
+            opened.download(chosen_split, target, progress=progress, **mirror)
+
+    # Opening checks the files before the command to run is offered.
+    opened.open(chosen_split, target)
     words = [
         "personabench",
         "run",
         "--task",
         task,
         "--split",
-        wanted,
+        chosen_split,
         "--data",
         str(target),
         "--method",

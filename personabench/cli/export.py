@@ -1,4 +1,4 @@
-"""`personabench export`: a run for other tools."""
+"""`personabench export`: write a run for other tools."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, OwnTask, Results
+from personabench.cli.options import RESULTS, OwnTask, Results, RunName
 
 
 class Kind(StrEnum):
-    """What a run is written as."""
+    """Format of an export."""
 
     inspect = "inspect"
     hf = "hf"
@@ -20,25 +20,26 @@ class Kind(StrEnum):
 
 
 def export(
-    run: Annotated[
-        str, typer.Argument(help="Run folder, the first characters of a run's id, or 'last'.")
-    ],
+    run: RunName,
     to: Annotated[
         Kind,
         typer.Option(
-            "--to", help="inspect: an inspect-ai log; hf: a datasets folder; csv: a table."
+            "--to",
+            metavar="FORMAT",
+            help="inspect (an inspect-ai log), hf (a datasets folder) or csv.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="File, or for hf folder, to write.")
+        Path,
+        typer.Option("-o", "--output", metavar="PATH", help="File to write; for hf, a folder."),
     ],
     task: OwnTask = None,
     results: Results = RESULTS,
 ) -> None:
     """Write a run's samples for another tool.
 
-    A row a sample: input, references, answer, scores, and every call with its messages. It holds the texts of the
-    data; `publish` writes scores alone.
+    One row per sample: input, references, answer, scores, and every call with its messages. An export contains the
+    texts of the data; use `publish` to write scores only.
     """
     from personabench.results.export import Source, as_csv, as_dataset
     from personabench.results.index import find_run
@@ -51,5 +52,10 @@ def export(
     source = Source(folder, results)
     for remark in source.remarks():
         typer.echo(f"warning: {remark}", err=True)
-    {Kind.inspect: write, Kind.hf: as_dataset, Kind.csv: as_csv}[to](source, output)
+    writers = {
+        Kind.inspect: write,
+        Kind.hf: as_dataset,
+        Kind.csv: as_csv,
+    }
+    writers[to](source, output)
     typer.echo(f"wrote {output}: {len(source.ids)} samples", err=True)

@@ -1,9 +1,11 @@
-"""`personabench generate`: a new data set of a task's form, written by models."""
+"""`personabench generate`: write a new data set for a task with models as authors."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,34 +14,60 @@ from personabench.cli.options import (
     ApiVersion,
     Backend,
     BaseUrl,
+    Cache,
     CachePolicy,
     Headers,
     Model,
     Results,
     Seed,
+    Target,
+    split_names,
 )
+
+if TYPE_CHECKING:
+    from personabench.models.backends.base import BackendOptions
+    from personabench.models.roles import Role
 
 
 def generate(
-    task: Annotated[str, typer.Argument(help="The task whose form the set has.")],
+    task: Annotated[
+        str, typer.Argument(help="Task whose format the data set has.", metavar="TASK")
+    ],
     source: Annotated[
         str,
         typer.Option(
             "--source",
-            help="A source benchmark of the task, or a file of problems (JSON lines, CSV).",
+            metavar="SOURCE",
+            help="Source benchmark of the task, or a file of problems (JSON lines, CSV).",
         ),
     ],
-    target: Annotated[Path, typer.Option("--target", help="Folder that receives the set.")] = Path(
-        "data"
-    ),
+    target: Target = Path("data"),
     problems: Annotated[
-        int, typer.Option("--problems", min=1, help="Problems taken from the source.")
+        int,
+        typer.Option(
+            "--problems",
+            min=1,
+            metavar="N",
+            help="Number of problems from the source.",
+        ),
     ] = 100,
     personas: Annotated[
-        int, typer.Option("--personas", min=1, help="People for each problem.")
+        int,
+        typer.Option(
+            "--personas",
+            min=1,
+            metavar="N",
+            help="Number of personas per problem.",
+        ),
     ] = 10,
-    library: Annotated[
-        int, typer.Option("--persona-pool", min=1, help="People in all, shared by a folder's sets.")
+    persona_pool: Annotated[
+        int,
+        typer.Option(
+            "--persona-pool",
+            min=1,
+            metavar="N",
+            help="Number of personas in total, shared by the data sets of a folder.",
+        ),
     ] = 100,
     backend: Backend = "local",
     model: Model = None,
@@ -48,80 +76,93 @@ def generate(
     api_version: ApiVersion = None,
     seed: Seed = 0,
     results: Results = RESULTS,
-    cache: Annotated[
-        CachePolicy,
-        typer.Option("--cache", help="Use stored responses, renew them, or call never."),
-    ] = CachePolicy.use,
+    cache: Cache = CachePolicy.use,
 ) -> None:
     """Write a new data set for a task with models as authors.
 
-    Several models, with commas, share the work. Repeating the command goes on where it stopped.
+    Several models, separated by commas, share the work. Repeat the command to resume it.
     """
     import asyncio
 
     from personabench.api.data_sources import Generative
     from personabench.api.registry import load
-    from personabench.cli.options import names
     from personabench.errors import UsageError
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
 
-    found = load("task", task)()
-    if not isinstance(found, Generative):
-        raise UsageError(f"task {found.name} makes no sets of its own")
-    wanted: list[str | None] = [*names(model or "")] or [None]
+    opened = load("task", task)()
+    if not isinstance(opened, Generative):
+        raise UsageError(f"task {opened.name} makes no sets of its own")
+    models: list[str | None] = [*split_names(model or "")] or [None]
     options = [
-        BackendOptions(each, base_url, headers=read_headers(header or []), api_version=api_version)
-        for each in wanted
+        BackendOptions(
+            name,
+            base_url,
+            headers=read_headers(header or []),
+            api_version=api_version,
+        )
+        for name in models
     ]
 
-    async def go() -> Path:
-        import contextlib
-
-        from personabench.models import backends
-        from personabench.models.cache import Cache
-        from personabench.models.client import Client
-        from personabench.models.roles import Role
-
-        async with contextlib.AsyncExitStack() as stack:
-            stored = None
-            if cache != "off":
-                stored = stack.enter_context(
-                    contextlib.closing(Cache(results / "cache.sqlite", writing=True))
-                )
-            authors = []
-            for each in options:
-                author = backends.create(backend, each)
-                stack.push_async_callback(author.aclose)
-                await author.identify()
-                await author.open()
-                authors.append(
-                    Role(
-                        "simulator",
-                        Client(author, stored, cache.value, author.concurrency),
-                        "",
-                        seed,
-                    )
-                )
-            made: Path = await found.generate(
+    async def write_data_set() -> Path:
+        async with _open_authors(backend, options, results, cache, seed) as authors:
+            path: Path = await opened.generate(
                 source,
                 target,
                 authors,
                 problems=problems,
                 people=personas,
-                library=library,
+                library=persona_pool,
                 seed=seed,
                 notice=lambda line: typer.echo(line, err=True),
             )
-            calls = [call for author in authors for call in author.calls]
-            cached = sum(call.cached for call in calls)
-            tokens = sum(
-                call.input_tokens + call.output_tokens for call in calls if not call.cached
-            )
-            typer.echo(f"{len(calls)} calls, {cached} of them cached, {tokens:,} tokens", err=True)
-            return made
+            _print_usage(authors)
+            return path
 
-    made = asyncio.run(go())
+    path = asyncio.run(write_data_set())
     typer.echo(
-        f"ready: personabench run --task {task} --data {target} --split {made.stem} --method none"
+        f"ready: personabench run --task {task} --data {target} --split {path.stem} --method none"
     )
+
+
+@asynccontextmanager
+async def _open_authors(
+    backend: str,
+    options: Sequence[BackendOptions],
+    results: Path,
+    policy: CachePolicy,
+    seed: int,
+) -> AsyncIterator[list[Role]]:
+    """Open a model for each author, with one response cache for all."""
+    import contextlib
+
+    from personabench.models import backends
+    from personabench.models.cache import Cache
+    from personabench.models.client import Client
+    from personabench.models.roles import Role
+
+    async with contextlib.AsyncExitStack() as stack:
+        cache = None
+        if policy is not CachePolicy.off:
+            cache = Cache(results / "cache.sqlite", writing=True)
+            stack.enter_context(contextlib.closing(cache))
+
+        authors = []
+        for author_options in options:
+            author = backends.create(backend, author_options)
+            # Pushed before opening, so that a backend that fails to open is closed as well.
+            stack.push_async_callback(author.aclose)
+            await author.identify()
+            await author.open()
+            client = Client(author, cache, policy.value, author.concurrency)
+            authors.append(Role("simulator", client, "", seed))
+        yield authors
+
+
+def _print_usage(authors: Sequence[Role]) -> None:
+    """Print the number of calls, and the tokens of those that were paid."""
+    calls = [call for author in authors for call in author.calls]
+    paid = [call for call in calls if not call.cached]
+    cached = len(calls) - len(paid)
+    tokens = sum(call.input_tokens + call.output_tokens for call in paid)
+    typer.echo(f"{len(calls)} calls, {cached} of them cached, {tokens:,} tokens", err=True)

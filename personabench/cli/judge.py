@@ -1,4 +1,4 @@
-"""`personabench judge`: two runs' answers before a judge; `personabench judge-report`: what a judge is worth."""
+"""`personabench judge` compares the answers of two runs; `judge-report` measures a judge."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ import typer
 from personabench.cli.options import (
     RESULTS,
     CachePolicy,
+    Concurrency,
     Json,
+    JudgeModel,
+    JudgeUrl,
     OwnTask,
     Results,
     Seed,
     Timeout,
     emit,
     screen,
+)
+from personabench.cli.options import (
+    Cache as CacheOption,
 )
 from personabench.errors import UsageError
 
@@ -34,7 +40,8 @@ Labels = Annotated[
     Path | None,
     typer.Option(
         "--labels",
-        help='JSON lines {"id", "label"} with a, b or tie, as people see it.',
+        metavar="FILE",
+        help='Human labels: JSON lines {"id", "label"} with a, b or tie.',
         exists=True,
         dir_okay=False,
     ),
@@ -50,52 +57,66 @@ class JudgeProtocol(StrEnum):
 
 def judge(
     a: Annotated[
-        str, typer.Argument(help="Run folder, first characters of a run's id, or 'last'.")
+        str,
+        typer.Argument(help="Run folder, first characters of a run id, or 'last'.", metavar="A"),
     ],
-    b: Annotated[str, typer.Argument(help="The run it is compared with, named likewise.")],
+    b: Annotated[
+        str, typer.Argument(help="The run to compare it with, in the same form.", metavar="B")
+    ],
     judge_backend: Annotated[
-        str, typer.Option("--judge-backend", help="Backend of the judge.")
+        str,
+        typer.Option("--judge-backend", metavar="BACKEND", help="Backend of the judge."),
     ] = "local",
-    judge_model: Annotated[
-        str | None, typer.Option("--judge-model", help="Model of the judge.")
-    ] = None,
-    judge_base_url: Annotated[
-        str | None, typer.Option("--judge-base-url", help="Server of the judge.")
-    ] = None,
+    judge_model: JudgeModel = None,
+    judge_base_url: JudgeUrl = None,
     form: Annotated[
         JudgeProtocol,
         typer.Option(
             "--protocol",
-            help="FairEval's scores in both orders, or a choice in the person's place.",
+            metavar="PROTOCOL",
+            help="scores (FairEval, in both orders) or certainty (a choice as the user).",
         ),
     ] = JudgeProtocol.scores,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="With scores: replies in each order.")
+        int,
+        typer.Option("--samples", min=1, metavar="N", help="scores: votes in each order."),
     ] = 3,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="With scores: of the replies.")
+        float,
+        typer.Option(
+            "--temperature", min=0.0, metavar="T", help="scores: temperature of the votes."
+        ),
     ] = 1.0,
     records: Annotated[
         int,
         typer.Option(
-            "--records", min=0, help="The person's newest records that the judge is shown."
+            "--records",
+            min=0,
+            metavar="N",
+            help="Number of the user's newest records in the judge's prompt.",
         ),
     ] = 5,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="Samples, in file order; else all.")
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            metavar="N",
+            help="Number of samples, in file order (default: all).",
+        ),
     ] = None,
     task: OwnTask = None,
     labels: Labels = None,
     export: Annotated[
         Path | None,
-        typer.Option("--export", help="Write the fifth of the items with most spread, for people."),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
         typer.Option(
-            "--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number."
+            "--export",
+            metavar="FILE",
+            help="Write the fifth of the items with the most spread, for human labels.",
         ),
     ] = None,
+    concurrency: Concurrency = None,
     seed: Seed = 0,
     timeout: Timeout = None,
     header: Annotated[
@@ -103,20 +124,18 @@ def judge(
         typer.Option(
             "--header",
             "--judge-header",
-            help="A further HTTP header, 'Name: value', kept secret; repeatable.",
+            metavar="HEADER",
+            help="HTTP header as 'Name: value', kept secret. Repeatable.",
         ),
     ] = None,
     results: Results = RESULTS,
-    cache: Annotated[
-        CachePolicy,
-        typer.Option("--cache", help="Use stored responses, renew them, or call never."),
-    ] = CachePolicy.use,
+    cache: CacheOption = CachePolicy.use,
     json: Json = False,
 ) -> None:
     """Have a judge compare two runs sample by sample.
 
-    Wins, ties and losses with an interval over users, and how the judge behaves: conflicts between the two orders,
-    spread, share of first places. Verdicts are kept, so the same command asks only for what is missing.
+    Prints wins, ties and losses with an interval over users, and the judge's conflicts between the two orders,
+    spread and preference for the first answer. Verdicts are kept: repeat the command to add missing ones.
     """
     import asyncio
     import contextlib
@@ -143,7 +162,9 @@ def judge(
     opened, dataset = _opened(*runs)
     wanted = list(pairwise_judging.pairs(*runs, dataset))[:limit]
     if not wanted:
-        raise UsageError("the runs have no answered sample in common")
+        raise UsageError(
+            "the two runs share no answered sample; run both on the same data and users"
+        )
     own = BackendOptions(
         judge_model,
         judge_base_url,
@@ -207,7 +228,7 @@ def judge(
     for warning in found["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     if export is not None:
-        typer.echo(f"{_export(export, verdicts, people)} items for people: {export}", err=True)
+        typer.echo(f"{_export(export, verdicts, people)} items to label: {export}", err=True)
     if json:
         emit(found)
     else:
@@ -225,6 +246,7 @@ def judge_report(
         list[Path],
         typer.Argument(
             help="Verdicts of `personabench judge`, or judgements of a run.",
+            metavar="FILE",
             exists=True,
             dir_okay=False,
         ),
@@ -234,8 +256,8 @@ def judge_report(
 ) -> None:
     """Report on a judge from its verdicts.
 
-    It says biases, noise, accuracy against people, calibration and cost. Of judgements of single answers it says what
-    stayed unjudged, what was repeated, and the cost.
+    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For judgements of
+    single answers: unjudged answers, repeated calls and cost.
     """
     import msgspec
 
@@ -267,10 +289,10 @@ def judge_report(
 
 
 def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
-    """The task and the data of two runs, where the data still lies unchanged at the place of either.
+    """Open the task and the data of two runs, if the data of either is unchanged.
 
     Raises:
-        UsageError: it does not.
+        UsageError: the data of both has changed or moved.
     """
     import msgspec
 
@@ -290,7 +312,7 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, silence elsewhere; what comes out is called after each item."""
+    """Show a progress bar on a terminal; the yielded function advances it by one item."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -301,13 +323,14 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def _check_writable(path: Path) -> None:
-    """See before anything is paid for that a file can be written.
+    """Check that `--export` can be written.
 
     Raises:
         UsageError: it cannot.
     """
     import tempfile
 
+    # Checked before the first call, so that no verdict is paid for and then lost.
     if path.is_dir():
         raise UsageError(f"--export {path} is a folder; name a file")
     try:
@@ -321,7 +344,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick]) -> int:
-    """Write the items that people should look at, labels that are known filled in; returns how many.
+    """Write the items worth a human label, with the labels given so far; return their number.
 
     Raises:
         UsageError: the file cannot be written.
@@ -331,13 +354,18 @@ def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick])
     from personabench.types import to_json
 
     picks = {verdict.sample_id: verdict.pick for verdict in verdicts}
-    lines = [
-        to_json({"id": name, "label": people.get(name), "judge": picks[name]}) + "\n"
-        for name in select_for_review(verdicts)
-    ]
+    items = []
+    for sample_id in select_for_review(verdicts):
+        item = {
+            "id": sample_id,
+            "label": people.get(sample_id),
+            "judge": picks[sample_id],
+        }
+        items.append(to_json(item) + "\n")
+
     with replacing(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
-    return len(lines)
+        temporary.write_text("".join(items), encoding="utf-8")
+    return len(items)
 
 
 def _print(found: Mapping[str, Any]) -> None:
@@ -377,7 +405,7 @@ def _print(found: Mapping[str, Any]) -> None:
 
 
 def _card(found: Mapping[str, Any]) -> list[str]:
-    """A report card in lines; what was not asked for is left out."""
+    """Format a reliability report as lines, without the parts that were not measured."""
     unjudged = _share(found["unjudged"] / found["items"] if found["items"] else None)
     head = f"items {found['items']}, unjudged {found['unjudged']} ({unjudged})"
     tokens = f"{found['input_tokens']:,} tokens in, {found['output_tokens']:,} out"

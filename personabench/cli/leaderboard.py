@@ -1,22 +1,19 @@
-"""`personabench leaderboard` and `personabench list`."""
+"""`personabench leaderboard`: rank the runs of each task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, OnlyTask, Results, screen
-
-if TYPE_CHECKING:
-    pass
+from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results, screen
 
 
 class Format(StrEnum):
-    """How a leaderboard is written."""
+    """Format of a leaderboard."""
 
     table = "table"
     md = "md"
@@ -31,43 +28,50 @@ def leaderboard(
     results: Results = RESULTS,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Row that gains are measured against; else none."),
+        typer.Option(
+            "--baseline",
+            metavar="ROW",
+            help="Row that gains are measured against (default: the method none).",
+        ),
     ] = None,
     wide: Annotated[
-        bool, typer.Option("--wide", help="All columns: every metric, controls, users, costs.")
+        bool, typer.Option("--wide", help="Show all columns: every metric, controls, users, costs.")
     ] = False,
     curves: Annotated[
         bool,
         typer.Option(
-            "--curves", help="Instead: points of score against history size and parameters."
+            "--curves",
+            help="Print scores by history size and by parameter instead.",
         ),
     ] = False,
-    prices: Annotated[
-        Path | None,
-        typer.Option(
-            "--prices", help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.'
-        ),
-    ] = None,
+    prices: Prices = None,
     queries: Annotated[
         float | None,
         typer.Option(
             "--queries-per-user",
             min=1,
-            help="Spread offline cost over so many; else as in the run.",
+            metavar="N",
+            help="Samples that share the cost of a profile (default: as in the run).",
         ),
     ] = None,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="How to write it.")
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="table, md, csv, json, latex or html.",
+        ),
     ] = Format.table,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write to.", show_default=False)
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="File to write.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Rank the runs and what differs, a row per method and model.
+    """Rank runs and published results, one row per method and model.
 
-    Published results are among them. Scores come with 95 % intervals over users, gains over the baseline with
-    corrected p-values; --wide says more.
+    Scores come with 95 % intervals over users, gains over the baseline with corrected p-values. --wide adds columns.
     """
     from personabench import leaderboard as made
     from personabench.api.registry import is_file
@@ -100,13 +104,17 @@ def leaderboard(
     }
     if baseline and baseline not in known:
         raise UsageError(
-            f"--baseline {baseline}: no such row; there are {', '.join(sorted(known))}"
+            f"--baseline {baseline}: no such row; choose one of {', '.join(sorted(known))}"
         )
     if curves and form is Format.html:
-        raise UsageError("--curves has no html form; `personabench report` draws them")
+        raise UsageError("--curves cannot be written as html; `personabench report` draws curves")
     if curves:
-        text = curve_text(made.curves(found), form.value)
-    elif form is Format.json:
+        _write(curve_text(made.curves(found), form.value), output)
+        return
+    if form is Format.table and output is None:
+        print_boards(found, screen(), wide)
+        return
+    if form is Format.json:
         text = made.as_json(found)
     elif form is Format.md:
         text = made.as_markdown(found, wide)
@@ -118,15 +126,13 @@ def leaderboard(
         from personabench.report.board import board_page
 
         text = board_page(found, wide)
-    elif output is None:
-        print_boards(found, screen(), wide)
-        return
     else:
         text = board_text(found, wide)
     _write(text, output)
 
 
 def _prices(path: Path | None) -> Mapping[str, Mapping[str, float]] | None:
+    """Read the prices of `--prices`."""
     if path is None:
         return None
     from personabench.models.budget import read_prices
@@ -135,6 +141,7 @@ def _prices(path: Path | None) -> Mapping[str, Mapping[str, float]] | None:
 
 
 def _write(text: str, output: Path | None) -> None:
+    """Write text to a file, or print it."""
     from personabench.errors import UsageError
 
     if output is None:

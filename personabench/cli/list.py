@@ -6,11 +6,11 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, Results, emit
+from personabench.cli.options import RESULTS, Json, OnlyTask, Results, emit
 
 if TYPE_CHECKING:
     from personabench.api.compatibility import Cell
@@ -23,133 +23,155 @@ listing = typer.Typer(
 
 @listing.command("methods")
 def methods(json: Json = False) -> None:
-    """Methods, what they need and where they come from."""
+    """List methods with the capabilities they need and their origin."""
     from personabench.api.registry import entries
 
-    _show(
-        [
-            {
-                "name": e.name,
-                "needs": ", ".join(e.facts.get("needs", ())),
-                "origin": e.origin,
-                "about": e.about,
-            }
-            for e in entries("method").values()
-        ],
-        json,
-    )
+    rows = [
+        {
+            "name": entry.name,
+            "needs": ", ".join(entry.facts.get("needs", ())),
+            "origin": entry.origin,
+            "about": entry.about,
+        }
+        for entry in entries("method").values()
+    ]
+    _print_rows(rows, json)
 
 
 @listing.command("tasks")
 def tasks(json: Json = False) -> None:
-    """Tasks, with their kind of response."""
+    """List tasks with their kind of response."""
     from personabench.api.registry import entries
 
-    _show(
-        [
-            {
-                "name": e.name,
-                "kind": e.facts.get("kind", "text"),
-                "origin": e.origin,
-                "title": e.facts.get("title", ""),
-            }
-            for e in entries("task").values()
-        ],
-        json,
-    )
+    rows = [
+        {
+            "name": entry.name,
+            "kind": entry.facts.get("kind", "text"),
+            "origin": entry.origin,
+            "title": entry.facts.get("title", ""),
+        }
+        for entry in entries("task").values()
+    ]
+    _print_rows(rows, json)
 
 
 SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
 
-
 LEGEND = "● faithful: as in its paper, or made for any task  ○ adapted  – refused, no call"
+
+# A narrower last column than this is not wrapped: one word per line is harder to read than a wide line.
+_MIN_WRAP_WIDTH = 20
 
 
 @listing.command("matrix")
 def matrix(
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Only this task.", show_default=False)
-    ] = None,
+    task: OnlyTask = None,
     json: Json = False,
 ) -> None:
-    """Which method runs on which task, and as what."""
+    """Show which method runs on which task, and if faithfully."""
     from personabench.api.compatibility import matrix
     from personabench.api.registry import entries
     from personabench.errors import UsageError
 
-    known = entries("task")
-    if task is not None and task not in known:
-        raise UsageError(f"no task named '{task}'; known: {', '.join(known)}")
+    tasks = entries("task")
+    if task is not None and task not in tasks:
+        raise UsageError(f"no task named '{task}'; known: {', '.join(tasks)}")
+
     methods = entries("method").values()
-    cells = matrix(methods, known.values() if task is None else [known[task]])
+    cells = matrix(methods, tasks.values() if task is None else [tasks[task]])
     if json:
         emit([cell._asdict() for cell in cells])
         return
-    for line in _grid(cells, shutil.get_terminal_size().columns):
+
+    for line in _format_matrix(cells, shutil.get_terminal_size().columns):
         typer.echo(line)
-    if unread := [entry.name for entry in methods if entry.origin != "built-in"]:
-        typer.echo(f"\nInstalled besides, fit known when they run: {', '.join(unread)}")
+    # Their code is only imported when they run, so nothing is known about them here.
+    installed = [entry.name for entry in methods if entry.origin != "built-in"]
+    if installed:
+        typer.echo(f"\nAlso installed, checked when they run: {', '.join(installed)}")
 
 
-def _grid(cells: Sequence[Cell], width: int) -> Iterator[str]:
-    """Cells as symbols, tasks side by side as far as the width goes, then legend and reasons."""
-    methods, tasks = (
-        dict.fromkeys(cell.method for cell in cells),
-        list(dict.fromkeys(cell.task for cell in cells)),
-    )
+def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:
+    """Format cells as symbols, as many tasks side by side as fit, then legend and reasons."""
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
     symbols = {(cell.method, cell.task): SYMBOLS[cell.fit] for cell in cells}
-    left = max(map(len, methods))
-    while tasks:
-        block: list[str] = []
-        while tasks and (
-            not block or left + sum(len(name) + 1 for name in [*block, tasks[0]]) <= width
-        ):
-            block.append(tasks.pop(0))
-        yield " ".join([" " * left, *block]).rstrip()
+    method_width = max(map(len, methods))
+
+    for block in _split_columns(tasks, width - method_width):
+        yield " ".join([" " * method_width, *block]).rstrip()
         for method in methods:
             row = [symbols[method, task].center(len(task)) for task in block]
-            yield " ".join([method.ljust(left), *row]).rstrip()
+            yield " ".join([method.ljust(method_width), *row]).rstrip()
         yield ""
+
     yield from textwrap.wrap(LEGEND, width)
-    refusals: dict[str, dict[str, list[str]]] = {}
+    yield from _format_refusals(cells, width)
+
+
+def _split_columns(headings: Sequence[str], width: int) -> list[list[str]]:
+    """Split columns into blocks that fit a width, with at least one column each."""
+    blocks: list[list[str]] = []
+    used = 0
+    for heading in headings:
+        needed = len(heading) + 1
+        if not blocks or used + needed > width:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(heading)
+        used += needed
+    return blocks
+
+
+def _format_refusals(cells: Sequence[Cell], width: int) -> Iterator[str]:
+    """Format the reasons of refusals, with the methods and tasks that share each."""
+    tasks_by_reason: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
         if cell.fit == "refused":
-            refusals.setdefault(cell.reason, {}).setdefault(cell.method, []).append(cell.task)
-    for reason, refused in refusals.items():
-        where: dict[str, list[str]] = {}
-        for method, names in refused.items():
-            where.setdefault(", ".join(names), []).append(method)
-        told = "; ".join(f"{', '.join(methods)} on {names}" for names, methods in where.items())
-        yield from textwrap.wrap(f"– {told}: {reason}", width, subsequent_indent="  ")
+            tasks_by_method = tasks_by_reason.setdefault(cell.reason, {})
+            tasks_by_method.setdefault(cell.method, []).append(cell.task)
+
+    for reason, tasks_by_method in tasks_by_reason.items():
+        methods_by_tasks: dict[str, list[str]] = {}
+        for method, tasks in tasks_by_method.items():
+            methods_by_tasks.setdefault(", ".join(tasks), []).append(method)
+
+        pairs = [f"{', '.join(methods)} on {tasks}" for tasks, methods in methods_by_tasks.items()]
+        text = f"– {'; '.join(pairs)}: {reason}"
+        yield from textwrap.wrap(text, width, subsequent_indent="  ")
 
 
 @listing.command("backends")
 def backends(json: Json = False) -> None:
-    """Backends: where answers come from."""
+    """List backends."""
     from personabench.models.backends import BACKENDS
 
-    _show([{"name": name, "about": about} for name, (_, about) in BACKENDS.items()], json)
+    rows = [{"name": name, "about": about} for name, (_, about) in BACKENDS.items()]
+    _print_rows(rows, json)
 
 
 @listing.command("metrics")
 def metrics(json: Json = False) -> None:
-    """Metrics of each task, the primary one first."""
+    """List the metrics of each task, the primary one first."""
     from personabench.api.registry import entries, load
 
     rows = []
     for name in entries("task"):
-        for position, metric in enumerate(load("task", name).metrics):
-            better = "higher" if metric.higher_is_better else "lower"
-            rows.append(
-                {"task": name, "metric": metric.name, "better": better, "primary": position == 0}
-            )
+        for index, metric in enumerate(load("task", name).metrics):
+            row = {
+                "task": name,
+                "metric": metric.name,
+                "better": "higher" if metric.higher_is_better else "lower",
+                "primary": index == 0,
+            }
+            rows.append(row)
     rows.append({"task": "any", "metric": "evaluate:NAME", "better": "", "primary": False})
-    _show(rows, json)
+    _print_rows(rows, json)
 
 
 @listing.command("runs")
 def runs(results: Results = RESULTS, json: Json = False) -> None:
-    """Runs on disk, oldest first."""
+    """List runs, oldest first."""
     from personabench.results.index import label, summaries
 
     found = summaries(results)
@@ -176,28 +198,38 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
     if not rows and not json:
         typer.echo(f"no runs under {results}/runs; make one with `personabench run`")
         return
-    _show(rows, json)
+    _print_rows(rows, json)
     if not json:
         for source in sorted({run.summary.source for run in found if run.summary.sample}):
             typer.echo(f"sample: {source}")
 
 
-def _show(rows: Sequence[dict[str, Any]], json: bool) -> None:
-    """Rows as aligned text, the last column wrapped to the terminal."""
+def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
+    """Print rows as aligned text, the last column wrapped to the terminal, or as JSON."""
     if json:
         emit(rows)
         return
-    texts = [
-        ["yes" if v is True else "" if v in (False, None) else str(v) for v in row.values()]
-        for row in rows
-    ]
-    heads = list(rows[0])
-    widths = [max(len(head), *(len(row[i]) for row in texts)) for i, head in enumerate(heads)][:-1]
-    used = sum(widths) + 2 * len(widths)
-    room = shutil.get_terminal_size().columns - used if sys.stdout.isatty() else 0
-    for row in [heads, *texts]:
-        last = textwrap.wrap(row[-1], room) if room >= 20 else [row[-1]]
-        cells = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
-        typer.echo(f"{cells}  {last[0] if last else ''}".rstrip())
-        for more in last[1:]:
-            typer.echo(" " * used + more)
+
+    headings = list(rows[0])
+    texts = [[_format_cell(value) for value in row.values()] for row in rows]
+    lines = [headings, *texts]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    indent = sum(widths) + 2 * len(widths)
+
+    # Lines in a file or a pipe stay whole, so that `grep` and `cut` work on them.
+    width = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
+    for row in lines:
+        last = [row[-1]]
+        if width >= _MIN_WRAP_WIDTH:
+            last = textwrap.wrap(row[-1], width) or [""]
+        cells = "  ".join(text.ljust(size) for text, size in zip(row[:-1], widths, strict=True))
+        typer.echo(f"{cells}  {last[0]}".rstrip())
+        for line in last[1:]:
+            typer.echo(" " * indent + line)
+
+
+def _format_cell(value: Any) -> str:
+    """Format a cell: yes for true, empty for false or missing."""
+    if value is True:
+        return "yes"
+    return "" if value in (False, None) else str(value)

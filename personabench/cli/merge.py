@@ -1,22 +1,20 @@
-"""`personabench merge`: shards into runs, and the options of `run` that spread it."""
+"""`personabench merge`: join shards into runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from personabench.cli.options import RESULTS, Data, Json, Metrics, OwnTask, Results, emit, screen
-
-if TYPE_CHECKING:
-    pass
 
 
 def merge(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="First characters of the ids of runs; else every run that has shards.",
+            help="First characters of run ids (default: all runs that have shards).",
+            metavar="RUN",
             show_default=False,
         ),
     ] = None,
@@ -24,22 +22,27 @@ def merge(
     shards: Annotated[
         int | None,
         typer.Option(
-            "--shards", min=1, help="Which shards, where a run was split in several ways."
+            "--shards",
+            min=1,
+            metavar="N",
+            help="Number of shards, if a run was split in several ways.",
         ),
     ] = None,
     partial: Annotated[
         bool,
-        typer.Option("--partial", help="Merge what is there; what shards owe is owed by the run."),
+        typer.Option(
+            "--partial", help="Merge incomplete shards; their pending samples stay pending."
+        ),
     ] = False,
     data: Data = None,
     task: OwnTask = None,
     metric: Metrics = None,
     json: Json = False,
 ) -> None:
-    """Join the shards of runs; calls no model.
+    """Join the shards of runs without calling a model.
 
-    Each run is what the same command without --shard would have made. Shards stay where they are; a run merged again
-    takes the place of the one before.
+    The result is the run that the same command without --shard would have written. Shards are kept; merging again
+    overwrites the run.
     """
 
     from personabench.cli.tables import print_boards
@@ -50,28 +53,36 @@ def merge(
     from personabench.results.summary import to_dict
     from personabench.run import merge
 
-    there = merge.sharded(results)
-    if not there:
+    shards_by_run = merge.sharded(results)
+    if not shards_by_run:
         raise UsageError(
             f"no shards under {results}/shards; make them with `personabench run --shard i/n`"
         )
-    chosen = [
-        run for run in there if not runs or any(run.name.startswith(name[:8]) for name in runs)
-    ]
-    for name in runs or []:
-        if not any(run.name.startswith(name[:8]) for run in chosen):
+    # Run folders are named by eight characters of the id; a longer id names the same run.
+    prefixes = {name: name[:8] for name in runs or []}
+    for name, prefix in prefixes.items():
+        if not any(run.name.startswith(prefix) for run in shards_by_run):
             raise UsageError(f"no run '{name}' has shards under {results}/shards")
+    chosen = list(shards_by_run)
+    if prefixes:
+        chosen = [run for run in chosen if run.name.startswith(tuple(prefixes.values()))]
+
     if task is not None:
-        firsts = [there[run][0].folder for run in chosen]
+        firsts = [shards_by_run[run][0].folder for run in chosen]
         named(task, [folder.spec() for folder in firsts])
     outcomes, refused = [], []
     for run in chosen:
         try:
-            parts = there[run]
-            made = merge.merge(
-                results, run, parts, of=shards, partial=partial, data=data, metrics=metric or []
+            outcome = merge.merge(
+                results,
+                run,
+                shards_by_run[run],
+                of=shards,
+                partial=partial,
+                data=data,
+                metrics=metric or [],
             )
-            outcomes.append(made)
+            outcomes.append(outcome)
         except UsageError as error:
             refused.append(str(error))
     merged = [Run(outcome.summary, outcome.folder) for outcome in outcomes]

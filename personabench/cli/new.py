@@ -1,4 +1,4 @@
-"""`personabench new`: a method's file and its test, which pass at once."""
+"""`personabench new`: write a working method and its test, to start from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Start a method of your own.", no_args_is_help=True)
+from personabench.cli.options import PlainCommand
+
+app = typer.Typer(help="Start your own method.", no_args_is_help=True)
 
 METHOD = '''"""{title}: say here what it does and where it comes from."""
 
@@ -54,15 +56,17 @@ def test_the_newest_record_is_shown():
 
 @app.callback()
 def _root() -> None:
-    """Start a method of your own."""
+    """Start your own method."""
 
 
-@app.command("method")
+@app.command("method", cls=PlainCommand)
 def method(
-    name: Annotated[str, typer.Argument(help="The method's name, such as my_method.")],
-    folder: Annotated[Path, typer.Option("--folder", help="Where the two files go.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Method name, such as my_method.", metavar="NAME")],
+    folder: Annotated[
+        Path, typer.Option("--folder", metavar="FOLDER", help="Folder for the two files.")
+    ] = Path(),
 ) -> None:
-    """Write NAME.py and test_NAME.py, which work at once."""
+    """Write NAME.py and test_NAME.py, which run as they are."""
     from personabench.api.registry import entries, example_task
     from personabench.errors import UsageError
 
@@ -73,15 +77,13 @@ def method(
     title = "".join(part.capitalize() for part in name.split("_"))
     if keyword.iskeyword(name) or keyword.iskeyword(title):
         raise UsageError(
-            f"'{name}' would make a file or a class named by a word of Python's own; choose another name"
+            f"'{name}' is a Python keyword, as file or as class name; choose another name"
         )
     if name in sys.stdlib_module_names:
-        raise UsageError(
-            f"'{name}' is a module of Python's own, which {name}.py would hide; choose another name"
-        )
+        raise UsageError(f"{name}.py would hide Python's module '{name}'; choose another name")
     if name in entries("method"):
         raise UsageError(
-            f"there is a method '{name}' already (personabench list methods); choose another name"
+            f"a method '{name}' exists already (personabench list methods); choose another name"
         )
     files = {folder / f"{name}.py": METHOD, folder / f"test_{name}.py": TEST}
     for path in files:

@@ -1,4 +1,4 @@
-"""`personabench report`: every run in one HTML file."""
+"""`personabench report`: write all runs into one HTML file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from personabench.cli.options import RESULTS, OnlyTask, Results
 
 def report(
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write.", dir_okay=False)
+        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write.", dir_okay=False)
     ] = Path("report.html"),
     results: Results = RESULTS,
     task: OnlyTask = None,
 ) -> None:
     """Write every table, plot and sample into one HTML file.
 
-    It opens offline, loads nothing, and shows where each number comes from.
+    The file works offline, loads nothing, and shows the source of each number.
     """
     from personabench.api.registry import is_file
     from personabench.report import write

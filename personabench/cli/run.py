@@ -1,25 +1,31 @@
-"""`personabench run`: predict, score, rank."""
+"""`personabench run`: predict, score and print a leaderboard."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from personabench.cli.options import (
     Adapter,
-    AnyResults,
     ApiVersion,
+    Assignments,
     Backend,
     BaseUrl,
     Batch,
+    Cache,
     CachePolicy,
+    Concurrency,
+    ContextLength,
     Data,
+    DryRun,
+    EmbedderUrl,
     Executor,
+    ExecutorOption,
     Grid,
     Headers,
     History,
@@ -28,108 +34,81 @@ from personabench.cli.options import (
     JudgeHeaders,
     JudgeModel,
     JudgeUrl,
+    Limit,
     MaxCost,
     MaxTokens,
+    Methods,
     Metrics,
     Model,
-    Omit,
-    Part,
+    OmitParams,
     Prices,
     RayOptions,
-    Rpm,
+    RequestsPerMinute,
+    ResultsOrUrl,
     Seed,
-    Set,
+    Seeds,
+    ShardOption,
     Shards,
     SimulatorBackend,
     SimulatorHeaders,
     SimulatorModel,
     SimulatorUrl,
     Split,
+    StartTimeout,
+    Tasks,
     Temperature,
     Timeout,
+    TokensPerMinute,
     TopP,
-    Tpm,
     VllmArgs,
-    Where,
-    Window,
     emit,
-    names,
     role_backends,
     screen,
-    words,
+    split_names,
+    split_vllm_args,
 )
 
 if TYPE_CHECKING:
-    from personabench.run.ray_executor import OnRay
+    from rich.console import Console
 
-if TYPE_CHECKING:
     from personabench.run.options import Options
     from personabench.run.ray_executor import OnRay
     from personabench.run.runner import ResolvedRun
 
 
-_SECRET = ("--header", "--simulator-header", "--judge-header")
+# Their values are credentials, so the command to repeat is printed without them.
+_SECRET_OPTIONS = ("--header", "--simulator-header", "--judge-header")
 
 
 def run(
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="Method or file.py[:Class]; several with commas.")
-    ],
-    task: Annotated[
-        str, typer.Option("--task", "-t", help="Task or file.py[:Class]; several with commas.")
-    ],
+    method: Methods,
+    task: Tasks,
     split: Split = None,
     data: Data = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=1,
-            help="Samples, rounded up to whole users; more goes on from less.",
-        ),
-    ] = None,
+    limit: Limit = None,
     backend: Backend = "local",
     model: Model = None,
     base_url: BaseUrl = None,
-    window: Window = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            "--concurrency", "-j", min=1, help="Calls in flight; else the backend's own number."
-        ),
-    ] = None,
+    window: ContextLength = None,
+    concurrency: Concurrency = None,
     seed: Seed = 0,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            "--seeds", help="Several seeds with commas, such as 0,1,2: a run for each, pooled."
-        ),
-    ] = None,
-    assignments: Set = None,
+    seeds: Seeds = None,
+    assignments: Assignments = None,
     grid: Grid = None,
     history: History = "own",
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
     vllm_args: VllmArgs = None,
-    start_timeout: Annotated[
-        float,
-        typer.Option("--start-timeout", min=1.0, help="Seconds that server may take to come up."),
-    ] = 1800.0,
+    start_timeout: StartTimeout = 1800.0,
     adapter: Adapter = None,
-    embedder_url: Annotated[
-        str | None,
-        typer.Option(
-            "--embedder-base-url", help="Where an embedding server lives, if not at --base-url."
-        ),
-    ] = None,
+    embedder_url: EmbedderUrl = None,
     timeout: Timeout = None,
     header: Headers = None,
     api_version: ApiVersion = None,
-    omit: Omit = None,
-    rpm: Rpm = None,
-    tpm: Tpm = None,
+    omit: OmitParams = None,
+    rpm: RequestsPerMinute = None,
+    tpm: TokensPerMinute = None,
     batch: Batch = False,
     simulator_backend: SimulatorBackend = None,
     simulator_model: SimulatorModel = None,
@@ -139,29 +118,22 @@ def run(
     judge_model: JudgeModel = None,
     judge_base_url: JudgeUrl = None,
     judge_header: JudgeHeaders = None,
-    results: AnyResults = "results",
-    shard: Part = None,
-    executor: Where = Executor.process,
+    results: ResultsOrUrl = "results",
+    shard: ShardOption = None,
+    executor: ExecutorOption = Executor.process,
     shards: Shards = None,
     ray_options: RayOptions = None,
-    cache: Annotated[
-        CachePolicy,
-        typer.Option("--cache", help="Use stored responses, renew them, or call never."),
-    ] = CachePolicy.use,
+    cache: Cache = CachePolicy.use,
     metric: Metrics = None,
-    plan: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what the run would cost.")
-    ] = False,
+    dry_run: DryRun = False,
     prices: Prices = None,
     max_cost: MaxCost = None,
     json: Json = False,
 ) -> None:
     """Run methods on tasks and print a leaderboard.
 
-    The same command again resumes: only what is owed is run. Without --data the task's bundled sample is used.
+    Repeat the command to resume a run: finished samples are kept. Without --data, the task's example data is used.
     """
-    from personabench.errors import UsageError
-    from personabench.metrics.external import PREFIX
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
     from personabench.models.budget import read_prices
@@ -169,51 +141,52 @@ def run(
     from personabench.run.shards import Shard
     from personabench.types import Sampling
 
-    for option, value in (("--method", method), ("--task", task)):
-        if not names(value):
-            raise UsageError(
-                f"{option} '{value}' names nothing; `personabench list {option[2:]}s` says what there is"
-            )
-    for name in metric or []:
-        if not name.startswith(PREFIX):
-            raise UsageError(
-                f"--metric {name}: write {PREFIX}NAME; a task's own metrics are always computed"
-            )
-    if max_cost is not None and prices is None:
-        raise UsageError("--max-cost needs --prices FILE to know what a call costs")
-    if timeout is not None and backend in ("local", "scripted"):
-        raise UsageError(
-            f"--timeout: a call of --backend {backend} cannot be broken off; it is for servers"
-        )
-    cluster = spread(executor, shard, shards, ray_options, results)
+    _require_names("--method", method)
+    _require_names("--task", task)
+    _require_external(metric or [])
+    _check_limits(backend, timeout, prices, max_cost)
+
+    cluster = open_cluster(executor, shard, shards, ray_options, results)
     part = Shard.read(shard) if shard else None
-    home = cluster.here if cluster else part.results(Path(results)) if part else Path(results)
-    urls = names(base_url or "")
-    under = BackendOptions(
+    folder = Path(results)
+    if cluster:
+        folder = cluster.here
+    elif part:
+        folder = part.results(folder)
+
+    urls = split_names(base_url or "")
+    backend_options = BackendOptions(
         model,
         urls[0] if urls else None,
         window,
         timeout or BackendOptions.timeout,
         read_headers(header or []),
         replicas=tuple(urls[1:]),
-        vllm_args=words(vllm_args),
+        vllm_args=split_vllm_args(vllm_args),
         start_timeout=start_timeout,
         adapter=adapter,
         embedder_url=embedder_url,
         rpm=rpm,
         tpm=tpm,
         api_version=api_version,
-        omit=tuple(names(omit or "")),
-        batch=home / "batches" if batch else None,
+        omit=tuple(split_names(omit or "")),
+        batch=folder / "batches" if batch else None,
+    )
+    roles = role_backends(
+        backend,
+        backend_options,
+        {"simulator": simulator_header, "judge": judge_header},
+        simulator=(simulator_backend, simulator_model, simulator_base_url),
+        judge=(judge_backend, judge_model, judge_base_url),
     )
     options = Options(
-        methods=names(method),
-        tasks=names(task),
+        methods=split_names(method),
+        tasks=split_names(task),
         split=split,
         data=data,
         limit=limit,
         backend=backend,
-        backend_options=under,
+        backend_options=backend_options,
         concurrency=concurrency,
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
@@ -221,49 +194,96 @@ def run(
         grid=grid or [],
         shard=part,
         history=history,
-        results=home,
+        results=folder,
         cache=cache.value,
         metrics=metric or [],
-        roles=role_backends(
-            backend,
-            under,
-            {"simulator": simulator_header, "judge": judge_header},
-            simulator=(simulator_backend, simulator_model, simulator_base_url),
-            judge=(judge_backend, judge_model, judge_base_url),
-        ),
+        roles=roles,
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,
     )
-    several = [
-        dataclasses.replace(options, seed=each, draw=drawn) for drawn, each in _seeds(seed, seeds)
-    ]
-    if plan:
-        _plan(several, json)
+
+    # All seeds take the users that the first seed draws, so that their runs can be pooled.
+    all_seeds = _read_seeds(seed, seeds)
+    options = dataclasses.replace(options, draw=all_seeds[0])
+    several = [dataclasses.replace(options, seed=number) for number in all_seeds]
+    if dry_run:
+        _print_plan(several, json)
     else:
         _run(several, json, cluster)
 
 
-def _seeds(seed: int, seeds: str | None) -> list[tuple[int, int]]:
-    """Each seed of a command after the one that draws its users: the first of all."""
+def _require_names(option: str, value: str) -> None:
+    """Refuse a list of names that is empty.
+
+    Raises:
+        UsageError: it is.
+    """
+    from personabench.errors import UsageError
+
+    if not split_names(value):
+        raise UsageError(
+            f"{option} '{value}' contains no name; run `personabench list {option[2:]}s` to see them"
+        )
+
+
+def _require_external(metrics: Sequence[str]) -> None:
+    """Refuse a metric of a task, since these are always computed.
+
+    Raises:
+        UsageError: a metric has no prefix.
+    """
+    from personabench.errors import UsageError
+    from personabench.metrics.external import PREFIX
+
+    for metric in metrics:
+        if not metric.startswith(PREFIX):
+            raise UsageError(
+                f"--metric {metric}: write {PREFIX}NAME; the task's own metrics are always computed"
+            )
+
+
+def _check_limits(
+    backend: str, timeout: float | None, prices: Path | None, max_cost: float | None
+) -> None:
+    """Refuse limits that cannot be enforced.
+
+    Raises:
+        UsageError: a cost limit without prices, or a timeout of a backend that is no server.
+    """
+    from personabench.errors import UsageError
+
+    if max_cost is not None and prices is None:
+        raise UsageError("--max-cost needs the price of a call; add --prices FILE")
+
+    # A call in this process runs in a thread, and Python cannot stop a thread.
+    if timeout is not None and backend in ("local", "scripted"):
+        raise UsageError(f"--timeout applies to server backends only, not to '{backend}'")
+
+
+def _read_seeds(seed: int, seeds: str | None) -> list[int]:
+    """Read the seeds of a command from `--seed` and `--seeds`.
+
+    Raises:
+        UsageError: both options are given, or `--seeds` is not a list of whole numbers.
+    """
     from personabench.errors import UsageError
 
     if seeds is None:
-        return [(seed, seed)]
+        return [seed]
+
     try:
-        found = list(dict.fromkeys(int(each) for each in names(seeds)))
+        numbers = [int(text) for text in split_names(seeds)]
     except ValueError:
-        found = []
-    if not found or seed:
-        why = (
-            "not together with --seed"
-            if found
-            else "write whole numbers with commas, such as 0,1,2"
-        )
-        raise UsageError(f"--seeds {seeds}: {why}")
-    return [(found[0], each) for each in found]
+        numbers = []
+    if not numbers:
+        raise UsageError(f"--seeds {seeds}: write whole numbers with commas, such as 0,1,2")
+    if seed:
+        raise UsageError(f"--seeds {seeds}: cannot be used together with --seed")
+    return list(dict.fromkeys(numbers))
 
 
 def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -> None:
+    """Execute runs and print their leaderboard, warnings and errors."""
     import asyncio
     import functools
 
@@ -279,32 +299,8 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
 
     console = Console(stderr=True, highlight=False)
     options = several[0]
-
     announced: set[str] = set()
-
-    def announce(jobs: Sequence[ResolvedRun]) -> None:
-        if len(several) > 1:
-            console.print(f"seed   {jobs[0].spec.seed}", markup=False)
-        if jobs[0].spec.seed != options.seed:
-            return
-        for source in dict.fromkeys(job.dataset.source for job in jobs):
-            console.print(f"data   {source}", markup=False)
-        if options.shard:
-            console.print(f"shard  {options.shard}; `personabench merge` joins them", markup=False)
-        console.print(f"model  {jobs[0].spec.model['name']}", markup=False)
-        for warning in dict.fromkeys(
-            warning for job in jobs for warning in (*job.dataset.warnings, *job.role_warnings)
-        ):
-            console.print(f"warning: {warning}", style="yellow", markup=False)
-            announced.add(warning)
-        for job in jobs:
-            if options.limit and len(job.positions) > options.limit:
-                people = len({job.dataset.index()[position][1] for position in job.positions})
-                users = f"{people} user{'s' * (people > 1)}"
-                console.print(
-                    f"limit  {options.limit} rounded up to whole users: n={len(job.positions)}, {users}"
-                )
-                break
+    announce = _announcer(several, console, announced)
 
     if cluster:
         outcomes = cluster.run(several, functools.partial(console.print, markup=False))
@@ -312,11 +308,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         try:
             outcomes = asyncio.run(runner.run(*several, watch=watching(console), announce=announce))
         except KeyboardInterrupt:
-            console.print(
-                "interrupted; what was finished is kept. Go on with the same command:",
-                style="yellow",
-            )
-            console.print(f"  {command_line()}", markup=False, soft_wrap=True)
+            _print_interrupted(console, "finished samples are kept")
             sys.exit(130)
     places = [
         cluster.place(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes
@@ -346,11 +338,10 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         )
     if any(outcome.interrupted for outcome in outcomes):
         owed, unjudged = summaries[-1].owed, summaries[-1].counters.get("unjudged", 0)
-        left = "not everything was asked anew"
+        left = "not every call was repeated"
         if owed or unjudged:
             left = f"{owed} samples are owed" if owed else f"{unjudged} answers are not judged"
-        console.print(f"interrupted; {left}. Go on with the same command:", style="yellow")
-        console.print(f"  {command_line()}", markup=False, soft_wrap=True)
+        _print_interrupted(console, left)
         sys.exit(130)
     owed = sum(summary.owed for summary in summaries)
     if owed:
@@ -362,31 +353,95 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
             markup=False,
             soft_wrap=True,
         )
-        console.print("Everything else is kept. Repeat the command to try them again.")
+        console.print(
+            "All other samples are kept. Repeat the command to try the failed ones again."
+        )
     for trouble in dict.fromkeys(outcome.trouble for outcome in outcomes if outcome.trouble):
         console.print(f"error: {trouble}", markup=False, soft_wrap=True)
     if owed or any(outcome.trouble for outcome in outcomes):
         sys.exit(1)
 
 
+def _announcer(
+    several: Sequence[Options], console: Console, announced: set[str]
+) -> Callable[[Sequence[ResolvedRun]], None]:
+    """Return a function that prints the facts of a run before it starts.
+
+    Args:
+        several: the options of the command, one for each seed.
+        console: the console to print on.
+        announced: receives the warnings that were printed.
+    """
+    options = several[0]
+
+    def announce(jobs: Sequence[ResolvedRun]) -> None:
+        spec = jobs[0].spec
+        if len(several) > 1:
+            console.print(f"seed   {spec.seed}", markup=False)
+        # All seeds share data and model, which are announced once.
+        if spec.seed != options.seed:
+            return
+
+        for source in dict.fromkeys(job.dataset.source for job in jobs):
+            console.print(f"data   {source}", markup=False)
+        if options.shard:
+            console.print(
+                f"shard  {options.shard}; join the shards with `personabench merge`", markup=False
+            )
+        console.print(f"model  {spec.model['name']}", markup=False)
+
+        for job in jobs:
+            for warning in (*job.dataset.warnings, *job.role_warnings):
+                if warning not in announced:
+                    console.print(f"warning: {warning}", style="yellow", markup=False)
+                    announced.add(warning)
+        _announce_limit(jobs, options.limit, console)
+
+    return announce
+
+
+def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Console) -> None:
+    """Print the number of samples if whole users are more than `--limit` asks for."""
+    for job in jobs:
+        if limit and len(job.positions) > limit:
+            index = job.dataset.index()
+            users = len({index[position][1] for position in job.positions})
+            user_count = f"{users} user{'s' * (users > 1)}"
+            console.print(
+                f"limit  {limit} rounded up to whole users: n={len(job.positions)}, {user_count}"
+            )
+            return
+
+
+def _print_interrupted(console: Console, state: str) -> None:
+    """Print how to resume an interrupted command."""
+    console.print(f"interrupted; {state}. Go on with the same command:", style="yellow")
+    console.print(f"  {command_line()}", markup=False, soft_wrap=True)
+
+
 def command_line() -> str:
-    """The command as it was typed, without the values of headers."""
+    """Return the command as it was typed, without the values of headers."""
     import re
     import shlex
 
-    shown, hidden = ["personabench"], False
+    words = ["personabench"]
+    value_is_secret = False
     for word in sys.argv[1:]:
         option, equals, _ = word.partition("=")
-        secret = hidden or (equals and option in _SECRET)
-        shown.append(re.sub(r":.*", ": ***", word, flags=re.S) if secret else word)
-        hidden = word in _SECRET
-    return shlex.join(shown)
+        if value_is_secret or (equals and option in _SECRET_OPTIONS):
+            words.append(re.sub(r":.*", ": ***", word, flags=re.S))
+        else:
+            words.append(word)
+        value_is_secret = word in _SECRET_OPTIONS
+    return shlex.join(words)
 
 
 def _first_error(folders: Sequence[Path]) -> str:
+    """Return the first sample that failed, with its error."""
     from personabench.results.run_folder import RunFolder
 
     for folder in folders:
+        # A sample that was tried again has several lines, of which the last counts.
         latest = {line.sample_id: line.error for line in RunFolder(folder).iter_predictions()}
         for sample_id, error in latest.items():
             if error:
@@ -394,7 +449,19 @@ def _first_error(folders: Sequence[Path]) -> str:
     return "see predictions.jsonl"
 
 
-def _plan(several: Sequence[Options], json: bool) -> None:
+# Columns of the plan: heading, key of the count, key of its upper bound.
+_PLAN_COUNTS = (
+    ("samples", "owed", None),
+    ("calls", "calls", "calls_at_most"),
+    ("stored", "cached", None),
+    ("to pay", "to_pay", "to_pay_at_most"),
+    ("tokens in", "input_tokens", None),
+    ("tokens out", "output_tokens", None),
+)
+
+
+def _print_plan(several: Sequence[Options], json: bool) -> None:
+    """Print the calls, tokens and price of runs without calling a model."""
     import asyncio
 
     from rich import box
@@ -403,68 +470,71 @@ def _plan(several: Sequence[Options], json: bool) -> None:
     from personabench.run.plan import plan
 
     prices = several[0].prices
-    forecasts = [(each.seed, forecast) for each in several for forecast in asyncio.run(plan(each))]
-    rows = [{**forecast.as_dict(prices), "seed": seed} for seed, forecast in forecasts]
+    rows = [
+        {**forecast.as_dict(prices), "seed": options.seed}
+        for options in several
+        for forecast in asyncio.run(plan(options))
+    ]
     if json:
         emit(rows)
         return
-    console = screen()
+
     grid = Table(
-        title="Plan: nothing has been called",
+        title="Plan: no model has been called",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    for column in (
-        "task",
-        "method",
-        "samples",
-        "calls",
-        "stored",
-        "to pay",
-        "tokens in",
-        "tokens out",
-        "price",
-    ):
-        grid.add_column(
-            column, justify="left" if column in ("task", "method") else "right", overflow="fold"
-        )
+    for heading in ("task", "method"):
+        grid.add_column(heading, justify="left", overflow="fold")
+    for heading in (*(heading for heading, _, _ in _PLAN_COUNTS), "price"):
+        grid.add_column(heading, justify="right", overflow="fold")
     for row in rows:
-        price = "–" if row["price"] is None else f"{row['price']:.4f}"
-        counts = [
-            f"{row[name]:,}"
-            for name in ("owed", "calls", "cached", "to_pay", "input_tokens", "output_tokens")
-        ]
-        for at, name in ((1, "calls"), (3, "to_pay")):
-            if row[f"{name}_at_most"] > row[name]:
-                counts[at] += f"–{row[f'{name}_at_most']:,}"
-        told = [f"{name}={value}" for name, value in row["changed"].items()]
-        told += [f"seed={row['seed']}"] if len(several) > 1 else []
-        method = f"{row['method']} ({', '.join(told)})" if told else row["method"]
-        grid.add_row(row["task"], method, *counts, price)
+        grid.add_row(*_plan_cells(row, show_seed=len(several) > 1))
+
+    console = screen()
     console.print(grid)
     console.print(
-        " Input tokens are estimated; output tokens are the most that can be spent.", style="dim"
+        " Input tokens are estimated; output tokens are the maximum allowed.", style="dim"
     )
     if any(row["calls_at_most"] > row["calls"] for row in rows):
         console.print(
-            " Where the model replies with lists, calls are given from the shortest lists to the longest; tokens and "
-            "price are those of the shortest.",
+            " If the model replies with lists, calls are given from the shortest lists to the longest, "
+            "tokens and price for the shortest.",
             style="dim",
         )
-    if unpriced := {row["model"] for row in rows if prices and row["price"] is None}:
+    unpriced = {row["model"] for row in rows if prices and row["price"] is None}
+    if unpriced:
         console.print(
-            f" There is no price for {', '.join(sorted(unpriced))}.", markup=False, style="dim"
+            f" --prices has no entry for {', '.join(sorted(unpriced))}.", markup=False, style="dim"
         )
 
 
-def spread(
+def _plan_cells(row: Mapping[str, Any], show_seed: bool) -> list[str]:
+    """Format one row of the plan."""
+    params = [f"{name}={value}" for name, value in row["changed"].items()]
+    if show_seed:
+        params.append(f"seed={row['seed']}")
+    method = f"{row['method']} ({', '.join(params)})" if params else row["method"]
+
+    counts = []
+    for _, name, upper in _PLAN_COUNTS:
+        count = f"{row[name]:,}"
+        if upper is not None and row[upper] > row[name]:
+            count += f"–{row[upper]:,}"
+        counts.append(count)
+
+    price = "–" if row["price"] is None else f"{row['price']:.4f}"
+    return [row["task"], method, *counts, price]
+
+
+def open_cluster(
     executor: Executor, shard: str | None, shards: int | None, ray_options: str | None, results: str
 ) -> OnRay | None:
-    """The Ray cluster that a run is for; None: this process.
+    """Return the Ray cluster of a run, or None to run in this process.
 
     Raises:
-        UsageError: options that do not go together, or options for Ray that are no JSON object.
+        UsageError: options that exclude each other, or Ray options that are not a JSON object.
     """
     import msgspec
 
@@ -472,20 +542,22 @@ def spread(
 
     if executor is Executor.process:
         if shards is not None or ray_options is not None:
-            raise UsageError(
-                f"--{'shards' if shards else 'ray-options'} only goes with --executor ray"
-            )
+            option = "--shards" if shards else "--ray-options"
+            raise UsageError(f"{option} can only be used with --executor ray")
         if "://" in results:
             raise UsageError(
-                f"--results {results}: a URL only goes with --executor ray; name a folder"
+                f"--results {results}: a URL can only be used with --executor ray; name a folder"
             )
         return None
+
     if shards is None or shard is not None:
         raise UsageError("--executor ray runs all shards: write --shards N, without --shard")
     try:
         options = msgspec.json.decode(ray_options or "{}", type=dict)
     except msgspec.MsgspecError as error:
         raise UsageError(f"--ray-options {ray_options}: {error}; write a JSON object") from error
+
+    # Imported last, so that a usage error needs no Ray.
     from personabench.run.ray_executor import OnRay
 
     return OnRay(shards, results, options)

@@ -1,4 +1,4 @@
-"""`personabench score` and `personabench download`: official files in and out."""
+"""`personabench score`: score a prediction file against the official references."""
 
 from __future__ import annotations
 
@@ -7,44 +7,63 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import Json, emit
+from personabench.cli.options import Json, Task, emit
 
 
 def score(
-    task: Annotated[str, typer.Option("--task", "-t", help="The task the files belong to.")],
+    task: Task,
     predictions: Annotated[
-        Path, typer.Option("--predictions", help="Prediction file, or JSON lines of id and output.")
+        Path,
+        typer.Option(
+            "--predictions",
+            metavar="FILE",
+            help="Prediction file, or JSON lines with id and output.",
+        ),
     ],
     references: Annotated[
-        Path, typer.Option("--references", help="The benchmark's own reference file.")
+        Path,
+        typer.Option(
+            "--references", metavar="FILE", help="The benchmark's official reference file."
+        ),
     ],
     scorer: Annotated[
-        str, typer.Option("--scorer", help="How answers are read: official, lenient or strict.")
+        str,
+        typer.Option(
+            "--scorer",
+            metavar="SCORER",
+            help="Parser of the answers: official, lenient or strict.",
+        ),
     ] = "official",
     partial: Annotated[
-        bool, typer.Option("--partial", help="Score the ids both files have, and say so.")
+        bool,
+        typer.Option("--partial", help="Score only the ids that both files have."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Score a prediction file made anywhere; calls no model."""
+    """Score a prediction file from any system without calling a model."""
     from personabench.api.registry import load
     from personabench.run.score_file import score_files
 
     opened = load("task", task)()
-    found = score_files(opened, predictions, references, scorer, partial)
-    for warning in found.warnings:
+    score = score_files(opened, predictions, references, scorer, partial)
+    for warning in score.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    whole = "partial: only the ids both files have" if found.partial else "all ids"
-    counts = f"parse failures {found.parse_failures}, null outputs {found.null_outputs}"
-    typer.echo(f"{found.task}, {found.scorer} scorer, n={found.n} ({whole}), {counts}", err=json)
+
+    scope = "partial: only the ids both files have" if score.partial else "all ids"
+    counts = f"parse failures {score.parse_failures}, null outputs {score.null_outputs}"
+    # With --json, standard output must hold the JSON alone.
+    typer.echo(f"{score.task}, {score.scorer} scorer, n={score.n} ({scope}), {counts}", err=json)
     if json:
-        emit(found.metrics)
+        emit(score.metrics)
         return
-    official = {metric.name: metric.variant_of for metric in opened.metrics}
-    shown = {
-        name: value
-        for name, value in found.metrics.items()
-        if found.metrics.get(official[name] or "") != value
-    }
-    for name, value in shown.items():
-        typer.echo(f"{name:{max(12, *map(len, shown))}} {value:.4f}")
+
+    # A variant that agrees with the official metric would only repeat its number.
+    official_names = {metric.name: metric.variant_of for metric in opened.metrics}
+    values = {}
+    for name, value in score.metrics.items():
+        official = score.metrics.get(official_names[name] or "")
+        if value != official:
+            values[name] = value
+    width = max(12, *map(len, values))
+    for name, value in values.items():
+        typer.echo(f"{name:{width}} {value:.4f}")

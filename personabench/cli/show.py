@@ -1,4 +1,4 @@
-"""`personabench show`: a run's protocol and scores, everything about one of its samples, or prompts before any run."""
+"""`personabench show`: a run, one of its samples, or the prompts of a method before a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 from personabench.cli.options import (
     RESULTS,
+    Assignments,
+    ContextLength,
     Data,
     History,
     Json,
     Results,
     Seed,
-    Set,
     Split,
-    Window,
     emit,
     screen,
 )
@@ -34,42 +34,52 @@ def show(
     run: Annotated[
         str | None,
         typer.Argument(
-            help="Run folder, the first characters of a run's id, or 'last'.", show_default=False
+            help="Run folder, first characters of a run id, or 'last'.",
+            metavar="RUN",
+            show_default=False,
         ),
     ] = None,
-    sample: Annotated[str | None, typer.Argument(help="A sample's id.", show_default=False)] = None,
+    sample: Annotated[
+        str | None, typer.Argument(help="Sample id.", metavar="SAMPLE", show_default=False)
+    ] = None,
     results: Results = RESULTS,
     dry: Annotated[
         bool,
-        typer.Option("--dry-run", help="No run, no model: the prompts of --method for --sample."),
+        typer.Option("--dry-run", help="Show the prompts of --method for --sample without a run."),
     ] = False,
     method: Annotated[
         str | None,
-        typer.Option("--method", "-m", help="With --dry-run: method or file.py[:Class]."),
+        typer.Option(
+            "--method",
+            "-m",
+            metavar="METHOD",
+            help="With --dry-run: method name or file.py[:Class].",
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             "--task",
             "-t",
-            help="With --dry-run: task or file.py[:Class]; else the run's, if not installed.",
+            metavar="TASK",
+            help="With --dry-run: the task. Otherwise the run's task, if it is not installed.",
         ),
     ] = None,
     sample_id: Annotated[
-        str | None, typer.Option("--sample", help="With --dry-run: the sample's id.")
+        str | None, typer.Option("--sample", metavar="ID", help="With --dry-run: the sample id.")
     ] = None,
     split: Split = None,
     data: Data = None,
-    window: Window = None,
+    window: ContextLength = None,
     seed: Seed = 0,
-    assignments: Set = None,
+    assignments: Assignments = None,
     history: History = "own",
     json: Json = False,
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
 
-    A sample comes with its messages, answer, references, scores and calls. With --dry-run nothing is run and no
-    model is     needed: the prompts that --method would send for --sample.
+    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the prompts that
+    --method would send for --sample are shown; no model is needed.
     """
     from personabench.api.registry import standing
     from personabench.errors import UsageError
@@ -78,16 +88,18 @@ def show(
     from personabench.results.summary import to_dict
 
     if dry:
-        wanted = sample_id or sample
-        if method is None or task is None or wanted is None or run is not None:
+        dry_sample = sample_id or sample
+        if method is None or task is None or dry_sample is None or run is not None:
             raise UsageError(
                 "show --dry-run: write `personabench show --dry-run --method M --task T --sample ID`"
             )
-        preview(method, task, wanted, split, data, window, seed, assignments or [], history, json)
+        preview(
+            method, task, dry_sample, split, data, window, seed, assignments or [], history, json
+        )
         return
     if run is None or method or sample_id:
         raise UsageError(
-            "show: name a run (`personabench show last`), or preview prompts with --dry-run"
+            "show: name a run (`personabench show last`) or preview prompts with --dry-run"
         )
     folder = find_run(run, results)
     if task is not None:
@@ -103,7 +115,7 @@ def show(
     facts = about_sample(folder, sample, results)
     if not standing("task", name := folder.spec().task):
         typer.echo(
-            f"warning: task {name} is not installed: no references; --task FILE names its file",
+            f"warning: task {name} is not installed, so references are missing; add --task FILE",
             err=True,
         )
     if json:
@@ -197,14 +209,14 @@ def _print_run(run: Run) -> None:
 
 
 def _plainly(value: Any) -> str:
-    """A value of a summary without the signs of a programming language."""
+    """Format a value of a summary without Python syntax."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plainly(each)}" for key, each in value.items()) or "–"
+        return ", ".join(f"{key} {_plainly(item)}" for key, item in value.items()) or "–"
     if isinstance(value, list):
         return " | ".join(map(_plainly, value)) or "–"
-    return (
-        "–" if value in (None, "") else f"{value:.4f}" if isinstance(value, float) else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "–" if value in (None, "") else str(value)
 
 
 def _head(console: Console, text: str) -> None:
@@ -224,7 +236,7 @@ def _print_sample(facts: dict[str, Any]) -> None:
         tokens = f"{call['input_tokens']} + {call['output_tokens']} tokens"
         _head(console, f"{call['phase']} call {call['key'][:12]}, {origin}, {tokens}")
         if call["messages"] is None:
-            console.print("its messages are not in the cache", style="dim")
+            console.print("messages are not in the cache", style="dim")
         else:
             _print_messages(console, call["messages"])
             if call["thought"]:

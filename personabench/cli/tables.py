@@ -1,4 +1,4 @@
-"""Boards and curves as tables for a terminal: what to show of a board in the room there is."""
+"""Boards and curves as tables for a terminal, with the columns that fit its width."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -> None:
-    """Boards as tables for a terminal; what is the same, or zero, in every row takes no column.
+    """Print boards as tables, without columns that are equal or zero in every row.
 
-    The plain table shows as much as the terminal has room for, the most important first.
+    The plain table shows as many columns as fit the terminal, the most important first.
     """
     from rich import box
     from rich.table import Table
@@ -60,58 +60,65 @@ def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -
             console.print(f" {note}", markup=False, style="dim")
 
 
+# Columns that the plain table adds if there is room, the most important first.
 EXTRA = ("shuffled_gain", "trivial_gain", "parse_failures", "calls", "tokens", "seconds")
-"""What the plain table shows beside scores, gain and p where there is room, the most important first."""
 
-
+# Longer names are broken: one long method name must not push the scores off the screen.
 _LONGEST = 24
-"""Characters that a column may claim; longer names are broken."""
 
 
 def _fitting(
     columns: Mapping[str, str], cells: dict[str, list[str]], board: Board, width: int
 ) -> dict[str, str]:
-    """The columns of the plain table that fit into a width."""
+    """Choose the columns of the plain table that fit a width."""
     from personabench.leaderboard.formats import thousands
 
     cells["tokens"] = [
         thousands(row.costs.input_tokens + row.costs.output_tokens) for row in board.rows
     ]
     headings = {**columns, "tokens": "tokens"}
-    kept = [
-        name
-        for name in ("letter", "label", "model", "n", "users", board.primary)
-        if name in columns
-    ]
-    kept += [name for name in ("gain", "gain_p", "failed", "owed", "seed_sd") if name in columns]
+    required = (
+        "letter",
+        "label",
+        "model",
+        "n",
+        "users",
+        board.primary,
+        "gain",
+        "gain_p",
+        "failed",
+        "owed",
+        "seed_sd",
+    )
+    chosen = [name for name in required if name in columns]
     metrics = [name for name, heading in columns.items() if heading.endswith(("↑", "↓"))]
     extra = [name for name in columns if f"{board.primary}/" in name or ":" in name]
-    wanted = dict.fromkeys(
-        name for name in (*metrics, *extra, *EXTRA) if name in headings and name not in kept
-    )
-    used = 2 + sum(_claim(headings[name], cells[name]) for name in kept)
-    for name in wanted:
+    used = 2 + sum(_claim(headings[name], cells[name]) for name in chosen)
+    for name in (*metrics, *extra, *EXTRA):
+        if name not in headings or name in chosen:
+            continue
         needed = _claim(headings[name], cells[name])
         if used + needed <= width:
-            kept.append(name)
+            chosen.append(name)
             used += needed
+
     order = [*columns, "tokens"]
-    return {name: headings[name] for name in sorted(kept, key=order.index)}
+    return {name: headings[name] for name in sorted(chosen, key=order.index)}
 
 
 def _parts(
     columns: Mapping[str, str], cells: Mapping[str, Sequence[str]], width: int
 ) -> list[dict[str, str]]:
-    """All columns, in tables under each other as the width demands, each with the names of the rows."""
-    names = {name: heading for name, heading in columns.items() if name in ("letter", "label")}
-    start = 2 + sum(_claim(heading, cells[name]) for name, heading in names.items())
-    parts, used = [dict(names)], start
+    """Split all columns into tables that fit the width, each with the names of the rows."""
+    row_names = {name: columns[name] for name in columns if name in ("letter", "label")}
+    start = 2 + sum(_claim(heading, cells[name]) for name, heading in row_names.items())
+    parts, used = [dict(row_names)], start
     for name, heading in columns.items():
-        if name in names:
+        if name in row_names:
             continue
         needed = _claim(heading, cells[name])
-        if used + needed > width and len(parts[-1]) > len(names):
-            parts.append(dict(names))
+        if used + needed > width and len(parts[-1]) > len(row_names):
+            parts.append(dict(row_names))
             used = start
         parts[-1][name] = heading
         used += needed
@@ -119,12 +126,12 @@ def _parts(
 
 
 def _claim(heading: str, cells: Sequence[str]) -> int:
-    """The room that a column needs, the space around it included."""
+    """Return the width of a column with the space around it."""
     return min(_width(heading, cells), _LONGEST) + 2
 
 
 def _width(heading: str, cells: Sequence[str]) -> int:
-    """The width of a column whose heading may break between words, but not before an arrow."""
+    """Return the width of a column, whose heading may break between words but not before an arrow."""
     words = heading.replace(" ↑", "_↑").replace(" ↓", "_↓").replace("Δ ", "Δ_").split()
     return max([1, *map(len, words), *map(len, cells)])
 
@@ -157,7 +164,7 @@ def curve_text(points: Sequence[Point], form: str) -> str:
 
 
 def board_text(found: Sequence[Board], wide: bool) -> str:
-    """Boards as `print_boards` shows them where there is much room."""
+    """Format boards as `print_boards` does on a wide terminal."""
     import io
 
     from rich.console import Console

@@ -49,8 +49,8 @@ def question(number: str, profile: object = None) -> dict[str, object]:
         (("-m", "rga", "-t", "lamp4"), ["no method named 'rga'", "did you mean rag?"]),
         (("-m", "none", "-t", "lamp44"), ["no task named 'lamp44'", "lamp4"]),
         (("-m", "none", "-t", "lamp2"), ["lamp2", "lamp2m", "lamp2n"]),
-        (("-m", "", "-t", "lamp4"), ["--method '' names nothing", "list methods"]),
-        (("-m", "none", "-t", ","), ["--task ',' names nothing", "list tasks"]),
+        (("-m", "", "-t", "lamp4"), ["--method '' contains no name", "list methods"]),
+        (("-m", "none", "-t", ","), ["--task ',' contains no name", "list tasks"]),
         (
             ("-m", "none", "-t", "lamp4", "-b", "loca"),
             ["no backend named 'loca'", "did you mean local?"],
@@ -65,7 +65,10 @@ def question(number: str, profile: object = None) -> dict[str, object]:
         (("-m", "none", "-t", "lamp4", "--metric", "bleu"), ["--metric bleu", "evaluate:NAME"]),
         (("-m", "none", "-t", "lamp4", "--prices", "prices.json"), ["prices.json"]),
         (("-m", "none", "-t", "lamp4", "--max-cost", "1"), ["--max-cost", "--prices"]),
-        (("-m", "none", "-t", "lamp4", "--timeout", "5"), ["--timeout", "scripted", "servers"]),
+        (
+            ("-m", "none", "-t", "lamp4", "--timeout", "5"),
+            ["--timeout", "scripted", "server backends"],
+        ),
         (("-m", "none", "-t", "lamp4", "--rpm", "5"), ["--rpm", "--backend openai"]),
         (("-m", "none", "-t", "lamp4", "--batch"), ["--batch", "--backend openai"]),
         (
@@ -346,11 +349,9 @@ def test_new_refuses_names_and_files_that_are_taken(
 ) -> None:
     assert "'My-Method'" in refused("new", "method", "My-Method")
     for word in ("none", "true", "class", "import"):
-        assert f"'{word}' would make a file or a class named by a word" in refused(
-            "new", "method", word
-        )
-    assert "'json' is a module of Python's own" in refused("new", "method", "json")
-    assert "there is a method 'rag' already" in refused("new", "method", "rag")
+        assert f"'{word}' is a Python keyword" in refused("new", "method", word)
+    assert "json.py would hide Python's module 'json'" in refused("new", "method", "json")
+    assert "a method 'rag' exists already" in refused("new", "method", "rag")
     assert personabench("new", "method", "mine").code == 0
     assert "mine.py exists" in refused("new", "method", "mine")
 

@@ -100,7 +100,7 @@ def test_baseline_prices_and_queries(ran: Command, refused: Refused, tmp_path: P
     assert rows["none"]["gain_over"] == "rag"
     assert rows["rag"]["query_price"] == rows["rag"]["online_input_tokens"] > 0
     assert rows["rag"]["queries_per_user"] == 5
-    assert "--baseline nobody: no such row; there are" in refused(
+    assert "--baseline nobody: no such row; choose one of" in refused(
         "leaderboard", "--baseline", "nobody"
     )
 
@@ -124,7 +124,9 @@ def test_published_runs_are_on_the_board_and_compared(
     runs = {row["label"]: row for row in ran("leaderboard", "--json").json}
     ended = ran("publish", runs["user_mean"]["run"], runs["none"]["folder"])
     assert [Path(line).parent for line in ended.out.splitlines()] == [Path("results/reference")] * 2
-    assert "--name goes with one run" in refused("publish", "last", "last", "--name", "x")
+    assert "--name can only be used with a single run" in refused(
+        "publish", "last", "last", "--name", "x"
+    )
     (tmp_path / "results" / "runs").rename(tmp_path / "elsewhere")
     rows = {row["label"]: row for row in ran("leaderboard", "--json").json}
     assert rows.keys() == {"user_mean", "none"} and all(row["published"] for row in rows.values())

@@ -21,7 +21,8 @@ def test_shards_are_run_and_merged_and_the_command_without_them_finds_nothing_to
     for number in (1, 2):
         ended = personabench(*RUN, "--shard", f"{number}/2")
         assert (
-            ended.code == 0 and f"shard  {number}/2; `personabench merge` joins them" in ended.err
+            ended.code == 0
+            and f"shard  {number}/2; join the shards with `personabench merge`" in ended.err
         )
         assert f"results/shards/{number}-of-2/runs/lamp4/none/scripted/" in ended.out
     assert not (tmp_path / "results/runs").exists()
@@ -69,11 +70,11 @@ def test_what_cannot_be_merged_is_said_and_the_rest_is_merged(
     ("words", "message"),
     [
         (["--shard", "0/2"], "--shard 0/2: write i/n with i from 1 to n, such as 3/8"),
-        (["--shards", "2"], "--shards only goes with --executor ray"),
-        (["--ray-options", "{}"], "--ray-options only goes with --executor ray"),
+        (["--shards", "2"], "--shards can only be used with --executor ray"),
+        (["--ray-options", "{}"], "--ray-options can only be used with --executor ray"),
         (
             ["--results", "s3://bucket/results"],
-            "--results s3://bucket/results: a URL only goes with --executor ray",
+            "--results s3://bucket/results: a URL can only be used with --executor ray",
         ),
         (["--executor", "ray"], "write --shards N, without --shard"),
         (

@@ -96,7 +96,7 @@ def test_plan_prices_what_is_owed_and_calls_nothing(personabench: Command, tmp_p
     assert row["price"] == row["input_tokens"] > 0
     assert not (tmp_path / "results").exists()
     plain = personabench(*RUN, "-m", "none", "--dry-run").out
-    assert "Plan: nothing has been called" in plain and "the longest" not in plain
+    assert "Plan: no model has been called" in plain and "the longest" not in plain
     ranged = personabench(
         "run", "-b", "scripted", "-t", "lamp2m", "-n", "6", "-m", "rpm", "--dry-run"
     ).out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from personabench.cli.options import PANELS
+
+COMMANDS = (
+    "run",
+    "merge",
+    "score",
+    "leaderboard",
+    "report",
+    "compare",
+    "judge",
+    "judge-report",
+    "publish",
+    "export",
+    "show",
+    "download",
+    "generate",
+    "doctor",
+)
 HEAVY = (
     "openai",
     "datasets",
@@ -67,6 +86,34 @@ def test_leaderboard_imports_nothing_heavy(tmp_path: Path, personabench: object)
     assert callable(personabench)
     personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none", "-n", "3")
     assert started(tmp_path, ["leaderboard"])[0] == []
+
+
+def read_help(folder: Path, *words: str) -> str:
+    """The help page of a command."""
+    return subprocess.run(
+        [sys.executable, "-c", PROBE, *words, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+        timeout=60,
+    ).stdout
+
+
+def test_help_of_run_groups_every_option_under_a_heading(tmp_path: Path) -> None:
+    text = read_help(tmp_path, "run")
+    headings = [line[:-1] for line in text.splitlines() if re.fullmatch(r"\w[\w ]+:", line)]
+    assert headings == list(PANELS)
+    assert text.index("Controls:") < text.index("--history") < text.index("Execution:")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[command] for command in COMMANDS] + [["cache", "why"], ["check", "task"], ["list", "runs"]],
+    ids=" ".join,
+)
+def test_help_shows_no_type_of_the_programming_language(words: list[str], tmp_path: Path) -> None:
+    assert not re.search(r"<[A-Za-z]", read_help(tmp_path, *words))
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "methods"]], ids=" ".join)
