@@ -109,10 +109,10 @@ async def measure_harness(
 
     outcomes = await runner.run(*runs, backend=backend)
     for outcome in outcomes:
-        assert outcome.summary["status"] == "complete", outcome.summary
+        assert outcome.summary.status == "complete", outcome.summary
     summary = outcomes[-1].summary
-    usage = summary["usage"]["predict"]
-    return Throughput(summary["seconds"], usage["input_tokens"], usage["output_tokens"])
+    usage = summary.usage["predict"]
+    return Throughput(summary.seconds, usage["input_tokens"], usage["output_tokens"])
 
 
 def measure_offline(

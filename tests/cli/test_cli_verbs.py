@@ -106,7 +106,7 @@ def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
 
 def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> None:
     text = personabench("show", "--dry-run", "-m", "summary", "-t", "lamp4", "--sample", "310").out
-    assert "2 call(s)" in text and "stands where an earlier reply would be quoted" in text
+    assert "2 call(s)" in text and "stands for an earlier reply" in text
 
 
 @pytest.mark.usefixtures("sentence_data")

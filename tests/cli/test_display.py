@@ -38,7 +38,7 @@ def test_a_download_has_a_bar_per_file_on_a_terminal() -> None:
 
 def test_the_download_verb_passes_the_display_on(personabench: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from toys import Toy\n\n\n"
+        "from toy_methods import Toy\n\n\n"
         "class Mine(Toy):\n"
         '    name = "fetched"\n\n'
         "    def download(self, split, target, *, progress):\n"

@@ -245,11 +245,11 @@ def test_every_cell_that_is_not_refused_runs(
     for cell, outcome in zip(cells, outcomes, strict=True):
         assert [line.error for line in lines_of(outcome) if line.error] == [], cell
         summary = outcome.summary
-        assert summary["status"] == "complete", cell
-        assert summary["owed"] == 0, cell
-        assert summary["fit"] == cell.fit, cell
-        assert summary["n"] >= 1, cell
-        assert summary["metrics"]["official"], cell
+        assert summary.status == "complete", cell
+        assert summary.owed == 0, cell
+        assert summary.fit == cell.fit, cell
+        assert summary.n >= 1, cell
+        assert summary.metrics["official"], cell
 
 
 @pytest.mark.parametrize("task", TASKS)

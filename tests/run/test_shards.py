@@ -25,7 +25,7 @@ from personabench.run.runner import Outcome
 from personabench.run.selection import select
 from personabench.run.shards import Shard, partition
 
-TOYS = Path(__file__).with_name("toy_methods.py")
+TOYS = Path(__file__).parents[1] / "toy_methods.py"
 TIMES = {"seconds", "cached", "time", "files"}
 """What two runs of the same may differ in: what it took, what was paid, and the hashes of files that hold these."""
 

@@ -394,11 +394,11 @@ def test_the_bundled_sample_runs_with_one_model_in_both_roles(task: str, tmp_pat
     )
     for outcome in asyncio.run(runner.run(options, backend=Scripted())):
         summary = outcome.summary
-        assert summary["status"] == "complete"
-        assert summary["users"] == 1
-        assert "the simulator is the model under test itself" in summary["warnings"][0]
-        assert summary["usage"]["simulate"]["calls"] == 2 * summary["n"]
-        assert summary["counters"]["undecided"] > 0
+        assert summary.status == "complete"
+        assert summary.users == 1
+        assert "the simulator is the model under test itself" in summary.warnings[0]
+        assert summary.usage["simulate"].calls == 2 * summary.n
+        assert summary.counters["undecided"] > 0
 
 
 def test_methods_that_need_a_past_are_refused_before_any_call(tmp_path: Path) -> None:
