@@ -34,7 +34,7 @@ from personabench.cli import (
     show,
 )
 from personabench.cli import list as listing
-from personabench.cli.options import PanelCommand, PlainCommand
+from personabench.cli.help import PanelCommand, PlainCommand
 from personabench.errors import PersonabenchError
 
 _HELP = "The benchmark harness for LLM personalization: does a method really know this user better?"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personabench.cli.console import emit
+from personabench.cli.help import PanelCommand
 from personabench.cli.options import (
     RESULTS,
     Adapter,
@@ -20,7 +22,6 @@ from personabench.cli.options import (
     Method,
     Model,
     OmitParams,
-    PanelCommand,
     Results,
     Seed,
     Split,
@@ -28,10 +29,8 @@ from personabench.cli.options import (
     Temperature,
     TopP,
     VllmArgs,
-    emit,
-    split_names,
-    split_vllm_args,
 )
+from personabench.cli.parsing import split_names, split_vllm_args
 
 if TYPE_CHECKING:
     from pathlib import Path

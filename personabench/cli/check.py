@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.options import Data, Json, PlainCommand, Split, emit
+from personabench.cli.console import emit
+from personabench.cli.help import PlainCommand
+from personabench.cli.options import Data, Json, Split
 
 if TYPE_CHECKING:
     from personabench.testing.checks import Finding

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, OwnTask, Results, emit, screen
+from personabench.cli.console import emit, screen
+from personabench.cli.options import RESULTS, Json, OwnTask, Results
 from personabench.results.index import find
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, Results, emit
+from personabench.cli.console import emit
+from personabench.cli.options import RESULTS, Json, Results
 
 _OPTIONAL_MODULES = {
     "xllamacpp": "local backend",

@@ -21,8 +21,8 @@ from personabench.cli.options import (
     Results,
     Seed,
     Target,
-    split_names,
 )
+from personabench.cli.parsing import split_names
 
 if TYPE_CHECKING:
     from personabench.models.backends.base import BackendOptions

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from personabench.cli.console import emit, screen
 from personabench.cli.options import (
     RESULTS,
     CachePolicy,
@@ -22,12 +23,8 @@ from personabench.cli.options import (
     Results,
     Seed,
     Timeout,
-    emit,
-    screen,
 )
-from personabench.cli.options import (
-    Cache as CacheOption,
-)
+from personabench.cli.options import Cache as CacheOption
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results, screen
+from personabench.cli.console import screen
+from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results
 
 
 class Format(StrEnum):

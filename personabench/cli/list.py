@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from personabench.cli.options import RESULTS, Json, OnlyTask, Results, emit
+from personabench.cli.console import emit
+from personabench.cli.options import RESULTS, Json, OnlyTask, Results
 
 if TYPE_CHECKING:
     from personabench.api.compatibility import Cell

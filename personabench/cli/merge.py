@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import RESULTS, Data, Json, Metrics, OwnTask, Results, emit, screen
+from personabench.cli.console import emit, screen
+from personabench.cli.options import RESULTS, Data, Json, Metrics, OwnTask, Results
 
 
 def merge(

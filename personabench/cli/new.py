@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import PlainCommand
+from personabench.cli.help import PlainCommand
 
 app = typer.Typer(help="Start your own method.", no_args_is_help=True)
 

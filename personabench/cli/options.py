@@ -2,87 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from typer._click import Context, HelpFormatter
-    from typer._click.core import Parameter
-
-    from personabench.models.backends.base import BackendOptions
-    from personabench.models.roles import RoleName
-
-RESULTS = Path("results")
-
-METHOD_PANEL = "Method"
-DATA_PANEL = "Data"
-MODEL_PANEL = "Model"
-ROLES_PANEL = "Simulator and judge"
-CONTROLS_PANEL = "Controls"
-EXECUTION_PANEL = "Execution"
-COST_PANEL = "Cost"
-OUTPUT_PANEL = "Output"
-
-# The order of the help page: the two required options come first.
-PANELS = (
-    METHOD_PANEL,
-    DATA_PANEL,
-    MODEL_PANEL,
-    ROLES_PANEL,
+from personabench.cli.help import (
     CONTROLS_PANEL,
-    EXECUTION_PANEL,
     COST_PANEL,
+    DATA_PANEL,
+    EXECUTION_PANEL,
+    METHOD_PANEL,
+    MODEL_PANEL,
     OUTPUT_PANEL,
+    ROLES_PANEL,
 )
 
+if TYPE_CHECKING:
+    pass
 
-class PlainCommand(TyperCommand):
-    """A command whose help shows arguments without Python types."""
-
-    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write a section for the arguments and one for each group of options."""
-        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *PANELS)}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-
-            name, text = record
-            if parameter.param_type_name == "argument":
-                # Typer appends the type, such as `<list[str]>`, even to an argument with a metavar.
-                plain_name = name.partition(" <")[0]
-                sections["Arguments"].append((plain_name, text))
-            else:
-                panel = self.find_panel(parameter)
-                sections.setdefault(panel, []).append((name, text))
-
-        for section, records in sections.items():
-            if records:
-                with formatter.section(section):
-                    formatter.write_dl(records)
-
-    def find_panel(self, parameter: Parameter) -> str:
-        """Return the heading of an option; one heading is enough for a short list."""
-        return "Options"
-
-
-class PanelCommand(PlainCommand):
-    """A command whose help groups its options by panel."""
-
-    # Typer groups options with rich only, whose import takes longer than a help page should.
-    def find_panel(self, parameter: Parameter) -> str:
-        """Return the panel of an option."""
-        # `--help` is added by the parser and has no panel.
-        return getattr(parameter, "rich_help_panel", None) or OUTPUT_PANEL
+RESULTS = Path("results")
 
 
 class CachePolicy(StrEnum):
@@ -631,88 +571,3 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT_PANEL),
 ]
-
-
-def split_names(text: str) -> list[str]:
-    """Split a comma-separated list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def split_vllm_args(vllm_args: str | None) -> tuple[str, ...]:
-    """Split the value of `--vllm-args` as a shell would.
-
-    Raises:
-        UsageError: a quote is not closed.
-    """
-    import shlex
-
-    from personabench.errors import UsageError
-
-    try:
-        return tuple(shlex.split(vllm_args or ""))
-    except ValueError as error:
-        raise UsageError(f"--vllm-args: {error}") from error
-
-
-def role_backends(
-    backend: str,
-    under: BackendOptions,
-    headers: Mapping[str, Sequence[str] | None] | None = None,
-    **roles: tuple[str | None, str | None, str | None],
-) -> dict[RoleName, tuple[str, BackendOptions]]:
-    """Backend and options of each role that has its own backend, model or server.
-
-    Args:
-        backend: backend of the model under test.
-        under: its options, which are the defaults of a role's backend and server.
-        headers: `Name: value` lines for each role's server.
-        roles: backend, model and URL of each role, as given on the command line.
-
-    Raises:
-        UsageError: a malformed header, or headers of a role that the model under test plays.
-    """
-    from personabench.errors import UsageError
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
-
-    backends: dict[str, tuple[str, BackendOptions]] = {}
-    for role, (role_backend, model, url) in roles.items():
-        header_lines = (headers or {}).get(role) or ()
-        role_headers = read_headers(header_lines, f"--{role}-header")
-
-        if not (role_backend or model or url):
-            if header_lines:
-                raise UsageError(
-                    f"--{role}-header: the {role} is the model under test; "
-                    f"name another with --{role}-model"
-                )
-            continue
-
-        options = BackendOptions(model, url, timeout=under.timeout, headers=role_headers)
-        # Secrets of the model's server go to a role only if the role calls the same server.
-        if url is None and role_backend in (None, backend):
-            options = replace(
-                options,
-                base_url=under.base_url,
-                headers={**under.headers, **role_headers},
-                api_version=under.api_version,
-            )
-        backends[role] = (role_backend or backend, options)
-    return cast("dict[RoleName, tuple[str, BackendOptions]]", backends)
-
-
-def emit(value: Any) -> None:
-    """Print a value as indented JSON."""
-    import msgspec
-
-    encoded = msgspec.json.encode(value)
-    typer.echo(msgspec.json.format(encoded, indent=2).decode())
-
-
-def screen() -> Console:
-    """Open a console on standard output."""
-    from rich.console import Console
-
-    # Without a terminal rich assumes 80 columns, which would truncate tables written to a file.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    return Console(highlight=False, width=width)

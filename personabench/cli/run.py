@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from personabench.cli.console import emit, screen
 from personabench.cli.options import (
     Adapter,
     ApiVersion,
@@ -61,12 +62,8 @@ from personabench.cli.options import (
     TokensPerMinute,
     TopP,
     VllmArgs,
-    emit,
-    role_backends,
-    screen,
-    split_names,
-    split_vllm_args,
 )
+from personabench.cli.parsing import role_backends, split_names, split_vllm_args
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.options import Json, Task, emit
+from personabench.cli.console import emit
+from personabench.cli.options import Json, Task
 
 
 def score(

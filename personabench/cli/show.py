@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from personabench.cli.console import emit, screen
 from personabench.cli.options import (
     RESULTS,
     Assignments,
@@ -18,8 +19,6 @@ from personabench.cli.options import (
     Results,
     Seed,
     Split,
-    emit,
-    screen,
 )
 from personabench.results.index import find_run
 from personabench.results.sample import _messages, about_sample

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from personabench.cli.options import PANELS
+from personabench.cli.help import PANELS
 
 COMMANDS = (
     "run",

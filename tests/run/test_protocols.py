@@ -13,7 +13,7 @@ from toy_methods import SECRET, TOY, Counting, Daily, Peeking, Plain, Talk
 
 from personabench import Method, Sample, Task
 from personabench.api.task import JsonObject
-from personabench.cli.options import role_backends
+from personabench.cli.parsing import role_backends
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted

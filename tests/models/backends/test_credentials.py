@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from personabench.cli.options import role_backends
+from personabench.cli.parsing import role_backends
 from personabench.errors import BackendDown, RunError, UsageError
 from personabench.models.backends import create, credentials
 from personabench.models.backends.base import BackendOptions

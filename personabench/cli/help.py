@@ -1,0 +1,74 @@
+"""Help pages of the command line: options in panels, plain type names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+    from typer._click.core import Parameter
+
+
+METHOD_PANEL = "Method"
+DATA_PANEL = "Data"
+MODEL_PANEL = "Model"
+ROLES_PANEL = "Simulator and judge"
+CONTROLS_PANEL = "Controls"
+EXECUTION_PANEL = "Execution"
+COST_PANEL = "Cost"
+OUTPUT_PANEL = "Output"
+
+
+# The order of the help page: the two required options come first.
+PANELS = (
+    METHOD_PANEL,
+    DATA_PANEL,
+    MODEL_PANEL,
+    ROLES_PANEL,
+    CONTROLS_PANEL,
+    EXECUTION_PANEL,
+    COST_PANEL,
+    OUTPUT_PANEL,
+)
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help shows arguments without Python types."""
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write a section for the arguments and one for each group of options."""
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *PANELS)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+
+            name, text = record
+            if parameter.param_type_name == "argument":
+                # Typer appends the type, such as `<list[str]>`, even to an argument with a metavar.
+                plain_name = name.partition(" <")[0]
+                sections["Arguments"].append((plain_name, text))
+            else:
+                panel = self.find_panel(parameter)
+                sections.setdefault(panel, []).append((name, text))
+
+        for section, records in sections.items():
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl(records)
+
+    def find_panel(self, parameter: Parameter) -> str:
+        """Return the heading of an option; one heading is enough for a short list."""
+        return "Options"
+
+
+class PanelCommand(PlainCommand):
+    """A command whose help groups its options by panel."""
+
+    # Typer groups options with rich only, whose import takes longer than a help page should.
+    def find_panel(self, parameter: Parameter) -> str:
+        """Return the panel of an option."""
+        # `--help` is added by the parser and has no panel.
+        return getattr(parameter, "rich_help_panel", None) or OUTPUT_PANEL
