@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from personabench import Context, Message, Response
+from personabench.hashing import fold_text
 from personabench.methods.dpl import Dpl
 from personabench.methods.dpl.prompts import Case, Draft, agreement, difference_drafts, fit_draft
 from personabench.methods.rpm.replies import first_json
-from personabench.methods.text import fold
 
 FIELDS = ("name", "definition", "difference")
 SCHEMA: dict[str, Any] = {
@@ -115,8 +115,8 @@ class Drp(Dpl):
 
         # The check returns names: its own wording of a difference would be a second opinion, not a
         # confirmation.
-        names = {fold(dimension.name) for dimension in confirmed or ()}
-        remaining = [dimension for dimension in dimensions if fold(dimension.name) in names]
+        names = {fold_text(dimension.name) for dimension in confirmed or ()}
+        remaining = [dimension for dimension in dimensions if fold_text(dimension.name) in names]
         ctx.flag("dimensions_rejected", len(dimensions) - len(remaining))
         return remaining
 
@@ -159,7 +159,7 @@ def parse_dimensions(text: str) -> tuple[list[Dimension], int]:
         values = [_one_line(row.get(name)) for name in FIELDS]
         if all(values):
             dimension = Dimension(*values)
-            dimensions.setdefault(fold(dimension.name), dimension)
+            dimensions.setdefault(fold_text(dimension.name), dimension)
         else:
             malformed += 1
     return list(dimensions.values()), malformed

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from personabench import Context, Message, Method, Record, Sample, UsageError, User
+from personabench.hashing import fold_text
 from personabench.methods.cipher import prompts
 from personabench.methods.cipher.prompts import Round
-from personabench.methods.text import fold
 from personabench.methods.vectors import cosines
 from personabench.metrics.text import without_reasoning
 
@@ -302,7 +302,7 @@ class Learner(Method):
                 "so there is no draft to compare with"
             )
 
-        question = fold(subject(sample, ctx))
+        question = fold_text(subject(sample, ctx))
         remaining = [record for record in records if question not in _folded_texts(record)]
         if len(remaining) < len(records):
             ctx.flag("duplicates_dropped", len(records) - len(remaining))
@@ -394,7 +394,7 @@ def _folded_texts(record: Record) -> set[str]:
         record.response,
         *record.fields.values(),
     )
-    return {fold(text) for text in texts}
+    return {fold_text(text) for text in texts}
 
 
 def _question_from(record: Record, template: Sample, ctx: Context) -> Sample:

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from personabench import Context
+from personabench.hashing import fold_text
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Factor, Feature
 from personabench.methods.rpm.replies import ask, number_of, reply_limit, rows, words_of
-from personabench.methods.text import fold
 
 # A feature with its number in the prompts.
 Numbered = tuple[int, Feature]
@@ -45,7 +45,7 @@ def repair(groups: Iterable[Group], texts: Mapping[int, str]) -> Repaired:
     assigned: set[int] = set()
     duplicates = 0
     for group in groups:
-        key = fold(group.name)
+        key = fold_text(group.name)
         first_groups.setdefault(key, group)
         ids = members.setdefault(key, [])
         for number in group.ids:
@@ -234,7 +234,7 @@ def _factors_of(groups: Sequence[Group]) -> list[Factor]:
     """The factors of some groups, one per name."""
     factors: dict[str, Factor] = {}
     for group in groups:
-        factors.setdefault(fold(group.name), Factor(group.name, group.description))
+        factors.setdefault(fold_text(group.name), Factor(group.name, group.description))
     return list(factors.values())
 
 

@@ -15,12 +15,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from personabench import Context, Record, Sample, Task, UsageError
-from personabench.hashing import digest
+from personabench import Context, Record, Sample, UsageError, Wording
+from personabench.hashing import digest, fold_text
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Item, Knowledge, ordered_labels
 from personabench.methods.rpm.replies import ask, drafts, number_of, rows, words_of
-from personabench.methods.text import fold
 
 # The user's messages in one request, and preferences accepted from it: more are missed or padded.
 WINDOW_MESSAGES = 12
@@ -55,7 +54,7 @@ def seen(history: Sequence[Record]) -> str:
     return digest(history)
 
 
-def query_of(sample: Sample, task: Task) -> str:
+def query_of(sample: Sample, task: Wording) -> str:
     """The question's own content, with the facts that the task gives about its answer.
 
     Without a stimulus that is the text the task searches histories with, after the first quotation
@@ -73,7 +72,7 @@ def query_of(sample: Sample, task: Task) -> str:
 def offered(
     sample: Sample,
     items: Sequence[Item],
-    task: Task,
+    task: Wording,
 ) -> tuple[str, ...]:
     """The choices of a question, if its answer is one of them and unlike the user's past answers.
 
@@ -277,9 +276,9 @@ def _is_question(record: Record, sample: Sample) -> bool:
     if record.id == sample.id:
         return True
     if record.stimulus is None and "title" in record.fields:
-        return f'"{fold(record.fields["title"])}"' in fold(sample.input)
+        return f'"{fold_text(record.fields["title"])}"' in fold_text(sample.input)
     # A chat message that happens to repeat the question was part of the conversation.
     if "role" in record.fields:
         return False
     text = record.response if record.stimulus is None else record.stimulus
-    return fold(text) in (fold(sample.stimulus or sample.input), fold(sample.input))
+    return fold_text(text) in (fold_text(sample.stimulus or sample.input), fold_text(sample.input))

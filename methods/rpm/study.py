@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from personabench import Context
+from personabench.hashing import fold_text
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.factors import group_features
 from personabench.methods.rpm.knowledge import POLARITIES, Factor, Feature, Item, Knowledge
 from personabench.methods.rpm.replies import ask, drafts, number_of, rows, words_of
-from personabench.methods.text import fold
 
 if TYPE_CHECKING:
     from personabench.methods.rpm import Rpm
@@ -107,9 +107,9 @@ def _assign_factors(
     factors: Sequence[Factor],
     ctx: Context,
 ) -> None:
-    indices = {fold(factor.name): index for index, factor in enumerate(factors)}
+    indices = {fold_text(factor.name): index for index, factor in enumerate(factors)}
     for feature, factor_name in named_features:
-        key = fold(factor_name)
+        key = fold_text(factor_name)
         feature.factor = indices.get(key)
         if feature.factor is None and key not in ("", "null", "none"):
             ctx.flag("n_unknown_factor")

@@ -14,6 +14,7 @@ from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.task import Task
 from personabench.api.wording import Rendered
 from personabench.errors import UsageError
+from personabench.hashing import fold_text
 from personabench.metrics.metric import Value
 from personabench.models.tokens import Tokens
 from personabench.tasks.lamp import prompts, scoring
@@ -135,12 +136,12 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         return [f"{gold} occurs in the same profile: {few(leaking)} of {len(dataset.index())}"]
 
     def _is_leaking(self, sample: Sample) -> bool:
-        golds = {_fold(text) for text in self._gold_texts(sample)}
+        golds = {fold_text(text) for text in self._gold_texts(sample)}
         if not golds:
             return False
 
         field = "title" if "title" in self.form.fields else "text"
-        return any(_fold(record.fields[field]) in golds for record in sample.history)
+        return any(fold_text(record.fields[field]) in golds for record in sample.history)
 
     def _gold_texts(self, sample: Sample) -> Sequence[str]:
         if self.name == "lamp1":
@@ -154,7 +155,3 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         from personabench.tasks.lamp.download import download
 
         download(self.name, split, target, **options)
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())
