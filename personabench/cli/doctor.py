@@ -20,7 +20,7 @@ _OPTIONAL_MODULES = {
 
 
 def doctor(results: Results = RESULTS, json: Json = False) -> None:
-    """Check the installation, the local model and the results folder."""
+    """Check the installation, local model and results folder."""
     from personabench.run.runner import versions
 
     rows = [_row(name, "ok", version) for name, version in versions().items()]

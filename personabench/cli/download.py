@@ -24,7 +24,7 @@ def download(
         ),
     ] = None,
 ) -> None:
-    """Download and check a task's official files, for `run --data`."""
+    """Download a task's official files for `run --data`, and check them."""
     import shlex
     import warnings
 

@@ -70,7 +70,7 @@ def leaderboard(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Rank runs and published results, one row per method and model.
+    """Rank runs and published results, a row per method.
 
     Scores come with 95 % intervals over users, gains over the baseline with corrected p-values. --wide adds columns.
     """

@@ -554,7 +554,7 @@ ResultsOrUrl = Annotated[
     typer.Option(
         "--results",
         metavar="FOLDER",
-        help="Folder of runs and cache; with --executor ray also a URL, such as s3://...",
+        help="Folder of runs and cache; with --executor ray also a URL, such as s3://BUCKET/FOLDER",
         rich_help_panel=OUTPUT_PANEL,
     ),
 ]

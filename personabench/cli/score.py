@@ -41,7 +41,7 @@ def score(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Score a prediction file from any system without calling a model."""
+    """Score predictions of any system without a model."""
     from personabench.api.registry import load
     from personabench.run.score_file import score_files
 

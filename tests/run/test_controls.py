@@ -183,7 +183,7 @@ def test_an_adapter_for_each_user_is_no_shuffled_history(tmp_path: Path) -> None
             backend=model,
         )
         if refused:
-            with pytest.raises(UsageError, match="the owner's own adapter would answer"):
+            with pytest.raises(UsageError, match="each user's own adapter would answer"):
                 asyncio.run(asked)
         else:
             asyncio.run(asked)

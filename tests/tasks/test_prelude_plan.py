@@ -28,11 +28,11 @@ def test_the_plan_predicts_the_calls_of_a_user_who_always_edits(name: str, tmp_p
     )
     (forecast,) = asyncio.run(plan.plan(options))
     (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
-    spent = {phase: int(used["calls"]) for phase, used in outcome.summary.usage.items()}
+    spent = {phase: int(used.calls) for phase, used in outcome.summary.usage.items()}
     assert forecast.calls == spent
     assert spent["simulate"] == 30
     assert forecast.as_dict({})["to_pay"] == sum(spent.values()) - sum(
-        int(used["cached"]) for used in outcome.summary.usage.values()
+        int(used.cached) for used in outcome.summary.usage.values()
     )
 
 
@@ -64,7 +64,7 @@ def test_no_rule_is_kept_by_what_a_plan_takes_for_a_draft(
         {"update": update} if update else {}
     )
     (outcome,) = asyncio.run(runner.run(options, backend=Scripted()))
-    calls = sum(used["calls"] for used in outcome.summary.usage.values())
+    calls = sum(used.calls for used in outcome.summary.usage.values())
     row = forecast.as_dict({})
     assert calls <= row["calls_at_most"]
     assert calls <= row["to_pay_at_most"]
@@ -108,7 +108,7 @@ def test_a_plan_bounds_the_calls_of_a_user_who_accepts_drafts(
         (forecast,) = asyncio.run(plan.plan(options))
         user = Scripted(answer=make_accepting_user(one_in))
         (outcome,) = asyncio.run(runner.run(options, backend=Scripted(), roles={"simulator": user}))
-        made_calls = sum(used["calls"] for used in outcome.summary.usage.values())
+        made_calls = sum(used.calls for used in outcome.summary.usage.values())
         row = forecast.as_dict({})
         assert made_calls <= row["calls"] == row["calls_at_most"] == calls
         assert 100 * (calls / made_calls - 1) == pytest.approx(over, abs=1.5)
