@@ -24,7 +24,7 @@ def download(
         ),
     ] = None,
 ) -> None:
-    """Download a task's official files for `run --data`, and check them."""
+    """Download a task's official files and check them."""
     import shlex
     import warnings
 

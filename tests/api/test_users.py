@@ -196,7 +196,7 @@ def test_a_run_counts_its_users_and_their_questions_as_one_cluster(tmp_path: Pat
     assert len(set(scores["user_id"])) == 13
     (board,) = boards(summaries(tmp_path / "r"))
     assert "Users of the split: 0 named by the data, 13 joined" in " ".join(board.notes)
-    assert {row["users"] for row in board.rows} == {13}
+    assert {row.users for row in board.rows} == {13}
     summary = RunFolder(outcomes[0].folder).summary()
     dataset = find_dataset(registry.load("task", "lamp2m")(), summary, str(data))
     assert dataset is not None

@@ -15,7 +15,7 @@ from personabench.leaderboard.comparison import compare
 from personabench.metrics.perseval import rouge_distance
 from personabench.metrics.scripts import LATIN, SPACED, split_words
 from personabench.metrics.text import ROUGE, rouge, rouge_with_variants
-from personabench.results.index import references, summaries
+from personabench.results.index import Run, references, summaries
 from personabench.run import runner
 from personabench.run.score_file import score_files
 
@@ -144,11 +144,11 @@ def test_a_run_in_another_script_warns_and_shows_the_variant(tmp_path: Path) -> 
     assert out.summary.variants == {"rouge-1-unicode": "rouge-1", "rouge-L-unicode": "rouge-L"}
     values = out.summary.metrics["official"]
     values["rouge-1-unicode"] = 0.5
-    runs = [{**out.summary, "folder": str(out.folder)}]
+    runs = [Run(out.summary, out.folder)]
     (board,) = boards(runs)
     assert (
         board.columns["rouge-1-unicode"] == "rouge-1-unicode ↑"
-        and board.rows[0]["rouge-1-unicode"] == 0.5
+        and board.rows[0].scores["rouge-1-unicode"] == 0.5
     )
 
 
@@ -160,20 +160,25 @@ def test_tables_in_english_look_as_they_did(tmp_path: Path) -> None:
     runs = summaries(tmp_path / "r")
     (board,) = boards(runs)
     assert not any(
-        "unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0])
+        "unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0].columns)
     )
-    assert compare(*runs)["metrics"].keys() == {"rouge-1", "rouge-L"}
+    assert compare(*runs).metrics.keys() == {"rouge-1", "rouge-L"}
 
 
 def test_published_results_without_the_variant_are_ranked_with_runs(tmp_path: Path) -> None:
     published = [
-        run for run in references(Path(__file__).parents[2] / "results") if run["task"] == "lamp4"
+        run
+        for run in references(Path(__file__).parents[2] / "results")
+        if run.summary.task == "lamp4"
     ]
     asyncio.run(runner.run(options(tmp_path, "none", "lamp4")))
     (own_run,) = summaries(tmp_path)
-    own_run["metrics"]["official"]["rouge-1-unicode"] += 0.01
+    own_run.summary.metrics["official"]["rouge-1-unicode"] += 0.01
     (board,) = boards([*published, own_run])
     assert "rouge-1-unicode" in board.columns and len(board.rows) == len(published) + 1
-    assert {row.get("rouge-1-unicode") for row in board.rows if row["published"]} == {None}
-    published_run = next(run for run in published if run["method"] == "none")
-    assert compare(published_run, own_run, anyway=True)["metrics"].keys() >= {"rouge-1", "rouge-L"}
+    assert {row.scores.get("rouge-1-unicode") for row in board.rows if row.published} == {None}
+    published_run = next(run for run in published if run.summary.method == "none")
+    assert compare(published_run, own_run, allow_mismatch=True).metrics.keys() >= {
+        "rouge-1",
+        "rouge-L",
+    }
