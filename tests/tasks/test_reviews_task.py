@@ -184,17 +184,17 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
     population = Population(task.open("test", None).population())
     assert spec["model"] == {"kind": "scripted", "name": "scripted"}
     assert spec["method_hash"] == registry.source_hash(registry.load("method", "dpl"))
-    assert summary.provenance["population"] == population.hash
-    assert re.fullmatch(r"wordllama:\w+@[0-9a-f]{16}", summary.provenance["wordllama"])
-    assert summary.signatures.keys() == {"bleu"}
+    assert summary["provenance"]["population"] == population.hash
+    assert re.fullmatch(r"wordllama:\w+@[0-9a-f]{16}", summary["provenance"]["wordllama"])
+    assert summary["signatures"].keys() == {"bleu"}
     assert re.fullmatch(
         r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:.+",
-        summary.signatures["bleu"],
+        summary["signatures"]["bleu"],
     )
     expected = {"n_eff": 6, "k_eff": 24, "tier_1": 6, "fallback": None}
-    assert {name: summary.counters.get(name) for name in expected} == expected
+    assert {name: summary["counters"].get(name) for name in expected} == expected
     _, summary = ran("alone", 32)
-    assert (summary.counters["n_eff"], summary.counters["fallback"]) == (0, 3)
+    assert (summary["counters"]["n_eff"], summary["counters"]["fallback"]) == (0, 3)
 
 
 def test_dpl_and_rag_show_the_same_reviews(task: Task) -> None:
