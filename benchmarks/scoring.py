@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from personabench.api.registry import load
+from personabench.api.registry import load_class
 from personabench.api.task import Task
 from personabench.run.score_file import score_files
 
@@ -173,7 +173,7 @@ def main() -> None:
     largest_difference = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for name in TASKS:
-            task = load("task", name)()
+            task = load_class("task", name)()
             paths = generate(Path(folder), task, options.samples)
             difference = compare(task, paths, types, options.rounds)
             largest_difference = max(largest_difference, difference)

@@ -236,7 +236,7 @@ async def _write_draft(record: Record, sample: Sample, ctx: Context) -> str:
     """The model's own response to the stimulus; "" if it is the user's or cannot be parsed."""
     for question in questions(record, sample, ctx):
         messages = ctx.task.render(question, (), "", ctx.tokens).messages
-        if ctx.excess(messages, ctx.answer_tokens + _MARGIN) <= 0:
+        if ctx.count_excess_tokens(messages, ctx.answer_tokens + _MARGIN) <= 0:
             break
 
     output = await ctx.answer(question)

@@ -87,7 +87,7 @@ class Comparing(Method):
 
         embed = partial(ctx.embed, embedder=self.params.embedder)
         text = sample.stimulus or ctx.task.query_text(sample)
-        user_ids = self.population.people_of(sample)
+        user_ids = self.population.non_peers(sample)
         asker = await self._peers.asker(user_ids, sample, text, embed)
         return await asyncio.gather(*(self._peers.pool(record, asker, embed) for record in records))
 

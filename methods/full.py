@@ -106,7 +106,7 @@ class Full(Method):
         """
         history = sample.history
         rendered = _render(sample, history, ctx)
-        excess = ctx.excess(rendered.messages, ctx.answer_tokens)
+        excess = ctx.count_excess_tokens(rendered.messages, ctx.answer_tokens)
         if excess <= 0:
             return _flag_rendered(rendered, ctx)
 
@@ -125,7 +125,7 @@ class Full(Method):
         ctx.flag("records_dropped", len(history) - len(records))
 
         rendered = _render(sample, records, ctx)
-        excess = ctx.excess(rendered.messages, ctx.answer_tokens)
+        excess = ctx.count_excess_tokens(rendered.messages, ctx.answer_tokens)
         if excess > 0:
             raise BackendError(
                 f"the question is {excess:,} tokens too long for the model's window of "
@@ -190,7 +190,7 @@ def _flag_rendered(rendered: Rendered, ctx: Context) -> tuple[Message, ...]:
 
 def _fits(sample: Sample, records: Sequence[Record], ctx: Context) -> bool:
     messages = _render(sample, records, ctx).messages
-    return ctx.excess(messages, ctx.answer_tokens) <= 0
+    return ctx.count_excess_tokens(messages, ctx.answer_tokens) <= 0
 
 
 def _keep_newest(sample: Sample, ctx: Context) -> Sequence[Record]:

@@ -175,7 +175,7 @@ class PersonaDb(Method):
             return persona
 
         texts = [ctx.task.describe(record) for record in newest_first]
-        newest_first = newest_first[: ctx.within(texts, p.history_budget_tokens)]
+        newest_first = newest_first[: ctx.count_within(texts, p.history_budget_tokens)]
 
         messages = ctx.fit(
             lambda fitted: _distil_prompt(fitted[::-1], ctx),
@@ -210,7 +210,7 @@ class PersonaDb(Method):
             profile = await self.summary.profile(sample.user, ctx)
             return await self.summary.predict(sample, profile, ctx)
 
-        user_ids = self.population.people_of(sample)
+        user_ids = self.population.non_peers(sample)
         neighbour_entries = await self._retrieve_neighbour_entries(sample, user_ids, state, ctx)
         records, entries = await self._retrieve_own_items(sample, state, ctx)
         ctx.flag("neighbour_entries", len(neighbour_entries))

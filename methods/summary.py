@@ -89,7 +89,7 @@ class Summary(Method):
         budget = self.params.summary_budget_tokens or ctx.window
         if budget is not None:
             texts = [ctx.task.describe(record) for record in newest_first]
-            count = ctx.within(texts, budget)
+            count = ctx.count_within(texts, budget)
             newest_first = newest_first[:count]
         return await summarize(newest_first, self.params.summary_max_tokens, ctx)
 

@@ -142,7 +142,7 @@ class Trsr(Method):
 
         max_tokens = self.params.summary_max_tokens
         messages = _merge_prompt(summaries, ctx)
-        if len(summaries) > 2 and ctx.excess(messages, max_tokens) > 0:
+        if len(summaries) > 2 and ctx.count_excess_tokens(messages, max_tokens) > 0:
             ctx.flag("merge_split")
             middle = len(summaries) // 2
             halves = await asyncio.gather(
@@ -161,7 +161,7 @@ def _split(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _exceeds_window(sample: Sample, notes: str, ctx: Context) -> bool:
     messages = ctx.task.render(sample, (), notes, ctx.tokens).messages
-    return ctx.excess(messages, ctx.answer_tokens) > 0
+    return ctx.count_excess_tokens(messages, ctx.answer_tokens) > 0
 
 
 def _block_prompt(

@@ -33,7 +33,7 @@ from personabench.metrics.edits import edit_cost
 from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache
 from personabench.models.client import Client
-from personabench.tasks.prelude.rules import BASE, rules_of
+from personabench.tasks.prelude.rules import BASE, parse_rules
 from personabench.types import Sampling, from_json, to_json
 
 SOURCES = ("alpha", "beta", "gamma", "delta", "epsilon")
@@ -41,9 +41,11 @@ FAMILY = [Cipher, IclEdit, CotEdit, Continual, EThenE]
 
 
 RULES = (
-    rules_of(["all lower case"]) + rules_of(["bullet points"]) + rules_of(["ends with a question"])
+    parse_rules(["all lower case"])
+    + parse_rules(["bullet points"])
+    + parse_rules(["ends with a question"])
 )
-RULES += rules_of(["uses an emoji"]) + rules_of(["opens with a greeting"])
+RULES += parse_rules(["uses an emoji"]) + parse_rules(["opens with a greeting"])
 RULE_OF = dict(zip(SOURCES, RULES, strict=True))
 
 

@@ -131,7 +131,7 @@ def rig(
     dated: bool | None = None,
 ) -> Rig:
     """An engine on the bundled LaMP-4 sample or on other data, with its folder under `place`."""
-    task = registry.load("task", "lamp4")()
+    task = registry.load_class("task", "lamp4")()
     dataset = task.open("user/dev", data)
     if dated is not None:
         dataset.dated = dated

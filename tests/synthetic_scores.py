@@ -12,7 +12,7 @@ import numpy as np
 from personabench.leaderboard import Board, BoardOptions, boards
 from personabench.leaderboard.comparison import rederived
 from personabench.results.checksums import seal
-from personabench.results.index import Run, everything, read_run
+from personabench.results.index import Run, read_all, read_run
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Sampling, to_json
@@ -62,7 +62,7 @@ def made(
     }
     spec |= {name: value for name, value in changes.items() if name in RunSpec.__struct_fields__}
     run = RunSpec(**spec)
-    folder = RunFolder.place(results, run)
+    folder = RunFolder.path_of(results, run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text(to_json(run))
     people = [f"u{number // EACH if users is None else number % users}" for number in numbers]
@@ -142,7 +142,7 @@ def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[A
 
 
 def board(folder: Path, **asked: Any) -> Board:
-    (found,) = boards(everything(folder), options=BoardOptions(**asked))
+    (found,) = boards(read_all(folder), options=BoardOptions(**asked))
     return found
 
 

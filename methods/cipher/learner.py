@@ -416,4 +416,4 @@ def _question_from(record: Record, template: Sample, ctx: Context) -> Sample:
 
 def _excess(question: Sample, ctx: Context) -> int:
     messages = ctx.task.render(question, (), "", ctx.tokens).messages
-    return ctx.excess(messages, ctx.answer_tokens + _RESERVE)
+    return ctx.count_excess_tokens(messages, ctx.answer_tokens + _RESERVE)

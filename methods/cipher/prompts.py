@@ -197,7 +197,7 @@ def fit_variant(
         BackendError: none fits.
     """
     for number, variant in enumerate(variants):
-        if ctx.excess(variant.messages, max_tokens) > 0:
+        if ctx.count_excess_tokens(variant.messages, max_tokens) > 0:
             continue
         if number:
             ctx.flag(cut, number)
@@ -273,4 +273,4 @@ def _format_pair(pair: Round, limit: int | None, ctx: Context) -> str:
 
 
 def _truncate(text: str, limit: int | None, ctx: Context) -> str:
-    return text if limit is None else ctx.tokens.cut(text, limit)
+    return text if limit is None else ctx.tokens.truncate(text, limit)

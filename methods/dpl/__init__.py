@@ -172,7 +172,7 @@ class Dpl(Method):
 
         s = self.settings
         text = sample.stimulus or ctx.task.query_text(sample)
-        user_ids = self.population.people_of(sample)
+        user_ids = self.population.non_peers(sample)
         asker = await self.peers.asker(user_ids, sample, text, self._embed_with(ctx))
         eligible = [record for record in sample.history if self.peers.possible(record, asker)]
         if not eligible:

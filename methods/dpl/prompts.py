@@ -72,7 +72,7 @@ def fit_draft(
     for cut, messages in drafts:
         if cut:
             cuts[cut] += 1
-        if ctx.excess(messages, max_tokens) > 0:
+        if ctx.count_excess_tokens(messages, max_tokens) > 0:
             continue
         for name, count in cuts.items():
             ctx.flag(name, count)
@@ -183,7 +183,7 @@ def _format_stimulus(record: Record, limit: int | None, ctx: Context) -> str:
 def _shorten(record: Record, limit: int | None, ctx: Context) -> Record:
     if limit is None or record.stimulus is None:
         return record
-    return msgspec.structs.replace(record, stimulus=ctx.tokens.cut(record.stimulus, limit))
+    return msgspec.structs.replace(record, stimulus=ctx.tokens.truncate(record.stimulus, limit))
 
 
 def _count_points(count: int) -> str:

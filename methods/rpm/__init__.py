@@ -293,7 +293,7 @@ class Rpm(Method):
                 choices,
             )
             messages = ctx.task.render(sample, (), notes, ctx.tokens).messages
-            room = most - max(0, ctx.excess(messages, most))
+            room = most - max(0, ctx.count_excess_tokens(messages, most))
             if room >= least:
                 break
 

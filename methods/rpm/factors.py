@@ -167,7 +167,7 @@ def _fit_batch(
     factors = _factors_of(groups)
     while len(part) > 1:
         messages = prompts.clusters(part, factors, ctx.task.words)
-        if ctx.excess(messages, limit) <= 0:
+        if ctx.count_excess_tokens(messages, limit) <= 0:
             break
         part = part[: len(part) // 2]
         ctx.flag("cluster_batch_halved")

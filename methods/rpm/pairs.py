@@ -260,7 +260,7 @@ def _preference_prompts(window: Window, ctx: Context) -> Iterator[prompts.Messag
             (
                 number,
                 role,
-                ctx.tokens.cut(text, limit),
+                ctx.tokens.truncate(text, limit),
             )
             for number, role, text in window
         ]

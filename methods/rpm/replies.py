@@ -97,7 +97,7 @@ def drafts(
     """A prompt about a text, then about ever shorter beginnings of it."""
     yield build(text)
     for limit in _SHORTER:
-        yield build(ctx.tokens.cut(text, limit))
+        yield build(ctx.tokens.truncate(text, limit))
 
 
 def reply_limit(max_tokens: int, ctx: Context) -> int:
@@ -120,7 +120,7 @@ async def ask(
     limit = reply_limit(max_tokens, ctx)
     too_long = 0
     for messages in prompts:
-        if ctx.excess(messages, limit) <= 0:
+        if ctx.count_excess_tokens(messages, limit) <= 0:
             break
         too_long += 1
     else:

@@ -56,7 +56,7 @@ def verdict(
             return Verdict("refused", reason)
 
     for need in declared.get("needs", ()):
-        # Dates are a property of the opened data, not of the task; `without_dates` checks them.
+        # Dates are a property of the opened data, not of the task; `explain_missing_dates` does.
         if need == "dates":
             continue
         alternatives = need.split("|")
@@ -87,7 +87,7 @@ def matrix(
     return cells
 
 
-def without_dates(method: Method, dataset: Dataset) -> str | None:
+def explain_missing_dates(method: Method, dataset: Dataset) -> str | None:
     """Explain why a method that sorts by date cannot run on undated data; None if it can."""
     if "dates" not in method.requirements() or dataset.dated:
         return None
@@ -111,12 +111,12 @@ def check_requirements(
     Raises:
         UsageError: an unmet need and its remedy.
     """
-    undated = without_dates(method, dataset)
+    undated = explain_missing_dates(method, dataset)
     if undated:
         raise UsageError(undated)
 
-    if dataset.lacking:
-        raise UsageError(dataset.lacking)
+    if dataset.missing_requirement:
+        raise UsageError(dataset.missing_requirement)
 
     k = getattr(method.params, "k", None)
     if isinstance(k, int) and k < 0:

@@ -184,7 +184,7 @@ class Context(Caller):
         """
         count = len(records)
         messages = tuple(build(records))
-        excess = self.excess(messages, max_tokens)
+        excess = self.count_excess_tokens(messages, max_tokens)
         while excess > 0:
             if count == 0:
                 raise BackendError(
@@ -193,7 +193,7 @@ class Context(Caller):
                 )
             count -= 1
             messages = tuple(build(records[:count]))
-            excess = self.excess(messages, max_tokens)
+            excess = self.count_excess_tokens(messages, max_tokens)
 
         dropped = len(records) - count
         if dropped:
@@ -201,7 +201,7 @@ class Context(Caller):
             self.log(f"{dropped} lowest-ranked records dropped to fit the window")
         return messages
 
-    def within(self, texts: Sequence[str], budget: int) -> int:
+    def count_within(self, texts: Sequence[str], budget: int) -> int:
         """Count the leading texts that fit a budget in tokens, at least one; flag the rest."""
         used = 0
         for index, text in enumerate(texts):
@@ -211,7 +211,7 @@ class Context(Caller):
                 return index
         return len(texts)
 
-    def excess(
+    def count_excess_tokens(
         self,
         messages: Sequence[Message],
         max_tokens: int,

@@ -20,8 +20,8 @@ class Dataset(ABC):
         hash: SHA-256 of the files.
         source: the location of the files, for messages.
         warnings: defects to report.
-        lacking: a package or file that a run needs and how to get it; empty if a run can start.
-        disliked: words that a user simulated by rules always edits, for plans; empty for other
+        missing_requirement: a package or file that a run needs and how to get it; empty if a run can start.
+        edited_words: words that a user simulated by rules always edits, for plans; empty for other
             users.
     """
 
@@ -33,8 +33,8 @@ class Dataset(ABC):
     hash: str
     source: str
     warnings: tuple[str, ...] = ()
-    lacking: str = ""
-    disliked: str = ""
+    missing_requirement: str = ""
+    edited_words: str = ""
 
     @abstractmethod
     def index(self) -> Sequence[tuple[str, str]]:
@@ -80,8 +80,8 @@ class Wrapped(Dataset):
         self.hash = inner.hash
         self.source = inner.source
         self.warnings = inner.warnings
-        self.lacking = inner.lacking
-        self.disliked = inner.disliked
+        self.missing_requirement = inner.missing_requirement
+        self.edited_words = inner.edited_words
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self.inner.index()

@@ -39,14 +39,14 @@ from personabench.errors import DataError, RunError, UsageError
 __all__ = [
     "ATTEMPTS",
     "MANIFEST",
-    "Entry",
+    "ManifestEntry",
     "Progress",
     "describe",
     "discard",
     "excerpt",
     "exclusive",
     "fetch",
-    "intact",
+    "is_intact",
     "publish",
     "read_manifest",
     "write_manifest",
@@ -59,7 +59,7 @@ ATTEMPTS = 5
 MAX_WAIT = 60.0
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class ManifestEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """A file of the manifest.
 
     Attributes:
@@ -81,7 +81,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Manifest(msgspec.Struct):
-    files: dict[str, Entry]
+    files: dict[str, ManifestEntry]
 
 
 def fetch(
@@ -166,7 +166,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def read_manifest(folder: Path) -> dict[str, Entry]:
+def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
     """Read the manifest of a folder: entries by path relative to it; empty without one.
 
     Raises:
@@ -186,7 +186,7 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
 
 def write_manifest(
     folder: Path,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, ManifestEntry],
 ) -> None:
     """Replace the manifest of a folder."""
     encoded = msgspec.json.encode(_Manifest(dict(entries)), order="sorted")
@@ -204,10 +204,10 @@ def describe(
     count: int,
     notes: tuple[str, ...] = (),
     unfilled: bool = False,
-) -> Entry:
+) -> ManifestEntry:
     """Describe a file that has just passed its checks, for the manifest."""
     now = datetime.now(UTC)
-    return Entry(
+    return ManifestEntry(
         url=url,
         sha256=_hash_file(path),
         bytes=path.stat().st_size,
@@ -218,7 +218,7 @@ def describe(
     )
 
 
-def intact(path: Path, entry: Entry | None) -> bool:
+def is_intact(path: Path, entry: ManifestEntry | None) -> bool:
     """Whether a file exists and still matches the manifest."""
     if entry is None or not path.is_file():
         return False
@@ -248,7 +248,7 @@ class Checked(msgspec.Struct, frozen=True):
 def download_files(
     folder: Path,
     openings: Mapping[str, bytes],
-    root: Callable[[Mapping[str, Entry]], str],
+    root: Callable[[Mapping[str, ManifestEntry]], str],
     check: Callable[[Sequence[Path]], Checked],
     *,
     remedy: str,
@@ -298,7 +298,7 @@ def download_files(
 
                 checked = _check_last(paths, parts, check, url, remedy)
                 entry = manifest.get(name)
-                if entry is None or not intact(path, entry):
+                if entry is None or not is_intact(path, entry):
                     origin = url if name in parts else ""
                     entry = describe(path, origin, checked.count, checked.notes, checked.unfilled)
                 entries[name] = entry
@@ -316,7 +316,7 @@ def download_files(
     return [folder / name for name in entries]
 
 
-def pinned_commit(entries: Iterable[Entry]) -> str | None:
+def pinned_commit(entries: Iterable[ManifestEntry]) -> str | None:
     """Commit of the Hugging Face dataset that files came from; None if no address names one."""
     for entry in entries:
         match = _COMMIT.search(entry.url)
@@ -334,13 +334,13 @@ def newest_commit(dataset: str, endpoint: str = HUB) -> str:
 
 
 def _complete_entries(
-    folder: Path, names: Iterable[str], manifest: Mapping[str, Entry]
-) -> dict[str, Entry]:
+    folder: Path, names: Iterable[str], manifest: Mapping[str, ManifestEntry]
+) -> dict[str, ManifestEntry]:
     """Manifest entries of a set whose files are all intact, else nothing."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ManifestEntry] = {}
     for name in names:
         entry = manifest.get(name)
-        if entry is None or not intact(folder / name, entry):
+        if entry is None or not is_intact(folder / name, entry):
             return {}
         entries[name] = entry
         if entry.unfilled:

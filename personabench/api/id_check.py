@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 
-def few(ids: Sequence[str], limit: int = 5) -> str:
+def list_few(ids: Sequence[str], limit: int = 5) -> str:
     """Write a count and the first few ids, for messages."""
     examples = ", ".join(ids[:limit])
     more = ", ..." if len(ids) > limit else ""
@@ -29,7 +29,7 @@ class IdDifference:
             "extra": self.extra,
             "repeated": self.repeated,
         }
-        parts = [f"{kind}: {few(ids)}" for kind, ids in kinds.items() if ids]
+        parts = [f"{kind}: {list_few(ids)}" for kind, ids in kinds.items() if ids]
         return ", ".join(parts)
 
 

@@ -29,7 +29,7 @@ class Population:
             content.append([user.id, record_ids])
         self.hash = digest(content)
 
-    def people_of(self, sample: Sample) -> frozenset[str]:
+    def non_peers(self, sample: Sample) -> frozenset[str]:
         """Return the users who are not peers at a sample: its user and its history owner."""
         # The shown history must not be compared with itself.
         return frozenset({sample.user_id, sample.history_owner or sample.user_id})

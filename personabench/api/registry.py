@@ -29,14 +29,14 @@ from personabench.errors import UsageError
 __all__ = [
     "Entry",
     "Kind",
-    "entries",
+    "class_reference",
     "example_task",
+    "find_source_hash",
     "is_file",
-    "load",
-    "recorded",
-    "reference",
+    "list_entries",
+    "load_class",
+    "load_recorded",
     "source_hash",
-    "standing",
 ]
 
 Kind = Literal["method", "task"]
@@ -67,7 +67,7 @@ class Entry:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def entries(kind: Kind) -> dict[str, Entry]:
+def list_entries(kind: Kind) -> dict[str, Entry]:
     """List the installed methods or tasks by name; entry points replace built-ins."""
     by_name = {entry.name: entry for entry in _list_built_ins(kind)}
 
@@ -84,7 +84,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return dict(sorted(by_name.items()))
 
 
-def load(kind: Kind, name: str) -> type[Any]:
+def load_class(kind: Kind, name: str) -> type[Any]:
     """Load the class of a name or path from the command line.
 
     Names that were read from data go through `recorded`.
@@ -106,7 +106,7 @@ def is_file(name: str) -> bool:
     return name.endswith(".py") or ".py:" in name
 
 
-def recorded(
+def load_recorded(
     kind: Kind,
     name: str,
     source: str,
@@ -123,7 +123,7 @@ def recorded(
     # Data never names a file to run: a results folder may come from anywhere.
     cls = _given.get((kind, name))
     if cls is None:
-        if name not in entries(kind):
+        if name not in list_entries(kind):
             raise UsageError(
                 f"{kind} '{name}' is not installed here; name its file with --{kind} FILE"
             )
@@ -132,14 +132,14 @@ def recorded(
     current = source_hash(cls)
     if current != source:
         raise UsageError(
-            f"{reference(cls)} is not the code that made the runs of {kind} '{name}': their "
+            f"{class_reference(cls)} is not the code that made the runs of {kind} '{name}': their "
             f"source hash is {source[:8] or 'unknown'}, the file's {current[:8]}; "
             "restore the file, or run it again"
         )
     return cls
 
 
-def standing(kind: Kind, name: str) -> str:
+def find_source_hash(kind: Kind, name: str) -> str:
     """Return the source hash of a name's loaded file, "installed", or "" for an unknown name.
 
     Nothing is imported.
@@ -148,7 +148,7 @@ def standing(kind: Kind, name: str) -> str:
     if cls is not None:
         return source_hash(cls)
 
-    return "installed" if name in entries(kind) else ""
+    return "installed" if name in list_entries(kind) else ""
 
 
 def example_task() -> str:
@@ -157,14 +157,14 @@ def example_task() -> str:
     Raises:
         UsageError: no installed task declares itself an example.
     """
-    for entry in entries("task").values():
+    for entry in list_entries("task").values():
         if entry.facts.get("example"):
             return entry.name
 
     raise UsageError("no task is named and none installed is an example; name one with --task")
 
 
-def reference(cls: type[Any]) -> str:
+def class_reference(cls: type[Any]) -> str:
     """Return the text by which `load` finds a class from any folder: its name or its path."""
     if not cls.__module__.startswith(PLUGIN):
         return str(cls.name)
@@ -175,7 +175,7 @@ def reference(cls: type[Any]) -> str:
 
 
 def _load_installed(kind: Kind, name: str) -> type[Any]:
-    by_name = entries(kind)
+    by_name = list_entries(kind)
     entry = by_name.get(name)
     if entry is None:
         hint = _suggest_names(name, by_name)
@@ -292,7 +292,7 @@ def _load_from_path(kind: Kind, text: str) -> type[Any]:
 
     if not isinstance(getattr(cls, "name", None), str):
         cls.name = path.stem if len(classes) == 1 else cls.__name__
-    if cls.name in entries(kind):
+    if cls.name in list_entries(kind):
         raise UsageError(
             f"{path} is called '{cls.name}', as an installed {kind} is: "
             "their runs could not be distinguished; give it another `name`"

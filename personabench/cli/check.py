@@ -27,10 +27,10 @@ def task(
 ) -> None:
     """Check a task's data, wording and metrics."""
     from personabench.api.guard import create
-    from personabench.api.registry import load
+    from personabench.api.registry import load_class
     from personabench.testing.checks import check_task
 
-    checked = create(load("task", name))
+    checked = create(load_class("task", name))
     _report(check_task(checked, split or checked.default_split, data), json)
 
 
@@ -50,10 +50,10 @@ def method(
 ) -> None:
     """Check a method's answers, determinism, leaks and window."""
     from personabench.api.guard import create
-    from personabench.api.registry import example_task, load
+    from personabench.api.registry import example_task, load_class
     from personabench.testing.checks import check_method
 
-    checked = create(load("method", name))
+    checked = create(load_class("method", name))
     _report(check_method(checked, task or example_task()), json)
 
 

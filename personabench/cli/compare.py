@@ -44,11 +44,11 @@ def compare(
     from personabench.leaderboard.comparison import compare as compared
     from personabench.leaderboard.comparison import to_dict
     from personabench.results.index import label
-    from personabench.results.locate import named
+    from personabench.results.locate import load_named_task
 
     runs = {side: find(name, results) for side, name in (("a", a), ("b", b))}
     if task is not None:
-        named(task, [run.spec for run in runs.values() if run.spec])
+        load_named_task(task, [run.spec for run in runs.values() if run.spec])
     found = compared(runs["a"], runs["b"], anyway)
     shown = (
         "task",

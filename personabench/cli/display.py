@@ -104,8 +104,8 @@ def _detail(counts: Progress, client: Client) -> str:
         f"{traffic.cached} cached",
         f"{traffic.input_tokens + traffic.output_tokens:,} tokens",
     ]
-    if (spend := client.spend) is not None and spend.prices:
-        parts.append(f"{spend.spent:.4g} spent")
+    if (budget := client.budget) is not None and budget.prices:
+        parts.append(f"{budget.spent:.4g} spent")
     if client.limiter.width < client.limiter.most:
         parts.append(f"{client.limiter.width} at once")
     if traffic.retries:

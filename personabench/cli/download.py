@@ -31,12 +31,12 @@ def download(
     from rich.console import Console
 
     from personabench.api.data_sources import Downloadable
-    from personabench.api.registry import load
+    from personabench.api.registry import load_class
     from personabench.api.task import Task
     from personabench.cli.display import downloading
     from personabench.errors import UsageError
 
-    opened: Task = load("task", task)()
+    opened: Task = load_class("task", task)()
     if not isinstance(opened, Downloadable):
         raise UsageError(
             f"task {opened.name} has nothing to download; pass a local copy with --data"

@@ -44,11 +44,11 @@ def export(
     from personabench.results.export import Source, as_csv, as_dataset
     from personabench.results.index import find_run
     from personabench.results.inspect_log import write
-    from personabench.results.locate import named
+    from personabench.results.locate import load_named_task
 
     folder = find_run(run, results)
     if task is not None:
-        named(task, [folder.spec()])
+        load_named_task(task, [folder.spec()])
     source = Source(folder, results)
     for remark in source.remarks():
         typer.echo(f"warning: {remark}", err=True)

@@ -148,14 +148,14 @@ def judge(
     from personabench.models.client import Client
     from personabench.models.roles import Role
     from personabench.results.index import find_run, label
-    from personabench.results.locate import named
+    from personabench.results.locate import load_named_task
     from personabench.run import pairwise_judging
 
     runs = find_run(a, results), find_run(b, results)
     doubts = pairwise_judging.check(*runs)
     people = pairwise_judging.read_labels(labels) if labels else {}
     if task is not None:
-        named(task, [folder.spec() for folder in runs])
+        load_named_task(task, [folder.spec() for folder in runs])
     opened, dataset = _opened(*runs)
     wanted = list(pairwise_judging.pairs(*runs, dataset))[:limit]
     if not wanted:
@@ -168,7 +168,7 @@ def judge(
         timeout=timeout or BackendOptions.timeout,
         headers=backends.read_headers(header or []),
     )
-    _, played = credentials.share("", BackendOptions(), {"judge": (judge_backend, own)})
+    _, played = credentials.assign_secrets("", BackendOptions(), {"judge": (judge_backend, own)})
     _, options = played["judge"]
 
     async def ask() -> tuple[pairwise_judging.JudgeConfig, Path, list[Verdict], int]:
@@ -185,7 +185,7 @@ def judge(
                 records=records,
                 task=source_hash(type(opened)),
             )
-            path = pairwise_judging.place(results, *runs, agreed)
+            path = pairwise_judging.path_of(results, *runs, agreed)
             with pairwise_judging.writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             await backend.open(
@@ -293,11 +293,11 @@ def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     """
     import msgspec
 
-    from personabench.api.registry import recorded
+    from personabench.api.registry import load_recorded
     from personabench.results.locate import find_dataset
 
     spec = a.spec()
-    cls = recorded("task", spec.task, spec.task_hash)
+    cls = load_recorded("task", spec.task, spec.task_hash)
     task: Task = cls(msgspec.convert(dict(spec.task_params), cls.Params))
     places = [None] if spec.sample else [folder.summary().data for folder in (a, b)]
     for place in places:

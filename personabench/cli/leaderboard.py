@@ -78,11 +78,11 @@ def leaderboard(
     from personabench.api.registry import is_file
     from personabench.cli.tables import board_text, curve_text, print_boards
     from personabench.errors import UsageError
-    from personabench.results.index import everything
-    from personabench.results.locate import named
+    from personabench.results.index import read_all
+    from personabench.results.locate import load_named_task
 
     form = Format.json if json else format
-    runs = everything(results)
+    runs = read_all(results)
     asked = made.BoardOptions(
         baseline=baseline or made.BASELINE,
         thorough=wide or form is not Format.table,
@@ -93,7 +93,7 @@ def leaderboard(
     if not runs:
         raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
     if task is not None and is_file(task):
-        task = named(task, [run.spec for run in runs if run.spec])
+        task = load_named_task(task, [run.spec for run in runs if run.spec])
     found = made.boards(runs, task, asked)
     if not found:
         there = ", ".join(sorted({run.summary.task for run in runs}))

@@ -25,7 +25,7 @@ listing = typer.Typer(
 @listing.command("methods")
 def methods(json: Json = False) -> None:
     """List methods with the capabilities they need and their origin."""
-    from personabench.api.registry import entries
+    from personabench.api.registry import list_entries
 
     rows = [
         {
@@ -34,7 +34,7 @@ def methods(json: Json = False) -> None:
             "origin": entry.origin,
             "about": entry.about,
         }
-        for entry in entries("method").values()
+        for entry in list_entries("method").values()
     ]
     _print_rows(rows, json)
 
@@ -42,7 +42,7 @@ def methods(json: Json = False) -> None:
 @listing.command("tasks")
 def tasks(json: Json = False) -> None:
     """List tasks with their kind of response."""
-    from personabench.api.registry import entries
+    from personabench.api.registry import list_entries
 
     rows = [
         {
@@ -51,7 +51,7 @@ def tasks(json: Json = False) -> None:
             "origin": entry.origin,
             "title": entry.facts.get("title", ""),
         }
-        for entry in entries("task").values()
+        for entry in list_entries("task").values()
     ]
     _print_rows(rows, json)
 
@@ -71,14 +71,14 @@ def matrix(
 ) -> None:
     """Show which method runs on which task, and if faithfully."""
     from personabench.api.compatibility import matrix
-    from personabench.api.registry import entries
+    from personabench.api.registry import list_entries
     from personabench.errors import UsageError
 
-    tasks = entries("task")
+    tasks = list_entries("task")
     if task is not None and task not in tasks:
         raise UsageError(f"no task named '{task}'; known: {', '.join(tasks)}")
 
-    methods = entries("method").values()
+    methods = list_entries("method").values()
     cells = matrix(methods, tasks.values() if task is None else [tasks[task]])
     if json:
         emit([cell._asdict() for cell in cells])
@@ -154,11 +154,11 @@ def backends(json: Json = False) -> None:
 @listing.command("metrics")
 def metrics(json: Json = False) -> None:
     """List the metrics of each task, the primary one first."""
-    from personabench.api.registry import entries, load
+    from personabench.api.registry import list_entries, load_class
 
     rows = []
-    for name in entries("task"):
-        for index, metric in enumerate(load("task", name).metrics):
+    for name in list_entries("task"):
+        for index, metric in enumerate(load_class("task", name).metrics):
             row = {
                 "task": name,
                 "metric": metric.name,
@@ -173,9 +173,9 @@ def metrics(json: Json = False) -> None:
 @listing.command("runs")
 def runs(results: Results = RESULTS, json: Json = False) -> None:
     """List runs, oldest first."""
-    from personabench.results.index import label, summaries
+    from personabench.results.index import label, read_runs
 
-    found = summaries(results)
+    found = read_runs(results)
     rows = []
     for run in found:
         summary = run.summary

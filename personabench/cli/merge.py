@@ -50,7 +50,7 @@ def merge(
     from personabench.errors import UsageError
     from personabench.leaderboard import BoardOptions, boards
     from personabench.results.index import Run
-    from personabench.results.locate import named
+    from personabench.results.locate import load_named_task
     from personabench.results.summary import to_dict
     from personabench.run import merge
 
@@ -70,7 +70,7 @@ def merge(
 
     if task is not None:
         firsts = [shards_by_run[run][0].folder for run in chosen]
-        named(task, [folder.spec() for folder in firsts])
+        load_named_task(task, [folder.spec() for folder in firsts])
     outcomes, refused = [], []
     for run in chosen:
         try:

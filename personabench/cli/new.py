@@ -67,7 +67,7 @@ def method(
     ] = Path(),
 ) -> None:
     """Write NAME.py and test_NAME.py, which run as they are."""
-    from personabench.api.registry import entries, example_task
+    from personabench.api.registry import example_task, list_entries
     from personabench.errors import UsageError
 
     if not name.isidentifier() or not name.islower():
@@ -81,7 +81,7 @@ def method(
         )
     if name in sys.stdlib_module_names:
         raise UsageError(f"{name}.py would hide Python's module '{name}'; choose another name")
-    if name in entries("method"):
+    if name in list_entries("method"):
         raise UsageError(
             f"a method '{name}' exists already (personabench list methods); choose another name"
         )

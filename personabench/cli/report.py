@@ -23,12 +23,12 @@ def report(
     """
     from personabench.api.registry import is_file
     from personabench.report import write
-    from personabench.results.index import everything
-    from personabench.results.locate import named
+    from personabench.results.index import read_all
+    from personabench.results.locate import load_named_task
 
     if task is not None and is_file(task):
-        specs = [run.spec for run in everything(results) if run.spec]
-        task = named(task, specs)
+        specs = [run.spec for run in read_all(results) if run.spec]
+        task = load_named_task(task, specs)
     for remark in write(results, output, task):
         typer.echo(remark, err=True)
     typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)

@@ -42,10 +42,10 @@ def score(
     json: Json = False,
 ) -> None:
     """Score predictions of any system without a model."""
-    from personabench.api.registry import load
+    from personabench.api.registry import load_class
     from personabench.run.score_file import score_files
 
-    opened = load("task", task)()
+    opened = load_class("task", task)()
     score = score_files(opened, predictions, references, scorer, partial)
     for warning in score.warnings:
         typer.echo(f"warning: {warning}", err=True)

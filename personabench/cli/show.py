@@ -80,10 +80,10 @@ def show(
     A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the prompts that
     --method would send for --sample are shown; no model is needed.
     """
-    from personabench.api.registry import standing
+    from personabench.api.registry import find_source_hash
     from personabench.errors import UsageError
     from personabench.results.index import read_run
-    from personabench.results.locate import named
+    from personabench.results.locate import load_named_task
     from personabench.results.summary import to_dict
 
     if dry:
@@ -102,7 +102,7 @@ def show(
         )
     folder = find_run(run, results)
     if task is not None:
-        named(task, [folder.spec()])
+        load_named_task(task, [folder.spec()])
     if sample is None:
         shown = read_run(folder.path)
         folder.verify(folder.scores_path)
@@ -112,7 +112,7 @@ def show(
             _print_run(shown)
         return
     facts = about_sample(folder, sample, results)
-    if not standing("task", name := folder.spec().task):
+    if not find_source_hash("task", name := folder.spec().task):
         typer.echo(
             f"warning: task {name} is not installed, so references are missing; add --task FILE",
             err=True,

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from personabench.api.registry import standing
+from personabench.api.registry import find_source_hash
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
@@ -29,7 +29,13 @@ from personabench.leaderboard.notes import (
     describe_task,
 )
 from personabench.leaderboard.row import Row, frontier
-from personabench.leaderboard.rows import Entry, entries, judge_of, metric_directions, silent
+from personabench.leaderboard.rows import (
+    Entry,
+    collect_entries,
+    judge_of,
+    metric_directions,
+    silent,
+)
 from personabench.results.index import SCORER, Run
 
 # Columns of words, aligned to the left.
@@ -111,7 +117,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     directions = metric_directions(runs)
     higher = directions[primary]
 
-    ranked = sorted(entries(runs), key=lambda entry: _rank(entry, primary, higher))
+    ranked = sorted(collect_entries(runs), key=lambda entry: _rank(entry, primary, higher))
     statistics = tabulate_or_load(ranked, options)
     hidden = silent(runs)
     rows = [
@@ -175,7 +181,9 @@ def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
     files = [[_stamp(run) for run in entry.runs] for entry in ranked]
     rows = [(entry.name, entry.label, entry.setting) for entry in ranked]
     # Metrics are defined by the task's code, so statistics change with it.
-    tasks = sorted({(entry.summary.task, standing("task", entry.summary.task)) for entry in ranked})
+    tasks = sorted(
+        {(entry.summary.task, find_source_hash("task", entry.summary.task)) for entry in ranked}
+    )
     inputs = [_VERSION, options.baseline, options.thorough, rows, files, tasks]
     return digest(inputs)[:16]
 

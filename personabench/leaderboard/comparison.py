@@ -236,7 +236,7 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
     is treated as a mean. None if neither helps.
     """
     try:
-        cls = registry.recorded("task", run.summary.task, run.task_hash)
+        cls = registry.load_recorded("task", run.summary.task, run.task_hash)
         metrics = cls.metrics_of(scores.values.get(SCORER, {}))
         return next((metric.aggregate for metric in metrics if metric.name == name), None)
     except PersonabenchError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from personabench.leaderboard import BASELINE, BoardOptions, boards, curves
-from personabench.results.index import everything
+from personabench.results.index import read_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def leaderboard(
     import pandas as pd
 
     options = BoardOptions(baseline=baseline, thorough=True, results=Path(folder))
-    tables = boards(everything(Path(folder)), task, options)
+    tables = boards(read_all(Path(folder)), task, options)
     return pd.DataFrame([row.columns for board in tables for row in board.rows])
 
 
@@ -44,5 +44,5 @@ def curve_points(folder: str | Path = "results", task: str | None = None) -> pd.
     """
     import pandas as pd
 
-    tables = boards(everything(Path(folder)), task, BoardOptions(results=Path(folder)))
+    tables = boards(read_all(Path(folder)), task, BoardOptions(results=Path(folder)))
     return pd.DataFrame([msgspec.to_builtins(point) for point in curves(tables)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from personabench.api.registry import standing
+from personabench.api.registry import find_source_hash
 from personabench.leaderboard.estimates import ALPHA
 from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, judge_of
@@ -93,7 +93,7 @@ def describe_task(newest: Sequence[Run], rows: Sequence[Row], metrics: Iterable[
     """Describe the effects of a task whose code has changed or is not installed."""
     name = newest[0].summary.task
     sources = {run.task_hash for run in newest}
-    installed = standing("task", name)
+    installed = find_source_hash("task", name)
     notes = []
     if len(sources) > 1:
         notes.append(

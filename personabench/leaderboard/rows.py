@@ -173,7 +173,7 @@ class Entry:
         )
 
 
-def entries(runs: Sequence[Run]) -> list[Entry]:
+def collect_entries(runs: Sequence[Run]) -> list[Entry]:
     """Pool seeds into rows.
 
     Of runs with the same label and `UNLABELLED` conditions the newest counts.

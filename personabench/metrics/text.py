@@ -14,7 +14,7 @@ from typing import Any
 
 from personabench.metrics.metric import Metric
 from personabench.metrics.scripts import LATIN, WordTokens
-from personabench.models.reply import split
+from personabench.models.reply import split_reply
 
 ROUGE = (
     Metric("rouge-1", scope=LATIN),
@@ -95,7 +95,7 @@ def rouge_with_variants(
 
 def without_reasoning(output: str) -> str:
     """Drop the reasoning of a model from its reply."""
-    return split(output).answer
+    return split_reply(output).answer
 
 
 def strip_chatter(output: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from personabench.errors import BudgetExceeded, UsageError
-from personabench.models.tokens import max_tokens_of
+from personabench.models.tokens import estimate_max_tokens
 from personabench.types import Request, Usage
 
 Prices = Mapping[str, Mapping[str, float]]
@@ -64,7 +64,7 @@ class Budget:
 
         # The highest cost is reserved, not the expected one, so that calls in flight cannot exceed
         # the limit together.
-        input_tokens = max_tokens_of(request, 1)
+        input_tokens = estimate_max_tokens(request, 1)
         max_cost = _cost(price, input_tokens, request.max_tokens)
 
         while self.spent + self._reserved + max_cost > self.limit:

@@ -94,7 +94,7 @@ class Client:
             ("refresh"), neither ("off"), or never call the model ("only").
         concurrency: calls in flight at most.
         deadline: seconds within which a call is retried, not counting the time in queues.
-        spend: the budget that paid calls are booked in, if there are prices.
+        budget: the budget that paid calls are booked in, if there are prices.
         limiter: the backend's limiter.
     """
 
@@ -105,11 +105,11 @@ class Client:
     deadline: float = RETRY_DEADLINE
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
     traffic: Traffic = field(default_factory=Traffic)
-    spend: Budget | None = None
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         self.limiter = self.backend.limiter(self.concurrency)
-        self._price = self.spend.price(self.backend.identity["name"]) if self.spend else None
+        self._price = self.budget.price(self.backend.identity["name"]) if self.budget else None
         self._in_flight: dict[str, asyncio.Future[Response]] = {}
         self._last_answer = 0.0
         self._refusals: list[str] = []
@@ -145,7 +145,7 @@ class Client:
             BackendError: the call failed for good.
             BackendDown: no call succeeded for as long as this one was retried, or the first calls
                 failed alike.
-            BudgetExceeded: the call might have exceeded the limit of `spend`.
+            BudgetExceeded: the call might have exceeded the limit of `budget`.
         """
         key = request_key(self.backend.identity, request)
         response, cached = await self._respond(key, request, group, accept, flag)
@@ -232,13 +232,13 @@ class Client:
                 return msgspec.structs.replace(response, seconds=seconds)
             finally:
                 # After the wait: the reservation of a call that will be retried stays in place.
-                if self.spend and self._price:
-                    self.spend.settle(reserved, self._price, attempt.usage)
+                if self.budget and self._price:
+                    self.budget.settle(reserved, self._price, attempt.usage)
 
     async def _reserve(self, request: Request) -> float:
-        if self.spend is None or not self._price:
+        if self.budget is None or not self._price:
             return 0.0
-        return await self.spend.reserve(self._price, request)
+        return await self.budget.reserve(self._price, request)
 
     async def _try_once(
         self,
@@ -269,8 +269,8 @@ class Client:
             return response.usage
 
         # Booking less than a call may have cost could exceed the spending limit unnoticed.
-        if self.spend:
-            self.spend.assumed += 1
+        if self.budget:
+            self.budget.assumed += 1
         return max_usage(request)
 
     def _plan_retry(self, error: TransientError, attempt: _Attempt, retries: _Retries) -> float:

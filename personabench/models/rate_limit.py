@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from personabench.models.tokens import max_tokens_of
+from personabench.models.tokens import estimate_max_tokens
 from personabench.types import Request
 
 START = 32
@@ -85,7 +85,7 @@ class Limiter:
     async def _wait_for_rate(self, request: Request) -> int:
         tokens = 0
         if self._seconds_per_token:
-            tokens = max_tokens_of(request, 3) + request.max_tokens
+            tokens = estimate_max_tokens(request, 3) + request.max_tokens
 
         now = self._clock()
         start = max(

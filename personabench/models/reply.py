@@ -61,7 +61,7 @@ class Reply(NamedTuple):
     answer: str
 
 
-def split(text: str) -> Reply:
+def split_reply(text: str) -> Reply:
     """Split a reply into thought and answer.
 
     A thought is at the start of a reply, between marks.  If only its end mark is present, it began
@@ -191,7 +191,7 @@ def parse_finish(word: str | None) -> str:
 
 def separate_thought(response: Response) -> Response:
     """Move a thought in a response's text to its `thought`; without one, return the same object."""
-    thought, answer = split(response.text)
+    thought, answer = split_reply(response.text)
     if answer == response.text:
         return response
 

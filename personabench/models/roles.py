@@ -27,7 +27,7 @@ class Caller:
         calls: the calls so far; flags: counters of what happened on the way.
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the seed of every request.
-        settled: whether no reply was empty, truncated or refused, so that a result derived from
+        is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
         prefix: the prefix of the names of flags about replies.
     """
@@ -40,7 +40,7 @@ class Caller:
         self.window = client.window
         self.tokens = client.tokens
         self.seed = seed
-        self.settled = True
+        self.is_storable = True
         self._client = client
         self._phase = phase
         self._unit = unit
@@ -59,7 +59,7 @@ class Caller:
         )
         self.calls.append(call)
 
-        self.settled &= self._client.is_storable(request, response, accept)
+        self.is_storable &= self._client.is_storable(request, response, accept)
         if response.finish in UNWHOLE:
             self.flag(self.prefix + UNWHOLE[response.finish])
         return response

@@ -20,7 +20,7 @@ class Tokens(ABC):
         """Count the tokens of a text."""
 
     @abstractmethod
-    def cut(self, text: str, limit: int) -> str:
+    def truncate(self, text: str, limit: int) -> str:
         """Return the longest prefix of a text that has at most `limit` tokens."""
 
 
@@ -33,14 +33,14 @@ class EstimatedTokens(Tokens):
         size = len(text.encode())
         return _divide_up(size, 3)
 
-    def cut(self, text: str, limit: int) -> str:
+    def truncate(self, text: str, limit: int) -> str:
         prefix = text.encode()[: 3 * max(limit, 0)]
 
         # The byte limit may fall inside a character; its first bytes are dropped.
         return prefix.decode(errors="ignore")
 
 
-def max_tokens_of(request: Request, bytes_per_token: int) -> int:
+def estimate_max_tokens(request: Request, bytes_per_token: int) -> int:
     """Upper estimate of a prompt's tokens (no tokenizer makes more than one per byte)."""
     size = sum(len(message.content.encode()) for message in request.messages)
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 
 from personabench.errors import BackendError
-from personabench.models.tokens import Tokens, max_tokens_of
+from personabench.models.tokens import Tokens, estimate_max_tokens
 from personabench.types import Request, Response, Usage
 
 UNSEEN = 200_000
@@ -25,7 +25,7 @@ _RUN = re.compile(r"\s{2,}|(\S)\1{3,}")
 
 def max_usage(request: Request) -> Usage:
     """Return the most tokens that a call can take."""
-    return Usage(max_tokens_of(request, 1), request.max_tokens)
+    return Usage(estimate_max_tokens(request, 1), request.max_tokens)
 
 
 def is_credible(request: Request, response: Response) -> bool:

@@ -27,7 +27,7 @@ from personabench.models.cache import Cache
 from personabench.report.samples import Browser, index
 from personabench.report.tables import Group, apart, describe, gather
 from personabench.report.words import summary
-from personabench.results.index import Run, everything
+from personabench.results.index import Run, read_all
 from personabench.results.summary import to_dict
 
 # Bytes of packed samples. With the libraries and all numbers a report stays below 25 MB, which is
@@ -83,7 +83,7 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
     """
     groups = gather(results, task)
     if not groups:
-        tasks = ", ".join(sorted({run.summary.task for run in everything(results)}))
+        tasks = ", ".join(sorted({run.summary.task for run in read_all(results)}))
         subject = f"no scored runs of task '{task}'" if task else "no scored runs"
         hint = f"there are runs of {tasks}" if tasks else "make one with `personabench run`"
         raise UsageError(f"{subject} under {results}/runs; {hint}")

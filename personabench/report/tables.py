@@ -21,7 +21,7 @@ from personabench.leaderboard.curves import Point, families, remarks
 from personabench.leaderboard.estimates import Contrast, Estimate, Opponent
 from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import conditions, metric_directions, shorten_digest
-from personabench.results.index import SCORER, Run, everything
+from personabench.results.index import SCORER, Run, read_all
 from personabench.results.locate import find_task
 from personabench.results.published import Vector, vector
 
@@ -103,7 +103,7 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
     Raises:
         DataError: a file of a run is damaged.
     """
-    runs = [run for run in everything(results) if task in (None, run.summary.task)]
+    runs = [run for run in read_all(results) if task in (None, run.summary.task)]
     options = BoardOptions(thorough=True, results=results)
     groups = []
     for board in boards(runs, options=options):

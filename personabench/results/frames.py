@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personabench.results.index import SCORER, Run, label, summaries
+from personabench.results.index import SCORER, Run, label, read_runs
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import to_dict
 from personabench.types import Prediction, Score
@@ -50,7 +50,7 @@ def load(folder: str | Path = "results") -> Frames:
     runs = []
     samples = []
     calls = []
-    for run in summaries(Path(folder)):
+    for run in read_runs(Path(folder)):
         runs.append(_run_row(run))
         files = RunFolder(run.path)
         for score in files.scores():

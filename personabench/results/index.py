@@ -52,7 +52,9 @@ def find(name: str, results: Path) -> Run:
 
     matches = []
     if len(name) >= MIN_PREFIX:
-        matches = [run for run in references(results) if run.summary.fingerprint.startswith(name)]
+        matches = [
+            run for run in read_published_runs(results) if run.summary.fingerprint.startswith(name)
+        ]
 
     # A run on disk has more to show than the published result of the same run.
     on_disk = list(results.glob(f"runs/*/*/*/{name[:8]}*"))
@@ -90,7 +92,7 @@ def find_run(name: str, results: Path) -> RunFolder:
     return RunFolder(matches[0])
 
 
-def summaries(results: Path) -> list[Run]:
+def read_runs(results: Path) -> list[Run]:
     """Read every run under a results folder, oldest first.
 
     Raises:
@@ -100,7 +102,7 @@ def summaries(results: Path) -> list[Run]:
     return _sort_by_time([read_run(path.parent) for path in paths])
 
 
-def references(results: Path) -> list[Run]:
+def read_published_runs(results: Path) -> list[Run]:
     """Read every published result under a results folder, oldest first.
 
     Raises:
@@ -110,12 +112,12 @@ def references(results: Path) -> list[Run]:
     return _sort_by_time([read_published(path) for path in paths])
 
 
-def everything(results: Path) -> list[Run]:
+def read_all(results: Path) -> list[Run]:
     """Read runs and published results, oldest first; if a run is both, only the run."""
-    runs = summaries(results)
+    runs = read_runs(results)
     fingerprints = {run.summary.fingerprint for run in runs}
     only_published = [
-        run for run in references(results) if run.summary.fingerprint not in fingerprints
+        run for run in read_published_runs(results) if run.summary.fingerprint not in fingerprints
     ]
     return _sort_by_time([*only_published, *runs])
 

@@ -25,14 +25,14 @@ def find_task(name: str, params: Mapping[str, Any], source: str) -> Task | None:
         None if no such task, or none that takes these options, is installed.
     """
     try:
-        cls = registry.recorded("task", name, source)
+        cls = registry.load_recorded("task", name, source)
         task: Task = cls(cls.Params(**params))
         return task
     except (PersonabenchError, TypeError, ValueError):
         return None
 
 
-def named(file: str, specs: Iterable[RunSpec]) -> str:
+def load_named_task(file: str, specs: Iterable[RunSpec]) -> str:
     """Load a task from a file, so that runs of it are read with their own task; return its name.
 
     Args:
@@ -41,7 +41,7 @@ def named(file: str, specs: Iterable[RunSpec]) -> str:
     Raises:
         UsageError: no run is of that task, or its code has changed since all of them.
     """
-    cls = registry.load("task", file)
+    cls = registry.load_class("task", file)
     specs = list(specs)
     sources = {spec.task_hash for spec in specs if spec.task == cls.name}
     if not sources:
@@ -49,7 +49,7 @@ def named(file: str, specs: Iterable[RunSpec]) -> str:
         raise UsageError(f"--task {file} is '{cls.name}'; there are runs of {tasks}")
     if registry.source_hash(cls) not in sources:
         # Raises the error that explains the mismatch.
-        registry.recorded("task", cls.name, min(sources))
+        registry.load_recorded("task", cls.name, min(sources))
     return str(cls.name)
 
 

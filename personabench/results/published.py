@@ -74,7 +74,7 @@ class _Fingerprint(msgspec.Struct, frozen=True):
     fingerprint: str | None = None
 
 
-def hashed(task: str, kind: str, name: str) -> str:
+def hash_id(task: str, kind: str, name: str) -> str:
     """Hash a sample's or user's id to 16 hex digits."""
     return hashlib.sha256(f"{task}\x1f{kind}\x1f{name}".encode()).hexdigest()[:16]
 
@@ -97,7 +97,7 @@ def score_vector(folder: RunFolder, task: str) -> Vector:
         DataError: a file of the run is damaged.
     """
     hashed_lines = [
-        (hashed(task, "sample", line.sample_id), hashed(task, "user", line.user_id), line)
+        (hash_id(task, "sample", line.sample_id), hash_id(task, "user", line.user_id), line)
         for line in folder.scores()
     ]
     hashed_lines.sort(key=lambda hashed_line: hashed_line[0])

@@ -94,7 +94,7 @@ class RunFolder:
         self._files: dict[Path, IO[bytes]] = {}
 
     @staticmethod
-    def place(results: Path, spec: RunSpec) -> Path:
+    def path_of(results: Path, spec: RunSpec) -> Path:
         """Path of a run's folder: `runs/<task>/<method>/<model>/<fingerprint8>`."""
         parts = (
             spec.task,
@@ -169,7 +169,7 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
-    def keep(self, finished: Round) -> None:
+    def write_round(self, finished: Round) -> None:
         """Replace a user's last round by the latest one, whole or not at all."""
         try:
             self.states_path.mkdir(exist_ok=True)
@@ -177,7 +177,7 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(self.states_path, error) from error
 
-    def round(self, user_id: str) -> Round | None:
+    def read_round(self, user_id: str) -> Round | None:
         """Read a user's latest complete round; None before the first.
 
         Raises:
@@ -260,7 +260,7 @@ class RunFolder:
             number = 1 + self.predictions_path.read_bytes()[:offset].count(b"\n")
             return _parse_line(self.predictions_path, number, line, Prediction)
 
-    def renewal(self) -> RefreshState | None:
+    def read_refresh(self) -> RefreshState | None:
         """Read the unfinished refresh, if there is one.
 
         Raises:
@@ -270,9 +270,9 @@ class RunFolder:
             return None
         return _read(self.renewal_path, RefreshState, "delete it and repeat the run's command")
 
-    def renew(self) -> RefreshState:
+    def begin_refresh(self) -> RefreshState:
         """Begin a refresh, or continue an unfinished one."""
-        unfinished = self.renewal()
+        unfinished = self.read_refresh()
         if unfinished is not None:
             return unfinished
 
@@ -291,7 +291,7 @@ class RunFolder:
             raise _cannot_write(self.renewal_path, error) from error
         return state
 
-    def renewed(self) -> None:
+    def end_refresh(self) -> None:
         """End a refresh, after everything was made again."""
         self.renewal_path.unlink(missing_ok=True)
 

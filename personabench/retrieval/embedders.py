@@ -52,7 +52,7 @@ class Embedders:
         """
         return self._get_embedder(name).identity
 
-    def used(self) -> dict[str, str]:
+    def identities(self) -> dict[str, str]:
         """Identities of the embedders used so far, by name."""
         return {name: embedder.identity for name, embedder in self._embedders.items()}
 

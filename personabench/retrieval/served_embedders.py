@@ -15,7 +15,7 @@ import numpy as np
 
 from personabench.errors import BackendDown, BackendError, UsageError
 from personabench.models.backends import credentials
-from personabench.models.backends.chat_completion import Secrets, redirect
+from personabench.models.backends.chat_completion import Secrets, describe_redirect
 from personabench.retrieval.embedder import Embedder, Vectors
 
 if TYPE_CHECKING:
@@ -94,7 +94,10 @@ class OpenAIEmbeddings(Embedder):
             api_key=self._key or "none",
             base_url=self._base_url,
             max_retries=5,
-            default_headers={**credentials.unsent(self._key_name, self._key), **self._headers},
+            default_headers={
+                **credentials.suppressed_headers(self._key_name, self._key),
+                **self._headers,
+            },
             # A redirect would send the key to another server.
             http_client=DefaultAioHttpClient(follow_redirects=False),
         )
@@ -144,7 +147,7 @@ class OpenAIEmbeddings(Embedder):
                     f"{self.identity}: the embedding server cannot be used: {message}"
                 )
             case openai.APIStatusError() if 300 <= error.status_code < 400:
-                reason = redirect(
+                reason = describe_redirect(
                     "the embedding server",
                     error.status_code,
                     error.response.headers,

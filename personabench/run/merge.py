@@ -219,7 +219,7 @@ def _agreed(run: Path, parts: Sequence[Part]) -> tuple[RunSpec, Record]:
 def _opened(asked: str, said: str, data: str | None) -> tuple[Task, Dataset]:
     """The task of a record and a spec, both as JSON, and its data as the run saw it."""
     record, spec = from_json(asked, Record), from_json(said, RunSpec)
-    cls = registry.recorded("task", spec.task, spec.task_hash)
+    cls = registry.load_recorded("task", spec.task, spec.task_hash)
     task = cls(msgspec.convert(record.params, cls.Params))
     if data is not None and not Path(data).is_dir():
         raise DataError(

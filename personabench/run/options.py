@@ -64,10 +64,12 @@ class Options:
 
     def guarded(self) -> Options:
         """The same options, with each server's secrets given to that server alone."""
-        model_options, roles = credentials.share(self.backend, self.backend_options, self.roles)
+        model_options, roles = credentials.assign_secrets(
+            self.backend, self.backend_options, self.roles
+        )
         return dataclasses.replace(self, backend_options=model_options, roles=roles)
 
     def embedders(self) -> Embedders:
         """The embedders, on the server named for them or else on that of the model under test."""
-        server = credentials.embedding(self.backend, self.backend_options)
+        server = credentials.embedder_options(self.backend, self.backend_options)
         return Embedders(server.base_url, server.keys, server.headers)

@@ -86,7 +86,7 @@ def terms(judge: Mapping[str, str], form: JudgeProtocol, **changes: Any) -> Judg
     )
 
 
-def place(results: Path, a: RunFolder, b: RunFolder, agreed: JudgeConfig) -> Path:
+def path_of(results: Path, a: RunFolder, b: RunFolder, agreed: JudgeConfig) -> Path:
     """Where the verdicts on two runs lie: `judgements/<run a>-<run b>-<terms>.jsonl`, eight characters each."""
     names = (a.spec().fingerprint, b.spec().fingerprint, digest(agreed))
     return results / "judgements" / f"{'-'.join(name[:8] for name in names)}.jsonl"
@@ -327,4 +327,4 @@ async def _verdict(pair: Pair, task: Task, agreed: JudgeConfig, judge: Role) -> 
 def told(sample: Sample, task: Task, records: int, tokens: Tokens) -> str:
     """The person's newest records, oldest of them first, each cut to 300 tokens; empty without any."""
     newest = sample.history[-records:] if records else ()
-    return "\n\n".join(tokens.cut(task.describe(record), RECORD_TOKENS) for record in newest)
+    return "\n\n".join(tokens.truncate(task.describe(record), RECORD_TOKENS) for record in newest)

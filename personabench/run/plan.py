@@ -22,7 +22,7 @@ import msgspec
 from personabench.errors import RunError, UsageError
 from personabench.models import backends
 from personabench.models.backends.base import Backend
-from personabench.models.backends.scripted import FILLER, filler, letters
+from personabench.models.backends.scripted import FILLER, fill_schema, letters
 from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.client import Client
 from personabench.models.tokens import EstimatedTokens, Tokens
@@ -169,7 +169,7 @@ class FillerStyle:
         """Filler for a request, different for every key."""
         mark = letters(key) if self.marked or request.schema else ""
         entries = self.entries(request.max_tokens)
-        text = filler(request.schema, self.plain, mark, entries=entries)
+        text = fill_schema(request.schema, self.plain, mark, entries=entries)
         return f"{text} {self.tail}" if self.tail and not request.schema else text
 
 
@@ -441,7 +441,7 @@ def _style(job: runner.ResolvedRun, owed: Sequence[int], bound: Bound | None) ->
 
     A user who is never content takes all the turns that the task allows, the most that it can cost.
     """
-    style = FillerStyle(tail=job.dataset.disliked, bound=bound)
+    style = FillerStyle(tail=job.dataset.edited_words, bound=bound)
     if job.task.labels:
         style.plain = job.task.labels[0]
         style.marked = _reads_marked_label(job, owed)
@@ -485,6 +485,6 @@ def _unjudged_answers(
 def _reads_marked_label(job: runner.ResolvedRun, owed: Sequence[int]) -> bool:
     """Whether the task reads its label from a reply that has a mark beside it."""
     label = job.task.labels[0]
-    reply = filler(None, label, "ghi")
+    reply = fill_schema(None, label, "ghi")
     views = [job.dataset.load(position).view() for position in owed[:1]]
     return any(job.task.parse(reply, view, "lenient") == label for view in views)

@@ -106,7 +106,7 @@ class Profiles:
         """
         profile = Profile(user, key, state, tuple(ctx.calls), ctx.flags)
         # A profile made of empty or truncated replies serves this run only: the next one tries again.
-        if key and ctx.settled and self._cache is not None and self._policy != "off":
+        if key and ctx.is_storable and self._cache is not None and self._policy != "off":
             artifact = {"state": state, "calls": profile.calls, "flags": profile.flags}
             self._cache.put_artifact(key, artifact)
         self._append(profile)

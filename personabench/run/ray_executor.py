@@ -137,7 +137,7 @@ class OnRay:
 
     def _merge(self, runs: Sequence[Path], several: Sequence[Options]) -> list[Outcome]:
         for name in several[0].tasks:
-            registry.load("task", name)
+            registry.load_class("task", name)
         if remote(self.results):
             system, root = _reached(self.results)
             for name in ("cache.sqlite", *map(Path.as_posix, runs)):

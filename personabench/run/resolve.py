@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from personabench.api import params, registry
-from personabench.api.compatibility import Fit, check_requirements, verdict, without_dates
+from personabench.api.compatibility import Fit, check_requirements, explain_missing_dates, verdict
 from personabench.api.dataset import Dataset
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
@@ -248,7 +248,7 @@ class _Resolver:
         own = {**shared, **parameters.get(method_class.name, {})}
         filled = params.fill(method_class.Params, own, f"method {method_class.name}")
         method: Method = create(method_class, filled)
-        if undated := without_dates(method, dataset):
+        if undated := explain_missing_dates(method, dataset):
             self.refusals.append(undated)
             return
         check_requirements(method, dataset, positions)
@@ -264,7 +264,7 @@ class _Resolver:
             window=self.options.backend_options.window,
             simulator=roles["simulator"].identity if "simulator" in roles else None,
         )
-        folder = RunFolder(RunFolder.place(self.options.results, spec))
+        folder = RunFolder(RunFolder.path_of(self.options.results, spec))
         # Points of a grid that differ in another method's parameter are the same run of this one.
         self.runs.setdefault(
             str(folder.path),
@@ -314,7 +314,7 @@ def _load_classes(kind: registry.Kind, names: Sequence[str]) -> list[type[Any]]:
     Raises:
         UsageError: two of them share a name, so that their runs could not be told apart.
     """
-    classes = {name: registry.load(kind, name) for name in names}
+    classes = {name: registry.load_class(kind, name) for name in names}
     first_of: dict[str, str] = {}
     for name, cls in classes.items():
         first = first_of.setdefault(cls.name, name)

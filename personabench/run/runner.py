@@ -91,9 +91,9 @@ async def run(
         stack.push_async_callback(model.aclose)
         await model.identify()
         named = await _named(options, roles, stack)
-        spend = Budget(options.prices, options.max_cost)
+        budget = Budget(options.prices, options.max_cost)
         for each_model in (model, *named.values()):
-            spend.price(each_model.identity["name"])
+            budget.price(each_model.identity["name"])
         cache, embedders = None, None
         opened: list[Backend] = []
         for each in (options, *others):
@@ -116,14 +116,16 @@ async def run(
                 try:
                     mark(job.folder, each, job.task)
                     with _logged(log):
-                        engine = _engine(job, each, model, cache, embedders, spend)
+                        engine = _engine(job, each, model, cache, embedders, budget)
                         owed = engine.owed(job.positions)
                         ready = functools.partial(_ready, log, opened)
                         if owed:
                             await ready(model)
                         if owed and "simulator" in job.roles:
                             await ready(job.roles["simulator"])
-                        outcomes.append(await _finish(job, engine, owed, each, watch, ready, spend))
+                        outcomes.append(
+                            await _finish(job, engine, owed, each, watch, ready, budget)
+                        )
                 finally:
                     job.folder.close()
                 if outcomes[-1].interrupted:
@@ -157,10 +159,10 @@ def _engine(
     model: Backend,
     cache: Cache | None,
     embedders: Embedders,
-    spend: Budget,
+    budget: Budget,
 ) -> Engine:
     concurrency = options.concurrency or model.concurrency
-    client = Client(model, cache, options.cache, concurrency, spend=spend)
+    client = Client(model, cache, options.cache, concurrency, budget=budget)
     return Engine(
         task=job.task,
         dataset=job.dataset,
@@ -190,12 +192,12 @@ async def _finish(
     options: Options,
     watch: Watch,
     ready: Callable[[Backend], Awaitable[None]],
-    spend: Budget,
+    budget: Budget,
 ) -> Outcome:
     title = f"{job.spec.method} on {job.spec.task}"
     before = _before(job.folder)
     counted = await engine.client.backend.prefix_counts() if owed else None
-    already = spend.spent
+    already = budget.spent
     started = time.perf_counter()
     failed: RunError | None = None
     whole = False
@@ -226,7 +228,7 @@ async def _finish(
                 whole = not judging.stopping
                 seconds += time.perf_counter() - started
             if anew and whole and not judging.failed and not engine.progress.failed:
-                job.folder.renewed()
+                job.folder.end_refresh()
         except RunError as error:
             failed = error
     extra_metrics: dict[str, float | None] = {}
@@ -253,10 +255,10 @@ async def _finish(
             provenance={
                 **(before.provenance if before else {}),
                 **engine.provenance,
-                **engine.embedders.used(),
+                **engine.embedders.identities(),
             },
             extra_metrics=extra_metrics,
-            spent=(earlier_spent or 0.0) + spend.spent - already
+            spent=(earlier_spent or 0.0) + budget.spent - already
             if options.prices
             else earlier_spent,
             prefix_cache=await _prefix_cache(

@@ -50,7 +50,7 @@ def mark(folder: RunFolder, options: Options, task: Task) -> None:
     record = Record(
         shard=options.shard.number,
         of=options.shard.of,
-        task=registry.reference(type(task)),
+        task=registry.class_reference(type(task)),
         params=asdict(task.params),
         split=options.split or task.default_split,
         data=str(options.data.resolve()) if options.data else None,

@@ -11,7 +11,7 @@ import msgspec
 from personabench.api.data_sources import Audited
 from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.method import Method
-from personabench.api.registry import load
+from personabench.api.registry import load_class
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.metrics.metric import Metric
@@ -61,8 +61,8 @@ def check_task(
         holds=bool(index),
         detail=f"{dataset.source}: {len(index)} samples",
     )
-    if dataset.lacking:
-        yield Finding("everything that a run needs is installed", None, dataset.lacking)
+    if dataset.missing_requirement:
+        yield Finding("everything that a run needs is installed", None, dataset.missing_requirement)
 
     sample_ids = [sample_id for sample_id, _ in index]
     yield Finding("sample ids are unique", len(set(sample_ids)) == len(sample_ids))
@@ -250,7 +250,7 @@ def _check_leaks(
     limit: int,
 ) -> Iterator[Finding]:
     """Plant canaries in the references and hidden facts and look for them in the prompts."""
-    task: Task = load("task", task_name)()
+    task: Task = load_class("task", task_name)()
     dataset = open_split(task, task.default_split, None)
     result = trial(
         method,

@@ -127,7 +127,7 @@ class _Setup:
 
 
 def _create_task(name: str | None) -> Task:
-    task: Task = registry.load("task", name or registry.example_task())()
+    task: Task = registry.load_class("task", name or registry.example_task())()
     return task
 
 

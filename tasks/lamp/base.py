@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.id_check import few
+from personabench.api.id_check import list_few
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.task import Task
 from personabench.api.wording import Rendered
@@ -133,7 +133,7 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
             return []
 
         gold = "a candidate title" if self.name == "lamp1" else "the gold text"
-        return [f"{gold} occurs in the same profile: {few(leaking)} of {len(dataset.index())}"]
+        return [f"{gold} occurs in the same profile: {list_few(leaking)} of {len(dataset.index())}"]
 
     def _is_leaking(self, sample: Sample) -> bool:
         golds = {fold_text(text) for text in self._gold_texts(sample)}

@@ -114,7 +114,7 @@ class _Download:
         self._size = part.size if expected is None else expected
         self._notice = notice
         self._manifest = downloads.read_manifest(target)
-        self._entries: dict[Path, downloads.Entry] = {}
+        self._entries: dict[Path, downloads.ManifestEntry] = {}
         self._fetched: dict[Path, Path] = {}
         self._questions: list[str] | None = None
 
@@ -127,7 +127,7 @@ class _Download:
             file_names = file_names[:1]
 
         for name in file_names:
-            if not downloads.intact(self._target / name, self._manifest.get(name)):
+            if not downloads.is_intact(self._target / name, self._manifest.get(name)):
                 return []
         for name in file_names:
             self._report(name, self._manifest[name].notes)
@@ -160,7 +160,7 @@ class _Download:
         name: str,
         progress: downloads.Progress | None,
         wait: Callable[[float], None],
-    ) -> downloads.Entry:
+    ) -> downloads.ManifestEntry:
         """Fetch a file unless it is present, check it and return its manifest entry."""
         final = self._target / name
         url = f"{self._base_url}/{name}"
@@ -181,7 +181,7 @@ class _Download:
         self._report(name, notes)
         self._questions = content.ids
         entry = self._manifest.get(name)
-        if entry is not None and downloads.intact(path, entry):
+        if entry is not None and downloads.is_intact(path, entry):
             return entry
         origin = url if final in self._fetched else ""
         return downloads.describe(path, origin, len(content.ids), notes, unfilled)

@@ -85,7 +85,7 @@ def official(
 
     prompt = _join_prompt(form, sample, records, texts)
     if length is not None and tokens.count(prompt) > length:
-        prompt = tokens.cut(prompt, length)
+        prompt = tokens.truncate(prompt, length)
         flags["input_truncated"] = 1
 
     # The official prompt has no room for a profile, so it precedes the prompt, outside the budget.
@@ -187,7 +187,7 @@ def _fill_shares(
         if allowance < 1:
             break
 
-        text = tokens.cut(record.fields[form.long_field], allowance)
+        text = tokens.truncate(record.fields[form.long_field], allowance)
         texts.append(text)
         unused = allowance - tokens.count(text)
     return texts

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from personabench.api.dataset import Dataset
-from personabench.api.id_check import compare_ids, few
+from personabench.api.id_check import compare_ids, list_few
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest_files
 from personabench.tasks.lamp.error_location import Peek, describe_syntax_error, explain_mismatch
@@ -126,7 +126,7 @@ def read_outputs(path: Path, task: str) -> dict[str, str]:
     golds = {gold.id: gold.output for gold in outputs.golds}
     if len(golds) < len(outputs.golds):
         difference = compare_ids(golds, [gold.id for gold in outputs.golds])
-        raise DataError(f"{path}: ids must be unique; repeated: {few(difference.repeated)}")
+        raise DataError(f"{path}: ids must be unique; repeated: {list_few(difference.repeated)}")
 
     if form.labels:
         _check_labels(path, golds, form.labels)
@@ -286,16 +286,18 @@ class LampData(Dataset):
         ids = [question_id for question_id, _ in self._index]
         repeated = compare_ids(ids, ids).repeated
         if repeated:
-            raise DataError(f"{self._path}: question ids must be unique; repeated: {few(repeated)}")
+            raise DataError(
+                f"{self._path}: question ids must be unique; repeated: {list_few(repeated)}"
+            )
 
     def _make_warnings(self, unworded: list[str], repeating: list[str]) -> Iterator[str]:
         if unworded:
             yield (
-                f"{few(unworded)} inputs lack the official wording; they are sent to the model "
+                f"{list_few(unworded)} inputs lack the official wording; they are sent to the model "
                 "unchanged"
             )
         if repeating:
-            yield f"{few(repeating)} profiles repeat an entry id"
+            yield f"{list_few(repeating)} profiles repeat an entry id"
         if self.separation == "time" and not self.sample and not (self.identified and self.dated):
             yield (
                 f"time separation, but {self._path} lacks user ids or dates; check that it is not "

@@ -150,7 +150,7 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         # A history of questions has no assistant messages.
         if self.params.records == "questions":
             return None
-        return conversation.exchanges(sample.history)
+        return conversation.find_exchanges(sample.history)
 
     def describe(self, record: Record) -> str:
         if "option" in record.fields:

@@ -35,7 +35,7 @@ class _MergedMessage(NamedTuple):
         return Message(self.role, "\n".join(self.parts))  # type: ignore[arg-type]
 
 
-def bare(text: str) -> str:
+def strip_speaker(text: str) -> str:
     """Remove the prefix that names a message's speaker."""
     match = _PREFIX.match(text)
     return text[match.end() :] if match else text
@@ -102,7 +102,7 @@ class ConversationRecords:
         return _make_record(turns, start, self._unit, self._blocks[index])
 
 
-def records(turns: Sequence[Turn], unit: Unit) -> tuple[Record, ...]:
+def make_records(turns: Sequence[Turn], unit: Unit) -> tuple[Record, ...]:
     """Return the records of a history; see `ConversationRecords`."""
     return ConversationRecords(turns, unit).before(len(turns))
 
@@ -128,10 +128,12 @@ def _make_record(turns: Sequence[Turn], start: int, unit: Unit, block: int) -> R
     anchor, first = spoken[0]
 
     if unit in ("user", "message"):
-        text = bare(first.content)
+        text = strip_speaker(first.content)
         role = first.role
     else:
-        text = "\n".join(f"{turn.role.capitalize()}: {bare(turn.content)}" for _, turn in spoken)
+        text = "\n".join(
+            f"{turn.role.capitalize()}: {strip_speaker(turn.content)}" for _, turn in spoken
+        )
         role = "user"
 
     fields = {
@@ -161,7 +163,7 @@ def restore_turns(history: Sequence[Record]) -> list[Turn]:
     return turns
 
 
-def exchanges(history: Sequence[Record]) -> tuple[Record, ...]:
+def find_exchanges(history: Sequence[Record]) -> tuple[Record, ...]:
     """Find each user message that answers a reply: one record with the reply and what preceded it.
 
     No exchange spans two blocks.
@@ -176,9 +178,9 @@ def exchanges(history: Sequence[Record]) -> tuple[Record, ...]:
         if turn.role == "user" and previous and reply:
             answer = Record(
                 f"reply-{len(answers)}",
-                stimulus=bare(previous),
-                response=bare(turn.content),
-                fields={"reply": bare(reply)},
+                stimulus=strip_speaker(previous),
+                response=strip_speaker(turn.content),
+                fields={"reply": strip_speaker(reply)},
             )
             answers.append(answer)
         # A system message opens a block, so it ends the exchange.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from personabench.api.dataset import Dataset
-from personabench.api.id_check import few
+from personabench.api.id_check import list_few
 from personabench.errors import DataError
 from personabench.hashing import digest_files
 from personabench.tasks.personamem import conversation, rules, scoring
@@ -180,7 +180,7 @@ class PersonaMemData(Dataset):
         letter = LETTERS[order.index(question.gold)]
         return Record(
             question.id,
-            stimulus=conversation.bare(question.query),
+            stimulus=conversation.strip_speaker(question.query),
             response=letter.strip("()"),
             fields={
                 "cut": str(question.end),
@@ -218,7 +218,7 @@ class PersonaMemData(Dataset):
         rule = "only the keyed one is right"
         if self.params.accept_duplicate_gold:
             rule = "either counts as right"
-        yield f"the right text has two letters in {few(duplicated, 3)} questions; {rule}"
+        yield f"the right text has two letters in {list_few(duplicated, 3)} questions; {rule}"
 
     def _warn_of_versions(self) -> Iterator[str]:
         for path in (self.questions_path, self.contexts.path):
@@ -266,7 +266,7 @@ def make_sample(
         id=sample_id,
         user_id=question.persona,
         input=f"{question.query}\n\n{INSTRUCTION}\n\n{options}",
-        stimulus=conversation.bare(question.query),
+        stimulus=conversation.strip_speaker(question.query),
         history=history,
         references=(gold,),
         choices=LETTERS,

@@ -79,7 +79,7 @@ def download(
 
     with downloads.exclusive(folder):
         manifest = downloads.read_manifest(folder)
-        if all(downloads.intact(final, manifest.get(final.name)) for final in finals):
+        if all(downloads.is_intact(final, manifest.get(final.name)) for final in finals):
             return finals
 
         urls = {final: f"{base}/{final.name}" for final in finals if not final.exists()}
@@ -170,15 +170,17 @@ def _make_entry(
     path: Path,
     url: str,
     count: int,
-    entry: downloads.Entry | None,
-) -> downloads.Entry:
+    entry: downloads.ManifestEntry | None,
+) -> downloads.ManifestEntry:
     # An unchanged file keeps its entry, which records where it came from.
-    if entry is not None and downloads.intact(path, entry):
+    if entry is not None and downloads.is_intact(path, entry):
         return entry
     return downloads.describe(path, url, count)
 
 
-def _warn_of_version(name: str, entry: downloads.Entry, notice: Callable[[str], None]) -> None:
+def _warn_of_version(
+    name: str, entry: downloads.ManifestEntry, notice: Callable[[str], None]
+) -> None:
     published = PUBLISHED_HASHES.get(name)
     if published is not None and entry.sha256 != published:
         notice(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench.metrics.metric import Metric, Value
-from personabench.models.reply import split
+from personabench.models.reply import split_reply
 
 TypeMapping = Literal["raw", "merged", "paper"]
 MARK = "<final_answer>"
@@ -69,7 +69,7 @@ class Facts(msgspec.Struct, frozen=True):
 
 def strip_thoughts(output: str) -> str:
     """Remove the model's thoughts from a reply."""
-    return split(output).answer
+    return split_reply(output).answer
 
 
 def find_letters(text: str) -> set[str]:

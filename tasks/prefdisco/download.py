@@ -54,7 +54,7 @@ def download(
     problems, personas = RELEASED[size]
     expected_count = expected or problems * personas
 
-    def find_root(manifest: Mapping[str, downloads.Entry]) -> str:
+    def find_root(manifest: Mapping[str, downloads.ManifestEntry]) -> str:
         # All sets of a folder come from one commit, so that versions never mix in a comparison.
         commit = revision or downloads.pinned_commit(manifest.values())
         if commit is None:

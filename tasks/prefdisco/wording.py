@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from personabench.api.wording import Vocabulary
 from personabench.hashing import digest
-from personabench.models.reply import split
+from personabench.models.reply import split_reply
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
 from personabench.types import Message
@@ -243,7 +243,7 @@ def build_correctness_messages(problem: Problem, response: str) -> tuple[Message
 
 def parse_json_object(text: str) -> dict[str, Any] | None:
     """Parse the first JSON object of a reply, ignoring reasoning and text around it."""
-    text = split(text).answer
+    text = split_reply(text).answer
     decoder = json.JSONDecoder(strict=False)
     start = text.find("{")
     while start >= 0:

@@ -30,7 +30,7 @@ from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
-from personabench.tasks.prelude.rules import list_broken, rules_of, satisfy
+from personabench.tasks.prelude.rules import list_broken, parse_rules, satisfy
 from personabench.types import Message, Record, Sample
 
 __all__ = ["PreludeEmail", "PreludeSumm"]
@@ -115,7 +115,7 @@ class _Prelude(OnlineTask, Downloadable):
         # Noted here, because a run would otherwise fail after the first paid draft.
         missing = describe_missing_tokenizer()
         if missing:
-            dataset.lacking = f"{self.name} counts the words of edits; {missing}"
+            dataset.missing_requirement = f"{self.name} counts the words of edits; {missing}"
         return dataset
 
     def render(
@@ -145,7 +145,7 @@ class _Prelude(OnlineTask, Downloadable):
     def _truncate_document(self, sample: Sample, tokens: Tokens) -> str:
         limit = self.params.document_tokens
         document = sample.stimulus or ""
-        return tokens.cut(document, limit) if limit else document
+        return tokens.truncate(document, limit) if limit else document
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         """The draft: the answer without reasoning, which users do not see; None if it is empty."""
@@ -229,7 +229,7 @@ class _Prelude(OnlineTask, Downloadable):
 
 def _react_by_rule(draft: str, preference: str) -> user.Reaction:
     """React to a draft by rules, without a model."""
-    rules = rules_of(preference.split("; "))
+    rules = parse_rules(preference.split("; "))
     # Fixes can cancel out and return the draft itself, so the rules decide and not the text.
     decision = "rewritten" if list_broken(draft, rules) else "accepted"
     return user.Reaction(decision, reply="", raw="", final=satisfy(draft, rules))

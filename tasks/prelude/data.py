@@ -16,7 +16,7 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest, digest_files
-from personabench.tasks.prelude.rules import Rule, make_disliked, rules_of, word_preference
+from personabench.tasks.prelude.rules import Rule, make_disliked, parse_rules, word_preference
 from personabench.types import Sample, User
 
 EXAMPLE_DATA = Path(__file__).parent / "sample"
@@ -108,7 +108,7 @@ def read_rules(preferences: Preferences, path: Path) -> dict[str, tuple[Rule, ..
                 f"{path}: source '{source.name}' has no rules, which task.user=rule requires"
             )
         try:
-            rules[source.name] = rules_of(source.rules)
+            rules[source.name] = parse_rules(source.rules)
         except ValueError as error:
             raise DataError(f"{path}: source '{source.name}': {error}") from error
     return rules
@@ -203,7 +203,7 @@ class Trajectories(Dataset):
         }
         if by_rule:
             all_rules = [rule for source_rules in rules.values() for rule in source_rules]
-            self.disliked = make_disliked(all_rules)
+            self.edited_words = make_disliked(all_rules)
 
         files = {source.name: root / f"{source.name}.jsonl" for source in stored.sources}
         documents = {source: read_documents(file) for source, file in files.items()}

@@ -135,7 +135,7 @@ def _write_documents(
     commit: str,
     hub: str,
     path: Path,
-) -> downloads.Entry:
+) -> downloads.ManifestEntry:
     """Write the documents of a source; returns their manifest entry.
 
     Raises:

@@ -26,7 +26,7 @@ class Rule(NamedTuple):
     fix: Callable[[str], str]
 
 
-def rules_of(phrases: Sequence[str]) -> tuple[Rule, ...]:
+def parse_rules(phrases: Sequence[str]) -> tuple[Rule, ...]:
     """Parse phrases into rules in the table's order.
 
     Raises:

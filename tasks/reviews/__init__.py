@@ -15,7 +15,7 @@ import msgspec
 
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.id_check import few
+from personabench.api.id_check import list_few
 from personabench.api.judged import JudgedTask
 from personabench.api.official_files import OfficialFiles
 from personabench.api.task import JsonObject
@@ -210,7 +210,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         leaking = [sample.id for sample in dataset.samples() if _is_leaking(sample)]
         if not leaking:
             return []
-        return [f"the review to write occurs in the history: {few(leaking)}"]
+        return [f"the review to write occurs in the history: {list_few(leaking)}"]
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         # Imported here, since only this command needs it.

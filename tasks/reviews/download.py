@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from personabench.api.downloads import (
-    Entry,
+    ManifestEntry,
     Progress,
     describe,
     exclusive,
@@ -68,7 +68,7 @@ def download(
         write_manifest(target, entries)
 
 
-def _find_commit(entries: Mapping[str, Entry], name: str) -> str | None:
+def _find_commit(entries: Mapping[str, ManifestEntry], name: str) -> str | None:
     """Return the commit of a repository's files in the manifest; None if it has none."""
     for key, entry in entries.items():
         match = _COMMIT.search(entry.url)
@@ -137,7 +137,7 @@ def _describe_files(
     category: str,
     url: str,
     counts: Mapping[str, int],
-) -> dict[str, Entry]:
+) -> dict[str, ManifestEntry]:
     """Make the manifest entries of a repository's files."""
     entries = {}
     for path in sorted((target / name / category).rglob("*.*")):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from personabench.api.dataset import Dataset
-from personabench.api.id_check import compare_ids, few
+from personabench.api.id_check import compare_ids, list_few
 from personabench.errors import DataError
 from personabench.tasks.reviews.wording import format_request
 from personabench.types import Record, Sample, User
@@ -150,16 +150,16 @@ class ReviewData(Dataset):
         repeated = compare_ids(ids, ids).repeated
         if repeated:
             raise DataError(
-                f"{origin}: a user's review of an item occurs more than once: {few(repeated)}"
+                f"{origin}: a user's review of an item occurs more than once: {list_few(repeated)}"
             )
 
     def _make_warnings(self, undescribed: set[str], repeating: list[str]) -> Iterator[str]:
         if undescribed and not self._items:
             yield "no item has a title or description: prompts state only rating and review title"
         elif undescribed:
-            yield f"{few(sorted(undescribed))} items have no title or description"
+            yield f"{list_few(sorted(undescribed))} items have no title or description"
         if repeating:
-            yield f"{few(repeating)} users have more than one review of an item"
+            yield f"{list_few(repeating)} users have more than one review of an item"
 
     def _make_history(self, row: Row) -> tuple[Record, ...]:
         records = [self._make_record(row.user_id, review) for review in row.profile]

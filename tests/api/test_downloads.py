@@ -283,10 +283,10 @@ def test_manifest_round_trip_and_change_is_noticed(tmp_path: Path) -> None:
     entry = downloads.describe(path, "http://example.org/a.json", 1, ("odd",))
     downloads.write_manifest(tmp_path, {"a.json": entry})
     assert downloads.read_manifest(tmp_path) == {"a.json": entry}
-    assert downloads.intact(path, entry)
+    assert downloads.is_intact(path, entry)
     path.write_text("[2]")
-    assert not downloads.intact(path, entry)
-    assert not downloads.intact(tmp_path / "b.json", entry)
+    assert not downloads.is_intact(path, entry)
+    assert not downloads.is_intact(tmp_path / "b.json", entry)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "{", '{"files": {"a": {"url": 1}}}'])

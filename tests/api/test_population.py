@@ -36,5 +36,5 @@ def test_an_empty_population() -> None:
 def test_the_history_owner_is_not_a_peer() -> None:
     population = Population([user("a", ("1", "x")), user("b", ("2", "y"))])
     sample = Sample("s", "a", "?")
-    assert population.people_of(sample) == {"a"}
-    assert population.people_of(msgspec.structs.replace(sample, history_owner="b")) == {"a", "b"}
+    assert population.non_peers(sample) == {"a"}
+    assert population.non_peers(msgspec.structs.replace(sample, history_owner="b")) == {"a", "b"}

@@ -40,7 +40,7 @@ def plugin(folder: Path, text: str, name: str = "mine.py") -> Path:
 
 
 def test_built_ins_are_described_from_their_source() -> None:
-    methods, tasks = registry.entries("method"), registry.entries("task")
+    methods, tasks = registry.list_entries("method"), registry.list_entries("task")
     assert {"none", "random", "recency", "rag", "summary", "dpl"} <= methods.keys()
     assert {f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")} <= tasks.keys()
     assert list(methods) == sorted(methods)
@@ -52,15 +52,15 @@ def test_built_ins_are_described_from_their_source() -> None:
 
 def test_every_built_in_loads_under_its_name() -> None:
     for kind, base in (("method", Method), ("task", Task)):
-        for name in registry.entries(kind):  # type: ignore[arg-type]
-            cls = registry.load(kind, name)  # type: ignore[arg-type]
+        for name in registry.list_entries(kind):  # type: ignore[arg-type]
+            cls = registry.load_class(kind, name)  # type: ignore[arg-type]
             assert issubclass(cls, base) and cls.name == name  # type: ignore[type-abstract]
 
 
 def test_listing_imports_no_method_and_no_task() -> None:
     code = (
         "import sys; from personabench.api import registry\n"
-        "registry.entries('method'); registry.entries('task')\n"
+        "registry.list_entries('method'); registry.list_entries('task')\n"
         "prefixes = ('personabench.methods.', 'personabench.tasks.')\n"
         "print([name for name in sys.modules if name.startswith(prefixes)])"
     )
@@ -83,16 +83,18 @@ def test_listing_imports_no_method_and_no_task() -> None:
 )
 def test_an_unknown_name_gets_a_hint(kind: registry.Kind, name: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        registry.load(kind, name)
+        registry.load_class(kind, name)
     assert all(word in str(caught.value) for word in hint.split(" or "))
 
 
 def test_a_method_by_path_is_named_by_its_class_or_its_file(tmp_path: Path) -> None:
     path = plugin(tmp_path, PLUGIN.format(name="name = 'shout'"))
-    assert registry.load("method", str(path)).name == "shout"
-    assert registry.load("method", f"{path}:Shout").name == "shout"
+    assert registry.load_class("method", str(path)).name == "shout"
+    assert registry.load_class("method", f"{path}:Shout").name == "shout"
     assert (
-        registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"), "loud.py"))).name
+        registry.load_class(
+            "method", str(plugin(tmp_path, PLUGIN.format(name="pass"), "loud.py"))
+        ).name
         == "loud"
     )
 
@@ -104,18 +106,20 @@ def test_methods_that_share_a_file_are_named_by_their_classes(tmp_path: Path) ->
         .replace("from personabench import Method", "")
     )
     path = plugin(tmp_path, PLUGIN.format(name="") + second)
-    names = [registry.load("method", f"{path}:{name}").name for name in ("Shout", "Scream")]
+    names = [registry.load_class("method", f"{path}:{name}").name for name in ("Shout", "Scream")]
     assert names == ["Shout", "Scream"]
 
 
 def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
-    one = registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="pass"))))
+    one = registry.load_class("method", str(plugin(tmp_path, PLUGIN.format(name="pass"))))
     first = registry.source_hash(one)
-    assert registry.source_hash(registry.load("method", str(tmp_path / "mine.py"))) == first
-    two = registry.load("method", str(plugin(tmp_path, PLUGIN.format(name="version = 2"))))
+    assert registry.source_hash(registry.load_class("method", str(tmp_path / "mine.py"))) == first
+    two = registry.load_class("method", str(plugin(tmp_path, PLUGIN.format(name="version = 2"))))
     assert registry.source_hash(two) != first
-    package = registry.load("method", "dpl")
-    assert registry.source_hash(package) != registry.source_hash(registry.load("method", "rag"))
+    package = registry.load_class("method", "dpl")
+    assert registry.source_hash(package) != registry.source_hash(
+        registry.load_class("method", "rag")
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,12 +147,12 @@ def test_a_broken_plugin_is_explained(
 ) -> None:
     path = plugin(tmp_path, text)
     with pytest.raises(UsageError, match=message):
-        registry.load("method", f"{path}{class_name}")
+        registry.load_class("method", f"{path}{class_name}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no file .*absent\.py to load a task from"):
-        registry.load("task", str(tmp_path / "absent.py"))
+        registry.load_class("task", str(tmp_path / "absent.py"))
 
 
 def test_entry_points_replace_built_ins_and_broken_ones_fail_only_when_loaded(
@@ -165,14 +169,14 @@ def test_entry_points_replace_built_ins_and_broken_ones_fail_only_when_loaded(
     monkeypatch.setattr(
         registry, "entry_points", lambda group: points if group.endswith("methods") else []
     )
-    assert registry.load("method", "rag").__name__ == "Shout"
-    assert {"bad", "none"} <= registry.entries("method").keys()
+    assert registry.load_class("method", "rag").__name__ == "Shout"
+    assert {"bad", "none"} <= registry.list_entries("method").keys()
     with pytest.raises(
         UsageError,
         match=r"method 'bad' \(plugin, plugged_badly:Bad\) does not import: .*no licence",
     ):
-        registry.load("method", "bad")
-    assert registry.load("method", "none").name == "none"
+        registry.load_class("method", "bad")
+    assert registry.load_class("method", "none").name == "none"
 
 
 def test_a_broken_file_among_the_built_ins_is_skipped_with_a_warning(
@@ -187,7 +191,7 @@ def test_a_broken_file_among_the_built_ins_is_skipped_with_a_warning(
 def test_a_method_is_not_loaded_as_a_task(tmp_path: Path) -> None:
     path = plugin(tmp_path, PLUGIN.format(name="pass"))
     with pytest.raises(UsageError, match=r"should define one subclass of personabench\.Task"):
-        registry.load("task", str(path))
+        registry.load_class("task", str(path))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +203,7 @@ def test_a_file_with_the_name_of_an_installed_class_is_refused(
     with pytest.raises(
         UsageError, match=rf"is called '(rag|lamp4)', as an installed {kind} is: .*another `name`"
     ):
-        registry.load(kind, str(plugin(tmp_path, text)))
+        registry.load_class(kind, str(plugin(tmp_path, text)))
 
 
 @pytest.mark.parametrize("name", ["{folder}/mine.py", "{folder}/mine.py:Shout", "mine.py", "gone"])
@@ -214,23 +218,26 @@ def test_names_from_data_never_run_a_file(
     with pytest.raises(
         UsageError, match=r"is not installed here; name its file with --method FILE"
     ):
-        registry.recorded("method", name.format(folder=tmp_path), "")
+        registry.load_recorded("method", name.format(folder=tmp_path), "")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_loaded_file_is_found_by_its_recorded_name(tmp_path: Path) -> None:
     path = plugin(tmp_path, PLUGIN.format(name="name = 'shouted'"))
-    cls = registry.load("method", str(path))
+    cls = registry.load_class("method", str(path))
     source = registry.source_hash(cls)
     assert (
-        registry.recorded("method", "shouted", source) is cls
-        and registry.standing("method", "shouted") == source
+        registry.load_recorded("method", "shouted", source) is cls
+        and registry.find_source_hash("method", "shouted") == source
     )
     with pytest.raises(
         UsageError, match=r"mine\.py:Shout is not the code that made the runs of method 'shouted'"
     ):
-        registry.recorded("method", "shouted", "0" * 64)
-    assert (registry.standing("method", "rag"), registry.standing("method", "unheard")) == (
+        registry.load_recorded("method", "shouted", "0" * 64)
+    assert (
+        registry.find_source_hash("method", "rag"),
+        registry.find_source_hash("method", "unheard"),
+    ) == (
         "installed",
         "",
     )

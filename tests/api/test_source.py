@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def hash_method(path: Path) -> str:
-    return source_hash(registry.load("method", str(path)))
+    return source_hash(registry.load_class("method", str(path)))
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_bases_and_imports_of_a_method_count(
     files: set[str] = set()
     read = source._read
     monkeypatch.setattr(source, "_read", lambda path: files.add(path.name) or read(path))
-    assert hash_method(tmp_path / "mine.py") != source_hash(registry.load("method", "rag"))
+    assert hash_method(tmp_path / "mine.py") != source_hash(registry.load_class("method", "rag"))
     assert files == {"mine.py", "rag.py"}
     files.clear()
-    source_hash(registry.load("method", "trsr"))
+    source_hash(registry.load_class("method", "trsr"))
     assert files == {"trsr.py", "summary.py"}, "no module of the engine"

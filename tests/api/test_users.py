@@ -21,7 +21,7 @@ from personabench.api.population import Population
 from personabench.api.users import Joined, Marks, coinciding, open_split
 from personabench.leaderboard import boards
 from personabench.results.frames import load
-from personabench.results.index import summaries
+from personabench.results.index import read_runs
 from personabench.results.locate import find_dataset
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
@@ -48,7 +48,7 @@ def users(**histories: list[Record]) -> dict[str, str]:
 
 def without_ids(task: str, folder: Path) -> Path:
     """Write a task's example data without user ids, as in the files of the user separation."""
-    sample = Path(str(registry.load("task", task)().open("user/dev", None)._path)).parent
+    sample = Path(str(registry.load_class("task", task)().open("user/dev", None)._path)).parent
     folder.mkdir()
     questions = json.loads((sample / "dev_questions.json").read_text())
     for question in questions:
@@ -62,7 +62,7 @@ def without_ids(task: str, folder: Path) -> Path:
 def test_users_of_the_example_data_are_recovered_without_their_ids(
     task: str, tmp_path: Path
 ) -> None:
-    opened = registry.load("task", task)()
+    opened = registry.load_class("task", task)()
     true = dict(opened.open("user/dev", None).index())
     joined = dict(open_split(opened, "user/dev", without_ids(task, tmp_path / task)).index())
     pairs = list(itertools.combinations(sorted(true), 2))
@@ -176,7 +176,7 @@ def test_identified_data_is_returned_unread() -> None:
         def load(self, position: int) -> Any:
             raise AssertionError("read")
 
-    class Task(registry.load("task", "lamp4")):  # type: ignore[misc]
+    class Task(registry.load_class("task", "lamp4")):  # type: ignore[misc]
         def open(self, split: str, data: Path | None) -> Dataset:
             return opened
 
@@ -194,11 +194,11 @@ def test_a_run_counts_its_users_and_their_questions_as_one_cluster(tmp_path: Pat
         assert "33 questions are taken for 13 users" in "".join(outcome.summary.warnings)
     scores = load(tmp_path / "r").samples
     assert len(set(scores["user_id"])) == 13
-    (board,) = boards(summaries(tmp_path / "r"))
+    (board,) = boards(read_runs(tmp_path / "r"))
     assert "Users of the split: 0 named by the data, 13 joined" in " ".join(board.notes)
     assert {row.users for row in board.rows} == {13}
     summary = RunFolder(outcomes[0].folder).summary()
-    dataset = find_dataset(registry.load("task", "lamp2m")(), summary, str(data))
+    dataset = find_dataset(registry.load_class("task", "lamp2m")(), summary, str(data))
     assert dataset is not None
     assert len({user_id for _, user_id in dataset.index()}) == 13
     assert len(Population(dataset.population()).users) == 13

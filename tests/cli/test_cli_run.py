@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from personabench.api.registry import load
+from personabench.api.registry import load_class
 from personabench.errors import UsageError
 
 SAMPLE = "bundled sample, not LaMP"
@@ -52,7 +52,7 @@ def test_the_same_command_again_calls_nothing(personabench: Command) -> None:
 
 def test_cache_only_answers_what_is_stored_and_fails_what_is_not(personabench: Command) -> None:
     personabench(*RUN, "-m", "none")
-    allowed = load("task", "lamp4").max_tokens
+    allowed = load_class("task", "lamp4").max_tokens
     stored = personabench(*RUN, "-m", "none", "--cache", "only", "--max-tokens", allowed)
     assert stored.code == 0
     missing = personabench(*RUN, "-m", "none", "--cache", "only", "--max-tokens", 7)

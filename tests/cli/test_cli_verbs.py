@@ -115,7 +115,7 @@ def test_show_dry_prints_the_prompts_of_every_method_that_runs(
     personabench: Command, task: str
 ) -> None:
     """A method that asks a model asks it the question, and nothing is left behind."""
-    chosen = registry.load("task", task)()
+    chosen = registry.load_class("task", task)()
     first = next(iter(chosen.open(chosen.default_split, None).samples()))
     question = (first.stimulus or first.input).strip()[:60]
     for row in personabench("list", "matrix", "--task", task, "--json").json:

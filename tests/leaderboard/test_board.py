@@ -21,7 +21,7 @@ from personabench.errors import DataError
 from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, table
 from personabench.leaderboard.formats import headed
 from personabench.report.board import board_page
-from personabench.results.index import Run, label, summaries
+from personabench.results.index import Run, label, read_runs
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
 from personabench.types import to_json
@@ -264,7 +264,7 @@ def test_summaries_come_oldest_first_and_a_damaged_one_is_named(tmp_path: Path) 
         folder = tmp_path / f"runs/lamp4/none/tiny/{number}"
         folder.mkdir(parents=True)
         (folder / "summary.json").write_text(to_json(run(time=time).summary))
-    assert [each.path.name for each in summaries(tmp_path)] == ["1", "0"]
+    assert [each.path.name for each in read_runs(tmp_path)] == ["1", "0"]
     (folder / "summary.json").write_text("{")
     with pytest.raises(DataError, match=r"1/summary\.json is damaged .* repeat the run's command"):
-        summaries(tmp_path)
+        read_runs(tmp_path)

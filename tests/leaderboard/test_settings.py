@@ -15,7 +15,7 @@ from personabench.cli.compare import _details
 from personabench.leaderboard.comparison import compare, rederived
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
-from personabench.results.index import Run, references
+from personabench.results.index import Run, read_published_runs
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
 from personabench.run.options import Options
@@ -142,7 +142,7 @@ def test_a_published_run_keeps_what_samples_lack(tmp_path: Path) -> None:
     rag = judged(tmp_path, "rag", 0.3)
     path = publish(RunFolder(rag.path), tmp_path / "reference")
     assert unpack(read(path), path) == vector(rag)
-    (reference,) = references(tmp_path)
+    (reference,) = read_published_runs(tmp_path)
     assert rederived(reference)["official"] == pytest.approx(rag.summary.metrics["official"])
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("sentence_data")
 
 
 def lamp(name: str) -> tuple[Task, Sample]:
-    task = registry.load("task", name)()
+    task = registry.load_class("task", name)()
     return task, next(iter(task.open(task.default_split, None).samples())).view()
 
 
@@ -154,7 +154,7 @@ def test_an_empty_history_is_the_plain_prompt_and_flagged(cls: Any) -> None:
         limit=3,
         history="none",
     )
-    plain = trial(registry.load("method", "none")(), limit=3)
+    plain = trial(registry.load_class("method", "none")(), limit=3)
     assert [line.output for line in result.predictions] == [
         line.output for line in plain.predictions
     ]
@@ -217,7 +217,7 @@ async def test_records_equal_to_the_question_are_left_out(cls: Any, mode: Any) -
 
 
 async def test_similarity_of_records_is_that_of_their_inputs() -> None:
-    task = registry.load("task", "lamp4")()
+    task = registry.load_class("task", "lamp4")()
     history = tuple(
         Record(
             f"{n}",

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("sentence_data")
 )
 def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> None:
     world = World()
-    world.task = registry.load("task", "lamp4")()
+    world.task = registry.load_class("task", "lamp4")()
     ctx = world.context()
     assert prompts.read_final(reply, ctx) == answer
     assert ctx.flags.get("no_final", 0) == unmarked
@@ -184,7 +184,7 @@ async def test_a_reaction_without_a_preference_is_cached_but_an_empty_reply_is_n
     world = World(
         replying("NONE (a question)", "<think>hm", "likes it"), Cache(tmp_path / "cache.sqlite")
     )
-    world.task = registry.load("task", "personamem")()
+    world.task = registry.load_class("task", "personamem")()
     for cached in (False, True):
         ctx = world.context()
         assert await Cipher().infer([pair(spoken=True)], ctx) == ""
@@ -279,7 +279,7 @@ def drafted(request: Request) -> bool:
 async def test_offline_rounds_have_the_drafts_of_their_records(
     brought: str | None, use_edits: bool
 ) -> None:
-    task = registry.load("task", "lamp5")()
+    task = registry.load_class("task", "lamp5")()
     sample = task.open("user/dev", None).load(0).view()
     fields = {} if brought is None else {"draft": brought}
     history = tuple(

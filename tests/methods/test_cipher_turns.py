@@ -12,7 +12,7 @@ from edit_fixtures import FAMILY, World, stage
 from personabench import Record, Request, Sample, UsageError
 from personabench.api import registry
 from personabench.methods.cipher import Cipher, Continual, EThenE, IclEdit
-from personabench.tasks.personamem.conversation import bare, exchanges, records
+from personabench.tasks.personamem.conversation import find_exchanges, make_records, strip_speaker
 from personabench.tasks.personamem.files import Turn
 from personabench.testing.trials import trial
 
@@ -25,7 +25,7 @@ def talk(*blocks: Sequence[str]) -> tuple[Record, ...]:
         turns += [
             Turn("assistant" if index % 2 else "user", text) for index, text in enumerate(block)
         ]
-    return records(turns, "user")
+    return make_records(turns, "user")
 
 
 def test_an_exchange_is_a_message_its_reply_and_the_next_message() -> None:
@@ -39,11 +39,11 @@ def test_an_exchange_is_a_message_its_reply_and_the_next_message() -> None:
             exchange.fields["reply"],
             exchange.response,
         )
-        for exchange in exchanges(history)
+        for exchange in find_exchanges(history)
     ]
     assert triples == [("a1", "r1", "a2"), ("b1", "s1", "b2")]
-    assert exchanges(()) == ()
-    assert exchanges(talk(("User: alone",))) == ()
+    assert find_exchanges(()) == ()
+    assert find_exchanges(talk(("User: alone",))) == ()
 
 
 def spoken(*sources: str) -> Sample:
@@ -51,7 +51,7 @@ def spoken(*sources: str) -> Sample:
     blocks = [
         (f"Ask {n} {source}", f"Reply {n}", f"Reaction {n}") for n, source in enumerate(sources)
     ]
-    task = registry.load("task", "personamem")()
+    task = registry.load_class("task", "personamem")()
     sample = task.open("32k", None).load(0)
     changed: Sample = msgspec.structs.replace(
         sample,
@@ -81,7 +81,7 @@ async def ask_once(
         )
 
     world = World(answer)
-    world.task = registry.load("task", "personamem")()
+    world.task = registry.load_class("task", "personamem")()
     ctx = world.context()
     await method.predict(sample.view(), await method.profile(sample.user, ctx), ctx)
     return world, ctx.flags
@@ -146,12 +146,14 @@ async def test_no_message_after_the_cut_and_no_option_reaches_a_memory(
     cut: int,
 ) -> None:
     # The messages after the cut hold the answer, and options are the answer among others.
-    data = registry.load("task", "personamem")().open("32k", None)
+    data = registry.load_class("task", "personamem")().open("32k", None)
     question, sample = data.questions[cut], data.load(cut)
     turns = data.contexts.turns(question.context)
     before = "\n".join(turn.content for turn in turns[: question.end])
     later = [
-        bare(turn.content) for turn in turns[question.end :] if bare(turn.content) not in before
+        strip_speaker(turn.content)
+        for turn in turns[question.end :]
+        if strip_speaker(turn.content) not in before
     ]
     world, _ = await ask_once(Cipher(), sample)
     inferring = [r.messages[-1].content for r in world.backend.requests if said_next(r)]
@@ -175,7 +177,7 @@ def test_the_family_runs_on_the_example_conversations(cls: Any) -> None:
 
 async def test_turns_need_conversations() -> None:
     # Without a dialogue there are no reactions to learn from.
-    task = registry.load("task", "lamp4")()
+    task = registry.load_class("task", "lamp4")()
     sample = task.open("user/dev", None).load(0).view()
     world = World()
     world.task = task

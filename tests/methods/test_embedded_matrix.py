@@ -19,7 +19,7 @@ from personabench.run import runner
 from personabench.types import Sampling
 
 METHODS, TASKS = (
-    [entry for entry in registry.entries(kind).values() if entry.origin == "built-in"]
+    [entry for entry in registry.list_entries(kind).values() if entry.origin == "built-in"]
     for kind in ("method", "task")
 )
 CELLS = matrix(METHODS, TASKS)
@@ -118,7 +118,7 @@ def cell_parameters(method: str, task: str) -> Any:
 def test_every_cell_that_is_not_refused_runs_with_the_embedded_model(
     folder: Path, method: str, task: str
 ) -> None:
-    cls = registry.load("task", task)
+    cls = registry.load_class("task", task)
     options = runner.Options(
         [method],
         [task],

@@ -22,17 +22,21 @@ from personabench.api.compatibility import Cell, matrix, verdict
 from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.errors import UsageError
-from personabench.models.backends.scripted import Scripted, echo, filler
+from personabench.models.backends.scripted import Scripted, echo, fill_schema
 from personabench.results.run_folder import RunFolder
 from personabench.retrieval.local_embedders import WordLlama
 from personabench.run import runner
 from personabench.types import Prediction, Record, Request
 
 METHODS = {
-    name: entry for name, entry in registry.entries("method").items() if entry.origin == "built-in"
+    name: entry
+    for name, entry in registry.list_entries("method").items()
+    if entry.origin == "built-in"
 }
 TASKS = {
-    name: entry for name, entry in registry.entries("task").items() if entry.origin == "built-in"
+    name: entry
+    for name, entry in registry.list_entries("task").items()
+    if entry.origin == "built-in"
 }
 CELLS = matrix(METHODS.values(), TASKS.values())
 pytestmark = pytest.mark.usefixtures("sentence_data")
@@ -59,7 +63,7 @@ def ran(
     """
     # Simulated users and judges follow every form, since an answer without a verdict has no score.
     model = Scripted(answer=answer)
-    roles = {role: Scripted(answer=in_form) for role in registry.load("task", task)().roles}
+    roles = {role: Scripted(answer=in_form) for role in registry.load_class("task", task)().roles}
     assignments = [setting for setting in settings if setting.partition(".")[0] in methods]
     chosen: dict[str, Any] = {
         "limit": 1,
@@ -88,7 +92,7 @@ def lines_of(outcome: runner.Outcome) -> list[Prediction]:
 
 def in_form(request: Request) -> str:
     """A reply in the requested form, as of a model that follows instructions; prose without one."""
-    return echo(request) if request.schema is None else filler(request.schema)
+    return echo(request) if request.schema is None else fill_schema(request.schema)
 
 
 # What is declared
@@ -96,7 +100,7 @@ def in_form(request: Request) -> str:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_facts_read_from_a_methods_source_equal_those_of_the_class(name: str) -> None:
-    cls = registry.load("method", name)
+    cls = registry.load_class("method", name)
     assert {fact: METHODS[name].facts.get(fact, getattr(Method, fact)) for fact in DECLARED} == {
         fact: getattr(cls, fact) for fact in DECLARED
     }
@@ -104,7 +108,7 @@ def test_facts_read_from_a_methods_source_equal_those_of_the_class(name: str) ->
 
 @pytest.mark.parametrize("name", TASKS)
 def test_facts_read_from_a_tasks_source_equal_those_of_the_class(name: str) -> None:
-    cls = registry.load("task", name)
+    cls = registry.load_class("task", name)
     assert TASKS[name].facts["kind"] == cls.kind
     assert TASKS[name].facts["title"] == cls.title
     assert TASKS[name].facts.get("offers", Task.offers) == cls.offers
@@ -347,7 +351,7 @@ def test_another_method_reuses_the_drafts(tmp_path: Path, first: str) -> None:
 
 
 def lamp4_history(sample_id: str) -> Sequence[Record]:
-    task = registry.load("task", "lamp4")()
+    task = registry.load_class("task", "lamp4")()
     return next(
         sample for sample in task.open("user/dev", None).samples() if sample.id == sample_id
     ).history

@@ -142,7 +142,7 @@ def test_no_prompt_reveals_an_answer_or_a_name(task: str) -> None:
     """No message holds a user's id, and no request about a question its gold as a line."""
     samples = {
         sample.input: sample
-        for sample in registry.load("task", task)().open("user/dev", None).samples()
+        for sample in registry.load_class("task", task)().open("user/dev", None).samples()
     }
     users = {sample.user_id for sample in samples.values()}
     request_count = 0

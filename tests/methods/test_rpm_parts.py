@@ -132,7 +132,7 @@ async def test_in_a_small_window_the_reply_is_shortened_before_the_notes(
         _, flags, requests = await world.ask(rpm(), sample)
         last, ctx = requests[-1], world.context()
         assert stage(last) == "X6"
-        assert ctx.excess(last.messages, last.max_tokens) <= 0
+        assert ctx.count_excess_tokens(last.messages, last.max_tokens) <= 0
         notes = last.messages[0].content
         assert ("Features of the story" in notes) == ("statistics_dropped" not in flags)
         assert notes.count("Earlier case") == 3 - flags.get("examples_dropped", 0)

@@ -110,7 +110,7 @@ async def test_a_citation_is_looked_up_by_its_titles(
         )
         for index in range(2)
     )
-    world = World(tmp_path, registry.load("task", "lamp1")())
+    world = World(tmp_path, registry.load_class("task", "lamp1")())
     _, flags, requests = await world.ask(
         rpm(),
         Sample(

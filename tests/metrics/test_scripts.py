@@ -15,7 +15,7 @@ from personabench.leaderboard.comparison import compare
 from personabench.metrics.perseval import rouge_distance
 from personabench.metrics.scripts import LATIN, SPACED, split_words
 from personabench.metrics.text import ROUGE, rouge, rouge_with_variants
-from personabench.results.index import Run, references, summaries
+from personabench.results.index import Run, read_published_runs, read_runs
 from personabench.run import runner
 from personabench.run.score_file import score_files
 
@@ -86,7 +86,7 @@ def test_texts_that_tokenizers_do_not_cover() -> None:
         not SPACED.covers(CHINESE) and not SPACED.covers(THAI) and not SPACED.covers("iOS 今日开通")
     )
     assert LATIN.covers("iOS 今日开通") and LATIN.covers("7") and not LATIN.covers("!?")
-    metrics = {metric.name: metric for metric in registry.load("task", "reviews").metrics}
+    metrics = {metric.name: metric for metric in registry.load_class("task", "reviews").metrics}
     assert metrics["bleu"].scope == SPACED and metrics["rouge-1"].scope == LATIN
 
 
@@ -99,7 +99,7 @@ def files(folder: Path, golds: list[str]) -> tuple[Path, Path]:
 
 
 def test_score_warns_if_more_than_a_tenth_of_references_is_not_covered(tmp_path: Path) -> None:
-    task = registry.load("task", "lamp4")()
+    task = registry.load_class("task", "lamp4")()
     golds, answers = files(tmp_path, [HINDI, CHINESE, "A new bridge opens"])
     scores = score_files(task, answers, golds, "official", partial=False)
     assert scores.metrics == pytest.approx(
@@ -157,7 +157,7 @@ def test_tables_in_english_look_as_they_did(tmp_path: Path) -> None:
     outcomes = asyncio.run(runner.run(options(tmp_path / "r", "none,rag", "lamp4", data=data)))
     assert {metric.name for metric in ROUGE} == set(outcomes[0].summary.metrics["official"])
     assert not any("references" in warning for out in outcomes for warning in out.summary.warnings)
-    runs = summaries(tmp_path / "r")
+    runs = read_runs(tmp_path / "r")
     (board,) = boards(runs)
     assert not any(
         "unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0].columns)
@@ -168,11 +168,11 @@ def test_tables_in_english_look_as_they_did(tmp_path: Path) -> None:
 def test_published_results_without_the_variant_are_ranked_with_runs(tmp_path: Path) -> None:
     published = [
         run
-        for run in references(Path(__file__).parents[2] / "results")
+        for run in read_published_runs(Path(__file__).parents[2] / "results")
         if run.summary.task == "lamp4"
     ]
     asyncio.run(runner.run(options(tmp_path, "none", "lamp4")))
-    (own_run,) = summaries(tmp_path)
+    (own_run,) = read_runs(tmp_path)
     own_run.summary.metrics["official"]["rouge-1-unicode"] += 0.01
     (board,) = boards([*published, own_run])
     assert "rouge-1-unicode" in board.columns and len(board.rows) == len(published) + 1

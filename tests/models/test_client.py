@@ -350,18 +350,18 @@ async def test_refusals_after_an_answer_end_their_samples_only(cache: Cache) -> 
 
 
 async def test_cached_and_failed_calls_cost_nothing(cache: Cache) -> None:
-    spend = Budget({"scripted": {"input": 1e6, "output": 2e6}})
+    budget = Budget({"scripted": {"input": 1e6, "output": 2e6}})
     backend = Moody(lambda attempt: TransientError("busy") if attempt == 1 else None)
-    client = Client(backend, cache, sleep=Naps(), spend=spend)  # type: ignore[arg-type]
+    client = Client(backend, cache, sleep=Naps(), budget=budget)  # type: ignore[arg-type]
     _, call = await client.complete(ask("a"), "predict", "u")
     paid = call.input_tokens + 2 * call.output_tokens
-    assert spend.spent == paid > 0
+    assert budget.spent == paid > 0
     await client.complete(ask("a"), "predict", "u")
     with pytest.raises(BackendError):
-        await Client(Moody(lambda _: BackendError("no")), cache, spend=spend).complete(
+        await Client(Moody(lambda _: BackendError("no")), cache, budget=budget).complete(
             ask("b"), "predict", "u"
         )
-    assert spend.spent == paid
+    assert budget.spent == paid
 
 
 async def test_replies_that_were_broken_off_cost_their_tokens_and_are_asked_for_a_few_times(
@@ -372,14 +372,14 @@ async def test_replies_that_were_broken_off_cost_their_tokens_and_are_asked_for_
             await super().complete(request, group)
             return Response("half an", "interrupted", Usage(10, 5), ending="abort")
 
-    spend = Budget({"scripted": {"input": 1e6, "output": 1e6}})
+    budget = Budget({"scripted": {"input": 1e6, "output": 1e6}})
     backend = Breaking()
     with pytest.raises(
         BackendError, match="broke a reply off, or ended it in the word 'abort'"
     ) as caught:
-        await Client(backend, cache, sleep=Naps(), spend=spend).complete(ask("a"), "predict", "u")  # type: ignore[arg-type]
+        await Client(backend, cache, sleep=Naps(), budget=budget).complete(ask("a"), "predict", "u")  # type: ignore[arg-type]
     assert not isinstance(caught.value, BackendDown) and len(backend.requests) == 3
-    assert spend.spent == 3 * 15 and cache.stats()["responses"] == 0
+    assert budget.spent == 3 * 15 and cache.stats()["responses"] == 0
 
 
 async def test_a_role_names_its_replies_that_are_not_whole(cache: Cache) -> None:
@@ -407,13 +407,13 @@ async def test_no_allowance_for_tokens_is_given_back_where_the_server_does_not_c
 
 
 async def test_spending_stops_before_the_limit(cache: Cache) -> None:
-    spend = Budget({"scripted": {"input": 0.0, "output": 1e6}}, 50.0)
-    client = Client(Scripted(answer=lambda _: "two", latency=0.001), cache, spend=spend)
+    budget = Budget({"scripted": {"input": 0.0, "output": 1e6}}, 50.0)
+    client = Client(Scripted(answer=lambda _: "two", latency=0.001), cache, budget=budget)
     results = await asyncio.gather(
         *(client.complete(ask(str(number)), "predict", "u") for number in range(60)),
         return_exceptions=True,
     )
-    assert spend.spent == sum(not isinstance(result, Exception) for result in results) == 31
+    assert budget.spent == sum(not isinstance(result, Exception) for result in results) == 31
     assert all(isinstance(result, BudgetExceeded) for result in results[31:])
 
 

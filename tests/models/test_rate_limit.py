@@ -12,7 +12,7 @@ import pytest
 from personabench.errors import BudgetExceeded, UsageError
 from personabench.models.budget import Budget
 from personabench.models.rate_limit import START, Limiter
-from personabench.models.tokens import max_tokens_of
+from personabench.models.tokens import estimate_max_tokens
 from personabench.types import Message, Request, Usage
 
 ASKED = Request((Message("user", "a" * 284),), max_tokens=100)
@@ -176,7 +176,7 @@ async def test_an_idle_minute_is_not_saved_up() -> None:
 
 
 async def test_tokens_per_minute_are_set_aside_and_given_back() -> None:
-    tokens = max_tokens_of(ASKED, 3) + ASKED.max_tokens
+    tokens = estimate_max_tokens(ASKED, 3) + ASKED.max_tokens
     assert tokens == 95 + 32 + 100
     world, starts = World(), []
     limiter = gate(world, 1, tpm=2 * tokens)
@@ -216,15 +216,15 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
 
 
 async def test_spending_never_passes_the_limit_however_many_are_in_flight() -> None:
-    spend = Budget(PRICES, 0.01)
-    price = spend.price("m")
+    budget = Budget(PRICES, 0.01)
+    price = budget.price("m")
     assert price is not None
     highest, stopped = 0.0, 0
 
     async def one() -> None:
         nonlocal highest, stopped
         try:
-            reserved = await spend.reserve(price, ASKED)
+            reserved = await budget.reserve(price, ASKED)
         except BudgetExceeded as stop:
             stopped += 1
             assert "--max-cost 0.01: stopped with 0.009" in str(
@@ -232,35 +232,35 @@ async def test_spending_never_passes_the_limit_however_many_are_in_flight() -> N
             ) and "Repeat the command" in str(stop)
             return
         await asyncio.sleep(0)
-        spend.settle(reserved, price, Usage(120, 60))
-        highest = max(highest, spend.spent)
+        budget.settle(reserved, price, Usage(120, 60))
+        highest = max(highest, budget.spent)
 
     await asyncio.gather(*(one() for _ in range(40)))
     each = (120 * 1 + 60 * 10) / 1e6
-    assert spend.spent == pytest.approx(each * round(spend.spent / each)) and stopped > 0
+    assert budget.spent == pytest.approx(each * round(budget.spent / each)) and stopped > 0
     assert 0.01 - (300 + 1000) / 1e6 - each < highest <= 0.01
 
 
 async def test_failed_calls_cost_nothing_and_make_room() -> None:
-    spend = Budget(PRICES, 0.0014)
-    price = spend.price("m")
+    budget = Budget(PRICES, 0.0014)
+    price = budget.price("m")
     assert price is not None
-    reserved = await spend.reserve(price, ASKED)
-    waiting = asyncio.create_task(spend.reserve(price, ASKED))
+    reserved = await budget.reserve(price, ASKED)
+    waiting = asyncio.create_task(budget.reserve(price, ASKED))
     await asyncio.sleep(0)
     assert not waiting.done()
-    spend.settle(reserved, price, None)
-    assert await waiting == reserved and spend.spent == 0
+    budget.settle(reserved, price, None)
+    assert await waiting == reserved and budget.spent == 0
 
 
 async def test_without_a_limit_money_is_only_counted() -> None:
-    spend = Budget(PRICES)
-    assert spend.price("free") is None
-    price = spend.price("m")
+    budget = Budget(PRICES)
+    assert budget.price("free") is None
+    price = budget.price("m")
     assert price is not None
     for _ in range(3):
-        spend.settle(await spend.reserve(price, ASKED), price, Usage(1_000_000, 100_000))
-    assert spend.spent == pytest.approx(6.0)
+        budget.settle(await budget.reserve(price, ASKED), price, Usage(1_000_000, 100_000))
+    assert budget.spent == pytest.approx(6.0)
 
 
 async def test_a_limit_needs_a_price() -> None:
@@ -270,4 +270,4 @@ async def test_a_limit_needs_a_price() -> None:
 
 @pytest.mark.parametrize(("size", "bound"), [(1, 284 + 32), (3, 95 + 32)])
 async def test_prompts_are_estimated_from_above(size: int, bound: int) -> None:
-    assert max_tokens_of(ASKED, size) == bound
+    assert estimate_max_tokens(ASKED, size) == bound

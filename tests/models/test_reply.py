@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from personabench.models.reply import answer_logprobs, parse_finish, separate_thought, split
+from personabench.models.reply import answer_logprobs, parse_finish, separate_thought, split_reply
 from personabench.types import Response, Usage
 
 THOUGHT = "Let me weigh a few options.\n\nThe second is better."
@@ -46,7 +46,7 @@ FINAL = "<|start|>assistant<|channel|>final"
     ],
 )
 def test_thought_and_answer_are_told_apart(text: str, answer: str) -> None:
-    assert split(text) == (THOUGHT, answer)
+    assert split_reply(text) == (THOUGHT, answer)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_thought_and_answer_are_told_apart(text: str, answer: str) -> None:
     ],
 )
 def test_doubled_nested_and_empty_thoughts(text: str, thought: str, answer: str) -> None:
-    assert split(text) == (thought, answer)
+    assert split_reply(text) == (thought, answer)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_doubled_nested_and_empty_thoughts(text: str, thought: str, answer: str)
     ],
 )
 def test_an_answer_that_mentions_a_mark_stays_whole(text: str) -> None:
-    assert split(text) == ("", text)
+    assert split_reply(text) == ("", text)
 
 
 def test_long_and_hostile_replies_take_no_time() -> None:
@@ -91,7 +91,7 @@ def test_long_and_hostile_replies_take_no_time() -> None:
         "<" * 90000,
         "<|channel|>final" + "<|end|>" * 9000,
     ):
-        split(text)
+        split_reply(text)
     assert time.perf_counter() - began < 5
 
 

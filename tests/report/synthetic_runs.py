@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from personabench.api.registry import load
+from personabench.api.registry import load_class
 from personabench.models.cache import Cache, request_key
 from personabench.results.checksums import seal
 from personabench.results.run_folder import Profile, RunFolder
@@ -102,7 +102,7 @@ def make(
 ) -> None:
     """Write a results folder of LaMP-4 runs; `answer(method, sample id)` is what the model said."""
     data = _questions(results / "data", users, each, records)
-    task = load("task", "lamp4")()
+    task = load_class("task", "lamp4")()
     dataset = task.open("user/dev", data)
     cache = Cache(results / "cache.sqlite")
     cache._db.execute("BEGIN")
@@ -117,7 +117,7 @@ def make(
             method_hash="0" * 64, params=dict(method.params), model=dict(model), sampling=Sampling(), seed=method.seed,
             history=method.history,
         )  # fmt: skip
-        folder = RunFolder(RunFolder.place(results, spec))
+        folder = RunFolder(RunFolder.path_of(results, spec))
         folder.start(spec)
         suits = rng.normal(method.effect, method.spread, len(codes))
         noise = rng.normal(0, 0.05 if method.effect else 0, len(index))

@@ -21,7 +21,7 @@ from personabench.report import write
 from personabench.report.samples import MARK, Pack
 from personabench.report.tables import describe, gather, user_gains
 from personabench.report.words import summary
-from personabench.results.index import summaries
+from personabench.results.index import read_runs
 from personabench.results.published import publish
 from personabench.results.run_folder import RunFolder
 
@@ -49,7 +49,7 @@ def block(page: str, name: str) -> Any:
 
 
 def test_every_number_is_the_leaderboards(results: Path, page: str) -> None:
-    (board,) = boards(summaries(results), options=BoardOptions(thorough=True))
+    (board,) = boards(read_runs(results), options=BoardOptions(thorough=True))
     (group,) = block(page, "report")["groups"]
     assert [row["label"] for row in group["rows"]] == [row.label for row in board.rows]
     for shown, row in zip(group["rows"], [row.columns for row in board.rows], strict=True):
@@ -324,7 +324,7 @@ def test_runs_of_two_models_are_two_groups(tmp_path: Path) -> None:
 
 def test_published_results_have_rows_but_no_samples(tmp_path: Path) -> None:
     make(tmp_path, SUITE[:2], users=8, each=1)
-    run = next(run for run in summaries(tmp_path) if run.summary.method == "rag")
+    run = next(run for run in read_runs(tmp_path) if run.summary.method == "rag")
     publish(RunFolder(run.path), tmp_path / "reference")
     shutil.rmtree(run.path)
     assert write(tmp_path, tmp_path / "report.html") == []

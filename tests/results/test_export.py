@@ -61,9 +61,9 @@ async def test_rows_follow_the_data_and_failures_have_a_row(tmp_path: Path) -> N
     )
 
 
-@pytest.mark.parametrize("name", sorted(registry.entries("task")))
+@pytest.mark.parametrize("name", sorted(registry.list_entries("task")))
 def test_every_tasks_data_is_found_again_by_what_a_run_says_of_it(name: str) -> None:
-    task = registry.load("task", name)()
+    task = registry.load_class("task", name)()
     opened = task.open(task.default_split, None)
     spec: Any = SimpleNamespace(
         separation=opened.separation, split=opened.split, data_hash=opened.hash

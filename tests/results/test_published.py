@@ -14,7 +14,7 @@ from synthetic_scores import drawn, made, rows, seal_scores
 
 from personabench.errors import DataError, UsageError
 from personabench.leaderboard.comparison import compare, rederived
-from personabench.results.index import references, summaries
+from personabench.results.index import read_published_runs, read_runs
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import to_dict
@@ -35,7 +35,7 @@ def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None
         file.unlink()
     after = rows(tmp_path)
     assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
-    (reference,) = references(tmp_path)
+    (reference,) = read_published_runs(tmp_path)
     assert compare(reference, b).metrics["rouge-1"].gain.value == pytest.approx(
         before["rag"]["gain"]
     )
@@ -68,7 +68,7 @@ def test_a_run_left_unjudged_is_published_without_scores_and_one_without_referen
     summary["counters"] = {**summary["counters"], "unjudged": summary["n"]}
     folder.summary_path.write_text(json.dumps(summary))
     publish(folder, tmp_path / "reference")
-    (run,) = references(tmp_path)
+    (run,) = read_published_runs(tmp_path)
     assert (vector(run).ids, run.summary.metrics) == ([], {})
 
 
@@ -85,7 +85,7 @@ def test_damaged_published_files_are_named(tmp_path: Path) -> None:
         read(path)
     path.write_text("{")
     with pytest.raises(DataError, match=path.name):
-        references(tmp_path)
+        read_published_runs(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_damaged_fields_are_named_where_results_are_read(
     with pytest.raises(
         DataError, match=f"{path.name} is not a published result .*{said}.*publish the run again"
     ):
-        references(tmp_path)
+        read_published_runs(tmp_path)
     folder.summary_path.write_text(json.dumps({**to_dict(folder.summary()), **changes}))
     with pytest.raises(
         DataError, match=rf"summary\.json is damaged .*{said}.*repeat the run's command"
     ):
-        summaries(tmp_path)
+        read_runs(tmp_path)
 
 
 def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
     damaged = {**content["spec"], "task_params": None}
     path.write_text(json.dumps({**content, "spec": damaged}))
     with pytest.raises(DataError, match=rf"{path.name} is not a published result .*task_params"):
-        references(tmp_path)
+        read_published_runs(tmp_path)
     path.unlink()
     (folder.path / "spec.json").write_text(json.dumps(damaged))
     with pytest.raises(
@@ -145,7 +145,7 @@ def test_what_cannot_be_read_as_a_published_result_is_named(tmp_path: Path, kind
     else:
         path.write_bytes(b'{"version": 1, "spec": {"task": "\xff"}}')
     with pytest.raises(DataError, match=r"x\.json .*publish the run again, or move the file away"):
-        references(tmp_path)
+        read_published_runs(tmp_path)
 
 
 def test_a_full_disk_leaves_the_published_file_as_it_was(
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_published_file_as_it_was(
 
 def test_every_committed_summary_follows_from_its_scores() -> None:
     results = Path(__file__).parents[2] / "results"
-    committed = references(results)
+    committed = read_published_runs(results)
     assert len(committed) == len(list(results.glob("reference/*.json")))
     for run in committed:
         scores = vector(run)
@@ -196,7 +196,7 @@ def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
     )
     runs = {
         (run.summary.method, run.summary.history, run.summary.task): run
-        for run in references(root / "results")
+        for run in read_published_runs(root / "results")
     }
     shown = 0
     for name, *cells in lines:
@@ -224,5 +224,5 @@ def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
     path.write_text(json.dumps(content))
-    (run,) = references(tmp_path)
+    (run,) = read_published_runs(tmp_path)
     assert rederived(run)["official"] != pytest.approx(run.summary.metrics["official"], abs=1e-9)

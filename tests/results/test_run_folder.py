@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Any:
 
 
 def test_place_is_readable_and_safe() -> None:
-    path = RunFolder.place(Path("results"), SPEC)
+    path = RunFolder.path_of(Path("results"), SPEC)
     assert path.parts == ("results", "runs", "t", "m", "a_b_c_d", SPEC.fingerprint[:8])
 
 

@@ -80,7 +80,7 @@ def test_a_controlled_dataset_keeps_its_index_facts_and_population() -> None:
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_acceptance_13_shuffled_never_gives_own_entries(task: str, seed: int) -> None:
-    dataset = registry.load("task", task)().open("user/dev", None)
+    dataset = registry.load_class("task", task)().open("user/dev", None)
     owners: dict[str, set[tuple[str | None, str]]] = {}
     for user in dataset.population():
         owners[user.id] = {(record.stimulus, record.response) for record in user.history}

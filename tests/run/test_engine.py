@@ -359,9 +359,9 @@ async def test_acceptance_11_recency_without_dates_is_refused_before_any_call(
 
 
 def test_a_limit_takes_whole_users_and_a_larger_one_goes_on(tmp_path: Path) -> None:
-    from personabench.api.registry import load
+    from personabench.api.registry import load_class
 
-    dataset = load("task", "lamp4")().open("user/dev", headlines(tmp_path, 30, each=3))
+    dataset = load_class("task", "lamp4")().open("user/dev", headlines(tmp_path, 30, each=3))
     chosen = {limit: select(dataset, limit, seed=4) for limit in (1, 5, 20, 1000)}
     assert [len(positions) for positions in chosen.values()] == [3, 6, 21, 90]
     for smaller, larger in ((1, 5), (5, 20), (20, 1000)):

@@ -14,7 +14,7 @@ from personabench.api import registry
 from personabench.errors import RunError, UsageError
 from personabench.hashing import digest
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.scripted import Scripted, echo, filler
+from personabench.models.backends.scripted import Scripted, echo, fill_schema
 from personabench.models.budget import read_prices
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
@@ -57,7 +57,7 @@ def paid(out: runner.Outcome) -> int:
 
 def talkative(task: str) -> Scripted:
     """A model unlike the rehearsal's: one to four features a record, drafts that differ, any label of the task."""
-    labels = registry.load("task", task)().labels
+    labels = registry.load_class("task", task)().labels
 
     def answer(request: Request) -> str:
         name = digest(request.messages)
@@ -65,7 +65,7 @@ def talkative(task: str) -> Scripted:
             asks_for_a_label = labels and request.messages[0].content.endswith("only.")
             return labels[int(name[:4], 16) % len(labels)] if asks_for_a_label else echo(request)
         if "features" not in request.schema["properties"]:
-            return filler(request.schema, mark=name)
+            return fill_schema(request.schema, mark=name)
         found = [
             {"name": name[at : at + 4], "context": name, "factor": None}
             for at in range(1 + int(name[0], 16) % 4)
@@ -151,7 +151,7 @@ def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(
                         ]
                     }
                 )
-        return filler(request.schema, mark=name)
+        return fill_schema(request.schema, mark=name)
 
     chosen = options(
         tmp_path, "rpm", "lamp2m", limit=6, assignments=["cluster_batch=20", f"max_factors={most}"]
@@ -189,23 +189,25 @@ def test_no_two_fillers_are_alike_but_for_names_that_are_quoted() -> None:
     }
     rows = {"type": "array", "items": {"type": "object", "properties": fields}}
     schema = {"type": "object", "properties": {"rows": rows}}
-    assert json.loads(filler(schema, mark="a")) == {
+    assert json.loads(fill_schema(schema, mark="a")) == {
         "rows": [{"name": "…", "about": "… a", "ids": [1]}]
     }
     longest = json.loads(
-        filler({**schema, "properties": {"rows": {**rows, "maxItems": 2}}}, mark="a", entries=9)
+        fill_schema(
+            {**schema, "properties": {"rows": {**rows, "maxItems": 2}}}, mark="a", entries=9
+        )
     )
     assert (
         longest["rows"][1] == {"name": "… 2", "about": "… a 2", "ids": [2]}
         and len(longest["rows"]) == 2
     )
-    assert [len(json.loads(filler(schema, entries=count))["rows"]) for count in (0, 1, 9)] == [
+    assert [len(json.loads(fill_schema(schema, entries=count))["rows"]) for count in (0, 1, 9)] == [
         0,
         1,
         9,
     ]
-    assert len(json.loads(filler({**rows, "minItems": 2}, entries=0))) == 2
-    assert filler(None, "3", "a") == "3 a" and filler(None) == "…"
+    assert len(json.loads(fill_schema({**rows, "minItems": 2}, entries=0))) == 2
+    assert fill_schema(None, "3", "a") == "3 a" and fill_schema(None) == "…"
 
 
 def test_a_plan_counts_once_what_two_methods_ask_alike(tmp_path: Path) -> None:
@@ -289,4 +291,4 @@ def test_an_interrupted_plan_or_trial_gives_nothing_rather_than_a_part(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(plan(options(tmp_path / "results", str(path))))
     with pytest.raises(KeyboardInterrupt):
-        trial(registry.load("method", str(path))())
+        trial(registry.load_class("method", str(path))())

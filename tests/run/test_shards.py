@@ -79,7 +79,9 @@ def test_a_shard_is_two_numbers(text: str) -> None:
 
 
 def test_users_are_whole_shards_even_and_a_larger_limit_goes_on(tmp_path: Path) -> None:
-    dataset = registry.load("task", "lamp4")().open("user/dev", headlines(tmp_path, 23, each=3))
+    dataset = registry.load_class("task", "lamp4")().open(
+        "user/dev", headlines(tmp_path, 23, each=3)
+    )
     index = dataset.index()
     before: dict[int, int] = {}
     for limit in (10, 40, None):

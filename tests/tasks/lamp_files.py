@@ -90,7 +90,7 @@ class Whitespace(Tokens):
     def count(self, text: str) -> int:
         return len(text.split())
 
-    def cut(self, text: str, limit: int) -> str:
+    def truncate(self, text: str, limit: int) -> str:
         return " ".join(text.split()[:limit])
 
 

@@ -78,13 +78,13 @@ def test_records_of_every_kind_make_up_the_conversation(
     turns = [Turn(message["role"], message["content"]) for message in talk(roles)]
     cuts = conversation.ConversationRecords(turns, unit)
     for end in range(len(turns) + 1):
-        assert cuts.before(end) == conversation.records(turns[:end], unit), (
+        assert cuts.before(end) == conversation.make_records(turns[:end], unit), (
             "a cut equals a fresh build"
         )
         assert conversation.restore_turns(cuts.before(end)) == (
             turns[:end] if cuts.before(end) else []
         )
-    history_records = conversation.records(turns, unit)
+    history_records = conversation.make_records(turns, unit)
     assert len({record.id for record in history_records}) == len(history_records)
     assert not any("persona" in record.response for record in history_records), (
         "system messages are no records"
@@ -93,7 +93,7 @@ def test_records_of_every_kind_make_up_the_conversation(
 
 def test_records_of_each_kind() -> None:
     def texts(unit: conversation.Unit) -> list[str]:
-        return [record.response for record in conversation.records(TURNS, unit)]
+        return [record.response for record in conversation.make_records(TURNS, unit)]
 
     assert texts("user") == ["U1", "U2", "U5"]
     assert texts("message") == ["U1", "U2", "A3", "U5"]
@@ -102,8 +102,8 @@ def test_records_of_each_kind() -> None:
 
 
 def test_prefixes_are_dropped_once_and_only_at_the_front() -> None:
-    assert conversation.bare("User: User: x") == "User: x"
-    assert conversation.bare("Tell the User: hello") == "Tell the User: hello"
+    assert conversation.strip_speaker("User: User: x") == "User: x"
+    assert conversation.strip_speaker("Tell the User: hello") == "Tell the User: hello"
 
 
 def test_persona_is_kept_by_default_and_can_be_switched_off(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def future(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", RUNNING)
 def test_acceptance_3_the_future_reaches_no_prompt_and_no_memory(future: Path, name: str) -> None:
-    result = on(future, registry.load("method", name)())
+    result = on(future, registry.load_class("method", name)())
     assert all(line.error is None for line in result.predictions) and len(result.predictions) == 3
     assert CANARY not in prompts(result) and CANARY not in repr(result.profiles)
 
@@ -95,7 +95,7 @@ def test_acceptance_11_gold_type_and_topic_reach_no_prompt(tmp_path: Path, name:
     marked = row(
         "q1", messages, 6, topic="zqx-topic", question_type="zqx-type", correct_answer="(c)"
     )
-    result = on(write(tmp_path, [marked], [messages]), registry.load("method", name)())
+    result = on(write(tmp_path, [marked], [messages]), registry.load_class("method", name)())
     assert "zqx" not in prompts(result) and '"(c)"' not in prompts(result)
 
 
@@ -161,7 +161,7 @@ def test_acceptance_12_dpl_peers_are_other_personas_whatever_the_limit(tmp_path:
         for number, messages in enumerate(talks)
     ]
     folder = write(tmp_path, rows, talks)
-    result = on(folder, registry.load("method", "dpl")(), limit=1)
+    result = on(folder, registry.load_class("method", "dpl")(), limit=1)
     sample_ids = [line.sample_id for line in result.predictions]
     text = prompts(result)
     assert ("peer-" in text) and (("own-" in text) if "q0" in sample_ids else True)
@@ -171,7 +171,7 @@ def test_acceptance_12_dpl_peers_are_other_personas_whatever_the_limit(tmp_path:
             "a twin is the same persona"
         )
     without_peers = on(
-        write(tmp_path / "alone", rows[:2], talks[:2]), registry.load("method", "dpl")()
+        write(tmp_path / "alone", rows[:2], talks[:2]), registry.load_class("method", "dpl")()
     )
     assert without_peers.summary.counters["fallback"] == 2
 

@@ -18,7 +18,7 @@ from personabench.cli.app import app
 from personabench.errors import DataError, UsageError
 from personabench.models import backends
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.scripted import Scripted, filler
+from personabench.models.backends.scripted import Scripted, fill_schema
 from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.roles import Role
@@ -69,7 +69,7 @@ class Author:
 
     def backstory(self, request: Request, user: str) -> dict[str, Any]:
         assert request.schema is not None
-        person: dict[str, Any] = json.loads(filler(request.schema))
+        person: dict[str, Any] = json.loads(fill_schema(request.schema))
         number = self.asked["backstory"]
         wished = {
             name: re.search(rf"^{name}: (.*)\.$", user, re.MULTILINE)

@@ -416,7 +416,7 @@ def test_the_tasks_pass_their_own_check(cls: Any) -> None:
     assert [finding for finding in findings if finding.holds is False] == []
     assert len(findings) >= 5
     for name in ("cipher", "none"):
-        method = registry.load("method", name)
+        method = registry.load_class("method", name)
         assert [
             finding
             for finding in check_method(method(), cls.name, limit=1)

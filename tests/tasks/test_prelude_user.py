@@ -18,7 +18,7 @@ from personabench.tasks.prelude.rules import (
     BASE,
     list_broken,
     make_disliked,
-    rules_of,
+    parse_rules,
     satisfy,
     word_preference,
 )
@@ -212,18 +212,19 @@ def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
     for phrase, cost_free in zip(
         PHRASES, ("all lower", "- one", "right?", "☀", "Dear all"), strict=True
     ):
-        (rule,) = rules_of([phrase])
+        (rule,) = parse_rules([phrase])
         assert rule.holds(cost_free)
         assert not rule.holds(BASE)
         assert rule.holds(rule.fix(BASE))
-    rules = rules_of(["at most 3 words", "bullet points", "all lower case"])
+    rules = parse_rules(["at most 3 words", "bullet points", "all lower case"])
     assert word_preference(rules) == "all lower case; bullet points; at most 3 words"
     assert satisfy(BASE, rules) == "- the team"
-    assert satisfy(BASE, rules_of(["at most 3 words"])) == "The team met"
+    assert satisfy(BASE, parse_rules(["at most 3 words"])) == "The team met"
     assert (
-        satisfy("- one\ntwo\n\n three", rules_of(["bullet points"])) == "- one\n- two\n\n-  three"
+        satisfy("- one\ntwo\n\n three", parse_rules(["bullet points"]))
+        == "- one\n- two\n\n-  three"
     )
-    assert satisfy("already low", rules_of(["all lower case"])) == "already low"
+    assert satisfy("already low", parse_rules(["all lower case"])) == "already low"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_rules_are_checked_and_fixed_in_the_tables_order() -> None:
 )
 def test_rules_that_cannot_be_kept_together_are_refused(phrases: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rules_of(phrases)
+        parse_rules(phrases)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 10])
@@ -256,7 +257,7 @@ def test_every_set_of_rules_that_is_taken_can_be_kept_by_any_text(limit: int) ->
     for size in (1, 2, 3):
         for phrases in combinations([*PHRASES, f"at most {limit} words"], size):
             try:
-                rules = rules_of(phrases)
+                rules = parse_rules(phrases)
             except ValueError:
                 continue
             accepted += 1

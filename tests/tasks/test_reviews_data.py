@@ -30,7 +30,7 @@ SMALL: dict[str, int] = {
 
 
 def reviews(**params: Any) -> Any:
-    cls = registry.load("task", "reviews")
+    cls = registry.load_class("task", "reviews")
     return cls(cls.Params(**params))
 
 

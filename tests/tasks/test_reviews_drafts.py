@@ -16,14 +16,14 @@ DRAFTING += [("cicl", {"negatives": "draft"})]
 
 
 def first() -> Sample:
-    return registry.load("task", "reviews")().open("test", None).load(0)
+    return registry.load_class("task", "reviews")().open("test", None).load(0)
 
 
 def requests(method: str, params: dict[str, str]) -> tuple[Sample, Sequence[Request]]:
     """Return the first sample and its requests."""
-    cls = registry.load("method", method)
+    cls = registry.load_class("method", method)
     result = trial(cls(cls.Params(**params)), "reviews", limit=1)
-    data = registry.load("task", "reviews")().open("test", None)
+    data = registry.load_class("task", "reviews")().open("test", None)
     (line,) = result.predictions
     return next(sample for sample in data.samples() if sample.id == line.sample_id), result.requests
 
@@ -49,7 +49,7 @@ def test_drafts_are_asked_for_under_their_own_title(method: str, params: dict[st
 
 
 def test_drafts_are_the_same_calls_for_every_question() -> None:
-    task, sample = registry.load("task", "reviews")(), first()
+    task, sample = registry.load_class("task", "reviews")(), first()
     different = next(
         candidate
         for candidate in task.open("test", None).samples()
@@ -61,14 +61,14 @@ def test_drafts_are_the_same_calls_for_every_question() -> None:
 
 
 def test_a_record_asked_is_worded_as_it_is_shown() -> None:
-    task, sample = registry.load("task", "reviews")(), first()
+    task, sample = registry.load_class("task", "reviews")(), first()
     record = sample.history[0]
     content = task.render(sample, [record], "", None).messages[1].content
     assert task.question(record, sample).input == content
 
 
 def test_other_tasks_put_the_stimulus_of_the_record_in_place_of_the_questions() -> None:
-    task = registry.load("task", "lamp4")()
+    task = registry.load_class("task", "lamp4")()
     sample = task.open("user/dev", None).load(0)
     record = sample.history[0]
     question = task.question(record, sample)

@@ -35,11 +35,11 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setattr(
         meteor, "describe_missing_data", lambda: "METEOR is left out; it needs files"
     )
-    return registry.load("task", "reviews")()  # type: ignore[no-any-return]
+    return registry.load_class("task", "reviews")()  # type: ignore[no-any-return]
 
 
 def method(name: str, **params: Any) -> Any:
-    cls = registry.load("method", name)
+    cls = registry.load_class("method", name)
     return cls(cls.Params(**params))
 
 
@@ -139,7 +139,7 @@ def test_with_its_files_meteor_is_measured(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(meteor, "describe_missing_data", lambda: None)
     monkeypatch.setattr(meteor, "describe_limitations", lambda: "METEOR uses an old WordNet")
     monkeypatch.setattr(meteor, "meteor", lambda prediction, reference: 0.25)
-    task = registry.load("task", "reviews")()
+    task = registry.load_class("task", "reviews")()
     data = task.open("test", None)
     assert [metric.name for metric in task.metrics] == [*ROUGE, "meteor", "bleu"]
     assert data.warnings == ("METEOR uses an old WordNet",)
@@ -183,7 +183,7 @@ def test_dpl_acceptance_12_a_run_says_what_it_was_made_of(task: Task, tmp_path: 
     spec, summary = ran("compared", 1)
     population = Population(task.open("test", None).population())
     assert spec["model"] == {"kind": "scripted", "name": "scripted"}
-    assert spec["method_hash"] == registry.source_hash(registry.load("method", "dpl"))
+    assert spec["method_hash"] == registry.source_hash(registry.load_class("method", "dpl"))
     assert summary["provenance"]["population"] == population.hash
     assert re.fullmatch(r"wordllama:\w+@[0-9a-f]{16}", summary["provenance"]["wordllama"])
     assert summary["signatures"].keys() == {"bleu"}
@@ -278,7 +278,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "reviews"
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real reviews beside the repository")
 def test_real_reviews_make_a_population_to_compare_with() -> None:
-    cls = registry.load("task", "reviews")
+    cls = registry.load_class("task", "reviews")
     bounds = {
         "min_chars": 1,
         "item_reviewers": 5,

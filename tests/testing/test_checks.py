@@ -16,13 +16,13 @@ LATE = "nothing later than its sample is visible"
 
 
 def check_dates(name: str, split: str) -> Finding:
-    findings = check_task(registry.load("task", name)(), split, None)
+    findings = check_task(registry.load_class("task", name)(), split, None)
     return next(finding for finding in findings if finding.what == LATE)
 
 
 def test_the_order_of_undated_data_is_not_checkable() -> None:
     assert check_dates("lamp4", "user/dev") == Finding(LATE, None, "not dated: not checkable")
-    dated = check_dates("reviews", registry.load("task", "reviews").default_split)
+    dated = check_dates("reviews", registry.load_class("task", "reviews").default_split)
     assert dated.holds and "samples are dated" in dated.detail
 
 
@@ -56,7 +56,7 @@ def test_hidden_facts_in_a_prompt_are_detected(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_example_is_declared_by_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert registry.load("task", registry.example_task()).example
+    assert registry.load_class("task", registry.example_task()).example
     monkeypatch.setattr(registry, "entries", lambda kind: {})
     with pytest.raises(UsageError, match="--task"):
         registry.example_task()

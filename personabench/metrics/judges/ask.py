@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from personabench.hashing import digest
-from personabench.models.reply import split
+from personabench.models.reply import split_reply
 from personabench.types import Message
 
 RETRIES = 3
@@ -94,7 +94,7 @@ async def query_judge(
 
 def strip_thoughts(reply: str) -> str:
     """Drop the model's thoughts from a reply; unfinished thoughts leave nothing."""
-    return split(reply).answer.strip()
+    return split_reply(reply).answer.strip()
 
 
 def is_swapped(item: str, seed: int) -> bool:

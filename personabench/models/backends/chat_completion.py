@@ -305,7 +305,9 @@ def error_kind(status: int) -> str:
     return "5xx" if status >= 500 else "4xx"
 
 
-def redirect(address: str, status: int, headers: Mapping[str, str], secrets: Secrets) -> str:
+def describe_redirect(
+    address: str, status: int, headers: Mapping[str, str], secrets: Secrets
+) -> str:
     """Describe a redirect, which is not followed: key and prompts would go to another server."""
     target = secrets.quote(headers.get("location", ""))
     return (

@@ -95,7 +95,7 @@ def read_key(variables: Sequence[str]) -> tuple[str, str]:
     return (variables[-1] if variables else "--header"), ""
 
 
-def share(
+def assign_secrets(
     backend: str,
     under: BackendOptions,
     roles: Mapping[_RoleName, tuple[str, BackendOptions]],
@@ -141,7 +141,7 @@ def _is_openai_key_needed(
     return False
 
 
-def embedding(backend: str, under: BackendOptions) -> BackendOptions:
+def embedder_options(backend: str, under: BackendOptions) -> BackendOptions:
     """Return address and secrets of the embedding server, by default the model's own server."""
     return _allow_secrets("embedder", "openai", _embedder_options(under), backend, under)
 
@@ -189,7 +189,7 @@ def _default_origin() -> Origin:
     return origin(_default_url())
 
 
-def unsent(variable: str, key: str) -> dict[str, Any]:
+def suppressed_headers(variable: str, key: str) -> dict[str, Any]:
     """Return headers that keep the SDK from sending data of the owner of OPENAI_API_KEY.
 
     Args:

@@ -207,7 +207,7 @@ class ServerTokens(Tokens):
     def count(self, text: str) -> int:
         return len(self._tokenize(text))
 
-    def cut(self, text: str, limit: int) -> str:
+    def truncate(self, text: str, limit: int) -> str:
         tokens = self._tokenize(text)
         if len(tokens) <= limit:
             return text

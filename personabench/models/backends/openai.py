@@ -25,10 +25,10 @@ from personabench.models.backends.chat_completion import (
     Secrets,
     build_response,
     chat_body,
+    describe_redirect,
     error_kind,
     other_model,
     parse_completion,
-    redirect,
     retry_after,
 )
 from personabench.models.backends.openai_batch import MAX_CALLS, Batches
@@ -150,7 +150,7 @@ class OpenAI(Backend):
             timeout=openai.Timeout(self.options.timeout, connect=connect),
             default_headers={
                 **omitted,
-                **credentials.unsent(self._key_variable, key),
+                **credentials.suppressed_headers(self._key_variable, key),
                 **self.options.headers,
             },
             http_client=self._transport,
@@ -392,7 +392,9 @@ class OpenAI(Backend):
         message = f"{self._server} answered {status}: {excerpt}"
 
         if 300 <= status < 400:
-            raise BackendDown(redirect(self._server, status, received.headers, self._secrets))
+            raise BackendDown(
+                describe_redirect(self._server, status, received.headers, self._secrets)
+            )
         # Sent with status 429, but waiting does not help.
         if "insufficient_quota" in excerpt:
             raise BackendDown(f"{message}; the account has no credit left")

@@ -31,7 +31,7 @@ def letters(key: str) -> str:
     return key[:12].translate(_LETTERS)
 
 
-def filler(
+def fill_schema(
     schema: Schema | None,
     plain: str = FILLER,
     mark: str = "",
@@ -97,7 +97,7 @@ def reply(request: Request) -> str:
     if request.schema is None:
         return echo(request)
     mark = letters(digest(request.messages))
-    return filler(request.schema, mark=mark)
+    return fill_schema(request.schema, mark=mark)
 
 
 class Scripted(Backend):

@@ -32,10 +32,10 @@ from personabench.models.backends.chat_completion import (
     Secrets,
     build_response,
     chat_body,
+    describe_redirect,
     error_kind,
     other_model,
     parse_completion,
-    redirect,
     retry_after,
 )
 from personabench.models.backends.http import ConnectionPool, Unreachable
@@ -387,7 +387,9 @@ class VLLM(Backend):
             raise BackendDown(f"{member.url} cannot be reached ({reason}); {_URL_HELP}") from error
 
         if 300 <= reply.status < 400:
-            raise BackendDown(redirect(member.url, reply.status, reply.headers, self._secrets))
+            raise BackendDown(
+                describe_redirect(member.url, reply.status, reply.headers, self._secrets)
+            )
         if reply.status in (401, 403):
             raise BackendDown(
                 f"{member.url} answered {reply.status}: {self._quote(content)}; "
@@ -462,7 +464,7 @@ class VLLM(Backend):
         """Raise the error that a status means."""
         message = f"{replica.url} answered {status}: {self._quote(content)}"
         if 300 <= status < 400:
-            raise BackendDown(redirect(replica.url, status, headers, self._secrets))
+            raise BackendDown(describe_redirect(replica.url, status, headers, self._secrets))
         if status in (500, 502, 503, 504):
             assert self._replicas is not None
             self._replicas.take_out(replica, f"answered {status}")

@@ -50,7 +50,7 @@ class ServedTokens(Tokens):
     def count(self, text: str) -> int:
         return self._lengths(text)
 
-    def cut(self, text: str, limit: int) -> str:
+    def truncate(self, text: str, limit: int) -> str:
         if limit <= 0:
             return ""
         tokens = self._tokenize(text)

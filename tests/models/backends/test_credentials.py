@@ -240,7 +240,7 @@ def split() -> Split:
     def of(
         backend: str, under: BackendOptions, url: str | None, role: RoleName = "judge"
     ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-        model, roles = credentials.share(
+        model, roles = credentials.assign_secrets(
             backend, under, {role: ("openai", BackendOptions("m", url))}
         )
         return model.keys, roles[role][1].keys
@@ -296,7 +296,7 @@ def test_azures_key_is_azures(split: Split, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_role_without_a_key_is_told_which_to_set(split: Split) -> None:
-    _, roles = credentials.share(
+    _, roles = credentials.assign_secrets(
         "openai", BackendOptions("m", PROXY), {"judge": ("openai", BackendOptions("m", API))}
     )
     with pytest.raises(
@@ -308,7 +308,7 @@ async def test_a_role_without_a_key_is_told_which_to_set(split: Split) -> None:
 async def test_a_judge_alone_keeps_to_the_same_rule(
     here: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, roles = credentials.share(
+    _, roles = credentials.assign_secrets(
         "", BackendOptions(), {"judge": ("openai", BackendOptions("tiny", here.url))}
     )
     made = create(*roles["judge"])

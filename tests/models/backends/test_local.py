@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from personabench.api.context import Context
-from personabench.api.registry import load
+from personabench.api.registry import load_class
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends import local
 from personabench.models.backends.base import BackendOptions
@@ -110,8 +110,8 @@ def test_seed_and_draw_decide_at_a_temperature(model: Local) -> None:
 def test_tokens_are_counted_and_cut_as_the_model_does(model: Local) -> None:
     text = "hello big world, again and again"
     assert model.tokens.count("") == 0 and model.tokens.count("hello world") == 2
-    assert model.tokens.cut(text, 2) == "hello big" and model.tokens.cut(text, 99) == text
-    assert model.tokens.cut(text, 0) == ""
+    assert model.tokens.truncate(text, 2) == "hello big" and model.tokens.truncate(text, 99) == text
+    assert model.tokens.truncate(text, 0) == ""
 
 
 @pytest.mark.model
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused_by_the_model_and_prevented_by_the_context(
 ) -> None:
     with pytest.raises(BackendError, match="exceeds the available context size"):
         answer(model, ask("word " * (WINDOW + 100)))
-    task = load("task", "lamp4")()
+    task = load_class("task", "lamp4")()
     records = [
         Record(
             f"r{number}",

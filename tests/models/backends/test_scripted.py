@@ -66,9 +66,11 @@ def test_estimated_tokens_never_cut_inside_a_character() -> None:
     tokens = EstimatedTokens()
     assert [tokens.count(text) for text in ("", "a", "abc", "abcd", "ü")] == [0, 1, 1, 2, 1]
     assert (
-        tokens.cut("aüüü", 1) == "aü"
-        and tokens.cut("üüü", 1) == "ü"
-        and tokens.cut("abc", -1) == ""
+        tokens.truncate("aüüü", 1) == "aü"
+        and tokens.truncate("üüü", 1) == "ü"
+        and tokens.truncate("abc", -1) == ""
     )
-    assert all(tokens.count(tokens.cut("größer als " * 20, limit)) <= limit for limit in range(40))
+    assert all(
+        tokens.count(tokens.truncate("größer als " * 20, limit)) <= limit for limit in range(40)
+    )
     assert not tokens.exact

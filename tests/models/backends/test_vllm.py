@@ -107,9 +107,9 @@ async def test_tokens_are_the_servers_and_remembered(
         return (
             tokens.count("abcd"),
             tokens.count("abcd"),
-            tokens.cut("abcd", 3),
-            tokens.cut("ab", 3),
-            tokens.cut("a", 0),
+            tokens.truncate("abcd", 3),
+            tokens.truncate("ab", 3),
+            tokens.truncate("a", 0),
         )
 
     before = sites[0].fake.tokenized

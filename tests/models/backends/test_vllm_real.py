@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from personabench.api.registry import load
+from personabench.api.registry import load_class
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.vllm import VLLM
 from personabench.models.backends.vllm_server import COMMAND, Server, command, free_port
@@ -195,7 +195,7 @@ async def serving(model: str, log: Path, *more: str) -> AsyncIterator[tuple[str,
 @pytest.fixture(scope="module")
 def adapters(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Serving arguments for an adapter for each user of the bundled sample but the last."""
-    task = load("task", "lamp4")()
+    task = load_class("task", "lamp4")()
     users = sorted({user for _, user in task.open(task.default_split, None).index()})[:-1]
     folder = tmp_path_factory.mktemp("adapters")
     python, script = shlex.split(os.environ[COMMAND])[0], Path(__file__).with_name("vllm_cpu.py")
@@ -226,12 +226,14 @@ async def test_attached_features(served: str, model: str) -> None:
     await backend.identify()
     own = VLLM(BackendOptions(model=model, vllm_args=ARGUMENTS))
     await own.identify()
-    assert backend.identity == own.identity and backend.window == 2048
+    # A server reports its window but not its options, so only those of an own server are known.
+    assert own.identity == {**backend.identity, "options": "--max-model-len=2048"}
+    assert backend.window == 2048
     await backend.open()
     try:
         text = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
         count, cut = await asyncio.to_thread(
-            lambda: (backend.tokens.count(text), backend.tokens.cut(text, 50))
+            lambda: (backend.tokens.count(text), backend.tokens.truncate(text, 50))
         )
         assert backend.tokens.exact and 100 < count < len(text)
         assert text.startswith(cut) and 30 < len(cut) < 300
