@@ -14,8 +14,9 @@ from personabench.errors import BackendDown, Refused, UsageError
 from personabench.models import backends
 from personabench.models.backends import read_headers
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.chat_completion import Secrets, other_model
+from personabench.models.backends.chat_completion import other_model
 from personabench.models.backends.openai import LOCAL, REMOTE, OpenAI
+from personabench.models.backends.redaction import Secrets
 from personabench.types import Response
 
 
