@@ -26,6 +26,7 @@ _ANSWER_TYPES = ("text", "output_text", "refusal")
 _TEXT_FIELDS = ("text", "refusal", "thinking", "reasoning", "summary", "content")
 
 _LONGEST_ENDING = 60
+_LONGEST_NAME = 200
 
 # Servers append dates and versions to a model's name.
 _NAME_SUFFIX = re.compile(r"([-@:](\d{3,8}(-\d\d){0,2}|\d\d-\d\d(\d\d)?|latest))+$|\.gguf$")
@@ -74,6 +75,9 @@ class Completion(msgspec.Struct):
     error: Any = None
     usage: ReportedUsage | None = None
     model: str | None = None
+    # Of any type, since they are no reason to lose an answer.
+    system_fingerprint: Any = None
+    provider: Any = None
     prompt_logprobs: list[Any] | None = None
 
 
@@ -177,6 +181,8 @@ def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str])
         error=reply.get("error"),
         usage=_read_reported_usage(reply.get("usage")),
         model=model if isinstance(model, str) else None,
+        system_fingerprint=reply.get("system_fingerprint"),
+        provider=reply.get("provider"),
         prompt_logprobs=_convert_or_none(reply.get("prompt_logprobs"), list[Any]),
     )
 
@@ -235,8 +241,13 @@ def _shape_error(address: str, reason: str, excerpt: str) -> Refused:
     )
 
 
-def build_response(reply: Completion, model: str = "") -> Response:
-    """Build a response from a reply's first choice; `model` is a differing name it reports."""
+def build_response(reply: Completion, model: str = "", served: str = "") -> Response:
+    """Build a response from a reply's first choice.
+
+    Args:
+        model: a differing name of the model that it reports.
+        served: who answered (`describe_server`).
+    """
     assert reply.choices and reply.choices[0] is not None
     choice = reply.choices[0]
     message = choice.message
@@ -272,6 +283,7 @@ def build_response(reply: Completion, model: str = "") -> Response:
         thought=thought,
         ending=ending[:_LONGEST_ENDING],
         oddities=oddities,
+        served=served,
     )
 
 
@@ -351,18 +363,46 @@ def _read_number(value: Number) -> int:
         return 0
 
 
-# Cached because it is called for every reply, with the same few names.
+def describe_server(requested: str, reply: Completion) -> str:
+    """Return who answered, in the server's words; "" if it names only the requested model."""
+    fingerprint = reply.system_fingerprint
+    provider = reply.provider
+    return _describe_server(
+        requested,
+        reply.model or "",
+        fingerprint if isinstance(fingerprint, str) else "",
+        provider if isinstance(provider, str) else "",
+    )
+
+
+# Both are cached because they are called for every reply, with the same few names.
+@lru_cache(maxsize=256)
+def _describe_server(requested: str, reported: str, fingerprint: str, provider: str) -> str:
+    parts = []
+    if reported and reported != requested:
+        parts.append(reported)
+    if fingerprint:
+        parts.append(f"({fingerprint})")
+    if provider:
+        parts.append(f"via {provider}")
+    return " ".join(parts)[:_LONGEST_NAME]
+
+
 @lru_cache(maxsize=256)
 def other_model(requested: str, reported: str | None) -> str:
     """Return the model named in a reply if it is not the requested one, else "".
 
-    Servers may add dates, owners and folders to a name, or leave them out.
+    Servers may add dates, owners and folders to a name, or leave them out, and they leave out what
+    only chooses among offers of a model, such as `:free`.
     """
-    if not reported or _core_name(reported) == _core_name(requested):
+    if not reported:
+        return ""
+    name = _core_name(requested)
+    if _core_name(reported) in (name, name.partition(":")[0]):
         return ""
     return reported
 
 
 def _core_name(model: str) -> str:
-    name = model.lower().rsplit("/", 1)[-1]
+    name = re.split(r"[/\\]", model.lower().strip("/\\ "))[-1]
     return _NAME_SUFFIX.sub("", name)

@@ -24,6 +24,7 @@ from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     build_response,
     chat_body,
+    describe_server,
     other_model,
     parse_completion,
 )
@@ -230,7 +231,8 @@ class OpenAI(Backend):
         # Azure reports the model behind a deployment, whose name is the user's own.
         if not self.options.api_version:
             model = other_model(self._name, completion.model)
-        return self._secrets.clean(build_response(completion, model))
+        served = describe_server(self._name, completion)
+        return self._secrets.clean(build_response(completion, model, served))
 
     async def aclose(self) -> None:
         if self._batches is not None:

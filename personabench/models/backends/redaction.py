@@ -69,12 +69,14 @@ class Secrets:
         """Remove the long secrets from a model's answer; returns the same object if it has none."""
         # Only the long ones: a short header value may be an ordinary word of an answer.
         for secret in self._long:
-            if secret in answer.text or secret in answer.thought or secret in answer.model:
+            texts = (answer.text, answer.thought, answer.model, answer.served)
+            if any(secret in text for text in texts):
                 answer = msgspec.structs.replace(
                     answer,
                     text=answer.text.replace(secret, "***"),
                     thought=answer.thought.replace(secret, "***"),
                     model=answer.model.replace(secret, "***"),
+                    served=answer.served.replace(secret, "***"),
                 )
         return answer
 

@@ -30,6 +30,7 @@ from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     build_response,
     chat_body,
+    describe_server,
     other_model,
     parse_completion,
 )
@@ -419,7 +420,11 @@ class VLLM(Backend):
             partial(self._raise_for_status, replica, reply),
         )
         replica.calls += 1
-        response = build_response(completion, other_model(model, completion.model))
+        response = build_response(
+            completion,
+            other_model(model, completion.model),
+            describe_server(model, completion),
+        )
         return self._secrets.clean(response)
 
     async def _check_after_timeout(self, replica: Replica) -> None:
