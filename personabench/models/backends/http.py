@@ -16,8 +16,8 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -37,6 +37,8 @@ CONNECT = 15.0
 _MAX_FILES = 1 << 16
 _RESERVED_FILES = 128
 """Open files that are left to everything except connections."""
+_opened: ContextVar[list[socket.socket]] = ContextVar("_opened")
+"""The sockets that were opened for the current exchange: none if its connection was idle before."""
 _log = logging.getLogger("personabench.http")
 
 
@@ -78,8 +80,6 @@ class HTTPClient:
         self._timeout = timeout
         self._targets: dict[str, tuple[Any, str | None]] = {}
 
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=max_connections(),
@@ -91,7 +91,6 @@ class HTTPClient:
             headers=_merge_headers(headers),
             # The deadline of an exchange is kept in `_exchange`.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT, timeout)),
-            trace_configs=[trace],
         )
 
     async def post(self, url: str, content: bytes) -> Reply:
@@ -117,42 +116,40 @@ class HTTPClient:
         self, method: str, url: str, timeout: float, content: bytes | None = None
     ) -> Reply:
         aiohttp = self._aiohttp
-        connection = SimpleNamespace(reused=False)
+        opened: list[socket.socket] = []
+        _opened.set(opened)
         async with asyncio.timeout(timeout):
             try:
-                return await self._send(method, url, content, connection)
+                return await self._send(method, url, content)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
                 # After the first byte of a reply the server has worked on the request, so it is
                 # not repeated here.
-                if not connection.reused or not _is_before_reply(error):
+                if opened or not _is_before_reply(error):
                     raise _translate(error) from error
             except (aiohttp.ClientError, ValueError) as error:
                 raise _translate(error) from error
 
             try:
-                return await self._send(method, url, content, connection)
+                return await self._send(method, url, content)
             except (aiohttp.ClientError, ValueError) as error:
                 raise _translate(error) from error
 
-    async def _send(
-        self, method: str, url: str, content: bytes | None, connection: SimpleNamespace
-    ) -> Reply:
+    async def _send(self, method: str, url: str, content: bytes | None) -> Reply:
         target, proxy = self._target(url)
-        exchange = self._session.request(
-            method,
-            target,
-            data=content,
-            proxy=proxy,
-            allow_redirects=False,
-            trace_request_ctx=connection,
+        response = await self._session.request(
+            method, target, data=content, proxy=proxy, allow_redirects=False
         )
-        async with exchange as response:
-            body = bytearray()
-            async for part in response.content.iter_any():
-                body += part
-                if len(body) > MAX_BODY:
-                    raise ReplyTooLong(f"a reply of more than {MAX_BODY >> 20} MiB")
-            return Reply(response.status, response.headers, bytes(body))
+        try:
+            body = await response.content.readany()
+            # Most replies arrive in one piece, so pieces are joined only if there are more.
+            if not response.content.at_eof():
+                body = await _read_rest(response.content, body)
+        except BaseException:
+            # Cancelled too: the rest of this reply would be taken for the start of the next.
+            response.close()
+            raise
+        # At the end of a reply its connection has been returned by itself.
+        return Reply(response.status, response.headers, body)
 
     def _target(self, url: str) -> tuple[Any, str | None]:
         """Return the parsed address and its proxy; parsing takes longer than looking it up."""
@@ -180,13 +177,20 @@ def _merge_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return merged
 
 
-async def _note_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.reused = True
+async def _read_rest(stream: aiohttp.StreamReader, first: bytes) -> bytes:
+    body = bytearray(first)
+    while len(body) <= MAX_BODY:
+        part = await stream.readany()
+        if not part:
+            return bytes(body)
+        body += part
+    raise ReplyTooLong(f"a reply of more than {MAX_BODY >> 20} MiB")
 
 
 def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, _ = address
     sock = socket.socket(family, kind, protocol)
+    _opened.get().append(sock)
     # Long generations send nothing for minutes, and routers drop connections that seem dead.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
