@@ -88,8 +88,10 @@ class Comparing(Method):
         embed = partial(ctx.embed, embedder=self.params.embedder)
         text = sample.stimulus or ctx.task.query_text(sample)
         user_ids = self.population.non_peers(sample)
-        asker = await self._peers.asker(user_ids, sample, text, embed)
-        return await asyncio.gather(*(self._peers.pool(record, asker, embed) for record in records))
+        question = await self._peers.describe_question(user_ids, sample, text, embed)
+        return await asyncio.gather(
+            *(self._peers.find_pool(record, question, embed) for record in records)
+        )
 
     async def fallback(self, sample: Sample, ctx: Context) -> str:
         """Answer as `summary` does, flagged."""

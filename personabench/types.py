@@ -193,7 +193,7 @@ class Prediction(msgspec.Struct, frozen=True):
         calls: all model calls, those of simulated users and judges included.
         usage: tokens of the model under test alone.
         profile: the key of the user's profile that was used, if the method keeps one.
-        record: the interaction of an interactive task, and under "method" the method's own notes.
+        interaction: recorded by an interactive task; under "method" the method's own notes.
     """
 
     sample_id: str
@@ -206,7 +206,7 @@ class Prediction(msgspec.Struct, frozen=True):
     error: str | None = None
     attempts: int = 1
     profile: str | None = None
-    record: Mapping[str, Any] = {}
+    interaction: Mapping[str, Any] = {}
 
 
 class Judgement(msgspec.Struct, frozen=True):

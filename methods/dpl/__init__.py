@@ -18,7 +18,7 @@ from functools import partial
 from personabench import Context, Method, Population, Record, Response, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.peers import Asker, Peers, Pool
+from personabench.methods.dpl.peers import Peers, Pool, Question
 from personabench.methods.dpl.prompts import (
     Case,
     agreement,
@@ -115,7 +115,7 @@ class Dpl(Method):
 
         self.peers = Peers(users, self.settings, ctx.task.kind)
         if "user" in self.settings.tiers:
-            await self.peers.cluster(self._embed_with(ctx))
+            await self.peers.cluster_users(self._embed_with(ctx))
         self.population = population
 
         guard = "of any time (transductive)"
@@ -173,8 +173,10 @@ class Dpl(Method):
         s = self.settings
         text = sample.stimulus or ctx.task.query_text(sample)
         user_ids = self.population.non_peers(sample)
-        asker = await self.peers.asker(user_ids, sample, text, self._embed_with(ctx))
-        eligible = [record for record in sample.history if self.peers.possible(record, asker)]
+        question = await self.peers.describe_question(user_ids, sample, text, self._embed_with(ctx))
+        eligible = [
+            record for record in sample.history if self.peers.may_have_pool(record, question)
+        ]
         if not eligible:
             return []
 
@@ -191,7 +193,7 @@ class Dpl(Method):
             size = s.n_docs - len(cases)
             batch, ranked = ranked[:size], ranked[size:]
             results = await asyncio.gather(
-                *(self._make_case(record, asker, ctx) for record in batch)
+                *(self._make_case(record, question, ctx) for record in batch)
             )
             cases += [case for case in results if case is not None]
         return cases
@@ -199,12 +201,12 @@ class Dpl(Method):
     async def _make_case(
         self,
         record: Record,
-        asker: Asker,
+        question: Question,
         ctx: Context,
     ) -> Case | None:
         """The record with its peers; None if no tier has enough peers, or none to show."""
         kind: ResponseKind = "text" if record.stimulus is None else ctx.task.kind
-        pool = await self.peers.pool(record, asker, self._embed_with(ctx))
+        pool = await self.peers.find_pool(record, question, self._embed_with(ctx))
         if pool is None:
             return None
 
@@ -230,7 +232,7 @@ class Dpl(Method):
         kind: ResponseKind,
         ctx: Context,
     ) -> tuple[Peer, ...]:
-        pool_ids = ((peer.person, peer.record.id) for peer in pool.peers)
+        pool_ids = ((peer.user_id, peer.record.id) for peer in pool.peers)
         key = (record.id, record.response, *pool_ids)
         peers = self.selections.get(key)
         if peers is None:

@@ -27,7 +27,7 @@ Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
 class Peer(NamedTuple):
     """A peer's comparable record, with the similarity of its stimulus to the user's (default 1)."""
 
-    person: str
+    user_id: str
     record: Record
     similarity: float
 

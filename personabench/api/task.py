@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from personabench.api.dataset import Dataset, Wrapped
+from personabench.api.dataset import Dataset
 from personabench.api.wording import Wording
 from personabench.metrics.metric import Metric, Value
 from personabench.types import Sample
@@ -24,7 +24,7 @@ from personabench.types import Sample
 if TYPE_CHECKING:
     from personabench.models.roles import RoleName
 
-__all__ = ["JsonObject", "Protocol", "Task", "Wrapped"]
+__all__ = ["JsonObject", "Protocol", "Task"]
 
 Protocol = Literal["static", "online", "dialogue"]
 JsonObject = Mapping[str, Any]
@@ -81,7 +81,7 @@ class Task(Wording):
 
     def measure_interaction(
         self,
-        record: JsonObject,
+        interaction: JsonObject,
         assessment: JsonObject | None,
         sample: Sample,
     ) -> Mapping[str, Value]:

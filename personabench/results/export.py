@@ -166,7 +166,7 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
             "profile": None if profile is None else _to_text(profile.state),
             "output": prediction.output,
             "parsed": prediction.parsed,
-            "record": to_json(prediction.record),
+            "interaction": to_json(prediction.interaction),
             "flags": to_json(prediction.flags),
             "error": prediction.error,
             "attempts": prediction.attempts,

@@ -291,9 +291,9 @@ class Engine:
                 raise UsageError(
                     f"task {self.task.name} has protocol 'online' but no method `react`"
                 )
-            feedback, record = await self.task.react(sample, output, attempt.simulator)
+            feedback, interaction = await self.task.react(sample, output, attempt.simulator)
             state = plain(await self.method.update(current, feedback, attempt.learning))
-            return output, record
+            return output, interaction
 
         for position in positions:
             if self.progress.stopping:
@@ -310,15 +310,15 @@ class Engine:
         """One attempt at a sample.  Its own failures become part of the prediction; those of the run are raised."""
         attempt = self._new_attempt(sample)
         output, parsed, error = None, None, None
-        record: Mapping[str, Any] = {}
+        interaction: Mapping[str, Any] = {}
         try:
-            answer, record = await act(sample, attempt)
+            answer, interaction = await act(sample, attempt)
             output = encodable(require_text(answer))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
-                record = plain({**record, "method": attempt.notes})
+                interaction = plain({**interaction, "method": attempt.notes})
         except BackendError as failure:
             error = str(failure)
             if isinstance(failure, BrokenOff):
@@ -330,7 +330,7 @@ class Engine:
             error = encodable(f"{type(failure).__name__} in {self.method.name}: {failure}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
-        return attempt.prediction(sample, output, parsed, record, error, attempts)
+        return attempt.prediction(sample, output, parsed, interaction, error, attempts)
 
     def _new_attempt(self, sample: Sample) -> Attempt:
         simulator = self.roles.get("simulator", self.client)

@@ -157,7 +157,7 @@ class _Scoring:
 
         values, unparsed = measure(self.task, prediction.output or "", sample)
         interaction = self.task.measure_interaction(
-            prediction.record,
+            prediction.interaction,
             None if judgement is None else judgement.values,
             sample,
         )

@@ -162,7 +162,7 @@ class _Prelude(OnlineTask, Downloadable):
     ) -> tuple[JsonObject, JsonObject]:
         """Let the user react to a draft.
 
-        Returns feedback (`draft`, `edited` and `cost`), and the round's record.
+        Returns feedback (`draft`, `edited` and `cost`), and the round's interaction.
         """
         true = sample.hidden["preference"]
         draft = self.parse(output, sample, "official") or ""
@@ -183,7 +183,7 @@ class _Prelude(OnlineTask, Downloadable):
             )
 
         edit = measure_edit(draft, reaction.final)
-        record = {
+        interaction = {
             "t": int(sample.hidden["t"]),
             "rounds": int(sample.hidden["rounds"]),
             "doc_id": sample.hidden["doc_id"],
@@ -200,16 +200,16 @@ class _Prelude(OnlineTask, Downloadable):
             "final_tokens": edit.final_tokens,
         }
         feedback = {"draft": draft, "edited": reaction.final, "cost": edit.cost}
-        return feedback, record
+        return feedback, interaction
 
     def measure_interaction(
         self,
-        record: JsonObject,
+        interaction: JsonObject,
         assessment: JsonObject | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
         liked = sample.hidden["liked"].split(SEPARATOR)
-        return scoring.measure_round(record, liked, self.params.accuracy)
+        return scoring.measure_round(interaction, liked, self.params.accuracy)
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         from personabench.tasks.prelude.download import download

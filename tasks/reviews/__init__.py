@@ -158,7 +158,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         return values
 
     async def assess(
-        self, sample: Sample, output: str, record: JsonObject, judge: Role
+        self, sample: Sample, output: str, interaction: JsonObject, judge: Role
     ) -> JsonObject | None:
         """Judge the similarity to the real review; see `personabench.metrics.judges.similarity`."""
         judged = await similarity.rate_similarity(
@@ -180,7 +180,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         }
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self, interaction: JsonObject, assessment: JsonObject | None, sample: Sample
     ) -> Mapping[str, Value]:
         return {"similarity": assessment["similarity"]} if assessment else {}
 

@@ -52,7 +52,7 @@ class Mine(Task):
     def measure(self, parsed, sample):
         return {"length": len(parsed), "root": len(parsed) ** 2}
 
-    async def assess(self, sample, output, record, judge):
+    async def assess(self, sample, output, interaction, judge):
         return {"words": await judge.complete(f"RUBRIC {output}", max_tokens=4)}
 """
 

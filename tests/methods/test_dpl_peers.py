@@ -25,7 +25,7 @@ from personabench import (
     UsageError,
     User,
 )
-from personabench.methods.dpl.peers import Asker, Peers
+from personabench.methods.dpl.peers import Peers, Question
 from personabench.methods.dpl.settings import resolve
 
 
@@ -326,11 +326,13 @@ async def test_a_pool_has_one_record_per_user_and_at_most_max_pool() -> None:
     users = [User(person, records) for person, records in history.items()]
     peers = Peers(users, resolve("lamp", {"max_pool": 3}), "text")
     embed = Vectors()
-    asker = Asker(frozenset("a"), None, "asked")
-    pool = await peers.pool(users[0].history[0], asker, lambda texts: embed.embed(texts, ""))
+    question = Question(frozenset("a"), None, "asked")
+    pool = await peers.find_pool(
+        users[0].history[0], question, lambda texts: embed.embed(texts, "")
+    )
     assert pool is not None
     assert pool.tier == "T2"
-    assert [peer.person for peer in pool.peers] == ["b", "c", "d"]
+    assert [peer.user_id for peer in pool.peers] == ["b", "c", "d"]
 
 
 async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:
@@ -364,11 +366,13 @@ async def test_several_chunks_of_candidates_make_one_pool() -> None:
     near = peers._measure
 
     async def guarded(tier: str, positions: Sequence[int], *rest: Any) -> Any:
-        return [peer for peer in await near(tier, positions, *rest) if peer.person in "bei"]
+        return [peer for peer in await near(tier, positions, *rest) if peer.user_id in "bei"]
 
     peers._measure = guarded  # type: ignore[method-assign]
-    pool = await peers.pool(users[0].history[0], Asker(frozenset("a"), None, "asked"), embed)
+    pool = await peers.find_pool(
+        users[0].history[0], Question(frozenset("a"), None, "asked"), embed
+    )
     assert pool is not None
-    assert [peer.person for peer in pool.peers] == ["b", "e", "i"]
+    assert [peer.user_id for peer in pool.peers] == ["b", "e", "i"]
     with pytest.raises(UsageError, match="max_pool=2 leaves no room for min_peers=3"):
         resolve("lamp", {"max_pool": 2, "min_peers": 3})

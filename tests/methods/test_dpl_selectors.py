@@ -37,7 +37,7 @@ async def select_names(
     selected = await select(
         doc, peers, kind, settings or PRESETS["faithful"], lambda texts: embed.embed(texts, "")
     )
-    return [peer.person for peer in selected]
+    return [peer.user_id for peer in selected]
 
 
 async def test_four_distinct_peers_are_all_taken() -> None:
@@ -83,7 +83,7 @@ async def test_the_most_similar_stimulus_represents_a_label() -> None:
     selected = await select(
         Record("d", "s", "drama"), peers, "category", PRESETS["lamp"], lambda texts: None
     )  # type: ignore[arg-type, return-value]
-    assert [peer.person for peer in selected] == ["near"]
+    assert [peer.user_id for peer in selected] == ["near"]
 
 
 async def test_scores_are_compared_as_numbers() -> None:

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from synthetic_scores import drawn, made
 
 from personabench.errors import DataError, RunError, UsageError
-from personabench.results.run_folder import Profile, RunFolder
+from personabench.results.run_folder import Profile, Round, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Prediction, Sampling, Usage
 
@@ -60,6 +61,21 @@ def test_the_latest_line_of_a_sample_counts(folder: RunFolder) -> None:
     assert [found and found.output for found in ordered] == ["out", None, "at last"]
     found = folder.prediction("a")
     assert found is not None and found.output == "at last" and folder.prediction("missing") is None
+
+
+def test_older_files_call_an_interaction_a_record(folder: RunFolder) -> None:
+    prediction = msgspec.structs.replace(line("a"), interaction={"turns": [{"record": 1}]})
+    folder.append(folder.predictions_path, prediction)
+    folder.write_round(Round("u", 1, None, prediction))
+    for path in (folder.predictions_path, *folder.states_path.iterdir()):
+        text = path.read_text()
+        assert text.count('"interaction":') == 1
+        path.write_text(text.replace('"interaction":', '"record":'))
+
+    assert folder.prediction("a") == prediction
+    assert list(folder.ordered_predictions(["a"])) == [prediction]
+    finished = folder.read_round("u")
+    assert finished is not None and finished.prediction == prediction
 
 
 def test_an_empty_folder_has_no_predictions(folder: RunFolder) -> None:

@@ -286,8 +286,8 @@ async def test_a_draft_is_accepted_when_all_rules_hold_and_not_when_their_fixes_
         ("- a\n\n-", "rewritten", "- a"),
         ("- a\n\n", "accepted", "- a"),
     ):
-        _, record = await task.react(
+        _, interaction = await task.react(
             Sample("r", "u", "", hidden=hidden), draft, make_simulator()[0]
         )
-        assert (record["decision"], record["final"]) == (decision, final)
-        assert (record["cost"] > 0) == (decision == "rewritten")
+        assert (interaction["decision"], interaction["final"]) == (decision, final)
+        assert (interaction["cost"] > 0) == (decision == "rewritten")
