@@ -11,7 +11,7 @@ import numpy as np
 
 from personabench.leaderboard import Board, BoardOptions, boards
 from personabench.leaderboard.comparison import rederived
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.index import Run, read_all, read_run
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
@@ -131,7 +131,7 @@ def seal_scores(folder: Path) -> None:
     """Have the summary say what the scores are, as scoring would."""
     summary = json.loads((folder / "summary.json").read_text())
     names = ("predictions.jsonl", "scores.jsonl")
-    summary["files"] = {name: msgspec.to_builtins(seal(folder / name)) for name in names}
+    summary["files"] = {name: msgspec.to_builtins(make_seal(folder / name)) for name in names}
     (folder / "summary.json").write_text(json.dumps(summary))
 
 

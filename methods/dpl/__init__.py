@@ -21,13 +21,13 @@ from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Peers, Pool, Question
 from personabench.methods.dpl.prompts import (
     Case,
-    agreement,
-    difference_drafts,
+    describe_agreement,
+    draft_differences,
+    draft_profiles,
     fit_draft,
-    profile_drafts,
     strip_tag,
 )
-from personabench.methods.dpl.selectors import Embed, Peer, agree, mean_similarity, select
+from personabench.methods.dpl.selectors import Embed, Peer, all_agree, mean_similarity, select_peers
 from personabench.methods.dpl.settings import resolve
 from personabench.methods.summary import Summary
 
@@ -146,7 +146,7 @@ class Dpl(Method):
             s.retriever,
             embedder=s.embedder,
         )
-        drafts = profile_drafts(cases, records, ctx)
+        drafts = draft_profiles(cases, records, ctx)
         messages = fit_draft(drafts, s.profile_max_tokens, ctx)
         if messages is None:
             return await self._fall_back(sample, ctx)
@@ -210,7 +210,7 @@ class Dpl(Method):
         if pool is None:
             return None
 
-        if agree(record, pool.peers, kind):
+        if all_agree(record, pool.peers, kind):
             similarity = mean_similarity(pool.peers)
             return Case(
                 record,
@@ -236,7 +236,9 @@ class Dpl(Method):
         key = (record.id, record.response, *pool_ids)
         peers = self.selections.get(key)
         if peers is None:
-            peers = await select(record, pool.peers, kind, self.settings, self._embed_with(ctx))
+            peers = await select_peers(
+                record, pool.peers, kind, self.settings, self._embed_with(ctx)
+            )
             self.selections[key] = peers
             if len(self.selections) > REMEMBERED:
                 self.selections.popitem(last=False)
@@ -245,10 +247,10 @@ class Dpl(Method):
     async def _describe_difference(self, case: Case, ctx: Context) -> Case:
         """The case with its difference; an empty one if the reply is, or no request fits."""
         if case.agreeing:
-            return case._replace(difference=agreement(case, ctx))
+            return case._replace(difference=describe_agreement(case, ctx))
 
         max_tokens = self.settings.difference_max_tokens
-        messages = fit_draft(difference_drafts(case, ctx), max_tokens, ctx)
+        messages = fit_draft(draft_differences(case, ctx), max_tokens, ctx)
         if messages is None:
             return case
         response = await ctx.complete(messages, max_tokens=max_tokens)

@@ -19,9 +19,9 @@ import numpy as np
 
 from personabench import Record, Sample, User
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.selectors import Embed, Peer, clusters
+from personabench.methods.dpl.selectors import Embed, Peer, cluster_vectors
 from personabench.methods.dpl.settings import Settings
-from personabench.methods.vectors import Floats, cosines
+from personabench.methods.vectors import Floats, compute_cosines
 from personabench.retrieval.bm25 import BM25, top
 from personabench.types import moment, normalized
 
@@ -111,7 +111,7 @@ class Peers:
             means.append(await _mean_response(records, embed))
         matrix = np.stack(means)
 
-        labels, self._centroids = clusters(matrix, self._settings)
+        labels, self._centroids = cluster_vectors(matrix, self._settings)
         self._medoids = []
         for cluster in range(len(self._centroids)):
             members = np.flatnonzero(labels == cluster)
@@ -298,8 +298,8 @@ class Peers:
                 *map(subject, records),
             ]
         )
-        to_question = cosines(np.delete(vectors, 1, axis=0))
-        to_record = cosines(vectors[1:])
+        to_question = compute_cosines(np.delete(vectors, 1, axis=0))
+        to_record = compute_cosines(vectors[1:])
         best: dict[str, Peer] = {}
         for index, user_id in enumerate(user_ids):
             similarity = to_record[index]

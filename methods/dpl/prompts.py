@@ -37,7 +37,7 @@ class Case(NamedTuple):
     difference: str = ""
 
 
-def difference_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
+def draft_differences(case: Case, ctx: Context) -> Iterator[Draft]:
     """Stage 1: one record against its peers; then with shorter stimuli, then with fewer peers."""
     for limit in (None, *_SHORTER):
         cut = "stimuli_shortened" if limit else ""
@@ -46,7 +46,7 @@ def difference_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
         yield "peers_dropped", _difference_prompt(case, case.peers[:count], _SHORTER[-1], ctx)
 
 
-def profile_drafts(
+def draft_profiles(
     cases: Sequence[Case],
     records: Sequence[Record],
     ctx: Context,
@@ -81,7 +81,7 @@ def fit_draft(
     return None
 
 
-def agreement(case: Case, ctx: Context) -> str:
+def describe_agreement(case: Case, ctx: Context) -> str:
     """The fixed line in place of a difference if all peers agree with the user."""
     words = ctx.task.words
     count = case.agreeing

@@ -40,10 +40,10 @@ def open_split(
         UsageError, DataError: as `Task.open`.
     """
     dataset = task.open(split, data)
-    return dataset if dataset.identified else Joined(dataset)
+    return dataset if dataset.identified else JoinedUsers(dataset)
 
 
-class Joined(Wrapped):
+class JoinedUsers(Wrapped):
     """A dataset that does not name all its users, with its questions joined into users."""
 
     def __init__(self, inner: Dataset) -> None:
@@ -117,7 +117,7 @@ class Joined(Wrapped):
         def rank(index: int) -> tuple[bool, int]:
             return user_ids[index] in self._unnamed, index
 
-        for pair in coinciding(histories):
+        for pair in find_coinciding(histories):
             roots = [_find_root(parents, index) for index in pair]
             root, joined = sorted(roots, key=rank)
             # With two named users neither is joined: the data knows better.
@@ -131,7 +131,7 @@ class Joined(Wrapped):
         return joined_ids
 
 
-def coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
+def find_coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
     """Yield pairs of histories of one user, enough to connect all histories of that user.
 
     The result is exact, however common a record is.

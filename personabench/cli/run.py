@@ -290,7 +290,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
     from personabench.results.index import Run
-    from personabench.results.notices import notices
+    from personabench.results.notices import collect_notices
     from personabench.results.summary import to_dict
     from personabench.run import runner
 
@@ -327,7 +327,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
-    for notice in notices(summaries):
+    for notice in collect_notices(summaries):
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
     if options.prices:
         console.print(

@@ -21,7 +21,7 @@ from personabench.cli.options import (
     Split,
 )
 from personabench.results.index import find_run
-from personabench.results.sample import _messages, about_sample
+from personabench.results.sample import _messages, describe_sample
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +111,7 @@ def show(
         else:
             _print_run(shown)
         return
-    facts = about_sample(folder, sample, results)
+    facts = describe_sample(folder, sample, results)
     if not find_source_hash("task", name := folder.spec().task):
         typer.echo(
             f"warning: task {name} is not installed, so references are missing; add --task FILE",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ORDER = 4
 
 
-def statistics(
+def count_ngrams(
     prediction: str,
     reference: str,
 ) -> list[float]:

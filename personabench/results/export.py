@@ -214,7 +214,7 @@ def _to_text(state: Any) -> str:
     return state if isinstance(state, str) else to_json(state)
 
 
-def as_csv(source: Source, output: Path) -> None:
+def write_csv_file(source: Source, output: Path) -> None:
     """Write a run's rows as CSV; lists and objects are JSON text.
 
     Raises:
@@ -230,7 +230,7 @@ def as_csv(source: Source, output: Path) -> None:
             write_csv(file, first, chain([first], samples))
 
 
-def as_dataset(source: Source, output: Path) -> None:
+def write_dataset(source: Source, output: Path) -> None:
     """Write a run's rows as a folder for `datasets.load_from_disk`, every column typed.
 
     Raises:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
@@ -335,11 +335,11 @@ class RunFolder:
                 "folder away"
             )
 
-        current = seal(path, None if path == self.scores_path else recorded.bytes)
+        current = make_seal(path, None if path == self.scores_path else recorded.bytes)
         if current == recorded:
             return
 
-        lines = seal(path).lines
+        lines = make_seal(path).lines
         change = "has other content"
         if lines != recorded.lines:
             change = f"has {lines} lines of {recorded.lines}"

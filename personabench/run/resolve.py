@@ -171,8 +171,8 @@ class _Resolver:
         _check_options(self.options, self.backend)
         owners = ["task", *(cls.name for cls in self.methods)]
         grid = [
-            params.assignments([*self.options.assignments, *point], owners)
-            for point in params.grid(self.options.grid)
+            params.parse_assignments([*self.options.assignments, *point], owners)
+            for point in params.expand_grid(self.options.grid)
         ]
         for task_class, parameters in itertools.product(self.tasks, grid):
             self._resolve_task(task_class, parameters)
@@ -204,7 +204,7 @@ class _Resolver:
             params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
         )
         self.used_by_tasks |= own.keys()
-        filled = params.fill(task_class.Params, own, f"task {task_class.name}")
+        filled = params.fill_params(task_class.Params, own, f"task {task_class.name}")
         task: Task = create(task_class, filled)
         history = self.options.history
         if history != "own" and "history" not in task.offers:
@@ -246,7 +246,7 @@ class _Resolver:
             return
 
         own = {**shared, **parameters.get(method_class.name, {})}
-        filled = params.fill(method_class.Params, own, f"method {method_class.name}")
+        filled = params.fill_params(method_class.Params, own, f"method {method_class.name}")
         method: Method = create(method_class, filled)
         if undated := explain_missing_dates(method, dataset):
             self.refusals.append(undated)

@@ -17,7 +17,7 @@ from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
 from personabench.metrics.metric import Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.results.checksums import Seal, seal
+from personabench.results.checksums import Seal, make_seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Number, Phase, RunFacts, Summary
@@ -284,7 +284,7 @@ def _seal_files(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
     paths = [folder.predictions_path, folder.scores_path]
     if judge:
         paths.append(folder.judgements_path(judge))
-    return {path.relative_to(folder.path).as_posix(): seal(path) for path in paths}
+    return {path.relative_to(folder.path).as_posix(): make_seal(path) for path in paths}
 
 
 class Ledger:

@@ -234,7 +234,7 @@ def download(
         DataError: the content is not the data; the message names the address and a remedy.
     """
     part = _select_part(task, split)
-    with downloads.exclusive(target):
+    with downloads.lock_folder(target):
         operation = _Download(part, target, base_url, expected, notice)
         return operation.reuse_files() or operation.fetch_files(progress, wait)
 

@@ -77,7 +77,7 @@ def download(
     ]
     base = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{revision}"
 
-    with downloads.exclusive(folder):
+    with downloads.lock_folder(folder):
         manifest = downloads.read_manifest(folder)
         if all(downloads.is_intact(final, manifest.get(final.name)) for final in finals):
             return finals

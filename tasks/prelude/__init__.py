@@ -25,7 +25,7 @@ from personabench.errors import UsageError
 from personabench.metrics.edits import measure_edit
 from personabench.metrics.meteor import describe_missing_tokenizer
 from personabench.metrics.metric import Value
-from personabench.metrics.text import without_reasoning
+from personabench.metrics.text import strip_reasoning
 from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
@@ -149,7 +149,7 @@ class _Prelude(OnlineTask, Downloadable):
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         """The draft: the answer without reasoning, which users do not see; None if it is empty."""
-        return without_reasoning(output).strip() or None
+        return strip_reasoning(output).strip() or None
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         return {}

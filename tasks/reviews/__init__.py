@@ -22,7 +22,7 @@ from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
 from personabench.errors import DataError, UsageError
 from personabench.metrics import meteor
-from personabench.metrics.bleu import corpus_bleu, signature, statistics
+from personabench.metrics.bleu import corpus_bleu, count_ngrams, signature
 from personabench.metrics.judges import similarity
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import SPACED
@@ -151,7 +151,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         gold = sample.references[0]
         values: dict[str, Value] = {
             **rouge_with_variants(text, gold),
-            "bleu": statistics(text, gold),
+            "bleu": count_ngrams(text, gold),
         }
         if not self._missing_meteor:
             values["meteor"] = meteor.meteor(text, gold)

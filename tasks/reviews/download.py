@@ -15,7 +15,7 @@ from personabench.api.downloads import (
     ManifestEntry,
     Progress,
     describe,
-    exclusive,
+    lock_folder,
     read_manifest,
     write_manifest,
 )
@@ -52,7 +52,7 @@ def download(
             f"name one of the published categories: --split {'|'.join(CATEGORIES)}/{split}"
         )
 
-    with exclusive(target):
+    with lock_folder(target):
         entries = read_manifest(target)
         commits = {}
         for name in (hub.MAIN, hub.META):

@@ -13,7 +13,7 @@ import numpy as np
 
 from personabench.api.registry import load_class
 from personabench.models.cache import Cache, request_key
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.run.controls import controlled
@@ -172,7 +172,7 @@ def make(
             "counters": {"parse_failures": 0}, "usage": usage, "profiles": 0, "seconds": 1.0, "warnings": [],
             "time": "2026-01-01T00:00:00Z", "versions": {"python": "3.12"}, "task_changed": {}, "provenance": {},
             "extra_metrics": {},
-            "files": {path.name: seal(path) for path in (folder.predictions_path, folder.scores_path)},
+            "files": {path.name: make_seal(path) for path in (folder.predictions_path, folder.scores_path)},
         }  # fmt: skip
         with folder.replacing(folder.summary_path) as file:
             file.write(to_json(summary) + "\n")

@@ -19,7 +19,7 @@ from personabench.errors import DataError
 from personabench.leaderboard import frames
 from personabench.leaderboard.comparison import compare
 from personabench.report import write
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.export import Source
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
@@ -128,8 +128,8 @@ def test_published_scores_are_those_that_were_published(tmp_path: Path) -> None:
 
 def test_a_seal_is_of_whole_files_or_of_their_beginning(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    assert seal(path).lines == seal(path).bytes == 0
+    assert make_seal(path).lines == make_seal(path).bytes == 0
     path.write_bytes(b"one\ntwo\n")
-    before = seal(path)
+    before = make_seal(path)
     path.write_bytes(b"one\ntwo\nthree\n")
-    assert seal(path, before.bytes) == before != seal(path) and seal(path).lines == 3
+    assert make_seal(path, before.bytes) == before != make_seal(path) and make_seal(path).lines == 3
