@@ -325,11 +325,14 @@ def pinned_commit(entries: Iterable[ManifestEntry]) -> str | None:
     return None
 
 
-def newest_commit(dataset: str, endpoint: str = HUB) -> str:
-    """Commit that the main branch of a Hugging Face dataset names now; errors are the client's."""
+def newest_commit(dataset: str, endpoint: str | None = None) -> str:
+    """Commit that the main branch of a Hugging Face dataset names now; errors are the client's.
+
+    Without an `endpoint` the client chooses one.
+    """
     import huggingface_hub
 
-    api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/"))
+    api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/") if endpoint else None)
     return str(api.dataset_info(dataset, timeout=30).sha)
 
 
