@@ -177,7 +177,8 @@ def _render(sample: Sample, records: Sequence[Record], ctx: Context) -> Rendered
     chat: Callable[[Sample, Sequence[Record]], Rendered] | None
     chat = getattr(ctx.task, "chat", None)
     if chat is not None:
-        return chat(sample, records)
+        rendered: Rendered = chat(sample, records)
+        return rendered
     # Tasks take records best first, and this method shows the newest next to the question.
     return ctx.task.render(sample, tuple(reversed(records)), "", ctx.tokens)
 

@@ -46,9 +46,9 @@ class Pool(NamedTuple):
 class Question:
     """A question as the guards see it: its users, subject and time.
 
-    `user_ids` are the users who are no peers: the user and the history owner; `text` is the text that
-    the question responds to; `before` the latest time a peer's record may have, or None for any;
-    `medoids` the users of the user scope.
+    `user_ids` are the users who are no peers: the user and the history owner; `text` is the text
+    that the question responds to; `before` the latest time a peer's record may have, or None for
+    any; `medoids` the users of the user scope.
     """
 
     user_ids: frozenset[str]

@@ -26,7 +26,7 @@ from personabench.metrics.edits import measure_edit
 from personabench.metrics.meteor import describe_missing_tokenizer
 from personabench.metrics.metric import Value
 from personabench.metrics.text import strip_reasoning
-from personabench.models.roles import Role
+from personabench.models.roles import Role, RoleName
 from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
@@ -43,7 +43,7 @@ class _Prelude(OnlineTask, Downloadable):
     request: str
     protocol = "online"
     offers = ("feedback",)
-    roles = ("simulator",)
+    roles: tuple[RoleName, ...] = ("simulator",)
     kind = "text"
     source = "https://github.com/gao-g/prelude (arXiv 2404.15269); documents come with --data"
     licence = "MIT (code); documents under the terms of their data sets"

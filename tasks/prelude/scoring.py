@@ -25,7 +25,7 @@ def average_total_cost(values: Floats) -> float:
     return float(total_cost / trajectories)
 
 
-METRICS = (
+METRICS: tuple[Metric, ...] = (
     Metric("cumulative_cost", higher_is_better=False, aggregate=average_total_cost),
     Metric("cost_per_draft_token", higher_is_better=False),
     Metric("cost_per_longer_text", higher_is_better=False),
