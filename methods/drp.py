@@ -148,7 +148,7 @@ class Drp(Dpl):
         return dimensions
 
     def _read_answer(self, response: Response, ctx: Context) -> str:
-        """The answer after the thought; empty, and flagged, if a thought is unfinished or missing."""
+        """The answer after the thought; empty, and flagged, without a finished thought."""
         unfinished = bool(response.thought) and not response.text
         missing = self.params.reasoning and not response.thought
         if unfinished or missing:

@@ -145,8 +145,8 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         text: the answer; thought: the reasoning before it.
         finish: "stop" (whole), "length" (truncated at `max_tokens`), "refused" (by a content filter
-            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends may
-            report "unsaid" for an end without a word; the client decides.
+            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends
+            may report "unsaid" for an end without a word; the client decides.
         ending: the server's own word, for the last two.
         seconds: the latency of the call when it was made.
         model: the model that the server reported if it differs from the requested one, else empty.

@@ -16,7 +16,8 @@ from personabench.retrieval.embedders import Embedders
 def sentence_data(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """NLTK sentence data that knows no abbreviation: enough for the texts of tests, and nothing to download."""
+    """NLTK sentence data that knows no abbreviation: enough for the texts of tests, and nothing to
+    download."""
     root = tmp_path_factory.mktemp("nltk")
     folder = root / "tokenizers" / "punkt_tab" / "english"
     folder.mkdir(parents=True)

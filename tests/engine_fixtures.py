@@ -1,4 +1,5 @@
-"""What the engine's tests run on: invented LaMP-4 data, a loopback model server that counts, an engine put together."""
+"""What the engine's tests run on: invented LaMP-4 data, a loopback model server that counts, an
+engine put together."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def text(rng: random.Random, length: int) -> str:
 
 
 class Jittery(Scripted):
-    """Scripted answers that come back in another order than asked, and requests that are counted, not kept."""
+    """Scripted answers that come back in another order than asked, and requests that are counted,
+    not kept."""
 
     def __init__(self, longest: float = 0.003, **options: Any) -> None:
         super().__init__(**options)
@@ -177,7 +179,8 @@ def options(results: Path, methods: str = "none", tasks: str = "lamp4", **change
 
 
 class ModelServer:
-    """A loopback OpenAI-compatible server: deterministic answers after `latency` seconds, every request counted."""
+    """A loopback OpenAI-compatible server: deterministic answers after `latency` seconds, every
+    request counted."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency

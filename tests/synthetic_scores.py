@@ -136,7 +136,8 @@ def seal_scores(folder: Path) -> None:
 
 
 def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[Any, Any]:
-    """Scores of all samples: what samples and users have in common, a shift, and noise of the method's own."""
+    """Scores of all samples: what samples and users have in common, a shift, and noise of the
+    method's own."""
     shared = np.random.default_rng(99).random(USERS * EACH)
     return shared + shift + noise * np.random.default_rng(seed).normal(size=USERS * EACH)
 

@@ -38,8 +38,8 @@ def export(
 ) -> None:
     """Write a run's samples for another tool.
 
-    One row per sample: input, references, answer, scores, and every call with its messages. An export contains the
-    texts of the data; use `publish` to write scores only.
+    One row per sample: input, references, answer, scores, and every call with its messages. An
+    export contains the texts of the data; use `publish` to write scores only.
     """
     from personabench.results.export import Source, write_csv_file, write_dataset
     from personabench.results.index import find_run

@@ -72,7 +72,8 @@ def method(
 
     if not name.isidentifier() or not name.islower():
         raise UsageError(
-            f"'{name}' cannot name a file and a class; use lower-case letters, digits and underscores"
+            f"'{name}' cannot name a file and a class; "
+            "use lower-case letters, digits and underscores"
         )
     title = "".join(part.capitalize() for part in name.split("_"))
     if keyword.iskeyword(name) or keyword.iskeyword(title):

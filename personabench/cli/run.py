@@ -129,7 +129,8 @@ def run(
 ) -> None:
     """Run methods on tasks and print a leaderboard.
 
-    Repeat the command to resume a run: finished samples are kept. Without --data, the task's example data is used.
+    Repeat the command to resume a run: finished samples are kept. Without --data, the task's
+    example data is used.
     """
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
@@ -219,7 +220,8 @@ def _require_names(option: str, value: str) -> None:
 
     if not split_names(value):
         raise UsageError(
-            f"{option} '{value}' contains no name; run `personabench list {option[2:]}s` to see them"
+            f"{option} '{value}' contains no name; "
+            f"run `personabench list {option[2:]}s` to see them"
         )
 
 
@@ -496,7 +498,8 @@ def _print_plan(several: Sequence[Options], json: bool) -> None:
     )
     if any(row["calls_at_most"] > row["calls"] for row in rows):
         console.print(
-            " If the model replies with lists, calls are given from the shortest lists to the longest, "
+            " If the model replies with lists, calls are given "
+            "from the shortest lists to the longest, "
             "tokens and price for the shortest.",
             style="dim",
         )

@@ -77,8 +77,8 @@ def show(
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
 
-    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the prompts that
-    --method would send for --sample are shown; no model is needed.
+    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the
+    prompts that --method would send for --sample are shown; no model is needed.
     """
     from personabench.api.registry import find_source_hash
     from personabench.errors import UsageError
@@ -90,7 +90,8 @@ def show(
         dry_sample = sample_id or sample
         if method is None or task is None or dry_sample is None or run is not None:
             raise UsageError(
-                "show --dry-run: write `personabench show --dry-run --method M --task T --sample ID`"
+                "show --dry-run: write "
+                "`personabench show --dry-run --method M --task T --sample ID`"
             )
         preview(
             method, task, dry_sample, split, data, window, seed, assignments or [], history, json
@@ -135,7 +136,8 @@ def preview(
     history: str,
     json: bool,
 ) -> None:
-    """Print the calls a method would make for one sample; replies that a later prompt quotes are filler.
+    """Print the calls a method would make for one sample; replies that a later prompt quotes are
+    filler.
 
     Raises:
         UsageError: no such method, task or sample.

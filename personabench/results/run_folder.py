@@ -331,7 +331,8 @@ class RunFolder:
         if recorded is None:
             raise DataError(
                 f"{self.summary_path} does not have a checksum of {name}: it was written by an "
-                "earlier version; repeat the run's command, which uses stored answers, and move this "
+                "earlier version; repeat the run's command, which uses stored answers, "
+                "and move this "
                 "folder away"
             )
 

@@ -1,4 +1,5 @@
-"""Tasks of one's own: edited they are another task, and nobody else's file is ever run for being named in data."""
+"""Tasks of one's own: edited they are another task, and nobody else's file is ever run for being
+named in data."""
 
 from __future__ import annotations
 
@@ -220,7 +221,8 @@ Path({mark!r}).write_text("ran")
 
 @pytest.fixture
 def planted(personabench: Command, tmp_path: Path) -> Path:
-    """Results of somebody else whose every file names a task, and a metric, that would leave a mark."""
+    """Results of somebody else whose every file names a task, and a metric, that would leave a
+    mark."""
     words = ["-b", "scripted", "-t", "lamp4", "-m", "none,rag", "-n", "10", "--results", "theirs"]
     assert personabench("run", *words).code == 0
     for part in ("1/2", "2/2"):

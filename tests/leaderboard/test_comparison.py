@@ -1,4 +1,5 @@
-"""The statistics of boards and of two runs, on run folders with invented scores: alignment, seeds, controls, guards."""
+"""The statistics of boards and of two runs, on run folders with invented scores: alignment, seeds,
+controls, guards."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from personabench.report.tables import gather, user_gains
 from personabench.results.index import Run
 from personabench.results.published import Vector, vector
 
-# --- one setting ----------------------------------------------------------------------------------------------------
+# --- one setting ----------------------------------------------------------------------------------
 
 
 def test_gains_are_those_of_the_statistics_whatever_the_order_of_lines(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_without_a_baseline_there_are_intervals_and_a_remedy(tmp_path: Path) -> 
     assert any("No single row 'none'" in note for note in found.notes)
 
 
-# --- controls -------------------------------------------------------------------------------------------------------
+# --- controls -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("shuffled", "personal"), [(0.0, True), (0.3, False)])
@@ -177,7 +178,7 @@ def test_the_best_predictor_without_a_model_is_a_control(tmp_path: Path) -> None
     assert found["guessing"]["trivial_gain"] is None
 
 
-# --- seeds ----------------------------------------------------------------------------------------------------------
+# --- seeds ----------------------------------------------------------------------------------------
 
 
 def test_seeds_are_pooled_and_both_sources_of_variance_shown(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_a_seed_on_another_number_of_samples_is_its_own_row(tmp_path: Path) -> N
     assert set(rows(tmp_path)) == {"rag", "rag (seed=1)"}
 
 
-# --- guards ---------------------------------------------------------------------------------------------------------
+# --- guards ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_pat
         assert ("rouge-1/low" in flat(found)[0]) is known
 
 
-# --- kept statistics ------------------------------------------------------------------------------------------------
+# --- kept statistics ------------------------------------------------------------------------------
 
 
 def test_statistics_are_kept_until_scores_change(
@@ -297,7 +298,7 @@ def test_statistics_are_kept_until_scores_change(
     assert rows(tmp_path, **asked)["rag"]["gain"] > first["rag"]["gain"] and computed == [1, 1]
 
 
-# --- costs and curves -----------------------------------------------------------------------------------------------
+# --- costs and curves -----------------------------------------------------------------------------
 
 
 def test_costs_are_per_user_offline_and_per_query_online(tmp_path: Path) -> None:
@@ -466,8 +467,8 @@ def test_the_frontier_is_on_common_samples(tmp_path: Path) -> None:
     notes = " ".join(board(tmp_path).notes)
     assert f"Frontier: scores on the {len(lucky)} samples" in notes
     assert (
-        f"Not on the frontier, too few samples in common with the others: {found['smoke']['letter']}."
-        in notes
+        "Not on the frontier, too few samples in common with the others: "
+        f"{found['smoke']['letter']}." in notes
     )
 
 
@@ -494,7 +495,7 @@ def test_pools_of_other_seeds_and_samples_have_different_names(tmp_path: Path) -
     assert sorted(rows(tmp_path)) == ["rag (k=1, seeds=0,1)", "rag (k=1, seeds=2,3)"]
 
 
-# --- how it reads ---------------------------------------------------------------------------------------------------
+# --- how it reads ---------------------------------------------------------------------------------
 
 
 def test_letters_and_leaders_in_print(tmp_path: Path) -> None:

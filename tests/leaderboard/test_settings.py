@@ -1,4 +1,5 @@
-"""What rows share: which conditions part them, how labels tell them apart, and metrics that only some samples have."""
+"""What rows share: which conditions part them, how labels tell them apart, and metrics that only
+some samples have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a run was scored with is sealed: every reader sees when a file is another one, and says what to do."""
+"""What a run was scored with is sealed: every reader sees when a file is another one, and says what
+to do."""
 
 from __future__ import annotations
 

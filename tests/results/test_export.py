@@ -1,4 +1,5 @@
-"""A run as a datasets folder, a CSV and an inspect-ai log: everything that was known of each sample is in it."""
+"""A run as a datasets folder, a CSV and an inspect-ai log: everything that was known of each sample
+is in it."""
 
 from __future__ import annotations
 

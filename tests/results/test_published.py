@@ -1,4 +1,5 @@
-"""Published results: they say what the run says, hold no text, and their summaries follow from their scores."""
+"""Published results: they say what the run says, hold no text, and their summaries follow from
+their scores."""
 
 from __future__ import annotations
 

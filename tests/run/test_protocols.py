@@ -67,9 +67,21 @@ def stage(
     )
     dataset = task.open("dev", None)
     spec = RunSpec(
-        task.name, 1, {}, "user", "dev", True, "toy", method.name, "h", {}, model.identity, Sampling(), 0,
+        task.name,
+        1,
+        {},
+        "user",
+        "dev",
+        True,
+        "toy",
+        method.name,
+        "h",
+        {},
+        model.identity,
+        Sampling(),
+        0,
         simulator=user.identity,
-    )  # fmt: skip
+    )
     folder = RunFolder(place / "run")
     folder.start(spec)
     cache = None if policy == "off" else Cache(place / "cache.sqlite")

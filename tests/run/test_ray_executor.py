@@ -1,4 +1,4 @@
-"""Shards on Ray: a cluster of this machine, a folder and a URL, shards that fail, and an interrupt."""
+"""Shards on Ray: a local cluster, a folder and a URL, shards that fail, and an interrupt."""
 
 from __future__ import annotations
 

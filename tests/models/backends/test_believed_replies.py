@@ -1,4 +1,4 @@
-"""Whole runs against servers whose replies hold thoughts, end oddly, or do not say what they cost."""
+"""Runs against servers whose replies hold thoughts, end oddly, or do not state their cost."""
 
 from __future__ import annotations
 

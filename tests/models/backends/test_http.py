@@ -1,4 +1,5 @@
-"""The bare HTTP client against servers that send their bytes in every legal way, and in some others."""
+"""The bare HTTP client against servers that send their bytes in every legal way, and in some
+others."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ async def open_pool(raw: Raw, timeout: float = 2.0) -> AsyncIterator[ConnectionP
 
 FORMS = {
     "length": OK,
-    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n",
     "interim": b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
     "until the end": b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\nhello",
     "odd case": b"HTTP/1.1 200\r\ncontent-LENGTH:5\r\n\r\nhello",

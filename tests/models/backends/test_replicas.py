@@ -1,4 +1,4 @@
-"""The vllm backend across several servers, which imitate vLLM's endpoints, go down and come back."""
+"""The vllm backend across several servers that imitate vLLM, go down and come back."""
 
 from __future__ import annotations
 
