@@ -25,9 +25,10 @@ def sentence_data(
         (folder / name).write_text("")
     monkeypatch.setenv("NLTK_DATA", str(root))
     monkeypatch.setattr(nltk.data, "path", [str(root)])
-    nltk.tokenize._get_punkt_tokenizer.cache_clear()
+    forget = nltk.tokenize._get_punkt_tokenizer.cache_clear  # noqa: SLF001  (NLTK has no public way)
+    forget()
     yield root
-    nltk.tokenize._get_punkt_tokenizer.cache_clear()
+    forget()
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ def count_ngrams(
     Tokens are sacrebleu's `13a`, case kept; one reference.
     """
     # sacrebleu has no public function for the counts of one sentence.
-    (counts,) = _create_scorer()._extract_corpus_statistics([prediction], [[reference]])
+    scorer = _create_scorer()
+    # sacrebleu shows the counts of a pair in no other way.
+    (counts,) = scorer._extract_corpus_statistics([prediction], [[reference]])  # noqa: SLF001
     return [float(count) for count in counts]
 
 

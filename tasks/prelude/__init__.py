@@ -168,7 +168,7 @@ class _Prelude(OnlineTask, Downloadable):
         draft = self.parse(output, sample, "official") or ""
         applied = true
         if self.params.user == "weak":
-            applied = self._weaken_preference(sample, true, simulator.seed)
+            applied = self.weaken_preference(sample, true, simulator.seed)
 
         if self.params.user == "rule":
             reaction = _react_by_rule(draft, true)
@@ -216,7 +216,7 @@ class _Prelude(OnlineTask, Downloadable):
 
         download(self.env, target, **options)
 
-    def _weaken_preference(self, sample: Sample, preference: str, seed: int) -> str:
+    def weaken_preference(self, sample: Sample, preference: str, seed: int) -> str:
         """Draw a seeded part of a preference's points (arXiv 2601.19055)."""
         points = [point.strip() for point in re.split(r"[,;]", preference)]
         points = [point for point in points if point]

@@ -28,6 +28,7 @@ from personabench.run import runner
 from personabench.run.controls import controlled
 from personabench.run.selection import select
 from personabench.run.shards import partition
+from personabench.tasks import lamp
 from personabench.types import Record
 
 LAMP = ["lamp1", "lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7"]
@@ -48,7 +49,7 @@ def users(**histories: list[Record]) -> dict[str, str]:
 
 def without_ids(task: str, folder: Path) -> Path:
     """Write a task's example data without user ids, as in the files of the user separation."""
-    sample = Path(str(registry.load_class("task", task)().open("user/dev", None)._path)).parent
+    sample = Path(lamp.__file__).with_name("sample") / task
     folder.mkdir()
     questions = json.loads((sample / "dev_questions.json").read_text())
     for question in questions:

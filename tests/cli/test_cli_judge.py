@@ -227,7 +227,7 @@ def test_a_disk_that_fills_keeps_what_is_whole(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    whole = pairwise_judging._write_whole
+    whole = pairwise_judging._write_whole  # noqa: SLF001  (stands in for a disk)
     room = 2
 
     def write(file: IO[bytes], line: bytes) -> None:

@@ -71,8 +71,9 @@ def own(
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """What a new process knows of files that were named in an earlier one: nothing."""
-    monkeypatch.setattr(registry, "_given", {})
-    return registry._given.clear
+    named_files: dict[object, object] = {}
+    monkeypatch.setattr(registry, "_given", named_files)
+    return named_files.clear
 
 
 def run(personabench: Command, *words: object) -> dict[str, Any]:

@@ -354,23 +354,18 @@ async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:
 
 
 async def test_several_chunks_of_candidates_make_one_pool() -> None:
-    users = [
-        User(person, (Record(f"{person}0", "the same tale", f"{person} says"),))
-        for person in "abcdefghi"
-    ]
+    # Records of one stimulus, most of which are too close to the question to be shown.
+    users = []
+    for name in "abcdefghi":
+        stimulus = "the same tale" if name in "abei" else "The Same Tale"
+        users.append(User(name, (Record(f"{name}0", stimulus, f"{name} says"),)))
     peers = Peers(users, resolve("lamp", {"max_pool": 4, "min_peers": 3}), "text")
 
     async def embed(texts: Sequence[str]) -> Any:
-        return np.array([[1.0, 0.0] if text != "asked" else [0.0, 1.0] for text in texts])
+        return np.array([[1.0, 0.0] if text.islower() else [0.0, 1.0] for text in texts])
 
-    near = peers._measure
-
-    async def guarded(tier: str, positions: Sequence[int], *rest: Any) -> Any:
-        return [peer for peer in await near(tier, positions, *rest) if peer.user_id in "bei"]
-
-    peers._measure = guarded  # type: ignore[method-assign]
     pool = await peers.find_pool(
-        users[0].history[0], Question(frozenset("a"), None, "asked"), embed
+        users[0].history[0], Question(frozenset("a"), None, "Another Tale"), embed
     )
     assert pool is not None
     assert [peer.user_id for peer in pool.peers] == ["b", "e", "i"]

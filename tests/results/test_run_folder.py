@@ -233,6 +233,11 @@ def test_a_folder_that_is_none_says_so(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file" / "run").start(SPEC)
 
 
+def open_files(folder: RunFolder) -> dict[Path, Any]:
+    """The files that a run appends to: a full disk is put in their place."""
+    return folder._files  # type: ignore[return-value]  # noqa: SLF001
+
+
 class Filling:
     """A file on a disk that has room for so many bytes more."""
 
@@ -254,13 +259,14 @@ class Filling:
 def test_a_full_disk_leaves_whole_lines(folder: RunFolder, room: int) -> None:
     path = folder.predictions_path
     folder.append(path, line("a"))
-    folder._files[path] = Filling(folder._files[path], room)  # type: ignore[assignment]
+    full = Filling(open_files(folder)[path], room)
+    open_files(folder)[path] = full
     with pytest.raises(
         RunError, match=r"predictions\.jsonl cannot be written \(No space left.*free some space"
     ):
         folder.append(path, line("b"))
     assert [found.sample_id for found in folder.iter_predictions()] == ["a"]
-    folder._files[path].room = 1 << 20  # type: ignore[attr-defined]
+    full.room = 1 << 20
     folder.append(path, line("c"))
     assert [found.sample_id for found in folder.iter_predictions()] == ["a", "c"]
 
@@ -272,7 +278,7 @@ def test_a_write_taken_in_parts_is_finished(folder: RunFolder) -> None:
 
     path = folder.predictions_path
     folder.append(path, line("a"))
-    folder._files[path] = Sipping(folder._files[path], 0)  # type: ignore[assignment]
+    open_files(folder)[path] = Sipping(open_files(folder)[path], 0)
     folder.append(path, line("b", "ü" * 50))
     assert [found.output for found in folder.iter_predictions()] == ["out", "ü" * 50]
 

@@ -248,7 +248,7 @@ async def test_data_may_move_but_not_change(tmp_path: Path) -> None:
         merged(asked)
     assert merged(asked, data=moved)[0].summary.n == 4
     headlines(moved, 5)
-    merge._opened.cache_clear()
+    merge._opened.cache_clear()  # noqa: SLF001  (as in a new process)
     with pytest.raises(DataError, match="the data of lamp4 has changed since its shards ran"):
         merged(asked, data=moved)
 

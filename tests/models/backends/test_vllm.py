@@ -142,7 +142,7 @@ async def test_prefix_cache_hit_rate_is_of_this_run(
 ) -> None:
     backend = await attach()
     log = tmp_path / "001.log"
-    backend._log = log
+    backend._log = log  # noqa: SLF001  (set when a run loads the model)
     await backend.complete(request(), "u")
     await backend.complete(request("Again"), "u")
     await backend.aclose()
