@@ -12,20 +12,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.task import Task
 from personabench.hashing import digest
 from personabench.types import Record, Sample, User, moment
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 RULE_VERSION = 1
 MIN_SHARED_RECORDS = 2
 
-Marks = npt.NDArray[np.int64]
+Marks: TypeAlias = "npt.NDArray[np.int64]"
 """A history as the sorted hashes of its records."""
 
 
@@ -155,6 +158,9 @@ def find_coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
 
 def _overlapping(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
     """Yield the pairs of distinct histories that share at least half of the smaller one."""
+    # Imported here: most readers of results do without numpy.
+    import numpy as np
+
     sizes = np.array([len(history) for history in histories])
     _, marks, counts = np.unique(
         np.concatenate(histories),
@@ -196,6 +202,8 @@ def _find_root(parents: list[int], index: int) -> int:
 
 
 def _mark_history(user: User) -> Marks:
+    import numpy as np
+
     marks = [hash(_record_content(record)) for record in user.history]
     return np.unique(np.array(marks, dtype=np.int64))
 
