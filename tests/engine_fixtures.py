@@ -95,7 +95,7 @@ class Jittery(Scripted):
 
 
 @dataclasses.dataclass
-class Rig:
+class EngineSetup:
     """An engine and its parts."""
 
     engine: Engine
@@ -118,7 +118,7 @@ class Rig:
             self.cache.close()
 
 
-def rig(
+def make_engine(
     place: Path,
     method: Method,
     data: Path | None = None,
@@ -131,7 +131,7 @@ def rig(
     grace: float = 20.0,
     cache: Cache | None = None,
     dated: bool | None = None,
-) -> Rig:
+) -> EngineSetup:
     """An engine on the bundled LaMP-4 sample or on other data, with its folder under `place`."""
     task = registry.load_class("task", "lamp4")()
     dataset = task.open("user/dev", data)
@@ -169,7 +169,7 @@ def rig(
         concurrency=concurrency,
         grace=grace,
     )
-    return Rig(engine, folder, cache, select(dataset, limit, 0))
+    return EngineSetup(engine, folder, cache, select(dataset, limit, 0))
 
 
 def options(results: Path, methods: str = "none", tasks: str = "lamp4", **changes: Any) -> Options:

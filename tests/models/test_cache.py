@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_fixtures import Jittery, headlines, rig
+from engine_fixtures import Jittery, headlines, make_engine
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
@@ -262,15 +262,17 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> No
     pages = database.execute("PRAGMA page_count").fetchone()[0]
     database.execute(f"PRAGMA max_page_count={pages + 12}")
     backend = Jittery()
-    made = rig(tmp_path, NoPersonalization(), data, backend=backend, cache=cache, concurrency=4)
+    setup = make_engine(
+        tmp_path, NoPersonalization(), data, backend=backend, cache=cache, concurrency=4
+    )
     with pytest.raises(RunError, match=r"cache\.sqlite cannot be written .*full.*free some space"):
-        await made.run()
-    made.close()
-    done, paid = made.predictions(), backend.asked.total()
+        await setup.run()
+    setup.close()
+    done, paid = setup.predictions(), backend.asked.total()
     assert 10 < len(done) < 200 and not any(line.error for line in done.values())
 
     backend = Jittery()
-    made = rig(tmp_path, NoPersonalization(), data, backend=backend)
-    assert await made.run() and len(made.predictions()) == 200
-    made.close()
+    setup = make_engine(tmp_path, NoPersonalization(), data, backend=backend)
+    assert await setup.run() and len(setup.predictions()) == 200
+    setup.close()
     assert backend.asked.total() == 200 - len(done) and paid - len(done) <= 4

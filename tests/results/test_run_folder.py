@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from synthetic_scores import drawn, made
+from synthetic_scores import draw_scores, write_run
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.results.run_folder import Profile, Round, RunFolder
@@ -163,7 +163,7 @@ def test_a_damaged_summary_says_where_and_what_to_do(
 
 
 def test_a_summary_without_what_may_be_missing_has_it_empty(tmp_path: Path) -> None:
-    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
+    folder = RunFolder(write_run(tmp_path, "rag", draw_scores()).path)
     content = json.loads(folder.summary_path.read_text())
     folder.summary_path.write_text(
         json.dumps({k: v for k, v in content.items() if k not in ("data", "warnings")})
