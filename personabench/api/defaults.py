@@ -194,9 +194,7 @@ def parse_answer(
         UsageError: unknown scorer.
     """
     if scorer not in task.scorers:
-        raise UsageError(
-            f"{task.name} has no scorer '{scorer}'; it has: {', '.join(task.scorers)}"
-        )
+        raise UsageError(f"{task.name} has no scorer '{scorer}'; it has: {', '.join(task.scorers)}")
     is_lenient = scorer == "lenient"
     answer = strip_chatter(output) if is_lenient else output.strip()
     if task.kind == "text":

@@ -24,12 +24,17 @@ def module_file(cls: type[Any]) -> Path | None:
     return Path(path) if path else None
 
 
+def locate_class(cls: type[Any], member: str = "") -> str:
+    """Name a class, or a member of it, and its file for a message."""
+    path = module_file(cls)
+    name = f"{cls.__name__}.{member}" if member else cls.__name__
+    return f"{name} ({path})" if path else name
+
+
 def describe_sample(cls: type[Any], number: int, sample_id: Any) -> str:
     """Name a sample of a task for a message: class, file, number and id."""
-    path = module_file(cls)
-    location = f" ({path})" if path else ""
     name = f" ('{sample_id}')" if isinstance(sample_id, str) and sample_id else ""
-    return f"{cls.__name__}.load{location}, sample {number}{name}"
+    return f"{locate_class(cls, 'load')}, sample {number}{name}"
 
 
 def describe_problem(sample: Any) -> str:
@@ -37,6 +42,16 @@ def describe_problem(sample: Any) -> str:
     if type(sample) is not Sample:
         return f"expected a Sample, got {_show(sample)}"
     return next(_list_problems(sample), "")
+
+
+def describe_gap(sample: Sample) -> str:
+    """Describe the first field of a well-typed sample that must not be empty; "" if none is."""
+    if not sample.input.strip():
+        return "input is empty; it holds the question"
+    for index, record in enumerate(sample.history):
+        if not record.response and not record.stimulus:
+            return f"history[{index}] has neither stimulus nor response"
+    return ""
 
 
 def _list_problems(sample: Sample) -> Iterator[str]:

@@ -20,7 +20,12 @@ import msgspec
 
 from personabench.api.dataset import Dataset
 from personabench.api.guard import plugin_guard
-from personabench.api.sample_check import describe_problem, describe_sample
+from personabench.api.sample_check import (
+    describe_gap,
+    describe_problem,
+    describe_sample,
+    locate_class,
+)
 from personabench.errors import DataError
 from personabench.hashing import digest
 from personabench.types import Record, Sample, moment
@@ -68,7 +73,7 @@ class StaticDataset(Dataset):
         self.split = name
         self.sample = sample
         self.source = source
-        self.dated = True
+        self.dated = False
         self.identified = True
 
         self._labels = tuple(labels)
@@ -79,6 +84,7 @@ class StaticDataset(Dataset):
         self._history_numbers = array("L")
         self._history_at = lru_cache(maxsize=4)(self._read_history)
         self._unsorted: list[str] = []
+        self._undated = 0
 
         self._read(cls, load)
         if self._unsorted:
@@ -91,21 +97,22 @@ class StaticDataset(Dataset):
         return self._index
 
     def load(self, position: int) -> Sample:
-        sample = _SAMPLES.decode(self._lines[position])
+        sample: Sample = _SAMPLES.decode(self._lines[position])
         history = self._history_at(self._history_numbers[position])
         return msgspec.structs.replace(sample, history=history)
 
     def _read_history(self, number: int) -> tuple[Record, ...]:
-        return _HISTORIES.decode(self._histories[number])
+        history: tuple[Record, ...] = _HISTORIES.decode(self._histories[number])
+        return history
 
     def _read(self, cls: type[Any], load: Callable[[], Iterable[Sample]]) -> None:
         content_hash = hashlib.sha256()
         id_counts: Counter[str] = Counter()
-        positions: dict[str, int] = {}
+        first_numbers: dict[str, int] = {}
         stored_histories: dict[bytes, int] = {}
         for number, loaded in enumerate(_iterate(cls, load), start=1):
             sample = self._complete(cls, number, loaded, id_counts)
-            first = positions.setdefault(sample.id, number)
+            first = first_numbers.setdefault(sample.id, number)
             if first != number:
                 raise DataError(
                     f"{describe_sample(cls, number, sample.id)}: sample {first} has the same id"
@@ -124,18 +131,20 @@ class StaticDataset(Dataset):
             self._lines.append(line)
 
         if not self._index:
-            raise DataError(f"{cls.__name__}.load yields no samples from {self.source}")
+            raise DataError(f"{locate_class(cls, 'load')} yields no samples ({self.source})")
+        self.dated = self.dated and not self._undated
         self.hash = content_hash.hexdigest()
 
     def _complete(
         self,
         cls: type[Any],
         number: int,
-        sample: Any,
+        loaded: Any,
         id_counts: Counter[str],
     ) -> Sample:
         """Check a sample, and fill in its ids and choices."""
-        sample = _check(cls, number, sample)
+        sample = _check(cls, number, loaded)
+        location = describe_sample(cls, number, sample.id)
         history = tuple(_with_ids(sample.history))
         sample = msgspec.structs.replace(
             sample,
@@ -143,7 +152,6 @@ class StaticDataset(Dataset):
             history=history,
             choices=sample.choices or self._labels,
         )
-        location = describe_sample(cls, number, sample.id)
 
         repeated = [name for name, count in Counter(r.id for r in history).items() if count > 1]
         if repeated:
@@ -151,15 +159,19 @@ class StaticDataset(Dataset):
         if problem := self._explain_gold(sample):
             raise DataError(f"{location}: {problem}")
 
-        times = [moment(record.time) for record in history]
-        self.dated = self.dated and all(times)
-        if all(times) and times != sorted(times):
-            self._unsorted.append(sample.id)
-
+        self._note_times(sample)
         if not sample.user_id:
             self.identified = False
             sample = msgspec.structs.replace(sample, user_id=sample.id)
         return sample
+
+    def _note_times(self, sample: Sample) -> None:
+        times = [moment(record.time) for record in sample.history]
+        self.dated = self.dated or any(times)
+        if not all(times):
+            self._undated += 1
+        elif times != sorted(times):
+            self._unsorted.append(sample.id)
 
 
 class _Lines:
@@ -191,13 +203,16 @@ def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[A
     """Yield the objects that a task's `load` yields; its failures name the sample before."""
     with plugin_guard(cls, "load", DataError):
         samples = load()
-        if samples is None or isinstance(samples, Sample | str | bytes):
-            raise TypeError(f"it returns {type(samples).__name__}, not an iterable of samples")
-        iterator = iter(samples)
+    if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
+        raise DataError(
+            f"{locate_class(cls, 'load')} returns {type(samples).__name__}, expected samples: "
+            "write yield Sample(...) for each"
+        )
 
+    iterator = iter(samples)
     count = 0
     while True:
-        stage = f"load, after {count} samples," if count else "load"
+        stage = f"load, after sample {count}," if count else "load"
         with plugin_guard(cls, stage, DataError):
             try:
                 sample = next(iterator)
@@ -213,18 +228,17 @@ def _check(cls: type[Any], number: int, sample: Any) -> Sample:
     Raises:
         DataError: a field has another type; the message names it.
     """
+    location = describe_sample(cls, number, getattr(sample, "id", ""))
+    if type(sample) is not Sample:
+        raise DataError(f"{location}: {describe_problem(sample)}")
     try:
-        if type(sample) is Sample:
-            checked: Sample = _SAMPLES.decode(_ENCODER.encode(sample))
-            return checked
-        problem = ""
+        checked: Sample = _SAMPLES.decode(_ENCODER.encode(sample))
     except (TypeError, ValueError, RecursionError) as error:
-        problem = str(error)
+        raise DataError(f"{location}: {describe_problem(sample) or error}") from error
 
-    sample_id = getattr(sample, "id", "")
-    raise DataError(
-        f"{describe_sample(cls, number, sample_id)}: {describe_problem(sample) or problem}"
-    )
+    if problem := describe_gap(checked):
+        raise DataError(f"{location}: {problem}")
+    return checked
 
 
 def _with_ids(history: Sequence[Record]) -> Iterator[Record]:

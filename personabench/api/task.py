@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from personabench.api import defaults
 from personabench.api.dataset import Dataset, Wrapped
-from personabench.api.sample_check import module_file
+from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
 from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording
 from personabench.errors import UsageError
@@ -125,7 +125,9 @@ class Task(Wording):
         """
         cls = type(self)
         if cls.load is Task.load:
-            raise UsageError(f"{_locate(cls)} has neither `load`, which yields samples, nor `open`")
+            raise UsageError(
+                f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`"
+            )
         splits = self.splits or (self.default_split,)
         if split not in splits:
             raise UsageError(f"{self.name} has no split '{split}'; it has: {', '.join(splits)}")
@@ -204,33 +206,38 @@ def _check_declarations(cls: type[Task]) -> None:
     """
     kinds = get_args(ResponseKind)
     if cls.kind not in kinds:
-        raise UsageError(f"{_locate(cls)}: kind is {cls.kind!r}, expected {' or '.join(kinds)}")
-
-    if not isinstance(getattr(cls, "words", None), Vocabulary):
         raise UsageError(
-            f"{_locate(cls)} has no `words`; write words = Vocabulary("
+            f"{locate_class(cls)}: kind is {cls.kind!r}, expected {' or '.join(kinds)}"
+        )
+
+    words = getattr(cls, "words", None)
+    if not isinstance(words, Vocabulary):
+        raise UsageError(
+            f"{locate_class(cls)} has no `words`; write words = Vocabulary("
             'person="reader", stimulus="book", response="rating"), with its own nouns'
         )
 
-    is_texts = isinstance(cls.labels, list | tuple) and all(
-        isinstance(label, str) for label in cls.labels
-    )
-    if not is_texts:
-        raise UsageError(f"{_locate(cls)}: labels is {cls.labels!r}, expected a tuple of texts")
+    for field in ("person", "stimulus", "response", "profile_question", "instruction"):
+        value = getattr(words, field)
+        if not isinstance(value, str):
+            raise UsageError(f"{locate_class(cls)}: words.{field} is {value!r}, expected text")
+
+    for attribute in ("labels", "splits", "scorers"):
+        values = getattr(cls, attribute)
+        is_texts = isinstance(values, list | tuple) and all(isinstance(v, str) for v in values)
+        if not is_texts:
+            raise UsageError(
+                f"{locate_class(cls)}: {attribute} is {values!r}, expected a tuple of texts"
+            )
 
     if cls.kind == "ordinal":
         try:
             defaults.find_scale(cls.labels)
         except ValueError as error:
             raise UsageError(
-                f"{_locate(cls)}: labels is {cls.labels!r}; the labels of an ordinal task are the "
+                f"{locate_class(cls)}: labels is {cls.labels!r}; the labels of an ordinal task are the "
                 "whole numbers of its scale as text, or its two ends, such as ('1', '5')"
             ) from error
-
-
-def _locate(cls: type[Task]) -> str:
-    path = module_file(cls)
-    return f"{cls.__name__} ({path})" if path else cls.__name__
 
 
 def _find_example_data(cls: type[Task]) -> Path | None:

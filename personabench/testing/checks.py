@@ -47,15 +47,15 @@ class Finding:
 
 def check_task(
     task: Task,
-    split: str,
-    data: Path | None,
+    split: str | None = None,
+    data: Path | None = None,
 ) -> Iterator[Finding]:
-    """Check a task's data, wording and metrics.
+    """Check a task's data, wording and metrics, by default on its example data.
 
     Raises:
         DataError, UsageError: the data cannot be opened.
     """
-    dataset = open_split(task, split, data)
+    dataset = open_split(task, split or task.default_split, data)
     index = dataset.index()
     yield Finding(
         what="the data opens and has samples",
@@ -75,6 +75,8 @@ def check_task(
         holds=not survey.unparsed,
         detail=_list_some(survey.unparsed),
     )
+    if not survey.gold.n:
+        yield Finding("samples have references", None, "none has one: nothing can be scored")
     yield from _compare_to_empty(task, survey)
     yield _report_quoted(task, survey)
 

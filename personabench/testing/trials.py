@@ -73,8 +73,8 @@ def trial(
 ) -> Trial:
     """Run a method with scripted answers, on a task's example data unless a dataset is given.
 
-    Method and task are objects or names.  Without a task, an example task is used.  `roles` answers for the simulated user and the judge;
-    a role without an answer uses the model under test.
+    Method and task are objects or names; without a task, an example task is used.  `roles` answers
+    for the simulated user and the judge; a role without an answer uses the model under test.
 
     Raises:
         PersonabenchError: as a real run would.
