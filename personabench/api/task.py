@@ -94,6 +94,9 @@ class Task(Wording):
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         _check_declarations(type(self))
+        if not hasattr(self, "name"):
+            # The registry names classes that it loads; a test may create one without it.
+            self.name = type(self).__name__  # type: ignore[misc]
         completed = defaults.complete_vocabulary(self.words, self.kind, self.labels)
         if completed != self.words:
             self.words = completed  # type: ignore[misc]
