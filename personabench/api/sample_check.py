@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,9 @@ def describe_problem(sample: Any) -> str:
     return next(_list_problems(sample), "")
 
 
-def describe_gap(sample: Sample) -> str:
-    """Describe the first field of a well-typed sample that must not be empty; "" if none is."""
-    if not sample.input.strip():
-        return "input is empty; it holds the question"
-    for index, record in enumerate(sample.history):
+def describe_empty_record(history: Sequence[Record]) -> str:
+    """Describe the first record of a history without content; empty if there is none."""
+    for index, record in enumerate(history):
         if not record.response and not record.stimulus:
             return f"history[{index}] has neither stimulus nor response"
     return ""

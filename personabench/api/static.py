@@ -14,14 +14,14 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from personabench.api.dataset import Dataset
 from personabench.api.guard import plugin_guard
 from personabench.api.sample_check import (
-    describe_gap,
+    describe_empty_record,
     describe_problem,
     describe_sample,
     locate_class,
@@ -33,10 +33,13 @@ from personabench.types import Record, Sample, moment
 MEMORY_LIMIT = 64 * 2**20
 """Bytes of samples that stay in memory; more of them go to a file on disk."""
 
+T = TypeVar("T")
+
 _ID_LENGTH = 12
-_ENCODER = msgspec.json.Encoder(order="deterministic")
-_SAMPLES = msgspec.json.Decoder(Sample)
-_HISTORIES = msgspec.json.Decoder(tuple[Record, ...])
+# Not JSON, which would turn bytes into text unnoticed.
+_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_SAMPLES = msgspec.msgpack.Decoder(Sample)
+_HISTORIES = msgspec.msgpack.Decoder(tuple[Record, ...])
 
 
 class StaticDataset(Dataset):
@@ -82,6 +85,7 @@ class StaticDataset(Dataset):
         self._lines = _Lines()
         self._histories = _Lines()
         self._history_numbers = array("L")
+        self._stored_histories: dict[bytes, _History] = {}
         self._history_at = lru_cache(maxsize=4)(self._read_history)
         self._unsorted: list[str] = []
         self._undated = 0
@@ -89,8 +93,8 @@ class StaticDataset(Dataset):
         self._read(cls, load)
         if self._unsorted:
             self.warnings = (
-                f"{len(self._unsorted)} of {len(self._index)} histories are not in time order, "
-                f"oldest record first, such as that of sample '{self._unsorted[0]}'",
+                f"{len(self._unsorted)} histories are not in time order, oldest record first; "
+                f"the first is that of {self._unsorted[0]}",
             )
 
     def index(self) -> Sequence[tuple[str, str]]:
@@ -109,69 +113,94 @@ class StaticDataset(Dataset):
         content_hash = hashlib.sha256()
         id_counts: Counter[str] = Counter()
         first_numbers: dict[str, int] = {}
-        stored_histories: dict[bytes, int] = {}
         for number, loaded in enumerate(_iterate(cls, load), start=1):
-            sample = self._complete(cls, number, loaded, id_counts)
+            location = describe_sample(cls, number, getattr(loaded, "id", ""))
+            history = self._store_history(loaded, location)
+            sample = self._complete(loaded, location, id_counts)
             first = first_numbers.setdefault(sample.id, number)
             if first != number:
-                raise DataError(
-                    f"{describe_sample(cls, number, sample.id)}: sample {first} has the same id"
-                )
-            self._index.append((sample.id, sample.user_id))
+                raise DataError(f"{location}: sample {first} has the same id")
 
-            history = _ENCODER.encode(sample.history)
-            line = _ENCODER.encode(msgspec.structs.replace(sample, history=()))
-            history_hash = hashlib.sha256(history).digest()
-            content_hash.update(history_hash + hashlib.sha256(line).digest())
-
-            # Most questions of one user show the same history, which is stored once.
-            if history_hash not in stored_histories:
-                stored_histories[history_hash] = self._histories.append(history)
-            self._history_numbers.append(stored_histories[history_hash])
+            line = _ENCODER.encode(sample)
+            content_hash.update(history.content_hash + hashlib.sha256(line).digest())
             self._lines.append(line)
+            self._history_numbers.append(history.number)
+            self._index.append((sample.id, sample.user_id))
 
         if not self._index:
             raise DataError(f"{locate_class(cls, 'load')} yields no samples ({self.source})")
         self.dated = self.dated and not self._undated
         self.hash = content_hash.hexdigest()
 
-    def _complete(
-        self,
-        cls: type[Any],
-        number: int,
-        loaded: Any,
-        id_counts: Counter[str],
-    ) -> Sample:
-        """Check a sample, and fill in its ids and choices."""
-        sample = _check(cls, number, loaded)
-        location = describe_sample(cls, number, sample.id)
-        history = tuple(_with_ids(sample.history))
-        sample = msgspec.structs.replace(
-            sample,
-            id=sample.id or _unique_id(_sample_content(sample), id_counts),
-            history=history,
-            choices=sample.choices or self._labels,
-        )
+    def _store_history(self, loaded: Any, location: str) -> _History:
+        """Check a sample's history and store it with ids, or find it if it is stored.
 
-        repeated = [name for name, count in Counter(r.id for r in history).items() if count > 1]
+        Raises:
+            DataError: it is not a sequence of records, or two records have one id.
+        """
+        if type(loaded) is not Sample:
+            raise DataError(f"{location}: {describe_problem(loaded)}")
+        content = _encode(loaded, loaded.history, location)
+        content_hash = hashlib.sha256(content).digest()
+
+        # Most questions of one user show the same history, which is checked and stored once.
+        stored = self._stored_histories.get(content_hash)
+        if stored is not None:
+            return stored
+
+        records = _decode(loaded, _HISTORIES, content, location)
+        history = tuple(_with_ids(records))
+        id_counts = Counter(record.id for record in history)
+        repeated = [record_id for record_id, count in id_counts.items() if count > 1]
         if repeated:
             raise DataError(f"{location}: two records of its history have the id '{repeated[0]}'")
-        if problem := self._explain_gold(sample):
+        if problem := describe_empty_record(history):
             raise DataError(f"{location}: {problem}")
 
-        self._note_times(sample)
-        if not sample.user_id:
-            self.identified = False
-            sample = msgspec.structs.replace(sample, user_id=sample.id)
-        return sample
+        self._note_times(history, location)
+        number = self._histories.append(_ENCODER.encode(history))
+        stored = _History(number, content_hash)
+        self._stored_histories[content_hash] = stored
+        return stored
 
-    def _note_times(self, sample: Sample) -> None:
-        times = [moment(record.time) for record in sample.history]
+    def _note_times(self, history: Sequence[Record], location: str) -> None:
+        times = [moment(record.time) for record in history]
         self.dated = self.dated or any(times)
         if not all(times):
             self._undated += 1
         elif times != sorted(times):
-            self._unsorted.append(sample.id)
+            self._unsorted.append(location)
+
+    def _complete(
+        self,
+        loaded: Sample,
+        location: str,
+        id_counts: Counter[str],
+    ) -> Sample:
+        """Check a sample without its history, and fill in its ids and choices."""
+        bare = msgspec.structs.replace(loaded, history=())
+        sample: Sample = _decode(loaded, _SAMPLES, _encode(loaded, bare, location), location)
+        if not sample.input.strip():
+            raise DataError(f"{location}: input is empty; it holds the question")
+
+        sample_id = sample.id or _unique_id(_sample_content(sample), id_counts)
+        self.identified = self.identified and bool(sample.user_id)
+        completed = msgspec.structs.replace(
+            sample,
+            id=sample_id,
+            user_id=sample.user_id or sample_id,
+            choices=sample.choices or self._labels,
+        )
+        if problem := self._explain_gold(completed):
+            raise DataError(f"{location}: {problem}")
+        return completed
+
+
+class _History(NamedTuple):
+    """A stored history: its number, and the hash of its records as the task gave them."""
+
+    number: int
+    content_hash: bytes
 
 
 class _Lines:
@@ -222,23 +251,24 @@ def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[A
         yield sample
 
 
-def _check(cls: type[Any], number: int, sample: Any) -> Sample:
-    """Return a sample with the declared types, lists as tuples.
-
-    Raises:
-        DataError: a field has another type; the message names it.
-    """
-    location = describe_sample(cls, number, getattr(sample, "id", ""))
-    if type(sample) is not Sample:
-        raise DataError(f"{location}: {describe_problem(sample)}")
+def _encode(sample: Sample, part: Any, location: str) -> bytes:
     try:
-        checked: Sample = _SAMPLES.decode(_ENCODER.encode(sample))
+        return _ENCODER.encode(part)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{location}: {describe_problem(sample) or error}") from error
 
-    if problem := describe_gap(checked):
-        raise DataError(f"{location}: {problem}")
-    return checked
+
+def _decode(
+    sample: Sample,
+    decoder: msgspec.msgpack.Decoder[T],
+    content: bytes,
+    location: str,
+) -> T:
+    """Read a part of a sample back, which checks its types and turns lists into tuples."""
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{location}: {describe_problem(sample) or error}") from error
 
 
 def _with_ids(history: Sequence[Record]) -> Iterator[Record]:
