@@ -20,6 +20,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One past item of a user's history: a stimulus and the user's response.
 
     Attributes:
+        id: unique within a history; empty in what `Task.load` yields if the data has none.
         stimulus: the thing that the user responded to (an article, a plot); None for a response
             alone (a tweet).
         response: text, a label, or a number written as text.
@@ -28,9 +29,10 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         fields: the entry as the data gave it.
     """
 
-    id: str
-    stimulus: str | None
-    response: str
+    id: str = ""
+    # A factory keeps the default in the JSON: stored profiles are named by the hash of a history.
+    stimulus: str | None = msgspec.field(default_factory=lambda: None)
+    response: str = msgspec.field(default_factory=lambda: "")
     time: str | None = None
     item: str | None = None
     fields: Mapping[str, str] = {}
@@ -47,7 +49,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question about one user.
 
     Attributes:
-        id: from the data, never a position.
+        id: from the data, never a position; empty in what `Task.load` yields if the data has none.
+        user_id: empty in what `Task.load` yields if the data does not name the user.
         input: the request as the benchmark words it.
         stimulus: the part of the input that the user would respond to.
         history: the records that are visible before the sample.
@@ -60,9 +63,9 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
-    id: str
-    user_id: str
-    input: str
+    id: str = ""
+    user_id: str = ""
+    input: str = ""
     stimulus: str | None = None
     history: tuple[Record, ...] = ()
     references: tuple[str, ...] = ()

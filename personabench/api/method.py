@@ -75,6 +75,9 @@ class Method(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()
+        if not hasattr(self, "name"):
+            # The registry names classes that it loads; a test may create one without it.
+            self.name = type(self).__name__  # type: ignore[misc]
 
     async def prepare(
         self,

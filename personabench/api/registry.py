@@ -190,7 +190,17 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
             f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute}) "
             f"does not import: {error!r}"
         ) from error
-    return _check_class(kind, cls, name)
+    cls = _check_class(kind, cls, name)
+
+    # Results are read by name, so that a class of another name could not be loaded again.
+    if not hasattr(cls, "name"):
+        cls.name = name
+    if cls.name != name:
+        raise UsageError(
+            f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute}) calls itself "
+            f"'{cls.name}'; its entry point and its `name` must agree"
+        )
+    return cls
 
 
 def _suggest_names(name: str, candidates: Collection[str]) -> str:

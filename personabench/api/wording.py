@@ -30,14 +30,16 @@ class Vocabulary(msgspec.Struct, frozen=True):
         profile_question: the question that a summary of the user should answer.
         axes: the dimensions on which two users' responses may differ, as (name, definition) pairs.
         instruction: the output contract in one sentence.
+
+    The last three have defaults, which `Task` fills in.
     """
 
     person: str
     stimulus: str
     response: str
-    profile_question: str
-    axes: tuple[tuple[str, str], ...]
-    instruction: str
+    profile_question: str = ""
+    axes: tuple[tuple[str, str], ...] = ()
+    instruction: str = ""
 
 
 @dataclasses.dataclass

@@ -146,10 +146,9 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        metavar="FOLDER",
-        help="Folder with the benchmark's files (default: the bundled example data).",
+        metavar="PATH",
+        help="Folder with the benchmark's files, or one file (default: the example data).",
         exists=True,
-        file_okay=False,
         rich_help_panel=DATA_PANEL,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,15 +47,15 @@ class Finding:
 
 def check_task(
     task: Task,
-    split: str,
-    data: Path | None,
+    split: str | None = None,
+    data: Path | None = None,
 ) -> Iterator[Finding]:
-    """Check a task's data, wording and metrics.
+    """Check a task's data, wording and metrics, by default on its example data.
 
     Raises:
         DataError, UsageError: the data cannot be opened.
     """
-    dataset = open_split(task, split, data)
+    dataset = open_split(task, split or task.default_split, data)
     index = dataset.index()
     yield Finding(
         what="the data opens and has samples",
@@ -74,12 +75,10 @@ def check_task(
         holds=not survey.unparsed,
         detail=_list_some(survey.unparsed),
     )
+    if not survey.gold.n:
+        yield Finding("samples have references", None, "none has one: nothing can be scored")
     yield from _compare_to_empty(task, survey)
-    yield Finding(
-        what="no request quotes its gold answer",
-        holds=not survey.quoted,
-        detail=_list_some(survey.quoted),
-    )
+    yield _report_quoted(task, survey)
 
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
@@ -146,11 +145,27 @@ def _quotes(
     sample: Sample,
     gold: str,
 ) -> bool:
-    # A multiple-choice request lists the gold among its options.
-    if sample.choices:
+    # A request lists the gold among its options or labels.
+    if sample.choices or task.labels:
         return False
     request = task.render(sample.view(), (), "", EstimatedTokens())
-    return any(gold in message.content for message in request.messages)
+    # As whole words: the answer "art" is not quoted by "start".
+    pattern = re.compile(rf"(?<!\w){re.escape(gold)}(?!\w)")
+    return any(pattern.search(message.content) for message in request.messages)
+
+
+def _report_quoted(task: Task, survey: _Survey) -> Finding:
+    examples = _list_some(survey.quoted)
+    if not task.quotes_gold:
+        hint = "; if that is by design, set quotes_gold = True" if examples else ""
+        return Finding("no request quotes its gold answer", not examples, f"{examples}{hint}")
+
+    count = f"{len(survey.quoted)} of {survey.gold.n} do"
+    return Finding(
+        what="requests may quote their gold answer, as the task declares (quotes_gold)",
+        holds=True,
+        detail=f"{count}: {examples}" if examples else count,
+    )
 
 
 def _report_dates(survey: _Survey, sample_count: int) -> Finding:
