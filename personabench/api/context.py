@@ -253,8 +253,9 @@ class Context(Caller):
         """Retrieve the k best records of the sample's visible history, best first.
 
         `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or
-        recency+dense.  Query and document texts are the task's.  An empty history raises the flag
-        `empty_profile`.
+        recency+dense.  Query and document texts are the task's, and so is the tokenizer of
+        bm25.  An empty history raises the flag `empty_profile`, one that shares no token with the
+        query under bm25 the flag `bm25_no_match`.
         """
         history = sample.history if records is None else records
         if not history and k > 0:
@@ -266,6 +267,7 @@ class Context(Caller):
             document=self.task.document_text,
             k=k,
             by=by,
+            tokenizer=self.task.tokenizer,
             rng=self.rng("retrieve", sample.id),
             embed=lambda texts: self.embed(texts, embedder),
             ranking=None if ranking is None else ranking.get(sample.id),
