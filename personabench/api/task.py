@@ -12,12 +12,13 @@ A benchmark's folder may define several tasks; the registry lists every class th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.wording import Wording
+from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
 from personabench.types import Sample
 
@@ -78,6 +79,14 @@ class Task(Wording):
         sample: Sample,
     ) -> Mapping[str, Value]:
         """Return a sample's values for each metric; `parsed` is None for an unparsed answer."""
+
+    def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
+        """Return metric values from the ids of the records that the model saw.
+
+        By default recall and precision of the sample's evidence, if it has any.  They are reported
+        without being listed in `metrics`; those of a task that overrides this have to be listed.
+        """
+        return measure_evidence(sample, shown)
 
     def measure_interaction(
         self,
