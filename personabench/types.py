@@ -60,6 +60,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         time, item: as in `Record`.
         dialogue: the earlier turns of a sample that takes several.
         hidden: facts for a simulated user, a judge or an oracle only; emptied by `view()`.
+        evidence: ids of the records that hold what the answer needs; emptied by `view()`.
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
@@ -75,12 +76,13 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     item: str | None = None
     dialogue: tuple[Message, ...] = ()
     hidden: Mapping[str, str] = {}
+    evidence: tuple[str, ...] = ()
     history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
         """Return the sample as a method receives it; only an oracle sees the hidden facts."""
         hidden = self.hidden if privileged else {}
-        return msgspec.structs.replace(self, references=(), hidden=hidden)
+        return msgspec.structs.replace(self, references=(), hidden=hidden, evidence=())
 
     @property
     def user(self) -> User:
@@ -197,6 +199,8 @@ class Prediction(msgspec.Struct, frozen=True):
         usage: tokens of the model under test alone.
         profile: the key of the user's profile that was used, if the method keeps one.
         interaction: recorded by an interactive task; under "method" the method's own notes.
+        shown: ids of the history's records that the model saw while it answered; None for a failed
+            sample and in lines of earlier versions.
     """
 
     sample_id: str
@@ -210,6 +214,7 @@ class Prediction(msgspec.Struct, frozen=True):
     attempts: int = 1
     profile: str | None = None
     interaction: Mapping[str, Any] = {}
+    shown: tuple[str, ...] | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True):

@@ -113,7 +113,7 @@ class Dpl(Method):
             ordered = sorted(users, key=lambda user: user.id)
             users = ctx.rng("dpl population").sample(ordered, limit)
 
-        self.peers = Peers(users, self.settings, ctx.task.kind)
+        self.peers = Peers(users, self.settings, ctx.task.kind, ctx.task.tokenizer)
         if "user" in self.settings.tiers:
             await self.peers.cluster_users(self._embed_with(ctx))
         self.population = population

@@ -22,6 +22,7 @@ from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
 from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording
 from personabench.errors import UsageError
+from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
 from personabench.types import Record, Sample
@@ -179,6 +180,14 @@ class Task(Wording):
 
     def _explain_gold(self, sample: Sample) -> str:
         return defaults.explain_gold(self, sample)
+
+    def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
+        """Return metric values from the ids of the records that the model saw.
+
+        By default recall and precision of the sample's evidence, if it has any.  They are reported
+        without being listed in `metrics`; those of a task that overrides this have to be listed.
+        """
+        return measure_evidence(sample, shown)
 
     def measure_interaction(
         self,

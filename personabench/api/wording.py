@@ -61,6 +61,9 @@ class Wording(ABC):
         max_tokens: the maximum number of tokens of an answer.
         labels: the possible answers in the benchmark's order; empty for text.
         words: the vocabulary for prompts.
+        tokenizer: the tokenizer of query and document texts for BM25: "words" (lower-cased words,
+            pairs of characters in scripts without spaces) or "whitespace" (case and punctuation
+            stay, as in LaMP's reference implementation).
         params: the task's options, an instance of `Params`.
     """
 
@@ -70,6 +73,7 @@ class Wording(ABC):
     max_tokens: ClassVar[int] = 64
     labels: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Vocabulary]
+    tokenizer: str = "words"
 
     @dataclasses.dataclass(frozen=True)
     class Params:

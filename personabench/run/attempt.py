@@ -45,6 +45,7 @@ class Attempt:
         output: str | None,
         parsed: str | None,
         interaction: JsonObject,
+        shown: tuple[str, ...] | None,
         error: str | None,
         attempts: int,
     ) -> Prediction:
@@ -61,7 +62,7 @@ class Attempt:
             sum(call.cached_tokens for call in method_calls),
         )
         if error is not None:
-            output, parsed, interaction = None, None, {}
+            output, parsed, interaction, shown = None, None, {}, None
         return Prediction(
             sample_id=sample.id,
             user_id=sample.user_id,
@@ -74,6 +75,7 @@ class Attempt:
             attempts=attempts,
             profile=self.profile,
             interaction=interaction,
+            shown=shown,
         )
 
 

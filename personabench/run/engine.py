@@ -21,6 +21,7 @@ from personabench.api.guard import TRACEBACKS, plugin_guard
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
+from personabench.api.shown import list_shown
 from personabench.api.task import Task
 from personabench.errors import BackendError, BrokenOff, RunError, UsageError
 from personabench.models.cache import Cache
@@ -311,6 +312,7 @@ class Engine:
         attempt = self._new_attempt(sample)
         output, parsed, error = None, None, None
         interaction: Mapping[str, Any] = {}
+        shown: tuple[str, ...] | None = None
         try:
             answer, interaction = await act(sample, attempt)
             output = encodable(require_text(answer))
@@ -319,6 +321,7 @@ class Engine:
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
                 interaction = plain({**interaction, "method": attempt.notes})
+            shown = list_shown(sample, attempt.ctx.sent)
         except BackendError as failure:
             error = str(failure)
             if isinstance(failure, BrokenOff):
@@ -330,7 +333,7 @@ class Engine:
             error = encodable(f"{type(failure).__name__} in {self.method.name}: {failure}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
-        return attempt.prediction(sample, output, parsed, interaction, error, attempts)
+        return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)
 
     def _new_attempt(self, sample: Sample) -> Attempt:
         simulator = self.roles.get("simulator", self.client)

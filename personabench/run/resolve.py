@@ -28,6 +28,7 @@ from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.retrieval.tokenizers import get_tokenizer
 from personabench.run.controls import controlled
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
@@ -131,7 +132,22 @@ def build_spec(
         history=history,
         window=window,
         simulator=msgspec.UNSET if simulator is None else simulator,
+        tokenizer=_name_tokenizer(task),
     )
+
+
+def _name_tokenizer(task: Task) -> str | msgspec.UnsetType:
+    """The task's tokenizer as the spec states it.
+
+    Raises:
+        UsageError: unknown tokenizer.
+    """
+    try:
+        get_tokenizer(task.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"task {task.name}: {error}") from error
+    # Unset, because runs of versions that knew no other tokenizer must keep their fingerprints.
+    return msgspec.UNSET if task.tokenizer == "whitespace" else task.tokenizer
 
 
 def resolve(

@@ -15,7 +15,8 @@ from personabench.api.dataset import Dataset
 from personabench.api.judged import judged_metrics
 from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
-from personabench.metrics.metric import Value
+from personabench.metrics.evidence import EVIDENCE
+from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import ReferenceCoverage
 from personabench.results.checksums import Seal, make_seal
 from personabench.results.run_folder import RunFolder
@@ -56,11 +57,22 @@ class Tally:
 
     def __init__(self, task: Task, judged: bool = False) -> None:
         self.task = task
-        self.all = (*task.metrics, *(judged_metrics(task) if judged else ()))
         self.n = 0
+        self._declared = (*task.metrics, *(judged_metrics(task) if judged else ()))
+        names = {metric.name for metric in self._declared}
+        self._optional = tuple(metric for metric in EVIDENCE if metric.name not in names)
         self._values: dict[tuple[str, str], list[Value]] = {
-            (scorer, metric.name): [] for scorer in task.scorers for metric in self.all
+            (scorer, metric.name): []
+            for scorer in task.scorers
+            for metric in (*self._declared, *self._optional)
         }
+
+    @property
+    def all(self) -> tuple[Metric, ...]:
+        """The task's metrics, and those of evidence if samples have any."""
+        scorer = self.task.scorers[0]
+        measured = [metric for metric in self._optional if self._values[scorer, metric.name]]
+        return (*self._declared, *measured)
 
     def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
         """Add the values of one sample."""
@@ -156,12 +168,17 @@ class _Scoring:
             return None
 
         values, unparsed = measure(self.task, prediction.output or "", sample)
+        retrieval: Mapping[str, Value] = {}
+        if prediction.shown is not None:
+            retrieval = self.task.measure_retrieval(sample, prediction.shown)
         interaction = self.task.measure_interaction(
             prediction.interaction,
             None if judgement is None else judgement.values,
             sample,
         )
-        values = {scorer: {**metrics, **interaction} for scorer, metrics in values.items()}
+        values = {
+            scorer: {**metrics, **retrieval, **interaction} for scorer, metrics in values.items()
+        }
         self.unparsed.update(unparsed)
         if self._primary not in values[self.task.scorers[0]]:
             return None

@@ -78,6 +78,12 @@ def check_task(
     if not survey.gold.n:
         yield Finding("samples have references", None, "none has one: nothing can be scored")
     yield from _compare_to_empty(task, survey)
+    if survey.marked:
+        yield Finding(
+            what="evidence marks name records of the history",
+            holds=not survey.stray,
+            detail=_list_some(survey.stray) or f"{survey.marked} samples have evidence marks",
+        )
     yield _report_quoted(task, survey)
 
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
@@ -94,6 +100,7 @@ class _Survey:
         late: ids of samples that show a later record.
         unparsed: ids of samples whose gold a scorer cannot read.
         quoted: ids of samples whose request contains the gold.
+        marked: the number of samples with evidence marks; stray: marks of no record, by sample.
     """
 
     gold: Tally
@@ -102,6 +109,8 @@ class _Survey:
     late: list[str] = field(default_factory=list)
     unparsed: list[str] = field(default_factory=list)
     quoted: list[str] = field(default_factory=list)
+    marked: int = 0
+    stray: list[str] = field(default_factory=list)
 
 
 def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
@@ -110,6 +119,8 @@ def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
         survey.dated += _is_dated(sample)
         if _shows_later_record(sample):
             survey.late.append(sample.id)
+        survey.marked += bool(sample.evidence)
+        survey.stray += _list_stray_marks(sample)
 
         # Hidden test sets have no gold answers to check.
         if not sample.references:
@@ -127,6 +138,11 @@ def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
         if _quotes(task, sample, gold):
             survey.quoted.append(sample.id)
     return survey
+
+
+def _list_stray_marks(sample: Sample) -> list[str]:
+    record_ids = {record.id for record in sample.history}
+    return [f"{mark} of {sample.id}" for mark in sample.evidence if mark not in record_ids]
 
 
 def _is_dated(sample: Sample) -> bool:

@@ -95,6 +95,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
     default_split = "sample"
     max_tokens = 1024
     scorers = ("official",)
+    tokenizer = "whitespace"
     words = wording.WORDS
     protocol = "dialogue"
     roles: tuple[RoleName, ...] = ("simulator", "judge")

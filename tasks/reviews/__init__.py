@@ -54,6 +54,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     default_split = "test"
     max_tokens = 512
     metrics = METRICS
+    tokenizer = "whitespace"
     words = wording.WORDS
     optional_roles = ("judge",)
     judged_metrics = (Metric("similarity"),)
