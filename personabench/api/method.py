@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from personabench.api.contracts import METHOD, guard_methods
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, User
 
@@ -76,6 +77,10 @@ class Method(ABC):
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, METHOD)
+
     async def prepare(
         self,
         population: Population,
@@ -118,3 +123,6 @@ class Method(ABC):
         """Whether the method learns profiles."""
         # Overriding `profile` is the declaration; a separate flag could contradict it.
         return type(self).profile is not Method.profile
+
+
+guard_methods(Method, METHOD)

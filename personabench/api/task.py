@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from personabench.api.contracts import TASK, guard_methods
 from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.wording import Wording
 from personabench.metrics.metric import Metric, Value
@@ -62,6 +63,10 @@ class Task(Wording):
     roles: tuple[RoleName, ...] = ()
     optional_roles: tuple[RoleName, ...] = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, TASK)
+
     @abstractmethod
     def open(self, split: str, data: Path | None) -> Dataset:
         """Open a split from a folder, or the example data without one.
@@ -98,3 +103,6 @@ class Task(Wording):
         # Tasks whose metrics depend on their data override this and select by name.
         # Judged metrics have a default since a task may be judged without being a JudgedTask.
         return (*cls.metrics, *getattr(cls, "judged_metrics", ()))
+
+
+guard_methods(Task, TASK)

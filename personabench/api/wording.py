@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from personabench.api.contracts import WORDING, guard_methods
 from personabench.models.tokens import Tokens
 from personabench.types import Message, Record, Sample
 
@@ -75,6 +76,10 @@ class Wording(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params = params if params is not None else self.Params()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, WORDING)
 
     @abstractmethod
     def render(
@@ -156,3 +161,6 @@ class Wording(ABC):
         to it, and `response` the user's next message.
         """
         return None
+
+
+guard_methods(Wording, WORDING)
