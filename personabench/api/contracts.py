@@ -207,10 +207,9 @@ def _conversation(plugin: Any, value: Any) -> str:
     return _text(plugin, answer) or _json_object(plugin, record)
 
 
-def _rendered(plugin: Any, value: Any) -> str:
-    from personabench.api.wording import Rendered
-
-    if not isinstance(value, Rendered):
+def check_rendered(plugin: Any, value: Any, kind: type[Any]) -> str:
+    """Check a worded request; `kind` is its class."""
+    if not isinstance(value, kind):
         return _returned(value)
     if not isinstance(value.messages, tuple | list) or not value.messages:
         return f"its `messages` are {describe_value(value.messages)}"
@@ -354,10 +353,9 @@ def _check_index(index: Sequence[Any]) -> str:
     return ""
 
 
-def _dataset(task: Any, value: Any) -> str:
-    from personabench.api.dataset import Dataset
-
-    if not isinstance(value, Dataset):
+def check_dataset(task: Any, value: Any, kind: type[Any]) -> str:
+    """Check an opened split, whose class is of this kind: its attributes and its index."""
+    if not isinstance(value, kind):
         return _returned(value)
 
     for name in ("separation", "split", "source", "hash", "missing_requirement", "edited_words"):
@@ -406,9 +404,9 @@ def _anything(plugin: Any, value: Any) -> str:
 
 
 # The contracts ----------------------------------------------------------------------------------
+# Those of `render` and `open`, which need the classes of their results, are beside these classes.
 
 WORDING: Mapping[str, Contract] = {
-    "render": Contract("a `Rendered` whose messages are a tuple of `Message`s", _rendered),
     "parse": Contract("the answer as text (str), or None if it cannot be read", _text_or_none),
     "describe": Contract("a record as text (str)", _text),
     "query_text": Contract("the text to search with (str)", _text),
@@ -419,8 +417,6 @@ WORDING: Mapping[str, Contract] = {
 }
 
 TASK: Mapping[str, Contract] = {
-    **WORDING,
-    "open": Contract("a `Dataset`", _dataset),
     "measure": Contract("a finite number for each metric, by name", _values),
     "measure_interaction": Contract("a finite number for metrics, by name", _values),
     "metrics_of": Contract("a tuple of `Metric`s", _metrics),

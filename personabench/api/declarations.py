@@ -41,6 +41,28 @@ def check_declarations(cls: type[Any], declarations: Mapping[str, Declaration]) 
             raise explain_result(cls, name, expected, problem)
 
 
+def check_protocol(cls: type[Any]) -> None:
+    """Check that a task has the methods that its protocol and its roles need.
+
+    Raises:
+        PluginError: one is missing, or would never be called.
+    """
+    needed = {"online": "react", "dialogue": "converse"}
+    for protocol, stage in needed.items():
+        has_method = callable(getattr(cls, stage, None))
+        if cls.protocol == protocol and not has_method:
+            problem = f"{cls.__name__} does not implement {stage}"
+            raise explain_result(cls, "protocol", f"a coroutine `{stage}` beside it", problem)
+        if cls.protocol == "static" and has_method:
+            problem = f"`{stage}` is never called for a static task"
+            raise explain_result(cls, stage, f'`protocol = "{protocol}"` beside it', problem)
+
+    roles = () if isinstance(cls.roles, property) else (*cls.roles, *cls.optional_roles)
+    if "judge" in roles and not callable(getattr(cls, "assess", None)):
+        problem = f"{cls.__name__} does not implement assess"
+        raise explain_result(cls, "roles", "a coroutine `assess` for the judge", problem)
+
+
 def check_abstract(cls: type[Any], contracts: Mapping[str, Any]) -> None:
     """Check that a class implements what it must, with methods.
 

@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import dis
 import inspect
+import itertools
 import logging
 import sys
 import traceback
@@ -163,9 +164,11 @@ def _is_cancelling() -> bool:
 
 def _comes_through_engine(error: BaseException) -> bool:
     """Whether an exception comes out of a call of the engine, such as one of the model."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    # The first frame is the guard's.
-    return any(_is_engine_file(frame.f_code.co_filename) for frame, _ in frames[1:])
+    trace = traceback.walk_tb(error.__traceback__)
+    by_engine = [_is_engine_file(frame.f_code.co_filename) for frame, _ in trace]
+    # The outermost frames are the guard's.
+    inside = itertools.dropwhile(bool, by_engine)
+    return any(inside)
 
 
 def _comes_from_raise(error: BaseException) -> bool:

@@ -435,7 +435,9 @@ def _check_class(kind: Kind, cls: Any, place: str) -> None:
         PluginError: a missing method or a wrong attribute.
     """
     # Imported late: listing needs no class.
-    from personabench.api import contracts, declarations
+    from personabench.api import declarations
+    from personabench.api.contracts import METHOD
+    from personabench.api.task import CONTRACTS
 
     base = _base_class(kind)
     if not (isinstance(cls, type) and issubclass(cls, base)):
@@ -445,7 +447,8 @@ def _check_class(kind: Kind, cls: Any, place: str) -> None:
         )
 
     declared = declarations.METHOD if kind == "method" else declarations.TASK
-    expected = contracts.METHOD if kind == "method" else contracts.TASK
-    declarations.check_abstract(cls, expected)
+    declarations.check_abstract(cls, METHOD if kind == "method" else CONTRACTS)
     declarations.check_declarations(cls, declared)
+    if kind == "task":
+        declarations.check_protocol(cls)
     params_of(cls)

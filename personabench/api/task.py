@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from personabench.api.contracts import TASK, guard_methods
+from personabench.api import wording
+from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
 from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.wording import Wording
 from personabench.metrics.metric import Metric, Value
@@ -30,6 +31,17 @@ __all__ = ["JsonObject", "Protocol", "Task", "Wrapped"]
 Protocol = Literal["static", "online", "dialogue"]
 JsonObject = Mapping[str, Any]
 """A recorded interaction, a feedback or an assessment: any JSON object."""
+
+
+def _dataset(plugin: Any, value: Any) -> str:
+    return check_dataset(plugin, value, Dataset)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **wording.CONTRACTS,
+    **TASK,
+    "open": Contract("a `Dataset`", _dataset),
+}
 
 
 class Task(Wording):
@@ -65,7 +77,7 @@ class Task(Wording):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        guard_methods(cls, TASK)
+        guard_methods(cls, CONTRACTS)
 
     @abstractmethod
     def open(self, split: str, data: Path | None) -> Dataset:
@@ -105,4 +117,4 @@ class Task(Wording):
         return (*cls.metrics, *getattr(cls, "judged_metrics", ()))
 
 
-guard_methods(Task, TASK)
+guard_methods(Task, CONTRACTS)

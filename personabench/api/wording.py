@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from personabench.api.contracts import WORDING, guard_methods
+from personabench.api.contracts import WORDING, Contract, check_rendered, guard_methods
 from personabench.models.tokens import Tokens
 from personabench.types import Message, Record, Sample
 
@@ -50,6 +50,16 @@ class Rendered:
     flags: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
+def _rendered(plugin: Any, value: Any) -> str:
+    return check_rendered(plugin, value, Rendered)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **WORDING,
+    "render": Contract("a `Rendered` whose messages are a tuple of `Message`s", _rendered),
+}
+
+
 class Wording(ABC):
     """The wording of a task, shared by all methods.
 
@@ -79,7 +89,7 @@ class Wording(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        guard_methods(cls, WORDING)
+        guard_methods(cls, CONTRACTS)
 
     @abstractmethod
     def render(
@@ -163,4 +173,4 @@ class Wording(ABC):
         return None
 
 
-guard_methods(Wording, WORDING)
+guard_methods(Wording, CONTRACTS)
