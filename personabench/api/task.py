@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from personabench.api import defaults
+from personabench.api import defaults, wording
+from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
 from personabench.api.dataset import Dataset
 from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
@@ -37,6 +38,17 @@ JsonObject = Mapping[str, Any]
 """A recorded interaction, a feedback or an assessment: any JSON object."""
 
 _EXAMPLE_ENDINGS = (".jsonl", ".json", ".csv")
+
+
+def _dataset(plugin: Any, value: Any) -> str:
+    return check_dataset(plugin, value, Dataset)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **wording.CONTRACTS,
+    **TASK,
+    "open": Contract("a `Dataset`", _dataset),
+}
 
 
 class Task(Wording):
@@ -86,6 +98,8 @@ class Task(Wording):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        guard_methods(cls, CONTRACTS)
+
         # Chosen again in every subclass, whose kind may differ, until one declares its metrics.
         if cls.metrics is cls._default_metrics:
             label_count = len(cls.labels) if isinstance(cls.labels, Sequence) else 0
@@ -267,3 +281,6 @@ def _describe_source(cls: type[Task], path: Path | None, *, is_example: bool) ->
     if path is None:
         return f"{cls.__name__}.load"
     return f"example data {path}" if is_example else str(path)
+
+
+guard_methods(Task, CONTRACTS)

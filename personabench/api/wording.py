@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from personabench.api.contracts import WORDING, Contract, check_rendered, guard_methods
 from personabench.models.tokens import Tokens
 from personabench.types import Message, Record, Sample
 
@@ -51,6 +52,16 @@ class Rendered:
     flags: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
+def _rendered(plugin: Any, value: Any) -> str:
+    return check_rendered(plugin, value, Rendered)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **WORDING,
+    "render": Contract("a `Rendered` whose messages are a tuple of `Message`s", _rendered),
+}
+
+
 class Wording(ABC):
     """The wording of a task, shared by all methods.
 
@@ -81,6 +92,10 @@ class Wording(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params = params if params is not None else self.Params()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, CONTRACTS)
 
     @abstractmethod
     def render(
@@ -162,3 +177,6 @@ class Wording(ABC):
         to it, and `response` the user's next message.
         """
         return None
+
+
+guard_methods(Wording, CONTRACTS)

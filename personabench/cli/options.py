@@ -431,6 +431,16 @@ Timeout = Annotated[
         rich_help_panel=EXECUTION_PANEL,
     ),
 ]
+SampleTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--sample-timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="Time limit of one sample, profile included; a sample over it fails (default: none).",
+        rich_help_panel=EXECUTION_PANEL,
+    ),
+]
 StartTimeout = Annotated[
     float,
     typer.Option(

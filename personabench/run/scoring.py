@@ -12,7 +12,8 @@ from typing import IO
 import numpy as np
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import judged_metrics
+from personabench.api.guard import explain_result, plugin_guard
+from personabench.api.judged import JudgedTask, judged_metrics
 from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
 from personabench.metrics.evidence import EVIDENCE
@@ -92,7 +93,10 @@ class Tally:
         for metric in self.all:
             values = self._values[scorer, metric.name]
             if values:
-                scores[metric.name] = metric.aggregate(np.array(values, dtype=np.float64))
+                stage = f"metrics[{metric.name!r}].aggregate"
+                with plugin_guard(self.task, stage, "a number from an array of values"):
+                    array = np.array(values, dtype=np.float64)
+                    scores[metric.name] = float(metric.aggregate(array))
         return scores
 
 
@@ -145,8 +149,9 @@ class _Scoring:
         self.missing += 1
         if prediction is not None:
             self.counters["request_errors"] += 1
-            if prediction.flags.get("interrupted"):
-                self.counters["interrupted"] += 1
+            for flag in ("interrupted", "timed_out"):
+                if prediction.flags.get(flag):
+                    self.counters[flag] += 1
 
     def _count_answer(self, position: int, prediction: Prediction) -> None:
         self.answered += 1
@@ -181,12 +186,26 @@ class _Scoring:
         }
         self.unparsed.update(unparsed)
         if self._primary not in values[self.task.scorers[0]]:
+            self._require_judge(values[self.task.scorers[0]])
             return None
 
         self.tally.add(values)
         for reference in sample.references[:1]:
             self.unseen.add(reference)
         return Score(prediction.sample_id, prediction.user_id, values)
+
+    def _require_judge(self, values: Mapping[str, Value]) -> None:
+        """Accept that the primary metric has no value if a judge or an interaction gives it.
+
+        Raises:
+            PluginError: nothing else can give it.
+        """
+        waits_for_judge = isinstance(self.task, JudgedTask)
+        if waits_for_judge or self.task.protocol != "static":
+            return
+        problem = f"it returned no value of it, only of {', '.join(values) or 'nothing'}"
+        expected = f"a number for the primary metric '{self._primary}'"
+        raise explain_result(self.task, "measure", expected, problem)
 
     def _current_judgement(self, prediction: Prediction) -> Judgement | None:
         """The judgement of this very answer; None if it was made of an earlier one."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from personabench.api.context import Context
 from personabench.api.data_sources import Audited
-from personabench.api.dataset import Dataset, Wrapped
-from personabench.api.method import Method
+from personabench.api.dataset import Dataset, Wrapped, load_sample
+from personabench.api.method import Method, State
 from personabench.api.registry import load_class
 from personabench.api.task import Task
 from personabench.api.users import open_split
@@ -89,6 +90,33 @@ def check_task(
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
+    _call_wording(task, dataset)
+    if not dataset.missing_requirement:
+        result = trial(_Newest(), task, limit=2, dataset=dataset)
+        yield _report_failures("a run with scripted answers has no failures", result)
+
+
+class _Newest(Method):
+    """Show all records, newest first."""
+
+    name = "newest"
+
+    async def predict(self, sample: Sample, state: State, ctx: Context) -> str:
+        return await ctx.answer(sample, records=sample.history[::-1])
+
+
+def _call_wording(task: Task, dataset: Dataset) -> None:
+    """Call everything that a method may call, on the first sample and its newest record."""
+    sample = dataset.load(0).view()
+    task.query_text(sample)
+    task.exchanges(sample)
+    task.facts(sample.attributes)
+    for record in sample.history[-1:]:
+        task.describe(record)
+        task.document_text(record)
+        task.facts(record.fields)
+        task.question(record, sample)
+
 
 @dataclass
 class _Survey:
@@ -115,7 +143,8 @@ class _Survey:
 
 def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
     survey = _Survey(gold=Tally(task), empty=Tally(task))
-    for sample in dataset.samples():
+    for position in range(len(dataset.index())):
+        sample = load_sample(dataset, position)
         survey.dated += _is_dated(sample)
         if _shows_later_record(sample):
             survey.late.append(sample.id)
