@@ -324,7 +324,7 @@ async def test_a_pool_has_one_record_per_user_and_at_most_max_pool() -> None:
         p: tuple(Record(f"{p}{n}", "same tale", f"{p}{n} says") for n in range(3)) for p in "abcdef"
     }
     users = [User(person, records) for person, records in history.items()]
-    peers = Peers(users, resolve("lamp", {"max_pool": 3}), "text")
+    peers = Peers(users, resolve("adapted", {"max_pool": 3}), "text")
     embed = Vectors()
     asker = Asker(frozenset("a"), None, "asked")
     pool = await peers.pool(users[0].history[0], asker, lambda texts: embed.embed(texts, ""))
@@ -356,7 +356,7 @@ async def test_several_chunks_of_candidates_make_one_pool() -> None:
         User(person, (Record(f"{person}0", "the same tale", f"{person} says"),))
         for person in "abcdefghi"
     ]
-    peers = Peers(users, resolve("lamp", {"max_pool": 4, "min_peers": 3}), "text")
+    peers = Peers(users, resolve("adapted", {"max_pool": 4, "min_peers": 3}), "text")
 
     async def embed(texts: Sequence[str]) -> Any:
         return np.array([[1.0, 0.0] if text != "asked" else [0.0, 1.0] for text in texts])
@@ -371,4 +371,4 @@ async def test_several_chunks_of_candidates_make_one_pool() -> None:
     assert pool is not None
     assert [peer.person for peer in pool.peers] == ["b", "e", "i"]
     with pytest.raises(UsageError, match="max_pool=2 leaves no room for min_peers=3"):
-        resolve("lamp", {"max_pool": 2, "min_peers": 3})
+        resolve("adapted", {"max_pool": 2, "min_peers": 3})
