@@ -45,7 +45,7 @@ class Dpl(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """preset: lamp (any task) or faithful (the paper's review setting), for what is not set.
+        """preset: adapted (any task) or faithful (the paper's review setting), for what is not set.
 
         n_docs: records compared, and records shown with the question.
         k_peers: peers shown in a comparison.
@@ -64,7 +64,7 @@ class Dpl(Method):
         population_max_users: size of a seeded sample of a larger population; 0 for all users.
         """
 
-        preset: str = "lamp"
+        preset: str = "adapted"
         n_docs: int | None = None
         k_peers: int | None = None
         min_peers: int | None = None

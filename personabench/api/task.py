@@ -72,7 +72,8 @@ class Task(Wording):
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
             by `DialogueTask.converse`, `online` one round of a user's trajectory, ended by
             `OnlineTask.react`.
-        offers: the capabilities that methods find: "history", "population", "feedback", "dialogue".
+        offers: the capabilities that methods find, out of `personabench.api.capabilities`; those
+            that follow from `kind` need no declaration.
         roles: the further models that are always needed; an option may change them on the instance.
         optional_roles: the further models that are used when the run names them.
         Params: a frozen dataclass of options, set with `--set task.key=value`.
@@ -90,7 +91,7 @@ class Task(Wording):
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     protocol: ClassVar[Protocol] = "static"
-    offers: ClassVar[tuple[str, ...]] = ("history", "population")
+    offers: ClassVar[tuple[str, ...]] = ("history", "population", "dates", "precedents")
     roles: tuple[RoleName, ...] = ()
     optional_roles: tuple[RoleName, ...] = ()
 

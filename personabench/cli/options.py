@@ -122,6 +122,17 @@ OwnTask = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+OnlyMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        "-m",
+        metavar="METHOD",
+        help="Only this method; use file.py[:Class] if it is not installed.",
+        show_default=False,
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 OnlyTask = Annotated[
     str | None,
     typer.Option(

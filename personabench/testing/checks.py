@@ -20,6 +20,7 @@ from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
+from personabench.testing.data_access import Loaded, refuse_data_access
 from personabench.testing.trials import Trial, trial
 from personabench.types import Sample, moment
 
@@ -259,11 +260,14 @@ def check_method(
     method: Method,
     task: str,
     limit: int = 6,
+    refused_calls: Sequence[str] = (),
 ) -> Iterator[Finding]:
     """Run a method on a task's example data with scripted answers and check its behaviour.
 
+    `refused_calls` are those of `refuse_data_access` while the method was imported.
+
     Raises:
-        UsageError: the method refuses the task.
+        UsageError: the method cannot run on the task.
     """
 
     def renew() -> Method:
@@ -279,6 +283,7 @@ def check_method(
     without_history = trial(renew(), task, limit=limit, history="none")
     yield _report_failures("users without history get an answer", without_history)
 
+    yield _check_data_access(renew(), task, limit, refused_calls)
     yield from _check_leaks(renew(), task, limit)
 
     in_small_window = trial(renew(), task, limit=limit, window=SMALL_WINDOW)
@@ -304,12 +309,28 @@ def _compare_answers(
     return Finding(check, not changed, _list_some(changed))
 
 
+def _check_data_access(
+    method: Method,
+    task_name: str,
+    limit: int,
+    earlier_calls: Sequence[str],
+) -> Finding:
+    """Run a method on a task whose data access raises once the engine has read the samples."""
+    task: Task = load_class("task", task_name)()
+    dataset = Loaded(open_split(task, task.default_split, None))
+    with refuse_data_access() as calls:
+        trial(method, task, limit=limit, dataset=dataset)
+
+    distinct = list(dict.fromkeys([*earlier_calls, *calls]))
+    return Finding("the method reads no task's data", not distinct, _list_some(distinct))
+
+
 def _check_leaks(
     method: Method,
     task_name: str,
     limit: int,
 ) -> Iterator[Finding]:
-    """Plant canaries in the references and hidden facts and look for them in the prompts."""
+    """Plant canaries in references and hidden facts; look for them in prompts and answers."""
     task: Task = load_class("task", task_name)()
     dataset = open_split(task, task.default_split, None)
     result = trial(
@@ -322,9 +343,9 @@ def _check_leaks(
         roles={"simulator": echo},
     )
 
-    yield _find_canary("no prompt contains a reference", CANARY, result)
+    yield _find_canary("no prompt or answer contains a reference", CANARY, result)
     if not method.privileged:
-        yield _find_canary("no prompt contains anything hidden", HIDDEN, result)
+        yield _find_canary("no prompt or answer contains anything hidden", HIDDEN, result)
 
 
 def _find_canary(
@@ -332,10 +353,15 @@ def _find_canary(
     canary: str,
     result: Trial,
 ) -> Finding:
-    leaks = 0
+    prompts = 0
     for request in result.requests:
-        leaks += any(canary in message.content for message in request.messages)
-    return Finding(check, not leaks, f"{leaks} prompts" if leaks else "")
+        prompts += any(canary in message.content for message in request.messages)
+    # A method may also find a reference in a frame of the engine and answer it without a prompt.
+    answers = sum(canary in (prediction.output or "") for prediction in result.predictions)
+
+    leaks = {"prompts": prompts, "answers": answers}
+    detail = ", ".join(f"{amount} {name}" for name, amount in leaks.items() if amount)
+    return Finding(check, not detail, detail)
 
 
 class _Planted(Wrapped):

@@ -329,7 +329,7 @@ class PrefDiscoWarm(_Discovering, Audited):
     name = "prefdisco_warm"
     title = "PrefDisco, warm start: earlier wishes as a history (this project's extension)"
     kind = "text"
-    offers = ("history", "population")
+    offers = ("history", "population", "precedents", "items")
     metrics = scoring.WARM
     judged_metrics = scoring.ASKING
 
