@@ -40,7 +40,7 @@ EMPTY = "answers are empty"
 THINKING = "a model that thinks first may have used up the limit; --max-tokens N gives answers more"
 
 
-def notices(summaries: Iterable[Summary]) -> list[str]:
+def collect_notices(summaries: Iterable[Summary]) -> list[str]:
     """Write a sentence for each noteworthy counter of some runs, with its total."""
     totals: Counter[str] = Counter()
     for summary in summaries:
