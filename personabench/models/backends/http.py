@@ -35,6 +35,7 @@ MAX_BODY = 64 << 20
 CONNECT = 15.0
 """Seconds for making a connection."""
 _MAX_FILES = 1 << 16
+_MAX_FILES_MACOS = 10240
 _RESERVED_FILES = 128
 """Open files that are left to everything except connections."""
 _opened: ContextVar[list[socket.socket]] = ContextVar("_opened")
@@ -323,18 +324,21 @@ def max_connections() -> int:
     try:
         import resource
     except ImportError:
-        # Windows limits no sockets.
-        return 0
+        # Windows does not limit sockets.
+        return _MAX_FILES
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft == resource.RLIM_INFINITY:
+        return _MAX_FILES
+
+    # macOS grants less than the hard limit that it reports.
+    for limit in (_MAX_FILES, _MAX_FILES_MACOS):
+        wanted = limit if hard == resource.RLIM_INFINITY else min(hard, limit)
+        if soft >= wanted:
+            break
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
         except (OSError, ValueError) as error:
-            # macOS reports a limit that it does not grant.
-            _log.info("the limit of open files stays at %d (%s)", soft, error)
-
-    files = wanted if soft == resource.RLIM_INFINITY else soft
-    return max(files - _RESERVED_FILES, 16)
+            _log.info("the limit of open files is not raised to %d (%s)", wanted, error)
+    return max(soft - _RESERVED_FILES, 16)

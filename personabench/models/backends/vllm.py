@@ -40,6 +40,7 @@ from personabench.models.backends.http import (
     ReplyTooLong,
     Unreachable,
     Untrusted,
+    max_connections,
 )
 from personabench.models.backends.model_identity import (
     adapted_identity,
@@ -292,7 +293,7 @@ class VLLM(Backend):
         # An address given twice must not get twice the calls.
         members = [Replica(url) for url in dict.fromkeys(urls)]
         self._replicas = Replicas(members, self._serves_model)
-        self.concurrency = PER_SERVER * len(members)
+        self.concurrency = min(PER_SERVER * len(members), max_connections())
         self._http = HTTPClient(self._headers, self.options.timeout)
 
     async def _get(self, url: str, timeout: float) -> Reply:
