@@ -34,6 +34,7 @@ MAX_BODY = 64 << 20
 """Bytes of a reply at most; the log-probabilities of a long prompt take some tens of MiB."""
 CONNECT = 15.0
 """Seconds for making a connection."""
+_MAX_HEADER = 1 << 16
 _MAX_FILES = 1 << 16
 _MAX_FILES_MACOS = 10240
 _RESERVED_FILES = 128
@@ -89,6 +90,9 @@ class HTTPClient:
                 socket_factory=_open_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # Gateways send policies of more than aiohttp's 8 KiB.
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
             headers=_merge_headers(headers),
             # The deadline of an exchange is kept in `_exchange`.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT, timeout)),

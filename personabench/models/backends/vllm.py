@@ -163,13 +163,7 @@ class VLLM(Backend):
             self._headers["Authorization"] = f"Bearer {key}"
         self._headers |= self.options.headers
 
-        for name, value in self._headers.items():
-            header = name + value
-            if not (header.isascii() and header.isprintable()):
-                raise UsageError(
-                    f"{self._key_variable} or a header holds a character "
-                    "that headers cannot contain; copy it again"
-                )
+        credentials.check_headers(self._headers, self._key_variable)
 
     def _identify_own_model(self) -> None:
         if self.options.model is None:

@@ -131,6 +131,14 @@ async def test_an_error_status_has_headers_and_body() -> None:
         assert (reply.status, reply.headers["retry-after"], reply.content) == (429, "3", b"no")
 
 
+async def test_a_long_header_of_a_gateway() -> None:
+    raw = RawServer(
+        [OK.replace(b"\r\n", b"\r\nContent-Security-Policy: " + b"x" * 30_000 + b"\r\n", 1)]
+    )
+    async with connecting(raw) as client:
+        assert (await client.post(raw.url, b"")).content == b"hello"
+
+
 async def test_a_redirect_is_not_followed() -> None:
     raw = RawServer(
         [b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"]

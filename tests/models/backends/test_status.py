@@ -65,6 +65,7 @@ STATUSES = [
     (402, "", BackendDown, "no credit left"),
     (403, "not yours", BackendDown, "set KEY"),
     (403, "requires moderation: your input was flagged", Refused, "flagged"),
+    (403, "Your account was flagged for suspicious activity", BackendDown, "set KEY"),
     (403, "Blocked by content_policy", Refused, "content_policy"),
     (404, "no model", BackendDown, "--base-url and --model"),
     (405, "Method Not Allowed", BackendDown, "--base-url and --model"),
