@@ -63,7 +63,7 @@ def unjudged(
     Of those to judge `anew`, what the judge said before the refresh that is under way does not count.
     """
     index, wanted = dataset.index(), sorted(positions)
-    renewal = folder.read_refresh() if anew else None
+    renewal = folder.refresh.read() if anew else None
     older = renewal.judgements.get(folder.judgements_path(key).name, 0) if renewal else 0
     seen = {name: line.answer for name, line in folder.judgements(key).items()}
     if older:

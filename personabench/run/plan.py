@@ -378,8 +378,8 @@ class _DryRunner:
         return client
 
     def _engine(self, job: runner.ResolvedRun, client: DryRunClient, output: RunFolder) -> Engine:
-        if job.folder.states_path.is_dir():
-            shutil.copytree(job.folder.states_path, output.states_path)
+        if job.folder.rounds.path.is_dir():
+            shutil.copytree(job.folder.rounds.path, output.rounds.path)
         return Engine(
             task=job.task,
             dataset=job.dataset,

@@ -228,7 +228,7 @@ async def _finish(
                 whole = not judging.stopping
                 seconds += time.perf_counter() - started
             if anew and whole and not judging.failed and not engine.progress.failed:
-                job.folder.end_refresh()
+                job.folder.refresh.end()
         except RunError as error:
             failed = error
     extra_metrics: dict[str, float | None] = {}

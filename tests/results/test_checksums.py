@@ -23,7 +23,8 @@ from personabench.results.checksums import seal
 from personabench.results.export import Source
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
-from personabench.run import pairwise_judging, runner
+from personabench.run import runner
+from personabench.run.answer_pairs import check_comparable
 
 Damage = Callable[[bytes], bytes]
 DAMAGES: dict[str, tuple[Damage, str]] = {
@@ -70,7 +71,7 @@ async def test_answers_that_changed_are_shown_to_nobody(tmp_path: Path) -> None:
         lambda: Source(folder, tmp_path),
         lambda: results.load(tmp_path),
         lambda: write(tmp_path, tmp_path / "report.html"),
-        lambda: pairwise_judging.check(folder, RunFolder(none.folder)),
+        lambda: check_comparable(folder, RunFolder(none.folder)),
     ]
     for reader in readers:
         with pytest.raises(
