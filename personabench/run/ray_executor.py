@@ -20,7 +20,8 @@ from typing import Any
 from personabench.api import registry
 from personabench.errors import PersonabenchError, RunError, UsageError
 from personabench.models.backends.base import BackendOptions
-from personabench.run import merge, runner
+from personabench.run import runner
+from personabench.run.merge import find_shards, merge_shards
 from personabench.run.options import Options
 from personabench.run.runner import Outcome
 from personabench.run.shards import Shard
@@ -145,9 +146,9 @@ class OnRay:
             for number in range(1, self.shards + 1):
                 shard = Shard(number, self.shards).results(Path())
                 _fetch(system, f"{root}/{shard.as_posix()}", self.here / shard)
-        parts = merge.sharded(self.here)
+        parts = find_shards(self.here)
         how: Any = {"of": self.shards, "partial": True, "data": None, "metrics": several[0].metrics}
-        outcomes = [merge.merge(self.here, run, parts[run], **how) for run in runs]
+        outcomes = [merge_shards(self.here, run, parts[run], **how) for run in runs]
         if remote(self.results):
             for name in ("cache.sqlite", *map(Path.as_posix, runs)):
                 _store(system, self.here / name, f"{root}/{name}")

@@ -28,7 +28,7 @@ from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
 from personabench.run.selection import select
@@ -216,7 +216,7 @@ class _Resolver:
         if name not in self.opened:
             split = self.options.split or task.default_split
             dataset = open_split(task, split, self.options.data)
-            self.opened[name] = task, controlled(dataset, history, self.options.seed)
+            self.opened[name] = task, apply_control(dataset, history, self.options.seed)
         return self.opened[name]
 
     def _resolve_run(

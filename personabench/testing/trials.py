@@ -28,7 +28,7 @@ from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, judge_key
 from personabench.run.resolve import build_spec
@@ -83,7 +83,7 @@ def trial(
     if not isinstance(task, Task):
         task = _create_task(task)
     opened = dataset or open_split(task, task.default_split, None)
-    controlled_dataset = controlled(opened, history, seed)
+    controlled_dataset = apply_control(opened, history, seed)
 
     backend = Scripted(answer=answer, latency=latency, window=window)
     role_backends = _create_role_backends(task, backend, roles or {})
