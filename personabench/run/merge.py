@@ -33,8 +33,8 @@ from personabench.run.controls import apply_control
 from personabench.run.runner import Outcome, external_metrics
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
+from personabench.run.shard_file import SHARD_FILE, ShardOptions
 from personabench.run.shard_lines import Line, ShardRun, index_lines, write_lines
-from personabench.run.shard_record import RECORD, Record
 from personabench.run.shards import Shard, partition
 from personabench.types import from_json, to_json
 
@@ -51,17 +51,17 @@ def find_shards(results: Path) -> dict[Path, list[ShardRun]]:
         DataError: a `shard.json` is damaged.
     """
     shards_by_run: dict[Path, list[ShardRun]] = {}
-    for path in sorted(results.glob(f"shards/*-of-*/runs/*/*/*/*/{RECORD}")):
+    for path in sorted(results.glob(f"shards/*-of-*/runs/*/*/*/*/{SHARD_FILE}")):
         try:
-            record = from_json(path.read_bytes(), Record)
+            options = from_json(path.read_bytes(), ShardOptions)
         except msgspec.MsgspecError as error:
             raise DataError(f"{path} is damaged ({error}); repeat the shard's command") from error
         # The run's path in the shard's results folder is its path in the whole one.
         run = Path(*path.parent.parts[-5:])
-        shards_by_run.setdefault(run, []).append(ShardRun(RunFolder(path.parent), record))
+        shards_by_run.setdefault(run, []).append(ShardRun(RunFolder(path.parent), options))
 
     for shards in shards_by_run.values():
-        shards.sort(key=lambda shard: (shard.record.of, shard.record.shard))
+        shards.sort(key=lambda shard: (shard.options.of, shard.options.shard))
     return dict(sorted(shards_by_run.items()))
 
 
@@ -94,12 +94,12 @@ def merge_shards(
         for shard in shards:
             stack.enter_context(_locked(run, shard))
 
-        spec, record = _shared_options(run, shards)
-        data_folder = str(data) if data else record.data
-        task, dataset = _open_data(to_json(record), to_json(spec), data_folder)
-        _warn_about_metrics(run, record.metrics, metrics)
+        spec, options = _shared_options(run, shards)
+        data_folder = str(data) if data else options.data
+        task, dataset = _open_data(to_json(options), to_json(spec), data_folder)
+        _warn_about_metrics(run, options.metrics, metrics)
 
-        owners = _assign_samples(dataset, record)
+        owners = _assign_samples(dataset, options)
         lines = index_lines(shards, Path("predictions.jsonl"), owners)
         finished = {sample_id for sample_id, line in lines.items() if line.head.error is None}
         target = RunFolder(results / run)
@@ -139,12 +139,12 @@ def merge_shards(
 
 def _choose_split(run: Path, shards: Sequence[ShardRun], of: int | None) -> list[ShardRun]:
     """Choose the shards of one way to split the run."""
-    splits = sorted({shard.record.of for shard in shards})
+    splits = sorted({shard.options.of for shard in shards})
     described = " and by ".join(map(str, splits))
     if of is None and len(splits) > 1:
         raise UsageError(f"{run} was split by {described}; choose one with --shards")
 
-    chosen = [shard for shard in shards if of in (None, shard.record.of)]
+    chosen = [shard for shard in shards if of in (None, shard.options.of)]
     if not chosen:
         raise UsageError(f"{run} was not split by {of} but by {described}")
     return chosen
@@ -164,7 +164,7 @@ def _locked(run: Path, shard: ShardRun) -> Iterator[None]:
         lock.release()
 
 
-def _shared_options(run: Path, shards: Sequence[ShardRun]) -> tuple[RunSpec, Record]:
+def _shared_options(run: Path, shards: Sequence[ShardRun]) -> tuple[RunSpec, ShardOptions]:
     """Read the spec and the options that all shards must share."""
     first = shards[0]
     spec = first.folder.spec()
@@ -173,39 +173,39 @@ def _shared_options(run: Path, shards: Sequence[ShardRun]) -> tuple[RunSpec, Rec
             raise UsageError(
                 f"{run}: shards {first} and {shard} are of different runs; move one of them away"
             )
-        options = (
-            ("--limit", first.record.limit, shard.record.limit),
-            ("the seed that draws users", first.record.draw, shard.record.draw),
-            ("--metric", first.record.metrics, shard.record.metrics),
-            ("the task's parameters", first.record.params, shard.record.params),
+        compared = (
+            ("--limit", first.options.limit, shard.options.limit),
+            ("the seed that draws users", first.options.draw, shard.options.draw),
+            ("--metric", first.options.metrics, shard.options.metrics),
+            ("the task's parameters", first.options.params, shard.options.params),
         )
-        for name, first_value, value in options:
+        for name, first_value, value in compared:
             if first_value != value:
                 raise UsageError(
                     f"{run}: shards {first} and {shard} differ in {name} ({first_value}, {value}); "
                     "repeat both commands with the same options"
                 )
-    return spec, first.record
+    return spec, first.options
 
 
 # Runs of one task share its data. JSON serves as the key, since structs with mappings have no hash.
 @lru_cache(maxsize=1)
-def _open_data(record_json: str, spec_json: str, data: str | None) -> tuple[Task, Dataset]:
+def _open_data(options_json: str, spec_json: str, data: str | None) -> tuple[Task, Dataset]:
     """Open a run's task, and its data as the run saw it.
 
     Raises:
         DataError: the data was moved, or the data or the task has changed.
     """
-    record = from_json(record_json, Record)
+    options = from_json(options_json, ShardOptions)
     spec = from_json(spec_json, RunSpec)
     cls = registry.load_recorded("task", spec.task, spec.task_hash)
-    task = cls(msgspec.convert(record.params, cls.Params))
+    task = cls(msgspec.convert(options.params, cls.Params))
     if data is not None and not Path(data).is_dir():
         raise DataError(
             f"the data of {spec.task} is no longer in {data}; name its folder with --data"
         )
 
-    split = open_split(task, record.split, None if data is None else Path(data))
+    split = open_split(task, options.split, None if data is None else Path(data))
     dataset = apply_control(split, spec.history, spec.seed)
     same_task = task.version == spec.task_version and registry.source_hash(cls) == spec.task_hash
     if dataset.hash != spec.data_hash or not same_task:
@@ -227,11 +227,11 @@ def _warn_about_metrics(run: Path, requested: Sequence[str], computed: Sequence[
         )
 
 
-def _assign_samples(dataset: Dataset, record: Record) -> dict[str, int]:
+def _assign_samples(dataset: Dataset, options: ShardOptions) -> dict[str, int]:
     """Map the selected samples to their shards, in the order in which a single process runs them."""
     index = dataset.index()
-    positions = select(dataset, record.limit, record.draw)
-    shard_of = partition(dataset, positions, record.of)
+    positions = select(dataset, options.limit, options.draw)
+    shard_of = partition(dataset, positions, options.of)
     return {index[position][0]: number for position, number in shard_of.items()}
 
 
@@ -239,8 +239,8 @@ def _require_complete(
     run: Path, shards: Sequence[ShardRun], owners: Mapping[str, int], finished: set[str]
 ) -> None:
     """Refuse shards that did not run or have pending samples."""
-    of = shards[0].record.of
-    pending = {shard.record.shard: 0 for shard in shards}
+    of = shards[0].options.of
+    pending = {shard.options.shard: 0 for shard in shards}
     for sample_id, number in owners.items():
         if number in pending and sample_id not in finished:
             pending[number] += 1
@@ -302,7 +302,7 @@ def _copy_predictions(
             target.rounds.path.mkdir(exist_ok=True)
             shutil.copyfile(path, target.rounds.path / path.name)
         for path in sorted(shard.folder.path.glob("attempts/*.log")):
-            name = f"{shard.record.shard}-of-{shard.record.of}-{path.name}"
+            name = f"{shard.options.shard}-of-{shard.options.of}-{path.name}"
             shutil.copyfile(path, target.path / "attempts" / name)
 
 

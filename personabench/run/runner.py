@@ -40,7 +40,7 @@ from personabench.run.options import Options
 from personabench.run.progress import Progress
 from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.scoring import score_run
-from personabench.run.shard_record import mark
+from personabench.run.shard_file import write_shard_file
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run", "versions"]
 
@@ -114,7 +114,7 @@ async def run(
             for job in jobs:
                 log = job.folder.start(job.spec)
                 try:
-                    mark(job.folder, each, job.task)
+                    write_shard_file(job.folder, each, job.task)
                     with _logged(log):
                         engine = _engine(job, each, model, cache, embedders, budget)
                         owed = engine.owed(job.positions)

@@ -12,7 +12,7 @@ import msgspec
 
 from personabench.errors import DataError
 from personabench.results.run_folder import RunFolder
-from personabench.run.shard_record import Record
+from personabench.run.shard_file import ShardOptions
 from personabench.types import from_json
 
 
@@ -21,10 +21,10 @@ class ShardRun:
     """One run of one shard: its folder and its `shard.json`."""
 
     folder: RunFolder
-    record: Record
+    options: ShardOptions
 
     def __str__(self) -> str:
-        return f"{self.record.shard}/{self.record.of}"
+        return f"{self.options.shard}/{self.options.of}"
 
     @property
     def has_summary(self) -> bool:
@@ -71,7 +71,7 @@ def index_lines(
         if not path.exists():
             continue
         for key, line in _index_file(path).items():
-            if key not in lines or owners.get(key) == shard.record.shard:
+            if key not in lines or owners.get(key) == shard.options.shard:
                 lines[key] = line
     return lines
 
