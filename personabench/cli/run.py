@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from personabench.run.options import Options
-    from personabench.run.ray_executor import OnRay
+    from personabench.run.ray_executor import RayExecutor
     from personabench.run.runner import ResolvedRun
 
 
@@ -147,7 +147,7 @@ def run(
     part = Shard.read(shard) if shard else None
     folder = Path(results)
     if cluster:
-        folder = cluster.here
+        folder = cluster.local_results
     elif part:
         folder = part.results(folder)
 
@@ -279,7 +279,7 @@ def _read_seeds(seed: int, seeds: str | None) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -> None:
+def _run(several: Sequence[Options], json: bool, cluster: RayExecutor | None = None) -> None:
     """Execute runs and print their leaderboard, warnings and errors."""
     import asyncio
     import functools
@@ -308,7 +308,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
             _print_interrupted(console, "finished samples are kept")
             sys.exit(130)
     places = [
-        cluster.place(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes
+        cluster.locate(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes
     ]
     summaries = [outcome.summary for outcome in outcomes]
     if json:
@@ -353,9 +353,11 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         console.print(
             "All other samples are kept. Repeat the command to try the failed ones again."
         )
-    for trouble in dict.fromkeys(outcome.trouble for outcome in outcomes if outcome.trouble):
-        console.print(f"error: {trouble}", markup=False, soft_wrap=True)
-    if owed or any(outcome.trouble for outcome in outcomes):
+    for error in dict.fromkeys(
+        outcome.metric_error for outcome in outcomes if outcome.metric_error
+    ):
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+    if owed or any(outcome.metric_error for outcome in outcomes):
         sys.exit(1)
 
 
@@ -527,7 +529,7 @@ def _plan_cells(row: Mapping[str, Any], show_seed: bool) -> list[str]:
 
 def open_cluster(
     executor: Executor, shard: str | None, shards: int | None, ray_options: str | None, results: str
-) -> OnRay | None:
+) -> RayExecutor | None:
     """Return the Ray cluster of a run, or None to run in this process.
 
     Raises:
@@ -555,6 +557,6 @@ def open_cluster(
         raise UsageError(f"--ray-options {ray_options}: {error}; write a JSON object") from error
 
     # Imported last, so that a usage error needs no Ray.
-    from personabench.run.ray_executor import OnRay
+    from personabench.run.ray_executor import RayExecutor
 
-    return OnRay(shards, results, options)
+    return RayExecutor(shards, results, options)

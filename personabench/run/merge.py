@@ -30,7 +30,8 @@ from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
 from personabench.run.controls import apply_control
-from personabench.run.runner import Outcome, external_metrics
+from personabench.run.run_facts import external_metrics
+from personabench.run.runner import Outcome
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
 from personabench.run.shard_file import SHARD_FILE, ShardOptions

@@ -20,7 +20,6 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 
 from personabench.errors import RunError, UsageError
-from personabench.models import backends
 from personabench.models.backends.base import Backend
 from personabench.models.backends.scripted import FILLER, fill_schema, letters
 from personabench.models.cache import Cache, Policy, difference, request_key
@@ -31,6 +30,8 @@ from personabench.retrieval.embedders import Embedders
 from personabench.run import runner
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
+from personabench.run.run_facts import changed_params
+from personabench.run.session import identified_models
 from personabench.types import Call, Phase, Request, Response, Usage
 
 Bound = Literal["empty", "longest"]
@@ -397,8 +398,6 @@ class _DryRunner:
 @asynccontextmanager
 async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
     options = options.guarded()
-    model = backends.create(options.backend, options.backend_options)
-    named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
 
     folders = [options.results]
     if options.shard:
@@ -412,12 +411,9 @@ async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
     async with AsyncExitStack() as stack:
         if cache is not None:
             stack.callback(cache.close)
-        for backend in (model, *named.values()):
-            stack.push_async_callback(backend.aclose)
         stack.push_async_callback(embedders.aclose)
-        for backend in (model, *named.values()):
-            await backend.identify()
-        runs = runner.resolve(options, model, named)
+        model, roles = await stack.enter_async_context(identified_models(options))
+        runs = runner.resolve(options, model, roles)
         yield _DryRunner(runs, model, cache, options.cache, embedders)
 
 
@@ -449,9 +445,9 @@ def _style(job: runner.ResolvedRun, owed: Sequence[int], bound: Bound | None) ->
 
 
 def _empty_plan(job: runner.ResolvedRun, owed: int) -> RunPlan:
-    task_changes = runner.changed(job.task).items()
+    task_changes = changed_params(job.task).items()
     changed = {
-        **runner.changed(job.method),
+        **changed_params(job.method),
         **{f"task.{name}": value for name, value in task_changes},
     }
     return RunPlan(job.spec.task, job.spec.method, job.spec.model["name"], owed, changed)
