@@ -68,9 +68,10 @@ from personabench.cli.parsing import role_backends, split_names, split_vllm_args
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from personabench.results.summary import Summary
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
-    from personabench.run.runner import ResolvedRun
+    from personabench.run.runner import Outcome, ResolvedRun
 
 
 # Their values are credentials, so the command to repeat is printed without them.
@@ -202,11 +203,11 @@ def run(
     # All seeds take the users that the first seed draws, so that their runs can be pooled.
     all_seeds = _read_seeds(seed, seeds)
     options = dataclasses.replace(options, draw=all_seeds[0])
-    several = [dataclasses.replace(options, seed=number) for number in all_seeds]
+    options_by_seed = [dataclasses.replace(options, seed=number) for number in all_seeds]
     if dry_run:
-        _print_plan(several, json)
+        _print_plan(options_by_seed, json)
     else:
-        _run(several, json, cluster)
+        _run(options_by_seed, json, cluster)
 
 
 def _require_names(option: str, value: str) -> None:
@@ -279,103 +280,138 @@ def _read_seeds(seed: int, seeds: str | None) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _run(several: Sequence[Options], json: bool, cluster: RayExecutor | None = None) -> None:
+def _run(
+    options_by_seed: Sequence[Options], json: bool, cluster: RayExecutor | None = None
+) -> None:
     """Execute runs and print their leaderboard, warnings and errors."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    announced: set[str] = set()
+    outcomes = _execute(options_by_seed, console, announced, cluster)
+
+    _print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
+    _print_notices(outcomes, announced, console)
+    if options_by_seed[0].prices:
+        spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
+        console.print(f"spent  {spent:.6g}", markup=False)
+    if any(outcome.interrupted for outcome in outcomes):
+        _print_interrupted(console, _interrupted_state(outcomes[-1].summary))
+        sys.exit(130)
+
+    failed = _print_failed_samples(outcomes, console)
+    metric_errors = dict.fromkeys(outcome.metric_error for outcome in outcomes)
+    for error in filter(None, metric_errors):
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+    if failed or any(metric_errors):
+        sys.exit(1)
+
+
+def _execute(
+    options_by_seed: Sequence[Options],
+    console: Console,
+    announced: set[str],
+    cluster: RayExecutor | None,
+) -> list[Outcome]:
+    """Execute runs in this process or on a cluster; an interrupt ends the command.
+
+    Args:
+        announced: receives the warnings that were printed.
+    """
     import asyncio
     import functools
 
-    from rich.console import Console
-
     from personabench.cli.display import watching
+    from personabench.run import runner
+
+    if cluster:
+        return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
+
+    announce = _announcer(options_by_seed, console, announced)
+    try:
+        return asyncio.run(runner.run(*options_by_seed, watch=watching(console), announce=announce))
+    except KeyboardInterrupt:
+        _print_interrupted(console, "finished samples are kept")
+        sys.exit(130)
+
+
+def _print_outcomes(
+    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None
+) -> None:
+    """Print summaries as JSON, or the leaderboard and the run folders."""
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
     from personabench.results.index import Run
-    from personabench.results.notices import notices
     from personabench.results.summary import to_dict
-    from personabench.run import runner
 
-    console = Console(stderr=True, highlight=False)
-    options = several[0]
-    announced: set[str] = set()
-    announce = _announcer(several, console, announced)
-
+    paths = [str(outcome.folder) for outcome in outcomes]
     if cluster:
-        outcomes = cluster.run(several, functools.partial(console.print, markup=False))
-    else:
-        try:
-            outcomes = asyncio.run(runner.run(*several, watch=watching(console), announce=announce))
-        except KeyboardInterrupt:
-            _print_interrupted(console, "finished samples are kept")
-            sys.exit(130)
-    places = [
-        cluster.locate(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes
-    ]
-    summaries = [outcome.summary for outcome in outcomes]
+        paths = [cluster.locate(outcome.folder) for outcome in outcomes]
     if json:
-        emit(
-            [
-                {**to_dict(summary), "folder": place}
-                for summary, place in zip(summaries, places, strict=True)
-            ]
-        )
-    else:
-        finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
-        print_boards(boards(finished, options=BoardOptions(results=options.results)), screen())
-        typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
-        for place in places:
-            typer.echo(f"  {place}")
+        summaries = [to_dict(outcome.summary) for outcome in outcomes]
+        emit([{**summary, "folder": path} for summary, path in zip(summaries, paths, strict=True)])
+        return
+
+    finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
+    print_boards(boards(finished, options=BoardOptions(results=results)), screen())
+    typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
+    for path in paths:
+        typer.echo(f"  {path}")
+
+
+def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:
+    """Print the warnings of runs that were not announced, and notices about their results."""
+    from personabench.results.notices import notices
+
+    summaries = [outcome.summary for outcome in outcomes]
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
     for notice in notices(summaries):
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
-    if options.prices:
-        console.print(
-            f"spent  {sum(summary.spent or 0.0 for summary in summaries):.6g}", markup=False
-        )
-    if any(outcome.interrupted for outcome in outcomes):
-        owed, unjudged = summaries[-1].owed, summaries[-1].counters.get("unjudged", 0)
-        left = "not every call was repeated"
-        if owed or unjudged:
-            left = f"{owed} samples are owed" if owed else f"{unjudged} answers are not judged"
-        _print_interrupted(console, left)
-        sys.exit(130)
-    owed = sum(summary.owed for summary in summaries)
-    if owed:
-        failed = sum(summary.counters["request_errors"] for summary in summaries)
-        more = f" and {owed - failed} more are owed" if owed > failed else ""
-        first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
-        console.print(
-            f"error: {failed} samples failed{more}; the first: {first}",
-            markup=False,
-            soft_wrap=True,
-        )
-        console.print(
-            "All other samples are kept. Repeat the command to try the failed ones again."
-        )
-    for error in dict.fromkeys(
-        outcome.metric_error for outcome in outcomes if outcome.metric_error
-    ):
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
-    if owed or any(outcome.metric_error for outcome in outcomes):
-        sys.exit(1)
+
+
+def _interrupted_state(summary: Summary) -> str:
+    """Describe the work that an interrupt has left."""
+    if summary.owed:
+        return f"{summary.owed} samples are owed"
+    unjudged_answers = summary.counters.get("unjudged", 0)
+    if unjudged_answers:
+        return f"{unjudged_answers} answers are not judged"
+    return "not every call was repeated"
+
+
+def _print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool:
+    """Print how many samples failed, with the first error; return whether any is pending."""
+    pending = sum(outcome.summary.owed for outcome in outcomes)
+    if not pending:
+        return False
+
+    failed = sum(outcome.summary.counters["request_errors"] for outcome in outcomes)
+    rest = f" and {pending - failed} more are owed" if pending > failed else ""
+    first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
+    console.print(
+        f"error: {failed} samples failed{rest}; the first: {first}", markup=False, soft_wrap=True
+    )
+    console.print("All other samples are kept. Repeat the command to try the failed ones again.")
+    return True
 
 
 def _announcer(
-    several: Sequence[Options], console: Console, announced: set[str]
+    options_by_seed: Sequence[Options], console: Console, announced: set[str]
 ) -> Callable[[Sequence[ResolvedRun]], None]:
     """Return a function that prints the facts of a run before it starts.
 
     Args:
-        several: the options of the command, one for each seed.
+        options_by_seed: the options of the command, one for each seed.
         console: the console to print on.
         announced: receives the warnings that were printed.
     """
-    options = several[0]
+    options = options_by_seed[0]
 
     def announce(jobs: Sequence[ResolvedRun]) -> None:
         spec = jobs[0].spec
-        if len(several) > 1:
+        if len(options_by_seed) > 1:
             console.print(f"seed   {spec.seed}", markup=False)
         # All seeds share data and model, which are announced once.
         if spec.seed != options.seed:
@@ -459,7 +495,7 @@ _PLAN_COUNTS = (
 )
 
 
-def _print_plan(several: Sequence[Options], json: bool) -> None:
+def _print_plan(options_by_seed: Sequence[Options], json: bool) -> None:
     """Print the calls, tokens and price of runs without calling a model."""
     import asyncio
 
@@ -468,10 +504,10 @@ def _print_plan(several: Sequence[Options], json: bool) -> None:
 
     from personabench.run.plan import plan
 
-    prices = several[0].prices
+    prices = options_by_seed[0].prices
     rows = [
         {**forecast.as_dict(prices), "seed": options.seed}
-        for options in several
+        for options in options_by_seed
         for forecast in asyncio.run(plan(options))
     ]
     if json:
@@ -489,7 +525,7 @@ def _print_plan(several: Sequence[Options], json: bool) -> None:
     for heading in (*(heading for heading, _, _ in _PLAN_COUNTS), "price"):
         grid.add_column(heading, justify="right", overflow="fold")
     for row in rows:
-        grid.add_row(*_plan_cells(row, show_seed=len(several) > 1))
+        grid.add_row(*_plan_cells(row, show_seed=len(options_by_seed) > 1))
 
     console = screen()
     console.print(grid)

@@ -16,7 +16,7 @@ import numpy as np
 
 from personabench.api.task import Task
 from personabench.leaderboard import Board, BoardOptions, boards, curves
-from personabench.leaderboard.comparison import aggregate_of
+from personabench.leaderboard.column import aggregate_of
 from personabench.leaderboard.curves import Point, families, remarks
 from personabench.leaderboard.estimates import Contrast, Estimate, Opponent
 from personabench.leaderboard.row import Row

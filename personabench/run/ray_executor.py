@@ -134,7 +134,7 @@ class RayExecutor:
                 (ended,), pending = ray.wait(pending, num_returns=1)
                 report = _get_report(ray, ended)
                 reports[tasks[ended]] = report
-                outcome = f", {report.done} samples done, {report.pending} pending"
+                outcome = f", {report.done} samples done, {report.pending} owed"
                 if report.error:
                     outcome = f": {report.error}"
                 report_line(f"shard {tasks[ended]}{outcome}")

@@ -280,7 +280,7 @@ def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_pat
 def test_statistics_are_kept_until_scores_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import personabench.leaderboard.comparison as module
+    import personabench.leaderboard.board_statistics as module
 
     made(tmp_path, "none", drawn(seed=1))
     made(tmp_path, "rag", drawn(0.2, seed=2))

@@ -17,7 +17,7 @@ from synthetic_scores import board, drawn, made, rows
 from personabench import results
 from personabench.errors import DataError
 from personabench.leaderboard import frames
-from personabench.leaderboard.comparison import compare
+from personabench.leaderboard.run_comparison import compare_runs
 from personabench.report import write
 from personabench.results.checksums import seal
 from personabench.results.export import Source
@@ -46,7 +46,7 @@ def test_scores_that_changed_are_read_by_nobody(tmp_path: Path, damage: str) -> 
         lambda: board(tmp_path),
         lambda: board(tmp_path, results=tmp_path),
         lambda: vector(rag),
-        lambda: compare(rag, none),
+        lambda: compare_runs(rag, none),
         lambda: publish(folder, tmp_path / "published"),
         lambda: results.load(tmp_path),
         lambda: frames.leaderboard(tmp_path),
