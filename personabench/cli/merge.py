@@ -86,22 +86,22 @@ def merge(
         raise UsageError("\n".join(errors))
 
 
-def _choose_runs(runs: Sequence[Path], names: Sequence[str], results: Path) -> list[Path]:
-    """Choose the runs whose ids start with one of the names, or all without a name.
+def _choose_runs(runs: Sequence[Path], run_ids: Sequence[str], results: Path) -> list[Path]:
+    """Choose the runs that have one of the ids, or all without any.
 
     Raises:
         UsageError: no run has such an id.
     """
     from personabench.errors import UsageError
 
-    if not names:
+    if not run_ids:
         return list(runs)
 
     # Run folders are named by eight characters of the id; a longer id names the same run.
-    prefixes = {name: name[:8] for name in names}
-    for name, prefix in prefixes.items():
+    prefixes = {run_id: run_id[:8] for run_id in run_ids}
+    for run_id, prefix in prefixes.items():
         if not any(run.name.startswith(prefix) for run in runs):
-            raise UsageError(f"no run '{name}' has shards under {results}/shards")
+            raise UsageError(f"no run '{run_id}' has shards under {results}/shards")
     return [run for run in runs if run.name.startswith(tuple(prefixes.values()))]
 
 

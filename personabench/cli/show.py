@@ -104,17 +104,19 @@ def show(
     if task is not None:
         load_named_task(task, [folder.spec()])
     if sample is None:
-        shown = read_run(folder.path)
+        scored_run = read_run(folder.path)
         folder.verify(folder.scores_path)
         if json:
-            emit({**to_dict(shown.summary), "folder": str(folder.path)})
+            emit({**to_dict(scored_run.summary), "folder": str(folder.path)})
         else:
-            _print_run(shown)
+            _print_run(scored_run)
         return
+
     facts = about_sample(folder, sample, results)
-    if not find_source_hash("task", name := folder.spec().task):
+    task_name = folder.spec().task
+    if not find_source_hash("task", task_name):
         typer.echo(
-            f"warning: task {name} is not installed, so references are missing; add --task FILE",
+            f"warning: task {task_name} is not installed, so references are missing; add --task FILE",
             err=True,
         )
     if json:

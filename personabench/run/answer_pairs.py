@@ -96,9 +96,9 @@ def check_comparable(a: RunFolder, b: RunFolder) -> list[str]:
     for folder in (a, b):
         folder.verify(folder.predictions_path)
     if spec_a.simulator != spec_b.simulator:
-        names = [_simulator_name(spec) for spec in (spec_a, spec_b)]
         raise UsageError(
-            f"the runs had different simulated users: the simulator is {names[0]} and {names[1]}"
+            "the runs had different simulated users: the simulator is "
+            f"{_simulator_name(spec_a)} and {_simulator_name(spec_b)}"
         )
 
     warnings = []
