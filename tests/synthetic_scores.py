@@ -99,7 +99,7 @@ def made(
         **{
             "model": run.model["name"],
             "sampling": json.loads(to_json(run.sampling)),
-            "source": "bundled sample",
+            "source": "example data",
         },
         **{
             "status": "complete",

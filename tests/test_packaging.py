@@ -74,4 +74,4 @@ def test_the_wheel_works_without_the_tree(wheel: Path, tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
-    assert "bundled sample, not LaMP" in said.stderr + said.stdout
+    assert "example data, not LaMP" in said.stderr + said.stdout

@@ -147,7 +147,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="FOLDER",
-        help="Folder with the benchmark's files (default: the bundled example data).",
+        help="Folder with the benchmark's files (default: the example data).",
         exists=True,
         file_okay=False,
         rich_help_panel=DATA_PANEL,

@@ -346,7 +346,7 @@ _OPTIONAL = {
 _COMPOSED = {"wins": "win_users", "quantiles": "gain_p10"}
 
 _COSTS = {
-    "parse_failures": "unread",
+    "parse_failures": "unparsed",
     "failed": "failed",
     "owed": "owed",
     "calls": "calls",

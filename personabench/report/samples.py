@@ -180,7 +180,7 @@ class Browser:
             "output": None if output is None else pack.text(output),
             # An answer that was parsed whole is not stored twice.
             "parsed": None if parsed in (None, output) else pack.text(parsed or ""),
-            "unread": parsed is None and prediction.error is None,
+            "unparsed": parsed is None and prediction.error is None,
             "error": prediction.error,
             "flags": dict(prediction.flags),
             "calls": calls,

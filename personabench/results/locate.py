@@ -57,7 +57,7 @@ def find_dataset(task: Task, run: Summary | RunSpec, folder: str | None) -> Data
     """Open a run's data, if it is still in its folder and unchanged.
 
     Args:
-        folder: the data folder that the run was given; None for the bundled sample.
+        folder: the data folder that the run was given; None for the example data.
     """
     # Imported here, since it loads numpy, which most readers of results do without.
     from personabench.api.users import open_split

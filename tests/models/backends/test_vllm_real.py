@@ -49,7 +49,7 @@ def model() -> str:
 
 
 def words(results: Path, *more: str, methods: Sequence[str] = METHODS, limit: int = 4) -> list[str]:
-    """A small run of the methods on the bundled sample."""
+    """A small run of the methods on the example data."""
     run = [
         "run",
         "-b",
@@ -194,7 +194,7 @@ async def serving(model: str, log: Path, *more: str) -> AsyncIterator[tuple[str,
 
 @pytest.fixture(scope="module")
 def adapters(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Serving arguments for an adapter for each user of the bundled sample but the last."""
+    """Serving arguments for an adapter for each user of the example data but the last."""
     task = load_class("task", "lamp4")()
     users = sorted({user for _, user in task.open(task.default_split, None).index()})[:-1]
     folder = tmp_path_factory.mktemp("adapters")
