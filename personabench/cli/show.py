@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,9 +23,13 @@ from personabench.results.index import find_run
 from personabench.results.sample import _messages, about_sample
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from personabench.results.index import Run
+    from personabench.results.run_folder import RunFolder
+    from personabench.run.options import Options
 
 
 def show(
@@ -80,11 +83,9 @@ def show(
     A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the prompts that
     --method would send for --sample are shown; no model is needed.
     """
-    from personabench.api.registry import find_source_hash
     from personabench.errors import UsageError
-    from personabench.results.index import read_run
-    from personabench.results.locate import load_named_task
-    from personabench.results.summary import to_dict
+    from personabench.models.backends.base import BackendOptions
+    from personabench.run.options import Options
 
     if dry:
         dry_sample = sample_id or sample
@@ -92,15 +93,41 @@ def show(
             raise UsageError(
                 "show --dry-run: write `personabench show --dry-run --method M --task T --sample ID`"
             )
-        preview(
-            method, task, dry_sample, split, data, window, seed, assignments or [], history, json
+        options = Options(
+            methods=[method],
+            tasks=[task],
+            split=split,
+            data=data,
+            backend="scripted",
+            backend_options=BackendOptions(window=window),
+            seed=seed,
+            assignments=assignments or [],
+            history=history,
+            cache="off",
         )
+        preview(options, dry_sample, json)
         return
     if run is None or method or sample_id:
         raise UsageError(
             "show: name a run (`personabench show last`) or preview prompts with --dry-run"
         )
-    folder = find_run(run, results)
+    _show_run(find_run(run, results), sample, task, results, json)
+
+
+def _show_run(
+    folder: RunFolder, sample: str | None, task: str | None, results: Path, json: bool
+) -> None:
+    """Print a run, or one of its samples.
+
+    Raises:
+        UsageError: there is no such sample, or the run is not of the task.
+        DataError: a file of the run is damaged or was changed.
+    """
+    from personabench.api.registry import find_source_hash
+    from personabench.results.index import read_run
+    from personabench.results.locate import load_named_task
+    from personabench.results.summary import to_dict
+
     if task is not None:
         load_named_task(task, [folder.spec()])
     if sample is None:
@@ -125,18 +152,7 @@ def show(
         _print_sample(facts)
 
 
-def preview(
-    method: str,
-    task: str,
-    sample_id: str,
-    split: str | None,
-    data: Path | None,
-    window: int | None,
-    seed: int,
-    assignments: list[str],
-    history: str,
-    json: bool,
-) -> None:
+def preview(options: Options, sample_id: str, json: bool) -> None:
     """Print the calls a method would make for one sample; replies that a later prompt quotes are filler.
 
     Raises:
@@ -144,23 +160,8 @@ def preview(
     """
     import asyncio
 
-    from personabench.models.backends.base import BackendOptions
     from personabench.models.backends.scripted import FILLER
     from personabench.run import plan
-    from personabench.run.options import Options
-
-    options = Options(
-        methods=[method],
-        tasks=[task],
-        split=split,
-        data=data,
-        backend="scripted",
-        backend_options=BackendOptions(window=window),
-        seed=seed,
-        assignments=assignments,
-        history=history,
-        cache="off",
-    )
 
     source, planned = asyncio.run(plan.preview(options, sample_id))
     if json:
