@@ -178,19 +178,20 @@ class DryRunClient(Client):
     """A client that pays nothing: stored responses if there are any, filler otherwise.
 
     Attributes:
-        forecast: the plan that calls are booked in; asked: every call so far.
+        forecast: the plan that calls are booked in.
+        planned_calls: every call so far.
         memory: responses given so far, as if they had been stored.
         style: how replies are filled in.
     """
 
     forecast: RunPlan
-    asked: list[PlannedCall]
+    planned_calls: list[PlannedCall]
     memory: dict[str, Response]
     style: FillerStyle
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.asked = []
+        self.planned_calls = []
         self.memory = {}
         self.style = FillerStyle()
         self._refused: dict[str | int, Response] = {}
@@ -226,7 +227,7 @@ class DryRunClient(Client):
             response = stored
             self.forecast.cached += 1
         self.memory[key] = response
-        self.asked.append(PlannedCall(key, phase, request, stored is not None))
+        self.planned_calls.append(PlannedCall(key, phase, request, stored is not None))
         return self._receipt(key, phase, response, cached=stored is not None)
 
     def _stored(self, key: str) -> Response | None:
@@ -257,7 +258,7 @@ class DryRunClient(Client):
         """A client for a role with its own model that books in the same plan."""
         client = DryRunClient(backend, self.cache, self.policy)
         client.forecast = self.forecast
-        client.asked = self.asked
+        client.planned_calls = self.planned_calls
         client.memory = self.memory
         client.style = self.style
         return client
@@ -280,7 +281,7 @@ async def plan(options: runner.Options) -> list[RunPlan]:
             # The bounds start from what was stored before this run, as the run itself does.
             before = dict(memory)
             client = await dry.run(job, memory=memory)
-            if any(has_list(call.request.schema) for call in client.asked):
+            if any(has_list(call.request.schema) for call in client.planned_calls):
                 client.forecast.bounds = [
                     (await dry.run(job, memory=dict(before), bound=bound)).forecast
                     for bound in get_args(Bound)
@@ -305,7 +306,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
                 "stored": call.stored,
                 "difference": None if call.stored else _difference(client, call.request),
             }
-            for call in client.asked
+            for call in client.planned_calls
         ]
 
 
@@ -319,7 +320,7 @@ async def preview(options: runner.Options, sample_id: str) -> tuple[str, list[Pl
     async with _dry_runner(options) as dry:
         job = dry.runs[0]
         client = await dry.run(job, sample_id)
-        return job.dataset.source, client.asked
+        return job.dataset.source, client.planned_calls
 
 
 def _difference(client: DryRunClient, request: Request) -> str:

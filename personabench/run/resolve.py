@@ -200,12 +200,12 @@ class _Resolver:
 
     def _open(self, task_class: type[Task], parameters: Parameters) -> tuple[Task, Dataset]:
         """The task with its parameters and its split under the history control, opened once."""
-        own = _accepted(
+        accepted = _accepted(
             params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
         )
-        self.used_by_tasks |= own.keys()
-        filled = params.fill(task_class.Params, own, f"task {task_class.name}")
-        task: Task = create(task_class, filled)
+        self.used_by_tasks |= accepted.keys()
+        task_params = params.fill(task_class.Params, accepted, f"task {task_class.name}")
+        task: Task = create(task_class, task_params)
         history = self.options.history
         if history != "own" and "history" not in task.offers:
             raise UsageError(
@@ -245,9 +245,9 @@ class _Resolver:
             )
             return
 
-        own = {**shared, **parameters.get(method_class.name, {})}
-        filled = params.fill(method_class.Params, own, f"method {method_class.name}")
-        method: Method = create(method_class, filled)
+        texts = {**shared, **parameters.get(method_class.name, {})}
+        method_params = params.fill(method_class.Params, texts, f"method {method_class.name}")
+        method: Method = create(method_class, method_params)
         if undated := explain_missing_dates(method, dataset):
             self.refusals.append(undated)
             return
@@ -272,7 +272,8 @@ class _Resolver:
         )
 
     def _check_roles(self) -> None:
-        if idle := sorted(set(self.named) - self.active_roles):
+        idle = sorted(set(self.named) - self.active_roles)
+        if idle:
             tasks = ", ".join(self.options.tasks)
             raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
@@ -285,12 +286,14 @@ class _Resolver:
             _log.warning("%s; the other runs go on", refusal)
 
     def _check_used(self, parameters: Parameters) -> None:
-        if unused := sorted(set(parameters.get("", {})) - self.used_by_methods):
+        unused = sorted(set(parameters.get("", {})) - self.used_by_methods)
+        if unused:
             methods = ", ".join(self.options.methods)
             raise UsageError(
                 f"--set {unused[0]}: none of the methods {methods} has a parameter of that name"
             )
-        if unused := sorted(set(parameters.get("task", {})) - self.used_by_tasks):
+        unused = sorted(set(parameters.get("task", {})) - self.used_by_tasks)
+        if unused:
             tasks = ", ".join(self.options.tasks)
             raise UsageError(
                 f"--set task.{unused[0]}: none of the tasks {tasks} has that parameter"
@@ -334,5 +337,5 @@ def _accepted(
     """
     if only_owner:
         return dict(parameters)
-    names = {field.name for field in dataclasses.fields(params_class)}
-    return {key: value for key, value in parameters.items() if key in names}
+    fields = {field.name for field in dataclasses.fields(params_class)}
+    return {key: value for key, value in parameters.items() if key in fields}

@@ -37,14 +37,14 @@ def changed_params(plugin: Method | Task) -> dict[str, Any]:
 
 
 def external_metrics(
-    folder: RunFolder, dataset: Dataset, positions: Sequence[int], names: Sequence[str]
+    folder: RunFolder, dataset: Dataset, positions: Sequence[int], metrics: Sequence[str]
 ) -> dict[str, float]:
     """Compute metrics beside the task's own, over the answers to samples with a reference.
 
     Raises:
         UsageError: a metric cannot be loaded or computed.
     """
-    if not names:
+    if not metrics:
         return {}
 
     index = dataset.index()
@@ -57,8 +57,8 @@ def external_metrics(
             references.append(sample.references[0])
 
     values: dict[str, float] = {}
-    for name in names:
-        values |= compute_external(name, outputs, references)
+    for metric in metrics:
+        values |= compute_external(metric, outputs, references)
     return values
 
 

@@ -287,8 +287,8 @@ class _Execution:
 
 
 def _metrics_of_judge(task: Task) -> list[str] | None:
-    names = metrics_added_by_judge(task)
-    return None if names is None else list(names)
+    metrics = metrics_added_by_judge(task)
+    return None if metrics is None else list(metrics)
 
 
 def _read_summary(folder: RunFolder) -> Summary | None:
