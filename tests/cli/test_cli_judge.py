@@ -150,6 +150,14 @@ def test_a_choice_in_the_persons_place(
         and found["reliability"]["first"]["value"] == 1.0
     )
     assert found["shares"]["a"] + found["shares"]["b"] == 1.0 and 0 < found["shares"]["a"] < 1
+    assert found["config"]["protocol"] == "verbal-certainty"
+    printed = personabench("judge", *runs, *WORDS, "--protocol", "verbal-certainty").out
+    assert "judge oracle-9: a choice with a certainty" in printed
+    # Verdicts are stored for each protocol.
+    scored = personabench("judge", *runs, *WORDS, "--json").json
+    assert scored["config"]["protocol"] == "faireval" and scored["file"] != found["file"]
+    ended = personabench("judge", *runs, *WORDS, "--protocol", "certainty")
+    assert ended.code == 2 and "verbal-certainty" in ended.err
 
 
 def test_replies_that_cannot_be_read_leave_items_unjudged(
