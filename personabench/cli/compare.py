@@ -9,7 +9,7 @@ import typer
 
 from personabench.cli.console import emit, screen
 from personabench.cli.options import RESULTS, Json, OwnTask, Results
-from personabench.results.index import find
+from personabench.results.index import find_any_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,12 +56,13 @@ def compare(
 ) -> None:
     """Compare two runs sample by sample.
 
-    Prints gains with intervals and corrected p-values, wins by sample and by user, and the share made worse.
+    Prints gains with intervals and corrected p-values, wins by sample and by user, and the share
+    made worse.
     """
     from personabench.leaderboard.run_comparison import compare_runs, to_dict
     from personabench.results.locate import load_named_task
 
-    run_a, run_b = find(a, results), find(b, results)
+    run_a, run_b = find_any_run(a, results), find_any_run(b, results)
     if task is not None:
         load_named_task(task, [run.spec for run in (run_a, run_b) if run.spec])
     comparison = compare_runs(run_a, run_b, allow_mismatch)

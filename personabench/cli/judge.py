@@ -132,8 +132,9 @@ def judge(
 ) -> None:
     """Have a judge compare two runs sample by sample.
 
-    Prints wins, ties and losses with an interval over users, and the judge's conflicts between the two orders,
-    spread and preference for the first answer. Verdicts are kept: repeat the command to add missing ones.
+    Prints wins, ties and losses with an interval over users, and the judge's conflicts between the
+    two orders, spread and preference for the first answer. Verdicts are kept: repeat the command to
+    add missing ones.
     """
     import asyncio
 
@@ -222,8 +223,8 @@ def judge_report(
 ) -> None:
     """Report on a judge from its verdicts.
 
-    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For judgements of
-    single answers: unjudged answers, repeated calls and cost.
+    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
+    judgements of single answers: unjudged answers, repeated calls and cost.
     """
     import msgspec
 

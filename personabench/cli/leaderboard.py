@@ -76,7 +76,8 @@ def leaderboard(
 ) -> None:
     """Rank runs and published results, a row per method.
 
-    Scores come with 95 % intervals over users, gains over the baseline with corrected p-values. --wide adds columns.
+    Scores come with 95 % intervals over users, gains over the baseline with corrected p-values.
+    --wide adds columns.
     """
     from personabench.cli.tables import curve_text, print_boards
     from personabench.errors import UsageError

@@ -24,18 +24,17 @@ _PLAN_COUNTS = (
 
 def print_plan(options_by_seed: Sequence[Options], json: bool) -> None:
     """Print the calls, tokens and price of runs without calling a model."""
-    import asyncio
-
     from rich import box
     from rich.table import Table
 
+    from personabench.run.interrupts import run_command
     from personabench.run.plan import plan
 
     prices = options_by_seed[0].prices
     rows = [
         {**forecast.as_dict(prices), "seed": options.seed}
         for options in options_by_seed
-        for forecast in asyncio.run(plan(options))
+        for forecast in run_command(plan(options), farewell="interrupted")
     ]
     if json:
         emit(rows)
@@ -61,8 +60,8 @@ def print_plan(options_by_seed: Sequence[Options], json: bool) -> None:
     )
     if any(row["calls_at_most"] > row["calls"] for row in rows):
         console.print(
-            " If the model replies with lists, calls are given from the shortest lists to the longest, "
-            "tokens and price for the shortest.",
+            " If the model replies with lists, calls are given from the shortest lists to the "
+            "longest, tokens and price for the shortest.",
             style="dim",
         )
     unpriced = {row["model"] for row in rows if prices and row["price"] is None}

@@ -46,6 +46,7 @@ from personabench.cli.options import (
     RayOptions,
     RequestsPerMinute,
     ResultsOrUrl,
+    SampleTimeout,
     Seed,
     Seeds,
     ShardOption,
@@ -103,6 +104,7 @@ def run(
     adapter: Adapter = None,
     embedder_url: EmbedderUrl = None,
     timeout: Timeout = None,
+    sample_timeout: SampleTimeout = None,
     header: Headers = None,
     api_version: ApiVersion = None,
     omit: OmitParams = None,
@@ -131,7 +133,8 @@ def run(
 ) -> None:
     """Run methods on tasks and print a leaderboard.
 
-    Repeat the command to resume a run: finished samples are kept. Without --data, the task's example data is used.
+    Repeat the command to resume a run: finished samples are kept. Without --data, the task's
+    example data is used.
     """
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
@@ -187,6 +190,7 @@ def run(
         backend=backend,
         backend_options=backend_options,
         concurrency=concurrency,
+        sample_timeout=sample_timeout,
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
@@ -221,7 +225,8 @@ def _require_names(option: str, value: str) -> None:
 
     if not split_names(value):
         raise UsageError(
-            f"{option} '{value}' contains no name; run `personabench list {option[2:]}s` to see them"
+            f"{option} '{value}' contains no name; "
+            f"run `personabench list {option[2:]}s` to see them"
         )
 
 
@@ -301,10 +306,10 @@ def _run(
         sys.exit(130)
 
     failed = _print_failed_samples(outcomes, console)
-    metric_errors = dict.fromkeys(outcome.metric_error for outcome in outcomes)
-    for error in filter(None, metric_errors):
+    missing_values = dict.fromkeys(outcome.missing_values for outcome in outcomes)
+    for error in filter(None, missing_values):
         console.print(f"error: {error}", markup=False, soft_wrap=True)
-    if failed or any(metric_errors):
+    if failed or any(missing_values):
         sys.exit(1)
 
 
@@ -319,18 +324,21 @@ def _execute(
     Args:
         announced: receives the warnings that were printed.
     """
-    import asyncio
     import functools
 
     from personabench.cli.display import watching
     from personabench.run import runner
+    from personabench.run.interrupts import run_command
 
     if cluster:
         return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
 
     announce = _announcer(options_by_seed, console, announced)
     try:
-        return asyncio.run(runner.run(*options_by_seed, watch=watching(console), announce=announce))
+        return run_command(
+            runner.run(*options_by_seed, watch=watching(console), announce=announce),
+            farewell=_describe_interrupt("finished samples are kept"),
+        )
     except KeyboardInterrupt:
         _print_interrupted(console, "finished samples are kept")
         sys.exit(130)
@@ -362,13 +370,13 @@ def _print_outcomes(
 
 def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:
     """Print the warnings of runs that were not announced, and notices about their results."""
-    from personabench.results.notices import notices
+    from personabench.results.notices import collect_notices
 
     summaries = [outcome.summary for outcome in outcomes]
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
-    for notice in notices(summaries):
+    for notice in collect_notices(summaries):
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
 
 
@@ -451,8 +459,14 @@ def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Con
 
 def _print_interrupted(console: Console, state: str) -> None:
     """Print how to resume an interrupted command."""
-    console.print(f"interrupted; {state}. Go on with the same command:", style="yellow")
-    console.print(f"  {command_line()}", markup=False, soft_wrap=True)
+    message, command = _describe_interrupt(state).splitlines()
+    console.print(message, style="yellow")
+    console.print(command, markup=False, soft_wrap=True)
+
+
+def _describe_interrupt(state: str) -> str:
+    """Say in two lines that a command was interrupted and how to resume it."""
+    return f"interrupted; {state}. Go on with the same command:\n  {command_line()}"
 
 
 def command_line() -> str:

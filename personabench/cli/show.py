@@ -20,7 +20,7 @@ from personabench.cli.options import (
     Split,
 )
 from personabench.results.index import find_run
-from personabench.results.sample import _messages, about_sample
+from personabench.results.sample import _messages, describe_sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,8 +80,8 @@ def show(
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
 
-    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the prompts that
-    --method would send for --sample are shown; no model is needed.
+    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the
+    prompts that --method would send for --sample are shown; no model is needed.
     """
     from personabench.errors import UsageError
     from personabench.models.backends.base import BackendOptions
@@ -91,7 +91,8 @@ def show(
         dry_sample = sample_id or sample
         if method is None or task is None or dry_sample is None or run is not None:
             raise UsageError(
-                "show --dry-run: write `personabench show --dry-run --method M --task T --sample ID`"
+                "show --dry-run: write "
+                "`personabench show --dry-run --method M --task T --sample ID`"
             )
         options = Options(
             methods=[method],
@@ -139,11 +140,12 @@ def _show_run(
             _print_run(scored_run)
         return
 
-    facts = about_sample(folder, sample, results)
+    facts = describe_sample(folder, sample, results)
     task_name = folder.spec().task
     if not find_source_hash("task", task_name):
         typer.echo(
-            f"warning: task {task_name} is not installed, so references are missing; add --task FILE",
+            f"warning: task {task_name} is not installed, so references are missing; "
+            "add --task FILE",
             err=True,
         )
     if json:
@@ -153,7 +155,9 @@ def _show_run(
 
 
 def preview(options: Options, sample_id: str, json: bool) -> None:
-    """Print the calls a method would make for one sample; replies that a later prompt quotes are filler.
+    """Print the calls that a method would make for one sample.
+
+    Replies that a later prompt quotes are filler.
 
     Raises:
         UsageError: no such method, task or sample.
@@ -247,5 +251,26 @@ def _print_sample(facts: dict[str, Any]) -> None:
             console.print("reply", style="bold")
             console.print(call["reply"] or "", markup=False, soft_wrap=True)
     _head(console, f"sample {facts['sample_id']} of user {facts['user_id']}")
-    for name in ("output", "parsed", "references", "values", "flags", "error"):
-        console.print(f"{name:11} {_plainly(facts[name])}", markup=False, soft_wrap=True)
+    fields = {**facts, "shown": _word_shown(facts), "evidence": _word_evidence(facts)}
+    headings = ["output", "parsed", "references", "shown", "evidence", "values", "flags", "error"]
+    if not facts["evidence"]:
+        headings.remove("evidence")
+    for heading in headings:
+        console.print(f"{heading:11} {_plainly(fields[heading])}", markup=False, soft_wrap=True)
+
+
+def _word_shown(facts: dict[str, Any]) -> str:
+    """The ids of the records that the model saw."""
+    ids = facts["shown"]
+    if ids is None:
+        return ""
+    count = f"{len(ids)} record{'' if len(ids) == 1 else 's'}"
+    return f"{count}: {', '.join(ids)}" if ids else count
+
+
+def _word_evidence(facts: dict[str, Any]) -> str:
+    """The ids of the records that hold the evidence, with those that the model did not see."""
+    ids = facts["evidence"] or ()
+    missed = [record_id for record_id in ids if record_id not in (facts["shown"] or ())]
+    worded = ", ".join(ids)
+    return f"{worded}; not shown: {', '.join(missed)}" if missed else worded

@@ -20,6 +20,7 @@ from personabench.leaderboard.estimates import Comparison, Estimate
 from personabench.leaderboard.stats import Scores
 from personabench.leaderboard.stats.resample import Aggregate, Floats
 from personabench.leaderboard.stats.scores import DRAWS
+from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import mean
 from personabench.results.index import SCORER, Run
 from personabench.results.published import Vector
@@ -206,7 +207,7 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
     """
     try:
         cls = registry.load_recorded("task", run.summary.task, run.task_hash)
-        metrics = cls.metrics_of(scores.values.get(SCORER, {}))
+        metrics = (*cls.metrics_of(scores.values.get(SCORER, {})), *EVIDENCE)
         return next((metric.aggregate for metric in metrics if metric.name == name), None)
     except PersonabenchError:
         values: list[Any] = list(metric_values(scores, name).values())

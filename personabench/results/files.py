@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 
 from personabench.errors import DataError, RunError
-from personabench.types import from_json
+from personabench.types import Prediction, from_json
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def read_struct(path: Path, kind: type[T], remedy: str) -> T:
         DataError: the file is missing, damaged or not readable.
     """
     try:
-        return from_json(path.read_bytes(), kind)
+        return decode(path.read_bytes(), kind)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; is {path.parent} a run folder?") from error
     except OSError as error:
@@ -56,7 +56,7 @@ def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
                 yield parse_line(path, number, line, kind)
             else:
                 with suppress(msgspec.MsgspecError):
-                    yield from_json(line, kind)
+                    yield decode(line, kind)
 
 
 def parse_line(path: Path, number: int, line: bytes, kind: type[T]) -> T:
@@ -66,12 +66,26 @@ def parse_line(path: Path, number: int, line: bytes, kind: type[T]) -> T:
         DataError: it is damaged; the message names the file and the line.
     """
     try:
-        return from_json(line, kind)
+        return decode(line, kind)
     except msgspec.MsgspecError as error:
         raise DataError(
             f"{path}, line {number} is damaged ({error}); delete the line and repeat "
             "the run's command"
         ) from error
+
+
+def decode(text: bytes, kind: type[T]) -> T:
+    """Parse JSON, also as earlier versions wrote it."""
+    # Runs that were started before an interaction was called so can still be resumed and scored.
+    if b'"interaction":' not in text and _has_interaction(kind):
+        text = text.replace(b'"record":{', b'"interaction":{')
+    return from_json(text, kind)
+
+
+def _has_interaction(kind: type[Any]) -> bool:
+    """Whether JSON of this type holds a prediction, alone or as its last round."""
+    annotations = getattr(kind, "__annotations__", {})
+    return kind is Prediction or "prediction" in annotations
 
 
 def count_lines(path: Path) -> int:

@@ -17,8 +17,9 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, UsageError
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.files import (
+    decode,
     parse_line,
     read_lines,
     read_struct,
@@ -205,7 +206,7 @@ class RunFolder:
         file.seek(offset)
         line = file.readline()
         try:
-            return from_json(line, Prediction)
+            return decode(line, Prediction)
         except msgspec.MsgspecError:
             # The number of the line is counted only for the message.
             number = 1 + self.predictions_path.read_bytes()[:offset].count(b"\n")
@@ -247,15 +248,15 @@ class RunFolder:
         if recorded is None:
             raise DataError(
                 f"{self.summary_path} does not have a checksum of {name}: it was written by an "
-                "earlier version; repeat the run's command, which uses stored answers, and move this "
-                "folder away"
+                "earlier version; repeat the run's command, which uses stored answers, and "
+                "move this folder away"
             )
 
-        current = seal(path, None if path == self.scores_path else recorded.bytes)
+        current = make_seal(path, None if path == self.scores_path else recorded.bytes)
         if current == recorded:
             return
 
-        lines = seal(path).lines
+        lines = make_seal(path).lines
         change = "has other content"
         if lines != recorded.lines:
             change = f"has {lines} lines of {recorded.lines}"

@@ -106,7 +106,8 @@ def check_comparable(a: RunFolder, b: RunFolder) -> list[str]:
         warnings.append("the task's source changed between the runs; their prompts may differ")
     if spec_a.sampling != spec_b.sampling:
         warnings.append(
-            f"the runs differ in decoding: {to_json(spec_a.sampling)} and {to_json(spec_b.sampling)}"
+            "the runs differ in decoding: "
+            f"{to_json(spec_a.sampling)} and {to_json(spec_b.sampling)}"
         )
     return warnings
 

@@ -39,7 +39,7 @@ def active_roles(task: Task, named: Sequence[RoleName]) -> tuple[RoleName, ...]:
 
 
 def judge_key(task: Task, identity: Mapping[str, str]) -> str:
-    """Identify a judge: SHA-256 of its model, the task's source and version, and the judge's options."""
+    """Identify a judge: SHA-256 of its model, its options, and the task's source and version."""
     params = dataclasses.asdict(task.params)
     options = {name: params[name] for name in judge_params(task)}
     source = [task.name, source_hash(type(task)), task.version]
@@ -48,7 +48,7 @@ def judge_key(task: Task, identity: Mapping[str, str]) -> str:
 
 def answer_key(prediction: Prediction) -> str:
     """Identify an answer by its content, the recorded interaction included."""
-    return digest([prediction.output, prediction.record])[:16]
+    return digest([prediction.output, prediction.interaction])[:16]
 
 
 def unjudged(
@@ -131,9 +131,8 @@ async def judge(
                 return
             if prediction is None:
                 continue
-            judgement = await _assess(task, dataset, position, prediction, client)
+            judgement = await _assess(task, dataset, position, prediction, client, progress)
             if judgement is None:
-                progress.failed += 1
                 continue
             folder.append(folder.judgements_path(key), judgement)
             progress.done += 1
@@ -146,13 +145,20 @@ async def judge(
 
 
 async def _assess(
-    task: JudgedTask, dataset: Dataset, position: int, prediction: Prediction, client: Client
+    task: JudgedTask,
+    dataset: Dataset,
+    position: int,
+    prediction: Prediction,
+    client: Client,
+    progress: Progress,
 ) -> Judgement | None:
-    """Judge one answer; None if a call or the task's own code failed."""
+    """Judge one answer; None, counted in `progress`, if a call or the task's own code failed."""
     sample = dataset.load(position)
     role = Role("judge", client, sample.user_id, JUDGE_SEED)
     try:
-        values: Any = await task.assess(sample, prediction.output or "", prediction.record, role)
+        values: Any = await task.assess(
+            sample, prediction.output or "", prediction.interaction, role
+        )
     except (RunError, UsageError):
         raise
     except Exception as error:
@@ -160,6 +166,8 @@ async def _assess(
         if not isinstance(error, BackendError):
             _log.exception("judging %s", sample.id)
         _log.warning("%s could not be judged: %s", sample.id, error)
+        progress.failed += 1
+        progress.first_failure = progress.first_failure or str(error)
         return None
 
     plain_values = None if values is None else plain(values)

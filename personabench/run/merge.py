@@ -201,7 +201,7 @@ def _open_data(options_json: str, spec_json: str, data: str | None) -> tuple[Tas
     spec = from_json(spec_json, RunSpec)
     cls = registry.load_recorded("task", spec.task, spec.task_hash)
     task = cls(msgspec.convert(options.params, cls.Params))
-    if data is not None and not Path(data).is_dir():
+    if data is not None and not Path(data).exists():
         raise DataError(
             f"the data of {spec.task} is no longer in {data}; name its folder with --data"
         )
@@ -229,7 +229,7 @@ def _warn_about_metrics(run: Path, requested: Sequence[str], computed: Sequence[
 
 
 def _assign_samples(dataset: Dataset, options: ShardOptions) -> dict[str, int]:
-    """Map the selected samples to their shards, in the order in which a single process runs them."""
+    """Map the selected samples to their shards, in the order of a single process."""
     index = dataset.index()
     positions = select(dataset, options.limit, options.draw)
     shard_of = partition(dataset, positions, options.of)

@@ -25,13 +25,18 @@ class Options:
         split: "user/dev", "dev", or None for the task's default.
         data: a folder with the benchmark's files; None for the example data.
         limit: the least number of samples, rounded up to whole users; None for all.
-        draw: the seed that selects users under a limit, if it is not `seed`: the seeds of one comparison share it.
+        draw: the seed that selects users under a limit, if it is not `seed`: the seeds of one
+            comparison share it.
         assignments: `[owner.]key=value` parameters; the owner `task` addresses the task.
-        grid: `[owner.]key=value,value` parameters, applied before `assignments`: one run per combination.
-        shard: the part of the users to take; None for all.  `results` is then the shard's own folder.
+        grid: `[owner.]key=value,value` parameters, applied before `assignments`: one run per
+            combination.
+        shard: the part of the users to take; None for all. `results` is then the shard's own
+            folder.
         history: the control applied to histories.
         concurrency: samples in progress and calls in flight; None for the backend's own number.
-        roles: backend and options of the simulator and the judge; the model under test plays the others.
+        sample_timeout: seconds that a sample may take; None for no limit.
+        roles: backend and options of the simulator and the judge; the model under test plays a
+            role that is not named.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
 
@@ -43,6 +48,7 @@ class Options:
     backend: str = "local"
     backend_options: BackendOptions = BackendOptions()
     concurrency: int | None = None
+    sample_timeout: float | None = None
     seed: int = 0
     draw: int | None = None
     sampling: Sampling = Sampling()

@@ -1,10 +1,13 @@
-"""Profiles of users: made once, shared by all samples of a user, stored under what determines them."""
+"""Profiles of users: made once, shared by a user's samples, stored under a hash of their inputs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
 
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
@@ -19,7 +22,7 @@ from personabench.run.attempt import plain
 from personabench.types import Call, Phase, Sample, User
 
 REMEMBERED_USERS = 4096
-"""Users whose profiles are held in memory.  Samples are ordered by user, so few are ever needed again."""
+"""Users whose profiles are held in memory; samples are ordered by user, so few return."""
 
 
 class Profiles:
@@ -63,7 +66,7 @@ class Profiles:
         return list(self._tasks.values())
 
     def start(self, positions: Sequence[int], skip_lines: int) -> None:
-        """Prepare for the samples at these positions; the first lines of the profile file are from before a refresh."""
+        """Prepare for samples; the first `skip_lines` profiles on disk are older than a refresh."""
         self._recorded = set(self._folder.profiles(skip_lines))
         self._upcoming = positions
 
@@ -74,7 +77,7 @@ class Profiles:
 
         key, task = self._task_for(view)
         try:
-            # One sample that is cancelled must not take the profile from the others that wait for it.
+            # A sample that is cancelled must not take the profile from others that wait for it.
             return key, await asyncio.shield(task)
         except BackendError:
             # The user's next sample tries again.
@@ -82,7 +85,7 @@ class Profiles:
             raise
 
     def look_ahead(self) -> None:
-        """Start profiles of users to come, so that offline work fills the model as well as online work does."""
+        """Start profiles of users to come, so that offline work also keeps the model busy."""
         while self._next < len(self._upcoming) and len(self._in_progress) < self._concurrency:
             position = self._upcoming[self._next]
             self._next += 1
@@ -105,7 +108,7 @@ class Profiles:
         An empty key stands for work that belongs to no user.
         """
         profile = Profile(user, key, state, tuple(ctx.calls), ctx.flags)
-        # A profile made of empty or truncated replies serves this run only: the next one tries again.
+        # A profile of empty or truncated replies serves this run only: the next one tries again.
         if key and ctx.is_storable and self._cache is not None and self._policy != "off":
             artifact = {"state": state, "calls": profile.calls, "flags": profile.flags}
             self._cache.put_artifact(key, artifact)
@@ -134,7 +137,7 @@ class Profiles:
                 # Another word than in earlier versions, whose states may hold a model's thoughts.
                 "artifact": "profile of answers",
                 "method": [spec.method, spec.method_hash, self._method.version, spec.params],
-                "task": [spec.task, spec.task_hash, spec.task_version, spec.task_params],
+                "task": self._task_identity(),
                 "model": spec.model,
                 "sampling": spec.sampling,
                 "seed": spec.seed,
@@ -144,6 +147,14 @@ class Profiles:
                 "history": user.history,
             }
         )
+
+    def _task_identity(self) -> list[Any]:
+        spec = self._spec
+        identity = [spec.task, spec.task_hash, spec.task_version, spec.task_params]
+        # Left out when unset, so that profiles of earlier versions keep their keys.
+        if spec.tokenizer is not msgspec.UNSET:
+            identity.append(spec.tokenizer)
+        return identity
 
     async def _make(self, key: str, user: User) -> State:
         stored = self._stored(key, user)

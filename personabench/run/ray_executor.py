@@ -240,7 +240,7 @@ def _for_shard(options: Options, shard: Shard, folder: Path) -> Options:
 
 @contextmanager
 def _shard_results(results: str, shard: Shard) -> Iterator[Path]:
-    """Yield the shard's results folder on this machine; a URL's is downloaded, and uploaded again."""
+    """Yield the shard's results folder on this machine; of a URL, a copy that is uploaded."""
     if not is_url(results):
         yield shard.results(Path(results))
         return

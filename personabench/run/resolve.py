@@ -1,7 +1,7 @@
 """Resolve command-line options into runs.
 
-Names, parameters and files are checked here, as far as that is possible without a model call, so that a command which
-cannot work costs nothing.
+Names, parameters and files are checked here, as far as that is possible without a model call, so
+that a command which cannot work costs nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from personabench.api import params, registry
-from personabench.api.compatibility import Fit, check_requirements, explain_missing_dates, verdict
+from personabench.api.compatibility import Fit, check_requirements, explain_misfit, judge_fit
 from personabench.api.dataset import Dataset
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
@@ -28,6 +28,7 @@ from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.retrieval.tokenizers import get_tokenizer
 from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
@@ -68,7 +69,7 @@ class ResolvedRun:
 
     @property
     def role_warnings(self) -> list[str]:
-        """A warning for each role played by the model under test, and for a judge of a related model."""
+        """Warnings about roles played by the model under test, and about a related judge."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
             f"name another with --{role}-model"
@@ -107,7 +108,8 @@ def build_spec(
         model, simulator: identities of the models.
         window: the context length that was asked for, in tokens; None for the model's own.
     """
-    # Options that only the judge reads are part of the judge's key: another judge needs no new answers.
+    # Options that only the judge reads are part of the judge's key, not of the run: another judge
+    # needs no new answers.
     task_params = {
         name: value
         for name, value in dataclasses.asdict(task.params).items()
@@ -131,7 +133,22 @@ def build_spec(
         history=history,
         window=window,
         simulator=msgspec.UNSET if simulator is None else simulator,
+        tokenizer=_name_tokenizer(task),
     )
+
+
+def _name_tokenizer(task: Task) -> str | msgspec.UnsetType:
+    """The task's tokenizer as the spec states it.
+
+    Raises:
+        UsageError: unknown tokenizer.
+    """
+    try:
+        get_tokenizer(task.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"task {task.name}: {error}") from error
+    # Unset, because runs of versions that knew no other tokenizer must keep their fingerprints.
+    return msgspec.UNSET if task.tokenizer == "whitespace" else task.tokenizer
 
 
 def resolve(
@@ -150,7 +167,7 @@ def resolve(
 
 
 class _Resolver:
-    """The state of one `resolve`: what was opened, what was refused, and which parameters were used."""
+    """The state of one `resolve`: opened tasks, refused pairs, and the parameters in use."""
 
     def __init__(
         self, options: Options, backend: Backend, named: Mapping[RoleName, Backend]
@@ -171,8 +188,8 @@ class _Resolver:
         _check_options(self.options, self.backend)
         owners = ["task", *(cls.name for cls in self.methods)]
         grid = [
-            params.assignments([*self.options.assignments, *point], owners)
-            for point in params.grid(self.options.grid)
+            params.parse_assignments([*self.options.assignments, *point], owners)
+            for point in params.expand_grid(self.options.grid)
         ]
         for task_class, parameters in itertools.product(self.tasks, grid):
             self._resolve_task(task_class, parameters)
@@ -204,7 +221,7 @@ class _Resolver:
             params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
         )
         self.used_by_tasks |= accepted.keys()
-        task_params = params.fill(task_class.Params, accepted, f"task {task_class.name}")
+        task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
         history = self.options.history
         if history != "own" and "history" not in task.offers:
@@ -233,12 +250,7 @@ class _Resolver:
         )
         self.used_by_methods |= shared.keys()
 
-        declared = {
-            "refuses": method_class.refuses,
-            "designed_for": method_class.designed_for,
-            "needs": method_class.needs,
-        }
-        fit, reason = verdict(declared, task.name, task.offers)
+        fit, reason = judge_fit(method_class, type(task))
         if fit == "refused":
             self.refusals.append(
                 f"method {method_class.name} does not run on {task.name}: {reason}"
@@ -246,10 +258,13 @@ class _Resolver:
             return
 
         texts = {**shared, **parameters.get(method_class.name, {})}
-        method_params = params.fill(method_class.Params, texts, f"method {method_class.name}")
+        method_params = params.fill_params(
+            method_class.Params, texts, f"method {method_class.name}"
+        )
         method: Method = create(method_class, method_params)
-        if undated := explain_missing_dates(method, dataset):
-            self.refusals.append(undated)
+        misfit = explain_misfit(method, task, dataset)
+        if misfit:
+            self.refusals.append(misfit)
             return
         check_requirements(method, dataset, positions)
 
@@ -278,12 +293,12 @@ class _Resolver:
             raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
     def _report_refusals(self) -> None:
-        """Pairs that do not fit are named once; they end the command only if nothing is left to run."""
+        """Name pairs that do not fit once; they end the command only if nothing is left to run."""
         refusals = list(dict.fromkeys(self.refusals))
         if refusals and not self.runs:
             raise UsageError("; ".join(refusals))
         for refusal in refusals:
-            _log.warning("%s; the other runs go on", refusal)
+            _log.warning("skipped: %s", refusal)
 
     def _check_used(self, parameters: Parameters) -> None:
         unused = sorted(set(parameters.get("", {})) - self.used_by_methods)
@@ -304,8 +319,9 @@ def _check_options(options: Options, backend: Backend) -> None:
     adapter = backend.options.adapter or ""
     if options.history == "shuffled" and USER in adapter:
         raise UsageError(
-            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer from another "
-            "user's history; name one adapter for all users, or leave one of the two out"
+            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer "
+            "from another user's history; name one adapter for all users, or leave one of the two "
+            "out"
         )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
@@ -323,7 +339,8 @@ def _load_classes(kind: registry.Kind, names: Sequence[str]) -> list[type[Any]]:
         first = first_of.setdefault(cls.name, name)
         if first != name:
             raise UsageError(
-                f"--{kind}: {first} and {name} are both called '{cls.name}'; give one another `name`"
+                f"--{kind}: {first} and {name} are both called '{cls.name}'; "
+                "give one another `name`"
             )
     return list(classes.values())
 

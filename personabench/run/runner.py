@@ -56,13 +56,14 @@ class Outcome:
 
     Attributes:
         interrupted: an interrupt ended it early.
-        metric_error: why metrics beside the task's own are missing; everything else was computed.
+        missing_values: why judgements, or metrics beside the task's own, are missing; everything
+            else was computed.
     """
 
     folder: Path
     summary: Summary
     interrupted: bool = False
-    metric_error: str = ""
+    missing_values: str = ""
 
 
 async def run(
@@ -165,7 +166,12 @@ class _Execution:
             await self._judge(self.job.judge, positions)
 
         extra_metrics: dict[str, float | None] = {}
-        metric_error = ""
+        problems = []
+        if self.judging.failed:
+            problems.append(
+                f"{self.judging.failed} answers could not be judged; the first: "
+                f"{self.judging.first_failure}\nRepeat the command to have them judged again."
+            )
         if earlier and not pending:
             extra_metrics |= earlier.extra_metrics
         try:
@@ -173,7 +179,7 @@ class _Execution:
                 self.job.folder, self.job.dataset, positions, self.options.metrics
             )
         except UsageError as error:
-            metric_error = str(error)
+            problems.append(str(error))
 
         facts = msgspec.structs.replace(
             self._facts(earlier),
@@ -197,7 +203,7 @@ class _Execution:
                 f"{self.error}\n{summary.n} of {len(self.job.positions)} samples are done and "
                 f"kept in {self.job.folder.path}"
             )
-        return Outcome(self.job.folder.path, summary, not self.complete, metric_error)
+        return Outcome(self.job.folder.path, summary, not self.complete, "\n".join(problems))
 
     async def _open_models(self) -> None:
         await self.session.open_backend(self.session.model, self.log)

@@ -65,6 +65,7 @@ class Session:
             folder=run.folder,
             cache=self.cache,
             concurrency=concurrency,
+            sample_timeout=options.sample_timeout,
             judged=run.judge is not None,
             roles=clients,
         )
@@ -76,7 +77,7 @@ async def identified_models(
     backend: Backend | None = None,
     roles: Mapping[RoleName, Backend] | None = None,
 ) -> AsyncIterator[tuple[Backend, dict[RoleName, Backend]]]:
-    """Create and identify the model under test and the models of other roles; close them at the end.
+    """Create and identify the model under test and the models of roles; close them at the end.
 
     Args:
         backend, roles: backends to use in place of those of the options.

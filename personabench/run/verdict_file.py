@@ -103,7 +103,8 @@ def read_labels(path: Path) -> dict[str, Pick]:
             item = msgspec.json.decode(line, type=_Label)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DataError(
-                f'{path}, line {number}: expected {{"id": ..., "label": "a", "b" or "tie"}}: {error}'
+                f'{path}, line {number}: expected {{"id": ..., "label": "a", "b" or "tie"}}: '
+                f"{error}"
             ) from error
         if item.label is not None:
             labels[item.id] = item.label

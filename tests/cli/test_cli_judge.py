@@ -1,4 +1,5 @@
-"""`personabench judge` and `judge-report`: two runs before a judge, what is kept, and what is refused."""
+"""`personabench judge` and `judge-report`: two runs before a judge, what is kept, and what is
+refused."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def runs(personabench: Command) -> tuple[str, str]:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
-    """The judges that commands made; each says that the first reply is better unless told otherwise."""
+    """The judges that commands made; each says that the first reply is better unless told
+    otherwise."""
     return judging(monkeypatch, lambda request: "Hm.\nScore of reply 1: 8\nScore of reply 2: 5")
 
 

@@ -28,7 +28,8 @@ from personabench.run.shards import Shard, partition
 
 TOYS = Path(__file__).parents[1] / "toy_methods.py"
 TIMES = {"seconds", "cached", "time", "files"}
-"""What two runs of the same may differ in: what it took, what was paid, and the hashes of files that hold these."""
+"""What two runs of the same may differ in: what it took, what was paid, and the hashes of files
+that hold these."""
 
 
 async def shard(
@@ -50,7 +51,8 @@ def merged(asked: Options, **how: Any) -> list[Outcome]:
 
 
 def timeless(value: Any) -> Any:
-    """A JSON value without what two runs may differ in; receipts of calls made at once come in any order."""
+    """A JSON value without what two runs may differ in; receipts of calls made at once come in any
+    order."""
     if isinstance(value, dict):
         kept = {name: timeless(each) for name, each in value.items() if name not in TIMES}
         return (
