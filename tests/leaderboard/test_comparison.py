@@ -12,12 +12,12 @@ import pytest
 from synthetic_scores import (
     EACH,
     USERS,
-    make_board,
     draw_scores,
     list_rows,
-    write_run,
+    make_board,
     make_rows,
     seal_scores,
+    write_run,
 )
 
 from personabench.leaderboard import as_latex, as_markdown, boards, curves

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_scores import EACH, make_board, draw_scores, list_rows, write_run, make_rows
+from synthetic_scores import EACH, draw_scores, list_rows, make_board, make_rows, write_run
 from toy_methods import TOY
 
 from personabench.cli.compare import _details

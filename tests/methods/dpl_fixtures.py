@@ -154,7 +154,7 @@ def reply(request: Request) -> str:
     }[name]
 
 
-class World:
+class ScriptedTask:
     """A task, its users, and a scripted model behind the real client and cache."""
 
     def __init__(

@@ -160,7 +160,7 @@ def reply(request: Request) -> str:
     return json.dumps({"reasoning": "as before", "answer": "The answer"})
 
 
-class World:
+class ScriptedTask:
     """A task and a scripted model behind the real client and cache."""
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from engine_fixtures import options
-from synthetic_scores import make_board, draw_scores, write_run, make_rows
+from synthetic_scores import draw_scores, make_board, make_rows, write_run
 
 from personabench import results
 from personabench.errors import DataError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_scores import draw_scores, write_run, make_rows, seal_scores
+from synthetic_scores import draw_scores, make_rows, seal_scores, write_run
 
 from personabench.errors import DataError, UsageError
 from personabench.leaderboard.comparison import compare, rederived
