@@ -1,4 +1,4 @@
-"""Interrupts during model calls: the first winds down, every further one drops what is in flight."""
+"""Interrupts during model calls: the first winds down, further ones drop calls in flight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ GRACE = 20.0
 
 @contextmanager
 def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterator[None]:
-    """Call `first` at the first SIGINT or SIGTERM while the block runs, `again` at every further one.
+    """Call `first` at the first SIGINT or SIGTERM while the block runs, `again` at every further
+    one.
 
     If the running loop cannot handle signals, as in a thread, nothing is called.
     """
@@ -31,7 +32,8 @@ def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterat
         try:
             loop.add_signal_handler(name, handle)
         except (NotImplementedError, RuntimeError, ValueError):
-            # Windows has no signal handlers in loops, and threads other than the main one none at all.
+            # Windows has no signal handlers in loops, and threads other than the main one none at
+            # all.
             continue
         handled.append(name)
 

@@ -1,7 +1,7 @@
 """Resolve command-line options into runs.
 
-Names, parameters and files are checked here, as far as that is possible without a model call, so that a command which
-cannot work costs nothing.
+Names, parameters and files are checked here, as far as that is possible without a model call, so
+that a command which cannot work costs nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class ResolvedRun:
 
     @property
     def role_warnings(self) -> list[str]:
-        """A warning for each role played by the model under test, and for a judge of a related model."""
+        """A warning for each role played by the model under test, and for a judge of a related
+        model."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
             f"name another with --{role}-model"
@@ -107,7 +108,8 @@ def build_spec(
         model, simulator: identities of the models.
         window: the context length that was asked for, in tokens; None for the model's own.
     """
-    # Options that only the judge reads are part of the judge's key: another judge needs no new answers.
+    # Options that only the judge reads are part of the judge's key: another judge needs no new
+    # answers.
     task_params = {
         name: value
         for name, value in dataclasses.asdict(task.params).items()
@@ -150,7 +152,8 @@ def resolve(
 
 
 class _Resolver:
-    """The state of one `resolve`: what was opened, what was refused, and which parameters were used."""
+    """The state of one `resolve`: what was opened, what was refused, and which parameters were
+    used."""
 
     def __init__(
         self, options: Options, backend: Backend, named: Mapping[RoleName, Backend]
@@ -277,7 +280,8 @@ class _Resolver:
             raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
     def _report_refusals(self) -> None:
-        """Pairs that do not fit are named once; they end the command only if nothing is left to run."""
+        """Pairs that do not fit are named once; they end the command only if nothing is left to
+        run."""
         refusals = list(dict.fromkeys(self.refusals))
         if refusals and not self.runs:
             raise UsageError("; ".join(refusals))
@@ -301,8 +305,8 @@ def _check_options(options: Options, backend: Backend) -> None:
     adapter = backend.options.adapter or ""
     if options.history == "shuffled" and USER in adapter:
         raise UsageError(
-            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer from another "
-            "user's history; name one adapter for all users, or leave one of the two out"
+            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer "
+            "from another user's history; name one adapter for all users, or leave one of the two out"
         )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
@@ -320,7 +324,8 @@ def _load_classes(kind: registry.Kind, names: Sequence[str]) -> list[type[Any]]:
         first = first_of.setdefault(cls.name, name)
         if first != name:
             raise UsageError(
-                f"--{kind}: {first} and {name} are both called '{cls.name}'; give one another `name`"
+                f"--{kind}: {first} and {name} are both called '{cls.name}'; "
+                "give one another `name`"
             )
     return list(classes.values())
 
