@@ -306,7 +306,8 @@ def _check_options(options: Options, backend: Backend) -> None:
     if options.history == "shuffled" and USER in adapter:
         raise UsageError(
             f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer "
-            "from another user's history; name one adapter for all users, or leave one of the two out"
+            "from another user's history; name one adapter for all users, "
+            "or leave one of the two out"
         )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
