@@ -63,6 +63,7 @@ class PeerMethod(Method):
         """Select the users to compare with; they are indexed on first use."""
         self._users = limit_users(population, self.params.population_max_users, ctx)
         self._kind = ctx.task.kind
+        self._tokenizer = ctx.task.tokenizer
         self.population = population
 
     # An index of a large population takes seconds, and a run whose answers are all stored needs
@@ -73,7 +74,7 @@ class PeerMethod(Method):
             embedder=self.params.embedder,
             temporal_guard=self.params.temporal_guard,
         )
-        return Peers(self._users, settings, self._kind)
+        return Peers(self._users, settings, self._kind, self._tokenizer)
 
     async def find_pools(
         self,

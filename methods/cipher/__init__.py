@@ -30,14 +30,8 @@ class Cipher(Learner):
 
     name = "cipher"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params:
@@ -147,14 +141,8 @@ class IclEdit(Learner):
 
     name = "icl_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params:
@@ -217,14 +205,8 @@ class CotEdit(IclEdit):
 
     name = "cot_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params(IclEdit.Params):
@@ -253,14 +235,8 @@ class Continual(Learner):
 
     name = "continual"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params:
@@ -303,14 +279,8 @@ class EThenE(Learner):
 
     name = "e_then_e"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params(Continual.Params):
@@ -364,14 +334,7 @@ class Oracle(Method):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     privileged = True
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp*": "real users have no written preference to be told",
-        "longlamp*": "real users have no written preference to be told",
-        "lampqa*": "real users have no written preference to be told",
-        "reviews*": "real users have no written preference to be told",
-        "personamem*": "the task has no written preference to be told",
-        "prefdisco*": "the task keeps its preferences with the simulated user",
-    }
+    needs = ("preference",)
 
     async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
         preference = sample.hidden.get("preference")

@@ -55,6 +55,10 @@ class Learner(Method):
         """The state that online tasks start with: no round open and none closed."""
         return {"rounds": [], "open": None, "t": 0}
 
+    def requirements(self) -> set[str]:
+        needs = {"conversations"} if self.params.mode == "turns" else set()
+        return super().requirements() | needs
+
     async def predict(
         self,
         sample: Sample,
@@ -184,10 +188,6 @@ class Learner(Method):
         """The history as rounds that were learned from, in the way of `mode`."""
         mode = self.params.mode
         exchanges = ctx.task.exchanges(sample)
-        if mode == "turns" and exchanges is None:
-            raise UsageError(
-                f"{self.name}: mode=turns needs conversations, and {ctx.task.name} has none"
-            )
         if mode == "turns" or (mode == "auto" and exchanges is not None):
             exchanges = self._drop_duplicates(sample, exchanges or (), ctx)
             return await self._learn_exchanges(sample, exchanges, ctx)

@@ -45,7 +45,7 @@ class Dpl(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """preset: lamp (any task) or faithful (the paper's review setting), for what is not set.
+        """preset: adapted (any task) or faithful (the paper's review setting), for what is not set.
 
         n_docs: records compared, and records shown with the question.
         k_peers: peers shown in a comparison.
@@ -64,7 +64,7 @@ class Dpl(Method):
         population_max_users: size of a seeded sample of a larger population; 0 for all users.
         """
 
-        preset: str = "lamp"
+        preset: str = "adapted"
         n_docs: int | None = None
         k_peers: int | None = None
         min_peers: int | None = None
@@ -113,7 +113,7 @@ class Dpl(Method):
             ordered = sorted(users, key=lambda user: user.id)
             users = ctx.rng("dpl population").sample(ordered, limit)
 
-        self.peers = Peers(users, self.settings, ctx.task.kind)
+        self.peers = Peers(users, self.settings, ctx.task.kind, ctx.task.tokenizer)
         if "user" in self.settings.tiers:
             await self.peers.cluster_users(self._embed_with(ctx))
         self.population = population

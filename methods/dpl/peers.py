@@ -23,6 +23,7 @@ from personabench.methods.dpl.selectors import Embed, Peer, cluster_vectors
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.vectors import Floats, compute_cosines
 from personabench.retrieval.bm25 import BM25, top
+from personabench.retrieval.tokenizers import Tokenize
 from personabench.types import moment, normalized
 
 # Search results in T3: enough for several chunks after the guards and one record per user.
@@ -63,7 +64,7 @@ class Peers:
 
     Args:
         users: the users of the population; `settings`: tiers, guards and limits; `kind`: of the
-            task's responses.
+            task's responses; `tokenizer`: of its retrieval texts.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Peers:
         users: Sequence[User],
         settings: Settings,
         kind: ResponseKind,
+        tokenizer: str,
     ) -> None:
         self._settings = settings
         self._kind = kind
@@ -94,8 +96,9 @@ class Peers:
                 self._by_stimulus[key].append(index)
 
         if "T3" in settings.tiers:
-            self._bm25 = BM25([subject(record) for record in self._records])
-            self._common = _common_tokens(self._records)
+            subjects = [subject(record) for record in self._records]
+            self._bm25 = BM25(subjects, tokenizer=tokenizer)
+            self._common = _common_tokens(self._records, self._bm25.tokenize)
             self._search_cached = lru_cache(maxsize=2048)(self._search)
         self._scope: list[str] = []
 
@@ -317,7 +320,7 @@ class Peers:
         user_ids: frozenset[str],
     ) -> tuple[int, ...]:
         """The indices of the nearest records by BM25, without those of `user_ids`."""
-        rare = [token for token in text.split() if token not in self._common]
+        rare = [token for token in self._bm25.tokenize(text) if token not in self._common]
         scores = self._bm25.scores(" ".join(rare) or text)
         for user_id in user_ids:
             indices = self._ranges.get(user_id, range(0))
@@ -337,7 +340,7 @@ def _text_key(text: str) -> int:
     return hash(normal) if normal else 0
 
 
-def _common_tokens(records: Sequence[Record]) -> frozenset[str]:
+def _common_tokens(records: Sequence[Record], tokenize: Tokenize) -> frozenset[str]:
     """Tokens in more than a twentieth of a sample of the records.
 
     They make a search slow and contribute little to its ranking.
@@ -345,7 +348,7 @@ def _common_tokens(records: Sequence[Record]) -> frozenset[str]:
     surveyed = records[:: max(1, len(records) // _SURVEYED)]
     counts: Counter[str] = Counter()
     for record in surveyed:
-        counts.update(set(subject(record).split()))
+        counts.update(set(tokenize(subject(record))))
     # In a small population a twentieth would be a handful of records, and rare words common.
     threshold = max(20, _COMMON * len(surveyed))
     return frozenset(token for token, count in counts.items() if count > threshold)

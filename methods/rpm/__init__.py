@@ -64,7 +64,7 @@ class Rpm(Method):
             rungs.
         stats_mode: propensity for labels, influence for texts, auto by the task.
         propensity_alpha: smoothing of propensity.
-        personamem: reading of a chat, as preferences or letters.
+        chat: reading of a chat, as preferences or letters.
         label_history: confirms that letters uses labels.
         refresh_rounds: in online tasks, rounds between two studies of the user.
         state_from: profiles.jsonl of an rpm run with another model, whose states are used instead
@@ -86,7 +86,7 @@ class Rpm(Method):
         example_reasoning: Literal["none", "generic_cot", "rpm"] = "rpm"
         stats_mode: Literal["auto", "propensity", "influence"] = "auto"
         propensity_alpha: float = 0.0
-        personamem: Literal["preferences", "letters"] = "preferences"
+        chat: Literal["preferences", "letters"] = "preferences"
         label_history: bool = False
         refresh_rounds: int = 5
         state_from: str = ""
@@ -97,7 +97,7 @@ class Rpm(Method):
         super().__init__(params)
         p = self.params
         _check_params(p)
-        self.letters = p.personamem == "letters"
+        self.letters = p.chat == "letters"
         if self.letters:
             self.privileged = True  # type: ignore[misc]
         self.stored: Mapping[tuple[str, str], Any] = {}
@@ -183,12 +183,17 @@ class Rpm(Method):
             knowledge = await study(Knowledge(items=newest, rounds=knowledge.rounds), p, ctx)
         return msgspec.to_builtins(knowledge)
 
+    def requirements(self) -> set[str]:
+        # Propensity counts the labels of past answers; letters are the labels of past questions.
+        counts_answers = self.params.stats_mode == "propensity" and not self.letters
+        return super().requirements() | ({"precedents"} if counts_answers else set())
+
     def _require_labels(self, sample: Sample) -> None:
         if not self.letters or not sample.history:
             return
         if not any("cut" in record.fields for record in sample.history):
             raise UsageError(
-                "rpm: personamem=letters learns from questions, and this history has none; "
+                "rpm: chat=letters learns from questions, and this history has none; "
                 "add --set task.records=questions"
             )
 
@@ -328,9 +333,9 @@ def _check_params(p: Rpm.Params) -> None:
         raise UsageError("rpm: history_cap must be at least 1, or null for the whole history")
     if p.propensity_alpha < 0:
         raise UsageError("rpm: propensity_alpha must be 0 or more")
-    if p.personamem == "letters" and not p.label_history:
+    if p.chat == "letters" and not p.label_history:
         raise UsageError(
-            "rpm: personamem=letters learns from the right letters of earlier questions, "
+            "rpm: chat=letters learns from the right letters of earlier questions, "
             "a control that uses labels; agree to it with --set rpm.label_history=true"
         )
     if p.use_examples and not p.use_factors and p.example_reasoning == "rpm":

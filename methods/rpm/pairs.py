@@ -64,7 +64,7 @@ def make_query(sample: Sample, task: Wording) -> str:
     """The question's own content, with the facts that the task gives about its answer.
 
     Without a stimulus that is the text the task searches histories with, after the first quotation
-    of the input if that is another text (LaMP-1: the author's own title, then the candidates).
+    of the input if that is another text (the author's own title, then the candidates).
     """
     if sample.stimulus:
         return _with_facts(sample.stimulus, task.facts(sample.attributes))
@@ -135,7 +135,7 @@ async def gather_pairs(
 
     labels: list[str] = []
     if closed:
-        declared = LETTERS if is_labelled else getattr(ctx.task, "labels", ())
+        declared = LETTERS if is_labelled else ctx.task.labels
         labels = ordered_labels(declared, [item.answer for item in items])
     return Knowledge(
         seen=seen(history),

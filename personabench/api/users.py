@@ -18,6 +18,7 @@ import msgspec
 
 from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.task import Task
+from personabench.errors import UsageError
 from personabench.hashing import digest
 from personabench.types import Record, Sample, User, moment
 
@@ -40,8 +41,14 @@ def open_split(
     """Open a split of a task, with questions joined into users if the data does not name them.
 
     Raises:
+        UsageError: `data` is a file, and the task reads a folder.
         UsageError, DataError: as `Task.open`.
     """
+    reads_files = task.accepts_file or type(task).open is Task.open
+    if data is not None and data.is_file() and not reads_files:
+        raise UsageError(
+            f"--data {data}: {task.name} reads a folder of files; name the folder {data.parent}"
+        )
     dataset = task.open(split, data)
     return dataset if dataset.identified else JoinedUsers(dataset)
 

@@ -46,6 +46,7 @@ from personabench.cli.options import (
     RayOptions,
     RequestsPerMinute,
     ResultsOrUrl,
+    SampleTimeout,
     Seed,
     Seeds,
     ShardOption,
@@ -101,6 +102,7 @@ def run(
     adapter: Adapter = None,
     embedder_url: EmbedderUrl = None,
     timeout: Timeout = None,
+    sample_timeout: SampleTimeout = None,
     header: Headers = None,
     api_version: ApiVersion = None,
     omit: OmitParams = None,
@@ -186,6 +188,7 @@ def run(
         backend=backend,
         backend_options=backend_options,
         concurrency=concurrency,
+        sample_timeout=sample_timeout,
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
@@ -283,7 +286,6 @@ def _read_seeds(seed: int, seeds: str | None) -> list[int]:
 
 def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -> None:
     """Execute runs and print their leaderboard, warnings and errors."""
-    import asyncio
     import functools
 
     from rich.console import Console
@@ -295,6 +297,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     from personabench.results.notices import collect_notices
     from personabench.results.summary import to_dict
     from personabench.run import runner
+    from personabench.run.interrupts import run_command
 
     console = Console(stderr=True, highlight=False)
     options = several[0]
@@ -305,7 +308,10 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         outcomes = cluster.run(several, functools.partial(console.print, markup=False))
     else:
         try:
-            outcomes = asyncio.run(runner.run(*several, watch=watching(console), announce=announce))
+            outcomes = run_command(
+                runner.run(*several, watch=watching(console), announce=announce),
+                farewell=_describe_interrupt("finished samples are kept"),
+            )
         except KeyboardInterrupt:
             _print_interrupted(console, "finished samples are kept")
             sys.exit(130)
@@ -414,8 +420,14 @@ def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Con
 
 def _print_interrupted(console: Console, state: str) -> None:
     """Print how to resume an interrupted command."""
-    console.print(f"interrupted; {state}. Go on with the same command:", style="yellow")
-    console.print(f"  {command_line()}", markup=False, soft_wrap=True)
+    message, command = _describe_interrupt(state).splitlines()
+    console.print(message, style="yellow")
+    console.print(command, markup=False, soft_wrap=True)
+
+
+def _describe_interrupt(state: str) -> str:
+    """Say in two lines that a command was interrupted and how to resume it."""
+    return f"interrupted; {state}. Go on with the same command:\n  {command_line()}"
 
 
 def command_line() -> str:
@@ -461,18 +473,17 @@ _PLAN_COUNTS = (
 
 def _print_plan(several: Sequence[Options], json: bool) -> None:
     """Print the calls, tokens and price of runs without calling a model."""
-    import asyncio
-
     from rich import box
     from rich.table import Table
 
+    from personabench.run.interrupts import run_command
     from personabench.run.plan import plan
 
     prices = several[0].prices
     rows = [
         {**forecast.as_dict(prices), "seed": options.seed}
         for options in several
-        for forecast in asyncio.run(plan(options))
+        for forecast in run_command(plan(options), farewell="interrupted")
     ]
     if json:
         emit(rows)

@@ -246,5 +246,26 @@ def _print_sample(facts: dict[str, Any]) -> None:
             console.print("reply", style="bold")
             console.print(call["reply"] or "", markup=False, soft_wrap=True)
     _head(console, f"sample {facts['sample_id']} of user {facts['user_id']}")
-    for name in ("output", "parsed", "references", "values", "flags", "error"):
-        console.print(f"{name:11} {_plainly(facts[name])}", markup=False, soft_wrap=True)
+    shown = {**facts, "shown": _word_shown(facts), "evidence": _word_evidence(facts)}
+    names = ["output", "parsed", "references", "shown", "evidence", "values", "flags", "error"]
+    if not facts["evidence"]:
+        names.remove("evidence")
+    for name in names:
+        console.print(f"{name:11} {_plainly(shown[name])}", markup=False, soft_wrap=True)
+
+
+def _word_shown(facts: dict[str, Any]) -> str:
+    """The ids of the records that the model saw."""
+    ids = facts["shown"]
+    if ids is None:
+        return ""
+    count = f"{len(ids)} record{'' if len(ids) == 1 else 's'}"
+    return f"{count}: {', '.join(ids)}" if ids else count
+
+
+def _word_evidence(facts: dict[str, Any]) -> str:
+    """The ids of the records that hold the evidence, with those that the model did not see."""
+    ids = facts["evidence"] or ()
+    missed = [record_id for record_id in ids if record_id not in (facts["shown"] or ())]
+    worded = ", ".join(ids)
+    return f"{worded}; not shown: {', '.join(missed)}" if missed else worded

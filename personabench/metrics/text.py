@@ -52,12 +52,12 @@ _QUOTES = {
 @lru_cache(maxsize=2)
 def _create_scorer(every_script: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    return RougeScorer(
-        ["rouge1", "rougeL"],
-        use_stemmer=False,
-        tokenizer=WordTokens() if every_script else None,
-    )
+    # Named, because a scorer that chooses its tokenizer logs that, which makes the root logger
+    # print the tracebacks of failed samples to the terminal.
+    tokenizer = WordTokens() if every_script else DefaultTokenizer()
+    return RougeScorer(["rouge1", "rougeL"], tokenizer=tokenizer)
 
 
 def rouge(

@@ -167,6 +167,8 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
             "output": prediction.output,
             "parsed": prediction.parsed,
             "interaction": to_json(prediction.interaction),
+            "shown": list(prediction.shown or ()),
+            "evidence": list(sample.evidence) if sample else [],
             "flags": to_json(prediction.flags),
             "error": prediction.error,
             "attempts": prediction.attempts,
@@ -275,7 +277,8 @@ def _features(source: Source, datasets: Any) -> dict[str, Any]:
     first = next(rows(source))
     # Columns that are empty in the first row hold text.
     features = {name: types.get(type(value), text) for name, value in first.items()}
-    features |= {"choices": [text], "references": [text]}
+    lists = ("choices", "references", "shown", "evidence")
+    features |= {name: [text] for name in lists}
     features["calls"] = [
         {
             "phase": text,

@@ -46,6 +46,7 @@ class Attempt:
         output: str | None,
         parsed: str | None,
         interaction: JsonObject,
+        shown: tuple[str, ...] | None,
         error: str | None,
         attempts: int,
     ) -> Prediction:
@@ -62,7 +63,7 @@ class Attempt:
             sum(call.cached_tokens for call in method_calls),
         )
         if error is not None:
-            output, parsed, interaction = None, None, {}
+            output, parsed, interaction, shown = None, None, {}, None
         return Prediction(
             sample_id=sample.id,
             user_id=sample.user_id,
@@ -75,6 +76,7 @@ class Attempt:
             attempts=attempts,
             profile=self.profile,
             interaction=interaction,
+            shown=shown,
         )
 
 

@@ -95,6 +95,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
     default_split = "sample"
     max_tokens = 1024
     scorers = ("official",)
+    tokenizer = "whitespace"
     words = wording.WORDS
     protocol = "dialogue"
     roles: tuple[RoleName, ...] = ("simulator", "judge")
@@ -328,7 +329,7 @@ class PrefDiscoWarm(_Discovering, Audited):
     name = "prefdisco_warm"
     title = "PrefDisco, warm start: earlier wishes as a history (this project's extension)"
     kind = "text"
-    offers = ("history", "population")
+    offers = ("history", "population", "precedents", "items")
     metrics = scoring.WARM
     judged_metrics = scoring.ASKING
 

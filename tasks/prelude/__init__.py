@@ -42,7 +42,7 @@ class _Prelude(OnlineTask, Downloadable):
     env: str
     request: str
     protocol = "online"
-    offers = ("feedback",)
+    offers = ("feedback", "preference")
     roles: tuple[RoleName, ...] = ("simulator",)
     kind = "text"
     source = "https://github.com/gao-g/prelude (arXiv 2404.15269); documents come with --data"
@@ -241,7 +241,7 @@ class PreludeSumm(_Prelude):
     name = "prelude_summ"
     title = "PRELUDE: summaries that a user edits"
     kind = "text"
-    offers = ("feedback",)
+    offers = ("feedback", "preference")
     env = "summ"
     request = "Summarise this document."
     words = Vocabulary(
@@ -267,7 +267,7 @@ class PreludeEmail(_Prelude):
     name = "prelude_email"
     title = "PRELUDE: emails that a user edits"
     kind = "text"
-    offers = ("feedback",)
+    offers = ("feedback", "preference")
     env = "email"
     request = "Write a short email from these notes."
     words = Vocabulary(

@@ -47,6 +47,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     name = "reviews"
     title = "Product reviews: personalized review generation (the setting of DPL)"
     kind = "text"
+    offers = ("history", "population", "dates", "precedents", "items")
     source = (
         "SnowCharmQ/DPL-main and SnowCharmQ/DPL-meta on the Hugging Face hub (arXiv 2503.02450)"
     )
@@ -54,6 +55,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     default_split = "test"
     max_tokens = 512
     metrics = METRICS
+    tokenizer = "whitespace"
     words = wording.WORDS
     optional_roles = ("judge",)
     judged_metrics = (Metric("similarity"),)

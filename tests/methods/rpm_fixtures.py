@@ -96,6 +96,7 @@ class Tags(Headlines):
 class Stars(Headlines):
     name = "stars"
     kind = "ordinal"
+    labels = ("1", "2", "3", "4", "5")
 
 
 class Vectors:

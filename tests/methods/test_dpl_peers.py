@@ -324,7 +324,7 @@ async def test_a_pool_has_one_record_per_user_and_at_most_max_pool() -> None:
         p: tuple(Record(f"{p}{n}", "same tale", f"{p}{n} says") for n in range(3)) for p in "abcdef"
     }
     users = [User(person, records) for person, records in history.items()]
-    peers = Peers(users, resolve("lamp", {"max_pool": 3}), "text")
+    peers = Peers(users, resolve("adapted", {"max_pool": 3}), "text", "whitespace")
     embed = Vectors()
     question = Question(frozenset("a"), None, "asked")
     pool = await peers.find_pool(
@@ -359,7 +359,7 @@ async def test_several_chunks_of_candidates_make_one_pool() -> None:
     for name in "abcdefghi":
         stimulus = "the same tale" if name in "abei" else "The Same Tale"
         users.append(User(name, (Record(f"{name}0", stimulus, f"{name} says"),)))
-    peers = Peers(users, resolve("lamp", {"max_pool": 4, "min_peers": 3}), "text")
+    peers = Peers(users, resolve("adapted", {"max_pool": 4, "min_peers": 3}), "text", "whitespace")
 
     async def embed(texts: Sequence[str]) -> Any:
         return np.array([[1.0, 0.0] if text.islower() else [0.0, 1.0] for text in texts])
@@ -370,4 +370,4 @@ async def test_several_chunks_of_candidates_make_one_pool() -> None:
     assert pool is not None
     assert [peer.user_id for peer in pool.peers] == ["b", "e", "i"]
     with pytest.raises(UsageError, match="max_pool=2 leaves no room for min_peers=3"):
-        resolve("lamp", {"max_pool": 2, "min_peers": 3})
+        resolve("adapted", {"max_pool": 2, "min_peers": 3})

@@ -401,7 +401,7 @@ def test_lamp1_uses_titles_and_abstracts() -> None:
     assert not re.search(r"\[[12]\] \d+%", text(result.requests))
     assert all("[1]" not in text([request]) for request in prompts if stage(request) != "X5")
     assert stages(prompts)["X3"] > 0
-    with pytest.raises(UsageError, match="no labels"):
+    with pytest.raises(UsageError, match="no past answers of the kind"):
         trial(
             rpm(stats_mode="propensity"),
             task="lamp1",
@@ -506,8 +506,8 @@ def labelled(*cuts: int) -> list[Record]:
 
 async def test_personamem_letters(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="label_history"):
-        rpm(personamem="letters")
-    method = rpm(personamem="letters", label_history=True)
+        rpm(chat="letters")
+    method = rpm(chat="letters", label_history=True)
     setup = ScriptedTask(tmp_path, Tags())
     history = [*long_chat(2), *labelled(10, 20, 30, 40, 50)]
     _, flags, requests = await setup.ask(

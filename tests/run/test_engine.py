@@ -244,7 +244,9 @@ async def test_what_is_not_text_is_an_error_and_an_empty_answer_a_flag(tmp_path:
     setup = make_engine(tmp_path, Odd(), headlines(tmp_path / "data", 2))
     await setup.run()
     found = setup.predictions()
-    assert "predict() returned int, not text" in (found["q00000-0"].error or "")
+    assert "expected the answer as text (str), but it returned int 4" in (
+        found["q00000-0"].error or ""
+    )
     assert found["q00001-0"].error is None and found["q00001-0"].flags == {"empty_output": 1}
     setup.close()
 
