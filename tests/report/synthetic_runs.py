@@ -145,14 +145,14 @@ def make(
             if method.offline and at % each == 0:
                 folder.append(folder.profiles_path, _profile(cache, method, user, model))
             shown = sample.history[: method.records]
-            said = answer(method.name, sample_id)
-            call = _call(cache, model, "predict", _prompt(sample.input, shown, words), said)
+            output = answer(method.name, sample_id)
+            call = _call(cache, model, "predict", _prompt(sample.input, shown, words), output)
             spent += call.input_tokens
             line = Prediction(
                 sample_id,
                 user,
-                said,
-                said,
+                output,
+                output,
                 {},
                 (call,),
                 Usage(call.input_tokens, call.output_tokens),
@@ -258,12 +258,12 @@ def _prompt(question: str, shown: Sequence[Record], words: int) -> list[Message]
 
 
 def _call(
-    cache: Cache, model: Mapping[str, str], phase: str, messages: list[Message], said: str
+    cache: Cache, model: Mapping[str, str], phase: str, messages: list[Message], output: str
 ) -> Call:
     request = Request(tuple(messages), 64)
     key = request_key(model, request)
     tokens = sum(len(message.content) for message in messages) // 4
-    cache.put(key, model, request, Response(said, usage=Usage(tokens, 8)))
+    cache.put(key, model, request, Response(output, usage=Usage(tokens, 8)))
     return Call(key, phase, False, tokens, 8, 0.1)  # type: ignore[arg-type]
 
 

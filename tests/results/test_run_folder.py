@@ -202,10 +202,10 @@ def test_another_process_is_kept_out(folder: RunFolder) -> None:
         "try: folder.start(folder.spec())\n"
         "except Exception as error: print(error)"
     )
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True, check=True
     )
-    assert "another process is writing to" in said.stdout
+    assert "another process is writing to" in process.stdout
 
 
 def test_a_folder_of_another_run_is_refused_and_unlocked(tmp_path: Path) -> None:
