@@ -1,10 +1,10 @@
 """Dry runs: the calls, tokens and price that a run would cost, without a model call.
 
-The method runs for real, against a client that answers from the cache if it can and with filler if
-it cannot.  No two requests get the same filler, so that profiles made of replies differ as they
-will in the run.  Calls are exact for methods whose number of calls does not depend on replies.  If
-replies are lists, two more dry runs, with empty lists and with the longest possible, bound the
-number of calls.  Input tokens are estimated; output tokens are the full allowance, an upper bound.
+The method runs for real, against a client that answers from the cache if it can and with filler if it cannot.  No two
+requests get the same filler, so that profiles made of replies differ as they will in the run.  Calls are exact for
+methods whose number of calls does not depend on replies.  If replies are lists, two more dry runs, with empty lists and
+with the longest possible, bound the number of calls.  Input tokens are estimated; output tokens are the full allowance,
+an upper bound.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class RunPlan:
         changed: parameters that are not at their defaults, those of the task as `task.NAME`.
         calls: calls by phase; cached: how many of them are stored.
         spent: tokens to pay for by model, those of the simulator and the judge included.
-        bounds: the same run with empty lists and with the longest, if any reply is a list.  In the
-            plan itself, lists have one entry.
+        bounds: the same run with empty lists and with the longest, if any reply is a list.  In the plan itself, lists
+            have one entry.
     """
 
     task: str
@@ -102,8 +102,7 @@ class RunPlan:
     def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         """A plain row for tables and JSON.
 
-        With `bounds` the row is that of the fewest calls, and `*_at_most` gives the largest
-        numbers.
+        With `bounds` the row is that of the fewest calls, and `*_at_most` gives the largest numbers.
         """
         candidates = (self, *self.bounds)
         least = min(candidates, key=lambda candidate: candidate.total)
@@ -150,8 +149,7 @@ class FillerStyle:
     """How replies are filled in.
 
     Attributes:
-        plain: the text of replies without a schema; marked: whether it carries a mark of its
-            request.
+        plain: the text of replies without a schema; marked: whether it carries a mark of its request.
         tail: text added to replies without a schema.
         bound: the length of lists; None for one entry.
     """
@@ -198,8 +196,7 @@ class DryRunClient(Client):
 
     @property
     def tokens(self) -> Tokens:
-        """An estimate: loading the model only to count would take longer than the rest of the dry
-        run."""
+        """An estimate: loading the model only to count would take longer than the rest of the dry run."""
         return EstimatedTokens()
 
     async def complete(
@@ -292,8 +289,7 @@ async def plan(options: runner.Options) -> list[RunPlan]:
 
 
 async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any]]:
-    """For each call of one sample: key, phase, whether it is stored, and how the nearest stored
-    call differs.
+    """For each call of one sample: key, phase, whether it is stored, and how the nearest stored call differs.
 
     Raises:
         UsageError: no such sample.
@@ -351,8 +347,7 @@ class _DryRunner:
         memory: dict[str, Response] | None = None,
         bound: Bound | None = None,
     ) -> DryRunClient:
-        """Run a method with filler, on the owed samples or on one sample; returns the client that
-        booked it."""
+        """Run a method with filler, on the owed samples or on one sample; returns the client that booked it."""
         client = DryRunClient(self.model, self.cache, self.policy)
         if memory is not None:
             client.memory = memory
@@ -467,17 +462,15 @@ def _samples_fail(job: runner.ResolvedRun, failed: int, output: RunFolder) -> Ru
     predictions = list(output.iter_predictions())
     first = next(prediction for prediction in predictions if prediction.error)
     return RunError(
-        f"{job.method.name} on {job.task.name}: {failed} of {len(predictions)} samples fail in the "
-        "dry run, whose replies are filler, so the run cannot be planned; "
-        f"the first: {first.sample_id}: {first.error}"
+        f"{job.method.name} on {job.task.name}: {failed} of {len(predictions)} samples fail in the dry run, whose "
+        f"replies are filler, so the run cannot be planned; the first: {first.sample_id}: {first.error}"
     )
 
 
 def _unjudged_answers(
     job: runner.ResolvedRun, engine: Engine, owed: Sequence[int], output: RunFolder
 ) -> list[int]:
-    """The positions of finished answers that the judge has not seen; they are copied into the
-    output folder."""
+    """The positions of finished answers that the judge has not seen; they are copied into the output folder."""
     index = job.dataset.index()
     finished = {position for position, (name, _) in enumerate(index) if name in engine.finished}
     candidates = sorted({*job.positions, *finished} - {*owed})

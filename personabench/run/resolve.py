@@ -1,7 +1,7 @@
 """Resolve command-line options into runs.
 
-Names, parameters and files are checked here, as far as that is possible without a model call, so
-that a command which cannot work costs nothing.
+Names, parameters and files are checked here, as far as that is possible without a model call, so that a command which
+cannot work costs nothing.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class ResolvedRun:
 
     @property
     def role_warnings(self) -> list[str]:
-        """A warning for each role played by the model under test, and for a judge of a related
-        model."""
+        """A warning for each role played by the model under test, and for a judge of a related model."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
             f"name another with --{role}-model"
@@ -109,8 +108,7 @@ def build_spec(
         model, simulator: identities of the models.
         window: the context length that was asked for, in tokens; None for the model's own.
     """
-    # Options that only the judge reads are part of the judge's key: another judge needs no new
-    # answers.
+    # Options that only the judge reads are part of the judge's key: another judge needs no new answers.
     task_params = {
         name: value
         for name, value in dataclasses.asdict(task.params).items()
@@ -168,8 +166,7 @@ def resolve(
 
 
 class _Resolver:
-    """The state of one `resolve`: what was opened, what was refused, and which parameters were
-    used."""
+    """The state of one `resolve`: what was opened, what was refused, and which parameters were used."""
 
     def __init__(
         self, options: Options, backend: Backend, named: Mapping[RoleName, Backend]
@@ -316,9 +313,8 @@ def _check_options(options: Options, backend: Backend) -> None:
     adapter = backend.options.adapter or ""
     if options.history == "shuffled" and USER in adapter:
         raise UsageError(
-            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer "
-            "from another user's history; name one adapter for all users, "
-            "or leave one of the two out"
+            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer from another "
+            "user's history; name one adapter for all users, or leave one of the two out"
         )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
@@ -336,8 +332,7 @@ def _load_classes(kind: registry.Kind, names: Sequence[str]) -> list[type[Any]]:
         first = first_of.setdefault(cls.name, name)
         if first != name:
             raise UsageError(
-                f"--{kind}: {first} and {name} are both called '{cls.name}'; "
-                "give one another `name`"
+                f"--{kind}: {first} and {name} are both called '{cls.name}'; give one another `name`"
             )
     return list(classes.values())
 
