@@ -34,7 +34,9 @@ from personabench.errors import (
 from personabench.models.cache import Cache
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
-from personabench.results.run_folder import RefreshState, Round, RunFolder
+from personabench.results.refresh import RefreshState
+from personabench.results.rounds import Round
+from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.embedders import Embedders
 from personabench.run.attempt import (
@@ -121,7 +123,7 @@ class Engine:
         With the cache policy "refresh" every sample is owed again, except those that the refresh in progress has made.
         In an online task a user's rounds are finished up to the last one whose state was kept.
         """
-        refresh = self.folder.read_refresh() if self._refreshing else RefreshState(0, 0)
+        refresh = self.folder.refresh.read() if self._refreshing else RefreshState(0, 0)
         done = self._read_rounds(refresh) if self._online else self._read_predictions(refresh)
         index = self.dataset.index()
         pending = [position for position in positions if index[position][0] not in done]
@@ -154,7 +156,7 @@ class Engine:
 
         if refresh is not None:
             for user, sample_ids in samples_of.items():
-                last = self.folder.read_round(user)
+                last = self.folder.rounds.read(user)
                 if last is not None:
                     self._rounds[user] = last
                     self.finished.update(sample_ids[: last.round])
@@ -192,14 +194,14 @@ class Engine:
 
         complete = not self.progress.stopping
         if self._refreshing and not self.judged and complete and not self.progress.failed:
-            self._output.end_refresh()
+            self._output.refresh.end()
         return complete
 
     async def _prepare(self, owed: Sequence[int]) -> None:
         """Everything before the first sample."""
         if self._refreshing and not self._rounds:
-            self._output.delete_rounds()
-        older_profiles = self._output.begin_refresh().profiles if self._refreshing else 0
+            self._output.rounds.delete()
+        older_profiles = self._output.refresh.begin().profiles if self._refreshing else 0
         self._profiles.start(owed, skip_lines=older_profiles)
 
         if "population" in self.method.requirements():
@@ -334,7 +336,7 @@ class Engine:
             prediction = await self._predict(position, act)
             if prediction.error is None:
                 number += 1
-                self._output.write_round(Round(user, number, state, prediction))
+                self._output.rounds.write(Round(user, number, state, prediction))
             self._finish(prediction)
             if prediction.error is not None:
                 return

@@ -17,7 +17,7 @@ from personabench.models.cache import Cache, request_key
 from personabench.results.checksums import make_seal
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.types import (
     Call,
     Message,
@@ -137,7 +137,7 @@ def make(
         noise = rng.normal(0, 0.05 if method.effect else 0, len(index))
         scores = []
         spent = 0
-        seen = controlled(dataset, method.history, method.seed)
+        seen = apply_control(dataset, method.history, method.seed)
         for at, (sample_id, user) in enumerate(index):
             if method.asked is not None and codes[user] not in method.asked:
                 continue
