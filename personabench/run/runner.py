@@ -252,6 +252,7 @@ async def _finish(
             task_changed=changed(job.task),
             fit=job.fit,
             privileged=job.method.privileged,
+            rule=job.method.rule,
             provenance={
                 **(before.provenance if before else {}),
                 **engine.provenance,

@@ -177,6 +177,39 @@ def test_the_best_predictor_without_a_model_is_a_control(tmp_path: Path) -> None
     assert found["guessing"]["trivial_gain"] is None
 
 
+def rule_note(folder: Path) -> str:
+    (note,) = [note for note in board(folder).notes if "ule without a model" in note]
+    return note
+
+
+def test_a_board_names_the_best_rule_and_what_does_not_beat_it(tmp_path: Path) -> None:
+    made(tmp_path, "none", drawn(seed=1))
+    made(tmp_path, "rag", drawn(0.5, seed=4))
+    assert rule_note(tmp_path).startswith("No rule without a model is among the rows")
+    assert rule_note(tmp_path).endswith(
+        "Rules that run on lamp4: constant, copy_input, copy_nearest."
+    )
+
+    # By the flag of the method, whatever its name and calls; a rule that has seen golds is none.
+    made(tmp_path, "mine", drawn(0.1, seed=2), told={"rule": True})
+    made(tmp_path, "seen", drawn(0.9, seed=3), told={"rule": True, "privileged": True}, usage={})
+    found = rows(tmp_path)
+    assert found["rag"]["trivial_gain_over"] == "mine"
+    score = f"{found['mine']['rouge-1']:.4f}"
+    assert (
+        rule_note(tmp_path) == f"Best rule without a model: mine ({score}). Do not beat it: none."
+    )
+
+    made(tmp_path, "close", drawn(0.15, seed=5))
+    assert rule_note(tmp_path).endswith("none. Ahead of it, but not significantly: close.")
+
+
+def test_every_method_may_beat_the_best_rule(tmp_path: Path) -> None:
+    made(tmp_path, "counting", drawn(0.1, seed=2), usage={})
+    made(tmp_path, "rag", drawn(0.5, seed=4))
+    assert rule_note(tmp_path).endswith("Every method beats it significantly.")
+
+
 # --- seeds ----------------------------------------------------------------------------------------------------------
 
 
