@@ -159,8 +159,9 @@ class Constant(Method):
         value: str = ""
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        if self.params.value:
-            return self.params.value
+        value: str = self.params.value
+        if value:
+            return value
         return sample.choices[0] if sample.choices else ctx.task.words.response
 
 

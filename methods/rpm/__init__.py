@@ -22,8 +22,18 @@ from personabench import Context, Method, Record, Sample, UsageError, User
 from personabench.hashing import digest_files
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, feature_text
-from personabench.methods.rpm.pairs import gather_pairs, offered, query_of, seen, visible
-from personabench.methods.rpm.replies import ask_raw, marked_answer, reply_limit
+from personabench.methods.rpm.pairs import (
+    gather_pairs,
+    list_offered_choices,
+    make_query,
+    seen,
+    select_visible_records,
+)
+from personabench.methods.rpm.replies import (
+    find_marked_answer,
+    limit_reply,
+    request_parsed_with_text,
+)
 from personabench.methods.rpm.study import locate_query, study
 from personabench.retrieval.bm25 import top
 
@@ -100,7 +110,7 @@ class Rpm(Method):
 
     def visible(self, sample: Sample) -> tuple[Record, ...]:
         """The records that the user's state may be made from: never the question itself."""
-        return visible(sample, letters=self.letters)
+        return select_visible_records(sample, letters=self.letters)
 
     async def profile(self, user: User, ctx: Context) -> Any:
         """The user's `Knowledge`; empty for the rung of the ablation that uses none of it."""
@@ -131,12 +141,12 @@ class Rpm(Method):
 
         self._require_labels(sample)
         if not sample.history:
-            state["open"] = query_of(sample, ctx.task)
+            state["open"] = make_query(sample, ctx.task)
         knowledge = await self._load_knowledge(sample, state, ctx)
         if self._lacks_evidence(knowledge, ctx):
             return await ctx.answer(sample)
 
-        query = query_of(sample, ctx.task)
+        query = make_query(sample, ctx.task)
         features: list[Feature] = []
         if p.use_factors:
             features = await locate_query(query, knowledge, p, ctx)
@@ -243,7 +253,7 @@ class Rpm(Method):
         ctx: Context,
     ) -> str:
         """Answer with the statistics of the features and the examples, as far as they fit (X6)."""
-        choices = offered(sample, knowledge.items, ctx.task)
+        choices = list_offered_choices(sample, knowledge.items, ctx.task)
         statistics = prompts.known_features(
             features,
             knowledge,
@@ -251,9 +261,9 @@ class Rpm(Method):
             self.params.propensity_alpha,
         )
         notes, example_count, limit = self._fit_notes(sample, statistics, examples, choices, ctx)
-        parsed, text = await ask_raw(
+        parsed, text = await request_parsed_with_text(
             ctx.render(sample, notes=notes),
-            marked_answer,
+            find_marked_answer,
             ctx,
             max_tokens=limit,
             schema=prompts.answer_schema(choices),
@@ -284,7 +294,7 @@ class Rpm(Method):
         """
         p = self.params
         detailed = p.use_factors and p.example_reasoning == "rpm"
-        most = max(reply_limit(p.infer_max_tokens, ctx), ctx.answer_tokens)
+        most = max(limit_reply(p.infer_max_tokens, ctx), ctx.answer_tokens)
         least = min(most, ctx.answer_tokens + BRIEF_REASONING)
 
         counts = range(len(examples), -1, -1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from personabench.api.capabilities import check_words, explain_missing, offered
 from personabench.api.dataset import Dataset
+from personabench.api.guard import explain_result
 from personabench.api.task import Task
 from personabench.errors import UsageError
 
@@ -131,6 +132,7 @@ def check_requirements(
     Raises:
         UsageError: an unmet need and its remedy.
     """
+    _check_prepare(method)
     undated = explain_missing_dates(method, dataset)
     if undated:
         raise UsageError(undated)
@@ -146,6 +148,21 @@ def check_requirements(
 
     if getattr(method.params, "retriever", "") == "ranked":
         _check_ranking(method, dataset, positions)
+
+
+def _check_prepare(method: Method) -> None:
+    """Refuse a `prepare` that would never be called.
+
+    Raises:
+        PluginError: it is defined, and the method does not need a population.
+    """
+    # Imported late: reading declarations must not load the class.
+    from personabench.api.method import Method
+
+    if type(method).prepare is Method.prepare or "population" in method.requirements():
+        return
+    problem = "`prepare` is called for methods that need the population only; delete it otherwise"
+    raise explain_result(method, "prepare", '`needs = ("population",)` beside it', problem)
 
 
 def _check_ranking(

@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from personabench.api.contracts import METHOD, guard_methods
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, User
 
@@ -76,6 +77,13 @@ class Method(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()
+        if not hasattr(self, "name"):
+            # The registry names classes that it loads; a test may create one without it.
+            self.name = type(self).__name__  # type: ignore[misc]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, METHOD)
 
     async def prepare(
         self,
@@ -119,3 +127,6 @@ class Method(ABC):
         """Whether the method learns profiles."""
         # Overriding `profile` is the declaration; a separate flag could contradict it.
         return type(self).profile is not Method.profile
+
+
+guard_methods(Method, METHOD)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from personabench.api.contracts import WORDING, Contract, check_rendered, guard_methods
 from personabench.models.tokens import Tokens
 from personabench.types import Message, Record, Sample
 
@@ -31,14 +32,16 @@ class Vocabulary(msgspec.Struct, frozen=True):
         profile_question: the question that a summary of the user should answer.
         axes: the dimensions on which two users' responses may differ, as (name, definition) pairs.
         instruction: the output contract in one sentence.
+
+    The last three have defaults, which `Task` fills in.
     """
 
     person: str
     stimulus: str
     response: str
-    profile_question: str
-    axes: tuple[tuple[str, str], ...]
-    instruction: str
+    profile_question: str = ""
+    axes: tuple[tuple[str, str], ...] = ()
+    instruction: str = ""
 
 
 @dataclasses.dataclass
@@ -48,6 +51,16 @@ class Rendered:
     messages: tuple[Message, ...]
     records: tuple[Record, ...] = ()
     flags: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def _rendered(plugin: Any, value: Any) -> str:
+    return check_rendered(plugin, value, Rendered)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **WORDING,
+    "render": Contract("a `Rendered` whose messages are a tuple of `Message`s", _rendered),
+}
 
 
 class Wording(ABC):
@@ -60,6 +73,9 @@ class Wording(ABC):
         max_tokens: the maximum number of tokens of an answer.
         labels: the possible answers in the benchmark's order; empty for text.
         words: the vocabulary for prompts.
+        tokenizer: the tokenizer of query and document texts for BM25: "words" (lower-cased words,
+            pairs of characters in scripts without spaces) or "whitespace" (case and punctuation
+            stay, as in LaMP's reference implementation).
         params: the task's options, an instance of `Params`.
     """
 
@@ -69,6 +85,7 @@ class Wording(ABC):
     max_tokens: ClassVar[int] = 64
     labels: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Vocabulary]
+    tokenizer: str = "words"
 
     @dataclasses.dataclass(frozen=True)
     class Params:
@@ -76,6 +93,10 @@ class Wording(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params = params if params is not None else self.Params()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, CONTRACTS)
 
     @abstractmethod
     def render(
@@ -245,3 +266,5 @@ class WordingView(Wording):
 
 
 _CONSTANTS = (*Wording.__annotations__, "params")
+
+guard_methods(Wording, CONTRACTS)

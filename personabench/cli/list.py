@@ -60,7 +60,8 @@ SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
 
 LEGEND = "● faithful: as in its paper, or made for any task  ○ adapted  – refused, no call"
 
-# A narrower last column than this is not wrapped: one word per line is harder to read than a wide line.
+# A narrower last column than this is not wrapped: one word per line is harder to read than a wide
+# line.
 _MIN_WRAP_WIDTH = 20
 
 

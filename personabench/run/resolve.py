@@ -28,6 +28,7 @@ from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.retrieval.tokenizers import get_tokenizer
 from personabench.run.controls import controlled
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
@@ -131,7 +132,22 @@ def build_spec(
         history=history,
         window=window,
         simulator=msgspec.UNSET if simulator is None else simulator,
+        tokenizer=_name_tokenizer(task),
     )
+
+
+def _name_tokenizer(task: Task) -> str | msgspec.UnsetType:
+    """The task's tokenizer as the spec states it.
+
+    Raises:
+        UsageError: unknown tokenizer.
+    """
+    try:
+        get_tokenizer(task.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"task {task.name}: {error}") from error
+    # Unset, because runs of versions that knew no other tokenizer must keep their fingerprints.
+    return msgspec.UNSET if task.tokenizer == "whitespace" else task.tokenizer
 
 
 def resolve(
@@ -171,8 +187,8 @@ class _Resolver:
         _check_options(self.options, self.backend)
         owners = ["task", *(cls.name for cls in self.methods)]
         grid = [
-            params.assignments([*self.options.assignments, *point], owners)
-            for point in params.grid(self.options.grid)
+            params.parse_assignments([*self.options.assignments, *point], owners)
+            for point in params.expand_grid(self.options.grid)
         ]
         for task_class, parameters in itertools.product(self.tasks, grid):
             self._resolve_task(task_class, parameters)
@@ -204,7 +220,7 @@ class _Resolver:
             params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
         )
         self.used_by_tasks |= own.keys()
-        filled = params.fill(task_class.Params, own, f"task {task_class.name}")
+        filled = params.fill_params(task_class.Params, own, f"task {task_class.name}")
         task: Task = create(task_class, filled)
         history = self.options.history
         if history != "own" and "history" not in task.offers:
@@ -241,7 +257,7 @@ class _Resolver:
             return
 
         own = {**shared, **parameters.get(method_class.name, {})}
-        filled = params.fill(method_class.Params, own, f"method {method_class.name}")
+        filled = params.fill_params(method_class.Params, own, f"method {method_class.name}")
         method: Method = create(method_class, filled)
         misfit = explain_misfit(method, task, dataset)
         if misfit:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from personabench.api.context import Context
 from personabench.api.data_sources import Audited
-from personabench.api.dataset import Dataset, Wrapped
-from personabench.api.method import Method
+from personabench.api.dataset import Dataset, Wrapped, load_sample
+from personabench.api.method import Method, State
 from personabench.api.registry import load_class
 from personabench.api.task import Task
 from personabench.api.users import open_split
@@ -48,15 +50,15 @@ class Finding:
 
 def check_task(
     task: Task,
-    split: str,
-    data: Path | None,
+    split: str | None = None,
+    data: Path | None = None,
 ) -> Iterator[Finding]:
-    """Check a task's data, wording and metrics.
+    """Check a task's data, wording and metrics, by default on its example data.
 
     Raises:
         DataError, UsageError: the data cannot be opened.
     """
-    dataset = open_split(task, split, data)
+    dataset = open_split(task, split or task.default_split, data)
     index = dataset.index()
     yield Finding(
         what="the data opens and has samples",
@@ -76,12 +78,16 @@ def check_task(
         holds=not survey.unparsed,
         detail=_list_some(survey.unparsed),
     )
+    if not survey.gold.n:
+        yield Finding("samples have references", None, "none has one: nothing can be scored")
     yield from _compare_to_empty(task, survey)
-    yield Finding(
-        what="no request quotes its gold answer",
-        holds=not survey.quoted,
-        detail=_list_some(survey.quoted),
-    )
+    if survey.marked:
+        yield Finding(
+            what="evidence marks name records of the history",
+            holds=not survey.stray,
+            detail=_list_some(survey.stray) or f"{survey.marked} samples have evidence marks",
+        )
+    yield _report_quoted(task, survey)
 
     if "population" in task.offers:
         answered = find_answered_samples(dataset)
@@ -94,6 +100,33 @@ def check_task(
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
+    _call_wording(task, dataset)
+    if not dataset.missing_requirement:
+        result = trial(_Newest(), task, limit=2, dataset=dataset)
+        yield _report_failures("a run with scripted answers has no failures", result)
+
+
+class _Newest(Method):
+    """Show all records, newest first."""
+
+    name = "newest"
+
+    async def predict(self, sample: Sample, state: State, ctx: Context) -> str:
+        return await ctx.answer(sample, records=sample.history[::-1])
+
+
+def _call_wording(task: Task, dataset: Dataset) -> None:
+    """Call everything that a method may call, on the first sample and its newest record."""
+    sample = dataset.load(0).view()
+    task.query_text(sample)
+    task.exchanges(sample)
+    task.facts(sample.attributes)
+    for record in sample.history[-1:]:
+        task.describe(record)
+        task.document_text(record)
+        task.facts(record.fields)
+        task.question(record, sample)
+
 
 @dataclass
 class _Survey:
@@ -105,6 +138,7 @@ class _Survey:
         late: ids of samples that show a later record.
         unparsed: ids of samples whose gold a scorer cannot read.
         quoted: ids of samples whose request contains the gold.
+        marked: the number of samples with evidence marks; stray: marks of no record, by sample.
     """
 
     gold: Tally
@@ -113,14 +147,19 @@ class _Survey:
     late: list[str] = field(default_factory=list)
     unparsed: list[str] = field(default_factory=list)
     quoted: list[str] = field(default_factory=list)
+    marked: int = 0
+    stray: list[str] = field(default_factory=list)
 
 
 def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
     survey = _Survey(gold=Tally(task), empty=Tally(task))
-    for sample in dataset.samples():
+    for position in range(len(dataset.index())):
+        sample = load_sample(dataset, position)
         survey.dated += _is_dated(sample)
         if _shows_later_record(sample):
             survey.late.append(sample.id)
+        survey.marked += bool(sample.evidence)
+        survey.stray += _list_stray_marks(sample)
 
         # Hidden test sets have no gold answers to check.
         if not sample.references:
@@ -140,6 +179,11 @@ def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
     return survey
 
 
+def _list_stray_marks(sample: Sample) -> list[str]:
+    record_ids = {record.id for record in sample.history}
+    return [f"{mark} of {sample.id}" for mark in sample.evidence if mark not in record_ids]
+
+
 def _is_dated(sample: Sample) -> bool:
     return bool(sample.time) and any(record.time for record in sample.history)
 
@@ -156,11 +200,27 @@ def _quotes(
     sample: Sample,
     gold: str,
 ) -> bool:
-    # A multiple-choice request lists the gold among its options.
-    if sample.choices:
+    # A request lists the gold among its options or labels.
+    if sample.choices or task.labels:
         return False
     request = task.render(sample.view(), (), "", EstimatedTokens())
-    return any(gold in message.content for message in request.messages)
+    # As whole words: the answer "art" is not quoted by "start".
+    pattern = re.compile(rf"(?<!\w){re.escape(gold)}(?!\w)")
+    return any(pattern.search(message.content) for message in request.messages)
+
+
+def _report_quoted(task: Task, survey: _Survey) -> Finding:
+    examples = _list_some(survey.quoted)
+    if not task.quotes_gold:
+        hint = "; if that is by design, set quotes_gold = True" if examples else ""
+        return Finding("no request quotes its gold answer", not examples, f"{examples}{hint}")
+
+    count = f"{len(survey.quoted)} of {survey.gold.n} do"
+    return Finding(
+        what="requests may quote their gold answer, as the task declares (quotes_gold)",
+        holds=True,
+        detail=f"{count}: {examples}" if examples else count,
+    )
 
 
 def _report_dates(survey: _Survey, sample_count: int) -> Finding:

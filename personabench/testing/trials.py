@@ -59,7 +59,7 @@ class Trial:
 
 
 def trial(
-    method: Method,
+    method: str | Method,
     task: str | Task | None = None,
     *,
     limit: int | None = None,
@@ -75,13 +75,15 @@ def trial(
 ) -> Trial:
     """Run a method with scripted answers, on a task's example data unless a dataset is given.
 
-    Without a task, an example task is used.  `roles` answers for the simulated user and the judge;
-    a role without an answer uses the model under test.
+    Method and task are objects or names; without a task, an example task is used.  `roles` answers
+    for the simulated user and the judge; a role without an answer uses the model under test.
 
     Raises:
         PersonabenchError: as a real run would.
         KeyboardInterrupt: interrupted.
     """
+    if not isinstance(method, Method):
+        method = _create_method(method)
     if not isinstance(task, Task):
         task = _create_task(task)
     opened = dataset or open_split(task, task.default_split, None)
@@ -129,6 +131,11 @@ class _Setup:
     role_backends: Mapping[RoleName, Scripted]
     concurrency: int
     scored: bool
+
+
+def _create_method(name: str) -> Method:
+    method: Method = registry.load_class("method", name)()
+    return method
 
 
 def _create_task(name: str | None) -> Task:

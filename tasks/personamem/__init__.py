@@ -50,6 +50,7 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     max_tokens = 1024
     metrics = scoring.BASIC
     scorers = ("official", "strict")
+    tokenizer = "whitespace"
     words = Vocabulary(
         person="user",
         stimulus="situation",

@@ -420,13 +420,13 @@ def test_another_method_embeds_no_text_again(
 ) -> None:
     # Embedding a large population dominates the run time of these methods on a CPU.
     embedded: list[str] = []
-    encode = WordLlama._encode
+    embed = WordLlama.embed
 
-    def counted(self: WordLlama, texts: list[str]) -> Any:
+    async def count(self: WordLlama, texts: Sequence[str]) -> Any:
         embedded.extend(texts)
-        return encode(self, texts)
+        return await embed(self, texts)
 
-    monkeypatch.setattr(WordLlama, "_encode", counted)
+    monkeypatch.setattr(WordLlama, "embed", count)
     ran(tmp_path, ["icl_edit"])
     first_count = len(embedded)
     assert first_count >= 9

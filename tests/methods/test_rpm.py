@@ -28,7 +28,7 @@ from rpm_fixtures import (
 from personabench import Record, Request, Task, UsageError
 from personabench.errors import BackendError
 from personabench.methods.none import NoPersonalization
-from personabench.methods.rpm.factors import Group, repair
+from personabench.methods.rpm.factors import Group, repair_groups
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, influence, propensity
 from personabench.testing.trials import trial
 
@@ -141,7 +141,7 @@ def test_cluster_repair() -> None:
         Group("B", "", (2, 3, 9)),
         Group("C", "", ()),
     ]
-    done = repair(groups, texts)
+    done = repair_groups(groups, texts)
     assert {group.name: group.ids for group in done.groups} == {
         "A": (1, 2, 4),
         "B": (3, 5),
@@ -149,7 +149,7 @@ def test_cluster_repair() -> None:
     }
     assert done.duplicates == 1
     assert done.unassigned == 3
-    tied = repair(
+    tied = repair_groups(
         [Group("A", "sea", (1,)), Group("B", "sea", (2,))],
         {
             1: "x",
