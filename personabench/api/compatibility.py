@@ -42,7 +42,8 @@ class Cell(NamedTuple):
 
 def capabilities(task: type[Task]) -> frozenset[str]:
     """Return the capabilities of a task, declared and derived."""
-    return offered({"offers": task.offers, "kind": task.kind}, Task.offers)
+    declared = {"offers": task.offers, "kind": task.kind, "labels": tuple(task.labels)}
+    return offered(declared, Task.offers)
 
 
 def verdict(

@@ -204,7 +204,8 @@ def test_a_board_names_the_best_rule_and_what_does_not_beat_it(tmp_path: Path) -
 
     # By the flag of the method, whatever its name and calls; a rule that has seen golds is none.
     write_run(tmp_path, "mine", draw_scores(0.1, seed=2), told={"rule": True})
-    write_run(tmp_path, "seen", draw_scores(0.9, seed=3), told={"rule": True, "privileged": True}, usage={})
+    told = {"rule": True, "privileged": True}
+    write_run(tmp_path, "seen", draw_scores(0.9, seed=3), told=told, usage={})
     found = make_rows(tmp_path)
     assert found["rag"]["trivial_gain_over"] == "mine"
     score = f"{found['mine']['rouge-1']:.4f}"
