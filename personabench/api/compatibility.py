@@ -106,7 +106,7 @@ def explain_misfit(
         changed = " with these parameters" if needs != set(method.needs) else ""
         return f"method {method.name}{changed} does not run on {task.name}: {reason}"
 
-    return explain_missing_dates(method, dataset) or ""
+    return explain_missing_dates(method, dataset) or dataset.missing_requirement
 
 
 def explain_missing_dates(method: Method, dataset: Dataset) -> str | None:

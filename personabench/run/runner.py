@@ -88,6 +88,7 @@ async def run(
     options = options.guarded()
     model = backend or backends.create(options.backend, options.backend_options)
     outcomes: list[Outcome] = []
+    reported: set[str] = set()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(model.aclose)
         await model.identify()
@@ -98,7 +99,7 @@ async def run(
         cache, embedders = None, None
         opened: list[Backend] = []
         for each in (options, *others):
-            jobs = resolve(each, model, named)
+            jobs = resolve(each, model, named, reported)
             if announce:
                 announce(jobs)
             if embedders is None:

@@ -152,6 +152,15 @@ def test_a_parameter_may_need_more_and_is_skipped_before_any_call(
     assert "method rag sorts records by date" in caplog.text
 
 
+def test_with_several_seeds_a_pair_is_named_once(
+    personabench: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = task_file(tmp_path)
+    ran, _ = run(personabench, task, "none,longest_option", "--seeds", "0,1,2")
+    assert ran == ["none"] * 3
+    assert caplog.text.count("longest_option") == 1
+
+
 def test_an_unknown_capability_of_a_task_is_refused_with_the_list(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
