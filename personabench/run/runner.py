@@ -23,7 +23,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.judged import metrics_added_by_judge
 from personabench.api.method import Method
 from personabench.api.task import Task
-from personabench.errors import DataError, RunError, UsageError
+from personabench.errors import DataError, MisfitError, RunError, UsageError
 from personabench.metrics.external import compute_external
 from personabench.models import backends
 from personabench.models.backends.base import Backend
@@ -43,6 +43,8 @@ from personabench.run.scoring import score_run
 from personabench.run.shard_record import mark
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run", "versions"]
+
+_log = logging.getLogger("personabench")
 
 Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
 
@@ -89,6 +91,7 @@ async def run(
     model = backend or backends.create(options.backend, options.backend_options)
     outcomes: list[Outcome] = []
     reported: set[str] = set()
+    misfits: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(model.aclose)
         await model.identify()
@@ -128,10 +131,16 @@ async def run(
                         outcomes.append(
                             await _finish(job, engine, owed, each, watch, ready, budget)
                         )
+                except MisfitError as error:
+                    misfits.append(str(error))
+                    _log.warning("skipped: %s", error)
+                    continue
                 finally:
                     job.folder.close()
                 if outcomes[-1].interrupted:
                     return outcomes
+    if misfits and not outcomes:
+        raise UsageError("; ".join(misfits))
     return outcomes
 
 

@@ -152,6 +152,25 @@ def test_a_parameter_may_need_more_and_is_skipped_before_any_call(
     assert "method rag sorts records by date" in caplog.text
 
 
+def test_a_method_that_finds_out_late_does_not_end_the_command(
+    personabench: Command,
+    refused: Callable[..., str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task, late = task_file(tmp_path), tmp_path / "late.py"
+    text = METHOD.replace("NEEDS", "").replace("import Method", "import Method, UsageError")
+    text = text.replace('return "No"', 'raise UsageError("it needs a poem")')
+    late.write_text(text.replace('"own"', '"late"'))
+    ran, _ = run(personabench, task, f"none,{late},rag")
+    assert ran == ["none", "rag"]
+    assert "skipped: method late: it needs a poem" in caplog.text
+
+    ended = personabench("run", "-t", task, "-m", late, "-b", "scripted")
+    assert ended.code == 2
+    assert "error: method late: it needs a poem" in ended.err
+
+
 def test_with_several_seeds_a_pair_is_named_once(
     personabench: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
