@@ -160,7 +160,9 @@ def _check_prepare(method: Method) -> None:
     # Imported late: reading declarations must not load the class.
     from personabench.api.method import Method
 
-    if type(method).prepare is Method.prepare or "population" in method.requirements():
+    # A parameter may take back a need that the class declares.
+    declared = {*method.needs, *method.requirements()}
+    if type(method).prepare is Method.prepare or "population" in declared:
         return
     problem = "`prepare` is called for methods that need the population only; delete it otherwise"
     raise explain_result(method, "prepare", '`needs = ("population",)` beside it', problem)

@@ -1,4 +1,4 @@
-"""Capabilities: a closed list, of which some are derived, and to which plugins are held."""
+"""Capabilities: a closed list, to which plugins are held; derived ones need no declaration."""
 
 from __future__ import annotations
 
