@@ -114,11 +114,15 @@ DERIVED: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def offered(declared: Mapping[str, Any], default: Collection[str]) -> frozenset[str]:
-    """Return the capabilities of a task from its declarations `offers` and `kind`.
+    """Return the capabilities of a task from its declarations `offers`, `kind` and `labels`.
 
     `default` stands for a missing `offers`.
     """
-    offers = {*declared.get("offers", default), *DERIVED.get(declared.get("kind", "text"), ())}
+    kind = declared.get("kind", "text")
+    offers = {*declared.get("offers", default), *DERIVED.get(kind, ())}
+    # Without labels that all questions share, the choices are each question's own texts.
+    if kind == "category" and declared.get("labels") == ():
+        offers.add("options")
     # Texts to choose from are choices, whatever the kind of response.
     if offers & {"options", "pairs"}:
         offers.add("choices")

@@ -28,6 +28,7 @@ from personabench.api.task import Task
 from personabench.errors import (
     BackendError,
     BrokenOff,
+    MisfitError,
     PluginError,
     RunError,
     UsageError,
@@ -382,7 +383,12 @@ class Engine:
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
             error = str(failure)
-        except (RunError, UsageError):
+        except UsageError as failure:
+            # The model's options concern every run; anything else is about this method.
+            if _comes_from_models(failure):
+                raise
+            raise MisfitError(f"method {self.method.name}: {failure}") from failure
+        except RunError:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
@@ -452,6 +458,15 @@ class Engine:
 
 class _SampleTimeout(Exception):
     """A sample that took longer than it may."""
+
+
+def _comes_from_models(error: UsageError) -> bool:
+    trace = error.__traceback__
+    module = ""
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
+    return module.startswith("personabench.models")
 
 
 async def _start(act: Act, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:

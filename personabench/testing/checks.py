@@ -21,6 +21,7 @@ from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
 from personabench.testing.data_access import Loaded, refuse_data_access
+from personabench.testing.population_check import find_answered_samples
 from personabench.testing.trials import Trial, trial
 from personabench.types import Sample, moment
 
@@ -87,6 +88,14 @@ def check_task(
             detail=_list_some(survey.stray) or f"{survey.marked} samples have evidence marks",
         )
     yield _report_quoted(task, survey)
+
+    if "population" in task.offers:
+        answered = find_answered_samples(dataset)
+        yield Finding(
+            what="no other history of the user answers a question",
+            holds=not answered,
+            detail=_list_some(answered),
+        )
 
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))

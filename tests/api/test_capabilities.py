@@ -43,6 +43,8 @@ def test_every_capability_has_a_meaning_and_a_reason() -> None:
         ({"kind": "text"}, {"texts"}),
         ({"kind": "category"}, {"labels", "choices"}),
         ({"kind": "ordinal"}, {"labels", "scores", "choices"}),
+        ({"kind": "category", "labels": ()}, {"labels", "choices", "options"}),
+        ({"kind": "category", "labels": ("a",)}, {"labels", "choices"}),
         ({"offers": ("options",)}, {"texts", "choices", "options"}),
         ({"offers": ("pairs",)}, {"texts", "choices", "pairs"}),
     ],
