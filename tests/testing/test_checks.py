@@ -57,6 +57,6 @@ def test_hidden_facts_in_a_prompt_are_detected(monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_example_is_declared_by_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.load_class("task", registry.example_task()).example
-    monkeypatch.setattr(registry, "entries", lambda kind: {})
+    monkeypatch.setattr(registry, "list_entries", lambda kind: {})
     with pytest.raises(UsageError, match="--task"):
         registry.example_task()
