@@ -60,6 +60,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         time, item: as in `Record`.
         dialogue: the earlier turns of a sample that takes several.
         hidden: facts for a simulated user, a judge or an oracle only; emptied by `view()`.
+        evidence: ids of the records that hold what the answer needs; emptied by `view()`.
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
@@ -75,12 +76,13 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     item: str | None = None
     dialogue: tuple[Message, ...] = ()
     hidden: Mapping[str, str] = {}
+    evidence: tuple[str, ...] = ()
     history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
         """Return the sample as a method receives it; only an oracle sees the hidden facts."""
         hidden = self.hidden if privileged else {}
-        return msgspec.structs.replace(self, references=(), hidden=hidden)
+        return msgspec.structs.replace(self, references=(), hidden=hidden, evidence=())
 
     @property
     def user(self) -> User:
@@ -148,11 +150,13 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         text: the answer; thought: the reasoning before it.
         finish: "stop" (whole), "length" (truncated at `max_tokens`), "refused" (by a content filter
-            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends may
-            report "unsaid" for an end without a word; the client decides.
+            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends
+            may report "unsaid" for an end without a word; the client decides.
         ending: the server's own word, for the last two.
         seconds: the latency of the call when it was made.
         model: the model that the server reported if it differs from the requested one, else empty.
+        served: who answered, in the server's words: the exact name of the model if it is not the
+            requested one, its fingerprint and its provider.
         oddities: names of what is odd about the reply and worth counting.
     """
 
@@ -165,6 +169,7 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     thought: str = ""
     ending: str = ""
     oddities: tuple[str, ...] = ()
+    served: str = ""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -174,6 +179,7 @@ class Call(msgspec.Struct, frozen=True):
         cached: True if the response cache answered; an earlier call paid for it.
         cached_tokens: the part of the input that the server had in its cache when the call was
             made.
+        served: who answered (see `Response`); unset for the requested model without further words.
     """
 
     key: str
@@ -184,6 +190,7 @@ class Call(msgspec.Struct, frozen=True):
     seconds: float
     finish: str = "stop"
     cached_tokens: int = 0
+    served: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -196,7 +203,9 @@ class Prediction(msgspec.Struct, frozen=True):
         calls: all model calls, those of simulated users and judges included.
         usage: tokens of the model under test alone.
         profile: the key of the user's profile that was used, if the method keeps one.
-        record: the interaction of an interactive task, and under "method" the method's own notes.
+        interaction: recorded by an interactive task; under "method" the method's own notes.
+        shown: ids of the history's records that the model saw while it answered; None for a failed
+            sample and in lines of earlier versions.
     """
 
     sample_id: str
@@ -209,7 +218,8 @@ class Prediction(msgspec.Struct, frozen=True):
     error: str | None = None
     attempts: int = 1
     profile: str | None = None
-    record: Mapping[str, Any] = {}
+    interaction: Mapping[str, Any] = {}
+    shown: tuple[str, ...] | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True):

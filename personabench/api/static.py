@@ -230,7 +230,7 @@ class _Lines:
 
 def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[Any]:
     """Yield the objects that a task's `load` yields; its failures name the sample before."""
-    with plugin_guard(cls, "load", DataError):
+    with plugin_guard(cls, "load", "samples"):
         samples = load()
     if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
         raise DataError(
@@ -242,7 +242,7 @@ def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[A
     count = 0
     while True:
         stage = f"load, after sample {count}," if count else "load"
-        with plugin_guard(cls, stage, DataError):
+        with plugin_guard(cls, stage, "a sample"):
             try:
                 sample = next(iterator)
             except StopIteration:

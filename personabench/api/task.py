@@ -16,12 +16,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from personabench.api import defaults
-from personabench.api.dataset import Dataset, Wrapped
+from personabench.api import defaults, wording
+from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
+from personabench.api.dataset import Dataset
 from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
 from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording
 from personabench.errors import UsageError
+from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
 from personabench.types import Record, Sample
@@ -29,13 +31,24 @@ from personabench.types import Record, Sample
 if TYPE_CHECKING:
     from personabench.models.roles import RoleName
 
-__all__ = ["JsonObject", "Protocol", "Task", "Wrapped"]
+__all__ = ["JsonObject", "Protocol", "Task"]
 
 Protocol = Literal["static", "online", "dialogue"]
 JsonObject = Mapping[str, Any]
 """A recorded interaction, a feedback or an assessment: any JSON object."""
 
 _EXAMPLE_ENDINGS = (".jsonl", ".json", ".csv")
+
+
+def _dataset(plugin: Any, value: Any) -> str:
+    return check_dataset(plugin, value, Dataset)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **wording.CONTRACTS,
+    **TASK,
+    "open": Contract("a `Dataset`", _dataset),
+}
 
 
 class Task(Wording):
@@ -59,7 +72,8 @@ class Task(Wording):
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
             by `DialogueTask.converse`, `online` one round of a user's trajectory, ended by
             `OnlineTask.react`.
-        offers: the capabilities that methods find: "history", "population", "feedback", "dialogue".
+        offers: the capabilities that methods find, out of `personabench.api.capabilities`; those
+            that follow from `kind` need no declaration.
         roles: the further models that are always needed; an option may change them on the instance.
         optional_roles: the further models that are used when the run names them.
         Params: a frozen dataclass of options, set with `--set task.key=value`.
@@ -77,7 +91,7 @@ class Task(Wording):
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     protocol: ClassVar[Protocol] = "static"
-    offers: ClassVar[tuple[str, ...]] = ("history", "population")
+    offers: ClassVar[tuple[str, ...]] = ("history", "population", "dates", "precedents")
     roles: tuple[RoleName, ...] = ()
     optional_roles: tuple[RoleName, ...] = ()
 
@@ -85,6 +99,8 @@ class Task(Wording):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        guard_methods(cls, CONTRACTS)
+
         # Chosen again in every subclass, whose kind may differ, until one declares its metrics.
         if cls.metrics is cls._default_metrics:
             label_count = len(cls.labels) if isinstance(cls.labels, Sequence) else 0
@@ -180,9 +196,17 @@ class Task(Wording):
     def _explain_gold(self, sample: Sample) -> str:
         return defaults.explain_gold(self, sample)
 
+    def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
+        """Return metric values from the ids of the records that the model saw.
+
+        By default recall and precision of the sample's evidence, if it has any.  They are reported
+        without being listed in `metrics`; those of a task that overrides this have to be listed.
+        """
+        return measure_evidence(sample, shown)
+
     def measure_interaction(
         self,
-        record: JsonObject,
+        interaction: JsonObject,
         assessment: JsonObject | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
@@ -258,3 +282,6 @@ def _describe_source(cls: type[Task], path: Path | None, *, is_example: bool) ->
     if path is None:
         return f"{cls.__name__}.load"
     return f"example data {path}" if is_example else str(path)
+
+
+guard_methods(Task, CONTRACTS)

@@ -218,7 +218,8 @@ def _class_name(kind: Kind, name: str) -> str:
 
     if not name.isidentifier() or not name.islower():
         raise UsageError(
-            f"'{name}' cannot name a file and a class; use lower-case letters, digits and underscores"
+            f"'{name}' cannot name a file and a class; "
+            "use lower-case letters, digits and underscores"
         )
     title = "".join(part.capitalize() for part in name.split("_"))
     if keyword.iskeyword(name) or keyword.iskeyword(title):

@@ -15,10 +15,12 @@ from contextlib import closing
 from pathlib import Path
 
 from personabench.api import registry
+from personabench.api.compatibility import explain_misfit
 from personabench.api.dataset import Dataset
 from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.api.users import open_split
+from personabench.errors import UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted, echo
 from personabench.models.cache import Cache
@@ -85,6 +87,9 @@ def trial(
     if not isinstance(task, Task):
         task = _create_task(task)
     opened = dataset or open_split(task, task.default_split, None)
+    misfit = explain_misfit(method, task, opened)
+    if misfit:
+        raise UsageError(misfit)
     controlled_dataset = controlled(opened, history, seed)
 
     backend = Scripted(answer=answer, latency=latency, window=window)
