@@ -284,6 +284,7 @@ def test_references_that_cannot_be_scored_are_named(
         ({"words": None}, "Given .* has no `words`; write words = Vocabulary"),
         ({"words": Vocabulary(person=1, stimulus="a", response="b")}, "words.person is 1"),
         ({"labels": "ab"}, "labels is 'ab', expected a tuple of texts"),
+        ({"history_format": "lists"}, "history_format is 'lists', expected auto or turns or list"),
         ({"splits": "dev"}, "splits is 'dev', expected a tuple of texts"),
         ({"kind": "ordinal"}, r"labels is \(\); the labels of an ordinal task are the whole"),
         ({"kind": "ordinal", "labels": ("low", "high")}, "labels of an ordinal task"),
