@@ -117,7 +117,6 @@ class StaticDataset(Dataset):
             location = describe_sample(cls, number, getattr(loaded, "id", ""))
             history = self._store_history(loaded, location)
             sample = self._complete(loaded, location, id_counts)
-            self._check_evidence(sample, history, location)
             first = first_numbers.setdefault(sample.id, number)
             if first != number:
                 raise DataError(f"{location}: sample {first} has the same id")
@@ -195,16 +194,6 @@ class StaticDataset(Dataset):
         if problem := self._explain_gold(completed):
             raise DataError(f"{location}: {problem}")
         return completed
-
-    def _check_evidence(self, sample: Sample, history: _History, location: str) -> None:
-        if not sample.evidence:
-            return
-        record_ids = {record.id for record in self._history_at(history.number)}
-        for index, record_id in enumerate(sample.evidence):
-            if record_id not in record_ids:
-                raise DataError(
-                    f"{location}: evidence[{index}] '{record_id}' is no record of its history"
-                )
 
 
 class _History(NamedTuple):

@@ -229,7 +229,7 @@ def test_a_failure_midway_names_the_sample_before_it() -> None:
         ({"references": "abc"}, r"references is 'abc' \(str\), expected a list .* write \['abc'\]"),
         ({"attributes": [1]}, r"attributes is \[1\] \(list\), expected a dictionary of texts"),
         ({"dialogue": ["hi"]}, r"dialogue\[0\] is 'hi' \(str\), expected a Message"),
-        ({"evidence": ["r9"]}, r"evidence\[0\] 'r9' is no record of its history"),
+        ({"evidence": [9]}, r"evidence\[0\] is 9 \(int\), expected text"),
         ({"history": [("a", 1)]}, r"history\[0\] is \('a', 1\) \(tuple\), expected a Record"),
         ({"history": {"a": 1}}, r"history is \{'a': 1\} \(dict\), expected a list or tuple"),
     ],
@@ -324,6 +324,20 @@ def test_a_question_that_quotes_its_gold_is_counted_if_declared() -> None:
     holds, detail = find_quote_check(task_of([*ask_tea("tea"), SAMPLE], quotes_gold=True))
     assert holds is True and detail.startswith("1 of 2 do: ")
     assert find_quote_check(task_of(ask_tea("fee")))[0] is True, "'coffee' does not quote 'fee'"
+
+
+def test_data_that_changes_between_two_readings_is_reported() -> None:
+    numbers = iter(range(100))
+
+    def load(self: Task, split: str, data: Path | None) -> Iterable[Sample]:
+        yield Sample(input=f"question {next(numbers)}", references=["x"])
+
+    def is_the_same(task: Task) -> bool | None:
+        (finding,) = (line for line in check_task(task) if "opened again" in line.what)
+        return finding.holds
+
+    assert is_the_same(task_of([SAMPLE])) is True
+    assert is_the_same(task_of([], load=load)) is False
 
 
 def test_data_may_be_a_file_only_for_tasks_that_read_files(tmp_path: Path) -> None:
