@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+# Imported late: every command loads this module, few compute with it.
 if TYPE_CHECKING:
-    from personabench.metrics.metric import Floats
+    import numpy as np
+    import numpy.typing as npt
 
 
 @lru_cache(maxsize=64)
@@ -50,14 +52,13 @@ def label_pair(
 
 
 def macro_f1(
-    pairs: Floats,
+    pairs: npt.NDArray[np.float64],
     labels: int,
 ) -> float:
     """Macro-F1 over a full list of `labels` labels; labels that never occur contribute 0.
 
     `pairs` has the shape (n, 2): gold and predicted index per sample, -1 for an unknown prediction.
     """
-    # Imported late: the command line loads tasks without computing anything.
     import numpy as np
 
     gold, predicted = pairs.astype(np.int64).T

@@ -6,8 +6,10 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+# Imported late: every command loads this module, few compute with it.
 if TYPE_CHECKING:
-    from personabench.metrics.metric import Floats
+    import numpy as np
+    import numpy.typing as npt
 
 _DIGITS = {
     "one": "1",
@@ -66,6 +68,6 @@ def farthest_rating(
     return low if abs(low - gold) > abs(high - gold) else high
 
 
-def rmse(squares: Floats) -> float:
+def rmse(squares: npt.NDArray[np.float64]) -> float:
     """The root of the mean of squared errors, shape (n,)."""
-    return math.sqrt(float(squares.mean()))
+    return math.sqrt(squares.mean())
