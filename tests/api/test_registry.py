@@ -202,7 +202,9 @@ def test_an_entry_point_names_a_class_that_has_no_name(
         registry, "entry_points", lambda group: points if group.endswith("methods") else []
     )
     assert registry.load_class("method", "bare").name == "bare"
-    with pytest.raises(PersonabenchError, match="the entry point is called 'other'; give both one name"):
+    with pytest.raises(
+        PersonabenchError, match="the entry point is called 'other'; give both one name"
+    ):
         registry.load_class("method", "other")
 
 
