@@ -237,6 +237,13 @@ def _check_declarations(cls: type[Task]) -> None:
             f"{locate_class(cls)}: kind is {cls.kind!r}, expected {' or '.join(kinds)}"
         )
 
+    formats = get_args(defaults.HistoryFormat)
+    if cls.history_format not in formats:
+        raise UsageError(
+            f"{locate_class(cls)}: history_format is {cls.history_format!r}, "
+            f"expected {' or '.join(formats)}"
+        )
+
     words = getattr(cls, "words", None)
     if not isinstance(words, Vocabulary):
         raise UsageError(

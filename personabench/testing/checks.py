@@ -71,6 +71,12 @@ def check_task(
     sample_ids = [sample_id for sample_id, _ in index]
     yield Finding("sample ids are unique", len(set(sample_ids)) == len(sample_ids))
 
+    again = open_split(task, split or task.default_split, data)
+    yield Finding(
+        what="the data is the same when it is opened again",
+        holds=again.hash == dataset.hash and list(again.index()) == list(index),
+    )
+
     survey = _survey_samples(task, dataset)
     yield _report_dates(survey, len(index))
     yield Finding(
