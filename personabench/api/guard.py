@@ -125,7 +125,7 @@ def locate(plugin: Any, name: str) -> str:
     """Return file and line of an attribute of a plugin, of its class if it is not in its source."""
     cls = _class_of(plugin)
     for base in cls.__mro__:
-        if is_engine(base) or base is object:
+        if is_engine(base) or base.__module__ in sys.stdlib_module_names:
             continue
         function = inspect.unwrap(base.__dict__.get(name))  # type: ignore[arg-type]
         code = getattr(getattr(function, "__func__", function), "__code__", None)
@@ -222,7 +222,7 @@ def _innermost_line(cls: type[Any], stack: Iterable[tuple[str, int]]) -> str | N
     folders = {
         Path(source_file(base)).resolve().parent
         for base in cls.__mro__
-        if base is not object and not is_engine(base)
+        if not is_engine(base) and base.__module__ not in sys.stdlib_module_names
     }
     for filename, line in stack:
         path = Path(filename).resolve()
