@@ -23,7 +23,8 @@ class Dataset(ABC):
         hash: SHA-256 of the files.
         source: the location of the files, for messages.
         warnings: defects to report.
-        missing_requirement: a package or file that a run needs and how to get it; empty if a run can start.
+        missing_requirement: a package or file that a run needs and how to get it; empty if a run
+            can start.
         edited_words: words that a user simulated by rules always edits, for plans; empty for other
             users.
     """

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from personabench.api.capabilities import check_declarations
 from personabench.api.guard import (
     TRACEBACKS,
     describe_value,
@@ -39,6 +40,7 @@ __all__ = [
     "Entry",
     "Kind",
     "class_reference",
+    "describe",
     "example_task",
     "find_source_hash",
     "is_file",
@@ -50,6 +52,12 @@ __all__ = [
 
 Kind = Literal["method", "task"]
 _log = logging.getLogger("personabench.registry")
+
+# The class attributes that decide fit.
+_FACTS: Mapping[Kind, tuple[str, ...]] = {
+    "method": ("needs", "designed_for"),
+    "task": ("offers", "kind"),
+}
 
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
 # them by name.
@@ -65,6 +73,7 @@ class Entry:
         about: the first docstring line; empty for entry points.
         facts: literal class attributes, read from the source without importing it; empty for entry
             points.
+        described: whether the facts are known; those of an entry point are after an import.
     """
 
     kind: Kind
@@ -74,6 +83,7 @@ class Entry:
     origin: str
     about: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    described: bool = True
 
 
 def list_entries(kind: Kind) -> dict[str, Entry]:
@@ -88,9 +98,32 @@ def list_entries(kind: Kind) -> dict[str, Entry]:
             module=module,
             attribute=attribute,
             origin=point.dist.name if point.dist else "plugin",
+            described=False,
         )
 
     return dict(sorted(by_name.items()))
+
+
+def describe(kind: Kind, name: str) -> Entry:
+    """Describe a method or a task by name or path; plugins are imported.
+
+    Raises:
+        UsageError: as `load_class`.
+    """
+    entry = list_entries(kind).get(name)
+    if entry is not None and entry.described:
+        return entry
+
+    cls = load_class(kind, name)
+    facts = {fact: getattr(cls, fact) for fact in _FACTS[kind]}
+    return Entry(
+        kind=kind,
+        name=cls.name,
+        module=cls.__module__,
+        attribute=cls.__name__,
+        origin=entry.origin if entry else name,
+        facts=facts,
+    )
 
 
 def load_class(kind: Kind, name: str) -> type[Any]:
@@ -200,6 +233,9 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
             raise
         raise _explain_import(place, error) from error
 
+    # A class without a name is called as its entry point is.
+    if isinstance(cls, type) and not hasattr(cls, "name"):
+        cls.name = name
     _check_class(kind, cls, place)
     if cls.name != name:
         # Runs record the class's own name, by which they are to be found again.
@@ -452,3 +488,4 @@ def _check_class(kind: Kind, cls: Any, place: str) -> None:
     if kind == "task":
         declarations.check_protocol(cls)
     params_of(cls)
+    check_declarations(kind, place, cls)

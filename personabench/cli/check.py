@@ -52,9 +52,12 @@ def method(
     from personabench.api.guard import create
     from personabench.api.registry import example_task, load_class
     from personabench.testing.checks import check_method
+    from personabench.testing.data_access import refuse_data_access
 
-    checked = create(load_class("method", name))
-    _report(check_method(checked, task or example_task()), json)
+    # A file could also read gold answers while it is imported.
+    with refuse_data_access() as calls:
+        checked = create(load_class("method", name))
+    _report(check_method(checked, task or example_task(), refused_calls=calls), json)
 
 
 _MARKS = {True: "ok", False: "FAIL", None: "–"}

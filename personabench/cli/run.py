@@ -131,7 +131,8 @@ def run(
 ) -> None:
     """Run methods on tasks and print a leaderboard.
 
-    Repeat the command to resume a run: finished samples are kept. Without --data, the task's example data is used.
+    Repeat the command to resume a run: finished samples are kept. Without --data, the task's
+    example data is used.
     """
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
@@ -222,7 +223,8 @@ def _require_names(option: str, value: str) -> None:
 
     if not split_names(value):
         raise UsageError(
-            f"{option} '{value}' contains no name; run `personabench list {option[2:]}s` to see them"
+            f"{option} '{value}' contains no name; "
+            f"run `personabench list {option[2:]}s` to see them"
         )
 
 
@@ -292,7 +294,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
     from personabench.results.index import Run
-    from personabench.results.notices import notices
+    from personabench.results.notices import collect_notices
     from personabench.results.summary import to_dict
     from personabench.run import runner
     from personabench.run.interrupts import run_command
@@ -333,7 +335,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
-    for notice in notices(summaries):
+    for notice in collect_notices(summaries):
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
     if options.prices:
         console.print(
@@ -507,7 +509,8 @@ def _print_plan(several: Sequence[Options], json: bool) -> None:
     )
     if any(row["calls_at_most"] > row["calls"] for row in rows):
         console.print(
-            " If the model replies with lists, calls are given from the shortest lists to the longest, "
+            " If the model replies with lists, calls are given "
+            "from the shortest lists to the longest, "
             "tokens and price for the shortest.",
             style="dim",
         )

@@ -22,6 +22,7 @@ from personabench.api.guard import TRACEBACKS, find_plugin_call
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
+from personabench.api.shown import list_shown
 from personabench.api.task import Task
 from personabench.errors import (
     BackendError,
@@ -323,9 +324,9 @@ class Engine:
                 raise UsageError(
                     f"task {self.task.name} has protocol 'online' but no method `react`"
                 )
-            feedback, record = await self.task.react(sample, output, attempt.simulator)
+            feedback, interaction = await self.task.react(sample, output, attempt.simulator)
             state = plain(await self.method.update(current, feedback, attempt.learning))
-            return output, record
+            return output, interaction
 
         for position in positions:
             if self.progress.stopping:
@@ -343,17 +344,19 @@ class Engine:
         sample, fault = self._load(position)
         attempt = self._new_attempt(sample)
         output, parsed, error = None, None, None
-        record: Mapping[str, Any] = {}
+        interaction: Mapping[str, Any] = {}
+        shown: tuple[str, ...] | None = None
         try:
             if fault is not None:
                 raise fault
-            answer, record = await self._within_limit(act, sample, attempt)
+            answer, interaction = await self._within_limit(act, sample, attempt)
             output = encodable(require_text(answer))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
-                record = plain({**record, "method": attempt.notes})
+                interaction = plain({**interaction, "method": attempt.notes})
+            shown = list_shown(sample, attempt.ctx.sent)
         except BackendError as failure:
             error = str(failure)
             if isinstance(failure, BrokenOff):
@@ -370,7 +373,7 @@ class Engine:
             error = encodable(f"{type(failure).__name__} in {self.method.name}: {failure}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
-        return attempt.prediction(sample, output, parsed, record, error, attempts)
+        return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)
 
     def _load(self, position: int) -> tuple[Sample, PluginError | None]:
         """Load a sample; one that the task fails to load is empty and comes with the fault."""

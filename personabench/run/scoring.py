@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
+import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
@@ -16,15 +17,21 @@ from personabench.api.guard import explain_result, plugin_guard
 from personabench.api.judged import JudgedTask, judged_metrics
 from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
-from personabench.metrics.metric import Value
+from personabench.metrics.evidence import EVIDENCE
+from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.results.checksums import Seal, seal
+from personabench.results.checksums import Seal, make_seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Number, Phase, RunFacts, Summary
 from personabench.run.attempt import plain
 from personabench.run.judging import answer_key
 from personabench.types import Call, Judgement, Prediction, Sample, Score, to_json
+
+AS_REQUESTED = "(as requested)"
+"""In the counts of who answered, a server that names nothing but the requested model."""
+ROLE_PHASES = ("simulate", "judge")
+"""Phases whose calls go to a role, not to the model under test."""
 
 
 def measure(
@@ -57,11 +64,22 @@ class Tally:
 
     def __init__(self, task: Task, judged: bool = False) -> None:
         self.task = task
-        self.all = (*task.metrics, *(judged_metrics(task) if judged else ()))
         self.n = 0
+        self._declared = (*task.metrics, *(judged_metrics(task) if judged else ()))
+        names = {metric.name for metric in self._declared}
+        self._optional = tuple(metric for metric in EVIDENCE if metric.name not in names)
         self._values: dict[tuple[str, str], list[Value]] = {
-            (scorer, metric.name): [] for scorer in task.scorers for metric in self.all
+            (scorer, metric.name): []
+            for scorer in task.scorers
+            for metric in (*self._declared, *self._optional)
         }
+
+    @property
+    def all(self) -> tuple[Metric, ...]:
+        """The task's metrics, and those of evidence if samples have any."""
+        scorer = self.task.scorers[0]
+        measured = [metric for metric in self._optional if self._values[scorer, metric.name]]
+        return (*self._declared, *measured)
 
     def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
         """Add the values of one sample."""
@@ -161,12 +179,17 @@ class _Scoring:
             return None
 
         values, unparsed = measure(self.task, prediction.output or "", sample)
+        retrieval: Mapping[str, Value] = {}
+        if prediction.shown is not None:
+            retrieval = self.task.measure_retrieval(sample, prediction.shown)
         interaction = self.task.measure_interaction(
-            prediction.record,
+            prediction.interaction,
             None if judgement is None else judgement.values,
             sample,
         )
-        values = {scorer: {**metrics, **interaction} for scorer, metrics in values.items()}
+        values = {
+            scorer: {**metrics, **retrieval, **interaction} for scorer, metrics in values.items()
+        }
         self.unparsed.update(unparsed)
         if self._primary not in values[self.task.scorers[0]]:
             self._require_judge(values[self.task.scorers[0]])
@@ -259,6 +282,9 @@ def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts
     metrics = scoring.tally.all
     profiles = scoring.add_profiles()
     counters = scoring.counters
+    changes = scoring.ledger.count_changes()
+    if changes:
+        counters["model_changes"] = changes
     counters["parse_failures"] = scoring.unparsed[task.scorers[0]]
     incomplete = scoring.missing or scoring.unjudged
 
@@ -303,7 +329,7 @@ def _seal_files(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
     paths = [folder.predictions_path, folder.scores_path]
     if judge:
         paths.append(folder.judgements_path(judge))
-    return {path.relative_to(folder.path).as_posix(): seal(path) for path in paths}
+    return {path.relative_to(folder.path).as_posix(): make_seal(path) for path in paths}
 
 
 class Ledger:
@@ -315,6 +341,7 @@ class Ledger:
         self._input_tokens: Counter[str] = Counter()
         self._output_tokens: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
+        self._served: dict[str, Counter[str]] = {}
 
     def add(self, calls: Iterable[Call]) -> None:
         """Add calls."""
@@ -324,6 +351,7 @@ class Ledger:
             self._cached[phase] += call.cached
             self._input_tokens[phase] += call.input_tokens
             self._output_tokens[phase] += call.output_tokens
+            self._served.setdefault(phase, Counter())[call.served or AS_REQUESTED] += 1
             # Rounded after each call, so that a run scored again gives the same sum to the digit.
             self._seconds[phase] = round(self._seconds.get(phase, 0.0) + call.seconds, 4)
 
@@ -336,9 +364,24 @@ class Ledger:
                 input_tokens=self._input_tokens[phase],
                 output_tokens=self._output_tokens[phase],
                 seconds=self._seconds[phase],
+                served=_describe_served(self._served[phase]),
             )
             for phase in self._calls
         }
+
+    def count_changes(self) -> int:
+        """Count the calls of the model under test that another server model answered than most."""
+        served: Counter[str] = Counter()
+        for phase, counts in self._served.items():
+            if phase not in ROLE_PHASES:
+                served.update(counts)
+        return served.total() - max(served.values(), default=0)
+
+
+def _describe_served(counts: Counter[str]) -> dict[str, int] | msgspec.UnsetType:
+    if set(counts) == {AS_REQUESTED}:
+        return msgspec.UNSET
+    return dict(sorted(counts.items()))
 
 
 def _round(amount: float) -> Number:
