@@ -488,4 +488,5 @@ def _check_class(kind: Kind, cls: Any, place: str) -> None:
     if kind == "task":
         declarations.check_protocol(cls)
     params_of(cls)
-    check_declarations(kind, place, cls)
+    attribute = "needs" if kind == "method" else "offers"
+    check_declarations(kind, f"{cls.__name__} ({locate(cls, attribute)})", cls)

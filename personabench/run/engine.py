@@ -1,9 +1,9 @@
 """The engine of a run: pending samples in, prediction lines out.
 
-A fixed number of workers pulls samples, in an order that keeps a user's samples together.  A worker takes a sample from
-its user's profile to its prediction and appends the line, so no stage waits for another and no finished sample is lost.
-In an online task the unit of work is a user: rounds follow one another, and the state after each round is kept before
-its line.  The first interrupt lets calls in flight finish, the second drops them.
+A fixed number of workers pulls samples, in an order that keeps a user's samples together.  A worker
+takes a sample from its user's profile to its prediction and appends the line, so no stage waits for
+another and no finished sample is lost.  In an online task the unit of work is a user: rounds follow
+one another, and the state after each round is kept before its line.  The first interrupt lets calls in flight finish, the second drops them.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ class Engine:
         task, dataset, method, spec: the run.
         client, embedders, cache: the model under test and its memory.
         folder: the run folder, already started.
-        output: the folder that is written to, if not `folder`: a dry run reads one and writes another.
-        roles: the clients of the simulator and the judge; the model under test plays a role without one.
+        output: the folder that is written to, if not `folder`: a dry run reads one and writes
+            another.
+        roles: the clients of the simulator and the judge; the model under test plays a role
+            without one.
         concurrency: samples in progress at once.
         grace: seconds that calls in flight get after an interrupt.
         sample_timeout: seconds that a sample may take; None for no limit.
@@ -118,7 +120,8 @@ class Engine:
     def owed(self, positions: Sequence[int]) -> list[int]:
         """The positions whose samples have no successful prediction yet.
 
-        With the cache policy "refresh" every sample is owed again, except those that the refresh in progress has made.
+        With the cache policy "refresh" every sample is owed again, except those that the refresh in
+        progress has made.
         In an online task a user's rounds are finished up to the last one whose state was kept.
         """
         refresh = self.folder.read_refresh() if self._refreshing else RefreshState(0, 0)
@@ -129,7 +132,7 @@ class Engine:
         return pending
 
     def _read_predictions(self, refresh: RefreshState | None) -> set[str]:
-        """The ids of samples that need no new prediction; sets `finished` to those that have any."""
+        """Return the samples that need no new prediction; set `finished` to those that have any."""
         fresh: set[str] = set()
         for number, prediction in enumerate(self.folder.iter_predictions()):
             sample_id = prediction.sample_id
@@ -144,7 +147,7 @@ class Engine:
         return self.finished & fresh
 
     def _read_rounds(self, refresh: RefreshState | None) -> set[str]:
-        """Resume every user's trajectory after its last kept round; returns the ids of finished samples.
+        """Resume every user's trajectory after its last kept round; return the finished samples.
 
         A refresh that begins now (None) restarts them all.
         """
@@ -159,7 +162,7 @@ class Engine:
                     self._rounds[user] = last
                     self.finished.update(sample_ids[: last.round])
 
-        # The state is kept before the line is written, so a kill between the two leaves a line to write.
+        # The state is kept before the line is written: a kill between the two leaves a line to write.
         kept = {last.prediction.sample_id: last.prediction for last in self._rounds.values()}
         written: dict[str, Prediction] = {}
         for prediction in self.folder.iter_predictions():
@@ -242,7 +245,7 @@ class Engine:
             working.result()
 
     async def _first_failure(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for all workers, or let the others finish what is in flight and raise the first failure."""
+        """Wait for all workers; after a failure let the rest finish their samples and raise it."""
         done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         for worker in done:
             failure = None if worker.cancelled() else worker.exception()
@@ -304,7 +307,7 @@ class Engine:
         return await self.task.converse(sample, reply, attempt.ctx, attempt.simulator)
 
     async def _run_trajectory(self, positions: Sequence[int]) -> None:
-        """A user's owed rounds.  A failed round ends them: the next one would lack what it taught."""
+        """Run a user's owed rounds, up to one that fails: the next would lack what it taught."""
         user = self.dataset.index()[positions[0]][1]
         last = self._rounds.get(user)
         number = 0 if last is None else last.round
@@ -316,7 +319,7 @@ class Engine:
             if number == 0:
                 attempt.profile, state = await self._profiles.get(view)
 
-            # States pass through JSON before and after, so that a resumed trajectory sees the same values.
+            # States pass through JSON, so that a resumed trajectory sees the same values.
             current = plain(state)
             answer = await self.method.predict(view, current, attempt.ctx)
             output = encodable(require_text(answer))
@@ -340,7 +343,7 @@ class Engine:
                 return
 
     async def _predict(self, position: int, act: Act) -> Prediction:
-        """One attempt at a sample.  Its own failures become part of the prediction; those of the run are raised."""
+        """Attempt a sample.  Its own failures become part of the prediction, the run's are raised."""
         sample, fault = self._load(position)
         attempt = self._new_attempt(sample)
         output, parsed, error = None, None, None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_fixtures import CLI, headlines, rig
+from engine_fixtures import CLI, headlines, make_engine
 
 from personabench import Context, Method, Sample
 from personabench.run import interrupts
@@ -125,7 +125,7 @@ async def test_a_sample_over_its_time_fails_alone(
 ) -> None:
     monkeypatch.setattr(interrupts, "PATIENCE", 0.1)
     monkeypatch.setattr(interrupts, "abandoned", abandoned := [])
-    made = rig(tmp_path, method(), headlines(tmp_path / "data", 4), concurrency=1)
+    made = make_engine(tmp_path, method(), headlines(tmp_path / "data", 4), concurrency=1)
     made.engine.sample_timeout = 0.5
     assert await made.run()
     made.close()
@@ -148,7 +148,7 @@ async def test_a_sample_over_its_time_fails_alone(
 async def test_a_plugin_that_blocks_the_event_loop_is_named_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = rig(tmp_path, Blocking(), headlines(tmp_path / "data", 3), concurrency=1)
+    made = make_engine(tmp_path, Blocking(), headlines(tmp_path / "data", 3), concurrency=1)
     made.engine.block_limit = 0.2
     assert await made.run()
     made.close()
@@ -163,7 +163,9 @@ async def test_the_first_interrupt_gives_up_on_what_swallows_its_cancellation(
 ) -> None:
     monkeypatch.setattr(interrupts, "PATIENCE", 0.1)
     monkeypatch.setattr(interrupts, "abandoned", abandoned := [])
-    made = rig(tmp_path, Swallowing(), headlines(tmp_path / "data", 4), grace=0.1, concurrency=2)
+    made = make_engine(
+        tmp_path, Swallowing(), headlines(tmp_path / "data", 4), grace=0.1, concurrency=2
+    )
     asyncio.get_running_loop().call_later(0.3, signal.raise_signal, signal.SIGINT)
     assert await asyncio.wait_for(made.run(), 10) is False
     made.close()
@@ -185,7 +187,7 @@ async def test_whatever_a_method_raises_fails_its_sample(
         async def hang(self) -> None:
             raise fault
 
-    made = rig(tmp_path, Raising(), headlines(tmp_path / "data", 3))
+    made = make_engine(tmp_path, Raising(), headlines(tmp_path / "data", 3))
     assert await made.run()
     made.close()
     errors = [line.error for line in made.predictions().values() if line.error]
