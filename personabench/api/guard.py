@@ -226,12 +226,12 @@ def _innermost_line(cls: type[Any], stack: Iterable[tuple[str, int]]) -> str | N
     }
     for filename, line in stack:
         path = Path(filename).resolve()
-        if not _is_library(path) and not folders.isdisjoint(path.parents):
+        if not is_library(path) and not folders.isdisjoint(path.parents):
             return f"{filename}, line {line}"
     return None
 
 
-def _is_library(path: Path) -> bool:
+def is_library(path: Path) -> bool:
     """Whether a file is the engine's or an installed package's, which may be below any folder."""
     if _is_engine_file(path) or path.suffix != ".py":
         return True

@@ -30,6 +30,7 @@ from personabench.api.guard import (
     describe_value,
     explain_result,
     is_fault,
+    is_library,
     locate,
     params_of,
 )
@@ -251,9 +252,8 @@ def _explain_import(place: str, error: BaseException) -> PluginError:
         line = f"{error.filename}, line {error.lineno}"
     else:
         for frame in traceback.extract_tb(error.__traceback__):
-            # The outermost frames are the engine's, and Python's machinery is "<frozen ...>".
-            own = Path(__file__).parent not in Path(frame.filename).parents
-            if own and not frame.filename.startswith("<") and "importlib" not in frame.filename:
+            # Python's own machinery is "<frozen ...>" or in its library.
+            if not is_library(Path(frame.filename)) and "importlib" not in frame.filename:
                 line = f"{frame.filename}, line {frame.lineno}"
     location = f" ({line})" if line else ""
     TRACEBACKS.error("%s", place, exc_info=error)

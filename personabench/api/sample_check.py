@@ -48,7 +48,7 @@ def describe_empty_record(history: Sequence[Record]) -> str:
     """Describe the first record of a history without content; empty if there is none."""
     for index, record in enumerate(history):
         if not record.response and not record.stimulus:
-            return f"history[{index}] has neither stimulus nor response"
+            return f"history[{index}] is empty, expected a stimulus or a response"
     return ""
 
 

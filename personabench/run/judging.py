@@ -22,8 +22,9 @@ from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.run.attempt import plain
-from personabench.run.interrupts import GRACE, on_interrupt
+from personabench.run.interrupts import GRACE, cancel_all, on_interrupt
 from personabench.run.progress import Progress
+from personabench.run.watchdog import watch_loop
 from personabench.types import Judgement, Prediction
 
 JUDGE_SEED = 0
@@ -142,13 +143,12 @@ async def judge(
         drop()
 
     try:
-        with on_interrupt(wind_down, leave):
+        with watch_loop(), on_interrupt(wind_down, leave):
             await asyncio.gather(*workers)
     except asyncio.CancelledError:
         if not progress.stopping:
             raise
     finally:
-        drop()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await cancel_all(workers)
     if progress.dropped:
         raise KeyboardInterrupt

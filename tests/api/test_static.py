@@ -198,7 +198,7 @@ def broken_midway() -> Iterable[Sample]:
         ([Sample(input="x", history=[("a", "b")])], r"history\[0\] is \('a', 'b'\) \(tuple\), expected a Record"),
         ([Sample(input="x", history=[Record(response=4.5)])], r"history\[0\].response is 4.5 \(float\)"),
         ([Sample(input="x", history=[Record(response="a", time=2024)])], r"history\[0\].time is 2024 \(int\)"),
-        ([Sample(input="x", history=[Record()])], r"history\[0\] has neither stimulus nor response"),
+        ([Sample(input="x", history=[Record()])], r"history\[0\] is empty, expected"),
         ([Sample(input="x", history=[Record(id="r", response="a")] * 2)], "two records .* have the id 'r'"),
         ([Sample(input="x", history=[Record(response="a", fields={"n": 1})])], r"history\[0\].fields\['n'\] is 1"),
         ([Sample(input="x", attributes=[1])], r"attributes is \[1\] \(list\), expected a dictionary of texts"),
@@ -214,7 +214,7 @@ def test_broken_samples_are_named(samples: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("attributes", "gold", "message"),
     [
-        ({"kind": "category", "labels": ("a", "b")}, "c", r"references\[0\] 'c' is not one of: a, b"),
+        ({"kind": "category", "labels": ("a", "b")}, "c", r"references\[0\] is 'c', expected one of: a, b"),
         ({"kind": "category"}, "c", "needs `labels`, or `choices` in every sample"),
         ({"kind": "ordinal", "labels": ("1", "5")}, "9", r"'9' is not a number from 1 to 5"),
         ({"kind": "ordinal", "labels": ("1", "5")}, "good", r"'good' is not a number from 1 to 5"),
@@ -237,8 +237,8 @@ def test_references_that_cannot_be_scored_are_named(
         ({"words": Vocabulary(person=1, stimulus="a", response="b")}, "words.person is 1"),
         ({"labels": "ab"}, "labels is 'ab', expected a tuple of texts"),
         ({"splits": "dev"}, "splits is 'dev', expected a tuple of texts"),
-        ({"kind": "ordinal"}, r"labels is \(\); the labels of an ordinal task are the whole numbers"),
-        ({"kind": "ordinal", "labels": ("low", "high")}, "labels of an ordinal task"),
+        ({"kind": "ordinal"}, r"labels is \(\), expected the whole numbers"),
+        ({"kind": "ordinal", "labels": ("low", "high")}, "of an ordinal task's scale"),
     ],
 )  # fmt: skip
 def test_broken_declarations_are_named(attributes: dict[str, Any], message: str) -> None:

@@ -74,6 +74,9 @@ def test_no_attribute_leads_to_data_or_references(
     offers = registry.load_class("task", task).offers
     monkeypatch.setattr(Walking, "needs", tuple({"history", "population"} & set(offers)))
     monkeypatch.setattr(Walking, "visited", [])
+    if "population" not in offers:
+        # A `prepare` that nothing would call is refused.
+        monkeypatch.setattr(Walking, "prepare", Method.prepare)
     result = trial(Walking(), task, limit=2)
     assert {prediction.error for prediction in result.predictions} == {None}
 

@@ -196,7 +196,7 @@ STATIC_TASKS: tuple[Mutation, ...] = (
     ("a user that is a number", "user_id=user", "user_id=len(user)"),
     ("references that are a text", '["bad"]', '"bad"'),
     ("references that are numbers", '["bad"]', "[1]"),
-    ("a history of rows", "Record(stimulus", "dict(stimulus"),
+    ("a history of texts", 'Record(stimulus="Dune", response="good")', '"Dune"'),
     ("an empty record", 'stimulus="Dune", response="good"', 'response=""'),
     ("one id for all", "user_id=user", 'id="q1", user_id=user'),
     ("a gold that is no label", '["bad"]', '["fine"]'),

@@ -9,7 +9,7 @@ import pytest
 from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.task import Task
-from personabench.errors import UsageError
+from personabench.errors import PluginError
 from personabench.testing.checks import check_method
 from personabench.testing.data_access import DataAccessError, Loaded, refuse_data_access
 
@@ -90,7 +90,8 @@ def test_a_call_while_the_file_is_imported_is_named(tmp_path: Path) -> None:
     (tmp_path / "cheat.py").write_text(
         HEAD.replace("\n\nclass", f"\n{reading}\n\n\nclass") + "        pass\n"
     )
-    with pytest.raises(UsageError, match="must not read the data of a task"), refuse_data_access():
+    said = "cheat.py, line 7.*must not read the data of a task"
+    with pytest.raises(PluginError, match=said), refuse_data_access():
         registry.load_class("method", str(tmp_path / "cheat.py"))
 
 
