@@ -67,7 +67,7 @@ class _Command:
     def _end(self) -> None:
         time.sleep(FORCED)
         try:
-            frames = sys._current_frames()  # noqa: SLF001  (a documented function of Python)
+            frames = sys._current_frames()
             culprit = find_plugin_call(stack_of(frames.get(self._main_thread)))
             # Written to the descriptor: the main thread may hold the lock of the stream.
             text = f"{culprit} does not stop\n" if culprit else ""

@@ -48,7 +48,7 @@ def watch_loop(limit: float = LIMIT, report: Callable[[str], None] = warn) -> It
             if seconds < limit or blocked_since == reported:
                 continue
             reported = blocked_since
-            frames = sys._current_frames()  # noqa: SLF001  (a documented function of Python)
+            frames = sys._current_frames()
             message = _describe(frames.get(loop_thread), seconds)
             if message:
                 report(message)

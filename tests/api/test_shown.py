@@ -46,11 +46,17 @@ def sample(history: Sequence[Record], text: str = "Where does Ana teach the viol
         ("* Wow!", ["t3"]),
         ("Wow! That is a lot.", []),
         ("“我喜欢黑猫和白狗”", ["t5"]),
-        (json.dumps([record.response for record in TURNS], ensure_ascii=False), ["t1", "t2", "t4", "t5"]),
-        ("\n\n".join(record.response for record in reversed(TURNS)), ["t1", "t2", "t3", "t4", "t5"]),
+        (
+            json.dumps([record.response for record in TURNS], ensure_ascii=False),
+            ["t1", "t2", "t4", "t5"],
+        ),
+        (
+            "\n\n".join(record.response for record in reversed(TURNS)),
+            ["t1", "t2", "t3", "t4", "t5"],
+        ),
         ("", []),
     ],
-)  # fmt: skip
+)
 def test_records_quoted_in_a_prompt(prompt: str, ids: list[str]) -> None:
     assert find_quoted(sample(TURNS), [prompt]) == ids
 

@@ -236,7 +236,7 @@ ONLINE_TASKS: tuple[Mutation, ...] = (
     ("react exits", "said = await", "raise SystemExit(0)\n        said = await"),
     ("react forgets to await", "await simulator", "simulator"),
     ("react is not async", "async def react", "def react"),
-    ("a misspelt metric of the interaction", 'return {"length": len(record', 'return {"lenght": len(record'),
+    ("a misspelt metric", 'return {"length": len(record', 'return {"lenght": len(record'),
     ("no react", "async def react", "async def reakt"),
     ("no assess", "async def assess", "async def asess"),
     ("assess fails", '"good": len(record', '"good": len(recrod'),
