@@ -158,7 +158,7 @@ def check_words(owner: str, attribute: str, words: Any) -> None:
         if unknown:
             raise UsageError(
                 f"{owner}: {attribute} names '{unknown[0]}', which is no capability; "
-                f"choose from {', '.join(CAPABILITIES)}"
+                f"expected one of {', '.join(CAPABILITIES)}"
             )
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import msgspec
 
 from personabench.api.guard import describe_value, explain_failure, explain_result, is_fault
+from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import Metric
 from personabench.types import Message, Record, Sample, User
 
 Check = Callable[[Any, Any], str]
-"""Given the plugin and a result, the clause that says what is wrong with it; empty if nothing is.
-"""
+"""From the plugin and a result, what is wrong with it, as a clause; empty if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,17 @@ def _values(plugin: Any, value: Any) -> str:
     return ""
 
 
+def _retrieval_values(plugin: Any, value: Any) -> str:
+    # Those of evidence need no declaration; a task that inherits them may add its own.
+    own = _without(value, EVIDENCE) if isinstance(value, Mapping) else value
+    return _values(plugin, own)
+
+
+def _without(values: Mapping[Any, Any], metrics: Iterable[Metric]) -> Mapping[Any, Any]:
+    metric_names = {metric.name for metric in metrics}
+    return {name: amount for name, amount in values.items() if name not in metric_names}
+
+
 def _all_metrics(task: Any) -> tuple[Metric, ...]:
     return (*task.metrics, *getattr(task, "judged_metrics", ()))
 
@@ -415,10 +426,13 @@ WORDING: Mapping[str, Contract] = {
     "question": Contract("a `Sample`", _sample),
     "facts": Contract("facts as text (str), empty for none", _text),
     "exchanges": Contract("a sequence of `Record`s, or None", _records_or_none),
+    "options": Contract("a tuple of texts (str)", _texts),
+    "persona": Contract("a description of the user (str), empty without one", _text),
 }
 
 TASK: Mapping[str, Contract] = {
     "measure": Contract("a finite number for each metric, by name", _values),
+    "measure_retrieval": Contract("a finite number for metrics, by name", _retrieval_values),
     "measure_interaction": Contract("a finite number for metrics, by name", _values),
     "metrics_of": Contract("a tuple of `Metric`s", _metrics),
     "react": Contract(

@@ -145,7 +145,8 @@ class Task(Wording):
         cls = type(self)
         if cls.load is Task.load:
             raise UsageError(
-                f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`"
+                f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`; "
+                "expected one of them"
             )
         splits = self.splits or (self.default_split,)
         if split not in splits:
@@ -269,8 +270,8 @@ def _check_declarations(cls: type[Task]) -> None:
             defaults.find_scale(cls.labels)
         except ValueError as error:
             raise UsageError(
-                f"{locate_class(cls)}: labels is {cls.labels!r}; the labels of an ordinal task are "
-                "the whole numbers of its scale as text, or its two ends, such as ('1', '5')"
+                f"{locate_class(cls)}: labels is {cls.labels!r}, expected the whole numbers "
+                "of an ordinal task's scale as text, or its two ends, such as ('1', '5')"
             ) from error
 
 

@@ -110,6 +110,9 @@ def check_task(
     if not dataset.missing_requirement:
         result = trial(_Newest(), task, limit=2, dataset=dataset)
         yield _report_failures("a run with scripted answers has no failures", result)
+        if "judge" in task.roles:
+            failure = result.judge_failure
+            yield Finding("a scripted judge can be called about every answer", not failure, failure)
 
 
 class _Newest(Method):
