@@ -29,6 +29,10 @@ NOTICES = {
         "answers were in the field for thoughts and were read from there; see the server's "
         "reasoning parser"
     ),
+    "bm25_no_match": (
+        "searches by BM25 share no word with any record, so the last records of the history came "
+        "first"
+    ),
     "interrupted": "samples failed because the server broke its replies off",
 }
 TRUNCATED = "replies were truncated at their token limit"
