@@ -201,3 +201,19 @@ def test_methods_show_their_records(name: str, task: str) -> None:
         history = next(one.history for one in dataset.samples() if one.id == prediction.sample_id)
         k = len(history) if name == "full" else min(8, len(history))
         assert len(prediction.shown or ()) == k
+
+
+def test_requests_that_the_task_renders_are_never_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> list[str]:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("personabench.api.shown.find_quoted", refuse)
+    prediction, _ = run(registry.load_class("method", "rag")())
+    assert len(prediction.shown or ()) == 8
+
+
+def test_no_method_sees_evidence_marks() -> None:
+    marked = Sample("s", "u", "?", history=TURNS, evidence=("t1",), hidden={"wish": "x"})
+    assert marked.view().evidence == ()
+    assert marked.view(privileged=True).evidence == ()
+    assert "t1" not in repr(marked.view(privileged=True)).replace(repr(TURNS), "")
