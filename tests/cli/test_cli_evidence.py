@@ -163,6 +163,9 @@ def test_records_of_another_user_are_no_evidence(personabench: Command, tmp_path
     shuffled = run(personabench, write(tmp_path / "talking.py"), "--history", "shuffled")
     assert evidence(shuffled)["evidence-recall"] == 0
     assert evidence(shuffled)["records-shown"] == 8
+    shown = personabench("show", shuffled["folder"], "a-violin", "--task", "talking.py").out
+    assert re.search(r"^shown +8 records of another user: D\d", shown, re.MULTILINE)
+    assert re.search(r"^evidence +D0, D5; not shown: D0, D5$", shown, re.MULTILINE)
 
 
 def test_a_task_may_measure_retrieval_itself(personabench: Command, tmp_path: Path) -> None:
