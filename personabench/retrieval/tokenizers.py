@@ -80,6 +80,7 @@ def get_tokenizer(name: str) -> Tokenize:
     Raises:
         UsageError: unknown tokenizer.
     """
-    if name not in TOKENIZERS:
+    # A task may declare anything, also a value that no mapping can be asked for.
+    if not isinstance(name, str) or name not in TOKENIZERS:
         raise UsageError(f"unknown tokenizer {name!r}; choose one of {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]

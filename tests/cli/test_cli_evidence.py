@@ -193,6 +193,7 @@ def test_lines_of_earlier_versions_are_scored_without_evidence(
     assert again["n"] == 40
     # The last line, of a question without marks, is the only one that says what it showed.
     assert evidence(again) == {}
+    assert again["counters"]["shown_unknown"] == 32
     shown = personabench("show", again["folder"], "a-violin", "--task", task)
     assert "shown       –" in shown.out
 
