@@ -20,6 +20,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One past item of a user's history: a stimulus and the user's response.
 
     Attributes:
+        id: unique within a history; empty in what `Task.load` yields if the data has none.
         stimulus: the thing that the user responded to (an article, a plot); None for a response
             alone (a tweet).
         response: text, a label, or a number written as text.
@@ -28,9 +29,10 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         fields: the entry as the data gave it.
     """
 
-    id: str
-    stimulus: str | None
-    response: str
+    id: str = ""
+    # A factory keeps the default in the JSON: stored profiles are named by the hash of a history.
+    stimulus: str | None = msgspec.field(default_factory=lambda: None)
+    response: str = msgspec.field(default_factory=lambda: "")
     time: str | None = None
     item: str | None = None
     fields: Mapping[str, str] = {}
@@ -47,7 +49,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question about one user.
 
     Attributes:
-        id: from the data, never a position.
+        id: from the data, never a position; empty in what `Task.load` yields if the data has none.
+        user_id: empty in what `Task.load` yields if the data does not name the user.
         input: the request as the benchmark words it.
         stimulus: the part of the input that the user would respond to.
         history: the records that are visible before the sample.
@@ -61,9 +64,9 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
-    id: str
-    user_id: str
-    input: str
+    id: str = ""
+    user_id: str = ""
+    input: str = ""
     stimulus: str | None = None
     history: tuple[Record, ...] = ()
     references: tuple[str, ...] = ()
@@ -147,11 +150,13 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         text: the answer; thought: the reasoning before it.
         finish: "stop" (whole), "length" (truncated at `max_tokens`), "refused" (by a content filter
-            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends may
-            report "unsaid" for an end without a word; the client decides.
+            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends
+            may report "unsaid" for an end without a word; the client decides.
         ending: the server's own word, for the last two.
         seconds: the latency of the call when it was made.
         model: the model that the server reported if it differs from the requested one, else empty.
+        served: who answered, in the server's words: the exact name of the model if it is not the
+            requested one, its fingerprint and its provider.
         oddities: names of what is odd about the reply and worth counting.
     """
 
@@ -164,6 +169,7 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     thought: str = ""
     ending: str = ""
     oddities: tuple[str, ...] = ()
+    served: str = ""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -173,6 +179,7 @@ class Call(msgspec.Struct, frozen=True):
         cached: True if the response cache answered; an earlier call paid for it.
         cached_tokens: the part of the input that the server had in its cache when the call was
             made.
+        served: who answered (see `Response`); unset for the requested model without further words.
     """
 
     key: str
@@ -183,6 +190,7 @@ class Call(msgspec.Struct, frozen=True):
     seconds: float
     finish: str = "stop"
     cached_tokens: int = 0
+    served: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -195,7 +203,7 @@ class Prediction(msgspec.Struct, frozen=True):
         calls: all model calls, those of simulated users and judges included.
         usage: tokens of the model under test alone.
         profile: the key of the user's profile that was used, if the method keeps one.
-        record: the interaction of an interactive task, and under "method" the method's own notes.
+        interaction: recorded by an interactive task; under "method" the method's own notes.
         shown: ids of the history's records that the model saw while it answered; None for a failed
             sample and in lines of earlier versions.
     """
@@ -210,7 +218,7 @@ class Prediction(msgspec.Struct, frozen=True):
     error: str | None = None
     attempts: int = 1
     profile: str | None = None
-    record: Mapping[str, Any] = {}
+    interaction: Mapping[str, Any] = {}
     shown: tuple[str, ...] | None = None
 
 

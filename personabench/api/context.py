@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from personabench.api.shown import Sent
+from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
 from personabench.models.roles import Caller
 from personabench.retrieval.search import search
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from personabench.api.wording import Rendered, Wording
+    from personabench.api.wording import Rendered
     from personabench.models.client import Client
     from personabench.retrieval.embedders import Embedders
     from personabench.types import Sampling
@@ -42,7 +43,8 @@ class Context(Caller):
     """One phase of one unit of work, as a method sees it.
 
     Attributes:
-        task: the task's wording; it holds no data and no references.
+        task: the task's wording: instruction, vocabulary, rendering and parsing.  It is a view
+            without a way to the task's data, references or metrics.
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
         sent: the requests of the prediction that got a response.
@@ -60,7 +62,7 @@ class Context(Caller):
         unit: str,
     ) -> None:
         super().__init__(client, phase, unit, seed)
-        self.task = task
+        self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
         self.sent: list[Sent] = []

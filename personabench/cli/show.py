@@ -21,7 +21,7 @@ from personabench.cli.options import (
     Split,
 )
 from personabench.results.index import find_run
-from personabench.results.sample import _messages, about_sample
+from personabench.results.sample import _messages, describe_sample
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,8 +77,8 @@ def show(
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
 
-    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the prompts that
-    --method would send for --sample are shown; no model is needed.
+    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the
+    prompts that --method would send for --sample are shown; no model is needed.
     """
     from personabench.api.registry import find_source_hash
     from personabench.errors import UsageError
@@ -90,7 +90,8 @@ def show(
         dry_sample = sample_id or sample
         if method is None or task is None or dry_sample is None or run is not None:
             raise UsageError(
-                "show --dry-run: write `personabench show --dry-run --method M --task T --sample ID`"
+                "show --dry-run: write "
+                "`personabench show --dry-run --method M --task T --sample ID`"
             )
         preview(
             method, task, dry_sample, split, data, window, seed, assignments or [], history, json
@@ -111,7 +112,7 @@ def show(
         else:
             _print_run(shown)
         return
-    facts = about_sample(folder, sample, results)
+    facts = describe_sample(folder, sample, results)
     if not find_source_hash("task", name := folder.spec().task):
         typer.echo(
             f"warning: task {name} is not installed, so references are missing; add --task FILE",
@@ -135,7 +136,8 @@ def preview(
     history: str,
     json: bool,
 ) -> None:
-    """Print the calls a method would make for one sample; replies that a later prompt quotes are filler.
+    """Print the calls a method would make for one sample; replies that a later prompt quotes are
+    filler.
 
     Raises:
         UsageError: no such method, task or sample.

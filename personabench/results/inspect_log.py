@@ -241,8 +241,8 @@ def _metadata(line: Line) -> dict[str, Any]:
     if line.profile is not None:
         state = line.profile.state
         metadata["profile"] = state if isinstance(state, str) else to_json(state)
-    if prediction.record:
-        metadata["record"] = prediction.record
+    if prediction.interaction:
+        metadata["interaction"] = prediction.interaction
     return metadata
 
 

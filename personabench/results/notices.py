@@ -33,6 +33,10 @@ NOTICES = {
         "searches by BM25 share no word with any record, so the last records of the history came "
         "first"
     ),
+    "model_changes": (
+        "calls were answered by another version, system or provider of the model than most calls "
+        "of their run, so its scores are of no single model; `personabench show RUN` counts them"
+    ),
     "interrupted": "samples failed because the server broke its replies off",
 }
 TRUNCATED = "replies were truncated at their token limit"
@@ -40,7 +44,7 @@ EMPTY = "answers are empty"
 THINKING = "a model that thinks first may have used up the limit; --max-tokens N gives answers more"
 
 
-def notices(summaries: Iterable[Summary]) -> list[str]:
+def collect_notices(summaries: Iterable[Summary]) -> list[str]:
     """Write a sentence for each noteworthy counter of some runs, with its total."""
     totals: Counter[str] = Counter()
     for summary in summaries:

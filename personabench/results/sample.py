@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = 3
 
 
-def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, Any]:
+def describe_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, Any]:
     """Collect a sample's calls, answer, score and references, as `show --json` prints them.
 
     Raises:

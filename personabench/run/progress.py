@@ -16,4 +16,5 @@ class Progress:
     failed: int = 0
     stopping: bool = False
     dropped: bool = False
+    first_failure: str = ""
     started: float = field(default_factory=time.monotonic)

@@ -57,7 +57,8 @@ def _unwatched(
 class Outcome:
     """A run as it ended: its folder, its summary, whether an interrupt cut it short, and what metrics could not be had.
 
-    `trouble` is why a metric that was asked for beside the task's own is missing; everything else is there.
+    `trouble` is why judgements, or metrics that were asked for beside the task's own, are missing; everything else is
+    there.
     """
 
     folder: Path
@@ -173,6 +174,7 @@ def _engine(
         folder=job.folder,
         cache=cache,
         concurrency=concurrency,
+        sample_timeout=options.sample_timeout,
         judged=job.judge is not None,
         roles={
             role: client
@@ -234,11 +236,16 @@ async def _finish(
     extra_metrics: dict[str, float | None] = {}
     if before and not owed:
         extra_metrics |= before.extra_metrics
-    trouble = ""
+    trouble = []
+    if judging.failed:
+        trouble.append(
+            f"{judging.failed} answers could not be judged; the first: {judging.first_failure}\n"
+            "Repeat the command to have them judged again."
+        )
     try:
         extra_metrics |= external_metrics(job.folder, job.dataset, scored, options.metrics)
     except UsageError as error:
-        trouble = str(error)
+        trouble.append(str(error))
     summary = score_run(
         job.folder,
         job.task,
@@ -284,7 +291,7 @@ async def _finish(
         raise RunError(
             f"{failed}\n{summary.n} of {len(job.positions)} samples are done and kept in {job.folder.path}"
         )
-    return Outcome(job.folder.path, summary, interrupted=not whole, trouble=trouble)
+    return Outcome(job.folder.path, summary, interrupted=not whole, trouble="\n".join(trouble))
 
 
 def _judge_adds(task: Task) -> list[str] | None:

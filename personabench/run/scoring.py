@@ -9,22 +9,29 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
+import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import judged_metrics
+from personabench.api.guard import explain_result, plugin_guard
+from personabench.api.judged import JudgedTask, judged_metrics
 from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
 from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.results.checksums import Seal, seal
+from personabench.results.checksums import Seal, make_seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Number, Phase, RunFacts, Summary
 from personabench.run.attempt import plain
 from personabench.run.judging import answer_key
 from personabench.types import Call, Judgement, Prediction, Sample, Score, to_json
+
+AS_REQUESTED = "(as requested)"
+"""In the counts of who answered, a server that names nothing but the requested model."""
+ROLE_PHASES = ("simulate", "judge")
+"""Phases whose calls go to a role, not to the model under test."""
 
 
 def measure(
@@ -92,7 +99,10 @@ class Tally:
         for metric in self.all:
             values = self._values[scorer, metric.name]
             if values:
-                scores[metric.name] = metric.aggregate(np.array(values, dtype=np.float64))
+                stage = f"metrics[{metric.name!r}].aggregate"
+                with plugin_guard(self.task, stage, "a number from an array of values"):
+                    array = np.array(values, dtype=np.float64)
+                    scores[metric.name] = float(metric.aggregate(array))
         return scores
 
 
@@ -145,8 +155,9 @@ class _Scoring:
         self.missing += 1
         if prediction is not None:
             self.counters["request_errors"] += 1
-            if prediction.flags.get("interrupted"):
-                self.counters["interrupted"] += 1
+            for flag in ("interrupted", "timed_out"):
+                if prediction.flags.get(flag):
+                    self.counters[flag] += 1
 
     def _count_answer(self, position: int, prediction: Prediction) -> None:
         self.answered += 1
@@ -175,7 +186,7 @@ class _Scoring:
             # Made by an earlier version: the metrics of evidence leave this sample out.
             self.counters["shown_unknown"] += 1
         interaction = self.task.measure_interaction(
-            prediction.record,
+            prediction.interaction,
             None if judgement is None else judgement.values,
             sample,
         )
@@ -184,12 +195,26 @@ class _Scoring:
         }
         self.unparsed.update(unparsed)
         if self._primary not in values[self.task.scorers[0]]:
+            self._require_judge(values[self.task.scorers[0]])
             return None
 
         self.tally.add(values)
         for reference in sample.references[:1]:
             self.unseen.add(reference)
         return Score(prediction.sample_id, prediction.user_id, values)
+
+    def _require_judge(self, values: Mapping[str, Value]) -> None:
+        """Accept that the primary metric has no value if a judge or an interaction gives it.
+
+        Raises:
+            PluginError: nothing else can give it.
+        """
+        waits_for_judge = isinstance(self.task, JudgedTask)
+        if waits_for_judge or self.task.protocol != "static":
+            return
+        problem = f"it returned no value of it, only of {', '.join(values) or 'nothing'}"
+        expected = f"a number for the primary metric '{self._primary}'"
+        raise explain_result(self.task, "measure", expected, problem)
 
     def _current_judgement(self, prediction: Prediction) -> Judgement | None:
         """The judgement of this very answer; None if it was made of an earlier one."""
@@ -260,6 +285,9 @@ def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts
     metrics = scoring.tally.all
     profiles = scoring.add_profiles()
     counters = scoring.counters
+    changes = scoring.ledger.count_changes()
+    if changes:
+        counters["model_changes"] = changes
     counters["parse_failures"] = scoring.unparsed[task.scorers[0]]
     incomplete = scoring.missing or scoring.unjudged
 
@@ -304,7 +332,7 @@ def _seal_files(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
     paths = [folder.predictions_path, folder.scores_path]
     if judge:
         paths.append(folder.judgements_path(judge))
-    return {path.relative_to(folder.path).as_posix(): seal(path) for path in paths}
+    return {path.relative_to(folder.path).as_posix(): make_seal(path) for path in paths}
 
 
 class Ledger:
@@ -316,6 +344,7 @@ class Ledger:
         self._input_tokens: Counter[str] = Counter()
         self._output_tokens: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
+        self._served: dict[str, Counter[str]] = {}
 
     def add(self, calls: Iterable[Call]) -> None:
         """Add calls."""
@@ -325,6 +354,7 @@ class Ledger:
             self._cached[phase] += call.cached
             self._input_tokens[phase] += call.input_tokens
             self._output_tokens[phase] += call.output_tokens
+            self._served.setdefault(phase, Counter())[call.served or AS_REQUESTED] += 1
             # Rounded after each call, so that a run scored again gives the same sum to the digit.
             self._seconds[phase] = round(self._seconds.get(phase, 0.0) + call.seconds, 4)
 
@@ -337,9 +367,24 @@ class Ledger:
                 input_tokens=self._input_tokens[phase],
                 output_tokens=self._output_tokens[phase],
                 seconds=self._seconds[phase],
+                served=_describe_served(self._served[phase]),
             )
             for phase in self._calls
         }
+
+    def count_changes(self) -> int:
+        """Count the calls of the model under test that another server model answered than most."""
+        served: Counter[str] = Counter()
+        for phase, counts in self._served.items():
+            if phase not in ROLE_PHASES:
+                served.update(counts)
+        return served.total() - max(served.values(), default=0)
+
+
+def _describe_served(counts: Counter[str]) -> dict[str, int] | msgspec.UnsetType:
+    if set(counts) == {AS_REQUESTED}:
+        return msgspec.UNSET
+    return dict(sorted(counts.items()))
 
 
 def _round(amount: float) -> Number:

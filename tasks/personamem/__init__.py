@@ -43,6 +43,7 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     name = "personamem"
     title = "PersonaMem: replies for users whose preferences change"
     kind = "text"
+    offers = ("history", "population", "conversations", "options", "persona", "picks")
     source = "https://huggingface.co/datasets/bowen-upenn/PersonaMem (arXiv 2504.14225)"
     licence = "MIT"
     default_split = "32k"

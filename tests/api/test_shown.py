@@ -175,7 +175,7 @@ def test_notes_show_records_and_profiles_do_not() -> None:
 
 def test_records_that_did_not_fit_were_not_shown() -> None:
     prediction, asked = run(Fitting(), window=700)
-    assert prediction.shown == tuple(prediction.record["method"]["fitted"])
+    assert prediction.shown == tuple(prediction.interaction["method"]["fitted"])
     assert 0 < len(prediction.shown) < len(asked.history)
 
 
