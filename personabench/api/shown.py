@@ -4,8 +4,8 @@ A request that `Context.render` made is known to hold the records that the task 
 text (a prompt of the method's own, notes about the user) is searched for the records of the
 sample's history, so that no method has to report anything.
 
-A record is found by the beginning of its response.  A response too short to tell records apart, such
-as a label, counts only together with its stimulus, or, without one, as a line of its own.
+A record is found by the beginning of its response.  A response too short to distinguish records,
+such as a label, counts only together with its stimulus, or, without one, as a line of its own.
 """
 
 from __future__ import annotations

@@ -46,8 +46,14 @@ def sample(history: Sequence[Record], text: str = "Where does Ana teach the viol
         ("* Wow!", ["t3"]),
         ("Wow! That is a lot.", []),
         ("“我喜欢黑猫和白狗”", ["t5"]),
-        (json.dumps([record.response for record in TURNS], ensure_ascii=False), ["t1", "t2", "t4", "t5"]),
-        ("\n\n".join(record.response for record in reversed(TURNS)), ["t1", "t2", "t3", "t4", "t5"]),
+        (
+            json.dumps([record.response for record in TURNS], ensure_ascii=False),
+            ["t1", "t2", "t4", "t5"],
+        ),
+        (
+            "\n\n".join(record.response for record in reversed(TURNS)),
+            ["t1", "t2", "t3", "t4", "t5"],
+        ),
         ("", []),
     ],
 )  # fmt: skip

@@ -156,7 +156,43 @@ def test_an_unknown_tokenizer_is_refused_before_any_call(
 ) -> None:
     task = write(tmp_path / "talking.py", tokenizer='tokenizer = "stems"')
     message = refused("run", "-m", "rag", "-t", task, "-b", "scripted")
-    assert "task talking: unknown tokenizer 'stems'; choose one of words, whitespace" in message
+    assert "Talking (" in message and "talking.py)" in message
+    assert "unknown tokenizer 'stems'; choose one of words, whitespace" in message
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "message"),
+    [
+        ("return {'recall': 1.0}", "it returned a value of 'recall', which is none of its metrics"),
+        ("return shown", "expected a finite number for each metric of retrieval, by name"),
+        ("return {'evidence-recall': None}", "the value of 'evidence-recall' is"),
+    ],
+)
+def test_faulty_measures_of_retrieval_are_named(
+    personabench: Command, tmp_path: Path, retrieval: str, message: str
+) -> None:
+    own = f"\n    def measure_retrieval(self, sample, shown):\n        {retrieval}\n"
+    task = write(tmp_path / "talking.py", retrieval=own)
+    ended = personabench("run", "-m", "rag", "-t", task, "-b", "scripted")
+    assert ended.code != 0 and "Traceback" not in ended.err
+    assert "Talking.measure_retrieval" in ended.err and message in ended.err
+
+
+def test_marks_that_are_no_list_are_named(personabench: Command, tmp_path: Path) -> None:
+    task = write(tmp_path / "talking.py")
+    task.write_text(task.read_text().replace("evidence=evidence", "evidence=topic"))
+    ended = personabench("run", "-m", "rag", "-t", task, "-b", "scripted")
+    assert ended.code != 0 and "Traceback" not in ended.err
+    assert "`evidence` of sample" in ended.err and "not a tuple" in ended.err
+
+
+def test_check_task_finds_marks_of_no_record(personabench: Command, tmp_path: Path) -> None:
+    task = write(tmp_path / "talking.py")
+    assert "ok    evidence marks name records" in personabench("check", "task", task).out
+    task.write_text(task.read_text().replace('f"D{first + 5}"', '"D99"'))
+    ended = personabench("check", "task", task)
+    assert ended.code == 1
+    assert "evidence marks name records of the history (D99 of a-violin" in ended.out
 
 
 def test_records_of_another_user_are_no_evidence(personabench: Command, tmp_path: Path) -> None:
