@@ -1,4 +1,4 @@
-"""A package of methods and tasks of others: built, installed in an environment of its own, and run."""
+"""A third-party package of methods and tasks: built, installed in its own environment, and run."""
 
 from __future__ import annotations
 

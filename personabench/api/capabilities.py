@@ -144,7 +144,8 @@ def check_words(owner: str, attribute: str, words: Any) -> None:
     is_list = isinstance(words, (tuple, list, set, frozenset))
     if not is_list or not all(isinstance(word, str) for word in words):
         raise UsageError(
-            f'{owner}: {attribute} is {words!r}; write a tuple of capabilities, such as ("history",)'
+            f"{owner}: {attribute} is {words!r}; "
+            'write a tuple of capabilities, such as ("history",)'
         )
 
     for word in words:
@@ -170,6 +171,7 @@ def check_declarations(kind: str, owner: str, cls: type[Any]) -> None:
     check_words(owner, "needs", cls.needs)
     if hasattr(cls, "refuses"):
         raise UsageError(
-            f"{owner}: `refuses` has no effect; declare in `needs` which capabilities of a task the "
-            f"method uses, out of {', '.join(CAPABILITIES)}"
+            f"{owner}: `refuses` has no effect; declare in `needs` "
+            "which capabilities of a task the method uses, "
+            f"out of {', '.join(CAPABILITIES)}"
         )

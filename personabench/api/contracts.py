@@ -23,7 +23,8 @@ from personabench.metrics.metric import Metric
 from personabench.types import Message, Record, Sample, User
 
 Check = Callable[[Any, Any], str]
-"""Given the plugin and a result, the clause that says what is wrong with it; empty if nothing is."""
+"""Given the plugin and a result, the clause that says what is wrong with it; empty if nothing is.
+"""
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,8 @@ def render_chat(
 ) -> Rendered:
     """Word a request as a chat: notes, records as earlier turns or as a list, then the question.
 
-    Records with a stimulus are shown as turns unless the question has options of its own: an earlier
-    response is no letter.
+    Records with a stimulus are shown as turns unless the question has options of its own: an
+    earlier response is no letter.
     """
     words = task.words
     system_parts = [f"About this {words.person}:\n{notes}"] if notes else []

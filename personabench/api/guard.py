@@ -172,7 +172,7 @@ def _comes_through_engine(error: BaseException) -> bool:
 
 
 def _comes_from_raise(error: BaseException) -> bool:
-    """Whether an exception comes from a `raise` statement, not from a signal or a closed coroutine."""
+    """Whether an exception comes from a `raise`, not from a signal or a closed coroutine."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -206,7 +206,7 @@ def stack_of(frame: FrameType | None) -> list[FrameType]:
 
 
 def find_plugin_call(stack: Sequence[FrameType]) -> str | None:
-    """Name the innermost guarded call on a stack, as `Class.method (file, line)`; None without one."""
+    """Name a stack's innermost guarded call, as `Class.method (file, line)`; None without one."""
     for depth, frame in enumerate(stack):
         variables = frame.f_locals
         if frame.f_code.co_name != GUARDED or not {"plugin", "stage"} <= variables.keys():

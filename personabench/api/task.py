@@ -268,8 +268,9 @@ def _check_declarations(cls: type[Task]) -> None:
             defaults.find_scale(cls.labels)
         except ValueError as error:
             raise UsageError(
-                f"{locate_class(cls)}: labels is {cls.labels!r}; the labels of an ordinal task are the "
-                "whole numbers of its scale as text, or its two ends, such as ('1', '5')"
+                f"{locate_class(cls)}: labels is {cls.labels!r}; "
+                "the labels of an ordinal task are the whole numbers of its scale as text, "
+                "or its two ends, such as ('1', '5')"
             ) from error
 
 

@@ -80,7 +80,9 @@ class {title}(Task):
                 user_id=row["reader"],
                 input=f"How many stars would this reader give this book? {row['book']}",
                 stimulus=row["book"],
-                history=tuple(Record(stimulus=r["book"], response=r["stars"]) for r in row["rated"]),
+                history=tuple(
+                    Record(stimulus=past["book"], response=past["stars"]) for past in row["rated"]
+                ),
                 references=(row["stars"],),
             )
 '''

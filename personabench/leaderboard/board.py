@@ -169,7 +169,7 @@ def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[Row
         with contextlib.suppress(OSError, UnicodeDecodeError, msgspec.MsgspecError):
             return msgspec.json.decode(path.read_bytes(), type=list[RowStatistics])
 
-    from personabench.leaderboard.comparison import tabulate
+    from personabench.leaderboard.board_statistics import tabulate
 
     statistics = tabulate(ranked, options.baseline, options.thorough)
     if path is not None:
@@ -346,7 +346,7 @@ _OPTIONAL = {
 _COMPOSED = {"wins": "win_users", "quantiles": "gain_p10"}
 
 _COSTS = {
-    "parse_failures": "unread",
+    "parse_failures": "unparsed",
     "failed": "failed",
     "owed": "owed",
     "calls": "calls",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+# Imported late: every command loads this module, few compute with it.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @lru_cache(maxsize=64)
@@ -56,6 +59,8 @@ def macro_f1(
 
     `pairs` has the shape (n, 2): gold and predicted index per sample, -1 for an unknown prediction.
     """
+    import numpy as np
+
     gold, predicted = pairs.astype(np.int64).T
     hits = np.bincount(gold[gold == predicted], minlength=labels)
     gold_counts = np.bincount(gold, minlength=labels)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+# Imported late: every command loads this module, few compute with it.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _DIGITS = {
     "one": "1",
@@ -67,4 +70,4 @@ def farthest_rating(
 
 def rmse(squares: npt.NDArray[np.float64]) -> float:
     """The root of the mean of squared errors, shape (n,)."""
-    return float(np.sqrt(squares.mean()))
+    return math.sqrt(squares.mean())

@@ -18,7 +18,7 @@ from personabench.report.tables import Group, ReportRow
 from personabench.results.index import SCORER
 from personabench.results.locate import find_dataset
 from personabench.results.run_folder import Profile, RunFolder
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.types import Call, Prediction, Record, Sample, to_json
 
 # Characters of distinct lines after which a pack is closed: a browser unpacks one in a moment.
@@ -158,7 +158,7 @@ class Browser:
         self.located = self._data is not None
         self._views = [_control(row) for row in group.rows]
         self._seen_by = (
-            {view: controlled(self._data, *view) for view in self._views} if self._data else {}
+            {view: apply_control(self._data, *view) for view in self._views} if self._data else {}
         )
         positions = self._data.index() if self._data else ()
         self._positions = {sample: position for position, (sample, _) in enumerate(positions)}
@@ -233,7 +233,7 @@ class Browser:
             "output": None if output is None else pack.text(output),
             # An answer that was parsed whole is not stored twice.
             "parsed": None if parsed in (None, output) else pack.text(parsed or ""),
-            "unread": parsed is None and prediction.error is None,
+            "unparsed": parsed is None and prediction.error is None,
             "error": prediction.error,
             "flags": dict(prediction.flags),
             "calls": calls,

@@ -80,7 +80,8 @@ _command: _Command | None = None
 
 @contextmanager
 def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterator[None]:
-    """Call `first` at the first SIGINT or SIGTERM while the block runs, `again` at every further one.
+    """Call `first` at the first SIGINT or SIGTERM while the block runs, `again` at every further
+    one.
 
     The calls are made by the running loop.  Outside of the main thread nothing is called.
     """

@@ -30,7 +30,7 @@ from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, judge_key
 from personabench.run.resolve import build_spec
@@ -90,7 +90,7 @@ def trial(
     misfit = explain_misfit(method, task, opened)
     if misfit:
         raise UsageError(misfit)
-    controlled_dataset = controlled(opened, history, seed)
+    controlled_dataset = apply_control(opened, history, seed)
 
     backend = Scripted(answer=answer, latency=latency, window=window)
     role_backends = _create_role_backends(task, backend, roles or {})

@@ -1,4 +1,4 @@
-"""Capabilities: the list is closed, derived ones need no declaration, and plugins are held to it."""
+"""Capabilities: a closed list, to which plugins are held; derived ones need no declaration."""
 
 from __future__ import annotations
 

@@ -162,9 +162,11 @@ def score(task: Task, *pairs: tuple[str | None, Sequence[str]]) -> dict[str, flo
         task.measure(parsed, Sample(input="x", references=tuple(golds))) for parsed, golds in pairs
     ]
     return {
-        metric.name: metric.aggregate(np.array([value[metric.name] for value in values], dtype=float))
+        metric.name: metric.aggregate(
+            np.array([value[metric.name] for value in values], dtype=float)
+        )
         for metric in task.metrics
-    }  # fmt: skip
+    }
 
 
 def test_labels_have_accuracy_and_macro_f1() -> None:

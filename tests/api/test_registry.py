@@ -177,7 +177,8 @@ def test_entry_points_replace_built_ins_and_broken_ones_fail_only_when_loaded(
     assert {"bad", "none"} <= registry.list_entries("method").keys()
     with pytest.raises(
         PersonabenchError,
-        match=r"method 'bad' \(plugin, plugged_badly:Bad\) .*line 1.* does not import: .*no licence",
+        match=r"method 'bad' \(plugin, plugged_badly:Bad\) .*line 1.* does not import: "
+        ".*no licence",
     ):
         registry.load_class("method", "bad")
     assert registry.load_class("method", "none").name == "none"

@@ -10,7 +10,7 @@ import pytest
 from personabench import read_rows
 from personabench.errors import DataError, UsageError
 
-ROWS = [{"user": "ann", "text": "ä, \"b\""}, {"user": "bob", "text": "c"}]  # fmt: skip
+ROWS = [{"user": "ann", "text": 'ä, "b"'}, {"user": "bob", "text": "c"}]
 CONTENTS = {
     "x.jsonl": '{"user": "ann", "text": "ä, \\"b\\""}\n\n{"user": "bob", "text": "c"}',
     "x.json": '[{"user": "ann", "text": "ä, \\"b\\""},\n{"user": "bob", "text": "c"}]',
@@ -33,8 +33,16 @@ def test_formats_give_the_same_rows(tmp_path: Path, name: str, mark: str) -> Non
     ("name", "content", "message"),
     [
         ("x.jsonl", b'{"user": "ann"}\n{"user": ', "x.jsonl, line 2: .*expected JSON"),
-        ("x.jsonl", b'{"user": "ann"}\n[1]', "x.jsonl, line 2: expected an object of fields, not list"),
-        ("x.json", b'[{"user": "ann"}, 5]', "x.json, entry 2: expected an object of fields, not int"),
+        (
+            "x.jsonl",
+            b'{"user": "ann"}\n[1]',
+            "x.jsonl, line 2: expected an object of fields, not list",
+        ),
+        (
+            "x.json",
+            b'[{"user": "ann"}, 5]',
+            "x.json, entry 2: expected an object of fields, not int",
+        ),
         ("x.json", b'[{"user": "ann"}', "x.json: .*expected JSON"),
         ("x.csv", b"user,text\nann,a\nbob", "x.csv, line 3: the row has more or fewer cells"),
         ("x.csv", b"user,text\nann,a,b\n", "x.csv, line 2: the row has more or fewer cells"),
@@ -43,7 +51,7 @@ def test_formats_give_the_same_rows(tmp_path: Path, name: str, mark: str) -> Non
         ("x.txt", b"", "x.txt: expected a file that ends in .jsonl, .json, .csv"),
         ("x.jsonl.gz", b"no gzip", "x.jsonl.gz cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):

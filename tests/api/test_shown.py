@@ -56,7 +56,7 @@ def sample(history: Sequence[Record], text: str = "Where does Ana teach the viol
         ),
         ("", []),
     ],
-)  # fmt: skip
+)
 def test_records_quoted_in_a_prompt(prompt: str, ids: list[str]) -> None:
     assert find_quoted(sample(TURNS), [prompt]) == ids
 

@@ -113,11 +113,13 @@ def test_samples_are_the_same_in_memory_and_on_disk(monkeypatch: pytest.MonkeyPa
     in_memory = open_split(task_of(questions), "dev", None)
     monkeypatch.setattr(static, "MEMORY_LIMIT", 64)
     on_disk = open_split(task_of(iter(questions)), "dev", None)
-    assert on_disk._lines._file._rolled  # type: ignore[attr-defined]
+    # Nothing else shows that the samples went to disk.
+    assert on_disk._lines._file._rolled  # type: ignore[attr-defined]  # noqa: SLF001
     assert list(in_memory.samples()) == list(on_disk.samples())
     assert in_memory.hash == on_disk.hash
     assert on_disk.load(25) == on_disk.load(25)
-    assert len(on_disk._histories._ends) == 3, "each history is stored once"  # type: ignore[attr-defined]
+    histories = on_disk._histories._ends  # type: ignore[attr-defined]  # noqa: SLF001
+    assert len(histories) == 3, "each history is stored once"
 
 
 def test_every_value_is_part_of_the_hash() -> None:
@@ -188,25 +190,58 @@ def broken_midway() -> Iterable[Sample]:
         (None, "Given.load .* returns NoneType, expected samples"),
         (SAMPLE, "Given.load .* returns Sample, expected samples"),
         ("text", "Given.load .* returns str, expected samples"),
-        (broken_midway(), "Given.load, after sample 1, .*: expected a sample, but it raised KeyError: 'stars'"),
+        (
+            broken_midway(),
+            "Given.load, after sample 1, .*: expected a sample, but it raised KeyError: 'stars'",
+        ),
         ([SAMPLE, {"input": "x"}], r"sample 2: expected a Sample, got \{'input': 'x'\} \(dict\)"),
         ([Sample(id="q", input="x")] * 2, r"sample 2 \('q'\): sample 1 has the same id"),
         ([Sample(user_id="ann")], "sample 1: input is empty"),
         ([Sample(input=None)], "sample 1: input is None, expected text"),
-        ([Sample(input="x", references=[5])], r"references\[0\] is 5 \(int\), expected text; write str\(5\)"),
-        ([Sample(input="x", references="abc")], r"references is 'abc' \(str\), expected a list .* write \['abc'\]"),
-        ([Sample(input="x", history=[("a", "b")])], r"history\[0\] is \('a', 'b'\) \(tuple\), expected a Record"),
-        ([Sample(input="x", history=[Record(response=4.5)])], r"history\[0\].response is 4.5 \(float\)"),
-        ([Sample(input="x", history=[Record(response="a", time=2024)])], r"history\[0\].time is 2024 \(int\)"),
-        ([Sample(input="x", history=[Record()])], r"history\[0\] has neither stimulus nor response"),
-        ([Sample(input="x", history=[Record(id="r", response="a")] * 2)], "two records .* have the id 'r'"),
-        ([Sample(input="x", history=[Record(response="a", fields={"n": 1})])], r"history\[0\].fields\['n'\] is 1"),
-        ([Sample(input="x", attributes=[1])], r"attributes is \[1\] \(list\), expected a dictionary of texts"),
-        ([Sample(input="x", dialogue=["hi"])], r"dialogue\[0\] is 'hi' \(str\), expected a Message"),
+        (
+            [Sample(input="x", references=[5])],
+            r"references\[0\] is 5 \(int\), expected text; write str\(5\)",
+        ),
+        (
+            [Sample(input="x", references="abc")],
+            r"references is 'abc' \(str\), expected a list .* write \['abc'\]",
+        ),
+        (
+            [Sample(input="x", history=[("a", "b")])],
+            r"history\[0\] is \('a', 'b'\) \(tuple\), expected a Record",
+        ),
+        (
+            [Sample(input="x", history=[Record(response=4.5)])],
+            r"history\[0\].response is 4.5 \(float\)",
+        ),
+        (
+            [Sample(input="x", history=[Record(response="a", time=2024)])],
+            r"history\[0\].time is 2024 \(int\)",
+        ),
+        (
+            [Sample(input="x", history=[Record()])],
+            r"history\[0\] has neither stimulus nor response",
+        ),
+        (
+            [Sample(input="x", history=[Record(id="r", response="a")] * 2)],
+            "two records .* have the id 'r'",
+        ),
+        (
+            [Sample(input="x", history=[Record(response="a", fields={"n": 1})])],
+            r"history\[0\].fields\['n'\] is 1",
+        ),
+        (
+            [Sample(input="x", attributes=[1])],
+            r"attributes is \[1\] \(list\), expected a dictionary of texts",
+        ),
+        (
+            [Sample(input="x", dialogue=["hi"])],
+            r"dialogue\[0\] is 'hi' \(str\), expected a Message",
+        ),
         ([Sample(input="x\ud800")], "input holds half a character at position 1"),
         ([Sample(input="x", user_id=b"ann")], r"user_id is b'ann' \(bytes\), expected text"),
     ],
-)  # fmt: skip
+)
 def test_broken_samples_are_named(samples: Any, message: str) -> None:
     assert re.search(message, refuse(samples)), refuse(samples)
 
@@ -214,12 +249,16 @@ def test_broken_samples_are_named(samples: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("attributes", "gold", "message"),
     [
-        ({"kind": "category", "labels": ("a", "b")}, "c", r"references\[0\] 'c' is not one of: a, b"),
+        (
+            {"kind": "category", "labels": ("a", "b")},
+            "c",
+            r"references\[0\] 'c' is not one of: a, b",
+        ),
         ({"kind": "category"}, "c", "needs `labels`, or `choices` in every sample"),
         ({"kind": "ordinal", "labels": ("1", "5")}, "9", r"'9' is not a number from 1 to 5"),
         ({"kind": "ordinal", "labels": ("1", "5")}, "good", r"'good' is not a number from 1 to 5"),
     ],
-)  # fmt: skip
+)
 def test_references_that_cannot_be_scored_are_named(
     attributes: dict[str, Any], gold: str, message: str
 ) -> None:
@@ -237,10 +276,13 @@ def test_references_that_cannot_be_scored_are_named(
         ({"words": Vocabulary(person=1, stimulus="a", response="b")}, "words.person is 1"),
         ({"labels": "ab"}, "labels is 'ab', expected a tuple of texts"),
         ({"splits": "dev"}, "splits is 'dev', expected a tuple of texts"),
-        ({"kind": "ordinal"}, r"labels is \(\); the labels of an ordinal task are the whole numbers"),
+        (
+            {"kind": "ordinal"},
+            r"labels is \(\); the labels of an ordinal task are the whole numbers",
+        ),
         ({"kind": "ordinal", "labels": ("low", "high")}, "labels of an ordinal task"),
     ],
-)  # fmt: skip
+)
 def test_broken_declarations_are_named(attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         task_of([SAMPLE], **attributes)

@@ -61,7 +61,7 @@ def question(number: str, profile: object = None) -> dict[str, object]:
         (("-m", "none", "-t", "lamp4", "--cache", "maybe"), ["--cache", "maybe", "refresh"]),
         (("-m", "none", "-t", "lamp4", "--history", "lent"), ["--history lent", "shuffled"]),
         (("-m", "none", "-t", "lamp4", "--split", "dve"), ["no split 'dve'", "time/dev"]),
-        (("-m", "none", "-t", "lamp4", "--split", "test"), ["bundled sample", "--data"]),
+        (("-m", "none", "-t", "lamp4", "--split", "test"), ["example data", "--data"]),
         (("-m", "none", "-t", "lamp4", "--data", "nowhere"), ["--data", "nowhere"]),
         (("-m", "none", "-t", "lamp4", "--metric", "bleu"), ["--metric bleu", "evaluate:NAME"]),
         (("-m", "none", "-t", "lamp4", "--prices", "prices.json"), ["prices.json"]),

@@ -297,7 +297,7 @@ def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_pat
 def test_statistics_are_kept_until_scores_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import personabench.leaderboard.comparison as module
+    import personabench.leaderboard.board_statistics as module
 
     write_run(tmp_path, "none", draw_scores(seed=1))
     write_run(tmp_path, "rag", draw_scores(0.2, seed=2))

@@ -27,7 +27,8 @@ class Mine(Method):
         return await ctx.answer(sample, records=sample.history[: self.params.k])
 '''
 
-TASK = """from personabench import Dataset, Message, Metric, Record, Rendered, Sample, Task, Vocabulary
+TASK = """from personabench import Dataset, Message, Metric, Record
+from personabench import Rendered, Sample, Task, Vocabulary
 
 USERS = ("ada", "ben")
 
@@ -90,7 +91,8 @@ METHODS: tuple[Mutation, ...] = (
     ("predict is no function", "async def predict(self", "predict = 3\n\n    async def say(self"),
     ("predict is not async", "async def predict(self, sample, state, ctx):\n        return await",
      "def predict(self, sample, state, ctx):\n        return 'x' or"),
-    ("predict lacks an argument", "predict(self, sample, state, ctx)", "predict(self, sample, ctx)"),
+    ("predict lacks an argument", "predict(self, sample, state, ctx)",
+     "predict(self, sample, ctx)"),
     ("predict returns nothing", "return await ctx.answer", "await ctx.answer"),
     ("predict returns a number", "return await ctx.answer(", "return 4 or (ctx, "),
     ("predict forgets to await", "return await ctx", "return ctx"),
@@ -124,7 +126,8 @@ TASKS: tuple[Mutation, ...] = (
     ("a hash that fails", '    hash = "0123"\n',
      "\n    @property\n    def hash(self):\n        return open('/no/such/file').read()\n"),
     ("a dataset without a source", '    source = "days"\n', ""),
-    ("warnings that are a text", '    source = "days"', '    warnings = "old"\n    source = "days"'),
+    ("warnings that are a text", '    source = "days"',
+     '    warnings = "old"\n    source = "days"'),
     ("open returns nothing", "return Days()", "Days()"),
     ("open returns the class", "return Days()", "return Days"),
     ("open fails", "return Days()", "return Days(split)"),

@@ -1,4 +1,5 @@
-"""What follows from a server's errors, by status, by words, and by codes inside a reply of status 200."""
+"""What follows from a server's errors, by status, by words, and by codes inside a reply of status
+200."""
 
 from __future__ import annotations
 
