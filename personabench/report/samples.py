@@ -24,8 +24,8 @@ from personabench.types import Call, Prediction, Record, Sample, to_json
 # Characters of distinct lines after which a pack is closed: a browser unpacks one in a moment.
 PACK = 1_500_000
 
-# Runs of earlier versions, and profiles, do not say which records they showed. A record counts if
-# this many of its first characters are in a prompt: methods may cut records.
+# Runs of earlier versions do not say which records they showed. A record counts if this many of its
+# first characters are in a prompt: methods may cut records.
 MARK = 60
 
 # Characters of a request key that identify it on the page.
@@ -86,10 +86,14 @@ class Pack:
 
 
 class _Prompts(NamedTuple):
-    """The texts of a row's prompts for one sample, and for the profile behind it."""
+    """The texts of a row's prompts for one sample and for the profile behind it.
+
+    `profiled` holds the ids of the records in the latter; None if they were not recorded.
+    """
 
     answer: list[str]
     profile: list[str]
+    profiled: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -128,7 +132,7 @@ class _Uses:
         for record in history:
             if _is_shown(record, prediction, prompts):
                 self._use(record).rows.append(row)
-            elif _is_quoted(record, prompts.profile):
+            elif _is_profiled(record, prompts):
                 self._use(record).profiled.append(row)
 
     def records(self) -> list[_Use]:
@@ -243,7 +247,8 @@ class Browser:
             answer["state"] = pack.state(
                 row, prediction.user_id, lambda: self._state(pack, profile)
             )
-            return answer, _Prompts(prompts, self._state_prompts(row, profile))
+            state_prompts = self._state_prompts(row, profile)
+            return answer, _Prompts(prompts, state_prompts, profile.shown)
         return answer, _Prompts(prompts, [])
 
     def _histories(self, position: int) -> dict[tuple[str, int], Sequence[Record]]:
@@ -334,6 +339,12 @@ def _is_shown(record: Record, prediction: Prediction, prompts: _Prompts) -> bool
     if prediction.shown is None:
         return _is_quoted(record, prompts.answer)
     return record.id in prediction.shown
+
+
+def _is_profiled(record: Record, prompts: _Prompts) -> bool:
+    if prompts.profiled is None:
+        return _is_quoted(record, prompts.profile)
+    return record.id in prompts.profiled
 
 
 def _is_quoted(record: Record, prompts: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,22 @@ def test_lines_of_earlier_versions_are_scored_without_evidence(
     assert again["counters"]["shown_unknown"] == 32
     shown = personabench("show", again["folder"], "a-violin", "--task", task)
     assert "shown       –" in shown.out
+
+
+def test_a_reused_profile_keeps_its_records(personabench: Command, tmp_path: Path) -> None:
+    task = write(tmp_path / "talking.py")
+
+    def profiles() -> list[dict[str, Any]]:
+        summary = run(personabench, task, method="summary")
+        folder = Path(summary["folder"])
+        lines = (folder / "artifacts" / "profiles.jsonl").read_text().splitlines()
+        shutil.rmtree(folder)
+        return [json.loads(line) for line in lines]
+
+    first, second = profiles(), profiles()
+    assert [line["reused"] for line in second] == [True] * 8
+    assert [line["shown"] for line in second] == [line["shown"] for line in first]
+    assert all(set(line["shown"]) == {f"D{number}" for number in range(10)} for line in first)
 
 
 def test_shards_keep_the_records(personabench: Command, tmp_path: Path) -> None:
