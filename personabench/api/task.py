@@ -26,6 +26,7 @@ from personabench.errors import UsageError
 from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
+from personabench.retrieval.tokenizers import get_tokenizer
 from personabench.types import Record, Sample
 
 if TYPE_CHECKING:
@@ -264,6 +265,11 @@ def _check_declarations(cls: type[Task]) -> None:
             raise UsageError(
                 f"{locate_class(cls)}: {attribute} is {values!r}, expected a tuple of texts"
             )
+
+    try:
+        get_tokenizer(cls.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"{locate_class(cls)}: {error}") from error
 
     if cls.kind == "ordinal":
         try:

@@ -402,6 +402,7 @@ class _Planted(Wrapped):
         return msgspec.structs.replace(
             sample,
             references=(CANARY,),
+            evidence=(HIDDEN,),
             hidden=self._plant_hidden(sample),
         )
 
