@@ -244,6 +244,7 @@ def _values(plugin: Any, value: Any) -> str:
 
 
 def _retrieval_values(plugin: Any, value: Any) -> str:
+    # Those of evidence need no declaration.
     return _check_values(value, (*_all_metrics(plugin), *EVIDENCE))
 
 
@@ -261,17 +262,6 @@ def _check_values(value: Any, metrics: Sequence[Metric]) -> str:
             if not math.isfinite(number):
                 return f"the value of '{name}' is {float(number)}"
     return ""
-
-
-def _retrieval_values(plugin: Any, value: Any) -> str:
-    # Those of evidence need no declaration; a task that inherits them may add its own.
-    own = _without(value, EVIDENCE) if isinstance(value, Mapping) else value
-    return _values(plugin, own)
-
-
-def _without(values: Mapping[Any, Any], metrics: Iterable[Metric]) -> Mapping[Any, Any]:
-    metric_names = {metric.name for metric in metrics}
-    return {name: amount for name, amount in values.items() if name not in metric_names}
 
 
 def _all_metrics(task: Any) -> tuple[Metric, ...]:
