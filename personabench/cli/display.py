@@ -108,7 +108,8 @@ def _detail(counts: Progress, client: Client) -> str:
         f"{traffic.cached} cached",
         f"{traffic.input_tokens + traffic.output_tokens:,} tokens",
     ]
-    if (budget := client.budget) is not None and budget.prices:
+    budget = client.budget
+    if budget is not None and budget.prices:
         parts.append(f"{budget.spent:.4g} spent")
     if client.limiter.width < client.limiter.most:
         parts.append(f"{client.limiter.width} at once")

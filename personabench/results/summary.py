@@ -57,6 +57,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     task_changed: dict[str, Any] = {}
     fit: str | None = None
     privileged: bool = False
+    rule: bool = False
     provenance: dict[str, Any] = {}
     extra_metrics: dict[str, Number | None] = {}
     spent: Number | None = None

@@ -182,6 +182,9 @@ class _Scoring:
         retrieval: Mapping[str, Value] = {}
         if prediction.shown is not None:
             retrieval = self.task.measure_retrieval(sample, prediction.shown)
+        elif sample.evidence:
+            # Made by an earlier version: the metrics of evidence leave this sample out.
+            self.counters["shown_unknown"] += 1
         interaction = self.task.measure_interaction(
             prediction.interaction,
             None if judgement is None else judgement.values,
