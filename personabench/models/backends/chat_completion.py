@@ -149,7 +149,7 @@ def parse_completion(
     """
     try:
         reply = _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         reply = _decode_leniently(content, address, quote)
 
     choice = reply.choices[0] if reply.choices else None

@@ -310,7 +310,7 @@ class OpenAI(Backend):
         try:
             entries = msgspec.json.decode(reply.content)["data"]
             return {entry["id"]: listed_window(entry) for entry in entries}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             excerpt = self._secrets.quote(reply.content.decode(errors="replace"))
             raise BackendDown(
                 f"{self._server} does not speak JSON ({excerpt}); {_URL_HELP}"

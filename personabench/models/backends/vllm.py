@@ -371,7 +371,7 @@ class VLLM(Backend):
         try:
             entries: list[ModelEntry] = msgspec.json.decode(reply.content)["data"]
             return [entry for entry in entries if entry["id"]]
-        except (msgspec.DecodeError, KeyError, TypeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
             raise BackendDown(
                 f"{member.url} lists no models ({reply.status}: {self._quote(reply.content)}); "
                 f"{_URL_HELP}"
