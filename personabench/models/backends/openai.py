@@ -38,7 +38,7 @@ from personabench.models.backends.http import (
 from personabench.models.backends.openai_batch import MAX_CALLS, Batches
 from personabench.models.backends.redaction import Secrets
 from personabench.models.backends.status import status_error
-from personabench.models.backends.windows import listed_window
+from personabench.models.backends.windows import listed_window, read_models
 from personabench.models.rate_limit import Limiter
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
@@ -308,15 +308,13 @@ class OpenAI(Backend):
         if not 200 <= reply.status < 300:
             return {}
         try:
-            entries = msgspec.json.decode(reply.content)["data"]
-            return {entry["id"]: listed_window(entry) for entry in entries}
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            entries = read_models(reply.content)
+        except ValueError as error:
             excerpt = self._secrets.quote(reply.content.decode(errors="replace"))
             raise BackendDown(
                 f"{self._server} does not speak JSON ({excerpt}); {_URL_HELP}"
             ) from error
-        except (KeyError, TypeError, AttributeError):
-            return {}
+        return {entry["id"]: listed_window(entry) for entry in entries or ()}
 
     def _raise_for_status(self, reply: Reply, status: int) -> NoReturn:
         """Raise the error that a status means, the reply's or that of an error inside it."""

@@ -60,7 +60,7 @@ from personabench.models.backends.vllm_server import (
     print_status,
 )
 from personabench.models.backends.vllm_tokenizer import ServedTokens
-from personabench.models.backends.windows import listed_window
+from personabench.models.backends.windows import listed_window, read_models
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
 
@@ -369,13 +369,15 @@ class VLLM(Backend):
                 f"set {self._key_variable}"
             )
         try:
-            entries: list[ModelEntry] = msgspec.json.decode(reply.content)["data"]
-            return [entry for entry in entries if entry["id"]]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+            entries = read_models(reply.content)
+        except ValueError:
+            entries = None
+        if entries is None:
             raise BackendDown(
                 f"{member.url} lists no models ({reply.status}: {self._quote(reply.content)}); "
                 f"{_URL_HELP}"
-            ) from None
+            )
+        return entries
 
     async def _post(self, replica: Replica, content: bytes, model: str) -> Response:
         """Send a body to one server and read its reply."""
