@@ -53,7 +53,7 @@ from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspend
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
 from personabench.run.watchdog import LIMIT, warn, watch_loop
-from personabench.types import Phase, Prediction, Sample
+from personabench.types import Phase, Prediction, Sample, User
 
 
 @dataclass
@@ -219,7 +219,7 @@ class Engine:
                 await self.method.prepare(population, ctx)
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
-            self._profiles.record("", "prepare", None, ctx)
+            self._profiles.record("", User("prepare", ()), None, ctx)
 
     async def _run_workers(self, owed: Sequence[int]) -> None:
         batches: Sequence[Sequence[int]] = SingleSamples(owed)
@@ -373,7 +373,7 @@ class Engine:
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
                 interaction = plain({**interaction, "method": attempt.notes})
-            shown = list_shown(sample, attempt.ctx.sent)
+            shown = list_shown(sample.history, attempt.ctx.sent, sample)
         except BackendError as failure:
             error = str(failure)
             if isinstance(failure, BrokenOff):

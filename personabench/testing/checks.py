@@ -71,6 +71,12 @@ def check_task(
     sample_ids = [sample_id for sample_id, _ in index]
     yield Finding("sample ids are unique", len(set(sample_ids)) == len(sample_ids))
 
+    again = open_split(task, split or task.default_split, data)
+    yield Finding(
+        what="the data is the same when it is opened again",
+        holds=again.hash == dataset.hash and list(again.index()) == list(index),
+    )
+
     survey = _survey_samples(task, dataset)
     yield _report_dates(survey, len(index))
     yield Finding(
@@ -104,6 +110,9 @@ def check_task(
     if not dataset.missing_requirement:
         result = trial(_Newest(), task, limit=2, dataset=dataset)
         yield _report_failures("a run with scripted answers has no failures", result)
+        if "judge" in task.roles:
+            failure = result.judge_failure
+            yield Finding("a scripted judge can be called about every answer", not failure, failure)
 
 
 class _Newest(Method):
@@ -393,6 +402,7 @@ class _Planted(Wrapped):
         return msgspec.structs.replace(
             sample,
             references=(CANARY,),
+            evidence=(HIDDEN,),
             hidden=self._plant_hidden(sample),
         )
 
