@@ -187,7 +187,7 @@ def test_an_unknown_capability_of_a_task_is_refused_with_the_list(
     for verb in (("run", "-m", "none", "-b", "scripted"), ("check", "task"), ("list", "matrix")):
         words = (*verb, task) if verb[0] == "check" else (*verb, "-t", task)
         err = refused(*words)
-        assert "offers names 'histories', which is no capability; choose from history," in err
+        assert "offers names 'histories', which is no capability; expected one of history" in err
 
 
 def test_the_matrix_knows_files(personabench: Command, tmp_path: Path) -> None:
