@@ -302,7 +302,9 @@ def explain_gold(task: Wording, sample: Sample) -> str:
             return "a task of kind category needs `labels`, or `choices` in every sample"
         for index, reference in enumerate(sample.references):
             if reference not in choices:
-                return f"references[{index}] '{reference}' is not one of: {', '.join(choices)}"
+                return (
+                    f"references[{index}] is '{reference}', expected one of: {', '.join(choices)}"
+                )
         return ""
 
     low, high = find_scale(task.labels)

@@ -119,7 +119,7 @@ class StaticDataset(Dataset):
             sample = self._complete(loaded, location, id_counts)
             first = first_numbers.setdefault(sample.id, number)
             if first != number:
-                raise DataError(f"{location}: sample {first} has the same id")
+                raise DataError(f"{location}: sample {first} has the same id, expected another")
 
             content = _ENCODER.encode(sample)
             content_hash.update(history.content_hash + hashlib.sha256(content).digest())
@@ -181,7 +181,7 @@ class StaticDataset(Dataset):
         bare = msgspec.structs.replace(loaded, history=())
         sample: Sample = _decode(loaded, _SAMPLES, _encode(loaded, bare, location), location)
         if not sample.input.strip():
-            raise DataError(f"{location}: input is empty; it holds the question")
+            raise DataError(f"{location}: input is empty, expected the question")
 
         sample_id = sample.id or _unique_id(_sample_content(sample), id_counts)
         self.identified = self.identified and bool(sample.user_id)

@@ -185,7 +185,7 @@ def task(
     name: Annotated[str, typer.Argument(help="Task name, such as my_task.", metavar="NAME")],
     folder: Folder = Path(),
 ) -> None:
-    """Write NAME.py, NAME.jsonl with example data and test_NAME.py, which run as they are."""
+    """Write a task, its example data and a test, which run as they are."""
     title = _class_name("task", name)
     module, examples, test = (
         folder / f"{name}.py",

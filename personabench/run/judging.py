@@ -23,8 +23,9 @@ from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.run.attempt import plain
-from personabench.run.interrupts import GRACE, on_interrupt
+from personabench.run.interrupts import GRACE, cancel_all, on_interrupt
 from personabench.run.progress import Progress
+from personabench.run.watchdog import watch_loop
 from personabench.types import Judgement, Prediction
 
 JUDGE_SEED = 0
@@ -190,11 +191,10 @@ async def _finish_workers(workers: Sequence[asyncio.Task[None]], progress: Progr
         cancel()
 
     try:
-        with on_interrupt(wind_down, drop):
+        with watch_loop(), on_interrupt(wind_down, drop):
             await asyncio.gather(*workers)
     except asyncio.CancelledError:
         if not progress.stopping:
             raise
     finally:
-        cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await cancel_all(workers)

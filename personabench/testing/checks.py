@@ -21,6 +21,7 @@ from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
 from personabench.testing.data_access import Loaded, refuse_data_access
+from personabench.testing.population_check import find_answered_samples
 from personabench.testing.trials import Trial, trial
 from personabench.types import Sample, moment
 
@@ -94,6 +95,14 @@ def check_task(
         )
     yield _report_quoted(task, survey)
 
+    if "population" in task.offers:
+        answered = find_answered_samples(dataset)
+        yield Finding(
+            what="no other history of the user answers a question",
+            holds=not answered,
+            detail=_list_some(answered),
+        )
+
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
@@ -101,6 +110,9 @@ def check_task(
     if not dataset.missing_requirement:
         result = trial(_Newest(), task, limit=2, dataset=dataset)
         yield _report_failures("a run with scripted answers has no failures", result)
+        if "judge" in task.roles:
+            failure = result.judge_failure
+            yield Finding("a scripted judge can be called about every answer", not failure, failure)
 
 
 class _Newest(Method):
@@ -390,6 +402,7 @@ class _Planted(Wrapped):
         return msgspec.structs.replace(
             sample,
             references=(CANARY,),
+            evidence=(HIDDEN,),
             hidden=self._plant_hidden(sample),
         )
 

@@ -244,7 +244,7 @@ def test_broken_fields_of_a_sample_are_named(fields: dict[str, Any], message: st
     [
         ({"response": 4.5}, r"history\[1\].response is 4.5 \(float\)"),
         ({"time": 2024}, r"history\[1\].time is 2024 \(int\)"),
-        ({"response": ""}, r"history\[1\] has neither stimulus nor response"),
+        ({"response": ""}, r"history\[1\] is empty, expected"),
         ({"id": "first"}, "two records of its history have the id 'first'"),
         ({"fields": {"n": 1}}, r"history\[1\].fields\['n'\] is 1"),
     ],
@@ -261,7 +261,11 @@ SCALE = {"kind": "ordinal", "labels": ("1", "5")}
 @pytest.mark.parametrize(
     ("attributes", "gold", "message"),
     [
-        ({"kind": "category", "labels": ("a", "b")}, "c", "'c' is not one of: a, b"),
+        (
+            {"kind": "category", "labels": ("a", "b")},
+            "c",
+            r"references\[0\] is 'c', expected one of: a, b",
+        ),
         ({"kind": "category"}, "c", "needs `labels`, or `choices` in every sample"),
         (SCALE, "9", r"references\[0\] '9' is not a number from 1 to 5"),
         (SCALE, "good", "'good' is not a number from 1 to 5"),
@@ -286,8 +290,11 @@ def test_references_that_cannot_be_scored_are_named(
         ({"labels": "ab"}, "labels is 'ab', expected a tuple of texts"),
         ({"history_format": "lists"}, "history_format is 'lists', expected auto or turns or list"),
         ({"splits": "dev"}, "splits is 'dev', expected a tuple of texts"),
-        ({"kind": "ordinal"}, r"labels is \(\); the labels of an ordinal task are the whole"),
-        ({"kind": "ordinal", "labels": ("low", "high")}, "labels of an ordinal task"),
+        (
+            {"kind": "ordinal"},
+            r"labels is \(\), expected the whole numbers",
+        ),
+        ({"kind": "ordinal", "labels": ("low", "high")}, "of an ordinal task's scale"),
     ],
 )
 def test_broken_declarations_are_named(attributes: dict[str, Any], message: str) -> None:
