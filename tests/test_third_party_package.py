@@ -1,4 +1,4 @@
-"""A third-party package of methods and tasks: built, installed in its own environment, and run."""
+"""A package of others with a method and a task: built, installed in its own environment, run."""
 
 from __future__ import annotations
 

@@ -240,9 +240,17 @@ def _is_number(value: Any) -> bool:
 
 def _values(plugin: Any, value: Any) -> str:
     """Check metric values: names of metrics, and finite numbers."""
+    return _check_values(value, _all_metrics(plugin))
+
+
+def _retrieval_values(plugin: Any, value: Any) -> str:
+    return _check_values(value, (*_all_metrics(plugin), *EVIDENCE))
+
+
+def _check_values(value: Any, metrics: Sequence[Metric]) -> str:
     if not isinstance(value, Mapping):
         return _returned(value)
-    metric_names = [metric.name for metric in _all_metrics(plugin)]
+    metric_names = [metric.name for metric in metrics]
     for name, amount in value.items():
         if name not in metric_names:
             return f"it returned a value of {name!r}, which is none of its metrics"
@@ -253,17 +261,6 @@ def _values(plugin: Any, value: Any) -> str:
             if not math.isfinite(number):
                 return f"the value of '{name}' is {float(number)}"
     return ""
-
-
-def _retrieval_values(plugin: Any, value: Any) -> str:
-    # Those of evidence need no declaration; a task that inherits them may add its own.
-    own = _without(value, EVIDENCE) if isinstance(value, Mapping) else value
-    return _values(plugin, own)
-
-
-def _without(values: Mapping[Any, Any], metrics: Iterable[Metric]) -> Mapping[Any, Any]:
-    metric_names = {metric.name for metric in metrics}
-    return {name: amount for name, amount in values.items() if name not in metric_names}
 
 
 def _all_metrics(task: Any) -> tuple[Metric, ...]:
@@ -325,7 +322,7 @@ def _sample(plugin: Any, value: Any) -> str:
         if not isinstance(text, str) and (text is not None or name in _SAMPLE_TEXTS):
             return f"its `{name}` is {describe_value(text)}"
 
-    for name in ("references", "choices"):
+    for name in ("references", "choices", "evidence"):
         texts = getattr(value, name)
         if not isinstance(texts, tuple | list):
             return f"`{name}` of sample {value.id} is {describe_value(texts)}, not a tuple"
@@ -432,7 +429,9 @@ WORDING: Mapping[str, Contract] = {
 
 TASK: Mapping[str, Contract] = {
     "measure": Contract("a finite number for each metric, by name", _values),
-    "measure_retrieval": Contract("a finite number for metrics, by name", _retrieval_values),
+    "measure_retrieval": Contract(
+        "a finite number for each metric of retrieval, by name", _retrieval_values
+    ),
     "measure_interaction": Contract("a finite number for metrics, by name", _values),
     "metrics_of": Contract("a tuple of `Metric`s", _metrics),
     "react": Contract(

@@ -43,6 +43,7 @@ __all__ = [
     "class_reference",
     "describe",
     "example_task",
+    "find_described",
     "find_source_hash",
     "is_file",
     "list_entries",
@@ -54,10 +55,10 @@ __all__ = [
 Kind = Literal["method", "task"]
 _log = logging.getLogger("personabench.registry")
 
-# The class attributes that decide fit.
+# The class attributes that decide fit, and those that a table of results reads.
 _FACTS: Mapping[Kind, tuple[str, ...]] = {
-    "method": ("needs", "designed_for"),
-    "task": ("offers", "kind"),
+    "method": ("needs", "designed_for", "privileged", "rule"),
+    "task": ("offers", "kind", "labels"),
 }
 
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
@@ -121,15 +122,27 @@ def describe(kind: Kind, name: str) -> Entry:
     if entry is not None and entry.described:
         return entry
 
-    cls = load_class(kind, name)
-    facts = {fact: getattr(cls, fact) for fact in _FACTS[kind]}
+    return _describe_class(kind, load_class(kind, name), entry.origin if entry else name)
+
+
+def find_described(kind: Kind, name: str) -> Entry | None:
+    """Describe a name that was read from data, as far as that takes no import; None otherwise."""
+    entry = list_entries(kind).get(name)
+    if entry is not None:
+        return entry if entry.described else None
+
+    cls = _given.get((kind, name))
+    return None if cls is None else _describe_class(kind, cls, class_reference(cls))
+
+
+def _describe_class(kind: Kind, cls: type[Any], origin: str) -> Entry:
     return Entry(
         kind=kind,
         name=cls.name,
         module=cls.__module__,
         attribute=cls.__name__,
-        origin=entry.origin if entry else name,
-        facts=facts,
+        origin=origin,
+        facts={fact: getattr(cls, fact) for fact in _FACTS[kind]},
     )
 
 

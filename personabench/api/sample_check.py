@@ -12,7 +12,7 @@ from personabench.types import Message, Record, Sample
 
 _TEXT = ("id", "user_id", "input")
 _OPTIONAL_TEXT = ("stimulus", "time", "item", "history_owner")
-_TEXTS = ("references", "choices")
+_TEXTS = ("references", "choices", "evidence")
 _MAPPINGS = ("attributes", "hidden")
 _RECORD_TEXT = ("id", "response")
 _RECORD_OPTIONAL_TEXT = ("stimulus", "time", "item")

@@ -241,7 +241,7 @@ def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[A
     iterator = iter(samples)
     count = 0
     while True:
-        stage = f"load, after sample {count}," if count else "load"
+        stage = f"load after sample {count}" if count else "load"
         with plugin_guard(cls, stage, "a sample"):
             try:
                 sample = next(iterator)

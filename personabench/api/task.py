@@ -26,6 +26,7 @@ from personabench.errors import UsageError
 from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
+from personabench.retrieval.tokenizers import get_tokenizer
 from personabench.types import Record, Sample
 
 if TYPE_CHECKING:
@@ -238,6 +239,13 @@ def _check_declarations(cls: type[Task]) -> None:
             f"{locate_class(cls)}: kind is {cls.kind!r}, expected {' or '.join(kinds)}"
         )
 
+    formats = get_args(defaults.HistoryFormat)
+    if cls.history_format not in formats:
+        raise UsageError(
+            f"{locate_class(cls)}: history_format is {cls.history_format!r}, "
+            f"expected {' or '.join(formats)}"
+        )
+
     words = getattr(cls, "words", None)
     if not isinstance(words, Vocabulary):
         raise UsageError(
@@ -257,6 +265,11 @@ def _check_declarations(cls: type[Task]) -> None:
             raise UsageError(
                 f"{locate_class(cls)}: {attribute} is {values!r}, expected a tuple of texts"
             )
+
+    try:
+        get_tokenizer(cls.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"{locate_class(cls)}: {error}") from error
 
     if cls.kind == "ordinal":
         try:

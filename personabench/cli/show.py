@@ -265,12 +265,16 @@ def _word_shown(facts: dict[str, Any]) -> str:
     if ids is None:
         return ""
     count = f"{len(ids)} record{'' if len(ids) == 1 else 's'}"
+    if facts["history"] == "shuffled":
+        count += " of another user"
     return f"{count}: {', '.join(ids)}" if ids else count
 
 
 def _word_evidence(facts: dict[str, Any]) -> str:
     """The ids of the records that hold the evidence, with those that the model did not see."""
     ids = facts["evidence"] or ()
-    missed = [record_id for record_id in ids if record_id not in (facts["shown"] or ())]
+    # Records of another user may have the same ids.
+    shown = () if facts["history"] == "shuffled" else facts["shown"] or ()
+    missed = [record_id for record_id in ids if record_id not in shown]
     worded = ", ".join(ids)
     return f"{worded}; not shown: {', '.join(missed)}" if missed else worded

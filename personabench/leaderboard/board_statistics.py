@@ -171,7 +171,7 @@ def baseline_of(entries: Sequence[Entry], name: str) -> int | None:
 
 
 def _is_trivial(entry: Entry) -> bool:
-    return entry.calls == 0 and entry.summary.history == "own"
+    return entry.is_rule and entry.summary.history == "own"
 
 
 def _shuffled_twin(row: int, entries: Sequence[Entry]) -> int | None:

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-# Imported late: every command loads this module, few compute with it.
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from personabench.metrics.metric import Floats
 
 
 @lru_cache(maxsize=64)
@@ -52,13 +50,14 @@ def label_pair(
 
 
 def macro_f1(
-    pairs: npt.NDArray[np.float64],
+    pairs: Floats,
     labels: int,
 ) -> float:
     """Macro-F1 over a full list of `labels` labels; labels that never occur contribute 0.
 
     `pairs` has the shape (n, 2): gold and predicted index per sample, -1 for an unknown prediction.
     """
+    # Imported late: the command line loads tasks without computing anything.
     import numpy as np
 
     gold, predicted = pairs.astype(np.int64).T

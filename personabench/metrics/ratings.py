@@ -6,10 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-# Imported late: every command loads this module, few compute with it.
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from personabench.metrics.metric import Floats
 
 _DIGITS = {
     "one": "1",
@@ -68,6 +66,6 @@ def farthest_rating(
     return low if abs(low - gold) > abs(high - gold) else high
 
 
-def rmse(squares: npt.NDArray[np.float64]) -> float:
+def rmse(squares: Floats) -> float:
     """The root of the mean of squared errors, shape (n,)."""
-    return math.sqrt(squares.mean())
+    return math.sqrt(float(squares.mean()))

@@ -37,7 +37,10 @@ from personabench.types import Call, Judgement, Prediction, Score, from_json, to
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """A line of `artifacts/profiles.jsonl`: a user's state and the calls that made it."""
+    """A line of `artifacts/profiles.jsonl`: a user's state and the calls that made it.
+
+    `shown` holds the ids of the records in these calls; None in lines of earlier versions.
+    """
 
     user_id: str
     key: str
@@ -45,6 +48,7 @@ class Profile(msgspec.Struct, frozen=True):
     calls: tuple[Call, ...]
     flags: dict[str, float]
     reused: bool = False
+    shown: tuple[str, ...] | None = None
 
 
 class _Id(msgspec.Struct):

@@ -61,6 +61,8 @@ class Attempt:
             sum(call.input_tokens for call in method_calls),
             sum(call.output_tokens for call in method_calls),
             sum(call.cached_tokens for call in method_calls),
+            sum(call.reasoning_tokens or 0 for call in method_calls) or msgspec.UNSET,
+            sum(call.cache_write_tokens or 0 for call in method_calls) or msgspec.UNSET,
         )
         if error is not None:
             output, parsed, interaction, shown = None, None, {}, None

@@ -29,6 +29,7 @@ from personabench.api.task import Task
 from personabench.errors import (
     BackendError,
     BrokenOff,
+    MisfitError,
     PluginError,
     RunError,
     UsageError,
@@ -53,7 +54,7 @@ from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspend
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
 from personabench.run.watchdog import LIMIT, warn, watch_loop
-from personabench.types import Phase, Prediction, Sample
+from personabench.types import Phase, Prediction, Sample, User
 
 
 @dataclass
@@ -224,7 +225,7 @@ class Engine:
                 await self.method.prepare(population, ctx)
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
-            self._profiles.record("", "prepare", None, ctx)
+            self._profiles.record("", User("prepare", ()), None, ctx)
 
     async def _run_workers(self, owed: Sequence[int]) -> None:
         batches: Sequence[Sequence[int]] = SingleSamples(owed)
@@ -378,7 +379,7 @@ class Engine:
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
                 interaction = plain({**interaction, "method": attempt.notes})
-            shown = list_shown(sample, attempt.ctx.sent)
+            shown = list_shown(sample.history, attempt.ctx.sent, sample)
         except BackendError as failure:
             error = str(failure)
             if isinstance(failure, BrokenOff):
@@ -388,7 +389,12 @@ class Engine:
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
             error = str(failure)
-        except (RunError, UsageError):
+        except UsageError as failure:
+            # The model's options concern every run; anything else is about this method.
+            if _comes_from_models(failure):
+                raise
+            raise MisfitError(f"method {self.method.name}: {failure}") from failure
+        except RunError:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
@@ -458,6 +464,15 @@ class Engine:
 
 class _SampleTimeout(Exception):
     """A sample that took longer than it may."""
+
+
+def _comes_from_models(error: UsageError) -> bool:
+    trace = error.__traceback__
+    module = ""
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
+    return module.startswith("personabench.models")
 
 
 async def _start(act: Act, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:

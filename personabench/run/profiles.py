@@ -13,6 +13,7 @@ from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.guard import TRACEBACKS
 from personabench.api.method import Method, State
+from personabench.api.shown import list_shown
 from personabench.errors import BackendError
 from personabench.hashing import digest
 from personabench.models.cache import Cache, Policy
@@ -102,15 +103,27 @@ class Profiles:
                     "profile of user %s; it fails again for each of their samples", user
                 )
 
-    def record(self, key: str, user: str, state: State, ctx: Context) -> None:
+    def record(
+        self,
+        key: str,
+        user: User,
+        state: State,
+        ctx: Context,
+    ) -> None:
         """Append a profile to the run folder and store it for other runs.
 
         An empty key stands for work that belongs to no user.
         """
-        profile = Profile(user, key, state, tuple(ctx.calls), ctx.flags)
+        shown = list_shown(user.history, ctx.sent) if key else None
+        profile = Profile(user.id, key, state, tuple(ctx.calls), ctx.flags, shown=shown)
         # A profile of empty or truncated replies serves this run only: the next one tries again.
         if key and ctx.is_storable and self._cache is not None and self._policy != "off":
-            artifact = {"state": state, "calls": profile.calls, "flags": profile.flags}
+            artifact = {
+                "state": state,
+                "calls": profile.calls,
+                "flags": profile.flags,
+                "shown": shown,
+            }
             self._cache.put_artifact(key, artifact)
         self._append(profile)
 
@@ -164,7 +177,7 @@ class Profiles:
 
         ctx = self._new_context("profile", user.id)
         state = plain(await self._method.profile(user, ctx))
-        self.record(key, user.id, state, ctx)
+        self.record(key, user, state, ctx)
         return state
 
     def _stored(self, key: str, user: User) -> Profile | None:
@@ -177,7 +190,17 @@ class Profiles:
         if artifact is None:
             return None
         calls = tuple(Call(**{**call, "cached": True}) for call in artifact["calls"])
-        return Profile(user.id, key, artifact["state"], calls, artifact["flags"], reused=True)
+        # Profiles that earlier versions stored do not say what they were made from.
+        shown = artifact.get("shown")
+        return Profile(
+            user.id,
+            key,
+            artifact["state"],
+            calls,
+            artifact["flags"],
+            reused=True,
+            shown=None if shown is None else tuple(shown),
+        )
 
     def _append(self, profile: Profile) -> None:
         if profile.key not in self._recorded:

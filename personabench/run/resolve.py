@@ -152,18 +152,25 @@ def _name_tokenizer(task: Task) -> str | msgspec.UnsetType:
 
 
 def resolve(
-    options: Options, backend: Backend, named: Mapping[RoleName, Backend] | None = None
+    options: Options,
+    backend: Backend,
+    named: Mapping[RoleName, Backend] | None = None,
+    reported: set[str] | None = None,
 ) -> list[ResolvedRun]:
     """The runs that the options describe, checked as far as possible without a model call.
 
     Args:
         backend: the model under test.
         named: the backends of roles that have their own.
+        reported: pairs that do not fit and were named before, as with another seed.
 
     Raises:
         UsageError, DataError: a name, option or file that cannot work.
     """
-    return _Resolver(options, backend, named or {}).resolve()
+    resolver = _Resolver(options, backend, named or {})
+    runs = resolver.resolve()
+    resolver.report_refusals(set() if reported is None else reported)
+    return runs
 
 
 class _Resolver:
@@ -195,7 +202,8 @@ class _Resolver:
             self._resolve_task(task_class, parameters)
 
         self._check_roles()
-        self._report_refusals()
+        if self.refusals and not self.runs:
+            raise UsageError("; ".join(dict.fromkeys(self.refusals)))
         # All points of a grid have the same keys.
         self._check_used(grid[0])
         return list(self.runs.values())
@@ -292,13 +300,12 @@ class _Resolver:
             tasks = ", ".join(self.options.tasks)
             raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
-    def _report_refusals(self) -> None:
-        """Name pairs that do not fit once; they end the command only if nothing is left to run."""
-        refusals = list(dict.fromkeys(self.refusals))
-        if refusals and not self.runs:
-            raise UsageError("; ".join(refusals))
-        for refusal in refusals:
-            _log.warning("skipped: %s", refusal)
+    def report_refusals(self, reported: set[str]) -> None:
+        """Name each pair that does not fit, once for all seeds of a command."""
+        for refusal in dict.fromkeys(self.refusals):
+            if refusal not in reported:
+                reported.add(refusal)
+                _log.warning("skipped: %s", refusal)
 
     def _check_used(self, parameters: Parameters) -> None:
         unused = sorted(set(parameters.get("", {})) - self.used_by_methods)

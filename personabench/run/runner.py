@@ -17,7 +17,7 @@ import msgspec
 
 from personabench.api.judged import metrics_added_by_judge
 from personabench.api.task import Task
-from personabench.errors import DataError, RunError, UsageError
+from personabench.errors import DataError, MisfitError, RunError, UsageError
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
 from personabench.models.client import Client
@@ -39,6 +39,8 @@ from personabench.run.session import Session, identified_models, open_cache
 from personabench.run.shard_file import write_shard_file
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
+
+_log = logging.getLogger("personabench")
 
 Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
 """Shows the progress of calls: given a title, the counters and the client that makes the calls."""
@@ -92,6 +94,8 @@ async def run(
     """
     options = options.guarded()
     outcomes: list[Outcome] = []
+    reported: set[str] = set()
+    misfits: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
         model, role_backends = await stack.enter_async_context(
             identified_models(options, backend, roles)
@@ -103,7 +107,7 @@ async def run(
 
         session = None
         for seed_options in (options, *further):
-            jobs = resolve(seed_options, model, role_backends)
+            jobs = resolve(seed_options, model, role_backends, reported)
             if announce:
                 announce(jobs)
             # Only now: a command with wrong options must not create files.
@@ -115,10 +119,17 @@ async def run(
                 stack.push_async_callback(embedders.aclose)
                 session = Session(model, cache, embedders, budget)
             for job in jobs:
-                outcome = await _execute(job, seed_options, session, watch)
+                try:
+                    outcome = await _execute(job, seed_options, session, watch)
+                except MisfitError as error:
+                    misfits.append(str(error))
+                    _log.warning("skipped: %s", error)
+                    continue
                 outcomes.append(outcome)
                 if outcome.interrupted:
                     return outcomes
+    if misfits and not outcomes:
+        raise UsageError("; ".join(dict.fromkeys(misfits)))
     return outcomes
 
 
@@ -270,6 +281,7 @@ class _Execution:
             task_changed=changed_params(job.task),
             fit=job.fit,
             privileged=job.method.privileged,
+            rule=job.method.rule,
             provenance={
                 **(earlier.provenance if earlier else {}),
                 **engine.provenance,

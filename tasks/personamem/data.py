@@ -111,7 +111,7 @@ class PersonaMemData(Dataset):
             params=self.params,
             history=self._make_history(question),
         )
-        # The choices of both rules for the predictors that report them.
+        # The choices of both rules for the oracles that report them.
         hints = {
             "majority_letter": self._majority,
             "type_length": LETTERS[order.index(self._by_type[number])],

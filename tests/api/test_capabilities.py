@@ -1,4 +1,4 @@
-"""Capabilities: a closed list, to which plugins are held; derived ones need no declaration."""
+"""Capabilities: a closed list, of which some are derived, and to which plugins are held."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def test_every_capability_has_a_meaning_and_a_reason() -> None:
         ({"kind": "text"}, {"texts"}),
         ({"kind": "category"}, {"labels", "choices"}),
         ({"kind": "ordinal"}, {"labels", "scores", "choices"}),
+        ({"kind": "category", "labels": ()}, {"labels", "choices", "options"}),
+        ({"kind": "category", "labels": ("a",)}, {"labels", "choices"}),
         ({"offers": ("options",)}, {"texts", "choices", "options"}),
         ({"offers": ("pairs",)}, {"texts", "choices", "pairs"}),
     ],

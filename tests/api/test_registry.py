@@ -184,6 +184,30 @@ def test_entry_points_replace_built_ins_and_broken_ones_fail_only_when_loaded(
     assert registry.load_class("method", "none").name == "none"
 
 
+def test_an_entry_point_names_a_class_that_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from personabench import Method\n\n\nclass {title}(Method):\n    {body}\n\n"
+    predict = "async def predict(self, sample, state, ctx):\n        return ''"
+    source = code.format(title="Bare", body=predict)
+    source += code.format(title="Other", body=f"name = 'elsewhere'\n\n    {predict}")
+    (tmp_path / "unnamed_plugin.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    group = "personabench.methods"
+    points = [
+        EntryPoint("bare", "unnamed_plugin:Bare", group),
+        EntryPoint("other", "unnamed_plugin:Other", group),
+    ]
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: points if group.endswith("methods") else []
+    )
+    assert registry.load_class("method", "bare").name == "bare"
+    with pytest.raises(
+        PersonabenchError, match="the entry point is called 'other'; give both one name"
+    ):
+        registry.load_class("method", "other")
+
+
 def test_a_broken_file_among_the_built_ins_is_skipped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -359,18 +359,6 @@ def test_a_damaged_summary_is_named(
     assert f"{summary['folder']}/summary.json is damaged" in message and "repeat" in message
 
 
-def test_new_refuses_names_and_files_that_are_taken(
-    personabench: Command, refused: Refused
-) -> None:
-    assert "'My-Method'" in refused("new", "method", "My-Method")
-    for word in ("none", "true", "class", "import"):
-        assert f"'{word}' is a Python keyword" in refused("new", "method", word)
-    assert "json.py would hide Python's module 'json'" in refused("new", "method", "json")
-    assert "a method 'rag' exists already" in refused("new", "method", "rag")
-    assert personabench("new", "method", "mine").code == 0
-    assert "mine.py exists" in refused("new", "method", "mine")
-
-
 def test_the_installed_command_ends_with_exit_code_2_and_one_line(tmp_path: Path) -> None:
     words = [
         sys.executable,

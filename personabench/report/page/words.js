@@ -27,7 +27,7 @@ function showProtocol() {
     "Gains are positive if the row is better, also for metrics where lower is better (↓).",
     "Made worse is the share of users whose own score is lower than without any history.",
     "Own − shuffled is the gain over the same method that was given another user's history: what is personal. " +
-      "Over trivial is the gain over the best predictor that calls no model.",
+      "Over trivial is the gain over the best rule that calls no model.",
     "Several seeds of a run are averaged sample by sample; their standard deviation (sd) is beside the mean.",
     "Tokens/query are those of the calls at question time; tokens/user are those spent once to know a user. " +
       "Calls answered from the cache count at what they cost when they were made.",
