@@ -244,6 +244,7 @@ def _values(plugin: Any, value: Any) -> str:
 
 
 def _retrieval_values(plugin: Any, value: Any) -> str:
+    # Those of evidence need no declaration.
     return _check_values(value, (*_all_metrics(plugin), *EVIDENCE))
 
 

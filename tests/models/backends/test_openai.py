@@ -302,7 +302,7 @@ async def test_an_odd_header_is_refused_unshown(
     monkeypatch: pytest.MonkeyPatch, server: Server
 ) -> None:
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Team: {HEADER}\u2019s")
-    with pytest.raises(UsageError, match="OPENAI_CUSTOM_HEADERS.*holds a character") as caught:
+    with pytest.raises(UsageError, match=r"OPENAI_CUSTOM_HEADERS.*holds a character") as caught:
         await identified(server)
     assert HEADER not in str(caught.value)
 
