@@ -17,14 +17,21 @@ from personabench.cli.options import (
     CachePolicy,
     Concurrency,
     Json,
-    JudgeModel,
-    JudgeUrl,
     OwnTask,
     Results,
     Seed,
     Timeout,
 )
 from personabench.cli.options import Cache as CacheOption
+from personabench.cli.parsing import RoleArguments, role_options
+from personabench.cli.role_options import (
+    JudgeExtra,
+    JudgeModel,
+    JudgeOmit,
+    JudgeReasoning,
+    JudgeTemperature,
+    JudgeUrl,
+)
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -125,6 +132,10 @@ def judge(
             help="HTTP header as 'Name: value', kept secret. Repeatable.",
         ),
     ] = None,
+    judge_temperature: JudgeTemperature = None,
+    judge_omit: JudgeOmit = None,
+    judge_extra: JudgeExtra = None,
+    judge_reasoning: JudgeReasoning = None,
     results: Results = RESULTS,
     cache: CacheOption = CachePolicy.use,
     json: Json = False,
@@ -146,6 +157,7 @@ def judge(
     from personabench.models.backends.base import BackendOptions
     from personabench.models.cache import Cache
     from personabench.models.client import Client
+    from personabench.models.probe import Dialects, probe_request
     from personabench.models.roles import Role
     from personabench.results.index import find_run, label
     from personabench.results.locate import load_named_task
@@ -162,35 +174,54 @@ def judge(
         raise UsageError(
             "the two runs share no answered sample; run both on the same data and users"
         )
-    own = BackendOptions(
+    arguments = RoleArguments(
+        judge_backend,
         judge_model,
         judge_base_url,
-        timeout=timeout or BackendOptions.timeout,
-        headers=backends.read_headers(header or []),
+        header,
+        judge_temperature,
+        judge_omit,
+        judge_extra,
+        judge_reasoning,
     )
+    own = role_options("judge", arguments, timeout or BackendOptions.timeout)
     _, played = credentials.assign_secrets("", BackendOptions(), {"judge": (judge_backend, own)})
     _, options = played["judge"]
 
-    async def ask() -> tuple[pairwise_judging.JudgeConfig, Path, list[Verdict], int]:
+    async def ask() -> tuple[pairwise_judging.JudgeConfig, Path, list[Verdict], list[str]]:
         async with contextlib.AsyncExitStack() as stack:
             backend = backends.create(judge_backend, options)
             stack.push_async_callback(backend.aclose)
             await backend.identify()
-            agreed = pairwise_judging.terms(
-                backend.identity,
-                form.value,
-                samples=samples,
-                temperature=temperature,
-                seed=seed,
-                records=records,
-                task=source_hash(type(opened)),
-            )
-            path = pairwise_judging.path_of(results, *runs, agreed)
+            dialects = Dialects(results)
+            request = probe_request(0.0, 1.0, seed)
+            stored = dialects.recall(backend, request)
+            if stored is not None:
+                backend.adopt(stored.dialect)
+
+            def agree() -> pairwise_judging.JudgeConfig:
+                return pairwise_judging.terms(
+                    backend.identity,
+                    form.value,
+                    samples=samples,
+                    temperature=temperature,
+                    seed=seed,
+                    records=records,
+                    task=source_hash(type(opened)),
+                )
+
+            path = pairwise_judging.path_of(results, *runs, agree())
             with pairwise_judging.writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             await backend.open(
                 path.with_suffix(".log") if judge_backend in ("local", "vllm") else None
             )
+            if stored is None and backend.writer is not None and cache is not CachePolicy.only:
+                prober = Client(backend, None, "off", concurrency or backend.concurrency)
+                learnt = await dialects.learn(prober, request)
+                backend.adopt(learnt.dialect)
+            agreed = agree()
+            path = pairwise_judging.path_of(results, *runs, agreed)
             store = None
             if cache is not CachePolicy.off:
                 store = stack.enter_context(
@@ -198,7 +229,7 @@ def judge(
                 )
             client = Client(backend, store, cache.value, concurrency or backend.concurrency)
             with _progress(len(wanted)) as done:
-                verdicts, failed = await pairwise_judging.duel(
+                verdicts, failures = await pairwise_judging.duel(
                     wanted,
                     opened,
                     agreed,
@@ -207,12 +238,12 @@ def judge(
                     workers=client.concurrency,
                     done=done,
                 )
-            return agreed, path, verdicts, failed
+            return agreed, path, verdicts, failures
 
     if export is not None:
         _check_writable(export)
     try:
-        agreed, path, verdicts, failed = asyncio.run(ask())
+        agreed, path, verdicts, failures = asyncio.run(ask())
     except PersonabenchError as error:
         error.args = (re.sub(r"(?<!\w)--(?=(model|base-url)\b)", "--judge-", str(error)),)
         raise
@@ -220,7 +251,7 @@ def judge(
     for side, folder in zip("ab", runs, strict=True):
         run = folder.summary()
         sides[side] = {"label": label(run), "model": run.model, "run": run.fingerprint[:8]}
-    found = {**summary(verdicts, agreed, sides, people), "failed": failed, "file": str(path)}
+    found = {**summary(verdicts, agreed, sides, people), "failed": len(failures), "file": str(path)}
     found["warnings"] = [*doubts, *found["warnings"]]
     for warning in found["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
@@ -230,9 +261,10 @@ def judge(
         emit(found)
     else:
         _print(found)
-    if failed:
+    if failures:
         typer.echo(
-            f"error: {failed} samples could not be judged; repeat the command to try them again",
+            f"error: {len(failures)} samples could not be judged; repeat the command to try them "
+            f"again; the first: {failures[0]}",
             err=True,
         )
         sys.exit(1)

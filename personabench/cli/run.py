@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -27,14 +27,11 @@ from personabench.cli.options import (
     EmbedderUrl,
     Executor,
     ExecutorOption,
+    Extra,
     Grid,
     Headers,
     History,
     Json,
-    JudgeBackend,
-    JudgeHeaders,
-    JudgeModel,
-    JudgeUrl,
     Limit,
     MaxCost,
     MaxTokens,
@@ -44,16 +41,13 @@ from personabench.cli.options import (
     OmitParams,
     Prices,
     RayOptions,
+    Reasoning,
     RequestsPerMinute,
     ResultsOrUrl,
     Seed,
     Seeds,
     ShardOption,
     Shards,
-    SimulatorBackend,
-    SimulatorHeaders,
-    SimulatorModel,
-    SimulatorUrl,
     Split,
     StartTimeout,
     Tasks,
@@ -63,7 +57,33 @@ from personabench.cli.options import (
     TopP,
     VllmArgs,
 )
-from personabench.cli.parsing import role_backends, split_names, split_vllm_args
+from personabench.cli.parsing import (
+    RoleArguments,
+    read_extra,
+    read_reasoning,
+    role_backends,
+    split_names,
+    split_vllm_args,
+)
+from personabench.cli.plan_table import print_plan
+from personabench.cli.role_options import (
+    JudgeBackend,
+    JudgeExtra,
+    JudgeHeaders,
+    JudgeModel,
+    JudgeOmit,
+    JudgeReasoning,
+    JudgeTemperature,
+    JudgeUrl,
+    SimulatorBackend,
+    SimulatorExtra,
+    SimulatorHeaders,
+    SimulatorModel,
+    SimulatorOmit,
+    SimulatorReasoning,
+    SimulatorTemperature,
+    SimulatorUrl,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,6 +124,8 @@ def run(
     header: Headers = None,
     api_version: ApiVersion = None,
     omit: OmitParams = None,
+    extra: Extra = None,
+    reasoning: Reasoning = None,
     rpm: RequestsPerMinute = None,
     tpm: TokensPerMinute = None,
     batch: Batch = False,
@@ -111,10 +133,18 @@ def run(
     simulator_model: SimulatorModel = None,
     simulator_base_url: SimulatorUrl = None,
     simulator_header: SimulatorHeaders = None,
+    simulator_temperature: SimulatorTemperature = None,
+    simulator_omit: SimulatorOmit = None,
+    simulator_extra: SimulatorExtra = None,
+    simulator_reasoning: SimulatorReasoning = None,
     judge_backend: JudgeBackend = None,
     judge_model: JudgeModel = None,
     judge_base_url: JudgeUrl = None,
     judge_header: JudgeHeaders = None,
+    judge_temperature: JudgeTemperature = None,
+    judge_omit: JudgeOmit = None,
+    judge_extra: JudgeExtra = None,
+    judge_reasoning: JudgeReasoning = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
     executor: ExecutorOption = Executor.process,
@@ -167,14 +197,33 @@ def run(
         tpm=tpm,
         api_version=api_version,
         omit=tuple(split_names(omit or "")),
+        extra=read_extra(extra or []),
+        reasoning=read_reasoning(reasoning),
         batch=folder / "batches" if batch else None,
     )
     roles = role_backends(
         backend,
         backend_options,
-        {"simulator": simulator_header, "judge": judge_header},
-        simulator=(simulator_backend, simulator_model, simulator_base_url),
-        judge=(judge_backend, judge_model, judge_base_url),
+        simulator=RoleArguments(
+            simulator_backend,
+            simulator_model,
+            simulator_base_url,
+            simulator_header,
+            simulator_temperature,
+            simulator_omit,
+            simulator_extra,
+            simulator_reasoning,
+        ),
+        judge=RoleArguments(
+            judge_backend,
+            judge_model,
+            judge_base_url,
+            judge_header,
+            judge_temperature,
+            judge_omit,
+            judge_extra,
+            judge_reasoning,
+        ),
     )
     options = Options(
         methods=split_names(method),
@@ -204,7 +253,7 @@ def run(
     options = dataclasses.replace(options, draw=all_seeds[0])
     several = [dataclasses.replace(options, seed=number) for number in all_seeds]
     if dry_run:
-        _print_plan(several, json)
+        print_plan(several, json)
     else:
         _run(several, json, cluster)
 
@@ -303,7 +352,14 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         outcomes = cluster.run(several, functools.partial(console.print, markup=False))
     else:
         try:
-            outcomes = asyncio.run(runner.run(*several, watch=watching(console), announce=announce))
+            outcomes = asyncio.run(
+                runner.run(
+                    *several,
+                    watch=watching(console),
+                    announce=announce,
+                    tell=functools.partial(console.print, markup=False, soft_wrap=True),
+                )
+            )
         except KeyboardInterrupt:
             _print_interrupted(console, "finished samples are kept")
             sys.exit(130)
@@ -444,85 +500,6 @@ def _first_error(folders: Sequence[Path]) -> str:
             if error:
                 return f"{sample_id}: {error}"
     return "see predictions.jsonl"
-
-
-# Columns of the plan: heading, key of the count, key of its upper bound.
-_PLAN_COUNTS = (
-    ("samples", "owed", None),
-    ("calls", "calls", "calls_at_most"),
-    ("stored", "cached", None),
-    ("to pay", "to_pay", "to_pay_at_most"),
-    ("tokens in", "input_tokens", None),
-    ("tokens out", "output_tokens", None),
-)
-
-
-def _print_plan(several: Sequence[Options], json: bool) -> None:
-    """Print the calls, tokens and price of runs without calling a model."""
-    import asyncio
-
-    from rich import box
-    from rich.table import Table
-
-    from personabench.run.plan import plan
-
-    prices = several[0].prices
-    rows = [
-        {**forecast.as_dict(prices), "seed": options.seed}
-        for options in several
-        for forecast in asyncio.run(plan(options))
-    ]
-    if json:
-        emit(rows)
-        return
-
-    grid = Table(
-        title="Plan: no model has been called",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-    )
-    for heading in ("task", "method"):
-        grid.add_column(heading, justify="left", overflow="fold")
-    for heading in (*(heading for heading, _, _ in _PLAN_COUNTS), "price"):
-        grid.add_column(heading, justify="right", overflow="fold")
-    for row in rows:
-        grid.add_row(*_plan_cells(row, show_seed=len(several) > 1))
-
-    console = screen()
-    console.print(grid)
-    console.print(
-        " Input tokens are estimated; output tokens are the maximum allowed.", style="dim"
-    )
-    if any(row["calls_at_most"] > row["calls"] for row in rows):
-        console.print(
-            " If the model replies with lists, calls are given from the shortest lists to the longest, "
-            "tokens and price for the shortest.",
-            style="dim",
-        )
-    unpriced = {row["model"] for row in rows if prices and row["price"] is None}
-    if unpriced:
-        console.print(
-            f" --prices has no entry for {', '.join(sorted(unpriced))}.", markup=False, style="dim"
-        )
-
-
-def _plan_cells(row: Mapping[str, Any], show_seed: bool) -> list[str]:
-    """Format one row of the plan."""
-    params = [f"{name}={value}" for name, value in row["changed"].items()]
-    if show_seed:
-        params.append(f"seed={row['seed']}")
-    method = f"{row['method']} ({', '.join(params)})" if params else row["method"]
-
-    counts = []
-    for _, name, upper in _PLAN_COUNTS:
-        count = f"{row[name]:,}"
-        if upper is not None and row[upper] > row[name]:
-            count += f"–{row[upper]:,}"
-        counts.append(count)
-
-    price = "–" if row["price"] is None else f"{row['price']:.4f}"
-    return [row["task"], method, *counts, price]
 
 
 def open_cluster(

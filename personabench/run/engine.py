@@ -9,6 +9,7 @@ its line.  The first interrupt lets calls in flight finish, the second drops the
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,8 @@ from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
 from personabench.api.task import Task
-from personabench.errors import BackendError, BrokenOff, RunError, UsageError
+from personabench.errors import BackendError, BrokenOff, Refused, RunError, UsageError
+from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
@@ -41,6 +43,8 @@ from personabench.run.interrupts import GRACE, on_interrupt
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
 from personabench.types import Phase, Prediction, Sample
+
+_log = logging.getLogger("personabench")
 
 
 @dataclass
@@ -307,8 +311,28 @@ class Engine:
                 return
 
     async def _predict(self, sample: Sample, act: Act) -> Prediction:
-        """One attempt at a sample.  Its own failures become part of the prediction; those of the run are raised."""
+        """The prediction of a sample; a second attempt if the first one taught how long prompts may be."""
         attempt = self._new_attempt(sample)
+        prediction = await self._make_prediction(sample, act, attempt)
+        # Another sample may have taught it meanwhile, so the windows of the two attempts are compared.
+        if attempt.is_too_long and attempt.ctx.window != self.client.window:
+            attempt = self._new_attempt(sample)
+            prediction = await self._make_prediction(sample, act, attempt)
+        return prediction
+
+    def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
+        """Note the context window that a refusal states, if prompts were not fitted to it."""
+        window = refused_window(str(refusal))
+        if window is None or window >= (attempt.ctx.window or window + 1):
+            return
+        attempt.is_too_long = True
+        model = self.client.backend
+        if model.window is None or window < model.window:
+            model.window = window
+            _log.info("the server states a window of %d tokens; prompts are fitted to it", window)
+
+    async def _make_prediction(self, sample: Sample, act: Act, attempt: Attempt) -> Prediction:
+        """One attempt at a sample.  Its own failures become part of the prediction; those of the run are raised."""
         output, parsed, error = None, None, None
         record: Mapping[str, Any] = {}
         try:
@@ -323,6 +347,8 @@ class Engine:
             error = str(failure)
             if isinstance(failure, BrokenOff):
                 attempt.ctx.flag("interrupted")
+            if isinstance(failure, Refused):
+                self._learn_window(failure, attempt)
         except (RunError, UsageError):
             raise
         except Exception as failure:

@@ -222,13 +222,13 @@ async def duel(
     *,
     workers: int,
     done: Callable[[], None] = lambda: None,
-) -> tuple[list[Verdict], int]:
+) -> tuple[list[Verdict], list[str]]:
     """The verdicts on pairs of answers, those of the file first asked for only where they are missing.
 
     `role` makes the judge of a user's sample; `done` is called after each item.
 
     Returns:
-        the verdicts in the order of `wanted`, and how many samples could not be judged because calls failed.
+        the verdicts in the order of `wanted`, and the errors of samples that could not be judged because calls failed.
 
     Raises:
         UsageError: another process is judging the same.
@@ -255,17 +255,16 @@ async def _judged(
     role: Callable[[str], Role],
     workers: int,
     done: Callable[[], None],
-) -> tuple[list[Verdict], int]:
+) -> tuple[list[Verdict], list[str]]:
     known: dict[tuple[str, str], Verdict] = {}
     if path.exists():
         with writing(path):
             os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         known = {(line.verdict.sample_id, line.answers): line.verdict for line in read(path)}
     owed = iter([pair for pair in wanted if (pair.sample.id, pair.answers) not in known])
-    failed = 0
+    failures: list[str] = []
 
     async def work() -> None:
-        nonlocal failed
         for pair in owed:
             judge = role(pair.sample.user_id)
             try:
@@ -274,7 +273,7 @@ async def _judged(
                 raise
             except BackendError as error:
                 _log.warning("%s could not be judged: %s", pair.sample.id, error)
-                failed += 1
+                failures.append(f"{pair.sample.id}: {error}")
                 continue
             verdict = msgspec.structs.replace(verdict, calls=tuple(judge.calls))
             known[pair.sample.id, pair.answers] = verdict
@@ -293,7 +292,7 @@ async def _judged(
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     found = [known.get((pair.sample.id, pair.answers)) for pair in wanted]
-    return [verdict for verdict in found if verdict is not None], failed
+    return [verdict for verdict in found if verdict is not None], failures
 
 
 async def _verdict(pair: Pair, task: Task, agreed: JudgeConfig, judge: Role) -> Verdict:

@@ -207,7 +207,7 @@ class DryRunClient(Client):
         accept: Callable[[str], bool] | None = None,
         flag: Callable[[str], None] | None = None,
     ) -> tuple[Response, Call]:
-        key = request_key(self.backend.identity, request)
+        key = request_key(self.backend.identity_of(request), request)
         stored = self._stored(key)
         previous = self._previous_repeat(request)
         if stored is None and previous in self._refused:
@@ -240,16 +240,17 @@ class DryRunClient(Client):
         if not request.repeat:
             return 0
         previous = msgspec.structs.replace(request, repeat=request.repeat - 1)
-        return request_key(self.backend.identity, previous)
+        return request_key(self.backend.identity_of(previous), previous)
 
     def _fill(self, key: str, request: Request) -> Response:
         input_tokens = sum(self.tokens.count(message.content) for message in request.messages)
         model = self.backend.identity["name"]
         booked = self.forecast.spent.get(model, PlannedTokens())
+        output_tokens = request.max_tokens + self.allowance
         self.forecast.spent[model] = PlannedTokens(
-            booked.input + input_tokens, booked.output + request.max_tokens
+            booked.input + input_tokens, booked.output + output_tokens
         )
-        usage = Usage(input_tokens, request.max_tokens)
+        usage = Usage(input_tokens, output_tokens)
         return Response(self.style.reply(key, request), usage=usage)
 
     def for_role(self, backend: Backend) -> DryRunClient:
@@ -322,7 +323,7 @@ async def preview(options: runner.Options, sample_id: str) -> tuple[str, list[Pl
 
 
 def _difference(client: DryRunClient, request: Request) -> str:
-    identity = client.backend.identity
+    identity = client.backend.identity_of(request)
     nearest = client.cache.nearest(identity, request) if client.cache else None
     if nearest is None:
         return "everything: the cache is empty"

@@ -36,6 +36,7 @@ from personabench.results.summary import Number, Role, RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
+from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.progress import Progress
 from personabench.run.resolve import ResolvedRun, resolve
@@ -57,7 +58,8 @@ def _unwatched(
 class Outcome:
     """A run as it ended: its folder, its summary, whether an interrupt cut it short, and what metrics could not be had.
 
-    `trouble` is why a metric that was asked for beside the task's own is missing; everything else is there.
+    `trouble` is why a metric that was asked for beside the task's own, or a judgement, is missing; everything else is
+    there.
     """
 
     folder: Path
@@ -73,11 +75,13 @@ async def run(
     roles: Mapping[RoleName, Backend] | None = None,
     watch: Watch = _unwatched,
     announce: Callable[[Sequence[ResolvedRun]], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
     """Run everything asked for; a finished run is only scored again.
 
     `others` ask the same with other seeds: backend, cache and embedders are those of `options`.  `announce` is told
     the jobs of each before their first call; `watch` wraps what takes its time, given a title, counters and the client.
+    `tell` is told the dialect of each server, if it is not plain.
 
     Raises:
         UsageError, DataError: nothing was run.
@@ -95,9 +99,15 @@ async def run(
         for each_model in (model, *named.values()):
             budget.price(each_model.identity["name"])
         cache, embedders = None, None
-        opened: list[Backend] = []
+        openings = Openings(options, budget, tell)
+        openings.recall(model, *named.values())
         for each in (options, *others):
             jobs = resolve(each, model, named)
+            log_paths: dict[Path, Path] = {}
+            if pending := _first_pending(jobs, each, openings):
+                jobs, log_paths = await _learn_dialects(
+                    pending, each, model, named, openings, stack
+                )
             if announce:
                 announce(jobs)
             if embedders is None:
@@ -112,25 +122,73 @@ async def run(
                 embedders = options.embedders()
                 stack.push_async_callback(embedders.aclose)
             for job in jobs:
-                log = job.folder.start(job.spec)
+                log = log_paths.pop(job.folder.path, None) or job.folder.start(job.spec)
                 try:
                     mark(job.folder, each, job.task)
                     with _logged(log):
                         engine = _engine(job, each, model, cache, embedders, budget)
                         owed = engine.owed(job.positions)
-                        ready = functools.partial(_ready, log, opened)
+                        ready = functools.partial(openings.ready, log=log)
                         if owed:
                             await ready(model)
                         if owed and "simulator" in job.roles:
                             await ready(job.roles["simulator"])
                         outcomes.append(
-                            await _finish(job, engine, owed, each, watch, ready, budget)
+                            await _finish(job, engine, owed, each, watch, ready, openings)
                         )
                 finally:
                     job.folder.close()
                 if outcomes[-1].interrupted:
                     return outcomes
     return outcomes
+
+
+def _first_pending(
+    jobs: Sequence[ResolvedRun], options: Options, openings: Openings
+) -> ResolvedRun | None:
+    """Return the first run with samples to do, if it needs a server whose dialect is not known."""
+    for job in jobs:
+        if not any(map(openings.is_new, (job.backend, *job.roles.values()))):
+            continue
+        # The plan of work alone: nothing of it is used.
+        engine = _engine(job, options, job.backend, None, options.embedders(), openings.budget)
+        if engine.owed(job.positions):
+            return job
+    return None
+
+
+async def _learn_dialects(
+    pending: ResolvedRun,
+    options: Options,
+    model: Backend,
+    named: Mapping[RoleName, Backend],
+    openings: Openings,
+    stack: contextlib.AsyncExitStack,
+) -> tuple[list[ResolvedRun], dict[Path, Path]]:
+    """Open the servers of a run and learn their dialects, which may be part of its identity.
+
+    Returns:
+        the runs, resolved anew if an identity has changed, and the log of the one already started.
+    """
+    folder = pending.folder
+    log = folder.start(pending.spec)
+    stack.callback(folder.close)
+    changed = False
+    with _logged(log):
+        for backend in (model, *pending.roles.values()):
+            changed |= await openings.ready(backend, log=log)
+
+    jobs = resolve(options, model, named)
+    if not changed:
+        return jobs, {folder.path: log}
+
+    # The run that was started has another name now; what it logged goes with it.
+    folder.close()
+    for job in jobs:
+        if (job.spec.method, job.spec.task) == (pending.spec.method, pending.spec.task):
+            folder.rename(job.folder.path)
+            break
+    return jobs, {}
 
 
 async def _named(
@@ -145,12 +203,6 @@ async def _named(
         stack.push_async_callback(backend.aclose)
         await backend.identify()
     return named
-
-
-async def _ready(log: Path, opened: list[Backend], backend: Backend) -> None:
-    if backend not in opened:
-        await backend.open(log)
-        opened.append(backend)
 
 
 def _engine(
@@ -191,13 +243,15 @@ async def _finish(
     owed: Sequence[int],
     options: Options,
     watch: Watch,
-    ready: Callable[[Backend], Awaitable[None]],
-    budget: Budget,
+    ready: Callable[[Backend], Awaitable[bool]],
+    openings: Openings,
 ) -> Outcome:
     title = f"{job.spec.method} on {job.spec.task}"
     before = _before(job.folder)
     counted = await engine.client.backend.prefix_counts() if owed else None
-    already = budget.spent
+    budget = openings.budget
+    # The first run pays for the probes.
+    already = budget.spent - openings.take_spent()
     started = time.perf_counter()
     failed: RunError | None = None
     whole = False
@@ -222,7 +276,8 @@ async def _finish(
         try:
             anew = selected if options.cache == "refresh" else ()
             if left := unjudged(job.folder, job.dataset, scored, job.judge, anew):
-                await ready(job.roles["judge"])
+                if await ready(job.roles["judge"]):
+                    left = unjudged(job.folder, job.dataset, scored, job.judge, anew)
                 with watch(f"judging {title}", judging, client := engine.roles["judge"]):
                     await judge(job.folder, job.task, job.dataset, left, job.judge, client, judging)
                 whole = not judging.stopping
@@ -255,6 +310,7 @@ async def _finish(
             provenance={
                 **(before.provenance if before else {}),
                 **engine.provenance,
+                **openings.provenance(engine.client.backend),
                 **engine.embedders.identities(),
             },
             extra_metrics=extra_metrics,
@@ -284,6 +340,9 @@ async def _finish(
         raise RunError(
             f"{failed}\n{summary.n} of {len(job.positions)} samples are done and kept in {job.folder.path}"
         )
+    if judging.failed:
+        failure = f"{judging.failed} answers could not be judged; the first: {judging.first_error}"
+        trouble = "; ".join(filter(None, [trouble, failure]))
     return Outcome(job.folder.path, summary, interrupted=not whole, trouble=trouble)
 
 

@@ -73,6 +73,8 @@ class _Logprobs(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     message: _Message | None = None
+    # Of the completions API.
+    text: str | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
@@ -147,6 +149,7 @@ def parse_completion(
             f"{address} sent a reply that is not JSON: {excerpt}", kind="malformed"
         ) from error
 
+    reply = read_text_choice(reply)
     if reply.choices and reply.choices[0].message is not None:
         return reply
 
@@ -157,6 +160,14 @@ def parse_completion(
         reason = "an error" if reply.error else "no choices"
         raise _shape_error(address, reason, quote(content.decode(errors="replace")))
     raise TransientError(f"{address} sent a reply without a choice", kind="no_choice")
+
+
+def read_text_choice(reply: Completion) -> Completion:
+    """Turn the text of a reply of the completions API into a message."""
+    if reply.choices and reply.choices[0].text is not None:
+        choice = reply.choices[0]
+        choice.message = choice.message or _Message(content=choice.text)
+    return reply
 
 
 def _shape_error(address: str, reason: str, excerpt: str) -> Refused:

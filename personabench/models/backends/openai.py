@@ -24,13 +24,13 @@ from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     Secrets,
     build_response,
-    chat_body,
     describe_redirect,
     error_kind,
     other_model,
     parse_completion,
     retry_after,
 )
+from personabench.models.backends.dialect import LIMIT_FIELDS, SAMPLING
 from personabench.models.backends.openai_batch import MAX_CALLS, Batches
 from personabench.models.rate_limit import Limiter
 from personabench.models.tokens import EstimatedTokens
@@ -40,10 +40,7 @@ CONNECT = 15.0
 """Seconds for making a connection."""
 LOCAL, REMOTE = 32, 256
 """Calls in flight for servers on this network, and at most for all others."""
-OMITTABLE = ("temperature", "top_p", "seed")
 
-# The name of the token limit for most models, and for OpenAI's reasoning models.
-_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 _URL_HELP = "is the server running, and is --base-url right (it usually ends in /v1)?"
 _PLATFORM_HEADERS = (
     "Lang",
@@ -80,19 +77,13 @@ class OpenAI(Backend):
         self._limiter: Limiter | None = None
         self._batches: Batches | None = None
         self._signed_request: Callable[..., Any] | None = None
-        self._limit_field = _LIMIT_FIELDS[0]
         self._key_variables = credentials.variables("openai", options)
 
         if options.batch is not None and options.api_version is not None:
             raise UsageError(
                 "--batch: not with --api-version; Azure has batch deployments of its own"
             )
-        unknown = set(options.omit) - set(OMITTABLE)
-        if unknown:
-            raise UsageError(
-                f"--omit-params {', '.join(sorted(unknown))}: "
-                f"only {', '.join(OMITTABLE)} can be omitted"
-            )
+        self.check_omitted(SAMPLING)
 
     async def identify(self) -> None:
         import aiohttp
@@ -108,7 +99,9 @@ class OpenAI(Backend):
         self._client = self._create_client(openai)
 
         self._server = str(self._client.base_url.copy_with(query=None)).rstrip("/")
-        self._address = f"{self._server}/chat/completions"
+        self.address = self._server
+        is_nearby = credentials.nearby(self._server)
+        self.writer = self.create_writer({}, self._server, is_nearby=is_nearby)
         self._choose_concurrency()
 
         models = await self._find_models()
@@ -118,9 +111,7 @@ class OpenAI(Backend):
         self._name = name
         self.window = self.options.window or models.get(name)
 
-        self.identity = {"kind": "api", "name": name}
-        if self.options.omit:
-            self.identity["omit"] = ",".join(sorted(self.options.omit))
+        self.identity = {"kind": "api", "name": name, **self.options.marks}
 
     def _create_client(self, openai: Any) -> Any:
         url = self._url()
@@ -260,9 +251,8 @@ class OpenAI(Backend):
         return self._limiter
 
     async def complete(self, request: Request, group: str) -> Response:
-        body = chat_body(self._name, request, self._limit_field, {})
-        for name in self.options.omit:
-            del body[name]
+        assert self.writer is not None
+        body = self.writer.write(self._name, request)
 
         received = await self._post(body)
         reply = parse_completion(
@@ -277,6 +267,10 @@ class OpenAI(Backend):
         if not self.options.api_version:
             model = other_model(self._name, reply.model)
         return self._secrets.clean(build_response(reply, model))
+
+    def adopt(self, dialect: Any) -> None:
+        super().adopt(dialect)
+        self._signed_request = None
 
     async def aclose(self) -> None:
         if self._batches is not None:
@@ -293,14 +287,14 @@ class OpenAI(Backend):
         if received.is_success:
             return received
 
-        old_field, new_field = _LIMIT_FIELDS
+        old_field, new_field = LIMIT_FIELDS
         is_about_limit = old_field in body and new_field in received.text
         if received.status_code not in (400, 422) or not is_about_limit:
             self._raise_for_status(received)
 
-        if self._limit_field == old_field:
+        if self.dialect.limit_field == old_field:
             _log.info("%s wants %s instead of %s", self._name, new_field, old_field)
-            self._limit_field = new_field
+            self.adopt(msgspec.structs.replace(self.dialect, limit_field=new_field))
         body[new_field] = body.pop(old_field)
         return await self._post(body)
 
@@ -317,7 +311,7 @@ class OpenAI(Backend):
 
         try:
             received = await self._client.post(
-                self._address,
+                f"{self._server}{self.writer.path}",
                 cast_to=self._response_class,
                 content=content,
             )
@@ -417,7 +411,7 @@ def _suggest_remedy(excerpt: str) -> str:
         return ""
 
     # Only suggested: the sampling is part of a run's identity, so it must not change by itself.
-    for name in OMITTABLE:
+    for name in SAMPLING:
         if re.search(rf"\b{name}\b", excerpt):
             neutral = ""
             if name != "seed":

@@ -31,13 +31,13 @@ from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     Secrets,
     build_response,
-    chat_body,
     describe_redirect,
     error_kind,
     other_model,
     parse_completion,
     retry_after,
 )
+from personabench.models.backends.dialect import SAMPLING
 from personabench.models.backends.http import ConnectionPool, Unreachable
 from personabench.models.backends.model_identity import (
     adapted_identity,
@@ -105,6 +105,7 @@ class VLLM(Backend):
         super().__init__(options)
         self.tokens = EstimatedTokens()
         self.window = options.window
+        self.check_omitted((*SAMPLING, *_NEUTRAL_SAMPLING))
         self.prefix_hits: tuple[int, int] | None = None
         self._urls = credentials.servers("vllm", options)
         self._session: Any = None
@@ -184,7 +185,10 @@ class VLLM(Backend):
         template = self.options.adapter
         if template is not None:
             identity = adapted_identity(identity, template, adapters)
-        self.identity = identity
+        self.identity = {**identity, **self.options.marks}
+        self.address = ",".join(sorted(self._urls))
+        url = self._urls[0] if self._urls else None
+        self.writer = self.create_writer(_NEUTRAL_SAMPLING, url, is_nearby=True)
 
     async def open(self, log: Path | None = None) -> None:
         """See `Backend`.
@@ -230,7 +234,8 @@ class VLLM(Backend):
 
     async def complete(self, request: Request, group: str) -> Response:
         model = request.adapter or self._name
-        body = chat_body(model, request, "max_tokens", _NEUTRAL_SAMPLING)
+        assert self.writer is not None
+        body = self.writer.write(model, request)
         if not likelihood.is_likelihood_request(request):
             return await self._send(body, group)
 
@@ -307,13 +312,14 @@ class VLLM(Backend):
         )
         connect = min(CONNECT, self.options.timeout)
         self._pools = {
-            member.url: ConnectionPool(
-                f"{member.url}/chat/completions",
+            member.url + path: ConnectionPool(
+                f"{member.url}{path}",
                 self._headers,
                 self.options.timeout,
                 connect,
             )
             for member in members
+            for path in ("/chat/completions", "/completions")
         }
 
     def _get(self, url: str) -> Any:
@@ -408,7 +414,9 @@ class VLLM(Backend):
         """Send a body to one server and read its reply."""
         replica.in_flight += 1
         try:
-            status, headers, reply_content = await self._pools[replica.url].post(content)
+            status, headers, reply_content = await self._pools[replica.url + self.writer.path].post(
+                content
+            )
         except Unreachable as error:
             raise _BrokenConnection(
                 f"{replica.url} accepts no connection ({error})", "no connection"

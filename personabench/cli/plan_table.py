@@ -1,0 +1,89 @@
+"""The plan of a dry run, as a table or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from personabench.cli.console import emit, screen
+
+if TYPE_CHECKING:
+    from personabench.run.options import Options
+
+# Columns of the plan: heading, key of the count, key of its upper bound.
+_PLAN_COUNTS = (
+    ("samples", "owed", None),
+    ("calls", "calls", "calls_at_most"),
+    ("stored", "cached", None),
+    ("to pay", "to_pay", "to_pay_at_most"),
+    ("tokens in", "input_tokens", None),
+    ("tokens out", "output_tokens", None),
+)
+
+
+def print_plan(several: Sequence[Options], json: bool) -> None:
+    """Print the calls, tokens and price of runs without calling a model."""
+    import asyncio
+
+    from rich import box
+    from rich.table import Table
+
+    from personabench.run.plan import plan
+
+    prices = several[0].prices
+    rows = [
+        {**forecast.as_dict(prices), "seed": options.seed}
+        for options in several
+        for forecast in asyncio.run(plan(options))
+    ]
+    if json:
+        emit(rows)
+        return
+
+    grid = Table(
+        title="Plan: no model has been called",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+    )
+    for heading in ("task", "method"):
+        grid.add_column(heading, justify="left", overflow="fold")
+    for heading in (*(heading for heading, _, _ in _PLAN_COUNTS), "price"):
+        grid.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        grid.add_row(*_plan_cells(row, show_seed=len(several) > 1))
+
+    console = screen()
+    console.print(grid)
+    console.print(
+        " Input tokens are estimated; output tokens are the maximum allowed.", style="dim"
+    )
+    if any(row["calls_at_most"] > row["calls"] for row in rows):
+        console.print(
+            " If the model replies with lists, calls are given from the shortest lists to the longest, "
+            "tokens and price for the shortest.",
+            style="dim",
+        )
+    unpriced = {row["model"] for row in rows if prices and row["price"] is None}
+    if unpriced:
+        console.print(
+            f" --prices has no entry for {', '.join(sorted(unpriced))}.", markup=False, style="dim"
+        )
+
+
+def _plan_cells(row: Mapping[str, Any], show_seed: bool) -> list[str]:
+    """Format one row of the plan."""
+    params = [f"{name}={value}" for name, value in row["changed"].items()]
+    if show_seed:
+        params.append(f"seed={row['seed']}")
+    method = f"{row['method']} ({', '.join(params)})" if params else row["method"]
+
+    counts = []
+    for _, name, upper in _PLAN_COUNTS:
+        count = f"{row[name]:,}"
+        if upper is not None and row[upper] > row[name]:
+            count += f"–{row[upper]:,}"
+        counts.append(count)
+
+    price = "–" if row["price"] is None else f"{row['price']:.4f}"
+    return [row["task"], method, *counts, price]

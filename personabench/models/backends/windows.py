@@ -1,0 +1,75 @@
+"""Context windows, in tokens, as servers state them: in lists of models and in refusals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# By server: vLLM and SGLang; OpenRouter, Together, Fireworks; Groq and LiteLLM; Mistral and LM
+# Studio, whose loaded window may be smaller; Novita; llama.cpp.
+_FIELDS = (
+    "max_model_len",
+    "context_length",
+    "context_window",
+    "max_context_length",
+    "loaded_context_length",
+    "context_size",
+    "max_context_tokens",
+    "max_input_tokens",
+    "max_sequence_length",
+    "n_ctx",
+)
+_NESTED = ("meta", "top_provider", "model_info", "limits", "capabilities")
+# The window that a model was trained for, if the server states no other.
+_TRAINED = "n_ctx_train"
+_MOST = 1 << 31
+
+# OpenAI and vLLM; llama.cpp (with its field); llama-cpp-python; Anthropic ("N tokens > M maximum");
+# Gemini, Mistral and Together.
+_COUNT = r"(\d[\d,]*)"
+_STATED = re.compile(
+    rf"maximum (?:context|model|sequence) length (?:is|of|for this model is) {_COUNT}"
+    rf"|\"n_ctx\":\s*{_COUNT}"
+    rf"|context (?:size|window|length) (?:of |is |\(|limit of ){_COUNT}"
+    rf"|max_model_len\D{{1,20}}{_COUNT}"
+    rf"|tokens? > {_COUNT} maximum"
+    rf"|(?:maximum|max) (?:number of )?(?:input |prompt )?tokens (?:allowed |permitted )?"
+    rf"(?:is |of |\(|allowed: |: ){_COUNT}",
+    re.I,
+)
+
+
+def listed_window(entry: Mapping[str, Any]) -> int | None:
+    """Return the smallest window that a model's entry in `/models` states; None without any."""
+    parts = [entry]
+    for name in _NESTED:
+        part = entry.get(name)
+        if isinstance(part, Mapping):
+            parts.append(part)
+
+    windows = [_read_count(part.get(name)) for part in parts for name in _FIELDS]
+    stated = [window for window in windows if window is not None]
+    if stated:
+        return min(stated)
+    trained = [_read_count(part.get(_TRAINED)) for part in parts]
+    return min((window for window in trained if window is not None), default=None)
+
+
+def refused_window(text: str) -> int | None:
+    """Return the window that a refusal of too long a prompt states; None without any."""
+    match = _STATED.search(text)
+    if match is None:
+        return None
+    count = next(group for group in match.groups() if group is not None)
+    return _read_count(count.replace(",", ""))
+
+
+def _read_count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        count = int(float(value))
+    except (ValueError, OverflowError):
+        return None
+    return count if 0 < count < _MOST else None
