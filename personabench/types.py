@@ -150,6 +150,8 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
         ending: the server's own word, for the last two.
         seconds: the latency of the call when it was made.
         model: the model that the server reported if it differs from the requested one, else empty.
+        served: who answered, in the server's words: the exact name of the model if it is not the
+            requested one, its fingerprint and its provider.
         oddities: names of what is odd about the reply and worth counting.
     """
 
@@ -162,6 +164,7 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     thought: str = ""
     ending: str = ""
     oddities: tuple[str, ...] = ()
+    served: str = ""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -171,6 +174,7 @@ class Call(msgspec.Struct, frozen=True):
         cached: True if the response cache answered; an earlier call paid for it.
         cached_tokens: the part of the input that the server had in its cache when the call was
             made.
+        served: who answered (see `Response`); unset for the requested model without further words.
     """
 
     key: str
@@ -181,6 +185,7 @@ class Call(msgspec.Struct, frozen=True):
     seconds: float
     finish: str = "stop"
     cached_tokens: int = 0
+    served: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True):

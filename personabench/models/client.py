@@ -48,7 +48,9 @@ BREAKS = 3
 
 # Refusals about one prompt's length or content; the next prompt may be accepted.
 _PROMPT_ERROR = re.compile(
-    r"context|too long|too many|maximum|content.(filter|management)|polic", re.I
+    r"context|too (long|many|large)|maximum|content.(filter|management)|polic|moderat|flagged"
+    r"|safety|harmful|guardrail",
+    re.I,
 )
 
 
@@ -428,6 +430,7 @@ class Client:
             response.seconds,
             response.finish,
             usage.cached_tokens,
+            response.served or msgspec.UNSET,
         )
         return response, call
 

@@ -29,6 +29,10 @@ NOTICES = {
         "answers were in the field for thoughts and were read from there; see the server's "
         "reasoning parser"
     ),
+    "model_changes": (
+        "calls were answered by another version, system or provider of the model than most calls "
+        "of their run, so its scores are of no single model; `personabench show RUN` counts them"
+    ),
     "interrupted": "samples failed because the server broke its replies off",
 }
 TRUNCATED = "replies were truncated at their token limit"

@@ -15,13 +15,18 @@ Number = int | float
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """Usage of the model calls of one phase."""
+    """Usage of the model calls of one phase.
+
+    Attributes:
+        served: calls by who answered them, as the server says; unset if it says nothing.
+    """
 
     calls: int
     cached: int
     input_tokens: int
     output_tokens: int
     seconds: float
+    served: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Role(msgspec.Struct, frozen=True):

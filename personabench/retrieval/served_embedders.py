@@ -15,7 +15,8 @@ import numpy as np
 
 from personabench.errors import BackendDown, BackendError, UsageError
 from personabench.models.backends import credentials
-from personabench.models.backends.chat_completion import Secrets, describe_redirect
+from personabench.models.backends.redaction import Secrets
+from personabench.models.backends.status import describe_redirect
 from personabench.retrieval.embedder import Embedder, Vectors
 
 if TYPE_CHECKING:

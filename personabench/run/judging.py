@@ -120,7 +120,7 @@ async def judge(
                     _log.exception("judging %s", sample.id)
                 _log.warning("%s could not be judged: %s", sample.id, failure)
                 progress.failed += 1
-                progress.first_error = progress.first_error or f"{sample.id}: {failure}"
+                progress.first_failure = progress.first_failure or str(failure)
                 continue
             found = None if values is None else plain(values)
             judged = Judgement(sample.id, answer_key(line), found, tuple(role.calls), role.flags)

@@ -14,7 +14,7 @@ class Progress:
     before: int = 0
     done: int = 0
     failed: int = 0
-    first_error: str = ""
     stopping: bool = False
     dropped: bool = False
+    first_failure: str = ""
     started: float = field(default_factory=time.monotonic)

@@ -58,7 +58,7 @@ def _unwatched(
 class Outcome:
     """A run as it ended: its folder, its summary, whether an interrupt cut it short, and what metrics could not be had.
 
-    `trouble` is why a metric that was asked for beside the task's own, or a judgement, is missing; everything else is
+    `trouble` is why judgements, or metrics that were asked for beside the task's own, are missing; everything else is
     there.
     """
 
@@ -289,11 +289,16 @@ async def _finish(
     extra_metrics: dict[str, float | None] = {}
     if before and not owed:
         extra_metrics |= before.extra_metrics
-    trouble = ""
+    trouble = []
+    if judging.failed:
+        trouble.append(
+            f"{judging.failed} answers could not be judged; the first: {judging.first_failure}\n"
+            "Repeat the command to have them judged again."
+        )
     try:
         extra_metrics |= external_metrics(job.folder, job.dataset, scored, options.metrics)
     except UsageError as error:
-        trouble = str(error)
+        trouble.append(str(error))
     summary = score_run(
         job.folder,
         job.task,
@@ -340,10 +345,7 @@ async def _finish(
         raise RunError(
             f"{failed}\n{summary.n} of {len(job.positions)} samples are done and kept in {job.folder.path}"
         )
-    if judging.failed:
-        failure = f"{judging.failed} answers could not be judged; the first: {judging.first_error}"
-        trouble = "; ".join(filter(None, [trouble, failure]))
-    return Outcome(job.folder.path, summary, interrupted=not whole, trouble=trouble)
+    return Outcome(job.folder.path, summary, interrupted=not whole, trouble="\n".join(trouble))
 
 
 def _judge_adds(task: Task) -> list[str] | None:

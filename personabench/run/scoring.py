@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
+import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
@@ -24,6 +25,11 @@ from personabench.results.summary import Number, Phase, RunFacts, Summary
 from personabench.run.attempt import plain
 from personabench.run.judging import answer_key
 from personabench.types import Call, Judgement, Prediction, Sample, Score, to_json
+
+AS_REQUESTED = "(as requested)"
+"""In the counts of who answered, a server that names nothing but the requested model."""
+ROLE_PHASES = ("simulate", "judge")
+"""Phases whose calls go to a role, not to the model under test."""
 
 
 def measure(
@@ -240,6 +246,9 @@ def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts
     metrics = scoring.tally.all
     profiles = scoring.add_profiles()
     counters = scoring.counters
+    changes = scoring.ledger.count_changes()
+    if changes:
+        counters["model_changes"] = changes
     counters["parse_failures"] = scoring.unparsed[task.scorers[0]]
     incomplete = scoring.missing or scoring.unjudged
 
@@ -296,6 +305,7 @@ class Ledger:
         self._input_tokens: Counter[str] = Counter()
         self._output_tokens: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
+        self._served: dict[str, Counter[str]] = {}
 
     def add(self, calls: Iterable[Call]) -> None:
         """Add calls."""
@@ -305,6 +315,7 @@ class Ledger:
             self._cached[phase] += call.cached
             self._input_tokens[phase] += call.input_tokens
             self._output_tokens[phase] += call.output_tokens
+            self._served.setdefault(phase, Counter())[call.served or AS_REQUESTED] += 1
             # Rounded after each call, so that a run scored again gives the same sum to the digit.
             self._seconds[phase] = round(self._seconds.get(phase, 0.0) + call.seconds, 4)
 
@@ -317,9 +328,24 @@ class Ledger:
                 input_tokens=self._input_tokens[phase],
                 output_tokens=self._output_tokens[phase],
                 seconds=self._seconds[phase],
+                served=_describe_served(self._served[phase]),
             )
             for phase in self._calls
         }
+
+    def count_changes(self) -> int:
+        """Count the calls of the model under test that another server model answered than most."""
+        served: Counter[str] = Counter()
+        for phase, counts in self._served.items():
+            if phase not in ROLE_PHASES:
+                served.update(counts)
+        return served.total() - max(served.values(), default=0)
+
+
+def _describe_served(counts: Counter[str]) -> dict[str, int] | msgspec.UnsetType:
+    if set(counts) == {AS_REQUESTED}:
+        return msgspec.UNSET
+    return dict(sorted(counts.items()))
 
 
 def _round(amount: float) -> Number:

@@ -1,16 +1,15 @@
-"""Chat completions: build requests, parse replies, and keep secrets out of both.
+"""Chat completions: build the bodies of requests and parse replies.
 
-A key or header value is removed from everything a server sends, in error messages and in answers,
-so that it appears in no file: as a whole, by its words, and in the half-masked form (`sk-ab***yz`)
-in which servers like to quote it.
+An answer is worth more than the numbers beside it: usage, log-probabilities and names of another
+type than usual are converted or dropped, and only a reply without a message is an error.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -18,6 +17,7 @@ import msgspec
 
 from personabench.errors import Refused, TransientError
 from personabench.models.backends.likelihood import prompt_tokens
+from personabench.models.backends.status import inner_status
 from personabench.models.reply import parse_finish
 from personabench.types import Request, Response, Usage
 
@@ -26,23 +26,13 @@ _ANSWER_TYPES = ("text", "output_text", "refusal")
 _TEXT_FIELDS = ("text", "refusal", "thinking", "reasoning", "summary", "content")
 
 _LONGEST_ENDING = 60
-# Shorter values are too common in ordinary text to be removed from it.
-_SHORTEST_SECRET = 4
-_SHORTEST_WORD = 8
-_MASKED = re.compile(r"[^\s'\"]*\*{3,}[^\s'\"]*")
-
-# Error types that some servers send inside a reply of status 200.
-_STATUS = {
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "overloaded_error": 529,
-    "server_error": 500,
-    "internal_server_error": 500,
-    "api_error": 500,
-}
+_LONGEST_NAME = 200
 
 # Servers append dates and versions to a model's name.
 _NAME_SUFFIX = re.compile(r"([-@:](\d{3,8}(-\d\d){0,2}|\d\d-\d\d(\d\d)?|latest))+$|\.gguf$")
+
+UNLIKELY = -9999.0
+"""The log-probability of a token for which a server reports none, as OpenAI writes it."""
 
 Number = int | float | str | None
 """A count as servers write it."""
@@ -77,18 +67,23 @@ class _Choice(msgspec.Struct):
     text: str | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
+    error: Any = None
 
 
 class Completion(msgspec.Struct):
     """A chat completion, or the error that a server sent in place of one."""
 
-    choices: list[_Choice] | msgspec.UnsetType | None = msgspec.UNSET
+    choices: list[_Choice | None] | msgspec.UnsetType | None = msgspec.UNSET
     error: Any = None
     usage: ReportedUsage | None = None
     model: str | None = None
+    # Of any type, since they are no reason to lose an answer.
+    system_fingerprint: Any = None
+    provider: Any = None
     prompt_logprobs: list[Any] | None = None
 
 
+_COUNTS = ("prompt_tokens", "completion_tokens")
 _decode = msgspec.json.Decoder(Completion).decode
 
 
@@ -140,34 +135,114 @@ def parse_completion(
     """
     try:
         reply = _decode(content)
-    except msgspec.ValidationError as error:
-        excerpt = quote(content.decode(errors="replace"))
-        raise _shape_error(address, str(error), excerpt) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        excerpt = quote(content.decode(errors="replace"))
-        raise TransientError(
-            f"{address} sent a reply that is not JSON: {excerpt}", kind="malformed"
-        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        reply = _decode_leniently(content, address, quote)
 
-    reply = read_text_choice(reply)
-    if reply.choices and reply.choices[0].message is not None:
+    read_text_choice(reply)
+    choice = reply.choices[0] if reply.choices else None
+    if choice is not None and choice.message is not None and _has_text(choice.message):
         return reply
 
-    status = _error_status(reply.error)
+    error = reply.error or (choice.error if choice is not None else None)
+    status = inner_status(error)
     if status is not None:
         raise_for_status(status)
-    if reply.choices is msgspec.UNSET or reply.error:
-        reason = "an error" if reply.error else "no choices"
+    if error or reply.choices is msgspec.UNSET:
+        reason = "an error" if error else "no choices"
         raise _shape_error(address, reason, quote(content.decode(errors="replace")))
-    raise TransientError(f"{address} sent a reply without a choice", kind="no_choice")
+    if choice is None or choice.message is None:
+        raise TransientError(f"{address} sent a reply without a choice", kind="no_choice")
+    return reply
 
 
-def read_text_choice(reply: Completion) -> Completion:
+def _has_text(message: _Message) -> bool:
+    return bool(message.content or message.refusal)
+
+
+def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str]) -> Completion:
+    """Decode a reply whose text is not quite JSON, or whose side values have odd types."""
+    text = content.decode("utf-8-sig", errors="replace")
+    try:
+        # Unlike msgspec, it reads NaN and lone surrogates.
+        reply = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TransientError(
+            f"{address} sent a reply that is not JSON: {quote(text)}", kind="malformed"
+        ) from error
+
+    if not isinstance(reply, dict):
+        raise _shape_error(address, f"a {type(reply).__name__}", quote(text))
+    choices = reply.get("choices", msgspec.UNSET)
+    if isinstance(choices, list):
+        choices = [_read_choice(choice) for choice in choices[:1]]
+    elif choices is not msgspec.UNSET:
+        choices = None
+
+    model = reply.get("model")
+    return Completion(
+        choices=choices,
+        error=reply.get("error"),
+        usage=_read_reported_usage(reply.get("usage")),
+        model=model if isinstance(model, str) else None,
+        system_fingerprint=reply.get("system_fingerprint"),
+        provider=reply.get("provider"),
+        prompt_logprobs=_convert_or_none(reply.get("prompt_logprobs"), list[Any]),
+    )
+
+
+def _read_choice(choice: Any) -> _Choice | None:
+    if not isinstance(choice, dict):
+        return None
+    finish = choice.get("finish_reason")
+    return _Choice(
+        message=_read_message(choice.get("message")),
+        text=_convert_or_none(choice.get("text"), str),
+        finish_reason=None if finish is None else str(finish),
+        logprobs=_convert_or_none(choice.get("logprobs"), _Logprobs),
+        error=choice.get("error"),
+    )
+
+
+def _read_message(message: Any) -> _Message | None:
+    if isinstance(message, str):
+        return _Message(content=message)
+    if not isinstance(message, dict):
+        return None
+
+    content = message.get("content")
+    if isinstance(content, dict):
+        content = [content]
+    elif content is not None and not isinstance(content, str | list):
+        content = str(content)
+    refusal = message.get("refusal")
+    return _Message(
+        content=content,
+        refusal=refusal if isinstance(refusal, str) else None,
+        reasoning_content=message.get("reasoning_content"),
+        reasoning=message.get("reasoning"),
+    )
+
+
+def _read_reported_usage(usage: Any) -> ReportedUsage | None:
+    if not isinstance(usage, dict):
+        return None
+    counts = {name: _convert_or_none(usage.get(name), Number) for name in _COUNTS}
+    details = _convert_or_none(usage.get("prompt_tokens_details"), _PromptDetails | None)
+    return ReportedUsage(**counts, prompt_tokens_details=details)
+
+
+def _convert_or_none(value: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return None
+
+
+def read_text_choice(reply: Completion) -> None:
     """Turn the text of a reply of the completions API into a message."""
     if reply.choices and reply.choices[0].text is not None:
         choice = reply.choices[0]
         choice.message = choice.message or _Message(content=choice.text)
-    return reply
 
 
 def _shape_error(address: str, reason: str, excerpt: str) -> Refused:
@@ -177,24 +252,17 @@ def _shape_error(address: str, reason: str, excerpt: str) -> Refused:
     )
 
 
-def _error_status(error: Any) -> int | None:
-    """Return the HTTP status that corresponds to an error inside a reply, or None."""
-    if not isinstance(error, dict):
-        return None
-    for field in ("code", "status", "type"):
-        code = error.get(field)
-        if isinstance(code, str):
-            code = int(code) if code.isdecimal() else _STATUS.get(code.lower())
-        if isinstance(code, int) and 400 <= code < 600:
-            return code
-    return None
+def build_response(reply: Completion, model: str = "", served: str = "") -> Response:
+    """Build a response from a reply's first choice.
 
-
-def build_response(reply: Completion, model: str = "") -> Response:
-    """Build a response from a reply's first choice; `model` is a differing name it reports."""
-    assert reply.choices and reply.choices[0].message is not None
+    Args:
+        model: a differing name of the model that it reports.
+        served: who answered (`describe_server`).
+    """
+    assert reply.choices and reply.choices[0] is not None
     choice = reply.choices[0]
-    message = reply.choices[0].message
+    message = choice.message
+    assert message is not None
 
     text, thought = _split_message(message)
     finish = parse_finish(choice.finish_reason)
@@ -215,17 +283,44 @@ def build_response(reply: Completion, model: str = "") -> Response:
     if finish not in ("refused", "interrupted"):
         ending = ""
 
-    logprobs = choice.logprobs.content if choice.logprobs else None
+    tokens = choice.logprobs.content if choice.logprobs else None
+    logprobs = tuple(tokens or prompt_tokens(reply.prompt_logprobs))
     return Response(
         text=text,
         finish=finish,
         usage=_read_usage(reply.usage or ReportedUsage()),
-        logprobs=tuple(logprobs or prompt_tokens(reply.prompt_logprobs)),
+        logprobs=tuple(map(_complete_token, logprobs)) if logprobs else (),
         model=model,
         thought=thought,
         ending=ending[:_LONGEST_ENDING],
         oddities=oddities,
+        served=served,
     )
+
+
+def _complete_token(token: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a token and its alternatives a log-probability each, where a server has no number."""
+    alternatives = token.get("top_logprobs")
+    complete = dict(token)
+    complete["logprob"] = _read_logprob(token.get("logprob"))
+    if isinstance(alternatives, list):
+        complete["top_logprobs"] = [
+            {**alternative, "logprob": _read_logprob(alternative.get("logprob"))}
+            for alternative in alternatives
+            if isinstance(alternative, dict)
+        ]
+    elif "top_logprobs" in complete:
+        complete["top_logprobs"] = []
+    return complete
+
+
+def _read_logprob(value: Any) -> float:
+    try:
+        logprob = float(value)
+    except (TypeError, ValueError):
+        return UNLIKELY
+    # Infinite ones cannot be written as JSON.
+    return logprob if math.isfinite(logprob) else UNLIKELY
 
 
 def _read_usage(reported: ReportedUsage) -> Usage:
@@ -279,98 +374,46 @@ def _read_number(value: Number) -> int:
         return 0
 
 
-# Cached because it is called for every reply, with the same few names.
+def describe_server(requested: str, reply: Completion) -> str:
+    """Return who answered, in the server's words; "" if it names only the requested model."""
+    fingerprint = reply.system_fingerprint
+    provider = reply.provider
+    return _describe_server(
+        requested,
+        reply.model or "",
+        fingerprint if isinstance(fingerprint, str) else "",
+        provider if isinstance(provider, str) else "",
+    )
+
+
+# Both are cached because they are called for every reply, with the same few names.
+@lru_cache(maxsize=256)
+def _describe_server(requested: str, reported: str, fingerprint: str, provider: str) -> str:
+    parts = []
+    if reported and reported != requested:
+        parts.append(reported)
+    if fingerprint:
+        parts.append(f"({fingerprint})")
+    if provider:
+        parts.append(f"via {provider}")
+    return " ".join(parts)[:_LONGEST_NAME]
+
+
 @lru_cache(maxsize=256)
 def other_model(requested: str, reported: str | None) -> str:
     """Return the model named in a reply if it is not the requested one, else "".
 
-    Servers may add dates, owners and folders to a name, or leave them out.
+    Servers may add dates, owners and folders to a name, or leave them out, and they leave out what
+    only chooses among offers of a model, such as `:free`.
     """
-    if not reported or _core_name(reported) == _core_name(requested):
+    if not reported:
+        return ""
+    name = _core_name(requested)
+    if _core_name(reported) in (name, name.partition(":")[0]):
         return ""
     return reported
 
 
 def _core_name(model: str) -> str:
-    name = model.lower().rsplit("/", 1)[-1]
+    name = re.split(r"[/\\]", model.lower().strip("/\\ "))[-1]
     return _NAME_SUFFIX.sub("", name)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read a Retry-After header (seconds or a date); None if it is missing or unreadable."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def error_kind(status: int) -> str:
-    """Return the kind of a transient error, under which its retries are counted."""
-    return "5xx" if status >= 500 else "4xx"
-
-
-def describe_redirect(
-    address: str, status: int, headers: Mapping[str, str], secrets: Secrets
-) -> str:
-    """Describe a redirect, which is not followed: key and prompts would go to another server."""
-    target = secrets.quote(headers.get("location", ""))
-    return (
-        f"{address} answered {status}, a redirect to {target}, which is not followed; "
-        "set --base-url to the right address"
-    )
-
-
-class Secrets:
-    """Values that must not be repeated.
-
-    Args:
-        values: keys and header values; those of fewer than four characters are too common to
-            remove.
-    """
-
-    def __init__(self, values: Iterable[str]) -> None:
-        secrets = {value for value in values if len(value) >= _SHORTEST_SECRET}
-        # Longest first, so that a secret that contains another is removed as a whole.
-        self._whole = sorted(secrets, key=len, reverse=True)
-        self._long = [value for value in self._whole if len(value) >= _SHORTEST_WORD]
-
-        # Servers quote parts of a header, such as the key after "Bearer".
-        words = {
-            word
-            for value in self._whole
-            for word in re.split(r"[\s;,=]+", value)
-            if len(word) >= _SHORTEST_WORD
-        }
-        self._whole_and_words = sorted(secrets | words, key=len, reverse=True)
-
-    def strike(self, message: object) -> str:
-        """Remove the secrets, their words, and anything that looks half-masked from a message."""
-        text = _MASKED.sub("***", str(message))
-        for secret in self._whole_and_words:
-            text = text.replace(secret, "***")
-        return text
-
-    def quote(self, text: str) -> str:
-        """Return the start of a server's text, on one line and without secrets."""
-        excerpt = self.strike(text)[:300]
-        return excerpt.replace("\n", " ") or "(nothing)"
-
-    def clean(self, answer: Response) -> Response:
-        """Remove the long secrets from a model's answer; returns the same object if it has none."""
-        # Only the long ones: a short header value may be an ordinary word of an answer.
-        for secret in self._long:
-            if secret in answer.text or secret in answer.thought or secret in answer.model:
-                answer = msgspec.structs.replace(
-                    answer,
-                    text=answer.text.replace(secret, "***"),
-                    thought=answer.thought.replace(secret, "***"),
-                    model=answer.model.replace(secret, "***"),
-                )
-        return answer

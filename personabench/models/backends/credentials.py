@@ -189,6 +189,40 @@ def _default_origin() -> Origin:
     return origin(_default_url())
 
 
+def openai_headers(variable: str, key: str, options: BackendOptions) -> dict[str, str]:
+    """Return the headers with the secrets of an OpenAI-compatible server.
+
+    Those that the environment has for OpenAI (organization, project, OPENAI_CUSTOM_HEADERS) belong
+    to the owner of OPENAI_API_KEY.
+
+    Args:
+        variable: the variable that holds the server's key.
+        key: the key; may be empty.
+    """
+    headers: dict[str, str] = {}
+    if key:
+        if options.api_version is not None:
+            headers["api-key"] = key
+        else:
+            headers["Authorization"] = f"Bearer {key}"
+
+    if variable == OPENAI:
+        for name, account in (
+            ("OpenAI-Organization", "OPENAI_ORG_ID"),
+            ("OpenAI-Project", "OPENAI_PROJECT_ID"),
+        ):
+            if _is_set(account):
+                headers[name] = os.environ[account].strip()
+        headers |= custom_headers()
+    return headers | dict(options.headers)
+
+
+def openai_secrets(key: str, options: BackendOptions) -> list[str]:
+    """Return the values in `openai_headers` that must not be repeated."""
+    accounts = [os.environ.get(name, "") for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")]
+    return [key, *accounts, *custom_headers().values(), *options.headers.values()]
+
+
 def suppressed_headers(variable: str, key: str) -> dict[str, Any]:
     """Return headers that keep the SDK from sending data of the owner of OPENAI_API_KEY.
 

@@ -82,7 +82,7 @@ def prompt_tokens(reported: list[Any] | None) -> tuple[Mapping[str, Any], ...]:
             {
                 "id": token_id,
                 "token": details.get("decoded_token", ""),
-                "logprob": details["logprob"],
+                "logprob": details.get("logprob"),
             }
         )
     return tuple(tokens)

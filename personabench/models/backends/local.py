@@ -161,7 +161,9 @@ class Local(Backend):
         if "error" in reply:
             message = reply["error"].get("message", reply["error"])
             raise BackendError(f"the model refused the request: {message}")
-        return build_response(read_text_choice(msgspec.convert(reply, Completion)))
+        completion = msgspec.convert(reply, Completion)
+        read_text_choice(completion)
+        return build_response(completion)
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

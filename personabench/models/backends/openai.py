@@ -1,9 +1,9 @@
-"""The openai backend: any OpenAI-compatible API, through the openai SDK on its aiohttp transport.
+"""The openai backend: any OpenAI-compatible API.
 
-The SDK handles address, credentials and transport; bodies are encoded and replies decoded here
-(`chat_completion.py`).  The first signed request is reused with other bodies, which saves most of
-the time per call (docs/performance.md).  The key comes from OPENAI_API_KEY, for Azure from
-AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
+Calls take the same HTTP layer as those of `vllm` (`http.py`), which costs a third of a call through
+the openai SDK (docs/performance.md) and limits its time and size; the SDK carries what is rare and
+elaborate, batch jobs here and embeddings elsewhere.  The key comes from OPENAI_API_KEY, for Azure
+from AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
 """
 
 from __future__ import annotations
@@ -11,46 +11,44 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
-from personabench.errors import BackendDown, Refused, Throttled, TransientError, UsageError
+from personabench.errors import BackendDown, BackendError, Refused, TransientError, UsageError
 from personabench.models.backends import check_url, credentials
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
-    Secrets,
     build_response,
-    describe_redirect,
-    error_kind,
+    describe_server,
     other_model,
     parse_completion,
-    retry_after,
 )
-from personabench.models.backends.dialect import LIMIT_FIELDS, SAMPLING
+from personabench.models.backends.dialect import SAMPLING
+from personabench.models.backends.http import (
+    HTTPClient,
+    Reply,
+    ReplyTooLong,
+    Unreachable,
+    Untrusted,
+)
 from personabench.models.backends.openai_batch import MAX_CALLS, Batches
+from personabench.models.backends.redaction import Secrets
+from personabench.models.backends.status import status_error
+from personabench.models.backends.windows import listed_window
 from personabench.models.rate_limit import Limiter
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
 
-CONNECT = 15.0
-"""Seconds for making a connection."""
+LISTING = 30.0
+"""Seconds for listing the models of a server."""
 LOCAL, REMOTE = 32, 256
 """Calls in flight for servers on this network, and at most for all others."""
 
 _URL_HELP = "is the server running, and is --base-url right (it usually ends in /v1)?"
-_PLATFORM_HEADERS = (
-    "Lang",
-    "Package-Version",
-    "OS",
-    "Arch",
-    "Runtime",
-    "Runtime-Version",
-    "Async",
-)
 _UNSUPPORTED = re.compile(
     r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I
 )
@@ -72,11 +70,10 @@ class OpenAI(Backend):
         super().__init__(options)
         self.tokens = EstimatedTokens()
         self.window = options.window
-        self._client: Any = None
+        self._http: HTTPClient | None = None
         self._down: BackendDown | None = None
         self._limiter: Limiter | None = None
         self._batches: Batches | None = None
-        self._signed_request: Callable[..., Any] | None = None
         self._key_variables = credentials.variables("openai", options)
 
         if options.batch is not None and options.api_version is not None:
@@ -86,23 +83,20 @@ class OpenAI(Backend):
         self.check_omitted(SAMPLING)
 
     async def identify(self) -> None:
-        import aiohttp
-        import httpx2
-        import openai
-
-        self._sdk = openai
-        self._response_class = httpx2.Response
-        self._failures = (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError)
-        # Following a redirect would send headers and prompts to an address that the user did not
-        # choose.
-        self._transport = openai.DefaultAioHttpClient(follow_redirects=False)
-        self._client = self._create_client(openai)
-
-        self._server = str(self._client.base_url.copy_with(query=None)).rstrip("/")
+        url = self._url()
+        self._server = url.rstrip("/")
         self.address = self._server
+        self._query = ""
+        if self.options.api_version is not None:
+            self._query = f"?api-version={self.options.api_version}"
         is_nearby = credentials.nearby(self._server)
-        self.writer = self.create_writer({}, self._server, is_nearby=is_nearby)
-        self._choose_concurrency()
+        self._writer = self.writer = self.create_writer({}, self._server, is_nearby=is_nearby)
+
+        key = self._read_key(url)
+        headers = credentials.openai_headers(self._key_variable, key, self.options)
+        self._secrets = Secrets(credentials.openai_secrets(key, self.options))
+        self._http = HTTPClient(headers, self.options.timeout)
+        self._choose_concurrency(key, headers)
 
         models = await self._find_models()
         name = self.options.model
@@ -113,41 +107,7 @@ class OpenAI(Backend):
 
         self.identity = {"kind": "api", "name": name, **self.options.marks}
 
-    def _create_client(self, openai: Any) -> Any:
-        url = self._url()
-        key = self._read_key(url)
-        account = [os.environ.get(name, "") for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")]
-        self._secrets = Secrets(
-            [
-                key,
-                *account,
-                *credentials.custom_headers().values(),
-                *self.options.headers.values(),
-            ]
-        )
-
-        client_class = openai.AsyncOpenAI
-        if self.options.api_version is not None:
-            client_class = partial(openai.AsyncAzureOpenAI, api_version=self.options.api_version)
-
-        # Details about this machine that the SDK would add are no business of the server's.
-        omitted = {f"X-Stainless-{name}": openai.Omit() for name in _PLATFORM_HEADERS}
-        connect = min(CONNECT, self.options.timeout)
-        return client_class(
-            api_key=key or "none",
-            base_url=url,
-            # Retries are the client's, which counts them.
-            max_retries=0,
-            timeout=openai.Timeout(self.options.timeout, connect=connect),
-            default_headers={
-                **omitted,
-                **credentials.suppressed_headers(self._key_variable, key),
-                **self.options.headers,
-            },
-            http_client=self._transport,
-        )
-
-    def _choose_concurrency(self) -> None:
+    def _choose_concurrency(self, key: str, headers: Mapping[str, str]) -> None:
         self.adaptive = not credentials.nearby(self._server)
         self.concurrency = REMOTE if self.adaptive else LOCAL
 
@@ -156,11 +116,7 @@ class OpenAI(Backend):
             self.adaptive = False
             self.concurrency = MAX_CALLS
             self._batches = Batches(
-                self._client,
-                self._response_class,
-                self._server,
-                self._secrets.quote,
-                self.options.batch,
+                self._server, key, headers, self._secrets.quote, self.options.batch
             )
 
     async def _find_models(self) -> dict[str, int | None]:
@@ -251,158 +207,105 @@ class OpenAI(Backend):
         return self._limiter
 
     async def complete(self, request: Request, group: str) -> Response:
-        assert self.writer is not None
-        body = self.writer.write(self._name, request)
-
-        received = await self._post(body)
-        reply = parse_completion(
-            received.content,
+        body = self._writer.write(self._name, request)
+        reply = await self._send(_encode(body))
+        if not 200 <= reply.status < 300:
+            self._raise_for_status(reply, reply.status)
+        completion = parse_completion(
+            reply.content,
             self._server,
             self._secrets.quote,
-            partial(self._raise_for_status, received),
+            partial(self._raise_for_status, reply),
         )
 
         model = ""
         # Azure reports the model behind a deployment, whose name is the user's own.
         if not self.options.api_version:
-            model = other_model(self._name, reply.model)
-        return self._secrets.clean(build_response(reply, model))
-
-    def adopt(self, dialect: Any) -> None:
-        super().adopt(dialect)
-        self._signed_request = None
+            model = other_model(self._name, completion.model)
+        served = describe_server(self._name, completion)
+        return self._secrets.clean(build_response(completion, model, served))
 
     async def aclose(self) -> None:
         if self._batches is not None:
             await self._batches.aclose()
-        if self._client is not None:
-            await self._client.close()
+        if self._http is not None:
+            await self._http.aclose()
 
-    async def _post(self, body: dict[str, Any]) -> Any:
-        """Send a body; use the other name of the token limit if the server requires it."""
+    async def _send(self, content: bytes) -> Reply:
+        """Send a body, by itself or in a batch.
+
+        Raises:
+            TransientError: the connection broke, or no reply came in time.
+            BackendDown: the server's certificate is not accepted.
+            BackendError: the reply is too long.
+        """
+        # A probe cannot wait for a batch, since all calls wait for it.
+        if self._batches is not None and not self.is_probing:
+            return await self._batches.send(content)
+
+        assert self._http is not None
+        address = f"{self._server}{self._writer.path}{self._query}"
         try:
-            received = await self._send(_encode(body))
-        except self._failures as error:
-            self._raise_connection_error(error)
-        if received.is_success:
-            return received
-
-        old_field, new_field = LIMIT_FIELDS
-        is_about_limit = old_field in body and new_field in received.text
-        if received.status_code not in (400, 422) or not is_about_limit:
-            self._raise_for_status(received)
-
-        if self.dialect.limit_field == old_field:
-            _log.info("%s wants %s instead of %s", self._name, new_field, old_field)
-            self.adopt(msgspec.structs.replace(self.dialect, limit_field=new_field))
-        body[new_field] = body.pop(old_field)
-        return await self._post(body)
-
-    async def _send(self, content: bytes) -> Any:
-        """Send a body; the SDK signs the first request, and later ones differ in the body alone."""
-        if self._batches is not None:
-            try:
-                return await self._batches.send(content)
-            except self._sdk.APIStatusError as error:
-                return error.response
-
-        if self._signed_request is not None:
-            return await self._transport.send(self._signed_request(content=content))
-
-        try:
-            received = await self._client.post(
-                f"{self._server}{self.writer.path}",
-                cast_to=self._response_class,
-                content=content,
-            )
-        except self._sdk.APIStatusError as error:
-            received = error.response
-
-        first_request: Any = received.request
-        headers = first_request.headers.copy()
-        # The transport computes it for each body.
-        del headers["Content-Length"]
-        self._signed_request = partial(
-            first_request.__class__,
-            "POST",
-            first_request.url,
-            headers=headers,
-            extensions=first_request.extensions,
-        )
-        return received
+            return await self._http.post(address, content)
+        except Untrusted as error:
+            raise BackendDown(f"{self._server} cannot be used ({error})") from error
+        except Unreachable as error:
+            message = f"{self._server} accepts no connection ({self._secrets.quote(str(error))})"
+            raise TransientError(message, kind="connection") from error
+        except TimeoutError as error:
+            message = f"{self._server} did not answer within {self.options.timeout:g} s"
+            raise TransientError(message, kind="timeout") from error
+        except ReplyTooLong as error:
+            raise BackendError(f"{self._server} sent {error}") from error
+        except OSError as error:
+            reason = self._secrets.quote(str(error) or type(error).__name__)
+            message = f"{self._server} broke the connection ({reason})"
+            raise TransientError(message, kind="connection") from error
 
     async def _list_models(self) -> dict[str, int | None]:
         """Return the server's models with their windows; empty if it does not list them."""
+        assert self._http is not None
         try:
-            received = await self._client.get(
-                "/models",
-                cast_to=self._response_class,
-                options={"timeout": 30.0},
-            )
-        except self._sdk.APIStatusError as error:
-            # Other errors may only mean that the server has no such list.
-            if error.status_code in (401, 403) or 300 <= error.status_code < 400:
-                self._raise_for_status(error.response)
-            return {}
-        except self._failures as error:
-            if isinstance(_root_cause(error), TimeoutError):
-                raise BackendDown(
-                    f"{self._server} accepts no connection or sends no answer; {_URL_HELP}"
-                ) from error
-            reason = self._describe_cause(error)
+            reply = await self._http.get(f"{self._server}/models", LISTING)
+        except TimeoutError as error:
+            raise BackendDown(
+                f"{self._server} accepts no connection or sends no answer; {_URL_HELP}"
+            ) from error
+        except OSError as error:
+            reason = self._secrets.quote(str(error) or type(error).__name__)
             raise BackendDown(
                 f"{self._server} cannot be reached ({reason}); {_URL_HELP}"
             ) from error
 
+        # Other errors may only mean that the server has no such list.
+        if reply.status in (401, 403) or 300 <= reply.status < 400:
+            self._raise_for_status(reply, reply.status)
+        if not 200 <= reply.status < 300:
+            return {}
         try:
-            entries = msgspec.json.decode(received.content)["data"]
-            return {entry["id"]: entry.get("max_model_len") for entry in entries}
-        except msgspec.DecodeError as error:
-            excerpt = self._secrets.quote(received.text)
+            entries = msgspec.json.decode(reply.content)["data"]
+            return {entry["id"]: listed_window(entry) for entry in entries}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            excerpt = self._secrets.quote(reply.content.decode(errors="replace"))
             raise BackendDown(
                 f"{self._server} does not speak JSON ({excerpt}); {_URL_HELP}"
             ) from error
         except (KeyError, TypeError, AttributeError):
             return {}
 
-    def _describe_cause(self, error: BaseException) -> str:
-        cause = _root_cause(error)
-        return self._secrets.strike(cause) or type(cause).__name__
-
-    def _raise_connection_error(self, error: BaseException) -> NoReturn:
-        if isinstance(_root_cause(error), TimeoutError):
-            message = f"{self._server} did not answer within {self.options.timeout:g} s"
-            raise TransientError(message, kind="timeout") from error
-
-        reason = self._describe_cause(error)
-        raise TransientError(
-            f"{self._server} broke the connection ({reason})", kind="connection"
-        ) from error
-
-    def _raise_for_status(self, received: Any, inner_status: int | None = None) -> NoReturn:
-        """Raise the error that a reply means, by its status or by that of the error inside it."""
-        status = inner_status or received.status_code
-        excerpt = self._secrets.quote(received.text)
-        message = f"{self._server} answered {status}: {excerpt}"
-
-        if 300 <= status < 400:
-            raise BackendDown(
-                describe_redirect(self._server, status, received.headers, self._secrets)
-            )
-        # Sent with status 429, but waiting does not help.
-        if "insufficient_quota" in excerpt:
-            raise BackendDown(f"{message}; the account has no credit left")
-
-        delay = retry_after(received.headers)
-        if status == 429:
-            raise Throttled(message, delay, "429")
-        if status in (408, 409) or status >= 500:
-            raise TransientError(message, delay, error_kind(status))
-        if status in (401, 403):
-            raise BackendDown(f"{message}; check {self._key_variable}") from None
-        if status == 404:
-            raise BackendDown(f"{message}; check --base-url and --model")
-        raise Refused(message + _suggest_remedy(excerpt), status)
+    def _raise_for_status(self, reply: Reply, status: int) -> NoReturn:
+        """Raise the error that a status means, the reply's or that of an error inside it."""
+        error = status_error(
+            self._server,
+            status,
+            reply.content,
+            reply.headers,
+            self._secrets,
+            f"check {self._key_variable}",
+        )
+        if isinstance(error, Refused):
+            error = Refused(f"{error}{_suggest_remedy(str(error))}", status)
+        raise error
 
 
 def _suggest_remedy(excerpt: str) -> str:
@@ -418,9 +321,3 @@ def _suggest_remedy(excerpt: str) -> str:
                 neutral = f"--{name.replace('_', '-')} 1 may be accepted; "
             return f"; {neutral}--omit-params {name} omits it, which makes a separate run"
     return ""
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

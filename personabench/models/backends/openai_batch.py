@@ -2,8 +2,9 @@
 
 Methods make one call after the other, so a batch consists of the calls that wait at the same time:
 it is sent when no call has joined it for a while, and the answers of one batch trigger the calls of
-the next.  A batch in progress is noted in a file of its own until its answers have been returned,
-so that a command that was stopped finds its calls again instead of paying twice.
+the next.  Calls that exceed the size of a file become several batches.  A batch in progress is
+noted in a file of its own until its answers have been returned, so that a command that was stopped
+finds its calls again instead of paying twice.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from personabench.errors import BackendDown, BackendError, DataError, RunError, TransientError
+from personabench.models.backends.http import Reply
 
 ENDPOINT = "/v1/chat/completions"
 MAX_CALLS = 10_000
 """Calls in a batch at most; OpenAI accepts 50,000."""
+MAX_BYTES = 100_000_000
+"""Bytes in a batch's file at most; OpenAI accepts 200 MB, Azure and others 100."""
 WINDOW = 2.0
 """Seconds without another call after which a batch is sent."""
 POLL = 20.0
 LOST = 3600.0
 """Seconds after which an API that does not report on a batch is given up."""
+_NAME_LENGTH = 32
 _FINAL = ("completed", "failed", "expired", "cancelled")
 _log = logging.getLogger("personabench.openai")
 
@@ -60,9 +65,9 @@ class Batches:
     """The batch jobs of one API.
 
     Args:
-        client: the SDK's client.
-        response_class: the SDK's class of HTTP responses, in which answers are returned.
         server: the API's address.
+        key: its key; may be empty.
+        headers: sent with each request.
         quote: shortens the API's text for messages and removes secrets.
         folder: the folder for notes about batches in progress.
 
@@ -72,19 +77,18 @@ class Batches:
 
     def __init__(
         self,
-        client: Any,
-        response_class: Callable[..., Any],
         server: str,
+        key: str,
+        headers: Mapping[str, str],
         quote: Callable[[str], str],
         folder: Path,
     ) -> None:
-        self._client = client
-        self._response_class = response_class
+        self._client = _create_client(server, key, headers)
         self._server = server
         self._quote = quote
         self._folder = folder
         self._waiting: dict[str, bytes] = {}
-        self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._answers: dict[str, asyncio.Future[Reply]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._completed: list[Note] = []
@@ -96,16 +100,17 @@ class Batches:
             if note.api == server:
                 self._in_progress.update(dict.fromkeys(note.calls, note))
 
-    async def send(self, content: bytes) -> Any:
-        """Return the HTTP response to a body, as soon as its batch has one.
+    async def send(self, content: bytes) -> Reply:
+        """Return the reply to a body as soon as its batch has one, or the refusal of the batch.
 
         Raises:
-            TransientError: the batch ended before the call's turn.
+            TransientError: the batch could not be sent, or ended before the call's turn.
             BackendDown: the API refuses the batch, or cannot be reached for long.
-            openai.OpenAIError: the batch could not be sent.
         """
+        import openai
+
         # Named by content, so that the same call is recognized in a batch of an earlier command.
-        name = hashlib.sha256(content).hexdigest()[:32]
+        name = hashlib.sha256(content).hexdigest()[:_NAME_LENGTH]
         note = self._in_progress.get(name)
         if note is not None:
             for call in note.calls:
@@ -118,6 +123,13 @@ class Batches:
         answer = self._answer(name)
         try:
             return await asyncio.shield(answer)
+        except openai.APIStatusError as error:
+            response = error.response
+            return Reply(response.status_code, response.headers, response.content)
+        except openai.OpenAIError as error:
+            reason = self._quote(str(error.__cause__ or error))
+            message = f"{self._server} takes no batch ({reason})"
+            raise TransientError(message, kind="connection") from error
         finally:
             if answer.done():
                 self._answers.pop(name, None)
@@ -138,8 +150,9 @@ class Batches:
                 self._note_path(note).unlink(missing_ok=True)
         for answer in self._answers.values():
             answer.cancel()
+        await self._client.close()
 
-    def _answer(self, name: str) -> asyncio.Future[Any]:
+    def _answer(self, name: str) -> asyncio.Future[Reply]:
         if name not in self._answers:
             self._answers[name] = asyncio.get_running_loop().create_future()
         return self._answers[name]
@@ -152,9 +165,9 @@ class Batches:
         self._timer = loop.call_later(delay, self._flush)
 
     def _flush(self) -> None:
-        calls = self._waiting
+        waiting = self._waiting
         self._waiting = {}
-        if calls:
+        for calls in _split_calls(waiting):
             self._start_task(self._submit(calls))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -254,11 +267,8 @@ class Batches:
     def _return_answer(self, line: _Line) -> None:
         """Give an answer to its caller, who may not have called yet."""
         if line.response is not None:
-            response = self._response_class(
-                line.response.status_code,
-                content=bytes(line.response.body),
-            )
-            self._answer(line.custom_id).set_result(response)
+            reply = Reply(line.response.status_code, {}, bytes(line.response.body))
+            self._answer(line.custom_id).set_result(reply)
             return
 
         reason = f"{line.error.code}: {line.error.message}" if line.error else ""
@@ -305,17 +315,55 @@ class Batches:
         return self._folder / f"{name}.json"
 
 
-def _encode_calls(calls: dict[str, bytes]) -> bytes:
-    lines = []
+def _create_client(server: str, key: str, headers: Mapping[str, str]) -> Any:
+    import openai
+
+    return openai.AsyncOpenAI(
+        # The SDK refuses an empty key, although servers without keys accept any.
+        api_key=key or "none",
+        base_url=server,
+        organization=headers.get("OpenAI-Organization"),
+        project=headers.get("OpenAI-Project"),
+        default_headers=headers,
+        # Retries are the client's, which counts them.
+        max_retries=0,
+        # Following a redirect would send key and prompts to another server.
+        http_client=openai.DefaultAioHttpClient(follow_redirects=False),
+    )
+
+
+def _split_calls(calls: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    """Yield the calls in parts that a batch accepts, by their number and by their bytes."""
+    part: dict[str, bytes] = {}
+    size = 0
     for name, content in calls.items():
-        line = {
-            "custom_id": name,
-            "method": "POST",
-            "url": ENDPOINT,
-            "body": msgspec.Raw(content),
-        }
-        lines.append(msgspec.json.encode(line))
-    return b"\n".join(lines)
+        call_size = len(content) + _FRAME
+        if part and (len(part) == MAX_CALLS or size + call_size > MAX_BYTES):
+            yield part
+            part = {}
+            size = 0
+        part[name] = content
+        size += call_size
+    if part:
+        yield part
+
+
+def _encode_calls(calls: Mapping[str, bytes]) -> bytes:
+    return b"\n".join(_encode_call(name, content) for name, content in calls.items())
+
+
+def _encode_call(name: str, content: bytes) -> bytes:
+    line = {
+        "custom_id": name,
+        "method": "POST",
+        "url": ENDPOINT,
+        "body": msgspec.Raw(content),
+    }
+    return msgspec.json.encode(line)
+
+
+_FRAME = len(_encode_call("0" * _NAME_LENGTH, b"{}\n"))
+"""Bytes of a line beside its body."""
 
 
 def _read_note(path: Path) -> Note:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,31 +22,34 @@ import msgspec
 from personabench.errors import (
     BackendDown,
     BackendError,
-    Refused,
-    Throttled,
     TransientError,
     UsageError,
 )
 from personabench.models.backends import check_url, credentials, likelihood
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
-    Secrets,
     build_response,
-    describe_redirect,
-    error_kind,
+    describe_server,
     other_model,
     parse_completion,
-    retry_after,
 )
 from personabench.models.backends.dialect import SAMPLING
-from personabench.models.backends.http import ConnectionPool, Unreachable
+from personabench.models.backends.http import (
+    HTTPClient,
+    Reply,
+    ReplyTooLong,
+    Unreachable,
+    Untrusted,
+)
 from personabench.models.backends.model_identity import (
     adapted_identity,
     adapters_of,
     model_identity,
     served_identity,
 )
+from personabench.models.backends.redaction import Secrets
 from personabench.models.backends.replicas import Replica, Replicas
+from personabench.models.backends.status import describe_redirect, status_error
 from personabench.models.backends.vllm_server import (
     Server,
     check_arguments,
@@ -55,13 +59,14 @@ from personabench.models.backends.vllm_server import (
     print_status,
 )
 from personabench.models.backends.vllm_tokenizer import ServedTokens
+from personabench.models.backends.windows import listed_window
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
 
-CONNECT = 15.0
-"""Seconds for making a connection."""
 ASKING = 30.0
 """Seconds for listing the models of a server."""
+BRIEF = 5.0
+"""Seconds for a server's health and counters."""
 PER_SERVER = 256
 """Calls in flight per server; vLLM queues those that do not fit its batch."""
 
@@ -108,10 +113,9 @@ class VLLM(Backend):
         self.check_omitted((*SAMPLING, *_NEUTRAL_SAMPLING))
         self.prefix_hits: tuple[int, int] | None = None
         self._urls = credentials.servers("vllm", options)
-        self._session: Any = None
+        self._http: HTTPClient | None = None
         self._server: Server | None = None
         self._replicas: Replicas | None = None
-        self._pools: dict[str, ConnectionPool] = {}
         self._down: BackendDown | None = None
         self._log: Path | None = None
         self._counts_at_open: tuple[int, int] | None = None
@@ -154,11 +158,7 @@ class VLLM(Backend):
         self._key_variable, key = credentials.read_key(variables)
         self._secrets = Secrets([key, *self.options.headers.values()])
 
-        self._headers = {
-            "Content-Type": "application/json",
-            # Decompression would cost more than the loopback or a local network saves.
-            "Accept-Encoding": "identity",
-        }
+        self._headers = {}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._headers |= self.options.headers
@@ -188,7 +188,7 @@ class VLLM(Backend):
         self.identity = {**identity, **self.options.marks}
         self.address = ",".join(sorted(self._urls))
         url = self._urls[0] if self._urls else None
-        self.writer = self.create_writer(_NEUTRAL_SAMPLING, url, is_nearby=True)
+        self._writer = self.writer = self.create_writer(_NEUTRAL_SAMPLING, url, is_nearby=True)
 
     async def open(self, log: Path | None = None) -> None:
         """See `Backend`.
@@ -221,7 +221,7 @@ class VLLM(Backend):
 
         entry = self._choose_entry(replica, await self._list_models(replica))
         self._name = str(entry["id"])
-        self._set_window([entry.get("max_model_len")])
+        self._set_window([listed_window(entry)])
 
     def _set_window(self, windows: Iterable[int | None]) -> None:
         """Use the smallest of the servers' windows and the user's."""
@@ -234,8 +234,7 @@ class VLLM(Backend):
 
     async def complete(self, request: Request, group: str) -> Response:
         model = request.adapter or self._name
-        assert self.writer is not None
-        body = self.writer.write(model, request)
+        body = self._writer.write(model, request)
         if not likelihood.is_likelihood_request(request):
             return await self._send(body, group)
 
@@ -290,41 +289,19 @@ class VLLM(Backend):
             await self._replicas.aclose()
         if self._tokenizer is not None:
             self._tokenizer.close()
-        if self._session is not None:
-            await self._session.close()
-        for pool in self._pools.values():
-            pool.close()
+        if self._http is not None:
+            await self._http.aclose()
 
     def _connect(self, urls: list[str]) -> None:
-        import aiohttp
-
-        self._failures = (aiohttp.ClientError, OSError)
         # An address given twice must not get twice the calls.
         members = [Replica(url) for url in dict.fromkeys(urls)]
         self._replicas = Replicas(members, self._serves_model)
         self.concurrency = PER_SERVER * len(members)
+        self._http = HTTPClient(self._headers, self.options.timeout)
 
-        # For requests beside the calls, which are rare.
-        self._session = aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            connector=aiohttp.TCPConnector(force_close=True),
-        )
-        connect = min(CONNECT, self.options.timeout)
-        self._pools = {
-            member.url + path: ConnectionPool(
-                f"{member.url}{path}",
-                self._headers,
-                self.options.timeout,
-                connect,
-            )
-            for member in members
-            for path in ("/chat/completions", "/completions")
-        }
-
-    def _get(self, url: str) -> Any:
-        # Following a redirect would send headers to an address that the user did not choose.
-        return self._session.get(url, allow_redirects=False)
+    async def _get(self, url: str, timeout: float) -> Reply:
+        assert self._http is not None
+        return await self._http.get(url, timeout)
 
     async def _attach(self) -> None:
         """Determine the model of all servers; those that cannot be reached are left for later."""
@@ -344,7 +321,7 @@ class VLLM(Backend):
             models[member.url] = _ServedModel(
                 served_identity(entry, entries),
                 str(entry["id"]),
-                entry.get("max_model_len"),
+                listed_window(entry),
             )
             for listed in entries:
                 if listed.get("parent"):
@@ -386,9 +363,8 @@ class VLLM(Backend):
             BackendDown: the server cannot be reached, requires a key, or lists no models.
         """
         try:
-            async with asyncio.timeout(ASKING), self._get(f"{member.url}/models") as reply:
-                content = await reply.read()
-        except (*self._failures, TimeoutError) as error:
+            reply = await self._get(f"{member.url}/models", ASKING)
+        except OSError as error:
             reason = self._secrets.strike(error) or type(error).__name__
             raise BackendDown(f"{member.url} cannot be reached ({reason}); {_URL_HELP}") from error
 
@@ -398,25 +374,26 @@ class VLLM(Backend):
             )
         if reply.status in (401, 403):
             raise BackendDown(
-                f"{member.url} answered {reply.status}: {self._quote(content)}; "
+                f"{member.url} answered {reply.status}: {self._quote(reply.content)}; "
                 f"set {self._key_variable}"
             )
         try:
-            entries: list[ModelEntry] = msgspec.json.decode(content)["data"]
+            entries: list[ModelEntry] = msgspec.json.decode(reply.content)["data"]
             return [entry for entry in entries if entry["id"]]
         except (msgspec.DecodeError, KeyError, TypeError):
             raise BackendDown(
-                f"{member.url} lists no models ({reply.status}: {self._quote(content)}); "
+                f"{member.url} lists no models ({reply.status}: {self._quote(reply.content)}); "
                 f"{_URL_HELP}"
             ) from None
 
     async def _post(self, replica: Replica, content: bytes, model: str) -> Response:
         """Send a body to one server and read its reply."""
+        assert self._http is not None
         replica.in_flight += 1
         try:
-            status, headers, reply_content = await self._pools[replica.url + self.writer.path].post(
-                content
-            )
+            reply = await self._http.post(f"{replica.url}{self._writer.path}", content)
+        except Untrusted as error:
+            raise BackendDown(f"{replica.url} cannot be used ({error})") from error
         except Unreachable as error:
             raise _BrokenConnection(
                 f"{replica.url} accepts no connection ({error})", "no connection"
@@ -425,27 +402,33 @@ class VLLM(Backend):
             await self._check_after_timeout(replica)
             message = f"{replica.url} did not answer within {self.options.timeout:g} s"
             raise TransientError(message, kind="timeout") from error
+        except ReplyTooLong as error:
+            raise BackendError(f"{replica.url} sent {error}") from error
         except OSError as error:
-            reason = str(error) or type(error).__name__
+            reason = self._secrets.quote(str(error) or type(error).__name__)
             raise _BrokenConnection(
                 f"{replica.url} broke the connection ({reason})", reason
             ) from error
         finally:
             replica.in_flight -= 1
 
-        if status == 404 and model != self._name:
+        if reply.status == 404 and model != self._name:
             await self._raise_missing_adapter(replica, model)
-        if status != 200:
-            self._raise_for_status(replica, status, reply_content, headers)
+        if not 200 <= reply.status < 300:
+            self._raise_for_status(replica, reply, reply.status)
 
-        reply = parse_completion(
-            reply_content,
+        completion = parse_completion(
+            reply.content,
             replica.url,
             self._secrets.quote,
-            lambda inner: self._raise_for_status(replica, inner, reply_content, headers),
+            partial(self._raise_for_status, replica, reply),
         )
         replica.calls += 1
-        response = build_response(reply, other_model(model, reply.model))
+        response = build_response(
+            completion,
+            other_model(model, completion.model),
+            describe_server(model, completion),
+        )
         return self._secrets.clean(response)
 
     async def _check_after_timeout(self, replica: Replica) -> None:
@@ -466,35 +449,28 @@ class VLLM(Backend):
         rest = f" and {len(adapters) - 8} more" if len(adapters) > 8 else ""
         raise BackendError(f"{message}; its adapters are {', '.join(adapters[:8])}{rest}")
 
-    def _raise_for_status(
-        self, replica: Replica, status: int, content: bytes, headers: Mapping[str, str]
-    ) -> NoReturn:
-        """Raise the error that a status means."""
-        message = f"{replica.url} answered {status}: {self._quote(content)}"
-        if 300 <= status < 400:
-            raise BackendDown(describe_redirect(replica.url, status, headers, self._secrets))
-        if status in (500, 502, 503, 504):
+    def _raise_for_status(self, replica: Replica, reply: Reply, status: int) -> NoReturn:
+        """Raise the error that a status means, the reply's or that of an error inside it."""
+        error = status_error(
+            replica.url,
+            status,
+            reply.content,
+            reply.headers,
+            self._secrets,
+            f"set {self._key_variable}",
+        )
+        if isinstance(error, TransientError) and status in (500, 502, 503, 504):
             assert self._replicas is not None
             self._replicas.take_out(replica, f"answered {status}")
-
-        delay = retry_after(headers)
-        if status == 429:
-            raise Throttled(message, delay, "429")
-        if status in (408, 409) or status >= 500:
-            raise TransientError(message, delay, error_kind(status))
-        if status in (401, 403):
-            raise BackendDown(f"{message}; set {self._key_variable}")
-        if status == 404:
-            raise BackendDown(f"{message}; check --base-url and --model")
-        raise Refused(message, status)
+        raise error
 
     async def _is_healthy(self, replica: Replica) -> bool:
         """Whether a server answers its health check; one without `/health` counts as healthy."""
         try:
-            async with asyncio.timeout(5), self._get(f"{replica.root}/health") as reply:
-                return bool(reply.status < 500)
-        except (*self._failures, TimeoutError):
+            reply = await self._get(f"{replica.root}/health", BRIEF)
+        except OSError:
             return False
+        return reply.status < 500
 
     async def _serves_model(self, replica: Replica) -> bool:
         """Whether a server answers and has the model of this run."""
@@ -514,11 +490,10 @@ class VLLM(Backend):
         has_counters = False
         for member in self._members():
             try:
-                async with asyncio.timeout(5), self._get(f"{member.root}/metrics") as reply:
-                    content = await reply.read()
-            except (*self._failures, TimeoutError):
+                reply = await self._get(f"{member.root}/metrics", BRIEF)
+            except OSError:
                 continue
-            for name, value in _COUNTERS.findall(content):
+            for name, value in _COUNTERS.findall(reply.content):
                 has_counters = True
                 totals[name] += int(float(value))
         return (totals[b"hits"], totals[b"queries"]) if has_counters else None

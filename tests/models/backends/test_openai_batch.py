@@ -153,6 +153,19 @@ async def test_calls_of_a_run_are_one_batch(jobs: Jobs, server: Server, tmp_path
     assert again.summary.metrics == outcome.summary.metrics and jobs.sizes == [8]
 
 
+@pytest.mark.parametrize("limit", ["MAX_CALLS", "MAX_BYTES"])
+async def test_more_calls_than_a_file_takes_are_several_batches(
+    jobs: Jobs, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    (outcome,) = await runner.run(replace(asked(server, tmp_path), limit=1))
+    size = len(jobs.files[jobs.inputs[0]])
+    monkeypatch.setattr(openai_batch, limit, 3 if limit == "MAX_CALLS" else 3 * size + 30)
+    (outcome,) = await runner.run(replace(asked(server, tmp_path), cache="off"))
+    assert outcome.summary.status == "complete" and jobs.sizes == [1, 3, 3, 1]
+    most = max(len(jobs.files[name]) for name in jobs.inputs)
+    assert limit == "MAX_CALLS" or most <= openai_batch.MAX_BYTES
+
+
 async def test_calls_that_need_answers_are_the_next_batch(
     jobs: Jobs, server: Server, tmp_path: Path
 ) -> None:

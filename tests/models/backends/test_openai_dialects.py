@@ -14,8 +14,9 @@ from personabench.errors import BackendDown, Refused, UsageError
 from personabench.models import backends
 from personabench.models.backends import read_headers
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.chat_completion import Secrets, other_model
+from personabench.models.backends.chat_completion import other_model
 from personabench.models.backends.openai import LOCAL, REMOTE, OpenAI
+from personabench.models.backends.redaction import Secrets
 from personabench.types import Response
 
 
@@ -234,6 +235,11 @@ def test_a_short_header_value_does_not_change_answers() -> None:
         ("gpt-4o", "gpt-4o-mini", True),
         ("gpt-4", "gpt-4.1-2025-04-14", True),
         ("llama-3-8b", "llama-3-70b", True),
+        ("deepseek/deepseek-r1:free", "deepseek/deepseek-r1", False),
+        ("meta-llama/Llama-3:novita", "llama-3", False),
+        ("org/tiny/", "tiny", False),
+        ("tiny", "C:\\models\\Tiny.gguf", False),
+        ("llama3:8b", "llama3:70b", True),
     ],
 )
 def test_another_models_name_is_told_from_a_dated_one(

@@ -1,0 +1,50 @@
+"""Context windows as servers state them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from personabench.models.backends.windows import listed_window, refused_window
+
+ENTRIES: list[tuple[dict[str, Any], int | None]] = [
+    ({"id": "m"}, None),
+    ({"max_model_len": 4096}, 4096),
+    ({"context_window": 131072, "max_completion_tokens": 8192}, 131072),
+    ({"context_length": 200000, "top_provider": {"context_length": 131072}}, 131072),
+    ({"context_length": 200000, "top_provider": {"context_length": None}}, 200000),
+    ({"max_context_length": 32768, "loaded_context_length": 4096}, 4096),
+    ({"meta": {"n_ctx_train": 8192}}, 8192),
+    ({"meta": {"n_ctx_train": 8192, "n_ctx": 600}}, 600),
+    ({"context_length": "8192"}, 8192),
+    ({"context_length": 8192.0}, 8192),
+    ({"context_length": "unknown", "meta": "none"}, None),
+    ({"context_length": 0}, None),
+    ({"context_length": -1}, None),
+    ({"context_length": True}, None),
+    ({"context_length": 1e300}, None),
+]
+
+
+@pytest.mark.parametrize(("entry", "window"), ENTRIES)
+def test_windows_in_lists_of_models(entry: dict[str, Any], window: int | None) -> None:
+    assert listed_window({"id": "m", **entry}) == window
+
+
+REFUSALS = [
+    ("This model's maximum context length is 4096 tokens. However, you requested 9000", 4096),
+    ("The input (9000 tokens) is longer than the model's context length (4096 tokens).", 4096),
+    ('{"message": "request (812 tokens) exceeds", "n_prompt_tokens": 812, "n_ctx": 600}', 600),
+    ("request (812 tokens) exceeds the available context size (600 tokens)", 600),
+    ("Requested tokens (900) exceed context window of 512", 512),
+    ("prompt is too long: 210,000 tokens > 200,000 maximum", 200000),
+    ("Input length 9000 exceeds the maximum length; max_model_len is 4096", 4096),
+    ("prompt too long", None),
+    ("no such field", None),
+]
+
+
+@pytest.mark.parametrize(("text", "window"), REFUSALS)
+def test_windows_in_refusals(text: str, window: int | None) -> None:
+    assert refused_window(text) == window
