@@ -240,9 +240,9 @@ def _convert_or_none(value: Any, kind: Any) -> Any:
 
 def read_text_choice(reply: Completion) -> None:
     """Turn the text of a reply of the completions API into a message."""
-    if reply.choices and reply.choices[0].text is not None:
-        choice = reply.choices[0]
-        choice.message = choice.message or _Message(content=choice.text)
+    choice = reply.choices[0] if reply.choices else None
+    if choice is not None and choice.message is None and choice.text is not None:
+        choice.message = _Message(content=choice.text)
 
 
 def _shape_error(address: str, reason: str, excerpt: str) -> Refused:

@@ -8,7 +8,6 @@ from AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -53,7 +52,6 @@ _UNSUPPORTED = re.compile(
     r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I
 )
 _encode = msgspec.json.Encoder().encode
-_log = logging.getLogger("personabench.openai")
 
 
 class OpenAI(Backend):
