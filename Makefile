@@ -4,11 +4,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TYPES := build/types/personabench
 VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-matrix test-vllm leaderboard published-leaderboard lint format clean
+.PHONY: demo test test-slow test-matrix test-vllm leaderboard published-leaderboard lint types format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/personabench run --method none,rag --task lamp4
@@ -64,10 +65,16 @@ test-vllm: $(VENV)/.installed-dev $(VLLM)/SmolLM2-135M-Instruct/config.json
 	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct VLLM_CPU_KVCACHE_SPACE=1 \
 	  $(BIN)/python -m pytest -m vllm -v --timeout 1800 tests/models/backends/test_vllm_real.py
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+# methods/ and tasks/ are installed as personabench.methods and personabench.tasks. mypy takes the names of modules from
+# their folders, so it reads links that are arranged as in the installed package.
+types: $(VENV)/.installed-dev
+	@rm -rf $(TYPES) && mkdir -p $(TYPES)
+	@ln -s $(CURDIR)/personabench/* $(CURDIR)/methods $(CURDIR)/tasks $(TYPES)/
+	$(BIN)/mypy $(TYPES)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

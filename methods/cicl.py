@@ -16,10 +16,10 @@ from typing import Literal
 import msgspec
 
 from personabench import Context, Message, Record, Sample
-from personabench.methods.cipher.prompts import questions
-from personabench.methods.comparing import Comparing, kind_of
+from personabench.methods.cipher.prompts import draft_questions
+from personabench.methods.comparing import PeerMethod, find_response_kind
 from personabench.methods.dpl.peers import Pool
-from personabench.methods.dpl.selectors import Peer, agree
+from personabench.methods.dpl.selectors import Peer, all_agree
 
 _ANSWER = re.compile(r"^[\s*_#>-]*answer[\s*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
 # Tokens left free around a draft's request, so that a chat template does not push it over the
@@ -28,7 +28,7 @@ _MARGIN = 128
 REMINDER = ' Do not leave out the line that begins with "Answer:".'
 
 
-class Cicl(Comparing):
+class Cicl(PeerMethod):
     """Show preferred and non-preferred responses in pairs and answer from their contrast."""
 
     name = "cicl"
@@ -40,7 +40,7 @@ class Cicl(Comparing):
     needs = ("history", "population")
 
     @dataclass(frozen=True)
-    class Params(Comparing.Params):
+    class Params(PeerMethod.Params):
         """k: pairs shown; retriever, embedder, temporal_guard, population_max_users: as in
         `Comparing`.
 
@@ -71,7 +71,7 @@ class Cicl(Comparing):
         negatives = await self._collect_negatives(sample, records, ctx)
 
         if not negatives:
-            return await self.fallback(sample, ctx)
+            return await self.answer_by_summary(sample, ctx)
 
         ctx.flag("pairs", len(negatives))
         if len(negatives) < len(records):
@@ -138,7 +138,7 @@ class Cicl(Comparing):
             )
             response = await ctx.complete(messages, max_tokens=max_tokens)
             text = response.text.strip()
-            answer = answer_of(text)
+            answer = read_answer(text)
             if answer:
                 return answer
             ctx.flag("answer_missing" if reminder else "answer_retried")
@@ -152,7 +152,7 @@ class Cicl(Comparing):
     ) -> dict[str, str]:
         """Map record ids to a comparable but different response; leave out records without one."""
         peer_records = [record for record in records if self._uses_peer(record)]
-        pools = await self.pools(sample, peer_records, ctx)
+        pools = await self.find_pools(sample, peer_records, ctx)
         negatives = {
             record.id: _peer_text(record, pool, ctx)
             for record, pool in zip(peer_records, pools, strict=True)
@@ -209,7 +209,7 @@ class Cicl(Comparing):
         return messages
 
 
-def answer_of(text: str) -> str:
+def read_answer(text: str) -> str:
     """The text after the last answer tag; empty without one."""
     parts = _ANSWER.split(text)
     return parts[-1].strip() if len(parts) > 1 else ""
@@ -220,8 +220,8 @@ def _peer_text(record: Record, pool: Pool | None, ctx: Context) -> str:
     if pool is None:
         return ""
 
-    kind = kind_of(record, ctx)
-    candidates = [peer for peer in pool.peers if not agree(record, [peer], kind)]
+    kind = find_response_kind(record, ctx)
+    candidates = [peer for peer in pool.peers if not all_agree(record, [peer], kind)]
     if not candidates:
         return ""
 
@@ -234,7 +234,7 @@ def _peer_text(record: Record, pool: Pool | None, ctx: Context) -> str:
 
 async def _write_draft(record: Record, sample: Sample, ctx: Context) -> str:
     """The model's own response to the stimulus; "" if it is the user's or cannot be parsed."""
-    for question in questions(record, sample, ctx):
+    for question in draft_questions(record, sample, ctx):
         messages = ctx.task.render(question, (), "", ctx.tokens).messages
         if ctx.count_excess_tokens(messages, ctx.answer_tokens + _MARGIN) <= 0:
             break
@@ -246,7 +246,7 @@ async def _write_draft(record: Record, sample: Sample, ctx: Context) -> str:
         return ""
 
     drafted_record = msgspec.structs.replace(record, response=draft)
-    same_label = agree(record, [Peer("", drafted_record, 1.0)], kind_of(record, ctx))
+    same_label = all_agree(record, [Peer("", drafted_record, 1.0)], find_response_kind(record, ctx))
     same_text = draft.split() == record.response.split()
     if same_label or same_text or not draft.strip():
         return ""

@@ -20,7 +20,7 @@ from personabench.methods.dpl.settings import Settings
 from personabench.methods.summary import Summary
 
 
-class Comparing(Method):
+class PeerMethod(Method):
     """A method that compares the user's records with those of peers."""
 
     needs = ("history", "population")
@@ -63,6 +63,7 @@ class Comparing(Method):
         """Select the users to compare with; they are indexed on first use."""
         self._users = limit_users(population, self.params.population_max_users, ctx)
         self._kind = ctx.task.kind
+        self._tokenizer = ctx.task.tokenizer
         self.population = population
 
     # An index of a large population takes seconds, and a run whose answers are all stored needs
@@ -73,9 +74,9 @@ class Comparing(Method):
             embedder=self.params.embedder,
             temporal_guard=self.params.temporal_guard,
         )
-        return Peers(self._users, settings, self._kind)
+        return Peers(self._users, settings, self._kind, self._tokenizer)
 
-    async def pools(
+    async def find_pools(
         self,
         sample: Sample,
         records: Sequence[Record],
@@ -88,10 +89,12 @@ class Comparing(Method):
         embed = partial(ctx.embed, embedder=self.params.embedder)
         text = sample.stimulus or ctx.task.query_text(sample)
         user_ids = self.population.non_peers(sample)
-        asker = await self._peers.asker(user_ids, sample, text, embed)
-        return await asyncio.gather(*(self._peers.pool(record, asker, embed) for record in records))
+        question = await self._peers.describe_question(user_ids, sample, text, embed)
+        return await asyncio.gather(
+            *(self._peers.find_pool(record, question, embed) for record in records)
+        )
 
-    async def fallback(self, sample: Sample, ctx: Context) -> str:
+    async def answer_by_summary(self, sample: Sample, ctx: Context) -> str:
         """Answer as `summary` does, flagged."""
         ctx.flag("fallback")
         profile = await self.summary.profile(sample.user, ctx)
@@ -109,7 +112,7 @@ def limit_users(population: Population, limit: int, ctx: Context) -> Sequence[Us
     return users
 
 
-def kind_of(record: Record, ctx: Context) -> ResponseKind:
+def find_response_kind(record: Record, ctx: Context) -> ResponseKind:
     """How a record's response is compared with others."""
     # Without a stimulus the response is free text even in a task whose answers are labels.
     return "text" if record.stimulus is None else ctx.task.kind

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from personabench import Context, Message, Record, Sample
-from personabench.methods.comparing import Comparing
+from personabench.methods.comparing import PeerMethod
 from personabench.methods.dpl.peers import Pool
 
 SECTIONS = ("Writing style", "Content focus")
@@ -20,7 +20,7 @@ REMINDER = "Both sections must be there, each on a line that begins with its nam
 Pair = tuple[Record, Record]
 
 
-class ComPSum(Comparing):
+class ComPSum(PeerMethod):
     """Describe how the user's records differ from peers' on each topic; answer with that."""
 
     name = "compsum"
@@ -29,7 +29,7 @@ class ComPSum(Comparing):
     needs = ("history", "population")
 
     @dataclass(frozen=True)
-    class Params(Comparing.Params):
+    class Params(PeerMethod.Params):
         """n_pairs: retrieved records compared; analysis_max_tokens: maximum tokens of the analysis.
 
         k, retriever, embedder, temporal_guard, population_max_users: as in `Comparing`.
@@ -46,7 +46,7 @@ class ComPSum(Comparing):
             p.retriever,
             embedder=p.embedder,
         )
-        pools = await self.pools(sample, records, ctx)
+        pools = await self.find_pools(sample, records, ctx)
 
         # Records that no peer can be compared on are skipped before the limit, so later ones take
         # their place.
@@ -57,7 +57,7 @@ class ComPSum(Comparing):
         ]
         pairs = pairs[: p.n_pairs]
         if not pairs:
-            return await self.fallback(sample, ctx)
+            return await self.answer_by_summary(sample, ctx)
 
         ctx.flag("pairs", len(pairs))
         analysis = await self._analyse(pairs, ctx)

@@ -16,8 +16,14 @@ from typing import Any, NamedTuple
 from personabench import Context, Message, Response
 from personabench.hashing import fold_text
 from personabench.methods.dpl import Dpl
-from personabench.methods.dpl.prompts import Case, Draft, agreement, difference_drafts, fit_draft
-from personabench.methods.rpm.replies import first_json
+from personabench.methods.dpl.prompts import (
+    Case,
+    Draft,
+    describe_agreement,
+    draft_differences,
+    fit_draft,
+)
+from personabench.methods.rpm.replies import find_json
 
 FIELDS = ("name", "definition", "difference")
 SCHEMA: dict[str, Any] = {
@@ -89,7 +95,7 @@ class Drp(Dpl):
     async def _describe_difference(self, case: Case, ctx: Context) -> Case:
         """The case with its dimensions as its difference, which is empty without any."""
         if case.agreeing:
-            return case._replace(difference=agreement(case, ctx))
+            return case._replace(difference=describe_agreement(case, ctx))
 
         dimensions = await self._request_dimensions(_open_drafts(case, ctx), ctx)
         if dimensions and self.params.validate:
@@ -142,7 +148,7 @@ class Drp(Dpl):
         return dimensions
 
     def _read_answer(self, response: Response, ctx: Context) -> str:
-        """The answer after the thought; empty, and flagged, if a thought is unfinished or missing."""
+        """The answer after the thought; empty, and flagged, without a finished thought."""
         unfinished = bool(response.thought) and not response.text
         missing = self.params.reasoning and not response.thought
         if unfinished or missing:
@@ -171,7 +177,7 @@ def _one_line(value: Any) -> str:
 
 def _read_rows(text: str) -> Iterator[Mapping[str, Any]]:
     """The objects of a reply's list, also of a broken one; {} for each unparsed one."""
-    value = first_json(text)
+    value = find_json(text)
     rows = value.get("dimensions") if isinstance(value, dict) else value
     if isinstance(rows, list):
         for row in rows:
@@ -205,7 +211,7 @@ def _open_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
         "opinions and content, "
         f"and every dimension on which this {words.person} does not differ. {_FORM}"
     )
-    yield from _replace_system(system, "", difference_drafts(case, ctx))
+    yield from _replace_system(system, "", draft_differences(case, ctx))
 
 
 def _check_drafts(
@@ -224,7 +230,7 @@ def _check_drafts(
     rows = [dimension._asdict() for dimension in dimensions]
     listed = json.dumps({"dimensions": rows}, ensure_ascii=False)
     suffix = f"\n\nDimensions to check:\n{listed}"
-    yield from _replace_system(system, suffix, difference_drafts(case, ctx))
+    yield from _replace_system(system, suffix, draft_differences(case, ctx))
 
 
 def _replace_system(

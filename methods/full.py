@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from personabench import Context, Message, Method, Record, Sample, UsageError
-from personabench.api.wording import Rendered
+from personabench import Context, Message, Method, Record, Rendered, Sample, UsageError
 from personabench.errors import BackendError
 
 # The most alternatives per token that OpenAI-compatible servers report.
@@ -53,6 +52,10 @@ class Full(Method):
         embedder: str = "wordllama"
         decide: Literal["reply", "logprobs", "sum", "mean"] = "reply"
 
+    def requirements(self) -> set[str]:
+        needs = {"logprobs": {"choices"}, "sum": {"options"}, "mean": {"options"}}
+        return super().requirements() | needs.get(self.params.decide, set())
+
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         if not sample.history:
             ctx.flag("empty_profile")
@@ -70,19 +73,12 @@ class Full(Method):
         """The choice whose text is the likeliest reply, the first of equals.
 
         Raises:
-            UsageError: the task offers no options, or the backend does not report the likelihood of
-            a reply.
+            UsageError: the backend does not report the likelihood of a reply.
         """
-        if "options" not in sample.attributes or sample.stimulus is None:
-            raise UsageError(
-                f"decide={self.params.decide} needs a task that offers options; "
-                f"{ctx.task.name} has none"
-            )
-
         # The stimulus is the question without its options, as the paper scores them.
-        open_question = msgspec.structs.replace(sample, input=sample.stimulus)
+        open_question = msgspec.structs.replace(sample, input=sample.stimulus or sample.input)
         messages = await self._fit_history(open_question, ctx)
-        options = msgspec.json.decode(sample.attributes["options"], type=list[str])
+        options = ctx.task.options(sample)
         logprobs = await asyncio.gather(*(ctx.likelihood(messages, text) for text in options))
 
         scores = [math.fsum(token_logprobs) for token_logprobs in logprobs]
@@ -151,33 +147,19 @@ class PersonaOnly(Method):
     name = "persona_only"
     paper = "Know Me, Respond to Me, arXiv 2504.14225 (control)"
     designed_for = ("personamem*",)
-    needs = ("history",)
-    refuses = {
-        "lamp*": "its users have no written description",
-        "longlamp*": "its users have no written description",
-        "reviews*": "its users have no written description",
-        "prelude*": "its users' preferences are hidden",
-        "prefdisco*": "its personas are hidden",
-    }
+    needs = ("history", "persona")
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        persona_of: Callable[[Sample], str] | None = getattr(ctx.task, "persona", None)
-        if persona_of is None:
-            raise UsageError(
-                f"{self.name} cannot run on {ctx.task.name}: its users have no written description"
-            )
-
-        persona = persona_of(sample)
+        persona = ctx.task.persona(sample)
         if not persona:
             ctx.flag("no_persona")
         return await ctx.answer(sample, notes=persona)
 
 
 def _render(sample: Sample, records: Sequence[Record], ctx: Context) -> Rendered:
-    chat: Callable[[Sample, Sequence[Record]], Rendered] | None
-    chat = getattr(ctx.task, "chat", None)
-    if chat is not None:
-        return chat(sample, records)
+    conversation = ctx.task.chat(sample, records)
+    if conversation is not None:
+        return conversation
     # Tasks take records best first, and this method shows the newest next to the question.
     return ctx.task.render(sample, tuple(reversed(records)), "", ctx.tokens)
 
@@ -239,11 +221,8 @@ async def _choose_likeliest_letter(
     letter.
 
     Raises:
-        UsageError: the task has no choices, or the backend reports no log-probabilities.
+        UsageError: the backend reports no log-probabilities.
     """
-    if not sample.choices:
-        raise UsageError("decide=logprobs needs a task with choices")
-
     choices = {choice.strip("()[]").casefold(): choice for choice in sample.choices}
     response = await ctx.complete(messages, max_tokens=FIRST_TOKENS, logprobs=ALTERNATIVES)
     if not response.logprobs:

@@ -17,7 +17,7 @@ import numpy as np
 from personabench import Context, Message, Method, Population, Record, Sample, UsageError, User
 from personabench.errors import BackendError
 from personabench.methods.comparing import limit_users
-from personabench.methods.rpm.replies import first_json
+from personabench.methods.rpm.replies import find_json
 from personabench.methods.summary import Summary
 from personabench.methods.vectors import Floats
 from personabench.types import normalized
@@ -321,7 +321,7 @@ class PersonaDb(Method):
         for reminder in ("", f"\n\n{REMINDER}"):
             request = [*earlier, Message(last.role, last.content + reminder)]
             response = await ctx.complete(request, max_tokens=max_tokens, schema=schema)
-            value = first_json(response.text)
+            value = find_json(response.text)
             if isinstance(value, dict) and fields.keys() & value.keys():
                 return value
             ctx.flag(f"{stage}_failed" if reminder else f"{stage}_retried")

@@ -12,12 +12,6 @@ class Recency(Method):
 
     name = "recency"
     needs = ("history", "dates")
-    refuses = {
-        "personamem*": (
-            "its conversations have no dates; all of a history in its order is what `full` shows"
-        ),
-        "prefdisco*": "its earlier problems have no dates; the newest come with `--history size=N`",
-    }
 
     @dataclass(frozen=True)
     class Params:

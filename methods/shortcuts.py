@@ -9,24 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import msgspec
+from personabench import Context, Method, Sample
 
-from personabench import Context, Method, Sample, UsageError
+
+class FirstOption(Method):
+    """The first of the offered choices."""
+
+    name = "first_option"
+    rule = True
+    needs = ("choices",)
+    designed_for = ("*",)
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return _first_choice(sample, ctx)
 
 
 class LongestOption(Method):
     """The longest of the offered options, the first of equally long ones."""
 
     name = "longest_option"
-    designed_for = ("personamem*",)
-    refuses = {
-        "lamp*": "its choices are fixed labels, not options of differing length",
-        "longlamp*": "it offers no choices",
-        "lampqa*": "it offers no choices",
-        "prelude*": "it offers no choices",
-        "reviews*": "it offers no choices",
-        "prefdisco*": "it offers no choices",
-    }
+    rule = True
+    needs = ("options",)
+    designed_for = ("*",)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         return _choose_by_length(sample, ctx, max)
@@ -36,56 +40,50 @@ class ShortestOption(Method):
     """The shortest of the offered options, the first of equally short ones."""
 
     name = "shortest_option"
-    designed_for = ("personamem*",)
-    refuses = {
-        "lamp*": "its choices are fixed labels, not options of differing length",
-        "longlamp*": "it offers no choices",
-        "lampqa*": "it offers no choices",
-        "prelude*": "it offers no choices",
-        "reviews*": "it offers no choices",
-        "prefdisco*": "it offers no choices",
-    }
+    rule = True
+    needs = ("options",)
+    designed_for = ("*",)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         return _choose_by_length(sample, ctx, min)
+
+
+class LongerResponse(Method):
+    """The longer of two responses, the first of equally long ones."""
+
+    name = "longer_response"
+    rule = True
+    needs = ("pairs",)
+    designed_for = ("*",)
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return _choose_by_length(sample, ctx, max)
 
 
 class MajorityLetter(Method):
     """The letter most often right in the whole split, the earlier of equals (sees golds)."""
 
     name = "majority_letter"
-    designed_for = ("personamem*",)
+    rule = True
     privileged = True
-    refuses = {
-        "lamp*": "its choices are fixed labels, not options of differing length",
-        "longlamp*": "it offers no choices",
-        "lampqa*": "it offers no choices",
-        "prelude*": "it offers no choices",
-        "reviews*": "it offers no choices",
-        "prefdisco*": "it offers no choices",
-    }
+    needs = ("picks",)
+    designed_for = ("*",)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return _hidden_choice(self.name, sample, ctx)
+        return _hidden_pick(self.name, sample, ctx)
 
 
 class TypeLength(Method):
     """The longest or shortest option, as was right more often for the type with other users."""
 
     name = "type_length"
-    designed_for = ("personamem*",)
+    rule = True
     privileged = True
-    refuses = {
-        "lamp*": "its choices are fixed labels, not options of differing length",
-        "longlamp*": "it offers no choices",
-        "lampqa*": "it offers no choices",
-        "prelude*": "it offers no choices",
-        "reviews*": "it offers no choices",
-        "prefdisco*": "it offers no choices",
-    }
+    needs = ("picks",)
+    designed_for = ("*",)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return _hidden_choice(self.name, sample, ctx)
+        return _hidden_pick(self.name, sample, ctx)
 
 
 def _choose_by_length(
@@ -93,20 +91,27 @@ def _choose_by_length(
     ctx: Context,
     pick: Callable[[Sequence[int]], int],
 ) -> str:
-    if "options" not in sample.attributes:
-        raise UsageError(f"{ctx.task.name} offers no options to compare")
+    lengths = [len(option.strip()) for option in ctx.task.options(sample)]
+    if not lengths:
+        return _first_choice(sample, ctx)
 
-    options = msgspec.json.decode(sample.attributes["options"], type=list[str])
-    lengths = [len(option.strip()) for option in options]
     length = pick(lengths)
     if lengths.count(length) > 1:
         ctx.flag("length_ties")
     return sample.choices[lengths.index(length)]
 
 
-def _hidden_choice(rule: str, sample: Sample, ctx: Context) -> str:
+def _hidden_pick(rule: str, sample: Sample, ctx: Context) -> str:
     # Both rules need the golds of a whole split, so the task computes them and hides the result
-    # from other methods.
-    if rule not in sample.hidden:
-        raise UsageError(f"{ctx.task.name} does not say what the rule {rule} picks")
-    return sample.hidden[rule]
+    # from other methods.  It may lack one for a question without golds.
+    if rule in sample.hidden:
+        return sample.hidden[rule]
+    return _first_choice(sample, ctx)
+
+
+def _first_choice(sample: Sample, ctx: Context) -> str:
+    """The first choice; an empty answer, flagged, if a question has none."""
+    if sample.choices:
+        return sample.choices[0]
+    ctx.flag("no_choices")
+    return ""

@@ -43,7 +43,7 @@ class Summary(Method):
             are kept.  0 uses all that fits the model's window.  With blocks, it is the budget of
             each block.
         summary_max_tokens: maximum tokens of the summary.
-        blocks: summarise each block of a history that has blocks (PersonaMem), then merge.
+        blocks: summarise each block of a history that has blocks, then merge.
         """
 
         k: int = 8

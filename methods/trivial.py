@@ -1,8 +1,7 @@
-"""Predictors without a model: the score that needs no understanding.
+"""Rules without a model: the score that needs no understanding.
 
 Labels are counted or copied from histories; a user without any gets the task's first choice, so
-that every sample is answered.  On tasks whose histories hold no labels (LaMP-1), only the
-predictors that need none run.
+that every sample is answered.  Which rule runs where follows from the capabilities of a task.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from personabench import Context, Method, Population, Record, Sample, UsageError
+from personabench import Context, Method, Population, Record, Sample
 from personabench.api.method import retrieval_needs
 
 # Shorter words are mostly function words, which every text shares with every history.
@@ -23,26 +22,13 @@ class Majority(Method):
     """The label most frequent in the histories of all users."""
 
     name = "majority"
-    needs = ("population",)
+    rule = True
+    needs = ("population", "labels", "precedents")
     designed_for = ("*",)
-    refuses = {
-        "lamp1": "its histories hold papers, not choices to count",
-        "lamp4": "free texts have no majority",
-        "lamp5": "free texts have no majority",
-        "lamp6": "free texts have no majority",
-        "lamp7": "free texts have no majority",
-        "longlamp*": "free texts have no majority",
-        "lampqa*": "free texts have no majority",
-        "prelude*": "free texts have no majority",
-        "reviews*": "free texts have no majority",
-        "personamem*": "its histories hold conversations, not choices to count",
-        "prefdisco*": "its histories hold conversations, not choices to count",
-    }
 
     label = ""
 
     async def prepare(self, population: Population, ctx: Context) -> None:
-        _refuse_texts(self.name, ctx)
         self.label = _most_frequent_label(record for _, record in population.records())
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
@@ -53,24 +39,11 @@ class UserMajority(Method):
     """The label most frequent in the user's own history, the newest of equally frequent ones."""
 
     name = "user_majority"
-    needs = ("history",)
+    rule = True
+    needs = ("history", "labels", "precedents")
     designed_for = ("*",)
-    refuses = {
-        "lamp1": "its histories hold papers, not choices to count",
-        "lamp4": "free texts have no majority",
-        "lamp5": "free texts have no majority",
-        "lamp6": "free texts have no majority",
-        "lamp7": "free texts have no majority",
-        "longlamp*": "free texts have no majority",
-        "lampqa*": "free texts have no majority",
-        "prelude*": "free texts have no majority",
-        "reviews*": "free texts have no majority",
-        "personamem*": "its histories hold conversations, not choices to count",
-        "prefdisco*": "its histories hold conversations, not choices to count",
-    }
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        _refuse_texts(self.name, ctx)
         # Newest first, because the first label of equally frequent ones is taken.
         label = _most_frequent_label(reversed(sample.history))
         return _valid_label(label, sample, ctx)
@@ -80,24 +53,11 @@ class UserMean(Method):
     """The choice nearest to the mean of the user's own scores, the lower of equals."""
 
     name = "user_mean"
-    needs = ("history",)
-    designed_for = ("lamp3",)
-    refuses = {
-        "lamp[124567]*": "its responses are not scores",
-        "longlamp*": "its responses are not scores",
-        "lampqa*": "its responses are not scores",
-        "prelude*": "its responses are not scores",
-        "reviews*": "its responses are not scores",
-        "personamem*": "its responses are not scores",
-        "prefdisco*": "its responses are not scores",
-    }
+    rule = True
+    needs = ("history", "scores", "precedents")
+    designed_for = ("*",)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        if ctx.task.kind != "ordinal":
-            raise UsageError(
-                f"{self.name} needs scores, and the responses of {ctx.task.name} are not scores"
-            )
-
         scores = _numbers(record.response for record in sample.history)
         if not scores:
             return _valid_label("", sample, ctx)
@@ -119,14 +79,14 @@ class UserMean(Method):
 
 
 class CopyNearest(Method):
-    """The response of the record that best fits the question, or the choice whose words are
-    commonest in the history.
+    """The response of the record that best fits the question.
 
-    The latter is for tasks whose histories hold no choices: a choice's text is what follows
-    `choice:` in the input.
+    Where labels are asked for and the history holds none, it is the choice with the largest share
+    of words from the history.
     """
 
     name = "copy_nearest"
+    rule = True
     needs = ("history",)
     designed_for = ("*",)
 
@@ -153,18 +113,31 @@ class CopyNearest(Method):
 
         nearest = records[0]
         if ctx.task.kind != "text" and nearest.stimulus is None:
-            return _most_familiar_choice(sample)
+            return _most_familiar_choice(sample, ctx)
         return nearest.response
+
+
+class MostFamiliar(Method):
+    """The option with the largest share of words that occur in the user's history."""
+
+    name = "most_familiar"
+    rule = True
+    needs = ("history", "options")
+    designed_for = ("*",)
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        if not sample.history:
+            ctx.flag("empty_profile")
+        return _most_familiar_choice(sample, ctx)
 
 
 class CopyInput(Method):
     """The question's own text, word for word: the score of a text task that repetition reaches."""
 
     name = "copy_input"
+    rule = True
+    needs = ("texts",)
     designed_for = ("*",)
-    refuses = {
-        "lamp[123]*": "its answers are labels, never parts of the input",
-    }
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         return sample.stimulus or ctx.task.query_text(sample)
@@ -174,6 +147,7 @@ class Constant(Method):
     """The same answer to every question."""
 
     name = "constant"
+    rule = True
     designed_for = ("*",)
 
     @dataclass(frozen=True)
@@ -185,16 +159,28 @@ class Constant(Method):
         value: str = ""
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        if self.params.value:
-            return self.params.value
+        value: str = self.params.value
+        if value:
+            return value
         return sample.choices[0] if sample.choices else ctx.task.words.response
 
 
-def _refuse_texts(method: str, ctx: Context) -> None:
-    if ctx.task.kind == "text":
-        raise UsageError(
-            f"{method} counts labels, and the responses of {ctx.task.name} are free texts"
-        )
+class AlwaysRefuse(Method):
+    """The same refusal to every request: the score of a model that never helps."""
+
+    name = "always_refuse"
+    rule = True
+    needs = ("safety", "texts")
+    designed_for = ("*",)
+
+    @dataclass(frozen=True)
+    class Params:
+        """value: the refusal."""
+
+        value: str = "I'm sorry, but I can't help with that."
+
+    async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        return self.params.value
 
 
 def _most_frequent_label(records: Iterable[Record]) -> str:
@@ -215,22 +201,21 @@ def _valid_label(label: str, sample: Sample, ctx: Context) -> str:
     return sample.choices[0] if sample.choices else ""
 
 
-def _most_familiar_choice(sample: Sample) -> str:
+def _most_familiar_choice(sample: Sample, ctx: Context) -> str:
     """The choice with the largest share of words that occur in the history; the first of equals."""
     history_words: set[str] = set()
     for record in sample.history:
         history_words |= _words(record.response)
 
-    # With a capturing group, `split` keeps the marks: text, mark, text, mark, text.
-    marks = "|".join(re.escape(f"{choice}:") for choice in sample.choices)
-    parts = re.split(f"({marks})", sample.input)
-    texts = {mark[:-1]: text for mark, text in zip(parts[1::2], parts[2::2], strict=True)}
-
-    def familiar_share(choice: str) -> float:
-        words = _words(texts.get(choice, ""))
+    def familiar_share(text: str) -> float:
+        words = _words(text)
         return len(words & history_words) / len(words) if words else 0.0
 
-    return max(sample.choices, key=familiar_share)
+    shares = [familiar_share(text) for text in ctx.task.options(sample)]
+    # Without readable options every choice is as good as the first.
+    if not shares:
+        return _valid_label("", sample, ctx)
+    return sample.choices[shares.index(max(shares))]
 
 
 def _words(text: str) -> set[str]:

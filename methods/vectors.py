@@ -10,7 +10,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
-def cosines(vectors: npt.NDArray[Any]) -> Floats:
+def compute_cosines(vectors: npt.NDArray[Any]) -> Floats:
     """Cosine of the first vector with every other one, shape (n - 1,); 0 if a vector is zero."""
     # float64, and sums instead of `@`: BLAS sums in an order of its own, and ties must fall the
     # same everywhere.

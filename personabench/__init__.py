@@ -24,6 +24,7 @@ _MODULES = {
     "Generative": "api.data_sources",
     "Audited": "api.data_sources",
     "Dataset": "api.dataset",
+    "read_rows": "api.rows",
     "Metric": "metrics.metric",
     "Rendered": "api.wording",
     "Tokens": "models.tokens",
@@ -71,6 +72,7 @@ __all__ = [
     "Vocabulary",
     "Wording",
     "__version__",
+    "read_rows",
 ]
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from personabench.api.official_files import OfficialFiles, SubmissionFile
     from personabench.api.online import OnlineTask
     from personabench.api.population import Population
+    from personabench.api.rows import read_rows
     from personabench.api.task import Task
     from personabench.api.wording import Rendered, Vocabulary, Wording
     from personabench.errors import DataError, PersonabenchError, UsageError

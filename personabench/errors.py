@@ -78,3 +78,9 @@ class BudgetExceeded(RunError):
 
 class CacheMiss(BackendError):
     """A request that `--cache only` did not find in the response cache."""
+
+
+class PluginError(PersonabenchError):
+    """A fault in the code of a method or a task: it costs its sample, or ends a command early."""
+
+    exit_code = 2

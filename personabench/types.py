@@ -20,6 +20,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One past item of a user's history: a stimulus and the user's response.
 
     Attributes:
+        id: unique within a history; empty in what `Task.load` yields if the data has none.
         stimulus: the thing that the user responded to (an article, a plot); None for a response
             alone (a tweet).
         response: text, a label, or a number written as text.
@@ -28,9 +29,10 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         fields: the entry as the data gave it.
     """
 
-    id: str
-    stimulus: str | None
-    response: str
+    id: str = ""
+    # A factory keeps the default in the JSON: stored profiles are named by the hash of a history.
+    stimulus: str | None = msgspec.field(default_factory=lambda: None)
+    response: str = msgspec.field(default_factory=lambda: "")
     time: str | None = None
     item: str | None = None
     fields: Mapping[str, str] = {}
@@ -47,7 +49,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question about one user.
 
     Attributes:
-        id: from the data, never a position.
+        id: from the data, never a position; empty in what `Task.load` yields if the data has none.
+        user_id: empty in what `Task.load` yields if the data does not name the user.
         input: the request as the benchmark words it.
         stimulus: the part of the input that the user would respond to.
         history: the records that are visible before the sample.
@@ -57,12 +60,13 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         time, item: as in `Record`.
         dialogue: the earlier turns of a sample that takes several.
         hidden: facts for a simulated user, a judge or an oracle only; emptied by `view()`.
+        evidence: ids of the records that hold what the answer needs; emptied by `view()`.
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
-    id: str
-    user_id: str
-    input: str
+    id: str = ""
+    user_id: str = ""
+    input: str = ""
     stimulus: str | None = None
     history: tuple[Record, ...] = ()
     references: tuple[str, ...] = ()
@@ -72,12 +76,13 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     item: str | None = None
     dialogue: tuple[Message, ...] = ()
     hidden: Mapping[str, str] = {}
+    evidence: tuple[str, ...] = ()
     history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
         """Return the sample as a method receives it; only an oracle sees the hidden facts."""
         hidden = self.hidden if privileged else {}
-        return msgspec.structs.replace(self, references=(), hidden=hidden)
+        return msgspec.structs.replace(self, references=(), hidden=hidden, evidence=())
 
     @property
     def user(self) -> User:
@@ -145,8 +150,8 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         text: the answer; thought: the reasoning before it.
         finish: "stop" (whole), "length" (truncated at `max_tokens`), "refused" (by a content filter
-            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends may
-            report "unsaid" for an end without a word; the client decides.
+            or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends
+            may report "unsaid" for an end without a word; the client decides.
         ending: the server's own word, for the last two.
         seconds: the latency of the call when it was made.
         model: the model that the server reported if it differs from the requested one, else empty.
@@ -198,7 +203,9 @@ class Prediction(msgspec.Struct, frozen=True):
         calls: all model calls, those of simulated users and judges included.
         usage: tokens of the model under test alone.
         profile: the key of the user's profile that was used, if the method keeps one.
-        record: the interaction of an interactive task, and under "method" the method's own notes.
+        interaction: recorded by an interactive task; under "method" the method's own notes.
+        shown: ids of the history's records that the model saw while it answered; None for a failed
+            sample and in lines of earlier versions.
     """
 
     sample_id: str
@@ -211,7 +218,8 @@ class Prediction(msgspec.Struct, frozen=True):
     error: str | None = None
     attempts: int = 1
     profile: str | None = None
-    record: Mapping[str, Any] = {}
+    interaction: Mapping[str, Any] = {}
+    shown: tuple[str, ...] | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True):

@@ -16,7 +16,8 @@ from personabench.retrieval.embedders import Embedders
 def sentence_data(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """NLTK sentence data that knows no abbreviation: enough for the texts of tests, and nothing to download."""
+    """NLTK sentence data that knows no abbreviation: enough for the texts of tests, and nothing to
+    download."""
     root = tmp_path_factory.mktemp("nltk")
     folder = root / "tokenizers" / "punkt_tab" / "english"
     folder.mkdir(parents=True)
@@ -24,9 +25,10 @@ def sentence_data(
         (folder / name).write_text("")
     monkeypatch.setenv("NLTK_DATA", str(root))
     monkeypatch.setattr(nltk.data, "path", [str(root)])
-    nltk.tokenize._get_punkt_tokenizer.cache_clear()
+    forget = nltk.tokenize._get_punkt_tokenizer.cache_clear  # noqa: SLF001  (NLTK has no public way)
+    forget()
     yield root
-    nltk.tokenize._get_punkt_tokenizer.cache_clear()
+    forget()
 
 
 @pytest.fixture

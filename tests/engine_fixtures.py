@@ -1,4 +1,5 @@
-"""What the engine's tests run on: invented LaMP-4 data, a loopback model server that counts, an engine put together."""
+"""What the engine's tests run on: invented LaMP-4 data, a loopback model server that counts, an
+engine put together."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def text(rng: random.Random, length: int) -> str:
 
 
 class Jittery(Scripted):
-    """Scripted answers that come back in another order than asked, and requests that are counted, not kept."""
+    """Scripted answers that come back in another order than asked, and requests that are counted,
+    not kept."""
 
     def __init__(self, longest: float = 0.003, **options: Any) -> None:
         super().__init__(**options)
@@ -93,7 +95,7 @@ class Jittery(Scripted):
 
 
 @dataclasses.dataclass
-class Rig:
+class EngineSetup:
     """An engine and its parts."""
 
     engine: Engine
@@ -116,7 +118,7 @@ class Rig:
             self.cache.close()
 
 
-def rig(
+def make_engine(
     place: Path,
     method: Method,
     data: Path | None = None,
@@ -129,7 +131,7 @@ def rig(
     grace: float = 20.0,
     cache: Cache | None = None,
     dated: bool | None = None,
-) -> Rig:
+) -> EngineSetup:
     """An engine on the bundled LaMP-4 sample or on other data, with its folder under `place`."""
     task = registry.load_class("task", "lamp4")()
     dataset = task.open("user/dev", data)
@@ -167,7 +169,7 @@ def rig(
         concurrency=concurrency,
         grace=grace,
     )
-    return Rig(engine, folder, cache, select(dataset, limit, 0))
+    return EngineSetup(engine, folder, cache, select(dataset, limit, 0))
 
 
 def options(results: Path, methods: str = "none", tasks: str = "lamp4", **changes: Any) -> Options:
@@ -177,7 +179,8 @@ def options(results: Path, methods: str = "none", tasks: str = "lamp4", **change
 
 
 class ModelServer:
-    """A loopback OpenAI-compatible server: deterministic answers after `latency` seconds, every request counted."""
+    """A loopback OpenAI-compatible server: deterministic answers after `latency` seconds, every
+    request counted."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency

@@ -11,7 +11,7 @@ import numpy as np
 
 from personabench.leaderboard import Board, BoardOptions, boards
 from personabench.leaderboard.comparison import rederived
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.index import Run, read_all, read_run
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
@@ -21,7 +21,7 @@ USERS = 20
 EACH = 3
 
 
-def made(
+def write_run(
     results: Path,
     method: str,
     scores: np.ndarray[Any, Any] | dict[str, Any],
@@ -131,25 +131,26 @@ def seal_scores(folder: Path) -> None:
     """Have the summary say what the scores are, as scoring would."""
     summary = json.loads((folder / "summary.json").read_text())
     names = ("predictions.jsonl", "scores.jsonl")
-    summary["files"] = {name: msgspec.to_builtins(seal(folder / name)) for name in names}
+    summary["files"] = {name: msgspec.to_builtins(make_seal(folder / name)) for name in names}
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
-def drawn(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[Any, Any]:
-    """Scores of all samples: what samples and users have in common, a shift, and noise of the method's own."""
+def draw_scores(shift: float = 0.0, seed: int = 0, noise: float = 0.1) -> np.ndarray[Any, Any]:
+    """Scores of all samples: what samples and users have in common, a shift, and noise of the
+    method's own."""
     shared = np.random.default_rng(99).random(USERS * EACH)
     return shared + shift + noise * np.random.default_rng(seed).normal(size=USERS * EACH)
 
 
-def board(folder: Path, **asked: Any) -> Board:
+def make_board(folder: Path, **asked: Any) -> Board:
     (found,) = boards(read_all(folder), options=BoardOptions(**asked))
     return found
 
 
-def rows(folder: Path, **asked: Any) -> dict[str, Any]:
-    return {row["label"]: row for row in flat(board(folder, **asked))}
+def make_rows(folder: Path, **asked: Any) -> dict[str, Any]:
+    return {row["label"]: row for row in list_rows(make_board(folder, **asked))}
 
 
-def flat(board: Board) -> list[dict[str, Any]]:
+def list_rows(board: Board) -> list[dict[str, Any]]:
     """The rows of a board by column name."""
     return [row.columns for row in board.rows]

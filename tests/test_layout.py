@@ -21,7 +21,8 @@ ROOMS = (
     ("testing",),
     ("cli",),
 )
-"""Modules and packages from the ground up: a room imports from its own level and from those before it."""
+"""Modules and packages from the ground up: a room imports from its own level and from those before
+it."""
 
 LEVELS = {name: level for level, names in enumerate(ROOMS) for name in names}
 

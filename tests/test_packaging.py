@@ -64,7 +64,8 @@ def test_the_wheel_works_without_the_tree(wheel: Path, tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import personabench; assert personabench.__file__.startswith(sys.argv[1]), personabench.__file__\n"
+        "import personabench\n"
+        "assert personabench.__file__.startswith(sys.argv[1]), personabench.__file__\n"
         "from personabench.cli.app import main; sys.argv[1:] = sys.argv[2:]; main()"
     )
     command = ["run", "--method", "dpl", "--task", "lamp3", "--limit", "2", "--backend", "scripted"]

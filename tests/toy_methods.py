@@ -95,9 +95,9 @@ class Talk(Toy, DialogueTask):
         return last, {"first": first, "plain": plain, "question": question}
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self, interaction: JsonObject, assessment: JsonObject | None, sample: Sample
     ) -> Mapping[str, Value]:
-        return {"length": len(record["question"])}
+        return {"length": len(interaction["question"])}
 
 
 class Daily(Toy, OnlineTask):
@@ -118,9 +118,9 @@ class Daily(Toy, OnlineTask):
         return {"draft": output, "final": final}, {"final": final}
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self, interaction: JsonObject, assessment: JsonObject | None, sample: Sample
     ) -> Mapping[str, Value]:
-        return {"length": len(record["final"])}
+        return {"length": len(interaction["final"])}
 
 
 class Judged(Toy, JudgedTask):
@@ -138,7 +138,7 @@ class Judged(Toy, JudgedTask):
         strict: bool = False
 
     async def assess(
-        self, sample: Sample, output: str, record: JsonObject, judge: Role
+        self, sample: Sample, output: str, interaction: JsonObject, judge: Role
     ) -> JsonObject | None:
         words = await judge.complete(
             f"strict={self.params.strict} mark {sample.id}: {output}", max_tokens=4
@@ -146,7 +146,7 @@ class Judged(Toy, JudgedTask):
         return {"mark": int(words)} if words.isdigit() else None
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self, interaction: JsonObject, assessment: JsonObject | None, sample: Sample
     ) -> Mapping[str, Value]:
         return {} if assessment is None else {"mark": assessment["mark"]}
 

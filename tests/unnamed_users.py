@@ -1,4 +1,5 @@
-"""Data that names no users: every question carries a profile and an id, and nothing else tells who asks."""
+"""Data that names no users: every question carries a profile and an id, and nothing else tells who
+asks."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from personabench.types import Record, Sample
 
 
 class Nameless(Dataset):
-    """Questions by name, each with its profile; a name in `named` is what the data calls the question's user."""
+    """Questions by name, each with its profile; a name in `named` is what the data calls the
+    question's user."""
 
     separation, split, hash, source, identified = "user", "dev", "h", "nameless", False
 

@@ -15,8 +15,13 @@ from typing import Any
 
 from personabench import Context, Method, Record, Sample, UsageError
 from personabench.methods.cipher import prompts
-from personabench.methods.cipher.edits import differs
-from personabench.methods.cipher.learner import Learner, Mode, nearest_records, recall
+from personabench.methods.cipher.edits import is_costly_edit
+from personabench.methods.cipher.learner import (
+    Learner,
+    Mode,
+    find_nearest_records,
+    find_nearest_rounds,
+)
 from personabench.methods.cipher.prompts import Round
 
 
@@ -25,14 +30,8 @@ class Cipher(Learner):
 
     name = "cipher"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params:
@@ -56,7 +55,7 @@ class Cipher(Learner):
         preference_max_tokens: int = 128
 
         def __post_init__(self) -> None:
-            _at_least_one(self, "k", "preference_max_tokens")
+            _require_positive(self, "k", "preference_max_tokens")
             if self.delta < 0:
                 raise ValueError(f"delta must be 0 or more, not {self.delta}")
 
@@ -71,7 +70,7 @@ class Cipher(Learner):
         ctx: Context,
     ) -> Sequence[Record]:
         p = self.params
-        return await nearest_records(sample, records, p.k, p.embedder, ctx)
+        return await find_nearest_records(sample, records, p.k, p.embedder, ctx)
 
     async def learn(
         self,
@@ -79,7 +78,7 @@ class Cipher(Learner):
         closed: Round,
         ctx: Context,
     ) -> list[Round]:
-        teaches = self._teaches(closed, ctx)
+        teaches = self._is_worth_inference(closed, ctx)
         preference = await self.infer([closed], ctx) if teaches else closed["preference"]
         if closed["cost"] is not None:
             ctx.note("inferred", preference if teaches else None)
@@ -98,7 +97,7 @@ class Cipher(Learner):
         )
         return [*rounds, remembered]
 
-    async def preference(
+    async def find_preference(
         self,
         sample: Sample,
         rounds: Sequence[Round],
@@ -109,15 +108,15 @@ class Cipher(Learner):
         if timed:
             indices = list(range(len(rounds)))
         else:
-            indices = await recall(sample, rounds, p.k, p.embedder, ctx)
+            indices = await find_nearest_rounds(sample, rounds, p.k, p.embedder, ctx)
         preferences = [rounds[index]["preference"] for index in indices]
         if not preferences:
             return ""
         if p.k == 1:
             return preferences[0]
 
-        messages = prompts.aggregation(preferences, ctx, timed=timed)
-        reply = await self.request(messages, prompts.read_phrase, ctx)
+        messages = prompts.draft_aggregation(preferences, ctx, timed=timed)
+        reply = await self.request_reply(messages, prompts.read_phrase, ctx)
         if reply:
             return prompts.cap_preference(prompts.read_phrase(reply), ctx)
 
@@ -126,13 +125,15 @@ class Cipher(Learner):
         # the nearest.
         return preferences[-1] if timed else preferences[0]
 
-    def _teaches(self, closed: Round, ctx: Context) -> bool:
+    def _is_worth_inference(self, closed: Round, ctx: Context) -> bool:
         """Whether a round is worth an inference."""
         if closed["cost"] is not None:
             return closed["cost"] > float(self.params.delta)
         if closed.get("spoken") or not self.params.use_edits:
             return True
-        return differs(closed["draft"] or "", closed["final"], self.params.delta, ctx.task.kind)
+        return is_costly_edit(
+            closed["draft"] or "", closed["final"], self.params.delta, ctx.task.kind
+        )
 
 
 class IclEdit(Learner):
@@ -140,14 +141,8 @@ class IclEdit(Learner):
 
     name = "icl_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params:
@@ -158,7 +153,7 @@ class IclEdit(Learner):
         mode: Mode = "auto"
 
         def __post_init__(self) -> None:
-            _at_least_one(self, "k")
+            _require_positive(self, "k")
 
     async def select_records(
         self,
@@ -167,7 +162,7 @@ class IclEdit(Learner):
         ctx: Context,
     ) -> Sequence[Record]:
         p = self.params
-        return await nearest_records(sample, records, p.k, p.embedder, ctx)
+        return await find_nearest_records(sample, records, p.k, p.embedder, ctx)
 
     async def learn(
         self,
@@ -187,7 +182,7 @@ class IclEdit(Learner):
             return await ctx.answer(sample), ""
 
         p = self.params
-        indices = await recall(sample, rounds, p.k, p.embedder, ctx)
+        indices = await find_nearest_rounds(sample, rounds, p.k, p.embedder, ctx)
         # The nearest pair comes last, next to the question.
         pairs = [rounds[index] for index in reversed(indices)]
         return await self.imitate(sample, pairs, ctx), ""
@@ -199,7 +194,7 @@ class IclEdit(Learner):
         ctx: Context,
     ) -> str:
         """The answer in line with some pairs, the nearest last."""
-        variants = prompts.with_examples(sample, pairs, ctx)
+        variants = prompts.add_examples(sample, pairs, ctx)
         messages = prompts.fit_variant(variants, "pairs_dropped", ctx.answer_tokens, ctx)
         response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
         return response.text.strip()
@@ -210,14 +205,8 @@ class CotEdit(IclEdit):
 
     name = "cot_edit"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params(IclEdit.Params):
@@ -233,8 +222,8 @@ class CotEdit(IclEdit):
     ) -> str:
         max_tokens = ctx.answer_tokens + self.params.reasoning_max_tokens
         variants = (
-            prompts.with_reasoning(variant, ctx)
-            for variant in prompts.with_examples(sample, pairs, ctx)
+            prompts.ask_for_reasoning(variant, ctx)
+            for variant in prompts.add_examples(sample, pairs, ctx)
         )
         messages = prompts.fit_variant(variants, "pairs_dropped", max_tokens, ctx)
         response = await ctx.complete(messages, max_tokens=max_tokens)
@@ -246,14 +235,8 @@ class Continual(Learner):
 
     name = "continual"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params:
@@ -264,7 +247,7 @@ class Continual(Learner):
         preference_max_tokens: int = 128
 
         def __post_init__(self) -> None:
-            _at_least_one(self, "pairs", "preference_max_tokens")
+            _require_positive(self, "pairs", "preference_max_tokens")
 
     async def select_records(
         self,
@@ -282,7 +265,7 @@ class Continual(Learner):
     ) -> list[Round]:
         return [*rounds, closed][-self.params.pairs :]
 
-    async def preference(
+    async def find_preference(
         self,
         sample: Sample,
         rounds: Sequence[Round],
@@ -296,14 +279,8 @@ class EThenE(Learner):
 
     name = "e_then_e"
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
-    needs = ("history|feedback",)
+    needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp1": (
-            "profiles hold no past citation choices, so no pair of a draft and what the user made "
-            "of it"
-        )
-    }
 
     @dataclass(frozen=True)
     class Params(Continual.Params):
@@ -315,9 +292,9 @@ class EThenE(Learner):
         records: Sequence[Record],
         ctx: Context,
     ) -> Sequence[Record]:
-        return self.select_replayed(records)
+        return self.select_records_to_replay(records)
 
-    def select_replayed(self, records: Sequence[Record]) -> Sequence[Record]:
+    def select_records_to_replay(self, records: Sequence[Record]) -> Sequence[Record]:
         return records[: self.params.pairs]
 
     async def learn(
@@ -338,7 +315,7 @@ class EThenE(Learner):
             explored[-1] = Round(**{**closed, "preference": preference})
         return explored
 
-    async def preference(
+    async def find_preference(
         self,
         sample: Sample,
         rounds: Sequence[Round],
@@ -357,14 +334,7 @@ class Oracle(Method):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     privileged = True
     designed_for = ("prelude*",)
-    refuses = {
-        "lamp*": "real users have no written preference to be told",
-        "longlamp*": "real users have no written preference to be told",
-        "lampqa*": "real users have no written preference to be told",
-        "reviews*": "real users have no written preference to be told",
-        "personamem*": "the task has no written preference to be told",
-        "prefdisco*": "the task keeps its preferences with the simulated user",
-    }
+    needs = ("preference",)
 
     async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
         preference = sample.hidden.get("preference")
@@ -376,7 +346,7 @@ class Oracle(Method):
         return await ctx.answer(sample, notes=prompts.format_notes(preference, ctx))
 
 
-def _at_least_one(params: Any, *names: str) -> None:
+def _require_positive(params: Any, *names: str) -> None:
     for name in names:
         value = getattr(params, name)
         if value < 1:

@@ -11,7 +11,7 @@ from personabench.api.wording import ResponseKind
 from personabench.metrics.edits import edit_cost
 
 
-def differs(
+def is_costly_edit(
     draft: str,
     final: str,
     threshold: float,

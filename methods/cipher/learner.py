@@ -21,8 +21,8 @@ from personabench import Context, Message, Method, Record, Sample, UsageError, U
 from personabench.hashing import fold_text
 from personabench.methods.cipher import prompts
 from personabench.methods.cipher.prompts import Round
-from personabench.methods.vectors import cosines
-from personabench.metrics.text import without_reasoning
+from personabench.methods.vectors import compute_cosines
+from personabench.metrics.text import strip_reasoning
 
 EMBEDDERS = {
     "mpnet": "sentence-transformers:all-mpnet-base-v2",
@@ -54,6 +54,10 @@ class Learner(Method):
     ) -> dict[str, Any]:
         """The state that online tasks start with: no round open and none closed."""
         return {"rounds": [], "open": None, "t": 0}
+
+    def requirements(self) -> set[str]:
+        needs = {"conversations"} if self.params.mode == "turns" else set()
+        return super().requirements() | needs
 
     async def predict(
         self,
@@ -119,7 +123,7 @@ class Learner(Method):
     ) -> Sequence[Record]:
         """The records that `static` turns into rounds, in the history's order."""
 
-    async def preference(
+    async def find_preference(
         self,
         sample: Sample,
         rounds: Sequence[Round],
@@ -135,11 +139,11 @@ class Learner(Method):
         ctx: Context,
     ) -> tuple[str, str]:
         """An answer and the preference it was made with."""
-        preference = await self.preference(sample, rounds, ctx)
+        preference = await self.find_preference(sample, rounds, ctx)
         answer = await ctx.answer(sample, notes=prompts.format_notes(preference, ctx))
         return answer, preference
 
-    def select_replayed(self, records: Sequence[Record]) -> Sequence[Record]:
+    def select_records_to_replay(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records that `replay` goes through."""
         return records
 
@@ -149,19 +153,19 @@ class Learner(Method):
         A reaction to a reply may show nothing, so for reactions the first "none" is accepted.
         """
         max_tokens: int = self.params.preference_max_tokens
-        variants = prompts.inference(pairs, ctx)
+        variants = prompts.draft_inferences(pairs, ctx)
         messages = prompts.fit_variant(variants, "pairs_shortened", max_tokens, ctx)
 
         spoken = pairs[-1].get("spoken")
         read = _strip_reasoning if spoken else prompts.read_phrase
-        reply = await self.request(messages, read, ctx)
+        reply = await self.request_reply(messages, read, ctx)
 
         preference = prompts.read_phrase(reply)
         if not preference:
             ctx.flag("nothing_shown" if reply else "empty_inference")
         return prompts.cap_preference(preference, ctx)
 
-    async def request(
+    async def request_reply(
         self,
         messages: Sequence[Message],
         read: Callable[[str], str],
@@ -184,10 +188,6 @@ class Learner(Method):
         """The history as rounds that were learned from, in the way of `mode`."""
         mode = self.params.mode
         exchanges = ctx.task.exchanges(sample)
-        if mode == "turns" and exchanges is None:
-            raise UsageError(
-                f"{self.name}: mode=turns needs conversations, and {ctx.task.name} has none"
-            )
         if mode == "turns" or (mode == "auto" and exchanges is not None):
             exchanges = self._drop_duplicates(sample, exchanges or (), ctx)
             return await self._learn_exchanges(sample, exchanges, ctx)
@@ -210,7 +210,7 @@ class Learner(Method):
     ) -> list[Round]:
         """All records as rounds in order, each drafted with the memory of the earlier ones."""
         rounds: list[Round] = []
-        for record in self.select_replayed(records):
+        for record in self.select_records_to_replay(records):
             closed = await self._draft_round(record, sample, rounds, ctx)
             if closed is not None:
                 rounds = await self.learn(rounds, closed, ctx)
@@ -314,7 +314,7 @@ def subject(sample: Sample, ctx: Context) -> str:
     return sample.stimulus or ctx.task.query_text(sample)
 
 
-async def nearest_records(
+async def find_nearest_records(
     sample: Sample,
     records: Sequence[Record],
     k: int,
@@ -323,11 +323,11 @@ async def nearest_records(
 ) -> list[Record]:
     """The k records whose inputs are most similar to the question's, in the history's order."""
     texts = [_subject_of_record(record) for record in records]
-    indices = await nearest(subject(sample, ctx), texts, k, embedder, ctx)
+    indices = await find_nearest(subject(sample, ctx), texts, k, embedder, ctx)
     return [records[index] for index in sorted(indices)]
 
 
-async def nearest(
+async def find_nearest(
     text: str,
     texts: Sequence[str],
     k: int,
@@ -335,10 +335,10 @@ async def nearest(
     ctx: Context,
 ) -> list[int]:
     """Indices of the k texts most similar by cosine, best first, earlier ones first of equals."""
-    return [index for index, _ in await rank(text, texts, k, embedder, ctx)]
+    return [index for index, _ in await rank_texts(text, texts, k, embedder, ctx)]
 
 
-async def recall(
+async def find_nearest_rounds(
     sample: Sample,
     rounds: Sequence[Round],
     k: int,
@@ -347,7 +347,7 @@ async def recall(
 ) -> list[int]:
     """Indices of the k rounds most similar to the question, best first; noted online."""
     texts = [entry["text"] for entry in rounds]
-    ranking = await rank(subject(sample, ctx), texts, k, embedder, ctx)
+    ranking = await rank_texts(subject(sample, ctx), texts, k, embedder, ctx)
 
     online = not sample.history and all("t" in entry for entry in rounds)
     if online:
@@ -356,7 +356,7 @@ async def recall(
     return [index for index, _ in ranking]
 
 
-async def rank(
+async def rank_texts(
     text: str,
     texts: Sequence[str],
     k: int,
@@ -367,21 +367,21 @@ async def rank(
     if not texts:
         return []
     vectors = await ctx.embed([text, *texts], EMBEDDERS.get(embedder, embedder))
-    similarities = cosines(vectors)
+    similarities = compute_cosines(vectors)
     order = np.argsort(-similarities, kind="stable")[:k]
     return [(int(index), float(similarities[index])) for index in order]
 
 
 async def _rewrite_neutrally(record: Record, ctx: Context) -> str:
     """A neutral version of a record that is a response alone, to serve as its draft."""
-    variants = prompts.neutral(record, ctx)
+    variants = prompts.draft_rewrites(record, ctx)
     messages = prompts.fit_variant(variants, "stimuli_shortened", ctx.answer_tokens, ctx)
     response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
     return response.text
 
 
 def _strip_reasoning(reply: str) -> str:
-    return without_reasoning(reply).strip()
+    return strip_reasoning(reply).strip()
 
 
 def _subject_of_record(record: Record) -> str:
@@ -399,10 +399,10 @@ def _folded_texts(record: Record) -> set[str]:
 
 def _question_from(record: Record, template: Sample, ctx: Context) -> Sample:
     """The record as a question that leaves room for notes, or else the shortest variant."""
-    variants = prompts.questions(record, template, ctx)
+    variants = prompts.draft_questions(record, template, ctx)
     question = next(variants)
     shortened = 0
-    while _excess(question, ctx) > 0:
+    while _count_excess(question, ctx) > 0:
         shorter = next(variants, None)
         if shorter is None:
             break
@@ -414,6 +414,6 @@ def _question_from(record: Record, template: Sample, ctx: Context) -> Sample:
     return question
 
 
-def _excess(question: Sample, ctx: Context) -> int:
+def _count_excess(question: Sample, ctx: Context) -> int:
     messages = ctx.task.render(question, (), "", ctx.tokens).messages
     return ctx.count_excess_tokens(messages, ctx.answer_tokens + _RESERVE)

@@ -15,7 +15,7 @@ import msgspec
 
 from personabench import Context, Message, Record, Rendered, Sample
 from personabench.errors import BackendError
-from personabench.metrics.text import without_reasoning
+from personabench.metrics.text import strip_reasoning
 
 # The prompts request a short phrase; longer replies are explanations, which crowd out the question.
 LONGEST_PREFERENCE = 60
@@ -60,7 +60,7 @@ def format_notes(preference: str, ctx: Context) -> str:
     return preference
 
 
-def inference(pairs: Sequence[Round], ctx: Context) -> Iterator[Rendered]:
+def draft_inferences(pairs: Sequence[Round], ctx: Context) -> Iterator[Rendered]:
     """Requests for the preference behind edits: of all pairs, fewer, then the last shortened."""
     for start in range(len(pairs)):
         yield Rendered(_inference_prompt(pairs[start:], None, ctx))
@@ -112,7 +112,7 @@ def _inference_prompt(
     return Message("system", system), Message("user", f"{listed}\n\n{ending}")
 
 
-def aggregation(
+def draft_aggregation(
     preferences: Sequence[str],
     ctx: Context,
     *,
@@ -134,7 +134,7 @@ def aggregation(
     return Message("system", system), Message("user", f"{listed}\n\nPreference:")
 
 
-def neutral(record: Record, ctx: Context) -> Iterator[Rendered]:
+def draft_rewrites(record: Record, ctx: Context) -> Iterator[Rendered]:
     """Requests to rewrite a text neutrally, as a draft: all of it, then its beginning."""
     response_word = ctx.task.words.response
     system = (
@@ -146,7 +146,7 @@ def neutral(record: Record, ctx: Context) -> Iterator[Rendered]:
         yield Rendered((Message("system", system), Message("user", text)))
 
 
-def questions(record: Record, template: Sample, ctx: Context) -> Iterator[Sample]:
+def draft_questions(record: Record, template: Sample, ctx: Context) -> Iterator[Sample]:
     """A record as a question in the wording of another one; then with a shorter stimulus."""
     for limit in (None, *_SHORTER):
         stimulus = _truncate(record.stimulus or record.response, limit, ctx)
@@ -154,7 +154,7 @@ def questions(record: Record, template: Sample, ctx: Context) -> Iterator[Sample
         yield ctx.task.question(shortened, template)
 
 
-def with_examples(
+def add_examples(
     sample: Sample,
     pairs: Sequence[Round],
     ctx: Context,
@@ -172,7 +172,7 @@ def with_examples(
         yield ctx.task.render(sample, (), notes, ctx.tokens)
 
 
-def with_reasoning(question: Rendered, ctx: Context) -> Rendered:
+def ask_for_reasoning(question: Rendered, ctx: Context) -> Rendered:
     """The question with the request to think first and to mark the answer."""
     words = ctx.task.words
     request = (
@@ -212,7 +212,7 @@ def fit_variant(
 
 def read_phrase(reply: str) -> str:
     """A preference in one line; empty if the reply names none, with or without a reason."""
-    text = without_reasoning(reply).strip()
+    text = strip_reasoning(reply).strip()
     text = _LABEL.sub("", text, count=1)
     if _NOTHING.match(text):
         return ""
@@ -229,7 +229,7 @@ def cap_preference(preference: str, ctx: Context) -> str:
 
 def read_final(reply: str, ctx: Context) -> str:
     """The text after the last mark of a reasoned answer; without one, the whole reply, flagged."""
-    text = without_reasoning(reply).strip()
+    text = strip_reasoning(reply).strip()
     # "Final" alone or with the task's word for an answer, because answers have lines like "Final
     # score:".
     mark = _FINAL.format(re.escape(ctx.task.words.response))

@@ -18,16 +18,16 @@ from functools import partial
 from personabench import Context, Method, Population, Record, Response, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.peers import Asker, Peers, Pool
+from personabench.methods.dpl.peers import Peers, Pool, Question
 from personabench.methods.dpl.prompts import (
     Case,
-    agreement,
-    difference_drafts,
+    describe_agreement,
+    draft_differences,
+    draft_profiles,
     fit_draft,
-    profile_drafts,
     strip_tag,
 )
-from personabench.methods.dpl.selectors import Embed, Peer, agree, mean_similarity, select
+from personabench.methods.dpl.selectors import Embed, Peer, all_agree, mean_similarity, select_peers
 from personabench.methods.dpl.settings import resolve
 from personabench.methods.summary import Summary
 
@@ -45,7 +45,7 @@ class Dpl(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """preset: lamp (any task) or faithful (the paper's review setting), for what is not set.
+        """preset: adapted (any task) or faithful (the paper's review setting), for what is not set.
 
         n_docs: records compared, and records shown with the question.
         k_peers: peers shown in a comparison.
@@ -64,7 +64,7 @@ class Dpl(Method):
         population_max_users: size of a seeded sample of a larger population; 0 for all users.
         """
 
-        preset: str = "lamp"
+        preset: str = "adapted"
         n_docs: int | None = None
         k_peers: int | None = None
         min_peers: int | None = None
@@ -113,9 +113,9 @@ class Dpl(Method):
             ordered = sorted(users, key=lambda user: user.id)
             users = ctx.rng("dpl population").sample(ordered, limit)
 
-        self.peers = Peers(users, self.settings, ctx.task.kind)
+        self.peers = Peers(users, self.settings, ctx.task.kind, ctx.task.tokenizer)
         if "user" in self.settings.tiers:
-            await self.peers.cluster(self._embed_with(ctx))
+            await self.peers.cluster_users(self._embed_with(ctx))
         self.population = population
 
         guard = "of any time (transductive)"
@@ -146,7 +146,7 @@ class Dpl(Method):
             s.retriever,
             embedder=s.embedder,
         )
-        drafts = profile_drafts(cases, records, ctx)
+        drafts = draft_profiles(cases, records, ctx)
         messages = fit_draft(drafts, s.profile_max_tokens, ctx)
         if messages is None:
             return await self._fall_back(sample, ctx)
@@ -173,8 +173,10 @@ class Dpl(Method):
         s = self.settings
         text = sample.stimulus or ctx.task.query_text(sample)
         user_ids = self.population.non_peers(sample)
-        asker = await self.peers.asker(user_ids, sample, text, self._embed_with(ctx))
-        eligible = [record for record in sample.history if self.peers.possible(record, asker)]
+        question = await self.peers.describe_question(user_ids, sample, text, self._embed_with(ctx))
+        eligible = [
+            record for record in sample.history if self.peers.may_have_pool(record, question)
+        ]
         if not eligible:
             return []
 
@@ -191,7 +193,7 @@ class Dpl(Method):
             size = s.n_docs - len(cases)
             batch, ranked = ranked[:size], ranked[size:]
             results = await asyncio.gather(
-                *(self._make_case(record, asker, ctx) for record in batch)
+                *(self._make_case(record, question, ctx) for record in batch)
             )
             cases += [case for case in results if case is not None]
         return cases
@@ -199,16 +201,16 @@ class Dpl(Method):
     async def _make_case(
         self,
         record: Record,
-        asker: Asker,
+        question: Question,
         ctx: Context,
     ) -> Case | None:
         """The record with its peers; None if no tier has enough peers, or none to show."""
         kind: ResponseKind = "text" if record.stimulus is None else ctx.task.kind
-        pool = await self.peers.pool(record, asker, self._embed_with(ctx))
+        pool = await self.peers.find_pool(record, question, self._embed_with(ctx))
         if pool is None:
             return None
 
-        if agree(record, pool.peers, kind):
+        if all_agree(record, pool.peers, kind):
             similarity = mean_similarity(pool.peers)
             return Case(
                 record,
@@ -230,11 +232,13 @@ class Dpl(Method):
         kind: ResponseKind,
         ctx: Context,
     ) -> tuple[Peer, ...]:
-        pool_ids = ((peer.person, peer.record.id) for peer in pool.peers)
+        pool_ids = ((peer.user_id, peer.record.id) for peer in pool.peers)
         key = (record.id, record.response, *pool_ids)
         peers = self.selections.get(key)
         if peers is None:
-            peers = await select(record, pool.peers, kind, self.settings, self._embed_with(ctx))
+            peers = await select_peers(
+                record, pool.peers, kind, self.settings, self._embed_with(ctx)
+            )
             self.selections[key] = peers
             if len(self.selections) > REMEMBERED:
                 self.selections.popitem(last=False)
@@ -243,10 +247,10 @@ class Dpl(Method):
     async def _describe_difference(self, case: Case, ctx: Context) -> Case:
         """The case with its difference; an empty one if the reply is, or no request fits."""
         if case.agreeing:
-            return case._replace(difference=agreement(case, ctx))
+            return case._replace(difference=describe_agreement(case, ctx))
 
         max_tokens = self.settings.difference_max_tokens
-        messages = fit_draft(difference_drafts(case, ctx), max_tokens, ctx)
+        messages = fit_draft(draft_differences(case, ctx), max_tokens, ctx)
         if messages is None:
             return case
         response = await ctx.complete(messages, max_tokens=max_tokens)

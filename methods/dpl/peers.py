@@ -19,10 +19,11 @@ import numpy as np
 
 from personabench import Record, Sample, User
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.selectors import Embed, Peer, clusters
+from personabench.methods.dpl.selectors import Embed, Peer, cluster_vectors
 from personabench.methods.dpl.settings import Settings
-from personabench.methods.vectors import Floats, cosines
+from personabench.methods.vectors import Floats, compute_cosines
 from personabench.retrieval.bm25 import BM25, top
+from personabench.retrieval.tokenizers import Tokenize
 from personabench.types import moment, normalized
 
 # Search results in T3: enough for several chunks after the guards and one record per user.
@@ -43,15 +44,15 @@ class Pool(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asker:
+class Question:
     """A question as the guards see it: its users, subject and time.
 
-    `people` are the users who are no peers: the user and the history owner; `text` is the text that
-    the question responds to; `before` the latest time a peer's record may have, or None for any;
-    `medoids` the users of the user scope.
+    `user_ids` are the users who are no peers: the user and the history owner; `text` is the text
+    that the question responds to; `before` the latest time a peer's record may have, or None for
+    any; `medoids` the users of the user scope.
     """
 
-    people: frozenset[str]
+    user_ids: frozenset[str]
     item: str | None
     text: str
     before: tuple[int, ...] | None = None
@@ -63,7 +64,7 @@ class Peers:
 
     Args:
         users: the users of the population; `settings`: tiers, guards and limits; `kind`: of the
-            task's responses.
+            task's responses; `tokenizer`: of its retrieval texts.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Peers:
         users: Sequence[User],
         settings: Settings,
         kind: ResponseKind,
+        tokenizer: str,
     ) -> None:
         self._settings = settings
         self._kind = kind
@@ -94,12 +96,13 @@ class Peers:
                 self._by_stimulus[key].append(index)
 
         if "T3" in settings.tiers:
-            self._bm25 = BM25([subject(record) for record in self._records])
-            self._common = _common_tokens(self._records)
+            subjects = [subject(record) for record in self._records]
+            self._bm25 = BM25(subjects, tokenizer=tokenizer)
+            self._common = _common_tokens(self._records, self._bm25.tokenize)
             self._search_cached = lru_cache(maxsize=2048)(self._search)
         self._scope: list[str] = []
 
-    async def cluster(self, embed: Embed) -> None:
+    async def cluster_users(self, embed: Embed) -> None:
         """For the user scope: cluster the users' mean responses and find each cluster's medoid."""
         self._scope = [user_id for user_id, indices in self._ranges.items() if indices]
         if not self._scope:
@@ -111,7 +114,7 @@ class Peers:
             means.append(await _mean_response(records, embed))
         matrix = np.stack(means)
 
-        labels, self._centroids = clusters(matrix, self._settings)
+        labels, self._centroids = cluster_vectors(matrix, self._settings)
         self._medoids = []
         for cluster in range(len(self._centroids)):
             members = np.flatnonzero(labels == cluster)
@@ -121,14 +124,14 @@ class Peers:
             medoid = members[int(np.argmin(spreads))]
             self._medoids.append(self._scope[medoid])
 
-    async def asker(
+    async def describe_question(
         self,
-        people: frozenset[str],
+        user_ids: frozenset[str],
         sample: Sample,
         text: str,
         embed: Embed,
-    ) -> Asker:
-        """A question as the guards see it; without a date it is dated by the newest record."""
+    ) -> Question:
+        """Describe a question for the guards; the newest record dates one without a date."""
         before: tuple[int, ...] | None = None
         if self._settings.temporal_guard:
             times = (moment(record.time) for record in sample.history)
@@ -142,61 +145,61 @@ class Peers:
             medoids = tuple(
                 user_id for cluster, user_id in enumerate(self._medoids) if cluster != own_cluster
             )
-        return Asker(people, sample.item, text, before, medoids)
+        return Question(user_ids, sample.item, text, before, medoids)
 
-    def possible(self, record: Record, asker: Asker) -> bool:
+    def may_have_pool(self, record: Record, question: Question) -> bool:
         """Whether a pool may exist, without a search; exact if only T1 and T2 are tried."""
         min_peers = self._settings.min_peers
-        peer_count = len(self._ranges) - len(asker.people & self._ranges.keys())
-        searchable = "T3" in self._settings.tiers or len(asker.medoids) >= min_peers
+        peer_count = len(self._ranges) - len(question.user_ids & self._ranges.keys())
+        searchable = "T3" in self._settings.tiers or len(question.medoids) >= min_peers
         if searchable and peer_count >= min_peers:
             return True
 
         for tier in ("T1", "T2"):
             if tier not in self._settings.tiers:
                 continue
-            candidates = self._candidates(tier, record, asker)
+            candidates = self._candidates(tier, record, question)
             user_ids = {self._user_ids[index] for index in candidates}
             if len(user_ids) >= min_peers:
                 return True
         return False
 
-    async def pool(
+    async def find_pool(
         self,
         record: Record,
-        asker: Asker,
+        question: Question,
         embed: Embed,
     ) -> Pool | None:
         """The first tier with `min_peers` users after the guards, one record each; None without."""
         for tier in self._settings.tiers:
-            candidates = self._candidates(tier, record, asker)
+            candidates = self._candidates(tier, record, question)
             peers: list[Peer] = []
             for chunk in self._chunks(tier, candidates):
-                peers += await self._measure(tier, chunk, record, asker, embed)
+                peers += await self._measure(tier, chunk, record, question, embed)
                 if len(peers) >= self._settings.min_peers:
                     peers = peers[: self._settings.max_pool or None]
-                    return Pool(tier, tuple(sorted(peers, key=lambda peer: peer.person)))
+                    return Pool(tier, tuple(sorted(peers, key=lambda peer: peer.user_id)))
         return None
 
     def _candidates(
         self,
         tier: str,
         record: Record,
-        asker: Asker,
+        question: Question,
     ) -> Iterator[int]:
-        return self._apply_guards(self._look_up(tier, record, asker), record, asker)
+        return self._apply_guards(self._look_up(tier, record, question), record, question)
 
     def _look_up(
         self,
         tier: str,
         record: Record,
-        asker: Asker,
+        question: Question,
     ) -> Sequence[int]:
         """The indices of a tier's records, the most comparable first."""
         if tier == "T3":
-            return self._search_cached(subject(record), asker.people)
+            return self._search_cached(subject(record), question.user_ids)
         if tier == "user":
-            return [index for user_id in asker.medoids for index in self._ranges[user_id]]
+            return [index for user_id in question.medoids for index in self._ranges[user_id]]
 
         own_key = _text_key(subject(record))
         indices: list[int] = []
@@ -214,7 +217,7 @@ class Peers:
         self,
         indices: Sequence[int],
         record: Record,
-        asker: Asker,
+        question: Question,
     ) -> Iterator[int]:
         """The indices that pass the guards which need no similarity.
 
@@ -222,21 +225,21 @@ class Peers:
         from the future.
         """
         question_key = 0
-        if self._settings.dup_max or asker.item is None:
-            question_key = _text_key(asker.text)
+        if self._settings.dup_max or question.item is None:
+            question_key = _text_key(question.text)
 
         for index in indices:
             peer_record = self._records[index]
-            if self._user_ids[index] in asker.people:
+            if self._user_ids[index] in question.user_ids:
                 continue
-            if peer_record.item is not None and peer_record.item == asker.item:
+            if peer_record.item is not None and peer_record.item == question.item:
                 continue
             if question_key and self._keys[index] == question_key:
                 continue
             if self._is_copy(index, record):
                 continue
             # An undated record has the moment (), which is before any time but not known to be.
-            if asker.before is not None and not () < moment(peer_record.time) <= asker.before:
+            if question.before is not None and not () < moment(peer_record.time) <= question.before:
                 continue
             yield index
 
@@ -277,7 +280,7 @@ class Peers:
         tier: str,
         indices: Sequence[int],
         record: Record,
-        asker: Asker,
+        question: Question,
         embed: Embed,
     ) -> list[Peer]:
         """The candidates within the thresholds, the most similar record of each user."""
@@ -293,13 +296,13 @@ class Peers:
 
         vectors = await embed(
             [
-                asker.text,
+                question.text,
                 subject(record),
                 *map(subject, records),
             ]
         )
-        to_question = cosines(np.delete(vectors, 1, axis=0))
-        to_record = cosines(vectors[1:])
+        to_question = compute_cosines(np.delete(vectors, 1, axis=0))
+        to_record = compute_cosines(vectors[1:])
         best: dict[str, Peer] = {}
         for index, user_id in enumerate(user_ids):
             similarity = to_record[index]
@@ -314,12 +317,12 @@ class Peers:
     def _search(
         self,
         text: str,
-        people: frozenset[str],
+        user_ids: frozenset[str],
     ) -> tuple[int, ...]:
-        """The indices of the nearest records by BM25, without those of `people`."""
-        rare = [token for token in text.split() if token not in self._common]
+        """The indices of the nearest records by BM25, without those of `user_ids`."""
+        rare = [token for token in self._bm25.tokenize(text) if token not in self._common]
         scores = self._bm25.scores(" ".join(rare) or text)
-        for user_id in people:
+        for user_id in user_ids:
             indices = self._ranges.get(user_id, range(0))
             scores[indices.start : indices.stop] = -np.inf
         return tuple(top(scores, _NEAREST))
@@ -337,7 +340,7 @@ def _text_key(text: str) -> int:
     return hash(normal) if normal else 0
 
 
-def _common_tokens(records: Sequence[Record]) -> frozenset[str]:
+def _common_tokens(records: Sequence[Record], tokenize: Tokenize) -> frozenset[str]:
     """Tokens in more than a twentieth of a sample of the records.
 
     They make a search slow and contribute little to its ranking.
@@ -345,7 +348,7 @@ def _common_tokens(records: Sequence[Record]) -> frozenset[str]:
     surveyed = records[:: max(1, len(records) // _SURVEYED)]
     counts: Counter[str] = Counter()
     for record in surveyed:
-        counts.update(set(subject(record).split()))
+        counts.update(set(tokenize(subject(record))))
     # In a small population a twentieth would be a handful of records, and rare words common.
     threshold = max(20, _COMMON * len(surveyed))
     return frozenset(token for token, count in counts.items() if count > threshold)

@@ -29,7 +29,7 @@ class Case(NamedTuple):
     peers if all of them gave the user's own label, and `peers` is empty then.
     """
 
-    doc: Record
+    record: Record
     tier: str
     peers: tuple[Peer, ...]
     similarity: float = 1.0
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     difference: str = ""
 
 
-def difference_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
+def draft_differences(case: Case, ctx: Context) -> Iterator[Draft]:
     """Stage 1: one record against its peers; then with shorter stimuli, then with fewer peers."""
     for limit in (None, *_SHORTER):
         cut = "stimuli_shortened" if limit else ""
@@ -46,7 +46,7 @@ def difference_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
         yield "peers_dropped", _difference_prompt(case, case.peers[:count], _SHORTER[-1], ctx)
 
 
-def profile_drafts(
+def draft_profiles(
     cases: Sequence[Case],
     records: Sequence[Record],
     ctx: Context,
@@ -81,7 +81,7 @@ def fit_draft(
     return None
 
 
-def agreement(case: Case, ctx: Context) -> str:
+def describe_agreement(case: Case, ctx: Context) -> str:
     """The fixed line in place of a difference if all peers agree with the user."""
     words = ctx.task.words
     count = case.agreeing
@@ -101,7 +101,7 @@ def _difference_prompt(
     ctx: Context,
 ) -> tuple[Message, ...]:
     words = ctx.task.words
-    has_stimulus = case.doc.stimulus is not None
+    has_stimulus = case.record.stimulus is not None
     same_stimulus = has_stimulus and case.tier in ("T1", "T2")
 
     axes = "\n".join(f"- {name}: {definition}" for name, definition in words.axes)
@@ -115,10 +115,10 @@ def _difference_prompt(
     )
 
     parts = []
-    own_record = case.doc
+    own_record = case.record
     if has_stimulus:
-        parts.append(_format_stimulus(case.doc, limit, ctx))
-        own_record = msgspec.structs.replace(case.doc, stimulus=None)
+        parts.append(_format_stimulus(case.record, limit, ctx))
+        own_record = msgspec.structs.replace(case.record, stimulus=None)
     parts.append(f"This {words.person}:\n{ctx.task.describe(own_record)}")
     for number, peer in enumerate(peers, 1):
         peer_record = _shorten(peer.record, limit, ctx)
@@ -133,7 +133,7 @@ def _describe_material(case: Case, peer_count: int, ctx: Context) -> str:
     """The sentence that introduces the texts of a comparison."""
     words = ctx.task.words
     peers = "one other person" if peer_count == 1 else f"{peer_count} other people"
-    if case.doc.stimulus is None:
+    if case.record.stimulus is None:
         return (
             f"You are given one {words.response} by this {words.person}, and one by each of {peers}"
         )
@@ -164,7 +164,7 @@ def _profile_prompt(
 
     parts = []
     for number, case in enumerate(cases, 1):
-        about = _format_stimulus(case.doc, limit, ctx)
+        about = _format_stimulus(case.record, limit, ctx)
         parts.append(f"Case {number}\n{about}\nHow this {words.person} differs:\n{case.difference}")
     if records:
         shortened = (_shorten(record, limit, ctx) for record in records)

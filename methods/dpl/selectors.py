@@ -19,7 +19,7 @@ import numpy.typing as npt
 from personabench import Record
 from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.settings import Settings
-from personabench.methods.vectors import Floats, cosines
+from personabench.methods.vectors import Floats, compute_cosines
 
 Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
 
@@ -27,7 +27,7 @@ Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
 class Peer(NamedTuple):
     """A peer's comparable record, with the similarity of its stimulus to the user's (default 1)."""
 
-    person: str
+    user_id: str
     record: Record
     similarity: float
 
@@ -37,7 +37,7 @@ def mean_similarity(peers: Sequence[Peer]) -> float:
     return sum(peer.similarity for peer in peers) / len(peers)
 
 
-def agree(record: Record, peers: Sequence[Peer], kind: ResponseKind) -> bool:
+def all_agree(record: Record, peers: Sequence[Peer], kind: ResponseKind) -> bool:
     """Whether all peers gave the user's own label or score; texts never agree."""
     if kind == "text":
         return False
@@ -45,7 +45,7 @@ def agree(record: Record, peers: Sequence[Peer], kind: ResponseKind) -> bool:
     return all(_label_of(peer.record, kind) == own_label for peer in peers)
 
 
-async def select(
+async def select_peers(
     record: Record,
     peers: Sequence[Peer],
     kind: ResponseKind,
@@ -68,7 +68,9 @@ async def select(
     return _select_by_cluster(peers, vectors, settings, rng)
 
 
-def clusters(vectors: npt.NDArray[Any], settings: Settings) -> tuple[npt.NDArray[np.int32], Floats]:
+def cluster_vectors(
+    vectors: npt.NDArray[Any], settings: Settings
+) -> tuple[npt.NDArray[np.int32], Floats]:
     """K-means labels (n,) and centroids (c, d) for `k_peers` + 1 clusters, or as many as differ."""
     from sklearn.cluster import KMeans
 
@@ -117,7 +119,7 @@ def _select_by_similarity(
     vectors: npt.NDArray[Any],
     settings: Settings,
 ) -> tuple[Peer, ...]:
-    similarities = cosines(vectors)
+    similarities = compute_cosines(vectors)
     sign = 1 if settings.selector == "least_similar" else -1
     order = sorted(range(len(peers)), key=lambda index: (sign * similarities[index], index))
     return tuple(peers[index] for index in order[: settings.k_peers])
@@ -130,7 +132,7 @@ def _select_by_cluster(
     rng: random.Random,
 ) -> tuple[Peer, ...]:
     """One peer of every cluster but the user's: the closest to its centroid, or a random one."""
-    labels, centroids = clusters(vectors, settings)
+    labels, centroids = cluster_vectors(vectors, settings)
     own_cluster = labels[0]
     selected = []
     for cluster, centroid in enumerate(centroids):

@@ -19,7 +19,7 @@ TIERS = ("T1", "T2", "T3", "user")
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved hyper-parameters, documented in `Dpl.Params`; the defaults are the `lamp` preset."""
+    """Resolved hyper-parameters, documented in `Dpl.Params`; the defaults are the `adapted` preset."""
 
     n_docs: int = 8
     k_peers: int = 4
@@ -41,7 +41,7 @@ class Settings:
 
 # The paper compares reviews of the same product, with enough reviewers for a full choice each time.
 PRESETS = {
-    "lamp": Settings(),
+    "adapted": Settings(),
     "faithful": Settings(
         min_peers=0,
         selector="kmeans_closest",

@@ -22,8 +22,18 @@ from personabench import Context, Method, Record, Sample, UsageError, User
 from personabench.hashing import digest_files
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, feature_text
-from personabench.methods.rpm.pairs import gather_pairs, offered, query_of, seen, visible
-from personabench.methods.rpm.replies import ask_raw, marked_answer, reply_limit
+from personabench.methods.rpm.pairs import (
+    gather_pairs,
+    list_offered_choices,
+    make_query,
+    seen,
+    select_visible_records,
+)
+from personabench.methods.rpm.replies import (
+    find_marked_answer,
+    limit_reply,
+    request_parsed_with_text,
+)
 from personabench.methods.rpm.study import locate_query, study
 from personabench.retrieval.bm25 import top
 
@@ -54,7 +64,7 @@ class Rpm(Method):
             rungs.
         stats_mode: propensity for labels, influence for texts, auto by the task.
         propensity_alpha: smoothing of propensity.
-        personamem: reading of a chat, as preferences or letters.
+        chat: reading of a chat, as preferences or letters.
         label_history: confirms that letters uses labels.
         refresh_rounds: in online tasks, rounds between two studies of the user.
         state_from: profiles.jsonl of an rpm run with another model, whose states are used instead
@@ -76,7 +86,7 @@ class Rpm(Method):
         example_reasoning: Literal["none", "generic_cot", "rpm"] = "rpm"
         stats_mode: Literal["auto", "propensity", "influence"] = "auto"
         propensity_alpha: float = 0.0
-        personamem: Literal["preferences", "letters"] = "preferences"
+        chat: Literal["preferences", "letters"] = "preferences"
         label_history: bool = False
         refresh_rounds: int = 5
         state_from: str = ""
@@ -87,7 +97,7 @@ class Rpm(Method):
         super().__init__(params)
         p = self.params
         _check_params(p)
-        self.letters = p.personamem == "letters"
+        self.letters = p.chat == "letters"
         if self.letters:
             self.privileged = True  # type: ignore[misc]
         self.stored: Mapping[tuple[str, str], Any] = {}
@@ -100,7 +110,7 @@ class Rpm(Method):
 
     def visible(self, sample: Sample) -> tuple[Record, ...]:
         """The records that the user's state may be made from: never the question itself."""
-        return visible(sample, letters=self.letters)
+        return select_visible_records(sample, letters=self.letters)
 
     async def profile(self, user: User, ctx: Context) -> Any:
         """The user's `Knowledge`; empty for the rung of the ablation that uses none of it."""
@@ -131,12 +141,12 @@ class Rpm(Method):
 
         self._require_labels(sample)
         if not sample.history:
-            state["open"] = query_of(sample, ctx.task)
+            state["open"] = make_query(sample, ctx.task)
         knowledge = await self._load_knowledge(sample, state, ctx)
         if self._lacks_evidence(knowledge, ctx):
             return await ctx.answer(sample)
 
-        query = query_of(sample, ctx.task)
+        query = make_query(sample, ctx.task)
         features: list[Feature] = []
         if p.use_factors:
             features = await locate_query(query, knowledge, p, ctx)
@@ -173,12 +183,17 @@ class Rpm(Method):
             knowledge = await study(Knowledge(items=newest, rounds=knowledge.rounds), p, ctx)
         return msgspec.to_builtins(knowledge)
 
+    def requirements(self) -> set[str]:
+        # Propensity counts the labels of past answers; letters are the labels of past questions.
+        counts_answers = self.params.stats_mode == "propensity" and not self.letters
+        return super().requirements() | ({"precedents"} if counts_answers else set())
+
     def _require_labels(self, sample: Sample) -> None:
         if not self.letters or not sample.history:
             return
         if not any("cut" in record.fields for record in sample.history):
             raise UsageError(
-                "rpm: personamem=letters learns from questions, and this history has none; "
+                "rpm: chat=letters learns from questions, and this history has none; "
                 "add --set task.records=questions"
             )
 
@@ -238,7 +253,7 @@ class Rpm(Method):
         ctx: Context,
     ) -> str:
         """Answer with the statistics of the features and the examples, as far as they fit (X6)."""
-        choices = offered(sample, knowledge.items, ctx.task)
+        choices = list_offered_choices(sample, knowledge.items, ctx.task)
         statistics = prompts.known_features(
             features,
             knowledge,
@@ -246,9 +261,9 @@ class Rpm(Method):
             self.params.propensity_alpha,
         )
         notes, example_count, limit = self._fit_notes(sample, statistics, examples, choices, ctx)
-        parsed, text = await ask_raw(
+        parsed, text = await request_parsed_with_text(
             ctx.render(sample, notes=notes),
-            marked_answer,
+            find_marked_answer,
             ctx,
             max_tokens=limit,
             schema=prompts.answer_schema(choices),
@@ -279,7 +294,7 @@ class Rpm(Method):
         """
         p = self.params
         detailed = p.use_factors and p.example_reasoning == "rpm"
-        most = max(reply_limit(p.infer_max_tokens, ctx), ctx.answer_tokens)
+        most = max(limit_reply(p.infer_max_tokens, ctx), ctx.answer_tokens)
         least = min(most, ctx.answer_tokens + BRIEF_REASONING)
 
         counts = range(len(examples), -1, -1)
@@ -318,9 +333,9 @@ def _check_params(p: Rpm.Params) -> None:
         raise UsageError("rpm: history_cap must be at least 1, or null for the whole history")
     if p.propensity_alpha < 0:
         raise UsageError("rpm: propensity_alpha must be 0 or more")
-    if p.personamem == "letters" and not p.label_history:
+    if p.chat == "letters" and not p.label_history:
         raise UsageError(
-            "rpm: personamem=letters learns from the right letters of earlier questions, "
+            "rpm: chat=letters learns from the right letters of earlier questions, "
             "a control that uses labels; agree to it with --set rpm.label_history=true"
         )
     if p.use_examples and not p.use_factors and p.example_reasoning == "rpm":

@@ -16,7 +16,13 @@ from personabench import Context
 from personabench.hashing import fold_text
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Factor, Feature
-from personabench.methods.rpm.replies import ask, number_of, reply_limit, rows, words_of
+from personabench.methods.rpm.replies import (
+    limit_reply,
+    read_rows,
+    request_parsed,
+    to_line,
+    to_whole_number,
+)
 
 # A feature with its number in the prompts.
 Numbered = tuple[int, Feature]
@@ -30,7 +36,7 @@ class Group(NamedTuple):
     ids: tuple[int, ...]
 
 
-class Repaired(NamedTuple):
+class RepairedGroups(NamedTuple):
     """Groups that hold every id once, none of them empty, and the number of repairs."""
 
     groups: list[Group]
@@ -38,7 +44,7 @@ class Repaired(NamedTuple):
     unassigned: int
 
 
-def repair(groups: Iterable[Group], texts: Mapping[int, str]) -> Repaired:
+def repair_groups(groups: Iterable[Group], texts: Mapping[int, str]) -> RepairedGroups:
     """Groups over exactly the ids of `texts`; groups of the same name are merged."""
     members: dict[str, list[int]] = {}
     first_groups: dict[str, Group] = {}
@@ -81,7 +87,7 @@ def repair(groups: Iterable[Group], texts: Mapping[int, str]) -> Repaired:
         members.setdefault(best, []).append(number)
 
     repaired = [first_groups[key]._replace(ids=tuple(ids)) for key, ids in members.items()]
-    return Repaired(repaired, duplicates, len(unlisted))
+    return RepairedGroups(repaired, duplicates, len(unlisted))
 
 
 async def group_features(
@@ -100,7 +106,7 @@ async def group_features(
     """
     stated = await _request_groups(features, batch, max_tokens, ctx)
     texts = {number: feature.text for number, feature in enumerate(features, 1)}
-    repaired = repair(stated, texts)
+    repaired = repair_groups(stated, texts)
     if repaired.duplicates:
         ctx.flag("n_duplicate_ids", repaired.duplicates)
     if repaired.unassigned:
@@ -131,7 +137,7 @@ async def _request_groups(
     while remaining:
         part = _fit_batch(remaining[:batch], groups, max_tokens, ctx)
         remaining = remaining[len(part) :]
-        reply = await ask(
+        reply = await request_parsed(
             "cluster",
             [prompts.clusters(part, _factors_of(groups), ctx.task.words)],
             _read_groups,
@@ -163,7 +169,7 @@ def _fit_batch(
     ctx: Context,
 ) -> list[Numbered]:
     """The first features of a batch, halved until the request fits the window."""
-    limit = reply_limit(max_tokens, ctx)
+    limit = limit_reply(max_tokens, ctx)
     factors = _factors_of(groups)
     while len(part) > 1:
         messages = prompts.clusters(part, factors, ctx.task.words)
@@ -182,7 +188,7 @@ async def _merge_groups(
 ) -> list[Group]:
     """At most `most` groups, if the reply gets there; groups it does not list are kept."""
     messages = prompts.merged(_factors_of(groups), most, ctx.task.words)
-    reply = await ask(
+    reply = await request_parsed(
         "merge",
         [messages],
         _read_groups,
@@ -204,29 +210,29 @@ async def _merge_groups(
 
     # Every id is listed here, so that the texts, which place unlisted ones, are not needed.
     texts = {number: "" for group in groups for number in group.ids}
-    merged = repair(merged, texts).groups
+    merged = repair_groups(merged, texts).groups
     if len(merged) > most:
         ctx.flag("factors_over_cap", len(merged) - most)
     return merged
 
 
 def _read_groups(text: str) -> list[Group] | None:
-    listed = rows(text, "factors")
+    listed = read_rows(text, "factors")
     if listed is None:
         return None
     groups = []
     for row in listed:
-        name = words_of(row.get("factor") or row.get("name"))
+        name = to_line(row.get("factor") or row.get("name"))
         if name:
             ids = _read_ids(row.get("ids"))
-            groups.append(Group(name, words_of(row.get("description")), ids))
+            groups.append(Group(name, to_line(row.get("description")), ids))
     return groups or None
 
 
 def _read_ids(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
         return ()
-    numbers = map(number_of, value)
+    numbers = map(to_whole_number, value)
     return tuple(number for number in numbers if number is not None)
 
 

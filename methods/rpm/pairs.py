@@ -19,7 +19,13 @@ from personabench import Context, Record, Sample, UsageError, Wording
 from personabench.hashing import digest, fold_text
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Item, Knowledge, ordered_labels
-from personabench.methods.rpm.replies import ask, drafts, number_of, rows, words_of
+from personabench.methods.rpm.replies import (
+    read_rows,
+    request_parsed,
+    shorten_until_fit,
+    to_line,
+    to_whole_number,
+)
 
 # The user's messages in one request, and preferences accepted from it: more are missed or padded.
 WINDOW_MESSAGES = 12
@@ -32,7 +38,7 @@ Window = list[tuple[int, str, str]]
 _QUOTED = re.compile(r'"(.+?)"', re.DOTALL)
 
 
-def visible(sample: Sample, *, letters: bool) -> tuple[Record, ...]:
+def select_visible_records(sample: Sample, *, letters: bool) -> tuple[Record, ...]:
     """The records that a sample's state may be made from: one kind of a chat's records, and never
     the question itself.
 
@@ -54,11 +60,11 @@ def seen(history: Sequence[Record]) -> str:
     return digest(history)
 
 
-def query_of(sample: Sample, task: Wording) -> str:
+def make_query(sample: Sample, task: Wording) -> str:
     """The question's own content, with the facts that the task gives about its answer.
 
     Without a stimulus that is the text the task searches histories with, after the first quotation
-    of the input if that is another text (LaMP-1: the author's own title, then the candidates).
+    of the input if that is another text (the author's own title, then the candidates).
     """
     if sample.stimulus:
         return _with_facts(sample.stimulus, task.facts(sample.attributes))
@@ -69,7 +75,7 @@ def query_of(sample: Sample, task: Wording) -> str:
     return f"{quoted[1]}\n{search_text}"
 
 
-def offered(
+def list_offered_choices(
     sample: Sample,
     items: Sequence[Item],
     task: Wording,
@@ -129,7 +135,7 @@ async def gather_pairs(
 
     labels: list[str] = []
     if closed:
-        declared = LETTERS if is_labelled else getattr(ctx.task, "labels", ())
+        declared = LETTERS if is_labelled else ctx.task.labels
         labels = ordered_labels(declared, [item.answer for item in items])
     return Knowledge(
         seen=seen(history),
@@ -155,9 +161,9 @@ async def _item_from_record(record: Record, ctx: Context, max_tokens: int) -> It
         return Item(record.id, fields["title"], fields["abstract"])
 
     words = ctx.task.words
-    paraphrase = await ask(
+    paraphrase = await request_parsed(
         "paraphrase",
-        drafts(lambda text: prompts.paraphrase(text, words), record.response, ctx),
+        shorten_until_fit(lambda text: prompts.paraphrase(text, words), record.response, ctx),
         lambda text: text.strip() or None,
         ctx,
         max_tokens=max_tokens,
@@ -221,19 +227,19 @@ async def _request_preferences(
     }
 
     def read(text: str) -> list[Item] | None:
-        listed = rows(text, "items")
+        listed = read_rows(text, "items")
         if listed is None:
             return None
         items = []
         for row in listed[:WINDOW_ITEMS]:
-            situation = words_of(row.get("situation"))
-            preference = words_of(row.get("preference"))
-            position = positions.get(number_of(row.get("message")))
+            situation = to_line(row.get("situation"))
+            preference = to_line(row.get("preference"))
+            position = positions.get(to_whole_number(row.get("message")))
             if situation and preference:
                 items.append(Item("", situation, preference, position=position))
         return items
 
-    items = await ask(
+    items = await request_parsed(
         "preferences",
         _preference_prompts(numbered, ctx),
         read,

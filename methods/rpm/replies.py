@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _MARK = re.compile(r"^[\s>*#_`]*(?:final\s+)?answer[\s*_`]*:[\s*_`]*", re.IGNORECASE | re.MULTILINE)
 
 
-def first_json(text: str) -> Any:
+def find_json(text: str) -> Any:
     """The first balanced JSON object, or list of objects, in a text; None without one.
 
     Code fences and line breaks within strings are accepted; every string can be encoded.
@@ -49,21 +49,21 @@ def first_json(text: str) -> Any:
     return None
 
 
-def rows(text: str, key: str) -> list[Json] | None:
+def read_rows(text: str, key: str) -> list[Json] | None:
     """The list of objects under a key of the reply, or the reply if it is a list; None without."""
-    value = first_json(text)
+    value = find_json(text)
     listed = value.get(key) if isinstance(value, dict) else value
     if not isinstance(listed, list):
         return None
     return [row for row in listed if isinstance(row, dict)]
 
 
-def words_of(value: Any) -> str:
+def to_line(value: Any) -> str:
     """A text field of a reply on one line; empty for a value of another type."""
     return " ".join(str(value).split()) if isinstance(value, (str, int, float)) else ""
 
 
-def number_of(value: Any) -> int | None:
+def to_whole_number(value: Any) -> int | None:
     """The only number in a field of a reply, if it is whole: 1, 1.0, "message 1", [1]."""
     numbers = {float(text) for text in _NUMBER.findall(str(value))}
     if len(numbers) != 1:
@@ -72,12 +72,12 @@ def number_of(value: Any) -> int | None:
     return int(number) if number.is_integer() else None
 
 
-def marked_answer(text: str) -> tuple[str, str] | None:
+def find_marked_answer(text: str) -> tuple[str, str] | None:
     """The reasoning and answer of a reply, as JSON or marked `Answer:`; None if it is neither."""
-    value = first_json(text)
+    value = find_json(text)
     if isinstance(value, dict) and isinstance(value.get("answer"), (str, int, float)):
         answer = str(value["answer"]).strip()
-        reasoning = words_of(value.get("reasoning"))
+        reasoning = to_line(value.get("reasoning"))
         return (reasoning, answer) if answer else None
 
     marks = list(_MARK.finditer(text))
@@ -89,7 +89,7 @@ def marked_answer(text: str) -> tuple[str, str] | None:
     return (reasoning, answer) if answer else None
 
 
-def drafts(
+def shorten_until_fit(
     build: Callable[[str], Sequence[Message]],
     text: str,
     ctx: Context,
@@ -100,14 +100,14 @@ def drafts(
         yield build(ctx.tokens.truncate(text, limit))
 
 
-def reply_limit(max_tokens: int, ctx: Context) -> int:
+def limit_reply(max_tokens: int, ctx: Context) -> int:
     """The tokens that a reply may have: `max_tokens`, but at most half of the window."""
     if ctx.window is None:
         return max_tokens
     return min(max_tokens, ctx.window // 2)
 
 
-async def ask(
+async def request_parsed(
     stage: str,
     prompts: Iterable[Sequence[Message]],
     read: Callable[[str], T | None],
@@ -117,7 +117,7 @@ async def ask(
     schema: Json | None = None,
 ) -> T | None:
     """The parsed reply to the first prompt that fits the window; None after `TRIES` failures."""
-    limit = reply_limit(max_tokens, ctx)
+    limit = limit_reply(max_tokens, ctx)
     too_long = 0
     for messages in prompts:
         if ctx.count_excess_tokens(messages, limit) <= 0:
@@ -129,7 +129,7 @@ async def ask(
     if too_long:
         ctx.flag("stimuli_shortened")
 
-    parsed, _ = await ask_raw(
+    parsed, _ = await request_parsed_with_text(
         messages,
         read,
         ctx,
@@ -141,7 +141,7 @@ async def ask(
     return parsed
 
 
-async def ask_raw(
+async def request_parsed_with_text(
     messages: Sequence[Message],
     read: Callable[[str], T | None],
     ctx: Context,

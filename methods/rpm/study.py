@@ -15,7 +15,13 @@ from personabench.hashing import fold_text
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.factors import group_features
 from personabench.methods.rpm.knowledge import POLARITIES, Factor, Feature, Item, Knowledge
-from personabench.methods.rpm.replies import ask, drafts, number_of, rows, words_of
+from personabench.methods.rpm.replies import (
+    read_rows,
+    request_parsed,
+    shorten_until_fit,
+    to_line,
+    to_whole_number,
+)
 
 if TYPE_CHECKING:
     from personabench.methods.rpm import Rpm
@@ -76,20 +82,20 @@ async def request_features(
         return prompts.features_with_factors(text, factors, p.max_features, words)
 
     def read(text: str) -> list[NamedFeature] | None:
-        listed = rows(text, "features")
+        listed = read_rows(text, "features")
         if listed is None:
             return None
         named = []
         for row in listed:
-            name = words_of(row.get("name"))
+            name = to_line(row.get("name"))
             if name:
-                feature = Feature(name, words_of(row.get("context")))
-                named.append((feature, words_of(row.get("factor"))))
+                feature = Feature(name, to_line(row.get("context")))
+                named.append((feature, to_line(row.get("factor"))))
         return named[: p.max_features]
 
-    named_features = await ask(
+    named_features = await request_parsed(
         stage,
-        drafts(build, query, ctx),
+        shorten_until_fit(build, query, ctx),
         read,
         ctx,
         max_tokens=p.extract_max_tokens,
@@ -148,17 +154,17 @@ async def _judge_influences(item: Item, p: Rpm.Params, ctx: Context) -> None:
 
     def read(text: str) -> dict[int, Judgement] | None:
         judgements = {}
-        for row in rows(text, "judgements") or []:
-            number = number_of(row.get("id"))
+        for row in read_rows(text, "judgements") or []:
+            number = to_whole_number(row.get("id"))
             if number is None or not 0 < number <= len(item.features):
                 continue
-            influential = words_of(row.get("influential")).casefold() in ("true", "yes", "1")
+            influential = to_line(row.get("influential")).casefold() in ("true", "yes", "1")
             judgements[number] = (influential, _complete_polarity(row.get("polarity")))
         return judgements or None
 
-    judgements = await ask(
+    judgements = await request_parsed(
         "influence",
-        drafts(build, item.query, ctx),
+        shorten_until_fit(build, item.query, ctx),
         read,
         ctx,
         max_tokens=p.extract_max_tokens,
@@ -172,7 +178,7 @@ async def _judge_influences(item: Item, p: Rpm.Params, ctx: Context) -> None:
 
 def _complete_polarity(value: object) -> str:
     """The polarity that a reply abbreviates ("pos", "Neg."); neutral for anything else."""
-    prefix = words_of(value).casefold()[:3]
+    prefix = to_line(value).casefold()[:3]
     if prefix:
         for polarity in POLARITIES:
             if polarity.startswith(prefix):
@@ -194,9 +200,9 @@ async def _write_rationale(
             return prompts.plain_rationale(text, item, words)
         return prompts.rationale(text, item, statistics, words)
 
-    reply = await ask(
+    reply = await request_parsed(
         "reason",
-        drafts(build, item.query, ctx),
+        shorten_until_fit(build, item.query, ctx),
         lambda text: text.strip() or None,
         ctx,
         max_tokens=p.reason_max_tokens,

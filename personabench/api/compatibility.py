@@ -1,17 +1,19 @@
 """Compatibility of methods and tasks, derived from their own declarations.
 
-A method is *faithful* on the tasks of its paper (`designed_for`, name patterns), *adapted* on
-others, and *refused* if it declares a reason (`refuses`, pattern to reason) or `needs` a capability
-that the task does not offer.
+A method runs on a task that offers every capability it `needs`, else it is *refused*.  Where it
+runs, it is *faithful* on the tasks of its paper (`designed_for`, name patterns) and *adapted* on
+others; that is a label for readers of a table and decides nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from personabench.api.capabilities import check_words, explain_missing, offered
 from personabench.api.dataset import Dataset
+from personabench.api.guard import explain_result
 from personabench.api.task import Task
 from personabench.errors import UsageError
 
@@ -20,13 +22,6 @@ if TYPE_CHECKING:
     from personabench.api.registry import Entry
 
 Fit = Literal["faithful", "adapted", "refused"]
-
-_MISSING_CAPABILITY = {
-    "history": "its users have no history to learn from beforehand",
-    "population": "it has no histories of other users",
-    "feedback": "its users never react to an answer",
-    "dialogue": "it is not a conversation",
-}
 
 
 class Verdict(NamedTuple):
@@ -45,46 +40,72 @@ class Cell(NamedTuple):
     reason: str = ""
 
 
+def capabilities(task: type[Task]) -> frozenset[str]:
+    """Return the capabilities of a task, declared and derived."""
+    return offered({"offers": task.offers, "kind": task.kind}, Task.offers)
+
+
 def verdict(
     declared: Mapping[str, Any],
     task: str,
-    offers: Sequence[str] = Task.offers,
+    offers: Collection[str],
 ) -> Verdict:
     """Judge a method by its declarations (class attributes) on a task with these capabilities."""
-    for pattern, reason in declared.get("refuses", {}).items():
-        if fnmatchcase(task, pattern):
-            return Verdict("refused", reason)
-
-    for need in declared.get("needs", ()):
-        # Dates are a property of the opened data, not of the task; `explain_missing_dates` does.
-        if need == "dates":
-            continue
-        alternatives = need.split("|")
-        if set(alternatives).isdisjoint(offers):
-            return Verdict("refused", _MISSING_CAPABILITY[alternatives[0]])
+    reason = explain_missing(declared.get("needs", ()), offers)
+    if reason:
+        return Verdict("refused", reason)
 
     designed_for = declared.get("designed_for", ("*",))
     faithful = any(fnmatchcase(task, pattern) for pattern in designed_for)
     return Verdict("faithful" if faithful else "adapted")
 
 
+def judge_fit(method: type[Method], task: type[Task]) -> Verdict:
+    """Judge a method's class on a task's class."""
+    declared = {"needs": method.needs, "designed_for": method.designed_for}
+    return verdict(declared, task.name, capabilities(task))
+
+
 def matrix(
     methods: Iterable[Entry],
     tasks: Iterable[Entry],
 ) -> list[Cell]:
-    """List every built-in method on every task, method by method, without importing them."""
-    tasks = list(tasks)
+    """List every described method on every described task, method by method, without an import.
+
+    Installed plugins are described only after an import, see `Entry.described`.
+    """
+    described_tasks = [task for task in tasks if task.described]
     cells = []
     for method in methods:
-        # Only built-in methods are read from source; the declarations of plugins are unknown before
-        # an import.
-        if method.origin != "built-in":
+        if not method.described:
             continue
-        for task in tasks:
-            offers = task.facts.get("offers", Task.offers)
+        for task in described_tasks:
+            offers = offered(task.facts, Task.offers)
             fit, reason = verdict(method.facts, task.name, offers)
             cells.append(Cell(method.name, task.name, fit, reason))
     return cells
+
+
+def explain_misfit(
+    method: Method,
+    task: Task,
+    dataset: Dataset,
+) -> str:
+    """Explain why a method with its parameters cannot run on opened data; empty if it can.
+
+    Raises:
+        UsageError: `requirements` of the method names an unknown capability.
+    """
+    needs = method.requirements()
+    check_words(f"method {method.name}", "needs", needs)
+
+    # Dates may be needed by a parameter of a method that runs elsewhere without: the data decides.
+    reason = explain_missing(needs - {"dates"}, capabilities(type(task)))
+    if reason:
+        changed = " with these parameters" if needs != set(method.needs) else ""
+        return f"method {method.name}{changed} does not run on {task.name}: {reason}"
+
+    return explain_missing_dates(method, dataset) or ""
 
 
 def explain_missing_dates(method: Method, dataset: Dataset) -> str | None:
@@ -111,6 +132,7 @@ def check_requirements(
     Raises:
         UsageError: an unmet need and its remedy.
     """
+    _check_prepare(method)
     undated = explain_missing_dates(method, dataset)
     if undated:
         raise UsageError(undated)
@@ -126,6 +148,21 @@ def check_requirements(
 
     if getattr(method.params, "retriever", "") == "ranked":
         _check_ranking(method, dataset, positions)
+
+
+def _check_prepare(method: Method) -> None:
+    """Refuse a `prepare` that would never be called.
+
+    Raises:
+        PluginError: it is defined, and the method does not need a population.
+    """
+    # Imported late: reading declarations must not load the class.
+    from personabench.api.method import Method
+
+    if type(method).prepare is Method.prepare or "population" in method.requirements():
+        return
+    problem = "`prepare` is called for methods that need the population only; delete it otherwise"
+    raise explain_result(method, "prepare", '`needs = ("population",)` beside it', problem)
 
 
 def _check_ranking(

@@ -12,6 +12,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from personabench.api.shown import Sent
+from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
 from personabench.models.roles import Caller
 from personabench.retrieval.search import search
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from personabench.api.wording import Wording
+    from personabench.api.wording import Rendered
     from personabench.models.client import Client
     from personabench.retrieval.embedders import Embedders
     from personabench.types import Sampling
@@ -41,9 +43,11 @@ class Context(Caller):
     """One phase of one unit of work, as a method sees it.
 
     Attributes:
-        task: the task's wording; it holds no data and no references.
+        task: the task's wording: instruction, vocabulary, rendering and parsing.  It is a view
+            without a way to the task's data, references or metrics.
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
+        sent: the requests of the prediction that got a response.
     """
 
     def __init__(
@@ -58,10 +62,13 @@ class Context(Caller):
         unit: str,
     ) -> None:
         super().__init__(client, phase, unit, seed)
-        self.task = task
+        self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
+        self.sent: list[Sent] = []
         self._embedders = embedders
+        # By the identity of their messages, which the entry keeps alive.
+        self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
 
     @property
     def answer_tokens(self) -> int:
@@ -116,6 +123,26 @@ class Context(Caller):
         )
         return await self._ask(request, accept)
 
+    async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
+        # A profile's requests show records for all of a user's samples, so for none in particular.
+        if self._phase != "predict":
+            return await super()._ask(request, accept)
+
+        # Before the call, so that the order of concurrent calls is that of their start.
+        sent = self._describe(request)
+        self.sent.append(sent)
+        try:
+            return await super()._ask(request, accept)
+        except BaseException:
+            self.sent.remove(sent)
+            raise
+
+    def _describe(self, request: Request) -> Sent:
+        rendered = self._rendered.get(id(request.messages))
+        if rendered is not None:
+            return rendered[1]
+        return Sent((), tuple(message.content for message in request.messages))
+
     async def likelihood(
         self,
         messages: Sequence[Message],
@@ -156,19 +183,23 @@ class Context(Caller):
         Raises:
             BackendError: the request does not fit even without records.
         """
-        flags: dict[str, float] = {}
+        rendered: Rendered | None = None
 
         def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
-            nonlocal flags
+            nonlocal rendered
             rendered = self.task.render(sample, candidates, notes, self.tokens)
-            flags = rendered.flags
             return rendered.messages
 
         messages = self.fit(build, records, self.answer_tokens)
 
-        # Only the flags of the last attempt: earlier ones describe requests that are not sent.
-        for name, amount in flags.items():
+        # Only the last attempt counts: earlier ones are requests that are not sent.
+        assert rendered is not None
+        for name, amount in rendered.flags.items():
             self.flag(name, amount)
+        # A rendering that names no records is searched for them like any other text.
+        if rendered.records or not records:
+            sent = Sent(rendered.records, (notes,) if notes else ())
+            self._rendered[id(messages)] = messages, sent
         return messages
 
     def fit(
@@ -253,8 +284,9 @@ class Context(Caller):
         """Retrieve the k best records of the sample's visible history, best first.
 
         `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or
-        recency+dense.  Query and document texts are the task's.  An empty history raises the flag
-        `empty_profile`.
+        recency+dense.  Query and document texts are the task's, and so is the tokenizer of
+        bm25.  An empty history raises the flag `empty_profile`, one that shares no token with the
+        query under bm25 the flag `bm25_no_match`.
         """
         history = sample.history if records is None else records
         if not history and k > 0:
@@ -266,6 +298,7 @@ class Context(Caller):
             document=self.task.document_text,
             k=k,
             by=by,
+            tokenizer=self.task.tokenizer,
             rng=self.rng("retrieve", sample.id),
             embed=lambda texts: self.embed(texts, embedder),
             ranking=None if ranking is None else ranking.get(sample.id),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from personabench.api.contracts import DATASET, guard_methods
+from personabench.api.guard import explain_result, is_engine
 from personabench.types import Sample, User
 
 
@@ -20,7 +23,8 @@ class Dataset(ABC):
         hash: SHA-256 of the files.
         source: the location of the files, for messages.
         warnings: defects to report.
-        missing_requirement: a package or file that a run needs and how to get it; empty if a run can start.
+        missing_requirement: a package or file that a run needs and how to get it; empty if a run
+            can start.
         edited_words: words that a user simulated by rules always edits, for plans; empty for other
             users.
     """
@@ -35,6 +39,12 @@ class Dataset(ABC):
     warnings: tuple[str, ...] = ()
     missing_requirement: str = ""
     edited_words: str = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # The engine's views of a dataset pass on what is checked already.
+        if not is_engine(cls):
+            guard_methods(cls, DATASET)
 
     @abstractmethod
     def index(self) -> Sequence[tuple[str, str]]:
@@ -65,6 +75,26 @@ class Dataset(ABC):
         """Count users: `named` by the data, `joined` from questions, or of a `single` one."""
         user_ids = {user_id for _, user_id in self.index()}
         return {"named": len(user_ids), "joined": 0, "single": 0}
+
+
+def load_sample(dataset: Dataset, position: int) -> Sample:
+    """Load a sample, and check that it is the one that the index names.
+
+    Raises:
+        PluginError: it is another one.
+    """
+    sample = dataset.load(position)
+    sample_id, user_id = dataset.index()[position]
+    if (sample.id, sample.user_id) != (sample_id, user_id):
+        while isinstance(dataset, Wrapped):
+            dataset = dataset.inner
+        raise explain_result(
+            dataset,
+            "load",
+            f"sample {sample_id} of user {user_id} at position {position}, as in `index`",
+            f"it returned sample {sample.id} of user {sample.user_id}",
+        )
+    return sample
 
 
 class Wrapped(Dataset):

@@ -44,9 +44,9 @@ __all__ = [
     "describe",
     "discard",
     "excerpt",
-    "exclusive",
     "fetch",
     "is_intact",
+    "lock_folder",
     "publish",
     "read_manifest",
     "write_manifest",
@@ -140,7 +140,7 @@ def publish(part: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Create a folder if necessary and lock it against other downloads.
 
     Raises:
@@ -237,7 +237,7 @@ HUB = "https://huggingface.co"
 _COMMIT = re.compile(r"/resolve/([0-9a-f]{40})(?:/|$)")
 
 
-class Checked(msgspec.Struct, frozen=True):
+class CheckedFile(msgspec.Struct, frozen=True):
     """Result of a check: the number of records, notes for the manifest, and missing texts."""
 
     count: int
@@ -249,7 +249,7 @@ def download_files(
     folder: Path,
     openings: Mapping[str, bytes],
     root: Callable[[Mapping[str, ManifestEntry]], str],
-    check: Callable[[Sequence[Path]], Checked],
+    check: Callable[[Sequence[Path]], CheckedFile],
     *,
     remedy: str,
     adopt: bool = True,
@@ -281,7 +281,7 @@ def download_files(
         UsageError: another download is writing to the folder.
         DataError: a file cannot be fetched or is not the data.
     """
-    with exclusive(folder):
+    with lock_folder(folder):
         manifest = read_manifest(folder)
         entries = _complete_entries(folder, openings, manifest)
         parts: dict[str, Path] = {}
@@ -325,11 +325,14 @@ def pinned_commit(entries: Iterable[ManifestEntry]) -> str | None:
     return None
 
 
-def newest_commit(dataset: str, endpoint: str = HUB) -> str:
-    """Commit that the main branch of a Hugging Face dataset names now; errors are the client's."""
+def newest_commit(dataset: str, endpoint: str | None = None) -> str:
+    """Commit that the main branch of a Hugging Face dataset names now; errors are the client's.
+
+    Without an `endpoint` the client chooses one.
+    """
     import huggingface_hub
 
-    api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/"))
+    api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/") if endpoint else None)
     return str(api.dataset_info(dataset, timeout=30).sha)
 
 
@@ -377,10 +380,10 @@ def _obtain(
 def _check_last(
     paths: Sequence[Path],
     parts: Mapping[str, Path],
-    check: Callable[[Sequence[Path]], Checked],
+    check: Callable[[Sequence[Path]], CheckedFile],
     url: str,
     remedy: str,
-) -> Checked:
+) -> CheckedFile:
     """Check the last of some files; if it is wrong, discard everything that was fetched."""
     try:
         return check(paths)

@@ -30,7 +30,7 @@ class JudgedTask(Task, Interface):
         self,
         sample: Sample,
         output: str,
-        record: JsonObject,
+        interaction: JsonObject,
         judge: Role,
     ) -> JsonObject | None:
         """Have the judge assess an answer; None when its reply cannot be read."""

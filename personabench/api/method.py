@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from personabench.api.contracts import METHOD, guard_methods
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, User
 
@@ -53,11 +54,12 @@ class Method(ABC):
         paper: the source, with its arXiv id.
         version: to be raised when prompts or behaviour change; with the source's hash it is part of
             every cache key.
-        needs: the capabilities of a task that it uses: "history", "population", "feedback",
-            "dialogue"; "history|feedback" is either; "dates" if records must have them.
-        designed_for: patterns of the task names of its paper; on other tasks it runs as "adapted".
-        refuses: pattern of task names to the reason why the method cannot work there.
+        needs: the capabilities of a task that it uses, out of `personabench.api.capabilities`;
+            "history|feedback" is either.  They alone decide if it runs on a task.
+        designed_for: patterns of the task names of its paper; on other tasks it runs as "adapted",
+            which is a label and decides nothing else.
         privileged: True for an oracle, which sees hidden facts.
+        rule: True for a trivial rule, which methods have to beat to be worth a model call.
         Params: a frozen dataclass of its parameters, typed, with defaults; `--set k=8` fills it.
     """
 
@@ -66,8 +68,8 @@ class Method(ABC):
     version: ClassVar[int] = 1
     needs: ClassVar[Sequence[str]] = ()
     designed_for: ClassVar[Sequence[str]] = ("*",)
-    refuses: ClassVar[Mapping[str, str]] = {}
     privileged: ClassVar[bool] = False
+    rule: ClassVar[bool] = False
 
     @dataclasses.dataclass(frozen=True)
     class Params:
@@ -75,6 +77,13 @@ class Method(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()
+        if not hasattr(self, "name"):
+            # The registry names classes that it loads; a test may create one without it.
+            self.name = type(self).__name__  # type: ignore[misc]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, METHOD)
 
     async def prepare(
         self,
@@ -110,7 +119,7 @@ class Method(ABC):
         return state
 
     def requirements(self) -> set[str]:
-        """Return the needs under the given parameters: `needs`, and "dates" if required."""
+        """Return the needs under the given parameters; a parameter may add some to `needs`."""
         return set(self.needs)
 
     @property
@@ -118,3 +127,6 @@ class Method(ABC):
         """Whether the method learns profiles."""
         # Overriding `profile` is the declaration; a separate flag could contradict it.
         return type(self).profile is not Method.profile
+
+
+guard_methods(Method, METHOD)

@@ -13,7 +13,7 @@ import msgspec
 from personabench.errors import UsageError
 
 
-def fill(
+def fill_params(
     params: type[Any],
     values: Mapping[str, str],
     owner: str,
@@ -31,7 +31,7 @@ def fill(
         raise UsageError(f"{owner}: {message}") from error
 
 
-def assignments(
+def parse_assignments(
     texts: list[str],
     owners: list[str],
 ) -> dict[str, dict[str, str]]:
@@ -55,7 +55,7 @@ def assignments(
     return by_owner
 
 
-def grid(texts: Sequence[str]) -> list[list[str]]:
+def expand_grid(texts: Sequence[str]) -> list[list[str]]:
     """Expand `[owner.]key=value,value` texts into lists of assignments, the last key fastest.
 
     Raises:

@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+import traceback
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -23,13 +24,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from personabench.api.capabilities import check_declarations
+from personabench.api.guard import (
+    TRACEBACKS,
+    describe_value,
+    explain_result,
+    is_fault,
+    locate,
+    params_of,
+)
 from personabench.api.source import PLUGIN, source_hash
-from personabench.errors import UsageError
+from personabench.errors import PluginError, UsageError
 
 __all__ = [
     "Entry",
     "Kind",
     "class_reference",
+    "describe",
     "example_task",
     "find_source_hash",
     "is_file",
@@ -41,6 +52,12 @@ __all__ = [
 
 Kind = Literal["method", "task"]
 _log = logging.getLogger("personabench.registry")
+
+# The class attributes that decide fit.
+_FACTS: Mapping[Kind, tuple[str, ...]] = {
+    "method": ("needs", "designed_for"),
+    "task": ("offers", "kind"),
+}
 
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
 # them by name.
@@ -56,6 +73,7 @@ class Entry:
         about: the first docstring line; empty for entry points.
         facts: literal class attributes, read from the source without importing it; empty for entry
             points.
+        described: whether the facts are known; those of an entry point are after an import.
     """
 
     kind: Kind
@@ -65,6 +83,7 @@ class Entry:
     origin: str
     about: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    described: bool = True
 
 
 def list_entries(kind: Kind) -> dict[str, Entry]:
@@ -79,9 +98,32 @@ def list_entries(kind: Kind) -> dict[str, Entry]:
             module=module,
             attribute=attribute,
             origin=point.dist.name if point.dist else "plugin",
+            described=False,
         )
 
     return dict(sorted(by_name.items()))
+
+
+def describe(kind: Kind, name: str) -> Entry:
+    """Describe a method or a task by name or path; plugins are imported.
+
+    Raises:
+        UsageError: as `load_class`.
+    """
+    entry = list_entries(kind).get(name)
+    if entry is not None and entry.described:
+        return entry
+
+    cls = load_class(kind, name)
+    facts = {fact: getattr(cls, fact) for fact in _FACTS[kind]}
+    return Entry(
+        kind=kind,
+        name=cls.name,
+        module=cls.__module__,
+        attribute=cls.__name__,
+        origin=entry.origin if entry else name,
+        facts=facts,
+    )
 
 
 def load_class(kind: Kind, name: str) -> type[Any]:
@@ -181,16 +223,44 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
         hint = _suggest_names(name, by_name)
         raise UsageError(f"no {kind} named '{name}'; {hint}")
 
+    place = f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute})"
     try:
         module = importlib.import_module(entry.module)
-        cls = getattr(module, entry.attribute)
+        cls: type[Any] = getattr(module, entry.attribute)
     # A plugin's module may raise anything while it is imported.
-    except Exception as error:
-        raise UsageError(
-            f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute}) "
-            f"does not import: {error!r}"
-        ) from error
-    return _check_class(kind, cls, name)
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise _explain_import(place, error) from error
+
+    # A class without a name is called as its entry point is.
+    if isinstance(cls, type) and not hasattr(cls, "name"):
+        cls.name = name
+    _check_class(kind, cls, place)
+    if cls.name != name:
+        # Runs record the class's own name, by which they are to be found again.
+        problem = f"the entry point is called '{name}'; give both one name"
+        raise explain_result(cls, "name", f"'{name}'", f"it is '{cls.name}': {problem}")
+    return cls
+
+
+def _explain_import(place: str, error: BaseException) -> PluginError:
+    """Explain why a module does not import, with the line of the module that is at fault."""
+    line = ""
+    if isinstance(error, SyntaxError):
+        line = f"{error.filename}, line {error.lineno}"
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            # The outermost frames are the engine's, and Python's machinery is "<frozen ...>".
+            own = Path(__file__).parent not in Path(frame.filename).parents
+            if own and not frame.filename.startswith("<") and "importlib" not in frame.filename:
+                line = f"{frame.filename}, line {frame.lineno}"
+    location = f" ({line})" if line else ""
+    TRACEBACKS.error("%s", place, exc_info=error)
+    return PluginError(
+        f"{place}{location}: expected a module that imports, but it does not import: "
+        f"{type(error).__name__}: {error}"
+    )
 
 
 def _suggest_names(name: str, candidates: Collection[str]) -> str:
@@ -290,14 +360,15 @@ def _load_from_path(kind: Kind, text: str) -> type[Any]:
     classes = _classes_in(kind, module)
     cls = _choose_class(kind, path, classes, class_name)
 
-    if not isinstance(getattr(cls, "name", None), str):
+    if getattr(cls, "name", None) is None:
         cls.name = path.stem if len(classes) == 1 else cls.__name__
+    _check_class(kind, cls, text)
     if cls.name in list_entries(kind):
         raise UsageError(
             f"{path} is called '{cls.name}', as an installed {kind} is: "
             "their runs could not be distinguished; give it another `name`"
         )
-    return _check_class(kind, cls, text)
+    return cls
 
 
 def _split_path(text: str) -> tuple[Path, str]:
@@ -313,16 +384,15 @@ def _import_plugin(path: Path) -> ModuleType:
     """Import a file by path.
 
     Raises:
-        UsageError: the file cannot be imported.
+        PluginError: the file cannot be imported.
     """
     try:
         return _execute_plugin(path)
     # The file may raise anything while it is imported.
-    except Exception as error:
-        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        raise UsageError(
-            f"{path}{line} does not import: {type(error).__name__}: {error}"
-        ) from error
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise _explain_import(str(path), error) from error
 
 
 def _execute_plugin(path: Path) -> ModuleType:
@@ -373,10 +443,14 @@ def _choose_class(
             raise UsageError(f"{path} defines no {kind} class '{class_name}'; found: {class_names}")
         return classes[class_name]
 
-    if len(classes) != 1:
-        raise UsageError(
-            f"{path} should define one subclass of personabench.{kind.capitalize()}, "
-            f"found {class_names}; name one as {path}:Class"
+    base = f"personabench.{kind.capitalize()}"
+    if not classes:
+        raise PluginError(f"{path}, line 1: expected one subclass of {base}, but it defines none")
+    if len(classes) > 1:
+        second = list(classes.values())[1]
+        raise PluginError(
+            f"{locate(second, '')}: expected one subclass of {base}, "
+            f"but the file defines {class_names}; name one as {path}:Class"
         )
     (cls,) = classes.values()
     return cls
@@ -390,11 +464,28 @@ def _base_class(kind: Kind) -> type[Any]:
     return Method if kind == "method" else Task
 
 
-def _check_class(kind: Kind, cls: type[Any], name: str) -> type[Any]:
-    if not (isinstance(cls, type) and issubclass(cls, _base_class(kind))):
-        raise UsageError(f"{kind} '{name}' is not a subclass of personabench.{kind.capitalize()}")
+def _check_class(kind: Kind, cls: Any, place: str) -> None:
+    """Check that a class is a method or a task that can be used.
 
-    missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    if missing:
-        raise UsageError(f"{kind} '{name}' does not implement {', '.join(missing)}")
-    return cls
+    Raises:
+        PluginError: a missing method or a wrong attribute.
+    """
+    # Imported late: listing needs no class.
+    from personabench.api import declarations
+    from personabench.api.contracts import METHOD
+    from personabench.api.task import CONTRACTS
+
+    base = _base_class(kind)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise PluginError(
+            f"{place}: expected a subclass of personabench.{kind.capitalize()}, "
+            f"but it is {describe_value(cls)}"
+        )
+
+    declared = declarations.METHOD if kind == "method" else declarations.TASK
+    declarations.check_abstract(cls, METHOD if kind == "method" else CONTRACTS)
+    declarations.check_declarations(cls, declared)
+    if kind == "task":
+        declarations.check_protocol(cls)
+    params_of(cls)
+    check_declarations(kind, place, cls)

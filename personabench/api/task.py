@@ -1,9 +1,10 @@
 """The `Task` interface: data, wording, reading of answers and metrics.
 
-A task words its requests and reads the answers; it knows no method.  A static task implements
-`open`, `render`, `parse` and `measure` and declares its metrics.  Further abilities are interfaces
-of their own: `OnlineTask`, `DialogueTask` and `JudgedTask` for interaction, `OfficialFiles` and
-`SubmissionFile` for the benchmark's files, `Downloadable`, `Generative` and `Audited` for its data.
+A task words its requests and reads the answers; it knows no method.  A static task is `load`,
+`words` and `kind`: its requests, its reading of answers and its metrics have defaults by kind, each
+of which it may replace.  Further abilities are interfaces of their own: `OnlineTask`,
+`DialogueTask` and `JudgedTask` for interaction, `OfficialFiles` and `SubmissionFile` for the
+benchmark's files, `Downloadable`, `Generative` and `Audited` for its data.
 
 A benchmark's folder may define several tasks; the registry lists every class that has a literal
 `name`.
@@ -11,24 +12,43 @@ A benchmark's folder may define several tasks; the registry lists every class th
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from personabench.api.dataset import Dataset, Wrapped
-from personabench.api.wording import Wording
+from personabench.api import defaults, wording
+from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
+from personabench.api.dataset import Dataset
+from personabench.api.sample_check import locate_class, module_file
+from personabench.api.static import StaticDataset
+from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording
+from personabench.errors import UsageError
+from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
-from personabench.types import Sample
+from personabench.models.tokens import Tokens
+from personabench.types import Record, Sample
 
 if TYPE_CHECKING:
     from personabench.models.roles import RoleName
 
-__all__ = ["JsonObject", "Protocol", "Task", "Wrapped"]
+__all__ = ["JsonObject", "Protocol", "Task"]
 
 Protocol = Literal["static", "online", "dialogue"]
 JsonObject = Mapping[str, Any]
 """A recorded interaction, a feedback or an assessment: any JSON object."""
+
+_EXAMPLE_ENDINGS = (".jsonl", ".json", ".csv")
+
+
+def _dataset(plugin: Any, value: Any) -> str:
+    return check_dataset(plugin, value, Dataset)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **wording.CONTRACTS,
+    **TASK,
+    "open": Contract("a `Dataset`", _dataset),
+}
 
 
 class Task(Wording):
@@ -38,13 +58,22 @@ class Task(Wording):
         title: one line for lists.
         example: True if the example data suits any method; such a task is used when none is named.
         version: to be raised when prompts or scores change.
-        metrics: the metrics; the first is the primary one.
+        metrics: the metrics, the first of them the primary one; by default those of `kind`:
+            accuracy and macro-F1, MAE and RMSE, or ROUGE.
         default_split: the split to use when none is named.
+        splits: the splits that `load` knows; by default the default split alone.
+        accepts_file: whether `--data` may be a file; a task with `load` and the default `open`
+            always accepts one.
+        history_format: how `render` shows records: as earlier "turns" of the chat, as a "list", or
+            "auto", which is turns if all records have a stimulus.
+        quotes_gold: True if requests name their own answer by design ("tea or coffee?"); `check
+            task` then counts such requests instead of failing.
         source, licence: of the data.
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
             by `DialogueTask.converse`, `online` one round of a user's trajectory, ended by
             `OnlineTask.react`.
-        offers: the capabilities that methods find: "history", "population", "feedback", "dialogue".
+        offers: the capabilities that methods find, out of `personabench.api.capabilities`; those
+            that follow from `kind` need no declaration.
         roles: the further models that are always needed; an option may change them on the instance.
         optional_roles: the further models that are used when the run names them.
         Params: a frozen dataclass of options, set with `--set task.key=value`.
@@ -53,35 +82,131 @@ class Task(Wording):
     title: ClassVar[str] = ""
     example: ClassVar[bool] = False
     version: ClassVar[int] = 1
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
     default_split: ClassVar[str] = "dev"
+    splits: ClassVar[tuple[str, ...]] = ()
+    accepts_file: ClassVar[bool] = False
+    history_format: ClassVar[defaults.HistoryFormat] = "auto"
+    quotes_gold: ClassVar[bool] = False
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     protocol: ClassVar[Protocol] = "static"
-    offers: ClassVar[tuple[str, ...]] = ("history", "population")
+    offers: ClassVar[tuple[str, ...]] = ("history", "population", "dates", "precedents")
     roles: tuple[RoleName, ...] = ()
     optional_roles: tuple[RoleName, ...] = ()
 
-    @abstractmethod
+    _default_metrics: ClassVar[tuple[Metric, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, CONTRACTS)
+
+        # Chosen again in every subclass, whose kind may differ, until one declares its metrics.
+        if cls.metrics is cls._default_metrics:
+            label_count = len(cls.labels) if isinstance(cls.labels, Sequence) else 0
+            cls._default_metrics = defaults.choose_metrics(cls.kind, label_count)
+            cls.metrics = cls._default_metrics
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        _check_declarations(type(self))
+        if not hasattr(self, "name"):
+            # The registry names classes that it loads; a test may create one without it.
+            self.name = type(self).__name__  # type: ignore[misc]
+        completed = defaults.complete_vocabulary(self.words, self.kind, self.labels)
+        if completed != self.words:
+            self.words = completed  # type: ignore[misc]
+
+    def load(self, split: str, data: Path | None) -> Iterable[Sample]:
+        """Yield the samples of a split, with references if the split has them.
+
+        Ids, index and hash are computed from the samples, in their order.  A history is a list of
+        records, oldest first.  Data that is too large to be read at every start implements `open`
+        instead.
+
+        Args:
+            split: one of `splits`.
+            data: the file or folder of `--data`.  Without it, the example data: a file beside the
+                task's own and of its name (`books.jsonl`, `.json` or `.csv` beside `books.py`, or
+                the folder `sample` of a package); None if there is none.
+
+        Raises:
+            DataError: the data is missing or broken; the message names file, record and field.
+        """
+        raise NotImplementedError
+
     def open(self, split: str, data: Path | None) -> Dataset:
-        """Open a split from a folder, or the example data without one.
+        """Open a split from a file or folder, or the example data without one.
 
         Raises:
             UsageError: unknown split.
             DataError: the files are missing or broken; the message names file, record and field.
         """
+        cls = type(self)
+        if cls.load is Task.load:
+            raise UsageError(
+                f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`"
+            )
+        splits = self.splits or (self.default_split,)
+        if split not in splits:
+            raise UsageError(f"{self.name} has no split '{split}'; it has: {', '.join(splits)}")
 
-    @abstractmethod
+        path = _find_example_data(cls) if data is None else data
+        is_measured_by_default = cls.measure is Task.measure
+        return StaticDataset(
+            cls,
+            lambda: self.load(split, path),
+            split=split,
+            source=_describe_source(cls, path, is_example=data is None),
+            sample=data is None,
+            labels=self.labels,
+            explain_gold=self._explain_gold if is_measured_by_default else lambda sample: "",
+        )
+
+    def render(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered:
+        """See `Wording`: a chat of notes, records as turns or as a list, question, instruction."""
+        return defaults.render_chat(self, sample, records, notes, self.history_format)
+
+    def parse(
+        self,
+        output: str,
+        sample: Sample,
+        scorer: str,
+    ) -> str | None:
+        """See `Wording`: a label, a number of the scale, an option or a text, by `kind`."""
+        return defaults.parse_answer(self, output, sample, scorer)
+
     def measure(
         self,
         parsed: str | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
-        """Return a sample's values for each metric; `parsed` is None for an unparsed answer."""
+        """Return a sample's values for each metric; `parsed` is None for an unparsed answer.
+
+        By default these are the values of the metrics of `kind`.
+        """
+        return defaults.measure_answer(self, parsed, sample)
+
+    def _explain_gold(self, sample: Sample) -> str:
+        return defaults.explain_gold(self, sample)
+
+    def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
+        """Return metric values from the ids of the records that the model saw.
+
+        By default recall and precision of the sample's evidence, if it has any.  They are reported
+        without being listed in `metrics`; those of a task that overrides this have to be listed.
+        """
+        return measure_evidence(sample, shown)
 
     def measure_interaction(
         self,
-        record: JsonObject,
+        interaction: JsonObject,
         assessment: JsonObject | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
@@ -98,3 +223,65 @@ class Task(Wording):
         # Tasks whose metrics depend on their data override this and select by name.
         # Judged metrics have a default since a task may be judged without being a JudgedTask.
         return (*cls.metrics, *getattr(cls, "judged_metrics", ()))
+
+
+def _check_declarations(cls: type[Task]) -> None:
+    """Check the attributes on which the defaults depend.
+
+    Raises:
+        UsageError: one is missing or has no meaning; the message names class and file.
+    """
+    kinds = get_args(ResponseKind)
+    if cls.kind not in kinds:
+        raise UsageError(
+            f"{locate_class(cls)}: kind is {cls.kind!r}, expected {' or '.join(kinds)}"
+        )
+
+    words = getattr(cls, "words", None)
+    if not isinstance(words, Vocabulary):
+        raise UsageError(
+            f"{locate_class(cls)} has no `words`; write words = Vocabulary("
+            'person="reader", stimulus="book", response="rating"), with its own nouns'
+        )
+
+    for field in ("person", "stimulus", "response", "profile_question", "instruction"):
+        value = getattr(words, field)
+        if not isinstance(value, str):
+            raise UsageError(f"{locate_class(cls)}: words.{field} is {value!r}, expected text")
+
+    for attribute in ("labels", "splits", "scorers"):
+        values = getattr(cls, attribute)
+        is_texts = isinstance(values, list | tuple) and all(isinstance(v, str) for v in values)
+        if not is_texts:
+            raise UsageError(
+                f"{locate_class(cls)}: {attribute} is {values!r}, expected a tuple of texts"
+            )
+
+    if cls.kind == "ordinal":
+        try:
+            defaults.find_scale(cls.labels)
+        except ValueError as error:
+            raise UsageError(
+                f"{locate_class(cls)}: labels is {cls.labels!r}; the labels of an ordinal task are the "
+                "whole numbers of its scale as text, or its two ends, such as ('1', '5')"
+            ) from error
+
+
+def _find_example_data(cls: type[Task]) -> Path | None:
+    file = module_file(cls)
+    if file is None:
+        return None
+    if file.name == "__init__.py":
+        candidates = [file.parent / "sample"]
+    else:
+        candidates = [file.with_suffix(ending) for ending in _EXAMPLE_ENDINGS]
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _describe_source(cls: type[Task], path: Path | None, *, is_example: bool) -> str:
+    if path is None:
+        return f"{cls.__name__}.load"
+    return f"example data {path}" if is_example else str(path)
+
+
+guard_methods(Task, CONTRACTS)

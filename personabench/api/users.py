@@ -12,20 +12,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.task import Task
+from personabench.errors import UsageError
 from personabench.hashing import digest
 from personabench.types import Record, Sample, User, moment
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 RULE_VERSION = 1
 MIN_SHARED_RECORDS = 2
 
-Marks = npt.NDArray[np.int64]
+Marks: TypeAlias = "npt.NDArray[np.int64]"
 """A history as the sorted hashes of its records."""
 
 
@@ -37,13 +41,19 @@ def open_split(
     """Open a split of a task, with questions joined into users if the data does not name them.
 
     Raises:
+        UsageError: `data` is a file, and the task reads a folder.
         UsageError, DataError: as `Task.open`.
     """
+    reads_files = task.accepts_file or type(task).open is Task.open
+    if data is not None and data.is_file() and not reads_files:
+        raise UsageError(
+            f"--data {data}: {task.name} reads a folder of files; name the folder {data.parent}"
+        )
     dataset = task.open(split, data)
-    return dataset if dataset.identified else Joined(dataset)
+    return dataset if dataset.identified else JoinedUsers(dataset)
 
 
-class Joined(Wrapped):
+class JoinedUsers(Wrapped):
     """A dataset that does not name all its users, with its questions joined into users."""
 
     def __init__(self, inner: Dataset) -> None:
@@ -117,7 +127,7 @@ class Joined(Wrapped):
         def rank(index: int) -> tuple[bool, int]:
             return user_ids[index] in self._unnamed, index
 
-        for pair in coinciding(histories):
+        for pair in find_coinciding(histories):
             roots = [_find_root(parents, index) for index in pair]
             root, joined = sorted(roots, key=rank)
             # With two named users neither is joined: the data knows better.
@@ -131,7 +141,7 @@ class Joined(Wrapped):
         return joined_ids
 
 
-def coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
+def find_coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
     """Yield pairs of histories of one user, enough to connect all histories of that user.
 
     The result is exact, however common a record is.
@@ -155,6 +165,9 @@ def coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
 
 def _overlapping(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
     """Yield the pairs of distinct histories that share at least half of the smaller one."""
+    # Imported here: most readers of results do without numpy.
+    import numpy as np
+
     sizes = np.array([len(history) for history in histories])
     _, marks, counts = np.unique(
         np.concatenate(histories),
@@ -196,6 +209,8 @@ def _find_root(parents: list[int], index: int) -> int:
 
 
 def _mark_history(user: User) -> Marks:
+    import numpy as np
+
     marks = [hash(_record_content(record)) for record in user.history]
     return np.unique(np.array(marks, dtype=np.int64))
 

@@ -2,7 +2,7 @@
 
 `Wording` is the part of a task that methods may use through their `Context`.  Data, metrics and
 judging belong to `Task`, which derives from it, so that a method never depends on how its answers
-are scored.
+are scored.  A method gets a `WordingView`, not the task: references stay out of its reach.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
+from weakref import WeakKeyDictionary
 
 import msgspec
 
+from personabench.api.contracts import WORDING, Contract, check_rendered, guard_methods
 from personabench.models.tokens import Tokens
 from personabench.types import Message, Record, Sample
 
@@ -30,14 +32,16 @@ class Vocabulary(msgspec.Struct, frozen=True):
         profile_question: the question that a summary of the user should answer.
         axes: the dimensions on which two users' responses may differ, as (name, definition) pairs.
         instruction: the output contract in one sentence.
+
+    The last three have defaults, which `Task` fills in.
     """
 
     person: str
     stimulus: str
     response: str
-    profile_question: str
-    axes: tuple[tuple[str, str], ...]
-    instruction: str
+    profile_question: str = ""
+    axes: tuple[tuple[str, str], ...] = ()
+    instruction: str = ""
 
 
 @dataclasses.dataclass
@@ -47,6 +51,16 @@ class Rendered:
     messages: tuple[Message, ...]
     records: tuple[Record, ...] = ()
     flags: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def _rendered(plugin: Any, value: Any) -> str:
+    return check_rendered(plugin, value, Rendered)
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    **WORDING,
+    "render": Contract("a `Rendered` whose messages are a tuple of `Message`s", _rendered),
+}
 
 
 class Wording(ABC):
@@ -59,6 +73,9 @@ class Wording(ABC):
         max_tokens: the maximum number of tokens of an answer.
         labels: the possible answers in the benchmark's order; empty for text.
         words: the vocabulary for prompts.
+        tokenizer: the tokenizer of query and document texts for BM25: "words" (lower-cased words,
+            pairs of characters in scripts without spaces) or "whitespace" (case and punctuation
+            stay, as in LaMP's reference implementation).
         params: the task's options, an instance of `Params`.
     """
 
@@ -68,6 +85,7 @@ class Wording(ABC):
     max_tokens: ClassVar[int] = 64
     labels: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Vocabulary]
+    tokenizer: str = "words"
 
     @dataclasses.dataclass(frozen=True)
     class Params:
@@ -75,6 +93,10 @@ class Wording(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params = params if params is not None else self.Params()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_methods(cls, CONTRACTS)
 
     @abstractmethod
     def render(
@@ -156,3 +178,93 @@ class Wording(ABC):
         to it, and `response` the user's next message.
         """
         return None
+
+    def options(self, sample: Sample) -> tuple[str, ...]:
+        """Return the texts behind a sample's choices, in the order of `choices`.
+
+        They are the JSON list in the attribute `options`, else the choices themselves; empty
+        without choices.  A task whose choices stand for texts elsewhere in the input overrides
+        this.
+        """
+        if "options" in sample.attributes:
+            return msgspec.json.decode(sample.attributes["options"], type=tuple[str, ...])
+        return sample.choices
+
+    def persona(self, sample: Sample) -> str:
+        """Return the written description of the user that a history contains; empty without one."""
+        return ""
+
+    def chat(self, sample: Sample, records: Sequence[Record]) -> Rendered | None:
+        """Render records as the original conversation; None if they are no conversation."""
+        return None
+
+
+# Beside the views rather than on them: an attribute of a view would lead back to the task.
+_tasks: WeakKeyDictionary[WordingView, Wording] = WeakKeyDictionary()
+
+
+class WordingView(Wording):
+    """The wording of a task and nothing else of it, as methods get it."""
+
+    def __init__(self, task: Wording) -> None:
+        _tasks[self] = task
+        for name in _CONSTANTS:
+            # A task may leave out what its own code never uses.
+            if hasattr(task, name):
+                vars(self)[name] = getattr(task, name)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Only called for names that are not part of the wording.
+        raise AttributeError(
+            f"ctx.task has no '{name}': a method gets the wording of a task, never its data, "
+            "references or metrics"
+        )
+
+    def render(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered:
+        return _tasks[self].render(sample, records, notes, tokens)
+
+    def parse(
+        self,
+        output: str,
+        sample: Sample,
+        scorer: str,
+    ) -> str | None:
+        return _tasks[self].parse(output, sample, scorer)
+
+    def describe(self, record: Record) -> str:
+        return _tasks[self].describe(record)
+
+    def query_text(self, sample: Sample) -> str:
+        return _tasks[self].query_text(sample)
+
+    def document_text(self, record: Record) -> str:
+        return _tasks[self].document_text(record)
+
+    def question(self, record: Record, like: Sample) -> Sample:
+        return _tasks[self].question(record, like)
+
+    def facts(self, fields: Mapping[str, str]) -> str:
+        return _tasks[self].facts(fields)
+
+    def exchanges(self, sample: Sample) -> Sequence[Record] | None:
+        return _tasks[self].exchanges(sample)
+
+    def options(self, sample: Sample) -> tuple[str, ...]:
+        return _tasks[self].options(sample)
+
+    def persona(self, sample: Sample) -> str:
+        return _tasks[self].persona(sample)
+
+    def chat(self, sample: Sample, records: Sequence[Record]) -> Rendered | None:
+        return _tasks[self].chat(sample, records)
+
+
+_CONSTANTS = (*Wording.__annotations__, "params")
+
+guard_methods(Wording, CONTRACTS)

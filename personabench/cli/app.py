@@ -93,6 +93,13 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+def _has_abandoned_tasks() -> bool:
+    """Whether plugin code is still running that cannot be stopped."""
+    # Not imported here: commands without runs do not need the module.
+    interrupts = sys.modules.get("personabench.run.interrupts")
+    return bool(interrupts and interrupts.abandoned)
+
+
 def main() -> None:
     """Run the `personabench` command."""
     for name in ("stdout", "stderr"):
@@ -114,8 +121,8 @@ def main() -> None:
         print("interrupted", file=sys.stderr)
         _leave(130)
     except SystemExit as end:
-        if end.code == 130:
-            _leave(130)
+        if end.code == 130 or _has_abandoned_tasks():
+            _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
         raise
     except BrokenPipeError:
         sys.stderr.close()

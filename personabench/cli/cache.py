@@ -81,7 +81,8 @@ def why(
 ) -> None:
     """Show which calls of a sample are stored, and why others are not.
 
-    For a call that is not stored, the first field is shown in which the nearest stored call differs.
+    For a call that is not stored, the first field is shown in which the nearest stored call
+    differs.
     """
     import asyncio
 

@@ -73,9 +73,12 @@ def method(
     from personabench.api.guard import create
     from personabench.api.registry import example_task, load_class
     from personabench.testing.checks import check_method
+    from personabench.testing.data_access import refuse_data_access
 
-    checked = create(load_class("method", name))
-    _report(check_method(checked, task or example_task()), json)
+    # A file could also read gold answers while it is imported.
+    with refuse_data_access() as calls:
+        checked = create(load_class("method", name))
+    _report(check_method(checked, task or example_task(), refused_calls=calls), json)
 
 
 @app.command("backend", cls=PlainCommand)
@@ -144,8 +147,7 @@ _MARKS = {True: "ok", False: "FAIL", None: "–"}
 
 def _report(findings: Iterable[Finding], json: bool) -> None:
     """Print findings and exit with 1 if one does not hold."""
-    # Iterating runs the checks, which must happen once only.
-    results = list(findings)
+    results = _run_checks(findings)
     if json:
         rows = [
             {
@@ -163,3 +165,17 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
 
     if any(finding.holds is False for finding in results):
         sys.exit(1)
+
+
+def _run_checks(findings: Iterable[Finding]) -> list[Finding]:
+    """Run the checks; a fault of the plugin ends them as a check that does not hold."""
+    from personabench.errors import PluginError
+    from personabench.testing.checks import Finding
+
+    results = []
+    try:
+        for finding in findings:
+            results.append(finding)
+    except PluginError as fault:
+        results.append(Finding("the code returns what is expected of it", False, str(fault)))
+    return results

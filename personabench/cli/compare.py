@@ -9,7 +9,7 @@ import typer
 
 from personabench.cli.console import emit, screen
 from personabench.cli.options import RESULTS, Json, OwnTask, Results
-from personabench.results.index import find
+from personabench.results.index import find_any_run
 
 if TYPE_CHECKING:
     from personabench.leaderboard.comparison import MetricComparison, RunComparison
@@ -46,7 +46,7 @@ def compare(
     from personabench.results.index import label
     from personabench.results.locate import load_named_task
 
-    runs = {side: find(name, results) for side, name in (("a", a), ("b", b))}
+    runs = {side: find_any_run(name, results) for side, name in (("a", a), ("b", b))}
     if task is not None:
         load_named_task(task, [run.spec for run in runs.values() if run.spec])
     found = compared(runs["a"], runs["b"], anyway)

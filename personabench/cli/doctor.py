@@ -18,6 +18,15 @@ _OPTIONAL_MODULES = {
     "vllm": "vllm extra",
 }
 
+_KEYS = {
+    "OPENAI_API_KEY": "OpenAI's API",
+    "AZURE_OPENAI_API_KEY": "models on Azure",
+    "VLLM_API_KEY": "vLLM servers that ask for a key",
+    "SIMULATOR_API_KEY": "a simulator on a server of its own",
+    "JUDGE_API_KEY": "a judge on a server of its own",
+    "EMBEDDER_API_KEY": "an embedder on a server of its own",
+}
+
 
 def doctor(results: Results = RESULTS, json: Json = False) -> None:
     """Check the installation, local model and results folder."""
@@ -30,8 +39,7 @@ def doctor(results: Results = RESULTS, json: Json = False) -> None:
         state = "ok" if importlib.util.find_spec(module) else "missing"
         rows.append(_row(module, state, purpose))
 
-    key = "set" if os.environ.get("OPENAI_API_KEY") else "not set; needed for remote APIs only"
-    rows.append(_row("OPENAI_API_KEY", "ok", key))
+    rows += [_check_key(variable, purpose) for variable, purpose in _KEYS.items()]
     rows.append(_check_results(results))
 
     if json:
@@ -46,6 +54,12 @@ def doctor(results: Results = RESULTS, json: Json = False) -> None:
 
 def _row(what: str, state: str, detail: str) -> dict[str, str]:
     return {"what": what, "state": state, "detail": detail}
+
+
+def _check_key(variable: str, purpose: str) -> dict[str, str]:
+    """Check whether a key is set, without a word of its value."""
+    is_set = os.environ.get(variable, "").strip()
+    return _row(variable, "ok", "set" if is_set else f"not set; for {purpose}")
 
 
 def _check_local_model() -> dict[str, str]:

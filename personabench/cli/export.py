@@ -38,10 +38,10 @@ def export(
 ) -> None:
     """Write a run's samples for another tool.
 
-    One row per sample: input, references, answer, scores, and every call with its messages. An export contains the
-    texts of the data; use `publish` to write scores only.
+    One row per sample: input, references, answer, scores, and every call with its messages. An
+    export contains the texts of the data; use `publish` to write scores only.
     """
-    from personabench.results.export import Source, as_csv, as_dataset
+    from personabench.results.export import Source, write_csv_file, write_dataset
     from personabench.results.index import find_run
     from personabench.results.inspect_log import write
     from personabench.results.locate import load_named_task
@@ -54,8 +54,8 @@ def export(
         typer.echo(f"warning: {remark}", err=True)
     writers = {
         Kind.inspect: write,
-        Kind.hf: as_dataset,
-        Kind.csv: as_csv,
+        Kind.hf: write_dataset,
+        Kind.csv: write_csv_file,
     }
     writers[to](source, output)
     typer.echo(f"wrote {output}: {len(source.ids)} samples", err=True)

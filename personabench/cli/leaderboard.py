@@ -72,7 +72,8 @@ def leaderboard(
 ) -> None:
     """Rank runs and published results, a row per method.
 
-    Scores come with 95 % intervals over users, gains over the baseline with corrected p-values. --wide adds columns.
+    Scores come with 95 % intervals over users, gains over the baseline with corrected p-values.
+    --wide adds columns.
     """
     from personabench import leaderboard as made
     from personabench.api.registry import is_file

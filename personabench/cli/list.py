@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from personabench.cli.console import emit
-from personabench.cli.options import RESULTS, Json, OnlyTask, Results
+from personabench.cli.options import RESULTS, Json, OnlyMethod, OnlyTask, Results
 
 if TYPE_CHECKING:
     from personabench.api.compatibility import Cell
@@ -60,36 +60,34 @@ SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
 
 LEGEND = "● faithful: as in its paper, or made for any task  ○ adapted  – refused, no call"
 
-# A narrower last column than this is not wrapped: one word per line is harder to read than a wide line.
+# A narrower last column than this is not wrapped: one word per line is harder to read than a wide
+# line.
 _MIN_WRAP_WIDTH = 20
 
 
 @listing.command("matrix")
 def matrix(
     task: OnlyTask = None,
+    method: OnlyMethod = None,
     json: Json = False,
 ) -> None:
     """Show which method runs on which task, and if faithfully."""
     from personabench.api.compatibility import matrix
-    from personabench.api.registry import list_entries
-    from personabench.errors import UsageError
+    from personabench.api.registry import describe, list_entries
 
-    tasks = list_entries("task")
-    if task is not None and task not in tasks:
-        raise UsageError(f"no task named '{task}'; known: {', '.join(tasks)}")
-
-    methods = list_entries("method").values()
-    cells = matrix(methods, tasks.values() if task is None else [tasks[task]])
+    methods = [describe("method", method)] if method else list(list_entries("method").values())
+    tasks = [describe("task", task)] if task else list(list_entries("task").values())
+    cells = matrix(methods, tasks)
     if json:
         emit([cell._asdict() for cell in cells])
         return
 
     for line in _format_matrix(cells, shutil.get_terminal_size().columns):
         typer.echo(line)
-    # Their code is only imported when they run, so nothing is known about them here.
-    installed = [entry.name for entry in methods if entry.origin != "built-in"]
+    # Their code is only imported when it is named, so nothing is known about them here.
+    installed = [entry.name for entry in (*methods, *tasks) if not entry.described]
     if installed:
-        typer.echo(f"\nAlso installed, checked when they run: {', '.join(installed)}")
+        typer.echo(f"\nAlso installed; name one with --task or --method: {', '.join(installed)}")
 
 
 def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:

@@ -42,8 +42,8 @@ def merge(
 ) -> None:
     """Join the shards of runs without calling a model.
 
-    The result is the run that the same command without --shard would have written. Shards are kept; merging again
-    overwrites the run.
+    The result is the run that the same command without --shard would have written. Shards are kept;
+    merging again overwrites the run.
     """
 
     from personabench.cli.tables import print_boards

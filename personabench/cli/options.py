@@ -121,6 +121,17 @@ OwnTask = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+OnlyMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        "-m",
+        metavar="METHOD",
+        help="Only this method; use file.py[:Class] if it is not installed.",
+        show_default=False,
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 OnlyTask = Annotated[
     str | None,
     typer.Option(
@@ -145,10 +156,9 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        metavar="FOLDER",
-        help="Folder with the benchmark's files (default: the bundled example data).",
+        metavar="PATH",
+        help="Folder with the benchmark's files, or one file (default: the example data).",
         exists=True,
-        file_okay=False,
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -371,6 +381,16 @@ Timeout = Annotated[
         min=0.001,
         metavar="SECONDS",
         help="Time limit of one call to a server (default: 600).",
+        rich_help_panel=EXECUTION_PANEL,
+    ),
+]
+SampleTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--sample-timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="Time limit of one sample, profile included; a sample over it fails (default: none).",
         rich_help_panel=EXECUTION_PANEL,
     ),
 ]

@@ -23,18 +23,17 @@ _PLAN_COUNTS = (
 
 def print_plan(several: Sequence[Options], json: bool) -> None:
     """Print the calls, tokens and price of runs without calling a model."""
-    import asyncio
-
     from rich import box
     from rich.table import Table
 
+    from personabench.run.interrupts import run_command
     from personabench.run.plan import plan
 
     prices = several[0].prices
     rows = [
         {**forecast.as_dict(prices), "seed": options.seed}
         for options in several
-        for forecast in asyncio.run(plan(options))
+        for forecast in run_command(plan(options), farewell="interrupted")
     ]
     if json:
         emit(rows)
@@ -60,7 +59,8 @@ def print_plan(several: Sequence[Options], json: bool) -> None:
     )
     if any(row["calls_at_most"] > row["calls"] for row in rows):
         console.print(
-            " If the model replies with lists, calls are given from the shortest lists to the longest, "
+            " If the model replies with lists, calls are given "
+            "from the shortest lists to the longest, "
             "tokens and price for the shortest.",
             style="dim",
         )

@@ -32,7 +32,8 @@ def publish(
 ) -> None:
     """Write runs as reference results.
 
-    A file contains the spec, the summary and per-sample scores with hashed ids, but no text of the data.
+    A file contains the spec, the summary and per-sample scores with hashed ids, but no text of the
+    data.
     """
     from personabench.errors import UsageError
     from personabench.results.index import find_run

@@ -44,6 +44,7 @@ from personabench.cli.options import (
     Reasoning,
     RequestsPerMinute,
     ResultsOrUrl,
+    SampleTimeout,
     Seed,
     Seeds,
     ShardOption,
@@ -121,6 +122,7 @@ def run(
     adapter: Adapter = None,
     embedder_url: EmbedderUrl = None,
     timeout: Timeout = None,
+    sample_timeout: SampleTimeout = None,
     header: Headers = None,
     api_version: ApiVersion = None,
     omit: OmitParams = None,
@@ -159,7 +161,8 @@ def run(
 ) -> None:
     """Run methods on tasks and print a leaderboard.
 
-    Repeat the command to resume a run: finished samples are kept. Without --data, the task's example data is used.
+    Repeat the command to resume a run: finished samples are kept. Without --data, the task's
+    example data is used.
     """
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
@@ -234,6 +237,7 @@ def run(
         backend=backend,
         backend_options=backend_options,
         concurrency=concurrency,
+        sample_timeout=sample_timeout,
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
@@ -268,7 +272,8 @@ def _require_names(option: str, value: str) -> None:
 
     if not split_names(value):
         raise UsageError(
-            f"{option} '{value}' contains no name; run `personabench list {option[2:]}s` to see them"
+            f"{option} '{value}' contains no name; "
+            f"run `personabench list {option[2:]}s` to see them"
         )
 
 
@@ -330,7 +335,6 @@ def _read_seeds(seed: int, seeds: str | None) -> list[int]:
 
 def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -> None:
     """Execute runs and print their leaderboard, warnings and errors."""
-    import asyncio
     import functools
 
     from rich.console import Console
@@ -339,9 +343,10 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
     from personabench.results.index import Run
-    from personabench.results.notices import notices
+    from personabench.results.notices import collect_notices
     from personabench.results.summary import to_dict
     from personabench.run import runner
+    from personabench.run.interrupts import run_command
 
     console = Console(stderr=True, highlight=False)
     options = several[0]
@@ -352,13 +357,14 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
         outcomes = cluster.run(several, functools.partial(console.print, markup=False))
     else:
         try:
-            outcomes = asyncio.run(
+            outcomes = run_command(
                 runner.run(
                     *several,
                     watch=watching(console),
                     announce=announce,
                     tell=functools.partial(console.print, markup=False, soft_wrap=True),
-                )
+                ),
+                farewell=_describe_interrupt("finished samples are kept"),
             )
         except KeyboardInterrupt:
             _print_interrupted(console, "finished samples are kept")
@@ -383,7 +389,7 @@ def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
-    for notice in notices(summaries):
+    for notice in collect_notices(summaries):
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
     if options.prices:
         console.print(
@@ -468,8 +474,14 @@ def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Con
 
 def _print_interrupted(console: Console, state: str) -> None:
     """Print how to resume an interrupted command."""
-    console.print(f"interrupted; {state}. Go on with the same command:", style="yellow")
-    console.print(f"  {command_line()}", markup=False, soft_wrap=True)
+    message, command = _describe_interrupt(state).splitlines()
+    console.print(message, style="yellow")
+    console.print(command, markup=False, soft_wrap=True)
+
+
+def _describe_interrupt(state: str) -> str:
+    """Say in two lines that a command was interrupted and how to resume it."""
+    return f"interrupted; {state}. Go on with the same command:\n  {command_line()}"
 
 
 def command_line() -> str:

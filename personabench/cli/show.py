@@ -21,7 +21,7 @@ from personabench.cli.options import (
     Split,
 )
 from personabench.results.index import find_run
-from personabench.results.sample import _messages, about_sample
+from personabench.results.sample import _messages, describe_sample
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,8 +77,8 @@ def show(
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
 
-    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the prompts that
-    --method would send for --sample are shown; no model is needed.
+    A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the
+    prompts that --method would send for --sample are shown; no model is needed.
     """
     from personabench.api.registry import find_source_hash
     from personabench.errors import UsageError
@@ -90,7 +90,8 @@ def show(
         dry_sample = sample_id or sample
         if method is None or task is None or dry_sample is None or run is not None:
             raise UsageError(
-                "show --dry-run: write `personabench show --dry-run --method M --task T --sample ID`"
+                "show --dry-run: write "
+                "`personabench show --dry-run --method M --task T --sample ID`"
             )
         preview(
             method, task, dry_sample, split, data, window, seed, assignments or [], history, json
@@ -111,7 +112,7 @@ def show(
         else:
             _print_run(shown)
         return
-    facts = about_sample(folder, sample, results)
+    facts = describe_sample(folder, sample, results)
     if not find_source_hash("task", name := folder.spec().task):
         typer.echo(
             f"warning: task {name} is not installed, so references are missing; add --task FILE",
@@ -135,7 +136,8 @@ def preview(
     history: str,
     json: bool,
 ) -> None:
-    """Print the calls a method would make for one sample; replies that a later prompt quotes are filler.
+    """Print the calls a method would make for one sample; replies that a later prompt quotes are
+    filler.
 
     Raises:
         UsageError: no such method, task or sample.
@@ -244,5 +246,26 @@ def _print_sample(facts: dict[str, Any]) -> None:
             console.print("reply", style="bold")
             console.print(call["reply"] or "", markup=False, soft_wrap=True)
     _head(console, f"sample {facts['sample_id']} of user {facts['user_id']}")
-    for name in ("output", "parsed", "references", "values", "flags", "error"):
-        console.print(f"{name:11} {_plainly(facts[name])}", markup=False, soft_wrap=True)
+    shown = {**facts, "shown": _word_shown(facts), "evidence": _word_evidence(facts)}
+    names = ["output", "parsed", "references", "shown", "evidence", "values", "flags", "error"]
+    if not facts["evidence"]:
+        names.remove("evidence")
+    for name in names:
+        console.print(f"{name:11} {_plainly(shown[name])}", markup=False, soft_wrap=True)
+
+
+def _word_shown(facts: dict[str, Any]) -> str:
+    """The ids of the records that the model saw."""
+    ids = facts["shown"]
+    if ids is None:
+        return ""
+    count = f"{len(ids)} record{'' if len(ids) == 1 else 's'}"
+    return f"{count}: {', '.join(ids)}" if ids else count
+
+
+def _word_evidence(facts: dict[str, Any]) -> str:
+    """The ids of the records that hold the evidence, with those that the model did not see."""
+    ids = facts["evidence"] or ()
+    missed = [record_id for record_id in ids if record_id not in (facts["shown"] or ())]
+    worded = ", ".join(ids)
+    return f"{worded}; not shown: {', '.join(missed)}" if missed else worded

@@ -133,13 +133,14 @@ def _claim(heading: str, cells: Sequence[str]) -> int:
 
 
 def _width(heading: str, cells: Sequence[str]) -> int:
-    """Return the width of a column, whose heading may break between words but not before an arrow."""
+    """Return a column's width; its heading may break between words, not before an arrow."""
     words = heading.replace(" ↑", "_↑").replace(" ↓", "_↓").replace("Δ ", "Δ_").split()
     return max([1, *map(len, words), *map(len, cells)])
 
 
 def curve_text(points: Sequence[Point], form: str) -> str:
-    """Points of curves as "json", "csv", "md", "latex" or, in any other form, as lines for a terminal.
+    """Points of curves as "json", "csv", "md", "latex" or, in any other form, as lines for a
+    terminal.
 
     Raises:
         UsageError: there is no point to show to people.

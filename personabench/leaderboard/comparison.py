@@ -36,6 +36,7 @@ from personabench.leaderboard.rows import Entry, conditions, judge_of, metric_di
 from personabench.leaderboard.stats import Scores, holm, leaders, letters, wins
 from personabench.leaderboard.stats.resample import Aggregate, Floats
 from personabench.leaderboard.stats.scores import DRAWS
+from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import mean
 from personabench.results.index import SCORER, Run
 from personabench.results.published import Vector, vector
@@ -237,7 +238,7 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
     """
     try:
         cls = registry.load_recorded("task", run.summary.task, run.task_hash)
-        metrics = cls.metrics_of(scores.values.get(SCORER, {}))
+        metrics = (*cls.metrics_of(scores.values.get(SCORER, {})), *EVIDENCE)
         return next((metric.aggregate for metric in metrics if metric.name == name), None)
     except PersonabenchError:
         values: list[Any] = list(_metric_values(scores, name).values())

@@ -30,6 +30,7 @@ CONDITIONS: tuple[str, ...] = (
     "model",
     "sampling",
     "window",
+    "tokenizer",
 )
 
 # The conditions that a label does not show by itself.

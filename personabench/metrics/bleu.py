@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ORDER = 4
 
 
-def statistics(
+def count_ngrams(
     prediction: str,
     reference: str,
 ) -> list[float]:
@@ -26,7 +26,9 @@ def statistics(
     Tokens are sacrebleu's `13a`, case kept; one reference.
     """
     # sacrebleu has no public function for the counts of one sentence.
-    (counts,) = _create_scorer()._extract_corpus_statistics([prediction], [[reference]])
+    scorer = _create_scorer()
+    # sacrebleu shows the counts of a pair in no other way.
+    (counts,) = scorer._extract_corpus_statistics([prediction], [[reference]])  # noqa: SLF001
     return [float(count) for count in counts]
 
 

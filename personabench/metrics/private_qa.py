@@ -71,8 +71,8 @@ def score_overlap(prediction: str, gold: object) -> OverlapScore:
 
     The gold answer is a text, a number, an object, or a list of these.
     """
-    predicted_words = word_set(prediction)
-    gold_words = word_set(gold)
+    predicted_words = split_words(prediction)
+    gold_words = split_words(gold)
     shared = len(predicted_words & gold_words)
 
     emptied = bool(prediction.strip()) and not predicted_words
@@ -90,19 +90,19 @@ def outdated_recall(prediction: str, old: object) -> float | None:
 
     None if the value has no words.
     """
-    stale_words = word_set(old)
+    stale_words = split_words(old)
     if not stale_words:
         return None
-    repeated_words = stale_words & word_set(prediction)
+    repeated_words = stale_words & split_words(prediction)
     return len(repeated_words) / len(stale_words)
 
 
-def word_set(value: object) -> set[str]:
+def split_words(value: object) -> set[str]:
     """The words of a text or number, of members of a list, or of an object's keys and values."""
     if isinstance(value, Mapping):
-        return word_set(value.keys()) | word_set(value.values())
+        return split_words(value.keys()) | split_words(value.values())
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return set[str]().union(*map(word_set, value))
+        return set[str]().union(*map(split_words, value))
     text = re.sub(r"[^a-zA-Z0-9\s]", "", str(value))
     return set(text.lower().split())
 

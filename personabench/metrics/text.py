@@ -52,12 +52,12 @@ _QUOTES = {
 @lru_cache(maxsize=2)
 def _create_scorer(every_script: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    return RougeScorer(
-        ["rouge1", "rougeL"],
-        use_stemmer=False,
-        tokenizer=WordTokens() if every_script else None,
-    )
+    # Named, because a scorer that chooses its tokenizer logs that, which makes the root logger
+    # print the tracebacks of failed samples to the terminal.
+    tokenizer = WordTokens() if every_script else DefaultTokenizer()
+    return RougeScorer(["rouge1", "rougeL"], tokenizer=tokenizer)
 
 
 def rouge(
@@ -93,14 +93,14 @@ def rouge_with_variants(
     return official | unicode_scores
 
 
-def without_reasoning(output: str) -> str:
+def strip_reasoning(output: str) -> str:
     """Drop the reasoning of a model from its reply."""
     return split_reply(output).answer
 
 
 def strip_chatter(output: str) -> str:
     """Drop reasoning, code fences, markdown emphasis, lead-ins and wrapping quotes from a reply."""
-    text = _FENCE.sub(r"\1", without_reasoning(output))
+    text = _FENCE.sub(r"\1", strip_reasoning(output))
     for pattern in _EMPHASIS:
         text = pattern.sub(r"\2", text)
     text = _HEADING.sub("", text).strip()

@@ -17,7 +17,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #ececea; --page: #161719; --quiet: #a9a9a6; --line: #3a3c40; }
 }
-body { margin: 1rem; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+body { margin: 1rem; background: var(--page); color: var(--ink); }
+body { font: 15px/1.5 system-ui, sans-serif; }
 h2 { font-size: 1.1rem; margin: 2rem 0 0.5rem; }
 div { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -37,7 +38,8 @@ def board_page(boards: Sequence[Board], wide: bool = False) -> str:
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy([], [STYLE]))}">',
+            '<meta http-equiv="Content-Security-Policy" '
+            f'content="{html.escape(policy([], [STYLE]))}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>Leaderboard: {title}</title><style>{STYLE}</style></head><body><main>",
             *(line for board in boards for line in _table(board, wide)),

@@ -199,7 +199,8 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
 
     return (
         f"default-src 'none'; script-src {hashed(scripts)}; style-src {hashed(styles)}; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+        "base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
     )
 
 

@@ -23,8 +23,8 @@ from personabench.types import Call, Prediction, Record, to_json
 # Characters of distinct lines after which a pack is closed: a browser unpacks one in a moment.
 PACK = 1_500_000
 
-# A record counts as used if this many of its first characters are in a prompt. Methods may cut
-# records, so the whole text would miss some.
+# Runs of earlier versions, and profiles, do not say which records they showed. A record counts if
+# this many of its first characters are in a prompt: methods may cut records.
 MARK = 60
 
 # Characters of a request key that identify it on the page.
@@ -84,11 +84,22 @@ class Pack:
         return {"lines": list(self._lines), "states": self.states, "samples": self.samples}
 
 
+class _Prompts(NamedTuple):
+    """The texts of a row's prompts for one sample, and for the profile behind it."""
+
+    answer: list[str]
+    profile: list[str]
+
+
 class _Used(NamedTuple):
-    """A record that prompts quote, and the rows whose prompts do."""
+    """A record, the rows whose answers were given with it in sight, and those that profiled it.
+
+    A row whose answer showed the record is not among `profiled`.
+    """
 
     record: Record
     rows: list[int]
+    profiled: list[int]
 
 
 class Browser:
@@ -139,7 +150,13 @@ class Browser:
             histories = self._histories(position)
 
         answers: list[dict[str, Any] | None] = []
-        used: dict[tuple[str, str | None, str], _Used] = {}
+        evidence = sample.evidence if sample else ()
+        used = {
+            _key(record): _Used(record, [], [])
+            for record in (sample.history if sample else ())
+            if record.id in evidence
+        }
+        marked = set(used)
         for row, prediction in enumerate(predictions):
             if prediction is None:
                 answers.append(None)
@@ -147,9 +164,13 @@ class Browser:
             answer, prompts = self._answer(pack, row, prediction)
             answers.append(answer)
             for record in histories.get(self._views[row], ()):
-                if _is_quoted(record, prompts):
-                    key = (record.id, record.stimulus, record.response)
-                    used.setdefault(key, _Used(record, [])).rows.append(row)
+                use = used.get(_key(record)) or _Used(record, [], [])
+                if _is_shown(record, prediction, prompts):
+                    use.rows.append(row)
+                elif _is_quoted(record, prompts.profile):
+                    use.profiled.append(row)
+                if use.rows or use.profiled:
+                    used[_key(record)] = use
 
         content: dict[str, Any] = {
             "input": None,
@@ -157,7 +178,13 @@ class Browser:
             "references": None,
             "history": None,
             "records": [
-                {**self._record(pack, record), "rows": rows} for record, rows in used.values()
+                {
+                    **self._record(pack, use.record),
+                    "rows": use.rows,
+                    "profiled": use.profiled,
+                    "evidence": key in marked,
+                }
+                for key, use in used.items()
             ],
             "answers": answers,
         }
@@ -172,7 +199,7 @@ class Browser:
 
     def _answer(
         self, pack: Pack, row: int, prediction: Prediction
-    ) -> tuple[dict[str, Any], list[str]]:
+    ) -> tuple[dict[str, Any], _Prompts]:
         """Pack a row's answer to a sample; returns it and the prompts behind it."""
         calls, prompts = self._calls(pack, prediction.calls)
         output, parsed = prediction.output, prediction.parsed
@@ -190,14 +217,11 @@ class Browser:
             answer["state"] = pack.state(
                 row, prediction.user_id, lambda: self._state(pack, profile)
             )
-            prompts = prompts + self._state_prompts(row, profile)
-        return answer, prompts
+            return answer, _Prompts(prompts, self._state_prompts(row, profile))
+        return answer, _Prompts(prompts, [])
 
     def _histories(self, position: int) -> dict[tuple[str, int], Sequence[Record]]:
         """The history that rows could see, by control."""
-        # Without prompts, used records cannot be recognized.
-        if self._cache is None or not self.prompts:
-            return {}
         return {view: dataset.load(position).history for view, dataset in self._seen_by.items()}
 
     def _record(self, pack: Pack, record: Record) -> dict[str, Any]:
@@ -278,6 +302,17 @@ def _control(row: ReportRow) -> tuple[str, int]:
 def _by_user(row: ReportRow) -> Mapping[str, Profile]:
     profiles = RunFolder(row.folder).profiles() if row.folder else {}
     return {profile.user_id: profile for profile in profiles.values() if profile.key}
+
+
+def _key(record: Record) -> tuple[str, str | None, str]:
+    # Records of two users may have the same id.
+    return record.id, record.stimulus, record.response
+
+
+def _is_shown(record: Record, prediction: Prediction, prompts: _Prompts) -> bool:
+    if prediction.shown is None:
+        return _is_quoted(record, prompts.answer)
+    return record.id in prediction.shown
 
 
 def _is_quoted(record: Record, prompts: Sequence[str]) -> bool:

@@ -106,7 +106,8 @@ def _describe_controls(rows: Rows) -> list[str]:
             )
         elif row["personal"] is False:
             sentences.append(
-                f"What {row['label']} gains is not shown to be personal: with another user's history "
+                f"What {row['label']} gains is not shown to be personal: "
+                "with another user's history "
                 "it is not told apart from itself."
             )
         if (

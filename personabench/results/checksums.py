@@ -19,7 +19,7 @@ class Seal(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def seal(path: Path, size: int | None = None) -> Seal:
+def make_seal(path: Path, size: int | None = None) -> Seal:
     """Take the checksum of a file, or of its first `size` bytes; a missing file counts as empty."""
     total = hashlib.sha256()
     lines = 0

@@ -166,7 +166,9 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
             "profile": None if profile is None else _to_text(profile.state),
             "output": prediction.output,
             "parsed": prediction.parsed,
-            "record": to_json(prediction.record),
+            "interaction": to_json(prediction.interaction),
+            "shown": list(prediction.shown or ()),
+            "evidence": list(sample.evidence) if sample else [],
             "flags": to_json(prediction.flags),
             "error": prediction.error,
             "attempts": prediction.attempts,
@@ -214,7 +216,7 @@ def _to_text(state: Any) -> str:
     return state if isinstance(state, str) else to_json(state)
 
 
-def as_csv(source: Source, output: Path) -> None:
+def write_csv_file(source: Source, output: Path) -> None:
     """Write a run's rows as CSV; lists and objects are JSON text.
 
     Raises:
@@ -230,7 +232,7 @@ def as_csv(source: Source, output: Path) -> None:
             write_csv(file, first, chain([first], samples))
 
 
-def as_dataset(source: Source, output: Path) -> None:
+def write_dataset(source: Source, output: Path) -> None:
     """Write a run's rows as a folder for `datasets.load_from_disk`, every column typed.
 
     Raises:
@@ -275,7 +277,8 @@ def _features(source: Source, datasets: Any) -> dict[str, Any]:
     first = next(rows(source))
     # Columns that are empty in the first row hold text.
     features = {name: types.get(type(value), text) for name, value in first.items()}
-    features |= {"choices": [text], "references": [text]}
+    lists = ("choices", "references", "shown", "evidence")
+    features |= {name: [text] for name in lists}
     features["calls"] = [
         {
             "phase": text,

@@ -39,7 +39,7 @@ def read_published(path: Path) -> Run:
     return Run(content.summary, path, content.spec)
 
 
-def find(name: str, results: Path) -> Run:
+def find_any_run(name: str, results: Path) -> Run:
     """Find a run by its folder, the start of its fingerprint, "last" or its published file.
 
     Raises:

@@ -232,13 +232,17 @@ def _metadata(line: Line) -> dict[str, Any]:
         "user_id": prediction.user_id,
         "flags": dict(prediction.flags),
     }
+    if prediction.shown is not None:
+        metadata["shown"] = list(prediction.shown)
     if sample is not None:
         metadata |= {"attributes": dict(sample.attributes), "history": len(sample.history)}
+        if sample.evidence:
+            metadata["evidence"] = list(sample.evidence)
     if line.profile is not None:
         state = line.profile.state
         metadata["profile"] = state if isinstance(state, str) else to_json(state)
-    if prediction.record:
-        metadata["record"] = prediction.record
+    if prediction.interaction:
+        metadata["interaction"] = prediction.interaction
     return metadata
 
 

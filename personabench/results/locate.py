@@ -9,6 +9,7 @@ from typing import Any
 from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.task import Task
+from personabench.api.users import open_split
 from personabench.errors import PersonabenchError, UsageError
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
@@ -59,9 +60,6 @@ def find_dataset(task: Task, run: Summary | RunSpec, folder: str | None) -> Data
     Args:
         folder: the data folder that the run was given; None for the bundled sample.
     """
-    # Imported here, since it loads numpy, which most readers of results do without.
-    from personabench.api.users import open_split
-
     # Splits of some tasks are named without their separation, and some tasks have one split only.
     candidates = (
         f"{run.separation}/{run.split}",

@@ -43,7 +43,7 @@ THINKING = (
 )
 
 
-def notices(summaries: Iterable[Summary]) -> list[str]:
+def collect_notices(summaries: Iterable[Summary]) -> list[str]:
     """Write a sentence for each noteworthy counter of some runs, with its total."""
     totals: Counter[str] = Counter()
     for summary in summaries:

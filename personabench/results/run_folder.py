@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
@@ -262,7 +262,7 @@ class RunFolder:
         file.seek(offset)
         line = file.readline()
         try:
-            return from_json(line, Prediction)
+            return _decode(line, Prediction)
         except msgspec.MsgspecError:
             # The number of the line is counted only for the message.
             number = 1 + self.predictions_path.read_bytes()[:offset].count(b"\n")
@@ -339,15 +339,16 @@ class RunFolder:
         if recorded is None:
             raise DataError(
                 f"{self.summary_path} does not have a checksum of {name}: it was written by an "
-                "earlier version; repeat the run's command, which uses stored answers, and move this "
+                "earlier version; repeat the run's command, which uses stored answers, "
+                "and move this "
                 "folder away"
             )
 
-        current = seal(path, None if path == self.scores_path else recorded.bytes)
+        current = make_seal(path, None if path == self.scores_path else recorded.bytes)
         if current == recorded:
             return
 
-        lines = seal(path).lines
+        lines = make_seal(path).lines
         change = "has other content"
         if lines != recorded.lines:
             change = f"has {lines} lines of {recorded.lines}"
@@ -403,7 +404,7 @@ class RunFolder:
 
 def _read(path: Path, kind: type[T], remedy: str) -> T:
     try:
-        return from_json(path.read_bytes(), kind)
+        return _decode(path.read_bytes(), kind)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; is {path.parent} a run folder?") from error
     except OSError as error:
@@ -424,17 +425,24 @@ def _read_lines(path: Path, kind: type[T]) -> Iterator[T]:
                 yield _parse_line(path, number, line, kind)
             else:
                 with suppress(msgspec.MsgspecError):
-                    yield from_json(line, kind)
+                    yield _decode(line, kind)
 
 
 def _parse_line(path: Path, number: int, line: bytes, kind: type[T]) -> T:
     try:
-        return from_json(line, kind)
+        return _decode(line, kind)
     except msgspec.MsgspecError as error:
         raise DataError(
             f"{path}, line {number} is damaged ({error}); delete the line and repeat "
             "the run's command"
         ) from error
+
+
+def _decode(text: bytes, kind: type[T]) -> T:
+    # Runs that were started before an interaction was called so can still be resumed and scored.
+    if kind in (Prediction, Round) and b'"interaction":' not in text:
+        text = text.replace(b'"record":{', b'"interaction":{')
+    return from_json(text, kind)
 
 
 def _count_lines(path: Path) -> int:

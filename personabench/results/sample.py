@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from personabench.results.run_folder import RunFolder
-    from personabench.types import Message
+    from personabench.types import Message, Sample
 
 
 # Sample ids that the message about an unknown one quotes.
 EXAMPLES = 3
 
 
-def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, Any]:
+def describe_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, Any]:
     """Collect a sample's calls, answer, score and references, as `show --json` prints them.
 
     Raises:
@@ -59,6 +59,7 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
         cache.close()
     import msgspec
 
+    sample = _find_sample(folder, sample_id)
     return {
         "sample_id": sample_id,
         "user_id": prediction.user_id,
@@ -66,15 +67,17 @@ def about_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[str, 
         "calls": calls,
         "output": prediction.output,
         "parsed": prediction.parsed,
-        "references": _references(folder, sample_id),
+        "references": sample and list(sample.references),
+        "shown": None if prediction.shown is None else list(prediction.shown),
+        "evidence": sample and list(sample.evidence),
         "values": score and msgspec.json.decode(to_json(score.values)),
         "flags": dict(prediction.flags),
         "error": prediction.error,
     }
 
 
-def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
-    """Gold outputs, if the run's data is still in its folder and unchanged."""
+def _find_sample(folder: RunFolder, sample_id: str) -> Sample | None:
+    """The sample with its gold outputs, if the run's data is still in its folder and unchanged."""
     from personabench.results.locate import find_dataset, find_task
 
     spec = folder.spec()
@@ -88,7 +91,7 @@ def _references(folder: RunFolder, sample_id: str) -> list[str] | None:
 
     for position, (name, _) in enumerate(dataset.index()):
         if name == sample_id:
-            return list(dataset.load(position).references)
+            return dataset.load(position)
     return None
 
 

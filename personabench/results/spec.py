@@ -34,6 +34,8 @@ class RunSpec(msgspec.Struct, frozen=True):
         sampling, seed: decoding and the seed of all randomness.
         window: the context window that prompts were fitted to, in tokens; None for the model's own.
         simulator: identity of the model behind the simulated user, in tasks that have one.
+        tokenizer: the task's tokenizer for BM25 unless it is "whitespace", which was the only one
+            in earlier versions.
     """
 
     task: str
@@ -53,6 +55,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     window: int | None = None
     task_hash: str = ""
     simulator: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
+    tokenizer: str | msgspec.UnsetType = msgspec.UNSET
     version: int = SPEC_VERSION
 
     @property

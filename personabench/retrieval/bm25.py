@@ -17,6 +17,8 @@ from itertools import chain, count
 import numpy as np
 import numpy.typing as npt
 
+from personabench.retrieval.tokenizers import get_tokenizer
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -24,11 +26,13 @@ Ints = npt.NDArray[np.int64]
 class BM25:
     """BM25 Okapi, called ATIRE BM25 by Trotman et al.
 
-    Source: "Improvements to BM25 and Language Models Examined", 2014.  Tokens are split at
-    whitespace: case and punctuation stay, and stop words are kept.  The weight of a token in `df`
-    of `n` documents is ln(n - df + .5) - ln(df + .5); a negative weight is replaced by `epsilon`
-    times the mean weight of the vocabulary (the mean before any replacement), which may itself be
-    negative.
+    Source: "Improvements to BM25 and Language Models Examined", 2014.  Stop words are kept.  The
+    weight of a token in `df` of `n` documents is ln(n - df + .5) - ln(df + .5); a negative weight
+    is replaced by `epsilon` times the mean weight of the vocabulary (the mean before any
+    replacement), which may itself be negative.
+
+    Attributes:
+        tokenize: the function that splits documents and queries into tokens.
     """
 
     def __init__(
@@ -37,13 +41,16 @@ class BM25:
         k1: float = 1.5,
         b: float = 0.75,
         epsilon: float = 0.25,
+        *,
+        tokenizer: str = "whitespace",
     ) -> None:
+        self.tokenize = tokenize = get_tokenizer(tokenizer)
         self._n = n = len(documents)
         lengths: list[int] = []
 
         def split_documents() -> Iterator[list[str]]:
             for document in documents:
-                tokens = document.split()
+                tokens = tokenize(document)
                 lengths.append(len(tokens))
                 yield tokens
 
@@ -80,13 +87,17 @@ class BM25:
     def __len__(self) -> int:
         return self._n
 
+    def has_match(self, query: str) -> bool:
+        """Whether any token of the query occurs in a document."""
+        return any(token in self._ids for token in self.tokenize(query))
+
     def scores(self, query: str) -> Floats:
         """Score every document, shape (n,).
 
         A token that the query repeats counts again; documents sharing no token with the query score
         0, as do all documents when all are empty.
         """
-        terms = [self._ids[token] for token in query.split() if token in self._ids]
+        terms = [self._ids[token] for token in self.tokenize(query) if token in self._ids]
         if not terms:
             return np.zeros(self._n)
 

@@ -38,6 +38,7 @@ async def search(
     document: Callable[[Record], str],
     k: int,
     by: str,
+    tokenizer: str,
     rng: random.Random,
     embed: Embed,
     ranking: Sequence[str] | None,
@@ -48,7 +49,8 @@ async def search(
     If k is larger than the history all records are returned, if k is 0 none.  `by` is one of
     `SEARCHES`:
 
-    - bm25: BM25 Okapi of query and `document(record)`.
+    - bm25: BM25 Okapi of query and `document(record)`, both split by `tokenizer`.  If they share
+      no token, the order is that of equal scores, and `flag` counts `bm25_no_match`.
     - dense: dot product of their vectors (`embed`: texts to shape (n, d)).
     - recency: newest first; a date is compared as its numbers, so "2013-01-02" is newer than
       "2013".
@@ -76,7 +78,9 @@ async def search(
     match by:
         case "bm25":
             documents = tuple(map(document, records))
-            index = _create_index(documents)
+            index = _create_index(documents, tokenizer)
+            if not index.has_match(query):
+                flag("bm25_no_match")
             indices = top(index.scores(query), k)
         case "dense":
             similarities = await _compute_similarities(records, query, document, embed)
@@ -98,8 +102,8 @@ async def search(
 
 # A user's samples often share their history, and a method may search it several times for each.
 @lru_cache(maxsize=64)
-def _create_index(documents: tuple[str, ...]) -> BM25:
-    return BM25(documents)
+def _create_index(documents: tuple[str, ...], tokenizer: str) -> BM25:
+    return BM25(documents, tokenizer=tokenizer)
 
 
 async def _compute_similarities(

@@ -46,11 +46,12 @@ class Attempt:
         sample: Sample,
         output: str | None,
         parsed: str | None,
-        record: JsonObject,
+        interaction: JsonObject,
+        shown: tuple[str, ...] | None,
         error: str | None,
         attempts: int,
     ) -> Prediction:
-        """The sample's prediction; a failed one has neither answer nor record."""
+        """The sample's prediction; a failed one has neither answer nor interaction."""
         flags = dict(self.ctx.flags)
         for name, amount in (*self.simulator.flags.items(), *self.learning.flags.items()):
             flags[name] = flags.get(name, 0) + amount
@@ -63,7 +64,7 @@ class Attempt:
             sum(call.cached_tokens for call in method_calls),
         )
         if error is not None:
-            output, parsed, record = None, None, {}
+            output, parsed, interaction, shown = None, None, {}, None
         return Prediction(
             sample_id=sample.id,
             user_id=sample.user_id,
@@ -75,12 +76,13 @@ class Attempt:
             error=error,
             attempts=attempts,
             profile=self.profile,
-            record=record,
+            interaction=interaction,
+            shown=shown,
         )
 
 
 Act = Callable[[Sample, Attempt], Awaitable[tuple[str, Mapping[str, Any]]]]
-"""How a protocol answers a sample: returns the final answer and a record of the interaction."""
+"""How a protocol answers a sample: returns the final answer and the interaction."""
 
 
 class SingleSamples(Sequence[Sequence[int]]):

@@ -13,8 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
-from personabench.api.dataset import Dataset
-from personabench.api.task import Wrapped
+from personabench.api.dataset import Dataset, Wrapped
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, moment, normalized
 

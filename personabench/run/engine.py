@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context
-from personabench.api.dataset import Dataset
+from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
-from personabench.api.guard import TRACEBACKS, plugin_guard
+from personabench.api.guard import TRACEBACKS, find_plugin_call
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
+from personabench.api.shown import list_shown
 from personabench.api.task import Task
-from personabench.errors import BackendError, BrokenOff, Refused, RunError, UsageError
+from personabench.errors import (
+    BackendError,
+    BrokenOff,
+    PluginError,
+    Refused,
+    RunError,
+    UsageError,
+)
 from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
 from personabench.models.client import Client, encodable
@@ -39,9 +48,10 @@ from personabench.run.attempt import (
     plain,
     require_text,
 )
-from personabench.run.interrupts import GRACE, on_interrupt
+from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspended_stack
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
+from personabench.run.watchdog import LIMIT, warn, watch_loop
 from personabench.types import Phase, Prediction, Sample
 
 _log = logging.getLogger("personabench")
@@ -59,6 +69,8 @@ class Engine:
         roles: the clients of the simulator and the judge; the model under test plays a role without one.
         concurrency: samples in progress at once.
         grace: seconds that calls in flight get after an interrupt.
+        sample_timeout: seconds that a sample may take; None for no limit.
+        block_limit: seconds after which plugin code that blocks the event loop is reported.
         judged: a judge follows, so a refresh does not end with the last prediction.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: what the run was made from beside its spec, such as the population's hash.
@@ -74,6 +86,8 @@ class Engine:
     cache: Cache | None = None
     concurrency: int = 8
     grace: float = GRACE
+    sample_timeout: float | None = None
+    block_limit: float = LIMIT
     roles: Mapping[RoleName, Client] = field(default_factory=dict)
     judged: bool = False
     progress: Progress = field(default_factory=Progress)
@@ -83,6 +97,7 @@ class Engine:
         self.finished: set[str] = set()
         self.provenance: dict[str, str] = {}
         self._attempts: dict[str, int] = {}
+        self._stubborn: set[str] = set()
         self._rounds: dict[str, Round] = {}
         self._unwritten: list[Prediction] = []
         self._output = self.output or self.folder
@@ -176,8 +191,9 @@ class Engine:
             self._output.append(self._output.predictions_path, prediction)
 
         if owed:
-            await self._prepare(owed)
-            await self._run_workers(owed)
+            with watch_loop(self.block_limit):
+                await self._prepare(owed)
+                await self._run_workers(owed)
 
         complete = not self.progress.stopping
         if self._refreshing and not self.judged and complete and not self.progress.failed:
@@ -193,10 +209,12 @@ class Engine:
 
         if "population" in self.method.requirements():
             ctx = self._new_context("prepare", "")
-            population = Population(self.dataset.population())
-            self.provenance["population"] = population.hash
-            with plugin_guard(type(self.method), "prepare", RunError):
+            try:
+                population = Population(self.dataset.population())
+                self.provenance["population"] = population.hash
                 await self.method.prepare(population, ctx)
+            except PluginError as fault:
+                raise RunError(str(fault)) from fault
             self._profiles.record("", "prepare", None, ctx)
 
     async def _run_workers(self, owed: Sequence[int]) -> None:
@@ -208,22 +226,25 @@ class Engine:
             asyncio.create_task(self._work(pending), name=f"worker {number}")
             for number in range(min(self.concurrency, len(batches)))
         ]
-        winding_down: list[asyncio.Task[None]] = []
+        working = asyncio.create_task(self._first_failure(workers), name="workers")
+        endings: list[asyncio.Task[None]] = []
 
         def wind_down() -> None:
             self.progress.stopping = True
-            winding_down.append(asyncio.create_task(self._wind_down(workers)))
+            endings.append(asyncio.create_task(self._stop(workers, working, self.grace)))
 
         def drop() -> None:
             self.progress.dropped = True
-            for worker in workers:
-                worker.cancel()
+            endings.append(asyncio.create_task(self._stop(workers, working, 0.0)))
 
         try:
             with on_interrupt(wind_down, drop):
-                await self._first_failure(workers)
+                await asyncio.wait([working])
         finally:
-            await _cancel_all([*winding_down, *workers, *self._profiles.tasks])
+            await cancel_all([working, *endings])
+            await self._abandon([*workers, *self._profiles.tasks])
+        if not working.cancelled():
+            working.result()
 
     async def _first_failure(self, workers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for all workers, or let the others finish what is in flight and raise the first failure."""
@@ -232,12 +253,26 @@ class Engine:
             failure = None if worker.cancelled() else worker.exception()
             if failure is not None:
                 self.progress.stopping = True
-                await self._wind_down(workers)
+                await asyncio.wait(workers, timeout=self.grace)
                 raise failure
 
-    async def _wind_down(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        await asyncio.wait(workers, timeout=self.grace)
-        await _cancel_all(workers)
+    async def _stop(
+        self,
+        workers: Sequence[asyncio.Task[None]],
+        working: asyncio.Task[None],
+        grace: float,
+    ) -> None:
+        """End the workers after a time of grace, and the wait for those that cannot be ended."""
+        await asyncio.wait(workers, timeout=grace)
+        await self._abandon(workers)
+        working.cancel()
+
+    async def _abandon(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """Cancel tasks; a plugin that swallows its cancellation is named once."""
+        for call in await cancel_all(tasks):
+            if call not in self._stubborn:
+                self._stubborn.add(call)
+                warn(f"{call} swallows its cancellation; catch `Exception`, not `BaseException`")
 
     async def _work(self, batches: Iterator[Sequence[int]]) -> None:
         for positions in batches:
@@ -250,8 +285,7 @@ class Engine:
             if self.method.profiles and self.task.protocol == "static":
                 self._profiles.look_ahead()
             act = self._converse if self.task.protocol == "dialogue" else self._answer
-            sample = self.dataset.load(positions[0])
-            self._finish(await self._predict(sample, act))
+            self._finish(await self._predict(positions[0], act))
 
     def _finish(self, prediction: Prediction) -> None:
         self._output.append(self._output.predictions_path, prediction)
@@ -295,14 +329,14 @@ class Engine:
                 raise UsageError(
                     f"task {self.task.name} has protocol 'online' but no method `react`"
                 )
-            feedback, record = await self.task.react(sample, output, attempt.simulator)
+            feedback, interaction = await self.task.react(sample, output, attempt.simulator)
             state = plain(await self.method.update(current, feedback, attempt.learning))
-            return output, record
+            return output, interaction
 
         for position in positions:
             if self.progress.stopping:
                 return
-            prediction = await self._predict(self.dataset.load(position), act)
+            prediction = await self._predict(position, act)
             if prediction.error is None:
                 number += 1
                 self._output.write_round(Round(user, number, state, prediction))
@@ -310,14 +344,15 @@ class Engine:
             if prediction.error is not None:
                 return
 
-    async def _predict(self, sample: Sample, act: Act) -> Prediction:
-        """The prediction of a sample; a second attempt if the first one taught how long prompts may be."""
+    async def _predict(self, position: int, act: Act) -> Prediction:
+        """The prediction of a sample, by a second attempt if the first one taught how long prompts may be."""
+        sample, fault = self._load(position)
         attempt = self._new_attempt(sample)
-        prediction = await self._make_prediction(sample, act, attempt)
+        prediction = await self._make_prediction(sample, fault, act, attempt)
         # Another sample may have taught it meanwhile, so the windows of the two attempts are compared.
         if attempt.is_too_long and attempt.ctx.window != self.client.window:
             attempt = self._new_attempt(sample)
-            prediction = await self._make_prediction(sample, act, attempt)
+            prediction = await self._make_prediction(sample, fault, act, attempt)
         return prediction
 
     def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
@@ -331,24 +366,35 @@ class Engine:
             model.window = window
             _log.info("the server states a window of %d tokens; prompts are fitted to it", window)
 
-    async def _make_prediction(self, sample: Sample, act: Act, attempt: Attempt) -> Prediction:
+    async def _make_prediction(
+        self, sample: Sample, fault: PluginError | None, act: Act, attempt: Attempt
+    ) -> Prediction:
         """One attempt at a sample.  Its own failures become part of the prediction; those of the run are raised."""
         output, parsed, error = None, None, None
-        record: Mapping[str, Any] = {}
+        interaction: Mapping[str, Any] = {}
+        shown: tuple[str, ...] | None = None
         try:
-            answer, record = await act(sample, attempt)
+            if fault is not None:
+                raise fault
+            answer, interaction = await self._within_limit(act, sample, attempt)
             output = encodable(require_text(answer))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
-                record = plain({**record, "method": attempt.notes})
+                interaction = plain({**interaction, "method": attempt.notes})
+            shown = list_shown(sample, attempt.ctx.sent)
         except BackendError as failure:
             error = str(failure)
             if isinstance(failure, BrokenOff):
                 attempt.ctx.flag("interrupted")
             if isinstance(failure, Refused):
                 self._learn_window(failure, attempt)
+        except PluginError as failure:
+            error = encodable(str(failure))
+        except _SampleTimeout as failure:
+            attempt.ctx.flag("timed_out")
+            error = str(failure)
         except (RunError, UsageError):
             raise
         except Exception as failure:
@@ -356,7 +402,43 @@ class Engine:
             error = encodable(f"{type(failure).__name__} in {self.method.name}: {failure}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
-        return attempt.prediction(sample, output, parsed, record, error, attempts)
+        return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)
+
+    def _load(self, position: int) -> tuple[Sample, PluginError | None]:
+        """Load a sample; one that the task fails to load is empty and comes with the fault."""
+        try:
+            return load_sample(self.dataset, position), None
+        except PluginError as fault:
+            sample_id, user_id = self.dataset.index()[position]
+            return Sample(sample_id, user_id, ""), fault
+
+    async def _within_limit(
+        self, act: Act, sample: Sample, attempt: Attempt
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Answer a sample within the time that it may take.
+
+        Raises:
+            _SampleTimeout: it takes longer; the answer is not waited for.
+        """
+        if self.sample_timeout is None:
+            return await act(sample, attempt)
+
+        started = time.monotonic()
+        answering = asyncio.create_task(_start(act, sample, attempt), name=f"sample {sample.id}")
+        try:
+            await asyncio.wait([answering], timeout=self.sample_timeout)
+            call = find_plugin_call(suspended_stack(answering))
+        finally:
+            if not answering.done():
+                await self._abandon([answering])
+
+        # An answer that blocked the loop arrives late, although it was not interrupted.
+        if time.monotonic() - started > self.sample_timeout:
+            raise _SampleTimeout(
+                f"{call or type(self.method).__name__}: the sample took longer than "
+                f"--sample-timeout {self.sample_timeout:g}"
+            )
+        return answering.result()
 
     def _new_attempt(self, sample: Sample) -> Attempt:
         simulator = self.roles.get("simulator", self.client)
@@ -381,8 +463,10 @@ class Engine:
         )
 
 
-async def _cancel_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait for them, so that none outlives the run or complains of an unread exception."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+class _SampleTimeout(Exception):
+    """A sample that took longer than it may."""
+
+
+async def _start(act: Act, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
+    """Call a protocol as a coroutine, of which a task can be made."""
+    return await act(sample, attempt)

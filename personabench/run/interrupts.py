@@ -1,42 +1,226 @@
-"""Interrupts during model calls: the first winds down, every further one drops what is in flight."""
+"""Interrupts: the first winds down, the second drops what is in flight and always ends the process.
+
+Plugin code may block the event loop or swallow its cancellation.  Nothing here therefore waits for
+it without a limit: handlers run between two instructions of whatever is running, and a thread ends
+a command that does not end after its second interrupt.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+from personabench.api.guard import find_plugin_call, stack_of
+
+T = TypeVar("T")
+Handler = Callable[[int, FrameType | None], None]
 
 GRACE = 20.0
 """Seconds that calls in flight get after the first interrupt."""
+
+PATIENCE = 1.0
+"""Seconds that a cancelled task gets to end."""
+
+FORCED = 1.5
+"""Seconds between the second interrupt and the end of a command's process."""
+
+abandoned: list[asyncio.Task[Any]] = []
+"""Tasks that swallow their cancellation.  A process with any can end by `os._exit` alone."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Command:
+    """The interrupts of a command so far.
+
+    Args:
+        farewell: the last words of a process that is ended by force.
+    """
+
+    def __init__(self, farewell: str) -> None:
+        self.farewell = farewell
+        self.interrupts = 0
+        self._main_thread = threading.get_ident()
+        self._forced = False
+
+    def count(self) -> None:
+        """Count an interrupt; the second one starts the clock."""
+        self.interrupts += 1
+        if self.interrupts >= 2:
+            self.end_soon()
+
+    def end_soon(self) -> None:
+        """End the process in `FORCED` seconds, unless it has ended by then."""
+        if not self._forced:
+            self._forced = True
+            threading.Thread(target=self._end, daemon=True).start()
+
+    def _end(self) -> None:
+        time.sleep(FORCED)
+        try:
+            culprit = find_plugin_call(stack_of(sys._current_frames().get(self._main_thread)))
+            # Written to the descriptor: the main thread may hold the lock of the stream.
+            text = f"{culprit} does not stop\n" if culprit else ""
+            os.write(2, f"{text}{self.farewell}\n".encode(errors="replace"))
+        finally:
+            os._exit(130)
+
+
+_command: _Command | None = None
 
 
 @contextmanager
 def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterator[None]:
     """Call `first` at the first SIGINT or SIGTERM while the block runs, `again` at every further one.
 
-    If the running loop cannot handle signals, as in a thread, nothing is called.
+    The calls are made by the running loop.  Outside of the main thread nothing is called.
     """
     loop = asyncio.get_running_loop()
     interrupted = False
-    handled: list[signal.Signals] = []
 
-    def handle() -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         callback = again if interrupted else first
         interrupted = True
-        callback()
+        if _command is not None:
+            _command.count()
+        loop.call_soon_threadsafe(callback)
 
-    for name in (signal.SIGINT, signal.SIGTERM):
+    with _handling(handle):
+        yield
+
+
+def run_command(main: Coroutine[Any, Any, T], farewell: str) -> T:
+    """Run the coroutine of a command, as `asyncio.run` does.
+
+    The second interrupt ends the process within `FORCED` seconds, whatever the command is doing.
+
+    Raises:
+        KeyboardInterrupt: interrupted outside of `on_interrupt`.
+    """
+    global _command
+    command = _command = _Command(farewell)
+    runner = asyncio.Runner()
+    task: asyncio.Task[Any] | None = None
+
+    async def entry() -> T:
+        nonlocal task
+        task = asyncio.current_task()
+        return await main
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        command.count()
+        if command.interrupts == 1 and task is not None and not task.done():
+            runner.get_loop().call_soon_threadsafe(task.cancel)
+            return
+        # Raised by Python's own handler, so that no plugin is taken for its origin.
+        signal.default_int_handler(number, frame)
+
+    with _handling(handle), _watching_signals(command):
         try:
-            loop.add_signal_handler(name, handle)
-        except (NotImplementedError, RuntimeError, ValueError):
-            # Windows has no signal handlers in loops, and threads other than the main one none at all.
-            continue
-        handled.append(name)
+            return runner.run(entry())
+        except asyncio.CancelledError:
+            if command.interrupts:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            _close(runner)
+            _command = None
 
+
+async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> list[str]:
+    """Cancel tasks and wait until they end, or abandon them.
+
+    Returns:
+        the calls in plugins that have swallowed their cancellation.
+    """
+    if not tasks:
+        return []
+
+    for task in tasks:
+        task.cancel()
+    done, pending = await asyncio.wait(tasks, timeout=PATIENCE)
+    for task in done:
+        # Read once, since asyncio complains of exceptions that nobody reads.
+        if not task.cancelled():
+            task.exception()
+
+    abandoned.extend(task for task in pending if task not in abandoned)
+    calls = [find_plugin_call(suspended_stack(task)) for task in pending]
+    return sorted({call or "a task" for call in calls})
+
+
+def suspended_stack(task: asyncio.Task[Any]) -> list[FrameType]:
+    """Return the frames of a suspended task, innermost first."""
+    frames: list[FrameType] = []
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return frames[::-1]
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """Close a runner's loop, unless a task of it swallows its cancellation."""
+    loop = runner.get_loop()
+    rest = [task for task in asyncio.all_tasks(loop) if task not in abandoned]
+    loop.run_until_complete(cancel_all(rest))
+    if not any(task.get_loop() is loop for task in abandoned):
+        runner.close()
+
+
+@contextmanager
+def _handling(handle: Handler) -> Iterator[None]:
+    """Handle interrupts by a function while the block runs."""
+    # Python delivers signals to the main thread only.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    before = {name: signal.signal(name, handle) for name in _SIGNALS}
     try:
         yield
     finally:
-        for name in handled:
-            loop.remove_signal_handler(name)
+        for name, handler in before.items():
+            signal.signal(name, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def _watching_signals(command: _Command) -> Iterator[None]:
+    """Count signals in a thread as well: handlers cannot run while the main thread is in C code."""
+    # Windows takes no pipe here, and its loop has the place for itself.
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if sys.platform == "win32" or not on_main_thread:
+        yield
+        return
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        interrupts = 0
+        with contextlib.suppress(OSError):
+            while data := os.read(reader, 64):
+                interrupts += sum(number in _SIGNALS for number in data)
+                if interrupts >= 2:
+                    command.end_soon()
+        os.close(reader)
+
+    threading.Thread(target=watch, name="interrupts", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)

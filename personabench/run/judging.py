@@ -48,7 +48,7 @@ def judge_key(task: Task, identity: Mapping[str, str]) -> str:
 
 def answer_key(prediction: Prediction) -> str:
     """The name of what is judged."""
-    return digest([prediction.output, prediction.record])[:16]
+    return digest([prediction.output, prediction.interaction])[:16]
 
 
 def unjudged(
@@ -112,7 +112,7 @@ async def judge(
             sample = dataset.load(position)
             role = Role("judge", client, sample.user_id, JUDGE_SEED)
             try:
-                values: Any = await task.assess(sample, line.output or "", line.record, role)
+                values: Any = await task.assess(sample, line.output or "", line.interaction, role)
             except (RunError, UsageError):
                 raise
             except Exception as failure:

@@ -221,7 +221,7 @@ def _opened(asked: str, said: str, data: str | None) -> tuple[Task, Dataset]:
     record, spec = from_json(asked, Record), from_json(said, RunSpec)
     cls = registry.load_recorded("task", spec.task, spec.task_hash)
     task = cls(msgspec.convert(record.params, cls.Params))
-    if data is not None and not Path(data).is_dir():
+    if data is not None and not Path(data).exists():
         raise DataError(
             f"the data of {spec.task} is no longer in {data}; say where it is with --data"
         )

@@ -31,6 +31,7 @@ class Options:
         shard: the part of the users to take; None for all.  `results` is then the shard's own folder.
         history: the control applied to histories.
         concurrency: samples in progress and calls in flight; None for the backend's own number.
+        sample_timeout: seconds that a sample may take; None for no limit.
         roles: backend and options of the simulator and the judge; the model under test plays the others.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
@@ -43,6 +44,7 @@ class Options:
     backend: str = "local"
     backend_options: BackendOptions = BackendOptions()
     concurrency: int | None = None
+    sample_timeout: float | None = None
     seed: int = 0
     draw: int | None = None
     sampling: Sampling = Sampling()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
 
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
@@ -134,7 +137,7 @@ class Profiles:
                 # Another word than in earlier versions, whose states may hold a model's thoughts.
                 "artifact": "profile of answers",
                 "method": [spec.method, spec.method_hash, self._method.version, spec.params],
-                "task": [spec.task, spec.task_hash, spec.task_version, spec.task_params],
+                "task": self._task_identity(),
                 "model": spec.model,
                 "sampling": spec.sampling,
                 "seed": spec.seed,
@@ -144,6 +147,14 @@ class Profiles:
                 "history": user.history,
             }
         )
+
+    def _task_identity(self) -> list[Any]:
+        spec = self._spec
+        identity = [spec.task, spec.task_hash, spec.task_version, spec.task_params]
+        # Left out when unset, so that profiles of earlier versions keep their keys.
+        if spec.tokenizer is not msgspec.UNSET:
+            identity.append(spec.tokenizer)
+        return identity
 
     async def _make(self, key: str, user: User) -> State:
         stored = self._stored(key, user)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from personabench.api import params, registry
-from personabench.api.compatibility import Fit, check_requirements, explain_missing_dates, verdict
+from personabench.api.compatibility import Fit, check_requirements, explain_misfit, judge_fit
 from personabench.api.dataset import Dataset
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
@@ -28,6 +28,7 @@ from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
+from personabench.retrieval.tokenizers import get_tokenizer
 from personabench.run.controls import controlled
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
@@ -133,7 +134,22 @@ def build_spec(
         history=history,
         window=window,
         simulator=msgspec.UNSET if simulator is None else simulator,
+        tokenizer=_name_tokenizer(task),
     )
+
+
+def _name_tokenizer(task: Task) -> str | msgspec.UnsetType:
+    """The task's tokenizer as the spec states it.
+
+    Raises:
+        UsageError: unknown tokenizer.
+    """
+    try:
+        get_tokenizer(task.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"task {task.name}: {error}") from error
+    # Unset, because runs of versions that knew no other tokenizer must keep their fingerprints.
+    return msgspec.UNSET if task.tokenizer == "whitespace" else task.tokenizer
 
 
 def resolve(
@@ -173,8 +189,8 @@ class _Resolver:
         _check_options(self.options, self.backend)
         owners = ["task", *(cls.name for cls in self.methods)]
         grid = [
-            params.assignments([*self.options.assignments, *point], owners)
-            for point in params.grid(self.options.grid)
+            params.parse_assignments([*self.options.assignments, *point], owners)
+            for point in params.expand_grid(self.options.grid)
         ]
         for task_class, parameters in itertools.product(self.tasks, grid):
             self._resolve_task(task_class, parameters)
@@ -206,7 +222,7 @@ class _Resolver:
             params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
         )
         self.used_by_tasks |= own.keys()
-        filled = params.fill(task_class.Params, own, f"task {task_class.name}")
+        filled = params.fill_params(task_class.Params, own, f"task {task_class.name}")
         task: Task = create(task_class, filled)
         history = self.options.history
         if history != "own" and "history" not in task.offers:
@@ -235,12 +251,7 @@ class _Resolver:
         )
         self.used_by_methods |= shared.keys()
 
-        declared = {
-            "refuses": method_class.refuses,
-            "designed_for": method_class.designed_for,
-            "needs": method_class.needs,
-        }
-        fit, reason = verdict(declared, task.name, task.offers)
+        fit, reason = judge_fit(method_class, type(task))
         if fit == "refused":
             self.refusals.append(
                 f"method {method_class.name} does not run on {task.name}: {reason}"
@@ -248,10 +259,11 @@ class _Resolver:
             return
 
         own = {**shared, **parameters.get(method_class.name, {})}
-        filled = params.fill(method_class.Params, own, f"method {method_class.name}")
+        filled = params.fill_params(method_class.Params, own, f"method {method_class.name}")
         method: Method = create(method_class, filled)
-        if undated := explain_missing_dates(method, dataset):
-            self.refusals.append(undated)
+        misfit = explain_misfit(method, task, dataset)
+        if misfit:
+            self.refusals.append(misfit)
             return
         check_requirements(method, dataset, positions)
 
@@ -279,12 +291,12 @@ class _Resolver:
             raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
     def _report_refusals(self) -> None:
-        """Pairs that do not fit are named once; they end the command only if nothing is left to run."""
+        """Name pairs that do not fit once; they end the command only if nothing is left to run."""
         refusals = list(dict.fromkeys(self.refusals))
         if refusals and not self.runs:
             raise UsageError("; ".join(refusals))
         for refusal in refusals:
-            _log.warning("%s; the other runs go on", refusal)
+            _log.warning("skipped: %s", refusal)
 
     def _check_used(self, parameters: Parameters) -> None:
         if unused := sorted(set(parameters.get("", {})) - self.used_by_methods):

@@ -225,6 +225,7 @@ def _engine(
         folder=job.folder,
         cache=cache,
         concurrency=concurrency,
+        sample_timeout=options.sample_timeout,
         judged=job.judge is not None,
         roles={
             role: client

@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import judged_metrics
+from personabench.api.guard import explain_result, plugin_guard
+from personabench.api.judged import JudgedTask, judged_metrics
 from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
-from personabench.metrics.metric import Value
+from personabench.metrics.evidence import EVIDENCE
+from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.results.checksums import Seal, seal
+from personabench.results.checksums import Seal, make_seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Number, Phase, RunFacts, Summary
@@ -62,11 +64,22 @@ class Tally:
 
     def __init__(self, task: Task, judged: bool = False) -> None:
         self.task = task
-        self.all = (*task.metrics, *(judged_metrics(task) if judged else ()))
         self.n = 0
+        self._declared = (*task.metrics, *(judged_metrics(task) if judged else ()))
+        names = {metric.name for metric in self._declared}
+        self._optional = tuple(metric for metric in EVIDENCE if metric.name not in names)
         self._values: dict[tuple[str, str], list[Value]] = {
-            (scorer, metric.name): [] for scorer in task.scorers for metric in self.all
+            (scorer, metric.name): []
+            for scorer in task.scorers
+            for metric in (*self._declared, *self._optional)
         }
+
+    @property
+    def all(self) -> tuple[Metric, ...]:
+        """The task's metrics, and those of evidence if samples have any."""
+        scorer = self.task.scorers[0]
+        measured = [metric for metric in self._optional if self._values[scorer, metric.name]]
+        return (*self._declared, *measured)
 
     def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
         """Add the values of one sample."""
@@ -86,7 +99,10 @@ class Tally:
         for metric in self.all:
             values = self._values[scorer, metric.name]
             if values:
-                scores[metric.name] = metric.aggregate(np.array(values, dtype=np.float64))
+                stage = f"metrics[{metric.name!r}].aggregate"
+                with plugin_guard(self.task, stage, "a number from an array of values"):
+                    array = np.array(values, dtype=np.float64)
+                    scores[metric.name] = float(metric.aggregate(array))
         return scores
 
 
@@ -139,8 +155,9 @@ class _Scoring:
         self.missing += 1
         if prediction is not None:
             self.counters["request_errors"] += 1
-            if prediction.flags.get("interrupted"):
-                self.counters["interrupted"] += 1
+            for flag in ("interrupted", "timed_out"):
+                if prediction.flags.get(flag):
+                    self.counters[flag] += 1
 
     def _count_answer(self, position: int, prediction: Prediction) -> None:
         self.answered += 1
@@ -162,20 +179,39 @@ class _Scoring:
             return None
 
         values, unparsed = measure(self.task, prediction.output or "", sample)
+        retrieval: Mapping[str, Value] = {}
+        if prediction.shown is not None:
+            retrieval = self.task.measure_retrieval(sample, prediction.shown)
         interaction = self.task.measure_interaction(
-            prediction.record,
+            prediction.interaction,
             None if judgement is None else judgement.values,
             sample,
         )
-        values = {scorer: {**metrics, **interaction} for scorer, metrics in values.items()}
+        values = {
+            scorer: {**metrics, **retrieval, **interaction} for scorer, metrics in values.items()
+        }
         self.unparsed.update(unparsed)
         if self._primary not in values[self.task.scorers[0]]:
+            self._require_judge(values[self.task.scorers[0]])
             return None
 
         self.tally.add(values)
         for reference in sample.references[:1]:
             self.unseen.add(reference)
         return Score(prediction.sample_id, prediction.user_id, values)
+
+    def _require_judge(self, values: Mapping[str, Value]) -> None:
+        """Accept that the primary metric has no value if a judge or an interaction gives it.
+
+        Raises:
+            PluginError: nothing else can give it.
+        """
+        waits_for_judge = isinstance(self.task, JudgedTask)
+        if waits_for_judge or self.task.protocol != "static":
+            return
+        problem = f"it returned no value of it, only of {', '.join(values) or 'nothing'}"
+        expected = f"a number for the primary metric '{self._primary}'"
+        raise explain_result(self.task, "measure", expected, problem)
 
     def _current_judgement(self, prediction: Prediction) -> Judgement | None:
         """The judgement of this very answer; None if it was made of an earlier one."""
@@ -293,7 +329,7 @@ def _seal_files(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
     paths = [folder.predictions_path, folder.scores_path]
     if judge:
         paths.append(folder.judgements_path(judge))
-    return {path.relative_to(folder.path).as_posix(): seal(path) for path in paths}
+    return {path.relative_to(folder.path).as_posix(): make_seal(path) for path in paths}
 
 
 class Ledger:

@@ -5,6 +5,7 @@ result = trial(MyMethod(), limit=4)
 assert all(prediction.error is None for prediction in result.predictions)
 """
 
+from personabench.testing.checks import Finding, check_method, check_task
 from personabench.testing.trials import Trial, trial
 
-__all__ = ["Trial", "trial"]
+__all__ = ["Finding", "Trial", "check_method", "check_task", "trial"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from personabench.api.context import Context
 from personabench.api.data_sources import Audited
-from personabench.api.dataset import Dataset, Wrapped
-from personabench.api.method import Method
+from personabench.api.dataset import Dataset, Wrapped, load_sample
+from personabench.api.method import Method, State
 from personabench.api.registry import load_class
 from personabench.api.task import Task
 from personabench.api.users import open_split
@@ -18,6 +20,7 @@ from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
+from personabench.testing.data_access import Loaded, refuse_data_access
 from personabench.testing.trials import Trial, trial
 from personabench.types import Sample, moment
 
@@ -46,15 +49,15 @@ class Finding:
 
 def check_task(
     task: Task,
-    split: str,
-    data: Path | None,
+    split: str | None = None,
+    data: Path | None = None,
 ) -> Iterator[Finding]:
-    """Check a task's data, wording and metrics.
+    """Check a task's data, wording and metrics, by default on its example data.
 
     Raises:
         DataError, UsageError: the data cannot be opened.
     """
-    dataset = open_split(task, split, data)
+    dataset = open_split(task, split or task.default_split, data)
     index = dataset.index()
     yield Finding(
         what="the data opens and has samples",
@@ -74,15 +77,46 @@ def check_task(
         holds=not survey.unparsed,
         detail=_list_some(survey.unparsed),
     )
+    if not survey.gold.n:
+        yield Finding("samples have references", None, "none has one: nothing can be scored")
     yield from _compare_to_empty(task, survey)
-    yield Finding(
-        what="no request quotes its gold answer",
-        holds=not survey.quoted,
-        detail=_list_some(survey.quoted),
-    )
+    if survey.marked:
+        yield Finding(
+            what="evidence marks name records of the history",
+            holds=not survey.stray,
+            detail=_list_some(survey.stray) or f"{survey.marked} samples have evidence marks",
+        )
+    yield _report_quoted(task, survey)
 
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
+
+    _call_wording(task, dataset)
+    if not dataset.missing_requirement:
+        result = trial(_Newest(), task, limit=2, dataset=dataset)
+        yield _report_failures("a run with scripted answers has no failures", result)
+
+
+class _Newest(Method):
+    """Show all records, newest first."""
+
+    name = "newest"
+
+    async def predict(self, sample: Sample, state: State, ctx: Context) -> str:
+        return await ctx.answer(sample, records=sample.history[::-1])
+
+
+def _call_wording(task: Task, dataset: Dataset) -> None:
+    """Call everything that a method may call, on the first sample and its newest record."""
+    sample = dataset.load(0).view()
+    task.query_text(sample)
+    task.exchanges(sample)
+    task.facts(sample.attributes)
+    for record in sample.history[-1:]:
+        task.describe(record)
+        task.document_text(record)
+        task.facts(record.fields)
+        task.question(record, sample)
 
 
 @dataclass
@@ -95,6 +129,7 @@ class _Survey:
         late: ids of samples that show a later record.
         unparsed: ids of samples whose gold a scorer cannot read.
         quoted: ids of samples whose request contains the gold.
+        marked: the number of samples with evidence marks; stray: marks of no record, by sample.
     """
 
     gold: Tally
@@ -103,14 +138,19 @@ class _Survey:
     late: list[str] = field(default_factory=list)
     unparsed: list[str] = field(default_factory=list)
     quoted: list[str] = field(default_factory=list)
+    marked: int = 0
+    stray: list[str] = field(default_factory=list)
 
 
 def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
     survey = _Survey(gold=Tally(task), empty=Tally(task))
-    for sample in dataset.samples():
+    for position in range(len(dataset.index())):
+        sample = load_sample(dataset, position)
         survey.dated += _is_dated(sample)
         if _shows_later_record(sample):
             survey.late.append(sample.id)
+        survey.marked += bool(sample.evidence)
+        survey.stray += _list_stray_marks(sample)
 
         # Hidden test sets have no gold answers to check.
         if not sample.references:
@@ -130,6 +170,11 @@ def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
     return survey
 
 
+def _list_stray_marks(sample: Sample) -> list[str]:
+    record_ids = {record.id for record in sample.history}
+    return [f"{mark} of {sample.id}" for mark in sample.evidence if mark not in record_ids]
+
+
 def _is_dated(sample: Sample) -> bool:
     return bool(sample.time) and any(record.time for record in sample.history)
 
@@ -146,11 +191,27 @@ def _quotes(
     sample: Sample,
     gold: str,
 ) -> bool:
-    # A multiple-choice request lists the gold among its options.
-    if sample.choices:
+    # A request lists the gold among its options or labels.
+    if sample.choices or task.labels:
         return False
     request = task.render(sample.view(), (), "", EstimatedTokens())
-    return any(gold in message.content for message in request.messages)
+    # As whole words: the answer "art" is not quoted by "start".
+    pattern = re.compile(rf"(?<!\w){re.escape(gold)}(?!\w)")
+    return any(pattern.search(message.content) for message in request.messages)
+
+
+def _report_quoted(task: Task, survey: _Survey) -> Finding:
+    examples = _list_some(survey.quoted)
+    if not task.quotes_gold:
+        hint = "; if that is by design, set quotes_gold = True" if examples else ""
+        return Finding("no request quotes its gold answer", not examples, f"{examples}{hint}")
+
+    count = f"{len(survey.quoted)} of {survey.gold.n} do"
+    return Finding(
+        what="requests may quote their gold answer, as the task declares (quotes_gold)",
+        holds=True,
+        detail=f"{count}: {examples}" if examples else count,
+    )
 
 
 def _report_dates(survey: _Survey, sample_count: int) -> Finding:
@@ -199,11 +260,14 @@ def check_method(
     method: Method,
     task: str,
     limit: int = 6,
+    refused_calls: Sequence[str] = (),
 ) -> Iterator[Finding]:
     """Run a method on a task's example data with scripted answers and check its behaviour.
 
+    `refused_calls` are those of `refuse_data_access` while the method was imported.
+
     Raises:
-        UsageError: the method refuses the task.
+        UsageError: the method cannot run on the task.
     """
 
     def renew() -> Method:
@@ -219,6 +283,7 @@ def check_method(
     without_history = trial(renew(), task, limit=limit, history="none")
     yield _report_failures("users without history get an answer", without_history)
 
+    yield _check_data_access(renew(), task, limit, refused_calls)
     yield from _check_leaks(renew(), task, limit)
 
     in_small_window = trial(renew(), task, limit=limit, window=SMALL_WINDOW)
@@ -244,12 +309,28 @@ def _compare_answers(
     return Finding(check, not changed, _list_some(changed))
 
 
+def _check_data_access(
+    method: Method,
+    task_name: str,
+    limit: int,
+    earlier_calls: Sequence[str],
+) -> Finding:
+    """Run a method on a task whose data access raises once the engine has read the samples."""
+    task: Task = load_class("task", task_name)()
+    dataset = Loaded(open_split(task, task.default_split, None))
+    with refuse_data_access() as calls:
+        trial(method, task, limit=limit, dataset=dataset)
+
+    distinct = list(dict.fromkeys([*earlier_calls, *calls]))
+    return Finding("the method reads no task's data", not distinct, _list_some(distinct))
+
+
 def _check_leaks(
     method: Method,
     task_name: str,
     limit: int,
 ) -> Iterator[Finding]:
-    """Plant canaries in the references and hidden facts and look for them in the prompts."""
+    """Plant canaries in references and hidden facts; look for them in prompts and answers."""
     task: Task = load_class("task", task_name)()
     dataset = open_split(task, task.default_split, None)
     result = trial(
@@ -262,9 +343,9 @@ def _check_leaks(
         roles={"simulator": echo},
     )
 
-    yield _find_canary("no prompt contains a reference", CANARY, result)
+    yield _find_canary("no prompt or answer contains a reference", CANARY, result)
     if not method.privileged:
-        yield _find_canary("no prompt contains anything hidden", HIDDEN, result)
+        yield _find_canary("no prompt or answer contains anything hidden", HIDDEN, result)
 
 
 def _find_canary(
@@ -272,10 +353,15 @@ def _find_canary(
     canary: str,
     result: Trial,
 ) -> Finding:
-    leaks = 0
+    prompts = 0
     for request in result.requests:
-        leaks += any(canary in message.content for message in request.messages)
-    return Finding(check, not leaks, f"{leaks} prompts" if leaks else "")
+        prompts += any(canary in message.content for message in request.messages)
+    # A method may also find a reference in a frame of the engine and answer it without a prompt.
+    answers = sum(canary in (prediction.output or "") for prediction in result.predictions)
+
+    leaks = {"prompts": prompts, "answers": answers}
+    detail = ", ".join(f"{amount} {name}" for name, amount in leaks.items() if amount)
+    return Finding(check, not detail, detail)
 
 
 class _Planted(Wrapped):

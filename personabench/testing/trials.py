@@ -15,10 +15,12 @@ from contextlib import closing
 from pathlib import Path
 
 from personabench.api import registry
+from personabench.api.compatibility import explain_misfit
 from personabench.api.dataset import Dataset
 from personabench.api.method import Method
 from personabench.api.task import Task
 from personabench.api.users import open_split
+from personabench.errors import UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted, echo
 from personabench.models.cache import Cache
@@ -57,7 +59,7 @@ class Trial:
 
 
 def trial(
-    method: Method,
+    method: str | Method,
     task: str | Task | None = None,
     *,
     limit: int | None = None,
@@ -73,16 +75,21 @@ def trial(
 ) -> Trial:
     """Run a method with scripted answers, on a task's example data unless a dataset is given.
 
-    Without a task, an example task is used.  `roles` answers for the simulated user and the judge;
-    a role without an answer uses the model under test.
+    Method and task are objects or names; without a task, an example task is used.  `roles` answers
+    for the simulated user and the judge; a role without an answer uses the model under test.
 
     Raises:
         PersonabenchError: as a real run would.
         KeyboardInterrupt: interrupted.
     """
+    if not isinstance(method, Method):
+        method = _create_method(method)
     if not isinstance(task, Task):
         task = _create_task(task)
     opened = dataset or open_split(task, task.default_split, None)
+    misfit = explain_misfit(method, task, opened)
+    if misfit:
+        raise UsageError(misfit)
     controlled_dataset = controlled(opened, history, seed)
 
     backend = Scripted(answer=answer, latency=latency, window=window)
@@ -124,6 +131,11 @@ class _Setup:
     role_backends: Mapping[RoleName, Scripted]
     concurrency: int
     scored: bool
+
+
+def _create_method(name: str) -> Method:
+    method: Method = registry.load_class("method", name)()
+    return method
 
 
 def _create_task(name: str | None) -> Task:

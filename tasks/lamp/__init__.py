@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from personabench.tasks.lamp import scoring
 from personabench.tasks.lamp.base import Lamp
-from personabench.tasks.lamp.forms import FORMS
+from personabench.tasks.lamp.forms import FORMS, find_candidates
 from personabench.tasks.lamp.wording import WORDS
+from personabench.types import Sample
 
 __all__ = ["Lamp1", "Lamp2M", "Lamp2N", "Lamp3", "Lamp4", "Lamp5", "Lamp6", "Lamp7"]
 
@@ -21,11 +22,17 @@ class Lamp1(Lamp):
     labels = FORMS["lamp1"].labels
     title = "LaMP-1: personalized citation identification"
     kind = "category"
+    # A history holds the author's papers, not earlier citations.
+    offers = ("history", "population", "dates", "options")
     source = "https://lamp-benchmark.github.io (arXiv 2304.11406)"
     licence = "CC BY-NC-SA 4.0; texts under their sources' terms"
     max_tokens = 16
     metrics = scoring.CITATION_METRICS
     words = WORDS["lamp1"]
+
+    def options(self, sample: Sample) -> tuple[str, ...]:
+        """Return the titles of the two references, which the question lists after their numbers."""
+        return find_candidates(sample.input) or ()
 
 
 class Lamp2M(Lamp):

@@ -27,6 +27,7 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     """A task of LaMP, "When Large Language Models Meet Personalization" (arXiv 2304.11406)."""
 
     version = 3
+    tokenizer = "whitespace"
 
     @dataclasses.dataclass(frozen=True)
     class Params:

@@ -63,10 +63,6 @@ _HEAD = 20
 _MAIL_FILE_NAME = re.compile(r"(Generate a subject for the following email: )?\S+\.txt")
 
 
-class _InvalidFile(Exception):
-    """A file is not the requested data; the message lists the reasons."""
-
-
 class _Content(NamedTuple):
     """The content of a file: its stated task, its record ids in order and its first records."""
 
@@ -95,109 +91,6 @@ class _Part(NamedTuple):
         """The published number of records; None without one."""
         sizes = SIZES.get((self.task, self.separation))
         return sizes[SPLITS.index(self.split)] if sizes else None
-
-
-class _Download:
-    """Download of one part: fetches and checks file after file, then renames all of them."""
-
-    def __init__(
-        self,
-        part: _Part,
-        target: Path,
-        base_url: str,
-        expected: int | None,
-        notice: Callable[[str], None],
-    ) -> None:
-        self._part = part
-        self._target = target
-        self._base_url = base_url.rstrip("/")
-        self._size = part.size if expected is None else expected
-        self._notice = notice
-        self._manifest = downloads.read_manifest(target)
-        self._entries: dict[Path, downloads.ManifestEntry] = {}
-        self._fetched: dict[Path, Path] = {}
-        self._questions: list[str] | None = None
-
-    def reuse_files(self) -> list[Path]:
-        """Return the part's files if all are present and unchanged, else an empty list."""
-        file_names = self._part.file_names
-        questions = self._manifest.get(file_names[0])
-        # An unfilled LaMP-6 has no outputs.
-        if questions is not None and questions.unfilled:
-            file_names = file_names[:1]
-
-        for name in file_names:
-            if not downloads.is_intact(self._target / name, self._manifest.get(name)):
-                return []
-        for name in file_names:
-            self._report(name, self._manifest[name].notes)
-        return [self._target / name for name in file_names]
-
-    def fetch_files(
-        self,
-        progress: downloads.Progress | None,
-        wait: Callable[[float], None],
-    ) -> list[Path]:
-        """Fetch missing files, check all of them, then publish them together."""
-        for name in self._part.file_names:
-            entry = self._process_file(name, progress, wait)
-            self._entries[self._target / name] = entry
-            if entry.unfilled:
-                break
-
-        # Publish only now: a question file without its outputs would pass for a complete split.
-        for final, path in self._fetched.items():
-            downloads.publish(path, final)
-        entries = {
-            final.relative_to(self._target).as_posix(): entry
-            for final, entry in self._entries.items()
-        }
-        downloads.write_manifest(self._target, {**self._manifest, **entries})
-        return list(self._entries)
-
-    def _process_file(
-        self,
-        name: str,
-        progress: downloads.Progress | None,
-        wait: Callable[[float], None],
-    ) -> downloads.ManifestEntry:
-        """Fetch a file unless it is present, check it and return its manifest entry."""
-        final = self._target / name
-        url = f"{self._base_url}/{name}"
-        path = final
-        try:
-            if not final.exists():
-                path = final.with_name(f"{final.name}.part")
-                self._fetched[final] = path
-                downloads.fetch(url, path, opening=b"[{", progress=progress, wait=wait)
-            content = _read_content(path)
-            unfilled = self._questions is None and _is_unfilled(self._part, content)
-            notes = _check_content(self._part, content, self._questions, self._size, unfilled)
-        except DataError as error:
-            raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
-        except _InvalidFile as error:
-            raise self._reject(final, url, error) from error
-
-        self._report(name, notes)
-        self._questions = content.ids
-        entry = self._manifest.get(name)
-        if entry is not None and downloads.is_intact(path, entry):
-            return entry
-        origin = url if final in self._fetched else ""
-        return downloads.describe(path, origin, len(content.ids), notes, unfilled)
-
-    def _reject(self, final: Path, url: str, error: _InvalidFile) -> DataError:
-        """Discard all fetched files; return the error that names the invalid one."""
-        for path in self._fetched.values():
-            downloads.discard(path)
-
-        if final not in self._fetched:
-            return DataError(f"{final} is not the data: {error}. Move it away to have it fetched.")
-        return DataError(f"{url} did not return the data: {error}. Nothing was kept. {REMEDY}")
-
-    def _report(self, name: str, notes: Sequence[str]) -> None:
-        for note in notes:
-            self._notice(f"{name}: {note}")
 
 
 def download(
@@ -234,9 +127,28 @@ def download(
         DataError: the content is not the data; the message names the address and a remedy.
     """
     part = _select_part(task, split)
-    with downloads.exclusive(target):
-        operation = _Download(part, target, base_url, expected, notice)
-        return operation.reuse_files() or operation.fetch_files(progress, wait)
+    size = part.size if expected is None else expected
+    question_ids: list[str] | None = None
+
+    def check(paths: Sequence[Path]) -> downloads.CheckedFile:
+        # A question file has hundreds of megabytes; its ids are kept for the outputs.
+        nonlocal question_ids
+        content = _read_content(paths[-1])
+        unfilled = question_ids is None and _is_unfilled(part, content)
+        notes = _check_content(part, content, question_ids, size, unfilled)
+        question_ids = content.ids
+        return downloads.CheckedFile(len(content.ids), notes, unfilled)
+
+    return downloads.download_files(
+        target,
+        dict.fromkeys(part.file_names, b"[{"),
+        lambda _: base_url,
+        check,
+        remedy=REMEDY,
+        progress=progress,
+        notice=notice,
+        wait=wait,
+    )
 
 
 def _select_part(task: str, split: str) -> _Part:
@@ -258,12 +170,12 @@ def _read_content(path: Path) -> _Content:
     """Parse a whole file, record by record to save memory.
 
     Raises:
-        _InvalidFile: the file is not JSON or has another shape, or a record has no string id.
+        DataError: the file is not JSON or has another shape, or a record has no string id.
     """
     text = _map_file(path)
     opening = bytes(text[:320]).lstrip()
     if opening[:1] not in (b"[", b"{"):
-        raise _InvalidFile(f"it begins with {downloads.excerpt(opening)}")
+        raise DataError(f"it begins with {downloads.excerpt(opening)}")
 
     task: str | None = None
     ids: list[str] = []
@@ -278,12 +190,12 @@ def _read_content(path: Path) -> _Content:
         for raw in records:
             record = msgspec.json.decode(raw)
             if not isinstance(record, dict) or not isinstance(record.get("id"), str):
-                raise _InvalidFile(f"record {len(ids)} has no id that is a string")
+                raise DataError(f"record {len(ids)} has no id that is a string")
             ids.append(record["id"])
             if len(head) < _HEAD:
                 head.append(record)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _InvalidFile(f"it is not whole JSON of the right shape ({error})") from error
+        raise DataError(f"it is not whole JSON of the right shape ({error})") from error
     return _Content(task, ids, head)
 
 
@@ -293,9 +205,9 @@ def _map_file(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError as error:
         # An empty file cannot be mapped.
-        raise _InvalidFile("it is empty") from error
+        raise DataError("it is empty") from error
     except OSError as error:
-        raise _InvalidFile(f"it cannot be read ({error.strerror})") from error
+        raise DataError(f"it cannot be read ({error.strerror})") from error
 
 
 def _check_content(
@@ -311,7 +223,7 @@ def _check_content(
         Notes for the user about facts that are not defects.
 
     Raises:
-        _InvalidFile: with all defects.
+        DataError: with all defects.
     """
     official = FORMS[part.task].official
     defects = []
@@ -327,7 +239,7 @@ def _check_content(
 
     # All defects at once: together they often show which other file this is.
     if defects:
-        raise _InvalidFile("; ".join(defects))
+        raise DataError("; ".join(defects))
     return (*notes, UNFILLED) if unfilled else tuple(notes)
 
 

@@ -293,7 +293,8 @@ class LampData(Dataset):
     def _make_warnings(self, unworded: list[str], repeating: list[str]) -> Iterator[str]:
         if unworded:
             yield (
-                f"{list_few(unworded)} inputs lack the official wording; they are sent to the model "
+                f"{list_few(unworded)} inputs lack the official wording; "
+                "they are sent to the model "
                 "unchanged"
             )
         if repeating:

@@ -43,12 +43,14 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     name = "personamem"
     title = "PersonaMem: replies for users whose preferences change"
     kind = "text"
+    offers = ("history", "population", "conversations", "options", "persona", "picks")
     source = "https://huggingface.co/datasets/bowen-upenn/PersonaMem (arXiv 2504.14225)"
     licence = "MIT"
     default_split = "32k"
     max_tokens = 1024
     metrics = scoring.BASIC
     scorers = ("official", "strict")
+    tokenizer = "whitespace"
     words = Vocabulary(
         person="user",
         stimulus="situation",

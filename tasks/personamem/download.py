@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from personabench.api import downloads
@@ -24,7 +24,6 @@ from personabench.tasks.personamem.files import (
     read_questions,
 )
 
-BASE_URL = "https://huggingface.co"
 DATASET = "bowen-upenn/PersonaMem"
 REVISION = "a8076d5608c93ba2a28983cd78aa99b01a163ae7"
 # Published numbers of questions and conversations.
@@ -40,7 +39,7 @@ def download(
     split: str,
     target: Path,
     *,
-    base_url: str = BASE_URL,
+    base_url: str = downloads.HUB,
     revision: str = REVISION,
     expected: tuple[int, int] | None = None,
     progress: downloads.Progress | None = None,
@@ -71,119 +70,58 @@ def download(
         locate(split, target)
 
     folder = target / "personamem"
-    finals = [
-        folder / f"questions_{split}.csv",
-        folder / f"shared_contexts_{split}.jsonl",
-    ]
-    base = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{revision}"
+    root = f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{revision}"
+    # The first characters of a question table (`persona_id`) and of a JSON object.
+    openings = {f"questions_{split}.csv": b"p", f"shared_contexts_{split}.jsonl": b"{"}
 
-    with downloads.exclusive(folder):
-        manifest = downloads.read_manifest(folder)
-        if all(downloads.is_intact(final, manifest.get(final.name)) for final in finals):
-            return finals
+    def check(paths: Sequence[Path]) -> downloads.CheckedFile:
+        return _check_last(paths, split, expected or SIZES[split])
 
-        urls = {final: f"{base}/{final.name}" for final in finals if not final.exists()}
-        paths = [_fetch_file(final, urls.get(final), progress, wait) for final in finals]
-        sizes = expected or SIZES[split]
-        counts = _check_files(paths, folder, list(urls.values()), split, sizes)
-
-        entries = dict(manifest)
-        for final, path, count in zip(finals, paths, counts, strict=True):
-            previous = manifest.get(final.name)
-            entry = _make_entry(path, urls.get(final, ""), count, previous)
-            entries[final.name] = entry
-            _warn_of_version(final.name, entry, notice)
-            if path != final:
-                downloads.publish(path, final)
-        downloads.write_manifest(folder, entries)
-    return finals
+    paths = downloads.download_files(
+        folder,
+        openings,
+        lambda _: root,
+        check,
+        remedy=REMEDY,
+        progress=progress,
+        notice=notice,
+        wait=wait,
+    )
+    _warn_of_versions(folder, paths, notice)
+    return paths
 
 
-def _fetch_file(
-    final: Path,
-    url: str | None,
-    progress: downloads.Progress | None,
-    wait: Callable[[float], None],
-) -> Path:
-    """Fetch a file to a temporary name; returns the path of the file to check."""
-    if url is None:
-        return final
-
-    path = final.with_name(f"{final.name}.part")
-    # The first byte of a question table (`persona_id`) or of a JSON object.
-    opening = b"p" if final.suffix == ".csv" else b"{"
-    try:
-        downloads.fetch(url, path, opening=opening, progress=progress, wait=wait)
-    except DataError as error:
-        raise DataError(f"{str(error).rstrip('.')}. {REMEDY}") from error
-    return path
-
-
-def _check_files(
-    paths: list[Path],
-    folder: Path,
-    urls: list[str],
-    split: str,
-    expected: tuple[int, int],
-) -> tuple[int, int]:
-    """Check both files; discards fetched ones that are not the data.
-
-    Returns:
-        The numbers of questions and conversations.
+def _check_last(
+    paths: Sequence[Path], split: str, expected: tuple[int, int]
+) -> downloads.CheckedFile:
+    """Check the question file, or the file of conversations against its questions.
 
     Raises:
         DataError: with the first problem.
     """
-    try:
-        return _count_records(*paths, split, expected)
-    except DataError as error:
-        for path in paths:
-            if path.suffix == ".part":
-                downloads.discard(path)
-        origin = " and ".join(urls) or str(folder)
-        outcome = "Nothing was kept." if urls else "Move the files away to have them fetched."
-        raise DataError(f"{origin}: not the data: {error}. {outcome} {REMEDY}") from error
-
-
-def _count_records(
-    questions_path: Path,
-    contexts_path: Path,
-    split: str,
-    expected: tuple[int, int],
-) -> tuple[int, int]:
+    questions_path, *contexts_paths = paths
     questions = read_questions(questions_path).questions
-    contexts = Contexts(contexts_path)
-    counts = len(questions), len(contexts)
-    if counts != expected:
-        raise DataError(
-            f"{counts[0]:,} questions and {counts[1]:,} conversations, "
-            f"but {split} has {expected[0]:,} and {expected[1]:,}"
-        )
+    if not contexts_paths:
+        if len(questions) != expected[0]:
+            raise DataError(f"{len(questions):,} questions, but {split} has {expected[0]:,}")
+        return downloads.CheckedFile(len(questions))
 
+    contexts = Contexts(contexts_paths[0])
+    if len(contexts) != expected[1]:
+        raise DataError(f"{len(contexts):,} conversations, but {split} has {expected[1]:,}")
     defects = list(find_defects(questions, contexts))
     if defects:
         raise DataError(f"{len(defects)} breaches of the files' own rules, first: {defects[0]}")
-    return counts
+    return downloads.CheckedFile(len(contexts))
 
 
-def _make_entry(
-    path: Path,
-    url: str,
-    count: int,
-    entry: downloads.ManifestEntry | None,
-) -> downloads.ManifestEntry:
-    # An unchanged file keeps its entry, which records where it came from.
-    if entry is not None and downloads.is_intact(path, entry):
-        return entry
-    return downloads.describe(path, url, count)
-
-
-def _warn_of_version(
-    name: str, entry: downloads.ManifestEntry, notice: Callable[[str], None]
-) -> None:
-    published = PUBLISHED_HASHES.get(name)
-    if published is not None and entry.sha256 != published:
-        notice(
-            f"{name} passed the checks but is not the version this project knows: "
-            f"SHA-256 {entry.sha256}"
-        )
+def _warn_of_versions(folder: Path, paths: Sequence[Path], notice: Callable[[str], None]) -> None:
+    entries = downloads.read_manifest(folder)
+    for path in paths:
+        published = PUBLISHED_HASHES.get(path.name)
+        digest = entries[path.name].sha256
+        if published is not None and digest != published:
+            notice(
+                f"{path.name} passed the checks but is not the version this project knows: "
+                f"SHA-256 {digest}"
+            )

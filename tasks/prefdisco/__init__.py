@@ -95,6 +95,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
     default_split = "sample"
     max_tokens = 1024
     scorers = ("official",)
+    tokenizer = "whitespace"
     words = wording.WORDS
     protocol = "dialogue"
     roles: tuple[RoleName, ...] = ("simulator", "judge")
@@ -167,8 +168,8 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
             "known": {"output": await ctx.answer(informed)},
         }
         conditions |= await self._run_method(sample, reply, simulator, described)
-        record = {"simulator": self.params.simulator, "conditions": conditions}
-        return conditions["final"]["output"], record
+        interaction = {"simulator": self.params.simulator, "conditions": conditions}
+        return conditions["final"]["output"], interaction
 
     async def _run_method(
         self,
@@ -212,7 +213,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
         self,
         sample: Sample,
         output: str,
-        record: JsonObject,
+        interaction: JsonObject,
         judge: Role,
     ) -> JsonObject | None:
         """Grade every condition; None if one of them is unjudged."""
@@ -222,7 +223,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
         weights = grading.normalize_weights(criteria, entry.preferences, params.weights)
 
         assessed: dict[str, Any] = {}
-        for name, condition in record["conditions"].items():
+        for name, condition in interaction["conditions"].items():
             assessment = await self._assess_answer(
                 entry, criteria, weights, condition["output"], judge
             )
@@ -259,7 +260,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
 
     def measure_interaction(
         self,
-        record: JsonObject,
+        interaction: JsonObject,
         assessment: JsonObject | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
@@ -281,7 +282,7 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
             if correct is not None:
                 values[metric] = float(correct)
 
-        for stored in record["conditions"].values():
+        for stored in interaction["conditions"].values():
             if "questions" in stored:
                 values["questions"] = float(stored["questions"])
                 values["no-question"] = float(not stored["questions"])
@@ -328,7 +329,7 @@ class PrefDiscoWarm(_Discovering, Audited):
     name = "prefdisco_warm"
     title = "PrefDisco, warm start: earlier wishes as a history (this project's extension)"
     kind = "text"
-    offers = ("history", "population")
+    offers = ("history", "population", "precedents", "items")
     metrics = scoring.WARM
     judged_metrics = scoring.ASKING
 
@@ -416,11 +417,11 @@ class PrefDiscoWarm(_Discovering, Audited):
 
     def measure_interaction(
         self,
-        record: JsonObject,
+        interaction: JsonObject,
         assessment: JsonObject | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
-        values = dict(super().measure_interaction(record, assessment, sample))
+        values = dict(super().measure_interaction(interaction, assessment, sample))
         if assessment is None:
             return values
 

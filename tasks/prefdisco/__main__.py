@@ -225,7 +225,7 @@ def _describe_questions(run: _Run) -> list[str]:
     """Mean number of questions, and the share of conversations without any."""
     counts = []
     for name in run.assessments:
-        for condition in run.predictions[name].record["conditions"].values():
+        for condition in run.predictions[name].interaction["conditions"].values():
             if "questions" in condition:
                 counts.append(condition["questions"])
     if not counts:

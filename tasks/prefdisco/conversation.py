@@ -188,7 +188,8 @@ def _unwrap(text: str) -> str:
     """Remove one pair of quotes, brackets or stars around a whole text."""
     if len(text) < 2:
         return text
-    for opening, closing in _WRAPPERS:
+    for wrapper in _WRAPPERS:
+        opening, closing = wrapper[0], wrapper[1]
         wrapped = text[0] == opening and text[-1] == closing
         if wrapped and opening not in text[1:-1]:
             return text[1:-1].strip()

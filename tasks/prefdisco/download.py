@@ -61,12 +61,12 @@ def download(
             commit = _find_newest(base_url, notice)
         return f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/{commit}"
 
-    def check(paths: Sequence[Path]) -> downloads.Checked:
+    def check(paths: Sequence[Path]) -> downloads.CheckedFile:
         records = read_records(paths[-1])
         count = len(records.entries)
         if count != expected_count:
             notice(f"{name} has {count:,} usable records; expected {expected_count:,}")
-        return downloads.Checked(count, tuple(records.warnings()))
+        return downloads.CheckedFile(count, tuple(records.warnings()))
 
     return downloads.download_files(
         target / "prefdisco",

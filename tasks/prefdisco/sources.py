@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -180,7 +180,7 @@ def _parse_option_mapping(value: Mapping[str, Any]) -> dict[str, str]:
     """Parse options given as {key: text}, or as a list of labels and one of texts."""
     labels = value.get("label")
     texts = value.get("text")
-    pairs = value.items()
+    pairs: Iterable[tuple[Any, Any]] = value.items()
     if _is_list(labels) and isinstance(texts, Sequence):
         if len(labels) != len(texts):
             raise ValueError(f"options have {len(labels)} labels and {len(texts)} texts")
@@ -226,7 +226,7 @@ def _parse_image(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 

@@ -303,7 +303,7 @@ class _Writer:
         self.model = spec.model["name"]
         self._path = path
         self._conditions: dict[str, Mapping[str, Any]] = {
-            prediction.sample_id: prediction.record["conditions"]
+            prediction.sample_id: prediction.interaction["conditions"]
             for prediction in folder.iter_predictions()
             if prediction.error is None
         }

@@ -25,8 +25,8 @@ from personabench.errors import UsageError
 from personabench.metrics.edits import measure_edit
 from personabench.metrics.meteor import describe_missing_tokenizer
 from personabench.metrics.metric import Value
-from personabench.metrics.text import without_reasoning
-from personabench.models.roles import Role
+from personabench.metrics.text import strip_reasoning
+from personabench.models.roles import Role, RoleName
 from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
@@ -42,8 +42,8 @@ class _Prelude(OnlineTask, Downloadable):
     env: str
     request: str
     protocol = "online"
-    offers = ("feedback",)
-    roles = ("simulator",)
+    offers = ("feedback", "preference")
+    roles: tuple[RoleName, ...] = ("simulator",)
     kind = "text"
     source = "https://github.com/gao-g/prelude (arXiv 2404.15269); documents come with --data"
     licence = "MIT (code); documents under the terms of their data sets"
@@ -149,7 +149,7 @@ class _Prelude(OnlineTask, Downloadable):
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         """The draft: the answer without reasoning, which users do not see; None if it is empty."""
-        return without_reasoning(output).strip() or None
+        return strip_reasoning(output).strip() or None
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         return {}
@@ -162,13 +162,13 @@ class _Prelude(OnlineTask, Downloadable):
     ) -> tuple[JsonObject, JsonObject]:
         """Let the user react to a draft.
 
-        Returns feedback (`draft`, `edited` and `cost`), and the round's record.
+        Returns feedback (`draft`, `edited` and `cost`), and the round's interaction.
         """
         true = sample.hidden["preference"]
         draft = self.parse(output, sample, "official") or ""
         applied = true
         if self.params.user == "weak":
-            applied = self._weaken_preference(sample, true, simulator.seed)
+            applied = self.weaken_preference(sample, true, simulator.seed)
 
         if self.params.user == "rule":
             reaction = _react_by_rule(draft, true)
@@ -183,7 +183,7 @@ class _Prelude(OnlineTask, Downloadable):
             )
 
         edit = measure_edit(draft, reaction.final)
-        record = {
+        interaction = {
             "t": int(sample.hidden["t"]),
             "rounds": int(sample.hidden["rounds"]),
             "doc_id": sample.hidden["doc_id"],
@@ -200,23 +200,23 @@ class _Prelude(OnlineTask, Downloadable):
             "final_tokens": edit.final_tokens,
         }
         feedback = {"draft": draft, "edited": reaction.final, "cost": edit.cost}
-        return feedback, record
+        return feedback, interaction
 
     def measure_interaction(
         self,
-        record: JsonObject,
+        interaction: JsonObject,
         assessment: JsonObject | None,
         sample: Sample,
     ) -> Mapping[str, Value]:
         liked = sample.hidden["liked"].split(SEPARATOR)
-        return scoring.measure_round(record, liked, self.params.accuracy)
+        return scoring.measure_round(interaction, liked, self.params.accuracy)
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         from personabench.tasks.prelude.download import download
 
         download(self.env, target, **options)
 
-    def _weaken_preference(self, sample: Sample, preference: str, seed: int) -> str:
+    def weaken_preference(self, sample: Sample, preference: str, seed: int) -> str:
         """Draw a seeded part of a preference's points (arXiv 2601.19055)."""
         points = [point.strip() for point in re.split(r"[,;]", preference)]
         points = [point for point in points if point]
@@ -241,7 +241,7 @@ class PreludeSumm(_Prelude):
     name = "prelude_summ"
     title = "PRELUDE: summaries that a user edits"
     kind = "text"
-    offers = ("feedback",)
+    offers = ("feedback", "preference")
     env = "summ"
     request = "Summarise this document."
     words = Vocabulary(
@@ -267,7 +267,7 @@ class PreludeEmail(_Prelude):
     name = "prelude_email"
     title = "PRELUDE: emails that a user edits"
     kind = "text"
-    offers = ("feedback",)
+    offers = ("feedback", "preference")
     env = "email"
     request = "Write a short email from these notes."
     words = Vocabulary(

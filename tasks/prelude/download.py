@@ -110,7 +110,7 @@ def download(
             documents of that name.
     """
     hub = (base_url or downloads.HUB).rstrip("/")
-    with downloads.exclusive(target):
+    with downloads.lock_folder(target):
         entries = downloads.read_manifest(target)
         for source, origin in ORIGINS[env].items():
             path = target / f"{source}.jsonl"

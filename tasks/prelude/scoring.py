@@ -25,7 +25,7 @@ def average_total_cost(values: Floats) -> float:
     return float(total_cost / trajectories)
 
 
-METRICS = (
+METRICS: tuple[Metric, ...] = (
     Metric("cumulative_cost", higher_is_better=False, aggregate=average_total_cost),
     Metric("cost_per_draft_token", higher_is_better=False),
     Metric("cost_per_longer_text", higher_is_better=False),
@@ -47,20 +47,22 @@ def select_metrics(accuracy: Accuracy) -> tuple[Metric, ...]:
     return tuple(metric for metric in METRICS if metric.name not in unused)
 
 
-def measure_round(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) -> dict[str, Value]:
+def measure_round(
+    interaction: JsonObject, liked: Sequence[str], accuracy: Accuracy
+) -> dict[str, Value]:
     """Values of a round; accuracy only if a preference was used in it.
 
     Raises:
         UsageError: a package that `accuracy` needs is not installed.
     """
-    edit = Edit(record["cost"], record["draft_tokens"], record["final_tokens"])
-    preference = record.get("method", {}).get("preference", "")
+    edit = Edit(interaction["cost"], interaction["draft_tokens"], interaction["final_tokens"])
+    preference = interaction.get("method", {}).get("preference", "")
     values: dict[str, Value] = {
-        "cumulative_cost": [edit.cost, 1 / record["rounds"]],
+        "cumulative_cost": [edit.cost, 1 / interaction["rounds"]],
         "cost_per_draft_token": edit.per_draft_token,
         "cost_per_longer_text": edit.per_longer_text,
         "draft_tokens": edit.draft_tokens,
-        "accepted": float(record["decision"] == "accepted"),
+        "accepted": float(interaction["decision"] == "accepted"),
         "preference_coverage": float(bool(preference)),
     }
     if preference and accuracy != "off":
@@ -69,7 +71,7 @@ def measure_round(record: JsonObject, liked: Sequence[str], accuracy: Accuracy) 
         nearest = [index for index, value in enumerate(similarities) if value == highest]
         # A tie is not a hit: a preference as near to two true ones tells them apart no better
         # than chance.
-        true = list(liked).index(record["preference"])
+        true = list(liked).index(interaction["preference"])
         is_right = nearest == [true]
         values[f"preference_accuracy_{accuracy}"] = float(is_right)
     return values

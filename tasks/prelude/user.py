@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from personabench.api.wording import Vocabulary
 from personabench.errors import BackendError
-from personabench.metrics.text import without_reasoning
+from personabench.metrics.text import strip_reasoning
 from personabench.models.roles import Role
 from personabench.types import Message
 
@@ -67,7 +67,7 @@ class Reaction(NamedTuple):
 
 def parse_decision(reply: str) -> str:
     """Parse the first whole word that is yes or no, outside of reasoning."""
-    match = _WORD.search(without_reasoning(reply).lower())
+    match = _WORD.search(strip_reasoning(reply).lower())
     if match is None:
         return "undecided"
     return "accepted" if match[1] == "yes" else "rewritten"
@@ -79,7 +79,7 @@ def clean_rewrite(reply: str, draft: str = "") -> str:
     A step that yields the draft is the last one: a draft may have such a line or quotes of its own.
     """
     text = reply
-    for remove in (without_reasoning, _remove_announcement, _remove_fence, _remove_quotes):
+    for remove in (strip_reasoning, _remove_announcement, _remove_fence, _remove_quotes):
         text = remove(text).strip()
         if text == draft.strip():
             break

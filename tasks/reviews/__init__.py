@@ -22,7 +22,7 @@ from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
 from personabench.errors import DataError, UsageError
 from personabench.metrics import meteor
-from personabench.metrics.bleu import corpus_bleu, signature, statistics
+from personabench.metrics.bleu import corpus_bleu, count_ngrams, signature
 from personabench.metrics.judges import similarity
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import SPACED
@@ -47,6 +47,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     name = "reviews"
     title = "Product reviews: personalized review generation (the setting of DPL)"
     kind = "text"
+    offers = ("history", "population", "dates", "precedents", "items")
     source = (
         "SnowCharmQ/DPL-main and SnowCharmQ/DPL-meta on the Hugging Face hub (arXiv 2503.02450)"
     )
@@ -54,6 +55,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     default_split = "test"
     max_tokens = 512
     metrics = METRICS
+    tokenizer = "whitespace"
     words = wording.WORDS
     optional_roles = ("judge",)
     judged_metrics = (Metric("similarity"),)
@@ -151,14 +153,14 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         gold = sample.references[0]
         values: dict[str, Value] = {
             **rouge_with_variants(text, gold),
-            "bleu": statistics(text, gold),
+            "bleu": count_ngrams(text, gold),
         }
         if not self._missing_meteor:
             values["meteor"] = meteor.meteor(text, gold)
         return values
 
     async def assess(
-        self, sample: Sample, output: str, record: JsonObject, judge: Role
+        self, sample: Sample, output: str, interaction: JsonObject, judge: Role
     ) -> JsonObject | None:
         """Judge the similarity to the real review; see `personabench.metrics.judges.similarity`."""
         judged = await similarity.rate_similarity(
@@ -180,7 +182,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         }
 
     def measure_interaction(
-        self, record: JsonObject, assessment: JsonObject | None, sample: Sample
+        self, interaction: JsonObject, assessment: JsonObject | None, sample: Sample
     ) -> Mapping[str, Value]:
         return {"similarity": assessment["similarity"]} if assessment else {}
 

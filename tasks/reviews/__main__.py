@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def _read_documents(path: Path) -> list[Distances]:
 def _group_by_item(
     task: Reviews,
     dataset: Dataset,
-    outputs: dict[str, str],
+    outputs: Mapping[str, str | None],
 ) -> dict[str, list[_Pair]]:
     groups: dict[str, list[_Pair]] = {}
     for sample in dataset.samples():

@@ -7,15 +7,17 @@ after they open as the split they should be.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from personabench.api.downloads import (
+    HUB,
     ManifestEntry,
     Progress,
     describe,
-    exclusive,
+    lock_folder,
+    newest_commit,
+    pinned_commit,
     read_manifest,
     write_manifest,
 )
@@ -25,8 +27,6 @@ from personabench.tasks.reviews.records import ReviewData
 
 OWNER = "SnowCharmQ"
 CATEGORIES = ("Books", "Movies_and_TV", "CDs_and_Vinyl")
-_HUB = "https://huggingface.co"
-_COMMIT = re.compile(r"/resolve/([0-9a-f]{40})/")
 
 
 def download(
@@ -52,38 +52,38 @@ def download(
             f"name one of the published categories: --split {'|'.join(CATEGORIES)}/{split}"
         )
 
-    with exclusive(target):
+    with lock_folder(target):
         entries = read_manifest(target)
         commits = {}
         for name in (hub.MAIN, hub.META):
-            commit = _find_commit(entries, name) or _fetch_commit(name, category, target, base_url)
+            commit = _find_commit(entries, name, category, target, base_url)
             _fetch_files(name, category, target, commit, base_url)
             commits[name] = commit
 
         counts = _check_splits(target, category)
         for name, commit in commits.items():
-            endpoint = (base_url or _HUB).rstrip("/")
+            endpoint = (base_url or HUB).rstrip("/")
             url = f"{endpoint}/datasets/{OWNER}/{name}/resolve/{commit}"
             entries |= _describe_files(target, name, category, url, counts)
         write_manifest(target, entries)
 
 
-def _find_commit(entries: Mapping[str, ManifestEntry], name: str) -> str | None:
-    """Return the commit of a repository's files in the manifest; None if it has none."""
-    for key, entry in entries.items():
-        match = _COMMIT.search(entry.url)
-        if match and key.startswith(name):
-            return match[1]
-    return None
-
-
-def _fetch_commit(name: str, category: str, target: Path, endpoint: str | None) -> str:
-    import huggingface_hub
+def _find_commit(
+    entries: Mapping[str, ManifestEntry],
+    name: str,
+    category: str,
+    target: Path,
+    endpoint: str | None,
+) -> str:
+    """Return the commit of a repository's files in the manifest, or else the newest."""
+    stored = (entry for key, entry in entries.items() if key.startswith(name))
+    commit = pinned_commit(stored)
+    if commit is not None:
+        return commit
 
     repository = f"{OWNER}/{name}"
     try:
-        api = huggingface_hub.HfApi(endpoint=endpoint)
-        return str(api.dataset_info(repository).sha)
+        return newest_commit(repository, endpoint)
     except Exception as error:
         raise _explain_failure(repository, category, target / name, error) from error
 

@@ -37,12 +37,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-def check_lists(paths: Sequence[Path]) -> downloads.Checked:
+def check_lists(paths: Sequence[Path]) -> downloads.CheckedFile:
     """Accept texts in brackets; a text with "unfilled" ends the set."""
     text = paths[-1].read_text()
     if not text.startswith("["):
         raise DataError("no list")
-    return downloads.Checked(len(text.split(",")), ("a note",), "unfilled" in text)
+    return downloads.CheckedFile(len(text.split(",")), ("a note",), "unfilled" in text)
 
 
 def download(folder: Path, adopt: bool = True) -> tuple[list[str], list[str]]:

@@ -298,10 +298,10 @@ def test_foreign_manifest_is_not_overwritten(tmp_path: Path, text: str) -> None:
 
 def test_two_downloads_into_one_folder(tmp_path: Path) -> None:
     with (
-        downloads.exclusive(tmp_path / "new"),
+        downloads.lock_folder(tmp_path / "new"),
         pytest.raises(UsageError, match="another download"),
-        downloads.exclusive(tmp_path / "new"),
+        downloads.lock_folder(tmp_path / "new"),
     ):
         pass
-    with downloads.exclusive(tmp_path / "new"):
+    with downloads.lock_folder(tmp_path / "new"):
         pass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_fixtures import headlines, rig
+from engine_fixtures import headlines, make_engine
 
 from personabench import Context, Method, Sample
 
@@ -25,9 +25,11 @@ async def test_half_a_surrogate_pair_in_an_answer_or_an_error_does_not_stop_the_
                 raise ValueError("a\ud800b")
             return "a\ud800b"
 
-    run = rig(tmp_path, Torn(), headlines(tmp_path / "data", 2))
+    run = make_engine(tmp_path, Torn(), headlines(tmp_path / "data", 2))
     assert await run.run()
     run.close()
     predictions = run.predictions()
-    assert predictions["q00000-0"].error == "ValueError in torn: a\ufffdb"
+    error = predictions["q00000-0"].error or ""
+    assert error.startswith("Torn.predict (") and "test_guard.py, line 25)" in error
+    assert error.endswith("but it raised ValueError: a\ufffdb")
     assert predictions["q00001-0"].output == "a\ufffdb"

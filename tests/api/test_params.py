@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from personabench.api.params import assignments, fill
+from personabench.api.params import fill_params, parse_assignments
 from personabench.errors import UsageError
 
 
@@ -34,10 +34,10 @@ def test_texts_become_the_declared_types() -> None:
         "length": "256",
         "note": "a=b, 7",
     }
-    assert fill(Knobs, values, "method m") == Knobs(8, 1.0, True, "fancy", 256, "a=b, 7")
-    assert fill(Knobs, {}, "method m") == Knobs()
-    assert fill(Knobs, {"length": "null", "loud": "0"}, "method m") == Knobs()
-    assert isinstance(fill(Knobs, {"rate": "1"}, "m").rate, float)
+    assert fill_params(Knobs, values, "method m") == Knobs(8, 1.0, True, "fancy", 256, "a=b, 7")
+    assert fill_params(Knobs, {}, "method m") == Knobs()
+    assert fill_params(Knobs, {"length": "null", "loud": "0"}, "method m") == Knobs()
+    assert isinstance(fill_params(Knobs, {"rate": "1"}, "m").rate, float)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_texts_become_the_declared_types() -> None:
 )
 def test_a_wrong_key_or_value_is_named(values: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        fill(Knobs, values, "method m")
+        fill_params(Knobs, values, "method m")
     assert message in str(caught.value)
 
 
@@ -67,12 +67,12 @@ def test_an_owner_without_parameters_is_reported() -> None:
         pass
 
     with pytest.raises(UsageError, match="it has: none"):
-        fill(Nothing, {"k": "1"}, "method none")
+        fill_params(Nothing, {"k": "1"}, "method none")
 
 
 def test_assignments_are_sorted_by_owner() -> None:
     texts = ["k=1", "rag.k=2", "task.template=chat", "rag.note=x.y=z", "k=3", "note="]
-    assert assignments(texts, ["rag", "task"]) == {
+    assert parse_assignments(texts, ["rag", "task"]) == {
         "": {"k": "3", "note": ""},
         "rag": {"k": "2", "note": "x.y=z"},
         "task": {"template": "chat"},
@@ -88,5 +88,5 @@ def test_assignments_are_sorted_by_owner() -> None:
 )
 def test_an_assignment_that_cannot_be_placed_is_quoted(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        assignments([text], ["rag", "task"])
+        parse_assignments([text], ["rag", "task"])
     assert message in str(caught.value)

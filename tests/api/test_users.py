@@ -18,7 +18,7 @@ from unnamed_users import Nameless
 from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.population import Population
-from personabench.api.users import Joined, Marks, coinciding, open_split
+from personabench.api.users import JoinedUsers, Marks, find_coinciding, open_split
 from personabench.leaderboard import boards
 from personabench.results.frames import load
 from personabench.results.index import read_runs
@@ -28,6 +28,7 @@ from personabench.run import runner
 from personabench.run.controls import controlled
 from personabench.run.selection import select
 from personabench.run.shards import partition
+from personabench.tasks import lamp
 from personabench.types import Record
 
 LAMP = ["lamp1", "lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6", "lamp7"]
@@ -43,12 +44,12 @@ def records(*texts: str) -> list[Record]:
 
 
 def users(**histories: list[Record]) -> dict[str, str]:
-    return dict(Joined(Nameless(histories)).index())
+    return dict(JoinedUsers(Nameless(histories)).index())
 
 
 def without_ids(task: str, folder: Path) -> Path:
     """Write a task's example data without user ids, as in the files of the user separation."""
-    sample = Path(str(registry.load_class("task", task)().open("user/dev", None)._path)).parent
+    sample = Path(lamp.__file__).with_name("sample") / task
     folder.mkdir()
     questions = json.loads((sample / "dev_questions.json").read_text())
     for question in questions:
@@ -114,7 +115,7 @@ def test_pairs_chain_and_the_first_question_names_the_user() -> None:
 
 def test_ids_of_the_data_are_kept_and_never_joined() -> None:
     same = records("f1 war", "f2 war", "f3 war")
-    named = Joined(
+    named = JoinedUsers(
         Nameless({"q1": same, "q2": same, "q3": same, "q4": same[:1]}, {"q2": "ann", "q3": "ben"})
     )
     assert dict(named.index()) == {"q1": "ann", "q2": "ann", "q3": "ben", "q4": "q4"}
@@ -127,7 +128,7 @@ def test_a_joined_user_has_the_records_of_all_questions_once_oldest_first() -> N
             Record(str(index), None, f"in {year}", time=year) for index, year in enumerate(years)
         ]
 
-    data = Joined(
+    data = JoinedUsers(
         Nameless(
             {"q1": dated("2013", "2014", "2016"), "q2": dated("2012", "2013", "2014"), "q3": []}
         )
@@ -151,7 +152,7 @@ def test_selection_shards_and_shuffled_histories_go_by_joined_users() -> None:
         for question in range(3)
         for person in range(6)
     }
-    data = Joined(Nameless(histories))
+    data = JoinedUsers(Nameless(histories))
     positions_by_user = [
         [index for index, (name, _) in enumerate(data.index()) if name[:3] == f"p{person}-"]
         for person in range(6)
@@ -208,7 +209,7 @@ def test_coinciding_pairs_are_exact() -> None:
     rng = random.Random(0)
     for _ in range(100):
         histories = [_draw_history(rng) for _ in range(12)]
-        pairs = set(coinciding(histories))
+        pairs = set(find_coinciding(histories))
         for first, second in itertools.combinations(range(12), 2):
             expected = _coincide(set(histories[first]), set(histories[second]))
             assert (first, second) not in pairs or expected
@@ -243,5 +244,5 @@ def test_thousands_of_histories_with_common_records_take_seconds() -> None:
         np.unique(np.concatenate([common, rng.integers(100, 1 << 60, 180)])) for _ in range(5000)
     ]
     started = time.monotonic()
-    assert list(coinciding([*histories, histories[7][:150]])) == [(7, 5000)]
+    assert list(find_coinciding([*histories, histories[7][:150]])) == [(7, 5000)]
     assert time.monotonic() - started < 60

@@ -1,4 +1,5 @@
-"""docs/cli.md and docs/files.md say what is so: examples run as typed, and the tables name the fields that exist."""
+"""docs/cli.md and docs/files.md say what is so: examples run as typed, and the tables name the
+fields that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`personabench judge` and `judge-report`: two runs before a judge, what is kept, and what is refused."""
+"""`personabench judge` and `judge-report`: two runs before a judge, what is kept, and what is
+refused."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def runs(personabench: Command) -> tuple[str, str]:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
-    """The judges that commands made; each says that the first reply is better unless told otherwise."""
+    """The judges that commands made; each says that the first reply is better unless told
+    otherwise."""
     return judging(monkeypatch, lambda request: "Hm.\nScore of reply 1: 8\nScore of reply 2: 5")
 
 
@@ -225,7 +227,7 @@ def test_a_disk_that_fills_keeps_what_is_whole(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    whole = pairwise_judging._write_whole
+    whole = pairwise_judging._write_whole  # noqa: SLF001  (stands in for a disk)
     room = 2
 
     def write(file: IO[bytes], line: bytes) -> None:

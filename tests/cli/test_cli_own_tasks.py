@@ -1,4 +1,5 @@
-"""Tasks of one's own: edited they are another task, and nobody else's file is ever run for being named in data."""
+"""Tasks of one's own: edited they are another task, and nobody else's file is ever run for being
+named in data."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ class Mine(Task):
     def measure(self, parsed, sample):
         return {"length": len(parsed), "root": len(parsed) ** 2}
 
-    async def assess(self, sample, output, record, judge):
+    async def assess(self, sample, output, interaction, judge):
         return {"words": await judge.complete(f"RUBRIC {output}", max_tokens=4)}
 """
 
@@ -70,8 +71,9 @@ def own(
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """What a new process knows of files that were named in an earlier one: nothing."""
-    monkeypatch.setattr(registry, "_given", {})
-    return registry._given.clear
+    named_files: dict[object, object] = {}
+    monkeypatch.setattr(registry, "_given", named_files)
+    return named_files.clear
 
 
 def run(personabench: Command, *words: object) -> dict[str, Any]:
@@ -220,7 +222,8 @@ Path({mark!r}).write_text("ran")
 
 @pytest.fixture
 def planted(personabench: Command, tmp_path: Path) -> Path:
-    """Results of somebody else whose every file names a task, and a metric, that would leave a mark."""
+    """Results of somebody else whose every file names a task, and a metric, that would leave a
+    mark."""
     words = ["-b", "scripted", "-t", "lamp4", "-m", "none,rag", "-n", "10", "--results", "theirs"]
     assert personabench("run", *words).code == 0
     for part in ("1/2", "2/2"):

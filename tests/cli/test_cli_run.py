@@ -190,7 +190,8 @@ def test_the_failure_named_is_of_the_run_that_failed_and_still_holds(
 ) -> None:
     (tmp_path / "moody.py").write_text(
         "from pathlib import Path\n\nfrom personabench import Method\n\n\nclass Moody(Method):\n"
-        "    async def predict(self, sample, state, ctx):\n        raise ValueError(Path('mood').read_text())\n"
+        "    async def predict(self, sample, state, ctx):\n"
+        "        raise ValueError(Path('mood').read_text())\n"
     )
     for mood in ("early", "late"):
         (tmp_path / "mood").write_text(mood)

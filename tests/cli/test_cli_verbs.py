@@ -230,10 +230,22 @@ def test_a_new_method_passes_its_test_its_check_and_runs(
 
 def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_path: Path) -> None:
     rows = {row["what"]: row["state"] for row in personabench("doctor", "--json").json}
-    assert (rows["python"], rows["results folder"], rows["OPENAI_API_KEY"]) == ("ok", "ok", "ok")
+    assert (rows["python"], rows["results folder"]) == ("ok", "ok")
     (tmp_path / "taken").write_text("a file")
     ended = personabench("doctor", "--results", "taken")
     assert ended.code == 1 and "broken   results folder" in ended.out
+
+
+def test_doctor_tells_which_keys_are_set_but_no_key(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", "sk-secret")
+    monkeypatch.delenv("SIMULATOR_API_KEY", raising=False)
+    ended = personabench("doctor", "--json")
+    details = {row["what"]: row["detail"] for row in ended.json}
+    assert details["JUDGE_API_KEY"] == "set" and "sk-secret" not in ended.out
+    assert details["SIMULATOR_API_KEY"] == "not set; for a simulator on a server of its own"
+    assert {"OPENAI_API_KEY", "EMBEDDER_API_KEY"} <= details.keys()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Start-up stays light: no heavy import before a verb needs it, and a wall clock that only a real slip exceeds."""
+"""Start-up stays light: no heavy import before a verb needs it, and a wall clock that only a real
+slip exceeds."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ PROBE = f"""
 import atexit, json, sys
 from personabench.cli.app import main
 heavy = {HEAVY!r}
-atexit.register(lambda: print(json.dumps([name for name in heavy if name in sys.modules]), file=sys.stderr))
+imported = lambda: [name for name in heavy if name in sys.modules]
+atexit.register(lambda: print(json.dumps(imported()), file=sys.stderr))
 main()
 """
 
@@ -118,5 +120,5 @@ def test_help_shows_no_type_of_the_programming_language(words: list[str], tmp_pa
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "methods"]], ids=" ".join)
 def test_start_up_takes_no_seconds(tmp_path: Path, words: list[str]) -> None:
-    """The budget is 0.35 s on an idle machine (`benchmarks/startup.py`); here it may be very busy."""
+    """The budget is 0.35 s on an idle machine (`benchmarks/startup.py`); here it may be busy."""
     assert min(started(tmp_path, words)[1] for _ in range(3)) < 3.0

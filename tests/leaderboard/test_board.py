@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pandas
 import pytest
-from synthetic_scores import flat
+from synthetic_scores import list_rows
 
 from personabench.errors import DataError
 from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, table
@@ -92,13 +92,13 @@ def run(
 
 def test_rows_rank_by_the_primary_metric_in_its_own_direction() -> None:
     (board,) = boards([run("a", 0.1), run("b", 0.3), run("c", None), run("d", 0.2)])
-    assert [row["label"] for row in flat(board)] == ["b", "d", "a", "c"]
+    assert [row["label"] for row in list_rows(board)] == ["b", "d", "a", "c"]
     rated = {"primary": "MAE", "higher_is_better": {"MAE": False}}
     scored = [
         run(name, **rated, metrics={"official": {"MAE": mae}})
         for name, mae in (("a", 1.2), ("b", 0.4))
     ]
-    assert [row["label"] for row in flat(boards(scored)[0])] == ["b", "a"]
+    assert [row["label"] for row in list_rows(boards(scored)[0])] == ["b", "a"]
 
 
 def test_only_runs_of_the_same_task_split_and_data_share_a_board() -> None:
@@ -114,7 +114,7 @@ def test_only_runs_of_the_same_task_split_and_data_share_a_board() -> None:
 
 
 def test_a_row_adds_up_phases_and_keeps_every_scorer() -> None:
-    row = flat(boards([run(rouge=0.25)])[0])[0]
+    row = list_rows(boards([run(rouge=0.25)])[0])[0]
     assert (row["calls"], row["cached"], row["input_tokens"], row["output_tokens"]) == (
         20,
         8,
@@ -131,7 +131,7 @@ def test_a_table_says_the_task_settings_that_all_its_rows_share() -> None:
     assert "Task: h=5, form=statements." in board.notes
     (board,) = boards([run("a", spec=specs[0], task_changed={"h": 3}), run("b", spec=specs[1])])
     assert "Task: form=statements." in board.notes
-    assert [row["label"] for row in flat(board)] == ["a (task.h=3)", "b"]
+    assert [row["label"] for row in list_rows(board)] == ["a (task.h=3)", "b"]
 
 
 def test_task_settings_common_to_a_table_are_left_to_its_notes() -> None:
@@ -141,7 +141,7 @@ def test_task_settings_common_to_a_table_are_left_to_its_notes() -> None:
     }
     shorter = {"spec": {"task_params": {"h": 3, "form": "statements"}}, "task_changed": {"h": 3}}
     (board,) = boards([run("a", **longer), run("b", **shorter)])
-    assert [row["label"] for row in flat(board)] == ["a (task.form=records)", "b"]
+    assert [row["label"] for row in list_rows(board)] == ["a (task.form=records)", "b"]
     assert "Task: h=3." in board.notes
 
 
@@ -157,7 +157,10 @@ def test_the_lenient_column_is_shown_only_where_it_differs() -> None:
 
 def test_of_runs_of_the_same_name_the_newest_counts_and_the_others_are_told() -> None:
     (board,) = boards([run(rouge=0.1), run(rouge=0.2), run(model="big", rouge=0.3)])
-    assert [(row["model"], row["rouge-1"]) for row in flat(board)] == [("big", 0.3), ("tiny", 0.2)]
+    assert [(row["model"], row["rouge-1"]) for row in list_rows(board)] == [
+        ("big", 0.3),
+        ("tiny", 0.2),
+    ]
     assert any("1 older run(s)" in note for note in board.notes)
 
 
@@ -196,7 +199,7 @@ def test_notes_say_where_data_came_from_and_what_keeps_rows_apart() -> None:
 def test_every_form_holds_the_same_rows() -> None:
     found = boards([run("a|b", 0.25), run("none", 0.125), run(task="lamp5", rouge=0.5)])
     rows = json.loads(as_json(found))
-    assert rows == [row for board in found for row in flat(board)]
+    assert rows == [row for board in found for row in list_rows(board)]
     table = list(csv.DictReader(as_csv(found).splitlines()))
     assert [(row["task"], row["method"], float(row["rouge-1"])) for row in table] == [
         (row["task"], row["method"], row["rouge-1"]) for row in rows
@@ -239,7 +242,9 @@ def test_failed_samples_and_owed_ones_are_told_apart_and_shown_where_there_are_a
         "b", status="incomplete", owed=5, counters={"parse_failures": 0, "request_errors": 2}
     )
     (board,) = boards([run(), stopped])
-    assert [(row["failed"], row["owed"]) for row in flat(board) if row["method"] == "b"] == [(2, 5)]
+    assert [(row["failed"], row["owed"]) for row in list_rows(board) if row["method"] == "b"] == [
+        (2, 5)
+    ]
     _, columns = headed(board, board.columns)
     assert (columns["failed"], columns["owed"]) == ("failed", "owed")
     (whole,) = boards([run()])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_scores import EACH, drawn, made
+from synthetic_scores import EACH, draw_scores, write_run
 
 from personabench.errors import UsageError
 from personabench.leaderboard.comparison import compare
@@ -15,10 +15,13 @@ from personabench.types import Sampling
 
 
 def test_compare_says_everything_of_two_runs(tmp_path: Path) -> None:
-    a, b = made(tmp_path, "rag", drawn(0.2, seed=1)), made(tmp_path, "none", drawn(seed=2))
+    a, b = (
+        write_run(tmp_path, "rag", draw_scores(0.2, seed=1)),
+        write_run(tmp_path, "none", draw_scores(seed=2)),
+    )
     found = compare(a, b)
     users = [f"u{number // EACH}" for number in range(60)]
-    expected = Scores([drawn(0.2, seed=1), drawn(seed=2)], users).compare(0, 1)
+    expected = Scores([draw_scores(0.2, seed=1), draw_scores(seed=2)], users).compare(0, 1)
     pair = found.metrics["rouge-1"]
     assert pair.gain.value == pytest.approx(expected.gain.value)
     assert pair.contrast.comparison.quantiles == pytest.approx(expected.quantiles)
@@ -33,12 +36,12 @@ def test_compare_says_everything_of_two_runs(tmp_path: Path) -> None:
 
 
 def test_compare_values_are_on_the_samples_of_both(tmp_path: Path) -> None:
-    a = made(tmp_path, "rag", drawn(0.2, seed=1))
-    b = made(tmp_path, "none", drawn(seed=2)[:30])
+    a = write_run(tmp_path, "rag", draw_scores(0.2, seed=1))
+    b = write_run(tmp_path, "none", draw_scores(seed=2)[:30])
     found = compare(a, b)
     pair = found.metrics["rouge-1"]
     assert (found.n, found.only) == (30, {"a": 30, "b": 0})
-    assert pair.a.value == pytest.approx(float(drawn(0.2, seed=1)[:30].mean()))
+    assert pair.a.value == pytest.approx(float(draw_scores(0.2, seed=1)[:30].mean()))
     assert pair.a.value - pair.b.value == pytest.approx(pair.gain.value)
 
 
@@ -60,8 +63,8 @@ def test_runs_that_differ_in_more_than_the_method_are_refused(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     a, b = (
-        made(tmp_path, "rag", drawn(0.2, seed=1), **changes),
-        made(tmp_path, "none", drawn(seed=2)),
+        write_run(tmp_path, "rag", draw_scores(0.2, seed=1), **changes),
+        write_run(tmp_path, "none", draw_scores(seed=2)),
     )
     with pytest.raises(UsageError, match="--allow-mismatch") as error:
         compare(a, b)
@@ -70,8 +73,11 @@ def test_runs_that_differ_in_more_than_the_method_are_refused(
 
 
 def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
-    a, b = made(tmp_path, "rag", drawn()), made(tmp_path, "none", drawn(), samples=range(100, 160))
+    a, b = (
+        write_run(tmp_path, "rag", draw_scores()),
+        write_run(tmp_path, "none", draw_scores(), samples=range(100, 160)),
+    )
     with pytest.raises(UsageError, match="share no scored sample"):
         compare(a, b)
     with pytest.raises(UsageError, match="different tasks"):
-        compare(a, made(tmp_path, "rag", drawn(), task="lamp5"), allow_mismatch=True)
+        compare(a, write_run(tmp_path, "rag", draw_scores(), task="lamp5"), allow_mismatch=True)

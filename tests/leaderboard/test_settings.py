@@ -1,4 +1,5 @@
-"""What rows share: which conditions part them, how labels tell them apart, and metrics that only some samples have."""
+"""What rows share: which conditions part them, how labels tell them apart, and metrics that only
+some samples have."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_scores import EACH, board, drawn, flat, made, rows
+from synthetic_scores import EACH, draw_scores, list_rows, make_board, make_rows, write_run
 from toy_methods import TOY
 
 from personabench.cli.compare import _details
@@ -35,20 +36,20 @@ def judged(
 ) -> Run:
     """A run with a judge whose words could not be read for the first samples."""
     marks: list[float | None] = [
-        None if at < LEFT else score for at, score in enumerate(drawn(shift, seed=7))
+        None if at < LEFT else score for at, score in enumerate(draw_scores(shift, seed=7))
     ]
     who = {"model": judge, **({} if adds == "untold" else {"adds": adds})}
     told = {"judge": judge, "roles": {"judge": who}, "counters": {"unjudged": LEFT}}
-    values = {"rouge-1": drawn(shift, seed=len(method)).tolist(), "similarity": marks}
-    return made(results, method, values, task="reviews", told=told, **changes)
+    values = {"rouge-1": draw_scores(shift, seed=len(method)).tolist(), "similarity": marks}
+    return write_run(results, method, values, task="reviews", told=told, **changes)
 
 
 @pytest.mark.parametrize("adds", [["similarity"], "untold"])
 def test_an_optional_judge_leaves_a_run_in_its_setting(tmp_path: Path, adds: Any) -> None:
-    none = made(tmp_path, "none", drawn(seed=1), task="reviews")
+    none = write_run(tmp_path, "none", draw_scores(seed=1), task="reviews")
     rag = judged(tmp_path, "rag", 0.3, adds=adds)
-    found = board(tmp_path, thorough=True)
-    row = flat(found)[0]
+    found = make_board(tmp_path, thorough=True)
+    row = list_rows(found)[0]
     assert (
         row["gain"] == pytest.approx(0.3, abs=0.1)
         and row["gain_p"] < 0.01
@@ -73,7 +74,7 @@ def test_a_judge_that_a_task_always_has_is_part_of_the_setting(tmp_path: Path) -
     a = judged(tmp_path, "rag", 0.3, adds=None)
     b = judged(tmp_path, "none", 0.0, judge="j2", adds=None)
     assert compare(a, b, allow_mismatch=True).differences == ["judge (j1 against j2)"]
-    assert rows(tmp_path)["rag"]["gain"] is None
+    assert make_rows(tmp_path)["rag"]["gain"] is None
 
 
 def test_what_optional_judges_add_is_compared_between_rows_of_the_same_judge(
@@ -81,7 +82,7 @@ def test_what_optional_judges_add_is_compared_between_rows_of_the_same_judge(
 ) -> None:
     none, rag = judged(tmp_path, "none", 0.0), judged(tmp_path, "rag", 0.3)
     other = judged(tmp_path, "cot", 0.4, judge="j2")
-    found = rows(tmp_path, thorough=True)
+    found = make_rows(tmp_path, thorough=True)
     assert (
         found["rag"]["similarity/gain"] == pytest.approx(0.3)
         and found["rag"]["similarity/gain/n"] == 60 - LEFT
@@ -98,7 +99,7 @@ def test_what_optional_judges_add_is_compared_between_rows_of_the_same_judge(
 def test_seeds_of_different_judges_have_no_common_mean(tmp_path: Path) -> None:
     for seed, judge in enumerate(("j1", "j2")):
         judged(tmp_path, "rag", 0.3, judge=judge, seed=seed)
-    (row,) = flat(board(tmp_path, thorough=True))
+    (row,) = list_rows(make_board(tmp_path, thorough=True))
     assert row["seeds"] == [0, 1] and row["similarity"] is None and row["rouge-1/low"] is not None
 
 
@@ -107,7 +108,7 @@ def test_a_metric_counts_on_the_samples_that_have_it(tmp_path: Path) -> None:
     values = vector(rag).values["official"]
     assert values["similarity"].count(None) == LEFT and None not in values["rouge-1"]
     assert rag.summary.metrics["official"]["similarity"] == pytest.approx(
-        float(drawn(0.3, seed=7)[LEFT:].mean())
+        float(draw_scores(0.3, seed=7)[LEFT:].mean())
     )
     found = compare(rag, none)
     pair = found.metrics["similarity"]
@@ -127,14 +128,14 @@ def test_a_metric_counts_on_the_samples_that_have_it(tmp_path: Path) -> None:
 
 def test_pairs_are_the_samples_for_which_both_have_the_metric(tmp_path: Path) -> None:
     rag = judged(tmp_path, "rag", 0.3)
-    marks = [*drawn(seed=7)[:-EACH].tolist(), *[None] * EACH]
+    marks = [*draw_scores(seed=7)[:-EACH].tolist(), *[None] * EACH]
     told = {"judge": "j1", "roles": {"judge": {"model": "j1", "adds": ["similarity"]}}}
-    values = {"rouge-1": drawn(seed=1).tolist(), "similarity": marks}
-    none = made(tmp_path, "none", values, task="reviews", told=told)
+    values = {"rouge-1": draw_scores(seed=1).tolist(), "similarity": marks}
+    none = write_run(tmp_path, "none", values, task="reviews", told=told)
     pair = compare(rag, none).metrics["similarity"]
     assert {estimate.n for estimate in (pair.a, pair.b, pair.gain)} == {60 - LEFT - EACH}
     assert pair.a.value - pair.b.value == pytest.approx(pair.gain.value) == pytest.approx(0.3)
-    found = rows(tmp_path, thorough=True)["rag"]
+    found = make_rows(tmp_path, thorough=True)["rag"]
     assert (found["similarity/n"], found["similarity/gain/n"]) == (60 - LEFT, 60 - LEFT - EACH)
 
 
@@ -167,10 +168,10 @@ def test_runs_that_differ_in_no_more_than_who_played_are_rows_of_their_own(
 ) -> None:
     for at, changes in enumerate((first, second)):
         told = {"counters": {"fallback": 6}, "time": f"2026-01-0{at + 1}T00:00:00Z"}
-        made(tmp_path, "rag", drawn(0.2, seed=2 + at), told=told, **changes)
-        made(tmp_path, "none", drawn(seed=1), **changes)
-    found = board(tmp_path)
-    mine = [row for row in flat(found) if row["method"] == "rag"]
+        write_run(tmp_path, "rag", draw_scores(0.2, seed=2 + at), told=told, **changes)
+        write_run(tmp_path, "none", draw_scores(seed=1), **changes)
+    found = make_board(tmp_path)
+    mine = [row for row in list_rows(found) if row["method"] == "rag"]
     assert {row["label"] for row in mine} == labels and len({row["setting"] for row in mine}) == 2
     assert all(row["gain"] is not None and row["tests"] == 1 for row in mine)
     assert all(
@@ -180,13 +181,20 @@ def test_runs_that_differ_in_no_more_than_who_played_are_rows_of_their_own(
 
 
 def test_the_newest_of_runs_that_differ_in_nothing_of_it_still_counts(tmp_path: Path) -> None:
-    made(tmp_path, "rag", drawn(seed=1), window=512, method_hash="old")
-    made(tmp_path, "rag", drawn(seed=2), window=512, method_hash="new", time="2026-01-02T00:00:00Z")
-    found = board(tmp_path)
-    assert [row["label"] for row in flat(found)] == ["rag"] and any(
+    write_run(tmp_path, "rag", draw_scores(seed=1), window=512, method_hash="old")
+    write_run(
+        tmp_path,
+        "rag",
+        draw_scores(seed=2),
+        window=512,
+        method_hash="new",
+        time="2026-01-02T00:00:00Z",
+    )
+    found = make_board(tmp_path)
+    assert [row["label"] for row in list_rows(found)] == ["rag"] and any(
         "1 older run(s)" in note for note in found.notes
     )
-    assert flat(found)[0]["rouge-1"] == pytest.approx(float(np.mean(drawn(seed=2))))
+    assert list_rows(found)[0]["rouge-1"] == pytest.approx(float(np.mean(draw_scores(seed=2))))
 
 
 @pytest.mark.parametrize(("task", "adds"), [("Judged", None), ("Maybe", ["mark"])])

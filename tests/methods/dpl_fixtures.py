@@ -28,7 +28,7 @@ from personabench import (
     Vocabulary,
 )
 from personabench.api.method import Method
-from personabench.api.users import Joined
+from personabench.api.users import JoinedUsers
 from personabench.methods.dpl import Dpl
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
@@ -170,7 +170,7 @@ class World:
     ) -> None:
         self.task = task or Headlines()
         people = (
-            Joined(Nameless({user.id: user.history for user in users})).population()
+            JoinedUsers(Nameless({user.id: user.history for user in users})).population()
             if nameless
             else users
         )

@@ -26,7 +26,7 @@ from baseline_fixtures import (
 )
 
 from personabench import Record, Request, Sample, User
-from personabench.methods.cicl import Cicl, answer_of
+from personabench.methods.cicl import Cicl, read_answer
 from personabench.methods.none import NoPersonalization
 from personabench.testing.trials import trial
 
@@ -105,7 +105,7 @@ async def test_negative_labels_differ_from_the_users(tmp_path: Path, task: Headl
     ],
 )
 def test_only_the_answer_counts(text: str, expected: str) -> None:
-    assert answer_of(text) == expected
+    assert read_answer(text) == expected
 
 
 async def test_a_missing_answer_is_retried_once_then_counted(

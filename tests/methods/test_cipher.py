@@ -24,8 +24,8 @@ from edit_fixtures import (
 
 from personabench import Sample, UsageError
 from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle
-from personabench.methods.cipher.edits import differs
-from personabench.methods.cipher.learner import nearest
+from personabench.methods.cipher.edits import is_costly_edit
+from personabench.methods.cipher.learner import find_nearest
 from personabench.metrics import wordnet
 from personabench.metrics.edits import edit_cost
 from personabench.types import to_json
@@ -49,8 +49,12 @@ pytestmark = pytest.mark.usefixtures("sentence_data")
 )
 def test_costs_of_worked_examples(final: str, cost: int) -> None:
     assert edit_cost(BASE, final) == edit_cost(final, BASE) == cost
-    assert differs(BASE, final, 0, "text") == differs(final, BASE, 0, "text") == (cost > 0)
-    assert differs(BASE, final, cost, "text") is False
+    assert (
+        is_costly_edit(BASE, final, 0, "text")
+        == is_costly_edit(final, BASE, 0, "text")
+        == (cost > 0)
+    )
+    assert is_costly_edit(BASE, final, cost, "text") is False
 
 
 def test_costs_of_contractions_and_empty_texts() -> None:
@@ -63,9 +67,9 @@ def test_missing_sentence_data_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError, match="punkt_tab"):
         edit_cost("One.", "Two.")
     with pytest.raises(UsageError, match="punkt_tab"):
-        differs("One.", "One .", 0, "text")
-    assert differs("One.", "Two.", 0, "text")
-    assert not differs("One.  Two.", "One.\nTwo.", 3, "text")
+        is_costly_edit("One.", "One .", 0, "text")
+    assert is_costly_edit("One.", "Two.", 0, "text")
+    assert not is_costly_edit("One.  Two.", "One.\nTwo.", 3, "text")
 
 
 def test_whether_anything_changed_agrees_with_the_cost() -> None:
@@ -101,7 +105,7 @@ def test_whether_anything_changed_agrees_with_the_cost() -> None:
     ]:
         changed = first.split() != second.split() and edit_cost(first, second) > 0
         verdicts[changed] += 1
-        assert differs(first, second, 0, "text") == changed, (first, second)
+        assert is_costly_edit(first, second, 0, "text") == changed, (first, second)
     assert min(verdicts[True], verdicts[False]) > 20
 
 
@@ -277,9 +281,9 @@ async def test_ties_recall_the_earlier_entry() -> None:
     world = World()
     ctx = world.context()
     texts = ["beta 1", "alpha 1", "beta 2", "alpha 2", "beta 3"]
-    assert await nearest("alpha 9", texts, 2, "bert", ctx) == [1, 3]
-    assert await nearest("alpha 9", texts, 9, "mpnet", ctx) == [1, 3, 0, 2, 4]
-    assert await nearest("alpha 9", [], 9, "mpnet", ctx) == []
+    assert await find_nearest("alpha 9", texts, 2, "bert", ctx) == [1, 3]
+    assert await find_nearest("alpha 9", texts, 9, "mpnet", ctx) == [1, 3, 0, 2, 4]
+    assert await find_nearest("alpha 9", [], 9, "mpnet", ctx) == []
     rounds, state, _ = await live(Cipher(Cipher.Params(k=50)), ["alpha"] * 4)
     assert len(rounds) == len(state["rounds"]) == 4
 

@@ -219,7 +219,7 @@ async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None
             )
         ]
         results.append(
-            (await Cipher().preference(Sample("r", "u", "alpha"), rounds, ctx), ctx.flags)
+            (await Cipher().find_preference(Sample("r", "u", "alpha"), rounds, ctx), ctx.flags)
         )
     assert results == [("terse", {"empty_aggregation": 1}), ("short", {})]
     assert [request.repeat for request in world.backend.requests] == [0, 1, 0]
@@ -249,7 +249,7 @@ async def test_an_empty_draft_is_shown_as_empty(cls: Any) -> None:
 
 def first(pairs: list[Round]) -> tuple[str, str]:
     ctx = World().context()
-    system, user = next(prompts.inference(pairs, ctx)).messages
+    system, user = next(prompts.draft_inferences(pairs, ctx)).messages
     return system.content, user.content
 
 

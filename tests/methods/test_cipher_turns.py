@@ -175,13 +175,7 @@ def test_the_family_runs_on_the_example_conversations(cls: Any) -> None:
     assert [line.error for line in result.predictions] == [None] * len(result.predictions)
 
 
-async def test_turns_need_conversations() -> None:
+def test_turns_need_conversations() -> None:
     # Without a dialogue there are no reactions to learn from.
-    task = registry.load_class("task", "lamp4")()
-    sample = task.open("user/dev", None).load(0).view()
-    world = World()
-    world.task = task
-    with pytest.raises(UsageError, match="needs conversations"):
-        await Cipher(Cipher.Params(mode="turns")).predict(
-            sample, {"rounds": [], "open": None}, world.context()
-        )
+    with pytest.raises(UsageError, match="its histories are not conversations"):
+        trial(Cipher(Cipher.Params(mode="turns")), "lamp4", limit=1)

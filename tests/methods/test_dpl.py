@@ -88,7 +88,7 @@ async def test_few_peers_are_ineligible_in_faithful_and_all_used_in_lamp(
     _, ctx, _ = await world.ask(await world.dpl(preset="faithful"), question(users))
     assert ctx.flags["fallback"] == 1
     assert ctx.flags["n_eff"] == 0
-    _, ctx, _ = await world.ask(await world.dpl(preset="lamp"), question(users))
+    _, ctx, _ = await world.ask(await world.dpl(preset="adapted"), question(users))
     if peer_count:
         assert ctx.flags["k_eff"] == 2 * peer_count
         assert "fallback" not in ctx.flags

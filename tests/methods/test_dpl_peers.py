@@ -25,7 +25,7 @@ from personabench import (
     UsageError,
     User,
 )
-from personabench.methods.dpl.peers import Asker, Peers
+from personabench.methods.dpl.peers import Peers, Question
 from personabench.methods.dpl.settings import resolve
 
 
@@ -324,13 +324,15 @@ async def test_a_pool_has_one_record_per_user_and_at_most_max_pool() -> None:
         p: tuple(Record(f"{p}{n}", "same tale", f"{p}{n} says") for n in range(3)) for p in "abcdef"
     }
     users = [User(person, records) for person, records in history.items()]
-    peers = Peers(users, resolve("lamp", {"max_pool": 3}), "text")
+    peers = Peers(users, resolve("adapted", {"max_pool": 3}), "text", "whitespace")
     embed = Vectors()
-    asker = Asker(frozenset("a"), None, "asked")
-    pool = await peers.pool(users[0].history[0], asker, lambda texts: embed.embed(texts, ""))
+    question = Question(frozenset("a"), None, "asked")
+    pool = await peers.find_pool(
+        users[0].history[0], question, lambda texts: embed.embed(texts, "")
+    )
     assert pool is not None
     assert pool.tier == "T2"
-    assert [peer.person for peer in pool.peers] == ["b", "c", "d"]
+    assert [peer.user_id for peer in pool.peers] == ["b", "c", "d"]
 
 
 async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:
@@ -352,23 +354,20 @@ async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:
 
 
 async def test_several_chunks_of_candidates_make_one_pool() -> None:
-    users = [
-        User(person, (Record(f"{person}0", "the same tale", f"{person} says"),))
-        for person in "abcdefghi"
-    ]
-    peers = Peers(users, resolve("lamp", {"max_pool": 4, "min_peers": 3}), "text")
+    # Records of one stimulus, most of which are too close to the question to be shown.
+    users = []
+    for name in "abcdefghi":
+        stimulus = "the same tale" if name in "abei" else "The Same Tale"
+        users.append(User(name, (Record(f"{name}0", stimulus, f"{name} says"),)))
+    peers = Peers(users, resolve("adapted", {"max_pool": 4, "min_peers": 3}), "text", "whitespace")
 
     async def embed(texts: Sequence[str]) -> Any:
-        return np.array([[1.0, 0.0] if text != "asked" else [0.0, 1.0] for text in texts])
+        return np.array([[1.0, 0.0] if text.islower() else [0.0, 1.0] for text in texts])
 
-    near = peers._measure
-
-    async def guarded(tier: str, positions: Sequence[int], *rest: Any) -> Any:
-        return [peer for peer in await near(tier, positions, *rest) if peer.person in "bei"]
-
-    peers._measure = guarded  # type: ignore[method-assign]
-    pool = await peers.pool(users[0].history[0], Asker(frozenset("a"), None, "asked"), embed)
+    pool = await peers.find_pool(
+        users[0].history[0], Question(frozenset("a"), None, "Another Tale"), embed
+    )
     assert pool is not None
-    assert [peer.person for peer in pool.peers] == ["b", "e", "i"]
+    assert [peer.user_id for peer in pool.peers] == ["b", "e", "i"]
     with pytest.raises(UsageError, match="max_pool=2 leaves no room for min_peers=3"):
-        resolve("lamp", {"max_pool": 2, "min_peers": 3})
+        resolve("adapted", {"max_pool": 2, "min_peers": 3})

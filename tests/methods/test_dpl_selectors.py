@@ -17,7 +17,7 @@ from personabench import (
     UsageError,
 )
 from personabench.methods.dpl import Dpl
-from personabench.methods.dpl.selectors import Peer, agree, select
+from personabench.methods.dpl.selectors import Peer, all_agree, select_peers
 from personabench.methods.dpl.settings import PRESETS, Settings, resolve
 
 
@@ -34,10 +34,10 @@ async def select_names(
     peers = [peer(f"p{number:02}", response) for number, response in enumerate(responses)]
     doc = Record("d", "story", user_response)
     embed = Vectors()
-    selected = await select(
+    selected = await select_peers(
         doc, peers, kind, settings or PRESETS["faithful"], lambda texts: embed.embed(texts, "")
     )
-    return [peer.person for peer in selected]
+    return [peer.user_id for peer in selected]
 
 
 async def test_four_distinct_peers_are_all_taken() -> None:
@@ -67,11 +67,13 @@ async def test_at_most_four_of_twenty_peers_are_taken_and_none_like_the_user() -
 
 
 async def test_categories_are_compared_by_label() -> None:
-    lamp = PRESETS["lamp"]
+    lamp = PRESETS["adapted"]
     labels = ["drama", "Drama", "noir", "comedy", "war", "war", "farce", "war", "comedy", "epic"]
     assert await select_names("drama", labels, "category", lamp) == ["p04", "p03", "p02", "p06"]
     assert await select_names("drama", ["DRAMA "], "category", lamp) == []
-    assert agree(Record("d", "s", "drama"), [peer("a", "Drama"), peer("b", "drama ")], "category")
+    assert all_agree(
+        Record("d", "s", "drama"), [peer("a", "Drama"), peer("b", "drama ")], "category"
+    )
 
 
 async def test_the_most_similar_stimulus_represents_a_label() -> None:
@@ -80,17 +82,17 @@ async def test_the_most_similar_stimulus_represents_a_label() -> None:
         peer("near", "war", 0.9),
         peer("same", "drama", 1.0),
     ]
-    selected = await select(
-        Record("d", "s", "drama"), peers, "category", PRESETS["lamp"], lambda texts: None
+    selected = await select_peers(
+        Record("d", "s", "drama"), peers, "category", PRESETS["adapted"], lambda texts: None
     )  # type: ignore[arg-type, return-value]
-    assert [peer.person for peer in selected] == ["near"]
+    assert [peer.user_id for peer in selected] == ["near"]
 
 
 async def test_scores_are_compared_as_numbers() -> None:
-    lamp = resolve("lamp", {"k_peers": 3})
+    lamp = resolve("adapted", {"k_peers": 3})
     scores = ["5", "3.0", "1", "3", "4", "2", "5", "1"]
     assert await select_names("3", scores, "ordinal", lamp) == ["p02", "p04", "p00"]
-    assert agree(Record("d", "s", "3"), [peer("a", "3.0")], "ordinal")
+    assert all_agree(Record("d", "s", "3"), [peer("a", "3.0")], "ordinal")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ async def test_scores_are_compared_as_numbers() -> None:
     [("most_similar", ["p00", "p01"]), ("least_similar", ["p03", "p02"])],
 )
 async def test_similarity_selectors_order_by_likeness(selector: str, expected: list[str]) -> None:
-    settings = resolve("lamp", {"selector": selector, "k_peers": 2})
+    settings = resolve("adapted", {"selector": selector, "k_peers": 2})
     assert (
         await select_names("@(1,0)", ["@(9,1)", "@(9,4)", "@(1,9)", "@(-5,1)"], "text", settings)
         == expected
@@ -111,7 +113,7 @@ async def test_random_selectors_follow_the_seed(selector: str) -> None:
     points = [f"@({10 * (number // 5)},{number % 5 / 9:.2f})" for number in range(30)]
     draws = [
         await select_names(
-            "@(0,0)", points, "text", resolve("lamp", {"selector": selector, "seed": seed})
+            "@(0,0)", points, "text", resolve("adapted", {"selector": selector, "seed": seed})
         )
         for seed in (1, 1, 2, 3, 4)
     ]

@@ -28,7 +28,7 @@ from rpm_fixtures import (
 from personabench import Record, Request, Task, UsageError
 from personabench.errors import BackendError
 from personabench.methods.none import NoPersonalization
-from personabench.methods.rpm.factors import Group, repair
+from personabench.methods.rpm.factors import Group, repair_groups
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, influence, propensity
 from personabench.testing.trials import trial
 
@@ -141,7 +141,7 @@ def test_cluster_repair() -> None:
         Group("B", "", (2, 3, 9)),
         Group("C", "", ()),
     ]
-    done = repair(groups, texts)
+    done = repair_groups(groups, texts)
     assert {group.name: group.ids for group in done.groups} == {
         "A": (1, 2, 4),
         "B": (3, 5),
@@ -149,7 +149,7 @@ def test_cluster_repair() -> None:
     }
     assert done.duplicates == 1
     assert done.unassigned == 3
-    tied = repair(
+    tied = repair_groups(
         [Group("A", "sea", (1,)), Group("B", "sea", (2,))],
         {
             1: "x",
@@ -399,7 +399,7 @@ def test_lamp1_uses_titles_and_abstracts() -> None:
     assert not re.search(r"\[[12]\] \d+%", text(result.requests))
     assert all("[1]" not in text([request]) for request in prompts if stage(request) != "X5")
     assert stages(prompts)["X3"] > 0
-    with pytest.raises(UsageError, match="no labels"):
+    with pytest.raises(UsageError, match="no past answers of the kind"):
         trial(
             rpm(stats_mode="propensity"),
             task="lamp1",
@@ -504,8 +504,8 @@ def labelled(*cuts: int) -> list[Record]:
 
 async def test_personamem_letters(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="label_history"):
-        rpm(personamem="letters")
-    method = rpm(personamem="letters", label_history=True)
+        rpm(chat="letters")
+    method = rpm(chat="letters", label_history=True)
     world = World(tmp_path, Tags())
     history = [*long_chat(2), *labelled(10, 20, 30, 40, 50)]
     _, flags, requests = await world.ask(

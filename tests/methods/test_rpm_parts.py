@@ -12,7 +12,7 @@ from rpm_fixtures import WORDS, World, pairs, question, reply, rpm, stage, stage
 
 from personabench import Record, Request, Sample, UsageError, User
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, dimension_shares
-from personabench.methods.rpm.replies import first_json, marked_answer, number_of
+from personabench.methods.rpm.replies import find_json, find_marked_answer, to_whole_number
 from personabench.testing.trials import trial
 from personabench.types import to_json
 
@@ -187,23 +187,23 @@ def test_dimension_shares_count_items() -> None:
     ],
 )
 def test_answers_are_parsed_tolerantly(reply_text: str, expected: tuple[str, str] | None) -> None:
-    assert marked_answer(reply_text) == expected
+    assert find_marked_answer(reply_text) == expected
 
 
 def test_the_first_balanced_value_is_parsed() -> None:
-    assert first_json('{oh {"a": [1]} {"b": 2}') == {"a": [1]}
-    assert first_json('see [1, 2]: [{"a": 1}]') == [{"a": 1}]
-    assert first_json('{"a": [') is None
+    assert find_json('{oh {"a": [1]} {"b": 2}') == {"a": [1]}
+    assert find_json('see [1, 2]: [{"a": 1}]') == [{"a": 1}]
+    assert find_json('{"a": [') is None
 
 
 def test_odd_json_values_are_parsed_or_skipped() -> None:
-    assert first_json('{"a": "one\ntwo\tthree"}') == {"a": "one\ntwo\tthree"}
-    assert first_json('{"a": "\\ud83d", "\\ud83d\\ude00": ["\\ude00"]}') == {
+    assert find_json('{"a": "one\ntwo\tthree"}') == {"a": "one\ntwo\tthree"}
+    assert find_json('{"a": "\\ud83d", "\\ud83d\\ude00": ["\\ude00"]}') == {
         "a": "\ufffd",
         "\U0001f600": ["\ufffd"],
     }
-    assert first_json(f'{{"a": {"9" * 5000}}}') is None
-    assert first_json(f'{{"a": {"9" * 5000}}} {{"b": 1}}') == {"b": 1}
+    assert find_json(f'{{"a": {"9" * 5000}}}') is None
+    assert find_json(f'{{"a": {"9" * 5000}}} {{"b": 1}}') == {"b": 1}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_odd_json_values_are_parsed_or_skipped() -> None:
     ],
 )
 def test_numbers_are_parsed_tolerantly(field: Any, number: int | None) -> None:
-    assert number_of(field) == number
+    assert to_whole_number(field) == number
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_the_notes_of_a_prediction_explain_it() -> None:
         answer=reply,
     )
     for line in result.predictions:
-        record = line.record["method"]
+        record = line.interaction["method"]
         assert record["features"] == [
             {
                 "name": "topic",

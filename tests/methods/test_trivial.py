@@ -16,10 +16,12 @@ from personabench.methods.trivial import (
     CopyInput,
     CopyNearest,
     Majority,
+    MostFamiliar,
     UserMajority,
     UserMean,
 )
 from personabench.testing.trials import trial
+from personabench.types import to_json
 
 CHOICES = ("1", "2", "3", "4", "5")
 
@@ -143,7 +145,10 @@ async def test_copy_nearest_returns_the_best_records_response(tmp_path: Path) ->
     )[0] == "3"
 
 
-async def test_copy_nearest_returns_the_most_familiar_choice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [CopyNearest, MostFamiliar])
+async def test_without_past_labels_the_most_familiar_option_is_returned(
+    tmp_path: Path, method: Callable[[], Method]
+) -> None:
     users = [User("ann", (Record("a", None, "Tides and harbours of the north"),))]
     for first, second, expected in (
         ("Moons of Mars", "Harbours and tides", "[2]"),
@@ -152,14 +157,15 @@ async def test_copy_nearest_returns_the_most_familiar_choice(tmp_path: Path) -> 
         sample = Sample(
             "q",
             "ann",
-            f'Answer with [1] or [2]. [1]: "{first}" [2]: "{second}"',
+            "Which one?",
             history=users[0].history,
             choices=("[1]", "[2]"),
+            attributes={"options": to_json([first, second])},
         )
         output, _, requests = await ask_once(
             tmp_path / expected,
             users,
-            CopyNearest(),
+            method(),
             sample,
             task=Tags(),
         )
@@ -210,7 +216,7 @@ def test_labels_of_free_texts_cannot_be_counted(method: Callable[[], Method]) ->
 
 
 def test_scores_of_labels_have_no_mean() -> None:
-    with pytest.raises(UsageError, match="needs scores"):
+    with pytest.raises(UsageError, match="its answers are not scores"):
         trial(
             UserMean(),
             task="lamp2m",

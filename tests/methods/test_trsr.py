@@ -23,7 +23,7 @@ from baseline_fixtures import (
 )
 
 from personabench import Request, UsageError, User
-from personabench.api.params import fill
+from personabench.api.params import fill_params
 from personabench.methods.trsr import Trsr
 
 
@@ -177,4 +177,4 @@ async def test_a_narrow_window_drops_recent_records_and_splits_merges(tmp_path: 
 )
 def test_settings_that_cannot_work_are_refused(params: dict[str, str]) -> None:
     with pytest.raises(UsageError):
-        fill(Trsr.Params, params, "trsr")
+        fill_params(Trsr.Params, params, "trsr")

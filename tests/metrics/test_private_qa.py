@@ -10,7 +10,7 @@ from personabench.metrics.private_qa import (
     robustness,
     score_overlap,
     score_retrieval,
-    word_set,
+    split_words,
 )
 
 
@@ -33,7 +33,7 @@ def test_section_7_an_object_counts_with_its_keys_and_values() -> None:
         1.0, 0.5, pytest.approx(2 / 3), False
     )
     nested = {"pets": [{"dog": "Rex"}, {"cat": ["Tom", 9]}], "home": {"city": "Oslo"}}
-    assert word_set(nested) == {"pets", "dog", "rex", "cat", "tom", "9", "home", "city", "oslo"}
+    assert split_words(nested) == {"pets", "dog", "rex", "cat", "tom", "9", "home", "city", "oslo"}
     assert outdated_recall("Rex", {"dog": "Rex"}) == 0.5
 
 
@@ -42,7 +42,7 @@ def test_section_7c_numbers_are_words() -> None:
 
 
 def test_section_7d_characters_are_deleted_not_split_at() -> None:
-    assert word_set("Hip-Hop!") == {"hiphop"} and word_set(["a b", 3]) == {"a", "b", "3"}
+    assert split_words("Hip-Hop!") == {"hiphop"} and split_words(["a b", 3]) == {"a", "b", "3"}
 
 
 def test_section_7e_a_repeated_segment_counts_once() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_fixtures import Jittery, headlines, rig
+from engine_fixtures import Jittery, headlines, make_engine
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
@@ -193,8 +194,11 @@ def test_a_damaged_entry_is_a_miss_that_is_overwritten(tmp_path: Path, damage: s
         cache.put_artifact("profile", {"state": 1})
 
     fill()
-    cache._db.execute(f"UPDATE responses SET response={damage}, request={damage}, model={damage}")
-    cache._db.execute("UPDATE artifacts SET value='{'")
+    with closing(sqlite3.connect(cache.path)) as database, database:
+        database.execute(
+            f"UPDATE responses SET response={damage}, request={damage}, model={damage}"
+        )
+        database.execute("UPDATE artifacts SET value='{'")
     assert (cache.get(key), cache.request(key), cache.artifact("profile")) == (None, None, None)
     assert cache.nearest(MODEL, ask("a")) is None and cache.stats()["models"] == {"unreadable": 1}
     assert cache.prune(model="scripted") == 0
@@ -254,18 +258,21 @@ def test_a_file_that_cannot_be_written_is_read(
 async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 200)
     cache = Cache(tmp_path / "cache.sqlite")
-    pages = cache._db.execute("PRAGMA page_count").fetchone()[0]
-    cache._db.execute(f"PRAGMA max_page_count={pages + 12}")
+    database = cache._db  # noqa: SLF001  (the limit belongs to the connection)
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count={pages + 12}")
     backend = Jittery()
-    made = rig(tmp_path, NoPersonalization(), data, backend=backend, cache=cache, concurrency=4)
+    setup = make_engine(
+        tmp_path, NoPersonalization(), data, backend=backend, cache=cache, concurrency=4
+    )
     with pytest.raises(RunError, match=r"cache\.sqlite cannot be written .*full.*free some space"):
-        await made.run()
-    made.close()
-    done, paid = made.predictions(), backend.asked.total()
+        await setup.run()
+    setup.close()
+    done, paid = setup.predictions(), backend.asked.total()
     assert 10 < len(done) < 200 and not any(line.error for line in done.values())
 
     backend = Jittery()
-    made = rig(tmp_path, NoPersonalization(), data, backend=backend)
-    assert await made.run() and len(made.predictions()) == 200
-    made.close()
+    setup = make_engine(tmp_path, NoPersonalization(), data, backend=backend)
+    assert await setup.run() and len(setup.predictions()) == 200
+    setup.close()
     assert backend.asked.total() == 200 - len(done) and paid - len(done) <= 4

@@ -204,7 +204,7 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
     await asyncio.gather(again, return_exceptions=True)
     assert again.cancelled()
 
-    limiter._seconds_per_call = 60.0
+    limiter._seconds_per_call = 60.0  # noqa: SLF001  (from here on, calls wait for a minute)
     await limiter.enter(ASKED)
     limiter.leave(0, None)
     waiting = asyncio.create_task(limiter.enter(ASKED))

@@ -1,4 +1,5 @@
-"""Replies taken apart: thoughts in all their marks, answers that only mention one, and the words for an end."""
+"""Replies taken apart: thoughts in all their marks, answers that only mention one, and the words
+for an end."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ FINAL = "<|start|>assistant<|channel|>final"
         (f"[THINK]{THOUGHT}[/THINK]An answer", "An answer"),
         (f"◁think▷{THOUGHT}◁/think▷An answer", "An answer"),
         (
-            f"<|START_THINKING|>{THOUGHT}<|END_THINKING|><|START_RESPONSE|>An answer<|END_RESPONSE|>",
+            f"<|START_THINKING|>{THOUGHT}<|END_THINKING|>"
+            "<|START_RESPONSE|>An answer<|END_RESPONSE|>",
             "An answer",
         ),
         (
@@ -105,7 +107,8 @@ def test_long_and_hostile_replies_take_no_time() -> None:
         ("length", "length max_tokens MAX_TOKENS model_length max_output_tokens max-tokens"),
         (
             "refused",
-            "content_filter SAFETY refusal RECITATION PROHIBITED_CONTENT guardrail_intervened sensitive",
+            "content_filter SAFETY refusal RECITATION PROHIBITED_CONTENT "
+            "guardrail_intervened sensitive",
         ),
         (
             "interrupted",

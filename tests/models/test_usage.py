@@ -1,4 +1,5 @@
-"""What is believed of a server's token counts: usage that can be true, and prompts that were read whole."""
+"""What is believed of a server's token counts: usage that can be true, and prompts that were read
+whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Results of runs that never ran: data, predictions, calls and scores with chosen effects, as a run writes them."""
+"""Results of runs that never ran: data, predictions, calls and scores with chosen effects, as a run
+writes them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from personabench.api.registry import load_class
 from personabench.models.cache import Cache, request_key
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.run.controls import controlled
@@ -35,7 +36,8 @@ MODEL = {"kind": "scripted", "name": "made-up"}
 
 @dataclass(frozen=True)
 class Method:
-    """A method as its scores tell: `effect` on the mean, `spread` of what it does to different users.
+    """A method as its scores tell: `effect` on the mean, `spread` of what it does to different
+    users.
 
     `asked`: the numbers of the users whose samples it has; else all.
     """
@@ -105,18 +107,30 @@ def make(
     task = load_class("task", "lamp4")()
     dataset = task.open("user/dev", data)
     cache = Cache(results / "cache.sqlite")
-    cache._db.execute("BEGIN")
+    # One transaction, since thousands of single ones take minutes.
+    database = cache._db  # noqa: SLF001
+    database.execute("BEGIN")
     rng = np.random.default_rng(5)
     index = dataset.index()
     codes = {user: at for at, user in enumerate(dict.fromkeys(user for _, user in index))}
     ability, luck = rng.normal(0.35, 0.09, len(codes)), rng.normal(0, 0.12, len(index))
     for method in methods:
         spec = RunSpec(
-            task="lamp4", task_version=1, task_params={"dates": False, "length": None, "template": "chat"},
-            separation="user", split="dev", sample=False, data_hash=dataset.hash, method=method.name,
-            method_hash="0" * 64, params=dict(method.params), model=dict(model), sampling=Sampling(), seed=method.seed,
+            task="lamp4",
+            task_version=1,
+            task_params={"dates": False, "length": None, "template": "chat"},
+            separation="user",
+            split="dev",
+            sample=False,
+            data_hash=dataset.hash,
+            method=method.name,
+            method_hash="0" * 64,
+            params=dict(method.params),
+            model=dict(model),
+            sampling=Sampling(),
+            seed=method.seed,
             history=method.history,
-        )  # fmt: skip
+        )
         folder = RunFolder(RunFolder.path_of(results, spec))
         folder.start(spec)
         suits = rng.normal(method.effect, method.spread, len(codes))
@@ -162,22 +176,49 @@ def make(
         if method.offline:
             usage["profile"] = _usage(people, people * method.offline)
         summary = {
-            "status": "complete", "task": "lamp4", "separation": "user", "split": "dev", "source": "made-up data",
-            "sample": False, "data_hash": dataset.hash, "data": str(data), "method": method.name, "params": spec.params,
-            "changed": dict(method.params), "history": method.history, "seed": method.seed, "model": model["name"],
-            "sampling": {"temperature": 0.0, "top_p": 1.0, "max_tokens": None}, "fingerprint": spec.fingerprint,
-            "fit": "faithful", "privileged": False, "n": len(scores), "owed": 0, "users": people,
-            "primary": "rouge-1", "higher_is_better": {"rouge-1": True, "rouge-L": True},
-            "metrics": {"official": whole, "lenient": whole}, "parse_failures": {"official": 0},
-            "counters": {"parse_failures": 0}, "usage": usage, "profiles": 0, "seconds": 1.0, "warnings": [],
-            "time": "2026-01-01T00:00:00Z", "versions": {"python": "3.12"}, "task_changed": {}, "provenance": {},
+            "status": "complete",
+            "task": "lamp4",
+            "separation": "user",
+            "split": "dev",
+            "source": "made-up data",
+            "sample": False,
+            "data_hash": dataset.hash,
+            "data": str(data),
+            "method": method.name,
+            "params": spec.params,
+            "changed": dict(method.params),
+            "history": method.history,
+            "seed": method.seed,
+            "model": model["name"],
+            "sampling": {"temperature": 0.0, "top_p": 1.0, "max_tokens": None},
+            "fingerprint": spec.fingerprint,
+            "fit": "faithful",
+            "privileged": False,
+            "n": len(scores),
+            "owed": 0,
+            "users": people,
+            "primary": "rouge-1",
+            "higher_is_better": {"rouge-1": True, "rouge-L": True},
+            "metrics": {"official": whole, "lenient": whole},
+            "parse_failures": {"official": 0},
+            "counters": {"parse_failures": 0},
+            "usage": usage,
+            "profiles": 0,
+            "seconds": 1.0,
+            "warnings": [],
+            "time": "2026-01-01T00:00:00Z",
+            "versions": {"python": "3.12"},
+            "task_changed": {},
+            "provenance": {},
             "extra_metrics": {},
-            "files": {path.name: seal(path) for path in (folder.predictions_path, folder.scores_path)},
-        }  # fmt: skip
+            "files": {
+                path.name: make_seal(path) for path in (folder.predictions_path, folder.scores_path)
+            },
+        }
         with folder.replacing(folder.summary_path) as file:
             file.write(to_json(summary) + "\n")
         folder.close()
-    cache._db.execute("COMMIT")
+    database.execute("COMMIT")
     cache.close()
 
 

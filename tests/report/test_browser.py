@@ -1,4 +1,5 @@
-"""The page in a real browser: it sorts, filters and browses, asks nobody for anything, and runs nothing but its own.
+"""The page in a real browser: it sorts, filters and browses, asks nobody for anything, and runs
+nothing but its own.
 
 Needs Chromium and its driver (Debian: chromium, chromium-driver); skipped where there is none.
 """
@@ -32,10 +33,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 )
-EVIL = '</script><script>document.title="owned"</script><img src="https://example.invalid/x.png" onerror="owned=1">'
+EVIL = (
+    '</script><script>document.title="owned"</script>'
+    '<img src="https://example.invalid/x.png" onerror="owned=1">'
+)
 
 
 def answer(method: str, sample: str) -> str:
@@ -71,7 +76,10 @@ class Page:
 
     def texts(self, selector: str) -> list[str]:
         """The texts of all elements, read at once."""
-        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent.trim())"
+        script = (
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".map((node) => node.textContent.trim())"
+        )
         found: list[str] = self.driver.execute_script(script, selector)
         return found
 
@@ -79,7 +87,10 @@ class Page:
         """Choose or type a value as a person does."""
         element = self.one(selector)
         if element.tag_name == "select":
-            script = "const [e, v] = arguments; e.value = v; e.dispatchEvent(new Event('input', {bubbles: true}))"
+            script = (
+                "const [e, v] = arguments; e.value = v; "
+                "e.dispatchEvent(new Event('input', {bubbles: true}))"
+            )
             self.driver.execute_script(script, element, value)
         else:
             element.clear()
@@ -295,7 +306,10 @@ def test_the_page_fits_a_phone(page: Page, report: Path) -> None:
     page.requests()
     page.open(report)
     assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
-    widest = "return Math.max(...[...document.querySelectorAll('svg')].map((s) => s.getBoundingClientRect().right))"
+    widest = (
+        "return Math.max(...[...document.querySelectorAll('svg')]"
+        ".map((s) => s.getBoundingClientRect().right))"
+    )
     assert page.driver.execute_script(widest) <= 390
 
 
@@ -313,8 +327,11 @@ def test_names_of_methods_that_score_and_cost_the_same_do_not_cover_each_other(
     write(tmp_path, tmp_path / "report.html")
     browser.emulate(width)
     browser.open(tmp_path / "report.html")
-    script = """return [...document.querySelectorAll('svg[aria-label="Score against cost"] g[aria-label=text] text')]
-        .map((each) => each.getBoundingClientRect()).map(({left, right, top, bottom}) => [left, right, top, bottom])"""
+    script = """
+        const chart = document.querySelector('svg[aria-label="Score against cost"]');
+        return [...chart.querySelectorAll('g[aria-label=text] text')]
+            .map((node) => node.getBoundingClientRect())
+            .map(({left, right, top, bottom}) => [left, right, top, bottom])"""
     boxes = browser.driver.execute_script(script)
     assert len(boxes) == 16
     assert max(right for _, right, _, _ in boxes) <= width

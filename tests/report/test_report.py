@@ -1,4 +1,5 @@
-"""The report's contents: the leaderboard's numbers, sentences that claim no more, packs that hold every text once."""
+"""The report's contents: the leaderboard's numbers, sentences that claim no more, packs that hold
+every text once."""
 
 from __future__ import annotations
 
@@ -120,19 +121,34 @@ def test_words_claim_what_the_corrected_tests_carry(page: str) -> None:
 def row(label: str, value: float, **changes: Any) -> dict[str, Any]:
     nothing = {"value": None, "low": None, "high": None, "n": None, "p": None, "over": None}
     return {
-        "label": label, "history": "own", "status": "complete", "n": 9, "leader": False, "beats": [], "personal": None,
-        "detectable": None, "users_changed": None, "baseline": False, "gain": nothing, "shuffled": nothing,
-        "trivial": nothing, "metrics": {"MAE": {"value": value, "low": None, "high": None}}, **changes,
-    }  # fmt: skip
+        "label": label,
+        "history": "own",
+        "status": "complete",
+        "n": 9,
+        "leader": False,
+        "beats": [],
+        "personal": None,
+        "detectable": None,
+        "users_changed": None,
+        "baseline": False,
+        "gain": nothing,
+        "shuffled": nothing,
+        "trivial": nothing,
+        "metrics": {"MAE": {"value": value, "low": None, "high": None}},
+        **changes,
+    }
 
 
 def described(
     *rows: dict[str, Any], baseline: int | None = 1, sample: bool = False
 ) -> dict[str, Any]:
     return {
-        "primary": "MAE", "metrics": [{"name": "MAE", "higher": False}], "rows": list(rows), "baseline": baseline,
+        "primary": "MAE",
+        "metrics": [{"name": "MAE", "higher": False}],
+        "rows": list(rows),
+        "baseline": baseline,
         "sample": sample,
-    }  # fmt: skip
+    }
 
 
 def gain(value: float, p: float | None, over: str = "none") -> dict[str, Any]:
@@ -216,9 +232,15 @@ def test_samples_hold_what_was_asked_said_and_used(page: str) -> None:
             used[label] = used.get(label, 0) + 1
     shuffled = "rag (k=4, history=shuffled)"
     assert used == {
-        "rag (k=4)": 4, "rag (k=2)": 2, "rag (k=1)": 1, "recency": 4, "random": 4, shuffled: 4,
-        "rag (k=4, history=size=1)": 1, "rag (k=4, history=size=3)": 3,
-    }  # fmt: skip
+        "rag (k=4)": 4,
+        "rag (k=2)": 2,
+        "rag (k=1)": 1,
+        "recency": 4,
+        "random": 4,
+        shuffled: 4,
+        "rag (k=4, history=size=1)": 1,
+        "rag (k=4, history=size=3)": 3,
+    }
     other = [
         text(record["text"])
         for record in sample["records"]

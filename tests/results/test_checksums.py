@@ -1,4 +1,5 @@
-"""What a run was scored with is sealed: every reader sees when a file is another one, and says what to do."""
+"""What a run was scored with is sealed: every reader sees when a file is another one, and says what
+to do."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from typing import Any
 
 import pytest
 from engine_fixtures import options
-from synthetic_scores import board, drawn, made, rows
+from synthetic_scores import draw_scores, make_board, make_rows, write_run
 
 from personabench import results
 from personabench.errors import DataError
 from personabench.leaderboard import frames
 from personabench.leaderboard.comparison import compare
 from personabench.report import write
-from personabench.results.checksums import seal
+from personabench.results.checksums import make_seal
 from personabench.results.export import Source
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
@@ -36,14 +37,17 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_scores_that_changed_are_read_by_nobody(tmp_path: Path, damage: str) -> None:
-    none, rag = made(tmp_path, "none", drawn()), made(tmp_path, "rag", drawn(0.2, seed=1))
-    assert rows(tmp_path, results=tmp_path)["rag"]["gain"] == pytest.approx(0.2, abs=0.05)
+    none, rag = (
+        write_run(tmp_path, "none", draw_scores()),
+        write_run(tmp_path, "rag", draw_scores(0.2, seed=1)),
+    )
+    assert make_rows(tmp_path, results=tmp_path)["rag"]["gain"] == pytest.approx(0.2, abs=0.05)
     folder = RunFolder(rag.path)
     change, told = DAMAGES[damage]
     folder.scores_path.write_bytes(change(folder.scores_path.read_bytes()))
     readers: list[Callable[[], Any]] = [
-        lambda: board(tmp_path),
-        lambda: board(tmp_path, results=tmp_path),
+        lambda: make_board(tmp_path),
+        lambda: make_board(tmp_path, results=tmp_path),
         lambda: vector(rag),
         lambda: compare(rag, none),
         lambda: publish(folder, tmp_path / "published"),
@@ -93,7 +97,7 @@ async def test_the_command_again_mends_scores_without_a_call(tmp_path: Path) -> 
 
 
 def test_a_run_of_an_earlier_version_is_not_vouched_for(tmp_path: Path) -> None:
-    run = made(tmp_path, "rag", drawn())
+    run = write_run(tmp_path, "rag", draw_scores())
     path = run.path / "summary.json"
     summary = json.loads(path.read_text())
     del summary["files"]
@@ -101,11 +105,13 @@ def test_a_run_of_an_earlier_version_is_not_vouched_for(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"does not have a checksum of scores\.jsonl: .*move this folder away"
     ):
-        board(tmp_path)
+        make_board(tmp_path)
 
 
 def test_published_scores_are_those_that_were_published(tmp_path: Path) -> None:
-    path = publish(RunFolder(made(tmp_path, "rag", drawn()).path), tmp_path / "reference")
+    path = publish(
+        RunFolder(write_run(tmp_path, "rag", draw_scores()).path), tmp_path / "reference"
+    )
     content = json.loads(path.read_text())
     plain = json.loads(gzip.decompress(base64.b64decode(content["scores"])))
     assert (content["count"], len(plain["ids"])) == (60, 60)
@@ -128,8 +134,8 @@ def test_published_scores_are_those_that_were_published(tmp_path: Path) -> None:
 
 def test_a_seal_is_of_whole_files_or_of_their_beginning(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    assert seal(path).lines == seal(path).bytes == 0
+    assert make_seal(path).lines == make_seal(path).bytes == 0
     path.write_bytes(b"one\ntwo\n")
-    before = seal(path)
+    before = make_seal(path)
     path.write_bytes(b"one\ntwo\nthree\n")
-    assert seal(path, before.bytes) == before != seal(path) and seal(path).lines == 3
+    assert make_seal(path, before.bytes) == before != make_seal(path) and make_seal(path).lines == 3

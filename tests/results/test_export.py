@@ -1,4 +1,5 @@
-"""A run as a datasets folder, a CSV and an inspect-ai log: everything that was known of each sample is in it."""
+"""A run as a datasets folder, a CSV and an inspect-ai log: everything that was known of each sample
+is in it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from synthetic_scores import seal_scores
 
 from personabench.api import registry
 from personabench.errors import UsageError
-from personabench.results.export import Source, as_csv, as_dataset, rows
+from personabench.results.export import Source, rows, write_csv_file, write_dataset
 from personabench.results.inspect_log import write
 from personabench.results.locate import find_dataset
 from personabench.results.run_folder import RunFolder
@@ -93,14 +94,14 @@ async def test_what_is_no_longer_there_is_left_out_and_said(tmp_path: Path) -> N
         None,
     )
     assert row["output"] and row["rouge-1"] is not None
-    for name, form in (("run.eval", write), ("run.csv", as_csv), ("run", as_dataset)):
+    for name, form in (("run.eval", write), ("run.csv", write_csv_file), ("run", write_dataset)):
         form(late, tmp_path / name)
 
 
 async def test_dataset_columns_are_typed(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     source = await ran(tmp_path, task="lamp2m", limit=3)
-    as_dataset(source, tmp_path / "out" / "run")
+    write_dataset(source, tmp_path / "out" / "run")
     loaded = datasets.load_from_disk(tmp_path / "out" / "run")
     assert loaded.to_list() == list(rows(source))
     kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in loaded.features.items()}
@@ -113,12 +114,12 @@ async def test_dataset_columns_are_typed(tmp_path: Path) -> None:
     assert all(len(pair) == 2 for pair in loaded["f1"])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["run"]
     with pytest.raises(UsageError, match="exists"):
-        as_dataset(source, tmp_path / "out" / "run")
+        write_dataset(source, tmp_path / "out" / "run")
 
 
 async def test_csv_has_the_same_rows_with_json_in_cells(tmp_path: Path) -> None:
     source = await ran(tmp_path, task="lamp2m", limit=3)
-    as_csv(source, tmp_path / "run.csv")
+    write_csv_file(source, tmp_path / "run.csv")
     csv.field_size_limit(1 << 24)
     with (tmp_path / "run.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
@@ -161,7 +162,7 @@ async def test_csv_has_a_row_for_each_sample_whatever_it_says(tmp_path: Path) ->
     )
     seal_scores(source.folder.path)
     late = Source(source.folder, tmp_path / "results")
-    as_csv(late, tmp_path / "run.csv")
+    write_csv_file(late, tmp_path / "run.csv")
     csv.field_size_limit(1 << 24)
     with (tmp_path / "run.csv").open(encoding="utf-8", newline="") as file:
         read = {row["sample_id"]: row["output"] for row in csv.DictReader(file)}
@@ -249,6 +250,6 @@ async def test_a_run_without_answers_is_refused(tmp_path: Path) -> None:
 async def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     source = await ran(tmp_path, "none", limit=1)
     (tmp_path / "file").write_text("")
-    for form, name in ((as_csv, "run.csv"), (write, "run.json"), (as_dataset, "run")):
+    for form, name in ((write_csv_file, "run.csv"), (write, "run.json"), (write_dataset, "run")):
         with pytest.raises(UsageError, match="cannot be written"):
             form(source, tmp_path / "file" / name)

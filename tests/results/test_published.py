@@ -1,4 +1,5 @@
-"""Published results: they say what the run says, hold no text, and their summaries follow from their scores."""
+"""Published results: they say what the run says, hold no text, and their summaries follow from
+their scores."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_scores import drawn, made, rows, seal_scores
+from synthetic_scores import draw_scores, make_rows, seal_scores, write_run
 
 from personabench.errors import DataError, UsageError
 from personabench.leaderboard.comparison import compare, rederived
@@ -21,8 +22,11 @@ from personabench.results.summary import to_dict
 
 
 def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None:
-    a, b = made(tmp_path, "rag", drawn(0.2, seed=1)), made(tmp_path, "none", drawn(seed=2))
-    before = rows(tmp_path)
+    a, b = (
+        write_run(tmp_path, "rag", draw_scores(0.2, seed=1)),
+        write_run(tmp_path, "none", draw_scores(seed=2)),
+    )
+    before = make_rows(tmp_path)
     path = publish(RunFolder(a.path), tmp_path / "reference")
     assert path.name == f"lamp4-user-dev-rag-tiny-{a.summary.fingerprint[:8]}.json"
     assert path.read_bytes() == publish(RunFolder(a.path), tmp_path / "reference").read_bytes()
@@ -30,10 +34,12 @@ def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None
     assert "a line of the data" not in text and "/home/me" not in text and "folder" not in text
     kept = unpack(read(path), path)
     assert kept == vector(a) and "u0" not in kept.users and "0" not in kept.ids
-    assert set(rows(tmp_path)) == {"rag", "none"} and not rows(tmp_path)["rag"]["published"]
+    assert (
+        set(make_rows(tmp_path)) == {"rag", "none"} and not make_rows(tmp_path)["rag"]["published"]
+    )
     for file in a.path.iterdir():
         file.unlink()
-    after = rows(tmp_path)
+    after = make_rows(tmp_path)
     assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
     (reference,) = read_published_runs(tmp_path)
     assert compare(reference, b).metrics["rouge-1"].gain.value == pytest.approx(
@@ -42,11 +48,11 @@ def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_published(tmp_path: Path) -> None:
-    run = made(tmp_path, "rag", drawn())
+    run = write_run(tmp_path, "rag", draw_scores())
     folder = RunFolder(run.path)
     target = tmp_path / "reference"
     publish(folder, target, "mine")
-    other = RunFolder(made(tmp_path, "none", drawn()).path)
+    other = RunFolder(write_run(tmp_path, "none", draw_scores()).path)
     with pytest.raises(UsageError, match="holds another run"):
         publish(other, target, "mine")
     other.summary_path.write_text(
@@ -59,7 +65,7 @@ def test_what_cannot_be_published(tmp_path: Path) -> None:
 def test_a_run_left_unjudged_is_published_without_scores_and_one_without_references_is_not(
     tmp_path: Path,
 ) -> None:
-    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
+    folder = RunFolder(write_run(tmp_path, "rag", draw_scores()).path)
     folder.scores_path.write_text("")
     seal_scores(folder.path)
     with pytest.raises(UsageError, match="its split has no references"):
@@ -73,7 +79,9 @@ def test_a_run_left_unjudged_is_published_without_scores_and_one_without_referen
 
 
 def test_damaged_published_files_are_named(tmp_path: Path) -> None:
-    path = publish(RunFolder(made(tmp_path, "rag", drawn()).path), tmp_path / "reference")
+    path = publish(
+        RunFolder(write_run(tmp_path, "rag", draw_scores()).path), tmp_path / "reference"
+    )
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "scores": content["scores"][:40]}))
     with pytest.raises(
@@ -103,7 +111,7 @@ def test_damaged_published_files_are_named(tmp_path: Path) -> None:
 def test_damaged_fields_are_named_where_results_are_read(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
+    folder = RunFolder(write_run(tmp_path, "rag", draw_scores()).path)
     path = publish(folder, tmp_path / "reference")
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "summary": {**content["summary"], **changes}}))
@@ -119,7 +127,7 @@ def test_damaged_fields_are_named_where_results_are_read(
 
 
 def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
-    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
+    folder = RunFolder(write_run(tmp_path, "rag", draw_scores()).path)
     path = publish(folder, tmp_path / "reference")
     content = json.loads(path.read_text())
     damaged = {**content["spec"], "task_params": None}
@@ -131,7 +139,7 @@ def test_a_damaged_spec_is_named_where_results_are_read(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"spec\.json is damaged .*task_params.*move the run's folder away"
     ):
-        rows(tmp_path)
+        make_rows(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "bytes"])
@@ -151,7 +159,7 @@ def test_what_cannot_be_read_as_a_published_result_is_named(tmp_path: Path, kind
 def test_a_full_disk_leaves_the_published_file_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
+    folder = RunFolder(write_run(tmp_path, "rag", draw_scores()).path)
     path = publish(folder, tmp_path / "reference")
     before = path.read_bytes()
 
@@ -220,7 +228,9 @@ def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
 
 
 def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
-    path = publish(RunFolder(made(tmp_path, "rag", drawn()).path), tmp_path / "reference")
+    path = publish(
+        RunFolder(write_run(tmp_path, "rag", draw_scores()).path), tmp_path / "reference"
+    )
     content = json.loads(path.read_text())
     content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
     path.write_text(json.dumps(content))

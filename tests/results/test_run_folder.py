@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from synthetic_scores import drawn, made
+from synthetic_scores import draw_scores, write_run
 
 from personabench.errors import DataError, RunError, UsageError
-from personabench.results.run_folder import Profile, RunFolder
+from personabench.results.run_folder import Profile, Round, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Prediction, Sampling, Usage
 
@@ -60,6 +61,21 @@ def test_the_latest_line_of_a_sample_counts(folder: RunFolder) -> None:
     assert [found and found.output for found in ordered] == ["out", None, "at last"]
     found = folder.prediction("a")
     assert found is not None and found.output == "at last" and folder.prediction("missing") is None
+
+
+def test_older_files_call_an_interaction_a_record(folder: RunFolder) -> None:
+    prediction = msgspec.structs.replace(line("a"), interaction={"turns": [{"record": 1}]})
+    folder.append(folder.predictions_path, prediction)
+    folder.write_round(Round("u", 1, None, prediction))
+    for path in (folder.predictions_path, *folder.states_path.iterdir()):
+        text = path.read_text()
+        assert text.count('"interaction":') == 1
+        path.write_text(text.replace('"interaction":', '"record":'))
+
+    assert folder.prediction("a") == prediction
+    assert list(folder.ordered_predictions(["a"])) == [prediction]
+    finished = folder.read_round("u")
+    assert finished is not None and finished.prediction == prediction
 
 
 def test_an_empty_folder_has_no_predictions(folder: RunFolder) -> None:
@@ -147,7 +163,7 @@ def test_a_damaged_summary_says_where_and_what_to_do(
 
 
 def test_a_summary_without_what_may_be_missing_has_it_empty(tmp_path: Path) -> None:
-    folder = RunFolder(made(tmp_path, "rag", drawn()).path)
+    folder = RunFolder(write_run(tmp_path, "rag", draw_scores()).path)
     content = json.loads(folder.summary_path.read_text())
     folder.summary_path.write_text(
         json.dumps({k: v for k, v in content.items() if k not in ("data", "warnings")})
@@ -217,6 +233,11 @@ def test_a_folder_that_is_none_says_so(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file" / "run").start(SPEC)
 
 
+def open_files(folder: RunFolder) -> dict[Path, Any]:
+    """The files that a run appends to: a full disk is put in their place."""
+    return folder._files  # type: ignore[return-value]  # noqa: SLF001
+
+
 class Filling:
     """A file on a disk that has room for so many bytes more."""
 
@@ -238,13 +259,14 @@ class Filling:
 def test_a_full_disk_leaves_whole_lines(folder: RunFolder, room: int) -> None:
     path = folder.predictions_path
     folder.append(path, line("a"))
-    folder._files[path] = Filling(folder._files[path], room)  # type: ignore[assignment]
+    full = Filling(open_files(folder)[path], room)
+    open_files(folder)[path] = full
     with pytest.raises(
         RunError, match=r"predictions\.jsonl cannot be written \(No space left.*free some space"
     ):
         folder.append(path, line("b"))
     assert [found.sample_id for found in folder.iter_predictions()] == ["a"]
-    folder._files[path].room = 1 << 20  # type: ignore[attr-defined]
+    full.room = 1 << 20
     folder.append(path, line("c"))
     assert [found.sample_id for found in folder.iter_predictions()] == ["a", "c"]
 
@@ -256,7 +278,7 @@ def test_a_write_taken_in_parts_is_finished(folder: RunFolder) -> None:
 
     path = folder.predictions_path
     folder.append(path, line("a"))
-    folder._files[path] = Sipping(folder._files[path], 0)  # type: ignore[assignment]
+    open_files(folder)[path] = Sipping(open_files(folder)[path], 0)
     folder.append(path, line("b", "ü" * 50))
     assert [found.output for found in folder.iter_predictions()] == ["out", "ü" * 50]
 

@@ -40,6 +40,7 @@ async def find(
     flags: dict[str, float] = changes.pop("flags", {})
     options: dict[str, Any] = {
         "document": lambda record: record.stimulus,
+        "tokenizer": "whitespace",
         "rng": random.Random(7),
         "embed": by_length,
         "ranking": None,
@@ -197,3 +198,14 @@ def test_a_broken_ranking_file_is_explained(tmp_path: Path, text: str, message: 
 def test_a_missing_ranking_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_rankings(tmp_path / "absent.json")
+
+
+async def test_bm25_without_a_shared_token_is_flagged() -> None:
+    history = records("A trip to Paris.", "the garden", "bread")
+    flags: dict[str, float] = {}
+    assert await find(history, 2, "bm25", "paris", flags=flags) == ["r2", "r1"]
+    assert flags == {"bm25_no_match": 1}
+
+    flags = {}
+    assert await find(history, 2, "bm25", "paris", tokenizer="words", flags=flags) == ["r0", "r2"]
+    assert flags == {}

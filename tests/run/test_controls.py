@@ -21,7 +21,8 @@ from personabench.types import Record, Sample, User
 
 
 class People(Dataset):
-    """Users as a mapping of names to the texts of their records; two samples each, the second sees one record more."""
+    """Users as a mapping of names to the texts of their records; two samples each, the second sees
+    one record more."""
 
     separation, split, hash, source, dated = "user", "dev", "h", "people", True
 
@@ -191,7 +192,8 @@ def test_an_adapter_for_each_user_is_no_shuffled_history(tmp_path: Path) -> None
 
 
 class Asked(People):
-    """Dated: two users were asked about days that the other has a record of, one of them before that record."""
+    """Dated: two users were asked about days that the other has a record of, one of them before
+    that record."""
 
     def load(self, position: int) -> Sample:
         name, user = self.index()[position]

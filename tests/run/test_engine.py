@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_fixtures import Jittery, headlines, rig
+from engine_fixtures import Jittery, headlines, make_engine
 
 from personabench import Context, Method, Sample, User
 from personabench.errors import BackendError, RunError, UsageError
@@ -47,29 +47,29 @@ class Once(Method):
 
 
 async def test_every_sample_is_predicted_once(tmp_path: Path) -> None:
-    made = rig(tmp_path, NoPersonalization(), headlines(tmp_path / "data", 30, each=2))
-    assert await made.run()
-    lines = list(made.folder.iter_predictions())
+    setup = make_engine(tmp_path, NoPersonalization(), headlines(tmp_path / "data", 30, each=2))
+    assert await setup.run()
+    lines = list(setup.folder.iter_predictions())
     assert len(lines) == 60 and len({line.sample_id for line in lines}) == 60
-    assert made.engine.progress.done == made.engine.progress.total == 60
-    assert await made.run() and len(list(made.folder.iter_predictions())) == 60
-    made.close()
+    assert setup.engine.progress.done == setup.engine.progress.total == 60
+    assert await setup.run() and len(list(setup.folder.iter_predictions())) == 60
+    setup.close()
 
 
 async def test_concurrency_does_not_change_predictions(tmp_path: Path) -> None:
     seen = []
     for concurrency in (1, 256):
-        made = rig(
+        setup = make_engine(
             tmp_path / str(concurrency), Summary(), backend=Jittery(), concurrency=concurrency
         )
-        await made.run()
+        await setup.run()
         seen.append(
             {
                 name: (line.output, line.parsed, line.flags, [call.key for call in line.calls])
-                for name, line in made.predictions().items()
+                for name, line in setup.predictions().items()
             }
         )
-        made.close()
+        setup.close()
     assert seen[0] == seen[1] and len(seen[0]) > 20
 
 
@@ -86,40 +86,40 @@ async def test_no_more_samples_under_way_than_asked(tmp_path: Path) -> None:
                 self.now -= 1
 
     backend = Watching()
-    made = rig(
+    setup = make_engine(
         tmp_path,
         NoPersonalization(),
         headlines(tmp_path / "data", 60),
         backend=backend,
         concurrency=7,
     )
-    await made.run()
-    made.close()
+    await setup.run()
+    setup.close()
     assert backend.most == 7
 
 
 async def test_a_profile_is_made_once_per_visible_history(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 12, each=4)
     method = Once()
-    made = rig(tmp_path, method, data, concurrency=16)
-    await made.run()
-    made.close()
+    setup = make_engine(tmp_path, method, data, concurrency=16)
+    await setup.run()
+    setup.close()
     assert sorted(method.profiled) == [f"u{user:05d}" for user in range(12)]
-    assert [line.user_id for line in made.folder.profiles().values()].count("u00003") == 1
+    assert [line.user_id for line in setup.folder.profiles().values()].count("u00003") == 1
 
     again = Once()
-    other = rig(tmp_path / "elsewhere", again, data, cache=rig_cache(tmp_path))
+    other = make_engine(tmp_path / "elsewhere", again, data, cache=make_cache(tmp_path))
     await other.run()
     assert again.profiled == [] and all(line.reused for line in other.folder.profiles().values())
     assert {line.output for line in other.predictions().values()} == {"2 records"}
     other.close()
 
     longer = Once()
-    third = rig(
+    third = make_engine(
         tmp_path / "longer",
         longer,
         headlines(tmp_path / "more", 12, records=3),
-        cache=rig_cache(tmp_path),
+        cache=make_cache(tmp_path),
     )
     await third.run()
     assert len(longer.profiled) == 12
@@ -129,14 +129,14 @@ async def test_a_profile_is_made_once_per_visible_history(tmp_path: Path) -> Non
 async def test_a_refresh_replaces_the_states_on_disk(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 2)
     for policy, answer in (("use", "old"), ("refresh", "new")):
-        made = rig(
+        setup = make_engine(
             tmp_path, Summary(), data, backend=Jittery(answer=lambda _, a=answer: a), policy=policy
         )  # type: ignore[arg-type]
-        await made.run()
-        states = made.folder.profiles()
+        await setup.run()
+        states = setup.folder.profiles()
         assert {line.state for line in states.values()} == {answer} and len(states) == 2
-        assert {line.profile for line in made.predictions().values()} == states.keys()
-        made.close()
+        assert {line.profile for line in setup.predictions().values()} == states.keys()
+        setup.close()
 
 
 async def test_an_interrupted_refresh_goes_on_and_a_finished_one_begins_anew(
@@ -145,12 +145,14 @@ async def test_an_interrupted_refresh_goes_on_and_a_finished_one_begins_anew(
     data = headlines(tmp_path / "data", 12, each=2)
 
     async def command(backend: Jittery, interrupt: float | None = None) -> Counter[str]:
-        made = rig(tmp_path, Summary(), data, backend=backend, policy="refresh", concurrency=2)
+        setup = make_engine(
+            tmp_path, Summary(), data, backend=backend, policy="refresh", concurrency=2
+        )
         if interrupt:
             asyncio.get_running_loop().call_later(interrupt, os.kill, os.getpid(), signal.SIGINT)
-        assert await made.run() is not bool(interrupt)
-        assert all(line.error is None for line in made.predictions().values())
-        made.close()
+        assert await setup.run() is not bool(interrupt)
+        assert all(line.error is None for line in setup.predictions().values())
+        setup.close()
         return backend.asked
 
     whole = await command(Jittery())
@@ -168,10 +170,12 @@ async def test_tokens_the_server_had_at_hand_are_summed(tmp_path: Path) -> None:
         async def complete(self, request: Request, group: str) -> Response:
             return Response("fine", usage=Usage(50, 3, 32))
 
-    made = rig(tmp_path, NoPersonalization(), headlines(tmp_path / "data", 1), backend=Warm())
-    await made.run()
-    assert [line.usage for line in made.predictions().values()] == [Usage(50, 3, 32)]
-    made.close()
+    setup = make_engine(
+        tmp_path, NoPersonalization(), headlines(tmp_path / "data", 1), backend=Warm()
+    )
+    await setup.run()
+    assert [line.usage for line in setup.predictions().values()] == [Usage(50, 3, 32)]
+    setup.close()
 
 
 async def test_a_state_is_the_same_whether_made_or_stored(tmp_path: Path) -> None:
@@ -187,14 +191,14 @@ async def test_a_state_is_the_same_whether_made_or_stored(tmp_path: Path) -> Non
     data = headlines(tmp_path / "data", 2)
     answers = []
     for place in ("one", "two"):
-        made = rig(tmp_path / place, Tuples(), data, cache=rig_cache(tmp_path))
-        await made.run()
-        answers.append({line.output for line in made.predictions().values()})
-        made.close()
+        setup = make_engine(tmp_path / place, Tuples(), data, cache=make_cache(tmp_path))
+        await setup.run()
+        answers.append({line.output for line in setup.predictions().values()})
+        setup.close()
     assert answers == [{"{'sizes': [2]}"}] * 2
 
 
-def rig_cache(place: Path) -> Any:
+def make_cache(place: Path) -> Any:
     from personabench.models.cache import Cache
 
     return Cache(place / "cache.sqlite")
@@ -207,27 +211,27 @@ async def test_a_failure_ends_the_sample_and_is_owed_again(
     data = headlines(tmp_path / "data", 10)
     method = Once()
     method.failing, method.error = {"q00002-0", "q00007-0"}, error
-    made = rig(tmp_path, method, data)
-    assert await made.run()
-    failed = {name: line for name, line in made.predictions().items() if line.error}
-    assert failed.keys() == method.failing and made.engine.progress.failed == 2
+    setup = make_engine(tmp_path, method, data)
+    assert await setup.run()
+    failed = {name: line for name, line in setup.predictions().items() if line.error}
+    assert failed.keys() == method.failing and setup.engine.progress.failed == 2
     assert all(
         "the model said no" in (line.error or "") and line.output is None
         for line in failed.values()
     )
-    assert all(line.attempts == 1 for line in made.predictions().values())
-    made.close()
+    assert all(line.attempts == 1 for line in setup.predictions().values())
+    setup.close()
 
     method.failing = {"q00002-0"}
     for attempt in (2, 3):
-        made = rig(tmp_path, method, data)
-        await made.run()
-        line = made.predictions()["q00002-0"]
+        setup = make_engine(tmp_path, method, data)
+        await setup.run()
+        line = setup.predictions()["q00002-0"]
         assert line.attempts == attempt and line.error
-        made.close()
-    recovered = made.predictions()["q00007-0"]
+        setup.close()
+    recovered = setup.predictions()["q00007-0"]
     assert recovered.error is None and recovered.attempts == 2
-    assert made.predictions()["q00001-0"].attempts == 1
+    assert setup.predictions()["q00001-0"].attempts == 1
 
 
 async def test_what_is_not_text_is_an_error_and_an_empty_answer_a_flag(tmp_path: Path) -> None:
@@ -237,12 +241,14 @@ async def test_what_is_not_text_is_an_error_and_an_empty_answer_a_flag(tmp_path:
         async def predict(self, sample: Sample, state: Any, ctx: Context) -> Any:
             return 4 if sample.id == "q00000-0" else " "
 
-    made = rig(tmp_path, Odd(), headlines(tmp_path / "data", 2))
-    await made.run()
-    found = made.predictions()
-    assert "predict() returned int, not text" in (found["q00000-0"].error or "")
+    setup = make_engine(tmp_path, Odd(), headlines(tmp_path / "data", 2))
+    await setup.run()
+    found = setup.predictions()
+    assert "expected the answer as text (str), but it returned int 4" in (
+        found["q00000-0"].error or ""
+    )
     assert found["q00001-0"].error is None and found["q00001-0"].flags == {"empty_output": 1}
-    made.close()
+    setup.close()
 
 
 async def test_methods_never_see_references(tmp_path: Path) -> None:
@@ -255,9 +261,9 @@ async def test_methods_never_see_references(tmp_path: Path) -> None:
             seen.append(sample)
             return "x"
 
-    made = rig(tmp_path, Curious())
-    await made.run()
-    made.close()
+    setup = make_engine(tmp_path, Curious())
+    await setup.run()
+    setup.close()
     assert seen and not any(sample.references for sample in seen)
 
 
@@ -271,25 +277,25 @@ async def test_a_fatal_error_stops_the_run_and_keeps_what_is_done(
             return await super().complete(request, group)
 
     data = headlines(tmp_path / "data", 40)
-    made = rig(tmp_path, NoPersonalization(), data, backend=Dying(), concurrency=6)
+    setup = make_engine(tmp_path, NoPersonalization(), data, backend=Dying(), concurrency=6)
     with pytest.raises(RunError, match="no space"):
-        await made.run()
-    made.close()
-    assert len(made.predictions()) == 12 and not any(
-        line.error for line in made.predictions().values()
+        await setup.run()
+    setup.close()
+    assert len(setup.predictions()) == 12 and not any(
+        line.error for line in setup.predictions().values()
     )
     assert "never retrieved" not in caplog.text
 
     backend = Jittery()
-    made = rig(tmp_path, NoPersonalization(), data, backend=backend)
-    assert await made.run()
-    made.close()
-    assert len(made.predictions()) == 40 and backend.asked.total() == 28
+    setup = make_engine(tmp_path, NoPersonalization(), data, backend=backend)
+    assert await setup.run()
+    setup.close()
+    assert len(setup.predictions()) == 40 and backend.asked.total() == 28
 
 
 async def test_the_first_interrupt_finishes_what_is_in_flight(tmp_path: Path) -> None:
     backend = Jittery(longest=0.2)
-    made = rig(
+    setup = make_engine(
         tmp_path,
         NoPersonalization(),
         headlines(tmp_path / "data", 50),
@@ -297,27 +303,29 @@ async def test_the_first_interrupt_finishes_what_is_in_flight(tmp_path: Path) ->
         concurrency=5,
     )
     asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
-    assert await made.run() is False
-    made.close()
-    done = made.predictions()
+    assert await setup.run() is False
+    setup.close()
+    done = setup.predictions()
     assert 5 <= len(done) < 50 and len(done) == backend.asked.total()
     assert not any(line.error for line in done.values())
 
 
 async def test_the_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     backend = Jittery(longest=60)
-    made = rig(tmp_path, Once(), headlines(tmp_path / "data", 20), backend=backend, concurrency=5)
+    setup = make_engine(
+        tmp_path, Once(), headlines(tmp_path / "data", 20), backend=backend, concurrency=5
+    )
     loop = asyncio.get_running_loop()
     for after in (0.1, 0.15):
         loop.call_later(after, os.kill, os.getpid(), signal.SIGINT)
     began = loop.time()
-    assert await made.run() is False
-    made.close()
-    assert loop.time() - began < 5 and not any(line.error for line in made.predictions().values())
+    assert await setup.run() is False
+    setup.close()
+    assert loop.time() - began < 5 and not any(line.error for line in setup.predictions().values())
 
 
 async def test_the_grace_of_an_interrupt_ends(tmp_path: Path) -> None:
-    made = rig(
+    setup = make_engine(
         tmp_path,
         NoPersonalization(),
         headlines(tmp_path / "data", 9),
@@ -327,9 +335,9 @@ async def test_the_grace_of_an_interrupt_ends(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     loop.call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
     began = loop.time()
-    assert await made.run() is False
+    assert await setup.run() is False
     assert loop.time() - began < 5
-    made.close()
+    setup.close()
 
 
 async def test_nothing_outlives_an_interrupted_run(tmp_path: Path) -> None:
@@ -338,10 +346,10 @@ async def test_nothing_outlives_an_interrupted_run(tmp_path: Path) -> None:
             await asyncio.sleep(600)
             return {}
 
-    made = rig(tmp_path, Slow(), headlines(tmp_path / "data", 9), grace=0.05)
+    setup = make_engine(tmp_path, Slow(), headlines(tmp_path / "data", 9), grace=0.05)
     asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)
-    await made.run()
-    made.close()
+    await setup.run()
+    setup.close()
     assert [
         task for task in asyncio.all_tasks() if task.get_name() in ("profile", "worker 0")
     ] == []
@@ -351,10 +359,12 @@ async def test_acceptance_11_recency_without_dates_is_refused_before_any_call(
     tmp_path: Path,
 ) -> None:
     backend = Jittery()
-    made = rig(tmp_path, Recency(), headlines(tmp_path / "data", 3), backend=backend, dated=False)
+    setup = make_engine(
+        tmp_path, Recency(), headlines(tmp_path / "data", 3), backend=backend, dated=False
+    )
     with pytest.raises(UsageError, match="sorts records by date"):
-        await made.run()
-    made.close()
+        await setup.run()
+    setup.close()
     assert not backend.asked
 
 
@@ -374,17 +384,17 @@ async def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -
     peaks = {}
     for samples in (500, 3000):
         data = headlines(tmp_path / f"data{samples}", samples, records=1)
-        made = rig(
+        setup = make_engine(
             tmp_path / str(samples), NoPersonalization(), data, backend=Jittery(0), concurrency=16
         )
-        owed = made.engine.owed(made.positions)
-        made.engine.client.backend.asked = Ignoring()  # type: ignore[attr-defined]
+        owed = setup.engine.owed(setup.positions)
+        setup.engine.client.backend.asked = Ignoring()  # type: ignore[attr-defined]
         tracemalloc.start()
-        await made.engine.run(owed)
+        await setup.engine.run(owed)
         peaks[samples] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert made.engine.progress.done == samples
-        made.close()
+        assert setup.engine.progress.done == samples
+        setup.close()
     per_sample = (peaks[3000] - peaks[500]) / 2500
     assert per_sample < 100, peaks
 

@@ -56,7 +56,8 @@ def paid(out: runner.Outcome) -> int:
 
 
 def talkative(task: str) -> Scripted:
-    """A model unlike the rehearsal's: one to four features a record, drafts that differ, any label of the task."""
+    """A model unlike the rehearsal's: one to four features a record, drafts that differ, any label
+    of the task."""
     labels = registry.load_class("task", task)().labels
 
     def answer(request: Request) -> str:
@@ -78,7 +79,8 @@ def talkative(task: str) -> Scripted:
 @pytest.mark.parametrize("task", ["lamp2m", "lamp3", "lamp4", "lamp7"])
 @pytest.mark.parametrize("method", ["rpm", "cipher"])
 def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, task: str) -> None:
-    """Exactly for rpm with few features, and for cipher on texts; on labels cipher's calls depend on right drafts."""
+    """Exactly for rpm with few features, and for cipher on texts; on labels cipher's calls depend
+    on right drafts."""
     chosen = options(tmp_path, method, task)
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=talkative(task)))
@@ -283,7 +285,8 @@ def test_a_plan_of_samples_that_fail_is_no_forecast(tmp_path: Path) -> None:
 def test_an_interrupted_plan_or_trial_gives_nothing_rather_than_a_part(tmp_path: Path) -> None:
     path = tmp_path / "interrupting.py"
     path.write_text(
-        "import asyncio, os, signal\n\nfrom personabench import Method\n\n\nclass Interrupting(Method):\n"
+        "import asyncio, os, signal\n\nfrom personabench import Method\n\n\n"
+        "class Interrupting(Method):\n"
         "    async def predict(self, sample, state, ctx):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n        await asyncio.sleep(0.01)\n"
         "        return await ctx.answer(sample)\n"

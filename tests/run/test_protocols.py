@@ -67,9 +67,21 @@ def stage(
     )
     dataset = task.open("dev", None)
     spec = RunSpec(
-        task.name, 1, {}, "user", "dev", True, "toy", method.name, "h", {}, model.identity, Sampling(), 0,
+        task.name,
+        1,
+        {},
+        "user",
+        "dev",
+        True,
+        "toy",
+        method.name,
+        "h",
+        {},
+        model.identity,
+        Sampling(),
+        0,
         simulator=user.identity,
-    )  # fmt: skip
+    )
     folder = RunFolder(place / "run")
     folder.start(spec)
     cache = None if policy == "off" else Cache(place / "cache.sqlite")
@@ -85,7 +97,7 @@ def meaning(line: Prediction) -> Any:
         line.sample_id,
         line.output,
         line.flags,
-        line.record,
+        line.interaction,
         [(call.key, call.phase) for call in line.calls],
     ]
 
@@ -95,7 +107,7 @@ async def test_a_dialogue_goes_through_the_method_in_every_turn(tmp_path: Path) 
     assert await made.run()
     made.close()
     line = made.lines()[0]
-    assert line.record.keys() == {"first", "plain", "question"} and line.output == "said 7"
+    assert line.interaction.keys() == {"first", "plain", "question"} and line.output == "said 7"
     assert [call.phase for call in line.calls] == ["predict", "predict", "predict", "simulate"]
     own = [call for call in line.calls if call.phase == "predict"]
     assert line.usage.input_tokens == sum(call.input_tokens for call in own)
@@ -113,7 +125,7 @@ async def test_online_rounds_come_in_order_and_users_at_once(tmp_path: Path) -> 
     for user in "abc":
         mine = [line for line in lines if line.user_id == user]
         assert [line.sample_id for line in mine] == [f"{user}{day}" for day in range(4)]
-        assert [line.record["method"]["seen"] for line in mine] == [0, 1, 2, 3]
+        assert [line.interaction["method"]["seen"] for line in mine] == [0, 1, 2, 3]
     assert [line.user_id for line in lines[:3]] != ["a", "a", "a"]
     assert all(line.flags == {"lengthened": 1} for line in lines)
     assert {call.phase for line in lines for call in line.calls} == {

@@ -1,4 +1,5 @@
-"""From options to finished runs: fingerprints, resume, plans, and a command that is killed or interrupted."""
+"""From options to finished runs: fingerprints, resume, plans, and a command that is killed or
+interrupted."""
 
 from __future__ import annotations
 

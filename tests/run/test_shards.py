@@ -27,7 +27,8 @@ from personabench.run.shards import Shard, partition
 
 TOYS = Path(__file__).parents[1] / "toy_methods.py"
 TIMES = {"seconds", "cached", "time", "files"}
-"""What two runs of the same may differ in: what it took, what was paid, and the hashes of files that hold these."""
+"""What two runs of the same may differ in: what it took, what was paid, and the hashes of files
+that hold these."""
 
 
 async def shard(
@@ -49,7 +50,8 @@ def merged(asked: Options, **how: Any) -> list[Outcome]:
 
 
 def timeless(value: Any) -> Any:
-    """A JSON value without what two runs may differ in; receipts of calls made at once come in any order."""
+    """A JSON value without what two runs may differ in; receipts of calls made at once come in any
+    order."""
     if isinstance(value, dict):
         kept = {name: timeless(each) for name, each in value.items() if name not in TIMES}
         return (
@@ -246,7 +248,7 @@ async def test_data_may_move_but_not_change(tmp_path: Path) -> None:
         merged(asked)
     assert merged(asked, data=moved)[0].summary.n == 4
     headlines(moved, 5)
-    merge._opened.cache_clear()
+    merge._opened.cache_clear()  # noqa: SLF001  (as in a new process)
     with pytest.raises(DataError, match="the data of lamp4 has changed since its shards ran"):
         merged(asked, data=moved)
 

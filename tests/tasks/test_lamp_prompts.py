@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from lamp_files import CITATION, Whitespace, record, sample, words_of
 
-from personabench.api.params import fill
+from personabench.api.params import fill_params
 from personabench.api.task import Task
 from personabench.errors import UsageError
 from personabench.tasks import lamp
@@ -235,7 +235,9 @@ def test_dates_join_the_document_only_when_asked() -> None:
 
 def test_length_needs_the_official_template() -> None:
     assert (
-        fill(lamp.Lamp4.Params, {"template": "lamp-official", "length": "256"}, "lamp4").length
+        fill_params(
+            lamp.Lamp4.Params, {"template": "lamp-official", "length": "256"}, "lamp4"
+        ).length
         == 256
     )
     for options in (
@@ -244,4 +246,4 @@ def test_length_needs_the_official_template() -> None:
         {"template": "other"},
     ):
         with pytest.raises(UsageError, match="lamp4"):
-            fill(lamp.Lamp4.Params, options, "lamp4")
+            fill_params(lamp.Lamp4.Params, options, "lamp4")

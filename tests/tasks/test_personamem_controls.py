@@ -40,7 +40,7 @@ def prompts(result: Trial) -> str:
 
 
 def letters(**params: Any) -> Rpm:
-    return Rpm(Rpm.Params(personamem="letters", label_history=True, **params))
+    return Rpm(Rpm.Params(chat="letters", label_history=True, **params))
 
 
 @pytest.fixture
@@ -197,5 +197,5 @@ def test_rules_that_have_seen_golds_are_rows_and_only_oracles_are_told(tmp_path:
     assert [line.output for line in on(folder, MajorityLetter()).predictions] == ["(a)"] * 5
     assert on(folder, MajorityLetter(), limit=1).predictions[0].output == "(a)"
     assert not dataset.load(0).view().hidden and dataset.load(0).view(privileged=True).hidden
-    with pytest.raises(UsageError, match="does not say"):
+    with pytest.raises(UsageError, match="no picks of rules"):
         trial(MajorityLetter(), "lamp4", limit=1)

@@ -87,10 +87,10 @@ def test_a_second_download_fetches_nothing(hub: Any, tmp_path: Path) -> None:
 
 def test_a_wrong_number_of_records_keeps_nothing(hub: Any, tmp_path: Path) -> None:
     message = refused(hub, tmp_path / "data", expected=(589, 37))
-    assert (
-        "2 questions and 1 conversations, but 32k has 589 and 37" in message
-        and "--data DIR" in message
-    )
+    assert "questions_32k.csv is not the data: 2 questions, but 32k has 589" in message
+    assert "--data DIR" in message
+    message = refused(hub, tmp_path / "data", expected=(2, 37))
+    assert "contexts_32k.jsonl is not the data: 1 conversations, but 32k has 37" in message
 
 
 def test_an_altered_conversation_keeps_nothing(hub: Any, tmp_path: Path) -> None:
@@ -116,6 +116,6 @@ def test_files_of_ones_own_are_checked_and_never_replaced(hub: Any, tmp_path: Pa
     assert not hub.requested and "q9" in paths[0].read_text()
     (folder / "manifest.json").unlink()
     (folder / "questions_32k.csv").write_text("persona_id\r\n0\r\n")
-    with pytest.raises(DataError, match="Move the files away"):
+    with pytest.raises(DataError, match=r"questions_32k\.csv is not the data: .*Move it away"):
         get(hub, tmp_path / "data")
     assert (folder / "questions_32k.csv").read_bytes().startswith(b"persona_id"), "left as it was"

@@ -178,7 +178,7 @@ def test_acceptance_12_dpl_peers_are_other_personas_whatever_the_limit(tmp_path:
 
 def test_acceptance_12_rpm_letters_need_consent() -> None:
     with pytest.raises(UsageError, match="label_history=true"):
-        Rpm(Rpm.Params(personamem="letters"))
+        Rpm(Rpm.Params(chat="letters"))
 
 
 def long_talk() -> list[dict[str, str]]:
@@ -279,7 +279,7 @@ def test_shortcuts_take_the_first_of_equal_lengths_without_a_call(tmp_path: Path
         result = on(folder, method)
         assert not result.requests and result.predictions[0].output == letter
         assert result.predictions[0].flags.get("length_ties") == ties
-    with pytest.raises(UsageError, match="no options"):
+    with pytest.raises(UsageError, match="no texts to choose from"):
         trial(LongestOption(), "lamp4", limit=1)
 
 
@@ -388,7 +388,7 @@ def test_generative_mode_is_refused_at_once_without_such_a_backend_or_options(
     messages = talk("SU")
     with pytest.raises(UsageError, match="this backend does not report the likelihood of"):
         on(write(tmp_path, [row("q1", messages, 2)], [messages]), full(decide="sum"))
-    with pytest.raises(UsageError, match="lamp4 has none"):
+    with pytest.raises(UsageError, match="no texts to choose from"):
         trial(full(decide="mean"), "lamp4", limit=1)
 
 

@@ -172,9 +172,12 @@ def test_acceptance_5_the_final_reply(tmp_path: Path) -> None:
     assert not any(
         STOP in message.content for request in run.model.requests for message in request.messages
     )
-    record = run.lines["problem_0_ann"].record["conditions"]["final"]
-    assert (record["raw"], record["output"]) == ("Response: The last answer.", "The last answer.")
-    assert (record["ended"], record["questions"], record["turns"][1]["answer"]) == (
+    condition = run.lines["problem_0_ann"].interaction["conditions"]["final"]
+    assert (condition["raw"], condition["output"]) == (
+        "Response: The last answer.",
+        "The last answer.",
+    )
+    assert (condition["ended"], condition["questions"], condition["turns"][1]["answer"]) == (
         "stop",
         2,
         "Very short.",

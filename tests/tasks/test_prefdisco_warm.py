@@ -342,10 +342,10 @@ def test_asking_adds_a_condition_and_its_numbers(tmp_path: Path) -> None:
     assert run.metrics["questions"] == 2
     assert "prefalign-ask" in run.metrics
     (line, *_) = (line for line in run.lines.values() if line.user_id == "ann")
-    assert line.record["conditions"]["ask"]["turns"][0]["text"] == "True?", (
+    assert line.interaction["conditions"]["ask"]["turns"][0]["text"] == "True?", (
         "the history is at hand while asking"
     )
-    assert set(line.record["conditions"]) == {"base", "known", "final", "ask"}
+    assert set(line.interaction["conditions"]) == {"base", "known", "final", "ask"}
 
 
 @pytest.mark.parametrize("form", ["dialogue", "response"])

@@ -52,7 +52,7 @@ def group_rounds(result: Trial) -> list[list[Prediction]]:
 
 
 def list_paying_rounds(rounds: Sequence[Prediction]) -> list[int]:
-    return [index for index, line in enumerate(rounds) if line.record["cost"] > 0]
+    return [index for index, line in enumerate(rounds) if line.interaction["cost"] > 0]
 
 
 EXPECTED: dict[str, Callable[[Sequence[str]], list[int]]] = {
@@ -82,11 +82,11 @@ METHODS = (
 def test_acceptance_3_paying_rounds(method: Any, count: int, tmp_path: Path) -> None:
     result = run_by_rule(method, tmp_path, SOURCES[:count])
     for rounds in group_rounds(result):
-        order = [line.record["source"] for line in rounds]
+        order = [line.interaction["source"] for line in rounds]
         assert Counter(order) == dict.fromkeys(SOURCES[:count], 4)
-        assert [line.record["t"] for line in rounds] == list(range(4 * count))
+        assert [line.interaction["t"] for line in rounds] == list(range(4 * count))
         assert list_paying_rounds(rounds) == EXPECTED[method.name](order)
-    costs = [sum(line.record["cost"] for line in rounds) for rounds in group_rounds(result)]
+    costs = [sum(line.interaction["cost"] for line in rounds) for rounds in group_rounds(result)]
     assert result.summary.metrics["official"]["cumulative_cost"] == pytest.approx(sum(costs) / 2)
     assert not any(call.phase == "simulate" for line in result.predictions for call in line.calls)
 
@@ -96,7 +96,7 @@ def test_acceptance_3_totals_of_a_single_source(source: str, total: int, tmp_pat
     for k in (1, 3):
         result = run_by_rule(Cipher(Cipher.Params(k=k)), tmp_path, [source])
         for rounds in group_rounds(result):
-            assert [line.record["cost"] for line in rounds] == [total, 0, 0, 0]
+            assert [line.interaction["cost"] for line in rounds] == [total, 0, 0, 0]
         assert result.summary.metrics["official"]["cumulative_cost"] == total
 
 
@@ -113,7 +113,7 @@ def test_the_task_page_reads_mean_and_deviation_of_trajectories(
     )
     totals: Counter[str] = Counter()
     for line in RunFolder(outcome.folder).iter_predictions():
-        totals[line.user_id] += line.record["cost"]
+        totals[line.user_id] += line.interaction["cost"]
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     exec(code, namespace)
@@ -125,8 +125,8 @@ def test_the_task_page_reads_mean_and_deviation_of_trajectories(
 
 def test_acceptance_3_reruns_are_the_same_and_sessions_of_a_user_do_not_mix(tmp_path: Path) -> None:
     first, second = (run_by_rule(Cipher(), tmp_path) for _ in range(2))
-    assert [line.record for line in first.predictions] == [
-        line.record for line in second.predictions
+    assert [line.interaction for line in first.predictions] == [
+        line.interaction for line in second.predictions
     ]
     assert [line.flags for line in first.predictions] == [line.flags for line in second.predictions]
 
@@ -156,23 +156,23 @@ def test_acceptance_3_killed_and_resumed_gives_the_same_records(tmp_path: Path, 
     with pytest.raises(Pulled):
         run_cipher(tmp_path / "broken", data, model, LowerCaseUser())
     (path,) = (tmp_path / "broken").glob("runs/*/*/*/*/spec.json")
-    done = [line.record for line in RunFolder(path.parent).iter_predictions()]
+    done = [line.interaction for line in RunFolder(path.parent).iter_predictions()]
     user = LowerCaseUser()
     resumed = run_cipher(tmp_path / "broken", data, Scripted(answer=stub), user)
     predictions = list(RunFolder(resumed.folder).iter_predictions())
     assert resumed.summary.status == "complete"
     assert len(predictions) == 20
-    assert [line.record for line in predictions[: len(done)]] == done
+    assert [line.interaction for line in predictions[: len(done)]] == done
 
     def by_round(all_lines: Sequence[Prediction]) -> list[Any]:
         rows = [
-            (line.sample_id, line.record, line.flags, [c.key for c in line.calls])
+            (line.sample_id, line.interaction, line.flags, [c.key for c in line.calls])
             for line in all_lines
         ]
         return sorted(rows, key=lambda row: str(row[0]))
 
     assert by_round(predictions) == by_round(list(whole.iter_predictions()))
-    accepted = sum(line.record["decision"] == "accepted" for line in predictions[len(done) :])
+    accepted = sum(line.interaction["decision"] == "accepted" for line in predictions[len(done) :])
     assert len(user.requests) == 2 * (20 - len(done)) - accepted
 
 
@@ -187,18 +187,22 @@ def test_the_users_words_are_in_the_record_and_its_tokens_are_not_the_agents(
         ).iter_predictions()
     )
     first = predictions[0]
-    assert first.record["decision"] == "rewritten"
-    assert first.record["reply"] == "No."
-    assert first.record["raw"].startswith("Revised text:")
-    assert first.record["final"] == first.record["draft"].lower()
+    assert first.interaction["decision"] == "rewritten"
+    assert first.interaction["reply"] == "No."
+    assert first.interaction["raw"].startswith("Revised text:")
+    assert first.interaction["final"] == first.interaction["draft"].lower()
     assert first.flags["cleaned_rewrite"] == 1
-    assert first.record["method"] == {"preference": "", "nearest": [], "inferred": "all lower case"}
+    assert first.interaction["method"] == {
+        "preference": "",
+        "nearest": [],
+        "inferred": "all lower case",
+    }
     agent = [call for call in first.calls if call.phase != "simulate"]
     assert len(agent) == 2
     assert len(first.calls) == 4
     assert first.usage.input_tokens == sum(call.input_tokens for call in agent)
-    later = next(line for line in predictions if line.record["method"]["preference"])
-    (memory_round, cosine), *_ = later.record["method"]["nearest"]
+    later = next(line for line in predictions if line.interaction["method"]["preference"])
+    (memory_round, cosine), *_ = later.interaction["method"]["nearest"]
     assert memory_round == 0
     assert 0 <= cosine <= 1.000001
 
@@ -221,9 +225,9 @@ def test_acceptance_5_inference_calls_are_the_rounds_that_cost_more_than_delta(
         result = run_by_rule(Cipher(Cipher.Params(k=1, delta=delta)), tmp_path)
         for line in result.predictions:
             assert sum(call.phase == "update" for call in line.calls) == (
-                line.record["cost"] > delta
+                line.interaction["cost"] > delta
             )
-        assert {line.record["cost"] > delta for line in result.predictions} == {True, False}
+        assert {line.interaction["cost"] > delta for line in result.predictions} == {True, False}
 
 
 def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> None:
@@ -249,7 +253,7 @@ def test_acceptance_6_calls_per_round_and_the_agents_expense(tmp_path: Path) -> 
         for rounds in group_rounds(result):
             for t, line in enumerate(rounds):
                 phases = Counter(call.phase for call in line.calls)
-                calls = expected[method.name](t, line.record["cost"] > 0)
+                calls = expected[method.name](t, line.interaction["cost"] > 0)
                 assert (phases["predict"], phases["update"]) == calls, (method.name, t)
         phases = result.summary.usage
         assert phases.keys() <= {"predict", "update"}
@@ -318,11 +322,11 @@ def test_memories_are_named_by_their_rounds_and_e_then_e_says_what_it_inferred(
     result = trial(
         Cipher(), task, dataset=task.open("all", write_notes(tmp_path, ["alpha"])), answer=answer
     )
-    nearest = [[t for t, _ in line.record["method"]["nearest"]] for line in result.predictions]
+    nearest = [[t for t, _ in line.interaction["method"]["nearest"]] for line in result.predictions]
     assert nearest == [[], [], [], [2]]
     for rounds in group_rounds(run_by_rule(EThenE(), tmp_path, SOURCES[:2])):
-        inferred = [line.record["method"].get("inferred") for line in rounds]
-        assert inferred == [None] * 4 + [rounds[5].record["method"]["preference"]] + [None] * 3
+        inferred = [line.interaction["method"].get("inferred") for line in rounds]
+        assert inferred == [None] * 4 + [rounds[5].interaction["method"]["preference"]] + [None] * 3
         assert inferred[4]
 
 
@@ -363,8 +367,8 @@ def test_the_method_learns_from_a_draft_without_reasoning(cls: Any, tmp_path: Pa
         result = run_by_rule(
             cls(), tmp_path, SOURCES[:2], lambda request, aloud=aloud: aloud + stub(request)
         )  # type: ignore[misc]
-        assert [line.record for line in result.predictions] == [
-            line.record for line in plain.predictions
+        assert [line.interaction for line in result.predictions] == [
+            line.interaction for line in plain.predictions
         ]
         assert not any(
             "Hm" in message.content for request in result.requests for message in request.messages
@@ -372,7 +376,7 @@ def test_the_method_learns_from_a_draft_without_reasoning(cls: Any, tmp_path: Pa
     (first, *_) = run_by_rule(
         cls(), tmp_path, SOURCES[:1], lambda request: "<think>never ends"
     ).predictions
-    assert (first.parsed, first.record["draft"], first.record["final"]) == (None, "", "")
+    assert (first.parsed, first.interaction["draft"], first.interaction["final"]) == (None, "", "")
 
 
 def test_the_user_sees_a_draft_without_reasoning(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from personabench.errors import BackendError
-from personabench.metrics.text import without_reasoning
+from personabench.metrics.text import strip_reasoning
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.models.client import Client
@@ -155,7 +155,7 @@ async def test_the_draft_returned_as_it_was_costs_nothing(draft: str, raw: str) 
     reaction = await user.react(role, PreludeSumm.words, "THE DOCUMENT", draft, "short, dry", 99)
     assert reaction.final == draft
     assert role.flags["unchanged_rewrite"] == 1
-    cleaned = without_reasoning(raw.format(draft)).strip() != draft
+    cleaned = strip_reasoning(raw.format(draft)).strip() != draft
     assert ("cleaned_rewrite" in role.flags) == cleaned
 
 
@@ -201,8 +201,8 @@ async def test_an_empty_rewrite_is_asked_for_once_more_and_then_stops_the_trajec
     ["<think>hm</think>", "<reasoning>hm</reasoning>", "hm</think>", "<think>a</think>b</think>"],
 )
 def test_reasoning_ends_where_its_mark_says(thought: str) -> None:
-    assert without_reasoning(f"{thought} A text. ") == "A text. "
-    assert without_reasoning(f"{thought}A text on <think>.") == "A text on <think>."
+    assert strip_reasoning(f"{thought} A text. ") == "A text. "
+    assert strip_reasoning(f"{thought}A text on <think>.") == "A text on <think>."
 
 
 # Rules
@@ -286,8 +286,8 @@ async def test_a_draft_is_accepted_when_all_rules_hold_and_not_when_their_fixes_
         ("- a\n\n-", "rewritten", "- a"),
         ("- a\n\n", "accepted", "- a"),
     ):
-        _, record = await task.react(
+        _, interaction = await task.react(
             Sample("r", "u", "", hidden=hidden), draft, make_simulator()[0]
         )
-        assert (record["decision"], record["final"]) == (decision, final)
-        assert (record["cost"] > 0) == (decision == "rewritten")
+        assert (interaction["decision"], interaction["final"]) == (decision, final)
+        assert (interaction["cost"] > 0) == (decision == "rewritten")

@@ -34,7 +34,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
         def __init__(self, endpoint: str | None) -> None:
             self.endpoint = endpoint
 
-        def dataset_info(self, repository: str) -> Any:
+        def dataset_info(self, repository: str, timeout: float) -> Any:
             return SimpleNamespace(sha=COMMIT if len(calls) < 2 else "f" * 40)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)

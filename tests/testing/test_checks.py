@@ -40,7 +40,7 @@ def test_hidden_facts_in_a_prompt_are_detected(monkeypatch: pytest.MonkeyPatch, 
         name = "oracle"
         privileged = True
 
-    leak_check = "no prompt contains anything hidden"
+    leak_check = "no prompt or answer contains anything hidden"
 
     def run_checks(method: type[Method]) -> dict[str, bool | None]:
         return {finding.what: finding.holds for finding in check_method(method(), task, limit=2)}
@@ -52,11 +52,11 @@ def test_hidden_facts_in_a_prompt_are_detected(monkeypatch: pytest.MonkeyPatch, 
     )
     leaking = run_checks(Nosy)
     assert leaking[leak_check] is False
-    assert leaking["no prompt contains a reference"] is True
+    assert leaking["no prompt or answer contains a reference"] is True
 
 
 def test_the_example_is_declared_by_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.load_class("task", registry.example_task()).example
-    monkeypatch.setattr(registry, "entries", lambda kind: {})
+    monkeypatch.setattr(registry, "list_entries", lambda kind: {})
     with pytest.raises(UsageError, match="--task"):
         registry.example_task()

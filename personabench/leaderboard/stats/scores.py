@@ -194,7 +194,7 @@ class Scores:
         )
 
     @cached_property
-    def _left_out(self) -> Floats:
+    def left_out(self) -> Floats:
         """Each row's metric without each user in turn, shape (rows, users)."""
         if self.aggregate is mean:
             return resample.left_out_means(self._sums, self.clusters)
@@ -259,8 +259,8 @@ class Scores:
             return without_interval(reason_if_constant)
 
         reach = float(correction * self._t_quantile(1 - ALPHA / 2))
-        acceleration = resample.acceleration(self._combine(self._left_out, rows))
-        low, high = _find_interval(draws, value, reach, acceleration)
+        acceleration = resample.acceleration(self._combine(self.left_out, rows))
+        low, high = find_interval(draws, value, reach, acceleration)
         return Estimate(
             value=value,
             low=low,
@@ -283,7 +283,7 @@ class Scores:
         return gains
 
 
-def _find_interval(
+def find_interval(
     draws: Floats,
     value: float,
     reach: float,

@@ -130,15 +130,25 @@ function answerCard({ answer, row, at, value }, group, text) {
 
 function recordTable(sample, group, text) {
   if (sample.history === null || sample.history === undefined) return [];
-  const rows = [...new Set(sample.records.flatMap((record) => record.rows))].sort((a, b) => a - b).filter((row) => isShown(group.rows[row]));
-  const used = sample.records.filter((record) => record.rows.some((row) => rows.includes(row)));
-  const title = el("h4", {}, "Records used", small(`${used.length} in any prompt; the user has ${sample.history}`));
+  const usedBy = (record) => [...record.rows, ...record.profiled];
+  const rows = [...new Set(sample.records.flatMap(usedBy))].sort((a, b) => a - b).filter((row) => isShown(group.rows[row]));
+  const used = sample.records.filter((record) => record.evidence || usedBy(record).some((row) => rows.includes(row)));
+  const hasEvidence = used.some((record) => record.evidence);
+  const seen = used.filter((record) => record.rows.some((row) => rows.includes(row)));
+  const title = el("h4", {}, "Records", small(`${seen.length} shown with any answer; the user has ${sample.history}`));
   if (!used.length) return [title];
   const heads = rows.map((row) => el("th", { scope: "col", title: group.rows[row].label }, group.rows[row].letter));
+  const mark = (record, row) => {
+    if (record.rows.includes(row)) return el("span", { "aria-label": "shown with the answer" }, "●");
+    return record.profiled.includes(row) ? el("span", { "aria-label": "in the profile's prompts" }, "○") : "";
+  };
+  if (hasEvidence) heads.unshift(el("th", { scope: "col" }, "Evidence"));
   const body = used.map((record) =>
     el("tr", {}, el("td", {}, record.time ? small(record.time) : null, text(record.text)),
-      rows.map((row) => el("td", { class: "mark" }, record.rows.includes(row) ? el("span", { "aria-label": "used" }, "●") : ""))));
-  const names = rows.map((row) => `${group.rows[row].letter} ${group.rows[row].label}`).join(" · ");
+      hasEvidence ? el("td", { class: "mark" }, record.evidence ? el("span", { "aria-label": "evidence" }, "✓") : "") : null,
+      rows.map((row) => el("td", { class: "mark" }, mark(record, row)))));
+  const legend = "● shown with the answer · ○ in the profile's prompts only";
+  const names = [...rows.map((row) => `${group.rows[row].letter} ${group.rows[row].label}`), legend].join(" · ");
   return [title, el("div", { class: "wide" }, el("table", { class: "records" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Record"), heads)), el("tbody", {}, body))), el("p", { class: "quiet" }, names)];
 }

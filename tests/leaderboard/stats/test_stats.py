@@ -11,7 +11,7 @@ import pytest
 
 from personabench.leaderboard.stats import Scores, holm, leaders, letters, resample, wins
 from personabench.leaderboard.stats.resample import Aggregate, Clusters, t_quantile
-from personabench.leaderboard.stats.scores import _find_interval
+from personabench.leaderboard.stats.scores import find_interval
 from personabench.metrics.labels import macro_f1
 from personabench.metrics.metric import mean
 from personabench.metrics.ratings import rmse
@@ -144,11 +144,11 @@ def test_interval_of_rmse_is_of_the_root_and_not_of_samples() -> None:
 def test_the_moved_interval_is_scipys_bca() -> None:
     values = np.random.default_rng(4).exponential(size=40)
     scores = Scores([values], [f"u{index:02d}" for index in range(40)], draws=20_000)
-    interval = _find_interval(
+    interval = find_interval(
         scores.resampled[0],
         float(values.mean()),
         1.959964,
-        resample.acceleration(scores._left_out[0]),
+        resample.acceleration(scores.left_out[0]),
     )
     expected = scipy_stats.bootstrap(
         (values,), np.mean, method="BCa", n_resamples=20_000, rng=0
@@ -162,7 +162,7 @@ def test_the_moved_interval_is_scipys_bca() -> None:
 def test_values_without_each_user(aggregate: Aggregate) -> None:
     rows, users = clustered()
     rows = [np.abs(row) for row in rows]
-    left_out = Scores(rows, users, aggregate)._left_out
+    left_out = Scores(rows, users, aggregate).left_out
     user_ids = np.array(users)
     expected = [[aggregate(row[user_ids != name]) for name in sorted(set(users))] for row in rows]
     assert left_out == pytest.approx(np.array(expected))

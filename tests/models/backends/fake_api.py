@@ -51,7 +51,10 @@ def said(status: int, text: str, **headers: str) -> web.Response:
 
 
 class Server:
-    """Answers `replies` in order, then well; `always` answers everything.  What it was sent is kept."""
+    """Answers `replies` in order, then well; `always` answers everything.
+
+    What it was sent is kept.
+    """
 
     def __init__(self) -> None:
         self.models: Any = {"object": "list", "data": [{"id": "tiny", "max_model_len": 4096}]}

@@ -2,9 +2,9 @@
 
     python fake_vllm.py --model M --host 127.0.0.1 --port 1234 [...]
 
-Flags of its own: `--fail WORDS` ends with a traceback, `--slow SECONDS` delays health, `--stubborn` ignores SIGTERM,
-`--latency SECONDS` an answer takes, `--pids FILE` where it writes its own and its children's process ids, one of which
-runs in a session of its own.
+Flags of its own: `--fail WORDS` ends with a traceback, `--slow SECONDS` delays health, `--stubborn`
+ignores SIGTERM, `--latency SECONDS` an answer takes, `--pids FILE` where it writes its own and its
+children's process ids, one of which runs in a session of its own.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class FakeVLLM:
 
     Attributes:
         bodies: chat requests received; heads: their headers.
-        faults: replies to give before good ones; latency: seconds an answer takes; sick: whether health fails.
-        hits, queries: its prefix-cache counters; says: the model it claims to be, where not the one asked for.
-        word: what its answers begin with.
+        faults: replies to give before good ones; latency: seconds an answer takes.
+        sick: whether health fails; hits, queries: its prefix-cache counters.
+        says: the model it claims to be, if not the requested one.
+        word: the beginning of its answers.
     """
 
     def __init__(

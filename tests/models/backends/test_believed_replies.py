@@ -1,4 +1,4 @@
-"""Whole runs against servers whose replies hold thoughts, end oddly, or do not say what they cost."""
+"""Runs against servers whose replies hold thoughts, end oddly, or do not state their cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from personabench.models import client
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.chat_completion import Completion, build_response
 from personabench.results.export import Source, rows
-from personabench.results.notices import notices
+from personabench.results.notices import collect_notices
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 
@@ -180,7 +180,7 @@ async def test_a_thought_that_ate_the_allowance_is_empty_cut_and_said(
     (outcome,) = await runner.run(options(server, tmp_path, 3))
     counters = outcome.summary.counters
     assert (counters["truncated"], counters["empty_output"]) == (3, 3) and stored(tmp_path) == []
-    (said,) = notices([outcome.summary])
+    (said,) = collect_notices([outcome.summary])
     assert (
         "3 replies were truncated at their token limit and 3 answers are empty" in said
         and "--max-tokens" in said
@@ -205,7 +205,7 @@ async def test_a_filtered_answer_is_counted_and_neither_stored_nor_owed(
         0,
         [],
     )
-    assert "content filter" in notices([outcome.summary])[0]
+    assert "content filter" in collect_notices([outcome.summary])[0]
     assert {call.finish for line in lines(outcome) for call in line.calls} == {"refused"}
     paid = len(server.bodies)
     (again,) = await runner.run(asked)
@@ -328,7 +328,7 @@ async def test_a_call_without_a_credible_count_costs_the_most_it_could(
         == free.summary.usage["predict"].output_tokens
         == 0
     )
-    assert "credible count" in notices([free.summary])[0]
+    assert "credible count" in collect_notices([free.summary])[0]
     server.bodies.clear()
     with pytest.raises(
         RunError, match=r"stopped with .* spent \(including \d calls without a credible token count"
@@ -362,7 +362,7 @@ async def test_a_prompt_that_was_cut_without_a_word_is_counted_and_said(
     short, long = await runner.run(bundled)
     assert "prompt_truncated" not in short.summary.counters
     assert long.summary.counters["prompt_truncated"] > 3
-    (said,) = notices([short.summary, long.summary])
+    (said,) = collect_notices([short.summary, long.summary])
     assert re.search(r"prompts were read only in part.*num_ctx.*--context-length N", said)
     server.always = replying(text("Dry again"))
     outcomes = await runner.run(replace(bundled, results=tmp_path / "honest"))

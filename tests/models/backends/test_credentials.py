@@ -1,4 +1,5 @@
-"""A key and its headers reach the server they belong to and no other: two real servers note what they get."""
+"""A key and its headers reach the server they belong to and no other: two real servers note what
+they get."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ NAMES = (
 
 
 class Listener:
-    """A server that answers everything, and keeps the headers of every request; `elsewhere` is where it redirects."""
+    """A server that answers everything, and keeps the headers of every request; `elsewhere` is
+    where it redirects."""
 
     def __init__(self) -> None:
         self.heads: list[CIMultiDict[str]] = []
@@ -140,9 +142,15 @@ def secrets() -> list[str]:
 @pytest.mark.parametrize("backend", ["openai", "vllm"])
 @pytest.mark.parametrize(("role", "task"), [("judge", "reviews"), ("simulator", "prelude_summ")])
 async def test_a_role_elsewhere_gets_its_own_key_and_nothing_else(
-    here: Listener, there: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, task: str,
-    backend: str, kind: str,
-) -> None:  # fmt: skip
+    here: Listener,
+    there: Listener,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    task: str,
+    backend: str,
+    kind: str,
+) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
     lines = {role: ["X-Own: of-the-role"]}
     roles = role_backends(backend, under, lines, **{role: (kind, "tiny", there.url)})

@@ -1,4 +1,5 @@
-"""How likely a given reply is: what a vLLM server is asked, and which of its tokens are the reply's."""
+"""How likely a given reply is: what a vLLM server is asked, and which of its tokens are the
+reply's."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from personabench.types import Message, Request, Response
 
 
 class Weighing(FakeVLLM):
-    """A server whose tokens are letters, each as likely as e to minus its place; a chat turn ends with a newline."""
+    """A server whose tokens are letters, each as likely as e to minus its place; a chat turn ends
+    with a newline."""
 
     silent = False
 

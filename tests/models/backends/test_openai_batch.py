@@ -25,7 +25,8 @@ from personabench.run import runner
 class Jobs:
     """Files and batches; `polls` is how often a batch is asked about before it is done.
 
-    `line` makes the answer to one call, None for none; `status` is how batches end; `ready` holds them back.
+    `line` makes the answer to one call, None for none; `status` is how batches end; `ready` holds
+    them back.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,8 @@ async def newer(http: web.Request) -> web.StreamResponse:
     if "max_tokens" in body:
         return said(
             400,
-            "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens' instead.",
+            "Unsupported parameter: 'max_tokens' is not supported; "
+            "use 'max_completion_tokens' instead.",
         )
     return completion(str(body["max_completion_tokens"]))
 

@@ -1,4 +1,5 @@
-"""The vllm backend with one server that imitates vLLM's endpoints: what is sent, what comes back, which model it is."""
+"""The vllm backend with one server that imitates vLLM's endpoints: what is sent, what comes back,
+which model it is."""
 
 from __future__ import annotations
 
@@ -141,7 +142,7 @@ async def test_prefix_cache_hit_rate_is_of_this_run(
 ) -> None:
     backend = await attach()
     log = tmp_path / "001.log"
-    backend._log = log
+    backend._log = log  # noqa: SLF001  (set when a run loads the model)
     await backend.complete(request(), "u")
     await backend.complete(request("Again"), "u")
     await backend.aclose()
@@ -303,9 +304,11 @@ def test_what_may_change_answers_is_part_of_the_model(words: str, options: str) 
     [
         "--tensor-parallel-size 8 --data-parallel-size=2",
         "-tp 8 -pp=2 --distributed_executor_backend ray",
-        "--gpu-memory-utilization .8 --max-num-seqs 64 --max_num_batched_tokens=8192 --enforce-eager",
+        "--gpu-memory-utilization .8 --max-num-seqs 64 "
+        "--max_num_batched_tokens=8192 --enforce-eager",
         "--no-enable-prefix-caching --no-enable-chunked-prefill",
-        "--disable-log-requests --uvicorn-log-level debug --served-model-name a b --download-dir /models",
+        "--disable-log-requests --uvicorn-log-level debug "
+        "--served-model-name a b --download-dir /models",
         "--enable-lora --lora-modules ann=/a bob=/b --max-loras 2",
     ],
 )

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.vllm
 CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 ARGUMENTS = ("--enforce-eager", "--max-model-len", "2048")
 METHODS = ("none", "rag", "dpl", "rpm")
-ALLOWANCES = {
+METHOD_PARAMS = {
     "dpl": {"k_peers": 2, "n_docs": 2, "difference_max_tokens": 32, "profile_max_tokens": 48},
     "rpm": {
         "history_cap": 3,
@@ -40,7 +40,7 @@ ALLOWANCES = {
         "infer_max_tokens": 64,
     },
 }
-PATIENCE = 1800.0
+TIMEOUT = 1800.0
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +48,10 @@ def model() -> str:
     return os.environ["PERSONABENCH_CHECKPOINT"]
 
 
-def words(results: Path, *more: str, methods: Sequence[str] = METHODS, limit: int = 4) -> list[str]:
-    """A small run of the methods on the bundled sample."""
+def run_command(
+    results: Path, *more: str, methods: Sequence[str] = METHODS, limit: int = 4
+) -> list[str]:
+    """The command of a small run of the methods on the example data."""
     run = [
         "run",
         "-b",
@@ -65,12 +67,12 @@ def words(results: Path, *more: str, methods: Sequence[str] = METHODS, limit: in
         "--json",
     ]
     for method in methods:
-        for name, value in ALLOWANCES.get(method, {}).items():
+        for name, value in METHOD_PARAMS.get(method, {}).items():
             run += ["--set", f"{method}.{name}={value}"]
     return [*CLI, *run, "--max-tokens", "24", "--results", str(results), *more]
 
 
-async def finished(*command: str) -> list[dict[str, Any]]:
+async def run_to_end(*command: str) -> list[dict[str, Any]]:
     """The summaries of a run that ends well."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -80,14 +82,14 @@ async def finished(*command: str) -> list[dict[str, Any]]:
     assert process.returncode == 0, err.decode()
     summaries: list[dict[str, Any]] = json.loads(out)
     for summary in summaries:
-        usage = {
-            phase: (spent["calls"], spent["cached"]) for phase, spent in summary["usage"].items()
+        calls = {
+            phase: (usage["calls"], usage["cached"]) for phase, usage in summary["usage"].items()
         }
-        print(summary["method"], summary["n"], usage, summary["counters"], summary["prefix_cache"])
+        print(summary["method"], summary["n"], calls, summary["counters"], summary["prefix_cache"])
     return summaries
 
 
-def lines(results: Path) -> list[dict[str, Any]]:
+def read_predictions(results: Path) -> list[dict[str, Any]]:
     """Every prediction below a folder."""
     paths = sorted(results.rglob("predictions.jsonl"))
     return [
@@ -98,7 +100,13 @@ def lines(results: Path) -> list[dict[str, Any]]:
     ]
 
 
-def paid(results: Path) -> Counter[str]:
+def list_good_outputs(results: Path) -> list[tuple[str, str]]:
+    """Sample id and output of every prediction without an error."""
+    predictions = read_predictions(results)
+    return [(line["sample_id"], line["output"]) for line in predictions if line["error"] is None]
+
+
+def count_paid_calls(results: Path) -> Counter[str]:
     """How often each call was paid for, by its key, in all runs."""
     profiles = sorted(results.glob("runs/*/*/*/*/artifacts/profiles.jsonl"))
     states = [
@@ -107,33 +115,35 @@ def paid(results: Path) -> Counter[str]:
         for line in path.read_text().splitlines()
         if line.endswith("}")
     ]
-    units = lines(results) + [state for state in states if not state["reused"]]
+    units = read_predictions(results) + [state for state in states if not state["reused"]]
     return Counter(call["key"] for unit in units for call in unit["calls"] if not call["cached"])
 
 
-def left(marker: str) -> list[str]:
+def list_leftover_processes(marker: str) -> list[str]:
     """Command lines of processes, ours and their kin, that still mention the marker."""
-    found = []
+    commands = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if marker.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append((path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                commands.append(
+                    (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                )
         except OSError:
             continue
-    return [words for words in found if words]
+    return [command for command in commands if command]
 
 
 def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_path: Path) -> None:
     results = tmp_path / "results"
     marker = f"PERSONABENCH_TEST_MARKER={tmp_path}"
     environment = os.environ | dict([marker.split("=", 1)])
-    run = words(results, "--model", model, "--vllm-args", " ".join(ARGUMENTS))
+    run = run_command(results, "--model", model, "--vllm-args", " ".join(ARGUMENTS))
     with subprocess.Popen(
         run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
-            until = time.monotonic() + PATIENCE
-            while len(lines(results)) < 12:
+            until = time.monotonic() + TIMEOUT
+            while len(read_predictions(results)) < 12:
                 assert process.poll() is None and time.monotonic() < until, process.communicate()
                 time.sleep(0.05)
             (log,) = results.glob("runs/*/none/*/*/attempts/001.log")
@@ -151,20 +161,21 @@ def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_
         and "samples are done and kept" in err
         and "Traceback" not in err
     )
-    assert left(marker) == []
-    kept = [(line["sample_id"], line["output"]) for line in lines(results) if line["error"] is None]
+    assert list_leftover_processes(marker) == []
+    first_outputs = list_good_outputs(results)
 
-    ended = subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE, env=environment)
-    print(ended.stderr)
-    assert ended.returncode == 0, ended.stderr
-    summaries = json.loads(ended.stdout)
+    resumed = subprocess.run(run, capture_output=True, text=True, timeout=TIMEOUT, env=environment)
+    print(resumed.stderr)
+    assert resumed.returncode == 0, resumed.stderr
+    summaries = json.loads(resumed.stdout)
     assert [(summary["method"], summary["status"]) for summary in summaries] == [
         (name, "complete") for name in METHODS
     ]
-    good = [(line["sample_id"], line["output"]) for line in lines(results) if line["error"] is None]
-    assert set(kept) <= set(good) and len(good) == sum(summary["n"] for summary in summaries)
-    assert set(paid(results).values()) == {1}
-    assert left(marker) == []
+    outputs = list_good_outputs(results)
+    assert set(first_outputs) <= set(outputs)
+    assert len(outputs) == sum(summary["n"] for summary in summaries)
+    assert set(count_paid_calls(results).values()) == {1}
+    assert list_leftover_processes(marker) == []
     assert any(
         "prefix cache: " in log.read_text(errors="replace")
         for log in results.rglob("attempts/*.log")
@@ -172,7 +183,7 @@ def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_
 
 
 @asynccontextmanager
-async def serving(model: str, log: Path, *more: str) -> AsyncIterator[tuple[str, Server]]:
+async def start_server(model: str, log: Path, *more: str) -> AsyncIterator[tuple[str, Server]]:
     """A server that listens: its URL and itself."""
     port = free_port()
     server = Server(command(model, [*ARGUMENTS, *more], None, port), log)
@@ -186,7 +197,7 @@ async def serving(model: str, log: Path, *more: str) -> AsyncIterator[tuple[str,
         return True
 
     try:
-        await server.wait(listening, PATIENCE)
+        await server.wait(listening, TIMEOUT)
         yield f"http://127.0.0.1:{port}/v1", server
     finally:
         await server.stop()
@@ -210,10 +221,10 @@ def adapters(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(
+async def server_url(
     model: str, adapters: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    async with serving(model, tmp_path_factory.mktemp("served") / "server.log", *adapters) as (
+    async with start_server(model, tmp_path_factory.mktemp("served") / "server.log", *adapters) as (
         url,
         _,
     ):
@@ -221,8 +232,8 @@ async def served(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_attached_features(served: str, model: str) -> None:
-    backend = VLLM(BackendOptions(base_url=served, model=model))
+async def test_attached_features(server_url: str, model: str) -> None:
+    backend = VLLM(BackendOptions(base_url=server_url, model=model))
     await backend.identify()
     own = VLLM(BackendOptions(model=model, vllm_args=ARGUMENTS))
     await own.identify()
@@ -238,7 +249,7 @@ async def test_attached_features(served: str, model: str) -> None:
         assert backend.tokens.exact and 100 < count < len(text)
         assert text.startswith(cut) and 30 < len(cut) < 300
 
-        def ask(**fields: Any) -> Request:
+        def make_request(**fields: Any) -> Request:
             messages = (Message("user", f"{text}\nName a colour and a number."),)
             return Request(messages=messages, **{"max_tokens": 40, **fields})
 
@@ -250,33 +261,33 @@ async def test_attached_features(served: str, model: str) -> None:
             },
             "required": ["colour", "number"],
         }
-        guided = await backend.complete(ask(schema=schema), "u")
+        guided = await backend.complete(make_request(schema=schema), "u")
         assert set(json.loads(guided.text)) == {"colour", "number"}
-        told = await backend.complete(ask(logprobs=3, max_tokens=4), "u")
+        response = await backend.complete(make_request(logprobs=3, max_tokens=4), "u")
         assert (
-            len(told.logprobs) == 4
-            and len(told.logprobs[0]["top_logprobs"]) == 3
-            and told.finish == "length"
+            len(response.logprobs) == 4
+            and len(response.logprobs[0]["top_logprobs"]) == 3
+            and response.finish == "length"
         )
-        first = await backend.complete(ask(), "u")
-        assert (await backend.complete(ask(), "u")).text == first.text
+        first = await backend.complete(make_request(), "u")
+        assert (await backend.complete(make_request(), "u")).text == first.text
     finally:
         await backend.aclose()
     assert backend.prefix_cache_hit_rate is not None and backend.prefix_cache_hit_rate > 0.3
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_attached_run(served: str, model: str, tmp_path: Path) -> None:
-    summaries = await finished(*words(tmp_path, "--base-url", served, "--model", model))
+async def test_attached_run(server_url: str, model: str, tmp_path: Path) -> None:
+    summaries = await run_to_end(*run_command(tmp_path, "--base-url", server_url, "--model", model))
     assert [summary["status"] for summary in summaries] == ["complete"] * len(METHODS)
-    assert all(line["error"] is None for line in lines(tmp_path))
+    assert all(line["error"] is None for line in read_predictions(tmp_path))
     assert any(summary["prefix_cache"]["hits"] > 0 for summary in summaries)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_an_adapter_for_each_user(served: str, model: str, tmp_path: Path) -> None:
-    run = words(tmp_path, "--base-url", served, methods=("none",), limit=37)
-    plain = await finished(*run, "--model", model)
+async def test_an_adapter_for_each_user(server_url: str, model: str, tmp_path: Path) -> None:
+    run = run_command(tmp_path, "--base-url", server_url, methods=("none",), limit=37)
+    plain = await run_to_end(*run, "--model", model)
     process = await asyncio.create_subprocess_exec(
         *run, "--adapter", "of-{user_id}", stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -285,8 +296,11 @@ async def test_an_adapter_for_each_user(served: str, model: str, tmp_path: Path)
     missing = summary["counters"]["request_errors"]
     assert process.returncode == 1 and 0 < missing < 37 and "serves no adapter 'of-" in err.decode()
     first, adapted = (
-        {line["sample_id"]: line["output"] for line in lines(Path(each["folder"]))}
-        for each in (plain[0], summary)
+        {
+            line["sample_id"]: line["output"]
+            for line in read_predictions(Path(run_summary["folder"]))
+        }
+        for run_summary in (plain[0], summary)
     )
     differ = [
         sample
@@ -298,10 +312,10 @@ async def test_an_adapter_for_each_user(served: str, model: str, tmp_path: Path)
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_dense_retrieval_from_an_embedding_server(
-    served: str, model: str, tmp_path: Path
+    server_url: str, model: str, tmp_path: Path
 ) -> None:
-    pooling = ("--runner", "pooling", "--convert", "embed", "--served-model-name", "tiny")
-    async with serving(model, tmp_path / "embedder.log", *pooling) as (url, _):
+    pooling = ("--runner", "pooling", "--convert", "embed", "--server_url-model-name", "tiny")
+    async with start_server(model, tmp_path / "embedder.log", *pooling) as (url, _):
         dense = (
             "--set",
             "retriever=dense",
@@ -310,27 +324,31 @@ async def test_dense_retrieval_from_an_embedding_server(
             "--embedder-base-url",
             url,
         )
-        run = words(tmp_path, "--base-url", served, "--model", model, *dense, methods=("rag",))
-        (summary,) = await finished(*run)
+        run = run_command(
+            tmp_path, "--base-url", server_url, "--model", model, *dense, methods=("rag",)
+        )
+        (summary,) = await run_to_end(*run)
     assert summary["status"] == "complete" and "vllm:tiny" in summary["provenance"]
 
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_two_servers_with_one_killed_in_the_middle(
-    served: str, model: str, tmp_path: Path
+    server_url: str, model: str, tmp_path: Path
 ) -> None:
-    async with serving(model, tmp_path / "second.log") as (second, server):
+    async with start_server(model, tmp_path / "second.log") as (second, server):
         methods = METHODS[:3]
-        run = words(tmp_path, "--base-url", f"{served},{second}", "--model", model, methods=methods)
-        ending = asyncio.create_task(finished(*run))
-        while len(lines(tmp_path)) < 4:
-            assert not ending.done(), await ending
+        run = run_command(
+            tmp_path, "--base-url", f"{server_url},{second}", "--model", model, methods=methods
+        )
+        running = asyncio.create_task(run_to_end(*run))
+        while len(read_predictions(tmp_path)) < 4:
+            assert not running.done(), await running
             await asyncio.sleep(0.05)
         await server.stop()
-        summaries = await ending
+        summaries = await running
     assert [
         (summary["status"], summary["counters"]["request_errors"]) for summary in summaries
     ] == [("complete", 0)] * len(methods)
-    assert len(lines(tmp_path)) == sum(summary["n"] for summary in summaries)
-    assert set(paid(tmp_path).values()) == {1}
+    assert len(read_predictions(tmp_path)) == sum(summary["n"] for summary in summaries)
+    assert set(count_paid_calls(tmp_path).values()) == {1}
     assert any(f"{second} is down" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))

@@ -1,4 +1,5 @@
-"""A vLLM server of our own, imitated by a child process: started, watched, stopped, in every way a run can end."""
+"""A vLLM server of our own, imitated by a child process: started, watched, stopped, in every way a
+run can end."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 
 
 def fake(tmp_path: Path, latency: float = 0.0) -> str:
-    """A command that has flags of the stand-in's own before the serving arguments, which are part of the model."""
+    """A command that has flags of the stand-in's own before the serving arguments, which are part
+    of the model."""
     return shlex.join(
         [sys.executable, str(FAKE), "--pids", str(tmp_path / "pids"), "--latency", str(latency)]
     )

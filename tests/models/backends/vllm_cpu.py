@@ -47,7 +47,8 @@ def checkpoint(folder: Path) -> None:
 
 
 def adapters(checkpoint: Path, folder: Path, names: list[str]) -> None:
-    """Write a LoRA of rank 4 under each name: random changes to the values that attention passes on."""
+    """Write a LoRA of rank 4 under each name: random changes to the values that attention passes
+    on."""
     import torch
     from safetensors.torch import save_file
 

@@ -1,0 +1,173 @@
+"""Find out which records a model saw in the requests of a sample.
+
+A request that `Context.render` made is known to hold the records that the task rendered.  Any other
+text (a prompt of the method's own, notes about the user) is searched for the records of the
+sample's history, so that no method has to report anything.
+
+A record is found by the beginning of its response.  A response too short to tell records apart, such
+as a label, counts only together with its stimulus, or, without one, as a line of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from personabench.types import Record, Sample
+
+# A text of fewer bytes occurs by chance.  Bytes, because a few Chinese characters are a sentence.
+_TELLING = 20
+# Methods may truncate records, so that their whole text would miss some.
+_MARK = 60
+# White space may be long, and a mark is taken from the beginning of a text alone.
+_BEGINNING = 4 * _MARK
+_NEAR = 10_000
+
+
+class Sent(NamedTuple):
+    """A request to the model under test.
+
+    Attributes:
+        records: the records that the task rendered into it.
+        texts: its further texts, which may quote records.
+    """
+
+    records: tuple[Record, ...]
+    texts: tuple[str, ...]
+
+
+def list_shown(sample: Sample, requests: Sequence[Sent]) -> tuple[str, ...]:
+    """List the ids of the history's records that requests show, in the order of first showing.
+
+    Records of other users do not count, even if their ids are the same.
+    """
+    if not sample.history:
+        return ()
+
+    visible = {record.id: record for record in sample.history}
+    shown: dict[str, None] = {}
+    searched: set[str] = set()
+    for request in requests:
+        for record in request.records:
+            if _is_same(record, visible.get(record.id)):
+                shown[record.id] = None
+
+        # Requests of one sample often repeat a text, such as a history before several questions.
+        texts = [text for text in request.texts if text not in searched]
+        searched.update(texts)
+        if texts:
+            shown.update(dict.fromkeys(find_quoted(sample, texts)))
+    return tuple(shown)
+
+
+def find_quoted(sample: Sample, texts: Iterable[str]) -> list[str]:
+    """List the ids of the history's records that texts quote, in the order of the history."""
+    prompt = _Prompt([_remove_question(text, sample) for text in texts])
+    candidates = []
+    for record in sample.history:
+        text = _telling_text(record)
+        if prompt.may_quote(text):
+            candidates.append((record, text))
+
+    marks = [_mark(text) for _, text in candidates]
+    counts = Counter(marks)
+    quoted = []
+    for (record, text), mark in zip(candidates, marks, strict=True):
+        # Texts that begin alike are told apart by the whole of them.
+        shortest = mark if counts[mark] == 1 else _flatten(text)
+        if _is_quoted(record, shortest, prompt):
+            quoted.append(record.id)
+    return quoted
+
+
+class _Prompt:
+    """Texts to be searched for records."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        # Records are often listed as JSON, whose escapes hide their text.
+        texts = [*texts, *(_unescape(text) for text in texts if "\\" in text)]
+        self._lines = [line for text in texts for line in text.split("\n")]
+        words = " ".join(texts).split()
+        self._text = " ".join(words)
+        self._words = set(words)
+        self._position = 0
+        self._units: set[str] = set()
+
+    def may_quote(self, text: str) -> bool:
+        """Whether a text may occur: its first words do, which rules most records out at once."""
+        # The outer words may be cut, or touch quotation marks in the prompt.
+        return self._words.issuperset(text[:_MARK].split()[1:-1])
+
+    def __contains__(self, text: str) -> bool:
+        # Prompts mostly show records in order, so the next one is near the last one.  A search
+        # from the beginning for each record of a long history would take seconds.
+        near = max(0, self._position - _NEAR)
+        position = self._text.find(text, near, self._position + _NEAR)
+        if position < 0:
+            position = self._text.find(text)
+        if position >= 0:
+            self._position = position
+        return position >= 0
+
+    def has_line(self, text: str) -> bool:
+        """Whether a text is a whole line, or the part of a line after a label."""
+        if not self._units:
+            for line in self._lines:
+                _, _, labelled = line.partition(": ")
+                self._units |= {_strip(line), _strip(labelled)}
+        return _strip(text) in self._units
+
+
+def _telling_text(record: Record) -> str:
+    """The text of a record that tells it apart: its response, or the stimulus of a short one."""
+    return record.response if _is_telling(record.response) else record.stimulus or record.response
+
+
+def _is_quoted(record: Record, text: str, prompt: _Prompt) -> bool:
+    if not text:
+        return False
+    if _is_telling(record.response):
+        return text in prompt
+    if record.stimulus:
+        return text in prompt and record.response.strip() in prompt
+    return prompt.has_line(text)
+
+
+def _is_same(record: Record, visible: Record | None) -> bool:
+    """Whether a rendered record is the visible one of its id, perhaps shortened by the method."""
+    if visible is None or record is visible:
+        return visible is not None
+    same_stimulus = record.stimulus is not None and record.stimulus == visible.stimulus
+    return same_stimulus or visible.response.startswith(record.response)
+
+
+def _remove_question(text: str, sample: Sample) -> str:
+    """Remove the sample's own text: a question may repeat a record without showing it."""
+    for question in (sample.input, sample.stimulus):
+        if question and _is_telling(question):
+            # The last occurrence alone, since an earlier one may be a record's.
+            before, _, after = text.rpartition(question)
+            text = f"{before}\n{after}"
+    return text
+
+
+def _is_telling(text: str) -> bool:
+    return len(text) >= _TELLING or len(text.encode()) >= _TELLING
+
+
+def _mark(text: str) -> str:
+    return _flatten(text[:_BEGINNING])[:_MARK]
+
+
+def _flatten(text: str) -> str:
+    """Write a text in one line with single spaces."""
+    return " ".join(text.split())
+
+
+def _unescape(text: str) -> str:
+    return text.replace("\\n", "\n").replace('\\"', '"')
+
+
+def _strip(line: str) -> str:
+    return line.strip(" \t\"'“”*-•")

@@ -1,0 +1,172 @@
+"""Plugins with one fault each: a sound file, and edits that break it."""
+
+from __future__ import annotations
+
+METHOD = '''from dataclasses import dataclass
+
+from personabench import Context, Method, Sample, User
+
+
+class Mine(Method):
+    """Answer with the newest records."""
+
+    name = "mine"
+    needs = ("history",)
+
+    @dataclass(frozen=True)
+    class Params:
+        k: int = 3
+
+    def visible(self, sample):
+        return sample.history
+
+    async def profile(self, user, ctx):
+        return {"count": len(user.history)}
+
+    async def predict(self, sample, state, ctx):
+        return await ctx.answer(sample, records=sample.history[: self.params.k])
+'''
+
+TASK = """from personabench import Dataset, Message, Metric, Record, Rendered, Sample, Task, Vocabulary
+
+USERS = ("ada", "ben")
+
+
+class Days(Dataset):
+    separation, split, sample = "user", "dev", True
+    source = "days"
+    hash = "0123"
+
+    def index(self):
+        return [(f"{user}{day}", user) for user in USERS for day in range(2)]
+
+    def load(self, position):
+        name, user = self.index()[position]
+        history = (Record("r1", "rain", "tea"), Record("r2", "sun", "walk"))
+        return Sample(name, user, f"Day {name}?", history=history, references=("tea",))
+
+
+class Mine(Task):
+    name = "mine"
+    metrics = (Metric("accuracy"), Metric("length"))
+    words = Vocabulary("person", "day", "plan", "What do they like?", (), "Name the plan.")
+
+    def open(self, split, data):
+        return Days()
+
+    def render(self, sample, records, notes, tokens):
+        shown = " ".join(self.describe(record) for record in records)
+        return Rendered((Message("user", f"{shown} {notes} {sample.input}"),))
+
+    def parse(self, output, sample, scorer):
+        return output.strip()
+
+    def measure(self, parsed, sample):
+        right = parsed == sample.references[0]
+        return {"accuracy": float(right), "length": len(parsed or "") / 100}
+
+    def describe(self, record):
+        return f"{record.stimulus}: {record.response}"
+"""
+
+# Name of the fault, text to replace, replacement.
+Mutation = tuple[str, str, str]
+
+METHODS: tuple[Mutation, ...] = (
+    ("a syntax error", "name = ", "name == = "),
+    ("an import of nothing", "from dataclasses import dataclass\n", "import no_such_module\n"),
+    ("an exit at import", "from dataclasses import dataclass\n", "import sys; sys.exit(0)\n"),
+    ("an error at import", "class Mine(", "1 / 0\n\n\nclass Mine("),
+    ("an interrupt at import", "class Mine(", "raise KeyboardInterrupt\n\n\nclass Mine("),
+    ("no class", "class Mine(Method)", "class Mine"),
+    ("a name that is a number", 'name = "mine"', "name = 3"),
+    ("an empty name", 'name = "mine"', 'name = ""'),
+    ("a name with a slash", 'name = "mine"', 'name = "my/own"'),
+    ("needs that are a text", '("history",)', '"history"'),
+    ("a version that is a text", "needs =", 'version = "2"\n    needs ='),
+    ("parameters that are no dataclass", "    @dataclass(frozen=True)\n", ""),
+    ("a parameter without a default", "k: int = 3", "k: int"),
+    ("a misspelt predict", "async def predict(", "async def predct("),
+    ("predict is no function", "async def predict(self", "predict = 3\n\n    async def say(self"),
+    ("predict is not async", "async def predict(self, sample, state, ctx):\n        return await",
+     "def predict(self, sample, state, ctx):\n        return 'x' or"),
+    ("predict lacks an argument", "predict(self, sample, state, ctx)", "predict(self, sample, ctx)"),
+    ("predict returns nothing", "return await ctx.answer", "await ctx.answer"),
+    ("predict returns a number", "return await ctx.answer(", "return 4 or (ctx, "),
+    ("predict forgets to await", "return await ctx", "return ctx"),
+    ("predict fails", "return await", "return 1 / 0 or await"),
+    ("predict exits", "return await", "raise SystemExit(0)\n        return await"),
+    ("predict interrupts", "return await", "raise KeyboardInterrupt\n        return await"),
+    ("predict raises GeneratorExit", "return await", "raise GeneratorExit\n        return await"),
+    ("predict cancels itself", "return await",
+     "import asyncio\n        raise asyncio.CancelledError\n        return await"),
+    ("predict misspells a field", "sample.history[", "sample.histroy["),
+    ("a profile that is no JSON", '{"count": len(user.history)}', "{object()}"),
+    ("profile is not async", "async def profile", "def profile"),
+    ("visible returns texts", "return sample.history\n", "return ['a', 'b']\n"),
+    ("prepare without a population", "    async def profile",
+     "    async def prepare(self, population, ctx):\n        self.all = population\n\n"
+     "    async def profile"),
+    ("requirements return a text", "    async def profile",
+     "    def requirements(self):\n        return 'history'\n\n    async def profile"),
+    ("the constructor fails", "    async def profile",
+     "    def __init__(self, params=None):\n        self.k = params.k.real.none\n\n"
+     "    async def profile"),
+)  # fmt: skip
+
+TASKS: tuple[Mutation, ...] = (
+    ("a syntax error", "class Mine(Task):", "class Mine(Task:"),
+    ("an exit at import", "USERS = ", "import sys\n\nsys.exit(0)\nUSERS = "),
+    ("an import of nothing", "USERS = ", "import no_such_module\n\nUSERS = "),
+    ("no class", "class Mine(Task)", "class Mine"),
+    ("a dataset without a hash", '    hash = "0123"\n', ""),
+    ("a dataset with an empty hash", '"0123"', '""'),
+    ("a hash that fails", '    hash = "0123"\n',
+     "\n    @property\n    def hash(self):\n        return open('/no/such/file').read()\n"),
+    ("a dataset without a source", '    source = "days"\n', ""),
+    ("warnings that are a text", '    source = "days"', '    warnings = "old"\n    source = "days"'),
+    ("open returns nothing", "return Days()", "Days()"),
+    ("open returns the class", "return Days()", "return Days"),
+    ("open fails", "return Days()", "return Days(split)"),
+    ("open exits", "return Days()", "raise SystemExit(0)"),
+    ("an index of names", '[(f"{user}{day}", user) for', '[f"{user}{day}" for'),
+    ("an index with a repeated id", 'f"{user}{day}", user', 'f"{user}", user'),
+    ("load returns nothing", "return Sample(name", "Sample(name"),
+    ("load swaps id and user", "Sample(name, user,", "Sample(user, name,"),
+    ("a reference that is no tuple", 'references=("tea",)', 'references="tea"'),
+    ("a reference that is a number", 'references=("tea",)', "references=(1,)"),
+    ("records that are texts", "history=history", 'history=("rain", "sun")'),
+    ("load fails", "name, user = self", "name, user, day = self"),
+    ("no metrics", '    metrics = (Metric("accuracy"), Metric("length"))\n', ""),
+    ("a metric that is a text", 'Metric("length"))', '"length")'),
+    ("two metrics of one name", 'Metric("length")', 'Metric("accuracy")'),
+    ("a misspelt metric", '"accuracy": float', '"acuracy": float'),
+    ("a metric that is a text value", "float(right)", "str(right)"),
+    ("a metric that is not finite", "float(right)", 'float("nan")'),
+    ("measure returns nothing", 'return {"accuracy"', '{"accuracy"'),
+    ("measure fails", "parsed == sample.references[0]", "parsed == sample.references[9]"),
+    ("measure exits", "right = parsed", "raise SystemExit(0)\n        right = parsed"),
+    ("parse returns a number", "return output.strip()", "return len(output)"),
+    ("parse fails", "output.strip()", "output.stripp()"),
+    ("parse is async", "def parse", "async def parse"),
+    ("render returns a text", "Rendered((Message", "str((Message"),
+    ("messages that are no tuple", "(Message(\"user\", f\"{shown} {notes} {sample.input}\"),)",
+     "Message(\"user\", sample.input)"),
+    ("a content that is no text", 'f"{shown} {notes} {sample.input}"', "sample"),
+    ("render lacks an argument", "records, notes, tokens)", "records, notes)"),
+    ("describe returns nothing", 'return f"{record.stimulus}', 'f"{record.stimulus}'),
+    ("words that are a text", "words = Vocabulary", 'words = "a" or Vocabulary'),
+    ("scorers that are a text", "    words =", '    scorers = "official"\n    words ='),
+    ("a kind that does not exist", "    words =", '    kind = "txt"\n    words ='),
+    ("labels that are numbers", "    words =", "    labels = (1, 2)\n    words ="),
+    ("an aggregate that fails", 'Metric("length")',
+     'Metric("length", aggregate=lambda values: values.meen())'),
+    ("a protocol without its method", "    words =", '    protocol = "online"\n    words ='),
+)  # fmt: skip
+
+
+def mutate(source: str, mutation: Mutation) -> str:
+    """Return a source with one fault."""
+    _, sound, broken = mutation
+    assert sound in source, mutation
+    return source.replace(sound, broken, 1)
