@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from personabench.errors import BackendDown, BackendError, RunError
 from personabench.hashing import digest
@@ -46,6 +46,7 @@ _MESSAGES = (
     Message("user", 'Reply with {"word": "yes"}.'),
 )
 _EXCERPT = 160
+_LOCK_PAUSE = 0.1
 _WORDS = re.compile(r"""["'](?:message|error|msg|detail)["']:\s*["'](.+?)["'](?:\}|,\s*["'])""")
 # A role has options of its own for the first only.
 _SETTABLE = ("temperature", "top_p")
@@ -251,9 +252,8 @@ class Dialects:
             return Learnt(own)
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Locked in a thread, so that a wait does not stop this command's loop.
-        lock = FileLock(path.with_suffix(".lock"), thread_local=False)
-        await asyncio.to_thread(lock.acquire)
+        lock = FileLock(path.with_suffix(".lock"))
+        await _acquire(lock)
         try:
             stored = self.recall(backend, request)
             if stored is not None:
@@ -271,6 +271,15 @@ class Dialects:
         sampling = [request.temperature, request.top_p]
         key = digest([VERSION, identity, backend.address, sampling])
         return self._folder / f"{key[:16]}.json"
+
+
+async def _acquire(lock: FileLock) -> None:
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            return
+        except Timeout:
+            await asyncio.sleep(_LOCK_PAUSE)
 
 
 def _write(path: Path, learnt: Learnt) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset, load_sample
@@ -351,8 +353,12 @@ class Engine:
         prediction = await self._make_prediction(sample, fault, act, attempt)
         # Another sample may have taught it meanwhile, so the windows of the two attempts are compared.
         if attempt.is_too_long and attempt.ctx.window != self.client.window:
+            refusal = prediction.error
             attempt = self._new_attempt(sample)
             prediction = await self._make_prediction(sample, fault, act, attempt)
+            if prediction.error is not None and prediction.error != refusal:
+                error = f"{prediction.error}; before, {refusal}"
+                prediction = msgspec.structs.replace(prediction, error=error)
         return prediction
 
     def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
