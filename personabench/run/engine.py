@@ -357,7 +357,7 @@ class Engine:
             attempt = self._new_attempt(sample)
             prediction = await self._make_prediction(sample, fault, act, attempt)
             if prediction.error is not None and prediction.error != refusal:
-                error = f"{prediction.error}; before, {refusal}"
+                error = f"{prediction.error} (fitted after a refusal: {refusal})"
                 prediction = msgspec.structs.replace(prediction, error=error)
         return prediction
 

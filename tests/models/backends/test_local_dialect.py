@@ -86,6 +86,14 @@ async def test_a_base_model_gets_plain_completions(base: Path, tmp_path: Path) -
         assert scored.logprobs and len(scored.logprobs[0]["top_logprobs"]) == 2
 
 
+@pytest.mark.parametrize("level", ["off", "low", "200"])
+async def test_reasoning_and_further_fields_are_taken(level: str, tmp_path: Path) -> None:
+    async with opened(None, tmp_path, reasoning=level, extra={"cache_prompt": True}) as model:
+        await learn(model, tmp_path)
+        assert model.identity["reasoning"] == level
+        assert (await model.complete(Request(SYSTEM, 4), "u")).usage.output_tokens > 0
+
+
 async def test_a_template_without_a_system_role(no_system: Path, tmp_path: Path) -> None:
     async with opened(no_system, tmp_path) as model:
         learnt = await learn(model, tmp_path)
@@ -126,7 +134,7 @@ async def test_the_dialect_is_part_of_a_run(base: Path, tmp_path: Path) -> None:
 async def served(path: Path | None, tmp_path: Path) -> AsyncIterator[OpenAI]:
     """The `openai` backend on the HTTP server of the embedded library."""
     async with opened(path, tmp_path) as model:
-        address = model._server.listening_address
+        address = model._server.listening_address  # noqa: SLF001
         backend = OpenAI(BackendOptions(base_url=f"{address}/v1"))
         await backend.identify()
         try:

@@ -358,7 +358,8 @@ async def test_a_window_learnt_from_a_refusal_fits_the_prompts(
 
     server.always = refusing(small_window)
     asked = runner.Options(
-        methods=["full"],
+        methods=["rag"],
+        assignments=["rag.k=16"],
         tasks=["lamp4"],
         limit=4,
         backend="openai",
