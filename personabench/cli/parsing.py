@@ -57,8 +57,8 @@ def read_extra(values: Sequence[str], option: str = "--extra") -> dict[str, Any]
             fields[key] = msgspec.json.decode(value)
         except msgspec.DecodeError as error:
             raise UsageError(
-                f"{option} {text}: {value!r} is not JSON ({error}); text needs double quotes, as in "
-                f"{option} '{key}=\"TEXT\"'"
+                f"{option} {text}: {value!r} is not JSON ({error}); text needs double quotes, "
+                f"as in {option} '{key}=\"TEXT\"'"
             ) from error
     return fields
 

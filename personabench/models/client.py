@@ -404,10 +404,10 @@ class Client:
             larger = "a higher" if options.reasoning else "a"
             raise BackendDown(
                 f"the first {EMPTY} answers of {self.backend.identity['name']} are all empty and "
-                "truncated at their token limit, as those of a model that thinks first are: give it "
-                f"room with {larger} {prefix}reasoning level (low, medium, high or a number of tokens, "
-                f"which are added to each answer), switch its thoughts off with {prefix}reasoning "
-                "off, or raise --max-tokens"
+                "truncated at their token limit, as those of a model that thinks first are: give "
+                f"each answer more room with {larger} {prefix}reasoning level (low, medium, high "
+                f"or a number of tokens), switch its thoughts off with {prefix}reasoning off, or "
+                "raise --max-tokens"
             )
 
     def _receipt(

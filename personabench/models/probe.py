@@ -187,8 +187,8 @@ class _Probe:
             advice.append(f"leave out --{prefix}extra {', '.join(names)}")
         if self.dialect.reasoning == NO_FORM:
             advice.append(
-                f"it takes none of the fields for --{prefix}reasoning {self.options.reasoning}: leave "
-                f"that out, and name the server's own field with --{prefix}extra KEY=JSON"
+                f"it takes none of the fields for --{prefix}reasoning {self.options.reasoning}: "
+                f"leave that out, and name the server's own field with --{prefix}extra KEY=JSON"
             )
         reasons = "; ".join(dict.fromkeys(self.reasons))
         name = self.client.backend.identity["name"]
@@ -217,7 +217,7 @@ def _is_all_thought(response: Response) -> bool:
 
 
 class Dialects:
-    """The dialects learnt so far, in a folder: one file for each server, model and set of fields."""
+    """The dialects learnt so far: a file for each server, model and set of fields."""
 
     def __init__(self, results: Path) -> None:
         self._folder = results / FOLDER

@@ -46,7 +46,7 @@ class Openings:
                 self._adopt(backend, learnt)
 
     def is_new(self, backend: Backend) -> bool:
-        """Whether a dialect is still to be learnt.  `--cache only` calls nothing, so it learns none."""
+        """Whether a dialect is still to be learnt; `--cache only` calls nothing and learns none."""
         if self._options.cache == "only" or backend.writer is None or backend in self._opened:
             return False
         return all(candidate is not backend for candidate, _ in self._learnt)

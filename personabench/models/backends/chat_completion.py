@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import msgspec
@@ -59,6 +60,10 @@ class _Message(msgspec.Struct):
 
 class _Logprobs(msgspec.Struct):
     content: list[dict[str, Any]] | None = None
+    # Of the completions API, which has columns.
+    tokens: list[str] | None = None
+    token_logprobs: list[Any] | None = None
+    top_logprobs: list[Any] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -243,6 +248,21 @@ def read_text_choice(reply: Completion) -> None:
     choice = reply.choices[0] if reply.choices else None
     if choice is not None and choice.message is None and choice.text is not None:
         choice.message = _Message(content=choice.text)
+        if choice.logprobs is not None and choice.logprobs.content is None:
+            choice.logprobs.content = _list_tokens(choice.logprobs)
+
+
+def _list_tokens(logprobs: _Logprobs) -> list[dict[str, Any]]:
+    """Return the tokens of a completion, which come in columns, as those of a chat."""
+    columns = zip_longest(
+        logprobs.tokens or (), logprobs.token_logprobs or (), logprobs.top_logprobs or ()
+    )
+    tokens = []
+    for token, logprob, alternatives in columns:
+        pairs = alternatives.items() if isinstance(alternatives, dict) else ()
+        listed = [{"token": name, "logprob": value} for name, value in pairs]
+        tokens.append({"token": token or "", "logprob": logprob, "top_logprobs": listed})
+    return tokens
 
 
 def _shape_error(address: str, reason: str, excerpt: str) -> Refused:

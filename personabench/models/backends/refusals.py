@@ -21,7 +21,8 @@ NO_FORM = "none"
 
 _NO_TEMPLATE = re.compile(
     r"chat.?template (?:is|was) (?:not|no longer|missing|required)"
-    r"|(?:no|provide a|define an?y?|without a|missing|have a|set a|specify a) (?:default )?chat.?template"
+    r"|(?:no|provide a|define any?|without a|missing|have a|set a|specify a)"
+    r" (?:default )?chat.?template"
     r"|not a chat model|v1/completions|does not support chat|chat_template is not set",
     re.I,
 )

@@ -236,7 +236,7 @@ def test_refusals_that_change_the_dialect(message: str, change: Mapping[str, Any
             {"temperature": 1.0},
         ),
         (
-            "`temperature` and `top_p` cannot both be specified for this model. Please use only one.",
+            "`temperature` and `top_p` cannot both be specified for this model. Use only one.",
             {"top_p": None},
         ),
         (

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
 from fake_api import HEADER, SECRET, Server, completion, request, said, serving
 
 from personabench.errors import BackendDown, Refused, UsageError

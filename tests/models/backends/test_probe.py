@@ -23,7 +23,7 @@ from personabench.models.client import Client
 from personabench.models.probe import Dialects, Learnt, probe_request
 from personabench.run import runner
 from personabench.run.openings import check_backend
-from personabench.types import Sampling
+from personabench.types import Message, Request, Sampling
 
 Body = dict[str, Any]
 Refuse = Callable[[Body], str | None]
@@ -46,6 +46,12 @@ async def complete_text(http: web.Request) -> web.StreamResponse:
         return said(400, "prompt: field required")
     usage = {"prompt_tokens": 9, "completion_tokens": 4}
     choice = {"index": 0, "text": f" after {body['prompt'][-9:]}", "finish_reason": "stop"}
+    if "logprobs" in body:
+        choice["logprobs"] = {
+            "tokens": ["a", "b"],
+            "token_logprobs": [-0.1, None],
+            "top_logprobs": [{"a": -0.1, "c": -2.0}, None],
+        }
     return web.json_response({"model": "tiny", "choices": [choice], "usage": usage})
 
 
@@ -186,6 +192,18 @@ async def test_a_base_model_is_asked_for_completions(server: Server, tmp_path: P
     (outcome,) = await runner.run(options(server, tmp_path, 2))
     outputs = (outcome.folder / "predictions.jsonl").read_text()
     assert outcome.summary.status == "complete" and '"output":"after' in outputs
+
+
+async def test_logprobs_of_a_base_model_are_those_of_a_chat(server: Server) -> None:
+    backend = OpenAI(BackendOptions(base_url=server.url))
+    await backend.identify()
+    backend.adopt(Dialect(api="completions"))
+    request = Request((Message("user", "One, two"),), 4, logprobs=2)
+    first, second = (await backend.complete(request, "u")).logprobs
+    await backend.aclose()
+    assert (first["token"], first["logprob"]) == ("a", -0.1)
+    assert [token["token"] for token in first["top_logprobs"]] == ["a", "c"]
+    assert second["top_logprobs"] == []
 
 
 async def test_a_base_model_without_completions_says_what_to_do(
