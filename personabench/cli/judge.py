@@ -216,10 +216,8 @@ def judge(
             await backend.open(
                 path.with_suffix(".log") if judge_backend in ("local", "vllm") else None
             )
-            if stored is None and backend.writer is not None and cache is not CachePolicy.only:
-                prober = Client(backend, None, "off", concurrency or backend.concurrency)
-                learnt = await dialects.learn(prober, request)
-                backend.adopt(learnt.dialect)
+            if stored is None and cache is not CachePolicy.only:
+                await dialects.settle(backend, concurrency or backend.concurrency, request)
             agreed = agree()
             path = pairwise_judging.path_of(results, *runs, agreed)
             store = None

@@ -230,6 +230,18 @@ class Dialects:
         except (OSError, msgspec.MsgspecError):
             return None
 
+    async def settle(self, backend: Backend, concurrency: int, request: Request) -> None:
+        """Put the requests of an opened model in its dialect, which is learnt if it is new.
+
+        Raises:
+            BackendDown: the server refuses what only the user may change, or every call.
+        """
+        learnt = self.recall(backend, request)
+        if learnt is None:
+            # The first client of a server sets the limit of calls in flight for all of them.
+            learnt = await self.learn(Client(backend, None, "off", concurrency), request)
+        backend.adopt(learnt.dialect)
+
     def forget(self, backend: Backend, request: Request) -> None:
         """Delete the stored dialect of a server."""
         self._path(backend, request).unlink(missing_ok=True)
@@ -243,6 +255,8 @@ class Dialects:
             BackendDown: the server refuses what only the user may change, or every call.
         """
         backend = client.backend
+        if backend.writer is None:
+            return Learnt(PLAIN)
         path = self._path(backend, request)
         own = await backend.read_dialect()
         if own is not None:

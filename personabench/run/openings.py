@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,8 +81,7 @@ class Openings:
         return backend.identity != before
 
     async def learn_anew(self, backend: Backend) -> Learnt:
-        """Open a backend and learn its dialect, whatever is stored."""
-        await backend.open(None)
+        """Learn the dialect of an opened backend, whatever is stored."""
         client = Client(backend, None, "off", backend.concurrency, budget=self.budget)
         request = self._request(backend)
         self._dialects.forget(backend, request)
@@ -123,12 +124,15 @@ async def check_backend(options: Options) -> dict[str, Any]:
         BackendDown: the server does not answer, or refuses what only the user may change.
     """
     options = options.guarded()
-    model = backends.create(options.backend, options.backend_options)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        # A model of this machine writes a log, of which an error quotes the telling lines.
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        model = backends.create(options.backend, options.backend_options)
+        stack.push_async_callback(model.aclose)
         await model.identify()
-        openings = Openings(options, Budget({}))
-        options.results.mkdir(parents=True, exist_ok=True)
-        learnt = await openings.learn_anew(model)
+        await model.open(Path(folder) / "model.log")
+
+        learnt = await Openings(options, Budget({})).learn_anew(model)
         facts: dict[str, Any] = {"model": model.identity["name"]}
         if model.address:
             facts["server"] = model.address
@@ -136,8 +140,6 @@ async def check_backend(options: Options) -> dict[str, Any]:
         facts["window"] = model.window or "not stated"
         facts["identity"] = to_json(dict(model.identity))
         return facts
-    finally:
-        await model.aclose()
 
 
 def _is_notable(learnt: Learnt) -> bool:

@@ -23,6 +23,7 @@ from personabench.errors import RunError, UsageError
 from personabench.models import backends
 from personabench.models.backends.base import Backend
 from personabench.models.backends.scripted import FILLER, fill_schema, letters
+from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.client import Client
 from personabench.models.tokens import EstimatedTokens, Tokens
@@ -31,6 +32,7 @@ from personabench.retrieval.embedders import Embedders
 from personabench.run import runner
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
+from personabench.run.openings import Openings
 from personabench.types import Call, Phase, Request, Response, Usage
 
 Bound = Literal["empty", "longest"]
@@ -418,6 +420,7 @@ async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
         stack.push_async_callback(embedders.aclose)
         for backend in (model, *named.values()):
             await backend.identify()
+        Openings(options, Budget({})).recall(model, *named.values())
         runs = runner.resolve(options, model, named)
         yield _DryRunner(runs, model, cache, options.cache, embedders)
 
