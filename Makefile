@@ -29,7 +29,7 @@ test-slow: $(VENV)/.installed-dev
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
 
-# The reference results: the embedded model on bundled samples, four to five hours on two cores; stopped, it goes on.
+# The reference results: the embedded model on example data, four to five hours on two cores; stopped, it goes on.
 # NLTK's punkt_tab, which the edit cost counts words with, is carried by llama-index-core; its dependencies are not needed.
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference

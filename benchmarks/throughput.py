@@ -114,7 +114,7 @@ async def _run_personabench(
             results=Path(results),
         )
         (outcome,) = await runner.run(options)
-        assert outcome.summary["status"] == "complete", outcome.summary
+        assert outcome.summary.status == "complete", outcome.summary
 
 
 async def _call_backend(

@@ -180,7 +180,7 @@ class AlwaysRefuse(Method):
         value: str = "I'm sorry, but I can't help with that."
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        return self.params.value
+        return str(self.params.value)
 
 
 def _most_frequent_label(records: Iterable[Record]) -> str:

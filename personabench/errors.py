@@ -19,6 +19,10 @@ class UsageError(PersonabenchError):
     exit_code = 2
 
 
+class MisfitError(UsageError):
+    """A method that finds out during a run that it cannot work; other runs of the command go on."""
+
+
 class DataError(PersonabenchError):
     """A missing, broken or inconsistent file or record."""
 

@@ -137,11 +137,20 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one call or of many; `cached_tokens` are input tokens from the server's cache."""
+    """Tokens of one call or of many.
+
+    Attributes:
+        cached_tokens, cache_write_tokens: the part of the input that the server had in its cache,
+            and the part that it stored there; the latter is unset if it is 0.
+        reasoning_tokens: the part of the output that is thought; unset if it is 0.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    # Unset rather than 0: most servers report neither, and every line of a run would hold both.
+    reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Response(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -179,6 +188,7 @@ class Call(msgspec.Struct, frozen=True):
         cached: True if the response cache answered; an earlier call paid for it.
         cached_tokens: the part of the input that the server had in its cache when the call was
             made.
+        reasoning_tokens, cache_write_tokens: see `Usage`.
         served: who answered (see `Response`); unset for the requested model without further words.
     """
 
@@ -191,6 +201,8 @@ class Call(msgspec.Struct, frozen=True):
     finish: str = "stop"
     cached_tokens: int = 0
     served: str | msgspec.UnsetType = msgspec.UNSET
+    reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True):

@@ -143,7 +143,7 @@ def stub(request: Request) -> str:
     return f"They share something.\n**Final:** {text}" if "Final:" in last else text
 
 
-class World:
+class ScriptedTask:
     """A task and a stub model behind the real client."""
 
     def __init__(
@@ -180,19 +180,19 @@ class Round(NamedTuple):
 async def live(
     method: Method,
     sources: Sequence[str],
-    world: World | None = None,
+    setup: ScriptedTask | None = None,
     *,
     interrupted: bool = False,
-) -> tuple[list[Round], Any, World]:
+) -> tuple[list[Round], Any, ScriptedTask]:
     """Run rounds with the rule-based user, if `interrupted` in a new process after each one."""
-    world = world or World()
-    state = await method.profile(Sample("", "u", "").user, world.context())
+    setup = setup or ScriptedTask()
+    state = await method.profile(Sample("", "u", "").user, setup.context())
     rounds = []
     for number, source in enumerate(sources):
         rule = RULE_OF[source]
         hidden = {"preference": rule.phrase} if method.privileged else {}
         text = f"Note {number} about {source}"
-        asking, learning = world.context(), world.context()
+        asking, learning = setup.context(), setup.context()
         sample = Sample(
             f"r{number}",
             "u",
@@ -215,7 +215,7 @@ async def live(
         if interrupted:
             method, state = type(method)(method.params), from_json(to_json(state), Any)
         rounds.append(Round(draft, cost, len(asking.calls), len(learning.calls)))
-    return rounds, state, world
+    return rounds, state, setup
 
 
 def paying(rounds: Sequence[Round]) -> list[int]:

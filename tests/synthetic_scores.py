@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from personabench.errors import DataError
 from personabench.leaderboard import Board, BoardOptions, boards
-from personabench.leaderboard.comparison import rederived
+from personabench.leaderboard.column import aggregate_of
 from personabench.results.checksums import make_seal
 from personabench.results.index import Run, read_all, read_run
+from personabench.results.published import vector
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Sampling, to_json
@@ -97,7 +99,7 @@ def write_run(
         **{
             "model": run.model["name"],
             "sampling": json.loads(to_json(run.sampling)),
-            "source": "bundled sample",
+            "source": "example data",
         },
         **{
             "status": "complete",
@@ -121,7 +123,7 @@ def write_run(
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     seal_scores(folder)
-    summary["metrics"] = rederived(read_run(folder))
+    summary["metrics"] = metrics_from_scores(read_run(folder))
     (folder / "summary.json").write_text(json.dumps(summary))
     seal_scores(folder)
     return read_run(folder)
@@ -154,3 +156,24 @@ def make_rows(folder: Path, **asked: Any) -> dict[str, Any]:
 def list_rows(board: Board) -> list[dict[str, Any]]:
     """The rows of a board by column name."""
     return [row.columns for row in board.rows]
+
+
+def metrics_from_scores(run: Run) -> dict[str, dict[str, float]]:
+    """Compute a run's metrics again from its scores, by scorer.
+
+    Raises:
+        DataError: the task that defines the metrics is not installed.
+    """
+    scores = vector(run)
+    metrics: dict[str, dict[str, float]] = {}
+    for scorer, columns in scores.values.items():
+        for name, column in columns.items():
+            aggregate = aggregate_of(run, name, scores)
+            if aggregate is None:
+                raise DataError(
+                    f"{run.path}: no installed task defines {name} of {run.summary.task}"
+                )
+            values = [value for value in column if value is not None]
+            result = aggregate(np.array(values, dtype=np.float64))
+            metrics.setdefault(scorer, {})[name] = result
+    return metrics

@@ -70,9 +70,9 @@ def test_the_wheel_works_without_the_tree(wheel: Path, tmp_path: Path) -> None:
     )
     command = ["run", "--method", "dpl", "--task", "lamp3", "--limit", "2", "--backend", "scripted"]
     command += ["--results", str(tmp_path / "results")]
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-I", "-c", code, str(tmp_path / "site"), *command],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert "bundled sample, not LaMP" in said.stderr + said.stdout
+    assert process.returncode == 0, process.stderr
+    assert "example data, not LaMP" in process.stderr + process.stdout

@@ -1,4 +1,4 @@
-"""A package of methods and tasks of others: built, installed in an environment of its own, and run."""
+"""A package of others with a method and a task: built, installed in its own environment, run."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ TIERS = ("T1", "T2", "T3", "user")
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved hyper-parameters, documented in `Dpl.Params`; the defaults are the `adapted` preset."""
+    """Resolved hyper-parameters, documented in `Dpl.Params`; the defaults are preset `adapted`."""
 
     n_docs: int = 8
     k_peers: int = 4

@@ -114,11 +114,15 @@ DERIVED: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def offered(declared: Mapping[str, Any], default: Collection[str]) -> frozenset[str]:
-    """Return the capabilities of a task from its declarations `offers` and `kind`.
+    """Return the capabilities of a task from its declarations `offers`, `kind` and `labels`.
 
     `default` stands for a missing `offers`.
     """
-    offers = {*declared.get("offers", default), *DERIVED.get(declared.get("kind", "text"), ())}
+    kind = declared.get("kind", "text")
+    offers = {*declared.get("offers", default), *DERIVED.get(kind, ())}
+    # Without labels that all questions share, the choices are each question's own texts.
+    if kind == "category" and declared.get("labels") == ():
+        offers.add("options")
     # Texts to choose from are choices, whatever the kind of response.
     if offers & {"options", "pairs"}:
         offers.add("choices")
@@ -144,7 +148,8 @@ def check_words(owner: str, attribute: str, words: Any) -> None:
     is_list = isinstance(words, (tuple, list, set, frozenset))
     if not is_list or not all(isinstance(word, str) for word in words):
         raise UsageError(
-            f'{owner}: {attribute} is {words!r}; write a tuple of capabilities, such as ("history",)'
+            f"{owner}: {attribute} is {words!r}; write a tuple of capabilities, such as "
+            '("history",)'
         )
 
     for word in words:
@@ -153,7 +158,7 @@ def check_words(owner: str, attribute: str, words: Any) -> None:
         if unknown:
             raise UsageError(
                 f"{owner}: {attribute} names '{unknown[0]}', which is no capability; "
-                f"choose from {', '.join(CAPABILITIES)}"
+                f"expected one of {', '.join(CAPABILITIES)}"
             )
 
 
@@ -170,6 +175,6 @@ def check_declarations(kind: str, owner: str, cls: type[Any]) -> None:
     check_words(owner, "needs", cls.needs)
     if hasattr(cls, "refuses"):
         raise UsageError(
-            f"{owner}: `refuses` has no effect; declare in `needs` which capabilities of a task the "
-            f"method uses, out of {', '.join(CAPABILITIES)}"
+            f"{owner}: `refuses` has no effect; declare in `needs` which capabilities of a task "
+            f"the method uses, out of {', '.join(CAPABILITIES)}"
         )

@@ -42,7 +42,8 @@ class Cell(NamedTuple):
 
 def capabilities(task: type[Task]) -> frozenset[str]:
     """Return the capabilities of a task, declared and derived."""
-    return offered({"offers": task.offers, "kind": task.kind}, Task.offers)
+    declared = {"offers": task.offers, "kind": task.kind, "labels": tuple(task.labels)}
+    return offered(declared, Task.offers)
 
 
 def verdict(
@@ -105,7 +106,7 @@ def explain_misfit(
         changed = " with these parameters" if needs != set(method.needs) else ""
         return f"method {method.name}{changed} does not run on {task.name}: {reason}"
 
-    return explain_missing_dates(method, dataset) or ""
+    return explain_missing_dates(method, dataset) or dataset.missing_requirement
 
 
 def explain_missing_dates(method: Method, dataset: Dataset) -> str | None:
@@ -159,7 +160,9 @@ def _check_prepare(method: Method) -> None:
     # Imported late: reading declarations must not load the class.
     from personabench.api.method import Method
 
-    if type(method).prepare is Method.prepare or "population" in method.requirements():
+    # A parameter may take back a need that the class declares.
+    declared = {*method.needs, *method.requirements()}
+    if type(method).prepare is Method.prepare or "population" in declared:
         return
     problem = "`prepare` is called for methods that need the population only; delete it otherwise"
     raise explain_result(method, "prepare", '`needs = ("population",)` beside it', problem)

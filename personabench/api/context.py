@@ -47,7 +47,7 @@ class Context(Caller):
             without a way to the task's data, references or metrics.
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
-        sent: the requests of the prediction that got a response.
+        sent: the requests for the profile or the prediction that got a response.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class Context(Caller):
         return await self._ask(request, accept)
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
-        # A profile's requests show records for all of a user's samples, so for none in particular.
-        if self._phase != "predict":
+        # Requests of other phases are made for all users, or after the answer.
+        if self._phase not in ("profile", "predict"):
             return await super()._ask(request, accept)
 
         # Before the call, so that the order of concurrent calls is that of their start.

@@ -18,11 +18,12 @@ from typing import Any
 import msgspec
 
 from personabench.api.guard import describe_value, explain_failure, explain_result, is_fault
+from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import Metric
 from personabench.types import Message, Record, Sample, User
 
 Check = Callable[[Any, Any], str]
-"""Given the plugin and a result, the clause that says what is wrong with it; empty if nothing is."""
+"""From the plugin and a result, what is wrong with it, as a clause; empty if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,18 @@ def _is_number(value: Any) -> bool:
 
 def _values(plugin: Any, value: Any) -> str:
     """Check metric values: names of metrics, and finite numbers."""
+    return _check_values(value, _all_metrics(plugin))
+
+
+def _retrieval_values(plugin: Any, value: Any) -> str:
+    # Those of evidence need no declaration.
+    return _check_values(value, (*_all_metrics(plugin), *EVIDENCE))
+
+
+def _check_values(value: Any, metrics: Sequence[Metric]) -> str:
     if not isinstance(value, Mapping):
         return _returned(value)
-    metric_names = [metric.name for metric in _all_metrics(plugin)]
+    metric_names = [metric.name for metric in metrics]
     for name, amount in value.items():
         if name not in metric_names:
             return f"it returned a value of {name!r}, which is none of its metrics"
@@ -313,7 +323,7 @@ def _sample(plugin: Any, value: Any) -> str:
         if not isinstance(text, str) and (text is not None or name in _SAMPLE_TEXTS):
             return f"its `{name}` is {describe_value(text)}"
 
-    for name in ("references", "choices"):
+    for name in ("references", "choices", "evidence"):
         texts = getattr(value, name)
         if not isinstance(texts, tuple | list):
             return f"`{name}` of sample {value.id} is {describe_value(texts)}, not a tuple"
@@ -414,10 +424,15 @@ WORDING: Mapping[str, Contract] = {
     "question": Contract("a `Sample`", _sample),
     "facts": Contract("facts as text (str), empty for none", _text),
     "exchanges": Contract("a sequence of `Record`s, or None", _records_or_none),
+    "options": Contract("a tuple of texts (str)", _texts),
+    "persona": Contract("a description of the user (str), empty without one", _text),
 }
 
 TASK: Mapping[str, Contract] = {
     "measure": Contract("a finite number for each metric, by name", _values),
+    "measure_retrieval": Contract(
+        "a finite number for each metric of retrieval, by name", _retrieval_values
+    ),
     "measure_interaction": Contract("a finite number for metrics, by name", _values),
     "metrics_of": Contract("a tuple of `Metric`s", _metrics),
     "react": Contract(

@@ -127,3 +127,6 @@ class Wrapped(Dataset):
 
     def user_counts(self) -> Mapping[str, int]:
         return self.inner.user_counts()
+
+
+guard_methods(Dataset, DATASET)

@@ -107,8 +107,8 @@ def render_chat(
 ) -> Rendered:
     """Word a request as a chat: notes, records as earlier turns or as a list, then the question.
 
-    Records with a stimulus are shown as turns unless the question has options of its own: an earlier
-    response is no letter.
+    Records with a stimulus are shown as turns unless the question has options of its own: an
+    earlier response is no letter.
     """
     words = task.words
     system_parts = [f"About this {words.person}:\n{notes}"] if notes else []
@@ -302,7 +302,9 @@ def explain_gold(task: Wording, sample: Sample) -> str:
             return "a task of kind category needs `labels`, or `choices` in every sample"
         for index, reference in enumerate(sample.references):
             if reference not in choices:
-                return f"references[{index}] '{reference}' is not one of: {', '.join(choices)}"
+                return (
+                    f"references[{index}] is '{reference}', expected one of: {', '.join(choices)}"
+                )
         return ""
 
     low, high = find_scale(task.labels)

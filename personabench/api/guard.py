@@ -125,7 +125,7 @@ def locate(plugin: Any, name: str) -> str:
     """Return file and line of an attribute of a plugin, of its class if it is not in its source."""
     cls = _class_of(plugin)
     for base in cls.__mro__:
-        if is_engine(base) or base is object:
+        if is_engine(base) or base.__module__ in sys.stdlib_module_names:
             continue
         function = inspect.unwrap(base.__dict__.get(name))  # type: ignore[arg-type]
         code = getattr(getattr(function, "__func__", function), "__code__", None)
@@ -172,7 +172,7 @@ def _comes_through_engine(error: BaseException) -> bool:
 
 
 def _comes_from_raise(error: BaseException) -> bool:
-    """Whether an exception comes from a `raise` statement, not from a signal or a closed coroutine."""
+    """Whether an exception comes from a `raise`, not from a signal or a closed coroutine."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -206,7 +206,7 @@ def stack_of(frame: FrameType | None) -> list[FrameType]:
 
 
 def find_plugin_call(stack: Sequence[FrameType]) -> str | None:
-    """Name the innermost guarded call on a stack, as `Class.method (file, line)`; None without one."""
+    """Name the innermost guarded call on a stack: `Class.method (file, line)`; None without."""
     for depth, frame in enumerate(stack):
         variables = frame.f_locals
         if frame.f_code.co_name != GUARDED or not {"plugin", "stage"} <= variables.keys():
@@ -222,16 +222,16 @@ def _innermost_line(cls: type[Any], stack: Iterable[tuple[str, int]]) -> str | N
     folders = {
         Path(source_file(base)).resolve().parent
         for base in cls.__mro__
-        if base is not object and not is_engine(base)
+        if not is_engine(base) and base.__module__ not in sys.stdlib_module_names
     }
     for filename, line in stack:
         path = Path(filename).resolve()
-        if not _is_library(path) and not folders.isdisjoint(path.parents):
+        if not is_library(path) and not folders.isdisjoint(path.parents):
             return f"{filename}, line {line}"
     return None
 
 
-def _is_library(path: Path) -> bool:
+def is_library(path: Path) -> bool:
     """Whether a file is the engine's or an installed package's, which may be below any folder."""
     if _is_engine_file(path) or path.suffix != ".py":
         return True

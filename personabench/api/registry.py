@@ -30,6 +30,7 @@ from personabench.api.guard import (
     describe_value,
     explain_result,
     is_fault,
+    is_library,
     locate,
     params_of,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "class_reference",
     "describe",
     "example_task",
+    "find_described",
     "find_source_hash",
     "is_file",
     "list_entries",
@@ -53,15 +55,21 @@ __all__ = [
 Kind = Literal["method", "task"]
 _log = logging.getLogger("personabench.registry")
 
-# The class attributes that decide fit.
+# The class attributes that decide fit, and those that a table of results reads.
 _FACTS: Mapping[Kind, tuple[str, ...]] = {
-    "method": ("needs", "designed_for"),
-    "task": ("offers", "kind"),
+    "method": ("needs", "designed_for", "privileged", "rule"),
+    "task": ("offers", "kind", "labels"),
 }
 
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
 # them by name.
 _given: dict[tuple[Kind, str], type[Any]] = {}
+
+# Files of modules that plugins have imported from their own folders, by module name.
+_helpers: dict[str, Path] = {}
+
+# Folders of plugins that this module has added to Python's path.
+_folders: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -114,15 +122,27 @@ def describe(kind: Kind, name: str) -> Entry:
     if entry is not None and entry.described:
         return entry
 
-    cls = load_class(kind, name)
-    facts = {fact: getattr(cls, fact) for fact in _FACTS[kind]}
+    return _describe_class(kind, load_class(kind, name), entry.origin if entry else name)
+
+
+def find_described(kind: Kind, name: str) -> Entry | None:
+    """Describe a name that was read from data, as far as that takes no import; None otherwise."""
+    entry = list_entries(kind).get(name)
+    if entry is not None:
+        return entry if entry.described else None
+
+    cls = _given.get((kind, name))
+    return None if cls is None else _describe_class(kind, cls, class_reference(cls))
+
+
+def _describe_class(kind: Kind, cls: type[Any], origin: str) -> Entry:
     return Entry(
         kind=kind,
         name=cls.name,
         module=cls.__module__,
         attribute=cls.__name__,
-        origin=entry.origin if entry else name,
-        facts=facts,
+        origin=origin,
+        facts={fact: getattr(cls, fact) for fact in _FACTS[kind]},
     )
 
 
@@ -251,9 +271,8 @@ def _explain_import(place: str, error: BaseException) -> PluginError:
         line = f"{error.filename}, line {error.lineno}"
     else:
         for frame in traceback.extract_tb(error.__traceback__):
-            # The outermost frames are the engine's, and Python's machinery is "<frozen ...>".
-            own = Path(__file__).parent not in Path(frame.filename).parents
-            if own and not frame.filename.startswith("<") and "importlib" not in frame.filename:
+            # Python's own machinery is "<frozen ...>" or in its library.
+            if not is_library(Path(frame.filename)) and "importlib" not in frame.filename:
                 line = f"{frame.filename}, line {frame.lineno}"
     location = f" ({line})" if line else ""
     TRACEBACKS.error("%s", place, exc_info=error)
@@ -405,6 +424,12 @@ def _execute_plugin(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
 
+    folder = path.resolve().parent
+    _forget_helpers(folder)
+    _add_to_path(folder)
+    importlib.invalidate_caches()
+
+    loaded_before = set(sys.modules)
     module = importlib.util.module_from_spec(spec)
     # Registered before it runs: dataclasses look up their module while the class is created.
     sys.modules[name] = module
@@ -413,7 +438,48 @@ def _execute_plugin(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        _remember_helpers(folder, sys.modules.keys() - loaded_before)
     return module
+
+
+def _remember_helpers(folder: Path, modules: Iterable[str]) -> None:
+    """Remember those modules that a plugin has imported from its own folder."""
+    for name in modules:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or name.startswith(PLUGIN):
+            continue
+        path = Path(file).resolve()
+        if folder in path.parents and not is_library(path):
+            _helpers[name] = path
+
+
+def _forget_helpers(folder: Path) -> None:
+    """Have the modules of a folder imported anew.
+
+    Their files may have changed, or another plugin has imported a module of the same name.
+    """
+    for name, path in list(_helpers.items()):
+        root = name.partition(".")[0]
+        twins = (folder / f"{root}.py", folder / root / "__init__.py")
+        if folder in path.parents or any(twin.is_file() for twin in twins):
+            del _helpers[name]
+            sys.modules.pop(name, None)
+
+
+def _add_to_path(folder: Path) -> None:
+    """Let a plugin import the modules beside it, before those beside other plugins."""
+    text = str(folder)
+    if text in _folders:
+        _folders.remove(text)
+        sys.path[:] = [entry for entry in sys.path if entry != text]
+    if text in sys.path:
+        return
+
+    # After everything else, so that no file hides a module of Python or an installed package.
+    positions = [sys.path.index(entry) for entry in _folders if entry in sys.path]
+    sys.path.insert(min(positions, default=len(sys.path)), text)
+    _folders.append(text)
 
 
 def _classes_in(
@@ -488,4 +554,5 @@ def _check_class(kind: Kind, cls: Any, place: str) -> None:
     if kind == "task":
         declarations.check_protocol(cls)
     params_of(cls)
-    check_declarations(kind, place, cls)
+    attribute = "needs" if kind == "method" else "offers"
+    check_declarations(kind, f"{cls.__name__} ({locate(cls, attribute)})", cls)

@@ -1,7 +1,7 @@
 """Read the rows of a data file: JSON lines, a JSON array or CSV, plain or gzipped.
 
-A missing field or a broken line is an error that names file and line, so that a task needs no checks
-of its own.
+A missing field or a broken line is an error that names file and line, so that a task needs no
+checks of its own.
 """
 
 from __future__ import annotations

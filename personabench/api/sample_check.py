@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from personabench.api.guard import locate
 from personabench.types import Message, Record, Sample
 
 _TEXT = ("id", "user_id", "input")
 _OPTIONAL_TEXT = ("stimulus", "time", "item", "history_owner")
-_TEXTS = ("references", "choices")
+_TEXTS = ("references", "choices", "evidence")
 _MAPPINGS = ("attributes", "hidden")
 _RECORD_TEXT = ("id", "response")
 _RECORD_OPTIONAL_TEXT = ("stimulus", "time", "item")
@@ -25,10 +26,9 @@ def module_file(cls: type[Any]) -> Path | None:
 
 
 def locate_class(cls: type[Any], member: str = "") -> str:
-    """Name a class, or a member of it, and its file for a message."""
-    path = module_file(cls)
+    """Name a class, or a member of it, with file and line for a message."""
     name = f"{cls.__name__}.{member}" if member else cls.__name__
-    return f"{name} ({path})" if path else name
+    return f"{name} ({locate(cls, member)})" if module_file(cls) else name
 
 
 def describe_sample(cls: type[Any], number: int, sample_id: Any) -> str:
@@ -48,7 +48,7 @@ def describe_empty_record(history: Sequence[Record]) -> str:
     """Describe the first record of a history without content; empty if there is none."""
     for index, record in enumerate(history):
         if not record.response and not record.stimulus:
-            return f"history[{index}] has neither stimulus nor response"
+            return f"history[{index}] is empty, expected a stimulus or a response"
     return ""
 
 

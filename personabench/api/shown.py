@@ -1,11 +1,11 @@
-"""Find out which records a model saw in the requests of a sample.
+"""Find out which records a model saw in the requests for an answer or a profile.
 
 A request that `Context.render` made is known to hold the records that the task rendered.  Any other
 text (a prompt of the method's own, notes about the user) is searched for the records of the
-sample's history, so that no method has to report anything.
+visible history, so that no method has to report anything.
 
-A record is found by the beginning of its response.  A response too short to tell records apart, such
-as a label, counts only together with its stimulus, or, without one, as a line of its own.
+A record is found by the beginning of its response.  A response too short to distinguish records,
+such as a label, counts only together with its stimulus, or, without one, as a line of its own.
 """
 
 from __future__ import annotations
@@ -37,15 +37,23 @@ class Sent(NamedTuple):
     texts: tuple[str, ...]
 
 
-def list_shown(sample: Sample, requests: Sequence[Sent]) -> tuple[str, ...]:
+def list_shown(
+    history: Sequence[Record],
+    requests: Sequence[Sent],
+    sample: Sample | None = None,
+) -> tuple[str, ...]:
     """List the ids of the history's records that requests show, in the order of first showing.
 
     Records of other users do not count, even if their ids are the same.
+
+    Args:
+        sample: the sample that the requests answer; its own text is not searched.
     """
-    if not sample.history:
+    if not history:
         return ()
 
-    visible = {record.id: record for record in sample.history}
+    questions = (sample.input, sample.stimulus) if sample else ()
+    visible = {record.id: record for record in history}
     shown: dict[str, None] = {}
     searched: set[str] = set()
     for request in requests:
@@ -57,15 +65,23 @@ def list_shown(sample: Sample, requests: Sequence[Sent]) -> tuple[str, ...]:
         texts = [text for text in request.texts if text not in searched]
         searched.update(texts)
         if texts:
-            shown.update(dict.fromkeys(find_quoted(sample, texts)))
+            shown.update(dict.fromkeys(find_quoted(history, texts, questions)))
     return tuple(shown)
 
 
-def find_quoted(sample: Sample, texts: Iterable[str]) -> list[str]:
-    """List the ids of the history's records that texts quote, in the order of the history."""
-    prompt = _Prompt([_remove_question(text, sample) for text in texts])
+def find_quoted(
+    history: Sequence[Record],
+    texts: Iterable[str],
+    questions: Sequence[str | None] = (),
+) -> list[str]:
+    """List the ids of the history's records that texts quote, in the order of the history.
+
+    Args:
+        questions: texts of the sample that are not searched.
+    """
+    prompt = _Prompt([_remove_questions(text, questions) for text in texts])
     candidates = []
-    for record in sample.history:
+    for record in history:
         text = _telling_text(record)
         if prompt.may_quote(text):
             candidates.append((record, text))
@@ -142,9 +158,9 @@ def _is_same(record: Record, visible: Record | None) -> bool:
     return same_stimulus or visible.response.startswith(record.response)
 
 
-def _remove_question(text: str, sample: Sample) -> str:
-    """Remove the sample's own text: a question may repeat a record without showing it."""
-    for question in (sample.input, sample.stimulus):
+def _remove_questions(text: str, questions: Sequence[str | None]) -> str:
+    """Remove a sample's own text: a question may repeat a record without showing it."""
+    for question in questions:
         if question and _is_telling(question):
             # The last occurrence alone, since an earlier one may be a record's.
             before, _, after = text.rpartition(question)

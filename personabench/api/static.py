@@ -119,7 +119,7 @@ class StaticDataset(Dataset):
             sample = self._complete(loaded, location, id_counts)
             first = first_numbers.setdefault(sample.id, number)
             if first != number:
-                raise DataError(f"{location}: sample {first} has the same id")
+                raise DataError(f"{location}: sample {first} has the same id, expected another")
 
             line = _ENCODER.encode(sample)
             content_hash.update(history.content_hash + hashlib.sha256(line).digest())
@@ -181,7 +181,7 @@ class StaticDataset(Dataset):
         bare = msgspec.structs.replace(loaded, history=())
         sample: Sample = _decode(loaded, _SAMPLES, _encode(loaded, bare, location), location)
         if not sample.input.strip():
-            raise DataError(f"{location}: input is empty; it holds the question")
+            raise DataError(f"{location}: input is empty, expected the question")
 
         sample_id = sample.id or _unique_id(_sample_content(sample), id_counts)
         self.identified = self.identified and bool(sample.user_id)
@@ -241,7 +241,7 @@ def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[A
     iterator = iter(samples)
     count = 0
     while True:
-        stage = f"load, after sample {count}," if count else "load"
+        stage = f"load after sample {count}" if count else "load"
         with plugin_guard(cls, stage, "a sample"):
             try:
                 sample = next(iterator)

@@ -26,6 +26,7 @@ from personabench.errors import UsageError
 from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
+from personabench.retrieval.tokenizers import get_tokenizer
 from personabench.types import Record, Sample
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ class Task(Wording):
         cls = type(self)
         if cls.load is Task.load:
             raise UsageError(
-                f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`"
+                f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`; "
+                "expected one of them"
             )
         splits = self.splits or (self.default_split,)
         if split not in splits:
@@ -237,6 +239,13 @@ def _check_declarations(cls: type[Task]) -> None:
             f"{locate_class(cls)}: kind is {cls.kind!r}, expected {' or '.join(kinds)}"
         )
 
+    formats = get_args(defaults.HistoryFormat)
+    if cls.history_format not in formats:
+        raise UsageError(
+            f"{locate_class(cls)}: history_format is {cls.history_format!r}, "
+            f"expected {' or '.join(formats)}"
+        )
+
     words = getattr(cls, "words", None)
     if not isinstance(words, Vocabulary):
         raise UsageError(
@@ -257,13 +266,18 @@ def _check_declarations(cls: type[Task]) -> None:
                 f"{locate_class(cls)}: {attribute} is {values!r}, expected a tuple of texts"
             )
 
+    try:
+        get_tokenizer(cls.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"{locate_class(cls)}: {error}") from error
+
     if cls.kind == "ordinal":
         try:
             defaults.find_scale(cls.labels)
         except ValueError as error:
             raise UsageError(
-                f"{locate_class(cls)}: labels is {cls.labels!r}; the labels of an ordinal task are the "
-                "whole numbers of its scale as text, or its two ends, such as ('1', '5')"
+                f"{locate_class(cls)}: labels is {cls.labels!r}, expected the whole numbers "
+                "of an ordinal task's scale as text, or its two ends, such as ('1', '5')"
             ) from error
 
 

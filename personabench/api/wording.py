@@ -57,9 +57,14 @@ def _rendered(plugin: Any, value: Any) -> str:
     return check_rendered(plugin, value, Rendered)
 
 
+def _chat(plugin: Any, value: Any) -> str:
+    return "" if value is None else _rendered(plugin, value)
+
+
 CONTRACTS: Mapping[str, Contract] = {
     **WORDING,
     "render": Contract("a `Rendered` whose messages are a tuple of `Message`s", _rendered),
+    "chat": Contract("a `Rendered` with a tuple of `Message`s, or None", _chat),
 }
 
 

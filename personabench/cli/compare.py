@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +12,24 @@ from personabench.cli.options import RESULTS, Json, OwnTask, Results
 from personabench.results.index import find_any_run
 
 if TYPE_CHECKING:
-    from personabench.leaderboard.comparison import MetricComparison, RunComparison
+    from rich.table import Table
+
+    from personabench.leaderboard.run_comparison import MetricComparison, RunComparison
+    from personabench.results.index import Run
+
+# Fields of each run's summary in `compare --json`.
+_SUMMARY_FIELDS = (
+    "task",
+    "separation",
+    "split",
+    "source",
+    "data_hash",
+    "method",
+    "params",
+    "history",
+    "seed",
+    "model",
+)
 
 
 def compare(
@@ -27,7 +44,7 @@ def compare(
         str, typer.Argument(help="The run to compare it with, in the same form.", metavar="B")
     ],
     results: Results = RESULTS,
-    anyway: Annotated[
+    allow_mismatch: Annotated[
         bool,
         typer.Option(
             "--allow-mismatch",
@@ -39,115 +56,127 @@ def compare(
 ) -> None:
     """Compare two runs sample by sample.
 
-    Prints gains with intervals and corrected p-values, wins by sample and by user, and the share made worse.
+    Prints gains with intervals and corrected p-values, wins by sample and by user, and the share
+    made worse.
     """
-    from personabench.leaderboard.comparison import compare as compared
-    from personabench.leaderboard.comparison import to_dict
-    from personabench.results.index import label
+    from personabench.leaderboard.run_comparison import compare_runs, to_dict
     from personabench.results.locate import load_named_task
 
-    runs = {side: find_any_run(name, results) for side, name in (("a", a), ("b", b))}
+    run_a, run_b = find_any_run(a, results), find_any_run(b, results)
     if task is not None:
-        load_named_task(task, [run.spec for run in runs.values() if run.spec])
-    found = compared(runs["a"], runs["b"], anyway)
-    shown = (
-        "task",
-        "separation",
-        "split",
-        "source",
-        "data_hash",
-        "method",
-        "params",
-        "history",
-        "seed",
-        "model",
-    )
-    sides = {
-        side: {
-            "label": label(run.summary),
-            **{name: getattr(run.summary, name) for name in shown},
-            "run": run.summary.fingerprint[:8],
-            "n": run.summary.n,
-        }
-        for side, run in runs.items()
-    }
+        load_named_task(task, [run.spec for run in (run_a, run_b) if run.spec])
+    comparison = compare_runs(run_a, run_b, allow_mismatch)
     if json:
-        emit({**sides, **to_dict(found)})
+        emit({"a": _run_fields(run_a), "b": _run_fields(run_b), **to_dict(comparison)})
     else:
-        _print(sides, found)
+        _print(run_a, run_b, comparison)
 
 
-def _print(sides: Mapping[str, Mapping[str, Any]], found: RunComparison) -> None:
-    from rich import box
-    from rich.table import Table
+def _run_fields(run: Run) -> dict[str, Any]:
+    from personabench.results.index import label
+
+    summary = run.summary
+    fields = {name: getattr(summary, name) for name in _SUMMARY_FIELDS}
+    return {
+        "label": label(summary),
+        **fields,
+        "run": summary.fingerprint[:8],
+        "n": summary.n,
+    }
+
+
+def _print(a: Run, b: Run, comparison: RunComparison) -> None:
+    from personabench.results.index import label
 
     console = screen()
-    a = sides["a"]
-    where = f"{a['task']}/{a['separation']}/{a['split']} · n={found.n}, {found.users} users"
-    console.print(where, style="bold", markup=False)
-    for side, run in sides.items():
-        console.print(
-            f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False
-        )
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for name in ("", "A", "B", "gain of A", "95 % interval", "p"):
-        grid.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for name, each in found.metrics.items():
-        gain = each.gain
-        ends = "–" if gain.low is None else f"{gain.low:+.4f} … {gain.high:+.4f}"
-        corrected = each.contrast.corrected
-        p = "–" if corrected is None else f"{corrected:.4f}"
-        arrow = "↑" if each.higher_is_better else "↓"
-        values = (f"{estimate.value:.4f}" for estimate in (each.a, each.b))
-        grid.add_row(f"{name} {arrow}", *values, f"{gain.value:+.4f}", ends, p)
-    console.print(grid)
-    for name, each in found.metrics.items():
-        for line in _details(name, each, found.n):
+    summary = a.summary
+    console.print(
+        f"{summary.task}/{summary.separation}/{summary.split} · n={comparison.n}, "
+        f"{comparison.users} users",
+        style="bold",
+        markup=False,
+    )
+    for side, run in (("A", a), ("B", b)):
+        name, model, run_id = label(run.summary), run.summary.model, run.summary.fingerprint[:8]
+        console.print(f" {side}  {name} · {model} · {run_id}", markup=False)
+
+    console.print(_metric_table(comparison))
+    for name, metric in comparison.metrics.items():
+        for line in _metric_lines(name, metric, comparison.n):
             console.print(f" {line}", markup=False)
-    for line in _protocol(sides, found):
+    for line in _footnotes(a, b, comparison):
         console.print(f" {line}", markup=False, style="dim")
 
 
-def _details(name: str, metric: MetricComparison, n: int) -> list[str]:
-    """What a metric says beyond its gain; nothing for metrics that one sample does not have."""
-    lines = []
+def _metric_table(comparison: RunComparison) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for heading in ("", "A", "B", "gain of A", "95 % interval", "p"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for name, metric in comparison.metrics.items():
+        gain = metric.gain
+        arrow = "↑" if metric.higher_is_better else "↓"
+        interval = "–" if gain.low is None else f"{gain.low:+.4f} … {gain.high:+.4f}"
+        corrected = metric.contrast.corrected
+        table.add_row(
+            f"{name} {arrow}",
+            f"{metric.a.value:.4f}",
+            f"{metric.b.value:.4f}",
+            f"{gain.value:+.4f}",
+            interval,
+            "–" if corrected is None else f"{corrected:.4f}",
+        )
+    return table
+
+
+def _metric_lines(name: str, metric: MetricComparison, n: int) -> Iterator[str]:
+    """Describe a metric beyond its gain, as far as single samples have it.
+
+    Args:
+        n: number of samples of the comparison.
+    """
     comparison = metric.contrast.comparison
     for unit, count in (("samples", comparison.samples), ("users", comparison.by_user)):
         if count is not None:
             counts = f"A wins {count.win}, ties {count.tie}, loses {count.loss} {unit}"
-            lines.append(f"{name}: {counts}; {count.hurt:.0%} made worse")
+            yield f"{name}: {counts}; {count.hurt:.0%} made worse"
     if comparison.quantiles:
         low, middle, high = comparison.quantiles
-        lines.append(
-            f"{name}: users gain {low:+.4f} (p10), {middle:+.4f} (median), {high:+.4f} (p90)"
-        )
+        yield f"{name}: users gain {low:+.4f} (p10), {middle:+.4f} (median), {high:+.4f} (p90)"
     if comparison.detectable is not None:
-        lines.append(
-            f"{name}: a true gain of {comparison.detectable:.4f} would be found in 80 % of such runs"
+        yield (
+            f"{name}: a true gain of {comparison.detectable:.4f} would be found in 80 % of such "
+            "runs"
         )
     if metric.gain.n < n:
-        lines.append(f"{name}: on the {metric.gain.n} samples for which both have it")
+        yield f"{name}: on the {metric.gain.n} samples for which both have it"
     if metric.gain.reason:
-        lines.append(f"{name}: no interval: {metric.gain.reason}")
-    return lines
+        yield f"{name}: no interval: {metric.gain.reason}"
 
 
-def _protocol(sides: Mapping[str, Mapping[str, Any]], found: RunComparison) -> list[str]:
-    a, b = sides["a"], sides["b"]
-    lines = [
-        f"Data: {a['source']} ({a['data_hash'][:8]}). Positive gains favour A, whatever the metric's direction."
-    ]
-    lines.append(
-        f"Interval: bootstrap over users. p: sign-flip test over users, Holm-corrected over {len(found.metrics)} "
-        f"metric(s). {found.draws:,} draws, seed {found.seed}."
+def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
+    """Describe the data, the statistics, and everything that limits the comparison."""
+    yield (
+        f"Data: {a.summary.source} ({a.summary.data_hash[:8]}). Positive gains favour A, whatever "
+        "the metric's direction."
     )
-    if only := [f"{side.upper()} has {more} more" for side, more in found.only.items() if more]:
-        lines.append(f"Only the {found.n} samples of both are compared: {', '.join(only)}.")
-    if found.differences:
-        lines.append(f"Not like with like: they differ in {'; '.join(found.differences)}.")
-    if a["seed"] != b["seed"]:
-        lines.append(f"Seeds differ: {a['seed']} and {b['seed']}.")
-    if found.skipped:
-        why = "nothing installed computes them (--task FILE names a task's file), one run lacks them, or judges differ"
-        lines.append(f"Left out, since {why}: {found.skipped}.")
-    return lines
+    yield (
+        "Interval: bootstrap over users. p: sign-flip test over users, Holm-corrected over "
+        f"{len(comparison.metrics)} metric(s). {comparison.draws:,} draws, seed {comparison.seed}."
+    )
+    further = [
+        f"{side.upper()} has {count} more" for side, count in comparison.only.items() if count
+    ]
+    if further:
+        yield f"Only the {comparison.n} samples of both are compared: {', '.join(further)}."
+    if comparison.differences:
+        yield f"The runs are not comparable: they differ in {'; '.join(comparison.differences)}."
+    if a.summary.seed != b.summary.seed:
+        yield f"Seeds differ: {a.summary.seed} and {b.summary.seed}."
+    if comparison.skipped:
+        yield (
+            f"Left out: {', '.join(comparison.skipped)}. No installed task computes them (--task "
+            "FILE names a task's file), one run lacks them, or their judges differ."
+        )

@@ -72,6 +72,7 @@ def _live(console: Console, title: str, counts: Progress, client: Client) -> Ite
 @contextlib.contextmanager
 def _plain(console: Console, title: str, counts: Progress, client: Client) -> Iterator[None]:
     printed = time.monotonic()
+    is_trouble_printed = False
 
     def print_line() -> None:
         done, total = counts.before + counts.done, counts.total
@@ -85,9 +86,12 @@ def _plain(console: Console, title: str, counts: Progress, client: Client) -> It
         )
 
     def tick() -> None:
-        nonlocal printed
-        if time.monotonic() - printed >= PLAIN_EVERY:
+        nonlocal printed, is_trouble_printed
+        # The first error is shown at once: it may be all that will ever come.
+        is_new_trouble = bool(client.traffic.trouble) and not is_trouble_printed
+        if is_new_trouble or time.monotonic() - printed >= PLAIN_EVERY:
             printed = time.monotonic()
+            is_trouble_printed = is_trouble_printed or is_new_trouble
             print_line()
 
     with _every(0.5, tick):
@@ -104,7 +108,8 @@ def _detail(counts: Progress, client: Client) -> str:
         f"{traffic.cached} cached",
         f"{traffic.input_tokens + traffic.output_tokens:,} tokens",
     ]
-    if (budget := client.budget) is not None and budget.prices:
+    budget = client.budget
+    if budget is not None and budget.prices:
         parts.append(f"{budget.spent:.4g} spent")
     if client.limiter.width < client.limiter.most:
         parts.append(f"{client.limiter.width} at once")
@@ -112,6 +117,8 @@ def _detail(counts: Progress, client: Client) -> str:
         parts.append(f"{traffic.retries} retries")
     if counts.failed:
         parts.append(f"{counts.failed} failed")
+    if traffic.trouble:
+        parts.append(f"the last error: {traffic.trouble}")
     if counts.stopping and counts.before + counts.done < counts.total:
         parts = ["stopping after the calls in flight; press Ctrl-C again to drop them"]
     return ", ".join(parts)

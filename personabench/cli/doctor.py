@@ -30,7 +30,7 @@ _KEYS = {
 
 def doctor(results: Results = RESULTS, json: Json = False) -> None:
     """Check the installation, local model and results folder."""
-    from personabench.run.runner import versions
+    from personabench.run.run_facts import versions
 
     rows = [_row(name, "ok", version) for name, version in versions().items()]
     rows.append(_check_local_model())

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from personabench.cli.console import emit, screen
+from personabench.cli.judge_tables import print_summary, report_lines
 from personabench.cli.options import (
     RESULTS,
     CachePolicy,
@@ -35,8 +36,8 @@ from personabench.cli.role_options import (
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
-    from personabench.api.dataset import Dataset
-    from personabench.api.task import Task
+    from personabench.leaderboard.pairwise_summary import Side
+    from personabench.metrics.judges.reliability import ReliabilityReport, ScoringReport
     from personabench.metrics.judges.verdict import Pick, Verdict
     from personabench.results.run_folder import RunFolder
 
@@ -52,11 +53,11 @@ Labels = Annotated[
 ]
 
 
-class JudgeProtocol(StrEnum):
+class Protocol(StrEnum):
     """How two answers are judged."""
 
-    scores = "scores"
-    certainty = "certainty"
+    faireval = "faireval"
+    verbal_certainty = "verbal-certainty"
 
 
 def judge(
@@ -73,22 +74,22 @@ def judge(
     ] = "local",
     judge_model: JudgeModel = None,
     judge_base_url: JudgeUrl = None,
-    form: Annotated[
-        JudgeProtocol,
+    protocol: Annotated[
+        Protocol,
         typer.Option(
             "--protocol",
             metavar="PROTOCOL",
-            help="scores (FairEval, in both orders) or certainty (a choice as the user).",
+            help="faireval (scores in both orders) or verbal-certainty (a choice as the user).",
         ),
-    ] = JudgeProtocol.scores,
-    samples: Annotated[
+    ] = Protocol.faireval,
+    votes: Annotated[
         int,
-        typer.Option("--samples", min=1, metavar="N", help="scores: votes in each order."),
+        typer.Option("--votes", min=1, metavar="N", help="faireval: replies in each order."),
     ] = 3,
     temperature: Annotated[
         float,
         typer.Option(
-            "--temperature", min=0.0, metavar="T", help="scores: temperature of the votes."
+            "--temperature", min=0.0, metavar="T", help="faireval: temperature of the votes."
         ),
     ] = 1.0,
     records: Annotated[
@@ -142,38 +143,33 @@ def judge(
 ) -> None:
     """Have a judge compare two runs sample by sample.
 
-    Prints wins, ties and losses with an interval over users, and the judge's conflicts between the two orders,
-    spread and preference for the first answer. Verdicts are kept: repeat the command to add missing ones.
+    Prints wins, ties and losses with an interval over users, and the judge's conflicts between the
+    two orders, spread and preference for the first answer. Verdicts are kept: repeat the command to
+    add missing ones.
     """
     import asyncio
-    import contextlib
-    import re
 
-    from personabench.api.source import source_hash
-    from personabench.errors import PersonabenchError
-    from personabench.leaderboard.pairwise_summary import summary
-    from personabench.models import backends
+    import msgspec
+
+    from personabench.leaderboard.pairwise_summary import summarize
     from personabench.models.backends import credentials
     from personabench.models.backends.base import BackendOptions
-    from personabench.models.cache import Cache
-    from personabench.models.client import Client
-    from personabench.models.probe import Dialects, probe_request
-    from personabench.models.roles import Role
-    from personabench.results.index import find_run, label
+    from personabench.results.index import find_run
     from personabench.results.locate import load_named_task
-    from personabench.run import pairwise_judging
+    from personabench.run import answer_pairs, pairwise_judging, verdict_file
 
-    runs = find_run(a, results), find_run(b, results)
-    doubts = pairwise_judging.check(*runs)
-    people = pairwise_judging.read_labels(labels) if labels else {}
+    folders = find_run(a, results), find_run(b, results)
+    warnings = answer_pairs.check_comparable(*folders)
+    human_labels = verdict_file.read_labels(labels) if labels else {}
     if task is not None:
-        load_named_task(task, [folder.spec() for folder in runs])
-    opened, dataset = _opened(*runs)
-    wanted = list(pairwise_judging.pairs(*runs, dataset))[:limit]
-    if not wanted:
+        load_named_task(task, [folder.spec() for folder in folders])
+    opened_task, dataset = answer_pairs.open_data(*folders)
+    pairs = list(answer_pairs.pair_answers(*folders, dataset))[:limit]
+    if not pairs:
         raise UsageError(
             "the two runs share no answered sample; run both on the same data and users"
         )
+
     arguments = RoleArguments(
         judge_backend,
         judge_model,
@@ -184,85 +180,44 @@ def judge(
         judge_extra,
         judge_reasoning,
     )
-    own = role_options("judge", arguments, timeout or BackendOptions.timeout)
-    _, played = credentials.assign_secrets("", BackendOptions(), {"judge": (judge_backend, own)})
-    _, options = played["judge"]
-
-    async def ask() -> tuple[pairwise_judging.JudgeConfig, Path, list[Verdict], list[str]]:
-        async with contextlib.AsyncExitStack() as stack:
-            backend = backends.create(judge_backend, options)
-            stack.push_async_callback(backend.aclose)
-            await backend.identify()
-            dialects = Dialects(results)
-            request = probe_request(0.0, 1.0, seed)
-            stored = dialects.recall(backend, request)
-            if stored is not None:
-                backend.adopt(stored.dialect)
-
-            def agree() -> pairwise_judging.JudgeConfig:
-                return pairwise_judging.terms(
-                    backend.identity,
-                    form.value,
-                    samples=samples,
-                    temperature=temperature,
-                    seed=seed,
-                    records=records,
-                    task=source_hash(type(opened)),
-                )
-
-            path = pairwise_judging.path_of(results, *runs, agree())
-            with pairwise_judging.writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            await backend.open(
-                path.with_suffix(".log") if judge_backend in ("local", "vllm") else None
-            )
-            if stored is None and cache is not CachePolicy.only:
-                await dialects.settle(backend, concurrency or backend.concurrency, request)
-            agreed = agree()
-            path = pairwise_judging.path_of(results, *runs, agreed)
-            store = None
-            if cache is not CachePolicy.off:
-                store = stack.enter_context(
-                    contextlib.closing(Cache(results / "cache.sqlite", writing=True))
-                )
-            client = Client(backend, store, cache.value, concurrency or backend.concurrency)
-            with _progress(len(wanted)) as done:
-                verdicts, failures = await pairwise_judging.duel(
-                    wanted,
-                    opened,
-                    agreed,
-                    path,
-                    lambda user: Role("judge", client, user, seed),
-                    workers=client.concurrency,
-                    done=done,
-                )
-            return agreed, path, verdicts, failures
-
+    judge_options = role_options("judge", arguments, timeout or BackendOptions.timeout)
+    _, roles = credentials.assign_secrets(
+        "", BackendOptions(), {"judge": (judge_backend, judge_options)}
+    )
+    options = pairwise_judging.JudgeOptions(
+        *roles["judge"],
+        protocol=protocol.value,
+        votes=votes,
+        temperature=temperature,
+        seed=seed,
+        records=records,
+        concurrency=concurrency,
+        cache=cache.value,
+        results=results,
+    )
     if export is not None:
         _check_writable(export)
-    try:
-        agreed, path, verdicts, failures = asyncio.run(ask())
-    except PersonabenchError as error:
-        error.args = (re.sub(r"(?<!\w)--(?=(model|base-url)\b)", "--judge-", str(error)),)
-        raise
-    sides = {}
-    for side, folder in zip("ab", runs, strict=True):
-        run = folder.summary()
-        sides[side] = {"label": label(run), "model": run.model, "run": run.fingerprint[:8]}
-    found = {**summary(verdicts, agreed, sides, people), "failed": len(failures), "file": str(path)}
-    found["warnings"] = [*doubts, *found["warnings"]]
-    for warning in found["warnings"]:
+
+    with _judge_option_names(), _progress(len(pairs)) as on_verdict:
+        result = asyncio.run(
+            pairwise_judging.judge_runs(*folders, opened_task, pairs, options, on_verdict)
+        )
+
+    side_a, side_b = map(_describe_run, folders)
+    summary = summarize(result, side_a, side_b, human_labels, warnings)
+    for warning in summary.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if export is not None:
-        typer.echo(f"{_export(export, verdicts, people)} items to label: {export}", err=True)
+        count = _export(export, result.verdicts, human_labels)
+        typer.echo(f"{count} items to label: {export}", err=True)
     if json:
-        emit(found)
+        emit(msgspec.to_builtins(summary))
     else:
-        _print(found)
-    if failures:
+        print_summary(summary)
+    if summary.failed:
         typer.echo(
-            f"error: {len(failures)} samples could not be judged; repeat the command to try them "
-            f"again; the first: {failures[0]}",
+            f"error: {summary.failed} samples could not be judged; repeat the command to try them "
+            f"again; the first: {result.first_failure}",
             err=True,
         )
         sys.exit(1)
@@ -283,58 +238,68 @@ def judge_report(
 ) -> None:
     """Report on a judge from its verdicts.
 
-    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For judgements of
-    single answers: unjudged answers, repeated calls and cost.
+    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
+    judgements of single answers: unjudged answers, repeated calls and cost.
     """
     import msgspec
 
-    from personabench.metrics.judges.reliability import reliability_report, scoring_report
-    from personabench.metrics.judges.verdict import Verdict
-    from personabench.results.run_folder import RunFolder
-    from personabench.run import pairwise_judging
+    from personabench.run.verdict_file import read_labels
 
-    people = pairwise_judging.read_labels(labels) if labels else {}
-    cards = {}
-    for path in files:
-        folder = RunFolder(path.absolute().parents[1])
-        if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().files:
-            folder.verify(folder.path / "judgements" / path.name)
-        lines = pairwise_judging.read_any(path)
-        verdicts = [line for line in lines if isinstance(line, Verdict)]
-        judgements = [line for line in lines if not isinstance(line, Verdict)]
-        cards[str(path)] = msgspec.to_builtins(
-            reliability_report(verdicts, people) if verdicts else scoring_report(judgements)
-        )
+    human_labels = read_labels(labels) if labels else {}
+    reports = {str(path): _report(path, human_labels) for path in files}
     if json:
-        emit(cards)
+        emit(msgspec.to_builtins(reports))
         return
+
     console = screen()
-    for name, found in cards.items():
+    for name, report in reports.items():
         console.print(name, style="bold", markup=False)
-        for line in _card(found):
+        for line in report_lines(report):
             console.print(f"  {line}", markup=False)
 
 
-def _opened(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
-    """Open the task and the data of two runs, if the data of either is unchanged.
+def _report(path: Path, labels: Mapping[str, Pick]) -> ReliabilityReport | ScoringReport:
+    """Report on the judge of one file.
 
     Raises:
-        UsageError: the data of both has changed or moved.
+        DataError: the file is damaged, or was changed after its run was scored.
     """
-    import msgspec
+    from personabench.metrics.judges.reliability import reliability_report, scoring_report
+    from personabench.metrics.judges.verdict import Verdict
+    from personabench.results.run_folder import RunFolder
+    from personabench.run.verdict_file import read_verdicts_or_judgements
 
-    from personabench.api.registry import load_recorded
-    from personabench.results.locate import find_dataset
+    folder = RunFolder(path.absolute().parents[1])
+    if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().files:
+        folder.verify(folder.path / "judgements" / path.name)
 
-    spec = a.spec()
-    cls = load_recorded("task", spec.task, spec.task_hash)
-    task: Task = cls(msgspec.convert(dict(spec.task_params), cls.Params))
-    places = [None] if spec.sample else [folder.summary().data for folder in (a, b)]
-    for place in places:
-        if dataset := find_dataset(task, spec, place):
-            return task, dataset
-    looked = " and ".join(dict.fromkeys(place or "the bundled sample" for place in places))
-    raise UsageError(f"the data of the runs has changed or moved since: {looked}")
+    items = read_verdicts_or_judgements(path)
+    verdicts = [item for item in items if isinstance(item, Verdict)]
+    judgements = [item for item in items if not isinstance(item, Verdict)]
+    return reliability_report(verdicts, labels) if verdicts else scoring_report(judgements)
+
+
+def _describe_run(folder: RunFolder) -> Side:
+    from personabench.leaderboard.pairwise_summary import Side
+    from personabench.results.index import label
+
+    summary = folder.summary()
+    return Side(label(summary), summary.model, summary.fingerprint[:8])
+
+
+@contextmanager
+def _judge_option_names() -> Iterator[None]:
+    """Name the judge's options in errors about the options of a backend."""
+    import re
+
+    from personabench.errors import PersonabenchError
+
+    try:
+        yield
+    except PersonabenchError as error:
+        message = re.sub(r"(?<!\w)--(?=(model|base-url)\b)", "--judge-", str(error))
+        error.args = (message,)
+        raise
 
 
 @contextmanager
@@ -370,7 +335,7 @@ def _check_writable(path: Path) -> None:
         ) from error
 
 
-def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick]) -> int:
+def _export(path: Path, verdicts: Sequence[Verdict], labels: Mapping[str, Pick]) -> int:
     """Write the items worth a human label, with the labels given so far; return their number.
 
     Raises:
@@ -385,7 +350,7 @@ def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick])
     for sample_id in select_for_review(verdicts):
         item = {
             "id": sample_id,
-            "label": people.get(sample_id),
+            "label": labels.get(sample_id),
             "judge": picks[sample_id],
         }
         items.append(to_json(item) + "\n")
@@ -393,83 +358,3 @@ def _export(path: Path, verdicts: Sequence[Verdict], people: Mapping[str, Pick])
     with replacing(path) as temporary:
         temporary.write_text("".join(items), encoding="utf-8")
     return len(items)
-
-
-def _print(found: Mapping[str, Any]) -> None:
-    console = screen()
-    for side in "ab":
-        run = found[side]
-        console.print(
-            f" {side.upper()}  {run['label']} · {run['model']} · {run['run']}", markup=False
-        )
-    terms, gain, shares = found["terms"], found["gain"], found["shares"]
-    told = (
-        f"{terms['samples']} replies in each order"
-        if terms["form"] == "scores"
-        else "a choice with a certainty"
-    )
-    labelled = ", people's labels in place of its own" if found["hitl"] else ""
-    console.print(f" judge {terms['judge']['name']}: {told}{labelled}", markup=False)
-    if found["n"]:
-        wins = ", ".join(
-            f"{word} {_share(shares[pick])}"
-            for word, pick in (("wins", "a"), ("ties", "tie"), ("loses", "b"))
-        )
-        console.print(f" A {wins} of n={found['n']}, {found['users']} users", markup=False)
-        span = (
-            f"no interval: {gain['reason']}"
-            if gain["low"] is None
-            else f"{gain['low']:+.3f} … {gain['high']:+.3f}"
-        )
-        p = "–" if found["p"] is None else f"{found['p']:.4f}"
-        console.print(
-            f" wins minus losses {gain['value']:+.3f} ({span}; p {p}, sign-flip over users)",
-            markup=False,
-        )
-    for line in _card(found["card"]):
-        console.print(f" {line}", markup=False)
-    console.print(f" {found['file']}", markup=False, style="dim", soft_wrap=True)
-
-
-def _card(found: Mapping[str, Any]) -> list[str]:
-    """Format a reliability report as lines, without the parts that were not measured."""
-    unjudged = _share(found["unjudged"] / found["items"] if found["items"] else None)
-    head = f"items {found['items']}, unjudged {found['unjudged']} ({unjudged})"
-    tokens = f"{found['input_tokens']:,} tokens in, {found['output_tokens']:,} out"
-    cost = f"calls {found['calls']:,}, {tokens}"
-    if "votes" not in found:
-        return [f"{head}; asked again {found['repeated']} times", cost]
-    lines = [
-        f"{head}; replies {found['votes']}, unread {found['unread']}",
-        f"verdicts: a {found['win']}, tie {found['tie']}, b {found['loss']}",
-    ]
-    rates = (
-        ("conflict", "orders that disagree, of items"),
-        ("flip", "samples that disagree, of pairs in one order"),
-        ("first", "votes for the answer shown first, of votes for either"),
-    )
-    for name, meaning in rates:
-        if found[name]["n"]:
-            lines.append(f"{name} {_share(found[name]['value'])} ({meaning}: {found[name]['n']})")
-    if found["entropy"] is not None:
-        lines.append(f"mean spread of votes {found['entropy']:.3f} of at most 1.099")
-    for name, meaning in (
-        ("agreement", "against people"),
-        ("ties", "on items that people call a tie"),
-    ):
-        if each := found[name]:
-            kappa = "undefined" if each["kappa"] is None else f"{each['kappa']:.3f}"
-            lines.append(
-                f"accuracy {_share(each['accuracy'])} {meaning}, kappa {kappa}, n={each['n']}"
-            )
-    for threshold, coverage, accuracy in found["coverage"]:
-        lines.append(
-            f"certainty ≥ {threshold}: covers {_share(coverage)}, accuracy {_share(accuracy)}"
-        )
-    if found["calibration"] is not None:
-        lines.append(f"expected calibration error {found['calibration']:.3f}")
-    return [*lines, cost]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from personabench.cli.console import screen
 from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results
+
+if TYPE_CHECKING:
+    from personabench.leaderboard import Board
+    from personabench.results.index import Run
 
 
 class Format(StrEnum):
@@ -75,62 +79,91 @@ def leaderboard(
     Scores come with 95 % intervals over users, gains over the baseline with corrected p-values.
     --wide adds columns.
     """
-    from personabench import leaderboard as made
-    from personabench.api.registry import is_file
-    from personabench.cli.tables import board_text, curve_text, print_boards
+    from personabench.cli.tables import curve_text, print_boards
     from personabench.errors import UsageError
+    from personabench.leaderboard import BASELINE, BoardOptions, boards
+    from personabench.leaderboard.curves import curves as curve_points
     from personabench.results.index import read_all
-    from personabench.results.locate import load_named_task
 
-    form = Format.json if json else format
+    chosen_format = Format.json if json else format
     runs = read_all(results)
-    asked = made.BoardOptions(
-        baseline=baseline or made.BASELINE,
-        thorough=wide or form is not Format.table,
+    if not runs:
+        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+    options = BoardOptions(
+        baseline=baseline or BASELINE,
+        thorough=wide or chosen_format is not Format.table,
         prices=_prices(prices),
         queries=queries,
         results=results,
     )
-    if not runs:
-        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
-    if task is not None and is_file(task):
-        task = load_named_task(task, [run.spec for run in runs if run.spec])
-    found = made.boards(runs, task, asked)
-    if not found:
-        there = ", ".join(sorted({run.summary.task for run in runs}))
-        raise UsageError(
-            f"no runs of task '{task}' under {results}/runs; there are runs of {there}"
-        )
-    known = {row.label for board in found for row in board.rows} | {
-        run.summary.method for run in runs
-    }
-    if baseline and baseline not in known:
-        raise UsageError(
-            f"--baseline {baseline}: no such row; choose one of {', '.join(sorted(known))}"
-        )
-    if curves and form is Format.html:
+    task_name = _task_name(task, runs)
+    ranked = boards(runs, task_name, options)
+    _check_choice(ranked, runs, task_name, baseline, results)
+
+    if curves and chosen_format is Format.html:
         raise UsageError("--curves cannot be written as html; `personabench report` draws curves")
     if curves:
-        _write(curve_text(made.curves(found), form.value), output)
-        return
-    if form is Format.table and output is None:
-        print_boards(found, screen(), wide)
-        return
-    if form is Format.json:
-        text = made.as_json(found)
-    elif form is Format.md:
-        text = made.as_markdown(found, wide)
-    elif form is Format.latex:
-        text = made.as_latex(found, wide)
-    elif form is Format.csv:
-        text = made.as_csv(found)
-    elif form is Format.html:
+        _write(curve_text(curve_points(ranked), chosen_format.value), output)
+    elif chosen_format is Format.table and output is None:
+        print_boards(ranked, screen(), wide)
+    else:
+        _write(_format_boards(ranked, chosen_format, wide), output)
+
+
+def _task_name(task: str | None, runs: Sequence[Run]) -> str | None:
+    """Return the name of the task; a file is loaded first."""
+    from personabench.api.registry import is_file
+    from personabench.results.locate import load_named_task
+
+    if task is None or not is_file(task):
+        return task
+    return load_named_task(task, [run.spec for run in runs if run.spec])
+
+
+def _check_choice(
+    ranked: Sequence[Board],
+    runs: Sequence[Run],
+    task: str | None,
+    baseline: str | None,
+    results: Path,
+) -> None:
+    """Check that the task has runs and that the baseline is a row or a method.
+
+    Raises:
+        UsageError: it has none, or it is not.
+    """
+    from personabench.errors import UsageError
+
+    if not ranked:
+        tasks = ", ".join(sorted({run.summary.task for run in runs}))
+        raise UsageError(
+            f"no runs of task '{task}' under {results}/runs; there are runs of {tasks}"
+        )
+    rows = {row.label for board in ranked for row in board.rows}
+    baselines = rows | {run.summary.method for run in runs}
+    if baseline and baseline not in baselines:
+        raise UsageError(
+            f"--baseline {baseline}: no such row; choose one of {', '.join(sorted(baselines))}"
+        )
+
+
+def _format_boards(ranked: Sequence[Board], chosen_format: Format, wide: bool) -> str:
+    from personabench import leaderboard
+    from personabench.cli.tables import board_text
+
+    if chosen_format is Format.json:
+        return leaderboard.as_json(ranked)
+    if chosen_format is Format.md:
+        return leaderboard.as_markdown(ranked, wide)
+    if chosen_format is Format.latex:
+        return leaderboard.as_latex(ranked, wide)
+    if chosen_format is Format.csv:
+        return leaderboard.as_csv(ranked)
+    if chosen_format is Format.html:
         from personabench.report.board import board_page
 
-        text = board_page(found, wide)
-    else:
-        text = board_text(found, wide)
-    _write(text, output)
+        return board_page(ranked, wide)
+    return board_text(ranked, wide)
 
 
 def _prices(path: Path | None) -> Mapping[str, Mapping[str, float]] | None:

@@ -190,7 +190,7 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
                 "n": summary.n,
                 **({summary.primary: value} if json else score),
                 "status": summary.status,
-                "data": summary.source if json or not summary.sample else "sample",
+                "data": summary.source if json or not summary.sample else "example data",
                 **({"time": summary.time, "folder": str(run.path)} if json else {}),
             }
         )
@@ -200,7 +200,7 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
     _print_rows(rows, json)
     if not json:
         for source in sorted({run.summary.source for run in found if run.summary.sample}):
-            typer.echo(f"sample: {source}")
+            typer.echo(f"example data: {source}")
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:

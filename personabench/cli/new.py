@@ -76,11 +76,12 @@ class {title}(Task):
 
     def load(self, split: str, data: Path | None) -> Iterator[Sample]:
         for row in read_rows(data, split):
+            rated = (Record(stimulus=past["book"], response=past["stars"]) for past in row["rated"])
             yield Sample(
                 user_id=row["reader"],
                 input=f"How many stars would this reader give this book? {row['book']}",
                 stimulus=row["book"],
-                history=tuple(Record(stimulus=r["book"], response=r["stars"]) for r in row["rated"]),
+                history=tuple(rated),
                 references=(row["stars"],),
             )
 '''
@@ -184,7 +185,7 @@ def task(
     name: Annotated[str, typer.Argument(help="Task name, such as my_task.", metavar="NAME")],
     folder: Folder = Path(),
 ) -> None:
-    """Write NAME.py, NAME.jsonl with example data and test_NAME.py, which run as they are."""
+    """Write a task, its example data and a test, which run as they are."""
     title = _class_name("task", name)
     module, examples, test = (
         folder / f"{name}.py",

@@ -1,4 +1,4 @@
-"""The plan of a dry run, as a table or JSON."""
+"""Print the plan of a command (`--dry-run`) as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from personabench.cli.console import emit, screen
 
 if TYPE_CHECKING:
     from personabench.run.options import Options
+
 
 # Columns of the plan: heading, key of the count, key of its upper bound.
 _PLAN_COUNTS = (
@@ -21,7 +22,7 @@ _PLAN_COUNTS = (
 )
 
 
-def print_plan(several: Sequence[Options], json: bool) -> None:
+def print_plan(options_by_seed: Sequence[Options], json: bool) -> None:
     """Print the calls, tokens and price of runs without calling a model."""
     from rich import box
     from rich.table import Table
@@ -29,10 +30,10 @@ def print_plan(several: Sequence[Options], json: bool) -> None:
     from personabench.run.interrupts import run_command
     from personabench.run.plan import plan
 
-    prices = several[0].prices
+    prices = options_by_seed[0].prices
     rows = [
         {**forecast.as_dict(prices), "seed": options.seed}
-        for options in several
+        for options in options_by_seed
         for forecast in run_command(plan(options), farewell="interrupted")
     ]
     if json:
@@ -50,7 +51,7 @@ def print_plan(several: Sequence[Options], json: bool) -> None:
     for heading in (*(heading for heading, _, _ in _PLAN_COUNTS), "price"):
         grid.add_column(heading, justify="right", overflow="fold")
     for row in rows:
-        grid.add_row(*_plan_cells(row, show_seed=len(several) > 1))
+        grid.add_row(*_plan_cells(row, show_seed=len(options_by_seed) > 1))
 
     console = screen()
     console.print(grid)
@@ -59,9 +60,8 @@ def print_plan(several: Sequence[Options], json: bool) -> None:
     )
     if any(row["calls_at_most"] > row["calls"] for row in rows):
         console.print(
-            " If the model replies with lists, calls are given "
-            "from the shortest lists to the longest, "
-            "tokens and price for the shortest.",
+            " If the model replies with lists, calls are given from the shortest lists to the "
+            "longest, tokens and price for the shortest.",
             style="dim",
         )
     unpriced = {row["model"] for row in rows if prices and row["price"] is None}

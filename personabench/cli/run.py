@@ -89,9 +89,10 @@ from personabench.cli.role_options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from personabench.results.summary import Summary
     from personabench.run.options import Options
-    from personabench.run.ray_executor import OnRay
-    from personabench.run.runner import ResolvedRun
+    from personabench.run.ray_executor import RayExecutor
+    from personabench.run.runner import Outcome, ResolvedRun
 
 
 # Their values are credentials, so the command to repeat is printed without them.
@@ -180,7 +181,7 @@ def run(
     part = Shard.read(shard) if shard else None
     folder = Path(results)
     if cluster:
-        folder = cluster.here
+        folder = cluster.local_results
     elif part:
         folder = part.results(folder)
 
@@ -255,11 +256,11 @@ def run(
     # All seeds take the users that the first seed draws, so that their runs can be pooled.
     all_seeds = _read_seeds(seed, seeds)
     options = dataclasses.replace(options, draw=all_seeds[0])
-    several = [dataclasses.replace(options, seed=number) for number in all_seeds]
+    options_by_seed = [dataclasses.replace(options, seed=number) for number in all_seeds]
     if dry_run:
-        print_plan(several, json)
+        print_plan(options_by_seed, json)
     else:
-        _run(several, json, cluster)
+        _run(options_by_seed, json, cluster)
 
 
 def _require_names(option: str, value: str) -> None:
@@ -333,109 +334,146 @@ def _read_seeds(seed: int, seeds: str | None) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _run(several: Sequence[Options], json: bool, cluster: OnRay | None = None) -> None:
+def _run(
+    options_by_seed: Sequence[Options], json: bool, cluster: RayExecutor | None = None
+) -> None:
     """Execute runs and print their leaderboard, warnings and errors."""
-    import functools
-
     from rich.console import Console
 
+    console = Console(stderr=True, highlight=False)
+    announced: set[str] = set()
+    outcomes = _execute(options_by_seed, console, announced, cluster)
+
+    _print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
+    _print_notices(outcomes, announced, console)
+    if options_by_seed[0].prices:
+        spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
+        console.print(f"spent  {spent:.6g}", markup=False)
+    if any(outcome.interrupted for outcome in outcomes):
+        _print_interrupted(console, _interrupted_state(outcomes[-1].summary))
+        sys.exit(130)
+
+    failed = _print_failed_samples(outcomes, console)
+    missing_values = dict.fromkeys(outcome.missing_values for outcome in outcomes)
+    for error in filter(None, missing_values):
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+    if failed or any(missing_values):
+        sys.exit(1)
+
+
+def _execute(
+    options_by_seed: Sequence[Options],
+    console: Console,
+    announced: set[str],
+    cluster: RayExecutor | None,
+) -> list[Outcome]:
+    """Execute runs in this process or on a cluster; an interrupt ends the command.
+
+    Args:
+        announced: receives the warnings that were printed.
+    """
+    import functools
+
     from personabench.cli.display import watching
-    from personabench.cli.tables import print_boards
-    from personabench.leaderboard import BoardOptions, boards
-    from personabench.results.index import Run
-    from personabench.results.notices import collect_notices
-    from personabench.results.summary import to_dict
     from personabench.run import runner
     from personabench.run.interrupts import run_command
 
-    console = Console(stderr=True, highlight=False)
-    options = several[0]
-    announced: set[str] = set()
-    announce = _announcer(several, console, announced)
-
     if cluster:
-        outcomes = cluster.run(several, functools.partial(console.print, markup=False))
-    else:
-        try:
-            outcomes = run_command(
-                runner.run(
-                    *several,
-                    watch=watching(console),
-                    announce=announce,
-                    tell=functools.partial(console.print, markup=False, soft_wrap=True),
-                ),
-                farewell=_describe_interrupt("finished samples are kept"),
-            )
-        except KeyboardInterrupt:
-            _print_interrupted(console, "finished samples are kept")
-            sys.exit(130)
-    places = [
-        cluster.place(outcome.folder) if cluster else str(outcome.folder) for outcome in outcomes
-    ]
-    summaries = [outcome.summary for outcome in outcomes]
-    if json:
-        emit(
-            [
-                {**to_dict(summary), "folder": place}
-                for summary, place in zip(summaries, places, strict=True)
-            ]
+        return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
+
+    announce = _announcer(options_by_seed, console, announced)
+    try:
+        return run_command(
+            runner.run(
+                *options_by_seed,
+                watch=watching(console),
+                announce=announce,
+                tell=functools.partial(console.print, markup=False, soft_wrap=True),
+            ),
+            farewell=_describe_interrupt("finished samples are kept"),
         )
-    else:
-        finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
-        print_boards(boards(finished, options=BoardOptions(results=options.results)), screen())
-        typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
-        for place in places:
-            typer.echo(f"  {place}")
+    except KeyboardInterrupt:
+        _print_interrupted(console, "finished samples are kept")
+        sys.exit(130)
+
+
+def _print_outcomes(
+    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None
+) -> None:
+    """Print summaries as JSON, or the leaderboard and the run folders."""
+    from personabench.cli.tables import print_boards
+    from personabench.leaderboard import BoardOptions, boards
+    from personabench.results.index import Run
+    from personabench.results.summary import to_dict
+
+    paths = [str(outcome.folder) for outcome in outcomes]
+    if cluster:
+        paths = [cluster.locate(outcome.folder) for outcome in outcomes]
+    if json:
+        summaries = [to_dict(outcome.summary) for outcome in outcomes]
+        emit([{**summary, "folder": path} for summary, path in zip(summaries, paths, strict=True)])
+        return
+
+    finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
+    print_boards(boards(finished, options=BoardOptions(results=results)), screen())
+    typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
+    for path in paths:
+        typer.echo(f"  {path}")
+
+
+def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:
+    """Print the warnings of runs that were not announced, and notices about their results."""
+    from personabench.results.notices import collect_notices
+
+    summaries = [outcome.summary for outcome in outcomes]
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
     for notice in collect_notices(summaries):
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
-    if options.prices:
-        console.print(
-            f"spent  {sum(summary.spent or 0.0 for summary in summaries):.6g}", markup=False
-        )
-    if any(outcome.interrupted for outcome in outcomes):
-        owed, unjudged = summaries[-1].owed, summaries[-1].counters.get("unjudged", 0)
-        left = "not every call was repeated"
-        if owed or unjudged:
-            left = f"{owed} samples are owed" if owed else f"{unjudged} answers are not judged"
-        _print_interrupted(console, left)
-        sys.exit(130)
-    owed = sum(summary.owed for summary in summaries)
-    if owed:
-        failed = sum(summary.counters["request_errors"] for summary in summaries)
-        more = f" and {owed - failed} more are owed" if owed > failed else ""
-        first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
-        console.print(
-            f"error: {failed} samples failed{more}; the first: {first}",
-            markup=False,
-            soft_wrap=True,
-        )
-        console.print(
-            "All other samples are kept. Repeat the command to try the failed ones again."
-        )
-    for trouble in dict.fromkeys(outcome.trouble for outcome in outcomes if outcome.trouble):
-        console.print(f"error: {trouble}", markup=False, soft_wrap=True)
-    if owed or any(outcome.trouble for outcome in outcomes):
-        sys.exit(1)
+
+
+def _interrupted_state(summary: Summary) -> str:
+    """Describe the work that an interrupt has left."""
+    if summary.owed:
+        return f"{summary.owed} samples are owed"
+    unjudged_answers = summary.counters.get("unjudged", 0)
+    if unjudged_answers:
+        return f"{unjudged_answers} answers are not judged"
+    return "not every call was repeated"
+
+
+def _print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool:
+    """Print how many samples failed, with the first error; return whether any is pending."""
+    pending = sum(outcome.summary.owed for outcome in outcomes)
+    if not pending:
+        return False
+
+    failed = sum(outcome.summary.counters["request_errors"] for outcome in outcomes)
+    rest = f" and {pending - failed} more are owed" if pending > failed else ""
+    first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
+    console.print(
+        f"error: {failed} samples failed{rest}; the first: {first}", markup=False, soft_wrap=True
+    )
+    console.print("All other samples are kept. Repeat the command to try the failed ones again.")
+    return True
 
 
 def _announcer(
-    several: Sequence[Options], console: Console, announced: set[str]
+    options_by_seed: Sequence[Options], console: Console, announced: set[str]
 ) -> Callable[[Sequence[ResolvedRun]], None]:
     """Return a function that prints the facts of a run before it starts.
 
     Args:
-        several: the options of the command, one for each seed.
+        options_by_seed: the options of the command, one for each seed.
         console: the console to print on.
         announced: receives the warnings that were printed.
     """
-    options = several[0]
+    options = options_by_seed[0]
 
     def announce(jobs: Sequence[ResolvedRun]) -> None:
         spec = jobs[0].spec
-        if len(several) > 1:
+        if len(options_by_seed) > 1:
             console.print(f"seed   {spec.seed}", markup=False)
         # All seeds share data and model, which are announced once.
         if spec.seed != options.seed:
@@ -516,7 +554,7 @@ def _first_error(folders: Sequence[Path]) -> str:
 
 def open_cluster(
     executor: Executor, shard: str | None, shards: int | None, ray_options: str | None, results: str
-) -> OnRay | None:
+) -> RayExecutor | None:
     """Return the Ray cluster of a run, or None to run in this process.
 
     Raises:
@@ -544,6 +582,6 @@ def open_cluster(
         raise UsageError(f"--ray-options {ray_options}: {error}; write a JSON object") from error
 
     # Imported last, so that a usage error needs no Ray.
-    from personabench.run.ray_executor import OnRay
+    from personabench.run.ray_executor import RayExecutor
 
-    return OnRay(shards, results, options)
+    return RayExecutor(shards, results, options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,9 +23,13 @@ from personabench.results.index import find_run
 from personabench.results.sample import _messages, describe_sample
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from personabench.results.index import Run
+    from personabench.results.run_folder import RunFolder
+    from personabench.run.options import Options
 
 
 def show(
@@ -80,11 +83,9 @@ def show(
     A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the
     prompts that --method would send for --sample are shown; no model is needed.
     """
-    from personabench.api.registry import find_source_hash
     from personabench.errors import UsageError
-    from personabench.results.index import read_run
-    from personabench.results.locate import load_named_task
-    from personabench.results.summary import to_dict
+    from personabench.models.backends.base import BackendOptions
+    from personabench.run.options import Options
 
     if dry:
         dry_sample = sample_id or sample
@@ -93,29 +94,58 @@ def show(
                 "show --dry-run: write "
                 "`personabench show --dry-run --method M --task T --sample ID`"
             )
-        preview(
-            method, task, dry_sample, split, data, window, seed, assignments or [], history, json
+        options = Options(
+            methods=[method],
+            tasks=[task],
+            split=split,
+            data=data,
+            backend="scripted",
+            backend_options=BackendOptions(window=window),
+            seed=seed,
+            assignments=assignments or [],
+            history=history,
+            cache="off",
         )
+        preview(options, dry_sample, json)
         return
     if run is None or method or sample_id:
         raise UsageError(
             "show: name a run (`personabench show last`) or preview prompts with --dry-run"
         )
-    folder = find_run(run, results)
+    _show_run(find_run(run, results), sample, task, results, json)
+
+
+def _show_run(
+    folder: RunFolder, sample: str | None, task: str | None, results: Path, json: bool
+) -> None:
+    """Print a run, or one of its samples.
+
+    Raises:
+        UsageError: there is no such sample, or the run is not of the task.
+        DataError: a file of the run is damaged or was changed.
+    """
+    from personabench.api.registry import find_source_hash
+    from personabench.results.index import read_run
+    from personabench.results.locate import load_named_task
+    from personabench.results.summary import to_dict
+
     if task is not None:
         load_named_task(task, [folder.spec()])
     if sample is None:
-        shown = read_run(folder.path)
+        scored_run = read_run(folder.path)
         folder.verify(folder.scores_path)
         if json:
-            emit({**to_dict(shown.summary), "folder": str(folder.path)})
+            emit({**to_dict(scored_run.summary), "folder": str(folder.path)})
         else:
-            _print_run(shown)
+            _print_run(scored_run)
         return
+
     facts = describe_sample(folder, sample, results)
-    if not find_source_hash("task", name := folder.spec().task):
+    task_name = folder.spec().task
+    if not find_source_hash("task", task_name):
         typer.echo(
-            f"warning: task {name} is not installed, so references are missing; add --task FILE",
+            f"warning: task {task_name} is not installed, so references are missing; "
+            "add --task FILE",
             err=True,
         )
     if json:
@@ -124,43 +154,18 @@ def show(
         _print_sample(facts)
 
 
-def preview(
-    method: str,
-    task: str,
-    sample_id: str,
-    split: str | None,
-    data: Path | None,
-    window: int | None,
-    seed: int,
-    assignments: list[str],
-    history: str,
-    json: bool,
-) -> None:
-    """Print the calls a method would make for one sample; replies that a later prompt quotes are
-    filler.
+def preview(options: Options, sample_id: str, json: bool) -> None:
+    """Print the calls that a method would make for one sample.
+
+    Replies that a later prompt quotes are filler.
 
     Raises:
         UsageError: no such method, task or sample.
     """
     import asyncio
 
-    from personabench.models.backends.base import BackendOptions
     from personabench.models.backends.scripted import FILLER
     from personabench.run import plan
-    from personabench.run.options import Options
-
-    options = Options(
-        methods=[method],
-        tasks=[task],
-        split=split,
-        data=data,
-        backend="scripted",
-        backend_options=BackendOptions(window=window),
-        seed=seed,
-        assignments=assignments,
-        history=history,
-        cache="off",
-    )
 
     source, planned = asyncio.run(plan.preview(options, sample_id))
     if json:
@@ -246,12 +251,12 @@ def _print_sample(facts: dict[str, Any]) -> None:
             console.print("reply", style="bold")
             console.print(call["reply"] or "", markup=False, soft_wrap=True)
     _head(console, f"sample {facts['sample_id']} of user {facts['user_id']}")
-    shown = {**facts, "shown": _word_shown(facts), "evidence": _word_evidence(facts)}
-    names = ["output", "parsed", "references", "shown", "evidence", "values", "flags", "error"]
+    fields = {**facts, "shown": _word_shown(facts), "evidence": _word_evidence(facts)}
+    headings = ["output", "parsed", "references", "shown", "evidence", "values", "flags", "error"]
     if not facts["evidence"]:
-        names.remove("evidence")
-    for name in names:
-        console.print(f"{name:11} {_plainly(shown[name])}", markup=False, soft_wrap=True)
+        headings.remove("evidence")
+    for heading in headings:
+        console.print(f"{heading:11} {_plainly(fields[heading])}", markup=False, soft_wrap=True)
 
 
 def _word_shown(facts: dict[str, Any]) -> str:
@@ -260,12 +265,16 @@ def _word_shown(facts: dict[str, Any]) -> str:
     if ids is None:
         return ""
     count = f"{len(ids)} record{'' if len(ids) == 1 else 's'}"
+    if facts["history"] == "shuffled":
+        count += " of another user"
     return f"{count}: {', '.join(ids)}" if ids else count
 
 
 def _word_evidence(facts: dict[str, Any]) -> str:
     """The ids of the records that hold the evidence, with those that the model did not see."""
     ids = facts["evidence"] or ()
-    missed = [record_id for record_id in ids if record_id not in (facts["shown"] or ())]
+    # Records of another user may have the same ids.
+    shown = () if facts["history"] == "shuffled" else facts["shown"] or ()
+    missed = [record_id for record_id in ids if record_id not in shown]
     worded = ", ".join(ids)
     return f"{worded}; not shown: {', '.join(missed)}" if missed else worded

@@ -7,57 +7,70 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from personabench.leaderboard import Board
     from personabench.leaderboard.curves import Point
 
 
-def print_boards(found: Sequence[Board], console: Console, wide: bool = False) -> None:
+def print_boards(boards: Sequence[Board], console: Console, wide: bool = False) -> None:
     """Print boards as tables, without columns that are equal or zero in every row.
 
     The plain table shows as many columns as fit the terminal, the most important first.
     """
+    for board in boards:
+        _print_board(board, console, wide)
+        for note in board.notes:
+            console.print(f" {note}", markup=False, style="dim")
+
+
+def _print_board(board: Board, console: Console, wide: bool) -> None:
+    from rich.text import Text
+
+    from personabench.leaderboard.formats import beaten, headed, raised, text
+
+    title, columns = headed(board, board.all_columns if wide else board.columns)
+    cells = {name: [text(name, row) for row in board.rows] for name in columns}
+
+    # Marks of equal length keep the decimal points of the scores in one line.
+    marks = [raised(beaten(board, row)) for row in board.rows]
+    longest = max(map(len, marks))
+    scores = zip(cells[board.primary], marks, strict=True)
+    cells[board.primary] = [score + mark.ljust(longest) for score, mark in scores]
+
+    parts = [_fitting(columns, cells, board, console.width)]
+    if wide:
+        parts = _parts(columns, cells, console.width)
+    for index, part in enumerate(parts):
+        table = _table(board, part, cells)
+        if index == 0:
+            table.title, table.title_justify = Text(title, "bold"), "left"
+        console.print(table)
+
+
+def _table(board: Board, columns: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from personabench.leaderboard.board import WORDS
-    from personabench.leaderboard.formats import beaten, headed, raised, text
 
-    for board in found:
-        title, columns = headed(board, board.all_columns if wide else board.columns)
-        cells = {name: [text(name, row) for row in board.rows] for name in columns}
-        marks = [raised(beaten(board, row)) for row in board.rows]
-        longest = max(map(len, marks))
-        scores = zip(cells[board.primary], marks, strict=True)
-        cells[board.primary] = [score + mark.ljust(longest) for score, mark in scores]
-        parts = (
-            _parts(columns, cells, console.width)
-            if wide
-            else [_fitting(columns, cells, board, console.width)]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name, heading in columns.items():
+        table.add_column(
+            Text(heading),
+            justify="left" if name in WORDS else "right",
+            overflow="fold",
+            width=min(_width(heading, cells[name]), _LONGEST),
         )
-        for part in parts:
-            grid = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-            if part is parts[0]:
-                grid.title, grid.title_justify = Text(title, "bold"), "left"
-            for name, heading in part.items():
-                grid.add_column(
-                    Text(heading),
-                    justify="left" if name in WORDS else "right",
-                    overflow="fold",
-                    width=min(_width(heading, cells[name]), _LONGEST),
-                )
-            for at, row in enumerate(board.rows):
-                style = "bold" if row.leader else ""
-                grid.add_row(
-                    *(
-                        Text(cells[name][at], style if name == board.primary else "")
-                        for name in part
-                    )
-                )
-            console.print(grid)
-        for note in board.notes:
-            console.print(f" {note}", markup=False, style="dim")
+    for index, row in enumerate(board.rows):
+        leader_style = "bold" if row.leader else ""
+        texts = [
+            Text(cells[name][index], leader_style if name == board.primary else "")
+            for name in columns
+        ]
+        table.add_row(*texts)
+    return table
 
 
 # Columns that the plain table adds if there is room, the most important first.
@@ -133,17 +146,16 @@ def _claim(heading: str, cells: Sequence[str]) -> int:
 
 
 def _width(heading: str, cells: Sequence[str]) -> int:
-    """Return a column's width; its heading may break between words, not before an arrow."""
+    """Return the width of a column; its heading may break between words but not before an arrow."""
     words = heading.replace(" ↑", "_↑").replace(" ↓", "_↓").replace("Δ ", "Δ_").split()
     return max([1, *map(len, words), *map(len, cells)])
 
 
 def curve_text(points: Sequence[Point], form: str) -> str:
-    """Points of curves as "json", "csv", "md", "latex" or, in any other form, as lines for a
-    terminal.
+    """Format curves as "json", "csv", "md" or "latex", or else as lines for a terminal.
 
     Raises:
-        UsageError: there is no point to show to people.
+        UsageError: there are no points, which only JSON can express.
     """
     from personabench.errors import UsageError
     from personabench.leaderboard.formats import (
@@ -161,17 +173,17 @@ def curve_text(points: Sequence[Point], form: str) -> str:
         raise UsageError(
             "no curve: no two runs differ in the history's size or one parameter alone"
         )
-    return {"csv": curves_as_csv, "md": curves_as_markdown, "latex": curves_as_latex}.get(
-        form, curves_as_text
-    )(points)
+    formats = {"csv": curves_as_csv, "md": curves_as_markdown, "latex": curves_as_latex}
+    return formats.get(form, curves_as_text)(points)
 
 
-def board_text(found: Sequence[Board], wide: bool) -> str:
+def board_text(boards: Sequence[Board], wide: bool) -> str:
     """Format boards as `print_boards` does on a wide terminal."""
     import io
 
     from rich.console import Console
 
     file = io.StringIO()
-    print_boards(found, Console(file=file, width=400 if wide else 200, highlight=False), wide)
+    width = 400 if wide else 200
+    print_boards(boards, Console(file=file, width=width, highlight=False), wide)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())

@@ -24,6 +24,7 @@ from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
 from personabench.leaderboard.notes import (
     describe_data,
+    describe_rules,
     describe_runs,
     describe_statistics,
     describe_task,
@@ -44,7 +45,7 @@ WORDS = ("letter", "label", "model")
 BASELINE = "none"
 
 # Of stored statistics; a change of their content or meaning needs a new one.
-_VERSION = 7
+_VERSION = 8
 
 # Number of stored statistics to keep; older files are deleted.
 _STORED = 200
@@ -136,6 +137,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_task(newest, rows, directions if options.thorough else [primary])
     if has_statistics:
         notes += describe_statistics(rows, options.baseline)
+    notes += describe_rules(rows, ranked)
     notes += describe_runs(ranked)
 
     return Board(
@@ -169,7 +171,7 @@ def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[Row
         with contextlib.suppress(OSError, UnicodeDecodeError, msgspec.MsgspecError):
             return msgspec.json.decode(path.read_bytes(), type=list[RowStatistics])
 
-    from personabench.leaderboard.comparison import tabulate
+    from personabench.leaderboard.board_statistics import tabulate
 
     statistics = tabulate(ranked, options.baseline, options.thorough)
     if path is not None:
@@ -348,7 +350,7 @@ _OPTIONAL = {
 _COMPOSED = {"wins": "win_users", "quantiles": "gain_p10"}
 
 _COSTS = {
-    "parse_failures": "unread",
+    "parse_failures": "unparsed",
     "truncated": "truncated",
     "empty": "empty",
     "failed": "failed",

@@ -194,7 +194,7 @@ def _align(
     placed: Sequence[_Placed], metric: str, higher: bool, read: Reader
 ) -> Sequence[Estimate | None]:
     """Estimate the metric of each row on the samples of all; None for rows that are left out."""
-    from personabench.leaderboard.comparison import Column, aggregate_of
+    from personabench.leaderboard.column import Column, aggregate_of
 
     scores = [read(row.entry) for row in placed]
     scored = next((index for index, vectors in enumerate(scores) if vectors[0].ids), 0)

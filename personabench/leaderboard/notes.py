@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from personabench.api.registry import find_source_hash
+from personabench.api.compatibility import matrix
+from personabench.api.registry import find_described, find_source_hash, list_entries
 from personabench.leaderboard.estimates import ALPHA
 from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, judge_of
@@ -192,6 +193,66 @@ def _describe_seeds(rows: Sequence[Row]) -> list[str]:
                 f"{row.seed_sd:.4f}."
             )
     return notes
+
+
+def describe_rules(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
+    """Name the best rule without a model and the methods that do not beat it, in each setting."""
+    pairs = list(zip(rows, entries, strict=True))
+    rules = {row.letter for row, entry in pairs if entry.is_rule}
+    # Oracles see what neither a method nor a rule may.
+    oracles = {row.letter for row, entry in pairs if entry.summary.privileged}
+    if not rules:
+        return [_suggest_rules(entries[0].summary.task)]
+
+    notes = []
+    own = [row for row in rows if row.history == "own" and row.scores.get(row.primary) is not None]
+    for setting in dict.fromkeys(row.setting for row in own):
+        members = [row for row in own if row.setting == setting]
+        # Rows are in order of rank.
+        best = next((row for row in members if row.letter in rules), None)
+        if best is not None:
+            methods = [row for row in members if row.letter not in rules | oracles]
+            lower = members[members.index(best) :]
+            notes.append(_compare_to_rule(best, methods, lower))
+    return notes
+
+
+def _compare_to_rule(
+    rule: Row,
+    methods: Sequence[Row],
+    lower: Sequence[Row],
+) -> str:
+    """Say which methods do not beat a rule; of rows without statistics those that rank lower."""
+    behind, untold = [], []
+    for row in methods:
+        contrast = row.statistics.contrasts.get("trivial")
+        gain = contrast.gain.value if contrast else None
+        is_behind = row in lower if gain is None else gain <= 0
+        if is_behind:
+            behind.append(row.label)
+        elif contrast is None or contrast.corrected is None or contrast.corrected > ALPHA:
+            untold.append(row.label)
+
+    note = f"Best rule without a model: {rule.label} ({rule.scores[rule.primary]:.4f})."
+    if behind:
+        note += f" Do not beat it: {', '.join(behind)}."
+    if untold:
+        note += f" Ahead of it, but not significantly: {', '.join(untold)}."
+    if methods and not behind and not untold:
+        note += " Every method beats it significantly."
+    return note
+
+
+def _suggest_rules(task_name: str) -> str:
+    note = "No rule without a model is among the rows, so none is shown to be beaten."
+    task = find_described("task", task_name)
+    if task is None:
+        return note
+
+    rules = [entry for entry in list_entries("method").values() if entry.facts.get("rule")]
+    fair = [entry for entry in rules if not entry.facts.get("privileged")]
+    fitting = [cell.method for cell in matrix(fair, [task]) if cell.fit != "refused"]
+    return f"{note} Rules that run on {task_name}: {', '.join(fitting)}." if fitting else note
 
 
 def describe_runs(entries: Sequence[Entry]) -> list[str]:

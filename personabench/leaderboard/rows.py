@@ -152,6 +152,14 @@ class Entry:
         """Model calls of all runs and phases."""
         return sum(phase.calls for run in self.runs for phase in run.summary.usage.values())
 
+    @property
+    def is_rule(self) -> bool:
+        """Whether it is a trivial rule that methods have to beat: declared, or without a call.
+
+        Rules that have seen golds are none, since a method cannot.
+        """
+        return (self.summary.rule or self.calls == 0) and not self.summary.privileged
+
     def label_of(self, run: Run) -> str:
         """Label one of the runs: the row's label, with the run's own seed."""
         return make_label(

@@ -31,8 +31,7 @@ def measure_evidence(sample: Sample, shown: Sequence[str]) -> Mapping[str, Value
         return {}
 
     # Records of another user may have the same ids, but they hold no evidence.
-    own = set() if sample.history_owner else set(shown)
-    hits = len(evidence & own)
+    hits = 0 if sample.history_owner else len(evidence.intersection(shown))
     values: dict[str, Value] = {
         "evidence-recall": hits / len(evidence),
         "records-shown": float(len(shown)),

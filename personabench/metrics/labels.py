@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from personabench.metrics.metric import Floats
 
 
 @lru_cache(maxsize=64)
@@ -49,13 +50,16 @@ def label_pair(
 
 
 def macro_f1(
-    pairs: npt.NDArray[np.float64],
+    pairs: Floats,
     labels: int,
 ) -> float:
     """Macro-F1 over a full list of `labels` labels; labels that never occur contribute 0.
 
     `pairs` has the shape (n, 2): gold and predicted index per sample, -1 for an unknown prediction.
     """
+    # Imported late: the command line loads tasks without computing anything.
+    import numpy as np
+
     gold, predicted = pairs.astype(np.int64).T
     hits = np.bincount(gold[gold == predicted], minlength=labels)
     gold_counts = np.bincount(gold, minlength=labels)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from personabench.metrics.metric import Floats
 
 _DIGITS = {
     "one": "1",
@@ -65,6 +66,6 @@ def farthest_rating(
     return low if abs(low - gold) > abs(high - gold) else high
 
 
-def rmse(squares: npt.NDArray[np.float64]) -> float:
+def rmse(squares: Floats) -> float:
     """The root of the mean of squared errors, shape (n,)."""
-    return float(np.sqrt(squares.mean()))
+    return math.sqrt(float(squares.mean()))

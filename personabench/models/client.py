@@ -61,13 +61,18 @@ def encodable(text: str) -> str:
 
 @dataclass
 class Traffic:
-    """Totals for the progress display: paid and cached calls, tokens, retries."""
+    """Totals for the progress display: paid and cached calls, tokens, retries.
+
+    Attributes:
+        trouble: the error of the last retry, until a call succeeds.
+    """
 
     paid: int = 0
     cached: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     retries: int = 0
+    trouble: str = ""
 
 
 @dataclass
@@ -239,6 +244,7 @@ class Client:
             except TransientError as error:
                 wait = self._plan_retry(error, attempt, retries)
                 self.traffic.retries += 1
+                self.traffic.trouble = str(error)
                 if flag:
                     flag(f"retried_{error.kind}")
                 await self.sleep(wait)
@@ -247,6 +253,7 @@ class Client:
                 raise
             else:
                 self._last_answer = time.monotonic()
+                self.traffic.trouble = ""
                 self.limiter.answered()
                 seconds = round(self._last_answer - attempt.started, 4)
                 return msgspec.structs.replace(response, seconds=seconds)
@@ -431,6 +438,8 @@ class Client:
             response.finish,
             usage.cached_tokens,
             response.served or msgspec.UNSET,
+            usage.reasoning_tokens,
+            usage.cache_write_tokens,
         )
         return response, call
 

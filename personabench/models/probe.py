@@ -230,6 +230,12 @@ class Dialects:
         except (OSError, msgspec.MsgspecError):
             return None
 
+    def adopt_stored(self, backend: Backend, request: Request) -> None:
+        """Put the requests of a model in its dialect if that was learnt earlier."""
+        learnt = self.recall(backend, request)
+        if learnt is not None:
+            backend.adopt(learnt.dialect)
+
     async def settle(self, backend: Backend, concurrency: int, request: Request) -> None:
         """Put the requests of an opened model in its dialect, which is learnt if it is new.
 

@@ -36,7 +36,7 @@ _CHANNEL = re.compile(
     r"(?:<\|start\|>assistant)?<\|channel\|>\s*(?P<name>analysis|commentary|final)(?![a-z])"
     r"(?:[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>)?"
 )
-_CHANNEL_END = re.compile(r"\s*<\|(?:end|return|call|start)\|>.*", re.DOTALL)
+_CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>.*", re.DOTALL)
 _BARE_CHANNELS = re.compile(r"\s*analysis(.*)assistantfinal(.*)", re.DOTALL)
 _QUOTES = "`'\"“‘«"
 # No mark is possible without one of these, so most replies skip the regular expressions.

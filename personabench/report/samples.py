@@ -9,6 +9,7 @@ further packs go without prompts, the largest part by far; outputs and scores st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from personabench.api.dataset import Dataset
@@ -17,14 +18,14 @@ from personabench.report.tables import Group, ReportRow
 from personabench.results.index import SCORER
 from personabench.results.locate import find_dataset
 from personabench.results.run_folder import Profile, RunFolder
-from personabench.run.controls import controlled
-from personabench.types import Call, Prediction, Record, to_json
+from personabench.run.controls import apply_control
+from personabench.types import Call, Prediction, Record, Sample, to_json
 
 # Characters of distinct lines after which a pack is closed: a browser unpacks one in a moment.
 PACK = 1_500_000
 
-# Runs of earlier versions, and profiles, do not say which records they showed. A record counts if
-# this many of its first characters are in a prompt: methods may cut records.
+# Runs of earlier versions do not say which records they showed. A record counts if this many of its
+# first characters are in a prompt: methods may cut records.
 MARK = 60
 
 # Characters of a request key that identify it on the page.
@@ -85,21 +86,63 @@ class Pack:
 
 
 class _Prompts(NamedTuple):
-    """The texts of a row's prompts for one sample, and for the profile behind it."""
+    """The texts of a row's prompts for one sample and for the profile behind it.
+
+    `profiled` holds the ids of the records in the latter; None if they were not recorded.
+    """
 
     answer: list[str]
     profile: list[str]
+    profiled: tuple[str, ...] | None = None
 
 
-class _Used(NamedTuple):
-    """A record, the rows whose answers were given with it in sight, and those that profiled it.
+@dataclass
+class _Use:
+    """A record on the page.
 
-    A row whose answer showed the record is not among `profiled`.
+    Attributes:
+        evidence: whether it holds evidence.
+        rows: the rows whose answers were given with it in sight.
+        profiled: the further rows that profiled the user with it.
     """
 
     record: Record
-    rows: list[int]
-    profiled: list[int]
+    evidence: bool = False
+    rows: list[int] = field(default_factory=list)
+    profiled: list[int] = field(default_factory=list)
+
+
+class _Uses:
+    """The records that the page lists for a sample: those of its evidence and those in use."""
+
+    def __init__(self, sample: Sample | None) -> None:
+        self._uses: dict[tuple[str, str | None, str], _Use] = {}
+        for record in sample.history if sample else ():
+            if sample and record.id in sample.evidence:
+                self._use(record).evidence = True
+
+    def add(
+        self,
+        row: int,
+        history: Sequence[Record],
+        prediction: Prediction,
+        prompts: _Prompts,
+    ) -> None:
+        """Add the records of a row's answer and of the profile behind it."""
+        for record in history:
+            if _is_shown(record, prediction, prompts):
+                self._use(record).rows.append(row)
+            elif _is_profiled(record, prompts):
+                self._use(record).profiled.append(row)
+
+    def records(self) -> list[_Use]:
+        """The records, evidence first."""
+        return list(self._uses.values())
+
+    def _use(self, record: Record) -> _Use:
+        # Records of two users may have the same id.
+        key = (record.id, record.stimulus, record.response)
+        return self._uses.setdefault(key, _Use(record))
 
 
 class Browser:
@@ -119,7 +162,7 @@ class Browser:
         self.located = self._data is not None
         self._views = [_control(row) for row in group.rows]
         self._seen_by = (
-            {view: controlled(self._data, *view) for view in self._views} if self._data else {}
+            {view: apply_control(self._data, *view) for view in self._views} if self._data else {}
         )
         positions = self._data.index() if self._data else ()
         self._positions = {sample: position for position, (sample, _) in enumerate(positions)}
@@ -150,27 +193,14 @@ class Browser:
             histories = self._histories(position)
 
         answers: list[dict[str, Any] | None] = []
-        evidence = sample.evidence if sample else ()
-        used = {
-            _key(record): _Used(record, [], [])
-            for record in (sample.history if sample else ())
-            if record.id in evidence
-        }
-        marked = set(used)
+        uses = _Uses(sample)
         for row, prediction in enumerate(predictions):
             if prediction is None:
                 answers.append(None)
                 continue
             answer, prompts = self._answer(pack, row, prediction)
             answers.append(answer)
-            for record in histories.get(self._views[row], ()):
-                use = used.get(_key(record)) or _Used(record, [], [])
-                if _is_shown(record, prediction, prompts):
-                    use.rows.append(row)
-                elif _is_quoted(record, prompts.profile):
-                    use.profiled.append(row)
-                if use.rows or use.profiled:
-                    used[_key(record)] = use
+            uses.add(row, histories.get(self._views[row], ()), prediction, prompts)
 
         content: dict[str, Any] = {
             "input": None,
@@ -182,9 +212,9 @@ class Browser:
                     **self._record(pack, use.record),
                     "rows": use.rows,
                     "profiled": use.profiled,
-                    "evidence": key in marked,
+                    "evidence": use.evidence,
                 }
-                for key, use in used.items()
+                for use in uses.records()
             ],
             "answers": answers,
         }
@@ -207,7 +237,7 @@ class Browser:
             "output": None if output is None else pack.text(output),
             # An answer that was parsed whole is not stored twice.
             "parsed": None if parsed in (None, output) else pack.text(parsed or ""),
-            "unread": parsed is None and prediction.error is None,
+            "unparsed": parsed is None and prediction.error is None,
             "error": prediction.error,
             "flags": dict(prediction.flags),
             "calls": calls,
@@ -217,7 +247,8 @@ class Browser:
             answer["state"] = pack.state(
                 row, prediction.user_id, lambda: self._state(pack, profile)
             )
-            return answer, _Prompts(prompts, self._state_prompts(row, profile))
+            state_prompts = self._state_prompts(row, profile)
+            return answer, _Prompts(prompts, state_prompts, profile.shown)
         return answer, _Prompts(prompts, [])
 
     def _histories(self, position: int) -> dict[tuple[str, int], Sequence[Record]]:
@@ -304,15 +335,16 @@ def _by_user(row: ReportRow) -> Mapping[str, Profile]:
     return {profile.user_id: profile for profile in profiles.values() if profile.key}
 
 
-def _key(record: Record) -> tuple[str, str | None, str]:
-    # Records of two users may have the same id.
-    return record.id, record.stimulus, record.response
-
-
 def _is_shown(record: Record, prediction: Prediction, prompts: _Prompts) -> bool:
     if prediction.shown is None:
         return _is_quoted(record, prompts.answer)
     return record.id in prediction.shown
+
+
+def _is_profiled(record: Record, prompts: _Prompts) -> bool:
+    if prompts.profiled is None:
+        return _is_quoted(record, prompts.profile)
+    return record.id in prompts.profiled
 
 
 def _is_quoted(record: Record, prompts: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from personabench.api.task import Task
 from personabench.leaderboard import Board, BoardOptions, boards, curves
-from personabench.leaderboard.comparison import aggregate_of
+from personabench.leaderboard.column import aggregate_of
 from personabench.leaderboard.curves import Point, families, remarks
 from personabench.leaderboard.estimates import Contrast, Estimate, Opponent
 from personabench.leaderboard.row import Row
@@ -208,7 +208,7 @@ def _describe_row(group: Group, index: int, metrics: Collection[str]) -> dict[st
     described |= {
         "baseline": group.baseline == index,
         "privileged": member.runs[0].summary.privileged,
-        "unread": row.parse_failures,
+        "unparsed": row.parse_failures,
         "beats": [letters[label] for label in row.statistics.beats],
         "reason": row.estimate.reason if row.estimate else None,
         "users_changed": None,

@@ -35,7 +35,7 @@ def summary(group: Mapping[str, Any]) -> list[str]:
         sentences.append(f"Not finished: {_join(unfinished)}.")
     if group["sample"]:
         sentences.append(
-            "This is a small bundled sample, not the benchmark: nothing here is a result about a "
+            "This is small example data, not the benchmark: nothing here is a result about a "
             "method."
         )
     return sentences

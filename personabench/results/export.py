@@ -145,7 +145,7 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
         "task": spec.task,
         "separation": spec.separation,
         "split": spec.split,
-        "bundled_sample": spec.sample,
+        "example_data": spec.sample,
         "method": spec.method,
         "params": to_json(spec.params),
         "history": spec.history,

@@ -251,7 +251,13 @@ def _event(record: CallRecord, model: str, roles: Mapping[str, str], time: str) 
     call = record.call
     role = ROLES.get(call.phase)
     model = roles.get(role or "", model)
-    usage = Usage(call.input_tokens, call.output_tokens, call.cached_tokens)
+    usage = Usage(
+        call.input_tokens,
+        call.output_tokens,
+        call.cached_tokens,
+        call.reasoning_tokens,
+        call.cache_write_tokens,
+    )
     return {
         "event": "model",
         "timestamp": time,
@@ -309,6 +315,10 @@ def _usage(usage: Usage) -> dict[str, int]:
     }
     if usage.cached_tokens:
         tokens["input_tokens_cache_read"] = usage.cached_tokens
+    if usage.cache_write_tokens:
+        tokens["input_tokens_cache_write"] = usage.cache_write_tokens
+    if usage.reasoning_tokens:
+        tokens["reasoning_tokens"] = usage.reasoning_tokens
     return tokens
 
 

@@ -58,7 +58,7 @@ def find_dataset(task: Task, run: Summary | RunSpec, folder: str | None) -> Data
     """Open a run's data, if it is still in its folder and unchanged.
 
     Args:
-        folder: the data folder that the run was given; None for the bundled sample.
+        folder: the data folder that the run was given; None for the example data.
     """
     # Splits of some tasks are named without their separation, and some tasks have one split only.
     candidates = (

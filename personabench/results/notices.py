@@ -29,6 +29,10 @@ NOTICES = {
         "answers were in the field for thoughts and were read from there; see the server's "
         "reasoning parser"
     ),
+    "bm25_no_match": (
+        "searches by BM25 share no word with any record, so the last records of the history came "
+        "first"
+    ),
     "model_changes": (
         "calls were answered by another version, system or provider of the model than most calls "
         "of their run, so its scores are of no single model; `personabench show RUN` counts them"

@@ -7,30 +7,40 @@ second writer out. Files are described in docs/files.md.
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from personabench.errors import DataError, RunError, UsageError
-from personabench.hashing import digest
+from personabench.errors import DataError, UsageError
 from personabench.results.checksums import make_seal
+from personabench.results.files import (
+    decode,
+    parse_line,
+    read_lines,
+    read_struct,
+    remove_torn_line,
+    replace_text,
+    to_file_name,
+    write_error,
+    write_line,
+)
+from personabench.results.refresh import Refresh
+from personabench.results.rounds import Rounds
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
 
-T = TypeVar("T")
-
 
 class Profile(msgspec.Struct, frozen=True):
-    """A line of `artifacts/profiles.jsonl`: a user's state and the calls that made it."""
+    """A line of `artifacts/profiles.jsonl`: a user's state and the calls that made it.
+
+    `shown` holds the ids of the records in these calls; None in lines of earlier versions.
+    """
 
     user_id: str
     key: str
@@ -38,44 +48,19 @@ class Profile(msgspec.Struct, frozen=True):
     calls: tuple[Call, ...]
     flags: dict[str, float]
     reused: bool = False
-
-
-class Round(msgspec.Struct, frozen=True):
-    """`states/<user>.json`: the state of a user of an online task after the last complete round.
-
-    `prediction` is that round's.
-    """
-
-    user_id: str
-    round: int
-    state: Any
-    prediction: Prediction
-
-
-class RefreshState(msgspec.Struct, frozen=True):
-    """`refresh.json`: an unfinished `--cache refresh`.
-
-    The numbers count lines of each file that are older than the refresh.
-    """
-
-    predictions: int
-    profiles: int
-    judgements: dict[str, int] = {}
+    shown: tuple[str, ...] | None = None
 
 
 class _Id(msgspec.Struct):
     sample_id: str
 
 
-# Block size for finding the end of the last whole line.
-_BLOCK = 1 << 20
-
-# File names on most systems may have 255 bytes; users' ids may be longer.
-_READABLE = 80
-
-
 class RunFolder:
     """One run on disk.
+
+    Attributes:
+        rounds: the last round of each user of an online task.
+        refresh: an unfinished `--cache refresh`.
 
     Raises:
         UsageError: another process is writing to it, or it belongs to another run.
@@ -88,8 +73,8 @@ class RunFolder:
         self.scores_path = path / "scores.jsonl"
         self.summary_path = path / "summary.json"
         self.profiles_path = path / "artifacts" / "profiles.jsonl"
-        self.states_path = path / "states"
-        self.renewal_path = path / "refresh.json"
+        self.rounds = Rounds(path / "states")
+        self.refresh = Refresh(path)
         self._lock = FileLock(path / "lock", timeout=0)
         self._files: dict[Path, IO[bytes]] = {}
 
@@ -102,7 +87,7 @@ class RunFolder:
             spec.model["name"],
             spec.fingerprint[:8],
         )
-        return results.joinpath("runs", *map(_to_file_name, parts))
+        return results.joinpath("runs", *map(to_file_name, parts))
 
     def start(self, spec: RunSpec) -> Path:
         """Take the lock, write `spec.json`, and repair torn files.
@@ -125,10 +110,10 @@ class RunFolder:
             self._write_spec(spec)
 
             # Only now: a line that another process is still writing looks torn as well.
-            _repair(self.predictions_path)
-            _repair(self.profiles_path)
+            remove_torn_line(self.predictions_path)
+            remove_torn_line(self.profiles_path)
             for path in self.path.glob("judgements/*.jsonl"):
-                _repair(path)
+                remove_torn_line(path)
 
             number = len(list(attempts.glob("*.log"))) + 1
             return attempts / f"{number:03d}.log"
@@ -141,7 +126,7 @@ class RunFolder:
                 f"{self.path / 'spec.json'} is damaged ({error}); move the folder away"
             ) from error
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise write_error(self.path, error) from error
 
     def _write_spec(self, spec: RunSpec) -> None:
         path = self.path / "spec.json"
@@ -149,7 +134,7 @@ class RunFolder:
             existing = from_json(path.read_bytes(), RunSpec)
             if existing.fingerprint != spec.fingerprint:
                 raise UsageError(f"{self.path} belongs to another run; move it away")
-        _replace(path, to_json(spec))
+        replace_text(path, to_json(spec))
 
     def close(self) -> None:
         """Close files and release the lock."""
@@ -173,38 +158,9 @@ class RunFolder:
             if file is None:
                 path.parent.mkdir(exist_ok=True)
                 file = self._files[path] = path.open("ab", buffering=0)
-            _write_whole(file, to_json(line).encode() + b"\n")
+            write_line(file, to_json(line).encode() + b"\n")
         except OSError as error:
-            raise _cannot_write(path, error) from error
-
-    def write_round(self, finished: Round) -> None:
-        """Replace a user's last round by the latest one, whole or not at all."""
-        try:
-            self.states_path.mkdir(exist_ok=True)
-            _replace(self._state_path(finished.user_id), to_json(finished))
-        except OSError as error:
-            raise _cannot_write(self.states_path, error) from error
-
-    def read_round(self, user_id: str) -> Round | None:
-        """Read a user's latest complete round; None before the first.
-
-        Raises:
-            DataError: the file is damaged.
-        """
-        path = self._state_path(user_id)
-        if not path.exists():
-            return None
-        return _read(path, Round, "delete it and repeat the run's command")
-
-    def delete_rounds(self) -> None:
-        """Delete all rounds, so that every user starts from the first one."""
-        for path in self.states_path.glob("*.json"):
-            path.unlink()
-
-    def _state_path(self, user_id: str) -> Path:
-        readable = _to_file_name(user_id)[:_READABLE]
-        # The digest keeps users apart whose readable parts coincide.
-        return self.states_path / f"{readable}-{digest(user_id)[:8]}.json"
+            raise write_error(path, error) from error
 
     def judgements_path(self, judge: str) -> Path:
         """Path of the judgements of a judge, given the judge's key."""
@@ -216,7 +172,7 @@ class RunFolder:
         Args:
             older: number of lines at the start of the file to skip.
         """
-        judgements = islice(_read_lines(self.judgements_path(judge), Judgement), older, None)
+        judgements = islice(read_lines(self.judgements_path(judge), Judgement), older, None)
         return {judgement.sample_id: judgement for judgement in judgements}
 
     def prediction(self, sample_id: str) -> Prediction | None:
@@ -253,7 +209,7 @@ class RunFolder:
             for number, line in enumerate(file, 1):
                 # A line without its end is still being written, or torn.
                 if line.endswith(b"\n"):
-                    sample = _parse_line(self.predictions_path, number, line, _Id)
+                    sample = parse_line(self.predictions_path, number, line, _Id)
                     offsets[sample.sample_id] = offset
                 offset += len(line)
         return offsets
@@ -262,50 +218,15 @@ class RunFolder:
         file.seek(offset)
         line = file.readline()
         try:
-            return _decode(line, Prediction)
+            return decode(line, Prediction)
         except msgspec.MsgspecError:
             # The number of the line is counted only for the message.
             number = 1 + self.predictions_path.read_bytes()[:offset].count(b"\n")
-            return _parse_line(self.predictions_path, number, line, Prediction)
-
-    def read_refresh(self) -> RefreshState | None:
-        """Read the unfinished refresh, if there is one.
-
-        Raises:
-            DataError: the file is damaged.
-        """
-        if not self.renewal_path.exists():
-            return None
-        return _read(self.renewal_path, RefreshState, "delete it and repeat the run's command")
-
-    def begin_refresh(self) -> RefreshState:
-        """Begin a refresh, or continue an unfinished one."""
-        unfinished = self.read_refresh()
-        if unfinished is not None:
-            return unfinished
-
-        state = RefreshState(
-            predictions=_count_lines(self.predictions_path),
-            profiles=_count_lines(self.profiles_path),
-            judgements={
-                path.name: _count_lines(path) for path in self.path.glob("judgements/*.jsonl")
-            },
-        )
-        try:
-            # Before the state is written: an interrupt in between begins the refresh again.
-            shutil.rmtree(self.states_path, ignore_errors=True)
-            _replace(self.renewal_path, to_json(state))
-        except OSError as error:
-            raise _cannot_write(self.renewal_path, error) from error
-        return state
-
-    def end_refresh(self) -> None:
-        """End a refresh, after everything was made again."""
-        self.renewal_path.unlink(missing_ok=True)
+            return parse_line(self.predictions_path, number, line, Prediction)
 
     def iter_predictions(self) -> Iterator[Prediction]:
         """Read every line of `predictions.jsonl`, failed attempts included."""
-        return _read_lines(self.predictions_path, Prediction)
+        return read_lines(self.predictions_path, Prediction)
 
     def profiles(self, older: int = 0) -> dict[str, Profile]:
         """Read the states of users, by key.
@@ -313,7 +234,7 @@ class RunFolder:
         Args:
             older: number of lines at the start of the file to skip.
         """
-        profiles = islice(_read_lines(self.profiles_path, Profile), older, None)
+        profiles = islice(read_lines(self.profiles_path, Profile), older, None)
         return {profile.key: profile for profile in profiles}
 
     def scores(self) -> Iterator[Score]:
@@ -324,7 +245,7 @@ class RunFolder:
         """
         if self.summary_path.exists() or self.scores_path.exists():
             self.verify(self.scores_path)
-        return _read_lines(self.scores_path, Score)
+        return read_lines(self.scores_path, Score)
 
     def verify(self, path: Path) -> None:
         """Check that a file of the run has not changed since the run was scored.
@@ -339,9 +260,8 @@ class RunFolder:
         if recorded is None:
             raise DataError(
                 f"{self.summary_path} does not have a checksum of {name}: it was written by an "
-                "earlier version; repeat the run's command, which uses stored answers, "
-                "and move this "
-                "folder away"
+                "earlier version; repeat the run's command, which uses stored answers, and "
+                "move this folder away"
             )
 
         current = make_seal(path, None if path == self.scores_path else recorded.bytes)
@@ -363,7 +283,7 @@ class RunFolder:
         Raises:
             DataError: it is missing or damaged.
         """
-        return _read(
+        return read_struct(
             self.path / "spec.json", RunSpec, "move the run's folder away and repeat its command"
         )
 
@@ -378,7 +298,7 @@ class RunFolder:
                 f"{self.path} has no summary.json: the run did not get that far; repeat its command"
             )
         remedy = "repeat the run's command to write it again"
-        return _read(self.summary_path, Summary, remedy)
+        return read_struct(self.summary_path, Summary, remedy)
 
     def verify_all(self) -> None:
         """See that every file which the summary was made with is what it was.
@@ -399,99 +319,4 @@ class RunFolder:
                 yield file
             temporary.replace(path)
         except OSError as error:
-            raise _cannot_write(path, error) from error
-
-
-def _read(path: Path, kind: type[T], remedy: str) -> T:
-    try:
-        return _decode(path.read_bytes(), kind)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; is {path.parent} a run folder?") from error
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); make it readable or move it away, "
-            "then repeat the run's command"
-        ) from error
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
-
-
-def _read_lines(path: Path, kind: type[T]) -> Iterator[T]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.endswith(b"\n"):
-                yield _parse_line(path, number, line, kind)
-            else:
-                with suppress(msgspec.MsgspecError):
-                    yield _decode(line, kind)
-
-
-def _parse_line(path: Path, number: int, line: bytes, kind: type[T]) -> T:
-    try:
-        return _decode(line, kind)
-    except msgspec.MsgspecError as error:
-        raise DataError(
-            f"{path}, line {number} is damaged ({error}); delete the line and repeat "
-            "the run's command"
-        ) from error
-
-
-def _decode(text: bytes, kind: type[T]) -> T:
-    # Runs that were started before an interaction was called so can still be resumed and scored.
-    if kind in (Prediction, Round) and b'"interaction":' not in text:
-        text = text.replace(b'"record":{', b'"interaction":{')
-    return from_json(text, kind)
-
-
-def _count_lines(path: Path) -> int:
-    return len(path.read_bytes().splitlines()) if path.exists() else 0
-
-
-def _write_whole(file: IO[bytes], line: bytes) -> None:
-    """Append a line, or leave the file as it was."""
-    # A nearly full disk accepts part of a write without an error.
-    start = os.fstat(file.fileno()).st_size
-    try:
-        written = 0
-        while written < len(line):
-            written += file.write(line[written:])
-    except OSError:
-        file.truncate(start)
-        raise
-
-
-def _repair(path: Path) -> None:
-    """Remove a last line that was never finished."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        end = file.seek(0, 2)
-        if end == 0:
-            return
-        start = max(0, end - _BLOCK)
-        while True:
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0 or start == 0:
-                break
-            start = max(0, start - _BLOCK)
-        file.truncate(start + newline + 1)
-
-
-def _to_file_name(text: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", text)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _cannot_write(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"{path} cannot be written ({error.strerror or error}); free some space or fix its "
-        "permissions, then repeat the command: everything finished is kept"
-    )
+            raise write_error(path, error) from error

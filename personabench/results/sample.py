@@ -63,6 +63,7 @@ def describe_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[st
     return {
         "sample_id": sample_id,
         "user_id": prediction.user_id,
+        "history": folder.spec().history,
         "profile": profile.state if profile else None,
         "calls": calls,
         "output": prediction.output,

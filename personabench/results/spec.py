@@ -24,7 +24,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     Attributes:
         task, task_version, task_params: the benchmark task and the options that change its prompts.
         separation, split: the part of the benchmark.
-        sample: the bundled example data was used.
+        sample: the task's example data was used.
         data_hash: SHA-256 of the data files.
         method, method_hash, params: the method, the hash of its source, and its parameters,
             defaults included.

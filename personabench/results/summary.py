@@ -18,6 +18,7 @@ class Phase(msgspec.Struct, frozen=True):
     """Usage of the model calls of one phase.
 
     Attributes:
+        reasoning_tokens: the part of the output that is thought; unset if no call reports any.
         served: calls by who answered them, as the server says; unset if it says nothing.
     """
 
@@ -27,6 +28,7 @@ class Phase(msgspec.Struct, frozen=True):
     output_tokens: int
     seconds: float
     served: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     task_changed: dict[str, Any] = {}
     fit: str | None = None
     privileged: bool = False
+    rule: bool = False
     provenance: dict[str, Any] = {}
     extra_metrics: dict[str, Number | None] = {}
     spent: Number | None = None

@@ -136,7 +136,7 @@ class OpenAIEmbeddings(Embedder):
         """Decide whether the server is unusable or one call failed, without naming secrets."""
         import openai
 
-        message = self._secrets.strike(error)
+        message = self._secrets.quote(str(error))
         match error:
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 return BackendDown(

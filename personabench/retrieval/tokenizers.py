@@ -1,11 +1,11 @@
 """Tokenizers for BM25; a task declares the one that its retrieval texts are split with.
 
-`words` is the default: case and punctuation say nothing about a topic, and "Paris?" has to find
-"paris".  Scripts that put no spaces between words have no words to match without a dictionary.
-They become overlapping pairs of characters, as in Lucene's analyzer of Chinese, Japanese and
-Korean: a pair is about a word long, while single characters are shared by most texts.  Korean is
-among them since its particles are written together with their word.  `whitespace` is the
-tokenization of LaMP's reference implementation.
+`words` is the default: case and punctuation carry no topic, and "Paris?" has to find "paris".
+Scripts that put no spaces between words have no words to match without a dictionary.  They become
+overlapping pairs of characters, as in Lucene's analyzer of Chinese, Japanese and Korean: a pair is
+about a word long, while single characters are shared by most texts.  Korean is among them since its
+particles are written together with their word.  `whitespace` is the tokenization of LaMP's
+reference implementation.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def get_tokenizer(name: str) -> Tokenize:
     Raises:
         UsageError: unknown tokenizer.
     """
-    if name not in TOKENIZERS:
+    # A task may declare anything, also a value that no mapping can be asked for.
+    if not isinstance(name, str) or name not in TOKENIZERS:
         raise UsageError(f"unknown tokenizer {name!r}; choose one of {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]

@@ -1,7 +1,8 @@
 """One attempt at a sample: the contexts that make its calls, and the prediction it becomes.
 
-The engine decides when a sample's turn comes.  An `Attempt` is what it hands to the method and the task, whatever the
-protocol, and brings the calls of the model under test and of the simulator together.
+The engine decides when a sample's turn comes.  An `Attempt` is what it hands to the method and the
+task, whatever the protocol, and brings the calls of the model under test and of the simulator
+together.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Attempt:
             sum(call.input_tokens for call in method_calls),
             sum(call.output_tokens for call in method_calls),
             sum(call.cached_tokens for call in method_calls),
+            sum(call.reasoning_tokens or 0 for call in method_calls) or msgspec.UNSET,
+            sum(call.cache_write_tokens or 0 for call in method_calls) or msgspec.UNSET,
         )
         if error is not None:
             output, parsed, interaction, shown = None, None, {}, None

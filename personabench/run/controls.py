@@ -1,15 +1,18 @@
-"""Whose history a method gets: the controls that tell personalization from format.
+"""History controls (`--history`): own, empty, shuffled across users, truncated.
 
-`own` is the user's; `none` empties it; `shuffled` hands over another user's, drawn from the seed, who shares no entry
-with the owner, without what it holds on anything the owner is asked about and, in dated data, without what is newer
-than the question, cut to the same size where possible; `size=N` keeps the newest N records.
+They tell a gain from personalization apart from a gain by format. `own` leaves a user's history as
+it is, `none` empties it, and `size=N` keeps the newest N records. `shuffled` replaces it by another
+user's, drawn from the seed: one that shares no record with the user's, without records about
+anything that a question of the user is about, without records newer than the question if the data
+has dates, and cut to the size of the user's own if possible.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,98 +20,121 @@ from personabench.api.dataset import Dataset, Wrapped
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, moment, normalized
 
-CANDIDATES = 64
+# Users that are drawn as candidates for a history's owner. More would make loading slow.
+_CANDIDATES = 64
 
 
-def controlled(dataset: Dataset, history: str, seed: int) -> Dataset:
-    """The dataset as seen under a control.
+def apply_control(dataset: Dataset, history: str, seed: int) -> Dataset:
+    """Return the dataset as methods see it under a control.
 
     Raises:
-        UsageError: no such control.
+        UsageError: there is no such control.
     """
     if history == "own":
         return dataset
     if history == "none":
-        return _Cut(dataset, 0)
+        return _Truncated(dataset, 0)
     if history == "shuffled":
         return _Shuffled(dataset, seed)
+
     name, _, size = history.partition("=")
     if name == "size" and size.isdigit():
-        return _Cut(dataset, int(size))
+        return _Truncated(dataset, int(size))
     raise UsageError(f"--history {history}: choose own, none, shuffled or size=N")
 
 
-class _Cut(Wrapped):
+class _Truncated(Wrapped):
     def __init__(self, inner: Dataset, size: int) -> None:
         super().__init__(inner)
         self.size = size
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
-        return msgspec.structs.replace(
-            sample, history=sample.history[-self.size :] if self.size else ()
-        )
+        newest = sample.history[-self.size :] if self.size else ()
+        return msgspec.structs.replace(sample, history=newest)
+
+
+class _Borrowed(NamedTuple):
+    """A history that a user is given, and its owner, None if no user had a usable one."""
+
+    owner: str | None = None
+    history: tuple[Record, ...] = ()
 
 
 class _Shuffled(Wrapped):
     def __init__(self, inner: Dataset, seed: int) -> None:
         super().__init__(inner)
         self.seed = seed
-        self._places: dict[str, list[int]] = {}
+        self._positions: dict[str, list[int]] = {}
         for position, (_, user) in enumerate(inner.index()):
-            self._places.setdefault(user, []).append(position)
-        self._users = sorted(self._places)
-        self._donated = lru_cache(maxsize=256)(self._donor)
+            self._positions.setdefault(user, []).append(position)
+        self._users = sorted(self._positions)
+        # Choosing an owner loads up to 64 histories, and a user's samples come one after another.
+        self._borrow = lru_cache(maxsize=256)(self._choose_owner)
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
-        history_owner, borrowed = self._donated(sample.user_id)
+        borrowed = self._borrow(sample.user_id)
         size = len(sample.history)
-        history = _until(borrowed, sample)[-size:] if size else ()
-        return msgspec.structs.replace(sample, history=history, history_owner=history_owner)
+        history = _before(borrowed.history, sample)[-size:] if size else ()
+        return msgspec.structs.replace(sample, history=history, history_owner=borrowed.owner)
 
     def flags(self, position: int) -> Mapping[str, float]:
-        """`no_donor` where nothing could be lent, `short_donor` where less than the owner has."""
+        """Flag samples without a borrowed record (`no_donor`) or with too few (`short_donor`)."""
+        flags = self.inner.flags(position)
         sample = self.inner.load(position)
-        lent, size = len(_until(self._donated(sample.user_id)[1], sample)), len(sample.history)
-        short = {"short_donor": 1.0} if lent else {"no_donor": 1.0}
-        return {**self.inner.flags(position), **(short if lent < size else {})}
+        borrowed = _before(self._borrow(sample.user_id).history, sample)
+        if len(borrowed) >= len(sample.history):
+            return flags
+        return {**flags, "short_donor" if borrowed else "no_donor": 1.0}
 
-    def _donor(self, user: str) -> tuple[str | None, tuple[Record, ...]]:
-        """Who lends to a user, and what: of up to 64 drawn users without a shared entry, the first with enough."""
-        questions = [self.inner.load(position) for position in self._places[user]]
-        own = questions[-1].history
+    def _choose_owner(self, user: str) -> _Borrowed:
+        """Choose the first of the drawn users with enough records, or the one with most."""
+        questions = [self.inner.load(position) for position in self._positions[user]]
+        last_question = questions[-1]
         items = {question.item for question in questions} - {None}
-        texts = {normalized(question.stimulus) for question in questions if question.stimulus}
-        taken = {_text(record) for question in questions for record in question.history}
-        others = [other for other in self._users if other != user]
-        drawn = random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(
-            others, min(CANDIDATES, len(others))
-        )
-        best: tuple[str | None, tuple[Record, ...]] = (None, ())
-        for other in drawn:
-            history = self.inner.load(self._places[other][-1]).history
-            lent = tuple(
-                record
-                for record in history
-                if record.item not in items
-                and not (record.stimulus and normalized(record.stimulus) in texts)
-            )
-            if not taken.isdisjoint(map(_text, lent)):
+        stimuli = {normalized(question.stimulus) for question in questions if question.stimulus}
+        user_records = {_content(record) for question in questions for record in question.history}
+
+        best = _Borrowed()
+        best_size = 0
+        for candidate in self._draw_candidates(user):
+            usable = self._usable_history(candidate, items, stimuli)
+            if not user_records.isdisjoint(map(_content, usable)):
                 continue
-            enough = len(_until(lent, questions[-1]))
-            if enough >= len(own):
-                return other, lent
-            if enough > len(_until(best[1], questions[-1])):
-                best = other, lent
+            size = len(_before(usable, last_question))
+            if size >= len(last_question.history):
+                return _Borrowed(candidate, usable)
+            if size > best_size:
+                best = _Borrowed(candidate, usable)
+                best_size = size
         return best
 
+    def _draw_candidates(self, user: str) -> list[str]:
+        candidates = [candidate for candidate in self._users if candidate != user]
+        count = min(_CANDIDATES, len(candidates))
+        return random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(candidates, count)
 
-def _until(history: tuple[Record, ...], question: Sample) -> tuple[Record, ...]:
-    """What of a dated history is no newer than a question; all where either has no date."""
-    asked = moment(question.time)
-    return tuple(record for record in history if moment(record.time) <= asked) if asked else history
+    def _usable_history(
+        self, candidate: str, items: Set[str | None], stimuli: Set[str]
+    ) -> tuple[Record, ...]:
+        """A user's records about none of these items and stimuli."""
+        history = self.inner.load(self._positions[candidate][-1]).history
+        return tuple(
+            record
+            for record in history
+            if record.item not in items
+            and not (record.stimulus and normalized(record.stimulus) in stimuli)
+        )
 
 
-def _text(record: Record) -> tuple[str | None, str]:
+def _before(history: tuple[Record, ...], question: Sample) -> tuple[Record, ...]:
+    """The records that are no newer than a question; all of them if the question has no date."""
+    time = moment(question.time)
+    if not time:
+        return history
+    return tuple(record for record in history if moment(record.time) <= time)
+
+
+def _content(record: Record) -> tuple[str | None, str]:
     return record.stimulus, record.response

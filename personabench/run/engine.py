@@ -1,9 +1,10 @@
 """The engine of a run: pending samples in, prediction lines out.
 
-A fixed number of workers pulls samples, in an order that keeps a user's samples together.  A worker takes a sample from
-its user's profile to its prediction and appends the line, so no stage waits for another and no finished sample is lost.
-In an online task the unit of work is a user: rounds follow one another, and the state after each round is kept before
-its line.  The first interrupt lets calls in flight finish, the second drops them.
+A fixed number of workers pulls samples, in an order that keeps a user's samples together.  A worker
+takes a sample from its user's profile to its prediction and appends the line, so no stage waits for
+another and no finished sample is lost. In an online task the unit of work is a user: rounds follow
+one another, and the state after each round is kept before its line.  The first interrupt lets calls
+in flight finish, the second drops them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from personabench.api.task import Task
 from personabench.errors import (
     BackendError,
     BrokenOff,
+    MisfitError,
     PluginError,
     Refused,
     RunError,
@@ -39,7 +41,9 @@ from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
-from personabench.results.run_folder import RefreshState, Round, RunFolder
+from personabench.results.refresh import RefreshState
+from personabench.results.rounds import Round
+from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.embedders import Embedders
 from personabench.run.attempt import (
@@ -54,7 +58,7 @@ from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspend
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
 from personabench.run.watchdog import LIMIT, warn, watch_loop
-from personabench.types import Phase, Prediction, Sample
+from personabench.types import Phase, Prediction, Sample, User
 
 _log = logging.getLogger("personabench")
 
@@ -67,8 +71,10 @@ class Engine:
         task, dataset, method, spec: the run.
         client, embedders, cache: the model under test and its memory.
         folder: the run folder, already started.
-        output: the folder that is written to, if not `folder`: a dry run reads one and writes another.
-        roles: the clients of the simulator and the judge; the model under test plays a role without one.
+        output: the folder that is written to, if not `folder`: a dry run reads one and writes
+            another.
+        roles: the clients of the simulator and the judge; the model under test plays a role without
+            one.
         concurrency: samples in progress at once.
         grace: seconds that calls in flight get after an interrupt.
         sample_timeout: seconds that a sample may take; None for no limit.
@@ -125,10 +131,11 @@ class Engine:
     def owed(self, positions: Sequence[int]) -> list[int]:
         """The positions whose samples have no successful prediction yet.
 
-        With the cache policy "refresh" every sample is owed again, except those that the refresh in progress has made.
-        In an online task a user's rounds are finished up to the last one whose state was kept.
+        With the cache policy "refresh" every sample is owed again, except those that the refresh in
+        progress has made. In an online task a user's rounds are finished up to the last one whose
+        state was kept.
         """
-        refresh = self.folder.read_refresh() if self._refreshing else RefreshState(0, 0)
+        refresh = self.folder.refresh.read() if self._refreshing else RefreshState(0, 0)
         done = self._read_rounds(refresh) if self._online else self._read_predictions(refresh)
         index = self.dataset.index()
         pending = [position for position in positions if index[position][0] not in done]
@@ -136,7 +143,7 @@ class Engine:
         return pending
 
     def _read_predictions(self, refresh: RefreshState | None) -> set[str]:
-        """The ids of samples that need no new prediction; sets `finished` to those that have any."""
+        """The ids of samples that need no new prediction; sets `finished` to all that have one."""
         fresh: set[str] = set()
         for number, prediction in enumerate(self.folder.iter_predictions()):
             sample_id = prediction.sample_id
@@ -151,7 +158,8 @@ class Engine:
         return self.finished & fresh
 
     def _read_rounds(self, refresh: RefreshState | None) -> set[str]:
-        """Resume every user's trajectory after its last kept round; returns the ids of finished samples.
+        """Resume every user's trajectory after its last kept round; returns the ids of finished
+        samples.
 
         A refresh that begins now (None) restarts them all.
         """
@@ -161,12 +169,13 @@ class Engine:
 
         if refresh is not None:
             for user, sample_ids in samples_of.items():
-                last = self.folder.read_round(user)
+                last = self.folder.rounds.read(user)
                 if last is not None:
                     self._rounds[user] = last
                     self.finished.update(sample_ids[: last.round])
 
-        # The state is kept before the line is written, so a kill between the two leaves a line to write.
+        # The state is kept before the line is written, so a kill between the two leaves a line to
+        # write.
         kept = {last.prediction.sample_id: last.prediction for last in self._rounds.values()}
         written: dict[str, Prediction] = {}
         for prediction in self.folder.iter_predictions():
@@ -199,14 +208,14 @@ class Engine:
 
         complete = not self.progress.stopping
         if self._refreshing and not self.judged and complete and not self.progress.failed:
-            self._output.end_refresh()
+            self._output.refresh.end()
         return complete
 
     async def _prepare(self, owed: Sequence[int]) -> None:
         """Everything before the first sample."""
         if self._refreshing and not self._rounds:
-            self._output.delete_rounds()
-        older_profiles = self._output.begin_refresh().profiles if self._refreshing else 0
+            self._output.rounds.delete()
+        older_profiles = self._output.refresh.begin().profiles if self._refreshing else 0
         self._profiles.start(owed, skip_lines=older_profiles)
 
         if "population" in self.method.requirements():
@@ -217,7 +226,7 @@ class Engine:
                 await self.method.prepare(population, ctx)
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
-            self._profiles.record("", "prepare", None, ctx)
+            self._profiles.record("", User("prepare", ()), None, ctx)
 
     async def _run_workers(self, owed: Sequence[int]) -> None:
         batches: Sequence[Sequence[int]] = SingleSamples(owed)
@@ -249,7 +258,8 @@ class Engine:
             working.result()
 
     async def _first_failure(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for all workers, or let the others finish what is in flight and raise the first failure."""
+        """Wait for all workers, or let the others finish what is in flight and raise the first
+        failure."""
         done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         for worker in done:
             failure = None if worker.cancelled() else worker.exception()
@@ -311,7 +321,10 @@ class Engine:
         return await self.task.converse(sample, reply, attempt.ctx, attempt.simulator)
 
     async def _run_trajectory(self, positions: Sequence[int]) -> None:
-        """A user's owed rounds.  A failed round ends them: the next one would lack what it taught."""
+        """A user's owed rounds.
+
+        A failed round ends them: the next one would lack what it taught.
+        """
         user = self.dataset.index()[positions[0]][1]
         last = self._rounds.get(user)
         number = 0 if last is None else last.round
@@ -323,7 +336,8 @@ class Engine:
             if number == 0:
                 attempt.profile, state = await self._profiles.get(view)
 
-            # States pass through JSON before and after, so that a resumed trajectory sees the same values.
+            # States pass through JSON before and after, so that a resumed trajectory sees the same
+            # values.
             current = plain(state)
             answer = await self.method.predict(view, current, attempt.ctx)
             output = encodable(require_text(answer))
@@ -341,17 +355,17 @@ class Engine:
             prediction = await self._predict(position, act)
             if prediction.error is None:
                 number += 1
-                self._output.write_round(Round(user, number, state, prediction))
+                self._output.rounds.write(Round(user, number, state, prediction))
             self._finish(prediction)
             if prediction.error is not None:
                 return
 
     async def _predict(self, position: int, act: Act) -> Prediction:
-        """The prediction of a sample, by a second attempt if the first one taught how long prompts may be."""
+        """The prediction of a sample; by a second attempt if the first taught the window."""
         sample, fault = self._load(position)
         attempt = self._new_attempt(sample)
         prediction = await self._make_prediction(sample, fault, act, attempt)
-        # Another sample may have taught it meanwhile, so the windows of the two attempts are compared.
+        # Another sample may have taught it meanwhile, so the two attempts' windows are compared.
         if attempt.is_too_long and attempt.ctx.window != self.client.window:
             refusal = prediction.error
             attempt = self._new_attempt(sample)
@@ -375,7 +389,10 @@ class Engine:
     async def _make_prediction(
         self, sample: Sample, fault: PluginError | None, act: Act, attempt: Attempt
     ) -> Prediction:
-        """One attempt at a sample.  Its own failures become part of the prediction; those of the run are raised."""
+        """One attempt at a sample.
+
+        Its own failures become part of the prediction; those of the run are raised.
+        """
         output, parsed, error = None, None, None
         interaction: Mapping[str, Any] = {}
         shown: tuple[str, ...] | None = None
@@ -389,7 +406,7 @@ class Engine:
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
                 interaction = plain({**interaction, "method": attempt.notes})
-            shown = list_shown(sample, attempt.ctx.sent)
+            shown = list_shown(sample.history, attempt.ctx.sent, sample)
         except BackendError as failure:
             error = str(failure)
             if isinstance(failure, BrokenOff):
@@ -401,7 +418,12 @@ class Engine:
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
             error = str(failure)
-        except (RunError, UsageError):
+        except UsageError as failure:
+            # The model's options concern every run; anything else is about this method.
+            if _comes_from_models(failure):
+                raise
+            raise MisfitError(f"method {self.method.name}: {failure}") from failure
+        except RunError:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
@@ -471,6 +493,15 @@ class Engine:
 
 class _SampleTimeout(Exception):
     """A sample that took longer than it may."""
+
+
+def _comes_from_models(error: UsageError) -> bool:
+    trace = error.__traceback__
+    module = ""
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
+    return module.startswith("personabench.models")
 
 
 async def _start(act: Act, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:

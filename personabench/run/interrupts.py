@@ -67,7 +67,8 @@ class _Command:
     def _end(self) -> None:
         time.sleep(FORCED)
         try:
-            culprit = find_plugin_call(stack_of(sys._current_frames().get(self._main_thread)))
+            frames = sys._current_frames()
+            culprit = find_plugin_call(stack_of(frames.get(self._main_thread)))
             # Written to the descriptor: the main thread may hold the lock of the stream.
             text = f"{culprit} does not stop\n" if culprit else ""
             os.write(2, f"{text}{self.farewell}\n".encode(errors="replace"))
@@ -80,7 +81,7 @@ _command: _Command | None = None
 
 @contextmanager
 def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterator[None]:
-    """Call `first` at the first SIGINT or SIGTERM while the block runs, `again` at every further one.
+    """Call `first` at the first SIGINT or SIGTERM in the block, `again` at every further one.
 
     The calls are made by the running loop.  Outside of the main thread nothing is called.
     """

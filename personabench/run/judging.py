@@ -1,7 +1,8 @@
-"""Judgements: what a judge makes of the answers of a run, kept apart from the answers.
+"""Judge the answers of a run; judgements are stored apart from the answers.
 
-A judge is named by its model and by the task's options that only it reads.  Each judge has a file of its own in the run
-folder, so another judge judges anew without a new answer, and the same one is never asked twice about an answer.
+A judge is identified by its model and by the task options that only the judge reads. Each judge has
+a file of its own in the run folder, so another judge assesses the same answers again without new
+predictions, and no judge is asked twice about an answer.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.run.attempt import plain
-from personabench.run.interrupts import GRACE, on_interrupt
+from personabench.run.interrupts import GRACE, cancel_all, on_interrupt
 from personabench.run.progress import Progress
+from personabench.run.watchdog import watch_loop
 from personabench.types import Judgement, Prediction
 
 JUDGE_SEED = 0
+
 _log = logging.getLogger("personabench.judging")
 
 
 def active_roles(task: Task, named: Sequence[RoleName]) -> tuple[RoleName, ...]:
-    """The roles of a run of a task: those it always has, and of the optional ones those that the run names."""
-    return (
-        *task.roles,
-        *(role for role in task.optional_roles if role in named and role not in task.roles),
-    )
+    """The roles of a run: those that the task always has, and its optional ones that are named."""
+    optional = [role for role in task.optional_roles if role in named and role not in task.roles]
+    return (*task.roles, *optional)
 
 
 def judge_key(task: Task, identity: Mapping[str, str]) -> str:
-    """The name of a judge: SHA-256 over its model, the task's source and version, and the options only it reads."""
+    """Identify a judge: SHA-256 of its model, its options, and the task's source and version."""
     params = dataclasses.asdict(task.params)
     options = {name: params[name] for name in judge_params(task)}
     source = [task.name, source_hash(type(task)), task.version]
@@ -47,7 +48,7 @@ def judge_key(task: Task, identity: Mapping[str, str]) -> str:
 
 
 def answer_key(prediction: Prediction) -> str:
-    """The name of what is judged."""
+    """Identify an answer by its content, the recorded interaction included."""
     return digest([prediction.output, prediction.interaction])[:16]
 
 
@@ -56,25 +57,44 @@ def unjudged(
     dataset: Dataset,
     positions: Sequence[int],
     key: str,
-    anew: Collection[int] = (),
+    again: Collection[int] = (),
 ) -> list[int]:
-    """The positions whose answers a judge has not seen yet, in file order.
+    """Return the positions whose answers have no judgement, in file order.
 
-    Of those to judge `anew`, what the judge said before the refresh that is under way does not count.
+    Args:
+        key: the judge.
+        again: positions to judge again, unless the refresh in progress has judged them already.
     """
-    index, wanted = dataset.index(), sorted(positions)
-    renewal = folder.read_refresh() if anew else None
-    older = renewal.judgements.get(folder.judgements_path(key).name, 0) if renewal else 0
-    seen = {name: line.answer for name, line in folder.judgements(key).items()}
-    if older:
-        seen |= dict.fromkeys((index[position][0] for position in anew), "")
-        seen |= {name: line.answer for name, line in folder.judgements(key, older).items()}
-    lines = folder.ordered_predictions(index[position][0] for position in wanted)
+    judged_answers = _judged_answers(folder, dataset, key, again)
+    index = dataset.index()
+    positions = sorted(positions)
+    predictions = folder.ordered_predictions(index[position][0] for position in positions)
     return [
         position
-        for position, line in zip(wanted, lines, strict=True)
-        if line is not None and line.error is None and seen.get(line.sample_id) != answer_key(line)
+        for position, prediction in zip(positions, predictions, strict=True)
+        if prediction is not None
+        and prediction.error is None
+        and judged_answers.get(prediction.sample_id) != answer_key(prediction)
     ]
+
+
+def _judged_answers(
+    folder: RunFolder, dataset: Dataset, key: str, again: Collection[int]
+) -> dict[str, str]:
+    """Map samples to the answers that a judge has assessed, without those to judge again."""
+    answers = {name: line.answer for name, line in folder.judgements(key).items()}
+    refresh = folder.refresh.read() if again else None
+    if refresh is None:
+        return answers
+
+    older_lines = refresh.judgements.get(folder.judgements_path(key).name, 0)
+    if older_lines:
+        index = dataset.index()
+        for position in again:
+            answers.pop(index[position][0], None)
+        newer = folder.judgements(key, older_lines)
+        answers |= {name: line.answer for name, line in newer.items()}
+    return answers
 
 
 async def judge(
@@ -86,69 +106,95 @@ async def judge(
     client: Client,
     progress: Progress | None = None,
 ) -> None:
-    """Have answers judged, as many at once as the judge takes.
+    """Judge answers, as many at the same time as the judge's client allows.
 
-    `progress` counts those that could not be, which are owed, and says whether an interrupt cut it short: the first one
-    lets what is under way finish.
+    Args:
+        key: the judge, which names the file of judgements.
+        progress: counts judged and failed answers; `stopping` is set by the first interrupt, after
+            which only judgements in flight are finished.
 
     Raises:
-        BackendDown: no call succeeds any more; what was judged is on disk.
+        BackendDown: no call succeeds any more; finished judgements are on disk.
         RunError: the disk is full.
-        KeyboardInterrupt: interrupted twice; what was judged is on disk.
+        KeyboardInterrupt: interrupted twice; finished judgements are on disk.
     """
     if not isinstance(task, JudgedTask):
         raise UsageError(f"task {task.name} has a judge but no method `assess`")
-    index, progress = dataset.index(), progress or Progress()
+    index = dataset.index()
+    progress = progress or Progress()
     progress.total = len(positions)
-    lines = folder.ordered_predictions(index[position][0] for position in positions)
-    pending: Iterator[tuple[int, Prediction | None]] = zip(positions, lines, strict=True)
+    predictions = folder.ordered_predictions(index[position][0] for position in positions)
+    pending: Iterator[tuple[int, Prediction | None]] = zip(positions, predictions, strict=True)
 
     async def work() -> None:
-        for position, line in pending:
+        for position, prediction in pending:
             if progress.stopping:
                 return
-            if line is None:
+            if prediction is None:
                 continue
-            sample = dataset.load(position)
-            role = Role("judge", client, sample.user_id, JUDGE_SEED)
-            try:
-                values: Any = await task.assess(sample, line.output or "", line.interaction, role)
-            except (RunError, UsageError):
-                raise
-            except Exception as failure:
-                if not isinstance(failure, BackendError):
-                    _log.exception("judging %s", sample.id)
-                _log.warning("%s could not be judged: %s", sample.id, failure)
-                progress.failed += 1
-                progress.first_failure = progress.first_failure or str(failure)
+            judgement = await _assess(task, dataset, position, prediction, client, progress)
+            if judgement is None:
                 continue
-            found = None if values is None else plain(values)
-            judged = Judgement(sample.id, answer_key(line), found, tuple(role.calls), role.flags)
-            folder.append(folder.judgements_path(key), judged)
+            folder.append(folder.judgements_path(key), judgement)
             progress.done += 1
 
-    workers = [asyncio.create_task(work()) for _ in range(min(client.concurrency, len(positions)))]
+    worker_count = min(client.concurrency, len(positions))
+    workers = [asyncio.create_task(work()) for _ in range(worker_count)]
+    await _finish_workers(workers, progress)
+    if progress.dropped:
+        raise KeyboardInterrupt
 
-    def drop() -> None:
+
+async def _assess(
+    task: JudgedTask,
+    dataset: Dataset,
+    position: int,
+    prediction: Prediction,
+    client: Client,
+    progress: Progress,
+) -> Judgement | None:
+    """Judge one answer; None, counted in `progress`, if a call or the task's own code failed."""
+    sample = dataset.load(position)
+    role = Role("judge", client, sample.user_id, JUDGE_SEED)
+    try:
+        values: Any = await task.assess(
+            sample, prediction.output or "", prediction.interaction, role
+        )
+    except (RunError, UsageError):
+        raise
+    except Exception as error:
+        # An error in the task's code needs a traceback in the log; one of a server does not.
+        if not isinstance(error, BackendError):
+            _log.exception("judging %s", sample.id)
+        _log.warning("%s could not be judged: %s", sample.id, error)
+        progress.failed += 1
+        progress.first_failure = progress.first_failure or str(error)
+        return None
+
+    plain_values = None if values is None else plain(values)
+    return Judgement(sample.id, answer_key(prediction), plain_values, tuple(role.calls), role.flags)
+
+
+async def _finish_workers(workers: Sequence[asyncio.Task[None]], progress: Progress) -> None:
+    """Wait for the workers; an interrupt lets judgements in flight finish, a second drops them."""
+
+    def cancel() -> None:
         for worker in workers:
             worker.cancel()
 
     def wind_down() -> None:
         progress.stopping = True
-        asyncio.get_running_loop().call_later(GRACE, drop)
+        asyncio.get_running_loop().call_later(GRACE, cancel)
 
-    def leave() -> None:
+    def drop() -> None:
         progress.dropped = True
-        drop()
+        cancel()
 
     try:
-        with on_interrupt(wind_down, leave):
+        with watch_loop(), on_interrupt(wind_down, drop):
             await asyncio.gather(*workers)
     except asyncio.CancelledError:
         if not progress.stopping:
             raise
     finally:
-        drop()
-        await asyncio.gather(*workers, return_exceptions=True)
-    if progress.dropped:
-        raise KeyboardInterrupt
+        await cancel_all(workers)

@@ -1,8 +1,9 @@
-"""Shards become the run folder that the command without `--shard` would have written.
+"""Join shards into the run folder that the command without `--shard` would have written.
 
-Lines are copied byte for byte, in the order in which one worker would have written them: the drawn order of users.
-Scores and summary are made anew from them, as every run's are.  What is not the same is what was not the same: seconds,
-attempts, and `cached` where shards paid for a call that one process makes once.
+Lines are copied byte for byte, in the order in which a single process would have written them:
+that of the selected users. Scores and summary are computed from them as for every run. The merged
+run differs from the unsplit one only in seconds, in its attempts, and in `cached`, if several
+shards paid for a call that a single process makes once.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -29,346 +29,345 @@ from personabench.models.cache import Cache
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
-from personabench.run.controls import controlled
-from personabench.run.runner import Outcome, external_metrics
+from personabench.run.controls import apply_control
+from personabench.run.run_facts import external_metrics
+from personabench.run.runner import Outcome
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
-from personabench.run.shard_record import RECORD, Record
+from personabench.run.shard_file import SHARD_FILE, ShardOptions
+from personabench.run.shard_lines import Line, ShardRun, index_lines, write_lines
 from personabench.run.shards import Shard, partition
 from personabench.types import from_json, to_json
 
 _log = logging.getLogger("personabench.merging")
 
-ADDED = ("seconds", "spent", "prefix_cache", "judge_errors")
-"""What of a summary beside the scores is a sum over the shards."""
+# Fields of a summary, beside the scores, that are sums over the shards.
+_SUMMED_FIELDS = ("seconds", "spent", "prefix_cache", "judge_errors")
 
 
-class Head(msgspec.Struct):
-    """What a line is known by: a sample, or the key of a user's state."""
-
-    sample_id: str = ""
-    key: str = ""
-    error: str | None = None
-    profile: str | None = None
-
-
-class Line(NamedTuple):
-    """A line of JSON: its file, where it starts there, and what it is known by."""
-
-    path: Path
-    offset: int
-    head: Head
-
-
-@dataclass(frozen=True)
-class Part:
-    """One shard of one run: its folder and what was asked for."""
-
-    folder: RunFolder
-    record: Record
-
-    def __str__(self) -> str:
-        return f"{self.record.shard}/{self.record.of}"
-
-    @property
-    def summarised(self) -> bool:
-        """Whether the shard got as far as a summary."""
-        return self.folder.summary_path.exists()
-
-
-def sharded(results: Path) -> dict[Path, list[Part]]:
-    """The shards under a results folder by run (`runs/<task>/<method>/<model>/<fingerprint8>`), in order.
+def find_shards(results: Path) -> dict[Path, list[ShardRun]]:
+    """Find the shards under a results folder, by run (`runs/<task>/<method>/<model>/<hash>`).
 
     Raises:
         DataError: a `shard.json` is damaged.
     """
-    found: dict[Path, list[Part]] = {}
-    for path in sorted(results.glob(f"shards/*-of-*/runs/*/*/*/*/{RECORD}")):
+    shards_by_run: dict[Path, list[ShardRun]] = {}
+    for path in sorted(results.glob(f"shards/*-of-*/runs/*/*/*/*/{SHARD_FILE}")):
         try:
-            record = from_json(path.read_bytes(), Record)
+            options = from_json(path.read_bytes(), ShardOptions)
         except msgspec.MsgspecError as error:
             raise DataError(f"{path} is damaged ({error}); repeat the shard's command") from error
-        found.setdefault(Path(*path.parent.parts[-5:]), []).append(
-            Part(RunFolder(path.parent), record)
-        )
-    return {
-        run: sorted(found[run], key=lambda part: (part.record.of, part.record.shard))
-        for run in sorted(found)
-    }
+        # The run's path in the shard's results folder is its path in the whole one.
+        run = Path(*path.parent.parts[-5:])
+        shards_by_run.setdefault(run, []).append(ShardRun(RunFolder(path.parent), options))
+
+    for shards in shards_by_run.values():
+        shards.sort(key=lambda shard: (shard.options.of, shard.options.shard))
+    return dict(sorted(shards_by_run.items()))
 
 
-def merge(
+def merge_shards(
     results: Path,
     run: Path,
-    parts: Sequence[Part],
+    shards: Sequence[ShardRun],
     *,
     of: int | None = None,
     partial: bool = False,
     data: Path | None,
     metrics: Sequence[str] = (),
 ) -> Outcome:
-    """Write the run that `parts` are shards of, scored, into `results / run`.
+    """Write and score the run that was split, in `results / run`.
 
-    `of` chooses among several numbers of shards, `partial` allows shards and samples to be missing, `data` is where
-    the data is now, if it was moved.  `metrics` are those beside the task's own; a metric's name may be a script, so
-    names that only the shards give are left out.
+    Args:
+        of: the number of shards, if the run was split in several ways.
+        partial: merge even if shards or samples are missing.
+        data: the folder of the data, if it was moved.
+        metrics: metrics beside the task's own. Those of the shards are not computed unless they are
+            named here: a metric's name may be a script, and files in a results folder are never
+            executed.
 
     Raises:
-        UsageError: the shards do not belong together, or are not all there, or one is still at work.
-        DataError: a file is missing or damaged, or the data is not what the shards were made from.
+        UsageError: the shards do not belong together, are incomplete, or one is still running.
+        DataError: a file is missing or damaged, or the data or the task has changed.
     """
-    parts = _chosen(run, parts, of)
+    shards = _choose_split(run, shards, of)
     with contextlib.ExitStack() as stack:
-        for part in parts:
-            try:
-                stack.enter_context(FileLock(part.folder.path / "lock", timeout=0))
-            except Timeout as error:
-                raise UsageError(f"shard {part} of {run} is at work; wait for it") from error
-        spec, record = _agreed(run, parts)
-        task, dataset = _opened(to_json(record), to_json(spec), str(data) if data else record.data)
-        if left := sorted(set(record.metrics) - set(metrics)):
-            _log.warning(
-                "%s: left out are metrics that the shards were asked for: --metric %s",
-                run,
-                ", ".join(left),
-            )
-        index = dataset.index()
-        positions = select(dataset, record.limit, record.draw)
-        owner = {
-            index[at][0]: number for at, number in partition(dataset, positions, record.of).items()
-        }
-        lines = _lines(parts, Path("predictions.jsonl"), owner)
-        finished = {name for name, line in lines.items() if line.head.error is None}
-        if not partial:
-            _complete(run, parts, owner, finished)
+        for shard in shards:
+            stack.enter_context(_locked(run, shard))
+
+        spec, options = _shared_options(run, shards)
+        data_folder = str(data) if data else options.data
+        task, dataset = _open_data(to_json(options), to_json(spec), data_folder)
+        _warn_about_metrics(run, options.metrics, metrics)
+
+        owners = _assign_samples(dataset, options)
+        lines = index_lines(shards, Path("predictions.jsonl"), owners)
+        finished = {sample_id for sample_id, line in lines.items() if line.head.error is None}
         target = RunFolder(results / run)
-        _nothing_lost(target, finished)
-        combined = _combine(
-            run, [part.folder.summary() for part in parts if part.summarised or not partial]
-        )
+        if not partial:
+            _require_complete(run, shards, owners, finished)
+        _require_no_loss(target, finished)
+        # Without --partial a shard that was never scored is an error.
+        scored_shards = [shard for shard in shards if shard.has_summary or not partial]
+        combined = _add_up(run, [shard.folder.summary() for shard in scored_shards])
+
         target.start(spec)
         stack.callback(target.close)
-        chosen = set(owner)
-        order = [*owner, *(name for name, _ in index if name in lines and name not in chosen)]
-        _copy(target, parts, lines, order)
-        _judgements(target, parts, [name for name, _ in index], owner)
-        scored = [at for at, (name, _) in enumerate(index) if name in chosen or name in finished]
+        sample_ids = [sample_id for sample_id, _ in dataset.index()]
+        # Samples of an earlier, larger limit come last.
+        earlier = [name for name in sample_ids if name in lines and name not in owners]
+        _copy_predictions(target, shards, lines, [*owners, *earlier])
+        _copy_judgements(target, shards, sample_ids, owners)
+
+        positions = [
+            position
+            for position, sample_id in enumerate(sample_ids)
+            if sample_id in owners or sample_id in finished
+        ]
+        extra_metrics = external_metrics(target, dataset, positions, metrics)
         summary = score_run(
             target,
             task,
             dataset,
             spec,
-            scored,
+            positions,
             seconds=combined.seconds,
-            facts=msgspec.structs.replace(
-                combined, extra_metrics=external_metrics(target, dataset, scored, metrics)
-            ),
+            facts=msgspec.structs.replace(combined, extra_metrics=extra_metrics),
         )
-        caches = [
-            path
-            for part in parts
-            if (path := part.folder.path.parents[4] / "cache.sqlite").exists()
-        ]
-        if caches:
-            with contextlib.closing(Cache(results / "cache.sqlite", writing=True)) as cache:
-                for path in caches:
-                    try:
-                        cache.absorb(path)
-                    except DataError as error:
-                        _log.warning("%s; the run is merged without it", error)
+        _merge_caches(results, shards)
     return Outcome(target.path, summary)
 
 
-def _chosen(run: Path, parts: Sequence[Part], of: int | None) -> list[Part]:
-    """The parts of one way to split the run."""
-    numbers = sorted({part.record.of for part in parts})
-    if of is None and len(numbers) > 1:
-        raise UsageError(
-            f"{run} was split by {' and by '.join(map(str, numbers))}; choose one with --shards"
-        )
-    chosen = [part for part in parts if of in (None, part.record.of)]
+def _choose_split(run: Path, shards: Sequence[ShardRun], of: int | None) -> list[ShardRun]:
+    """Choose the shards of one way to split the run."""
+    splits = sorted({shard.options.of for shard in shards})
+    described = " and by ".join(map(str, splits))
+    if of is None and len(splits) > 1:
+        raise UsageError(f"{run} was split by {described}; choose one with --shards")
+
+    chosen = [shard for shard in shards if of in (None, shard.options.of)]
     if not chosen:
-        raise UsageError(f"{run} was not split by {of} but by {' and by '.join(map(str, numbers))}")
+        raise UsageError(f"{run} was not split by {of} but by {described}")
     return chosen
 
 
-def _agreed(run: Path, parts: Sequence[Part]) -> tuple[RunSpec, Record]:
-    """What all parts say alike."""
-    first = parts[0]
+@contextlib.contextmanager
+def _locked(run: Path, shard: ShardRun) -> Iterator[None]:
+    """Keep a shard from being changed while it is merged."""
+    lock = FileLock(shard.folder.path / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"shard {shard} of {run} is still running; wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _shared_options(run: Path, shards: Sequence[ShardRun]) -> tuple[RunSpec, ShardOptions]:
+    """Read the spec and the options that all shards must share."""
+    first = shards[0]
     spec = first.folder.spec()
-    for part in parts[1:]:
-        if part.folder.spec() != spec:
+    for shard in shards[1:]:
+        if shard.folder.spec() != spec:
             raise UsageError(
-                f"{run}: shards {first} and {part} are of different runs; move one of them away"
+                f"{run}: shards {first} and {shard} are of different runs; move one of them away"
             )
-        for name, asked, other in (
-            ("--limit", first.record.limit, part.record.limit),
-            ("the seed that draws users", first.record.draw, part.record.draw),
-            ("--metric", first.record.metrics, part.record.metrics),
-            ("the task's parameters", first.record.params, part.record.params),
-        ):
-            if asked != other:
+        compared = (
+            ("--limit", first.options.limit, shard.options.limit),
+            ("the seed that draws users", first.options.draw, shard.options.draw),
+            ("--metric", first.options.metrics, shard.options.metrics),
+            ("the task's parameters", first.options.params, shard.options.params),
+        )
+        for name, first_value, value in compared:
+            if first_value != value:
                 raise UsageError(
-                    f"{run}: shards {first} and {part} differ in {name} ({asked}, {other}); "
-                    "give both commands again, alike"
+                    f"{run}: shards {first} and {shard} differ in {name} ({first_value}, {value}); "
+                    "repeat both commands with the same options"
                 )
-    return spec, first.record
+    return spec, first.options
 
 
+# Runs of one task share its data. JSON serves as the key, since structs with mappings have no hash.
 @lru_cache(maxsize=1)
-def _opened(asked: str, said: str, data: str | None) -> tuple[Task, Dataset]:
-    """The task of a record and a spec, both as JSON, and its data as the run saw it."""
-    record, spec = from_json(asked, Record), from_json(said, RunSpec)
+def _open_data(options_json: str, spec_json: str, data: str | None) -> tuple[Task, Dataset]:
+    """Open a run's task, and its data as the run saw it.
+
+    Raises:
+        DataError: the data was moved, or the data or the task has changed.
+    """
+    options = from_json(options_json, ShardOptions)
+    spec = from_json(spec_json, RunSpec)
     cls = registry.load_recorded("task", spec.task, spec.task_hash)
-    task = cls(msgspec.convert(record.params, cls.Params))
+    task = cls(msgspec.convert(options.params, cls.Params))
     if data is not None and not Path(data).exists():
         raise DataError(
-            f"the data of {spec.task} is no longer in {data}; say where it is with --data"
+            f"the data of {spec.task} is no longer in {data}; name its folder with --data"
         )
-    dataset = controlled(
-        open_split(task, record.split, None if data is None else Path(data)),
-        spec.history,
-        spec.seed,
-    )
-    sources = registry.source_hash(cls), spec.task_hash
-    if dataset.hash != spec.data_hash or task.version != spec.task_version or len(set(sources)) > 1:
+
+    split = open_split(task, options.split, None if data is None else Path(data))
+    dataset = apply_control(split, spec.history, spec.seed)
+    same_task = task.version == spec.task_version and registry.source_hash(cls) == spec.task_hash
+    if dataset.hash != spec.data_hash or not same_task:
         changed = "task" if dataset.hash == spec.data_hash else "data"
         raise DataError(
-            f"the {changed} of {spec.task} has changed since its shards ran; they can only be run again"
+            f"the {changed} of {spec.task} has changed since its shards ran; they can only be run "
+            "again"
         )
     return task, dataset
 
 
-def _lines(parts: Sequence[Part], name: Path, owner: Mapping[str, int]) -> dict[str, Line]:
-    """The latest line of each sample or key in the file of that name, from the shard that owns it where it has one."""
-    found: dict[str, Line] = {}
-    for part in parts:
-        path = part.folder.path / name
-        if not path.exists():
-            continue
-        offset, mine = 0, dict[str, Line]()
-        with path.open("rb") as file:
-            for number, text in enumerate(file, 1):
-                if text.endswith(b"\n"):
-                    try:
-                        head = from_json(text, Head)
-                    except msgspec.MsgspecError as error:
-                        raise DataError(
-                            f"{path}, line {number} is damaged ({error}); delete it and repeat"
-                        ) from error
-                    mine[head.sample_id or head.key] = Line(path, offset, head)
-                offset += len(text)
-        for key, line in mine.items():
-            if key not in found or owner.get(key) == part.record.shard:
-                found[key] = line
-    return found
+def _warn_about_metrics(run: Path, requested: Sequence[str], computed: Sequence[str]) -> None:
+    omitted = sorted(set(requested) - set(computed))
+    if omitted:
+        _log.warning(
+            "%s: metrics of the shards are left out unless they are named again: --metric %s",
+            run,
+            ", ".join(omitted),
+        )
 
 
-def _complete(
-    run: Path, parts: Sequence[Part], owner: Mapping[str, int], finished: set[str]
+def _assign_samples(dataset: Dataset, options: ShardOptions) -> dict[str, int]:
+    """Map the selected samples to their shards, in the order of a single process."""
+    index = dataset.index()
+    positions = select(dataset, options.limit, options.draw)
+    shard_of = partition(dataset, positions, options.of)
+    return {index[position][0]: number for position, number in shard_of.items()}
+
+
+def _require_complete(
+    run: Path, shards: Sequence[ShardRun], owners: Mapping[str, int], finished: set[str]
 ) -> None:
-    """Refuse while a shard is missing or owes samples."""
-    of = parts[0].record.of
-    there = {part.record.shard for part in parts}
-    owed = dict.fromkeys(there, 0)
-    for name, number in owner.items():
-        if number in there and name not in finished:
-            owed[number] += 1
-    absent = [str(Shard(number, of)) for number in range(1, of + 1) if number not in there]
-    wrong = [
-        f"shard {number}/{of} owes {amount} samples" for number, amount in owed.items() if amount
-    ]
+    """Refuse shards that did not run or have pending samples."""
+    of = shards[0].options.of
+    pending = {shard.options.shard: 0 for shard in shards}
+    for sample_id, number in owners.items():
+        if number in pending and sample_id not in finished:
+            pending[number] += 1
+
+    problems = []
+    absent = [str(Shard(number, of)) for number in range(1, of + 1) if number not in pending]
     if absent:
-        wrong.insert(
-            0, f"{'shards' if len(absent) > 1 else 'shard'} {', '.join(absent)} did not run"
-        )
-    if wrong:
+        noun = "shards" if len(absent) > 1 else "shard"
+        problems.append(f"{noun} {', '.join(absent)} did not run")
+    for number, count in pending.items():
+        if count:
+            problems.append(f"shard {number}/{of} has {count} pending samples")
+    if problems:
         raise UsageError(
-            f"{run} is not whole: {'; '.join(wrong)}. "
-            "Give their commands (again), or merge what is there with --partial"
+            f"{run} is not complete: {'; '.join(problems)}. Repeat their commands, or merge "
+            "incomplete shards with --partial"
         )
 
 
-def _nothing_lost(target: RunFolder, finished: set[str]) -> None:
+def _require_no_loss(target: RunFolder, finished: set[str]) -> None:
     """Refuse to replace predictions that no shard has."""
-    own = {line.sample_id for line in target.iter_predictions() if line.error is None} - finished
-    if own:
+    predictions = target.iter_predictions()
+    answered = {prediction.sample_id for prediction in predictions if prediction.error is None}
+    lost = answered - finished
+    if lost:
         raise UsageError(
-            f"{target.path} has {len(own)} samples that its shards do not have, such as {min(own)}; move it away, "
-            "or go on with it without --shard"
+            f"{target.path} has {len(lost)} samples that its shards do not have, such as "
+            f"{min(lost)}; move it away, or continue it without --shard"
         )
 
 
-def _copy(
-    target: RunFolder, parts: Sequence[Part], lines: Mapping[str, Line], order: Iterable[str]
+def _copy_predictions(
+    target: RunFolder,
+    shards: Sequence[ShardRun],
+    lines: Mapping[str, Line],
+    sample_ids: Sequence[str],
 ) -> None:
-    """Predictions, users' states and logs, in the order in which one worker would have come to them."""
-    order = [name for name in order if name in lines]
-    _write(target, target.predictions_path, (lines[name] for name in order))
-    states = _lines(parts, target.profiles_path.relative_to(target.path), {})
-    used = dict.fromkeys(["", *(lines[name].head.profile or "" for name in order), *states])
-    if states:
-        _write(target, target.profiles_path, (states[key] for key in used if key in states))
-    for part in parts:
-        for path in sorted(part.folder.path.glob("states/*")):
-            (target.path / "states").mkdir(exist_ok=True)
-            shutil.copyfile(path, target.path / "states" / path.name)
-        for path in sorted(part.folder.path.glob("attempts/*.log")):
-            name = f"{part.record.shard}-of-{part.record.of}-{path.name}"
+    """Copy predictions, profiles, rounds and logs.
+
+    Args:
+        lines: the line of each sample that has one.
+        sample_ids: in the order in which a single process would have answered them.
+    """
+    answered = [sample_id for sample_id in sample_ids if sample_id in lines]
+    write_lines(target, target.predictions_path, (lines[sample_id] for sample_id in answered))
+
+    profiles = index_lines(shards, target.profiles_path.relative_to(target.path), {})
+    if profiles:
+        # Profiles were stored in the order of their first use. The empty key is the method's
+        # `prepare`, which comes first, and profiles that no prediction uses come last.
+        used = [lines[sample_id].head.profile or "" for sample_id in answered]
+        keys = dict.fromkeys(["", *used, *profiles])
+        write_lines(
+            target, target.profiles_path, (profiles[key] for key in keys if key in profiles)
+        )
+
+    for shard in shards:
+        for path in sorted(shard.folder.rounds.path.glob("*")):
+            target.rounds.path.mkdir(exist_ok=True)
+            shutil.copyfile(path, target.rounds.path / path.name)
+        for path in sorted(shard.folder.path.glob("attempts/*.log")):
+            name = f"{shard.options.shard}-of-{shard.options.of}-{path.name}"
             shutil.copyfile(path, target.path / "attempts" / name)
 
 
-def _judgements(
-    target: RunFolder, parts: Sequence[Part], order: Iterable[str], owner: Mapping[str, int]
+def _copy_judgements(
+    target: RunFolder,
+    shards: Sequence[ShardRun],
+    sample_ids: Sequence[str],
+    owners: Mapping[str, int],
 ) -> None:
-    """What each judge said, in the order of the data, which is that of judging."""
-    for path in sorted(
-        {path.relative_to(part.folder.path) for part in parts for path in _judged(part)}
-    ):
-        (target.path / path.parent).mkdir(exist_ok=True)
-        judged = _lines(parts, path, owner)
-        _write(target, target.path / path, (judged[name] for name in order if name in judged))
+    """Copy the judgements of every judge, in file order, which is the order of judging."""
+    judge_files = set()
+    for shard in shards:
+        for path in shard.folder.path.glob("judgements/*.jsonl"):
+            judge_files.add(path.relative_to(shard.folder.path))
+
+    for judge_file in sorted(judge_files):
+        path = target.path / judge_file
+        path.parent.mkdir(exist_ok=True)
+        judgements = index_lines(shards, judge_file, owners)
+        ordered = [judgements[name] for name in sample_ids if name in judgements]
+        write_lines(target, path, ordered)
 
 
-def _judged(part: Part) -> Iterable[Path]:
-    return part.folder.path.glob("judgements/*.jsonl")
-
-
-def _write(target: RunFolder, path: Path, lines: Iterable[Line]) -> None:
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(target.replacing(path))
-        sources: dict[Path, IO[bytes]] = {}
-        for line in lines:
-            if line.path not in sources:
-                sources[line.path] = stack.enter_context(line.path.open("rb"))
-            sources[line.path].seek(line.offset)
-            file.write(sources[line.path].readline().decode())
-
-
-def _combine(run: Path, summaries: Sequence[Summary]) -> Summary:
-    """The first shard's summary, with the amounts of all shards added up."""
+def _add_up(run: Path, summaries: Sequence[Summary]) -> Summary:
+    """Return the first shard's summary with the amounts of all shards added up."""
     if not summaries:
         raise DataError(
-            f"no shard of {run} has a summary.json: none got that far; repeat their commands"
+            f"no shard of {run} has a summary.json, so none was scored; repeat their commands"
         )
+
     combined = summaries[0]
     for summary in summaries[1:]:
         if summary.judge != combined.judge:
             raise UsageError(
-                f"{run}: its shards had different judges; give their commands again, alike"
+                f"{run}: the shards have different judges; repeat their commands with the same one"
             )
-        sums = {name: _sum(getattr(combined, name), getattr(summary, name)) for name in ADDED}
-        combined = msgspec.structs.replace(
-            combined, provenance=combined.provenance | summary.provenance, **sums
-        )
+        sums = {
+            name: _add(getattr(combined, name), getattr(summary, name)) for name in _SUMMED_FIELDS
+        }
+        provenance = combined.provenance | summary.provenance
+        combined = msgspec.structs.replace(combined, provenance=provenance, **sums)
+
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return msgspec.structs.replace(combined, time=now)
 
 
-def _sum(one: Any, other: Any) -> Any:
-    """Numbers, or mappings to numbers, added; None is nothing."""
-    if one is None or other is None:
-        return other if one is None else one
-    if isinstance(one, Mapping):
-        return {name: _sum(one.get(name), other.get(name)) for name in one | other}
-    return one + other
+def _add(a: Any, b: Any) -> Any:
+    """Add two numbers, or two mappings to numbers; None counts as nothing."""
+    if a is None or b is None:
+        return b if a is None else a
+    if isinstance(a, Mapping):
+        return {name: _add(a.get(name), b.get(name)) for name in a | b}
+    return a + b
+
+
+def _merge_caches(results: Path, shards: Sequence[ShardRun]) -> None:
+    """Add the shards' stored responses to the common cache."""
+    paths = [shard.folder.path.parents[4] / "cache.sqlite" for shard in shards]
+    paths = [path for path in paths if path.exists()]
+    if not paths:
+        return
+    with contextlib.closing(Cache(results / "cache.sqlite", writing=True)) as cache:
+        for path in paths:
+            try:
+                cache.absorb(path)
+            except DataError as error:
+                _log.warning("%s; the run is merged without it", error)

@@ -53,8 +53,8 @@ class Openings:
             return False
         return all(candidate is not backend for candidate, _ in self._learnt)
 
-    async def ready(self, backend: Backend, log: Path) -> bool:
-        """Open a backend and learn its dialect; returns whether its identity has changed.
+    async def open_backend(self, backend: Backend, log: Path) -> bool:
+        """Open a backend and learn its dialect; return whether its identity has changed.
 
         Raises:
             UsageError: the model does not load.

@@ -25,14 +25,18 @@ class Options:
         split: "user/dev", "dev", or None for the task's default.
         data: a folder with the benchmark's files; None for the example data.
         limit: the least number of samples, rounded up to whole users; None for all.
-        draw: the seed that selects users under a limit, if it is not `seed`: the seeds of one comparison share it.
+        draw: the seed that selects users under a limit, if it is not `seed`: the seeds of one
+            comparison share it.
         assignments: `[owner.]key=value` parameters; the owner `task` addresses the task.
-        grid: `[owner.]key=value,value` parameters, applied before `assignments`: one run per combination.
-        shard: the part of the users to take; None for all.  `results` is then the shard's own folder.
+        grid: `[owner.]key=value,value` parameters, applied before `assignments`: one run per
+            combination.
+        shard: the part of the users to take; None for all. `results` is then the shard's own
+            folder.
         history: the control applied to histories.
         concurrency: samples in progress and calls in flight; None for the backend's own number.
         sample_timeout: seconds that a sample may take; None for no limit.
-        roles: backend and options of the simulator and the judge; the model under test plays the others.
+        roles: backend and options of the simulator and the judge; the model under test plays a
+            role that is not named.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
 

@@ -1,54 +1,71 @@
-"""The answers of two runs before a judge, side by side on the same samples.
+"""Have a judge compare the answers of two runs, sample by sample.
 
-What was judged stays judged: every verdict is a line of a file that is named by both runs and by the terms of judging
-(model, wording, samples, what the judge is told), so the same command asks only for what is missing, and other terms
-write another file.  A verdict counts for the answers it was given for and no others.
+Verdicts are stored one by one (`verdict_file`), so the same command judges only the pairs without
+one. A verdict counts for the two answers that it was given for and for no others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from personabench.api.dataset import Dataset
+from personabench.api.source import source_hash
 from personabench.api.task import Task
-from personabench.errors import BackendError, DataError, RunError, UsageError
-from personabench.hashing import digest
+from personabench.errors import BackendError, RunError, UsageError
 from personabench.metrics.judges import faireval, verbal_certainty
-from personabench.metrics.judges.verdict import Pick, Verdict
+from personabench.metrics.judges.verdict import Verdict
+from personabench.models import backends
+from personabench.models.backends.base import Backend, BackendOptions
+from personabench.models.cache import Cache, Policy
+from personabench.models.client import Client
+from personabench.models.probe import Dialects, probe_request
 from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
-from personabench.results.run_folder import RunFolder, _cannot_write, _write_whole
-from personabench.types import Judgement, Prediction, Sample, to_json
+from personabench.results.files import write_line
+from personabench.results.run_folder import RunFolder
+from personabench.run.answer_pairs import AnswerPair
+from personabench.run.verdict_file import (
+    StoredVerdict,
+    explain_write_errors,
+    read_verdicts,
+    verdict_path,
+)
+from personabench.types import Sample, to_json
 
+# Longest part of a record in the judge's prompt.
 RECORD_TOKENS = 300
+
 _log = logging.getLogger("personabench.judging")
-JudgeProtocol = Literal["scores", "certainty"]
-T = TypeVar("T")
+
+JudgeProtocol = Literal["faireval", "verbal-certainty"]
 
 
 class JudgeConfig(msgspec.Struct, frozen=True):
-    """How two answers are judged.
+    """Everything beside the answers that can change a verdict.
 
     Attributes:
-        judge: the judge's model, free of place and time.
-        form: scores as in FairEval, or a choice in the person's place with a certainty.
-        samples, temperature: of FairEval, in each order; seed: of what stands first where one order is asked.
-        records: how many of the person's newest records the judge is shown.
-        prompt: the hash of the wording; task: that of the source of the task, which words the records.
+        judge: the identity of the judge's model.
+        protocol: scores in both orders (`faireval`), or a choice in the user's place with a
+            certainty (`verbal-certainty`).
+        votes, temperature: of `faireval`: replies in each order, and their temperature.
+        seed: of `verbal-certainty`: decides which answer is shown first.
+        records: number of the user's newest records in the judge's prompt.
+        prompt: the hash of the wording.
+        task: the hash of the task's source, which puts records into words.
     """
 
     judge: Mapping[str, str]
-    form: JudgeProtocol = "scores"
-    samples: int = faireval.VOTES
+    protocol: JudgeProtocol = "faireval"
+    votes: int = faireval.VOTES
     temperature: float = faireval.TEMPERATURE
     seed: int = 0
     records: int = 5
@@ -56,274 +73,259 @@ class JudgeConfig(msgspec.Struct, frozen=True):
     task: str = ""
 
 
-class Line(msgspec.Struct, frozen=True):
-    """A line of the file: a verdict and the name of the two answers, by content, that it is about."""
+@dataclass(frozen=True)
+class JudgeOptions:
+    """The options of `personabench judge`, named as on the command line."""
 
-    answers: str
-    verdict: Verdict
+    backend: str
+    backend_options: BackendOptions
+    protocol: JudgeProtocol = "faireval"
+    votes: int = faireval.VOTES
+    temperature: float = faireval.TEMPERATURE
+    seed: int = 0
+    records: int = 5
+    concurrency: int | None = None
+    cache: Policy = "use"
+    results: Path = Path("results")
 
 
-class Pair(msgspec.Struct, frozen=True):
-    """Two answers to one sample."""
+@dataclass(frozen=True)
+class JudgingResult:
+    """The verdicts on two runs.
 
-    sample: Sample
-    a: str
-    b: str
+    Attributes:
+        config: everything beside the answers that can change a verdict.
+        path: the file that stores the verdicts.
+        verdicts: of the pairs that could be judged, in their order.
+        failures: the errors of pairs whose calls failed.
+    """
+
+    config: JudgeConfig
+    path: Path
+    verdicts: list[Verdict]
+    failures: list[str]
 
     @property
-    def answers(self) -> str:
-        """The name of the two answers."""
-        return digest([self.a, self.b])[:16]
+    def failed(self) -> int:
+        """Number of pairs whose calls failed."""
+        return len(self.failures)
+
+    @property
+    def first_failure(self) -> str:
+        """The error of the first pair whose calls failed; "" if there is none."""
+        return self.failures[0] if self.failures else ""
 
 
-def terms(judge: Mapping[str, str], form: JudgeProtocol, **changes: Any) -> JudgeConfig:
-    """Terms with the wording of their form."""
-    return JudgeConfig(
-        dict(judge),
-        form,
-        prompt=(faireval if form == "scores" else verbal_certainty).PROMPT,
-        **changes,
+async def judge_runs(
+    a: RunFolder,
+    b: RunFolder,
+    task: Task,
+    pairs: Sequence[AnswerPair],
+    options: JudgeOptions,
+    on_verdict: Callable[[], None],
+) -> JudgingResult:
+    """Judge the pairs of two runs' answers that have no stored verdict.
+
+    Args:
+        on_verdict: called after each new verdict.
+
+    Raises:
+        UsageError: the judge cannot be used, or another process is judging the same runs.
+        BackendDown: no call succeeds any more; finished verdicts are on disk.
+        RunError: the file cannot be written.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        backend = backends.create(options.backend, options.backend_options)
+        stack.push_async_callback(backend.aclose)
+        await backend.identify()
+        dialects = Dialects(options.results)
+        probe = probe_request(0.0, 1.0, options.seed)
+        dialects.adopt_stored(backend, probe)
+
+        config = _configure(backend, task, options)
+        path = verdict_path(options.results, a, b, config)
+        with explain_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+        # Only a model that runs on this machine has messages of its own.
+        has_log = options.backend in ("local", "vllm")
+        await backend.open(path.with_suffix(".log") if has_log else None)
+        concurrency = options.concurrency or backend.concurrency
+        if options.cache != "only":
+            await dialects.settle(backend, concurrency, probe)
+            # The judge's dialect is part of the configuration, which names the file.
+            config = _configure(backend, task, options)
+            path = verdict_path(options.results, a, b, config)
+
+        cache = None
+        if options.cache != "off":
+            cache = Cache(options.results / "cache.sqlite", writing=True)
+            stack.callback(cache.close)
+        client = Client(backend, cache, options.cache, concurrency)
+        verdicts, failures = await judge_pairs(
+            pairs,
+            task,
+            config,
+            path,
+            lambda user: Role("judge", client, user, options.seed),
+            workers=client.concurrency,
+            on_verdict=on_verdict,
+        )
+    return JudgingResult(config, path, verdicts, failures)
+
+
+def _configure(backend: Backend, task: Task, options: JudgeOptions) -> JudgeConfig:
+    return create_config(
+        backend.identity,
+        options.protocol,
+        votes=options.votes,
+        temperature=options.temperature,
+        seed=options.seed,
+        records=options.records,
+        task=source_hash(type(task)),
     )
 
 
-def path_of(results: Path, a: RunFolder, b: RunFolder, agreed: JudgeConfig) -> Path:
-    """Where the verdicts on two runs lie: `judgements/<run a>-<run b>-<terms>.jsonl`, eight characters each."""
-    names = (a.spec().fingerprint, b.spec().fingerprint, digest(agreed))
-    return results / "judgements" / f"{'-'.join(name[:8] for name in names)}.jsonl"
+def create_config(
+    judge: Mapping[str, str], protocol: JudgeProtocol, **settings: Any
+) -> JudgeConfig:
+    """Create a configuration with the wording of its protocol."""
+    prompts = {"faireval": faireval.PROMPT, "verbal-certainty": verbal_certainty.PROMPT}
+    return JudgeConfig(dict(judge), protocol, prompt=prompts[protocol], **settings)
 
 
-def pairs(a: RunFolder, b: RunFolder, dataset: Dataset) -> Iterator[Pair]:
-    """The samples that both runs answered, in file order; an answer that is empty is told as such."""
-    ids = [name for name, _ in dataset.index()]
-    lines = zip(a.ordered_predictions(ids), b.ordered_predictions(ids), strict=True)
-    for position, both in enumerate(lines):
-        texts = [_answer(line) for line in both if line is not None and line.error is None]
-        if len(texts) == 2:
-            yield Pair(dataset.load(position), *texts)
-
-
-def _answer(line: Prediction) -> str:
-    return (line.output or "").strip() or "(an empty reply)"
-
-
-def check(a: RunFolder, b: RunFolder) -> list[str]:
-    """Two runs can be judged side by side when they answer the same questions.  Returns what is worth a warning.
-
-    Raises:
-        UsageError: they do not, or are one run.
-        DataError: the answers of one are not those that it was scored with.
-    """
-    one, other = a.spec(), b.spec()
-    if one.fingerprint == other.fingerprint:
-        raise UsageError(f"{a.path} is judged against itself; name two runs")
-    for name in ("task", "separation", "split", "data_hash"):
-        left, right = getattr(one, name), getattr(other, name)
-        if left != right:
-            raise UsageError(
-                f"the runs answer other questions: {name} is {left[:40]} and {right[:40]}"
-            )
-    params = one.task_params, other.task_params
-    for name in sorted({*params[0], *params[1]}):
-        left, right = (each.get(name) for each in params)
-        if left != right:
-            raise UsageError(
-                f"the runs answer other questions: task.{name} is {left!s:.40} and {right!s:.40}"
-            )
-    for folder in (a, b):
-        folder.verify(folder.predictions_path)
-    if one.simulator != other.simulator:
-        left, right = (
-            "none" if not each.simulator else each.simulator["name"] for each in (one, other)
-        )
-        raise UsageError(f"the runs talked to other users: the simulator is {left} and {right}")
-    doubts = []
-    if one.task_hash != other.task_hash:
-        doubts.append(
-            "the runs differ in the source of their task, and so perhaps in what was asked"
-        )
-    if one.sampling != other.sampling:
-        doubts.append(
-            f"the runs differ in decoding: {to_json(one.sampling)} and {to_json(other.sampling)}"
-        )
-    return doubts
-
-
-def read(path: Path) -> list[Line]:
-    """The lines of a file of verdicts, the latest of each sample; a torn last line counts as missing.
-
-    Raises:
-        DataError: a line is broken.
-    """
-    return list({line.verdict.sample_id: line for line in _lines(path, Line)}.values())
-
-
-def read_any(path: Path) -> list[Verdict] | list[Judgement]:
-    """The verdicts of a file of `personabench judge`, or the judgements of one in a run folder.
-
-    Raises:
-        DataError: it is neither, or a line is broken.
-    """
-    with path.open("rb") as file:
-        scored = b'"verdict"' not in file.readline()
-    if not scored:
-        return [line.verdict for line in read(path)]
-    return list({line.sample_id: line for line in _lines(path, Judgement)}.values())
-
-
-def _lines(path: Path, kind: type[T]) -> Iterator[T]:
-    decoder = msgspec.json.Decoder(kind)
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        try:
-            yield decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path}, line {number} is not what a judge writes down: {error}"
-            ) from error
-
-
-def read_labels(path: Path) -> dict[str, Pick]:
-    """People's picks by sample id, from JSON lines of `{"id", "label"}`, labels a, b or tie.
-
-    Raises:
-        DataError: a line is something else.
-    """
-    found: dict[str, Pick] = {}
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            line = (
-                msgspec.json.decode(text, type=dict[str, str | None])
-                if text.strip()
-                else {"label": None}
-            )
-            if line["label"] is not None:
-                found[str(line["id"])] = msgspec.convert(line["label"], Pick)
-        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
-            raise DataError(
-                f'{path}, line {number}: expected {{"id": ..., "label": "a", "b" or "tie"}}: {error}'
-            ) from error
-    return found
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say of a file of verdicts that it cannot be written, where that is so."""
-    try:
-        yield
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-async def duel(
-    wanted: Sequence[Pair],
+async def judge_pairs(
+    pairs: Sequence[AnswerPair],
     task: Task,
-    agreed: JudgeConfig,
+    config: JudgeConfig,
     path: Path,
-    role: Callable[[str], Role],
+    create_judge: Callable[[str], Role],
     *,
     workers: int,
-    done: Callable[[], None] = lambda: None,
+    on_verdict: Callable[[], None] = lambda: None,
 ) -> tuple[list[Verdict], list[str]]:
-    """The verdicts on pairs of answers, those of the file first asked for only where they are missing.
+    """Judge the pairs that have no stored verdict, and append each verdict to the file.
 
-    `role` makes the judge of a user's sample; `done` is called after each item.
+    Args:
+        path: the file of verdicts.
+        create_judge: creates the judge of a user's sample.
+        workers: number of pairs judged at the same time.
+        on_verdict: called after each verdict.
 
     Returns:
-        the verdicts in the order of `wanted`, and the errors of samples that could not be judged because calls failed.
+        the verdicts in the order of the pairs, and the errors of pairs whose calls failed.
 
     Raises:
-        UsageError: another process is judging the same.
-        BackendDown: no call succeeds any more; what was judged is on disk.
+        UsageError: another process is writing to the file.
+        BackendDown: no call succeeds any more; finished verdicts are on disk.
         RunError: the file cannot be written.
     """
-    lock = FileLock(path.with_suffix(".lock"), timeout=0)
-    try:
-        with writing(path):
-            lock.acquire()
-    except Timeout as error:
-        raise UsageError(f"another process is writing to {path}; wait for it or stop it") from error
-    try:
-        return await _judged(wanted, task, agreed, path, role, workers, done)
-    finally:
-        lock.release()
-
-
-async def _judged(
-    wanted: Sequence[Pair],
-    task: Task,
-    agreed: JudgeConfig,
-    path: Path,
-    role: Callable[[str], Role],
-    workers: int,
-    done: Callable[[], None],
-) -> tuple[list[Verdict], list[str]]:
-    known: dict[tuple[str, str], Verdict] = {}
-    if path.exists():
-        with writing(path):
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-        known = {(line.verdict.sample_id, line.answers): line.verdict for line in read(path)}
-    owed = iter([pair for pair in wanted if (pair.sample.id, pair.answers) not in known])
     failures: list[str] = []
+    with _locked(path):
+        verdicts = _read_stored(path)
+        pending = [pair for pair in pairs if (pair.sample.id, pair.key) not in verdicts]
+        with explain_write_errors(path):
+            file = path.open("ab", buffering=0)
 
-    async def work() -> None:
-        for pair in owed:
-            judge = role(pair.sample.user_id)
+        async def judge_one(pair: AnswerPair) -> None:
+            judge = create_judge(pair.sample.user_id)
             try:
-                verdict = await _verdict(pair, task, agreed, judge)
+                verdict = await _judge_pair(pair, task, config, judge)
             except RunError:
                 raise
             except BackendError as error:
                 _log.warning("%s could not be judged: %s", pair.sample.id, error)
                 failures.append(f"{pair.sample.id}: {error}")
-                continue
+                return
+
             verdict = msgspec.structs.replace(verdict, calls=tuple(judge.calls))
-            known[pair.sample.id, pair.answers] = verdict
-            with writing(path):
-                _write_whole(file, to_json(Line(pair.answers, verdict)).encode() + b"\n")
-            done()
+            line = to_json(StoredVerdict(pair.key, verdict)).encode() + b"\n"
+            with explain_write_errors(path):
+                write_line(file, line)
+            verdicts[pair.sample.id, pair.key] = verdict
+            on_verdict()
 
-    with writing(path):
-        file = path.open("ab", buffering=0)
-    with file:
-        tasks = [asyncio.create_task(work()) for _ in range(workers)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    found = [known.get((pair.sample.id, pair.answers)) for pair in wanted]
-    return [verdict for verdict in found if verdict is not None], failures
+        with file:
+            await _run_workers(pending, judge_one, workers)
+
+    keys = [(pair.sample.id, pair.key) for pair in pairs]
+    return [verdicts[key] for key in keys if key in verdicts], failures
 
 
-async def _verdict(pair: Pair, task: Task, agreed: JudgeConfig, judge: Role) -> Verdict:
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes from writing to the file of verdicts."""
+    lock = FileLock(path.with_suffix(".lock"), timeout=0)
+    try:
+        with explain_write_errors(path):
+            lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"another process is writing to {path}; wait for it or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read_stored(path: Path) -> dict[tuple[str, str], Verdict]:
+    """Read stored verdicts by sample and answers, after removing a torn last line."""
+    if not path.exists():
+        return {}
+    with explain_write_errors(path):
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    stored = read_verdicts(path)
+    return {(line.verdict.sample_id, line.answers): line.verdict for line in stored}
+
+
+async def _run_workers(
+    pairs: Sequence[AnswerPair], judge_one: Callable[[AnswerPair], Awaitable[None]], workers: int
+) -> None:
+    queue = iter(pairs)
+
+    async def work() -> None:
+        for pair in queue:
+            await judge_one(pair)
+
+    tasks = [asyncio.create_task(work()) for _ in range(workers)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        # After an error the other workers must not write to a closed file.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _judge_pair(pair: AnswerPair, task: Task, config: JudgeConfig, judge: Role) -> Verdict:
     sample = pair.sample
-    known = told(sample, task, agreed.records, judge.tokens)
-    if agreed.form == "scores":
+    background = describe_records(sample, task, config.records, judge.tokens)
+    if config.protocol == "faireval":
         return await faireval.compare(
             judge,
             sample_id=sample.id,
             user_id=sample.user_id,
-            background=known,
+            background=background,
             request=sample.input,
             a=pair.a,
             b=pair.b,
-            votes=agreed.samples,
-            temperature=agreed.temperature,
+            votes=config.votes,
+            temperature=config.temperature,
         )
     return await verbal_certainty.judge_preference(
         judge,
         sample_id=sample.id,
         user_id=sample.user_id,
-        background=known,
+        background=background,
         request=sample.input,
         a=pair.a,
         b=pair.b,
         tie=True,
-        seed=agreed.seed,
+        seed=config.seed,
     )
 
 
-def told(sample: Sample, task: Task, records: int, tokens: Tokens) -> str:
-    """The person's newest records, oldest of them first, each cut to 300 tokens; empty without any."""
-    newest = sample.history[-records:] if records else ()
-    return "\n\n".join(tokens.truncate(task.describe(record), RECORD_TOKENS) for record in newest)
+def describe_records(sample: Sample, task: Task, count: int, tokens: Tokens) -> str:
+    """Describe the user's newest records, oldest first, each cut to 300 tokens."""
+    newest = sample.history[-count:] if count else ()
+    texts = [tokens.truncate(task.describe(record), RECORD_TOKENS) for record in newest]
+    return "\n\n".join(texts)

@@ -1,10 +1,10 @@
 """Dry runs: the calls, tokens and price that a run would cost, without a model call.
 
-The method runs for real, against a client that answers from the cache if it can and with filler if it cannot.  No two
-requests get the same filler, so that profiles made of replies differ as they will in the run.  Calls are exact for
-methods whose number of calls does not depend on replies.  If replies are lists, two more dry runs, with empty lists and
-with the longest possible, bound the number of calls.  Input tokens are estimated; output tokens are the full allowance,
-an upper bound.
+The method runs for real, against a client that answers from the cache if it can and with filler if
+it cannot. No two requests get the same filler, so that profiles made of replies differ as they will
+in the run. Calls are exact for methods whose number of calls does not depend on replies. If replies
+are lists, two more dry runs, with empty lists and with the longest possible, bound the number of
+calls. Input tokens are estimated; output tokens are the full allowance, an upper bound.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 
 from personabench.errors import RunError, UsageError
-from personabench.models import backends
 from personabench.models.backends.base import Backend
 from personabench.models.backends.scripted import FILLER, fill_schema, letters
 from personabench.models.budget import Budget
@@ -33,6 +32,8 @@ from personabench.run import runner
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
 from personabench.run.openings import Openings
+from personabench.run.run_facts import changed_params
+from personabench.run.session import identified_models
 from personabench.types import Call, Phase, Request, Response, Usage
 
 Bound = Literal["empty", "longest"]
@@ -56,8 +57,8 @@ class RunPlan:
         changed: parameters that are not at their defaults, those of the task as `task.NAME`.
         calls: calls by phase; cached: how many of them are stored.
         spent: tokens to pay for by model, those of the simulator and the judge included.
-        bounds: the same run with empty lists and with the longest, if any reply is a list.  In the plan itself, lists
-            have one entry.
+        bounds: the same run with empty lists and with the longest, if any reply is a list. In the
+            plan itself, lists have one entry.
     """
 
     task: str
@@ -104,7 +105,7 @@ class RunPlan:
     def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         """A plain row for tables and JSON.
 
-        With `bounds` the row is that of the fewest calls, and `*_at_most` gives the largest numbers.
+        With `bounds` the row has the fewest calls, and `*_at_most` the largest numbers.
         """
         candidates = (self, *self.bounds)
         least = min(candidates, key=lambda candidate: candidate.total)
@@ -151,7 +152,8 @@ class FillerStyle:
     """How replies are filled in.
 
     Attributes:
-        plain: the text of replies without a schema; marked: whether it carries a mark of its request.
+        plain: the text of replies without a schema.
+        marked: whether it carries a mark of its request.
         tail: text added to replies without a schema.
         bound: the length of lists; None for one entry.
     """
@@ -179,26 +181,28 @@ class DryRunClient(Client):
     """A client that pays nothing: stored responses if there are any, filler otherwise.
 
     Attributes:
-        forecast: the plan that calls are booked in; asked: every call so far.
+        forecast: the plan that calls are booked in.
+        planned_calls: every call so far.
         memory: responses given so far, as if they had been stored.
         style: how replies are filled in.
     """
 
     forecast: RunPlan
-    asked: list[PlannedCall]
+    planned_calls: list[PlannedCall]
     memory: dict[str, Response]
     style: FillerStyle
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.asked = []
+        self.planned_calls = []
         self.memory = {}
         self.style = FillerStyle()
         self._refused: dict[str | int, Response] = {}
 
     @property
     def tokens(self) -> Tokens:
-        """An estimate: loading the model only to count would take longer than the rest of the dry run."""
+        """An estimate of token counts."""
+        # Loading the model only to count would take longer than the rest of the dry run.
         return EstimatedTokens()
 
     async def complete(
@@ -227,7 +231,7 @@ class DryRunClient(Client):
             response = stored
             self.forecast.cached += 1
         self.memory[key] = response
-        self.asked.append(PlannedCall(key, phase, request, stored is not None))
+        self.planned_calls.append(PlannedCall(key, phase, request, stored is not None))
         return self._receipt(key, phase, response, cached=stored is not None)
 
     def _stored(self, key: str) -> Response | None:
@@ -247,8 +251,8 @@ class DryRunClient(Client):
     def _fill(self, key: str, request: Request) -> Response:
         input_tokens = sum(self.tokens.count(message.content) for message in request.messages)
         model = self.backend.identity["name"]
-        booked = self.forecast.spent.get(model, PlannedTokens())
         output_tokens = request.max_tokens + self.allowance
+        booked = self.forecast.spent.get(model, PlannedTokens())
         self.forecast.spent[model] = PlannedTokens(
             booked.input + input_tokens, booked.output + output_tokens
         )
@@ -259,7 +263,7 @@ class DryRunClient(Client):
         """A client for a role with its own model that books in the same plan."""
         client = DryRunClient(backend, self.cache, self.policy)
         client.forecast = self.forecast
-        client.asked = self.asked
+        client.planned_calls = self.planned_calls
         client.memory = self.memory
         client.style = self.style
         return client
@@ -282,7 +286,7 @@ async def plan(options: runner.Options) -> list[RunPlan]:
             # The bounds start from what was stored before this run, as the run itself does.
             before = dict(memory)
             client = await dry.run(job, memory=memory)
-            if any(has_list(call.request.schema) for call in client.asked):
+            if any(has_list(call.request.schema) for call in client.planned_calls):
                 client.forecast.bounds = [
                     (await dry.run(job, memory=dict(before), bound=bound)).forecast
                     for bound in get_args(Bound)
@@ -292,7 +296,7 @@ async def plan(options: runner.Options) -> list[RunPlan]:
 
 
 async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any]]:
-    """For each call of one sample: key, phase, whether it is stored, and how the nearest stored call differs.
+    """Explain the calls of one sample: stored, or how the nearest stored call differs.
 
     Raises:
         UsageError: no such sample.
@@ -307,7 +311,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
                 "stored": call.stored,
                 "difference": None if call.stored else _difference(client, call.request),
             }
-            for call in client.asked
+            for call in client.planned_calls
         ]
 
 
@@ -321,7 +325,7 @@ async def preview(options: runner.Options, sample_id: str) -> tuple[str, list[Pl
     async with _dry_runner(options) as dry:
         job = dry.runs[0]
         client = await dry.run(job, sample_id)
-        return job.dataset.source, client.asked
+        return job.dataset.source, client.planned_calls
 
 
 def _difference(client: DryRunClient, request: Request) -> str:
@@ -350,7 +354,7 @@ class _DryRunner:
         memory: dict[str, Response] | None = None,
         bound: Bound | None = None,
     ) -> DryRunClient:
-        """Run a method with filler, on the owed samples or on one sample; returns the client that booked it."""
+        """Run a method with filler, on the owed samples or on one; return the client."""
         client = DryRunClient(self.model, self.cache, self.policy)
         if memory is not None:
             client.memory = memory
@@ -381,8 +385,8 @@ class _DryRunner:
         return client
 
     def _engine(self, job: runner.ResolvedRun, client: DryRunClient, output: RunFolder) -> Engine:
-        if job.folder.states_path.is_dir():
-            shutil.copytree(job.folder.states_path, output.states_path)
+        if job.folder.rounds.path.is_dir():
+            shutil.copytree(job.folder.rounds.path, output.rounds.path)
         return Engine(
             task=job.task,
             dataset=job.dataset,
@@ -400,8 +404,6 @@ class _DryRunner:
 @asynccontextmanager
 async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
     options = options.guarded()
-    model = backends.create(options.backend, options.backend_options)
-    named = {role: backends.create(name, own) for role, (name, own) in options.roles.items()}
 
     folders = [options.results]
     if options.shard:
@@ -415,13 +417,11 @@ async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
     async with AsyncExitStack() as stack:
         if cache is not None:
             stack.callback(cache.close)
-        for backend in (model, *named.values()):
-            stack.push_async_callback(backend.aclose)
         stack.push_async_callback(embedders.aclose)
-        for backend in (model, *named.values()):
-            await backend.identify()
-        Openings(options, Budget({})).recall(model, *named.values())
-        runs = runner.resolve(options, model, named)
+        model, roles = await stack.enter_async_context(identified_models(options))
+        # A dialect that was learnt is part of the keys; a plan learns none.
+        Openings(options, Budget({})).recall(model, *roles.values())
+        runs = runner.resolve(options, model, roles)
         yield _DryRunner(runs, model, cache, options.cache, embedders)
 
 
@@ -453,9 +453,9 @@ def _style(job: runner.ResolvedRun, owed: Sequence[int], bound: Bound | None) ->
 
 
 def _empty_plan(job: runner.ResolvedRun, owed: int) -> RunPlan:
-    task_changes = runner.changed(job.task).items()
+    task_changes = changed_params(job.task).items()
     changed = {
-        **runner.changed(job.method),
+        **changed_params(job.method),
         **{f"task.{name}": value for name, value in task_changes},
     }
     return RunPlan(job.spec.task, job.spec.method, job.spec.model["name"], owed, changed)
@@ -466,15 +466,16 @@ def _samples_fail(job: runner.ResolvedRun, failed: int, output: RunFolder) -> Ru
     predictions = list(output.iter_predictions())
     first = next(prediction for prediction in predictions if prediction.error)
     return RunError(
-        f"{job.method.name} on {job.task.name}: {failed} of {len(predictions)} samples fail in the dry run, whose "
-        f"replies are filler, so the run cannot be planned; the first: {first.sample_id}: {first.error}"
+        f"{job.method.name} on {job.task.name}: {failed} of {len(predictions)} samples fail in the "
+        "dry run, whose replies are filler, so the run cannot be planned; the first: "
+        f"{first.sample_id}: {first.error}"
     )
 
 
 def _unjudged_answers(
     job: runner.ResolvedRun, engine: Engine, owed: Sequence[int], output: RunFolder
 ) -> list[int]:
-    """The positions of finished answers that the judge has not seen; they are copied into the output folder."""
+    """Copy finished answers without a judgement into the output folder; return their positions."""
     index = job.dataset.index()
     finished = {position for position, (name, _) in enumerate(index) if name in engine.finished}
     candidates = sorted({*job.positions, *finished} - {*owed})

@@ -1,4 +1,4 @@
-"""Profiles of users: made once, shared by all samples of a user, stored under what determines them."""
+"""Profiles of users: made once, shared by a user's samples, stored under a hash of their inputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.guard import TRACEBACKS
 from personabench.api.method import Method, State
+from personabench.api.shown import list_shown
 from personabench.errors import BackendError
 from personabench.hashing import digest
 from personabench.models.cache import Cache, Policy
@@ -22,7 +23,7 @@ from personabench.run.attempt import plain
 from personabench.types import Call, Phase, Sample, User
 
 REMEMBERED_USERS = 4096
-"""Users whose profiles are held in memory.  Samples are ordered by user, so few are ever needed again."""
+"""Users whose profiles are held in memory; samples are ordered by user, so few return."""
 
 
 class Profiles:
@@ -66,7 +67,7 @@ class Profiles:
         return list(self._tasks.values())
 
     def start(self, positions: Sequence[int], skip_lines: int) -> None:
-        """Prepare for the samples at these positions; the first lines of the profile file are from before a refresh."""
+        """Prepare for samples; the first `skip_lines` profiles on disk are older than a refresh."""
         self._recorded = set(self._folder.profiles(skip_lines))
         self._upcoming = positions
 
@@ -77,7 +78,7 @@ class Profiles:
 
         key, task = self._task_for(view)
         try:
-            # One sample that is cancelled must not take the profile from the others that wait for it.
+            # A sample that is cancelled must not take the profile from others that wait for it.
             return key, await asyncio.shield(task)
         except BackendError:
             # The user's next sample tries again.
@@ -85,7 +86,7 @@ class Profiles:
             raise
 
     def look_ahead(self) -> None:
-        """Start profiles of users to come, so that offline work fills the model as well as online work does."""
+        """Start profiles of users to come, so that offline work also keeps the model busy."""
         while self._next < len(self._upcoming) and len(self._in_progress) < self._concurrency:
             position = self._upcoming[self._next]
             self._next += 1
@@ -102,15 +103,27 @@ class Profiles:
                     "profile of user %s; it fails again for each of their samples", user
                 )
 
-    def record(self, key: str, user: str, state: State, ctx: Context) -> None:
+    def record(
+        self,
+        key: str,
+        user: User,
+        state: State,
+        ctx: Context,
+    ) -> None:
         """Append a profile to the run folder and store it for other runs.
 
         An empty key stands for work that belongs to no user.
         """
-        profile = Profile(user, key, state, tuple(ctx.calls), ctx.flags)
-        # A profile made of empty or truncated replies serves this run only: the next one tries again.
+        shown = list_shown(user.history, ctx.sent) if key else None
+        profile = Profile(user.id, key, state, tuple(ctx.calls), ctx.flags, shown=shown)
+        # A profile of empty or truncated replies serves this run only: the next one tries again.
         if key and ctx.is_storable and self._cache is not None and self._policy != "off":
-            artifact = {"state": state, "calls": profile.calls, "flags": profile.flags}
+            artifact = {
+                "state": state,
+                "calls": profile.calls,
+                "flags": profile.flags,
+                "shown": shown,
+            }
             self._cache.put_artifact(key, artifact)
         self._append(profile)
 
@@ -164,7 +177,7 @@ class Profiles:
 
         ctx = self._new_context("profile", user.id)
         state = plain(await self._method.profile(user, ctx))
-        self.record(key, user.id, state, ctx)
+        self.record(key, user, state, ctx)
         return state
 
     def _stored(self, key: str, user: User) -> Profile | None:
@@ -177,7 +190,17 @@ class Profiles:
         if artifact is None:
             return None
         calls = tuple(Call(**{**call, "cached": True}) for call in artifact["calls"])
-        return Profile(user.id, key, artifact["state"], calls, artifact["flags"], reused=True)
+        # Profiles that earlier versions stored do not say what they were made from.
+        shown = artifact.get("shown")
+        return Profile(
+            user.id,
+            key,
+            artifact["state"],
+            calls,
+            artifact["flags"],
+            reused=True,
+            shown=None if shown is None else tuple(shown),
+        )
 
     def _append(self, profile: Profile) -> None:
         if profile.key not in self._recorded:

@@ -1,8 +1,9 @@
-"""Shards as Ray tasks: a run spread over a cluster that exists, or over this machine.
+"""Run shards as Ray tasks, on an existing cluster or on this machine.
 
-Ray does the scheduling and starts lost shards again.  A shard works in its own results folder (`shards`); where the
-results are a URL (anything fsspec knows), it works on a copy that goes back when it ends.  When all shards are done
-they are merged here, so the result is the run that the command without Ray would have made.
+Ray schedules the shards and restarts lost ones. A shard works in its own results folder (`shards`);
+if the results are at a URL (anything fsspec supports), it works on a copy, which is uploaded when
+the shard ends. Finally the shards are merged on this machine, so the result is the run that the
+command without Ray would have made.
 """
 
 from __future__ import annotations
@@ -20,31 +21,43 @@ from typing import Any
 from personabench.api import registry
 from personabench.errors import PersonabenchError, RunError, UsageError
 from personabench.models.backends.base import BackendOptions
-from personabench.run import merge, runner
+from personabench.run import runner
+from personabench.run.merge import find_shards, merge_shards
 from personabench.run.options import Options
 from personabench.run.runner import Outcome
 from personabench.run.shards import Shard
 
+# Seconds that shards get to finish calls in flight after an interrupt.
 GRACE = 60.0
 
 
 @dataclass(frozen=True)
-class Report:
-    """How a shard ended: its runs (`runs/<task>/...`), samples done and owed, and the error with its exit code."""
+class ShardReport:
+    """The outcome of a shard.
+
+    Attributes:
+        runs: paths of its runs in the results folder, `runs/<task>/...`.
+        done, pending: number of samples.
+        error, exit_code: the message and the exit code of an error.
+    """
 
     runs: tuple[Path, ...] = ()
     done: int = 0
-    owed: int = 0
+    pending: int = 0
     interrupted: bool = False
     error: str = ""
-    code: int = 0
+    exit_code: int = 0
 
 
 @dataclass
-class OnRay:
-    """Where shards go: how many, the results' folder or URL, and the options of each shard's Ray task.
+class RayExecutor:
+    """Runs all shards of a command as Ray tasks.
 
-    `here` is a local folder that holds the merged runs: the results folder itself, or a copy of a URL's.
+    Attributes:
+        shards: number of shards.
+        results: the results folder, or its URL.
+        task_options: options of each shard's Ray task, such as `num_gpus`.
+        local_results: the folder of the merged runs: the results folder, or a copy of the URL's.
     """
 
     shards: int
@@ -52,25 +65,32 @@ class OnRay:
     task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if remote(self.results):
-            _reached(self.results)
-            self._scratch = tempfile.TemporaryDirectory(prefix="personabench-")
-            self.here = Path(self._scratch.name)
+        if is_url(self.results):
+            # Raises before the first call if the URL cannot be used.
+            open_url(self.results)
+            self._temporary = tempfile.TemporaryDirectory(prefix="personabench-")
+            self.local_results = Path(self._temporary.name)
         else:
             self.results = str(Path(self.results).resolve())
-            self.here = Path(self.results)
+            self.local_results = Path(self.results)
 
-    def place(self, folder: Path) -> str:
-        """Where a run folder under `here` is for everybody else."""
-        return f"{self.results.rstrip('/')}/{folder.relative_to(self.here).as_posix()}"
+    def locate(self, folder: Path) -> str:
+        """Return the path or URL at which others find a run folder of `local_results`."""
+        relative = folder.relative_to(self.local_results).as_posix()
+        return f"{self.results.rstrip('/')}/{relative}"
 
-    def run(self, several: Sequence[Options], say: Callable[[str], None]) -> list[Outcome]:
-        """Run every shard, then merge; `say` is told of each shard that ends.
+    def run(
+        self, options_by_seed: Sequence[Options], report_line: Callable[[str], None]
+    ) -> list[Outcome]:
+        """Run every shard, then merge.
+
+        Args:
+            report_line: prints a line for each shard that ends.
 
         Raises:
-            UsageError: Ray is not installed, or nothing could be run as asked.
-            RunError: a shard failed; what is finished is kept.
-            KeyboardInterrupt: interrupted; what was in flight was let finish and is kept.
+            UsageError: Ray is not installed, or the options are wrong.
+            RunError: a shard failed; finished samples are kept.
+            KeyboardInterrupt: interrupted; calls in flight were finished and are kept.
         """
         try:
             import ray
@@ -78,188 +98,228 @@ class OnRay:
             raise UsageError(
                 "--executor ray needs Ray: pip install 'personabench-harness[ray]'"
             ) from error
-        asked = [_everywhere(each) for each in several]
-        shards = [Shard(number, self.shards) for number in range(1, self.shards + 1)]
+
         started = not ray.is_initialized()
         if started:
             ray.init(log_to_driver=False, logging_level=logging.WARNING)
         try:
-            try:
-                task = ray.remote(work).options(**self.task_options)
-            except (TypeError, ValueError) as error:
-                raise UsageError(f"--ray-options: {error}") from error
-            reports = self._gather(
-                ray, {task.remote(asked, shard, self.results): shard for shard in shards}, say
+            tasks = self._submit(
+                ray, [_with_absolute_paths(options) for options in options_by_seed]
             )
+            reports = self._collect(ray, tasks, report_line)
         finally:
             if started:
                 ray.shutdown()
-        wrong = {shard: report for shard, report in reports.items() if report.error}
-        if wrong:
-            kind = (
-                UsageError
-                if all(report.code == UsageError.exit_code for report in wrong.values())
-                else RunError
-            )
-            said = dict.fromkeys(report.error for report in wrong.values())
-            which = ", ".join(map(str, sorted(wrong, key=lambda shard: shard.number)))
-            raise kind(
-                f"shard {which}: {'; '.join(said)}\nWhat is finished is kept; repeat the command to go on"
-            )
-        return self._merge(
-            list(dict.fromkeys(run for report in reports.values() for run in report.runs)), several
-        )
 
-    def _gather(
-        self, ray: Any, tasks: Mapping[Any, Shard], say: Callable[[str], None]
-    ) -> dict[Shard, Report]:
-        reports: dict[Shard, Report] = {}
+        _raise_errors(reports)
+        runs = dict.fromkeys(run for report in reports.values() for run in report.runs)
+        return self._merge(list(runs), options_by_seed)
+
+    def _submit(self, ray: Any, options_by_seed: Sequence[Options]) -> dict[Any, Shard]:
+        try:
+            task = ray.remote(run_shard).options(**self.task_options)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--ray-options: {error}") from error
+        shards = [Shard(number, self.shards) for number in range(1, self.shards + 1)]
+        return {task.remote(options_by_seed, shard, self.results): shard for shard in shards}
+
+    def _collect(
+        self, ray: Any, tasks: Mapping[Any, Shard], report_line: Callable[[str], None]
+    ) -> dict[Shard, ShardReport]:
+        """Wait for all shards and return their reports, in the order of shards."""
+        reports: dict[Shard, ShardReport] = {}
         pending = list(tasks)
         try:
             while pending:
                 (ended,), pending = ray.wait(pending, num_returns=1)
-                report = reports[tasks[ended]] = _heard(ray, ended)
-                how = (
-                    f": {report.error}"
-                    if report.error
-                    else f", {report.done} samples done, {report.owed} owed"
-                )
-                say(f"shard {tasks[ended]}{how}")
+                report = _get_report(ray, ended)
+                reports[tasks[ended]] = report
+                outcome = f", {report.done} samples done, {report.pending} owed"
+                if report.error:
+                    outcome = f": {report.error}"
+                report_line(f"shard {tasks[ended]}{outcome}")
         except KeyboardInterrupt:
-            say("stopping when what is in flight is done; the same command goes on")
-            for each in pending:
-                ray.cancel(each)
+            report_line("stopping when calls in flight are finished; the same command continues")
+            for task in pending:
+                ray.cancel(task)
             ray.wait(pending, num_returns=len(pending), timeout=GRACE)
             raise
+
         if any(report.interrupted for report in reports.values()):
             raise KeyboardInterrupt
         return dict(sorted(reports.items(), key=lambda item: item[0].number))
 
-    def _merge(self, runs: Sequence[Path], several: Sequence[Options]) -> list[Outcome]:
-        for name in several[0].tasks:
+    def _merge(self, runs: Sequence[Path], options_by_seed: Sequence[Options]) -> list[Outcome]:
+        options = options_by_seed[0]
+        # A task from a file is registered under its name, by which shards refer to it.
+        for name in options.tasks:
             registry.load_class("task", name)
-        if remote(self.results):
-            system, root = _reached(self.results)
-            for name in ("cache.sqlite", *map(Path.as_posix, runs)):
-                _fetch(system, f"{root}/{name}", self.here / name)
-            for number in range(1, self.shards + 1):
-                shard = Shard(number, self.shards).results(Path())
-                _fetch(system, f"{root}/{shard.as_posix()}", self.here / shard)
-        parts = merge.sharded(self.here)
-        how: Any = {"of": self.shards, "partial": True, "data": None, "metrics": several[0].metrics}
-        outcomes = [merge.merge(self.here, run, parts[run], **how) for run in runs]
-        if remote(self.results):
-            for name in ("cache.sqlite", *map(Path.as_posix, runs)):
-                _store(system, self.here / name, f"{root}/{name}")
+
+        shared = ["cache.sqlite", *(run.as_posix() for run in runs)]
+        if is_url(self.results):
+            shard_folders = [
+                Shard(number, self.shards).results(Path()).as_posix()
+                for number in range(1, self.shards + 1)
+            ]
+            file_system, root = open_url(self.results)
+            for name in (*shared, *shard_folders):
+                _download(file_system, f"{root}/{name}", self.local_results / name)
+
+        shards_by_run = find_shards(self.local_results)
+        outcomes = [
+            merge_shards(
+                self.local_results,
+                run,
+                shards_by_run[run],
+                of=self.shards,
+                partial=True,
+                data=None,
+                metrics=options.metrics,
+            )
+            for run in runs
+        ]
+        if is_url(self.results):
+            for name in shared:
+                _upload(file_system, self.local_results / name, f"{root}/{name}")
         return outcomes
 
 
-def remote(results: str) -> bool:
+def _raise_errors(reports: Mapping[Shard, ShardReport]) -> None:
+    """Raise one error for all shards that failed.
+
+    Raises:
+        UsageError: all of them have wrong options or data.
+        RunError: at least one failed otherwise.
+    """
+    failed = {shard: report for shard, report in reports.items() if report.error}
+    if not failed:
+        return
+    messages = dict.fromkeys(report.error for report in failed.values())
+    text = (
+        f"shard {', '.join(map(str, failed))}: {'; '.join(messages)}\n"
+        "Finished samples are kept; repeat the command to go on"
+    )
+    if all(report.exit_code == UsageError.exit_code for report in failed.values()):
+        raise UsageError(text)
+    raise RunError(text)
+
+
+def is_url(results: str) -> bool:
     """Whether results are at a URL."""
     return "://" in results
 
 
-def work(several: Sequence[Options], shard: Shard, results: str) -> Report:
-    """One shard, on whatever machine this is."""
+def run_shard(options_by_seed: Sequence[Options], shard: Shard, results: str) -> ShardReport:
+    """Run one shard, on the machine that Ray chose."""
     try:
-        with _workplace(results, shard) as place:
-            own = [_in(place, each, shard) for each in several]
-            outcomes = asyncio.run(runner.run(*own))
-            return Report(
-                tuple(outcome.folder.relative_to(place) for outcome in outcomes),
+        with _shard_results(results, shard) as folder:
+            shard_options = [_for_shard(options, shard, folder) for options in options_by_seed]
+            outcomes = asyncio.run(runner.run(*shard_options))
+            return ShardReport(
+                tuple(outcome.folder.relative_to(folder) for outcome in outcomes),
                 sum(outcome.summary.n for outcome in outcomes),
                 sum(outcome.summary.owed for outcome in outcomes),
                 any(outcome.interrupted for outcome in outcomes),
             )
     except PersonabenchError as error:
-        return Report(error=str(error), code=error.exit_code)
+        return ShardReport(error=str(error), exit_code=error.exit_code)
     except KeyboardInterrupt:
-        return Report(interrupted=True)
+        return ShardReport(interrupted=True)
 
 
-def _in(place: Path, options: Options, shard: Shard) -> Options:
-    """What one shard is asked for, kept in its own folder."""
-    backend = options.backend_options
-    batches = backend.batch and place / backend.batch.name
+def _for_shard(options: Options, shard: Shard, folder: Path) -> Options:
+    """The options of one shard, with everything it writes in its own folder."""
+    backend_options = options.backend_options
+    if backend_options.batch:
+        batch = folder / backend_options.batch.name
+        backend_options = dataclasses.replace(backend_options, batch=batch)
     return dataclasses.replace(
-        options,
-        results=place,
-        shard=shard,
-        backend_options=dataclasses.replace(backend, batch=batches),
+        options, results=folder, shard=shard, backend_options=backend_options
     )
 
 
 @contextmanager
-def _workplace(results: str, shard: Shard) -> Iterator[Path]:
-    """The shard's results folder on this machine; what is at a URL is fetched before, stored after."""
-    if not remote(results):
+def _shard_results(results: str, shard: Shard) -> Iterator[Path]:
+    """Yield the shard's results folder on this machine; of a URL, a copy that is uploaded."""
+    if not is_url(results):
         yield shard.results(Path(results))
         return
-    system, root = _reached(results)
-    there = f"{root}/{shard.results(Path()).as_posix()}"
-    with tempfile.TemporaryDirectory(prefix="personabench-") as scratch:
-        here = Path(scratch, "results")
-        _fetch(system, there, here)
+
+    file_system, root = open_url(results)
+    remote = f"{root}/{shard.results(Path()).as_posix()}"
+    with tempfile.TemporaryDirectory(prefix="personabench-") as temporary:
+        local = Path(temporary, "results")
+        _download(file_system, remote, local)
         try:
-            yield here
+            yield local
         finally:
-            _store(system, here, there)
+            # Also after an error: finished samples were paid for.
+            _upload(file_system, local, remote)
 
 
-def _heard(ray: Any, task: Any) -> Report:
+def _get_report(ray: Any, task: Any) -> ShardReport:
     try:
-        report: Report = ray.get(task)
+        report: ShardReport = ray.get(task)
     except ray.exceptions.TaskCancelledError:
-        return Report(interrupted=True)
+        return ShardReport(interrupted=True)
     except ray.exceptions.RayError as error:
-        return Report(error=str(error).strip(), code=RunError.exit_code)
+        return ShardReport(error=str(error).strip(), exit_code=RunError.exit_code)
     return report
 
 
-def _everywhere(options: Options) -> Options:
-    """Options whose local paths are whole, so that they mean the same in another folder."""
-
-    def whole(name: str) -> str:
-        return str(Path(name).absolute()) if ".py" in name else name
-
-    def model(own: BackendOptions) -> BackendOptions:
-        there = own.model is not None and Path(own.model).exists()
-        return (
-            dataclasses.replace(own, model=str(Path(str(own.model)).absolute())) if there else own
-        )
-
+def _with_absolute_paths(options: Options) -> Options:
+    """Make local paths absolute, since workers have another current folder."""
+    roles = {
+        role: (backend, _with_absolute_model(role_options))
+        for role, (backend, role_options) in options.roles.items()
+    }
     return dataclasses.replace(
         options,
-        methods=[whole(name) for name in options.methods],
-        tasks=[whole(name) for name in options.tasks],
+        methods=[_absolute_plugin(name) for name in options.methods],
+        tasks=[_absolute_plugin(name) for name in options.tasks],
         data=options.data and options.data.resolve(),
-        backend_options=model(options.backend_options),
-        roles={role: (name, model(own)) for role, (name, own) in options.roles.items()},
+        backend_options=_with_absolute_model(options.backend_options),
+        roles=roles,
     )
 
 
-def _reached(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path in it."""
+def _absolute_plugin(name: str) -> str:
+    return str(Path(name).absolute()) if ".py" in name else name
+
+
+def _with_absolute_model(options: BackendOptions) -> BackendOptions:
+    # A name that is no file here is the name of a model.
+    if options.model is None or not Path(options.model).exists():
+        return options
+    return dataclasses.replace(options, model=str(Path(options.model).absolute()))
+
+
+def open_url(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it.
+
+    Raises:
+        UsageError: the URL's protocol is unknown, or needs a package that is not installed.
+    """
     import fsspec
 
     try:
-        system, root = fsspec.core.url_to_fs(url)
+        file_system, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UsageError(f"--results {url}: {error}") from error
-    return system, root.rstrip("/")
+    return file_system, root.rstrip("/")
 
 
-def _fetch(system: Any, there: str, here: Path) -> None:
-    if system.isdir(there):
-        here.mkdir(parents=True, exist_ok=True)
-        system.get(f"{there}/", f"{here}/", recursive=True)
-    elif system.exists(there):
-        system.get_file(there, str(here))
+def _download(file_system: Any, remote: str, local: Path) -> None:
+    if file_system.isdir(remote):
+        local.mkdir(parents=True, exist_ok=True)
+        file_system.get(f"{remote}/", f"{local}/", recursive=True)
+    elif file_system.exists(remote):
+        file_system.get_file(remote, str(local))
 
 
-def _store(system: Any, here: Path, there: str) -> None:
-    if here.is_dir():
-        system.makedirs(there, exist_ok=True)
-        system.put(f"{here}/", f"{there}/", recursive=True)
-    elif here.exists():
-        system.put_file(str(here), there)
+def _upload(file_system: Any, local: Path, remote: str) -> None:
+    if local.is_dir():
+        file_system.makedirs(remote, exist_ok=True)
+        file_system.put(f"{local}/", f"{remote}/", recursive=True)
+    elif local.exists():
+        file_system.put_file(str(local), remote)

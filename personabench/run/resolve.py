@@ -1,7 +1,7 @@
 """Resolve command-line options into runs.
 
-Names, parameters and files are checked here, as far as that is possible without a model call, so that a command which
-cannot work costs nothing.
+Names, parameters and files are checked here, as far as that is possible without a model call, so
+that a command which cannot work costs nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.tokenizers import get_tokenizer
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
 from personabench.run.selection import select
@@ -71,7 +71,7 @@ class ResolvedRun:
 
     @property
     def role_warnings(self) -> list[str]:
-        """A warning for each role played by the model under test, and for a judge of a related model."""
+        """Warnings about roles played by the model under test, and about a related judge."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
             f"name another with --{role}-model"
@@ -110,7 +110,8 @@ def build_spec(
         model, simulator: identities of the models.
         window: the context length that was asked for, in tokens; None for the model's own.
     """
-    # Options that only the judge reads are part of the judge's key: another judge needs no new answers.
+    # Options that only the judge reads are part of the judge's key, not of the run: another judge
+    # needs no new answers.
     task_params = {
         name: value
         for name, value in dataclasses.asdict(task.params).items()
@@ -153,22 +154,29 @@ def _name_tokenizer(task: Task) -> str | msgspec.UnsetType:
 
 
 def resolve(
-    options: Options, backend: Backend, named: Mapping[RoleName, Backend] | None = None
+    options: Options,
+    backend: Backend,
+    named: Mapping[RoleName, Backend] | None = None,
+    reported: set[str] | None = None,
 ) -> list[ResolvedRun]:
     """The runs that the options describe, checked as far as possible without a model call.
 
     Args:
         backend: the model under test.
         named: the backends of roles that have their own.
+        reported: pairs that do not fit and were named before, as with another seed.
 
     Raises:
         UsageError, DataError: a name, option or file that cannot work.
     """
-    return _Resolver(options, backend, named or {}).resolve()
+    resolver = _Resolver(options, backend, named or {})
+    runs = resolver.resolve()
+    resolver.report_refusals(set() if reported is None else reported)
+    return runs
 
 
 class _Resolver:
-    """The state of one `resolve`: what was opened, what was refused, and which parameters were used."""
+    """The state of one `resolve`: opened tasks, refused pairs, and the parameters in use."""
 
     def __init__(
         self, options: Options, backend: Backend, named: Mapping[RoleName, Backend]
@@ -196,7 +204,8 @@ class _Resolver:
             self._resolve_task(task_class, parameters)
 
         self._check_roles()
-        self._report_refusals()
+        if self.refusals and not self.runs:
+            raise UsageError("; ".join(dict.fromkeys(self.refusals)))
         # All points of a grid have the same keys.
         self._check_used(grid[0])
         return list(self.runs.values())
@@ -218,12 +227,12 @@ class _Resolver:
 
     def _open(self, task_class: type[Task], parameters: Parameters) -> tuple[Task, Dataset]:
         """The task with its parameters and its split under the history control, opened once."""
-        own = _accepted(
+        accepted = _accepted(
             params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
         )
-        self.used_by_tasks |= own.keys()
-        filled = params.fill_params(task_class.Params, own, f"task {task_class.name}")
-        task: Task = create(task_class, filled)
+        self.used_by_tasks |= accepted.keys()
+        task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
+        task: Task = create(task_class, task_params)
         history = self.options.history
         if history != "own" and "history" not in task.offers:
             raise UsageError(
@@ -234,7 +243,7 @@ class _Resolver:
         if name not in self.opened:
             split = self.options.split or task.default_split
             dataset = open_split(task, split, self.options.data)
-            self.opened[name] = task, controlled(dataset, history, self.options.seed)
+            self.opened[name] = task, apply_control(dataset, history, self.options.seed)
         return self.opened[name]
 
     def _resolve_run(
@@ -258,9 +267,11 @@ class _Resolver:
             )
             return
 
-        own = {**shared, **parameters.get(method_class.name, {})}
-        filled = params.fill_params(method_class.Params, own, f"method {method_class.name}")
-        method: Method = create(method_class, filled)
+        texts = {**shared, **parameters.get(method_class.name, {})}
+        method_params = params.fill_params(
+            method_class.Params, texts, f"method {method_class.name}"
+        )
+        method: Method = create(method_class, method_params)
         misfit = explain_misfit(method, task, dataset)
         if misfit:
             self.refusals.append(misfit)
@@ -286,25 +297,27 @@ class _Resolver:
         )
 
     def _check_roles(self) -> None:
-        if idle := sorted(set(self.named) - self.active_roles):
+        idle = sorted(set(self.named) - self.active_roles)
+        if idle:
             tasks = ", ".join(self.options.tasks)
             raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
-    def _report_refusals(self) -> None:
-        """Name pairs that do not fit once; they end the command only if nothing is left to run."""
-        refusals = list(dict.fromkeys(self.refusals))
-        if refusals and not self.runs:
-            raise UsageError("; ".join(refusals))
-        for refusal in refusals:
-            _log.warning("skipped: %s", refusal)
+    def report_refusals(self, reported: set[str]) -> None:
+        """Name each pair that does not fit, once for all seeds of a command."""
+        for refusal in dict.fromkeys(self.refusals):
+            if refusal not in reported:
+                reported.add(refusal)
+                _log.warning("skipped: %s", refusal)
 
     def _check_used(self, parameters: Parameters) -> None:
-        if unused := sorted(set(parameters.get("", {})) - self.used_by_methods):
+        unused = sorted(set(parameters.get("", {})) - self.used_by_methods)
+        if unused:
             methods = ", ".join(self.options.methods)
             raise UsageError(
                 f"--set {unused[0]}: none of the methods {methods} has a parameter of that name"
             )
-        if unused := sorted(set(parameters.get("task", {})) - self.used_by_tasks):
+        unused = sorted(set(parameters.get("task", {})) - self.used_by_tasks)
+        if unused:
             tasks = ", ".join(self.options.tasks)
             raise UsageError(
                 f"--set task.{unused[0]}: none of the tasks {tasks} has that parameter"
@@ -315,8 +328,9 @@ def _check_options(options: Options, backend: Backend) -> None:
     adapter = backend.options.adapter or ""
     if options.history == "shuffled" and USER in adapter:
         raise UsageError(
-            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer from another "
-            "user's history; name one adapter for all users, or leave one of the two out"
+            f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer "
+            "from another user's history; name one adapter for all users, or leave one of the two "
+            "out"
         )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
@@ -334,7 +348,8 @@ def _load_classes(kind: registry.Kind, names: Sequence[str]) -> list[type[Any]]:
         first = first_of.setdefault(cls.name, name)
         if first != name:
             raise UsageError(
-                f"--{kind}: {first} and {name} are both called '{cls.name}'; give one another `name`"
+                f"--{kind}: {first} and {name} are both called '{cls.name}'; "
+                "give one another `name`"
             )
     return list(classes.values())
 
@@ -348,5 +363,5 @@ def _accepted(
     """
     if only_owner:
         return dict(parameters)
-    names = {field.name for field in dataclasses.fields(params_class)}
-    return {key: value for key, value in parameters.items() if key in names}
+    fields = {field.name for field in dataclasses.fields(params_class)}
+    return {key: value for key, value in parameters.items() if key in fields}

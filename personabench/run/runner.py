@@ -1,7 +1,7 @@
-"""From options to finished runs: everything between the command line and the engine.
+"""Execute runs: from options to scored predictions.
 
-Opens the folder of each run that `jobs` resolved, runs what is owed, has it judged where the task has a judge, and
-scores.  A model is loaded only when something is owed to it.
+Opens the folder of each resolved run, predicts its pending samples, has the answers judged if the
+task has a judge, and scores. A model is opened only if a run has pending samples for it.
 """
 
 from __future__ import annotations
@@ -10,42 +10,43 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import platform
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from personabench.api.dataset import Dataset
 from personabench.api.judged import metrics_added_by_judge
-from personabench.api.method import Method
 from personabench.api.task import Task
-from personabench.errors import DataError, RunError, UsageError
-from personabench.metrics.external import compute_external
-from personabench.models import backends
+from personabench.errors import DataError, MisfitError, RunError, UsageError
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
-from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
-from personabench.results.summary import Number, Role, RunFacts, Summary
-from personabench.retrieval.embedders import Embedders
-from personabench.run.engine import Engine
+from personabench.results.summary import Role, RunFacts, Summary
+from personabench.run.first_contact import learn_dialects
 from personabench.run.judging import judge, unjudged
 from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.progress import Progress
 from personabench.run.resolve import ResolvedRun, resolve
+from personabench.run.run_facts import (
+    changed_params,
+    external_metrics,
+    prefix_cache_totals,
+    versions,
+)
 from personabench.run.scoring import score_run
-from personabench.run.shard_record import mark
+from personabench.run.session import Session, identified_models, open_cache
+from personabench.run.shard_file import write_shard_file
 
-__all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run", "versions"]
+__all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
+
+_log = logging.getLogger("personabench")
 
 Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
+"""Shows the progress of calls: given a title, the counters and the client that makes the calls."""
 
 
 def _unwatched(
@@ -56,376 +57,287 @@ def _unwatched(
 
 @dataclasses.dataclass
 class Outcome:
-    """A run as it ended: its folder, its summary, whether an interrupt cut it short, and what metrics could not be had.
+    """A run after its execution.
 
-    `trouble` is why judgements, or metrics that were asked for beside the task's own, are missing; everything else is
-    there.
+    Attributes:
+        interrupted: an interrupt ended it early.
+        missing_values: why judgements, or metrics beside the task's own, are missing; everything
+            else was computed.
     """
 
     folder: Path
     summary: Summary
     interrupted: bool = False
-    trouble: str = ""
+    missing_values: str = ""
 
 
 async def run(
     options: Options,
-    *others: Options,
+    *further: Options,
     backend: Backend | None = None,
     roles: Mapping[RoleName, Backend] | None = None,
     watch: Watch = _unwatched,
     announce: Callable[[Sequence[ResolvedRun]], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
-    """Run everything asked for; a finished run is only scored again.
+    """Execute all runs of a command. Finished runs are only scored again.
 
-    `others` ask the same with other seeds: backend, cache and embedders are those of `options`.  `announce` is told
-    the jobs of each before their first call; `watch` wraps what takes its time, given a title, counters and the client.
-    `tell` is told the dialect of each server, if it is not plain.
+    Args:
+        further: the same options with other seeds, executed with the models, the cache and the
+            embedders of `options`.
+        backend, roles: backends to use in place of those of the options.
+        watch: wraps everything that takes long.
+        announce: called with the runs of each seed before their first call.
+        tell: called with a line about each model that is not addressed plainly, or thinks first.
 
     Raises:
-        UsageError, DataError: nothing was run.
-        RunError: a run had to stop; what it finished is on disk and the message says how to go on.
-        KeyboardInterrupt: interrupted twice; what was finished is on disk, and scored when the command is repeated.
+        UsageError, DataError: the options or the data are wrong; nothing was executed.
+        RunError: a run had to stop; finished samples are on disk, and the message says how to
+            continue.
+        KeyboardInterrupt: interrupted twice; finished samples are on disk, and scored when the
+            command is repeated.
     """
     options = options.guarded()
-    model = backend or backends.create(options.backend, options.backend_options)
     outcomes: list[Outcome] = []
+    reported: set[str] = set()
+    misfits: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(model.aclose)
-        await model.identify()
-        named = await _named(options, roles, stack)
+        model, role_backends = await stack.enter_async_context(
+            identified_models(options, backend, roles)
+        )
         budget = Budget(options.prices, options.max_cost)
-        for each_model in (model, *named.values()):
-            budget.price(each_model.identity["name"])
-        cache, embedders = None, None
+        for priced in (model, *role_backends.values()):
+            # Raises before the first call if a limit cannot be kept.
+            budget.price(priced.identity["name"])
+
         openings = Openings(options, budget, tell)
-        openings.recall(model, *named.values())
-        for each in (options, *others):
-            jobs = resolve(each, model, named)
-            log_paths: dict[Path, Path] = {}
-            if pending := _first_pending(jobs, each, openings):
-                jobs, log_paths = await _learn_dialects(
-                    pending, each, model, named, openings, stack
-                )
-            if announce:
-                announce(jobs)
-            if embedders is None:
-                if options.cache != "off":
-                    older = (
-                        options.shard.whole(options.results) / "cache.sqlite"
-                        if options.shard
-                        else None
-                    )
-                    cache = Cache(options.results / "cache.sqlite", older, writing=True)
+        openings.recall(model, *role_backends.values())
+        session = None
+        for seed_options in (options, *further):
+            resolve_jobs = functools.partial(resolve, seed_options, model, role_backends, reported)
+            jobs = resolve_jobs()
+            # Only now: a command with wrong options must not create files.
+            if session is None:
+                cache = open_cache(options)
+                if cache is not None:
                     stack.callback(cache.close)
                 embedders = options.embedders()
                 stack.push_async_callback(embedders.aclose)
+                session = Session(model, cache, embedders, budget, openings)
+            jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
+            if announce:
+                announce(jobs)
             for job in jobs:
-                log = log_paths.pop(job.folder.path, None) or job.folder.start(job.spec)
                 try:
-                    mark(job.folder, each, job.task)
-                    with _logged(log):
-                        engine = _engine(job, each, model, cache, embedders, budget)
-                        owed = engine.owed(job.positions)
-                        ready = functools.partial(openings.ready, log=log)
-                        if owed:
-                            await ready(model)
-                        if owed and "simulator" in job.roles:
-                            await ready(job.roles["simulator"])
-                        outcomes.append(
-                            await _finish(job, engine, owed, each, watch, ready, openings)
-                        )
-                finally:
-                    job.folder.close()
-                if outcomes[-1].interrupted:
+                    log = logs.pop(job.folder.path, None) or job.folder.start(job.spec)
+                    outcome = await _execute(job, seed_options, session, watch, log)
+                except MisfitError as error:
+                    misfits.append(str(error))
+                    _log.warning("skipped: %s", error)
+                    continue
+                outcomes.append(outcome)
+                if outcome.interrupted:
                     return outcomes
+    if misfits and not outcomes:
+        raise UsageError("; ".join(dict.fromkeys(misfits)))
     return outcomes
 
 
-def _first_pending(
-    jobs: Sequence[ResolvedRun], options: Options, openings: Openings
-) -> ResolvedRun | None:
-    """Return the first run with samples to do, if it needs a server whose dialect is not known."""
-    for job in jobs:
-        if not any(map(openings.is_new, (job.backend, *job.roles.values()))):
-            continue
-        # The plan of work alone: nothing of it is used.
-        engine = _engine(job, options, job.backend, None, options.embedders(), openings.budget)
-        if engine.owed(job.positions):
-            return job
-    return None
-
-
-async def _learn_dialects(
-    pending: ResolvedRun,
-    options: Options,
-    model: Backend,
-    named: Mapping[RoleName, Backend],
-    openings: Openings,
-    stack: contextlib.AsyncExitStack,
-) -> tuple[list[ResolvedRun], dict[Path, Path]]:
-    """Open the servers of a run and learn their dialects, which may be part of its identity.
-
-    Returns:
-        the runs, resolved anew if an identity has changed, and the log of the one already started.
-    """
-    folder = pending.folder
-    log = folder.start(pending.spec)
-    stack.callback(folder.close)
-    changed = False
-    with _logged(log):
-        for backend in (model, *pending.roles.values()):
-            changed |= await openings.ready(backend, log=log)
-
-    jobs = resolve(options, model, named)
-    if not changed:
-        return jobs, {folder.path: log}
-
-    # The run that was started has another name now; what it logged goes with it.
-    folder.close()
-    for job in jobs:
-        if (job.spec.method, job.spec.task) == (pending.spec.method, pending.spec.task):
-            folder.rename(job.folder.path)
-            break
-    return jobs, {}
-
-
-async def _named(
-    options: Options, given: Mapping[RoleName, Backend] | None, stack: contextlib.AsyncExitStack
-) -> dict[RoleName, Backend]:
-    """The roles' own backends, identified."""
-    named = dict(given or {})
-    for role, (name, own) in options.roles.items():
-        if role not in named:
-            named[role] = backends.create(name, own)
-    for backend in named.values():
-        stack.push_async_callback(backend.aclose)
-        await backend.identify()
-    return named
-
-
-def _engine(
-    job: ResolvedRun,
-    options: Options,
-    model: Backend,
-    cache: Cache | None,
-    embedders: Embedders,
-    budget: Budget,
-) -> Engine:
-    concurrency = options.concurrency or model.concurrency
-    client = Client(model, cache, options.cache, concurrency, budget=budget)
-    return Engine(
-        task=job.task,
-        dataset=job.dataset,
-        method=job.method,
-        spec=job.spec,
-        client=client,
-        embedders=embedders,
-        folder=job.folder,
-        cache=cache,
-        concurrency=concurrency,
-        sample_timeout=options.sample_timeout,
-        judged=job.judge is not None,
-        roles={
-            role: client
-            if backend is model
-            else dataclasses.replace(
-                client, backend=backend, concurrency=options.concurrency or backend.concurrency
-            )
-            for role, backend in job.roles.items()
-        },
-    )
-
-
-async def _finish(
-    job: ResolvedRun,
-    engine: Engine,
-    owed: Sequence[int],
-    options: Options,
-    watch: Watch,
-    ready: Callable[[Backend], Awaitable[bool]],
-    openings: Openings,
+async def _execute(
+    job: ResolvedRun, options: Options, session: Session, watch: Watch, log: Path
 ) -> Outcome:
-    title = f"{job.spec.method} on {job.spec.task}"
-    before = _before(job.folder)
-    counted = await engine.client.backend.prefix_counts() if owed else None
-    budget = openings.budget
-    # The first run pays for the probes.
-    already = budget.spent - openings.take_spent()
-    started = time.perf_counter()
-    failed: RunError | None = None
-    whole = False
+    """Execute a run whose folder is started."""
     try:
-        with watch(title, engine.progress, engine.client) if owed else contextlib.nullcontext():
-            whole = await engine.run(owed)
-    except RunError as error:
-        failed = error
-    if engine.progress.dropped:
-        raise KeyboardInterrupt
-    earlier_spent = before.spent if before else None
-    seconds = (before.seconds if before else 0.0) + (time.perf_counter() - started if owed else 0.0)
-    selected = set(job.positions)
-    scored = [
-        at
-        for at, (name, _) in enumerate(job.dataset.index())
-        if at in selected or name in engine.finished
-    ]
-    judging = Progress()
-    if job.judge and whole:
+        write_shard_file(job.folder, options, job.task)
+        with _logged(log):
+            return await _Execution(job, options, session, watch, log).execute()
+    finally:
+        job.folder.close()
+
+
+class _Execution:
+    """One attempt at a run: predict, judge, score."""
+
+    def __init__(
+        self, job: ResolvedRun, options: Options, session: Session, watch: Watch, log: Path
+    ) -> None:
+        self.job = job
+        self.options = options
+        self.session = session
+        self.watch = watch
+        self.log = log
+        self.engine = session.create_engine(job, options)
+        self.title = f"{job.spec.method} on {job.spec.task}"
+        self.judging = Progress()
+        self.seconds = 0.0
+        self.complete = False
+        self.error: RunError | None = None
+
+    async def execute(self) -> Outcome:
+        budget, model = self.session.budget, self.session.model
+        # The first run pays for the probes.
+        spent_before = budget.spent - self.session.openings.take_spent()
+        pending = self.engine.owed(self.job.positions)
+        prefix_counts = None
+        if pending:
+            await self._open_models()
+            prefix_counts = await model.prefix_counts()
+        earlier = _read_summary(self.job.folder)
+
+        await self._predict(pending)
+        positions = self._positions_to_score()
+        if self.job.judge and self.complete:
+            await self._judge(self.job.judge, positions)
+
+        extra_metrics: dict[str, float | None] = {}
+        problems = []
+        if self.judging.failed:
+            problems.append(
+                f"{self.judging.failed} answers could not be judged; the first: "
+                f"{self.judging.first_failure}\nRepeat the command to have them judged again."
+            )
+        if earlier and not pending:
+            extra_metrics |= earlier.extra_metrics
+        try:
+            extra_metrics |= external_metrics(
+                self.job.folder, self.job.dataset, positions, self.options.metrics
+            )
+        except UsageError as error:
+            problems.append(str(error))
+
+        facts = msgspec.structs.replace(
+            self._facts(earlier),
+            extra_metrics=extra_metrics,
+            spent=self._spent(earlier, spent_before),
+            prefix_cache=await prefix_cache_totals(
+                model, prefix_counts, earlier.prefix_cache if earlier else None
+            ),
+        )
+        summary = score_run(
+            self.job.folder,
+            self.job.task,
+            self.job.dataset,
+            self.job.spec,
+            positions,
+            seconds=self.seconds + (earlier.seconds if earlier else 0.0),
+            facts=facts,
+        )
+        if self.error is not None:
+            raise RunError(
+                f"{self.error}\n{summary.n} of {len(self.job.positions)} samples are done and "
+                f"kept in {self.job.folder.path}"
+            )
+        return Outcome(self.job.folder.path, summary, not self.complete, "\n".join(problems))
+
+    async def _open_models(self) -> None:
+        await self.session.open_backend(self.session.model, self.log)
+        if "simulator" in self.job.roles:
+            await self.session.open_backend(self.job.roles["simulator"], self.log)
+
+    async def _predict(self, pending: Sequence[int]) -> None:
+        engine = self.engine
+        started = time.perf_counter()
+        watched = self.watch(self.title, engine.progress, engine.client) if pending else None
+        try:
+            with watched or contextlib.nullcontext():
+                self.complete = await engine.run(pending)
+        except RunError as error:
+            self.error = error
+        if engine.progress.dropped:
+            raise KeyboardInterrupt
+        if pending:
+            self.seconds += time.perf_counter() - started
+
+    def _positions_to_score(self) -> list[int]:
+        """The selected samples, and those that an earlier, larger `--limit` has answered."""
+        selected = set(self.job.positions)
+        return [
+            position
+            for position, (sample_id, _) in enumerate(self.job.dataset.index())
+            if position in selected or sample_id in self.engine.finished
+        ]
+
+    async def _judge(self, key: str, positions: Sequence[int]) -> None:
+        job, engine = self.job, self.engine
+        refreshing = self.options.cache == "refresh"
+        again = set(job.positions) if refreshing else set()
         started = time.perf_counter()
         try:
-            anew = selected if options.cache == "refresh" else ()
-            if left := unjudged(job.folder, job.dataset, scored, job.judge, anew):
-                if await ready(job.roles["judge"]):
-                    left = unjudged(job.folder, job.dataset, scored, job.judge, anew)
-                with watch(f"judging {title}", judging, client := engine.roles["judge"]):
-                    await judge(job.folder, job.task, job.dataset, left, job.judge, client, judging)
-                whole = not judging.stopping
-                seconds += time.perf_counter() - started
-            if anew and whole and not judging.failed and not engine.progress.failed:
-                job.folder.end_refresh()
+            pending = unjudged(job.folder, job.dataset, positions, key, again)
+            if pending:
+                if await self.session.open_backend(job.roles["judge"], self.log):
+                    # Its dialect is part of the judge, who has another key now.
+                    key = str(job.judge)
+                    pending = unjudged(job.folder, job.dataset, positions, key, again)
+                client = engine.roles["judge"]
+                with self.watch(f"judging {self.title}", self.judging, client):
+                    await judge(
+                        job.folder, job.task, job.dataset, pending, key, client, self.judging
+                    )
+                self.complete = not self.judging.stopping
+                self.seconds += time.perf_counter() - started
+            failed = self.judging.failed or engine.progress.failed
+            if again and self.complete and not failed:
+                job.folder.refresh.end()
         except RunError as error:
-            failed = error
-    extra_metrics: dict[str, float | None] = {}
-    if before and not owed:
-        extra_metrics |= before.extra_metrics
-    trouble = []
-    if judging.failed:
-        trouble.append(
-            f"{judging.failed} answers could not be judged; the first: {judging.first_failure}\n"
-            "Repeat the command to have them judged again."
-        )
-    try:
-        extra_metrics |= external_metrics(job.folder, job.dataset, scored, options.metrics)
-    except UsageError as error:
-        trouble.append(str(error))
-    summary = score_run(
-        job.folder,
-        job.task,
-        job.dataset,
-        job.spec,
-        scored,
-        seconds=seconds,
-        facts=RunFacts(
-            data=str(options.data.resolve()) if options.data else None,
-            changed=changed(job.method),
-            task_changed=changed(job.task),
+            self.error = error
+
+    def _spent(self, earlier: Summary | None, spent_before: float) -> float | None:
+        """The cost of this attempt and of earlier ones; None if prices were never given."""
+        earlier_spent = earlier.spent if earlier else None
+        if not self.options.prices:
+            return earlier_spent
+        return (earlier_spent or 0.0) + self.session.budget.spent - spent_before
+
+    def _facts(self, earlier: Summary | None) -> RunFacts:
+        job, engine = self.job, self.engine
+        return RunFacts(
+            data=str(self.options.data.resolve()) if self.options.data else None,
+            changed=changed_params(job.method),
+            task_changed=changed_params(job.task),
             fit=job.fit,
             privileged=job.method.privileged,
+            rule=job.method.rule,
             provenance={
-                **(before.provenance if before else {}),
+                **(earlier.provenance if earlier else {}),
                 **engine.provenance,
-                **openings.provenance(engine.client.backend),
+                **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
             },
-            extra_metrics=extra_metrics,
-            spent=(earlier_spent or 0.0) + budget.spent - already
-            if options.prices
-            else earlier_spent,
-            prefix_cache=await _prefix_cache(
-                engine.client.backend, counted, before.prefix_cache if before else None
-            ),
             warnings=[*job.dataset.warnings, *job.role_warnings],
-            roles={
-                role: Role(
-                    model=backend.identity["name"],
-                    identity=dict(backend.identity),
-                    shared=backend.identity == job.spec.model,
-                    adds=_judge_adds(job.task) if role == "judge" else msgspec.UNSET,
-                )
-                for role, backend in job.roles.items()
-            },
+            roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
-            judge_errors=judging.failed,
+            judge_errors=self.judging.failed,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=versions(),
-        ),
-    )
-    if failed is not None:
-        raise RunError(
-            f"{failed}\n{summary.n} of {len(job.positions)} samples are done and kept in {job.folder.path}"
         )
-    return Outcome(job.folder.path, summary, interrupted=not whole, trouble="\n".join(trouble))
+
+    def _role(self, role: RoleName, backend: Backend) -> Role:
+        return Role(
+            model=backend.identity["name"],
+            identity=dict(backend.identity),
+            shared=backend.identity == self.job.spec.model,
+            adds=_metrics_of_judge(self.job.task) if role == "judge" else msgspec.UNSET,
+        )
 
 
-def _judge_adds(task: Task) -> list[str] | None:
-    added = metrics_added_by_judge(task)
-    return None if added is None else list(added)
+def _metrics_of_judge(task: Task) -> list[str] | None:
+    metrics = metrics_added_by_judge(task)
+    return None if metrics is None else list(metrics)
 
 
-def _before(folder: RunFolder) -> Summary | None:
-    """The summary of earlier attempts; None if it is missing or damaged, since scoring writes it again."""
+def _read_summary(folder: RunFolder) -> Summary | None:
+    """Read the summary of earlier attempts; None if it is missing or damaged."""
     try:
         return folder.summary()
     except DataError:
+        # Scoring writes it again.
         return None
-
-
-async def _prefix_cache(
-    model: Backend, then: tuple[int, int] | None, before: dict[str, Number] | None
-) -> dict[str, Number] | None:
-    """Prompt tokens that the model's prefix cache held and those it was asked for, in this attempt and those before."""
-    now = then and await model.prefix_counts()
-    if then is None or now is None:
-        return before
-    start = before or {"hits": 0, "queries": 0}
-    hits, queries = (max(0, after - earlier) for earlier, after in zip(then, now, strict=True))
-    return {"hits": start["hits"] + hits, "queries": start["queries"] + queries}
-
-
-def external_metrics(
-    folder: RunFolder, dataset: Dataset, positions: Sequence[int], names: Sequence[str]
-) -> dict[str, float]:
-    """Metrics asked for beside the task's own, over the answers that have a gold."""
-    if not names:
-        return {}
-    index = dataset.index()
-    outputs, golds = [], []
-    lines = folder.ordered_predictions(index[position][0] for position in positions)
-    for position, line in zip(positions, lines, strict=True):
-        references = dataset.load(position).references
-        if line is not None and line.error is None and references:
-            outputs.append(line.output or "")
-            golds.append(references[0])
-    return {
-        key: value
-        for name in names
-        for key, value in compute_external(name, outputs, golds).items()
-    }
-
-
-def changed(owner: Method | Task) -> dict[str, Any]:
-    """The parameters that are not at their defaults."""
-    defaults = dataclasses.asdict(owner.Params())
-    return {
-        key: value
-        for key, value in dataclasses.asdict(owner.params).items()
-        if value != defaults[key]
-    }
-
-
-def versions() -> dict[str, str]:
-    """What software made a run."""
-    names = (
-        "personabench-harness",
-        "xllamacpp",
-        "openai",
-        "rouge-score",
-        "sacrebleu",
-        "nltk",
-        "numpy",
-    )
-    found = {"python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Send the package's log into an attempt's file."""
+    """Send the package's log to the file of an attempt."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("personabench")

@@ -182,6 +182,9 @@ class _Scoring:
         retrieval: Mapping[str, Value] = {}
         if prediction.shown is not None:
             retrieval = self.task.measure_retrieval(sample, prediction.shown)
+        elif sample.evidence:
+            # Made by an earlier version: the metrics of evidence leave this sample out.
+            self.counters["shown_unknown"] += 1
         interaction = self.task.measure_interaction(
             prediction.interaction,
             None if judgement is None else judgement.values,
@@ -341,6 +344,7 @@ class Ledger:
         self._input_tokens: Counter[str] = Counter()
         self._output_tokens: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
+        self._reasoning_tokens: Counter[str] = Counter()
         self._served: dict[str, Counter[str]] = {}
 
     def add(self, calls: Iterable[Call]) -> None:
@@ -351,6 +355,7 @@ class Ledger:
             self._cached[phase] += call.cached
             self._input_tokens[phase] += call.input_tokens
             self._output_tokens[phase] += call.output_tokens
+            self._reasoning_tokens[phase] += call.reasoning_tokens or 0
             self._served.setdefault(phase, Counter())[call.served or AS_REQUESTED] += 1
             # Rounded after each call, so that a run scored again gives the same sum to the digit.
             self._seconds[phase] = round(self._seconds.get(phase, 0.0) + call.seconds, 4)
@@ -365,6 +370,7 @@ class Ledger:
                 output_tokens=self._output_tokens[phase],
                 seconds=self._seconds[phase],
                 served=_describe_served(self._served[phase]),
+                reasoning_tokens=self._reasoning_tokens[phase] or msgspec.UNSET,
             )
             for phase in self._calls
         }

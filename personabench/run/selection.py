@@ -8,7 +8,7 @@ from personabench.api.dataset import Dataset
 
 
 def select(dataset: Dataset, limit: int | None, seed: int) -> list[int]:
-    """Positions of the samples to run, users kept whole, in an order that depends on the seed alone.
+    """Select the samples to run, whole users, in an order that depends on the seed alone.
 
     Users are added from a seeded permutation until at least `limit` samples are selected.
     """

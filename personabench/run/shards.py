@@ -1,8 +1,9 @@
 """Shards: shard i of n takes a part of the users and writes to a results folder of its own.
 
-The folder `<results>/shards/i-of-n` has the layout of any results folder, response cache included, so that machines
-that share nothing but storage never write to the same file.  Entries of the common cache are read, not copied.
-`shard.json` beside a run's spec records the options; `personabench merge` needs no more to join the run.
+The folder `<results>/shards/i-of-n` has the layout of any results folder, response cache included,
+so that machines that share nothing but storage never write to the same file. Entries of the common
+cache are read, not copied. `shard.json` beside a run's spec holds the options; `personabench merge`
+needs no more to join the run.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ class Shard:
 
 
 def partition(dataset: Dataset, positions: Sequence[int], of: int) -> dict[int, int]:
-    """Assign every position to a shard, numbered from 1; all positions of a user go to the same shard.
+    """Assign positions to shards, numbered from 1; a user's positions go to the same shard.
 
-    Users go, in the order of the positions, to the shard with the fewest samples so far.  Users added at the end
-    change nothing for those before them, so a larger limit extends a smaller one, shard by shard.
+    Users go, in the order of the positions, to the shard with the fewest samples so far. Users
+    added at the end change nothing for those before them, so a larger limit extends a smaller one,
+    shard by shard.
     """
     index = dataset.index()
     samples_of = Counter(index[position][1] for position in positions)

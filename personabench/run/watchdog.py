@@ -48,7 +48,8 @@ def watch_loop(limit: float = LIMIT, report: Callable[[str], None] = warn) -> It
             if seconds < limit or blocked_since == reported:
                 continue
             reported = blocked_since
-            message = _describe(sys._current_frames().get(loop_thread), seconds)
+            frames = sys._current_frames()
+            message = _describe(frames.get(loop_thread), seconds)
             if message:
                 report(message)
 

@@ -21,6 +21,7 @@ from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
 from personabench.testing.data_access import Loaded, refuse_data_access
+from personabench.testing.population_check import find_answered_samples
 from personabench.testing.trials import Trial, trial
 from personabench.types import Sample, moment
 
@@ -70,6 +71,12 @@ def check_task(
     sample_ids = [sample_id for sample_id, _ in index]
     yield Finding("sample ids are unique", len(set(sample_ids)) == len(sample_ids))
 
+    again = open_split(task, split or task.default_split, data)
+    yield Finding(
+        what="the data is the same when it is opened again",
+        holds=again.hash == dataset.hash and list(again.index()) == list(index),
+    )
+
     survey = _survey_samples(task, dataset)
     yield _report_dates(survey, len(index))
     yield Finding(
@@ -88,6 +95,14 @@ def check_task(
         )
     yield _report_quoted(task, survey)
 
+    if "population" in task.offers:
+        answered = find_answered_samples(dataset)
+        yield Finding(
+            what="no other history of the user answers a question",
+            holds=not answered,
+            detail=_list_some(answered),
+        )
+
     leaks = task.audit(dataset) if isinstance(task, Audited) else []
     yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
@@ -95,6 +110,9 @@ def check_task(
     if not dataset.missing_requirement:
         result = trial(_Newest(), task, limit=2, dataset=dataset)
         yield _report_failures("a run with scripted answers has no failures", result)
+        if "judge" in task.roles:
+            failure = result.judge_failure
+            yield Finding("a scripted judge can be called about every answer", not failure, failure)
 
 
 class _Newest(Method):
@@ -384,6 +402,7 @@ class _Planted(Wrapped):
         return msgspec.structs.replace(
             sample,
             references=(CANARY,),
+            evidence=(HIDDEN,),
             hidden=self._plant_hidden(sample),
         )
 

@@ -6,9 +6,10 @@ its data, so `personabench check method` makes that raise and reports the call.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import linecache
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 from unittest.mock import patch
@@ -20,7 +21,7 @@ from personabench.types import Sample, User
 
 # The functions that return samples with their references.
 _READERS: dict[type[Any], tuple[str, ...]] = {
-    Task: ("open", "read_references"),
+    Task: ("open", "load", "read_references"),
     Dataset: ("load", "samples"),
 }
 
@@ -75,14 +76,9 @@ def refuse_data_access() -> Iterator[list[str]]:
                 patches.enter_context(patch.object(cls, name, _refusal(cls, name, calls)))
 
         for base, names in _READERS.items():
-            for cls in _subclasses(base):
+            for cls in (base, *_subclasses(base)):
                 refuse_in(cls, names)
-
-            # Called for each class that an import in the block defines.
-            def refuse_in_new(cls: type[Any], /, names: Sequence[str] = names, **_: Any) -> None:
-                refuse_in(cls, names)
-
-            hook = classmethod(refuse_in_new)
+            hook = _extend_hook(base, functools.partial(refuse_in, names=names))
             patches.enter_context(patch.object(base, "__init_subclass__", hook))
 
         # The wording has no data; a method that looks for some is named all the same.
@@ -95,6 +91,21 @@ def refuse_data_access() -> Iterator[list[str]]:
 
         patches.enter_context(patch.object(WordingView, "__getattr__", refuse_attribute))
         yield calls
+
+
+def _extend_hook(
+    base: type[Any],
+    refuse_in: Callable[[type[Any]], None],
+) -> Any:
+    """Return an `__init_subclass__` that also handles classes which the block defines."""
+    original = vars(base).get("__init_subclass__")
+
+    def extended(cls: type[Any], /, **options: Any) -> None:
+        if original is not None:
+            original.__func__(cls, **options)
+        refuse_in(cls)
+
+    return classmethod(extended)
 
 
 def _refusal(cls: type[Any], name: str, calls: list[str]) -> Any:
@@ -115,14 +126,16 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
 
 def _locate_caller() -> str:
     """Name file, line and text of the innermost call from outside the engine and the tasks."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
+    frame = inspect.currentframe()
+    while frame is not None:
         module = frame.f_globals.get("__name__", "")
         is_engine = module.startswith("personabench.") and not module.startswith(
             "personabench.methods."
         )
         if not is_engine:
             file, number = frame.f_code.co_filename, frame.f_lineno
+            # The file may have been edited since its last lines were read.
+            linecache.checkcache(file)
             return f"in {file}, line {number}: `{linecache.getline(file, number).strip()}`"
         frame = frame.f_back
     return "from the engine"

@@ -30,9 +30,10 @@ from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, judge_key
+from personabench.run.progress import Progress
 from personabench.run.resolve import build_spec
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
@@ -50,12 +51,14 @@ class Trial:
         requests: the requests to the model under test.
         profiles: the users' profiles.
         summary: the scores; None for an unscored trial.
+        judge_failure: why the first unjudged answer could not be judged; empty without one.
     """
 
     predictions: Sequence[Prediction]
     requests: Sequence[Request]
     profiles: Sequence[Profile]
     summary: Summary | None
+    judge_failure: str = ""
 
 
 def trial(
@@ -90,7 +93,7 @@ def trial(
     misfit = explain_misfit(method, task, opened)
     if misfit:
         raise UsageError(misfit)
-    controlled_dataset = controlled(opened, history, seed)
+    controlled_dataset = apply_control(opened, history, seed)
 
     backend = Scripted(answer=answer, latency=latency, window=window)
     role_backends = _create_role_backends(task, backend, roles or {})
@@ -194,8 +197,9 @@ async def _run_in_folder(
 
     positions = sorted(positions)
     summary: Summary | None = None
+    judging = Progress()
     if setup.scored:
-        summary = await _score(setup, folder, positions, clients)
+        summary = await _score(setup, folder, positions, clients, judging)
 
     index = setup.dataset.index()
     sample_ids = [index[position][0] for position in positions]
@@ -205,6 +209,7 @@ async def _run_in_folder(
         requests=list(setup.backend.requests),
         profiles=list(folder.profiles().values()),
         summary=summary,
+        judge_failure=judging.first_failure,
     )
 
 
@@ -213,12 +218,14 @@ async def _score(
     folder: RunFolder,
     positions: Sequence[int],
     clients: Mapping[RoleName, Client],
+    judging: Progress,
 ) -> Summary:
     """Judge the answers if the task has a judge, and score them."""
     key = None
     if "judge" in setup.role_backends:
         key = judge_key(setup.task, setup.role_backends["judge"].identity)
-        await judge(folder, setup.task, setup.dataset, positions, key, clients["judge"])
+        client = clients["judge"]
+        await judge(folder, setup.task, setup.dataset, positions, key, client, judging)
 
     return score_run(
         folder,

@@ -78,17 +78,17 @@ def define_question_type(form: Form) -> type[Any]:
 def locate(task: str, separation: str, split: str, data: Path | None) -> tuple[Path, Path]:
     """Return the question file and the output file (which need not exist) of a split.
 
-    `data` holds the two files directly or is a copy of the official tree; None selects the bundled
-    sample.
+    `data` holds the two files directly or is a copy of the official tree; None selects the example
+    data.
 
     Raises:
-        UsageError: the bundled sample has no such split.
+        UsageError: the example data has no such split.
         DataError: the question file is missing; the message lists the paths tried.
     """
     if data is None:
         if split != "dev":
             raise UsageError(
-                f"the bundled sample has only the split dev, not {split}; "
+                f"the example data has only the split dev, not {split}; "
                 "pass the real data with --data"
             )
         folder = SAMPLES / task
@@ -174,7 +174,7 @@ class LampData(Dataset):
         self._task = task
         self._form = FORMS[task]
         self._path, outputs = locate(task, self.separation, self.split, data)
-        self.source = "bundled sample, not LaMP" if self.sample else str(self._path)
+        self.source = "example data, not LaMP" if self.sample else str(self._path)
 
         self._decoder = msgspec.json.Decoder(define_question_type(self._form))
         self._file = _map_file(self._path)

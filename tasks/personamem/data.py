@@ -79,7 +79,7 @@ class PersonaMemData(Dataset):
         self.sample = data is None
         self.params = task.params
         self.questions_path, contexts_path = locate(split, data)
-        self.source = "bundled sample, not PersonaMem" if self.sample else str(self.questions_path)
+        self.source = "example data, not PersonaMem" if self.sample else str(self.questions_path)
         self.hash = digest_files([self.questions_path, contexts_path])
 
         table = read_questions(self.questions_path)
@@ -111,7 +111,7 @@ class PersonaMemData(Dataset):
             params=self.params,
             history=self._make_history(question),
         )
-        # The choices of both rules for the predictors that report them.
+        # The choices of both rules for the oracles that report them.
         hints = {
             "majority_letter": self._majority,
             "type_length": LETTERS[order.index(self._by_type[number])],

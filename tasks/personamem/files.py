@@ -135,8 +135,7 @@ def locate(split: str, data: Path | None) -> tuple[Path, Path]:
         raise UsageError(f"PersonaMem has no split '{split}'; choose one of {', '.join(SPLITS)}")
     if data is None and split != "32k":
         raise UsageError(
-            f"the bundled sample has only the split 32k, not {split}; "
-            "pass the real data with --data"
+            f"the example data has only the split 32k, not {split}; pass the real data with --data"
         )
 
     folders = [SAMPLES] if data is None else [data, data / "personamem"]

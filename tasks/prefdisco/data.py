@@ -44,7 +44,7 @@ class PrefDiscoData(Dataset):
             )
 
         self.hash = digest_files([self.path])
-        self.source = "bundled example data, not PrefDisco" if self.sample else str(self.path)
+        self.source = "example data, not PrefDisco" if self.sample else str(self.path)
         total = len(records.entries)
         # Defects of the file first: they may explain why the numbers below differ.
         self.warnings = (

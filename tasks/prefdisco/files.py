@@ -134,7 +134,7 @@ def locate_set(split: str, data: Path | None) -> tuple[str, str, Path]:
     if data is None:
         if split not in ("sample", "prefdisco"):
             raise UsageError(
-                f"the bundled example data has no split '{split}'; fetch it with "
+                f"the example data has no split '{split}'; fetch it with "
                 f"`personabench download prefdisco --split {split}` and pass --data, "
                 "or leave out --split"
             )

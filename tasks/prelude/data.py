@@ -215,7 +215,7 @@ class Trajectories(Dataset):
         self.rounds = share * len(files)
         self.sample = data is None
         self.hash = digest([digest_files([path, *files.values()]), self.rounds, count])
-        self.source = "bundled example data, not PRELUDE's documents" if data is None else str(data)
+        self.source = "example data, not PRELUDE's documents" if data is None else str(data)
         if self.rounds != requested:
             self.warnings = (
                 f"{requested} rounds do not divide by {len(files)} sources: "

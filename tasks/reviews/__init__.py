@@ -107,7 +107,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
             content = construct.construct_split(root, part, self.params)
 
         if data is None:
-            content = content._replace(source="bundled sample, not Amazon reviews")
+            content = content._replace(source="example data, not Amazon reviews")
         warning = self._warn_of_meteor()
         if warning:
             content = content._replace(warnings=(*content.warnings, warning))

@@ -2,7 +2,7 @@
 
 DPL-main holds the reviews by user, DPL-meta the items; both have a folder per category. Three
 storage forms are read: parquet as the hub serves it, arrow as `save_to_disk` writes it, and JSON
-lines of the same rows, the form of the bundled sample. `title` is the review's title in one
+lines of the same rows, the form of the example data. `title` is the review's title in one
 repository and the item's in the other.
 """
 
@@ -186,7 +186,7 @@ def _load_rows(files: Sequence[Path]) -> Sequence[Any]:
     if files[0].suffix == ".jsonl":
         return _read_lines(files)
 
-    # Imported here: `datasets` takes seconds to import, and the bundled sample does without it.
+    # Imported here: `datasets` takes seconds to import, and the example data does without it.
     import datasets
 
     paths = [str(path) for path in files]

@@ -1,4 +1,4 @@
-"""Capabilities: the list is closed, derived ones need no declaration, and plugins are held to it."""
+"""Capabilities: a closed list, of which some are derived, and to which plugins are held."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def test_every_capability_has_a_meaning_and_a_reason() -> None:
         ({"kind": "text"}, {"texts"}),
         ({"kind": "category"}, {"labels", "choices"}),
         ({"kind": "ordinal"}, {"labels", "scores", "choices"}),
+        ({"kind": "category", "labels": ()}, {"labels", "choices", "options"}),
+        ({"kind": "category", "labels": ("a",)}, {"labels", "choices"}),
         ({"offers": ("options",)}, {"texts", "choices", "options"}),
         ({"offers": ("pairs",)}, {"texts", "choices", "pairs"}),
     ],
@@ -59,7 +61,7 @@ def test_alternatives_are_met_by_either() -> None:
 @pytest.mark.parametrize(
     ("declaration", "message"),
     [
-        ('needs = ("histroy",)', "needs names 'histroy', which is no capability; choose from his"),
+        ('needs = ("histroy",)', "names 'histroy', which is no capability; expected one of his"),
         ('needs = ("history|feedbak",)', "needs names 'feedbak', which is no capability"),
         ('needs = "history"', "needs .*: expected a tuple of capabilities"),
         ("needs = (3,)", "needs .*: expected a tuple of capabilities"),

@@ -158,13 +158,15 @@ def test_an_unknown_scorer_is_refused() -> None:
 
 def score(task: Task, *pairs: tuple[str | None, Sequence[str]]) -> dict[str, float]:
     """The task's metrics of parsed answers with their references."""
-    values = [
-        task.measure(parsed, Sample(input="x", references=tuple(golds))) for parsed, golds in pairs
-    ]
-    return {
-        metric.name: metric.aggregate(np.array([value[metric.name] for value in values], dtype=float))
-        for metric in task.metrics
-    }  # fmt: skip
+    values = []
+    for parsed, golds in pairs:
+        values.append(task.measure(parsed, Sample(input="x", references=tuple(golds))))
+
+    scores = {}
+    for metric in task.metrics:
+        column = [value[metric.name] for value in values]
+        scores[metric.name] = metric.aggregate(np.array(column, dtype=float))
+    return scores
 
 
 def test_labels_have_accuracy_and_macro_f1() -> None:

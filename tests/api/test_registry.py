@@ -34,6 +34,7 @@ class Mine(Toy):
 
 
 def plugin(folder: Path, text: str, name: str = "mine.py") -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / name
     path.write_text(text)
     return path
@@ -177,10 +178,34 @@ def test_entry_points_replace_built_ins_and_broken_ones_fail_only_when_loaded(
     assert {"bad", "none"} <= registry.list_entries("method").keys()
     with pytest.raises(
         PersonabenchError,
-        match=r"method 'bad' \(plugin, plugged_badly:Bad\) .*line 1.* does not import: .*no licence",
+        match=r"method 'bad' \(plugin, plugged_badly:Bad\) .*line 1.* import: .*no licence",
     ):
         registry.load_class("method", "bad")
     assert registry.load_class("method", "none").name == "none"
+
+
+def test_an_entry_point_names_a_class_that_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from personabench import Method\n\n\nclass {title}(Method):\n    {body}\n\n"
+    predict = "async def predict(self, sample, state, ctx):\n        return ''"
+    source = code.format(title="Bare", body=predict)
+    source += code.format(title="Other", body=f"name = 'elsewhere'\n\n    {predict}")
+    (tmp_path / "unnamed_plugin.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    group = "personabench.methods"
+    points = [
+        EntryPoint("bare", "unnamed_plugin:Bare", group),
+        EntryPoint("other", "unnamed_plugin:Other", group),
+    ]
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: points if group.endswith("methods") else []
+    )
+    assert registry.load_class("method", "bare").name == "bare"
+    with pytest.raises(
+        PersonabenchError, match="the entry point is called 'other'; give both one name"
+    ):
+        registry.load_class("method", "other")
 
 
 def test_a_broken_file_among_the_built_ins_is_skipped_with_a_warning(
@@ -246,3 +271,36 @@ def test_a_loaded_file_is_found_by_its_recorded_name(tmp_path: Path) -> None:
         "installed",
         "",
     )
+
+
+def test_a_file_imports_modules_beside_it_which_are_part_of_its_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(registry, "_folders", [])
+    text = "from loud_words import LOUD\n" + PLUGIN.format(name="loud = LOUD")
+    path = plugin(tmp_path / "one", text)
+    plugin(tmp_path / "one", "LOUD = 1\n", "loud_words.py")
+    first = registry.load_class("method", str(path))
+    first_hash = registry.source_hash(first)
+
+    plugin(tmp_path / "one", "LOUD = 200\n", "loud_words.py")
+    second = registry.load_class("method", str(path))
+    assert (first.loud, second.loud) == (1, 200)
+    assert registry.source_hash(second) != first_hash
+
+    twin = plugin(tmp_path / "two", text)
+    plugin(tmp_path / "two", "LOUD = 3\n", "loud_words.py")
+    assert registry.load_class("method", str(twin)).loud == 3
+    assert registry.load_class("method", str(path)).loud == 200
+
+
+def test_a_file_beside_a_plugin_hides_no_module_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(registry, "_folders", [])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    plugin(tmp_path, "raise RuntimeError\n", "colorsys.py")
+    path = plugin(tmp_path, "import colorsys\n" + PLUGIN.format(name="pass"))
+    assert registry.load_class("method", str(path)).__name__ == "Shout"

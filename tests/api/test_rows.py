@@ -32,18 +32,18 @@ def test_formats_give_the_same_rows(tmp_path: Path, name: str, mark: str) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.jsonl", b'{"user": "ann"}\n{"user": ', "x.jsonl, line 2: .*expected JSON"),
-        ("x.jsonl", b'{"user": "ann"}\n[1]', "x.jsonl, line 2: expected an object of fields, not list"),
-        ("x.json", b'[{"user": "ann"}, 5]', "x.json, entry 2: expected an object of fields, not int"),
-        ("x.json", b'[{"user": "ann"}', "x.json: .*expected JSON"),
+        ("x.jsonl", b'{"a": 1}\n{"b": ', "x.jsonl, line 2: .*expected JSON"),
+        ("x.jsonl", b'{"a": 1}\n[1]', "x.jsonl, line 2: expected an object of fields, not list"),
+        ("x.json", b'[{"a": 1}, 5]', "x.json, entry 2: expected an object of fields, not int"),
+        ("x.json", b'[{"a": 1}', "x.json: .*expected JSON"),
         ("x.csv", b"user,text\nann,a\nbob", "x.csv, line 3: the row has more or fewer cells"),
         ("x.csv", b"user,text\nann,a,b\n", "x.csv, line 2: the row has more or fewer cells"),
         ("x.csv", b'user,text\nann,"a\n', "x.csv, line 1: unexpected end of data"),
-        ("x.jsonl", b'{"user": "\xff"}', "x.jsonl is not UTF-8 text"),
+        ("x.jsonl", b'{"a": "\xff"}', "x.jsonl is not UTF-8 text"),
         ("x.txt", b"", "x.txt: expected a file that ends in .jsonl, .json, .csv"),
         ("x.jsonl.gz", b"no gzip", "x.jsonl.gz cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):

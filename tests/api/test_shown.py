@@ -30,10 +30,6 @@ MOVIES = (
 )
 
 
-def sample(history: Sequence[Record], text: str = "Where does Ana teach the violin?") -> Sample:
-    return Sample("s", "u", text, history=tuple(history))
-
-
 @pytest.mark.parametrize(
     ("prompt", "ids"),
     [
@@ -46,35 +42,42 @@ def sample(history: Sequence[Record], text: str = "Where does Ana teach the viol
         ("* Wow!", ["t3"]),
         ("Wow! That is a lot.", []),
         ("“我喜欢黑猫和白狗”", ["t5"]),
-        (json.dumps([record.response for record in TURNS], ensure_ascii=False), ["t1", "t2", "t4", "t5"]),
-        ("\n\n".join(record.response for record in reversed(TURNS)), ["t1", "t2", "t3", "t4", "t5"]),
+        (
+            json.dumps([record.response for record in TURNS], ensure_ascii=False),
+            ["t1", "t2", "t4", "t5"],
+        ),
+        (
+            "\n\n".join(record.response for record in reversed(TURNS)),
+            ["t1", "t2", "t3", "t4", "t5"],
+        ),
         ("", []),
     ],
-)  # fmt: skip
+)
 def test_records_quoted_in_a_prompt(prompt: str, ids: list[str]) -> None:
-    assert find_quoted(sample(TURNS), [prompt]) == ids
+    assert find_quoted(TURNS, [prompt]) == ids
 
 
 def test_a_truncated_record_counts_by_its_beginning() -> None:
     long = Record("long", None, "The kettle sings before the water boils, " * 10)
-    assert find_quoted(sample([long]), [long.response[:80] + " …"]) == ["long"]
-    assert find_quoted(sample([long]), [long.response[:40]]) == []
+    assert find_quoted([long], [long.response[:80] + " …"]) == ["long"]
+    assert find_quoted([long], [long.response[:40]]) == []
 
 
 def test_a_label_counts_with_its_stimulus_alone() -> None:
     described = "Movie: Two thieves plan a last robbery before the snow.\nTag: crime"
-    assert find_quoted(sample(MOVIES), [described]) == ["m2"]
-    assert find_quoted(sample(MOVIES), ["The tags are drama, crime and sci-fi."]) == []
+    assert find_quoted(MOVIES, [described]) == ["m2"]
+    assert find_quoted(MOVIES, ["The tags are drama, crime and sci-fi."]) == []
     asked = "Which tag has this movie? A lighthouse keeper finds a letter in a bottle."
-    assert find_quoted(sample(MOVIES), [asked]) == []
-    assert find_quoted(sample(MOVIES), ["Alien: sci-fi"]) == ["m3"]
+    assert find_quoted(MOVIES, [asked]) == []
+    assert find_quoted(MOVIES, ["Alien: sci-fi"]) == ["m3"]
 
 
 def test_the_question_shows_no_record_although_it_repeats_one() -> None:
     text = TURNS[0].response
-    asked = sample(TURNS, text)
-    assert find_quoted(asked, [f"Answer this.\n{text}"]) == []
-    assert find_quoted(asked, [f"Earlier: {text}\nAnswer this.\n{text}"]) == ["t1"]
+    assert find_quoted(TURNS, [f"Answer this.\n{text}"], [text]) == []
+    assert find_quoted(TURNS, [f"Earlier: {text}\nAnswer this.\n{text}"], [text]) == ["t1"]
+    asked = Sample("s", "u", text, history=TURNS)
+    assert list_shown(TURNS, [Sent((), (text,))], asked) == ()
 
 
 def test_rendered_records_count_without_a_search_and_only_the_users_own() -> None:
@@ -85,8 +88,8 @@ def test_rendered_records_count_without_a_search_and_only_the_users_own() -> Non
         Sent((shortened, of_a_peer, Record("elsewhere", None, "x")), ()),
         Sent((TURNS[3],), (f"notes\n{TURNS[4].response}",)),
     ]
-    assert list_shown(sample(TURNS), requests) == ("t4", "t1", "t5")
-    assert list_shown(sample(()), requests) == ()
+    assert list_shown(TURNS, requests) == ("t4", "t1", "t5")
+    assert list_shown((), requests) == ()
 
 
 def test_a_long_history_is_searched_in_a_moment() -> None:
@@ -96,7 +99,7 @@ def test_a_long_history_is_searched_in_a_moment() -> None:
     ]
     prompt = "\n".join(record.response for record in reversed(history))
     start = time.perf_counter()
-    assert len(find_quoted(sample(history), [prompt])) == 4000
+    assert len(find_quoted(history, [prompt])) == 4000
     assert time.perf_counter() - start < 2
 
 
@@ -173,6 +176,19 @@ def test_notes_show_records_and_profiles_do_not() -> None:
     assert prediction.shown == (asked.history[-1].id, asked.history[0].id)
 
 
+def test_a_profile_keeps_the_records_that_it_was_made_from() -> None:
+    method = registry.load_class("method", "summary")
+    result = trial(method(method.Params(summary_budget_tokens=60)), "lamp4", limit=1)
+    dataset = registry.load_class("task", "lamp4")().open("user/dev", None)
+    history = next(
+        one for one in dataset.samples() if one.id == result.predictions[0].sample_id
+    ).history
+    profile = next(one for one in result.profiles if one.key == result.predictions[0].profile)
+    assert profile.shown is not None and 0 < len(profile.shown) < len(history)
+    # The newest ones, which fit the budget.
+    assert set(profile.shown) == {record.id for record in history[-len(profile.shown) :]}
+
+
 def test_records_that_did_not_fit_were_not_shown() -> None:
     prediction, asked = run(Fitting(), window=700)
     assert prediction.shown == tuple(prediction.interaction["method"]["fitted"])
@@ -201,3 +217,19 @@ def test_methods_show_their_records(name: str, task: str) -> None:
         history = next(one.history for one in dataset.samples() if one.id == prediction.sample_id)
         k = len(history) if name == "full" else min(8, len(history))
         assert len(prediction.shown or ()) == k
+
+
+def test_requests_that_the_task_renders_are_never_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> list[str]:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("personabench.api.shown.find_quoted", refuse)
+    prediction, _ = run(registry.load_class("method", "rag")())
+    assert len(prediction.shown or ()) == 8
+
+
+def test_no_method_sees_evidence_marks() -> None:
+    marked = Sample("s", "u", "?", history=TURNS, evidence=("t1",), hidden={"wish": "x"})
+    assert marked.view().evidence == ()
+    assert marked.view(privileged=True).evidence == ()
+    assert "t1" not in repr(marked.view(privileged=True)).replace(repr(TURNS), "")

@@ -25,7 +25,7 @@ from personabench.results.index import read_runs
 from personabench.results.locate import find_dataset
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.run.selection import select
 from personabench.run.shards import partition
 from personabench.tasks import lamp
@@ -162,7 +162,7 @@ def test_selection_shards_and_shuffled_histories_go_by_joined_users() -> None:
     shards = partition(data, select(data, None, 0), 3)
     for positions in positions_by_user:
         assert len({shards[position] for position in positions}) == 1
-    for sample in controlled(data, "shuffled", 0).samples():
+    for sample in apply_control(data, "shuffled", 0).samples():
         person = sample.id.split("-")[0]
         assert sample.history and sample.history_owner != f"{person}-0"
         assert not any(

@@ -49,9 +49,6 @@ class Walking(Method):
     def look(self, *arguments: Any) -> None:
         self.visited.extend(follow_attributes((self.params, *arguments)))
 
-    async def prepare(self, population: Population, ctx: Context) -> None:
-        self.look(population, ctx)
-
     async def profile(self, user: User, ctx: Context) -> str:
         self.look(user, ctx)
         return "noted"
@@ -66,20 +63,29 @@ class Walking(Method):
         return state
 
 
+class Comparing(Walking):
+    """Also looks at the population."""
+
+    needs = ("population",)
+
+    async def prepare(self, population: Population, ctx: Context) -> None:
+        self.look(population, ctx)
+
+
 @pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize("task", ["lamp4", "personamem", "prefdisco", "prelude_email", "reviews"])
 def test_no_attribute_leads_to_data_or_references(
     monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    offers = registry.load_class("task", task).offers
-    monkeypatch.setattr(Walking, "needs", tuple({"history", "population"} & set(offers)))
+    compares = "population" in registry.load_class("task", task).offers
     monkeypatch.setattr(Walking, "visited", [])
-    result = trial(Walking(), task, limit=2)
+    result = trial(Comparing() if compares else Walking(), task, limit=2)
     assert {prediction.error for prediction in result.predictions} == {None}
 
     visited = Walking.visited
     assert any(isinstance(value, Sample) for value in visited)
     assert any(isinstance(value, WordingView) for value in visited)
+    assert any(isinstance(value, Population) for value in visited) is compares
     assert not [value for value in visited if isinstance(value, (Task, Dataset))]
     samples = [value for value in visited if isinstance(value, Sample)]
     assert not [sample for sample in samples if sample.references or sample.hidden]

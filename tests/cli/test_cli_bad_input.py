@@ -61,7 +61,7 @@ def question(number: str, profile: object = None) -> dict[str, object]:
         (("-m", "none", "-t", "lamp4", "--cache", "maybe"), ["--cache", "maybe", "refresh"]),
         (("-m", "none", "-t", "lamp4", "--history", "lent"), ["--history lent", "shuffled"]),
         (("-m", "none", "-t", "lamp4", "--split", "dve"), ["no split 'dve'", "time/dev"]),
-        (("-m", "none", "-t", "lamp4", "--split", "test"), ["bundled sample", "--data"]),
+        (("-m", "none", "-t", "lamp4", "--split", "test"), ["example data", "--data"]),
         (("-m", "none", "-t", "lamp4", "--data", "nowhere"), ["--data", "nowhere"]),
         (("-m", "none", "-t", "lamp4", "--metric", "bleu"), ["--metric bleu", "evaluate:NAME"]),
         (("-m", "none", "-t", "lamp4", "--prices", "prices.json"), ["prices.json"]),
@@ -357,18 +357,6 @@ def test_a_damaged_summary_is_named(
     (tmp_path / summary["folder"] / "summary.json").write_text("{")
     message = refused("leaderboard")
     assert f"{summary['folder']}/summary.json is damaged" in message and "repeat" in message
-
-
-def test_new_refuses_names_and_files_that_are_taken(
-    personabench: Command, refused: Refused
-) -> None:
-    assert "'My-Method'" in refused("new", "method", "My-Method")
-    for word in ("none", "true", "class", "import"):
-        assert f"'{word}' is a Python keyword" in refused("new", "method", word)
-    assert "json.py would hide Python's module 'json'" in refused("new", "method", "json")
-    assert "a method 'rag' exists already" in refused("new", "method", "rag")
-    assert personabench("new", "method", "mine").code == 0
-    assert "mine.py exists" in refused("new", "method", "mine")
 
 
 def test_the_installed_command_ends_with_exit_code_2_and_one_line(tmp_path: Path) -> None:

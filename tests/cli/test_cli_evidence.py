@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,52 @@ def test_an_unknown_tokenizer_is_refused_before_any_call(
 ) -> None:
     task = write(tmp_path / "talking.py", tokenizer='tokenizer = "stems"')
     message = refused("run", "-m", "rag", "-t", task, "-b", "scripted")
-    assert "task talking: unknown tokenizer 'stems'; choose one of words, whitespace" in message
+    assert "Talking (" in message and "talking.py)" in message
+    assert "unknown tokenizer 'stems'; choose one of words, whitespace" in message
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "message"),
+    [
+        ("return {'recall': 1.0}", "it returned a value of 'recall', which is none of its metrics"),
+        ("return shown", "expected a finite number for each metric of retrieval, by name"),
+        ("return {'evidence-recall': None}", "the value of 'evidence-recall' is"),
+    ],
+)
+def test_faulty_measures_of_retrieval_are_named(
+    personabench: Command, tmp_path: Path, retrieval: str, message: str
+) -> None:
+    own = f"\n    def measure_retrieval(self, sample, shown):\n        {retrieval}\n"
+    task = write(tmp_path / "talking.py", retrieval=own)
+    ended = personabench("run", "-m", "rag", "-t", task, "-b", "scripted")
+    assert ended.code != 0 and "Traceback" not in ended.err
+    assert "Talking.measure_retrieval" in ended.err and message in ended.err
+
+
+def test_marks_that_are_no_list_are_named(personabench: Command, tmp_path: Path) -> None:
+    task = write(tmp_path / "talking.py")
+    task.write_text(task.read_text().replace("evidence=evidence", "evidence=topic"))
+    ended = personabench("run", "-m", "rag", "-t", task, "-b", "scripted")
+    assert ended.code != 0 and "Traceback" not in ended.err
+    assert "`evidence` of sample" in ended.err and "not a tuple" in ended.err
+
+
+def test_check_task_finds_marks_of_no_record(personabench: Command, tmp_path: Path) -> None:
+    task = write(tmp_path / "talking.py")
+    assert "ok    evidence marks name records" in personabench("check", "task", task).out
+    task.write_text(task.read_text().replace('f"D{first + 5}"', '"D99"'))
+    ended = personabench("check", "task", task)
+    assert ended.code == 1
+    assert "evidence marks name records of the history (D99 of a-violin" in ended.out
 
 
 def test_records_of_another_user_are_no_evidence(personabench: Command, tmp_path: Path) -> None:
     shuffled = run(personabench, write(tmp_path / "talking.py"), "--history", "shuffled")
     assert evidence(shuffled)["evidence-recall"] == 0
     assert evidence(shuffled)["records-shown"] == 8
+    shown = personabench("show", shuffled["folder"], "a-violin", "--task", "talking.py").out
+    assert re.search(r"^shown +8 records of another user: D\d", shown, re.MULTILINE)
+    assert re.search(r"^evidence +D0, D5; not shown: D0, D5$", shown, re.MULTILINE)
 
 
 def test_a_task_may_measure_retrieval_itself(personabench: Command, tmp_path: Path) -> None:
@@ -190,8 +230,25 @@ def test_lines_of_earlier_versions_are_scored_without_evidence(
     assert again["n"] == 40
     # The last line, of a question without marks, is the only one that says what it showed.
     assert evidence(again) == {}
+    assert again["counters"]["shown_unknown"] == 32
     shown = personabench("show", again["folder"], "a-violin", "--task", task)
     assert "shown       –" in shown.out
+
+
+def test_a_reused_profile_keeps_its_records(personabench: Command, tmp_path: Path) -> None:
+    task = write(tmp_path / "talking.py")
+
+    def profiles() -> list[dict[str, Any]]:
+        summary = run(personabench, task, method="summary")
+        folder = Path(summary["folder"])
+        lines = (folder / "artifacts" / "profiles.jsonl").read_text().splitlines()
+        shutil.rmtree(folder)
+        return [json.loads(line) for line in lines]
+
+    first, second = profiles(), profiles()
+    assert [line["reused"] for line in second] == [True] * 8
+    assert [line["shown"] for line in second] == [line["shown"] for line in first]
+    assert all(set(line["shown"]) == {f"D{number}" for number in range(10)} for line in first)
 
 
 def test_shards_keep_the_records(personabench: Command, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from personabench.models import backends
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.run import pairwise_judging
+from personabench.run.verdict_file import read_verdicts
 from personabench.tasks.personamem.files import SAMPLES
 from personabench.types import Request
 
@@ -59,15 +60,16 @@ def test_a_judge_that_likes_what_stands_first_is_found_out(
 ) -> None:
     found = personabench("judge", *runs, *WORDS, "--json").json
     assert (
-        found["card"]["conflict"] == {"value": 1.0, "n": found["n"]}
-        and found["card"]["first"]["value"] == 1.0
+        found["reliability"]["conflict"] == {"value": 1.0, "n": found["n"]}
+        and found["reliability"]["first"]["value"] == 1.0
     )
     assert found["shares"] == {"a": 0.0, "b": 0.0, "tie": 1.0} and found["gain"]["value"] == 0.0
     assert (
-        found["card"]["calls"] == 6 * found["n"] == len(said[0].requests) and found["failed"] == 0
+        found["reliability"]["calls"] == 6 * found["n"] == len(said[0].requests)
+        and found["failed"] == 0
     )
     assert (
-        found["terms"]["judge"]["name"] == "oracle-9"
+        found["config"]["judge"]["name"] == "oracle-9"
         and found["a"]["label"] == "none"
         and not found["warnings"]
     )
@@ -77,7 +79,7 @@ def test_a_judge_that_likes_what_stands_first_is_found_out(
     assert "conflict 100.0%" in printed and "first 100.0%" in printed and "ties 100.0%" in printed
 
 
-def test_the_same_command_makes_no_call_and_other_terms_judge_anew(
+def test_the_same_command_makes_no_call_and_another_config_judges_again(
     personabench: Command, runs: tuple[str, str], said: list[Scripted]
 ) -> None:
     first = personabench("judge", *runs, *WORDS, "--json", "--limit", "3").json
@@ -86,7 +88,7 @@ def test_the_same_command_makes_no_call_and_other_terms_judge_anew(
     assert again == first and not said[1].requests
     more = personabench("judge", *runs, *WORDS, "--json", "--cache", "off").json
     assert more["n"] > 3 and len(said[2].requests) == 6 * (more["n"] - 3)
-    other = personabench("judge", *runs, *WORDS, "--samples", "1", "--limit", "3", "--json").json
+    other = personabench("judge", *runs, *WORDS, "--votes", "1", "--limit", "3", "--json").json
     assert other["file"] != first["file"] and len(said[3].requests) == 0, (
         "the first samples are in the cache"
     )
@@ -119,7 +121,7 @@ def test_wins_have_an_interval_over_users_and_people_overrule(
     assert (
         found["shares"]["b"] == 1.0
         and found["gain"]["value"] == -1.0
-        and found["card"]["conflict"]["value"] == 0
+        and found["reliability"]["conflict"]["value"] == 0
     )
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert (
@@ -131,9 +133,9 @@ def test_wins_have_an_interval_over_users_and_people_overrule(
     out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     ruled = personabench("judge", *runs, *WORDS, "--json", "--labels", out).json
     assert ruled["hitl"] and ruled["shares"]["a"] == pytest.approx(1 / found["n"])
-    assert ruled["card"]["agreement"] == {"accuracy": 0.0, "kappa": 0.0, "n": 1}
+    assert ruled["reliability"]["agreement"] == {"accuracy": 0.0, "kappa": 0.0, "n": 1}
     report = personabench("judge-report", found["file"], "--labels", out)
-    assert "accuracy 0.0% against people, kappa 0.000, n=1" in report.out
+    assert "accuracy 0.0% against human labels, kappa 0.000, n=1" in report.out
     assert (
         personabench("judge-report", found["file"], "--json").json[found["file"]]["agreement"]
         is None
@@ -144,12 +146,20 @@ def test_a_choice_in_the_persons_place(
     personabench: Command, runs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = judging(monkeypatch, lambda request: "[[A]] [[90]]")
-    found = personabench("judge", *runs, *WORDS, "--protocol", "certainty", "--json").json
+    found = personabench("judge", *runs, *WORDS, "--protocol", "verbal-certainty", "--json").json
     assert (
-        found["card"]["calls"] == found["n"] == len(made[0].requests)
-        and found["card"]["first"]["value"] == 1.0
+        found["reliability"]["calls"] == found["n"] == len(made[0].requests)
+        and found["reliability"]["first"]["value"] == 1.0
     )
     assert found["shares"]["a"] + found["shares"]["b"] == 1.0 and 0 < found["shares"]["a"] < 1
+    assert found["config"]["protocol"] == "verbal-certainty"
+    printed = personabench("judge", *runs, *WORDS, "--protocol", "verbal-certainty").out
+    assert "judge oracle-9: a choice with a certainty" in printed
+    # Verdicts are stored for each protocol.
+    scored = personabench("judge", *runs, *WORDS, "--json").json
+    assert scored["config"]["protocol"] == "faireval" and scored["file"] != found["file"]
+    ended = personabench("judge", *runs, *WORDS, "--protocol", "certainty")
+    assert ended.code == 2 and "verbal-certainty" in ended.err
 
 
 def test_replies_that_cannot_be_read_leave_items_unjudged(
@@ -158,8 +168,8 @@ def test_replies_that_cannot_be_read_leave_items_unjudged(
     found = personabench("judge", *runs, "--judge-backend", "scripted", "--json", "--limit", "2")
     assert (
         found.json["n"] == 0
-        and found.json["card"]["unjudged"] == 2
-        and found.json["card"]["unread"] == 24
+        and found.json["reliability"]["unjudged"] == 2
+        and found.json["reliability"]["unparsed"] == 24
     )
     assert "the judge is scripted itself" in found.err
     printed = personabench("judge", *runs, "--judge-backend", "scripted", "--limit", "2").out
@@ -192,7 +202,7 @@ def test_what_cannot_be_judged_is_refused(
     assert "labels.jsonl, line 1" in refused(
         "judge", *runs, "--judge-backend", "scripted", "--labels", bad
     )
-    assert "is not what a judge writes down" in refused("judge-report", bad)
+    assert "is not a verdict or judgement" in refused("judge-report", bad)
 
 
 def test_files_that_cannot_be_read_or_written_are_named(
@@ -206,7 +216,7 @@ def test_files_that_cannot_be_read_or_written_are_named(
     bad.write_bytes(b'{"id": "\xff", "label": "a"}\n')
     assert "labels.jsonl, line 1" in refused("judge", *runs, *WORDS, "--labels", bad)
     bad.write_bytes(b'{"answers": "\xff", "verdict": {}}\n')
-    assert "labels.jsonl, line 1 is not what a judge writes down" in refused("judge-report", bad)
+    assert "labels.jsonl, line 1 is not a verdict or judgement" in refused("judge-report", bad)
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "file" / "people.jsonl"):
         assert f"--export {place}" in refused("judge", *runs, *WORDS, "--export", place)
@@ -227,7 +237,7 @@ def test_a_disk_that_fills_keeps_what_is_whole(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    whole = pairwise_judging._write_whole  # noqa: SLF001  (stands in for a disk)
+    whole = pairwise_judging.write_line
     room = 2
 
     def write(file: IO[bytes], line: bytes) -> None:
@@ -237,11 +247,11 @@ def test_a_disk_that_fills_keeps_what_is_whole(
             raise OSError(errno.ENOSPC, "No space left on device")
         whole(file, line)
 
-    monkeypatch.setattr(pairwise_judging, "_write_whole", write)
+    monkeypatch.setattr(pairwise_judging, "write_line", write)
     ended = personabench("judge", *runs, *WORDS)
     assert ended.code == 1 and "cannot be written (No space left on device)" in ended.err
     (path,) = (tmp_path / "results" / "judgements").glob("*.jsonl")
-    assert len(pairwise_judging.read(path)) == 2
+    assert len(read_verdicts(path)) == 2
 
 
 def test_labels_of_other_samples_are_no_labels(
@@ -250,7 +260,7 @@ def test_labels_of_other_samples_are_no_labels(
     labels = tmp_path / "labels.jsonl"
     labels.write_text('{"id": "elsewhere", "label": "a"}\n')
     ended = personabench("judge", *runs, *WORDS, "--labels", labels)
-    assert ended.code == 0 and "people's labels" not in ended.out
+    assert ended.code == 0 and "human labels" not in ended.out
     assert "no label is for a judged sample" in ended.err and "not elsewhere" in ended.err
 
 
@@ -269,7 +279,9 @@ def test_judgements_of_a_run_have_a_card_too(personabench: Command) -> None:
     (path,) = Path(summary["folder"]).glob("judgements/*.jsonl")
     found = personabench("judge-report", path, "--json").json[str(path)]
     assert (found["items"], found["unjudged"], found["repeated"], found["calls"]) == (2, 2, 6, 8)
-    assert "unjudged 2 (100.0%); asked again 6 times" in personabench("judge-report", path).out
+    assert (
+        "unjudged 2 (100.0%); replies requested again 6" in personabench("judge-report", path).out
+    )
     assert not any("family" in warning for warning in summary["warnings"])
     (kin,) = personabench(*words, "--judge-backend", "scripted", "--judge-model", "scripted-9").json
     assert any(
@@ -283,7 +295,9 @@ def test_runs_of_every_kind_of_split_are_judged(personabench: Command, task: str
     run = ("run", "-b", "scripted", "-t", task, "-m", "none", "-n", "1", "--json")
     (a,), (b,) = (personabench(*run, "--max-tokens", most).json for most in ("64", "65"))
     found = personabench("judge", a["folder"], b["folder"], *WORDS, "--limit", "1", "--json").json
-    assert found["n"] == 0 and found["card"]["unjudged"] == 1, "scripted replies are no scores"
+    assert found["n"] == 0 and found["reliability"]["unjudged"] == 1, (
+        "scripted replies are no scores"
+    )
 
 
 def test_data_that_moved_are_refused_with_their_place(

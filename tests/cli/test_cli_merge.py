@@ -59,7 +59,7 @@ def test_what_cannot_be_merged_is_said_and_the_rest_is_merged(
     )
     assert (
         "runs/lamp4/rag/scripted/" in ended.err
-        and "is not whole: shard 2/2 did not run" in ended.err
+        and "is not complete: shard 2/2 did not run" in ended.err
     )
     none, rag = personabench("merge", "--partial", "--json").json
     assert (none["owed"], rag["status"], rag["owed"]) == (0, "incomplete", 10 - rag["n"])

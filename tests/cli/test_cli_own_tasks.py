@@ -113,8 +113,8 @@ def test_two_files_of_one_name_are_refused(
     files = ",".join(
         str(own(tmp_path / place / "mine.py", prompt=place)) for place in ("one", "two")
     )
-    said = refused("run", "-m", "none", "-b", "scripted", "-t", files)
-    assert f"{tmp_path}/one/mine.py and {tmp_path}/two/mine.py are both called 'mine'" in said
+    message = refused("run", "-m", "none", "-b", "scripted", "-t", files)
+    assert f"{tmp_path}/one/mine.py and {tmp_path}/two/mine.py are both called 'mine'" in message
     own(tmp_path / "lamp4.py").write_text(
         (tmp_path / "one/mine.py").read_text().replace('"mine"', '"lamp4"')
     )

@@ -13,7 +13,7 @@ from conftest import Command
 from personabench.api.registry import load_class
 from personabench.errors import UsageError
 
-SAMPLE = "bundled sample, not LaMP"
+SAMPLE = "example data, not LaMP"
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 
 
@@ -109,7 +109,7 @@ def test_plan_prices_what_is_owed_and_calls_nothing(personabench: Command, tmp_p
     assert (row["owed"], row["calls"]) == (0, 0)
 
 
-def test_every_form_of_the_leaderboard_names_the_bundled_sample(
+def test_every_form_of_the_leaderboard_names_the_example_data(
     personabench: Command, tmp_path: Path
 ) -> None:
     personabench(*RUN, "-m", "none,rag")

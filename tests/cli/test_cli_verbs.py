@@ -25,7 +25,7 @@ RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 
 @pytest.fixture
 def run(personabench: Command) -> dict[str, Any]:
-    """A finished run of `summary` on the bundled sample."""
+    """A finished run of `summary` on the example data."""
     found: dict[str, Any] = personabench(*RUN, "-m", "summary", "--json").json[0]
     return found
 
@@ -37,9 +37,7 @@ def test_show_names_a_run_by_folder_by_fingerprint_and_as_the_last(
         assert personabench("show", name, "--json").json == run
     text = personabench("show", "last").out
     assert (
-        "bundled sample, not LaMP" in text
-        and run["fingerprint"] in text
-        and "profile calls" in text
+        "example data, not LaMP" in text and run["fingerprint"] in text and "profile calls" in text
     )
 
 
@@ -99,7 +97,7 @@ def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
     assert [call["messages"] for call in dry["calls"]] == [
         call["messages"] for call in sent["calls"]
     ]
-    assert dry["source"] == "bundled sample, not LaMP"
+    assert dry["source"] == "example data, not LaMP"
     text = personabench("show", "--dry-run", *words, "--sample", "310").out
     assert dry["calls"][0]["messages"][-1]["content"] in text and "1 call(s), none made" in text
 
@@ -152,11 +150,11 @@ def test_list_runs(personabench: Command, run: dict[str, Any]) -> None:
         run["fingerprint"][:8],
         run["metrics"]["official"]["rouge-1"],
     )
-    assert (row["folder"], row["data"]) == (run["folder"], "bundled sample, not LaMP")
+    assert (row["folder"], row["data"]) == (run["folder"], "example data, not LaMP")
     text = personabench("list", "runs").out
     assert (
         f"{run['fingerprint'][:8]}  lamp4/user/dev  summary" in text
-        and "bundled sample, not LaMP" in text
+        and "example data, not LaMP" in text
     )
     assert personabench("list", "runs", "--results", "elsewhere", "--json").json == []
     assert (

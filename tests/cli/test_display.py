@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from conftest import Command
 from rich.console import Console
 
 from personabench.cli import display
+from personabench.models.backends.scripted import Scripted
+from personabench.models.client import Client
+from personabench.run.progress import Progress
 
 
 def shown(*, terminal: bool) -> str:
@@ -53,3 +57,16 @@ def test_judging_shows_its_own_progress(personabench: Command) -> None:
     ended = personabench("run", "-m", "none", "-t", "prefdisco", "-b", "scripted", "--limit", 1)
     assert ended.code == 0
     assert "none on prefdisco: 4/4" in ended.err and "judging none on prefdisco: 4/4" in ended.err
+
+
+def test_the_first_error_of_a_server_is_shown_at_once() -> None:
+    file = io.StringIO()
+    client = Client(Scripted(), None)
+    with display.watching(Console(file=file, width=120))("none on lamp4", Progress(), client):
+        client.traffic.retries = 1
+        client.traffic.trouble = "http://s/v1 answered 500: out of memory"
+        deadline = time.monotonic() + 5
+        while "out of memory" not in file.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert "1 retries, the last error: http://s/v1 answered 500: out of memory" in file.getvalue()
+    assert time.monotonic() < deadline

@@ -9,7 +9,7 @@ import pytest
 from synthetic_scores import EACH, draw_scores, write_run
 
 from personabench.errors import UsageError
-from personabench.leaderboard.comparison import compare
+from personabench.leaderboard.run_comparison import compare_runs
 from personabench.leaderboard.stats import Scores
 from personabench.types import Sampling
 
@@ -19,7 +19,7 @@ def test_compare_says_everything_of_two_runs(tmp_path: Path) -> None:
         write_run(tmp_path, "rag", draw_scores(0.2, seed=1)),
         write_run(tmp_path, "none", draw_scores(seed=2)),
     )
-    found = compare(a, b)
+    found = compare_runs(a, b)
     users = [f"u{number // EACH}" for number in range(60)]
     expected = Scores([draw_scores(0.2, seed=1), draw_scores(seed=2)], users).compare(0, 1)
     pair = found.metrics["rouge-1"]
@@ -32,13 +32,13 @@ def test_compare_says_everything_of_two_runs(tmp_path: Path) -> None:
         [],
         {"a": 0, "b": 0},
     )
-    assert compare(b, a).metrics["rouge-1"].gain.value == pytest.approx(-pair.gain.value)
+    assert compare_runs(b, a).metrics["rouge-1"].gain.value == pytest.approx(-pair.gain.value)
 
 
 def test_compare_values_are_on_the_samples_of_both(tmp_path: Path) -> None:
     a = write_run(tmp_path, "rag", draw_scores(0.2, seed=1))
     b = write_run(tmp_path, "none", draw_scores(seed=2)[:30])
-    found = compare(a, b)
+    found = compare_runs(a, b)
     pair = found.metrics["rouge-1"]
     assert (found.n, found.only) == (30, {"a": 30, "b": 0})
     assert pair.a.value == pytest.approx(float(draw_scores(0.2, seed=1)[:30].mean()))
@@ -67,9 +67,9 @@ def test_runs_that_differ_in_more_than_the_method_are_refused(
         write_run(tmp_path, "none", draw_scores(seed=2)),
     )
     with pytest.raises(UsageError, match="--allow-mismatch") as error:
-        compare(a, b)
+        compare_runs(a, b)
     assert named in str(error.value)
-    assert named in compare(a, b, allow_mismatch=True).differences[0]
+    assert named in compare_runs(a, b, allow_mismatch=True).differences[0]
 
 
 def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
@@ -78,6 +78,8 @@ def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
         write_run(tmp_path, "none", draw_scores(), samples=range(100, 160)),
     )
     with pytest.raises(UsageError, match="share no scored sample"):
-        compare(a, b)
+        compare_runs(a, b)
     with pytest.raises(UsageError, match="different tasks"):
-        compare(a, write_run(tmp_path, "rag", draw_scores(), task="lamp5"), allow_mismatch=True)
+        compare_runs(
+            a, write_run(tmp_path, "rag", draw_scores(), task="lamp5"), allow_mismatch=True
+        )

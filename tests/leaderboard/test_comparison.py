@@ -189,6 +189,40 @@ def test_the_best_predictor_without_a_model_is_a_control(tmp_path: Path) -> None
     assert found["guessing"]["trivial_gain"] is None
 
 
+def rule_note(folder: Path) -> str:
+    (note,) = [note for note in make_board(folder).notes if "ule without a model" in note]
+    return note
+
+
+def test_a_board_names_the_best_rule_and_what_does_not_beat_it(tmp_path: Path) -> None:
+    write_run(tmp_path, "none", draw_scores(seed=1))
+    write_run(tmp_path, "rag", draw_scores(0.5, seed=4))
+    assert rule_note(tmp_path).startswith("No rule without a model is among the rows")
+    assert rule_note(tmp_path).endswith(
+        "Rules that run on lamp4: constant, copy_input, copy_nearest."
+    )
+
+    # By the flag of the method, whatever its name and calls; a rule that has seen golds is none.
+    write_run(tmp_path, "mine", draw_scores(0.1, seed=2), told={"rule": True})
+    told = {"rule": True, "privileged": True}
+    write_run(tmp_path, "seen", draw_scores(0.9, seed=3), told=told, usage={})
+    found = make_rows(tmp_path)
+    assert found["rag"]["trivial_gain_over"] == "mine"
+    score = f"{found['mine']['rouge-1']:.4f}"
+    assert (
+        rule_note(tmp_path) == f"Best rule without a model: mine ({score}). Do not beat it: none."
+    )
+
+    write_run(tmp_path, "close", draw_scores(0.15, seed=5))
+    assert rule_note(tmp_path).endswith("none. Ahead of it, but not significantly: close.")
+
+
+def test_every_method_may_beat_the_best_rule(tmp_path: Path) -> None:
+    write_run(tmp_path, "counting", draw_scores(0.1, seed=2), usage={})
+    write_run(tmp_path, "rag", draw_scores(0.5, seed=4))
+    assert rule_note(tmp_path).endswith("Every method beats it significantly.")
+
+
 # --- seeds ----------------------------------------------------------------------------------------
 
 
@@ -297,7 +331,7 @@ def test_a_metric_of_a_task_that_is_not_installed_is_a_mean_if_it_is_one(tmp_pat
 def test_statistics_are_kept_until_scores_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import personabench.leaderboard.comparison as module
+    import personabench.leaderboard.board_statistics as module
 
     write_run(tmp_path, "none", draw_scores(seed=1))
     write_run(tmp_path, "rag", draw_scores(0.2, seed=2))

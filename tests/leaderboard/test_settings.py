@@ -9,11 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_scores import EACH, draw_scores, list_rows, make_board, make_rows, write_run
+from synthetic_scores import (
+    EACH,
+    draw_scores,
+    list_rows,
+    make_board,
+    make_rows,
+    metrics_from_scores,
+    write_run,
+)
 from toy_methods import TOY
 
-from personabench.cli.compare import _details
-from personabench.leaderboard.comparison import compare, rederived
+from personabench.cli.compare import _metric_lines
+from personabench.leaderboard.run_comparison import compare_runs
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.results.index import Run, read_published_runs
@@ -61,19 +69,19 @@ def test_an_optional_judge_leaves_a_run_in_its_setting(tmp_path: Path, adds: Any
         and row.get("similarity/gain") is None
     )
     assert f"rag: {LEFT} answers are unjudged and have no similarity." in found.notes
-    pair = compare(rag, none)
+    pair = compare_runs(rag, none)
     assert (
         pair.differences == []
         and set(pair.metrics) == {"rouge-1"}
         and pair.skipped == ["similarity"]
     )
-    assert compare(none, rag).skipped == ["similarity"]
+    assert compare_runs(none, rag).skipped == ["similarity"]
 
 
 def test_a_judge_that_a_task_always_has_is_part_of_the_setting(tmp_path: Path) -> None:
     a = judged(tmp_path, "rag", 0.3, adds=None)
     b = judged(tmp_path, "none", 0.0, judge="j2", adds=None)
-    assert compare(a, b, allow_mismatch=True).differences == ["judge (j1 against j2)"]
+    assert compare_runs(a, b, allow_mismatch=True).differences == ["judge (j1 against j2)"]
     assert make_rows(tmp_path)["rag"]["gain"] is None
 
 
@@ -90,10 +98,10 @@ def test_what_optional_judges_add_is_compared_between_rows_of_the_same_judge(
     assert found["cot"].get("similarity/gain") is None and found["cot"]["gain"] == pytest.approx(
         0.4, abs=0.1
     )
-    assert "similarity" in compare(rag, none).metrics and compare(other, none).skipped == [
-        "similarity"
-    ]
-    assert "similarity" in compare(other, none, allow_mismatch=True).metrics
+    assert "similarity" in compare_runs(rag, none).metrics and compare_runs(
+        other, none
+    ).skipped == ["similarity"]
+    assert "similarity" in compare_runs(other, none, allow_mismatch=True).metrics
 
 
 def test_seeds_of_different_judges_have_no_common_mean(tmp_path: Path) -> None:
@@ -110,7 +118,7 @@ def test_a_metric_counts_on_the_samples_that_have_it(tmp_path: Path) -> None:
     assert rag.summary.metrics["official"]["similarity"] == pytest.approx(
         float(draw_scores(0.3, seed=7)[LEFT:].mean())
     )
-    found = compare(rag, none)
+    found = compare_runs(rag, none)
     pair = found.metrics["similarity"]
     assert (found.n, pair.gain.n, pair.a.n, pair.gain.users) == (
         60,
@@ -120,9 +128,10 @@ def test_a_metric_counts_on_the_samples_that_have_it(tmp_path: Path) -> None:
     )
     assert pair.gain.value == pytest.approx(0.3)
     assert found.metrics["rouge-1"].gain.n == 60
-    assert any("on the 54 samples" in line for line in _details("similarity", pair, found.n))
+    assert any("on the 54 samples" in line for line in _metric_lines("similarity", pair, found.n))
     assert not any(
-        "for which both" in line for line in _details("rouge-1", found.metrics["rouge-1"], found.n)
+        "for which both" in line
+        for line in _metric_lines("rouge-1", found.metrics["rouge-1"], found.n)
     )
 
 
@@ -132,7 +141,7 @@ def test_pairs_are_the_samples_for_which_both_have_the_metric(tmp_path: Path) ->
     told = {"judge": "j1", "roles": {"judge": {"model": "j1", "adds": ["similarity"]}}}
     values = {"rouge-1": draw_scores(seed=1).tolist(), "similarity": marks}
     none = write_run(tmp_path, "none", values, task="reviews", told=told)
-    pair = compare(rag, none).metrics["similarity"]
+    pair = compare_runs(rag, none).metrics["similarity"]
     assert {estimate.n for estimate in (pair.a, pair.b, pair.gain)} == {60 - LEFT - EACH}
     assert pair.a.value - pair.b.value == pytest.approx(pair.gain.value) == pytest.approx(0.3)
     found = make_rows(tmp_path, thorough=True)["rag"]
@@ -144,7 +153,9 @@ def test_a_published_run_keeps_what_samples_lack(tmp_path: Path) -> None:
     path = publish(RunFolder(rag.path), tmp_path / "reference")
     assert unpack(read(path), path) == vector(rag)
     (reference,) = read_published_runs(tmp_path)
-    assert rederived(reference)["official"] == pytest.approx(rag.summary.metrics["official"])
+    assert metrics_from_scores(reference)["official"] == pytest.approx(
+        rag.summary.metrics["official"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dpl_fixtures import Headlines, Stars, Tags, World, crowd, question, reviewed, text
+from dpl_fixtures import Headlines, ScriptedTask, Stars, Tags, crowd, question, reviewed, text
 
 from personabench import Record, Request, Sample, User
 from personabench.api.method import Method
 
 __all__ = [
     "Headlines",
+    "ScriptedTask",
     "Stars",
     "Tags",
-    "World",
     "ask_once",
     "crowd",
     "labelled",
@@ -117,20 +117,24 @@ def shown(request: Request) -> list[str]:
     return re.findall(r"<(ann-\d+)>", request.messages[1].content)
 
 
-async def prepared(world: World, method: Method) -> Method:
-    await method.prepare(world.population, world.context())
+async def prepared(setup: ScriptedTask, method: Method) -> Method:
+    await method.prepare(setup.population, setup.context())
     return method
 
 
 async def ask_once(
-    folder: Path, users: Sequence[User], method: Method, sample: Sample | None = None, **world: Any
+    folder: Path,
+    users: Sequence[User],
+    method: Method,
+    sample: Sample | None = None,
+    **setup: Any,
 ) -> Any:
-    """Run a method on one question in a fresh world: output, context, requests."""
-    context = World(
+    """Run a method on one question with a fresh model: output, context, requests."""
+    context = ScriptedTask(
         folder,
         users,
-        answer=world.pop("answer", reply),
-        **world,
+        answer=setup.pop("answer", reply),
+        **setup,
     )
     await prepared(context, method)
     return await context.ask(method, sample or question(users))

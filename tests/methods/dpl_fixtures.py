@@ -110,6 +110,7 @@ class Tags(Headlines):
 class Stars(Headlines):
     name = "stars"
     kind = "ordinal"
+    labels = ("1", "2", "3", "4", "5")
 
 
 class Vectors:
@@ -154,7 +155,7 @@ def reply(request: Request) -> str:
     }[name]
 
 
-class World:
+class ScriptedTask:
     """A task, its users, and a scripted model behind the real client and cache."""
 
     def __init__(

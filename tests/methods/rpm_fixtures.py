@@ -96,6 +96,7 @@ class Tags(Headlines):
 class Stars(Headlines):
     name = "stars"
     kind = "ordinal"
+    labels = ("1", "2", "3", "4", "5")
 
 
 class Vectors:
@@ -160,7 +161,7 @@ def reply(request: Request) -> str:
     return json.dumps({"reasoning": "as before", "answer": "The answer"})
 
 
-class World:
+class ScriptedTask:
     """A task and a scripted model behind the real client and cache."""
 
     def __init__(

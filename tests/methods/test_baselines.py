@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from baseline_fixtures import (
-    World,
+    ScriptedTask,
     ask_once,
     crowd,
     prepared,
@@ -96,10 +96,10 @@ async def test_calls_per_method(
 
 async def test_persona_db_makes_two_calls_per_user(tmp_path: Path) -> None:
     users = crowd(items=3, peers=4)
-    world = World(tmp_path, users, answer=reply)
-    method = await prepared(world, PersonaDb())
-    assert stages(world.backend.requests) == {"distil": 5, "induce": 5}
-    _, _, requests = await world.ask(method, question(users))
+    setup = ScriptedTask(tmp_path, users, answer=reply)
+    method = await prepared(setup, PersonaDb())
+    assert stages(setup.backend.requests) == {"distil": 5, "induce": 5}
+    _, _, requests = await setup.ask(method, question(users))
     assert stages(requests) == {"answer": 1}
 
 
@@ -191,13 +191,13 @@ async def test_summary_answers_without_a_population(
     tmp_path: Path, method: Callable[[], Any]
 ) -> None:
     users = crowd()
-    our_world, summary_world = (
-        World(
+    own_setup, summary_setup = (
+        ScriptedTask(
             tmp_path / "ours",
             users,
             answer=reply,
         ),
-        World(
+        ScriptedTask(
             tmp_path / "summary",
             users,
             answer=reply,
@@ -206,7 +206,7 @@ async def test_summary_answers_without_a_population(
     unprepared = method()
     sample = question(users)
     if isinstance(unprepared, PersonaDb):
-        ctx = our_world.context()
+        ctx = own_setup.context()
         state = {
             "card": "",
             "distilled": [],
@@ -214,11 +214,11 @@ async def test_summary_answers_without_a_population(
         }
         output, requests = (
             await unprepared.predict(sample.view(), state, ctx),
-            our_world.backend.requests,
+            own_setup.backend.requests,
         )
     else:
-        output, ctx, requests = await our_world.ask(unprepared, sample)
-    expected, _, expected_requests = await summary_world.ask(Summary(Summary.Params(k=8)), sample)
+        output, ctx, requests = await own_setup.ask(unprepared, sample)
+    expected, _, expected_requests = await summary_setup.ask(Summary(Summary.Params(k=8)), sample)
     assert requests == expected_requests
     assert output == expected
     assert ctx.flags["fallback"] == 1

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from baseline_fixtures import (
     Headlines,
+    ScriptedTask,
     Stars,
     Tags,
-    World,
     ask_once,
     crowd,
     labelled,
@@ -40,14 +40,14 @@ async def test_negatives_come_from_peers(tmp_path: Path, two_step: bool) -> None
         users[0].history[3].stimulus or "",
         item="i3",
     )
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         [*users, twin],
         answer=reply,
         nameless=True,
     )
-    method = await prepared(world, Cicl(Cicl.Params(negatives="peer", two_step=two_step)))
-    _, ctx, requests = await world.ask(method, about)
+    method = await prepared(setup, Cicl(Cicl.Params(negatives="peer", two_step=two_step)))
+    _, ctx, requests = await setup.ask(method, about)
     prompt = requests[0].messages[1 if two_step else 0].content
     negatives = re.findall(r"Not as this columnist would:\n(.*?)(?:\n\n|$)", prompt, re.DOTALL)
     assert len(negatives) == ctx.flags["pairs"] == 8
@@ -150,9 +150,9 @@ async def test_two_steps_return_the_second_reply(tmp_path: Path) -> None:
 async def test_drafts_send_the_request_of_none_and_are_shared(tmp_path: Path) -> None:
     # The same request has the same cache key, so that `none` and other methods pay for the drafts.
     users = without_items([tales(3)])
-    world = World(tmp_path, users, answer=reply)
-    method = await prepared(world, Cicl())
-    _, ctx, requests = await world.ask(method, question(users))
+    setup = ScriptedTask(tmp_path, users, answer=reply)
+    method = await prepared(setup, Cicl())
+    _, ctx, requests = await setup.ask(method, question(users))
     assert stages(requests) == {"answer": 4}
     assert ctx.flags["pairs"] == 3
     record = users[0].history[1]
@@ -162,9 +162,9 @@ async def test_drafts_send_the_request_of_none_and_are_shared(tmp_path: Path) ->
         record.stimulus or "",
         stimulus=record.stimulus,
     )
-    _, _, repeated = await world.ask(NoPersonalization(), plain)
+    _, _, repeated = await setup.ask(NoPersonalization(), plain)
     assert repeated == []
-    _, _, requests = await world.ask(method, question(users, "Another, of a quarry"))
+    _, _, requests = await setup.ask(method, question(users, "Another, of a quarry"))
     assert stages(requests) == {"answer": 1}
 
 

@@ -13,7 +13,7 @@ from edit_fixtures import (
     FAMILY,
     RULES,
     SOURCES,
-    World,
+    ScriptedTask,
     first_occurrences,
     live,
     paying,
@@ -145,7 +145,7 @@ async def test_total_costs_with_a_single_source(source: str, total: int) -> None
 async def test_a_process_killed_after_every_round_resumes_identically(cls: Any) -> None:
     # Online runs take hours and are resumed from the stored JSON state.
     sources = sequences()[3]
-    rounds, state, world = await live(cls(), sources)
+    rounds, state, setup = await live(cls(), sources)
     again, resumed, second = await live(
         cls(),
         sources,
@@ -153,31 +153,31 @@ async def test_a_process_killed_after_every_round_resumes_identically(cls: Any) 
     )
     assert rounds == again
     assert to_json(state) == to_json(resumed)
-    assert to_json(world.backend.requests) == to_json(second.backend.requests)
+    assert to_json(setup.backend.requests) == to_json(second.backend.requests)
 
 
 @pytest.mark.parametrize("reply", ["", " \n", "None", "Preference: none.", '""'])
 async def test_no_memory_entry_is_empty(reply: str) -> None:
-    world = World(lambda request: reply if stage(request) == "infer" else stub(request))
-    rounds, state, _ = await live(Cipher(), ["alpha", "beta", "alpha"], world)
+    setup = ScriptedTask(lambda request: reply if stage(request) == "infer" else stub(request))
+    rounds, state, _ = await live(Cipher(), ["alpha", "beta", "alpha"], setup)
     assert state["rounds"] == []
     assert [(entry.predicting, entry.learning) for entry in rounds] == [(1, 2)] * 3
     for cls in (Continual, EThenE):
-        world = World(world.backend.answer)
-        await live(cls(), ["alpha"] * 7, world)
+        setup = ScriptedTask(setup.backend.answer)
+        await live(cls(), ["alpha"] * 7, setup)
         noted = [
             request.messages[0].content
-            for request in world.backend.requests
+            for request in setup.backend.requests
             if stage(request) == "generate"
         ]
         assert set(noted) == {"Write the brief only."}
 
 
 async def test_accepted_drafts_leave_no_entry() -> None:
-    method, world = Cipher(), World()
-    state = await method.profile(Sample("", "u", "").user, world.context())
+    method, setup = Cipher(), ScriptedTask()
+    state = await method.profile(Sample("", "u", "").user, setup.context())
     for number in range(3):
-        draft = await method.predict(Sample("r", "u", f"alpha {number}"), state, world.context())
+        draft = await method.predict(Sample("r", "u", f"alpha {number}"), state, setup.context())
         state = await method.update(
             state,
             {
@@ -185,14 +185,14 @@ async def test_accepted_drafts_leave_no_entry() -> None:
                 "edited": draft,
                 "cost": 0,
             },
-            world.context(),
+            setup.context(),
         )
     assert state == {
         "rounds": [],
         "open": None,
         "t": 3,
     }
-    assert Counter(map(stage, world.backend.requests)) == {"generate": 3}
+    assert Counter(map(stage, setup.backend.requests)) == {"generate": 3}
 
 
 @pytest.mark.parametrize(
@@ -207,10 +207,10 @@ async def test_accepted_drafts_leave_no_entry() -> None:
 async def test_only_rounds_that_cost_more_than_delta_are_inferred_from(
     delta: float, cost: float, inferences: int
 ) -> None:
-    method, world = Cipher(Cipher.Params(delta=delta)), World()
-    state = await method.profile(Sample("", "u", "").user, world.context())
-    await method.predict(Sample("r", "u", "alpha"), state, world.context())
-    ctx = world.context()
+    method, setup = Cipher(Cipher.Params(delta=delta)), ScriptedTask()
+    state = await method.profile(Sample("", "u", "").user, setup.context())
+    await method.predict(Sample("r", "u", "alpha"), state, setup.context())
+    ctx = setup.context()
     state = await method.update(
         state,
         {
@@ -262,8 +262,10 @@ async def test_prompts_hold_no_hidden_preference_and_inferences_no_document(
 ) -> None:
     # The true preference is the gold of an online task, and a document would leak into the
     # preference.
-    _, _, world = await live(cls(), sequences()[3], World(lambda request: f"{stage(request)} said"))
-    for request in world.backend.requests:
+    _, _, setup = await live(
+        cls(), sequences()[3], ScriptedTask(lambda request: f"{stage(request)} said")
+    )
+    for request in setup.backend.requests:
         whole = "\n".join(message.content for message in request.messages)
         assert not any(rule.phrase in whole for rule in RULES)
         if stage(request) in ("infer", "aggregate"):
@@ -273,13 +275,13 @@ async def test_prompts_hold_no_hidden_preference_and_inferences_no_document(
 
 async def test_the_oracle_needs_a_task_that_reveals_preferences() -> None:
     with pytest.raises(UsageError, match="briefs"):
-        await Oracle().predict(Sample("r", "u", "alpha"), None, World().context())
+        await Oracle().predict(Sample("r", "u", "alpha"), None, ScriptedTask().context())
     assert Oracle.privileged
 
 
 async def test_ties_recall_the_earlier_entry() -> None:
-    world = World()
-    ctx = world.context()
+    setup = ScriptedTask()
+    ctx = setup.context()
     texts = ["beta 1", "alpha 1", "beta 2", "alpha 2", "beta 3"]
     assert await find_nearest("alpha 9", texts, 2, "bert", ctx) == [1, 3]
     assert await find_nearest("alpha 9", texts, 9, "mpnet", ctx) == [1, 3, 0, 2, 4]
@@ -289,10 +291,10 @@ async def test_ties_recall_the_earlier_entry() -> None:
 
 
 async def test_the_aggregation_lists_the_nearest_preference_first() -> None:
-    _, _, world = await live(Cipher(Cipher.Params(k=2)), ["beta", "alpha", "alpha"])
+    _, _, setup = await live(Cipher(Cipher.Params(k=2)), ["beta", "alpha", "alpha"])
     merged = [
         request.messages[-1].content
-        for request in world.backend.requests
+        for request in setup.backend.requests
         if stage(request) == "aggregate"
     ]
     assert merged[0] == "- bullet points\n\nPreference:"
@@ -300,16 +302,16 @@ async def test_the_aggregation_lists_the_nearest_preference_first() -> None:
 
 
 async def test_an_empty_aggregation_falls_back_to_the_nearest_preference() -> None:
-    world = World(lambda request: "" if stage(request) == "aggregate" else stub(request))
-    rounds, _, _ = await live(Cipher(), ["alpha", "alpha"], world)
+    setup = ScriptedTask(lambda request: "" if stage(request) == "aggregate" else stub(request))
+    rounds, _, _ = await live(Cipher(), ["alpha", "alpha"], setup)
     assert [entry.cost for entry in rounds] == [3, 0]
     assert rounds[1].predicting == 3
 
 
 async def test_feedback_without_a_draft_is_an_error() -> None:
     # A state that lost its open round would otherwise attribute the edit to another draft.
-    method, world = Cipher(), World()
-    state = await method.profile(Sample("", "u", "").user, world.context())
+    method, setup = Cipher(), ScriptedTask()
+    state = await method.profile(Sample("", "u", "").user, setup.context())
     with pytest.raises(UsageError, match="predict opens a round"):
         await method.update(
             state,
@@ -318,7 +320,7 @@ async def test_feedback_without_a_draft_is_an_error() -> None:
                 "edited": "b",
                 "cost": 1,
             },
-            world.context(),
+            setup.context(),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from edit_fixtures import FAMILY, World, stage
+from edit_fixtures import FAMILY, ScriptedTask, stage
 
 from personabench import Context, Method, Record, Request, Sample, Task, UsageError
 from personabench.api import registry
@@ -32,10 +32,10 @@ async def ask_once(
     method: Method,
     sample: Sample,
     task: Task,
-    world: World,
+    setup: ScriptedTask,
 ) -> tuple[str, Context]:
-    world.task = task
-    ctx = world.context()
+    setup.task = task
+    ctx = setup.context()
     return await method.predict(sample, await method.profile(sample.user, ctx), ctx), ctx
 
 
@@ -50,16 +50,16 @@ async def test_static_makes_at_most_2k_offline_calls_and_caches_them(
 ) -> None:
     # A draft and an inference for each of the k records; both are independent of the question.
     task, sample = lamp(name)
-    world = World(drafting, Cache(tmp_path / "cache.sqlite"))
-    _, ctx = await ask_once(Cipher(Cipher.Params(k=k)), sample, task, world)
+    setup = ScriptedTask(drafting, Cache(tmp_path / "cache.sqlite"))
+    _, ctx = await ask_once(Cipher(Cipher.Params(k=k)), sample, task, setup)
     assert len(ctx.calls) == 2 * k + (k > 1) + 1
     again = msgspec.structs.replace(sample, id="again")
-    _, ctx = await ask_once(Cipher(Cipher.Params(k=k)), again, task, world)
+    _, ctx = await ask_once(Cipher(Cipher.Params(k=k)), again, task, setup)
     assert all(call.cached for call in ctx.calls)
-    before = len(world.backend.requests)
-    _, ctx = await ask_once(IclEdit(IclEdit.Params(k=k)), sample, task, world)
+    before = len(setup.backend.requests)
+    _, ctx = await ask_once(IclEdit(IclEdit.Params(k=k)), sample, task, setup)
     assert len(ctx.calls) == k + 1
-    assert len(world.backend.requests) == before + 1
+    assert len(setup.backend.requests) == before + 1
 
 
 @pytest.mark.parametrize("name", ["lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp6"])
@@ -76,15 +76,15 @@ async def test_no_draft_prompt_holds_the_users_response(cls: Any, mode: Any, nam
         )
         for record in sample.history
     )
-    world = World(
+    setup = ScriptedTask(
         lambda r: "2" if task.kind == "ordinal" and stage(r) == "generate" else drafting(r)
     )
     await ask_once(
-        cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=marked), task, world
+        cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=marked), task, setup
     )
     drafts = [
         r
-        for r in world.backend.requests
+        for r in setup.backend.requests
         if stage(r) == "generate" and "@" in r.messages[-1].content
     ]
     assert drafts
@@ -104,9 +104,9 @@ async def test_no_draft_prompt_holds_the_users_response(cls: Any, mode: Any, nam
 
 async def test_the_draft_of_a_tweet_is_its_neutral_rewrite() -> None:
     task, sample = lamp("lamp7")
-    world = World(lambda request: f"{stage(request)}d")
-    await ask_once(Cipher(Cipher.Params(k=2)), sample, task, world)
-    stages = [stage(request) for request in world.backend.requests]
+    setup = ScriptedTask(lambda request: f"{stage(request)}d")
+    await ask_once(Cipher(Cipher.Params(k=2)), sample, task, setup)
+    stages = [stage(request) for request in setup.backend.requests]
     assert Counter(stages) == {
         "neutral": 2,
         "infer": 2,
@@ -114,7 +114,7 @@ async def test_the_draft_of_a_tweet_is_its_neutral_rewrite() -> None:
         "generate": 1,
     }
     tweets = {record.response for record in sample.history}
-    for request in world.backend.requests:
+    for request in setup.backend.requests:
         if stage(request) == "neutral":
             assert request.messages[1].content in tweets
         if stage(request) == "infer":
@@ -131,7 +131,7 @@ async def test_lamp1_is_refused(cls: Any) -> None:
     with pytest.raises(UsageError, match="no past answers of the kind"):
         trial(cls(), "lamp1", limit=1)
     with pytest.raises(UsageError, match="no past choices"):
-        await ask_once(cls(), sample, task, World())
+        await ask_once(cls(), sample, task, ScriptedTask())
 
 
 @pytest.mark.usefixtures("quick_vectors")
@@ -175,19 +175,19 @@ async def test_label_costs_and_the_inference_prompt(name: str) -> None:
         (incorrect, 3),
         ("no idea", 0),
     ):
-        world = World(
+        setup = ScriptedTask(
             lambda r, guess=guess: f" {guess}." if stage(r) == "generate" else "is generous"
         )
-        _, ctx = await ask_once(Cipher(), sample, task, world)
-        inferring = [request for request in world.backend.requests if stage(request) == "infer"]
+        _, ctx = await ask_once(Cipher(), sample, task, setup)
+        inferring = [request for request in setup.backend.requests if stage(request) == "infer"]
         assert len(inferring) == inferences
         assert ctx.flags.get("draft_unreadable", 0) == (3 if guess == "no idea" else 0)
         assert ctx.flags.get("plain_prompt", 0) == (0 if inferences else 1)
         for request in inferring:
             assert any(str(record.stimulus) in request.messages[1].content for record in history)
             assert f"Guess: {incorrect}" in request.messages[1].content
-    world = World(lambda r: "1" if stage(r) == "generate" else "is generous")
-    _, ctx = await ask_once(Cipher(Cipher.Params(delta=4)), sample, task, world)
+    setup = ScriptedTask(lambda r: "1" if stage(r) == "generate" else "is generous")
+    _, ctx = await ask_once(Cipher(Cipher.Params(delta=4)), sample, task, setup)
     assert ctx.flags["plain_prompt"] == 1
 
 
@@ -207,13 +207,13 @@ async def test_records_equal_to_the_question_are_left_out(cls: Any, mode: Any) -
         copy,
         *sample.history[2:4],
     )
-    world = World(drafting)
+    setup = ScriptedTask(drafting)
     _, ctx = await ask_once(
-        cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=history), task, world
+        cls(cls.Params(mode=mode)), msgspec.structs.replace(sample, history=history), task, setup
     )
     assert ctx.flags["duplicates_dropped"] == 1
     assert not any(
-        "THE ANSWER" in message.content for r in world.backend.requests for message in r.messages
+        "THE ANSWER" in message.content for r in setup.backend.requests for message in r.messages
     )
 
 
@@ -241,10 +241,10 @@ async def test_similarity_of_records_is_that_of_their_inputs() -> None:
         stimulus="news of beta",
         history=history,
     )
-    world = World(drafting)
-    await ask_once(IclEdit(IclEdit.Params(k=1)), sample, task, world)
+    setup = ScriptedTask(drafting)
+    await ask_once(IclEdit(IclEdit.Params(k=1)), sample, task, setup)
     assert (
-        world.backend.requests[0]
+        setup.backend.requests[0]
         .messages[-1]
         .content.startswith("Generate a headline: a text on beta")
     )
@@ -252,9 +252,9 @@ async def test_similarity_of_records_is_that_of_their_inputs() -> None:
 
 async def test_replay_drafts_with_the_memory_of_earlier_records() -> None:
     task, sample = lamp("lamp4")
-    world = World(drafting)
-    _, ctx = await ask_once(Cipher(Cipher.Params(k=1, mode="replay")), sample, task, world)
-    first, second = [r for r in world.backend.requests if stage(r) == "generate"][:2]
+    setup = ScriptedTask(drafting)
+    _, ctx = await ask_once(Cipher(Cipher.Params(k=1, mode="replay")), sample, task, setup)
+    first, second = [r for r in setup.backend.requests if stage(r) == "generate"][:2]
     assert str(sample.history[0].stimulus) in first.messages[-1].content
     assert "short and dry" not in first.messages[0].content
     assert "Prefers: short and dry" in second.messages[0].content
@@ -263,24 +263,24 @@ async def test_replay_drafts_with_the_memory_of_earlier_records() -> None:
 
 async def test_without_edits_no_draft_is_written() -> None:
     task, sample = lamp("lamp4")
-    world = World(drafting)
-    await ask_once(Cipher(Cipher.Params(k=3, use_edits=False)), sample, task, world)
-    assert Counter(map(stage, world.backend.requests)) == {
+    setup = ScriptedTask(drafting)
+    await ask_once(Cipher(Cipher.Params(k=3, use_edits=False)), sample, task, setup)
+    assert Counter(map(stage, setup.backend.requests)) == {
         "infer": 3,
         "aggregate": 1,
         "generate": 1,
     }
-    for request in world.backend.requests:
+    for request in setup.backend.requests:
         assert "Draft:" not in request.messages[1].content
 
 
 async def test_e_then_e_learns_from_a_short_history() -> None:
     task, sample = lamp("lamp4")
-    world = World(drafting)
+    setup = ScriptedTask(drafting)
     await ask_once(
-        EThenE(), msgspec.structs.replace(sample, history=sample.history[:2]), task, world
+        EThenE(), msgspec.structs.replace(sample, history=sample.history[:2]), task, setup
     )
-    assert Counter(map(stage, world.backend.requests)) == {"generate": 3, "infer": 1}
+    assert Counter(map(stage, setup.backend.requests)) == {"generate": 3, "infer": 1}
 
 
 @pytest.mark.usefixtures("quick_vectors")
@@ -308,8 +308,8 @@ async def test_long_pairs_and_stimuli_are_shortened() -> None:
     )
     sample = msgspec.structs.replace(sample, history=history)
     for cls, flag in ((IclEdit, "pairs_dropped"), (Continual, "pairs_shortened")):
-        world = World(drafting, window=900)
-        _, ctx = await ask_once(cls(), sample, task, world)
+        setup = ScriptedTask(drafting, window=900)
+        _, ctx = await ask_once(cls(), sample, task, setup)
         assert ctx.flags[flag] > 0
         assert ctx.flags["stimuli_shortened"] >= 5
 
@@ -326,8 +326,8 @@ async def test_the_plan_predicts_the_calls(name: str, task: str, tmp_path: Path)
         results=tmp_path,
     )
     (forecast,) = await plan.plan(options)
-    world = Scripted(answer=lambda request: f"{drafting(request)} {digest(request.messages)[:8]}")
-    (outcome,) = await runner.run(options, backend=world)
+    model = Scripted(answer=lambda request: f"{drafting(request)} {digest(request.messages)[:8]}")
+    (outcome,) = await runner.run(options, backend=model)
     predictions = runner.RunFolder(outcome.folder).ordered_predictions
     ids = [line.sample_id for line in runner.RunFolder(outcome.folder).iter_predictions()]
     completed = [line for line in predictions(ids) if line is not None]

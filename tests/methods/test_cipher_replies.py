@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from edit_fixtures import BASE, FAMILY, World, live, stage, stub
+from edit_fixtures import BASE, FAMILY, ScriptedTask, live, stage, stub
 
 from personabench import Request, Sample
 from personabench.api import registry
@@ -38,9 +38,9 @@ pytestmark = pytest.mark.usefixtures("sentence_data")
     ],
 )
 def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> None:
-    world = World()
-    world.task = registry.load_class("task", "lamp4")()
-    ctx = world.context()
+    setup = ScriptedTask()
+    setup.task = registry.load_class("task", "lamp4")()
+    ctx = setup.context()
     assert prompts.read_final(reply, ctx) == answer
     assert ctx.flags.get("no_final", 0) == unmarked
 
@@ -59,7 +59,7 @@ def test_reading_a_reasoned_answer(reply: str, answer: str, unmarked: int) -> No
     ],
 )
 def test_reading_a_preference(reply: str, preference: str) -> None:
-    ctx = World().context()
+    ctx = ScriptedTask().context()
     assert prompts.cap_preference(prompts.read_phrase(reply), ctx) == preference
     assert ctx.flags == ({"preference_capped": 1} if reply.startswith("word") else {})
 
@@ -134,12 +134,12 @@ def replying(*replies: str, to: str = "infer") -> Any:
 async def test_an_inference_without_a_preference_is_repeated_and_not_cached(
     tmp_path: Path,
 ) -> None:
-    world = World(
+    setup = ScriptedTask(
         replying("None - no edits.", "<think>hm", "short", "dry"), Cache(tmp_path / "cache.sqlite")
     )
     results = []
     for _ in range(3):
-        ctx = world.context()
+        ctx = setup.context()
         results.append(
             (
                 await Cipher().infer([pair()], ctx),
@@ -164,15 +164,15 @@ async def test_an_inference_without_a_preference_is_repeated_and_not_cached(
             {},
         ),
     ]
-    assert [request.repeat for request in world.backend.requests] == [0, 1, 0]
+    assert [request.repeat for request in setup.backend.requests] == [0, 1, 0]
 
 
 async def test_a_second_repeat_counts_and_a_long_preference_is_flagged_once(tmp_path: Path) -> None:
-    world = World(replying("None", "word " * 99), Cache(tmp_path / "cache.sqlite"))
-    ctx = world.context()
+    setup = ScriptedTask(replying("None", "word " * 99), Cache(tmp_path / "cache.sqlite"))
+    ctx = setup.context()
     assert await Continual().infer([pair()], ctx) == " ".join(["word"] * 60)
     assert ctx.flags == {"preference_capped": 1}
-    assert [r.repeat for r in world.backend.requests] == [
+    assert [r.repeat for r in setup.backend.requests] == [
         0,
         1,
     ]
@@ -181,23 +181,23 @@ async def test_a_second_repeat_counts_and_a_long_preference_is_flagged_once(tmp_
 async def test_a_reaction_without_a_preference_is_cached_but_an_empty_reply_is_not(
     tmp_path: Path,
 ) -> None:
-    world = World(
+    setup = ScriptedTask(
         replying("NONE (a question)", "<think>hm", "likes it"), Cache(tmp_path / "cache.sqlite")
     )
-    world.task = registry.load_class("task", "personamem")()
+    setup.task = registry.load_class("task", "personamem")()
     for cached in (False, True):
-        ctx = world.context()
+        ctx = setup.context()
         assert await Cipher().infer([pair(spoken=True)], ctx) == ""
         assert ctx.flags == {"nothing_shown": 1}
         assert [call.cached for call in ctx.calls] == [cached]
-    ctx = world.context()
+    ctx = setup.context()
     assert await Cipher().infer([pair("Another reply.", spoken=True)], ctx) == "likes it"
     assert ctx.flags == {}
 
 
 async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None:
     # A cached empty reply would be returned to every later run.
-    world = World(
+    setup = ScriptedTask(
         replying(
             "None",
             "N/A",
@@ -208,7 +208,7 @@ async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None
     )
     results = []
     for _ in range(2):
-        ctx = world.context()
+        ctx = setup.context()
         rounds = [
             Round(
                 **{
@@ -222,19 +222,19 @@ async def test_an_empty_merge_is_repeated_and_not_cached(tmp_path: Path) -> None
             (await Cipher().find_preference(Sample("r", "u", "alpha"), rounds, ctx), ctx.flags)
         )
     assert results == [("terse", {"empty_aggregation": 1}), ("short", {})]
-    assert [request.repeat for request in world.backend.requests] == [0, 1, 0]
+    assert [request.repeat for request in setup.backend.requests] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("cls", FAMILY)
 async def test_an_empty_draft_is_shown_as_empty(cls: Any) -> None:
     """Drafts are missing only if no drafts are used at all."""
-    _, _, world = await live(
-        cls(), ["alpha"] * 6, World(lambda r: stub(r) if stage(r) != "generate" else "")
+    _, _, setup = await live(
+        cls(), ["alpha"] * 6, ScriptedTask(lambda r: stub(r) if stage(r) != "generate" else "")
     )
-    inferences = [request for request in world.backend.requests if stage(request) == "infer"]
+    inferences = [request for request in setup.backend.requests if stage(request) == "infer"]
     prompts_shown = [
         request
-        for request in world.backend.requests
+        for request in setup.backend.requests
         if "earlier drafts" in request.messages[0].content
     ]
     assert inferences or prompts_shown or cls is Cipher
@@ -248,7 +248,7 @@ async def test_an_empty_draft_is_shown_as_empty(cls: Any) -> None:
 
 
 def first(pairs: list[Round]) -> tuple[str, str]:
-    ctx = World().context()
+    ctx = ScriptedTask().context()
     system, user = next(prompts.draft_inferences(pairs, ctx)).messages
     return system.content, user.content
 
@@ -286,16 +286,16 @@ async def test_offline_rounds_have_the_drafts_of_their_records(
         msgspec.structs.replace(record, fields={**record.fields, **fields})
         for record in sample.history
     )
-    world = World(lambda request: "short" if stage(request) == "infer" else "A draft")
-    world.task = task
-    ctx = world.context()
+    setup = ScriptedTask(lambda request: "short" if stage(request) == "infer" else "A draft")
+    setup.task = task
+    ctx = setup.context()
     method = Cipher(Cipher.Params(use_edits=use_edits))
     await method.predict(
         msgspec.structs.replace(sample, history=history),
         await method.profile(sample.user, ctx),
         ctx,
     )
-    inferring = [request for request in world.backend.requests if stage(request) == "infer"]
+    inferring = [request for request in setup.backend.requests if stage(request) == "infer"]
     assert inferring
     assert {drafted(request) for request in inferring} == {use_edits and brought != ""}
     assert "nearest" not in ctx.notes

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from edit_fixtures import FAMILY, World, stage
+from edit_fixtures import FAMILY, ScriptedTask, stage
 
 from personabench import Record, Request, Sample, UsageError
 from personabench.api import registry
@@ -66,7 +66,7 @@ async def ask_once(
     method: Any,
     sample: Sample,
     says: dict[str, str] | None = None,
-) -> tuple[World, dict[str, float]]:
+) -> tuple[ScriptedTask, dict[str, float]]:
     """Run a method on PersonaMem with a model that infers `says` from a reaction."""
 
     def answer(request: Request) -> str:
@@ -80,11 +80,11 @@ async def ask_once(
             else "(a)"
         )
 
-    world = World(answer)
-    world.task = registry.load_class("task", "personamem")()
-    ctx = world.context()
+    setup = ScriptedTask(answer)
+    setup.task = registry.load_class("task", "personamem")()
+    ctx = setup.context()
     await method.predict(sample.view(), await method.profile(sample.user, ctx), ctx)
-    return world, ctx.flags
+    return setup, ctx.flags
 
 
 def said_next(request: Request) -> bool:
@@ -98,36 +98,36 @@ def merges(request: Request) -> bool:
 async def test_the_nearest_exchanges_are_merged_in_time_order() -> None:
     sample = spoken("alpha", "beta", "alpha", "gamma", "alpha")
     says = {"Reaction 0": "likes short", "Reaction 2": "NONE", "Reaction 4": "likes long"}
-    world, flags = await ask_once(Cipher(Cipher.Params(k=3)), sample, says)
-    inferred = [r.messages[-1].content for r in world.backend.requests if said_next(r)]
+    setup, flags = await ask_once(Cipher(Cipher.Params(k=3)), sample, says)
+    inferred = [r.messages[-1].content for r in setup.backend.requests if said_next(r)]
     assert inferred == [
         f"Assistant: Reply {n}\nUser: Reaction {n}\n\nPreference:" for n in (0, 2, 4)
     ]
-    (merged,) = (r for r in world.backend.requests if merges(r))
+    (merged,) = (r for r in setup.backend.requests if merges(r))
     assert merged.messages[-1].content == "- likes short\n- likes long\n\nPreference:"
     assert "the later one holds" in merged.messages[0].content
     assert flags == {"nothing_shown": 1}
-    assert "Prefers: merged" in world.backend.requests[-1].messages[0].content
+    assert "Prefers: merged" in setup.backend.requests[-1].messages[0].content
     assert not any("(b) y" in text for text in [*inferred, merged.messages[-1].content])
 
 
 async def test_without_preferences_the_prompt_is_plain() -> None:
-    world, flags = await ask_once(Cipher(), spoken("alpha", "beta"), {"Reaction": "None."})
+    setup, flags = await ask_once(Cipher(), spoken("alpha", "beta"), {"Reaction": "None."})
     assert flags == {"nothing_shown": 2, "plain_prompt": 1}
-    assert len(world.backend.requests) == 3
+    assert len(setup.backend.requests) == 3
     assert all(
-        "Prefers" not in message.content for r in world.backend.requests for message in r.messages
+        "Prefers" not in message.content for r in setup.backend.requests for message in r.messages
     )
 
 
 async def test_the_family_uses_the_last_the_first_or_the_nearest_exchanges() -> None:
     sample = spoken("beta", "alpha", "gamma")
-    world, _ = await ask_once(Continual(Continual.Params(pairs=2)), sample)
-    assert "Reaction 0" not in world.backend.requests[0].messages[-1].content
-    world, _ = await ask_once(EThenE(EThenE.Params(pairs=2)), sample)
-    assert "Reaction 2" not in world.backend.requests[0].messages[-1].content
-    world, _ = await ask_once(IclEdit(IclEdit.Params(k=1)), sample)
-    (request,) = world.backend.requests
+    setup, _ = await ask_once(Continual(Continual.Params(pairs=2)), sample)
+    assert "Reaction 0" not in setup.backend.requests[0].messages[-1].content
+    setup, _ = await ask_once(EThenE(EThenE.Params(pairs=2)), sample)
+    assert "Reaction 2" not in setup.backend.requests[0].messages[-1].content
+    setup, _ = await ask_once(IclEdit(IclEdit.Params(k=1)), sample)
+    (request,) = setup.backend.requests
     assert (
         "took earlier replies:\n\nAssistant: Reply 1\nUser: Reaction 1"
         in request.messages[0].content
@@ -136,9 +136,9 @@ async def test_the_family_uses_the_last_the_first_or_the_nearest_exchanges() -> 
 
 async def test_an_exchange_that_starts_with_the_question_is_left_out() -> None:
     sample = msgspec.structs.replace(spoken("alpha", "beta"), stimulus="  ask 0 ALPHA ")
-    world, flags = await ask_once(Cipher(Cipher.Params(k=2)), sample)
+    setup, flags = await ask_once(Cipher(Cipher.Params(k=2)), sample)
     assert flags["duplicates_dropped"] == 1
-    assert not any("Reaction 0" in r.messages[-1].content for r in world.backend.requests)
+    assert not any("Reaction 0" in r.messages[-1].content for r in setup.backend.requests)
 
 
 @pytest.mark.parametrize("cut", range(0, 24, 4))
@@ -155,8 +155,8 @@ async def test_no_message_after_the_cut_and_no_option_reaches_a_memory(
         for turn in turns[question.end :]
         if strip_speaker(turn.content) not in before
     ]
-    world, _ = await ask_once(Cipher(), sample)
-    inferring = [r.messages[-1].content for r in world.backend.requests if said_next(r)]
+    setup, _ = await ask_once(Cipher(), sample)
+    inferring = [r.messages[-1].content for r in setup.backend.requests if said_next(r)]
     assert inferring
     assert later or cut
     for text in inferring:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from baseline_fixtures import (
-    World,
+    ScriptedTask,
     ask_once,
     crowd,
     prepared,
@@ -82,14 +82,14 @@ async def test_pairs_respect_the_guards(tmp_path: Path) -> None:
             for r in records[4:]
         ),
     )
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         [*users, twin],
         answer=reply,
         nameless=True,
     )
-    method = await prepared(world, ComPSum(ComPSum.Params(n_pairs=8)))
-    _, ctx, requests = await world.ask(
+    method = await prepared(setup, ComPSum(ComPSum.Params(n_pairs=8)))
+    _, ctx, requests = await setup.ask(
         method,
         question(
             users,
@@ -103,7 +103,7 @@ async def test_pairs_respect_the_guards(tmp_path: Path) -> None:
     assert len(peer_texts) == ctx.flags["pairs"] == 8
     assert all("peer" in peer_part and "item3" not in peer_part for peer_part in peer_texts)
     assert "TWIN" not in text(requests)
-    apart = World(
+    apart = ScriptedTask(
         tmp_path / "copies",
         [*users[:1], copier],
         answer=reply,

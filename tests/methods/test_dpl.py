@@ -13,9 +13,9 @@ import pytest
 from dpl_fixtures import (
     WORDS,
     Headlines,
+    ScriptedTask,
     Stars,
     Tags,
-    World,
     crowd,
     question,
     reply,
@@ -44,9 +44,9 @@ from personabench.types import Call, Prediction, Usage, from_json, to_json
 
 async def test_calls_per_sample_and_reuse_by_the_same_user(tmp_path: Path) -> None:
     users = crowd(items=8)
-    world = World(tmp_path, users)
-    method = await world.dpl(preset="faithful")
-    output, ctx, requests = await world.ask(method, question(users))
+    setup = ScriptedTask(tmp_path, users)
+    method = await setup.dpl(preset="faithful")
+    output, ctx, requests = await setup.ask(method, question(users))
     assert output == "A headline"
     assert stages(requests) == {
         "difference": 8,
@@ -60,7 +60,7 @@ async def test_calls_per_sample_and_reuse_by_the_same_user(tmp_path: Path) -> No
         "k_eff": 32,
         "tag_stripped": 1,
     }
-    _, _, requests = await world.ask(method, question(users, "Another tale, of the brewery"))
+    _, _, requests = await setup.ask(method, question(users, "Another tale, of the brewery"))
     assert stages(requests)["difference"] == 0
 
 
@@ -71,8 +71,8 @@ async def test_duplicates_leave_fewer_peers_and_the_prompt_counts_them(
     for number in (2, 3, 4):
         history = (reviewed(users[number].id, 0, "the same words @(50,50)"),)
         users[number] = User(users[number].id, history)
-    world = World(tmp_path, users)
-    _, ctx, requests = await world.ask(await world.dpl(preset="faithful"), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, requests = await setup.ask(await setup.dpl(preset="faithful"), question(users))
     assert ctx.flags["k_eff"] == 3
     system, user = (message.content for message in requests[0].messages)
     assert "3 other people" in system
@@ -84,11 +84,11 @@ async def test_few_peers_are_ineligible_in_faithful_and_all_used_in_lamp(
     tmp_path: Path, peer_count: int
 ) -> None:
     users = crowd(items=2, peers=peer_count)
-    world = World(tmp_path, users)
-    _, ctx, _ = await world.ask(await world.dpl(preset="faithful"), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, _ = await setup.ask(await setup.dpl(preset="faithful"), question(users))
     assert ctx.flags["fallback"] == 1
     assert ctx.flags["n_eff"] == 0
-    _, ctx, _ = await world.ask(await world.dpl(preset="adapted"), question(users))
+    _, ctx, _ = await setup.ask(await setup.dpl(preset="adapted"), question(users))
     if peer_count:
         assert ctx.flags["k_eff"] == 2 * peer_count
         assert "fallback" not in ctx.flags
@@ -99,10 +99,10 @@ async def test_few_peers_are_ineligible_in_faithful_and_all_used_in_lamp(
 @pytest.mark.parametrize("items", [12, 30])
 async def test_ties_put_the_later_record_first(tmp_path: Path, items: int) -> None:
     users = crowd(items=items, peers=4)
-    world = World(tmp_path, users)
+    setup = ScriptedTask(tmp_path, users)
     sample = question(users, "nothing shared")
-    method = await world.dpl(preset="faithful", n_docs=3)
-    _, _, requests = await world.ask(method, sample)
+    method = await setup.dpl(preset="faithful", n_docs=3)
+    _, _, requests = await setup.ask(method, sample)
     prompts = [
         request.messages[1].content for request in requests if stage(request) == "difference"
     ]
@@ -117,9 +117,9 @@ async def test_no_eligible_record_falls_back_without_an_exception(
     tmp_path: Path,
 ) -> None:
     users = [User("ann", (Record("a", "One story", "words"),)), User("bob", ())]
-    world = World(tmp_path, users)
+    setup = ScriptedTask(tmp_path, users)
     for sample in (question(users), question([User("ann", ())])):
-        _, ctx, requests = await world.ask(await world.dpl(), sample)
+        _, ctx, requests = await setup.ask(await setup.dpl(), sample)
         assert ctx.flags["fallback"] == 1
         assert stages(requests)["difference"] == 0
 
@@ -135,11 +135,14 @@ async def test_prompts_do_not_depend_on_which_samples_run(tmp_path: Path) -> Non
         stimulus="Of a glacier",
         history=users[1].history,
     )
-    single_world, double_world = World(tmp_path / "alone", users), World(tmp_path / "both", users)
-    _, _, expected = await single_world.ask(await single_world.dpl(population_max_users=4), first)
-    method = await double_world.dpl(population_max_users=4)
-    await double_world.ask(method, second)
-    _, _, requests = await double_world.ask(method, first)
+    alone, both = (
+        ScriptedTask(tmp_path / "alone", users),
+        ScriptedTask(tmp_path / "both", users),
+    )
+    _, _, expected = await alone.ask(await alone.dpl(population_max_users=4), first)
+    method = await both.dpl(population_max_users=4)
+    await both.ask(method, second)
+    _, _, requests = await both.ask(method, first)
     assert [request.messages for request in requests] == [request.messages for request in expected]
 
 
@@ -169,9 +172,9 @@ async def test_each_difference_stays_with_its_record(tmp_path: Path) -> None:
             await asyncio.sleep(waits.random() / 50)
             return await super().complete(request, group)
 
-    world = World(tmp_path, users)
-    world.client.backend = world.backend = Shuffled(BackendOptions(model="scripted"), answer=reply)
-    _, _, requests = await world.ask(await world.dpl(), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    setup.client.backend = setup.backend = Shuffled(BackendOptions(model="scripted"), answer=reply)
+    _, _, requests = await setup.ask(await setup.dpl(), question(users))
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
     pairs = re.findall(
         r"Story: .*?(\w+)\nHow this columnist differs:\nForm: shorter about (\w+)\.", body
@@ -184,10 +187,10 @@ async def test_a_changed_second_stage_still_pairs_cached_differences(
     tmp_path: Path,
 ) -> None:
     users = crowd(items=8)
-    world = World(tmp_path, users)
-    await world.ask(await world.dpl(), question(users))
-    _, _, requests = await world.ask(
-        await world.dpl(), question(users, "Of a quarry, a library and item2")
+    setup = ScriptedTask(tmp_path, users)
+    await setup.ask(await setup.dpl(), question(users))
+    _, _, requests = await setup.ask(
+        await setup.dpl(), question(users, "Of a quarry, a library and item2")
     )
     assert stages(requests)["difference"] == 0
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
@@ -229,8 +232,8 @@ def test_no_tag_leaves_the_text(plain: str) -> None:
 async def test_agreement_is_a_fixed_line_without_a_call(tmp_path: Path, task: Task) -> None:
     # There is no difference to describe, so the model could only invent one.
     users = [User(person, (reviewed(person, 0, "4"),)) for person in ("ann", "bob", "cem")]
-    world = World(tmp_path, users, task)
-    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    setup = ScriptedTask(tmp_path, users, task)
+    _, ctx, requests = await setup.ask(await setup.dpl(), question(users))
     assert stages(requests) == {
         "difference": 0,
         "profile": 1,
@@ -252,11 +255,14 @@ async def test_without_a_population_the_prompts_are_those_of_summary(
 ) -> None:
     users = crowd()
     samples = [question(users), question([User("nobody", ())])]
-    dpl_world, summary_world = World(tmp_path / "dpl", users), World(tmp_path / "summary", users)
-    method = await dpl_world.dpl(prepared=False)
+    dpl_setup, summary_setup = (
+        ScriptedTask(tmp_path / "dpl", users),
+        ScriptedTask(tmp_path / "summary", users),
+    )
+    method = await dpl_setup.dpl(prepared=False)
     for sample in samples:
-        output, ctx, requests = await dpl_world.ask(method, sample)
-        expected, _, expected_requests = await summary_world.ask(
+        output, ctx, requests = await dpl_setup.ask(method, sample)
+        expected, _, expected_requests = await summary_setup.ask(
             Summary(Summary.Params(k=8)), sample
         )
         assert requests == expected_requests
@@ -269,8 +275,8 @@ async def test_what_changes_a_difference_misses_the_cache(
     tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = crowd(items=8)
-    world = World(tmp_path, users)
-    await world.ask(await world.dpl(), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    await setup.ask(await setup.dpl(), question(users))
     task = Headlines()
     if change == "axes":
         task.words = msgspec.structs.replace(WORDS, axes=WORDS.axes[:2])  # type: ignore[misc]
@@ -278,7 +284,7 @@ async def test_what_changes_a_difference_misses_the_cache(
         monkeypatch.setattr(
             "personabench.methods.dpl.prompts._count_points", lambda count: f"all of {count} axes"
         )
-    again = World(
+    again = ScriptedTask(
         tmp_path,
         users,
         task,
@@ -292,9 +298,9 @@ async def test_what_changes_a_difference_misses_the_cache(
 
 async def test_fewer_records_need_no_new_differences(tmp_path: Path) -> None:
     users = crowd()
-    world = World(tmp_path, users)
-    await world.ask(await world.dpl(n_docs=8), question(users))
-    _, ctx, requests = await world.ask(await world.dpl(n_docs=4), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    await setup.ask(await setup.dpl(n_docs=8), question(users))
+    _, ctx, requests = await setup.ask(await setup.dpl(n_docs=4), question(users))
     assert stages(requests) == {
         "difference": 0,
         "profile": 1,
@@ -322,15 +328,15 @@ async def test_the_lowest_ranked_records_go_first(
 ) -> None:
     # The best records carry most of the evidence.
     users = long_crowd()
-    world = World(tmp_path, users, window=3200)
+    setup = ScriptedTask(tmp_path, users, window=3200)
     about = "A tale of the tramway " + "and more " * 40
     with caplog.at_level("INFO"):
-        _, ctx, requests = await world.ask(await world.dpl(), question(users, about))
+        _, ctx, requests = await setup.ask(await setup.dpl(), question(users, about))
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
     cases, _, records = body.partition("Earlier records")
     dropped = int(ctx.flags["profile_records_dropped"])
     ranked = [
-        str(record.item)[1:] for record in await world.context().retrieve(question(users, about), 8)
+        str(record.item)[1:] for record in await setup.context().retrieve(question(users, about), 8)
     ]
     assert 0 < dropped < 8
     assert re.findall(r"of item(\d+) and", records) == ranked[: 8 - dropped]
@@ -341,14 +347,14 @@ async def test_the_lowest_ranked_records_go_first(
 
 async def test_then_stimuli_are_shortened_then_cases_dropped(tmp_path: Path) -> None:
     users = long_crowd()
-    world = World(tmp_path, users, window=1400)
-    _, ctx, requests = await world.ask(
-        await world.dpl(profile_max_tokens=64, difference_max_tokens=64), question(users)
+    setup = ScriptedTask(tmp_path, users, window=1400)
+    _, ctx, requests = await setup.ask(
+        await setup.dpl(profile_max_tokens=64, difference_max_tokens=64), question(users)
     )
     assert ctx.flags["profile_records_dropped"] == 8
     assert ctx.flags["stimuli_shortened"] > 0
     assert "cases_dropped" not in ctx.flags
-    narrow = World(tmp_path, users, window=640)
+    narrow = ScriptedTask(tmp_path, users, window=640)
     method = await narrow.dpl(profile_max_tokens=64, difference_max_tokens=64)
     _, ctx, requests = await narrow.ask(method, question(users))
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
@@ -362,12 +368,12 @@ async def test_dashes_and_newlines_survive(
 ) -> None:
     users = crowd()
     awkward = "First\n--------\n\nSecond\u2028line \u2014 --- end"
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         users,
         answer=lambda request: awkward if stage(request) == "answer" else reply(request),
     )
-    output, ctx, _ = await world.ask(await world.dpl(), question(users))
+    output, ctx, _ = await setup.ask(await setup.dpl(), question(users))
     line = to_json(Prediction("q1", "ann", output, output, ctx.flags, tuple(ctx.calls), Usage()))
     assert "\n" not in line
     read = from_json(line, Prediction)
@@ -384,13 +390,13 @@ async def test_dashes_and_newlines_survive(
 async def test_the_records_shown_are_those_of_rag(tmp_path: Path, retriever: str) -> None:
     # The gain over `rag` is then due to the profile alone.
     users = crowd(items=20)
-    world = World(tmp_path, users)
+    setup = ScriptedTask(tmp_path, users)
     record_lists = []
     for method in (
-        await world.dpl(n_docs=4, retriever=retriever),
+        await setup.dpl(n_docs=4, retriever=retriever),
         Rag(Rag.Params(k=4, retriever=retriever)),
     ):
-        _, _, requests = await world.ask(method, question(users))
+        _, _, requests = await setup.ask(method, question(users))
         record_lists.append(re.findall(r"<(ann-\d+)>", requests[-1].messages[1].content))
     assert len(record_lists[0]) == 4
     assert record_lists[0] == record_lists[1]
@@ -398,7 +404,7 @@ async def test_the_records_shown_are_those_of_rag(tmp_path: Path, retriever: str
 
 async def test_an_empty_difference_is_a_failed_record(tmp_path: Path) -> None:
     users = crowd(items=3)
-    mute = World(
+    mute = ScriptedTask(
         tmp_path / "one",
         users,
         answer=lambda request: (
@@ -410,7 +416,7 @@ async def test_an_empty_difference_is_a_failed_record(tmp_path: Path) -> None:
     assert ctx.flags["failed_docs"] == 1
     body = next(request for request in requests if stage(request) == "profile").messages[1].content
     assert body.count("Case ") == 2
-    silent = World(
+    silent = ScriptedTask(
         tmp_path / "all",
         users,
         answer=lambda r: "" if stage(r) == "difference" else reply(r),

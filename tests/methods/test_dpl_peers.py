@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 from dpl_fixtures import (
+    ScriptedTask,
     Tags,
     Vectors,
-    World,
     crowd,
     question,
     reviewed,
@@ -33,9 +33,9 @@ async def test_the_second_retrieval_searches_eligible_records_only(tmp_path: Pat
     users = crowd(items=2, peers=4)
     unmatched = tuple(reviewed("ann", item, "ann alone", f"rare{item}") for item in range(50, 60))
     users[0] = User("ann", (*users[0].history, *unmatched))
-    world = World(tmp_path, users)
-    _, ctx, _ = await world.ask(
-        await world.dpl(preset="faithful"),
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, _ = await setup.ask(
+        await setup.dpl(preset="faithful"),
         question(users, " ".join(f"rare{item}" for item in range(50, 60))),
     )
     assert ctx.flags["n_eff"] == 2
@@ -68,12 +68,12 @@ async def test_the_questions_own_answer_is_never_shown(tmp_path: Path, tiers: st
             ),
         )
     )
-    world = World(tmp_path, users)
+    setup = ScriptedTask(tmp_path, users)
     sample = question(users, about, item="i3")
     sample = msgspec.structs.replace(
         sample, history=tuple(r for r in sample.history if r.item != "i3")
     )
-    _, ctx, requests = await world.ask(await world.dpl(tiers=tiers, dup_max=0.9), sample)
+    _, ctx, requests = await setup.ask(await setup.dpl(tiers=tiers, dup_max=0.9), sample)
     assert ctx.flags["n_eff"] > 0
     assert "SECRET" not in text(requests)
     assert "GOLD" not in text(requests)
@@ -85,9 +85,9 @@ async def test_a_near_copy_of_the_question_needs_the_similarity_guard(
     users = crowd(items=1, peers=1)
     about = "The tale of item0 and the harbour light"
     users[1] = User("bob", (Record("b", about + " light", "SECRET @(4,4)"),))
-    world = World(tmp_path, users)
-    _, _, guarded = await world.ask(await world.dpl(dup_max=0.9), question(users, about))
-    _, _, open_ = await world.ask(await world.dpl(dup_max=1.01), question(users, about))
+    setup = ScriptedTask(tmp_path, users)
+    _, _, guarded = await setup.ask(await setup.dpl(dup_max=0.9), question(users, about))
+    _, _, open_ = await setup.ask(await setup.dpl(dup_max=1.01), question(users, about))
     assert "SECRET" not in text(guarded)
     assert "SECRET" in text(open_)
 
@@ -112,9 +112,9 @@ async def test_a_near_copy_of_the_question_needs_the_similarity_guard(
 async def test_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: Record) -> None:
     about = "A new tale of item0 harbour lights"
     users = [*crowd(items=1, peers=1), User("mallory", (leak,))]
-    world = World(tmp_path, users)
-    method = await world.dpl(dup_max=1.5, tiers="T3")
-    _, _, guarded = await world.ask(
+    setup = ScriptedTask(tmp_path, users)
+    method = await setup.dpl(dup_max=1.5, tiers="T3")
+    _, _, guarded = await setup.ask(
         method,
         question(
             users,
@@ -122,8 +122,8 @@ async def test_item_and_stimulus_guard_without_similarity(tmp_path: Path, leak: 
             item="i99",
         ),
     )
-    _, _, requests = await world.ask(
-        await world.dpl(dup_max=1.5, tiers="T3"),
+    _, _, requests = await setup.ask(
+        await setup.dpl(dup_max=1.5, tiers="T3"),
         question(
             users,
             "Other",
@@ -143,15 +143,15 @@ async def test_questions_of_one_nameless_user_are_never_compared(
         "twin",
         (*users[0].history[:2], *(reviewed("twin", item, "TWIN @(5,70)") for item in (2, 3))),
     )
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         [*users, twin],
         nameless=True,
     )
-    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    _, ctx, requests = await setup.ask(await setup.dpl(), question(users))
     assert ctx.flags["n_eff"] == 4
     assert "TWIN" not in text(requests)
-    apart = World(tmp_path / "apart", [*users, twin])
+    apart = ScriptedTask(tmp_path / "apart", [*users, twin])
     _, _, requests = await apart.ask(await apart.dpl(), question(users))
     assert "TWIN" in text(requests)
 
@@ -162,12 +162,12 @@ async def test_a_peer_with_an_equal_answer_elsewhere_is_compared(tmp_path: Path)
         "peer",
         (users[0].history[0], *(reviewed("peer", item, "PEER @(5,70)") for item in (1, 2, 3))),
     )
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         [*users, peer],
         nameless=True,
     )
-    _, _, requests = await world.ask(await world.dpl(), question(users))
+    _, _, requests = await setup.ask(await setup.dpl(), question(users))
     assert "PEER" in text(requests)
 
 
@@ -185,8 +185,8 @@ async def test_a_copy_of_the_record_is_no_peer(tmp_path: Path) -> None:
             ),
         ),
     )
-    world = World(tmp_path, users)
-    _, ctx, requests = await world.ask(await world.dpl(selector="random"), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, requests = await setup.ask(await setup.dpl(selector="random"), question(users))
     assert ctx.flags["k_eff"] == 1
     assert "ANN WORDS" not in text(requests)
 
@@ -212,11 +212,11 @@ async def test_peers_from_the_future_are_left_out(tmp_path: Path) -> None:
             ("future", "2020-3-2"),
         )
     ]
-    world = World(tmp_path, users)
-    method = await world.dpl(temporal_guard=True)
+    setup = ScriptedTask(tmp_path, users)
+    method = await setup.dpl(temporal_guard=True)
     assert "dates" in method.requirements()
     for sample in (question(users, time="2020-02-20"), question(users)):
-        _, _, requests = await world.ask(method, sample)
+        _, _, requests = await setup.ask(method, sample)
         assert "past wrote" in text(requests) or not requests
         assert "future wrote" not in text(requests)
 
@@ -233,8 +233,8 @@ async def test_prompts_name_no_user(tmp_path: Path) -> None:
         )
         for number in range(5)
     ]
-    world = World(tmp_path, users)
-    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, requests = await setup.ask(await setup.dpl(), question(users))
     assert ctx.flags["tier_2"] == 3
     assert "person-" not in text(requests)
 
@@ -251,15 +251,15 @@ async def test_similar_stimuli_are_compared_if_none_is_shared(tmp_path: Path) ->
             ("cem", "zoo", "nine"),
         )
     ]
-    world = World(tmp_path, users)
-    _, ctx, requests = await world.ask(await world.dpl(), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, requests = await setup.ask(await setup.dpl(), question(users))
     assert ctx.flags["tier_3"] == 1
     assert ctx.flags["k_eff"] == 2
     assert 0 < ctx.flags["t3_similarity"] < 1
     assert "Story: A walk along the harbour wall at dusk" in requests[0].messages[1].content
-    _, ctx, _ = await world.ask(await world.dpl(tau=0.8), question(users))
+    _, ctx, _ = await setup.ask(await setup.dpl(tau=0.8), question(users))
     assert ctx.flags["k_eff"] == 1
-    _, ctx, _ = await world.ask(await world.dpl(tau=0.99), question(users))
+    _, ctx, _ = await setup.ask(await setup.dpl(tau=0.99), question(users))
     assert ctx.flags["fallback"] == 1
 
 
@@ -272,8 +272,8 @@ async def test_own_records_do_not_crowd_out_near_ones(
         Record(f"a{number}", f"A walk by the quarry {number}", "words") for number in range(9)
     )
     users = [User("ann", records), User("bob", (Record("b", "A walk in town", "bob says"),))]
-    world = World(tmp_path, users)
-    _, ctx, _ = await world.ask(await world.dpl(), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, _ = await setup.ask(await setup.dpl(), question(users))
     assert ctx.flags["n_eff"] == 8
 
 
@@ -282,14 +282,14 @@ async def test_records_without_a_stimulus_are_compared_by_their_text(tmp_path: P
         User(p, (Record(f"{p}-0", None, f"lovely day at the quarry {p}"),))
         for p in ("ann", "bob", "cem")
     ]
-    world = World(tmp_path, users, Tags())
+    setup = ScriptedTask(tmp_path, users, Tags())
     sample = Sample(
         "q",
         "ann",
         "Reword: a day out",
         history=users[0].history,
     )
-    _, ctx, requests = await world.ask(await world.dpl(), sample)
+    _, ctx, requests = await setup.ask(await setup.dpl(), sample)
     assert ctx.flags["tier_3"] == 1
     assert ctx.flags["k_eff"] == 2
     assert "Story:" not in requests[0].messages[1].content
@@ -309,8 +309,8 @@ async def test_user_scope_compares_with_the_medoids_of_other_clusters(tmp_path: 
         User(person, (Record(f"{person}-0", f"unlike {person}", f"{person} @({x},{y})"),))
         for person, (x, y) in corners.items()
     ]
-    world = World(tmp_path, users)
-    _, ctx, requests = await world.ask(await world.dpl(tiers="user", k_peers=2), question(users))
+    setup = ScriptedTask(tmp_path, users)
+    _, ctx, requests = await setup.ask(await setup.dpl(tiers="user", k_peers=2), question(users))
     assert ctx.flags["tier_user"] == 1
     assert ctx.flags["k_eff"] == 2
     prompt = requests[0].messages[1].content
@@ -339,14 +339,14 @@ async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:
     # Under --history shuffled the records are the owner's, and the owner would agree with all of
     # them.
     users = crowd(items=3, peers=3)
-    world = World(tmp_path, users)
+    setup = ScriptedTask(tmp_path, users)
     sample = msgspec.structs.replace(question(users), history=users[1].history)
-    _, _, requests = await world.ask(await world.dpl(), sample)
+    _, _, requests = await setup.ask(await setup.dpl(), sample)
     assert f"{users[1].id} " in text(
         [request for request in requests if "Other person" in request.messages[1].content]
     )
     lent = msgspec.structs.replace(sample, history_owner=users[1].id)
-    _, ctx, requests = await world.ask(await world.dpl(), lent)
+    _, ctx, requests = await setup.ask(await setup.dpl(), lent)
     assert ctx.flags["n_eff"] == 3
     for request in requests:
         _, mark, peer_part = request.messages[1].content.partition("Other person")

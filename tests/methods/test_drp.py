@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from baseline_fixtures import (
+    ScriptedTask,
     Tags,
-    World,
     ask_once,
     crowd,
     labelled,
@@ -220,10 +220,10 @@ async def test_agreement_costs_no_call(tmp_path: Path) -> None:
 
 async def test_a_second_question_repeats_neither_lists_nor_checks(tmp_path: Path) -> None:
     users = crowd(items=8)
-    world = World(tmp_path, users, answer=reply)
-    method = await prepared(world, Drp())
-    await world.ask(method, question(users))
-    _, _, requests = await world.ask(method, question(users, "Another tale, of the brewery"))
+    setup = ScriptedTask(tmp_path, users, answer=reply)
+    method = await prepared(setup, Drp())
+    await setup.ask(method, question(users))
+    _, _, requests = await setup.ask(method, question(users, "Another tale, of the brewery"))
     assert stages(requests) == {"profile": 1, "answer": 1}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from baseline_fixtures import (
-    World,
+    ScriptedTask,
     ask_once,
     crowd,
     prepared,
@@ -58,13 +58,13 @@ def collaborative(request: Request) -> list[str]:
 
 async def test_a_persona_is_made_once(tmp_path: Path) -> None:
     users = crowd(items=4, peers=2)
-    world = World(tmp_path, users, answer=reply)
-    method = await prepared(world, PersonaDb())
-    await world.ask(method, question(users))
-    _, _, requests = await world.ask(method, question(users, "Another, of a quarry"))
+    setup = ScriptedTask(tmp_path, users, answer=reply)
+    method = await prepared(setup, PersonaDb())
+    await setup.ask(method, question(users))
+    _, _, requests = await setup.ask(method, question(users, "Another, of a quarry"))
     assert stages(requests) == {"answer": 1}
     changed = msgspec.structs.replace(users[0].history[0], response="ann reworded")
-    _, _, requests = await world.ask(
+    _, _, requests = await setup.ask(
         method, question([User("ann", (changed, *users[0].history[1:]))])
     )
     assert stages(requests) == {
@@ -137,22 +137,22 @@ async def test_no_user_is_their_own_neighbour(tmp_path: Path) -> None:
     # The nearest persona to the user's is the user's own.
     users = crowd(items=4, peers=1)
     twin = User("twin", (*users[0].history[:2], *(tales(4, "twin").history[2:])))
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         [*users, twin],
         answer=personal,
         nameless=True,
     )
-    method = await prepared(world, PersonaDb(PersonaDb.Params(item_topk_collab=99)))
-    _, _, requests = await world.ask(method, question(users))
+    method = await prepared(setup, PersonaDb(PersonaDb.Params(item_topk_collab=99)))
+    _, _, requests = await setup.ask(method, question(users))
     assert {entry.split()[0] for entry in collaborative(requests[-1])} <= {"peer0", "Less"}
-    single_world = World(
+    single_setup = ScriptedTask(
         tmp_path / "alone",
         users[:1],
         answer=personal,
     )
-    _, ctx, requests = await single_world.ask(
-        await prepared(single_world, PersonaDb()), question(users)
+    _, ctx, requests = await single_setup.ask(
+        await prepared(single_setup, PersonaDb()), question(users)
     )
     assert ctx.flags["neighbour_entries"] == 0
     assert "other people" not in text(requests)
@@ -165,17 +165,17 @@ async def test_malformed_json_is_retried_once_then_counted(
     tmp_path: Path, broken: str, flag: str
 ) -> None:
     users = crowd(items=3, peers=1)
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         users,
         answer=lambda request: "No {json" if stage(request) == broken else reply(request),
     )
-    method = await prepared(world, PersonaDb())
-    output, ctx, requests = await world.ask(method, question(users))
+    method = await prepared(setup, PersonaDb())
+    output, ctx, requests = await setup.ask(method, question(users))
     assert output.endswith("A headline")
     assert ctx.flags[flag] == 1
     assert ctx.flags[flag.replace("failed", "retried")] == 1
-    assert stages(world.backend.requests)[broken] == 4
+    assert stages(setup.backend.requests)[broken] == 4
     assert ("Topics: ports" in requests[-1].messages[0].content) is (broken == "induce")
 
 
@@ -282,13 +282,13 @@ async def test_a_persona_is_made_of_the_newest_records(tmp_path: Path) -> None:
         tmp_path, [tales(30), tales(2, "bob")], PersonaDb(PersonaDb.Params(history_cap=4))
     )
     assert len(requests) == 1
-    world = World(
+    setup = ScriptedTask(
         tmp_path / "one",
         [tales(30)],
         answer=reply,
     )
-    await prepared(world, PersonaDb(PersonaDb.Params(history_cap=4)))
-    assert re.findall(r"item(\d+)", world.backend.requests[0].messages[1].content) == [
+    await prepared(setup, PersonaDb(PersonaDb.Params(history_cap=4)))
+    assert re.findall(r"item(\d+)", setup.backend.requests[0].messages[1].content) == [
         "26",
         "27",
         "28",
@@ -315,10 +315,10 @@ async def test_a_user_whose_persona_is_refused_is_left_out(tmp_path: Path) -> No
             raise BackendError("content filter")
         return personal(request)
 
-    world = World(tmp_path, users, answer=refusing)
+    setup = ScriptedTask(tmp_path, users, answer=refusing)
     method = PersonaDb()
-    ctx = world.context()
-    await method.prepare(world.population, ctx)
+    ctx = setup.context()
+    await method.prepare(setup.population, ctx)
     assert ctx.flags["persona_failed"] == 1
     assert {neighbour.user_id for neighbour in method.neighbours} == {user.id for user in users} - {
         users[2].id

@@ -13,9 +13,9 @@ import pytest
 from rpm_fixtures import (
     WORDS,
     Headlines,
+    ScriptedTask,
     Stars,
     Tags,
-    World,
     pairs,
     question,
     reply,
@@ -185,10 +185,10 @@ async def test_batches_see_the_factors_found_so_far(tmp_path: Path) -> None:
             }
         )
 
-    world = World(tmp_path, answer=answer)
-    state, ctx = await world.study(rpm(use_examples=False), question(history))
+    setup = ScriptedTask(tmp_path, answer=answer)
+    state, ctx = await setup.study(rpm(use_examples=False), question(history))
     batches = [
-        request.messages[0].content for request in world.backend.requests if stage(request) == "X2"
+        request.messages[0].content for request in setup.backend.requests if stage(request) == "X2"
     ]
     assert len(batches) == 3
     assert "Batch from" not in batches[0]
@@ -205,17 +205,17 @@ async def test_batches_see_the_factors_found_so_far(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("task", "offline"), [(Tags(), 9), (Headlines(), 13)])
 async def test_calls_per_stage(tmp_path: Path, task: Task, offline: int) -> None:
     # One call per item and stage is the cost that the method's page states.
-    world = World(tmp_path, task)
+    setup = ScriptedTask(tmp_path, task)
     four = pairs("a", "b", "c", "d")
-    _, _, requests = await world.ask(rpm(), question(four))
+    _, _, requests = await setup.ask(rpm(), question(four))
     counts = stages(requests)
     assert len(requests) == offline + 2
     assert counts["X5"] + counts["X6"] == 2
-    assert (await world.ask(rpm(), question(four)))[2] == []
-    _, _, requests = await world.ask(rpm(), question(four, "Another tale of #love"))
+    assert (await setup.ask(rpm(), question(four)))[2] == []
+    _, _, requests = await setup.ask(rpm(), question(four, "Another tale of #love"))
     assert stages(requests) == {"X5": 1, "X6": 1}
     fifth = Record("r4", "Tale 4 of #love", "e")
-    counts = stages((await world.ask(rpm(), question([*four, fifth])))[2])
+    counts = stages((await setup.ask(rpm(), question([*four, fifth])))[2])
     assert counts["X1"] == 1
     assert counts["X2"] == 1
     assert counts["X4"] == 5
@@ -225,12 +225,12 @@ async def test_calls_per_stage(tmp_path: Path, task: Task, offline: int) -> None
 async def test_a_rationale_with_unchanged_numbers_is_cached(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, Tags())
+    setup = ScriptedTask(tmp_path, Tags())
     history = [Record("r0", "Tale #war", "a"), Record("r1", "Tale #love", "b")]
-    await world.study(rpm(), question(history))
-    before = len(world.backend.requests)
-    await world.study(rpm(), question([*history, Record("r2", "More #love", "b")]))
-    assert stages(world.backend.requests[before:]) == {
+    await setup.study(rpm(), question(history))
+    before = len(setup.backend.requests)
+    await setup.study(rpm(), question([*history, Record("r2", "More #love", "b")]))
+    assert stages(setup.backend.requests[before:]) == {
         "X1": 1,
         "X2": 1,
         "X4": 2,
@@ -238,9 +238,9 @@ async def test_a_rationale_with_unchanged_numbers_is_cached(
 
 
 async def test_unseen_factor(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    setup = ScriptedTask(tmp_path)
     about = "A tale of #war and #gardening"
-    output, flags, requests = await world.ask(rpm(), question(pairs("a", "b"), about))
+    output, flags, requests = await setup.ask(rpm(), question(pairs("a", "b"), about))
     assert output == "The answer"
     notes = requests[-1].messages[0].content
     assert "- gardening: about gardening (new to this user)" in notes
@@ -249,7 +249,7 @@ async def test_unseen_factor(tmp_path: Path) -> None:
     assert "Fgardening" not in notes
     assert flags["n_unknown_factor"] == 1
     assert "no_known_factor" not in flags
-    output, flags, _ = await world.ask(rpm(), question(pairs("a", "b"), "A tale of #gardening"))
+    output, flags, _ = await setup.ask(rpm(), question(pairs("a", "b"), "A tale of #gardening"))
     assert output == "The answer"
     assert flags["no_known_factor"] == 1
     assert flags["n_unknown_factor"] == 1
@@ -261,11 +261,11 @@ async def test_examples_are_the_items_with_the_most_similar_features(tmp_path: P
         Record(f"r{index}", f"Tale{index} #x@{point}", f"answer {index}")
         for index, point in enumerate(points)
     ]
-    world = World(tmp_path)
-    _, _, requests = await world.ask(rpm(), question(history, "New #x@(9,0)"))
+    setup = ScriptedTask(tmp_path)
+    _, _, requests = await setup.ask(rpm(), question(history, "New #x@(9,0)"))
     tales = re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE)
     assert tales == ["2", "0", "3"]
-    _, _, requests = await world.ask(rpm(), question(history[:2], "New #x@(9,0)"))
+    _, _, requests = await setup.ask(rpm(), question(history[:2], "New #x@(9,0)"))
     assert re.findall(r"^Story: Tale(\d)", requests[-1].messages[0].content, re.MULTILINE) == [
         "0",
         "1",
@@ -279,8 +279,8 @@ async def test_the_question_and_its_reference_reach_no_prompt(
     # Histories of some benchmarks contain the question itself.
     same = Record("r9", "  a NEW tale\nof #WAR ", "leaked answer")
     marked = pairs("answer one", "answer two")
-    world = World(tmp_path)
-    _, flags, requests = await world.ask(
+    setup = ScriptedTask(tmp_path)
+    _, flags, requests = await setup.ask(
         rpm(),
         question([*marked, same]),
         all_history=all_history,
@@ -326,22 +326,24 @@ async def test_malformed_replies(
     expected: Mapping[str, float],
     output: str,
 ) -> None:
-    world = World(tmp_path, answer=lambda r: '{"answer": "cut' if stage(r) == broken else reply(r))
-    answer, flags, requests = await world.ask(rpm(), question(pairs("a", "b")))
+    setup = ScriptedTask(
+        tmp_path, answer=lambda r: '{"answer": "cut' if stage(r) == broken else reply(r)
+    )
+    answer, flags, requests = await setup.ask(rpm(), question(pairs("a", "b")))
     assert answer == output
     assert {name: flags.get(name, 0) for name in expected} == expected
     once = 2 if broken in ("X1", "X3") else 1
     assert stages(requests)[broken] == 3 * once
-    # A second world on the same cache: whatever could not be parsed must not have been stored.
-    answer, flags, requests = await World(tmp_path).ask(rpm(), question(pairs("a", "b")))
+    # A second model on the same cache: whatever could not be parsed must not have been stored.
+    answer, flags, requests = await ScriptedTask(tmp_path).ask(rpm(), question(pairs("a", "b")))
     assert answer == "The answer", "an unparsed reply was cached"
     assert stages(requests)[broken] == once, "an unparsed reply was cached"
     assert not [name for name in expected if flags.get(name, 0) and name != "n_factors"]
 
 
 async def test_an_empty_rationale_leaves_an_example_without(tmp_path: Path) -> None:
-    world = World(tmp_path, answer=lambda r: " " if stage(r) == "X4" else reply(r))
-    _, flags, requests = await world.ask(rpm(), question(pairs("a", "b")))
+    setup = ScriptedTask(tmp_path, answer=lambda r: " " if stage(r) == "X4" else reply(r))
+    _, flags, requests = await setup.ask(rpm(), question(pairs("a", "b")))
     assert flags["reason_failed"] == 2
     assert "Reasoning:" not in requests[-1].messages[0].content
 
@@ -366,9 +368,9 @@ async def test_rungs_of_the_ablation(
     calls: int,
 ) -> None:
     # Each rung must differ from the one below it in a single part of the prompt.
-    world = World(tmp_path, task)
+    setup = ScriptedTask(tmp_path, task)
     sample = question(pairs("aa", "bb", "cc", "dd"))
-    _, _, requests = await world.ask(rpm(**flags), sample)
+    _, _, requests = await setup.ask(rpm(**flags), sample)
     judged = 4 if task.kind == "text" and flags.get("use_factors", True) else 0
     assert len(requests) == calls + judged
     notes = requests[-1].messages[0].content
@@ -377,7 +379,7 @@ async def test_rungs_of_the_ablation(
     reasoned = flags.get("use_examples", True) and flags.get("example_reasoning", "rpm") != "none"
     assert ("Reasoning: Because" in notes) == reasoned
     if calls == 1 and not flags["use_factors"] and not flags.get("use_examples", True):
-        ctx = world.context()
+        ctx = setup.context()
         await NoPersonalization().predict(sample, None, ctx)
         assert ctx.calls[0].cached
 
@@ -409,8 +411,8 @@ def test_lamp1_uses_titles_and_abstracts() -> None:
 
 
 async def test_scores_have_a_mean(tmp_path: Path) -> None:
-    world = World(tmp_path, Stars())
-    _, _, requests = await world.ask(
+    setup = ScriptedTask(tmp_path, Stars())
+    _, _, requests = await setup.ask(
         rpm(),
         question(
             pairs(
@@ -467,14 +469,14 @@ def chat_reply(request: Request) -> str:
 
 
 async def test_personamem_preferences(tmp_path: Path) -> None:
-    world = World(
+    setup = ScriptedTask(
         tmp_path,
         Tags(),
         answer=chat_reply,
     )
     whole = long_chat(30)
     early = question(whole[:40], "Which drink, #tea0?")
-    _, flags, requests = await world.ask(rpm(), early)
+    _, flags, requests = await setup.ask(rpm(), early)
     assert "Said 20" not in text(requests)
     assert stages(requests)["X0"] == 2
     assert stages(requests)["X3"] == 4
@@ -482,7 +484,7 @@ async def test_personamem_preferences(tmp_path: Path) -> None:
     assert "newest (message 25): Said 12; earlier (message 1): Said 0" in notes
     assert "A persona." not in text(requests)
     assert "adapted" not in flags
-    _, _, requests = await world.ask(rpm(), question(whole, "Which drink, #tea0?"))
+    _, _, requests = await setup.ask(rpm(), question(whole, "Which drink, #tea0?"))
     assert stages(requests)["X0"] == 2
     assert (
         "newest (message 49): Said 24; earlier (message 25): Said 12"
@@ -506,9 +508,9 @@ async def test_personamem_letters(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="label_history"):
         rpm(chat="letters")
     method = rpm(chat="letters", label_history=True)
-    world = World(tmp_path, Tags())
+    setup = ScriptedTask(tmp_path, Tags())
     history = [*long_chat(2), *labelled(10, 20, 30, 40, 50)]
-    _, flags, requests = await world.ask(
+    _, flags, requests = await setup.ask(
         method,
         question(
             history,
@@ -521,7 +523,7 @@ async def test_personamem_letters(tmp_path: Path) -> None:
     assert not re.search("at 40|at 50|Said", text(requests))
     assert "in 3 records; b 100%" in requests[-1].messages[0].content
     assert "Headline: (b) option of 30" in requests[-1].messages[0].content
-    _, flags, requests = await world.ask(
+    _, flags, requests = await setup.ask(
         method,
         question(
             history,
@@ -538,18 +540,18 @@ async def test_personamem_letters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("history", [(), (Record("r", "a new TALE of #war", "x"),)])
 async def test_empty_history(tmp_path: Path, history: tuple[Record, ...]) -> None:
-    world = World(tmp_path)
-    _, flags, requests = await world.ask(rpm(), question(history))
+    setup = ScriptedTask(tmp_path)
+    _, flags, requests = await setup.ask(rpm(), question(history))
     assert len(requests) == 1
     assert flags == {"empty_history": 1}
-    ctx = world.context()
+    ctx = setup.context()
     await NoPersonalization().predict(question(history), None, ctx)
     assert ctx.calls[0].cached
 
 
 async def test_a_resumed_run_repeats_no_call(tmp_path: Path) -> None:
     sample = question(pairs("a", "b", "c", "d"))
-    whole, _ = await World(tmp_path / "whole").study(rpm(), sample)
+    whole, _ = await ScriptedTask(tmp_path / "whole").study(rpm(), sample)
     rationales = 0
 
     def dying(request: Request) -> str:
@@ -561,8 +563,8 @@ async def test_a_resumed_run_repeats_no_call(tmp_path: Path) -> None:
         return reply(request)
 
     with pytest.raises(BackendError):
-        await World(tmp_path / "part", answer=dying).study(rpm(), sample)
-    again = World(tmp_path / "part")
+        await ScriptedTask(tmp_path / "part", answer=dying).study(rpm(), sample)
+    again = ScriptedTask(tmp_path / "part")
     state, _ = await again.study(rpm(), sample)
     assert stages(again.backend.requests) == {"X4": 2}
     assert state == whole

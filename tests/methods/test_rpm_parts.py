@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from rpm_fixtures import WORDS, World, pairs, question, reply, rpm, stage, stages
+from rpm_fixtures import WORDS, ScriptedTask, pairs, question, reply, rpm, stage, stages
 
 from personabench import Record, Request, Sample, UsageError, User
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, dimension_shares
@@ -35,9 +35,9 @@ async def test_more_factors_than_allowed_are_merged_in_one_call(tmp_path: Path) 
             }
         )
 
-    world = World(tmp_path, answer=answer)
-    state, ctx = await world.study(rpm(max_factors=4, use_examples=False), question(history))
-    assert stages(world.backend.requests)["merge"] == 1
+    setup = ScriptedTask(tmp_path, answer=answer)
+    state, ctx = await setup.study(rpm(max_factors=4, use_examples=False), question(history))
+    assert stages(setup.backend.requests)["merge"] == 1
     assert [factor["name"] for factor in state["factors"]] == ["One", "Ft3", "Ft4", "Ft5"]
     assert ctx.flags == {"n_factors": 4}
 
@@ -60,13 +60,13 @@ def test_lamp7_has_neutral_paraphrases_for_queries() -> None:
 async def test_states_of_another_model_can_be_used(tmp_path: Path) -> None:
     # The paper builds states with a large model and answers with a small one.
     sample = question(pairs("a", "b"))
-    state, _ = await World(tmp_path / "one").study(rpm(), sample)
+    state, _ = await ScriptedTask(tmp_path / "one").study(rpm(), sample)
     path = tmp_path / "profiles.jsonl"
     path.write_text(json.dumps({"user_id": "ann", "state": state}) + "\n")
-    second_world = World(tmp_path / "two")
-    _, _, requests = await second_world.ask(rpm(state_from=str(path)), sample)
+    second_setup = ScriptedTask(tmp_path / "two")
+    _, _, requests = await second_setup.ask(rpm(state_from=str(path)), sample)
     assert stages(requests) == {"X5": 1, "X6": 1}
-    _, lacking = await second_world.study(rpm(state_from=str(path)), question(pairs("a", "b", "c")))
+    _, lacking = await second_setup.study(rpm(state_from=str(path)), question(pairs("a", "b", "c")))
     assert lacking.flags["state_not_stored"] == 1
     moved = tmp_path / "moved.jsonl"
     moved.write_bytes(path.read_bytes())
@@ -78,13 +78,13 @@ async def test_states_of_another_model_can_be_used(tmp_path: Path) -> None:
         "another content, another run"
     )
     with pytest.raises(UsageError, match="state_from"):
-        await second_world.ask(rpm(state_from=str(tmp_path / "none.jsonl")), sample)
+        await second_setup.ask(rpm(state_from=str(tmp_path / "none.jsonl")), sample)
 
 
 async def test_online_rounds_refresh_the_state_periodically(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    setup = ScriptedTask(tmp_path)
     method = rpm(refresh_rounds=3)
-    ctx = world.context()
+    ctx = setup.context()
     state = await method.profile(User("ann", ()), ctx)
     studied = []
     for turn in range(4):
@@ -94,14 +94,14 @@ async def test_online_rounds_refresh_the_state_periodically(tmp_path: Path) -> N
             f"Tale {turn} #war",
             stimulus=f"Tale {turn} #war",
         )
-        before = len(world.backend.requests)
+        before = len(setup.backend.requests)
         await method.predict(sample, state, ctx)
-        system = world.backend.requests[-1].messages[0].content
+        system = setup.backend.requests[-1].messages[0].content
         assert (system == WORDS.instruction) == (turn == 0)
         assert "draft" not in system
         feedback = {"draft": f"draft {turn}", "edited": f"final {turn}", "cost": 1.0}
         state = msgspec.json.decode(to_json(await method.update(state, feedback, ctx)))
-        studied.append(stages(world.backend.requests[before:])["X2"])
+        studied.append(stages(setup.backend.requests[before:])["X2"])
     assert studied == [1, 0, 1, 0]
     assert [item["answer"] for item in state["items"]] == ["final 0", "final 1", "final 2"]
     assert len(state["rounds"]) == 4
@@ -112,8 +112,8 @@ async def test_a_small_window_drops_examples_before_numbers(tmp_path: Path) -> N
         Record(f"r{index}", f"Tale {index} #war " + "and so on " * 60, f"answer {index}")
         for index in range(5)
     ]
-    world = World(tmp_path, window=900)
-    output, flags, requests = await world.ask(rpm(), question(history))
+    setup = ScriptedTask(tmp_path, window=900)
+    output, flags, requests = await setup.ask(rpm(), question(history))
     notes = requests[-1].messages[0].content
     assert output == "The answer"
     assert 0 < flags["examples_dropped"] <= 3
@@ -127,10 +127,10 @@ async def test_in_a_small_window_the_reply_is_shortened_before_the_notes(
     # Long rationales are optional, the evidence is the method.
     prompts_seen = []
     for words in range(0, 440, 20):
-        world = World(tmp_path / str(words), window=800)
+        setup = ScriptedTask(tmp_path / str(words), window=800)
         sample = question(pairs("aa", "bb", "cc"), f"A new tale of #war #love {'and ' * words}")
-        _, flags, requests = await world.ask(rpm(), sample)
-        last, ctx = requests[-1], world.context()
+        _, flags, requests = await setup.ask(rpm(), sample)
+        last, ctx = requests[-1], setup.context()
         assert stage(last) == "X6"
         assert ctx.count_excess_tokens(last.messages, last.max_tokens) <= 0
         notes = last.messages[0].content

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from rpm_fixtures import Headlines, World, pairs, question, reply, rpm, stage
+from rpm_fixtures import Headlines, ScriptedTask, pairs, question, reply, rpm, stage
 
 from personabench import Record, Request, Sample
 from personabench.api import registry
@@ -72,7 +72,7 @@ def test_the_request_states_the_form_that_the_task_parses(
 
 async def test_choices_do_not_constrain_a_task_that_accepts_any_text(tmp_path: Path) -> None:
     sample = question(pairs("a", "b"), choices=("(a)", "(b)"))
-    _, _, requests = await World(tmp_path, Headlines()).ask(rpm(), sample)
+    _, _, requests = await ScriptedTask(tmp_path, Headlines()).ask(rpm(), sample)
     assert "the headline alone" in requests[-1].messages[0].content
     assert "enum" not in (requests[-1].schema or {})["properties"]["answer"]
 
@@ -110,8 +110,8 @@ async def test_a_citation_is_looked_up_by_its_titles(
         )
         for index in range(2)
     )
-    world = World(tmp_path, registry.load_class("task", "lamp1")())
-    _, flags, requests = await world.ask(
+    setup = ScriptedTask(tmp_path, registry.load_class("task", "lamp1")())
+    _, flags, requests = await setup.ask(
         rpm(),
         Sample(
             "q",
@@ -153,8 +153,8 @@ async def test_missing_features_are_counted_with_and_without_examples(
     def featureless(request: Request) -> str:
         return '{"features": []}' if stage(request) in ("X1", "X5") else reply(request)
 
-    world = World(tmp_path, answer=featureless)
-    _, flags, _ = await world.ask(rpm(use_examples=examples), question(pairs("a", "b")))
+    setup = ScriptedTask(tmp_path, answer=featureless)
+    _, flags, _ = await setup.ask(rpm(use_examples=examples), question(pairs("a", "b")))
     assert flags["query_without_features"] == 1
     assert flags["items_without_features"] == 2
 
@@ -200,9 +200,9 @@ async def test_positions_of_preferences_are_parsed_tolerantly(
         ]
         return json.dumps({"items": items}) if stage(request) == "X0" else reply(request)
 
-    world = World(tmp_path, answer=stated)
+    setup = ScriptedTask(tmp_path, answer=stated)
     history = chat("I like #tea", "now I hate #tea", "weather")
-    _, flags, requests = await world.ask(rpm(), question(history, "Which #tea?"))
+    _, flags, requests = await setup.ask(rpm(), question(history, "Which #tea?"))
     notes = requests[-1].messages[0].content
     assert f"newest (message {0 if unplaced else 1}): new; earlier (message 0): old" in notes
     assert flags.get("preferences_unplaced", 0) == unplaced
@@ -216,7 +216,7 @@ async def test_of_two_preferences_in_one_message_the_later_stated_is_newer(tmp_p
         ]
         return json.dumps({"items": items}) if stage(request) == "X0" else reply(request)
 
-    _, _, requests = await World(tmp_path, answer=stated).ask(
+    _, _, requests = await ScriptedTask(tmp_path, answer=stated).ask(
         rpm(), question(chat("#tea"), "Which #tea?")
     )
     assert (
@@ -236,8 +236,8 @@ async def test_lone_surrogates_in_a_reply_do_not_stop_a_run(tmp_path: Path, brok
     def answer(request: Request) -> str:
         return halves[broken] if stage(request) == broken else reply(request)
 
-    state, _ = await World(tmp_path, answer=answer).study(rpm(), question(pairs("a", "b")))
-    output, _, _ = await World(tmp_path, answer=answer).ask(rpm(), question(pairs("a", "b")))
+    state, _ = await ScriptedTask(tmp_path, answer=answer).study(rpm(), question(pairs("a", "b")))
+    output, _, _ = await ScriptedTask(tmp_path, answer=answer).ask(rpm(), question(pairs("a", "b")))
     assert msgspec.json.encode([state, output])
     assert output == ("nice \ufffd" if broken == "X6" else "The answer")
 
@@ -264,8 +264,8 @@ async def test_numbers_of_any_length_do_not_stop_a_run(tmp_path: Path) -> None:
                 return json.dumps({"judgements": [{"id": huge}, {"id": "1.", "influential": True}]})
         return reply(request)
 
-    world = World(tmp_path, answer=answer)
-    state, _ = await world.study(rpm(), question(pairs("a")))
+    setup = ScriptedTask(tmp_path, answer=answer)
+    state, _ = await setup.study(rpm(), question(pairs("a")))
     features = state["items"][0]["features"]
     assert [feature["factor"] for feature in features] == [0, 0]
     assert [feature["influential"] for feature in features] == [True, None]

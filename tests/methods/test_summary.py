@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from baseline_fixtures import (
-    World,
+    ScriptedTask,
     ask_once,
     offline,
     prepared,
@@ -31,13 +31,13 @@ from personabench.testing.trials import trial
 
 async def test_one_summary_per_profile(tmp_path: Path) -> None:
     users = [tales(6)]
-    world = World(tmp_path, users, answer=reply)
-    method = await prepared(world, Summary())
-    await world.ask(method, question(users))
-    _, _, requests = await world.ask(method, question(users, "Another, of a quarry"))
+    setup = ScriptedTask(tmp_path, users, answer=reply)
+    method = await prepared(setup, Summary())
+    await setup.ask(method, question(users))
+    _, _, requests = await setup.ask(method, question(users, "Another, of a quarry"))
     assert stages(requests) == {"answer": 1}
     longer = [User("ann", (*users[0].history[:-1], tales(8).history[-1]))]
-    _, _, requests = await world.ask(method, question(longer))
+    _, _, requests = await setup.ask(method, question(longer))
     assert stages(requests) == {"summary": 1, "answer": 1}
 
 

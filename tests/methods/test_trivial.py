@@ -26,7 +26,7 @@ from personabench.types import to_json
 CHOICES = ("1", "2", "3", "4", "5")
 
 
-async def said(
+async def predict(
     folder: Path, users: list[User], method: Method, task: Headlines, **fields: Any
 ) -> tuple[str, Any]:
     output, ctx, requests = await ask_once(
@@ -47,7 +47,7 @@ async def test_majority_counts_all_users_and_user_majority_one(tmp_path: Path) -
         labelled("c", "1"),
     ]
     assert (
-        await said(
+        await predict(
             tmp_path / "a",
             users,
             Majority(),
@@ -56,7 +56,7 @@ async def test_majority_counts_all_users_and_user_majority_one(tmp_path: Path) -
         )
     )[0] == "1"
     assert (
-        await said(
+        await predict(
             tmp_path / "b",
             users,
             UserMajority(),
@@ -68,7 +68,7 @@ async def test_majority_counts_all_users_and_user_majority_one(tmp_path: Path) -
 
 async def test_the_newest_of_equally_frequent_labels(tmp_path: Path) -> None:
     assert (
-        await said(
+        await predict(
             tmp_path,
             [labelled("ann", "1331")],
             UserMajority(),
@@ -90,7 +90,7 @@ async def test_the_newest_of_equally_frequent_labels(tmp_path: Path) -> None:
 )
 async def test_user_mean_is_the_nearest_choice(tmp_path: Path, labels: str, expected: str) -> None:
     assert (
-        await said(
+        await predict(
             tmp_path,
             [labelled("ann", labels)],
             UserMean(),
@@ -101,14 +101,14 @@ async def test_user_mean_is_the_nearest_choice(tmp_path: Path, labels: str, expe
 
 
 async def test_user_mean_without_choices_is_the_mean(tmp_path: Path) -> None:
-    assert (await said(tmp_path, [labelled("ann", "14")], UserMean(), Stars()))[0] == "2.5"
+    assert (await predict(tmp_path, [labelled("ann", "14")], UserMean(), Stars()))[0] == "2.5"
 
 
 @pytest.mark.parametrize("method", [UserMajority, UserMean, CopyNearest])
 async def test_without_a_history_the_first_choice_is_returned_and_flagged(
     tmp_path: Path, method: Callable[[], Method]
 ) -> None:
-    output, ctx = await said(
+    output, ctx = await predict(
         tmp_path,
         [User("ann", ())],
         method(),
@@ -121,7 +121,7 @@ async def test_without_a_history_the_first_choice_is_returned_and_flagged(
 
 async def test_a_majority_outside_the_choices_is_not_returned(tmp_path: Path) -> None:
     # Some questions offer a subset of all labels.
-    output, ctx = await said(
+    output, ctx = await predict(
         tmp_path,
         [labelled("ann", "99")],
         Majority(),
@@ -135,7 +135,7 @@ async def test_a_majority_outside_the_choices_is_not_returned(tmp_path: Path) ->
 async def test_copy_nearest_returns_the_best_records_response(tmp_path: Path) -> None:
     users = [labelled("ann", "12345")]
     assert (
-        await said(
+        await predict(
             tmp_path,
             users,
             CopyNearest(),
@@ -176,7 +176,7 @@ async def test_without_past_labels_the_most_familiar_option_is_returned(
 async def test_copy_input_and_constant(tmp_path: Path) -> None:
     users = [labelled("ann", "12")]
     assert (
-        await said(
+        await predict(
             tmp_path / "a",
             users,
             CopyInput(),
@@ -185,7 +185,7 @@ async def test_copy_input_and_constant(tmp_path: Path) -> None:
         )
     )[0] == "A tale"
     assert (
-        await said(
+        await predict(
             tmp_path / "b",
             users,
             Constant(),
@@ -194,7 +194,7 @@ async def test_copy_input_and_constant(tmp_path: Path) -> None:
         )
     )[0] == "1"
     assert (
-        await said(
+        await predict(
             tmp_path / "c",
             users,
             Constant(Constant.Params(value="4")),
@@ -202,7 +202,7 @@ async def test_copy_input_and_constant(tmp_path: Path) -> None:
             choices=CHOICES,
         )
     )[0] == "4"
-    assert (await said(tmp_path / "d", users, Constant(), Headlines()))[0] == "headline"
+    assert (await predict(tmp_path / "d", users, Constant(), Headlines()))[0] == "headline"
 
 
 @pytest.mark.parametrize("method", [Majority, UserMajority])

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from baseline_fixtures import (
-    World,
+    ScriptedTask,
     ask_once,
     offline,
     prepared,
@@ -36,17 +36,17 @@ def items(request: Any) -> list[int]:
 async def test_one_more_record_runs_the_last_block_only(tmp_path: Path) -> None:
     # In online use a history grows by one record at a time.
     users = [tales(12)]
-    world = World(tmp_path, users, answer=reply)
-    method = await prepared(world, Trsr())
-    await world.ask(method, question(users))
-    _, _, requests = await world.ask(method, question(users, "Another, of a quarry"))
+    setup = ScriptedTask(tmp_path, users, answer=reply)
+    method = await prepared(setup, Trsr())
+    await setup.ask(method, question(users))
+    _, _, requests = await setup.ask(method, question(users, "Another, of a quarry"))
     assert stages(requests) == {"answer": 1}
     longer = [tales(13)]
-    _, _, requests = await world.ask(method, question(longer))
+    _, _, requests = await setup.ask(method, question(longer))
     assert stages(requests) == {"update": 1, "answer": 1}
     assert items(requests[0]) == [10, 11, 12]
     changed = msgspec.structs.replace(longer[0].history[0], response="reworded")
-    _, _, requests = await world.ask(
+    _, _, requests = await setup.ask(
         method, question([User("ann", (changed, *longer[0].history[1:]))])
     )
     assert stages(requests)["block"] == 1

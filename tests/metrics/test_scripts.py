@@ -11,7 +11,7 @@ from engine_fixtures import headlines, options
 
 from personabench.api import registry
 from personabench.leaderboard import boards
-from personabench.leaderboard.comparison import compare
+from personabench.leaderboard.run_comparison import compare_runs
 from personabench.metrics.perseval import rouge_distance
 from personabench.metrics.scripts import LATIN, SPACED, split_words
 from personabench.metrics.text import ROUGE, rouge, rouge_with_variants
@@ -162,7 +162,7 @@ def test_tables_in_english_look_as_they_did(tmp_path: Path) -> None:
     assert not any(
         "unicode" in name for name in (*board.columns, *board.all_columns, *board.rows[0].columns)
     )
-    assert compare(*runs).metrics.keys() == {"rouge-1", "rouge-L"}
+    assert compare_runs(*runs).metrics.keys() == {"rouge-1", "rouge-L"}
 
 
 def test_published_results_without_the_variant_are_ranked_with_runs(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_published_results_without_the_variant_are_ranked_with_runs(tmp_path: Pa
     assert "rouge-1-unicode" in board.columns and len(board.rows) == len(published) + 1
     assert {row.scores.get("rouge-1-unicode") for row in board.rows if row.published} == {None}
     published_run = next(run for run in published if run.summary.method == "none")
-    assert compare(published_run, own_run, allow_mismatch=True).metrics.keys() >= {
+    assert compare_runs(published_run, own_run, allow_mismatch=True).metrics.keys() >= {
         "rouge-1",
         "rouge-L",
     }

@@ -19,8 +19,8 @@ ASKED = Request((Message("user", "a" * 284),), max_tokens=100)
 PRICES = {"m": {"input": 1.0, "output": 10.0}}
 
 
-class World:
-    """Time that passes only when everybody sleeps."""
+class VirtualTime:
+    """Time that passes only while every task sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -49,46 +49,46 @@ class World:
             task.result()
 
 
-def gate(world: World, most: int = 8, **options: object) -> Limiter:
-    return Limiter(most, clock=world.clock, sleep=world.sleep, **options)  # type: ignore[arg-type]
+def gate(time: VirtualTime, most: int = 8, **options: object) -> Limiter:
+    return Limiter(most, clock=time.clock, sleep=time.sleep, **options)  # type: ignore[arg-type]
 
 
 async def call(
-    world: World,
+    time: VirtualTime,
     limiter: Limiter,
     starts: list[float],
     seconds: float = 1.0,
     used: int | None = None,
 ) -> None:
     set_aside = await limiter.enter(ASKED)
-    starts.append(world.now)
-    await world.sleep(seconds)
+    starts.append(time.now)
+    await time.sleep(seconds)
     limiter.leave(set_aside, used)
     limiter.answered()
 
 
 async def test_a_fixed_cap_is_kept_and_never_moves() -> None:
-    world, starts = World(), []
-    limiter = gate(world, 3)
-    await world.run(*(call(world, limiter, starts) for _ in range(7)))
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 3)
+    await time.run(*(call(time, limiter, starts) for _ in range(7)))
     assert starts == [0, 0, 0, 1, 1, 1, 2]
     limiter.throttled(0.0, 60.0)
     assert limiter.width == 3
     starts.clear()
-    await world.run(*(call(world, limiter, starts) for _ in range(3)))
+    await time.run(*(call(time, limiter, starts) for _ in range(3)))
     assert starts == [3, 3, 3]
 
 
 async def test_an_adaptive_gate_doubles_until_refused_then_halves_and_grows_by_one_a_round() -> (
     None
 ):
-    world = World()
-    limiter = gate(world, 256, adaptive=True)
+    time = VirtualTime()
+    limiter = gate(time, 256, adaptive=True)
     assert limiter.width == START
     for _ in range(START):
         limiter.answered()
     assert limiter.width == 2 * START
-    world.now = 10.0
+    time.now = 10.0
     limiter.throttled(9.0, None)
     assert limiter.width == START
     for _ in range(START + 1):
@@ -97,24 +97,24 @@ async def test_an_adaptive_gate_doubles_until_refused_then_halves_and_grows_by_o
 
 
 async def test_one_burst_of_refusals_is_one_cut() -> None:
-    world = World()
-    limiter = gate(world, 32, adaptive=True)
-    world.now = 10.0
+    time = VirtualTime()
+    limiter = gate(time, 32, adaptive=True)
+    time.now = 10.0
     for _ in range(20):
         limiter.throttled(9.0, None)
     assert limiter.width == 16
-    world.now = 11.0
+    time.now = 11.0
     limiter.throttled(10.5, None)
     assert limiter.width == 8
     for later in range(20, 30):
-        world.now = later
+        time.now = later
         limiter.throttled(later - 0.5, None)
     assert limiter.width == 1
 
 
 async def test_a_cut_gate_lets_no_more_through_than_its_width() -> None:
-    world = World()
-    limiter = gate(world, 8, adaptive=True)
+    time = VirtualTime()
+    limiter = gate(time, 8, adaptive=True)
     flying = most = 0
 
     async def one() -> None:
@@ -122,75 +122,75 @@ async def test_a_cut_gate_lets_no_more_through_than_its_width() -> None:
         set_aside = await limiter.enter(ASKED)
         flying += 1
         most = max(most, flying)
-        await world.sleep(1.0)
+        await time.sleep(1.0)
         flying -= 1
         limiter.leave(set_aside, None)
 
     async def cut() -> None:
         nonlocal most
-        await world.sleep(0.5)
+        await time.sleep(0.5)
         assert most == 8
         limiter.throttled(0.1, None)
-        await world.sleep(1.0)
+        await time.sleep(1.0)
         most = flying
 
-    await world.run(cut(), *(one() for _ in range(40)))
+    await time.run(cut(), *(one() for _ in range(40)))
     assert most == 4 and limiter.width == 4
 
 
 async def test_retry_after_holds_everybody_back() -> None:
-    world, starts = World(), []
-    limiter = gate(world, 4, adaptive=True)
-    await world.run(call(world, limiter, starts))
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 4, adaptive=True)
+    await time.run(call(time, limiter, starts))
     limiter.throttled(0.5, 30.0)
-    await world.run(*(call(world, limiter, starts) for _ in range(4)))
+    await time.run(*(call(time, limiter, starts) for _ in range(4)))
     assert starts == [0, 31, 31, 32, 32]
 
 
 async def test_a_hold_that_comes_while_waiting_counts_too() -> None:
-    world, starts = World(), []
-    limiter = gate(world, 4, adaptive=True, rpm=6)
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 4, adaptive=True, rpm=6)
 
     async def refuse() -> None:
-        await world.sleep(5.0)
+        await time.sleep(5.0)
         limiter.throttled(4.0, 60.0)
 
-    await world.run(refuse(), call(world, limiter, starts), call(world, limiter, starts))
+    await time.run(refuse(), call(time, limiter, starts), call(time, limiter, starts))
     assert starts == [0, 65]
 
 
 async def test_calls_per_minute_are_spaced_evenly() -> None:
-    world, starts = World(), []
-    limiter = gate(world, 64, rpm=120)
-    await world.run(*(call(world, limiter, starts, 0.01) for _ in range(130)))
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 64, rpm=120)
+    await time.run(*(call(time, limiter, starts, 0.01) for _ in range(130)))
     assert starts == pytest.approx([0.5 * at for at in range(130)])
     assert all(sum(start <= other < start + 60 for other in starts) <= 120 for start in starts)
 
 
 async def test_an_idle_minute_is_not_saved_up() -> None:
-    world, starts = World(), []
-    limiter = gate(world, 64, rpm=60)
-    world.now = 600.0
-    await world.run(*(call(world, limiter, starts) for _ in range(5)))
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 64, rpm=60)
+    time.now = 600.0
+    await time.run(*(call(time, limiter, starts) for _ in range(5)))
     assert starts == [600, 601, 602, 603, 604]
 
 
 async def test_tokens_per_minute_are_set_aside_and_given_back() -> None:
     tokens = estimate_max_tokens(ASKED, 3) + ASKED.max_tokens
     assert tokens == 95 + 32 + 100
-    world, starts = World(), []
-    limiter = gate(world, 1, tpm=2 * tokens)
-    await world.run(*(call(world, limiter, starts) for _ in range(4)))
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 1, tpm=2 * tokens)
+    await time.run(*(call(time, limiter, starts) for _ in range(4)))
     assert starts == pytest.approx([0, 30, 60, 90])
-    world, starts = World(), []
-    limiter = gate(world, 1, tpm=2 * tokens)
-    await world.run(*(call(world, limiter, starts, used=tokens // 5) for _ in range(4)))
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 1, tpm=2 * tokens)
+    await time.run(*(call(time, limiter, starts, used=tokens // 5) for _ in range(4)))
     assert starts == pytest.approx([0, 6, 12, 18], abs=0.2)
 
 
 async def test_who_gives_up_waiting_keeps_no_place() -> None:
-    world, starts = World(), []
-    limiter = gate(world, 1)
+    time, starts = VirtualTime(), []
+    limiter = gate(time, 1)
     queued, chosen, paced = (asyncio.create_task(limiter.enter(ASKED)) for _ in range(3))
     await asyncio.sleep(0)
     await queued
@@ -211,7 +211,7 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await asyncio.wait_for(world.run(call(world, limiter, starts)), 5)
+    await asyncio.wait_for(time.run(call(time, limiter, starts)), 5)
     assert len(starts) == 1
 
 

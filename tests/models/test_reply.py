@@ -140,3 +140,12 @@ def test_log_probabilities_are_those_of_the_answer() -> None:
     )
     assert [token["token"] for token in answer_logprobs(tokens, "(b)")] == ["(", "b", ")", ""]
     assert answer_logprobs(tokens, "elsewhere") == tokens
+
+
+@pytest.mark.parametrize("mark", ["<|channel|>analysis<|message|>", "<|channel|>final<|message|>"])
+@pytest.mark.parametrize("filling", [" ", " \n", "x", "*", "<think>", "</think>", "<|"])
+def test_a_long_reply_is_split_at_once(mark: str, filling: str) -> None:
+    started = time.monotonic()
+    split_reply(mark + filling * 20_000 + "x")
+    split_reply(filling * 20_000 + "x")
+    assert time.monotonic() - started < 1

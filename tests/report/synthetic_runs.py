@@ -17,7 +17,7 @@ from personabench.models.cache import Cache, request_key
 from personabench.results.checksums import make_seal
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.types import (
     Call,
     Message,
@@ -137,7 +137,7 @@ def make(
         noise = rng.normal(0, 0.05 if method.effect else 0, len(index))
         scores = []
         spent = 0
-        seen = controlled(dataset, method.history, method.seed)
+        seen = apply_control(dataset, method.history, method.seed)
         for at, (sample_id, user) in enumerate(index):
             if method.asked is not None and codes[user] not in method.asked:
                 continue
@@ -145,14 +145,14 @@ def make(
             if method.offline and at % each == 0:
                 folder.append(folder.profiles_path, _profile(cache, method, user, model))
             shown = sample.history[: method.records]
-            said = answer(method.name, sample_id)
-            call = _call(cache, model, "predict", _prompt(sample.input, shown, words), said)
+            output = answer(method.name, sample_id)
+            call = _call(cache, model, "predict", _prompt(sample.input, shown, words), output)
             spent += call.input_tokens
             line = Prediction(
                 sample_id,
                 user,
-                said,
-                said,
+                output,
+                output,
                 {},
                 (call,),
                 Usage(call.input_tokens, call.output_tokens),
@@ -258,12 +258,12 @@ def _prompt(question: str, shown: Sequence[Record], words: int) -> list[Message]
 
 
 def _call(
-    cache: Cache, model: Mapping[str, str], phase: str, messages: list[Message], said: str
+    cache: Cache, model: Mapping[str, str], phase: str, messages: list[Message], output: str
 ) -> Call:
     request = Request(tuple(messages), 64)
     key = request_key(model, request)
     tokens = sum(len(message.content) for message in messages) // 4
-    cache.put(key, model, request, Response(said, usage=Usage(tokens, 8)))
+    cache.put(key, model, request, Response(output, usage=Usage(tokens, 8)))
     return Call(key, phase, False, tokens, 8, 0.1)  # type: ignore[arg-type]
 
 

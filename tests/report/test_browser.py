@@ -436,8 +436,8 @@ def test_pointing_at_a_run_tells_its_whole_name(browser: Page, grid: Path) -> No
     browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
     ActionChains(browser.driver).move_to_element(dot).perform()
     browser.until(lambda: browser.texts("svg[aria-label^='rouge-1 ('] g[aria-label=tip] text"))
-    (said,) = browser.texts("svg[aria-label^='rouge-1 ('] g[aria-label=tip] text")
-    assert "".join(said.split()).replace("\u200b", "").startswith("".join(label.split()))
+    (caption,) = browser.texts("svg[aria-label^='rouge-1 ('] g[aria-label=tip] text")
+    assert "".join(caption.split()).replace("\u200b", "").startswith("".join(label.split()))
 
 
 def test_curves_of_one_method_are_told_apart(browser: Page, grid: Path) -> None:
@@ -473,9 +473,9 @@ def test_a_curve_joins_common_samples_only_and_says_so(browser: Page, tmp_path: 
     assert line.get_attribute("d").count("L") == 2
     assert len(browser.all(f"{figure} g[aria-label=dot] path[fill='var(--page)']")) == 1
     assert browser.texts(f"{figure} .key li") == ["rag, n=24, 6"]
-    said = " ".join(browser.texts(f"{figure} p"))
-    assert "the 24 samples of 8 users that joined points have; the runs have 36, 36, 60" in said
-    assert "Not joined" in said and "k=8 (n=6)" in said
+    caption = " ".join(browser.texts(f"{figure} p"))
+    assert "the 24 samples of 8 users that joined points have; the runs have 36, 36, 60" in caption
+    assert "Not joined" in caption and "k=8 (n=6)" in caption
     frontier = "figure:has(svg[aria-label='Score against cost'])"
     assert len(browser.all(f"{frontier} g[aria-label=dot] circle[fill='var(--page)']")) == 2
     assert "hollow" in browser.texts(f"{frontier} figcaption")[0]

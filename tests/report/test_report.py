@@ -156,10 +156,10 @@ def gain(value: float, p: float | None, over: str = "none") -> dict[str, Any]:
 
 
 def test_words_of_a_loss_turn_the_interval_round() -> None:
-    said = summary(described(row("none", 0.5), row("rag", 0.8, gain=gain(-0.3, 0.01)), baseline=0))
+    text = summary(described(row("none", 0.5), row("rag", 0.8, gain=gain(-0.3, 0.01)), baseline=0))
     assert (
         "rag is significantly worse than none, by 0.3000 [0.2000, 0.4000] (p = 0.010, corrected)."
-        in said
+        in text
     )
 
 
@@ -181,19 +181,19 @@ def test_words_do_not_call_the_untested_equal() -> None:
 
 def test_words_name_doubtful_gains_unfinished_runs_and_samples() -> None:
     doubtful = row("rag", 0.4, personal=False, status="incomplete", trivial=gain(-0.1, 1.0, "mode"))
-    said = summary(described(doubtful, row("none", 0.5, n=8), sample=True))
-    assert any("rag gains is not shown to be personal" in line for line in said)
-    assert "rag does not beat mode, which calls no model." in said
-    assert "Not finished: rag." in said
-    assert any("different numbers of samples" in line for line in said)
-    assert "nothing here is a result about a method" in said[-1]
+    text = summary(described(doubtful, row("none", 0.5, n=8), sample=True))
+    assert any("rag gains is not shown to be personal" in line for line in text)
+    assert "rag does not beat mode, which calls no model." in text
+    assert "Not finished: rag." in text
+    assert any("different numbers of samples" in line for line in text)
+    assert "nothing here is a result about a method" in text[-1]
 
 
 def test_words_say_when_the_best_saw_fewer_samples_and_name_the_trivial_once() -> None:
     beaten = [row(name, 0.4, n=9, trivial=gain(-0.1, None, "mode")) for name in ("rag", "dpl")]
-    said = summary(described(row("rpm", 0.1, n=2), *beaten, row("none", 0.5), baseline=3))
-    assert said[0].startswith("rpm has the lowest MAE, 0.1000 (on 2 samples only), ")
-    assert "rag and dpl do not beat mode, which calls no model." in said
+    text = summary(described(row("rpm", 0.1, n=2), *beaten, row("none", 0.5), baseline=3))
+    assert text[0].startswith("rpm has the lowest MAE, 0.1000 (on 2 samples only), ")
+    assert "rag and dpl do not beat mode, which calls no model." in text
 
 
 def test_words_without_a_baseline_and_with_one_run() -> None:

@@ -18,13 +18,14 @@ from synthetic_scores import draw_scores, make_board, make_rows, write_run
 from personabench import results
 from personabench.errors import DataError
 from personabench.leaderboard import frames
-from personabench.leaderboard.comparison import compare
+from personabench.leaderboard.run_comparison import compare_runs
 from personabench.report import write
 from personabench.results.checksums import make_seal
 from personabench.results.export import Source
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
-from personabench.run import pairwise_judging, runner
+from personabench.run import runner
+from personabench.run.answer_pairs import check_comparable
 
 Damage = Callable[[bytes], bytes]
 DAMAGES: dict[str, tuple[Damage, str]] = {
@@ -49,7 +50,7 @@ def test_scores_that_changed_are_read_by_nobody(tmp_path: Path, damage: str) -> 
         lambda: make_board(tmp_path),
         lambda: make_board(tmp_path, results=tmp_path),
         lambda: vector(rag),
-        lambda: compare(rag, none),
+        lambda: compare_runs(rag, none),
         lambda: publish(folder, tmp_path / "published"),
         lambda: results.load(tmp_path),
         lambda: frames.leaderboard(tmp_path),
@@ -74,7 +75,7 @@ async def test_answers_that_changed_are_shown_to_nobody(tmp_path: Path) -> None:
         lambda: Source(folder, tmp_path),
         lambda: results.load(tmp_path),
         lambda: write(tmp_path, tmp_path / "report.html"),
-        lambda: pairwise_judging.check(folder, RunFolder(none.folder)),
+        lambda: check_comparable(folder, RunFolder(none.folder)),
     ]
     for reader in readers:
         with pytest.raises(

@@ -105,7 +105,7 @@ async def test_dataset_columns_are_typed(tmp_path: Path) -> None:
     loaded = datasets.load_from_disk(tmp_path / "out" / "run")
     assert loaded.to_list() == list(rows(source))
     kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in loaded.features.items()}
-    assert (kinds["sample_id"], kinds["seed"], kinds["bundled_sample"]) == (
+    assert (kinds["sample_id"], kinds["seed"], kinds["example_data"]) == (
         "string",
         "int64",
         "bool",

@@ -29,7 +29,7 @@ def test_runs_have_a_row_each_with_official_metrics_by_name(folder: Path) -> Non
     summary = json.loads((Path(str(runs.loc["none", "folder"])) / "summary.json").read_text())
     assert runs.loc["none", "MAE"] == summary["metrics"]["official"]["MAE"]
     assert runs.loc["none", "RMSE/lenient"] == summary["metrics"]["lenient"]["RMSE"]
-    assert runs.loc["none", "source"] == "bundled sample, not LaMP"
+    assert runs.loc["none", "source"] == "example data, not LaMP"
 
 
 def test_the_mean_of_the_samples_is_the_metric_of_the_run(folder: Path) -> None:

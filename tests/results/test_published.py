@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_scores import draw_scores, make_rows, seal_scores, write_run
+from synthetic_scores import draw_scores, make_rows, metrics_from_scores, seal_scores, write_run
 
 from personabench.errors import DataError, UsageError
-from personabench.leaderboard.comparison import compare, rederived
+from personabench.leaderboard.run_comparison import compare_runs
 from personabench.results.index import read_published_runs, read_runs
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
@@ -42,7 +42,7 @@ def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None
     after = make_rows(tmp_path)
     assert after["rag"]["published"] and after["rag"]["gain"] == before["rag"]["gain"]
     (reference,) = read_published_runs(tmp_path)
-    assert compare(reference, b).metrics["rouge-1"].gain.value == pytest.approx(
+    assert compare_runs(reference, b).metrics["rouge-1"].gain.value == pytest.approx(
         before["rag"]["gain"]
     )
 
@@ -186,7 +186,7 @@ def test_every_committed_summary_follows_from_its_scores() -> None:
         judged = run.summary.n - run.summary.counters.get("unjudged", 0)
         assert len(scores.ids) == judged, run.path
         assert len(set(scores.users)) == run.summary.users or judged < run.summary.n, run.path
-        for scorer, metrics in rederived(run).items():
+        for scorer, metrics in metrics_from_scores(run).items():
             assert metrics == pytest.approx(run.summary.metrics[scorer], abs=1e-9), (
                 run.path,
                 scorer,
@@ -235,4 +235,6 @@ def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
     content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
     path.write_text(json.dumps(content))
     (run,) = read_published_runs(tmp_path)
-    assert rederived(run)["official"] != pytest.approx(run.summary.metrics["official"], abs=1e-9)
+    assert metrics_from_scores(run)["official"] != pytest.approx(
+        run.summary.metrics["official"], abs=1e-9
+    )

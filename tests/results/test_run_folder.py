@@ -15,7 +15,8 @@ import pytest
 from synthetic_scores import draw_scores, write_run
 
 from personabench.errors import DataError, RunError, UsageError
-from personabench.results.run_folder import Profile, Round, RunFolder
+from personabench.results.rounds import Round
+from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Prediction, Sampling, Usage
 
@@ -66,15 +67,15 @@ def test_the_latest_line_of_a_sample_counts(folder: RunFolder) -> None:
 def test_older_files_call_an_interaction_a_record(folder: RunFolder) -> None:
     prediction = msgspec.structs.replace(line("a"), interaction={"turns": [{"record": 1}]})
     folder.append(folder.predictions_path, prediction)
-    folder.write_round(Round("u", 1, None, prediction))
-    for path in (folder.predictions_path, *folder.states_path.iterdir()):
+    folder.rounds.write(Round("u", 1, None, prediction))
+    for path in (folder.predictions_path, *folder.rounds.path.iterdir()):
         text = path.read_text()
         assert text.count('"interaction":') == 1
         path.write_text(text.replace('"interaction":', '"record":'))
 
     assert folder.prediction("a") == prediction
     assert list(folder.ordered_predictions(["a"])) == [prediction]
-    finished = folder.read_round("u")
+    finished = folder.rounds.read("u")
     assert finished is not None and finished.prediction == prediction
 
 
@@ -201,10 +202,10 @@ def test_another_process_is_kept_out(folder: RunFolder) -> None:
         "try: folder.start(folder.spec())\n"
         "except Exception as error: print(error)"
     )
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True, check=True
     )
-    assert "another process is writing to" in said.stdout
+    assert "another process is writing to" in process.stdout
 
 
 def test_a_folder_of_another_run_is_refused_and_unlocked(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_a_plain_text_has_the_same_words_beside_another_script() -> None:
 def test_an_unknown_tokenizer_is_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match=r"'wörter'.*words, whitespace"):
         get_tokenizer("wörter")
+    with pytest.raises(UsageError, match="unknown tokenizer"):
+        get_tokenizer(["words"])  # type: ignore[arg-type]
 
 
 def test_words_find_what_case_and_punctuation_hide() -> None:

@@ -16,7 +16,7 @@ from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.types import Record, Sample, User
 
 
@@ -51,17 +51,19 @@ MANY = {
 
 def test_own_is_the_dataset_itself_and_others_are_refused() -> None:
     people = People(MANY)
-    assert controlled(people, "own", 0) is people
+    assert apply_control(people, "own", 0) is people
     for wrong in ("", "size", "size=", "size=-1", "size=x", "Shuffled"):
         with pytest.raises(UsageError, match="choose own, none, shuffled or size=N"):
-            controlled(people, wrong, 0)
+            apply_control(people, wrong, 0)
 
 
 def test_size_keeps_the_newest_and_none_keeps_nothing() -> None:
     people = People(MANY)
-    assert not any(sample.history for sample in controlled(people, "none", 0).samples())
-    assert not any(sample.history for sample in controlled(people, "size=0", 0).samples())
-    for own, cut in zip(people.samples(), controlled(people, "size=2", 0).samples(), strict=True):
+    assert not any(sample.history for sample in apply_control(people, "none", 0).samples())
+    assert not any(sample.history for sample in apply_control(people, "size=0", 0).samples())
+    for own, cut in zip(
+        people.samples(), apply_control(people, "size=2", 0).samples(), strict=True
+    ):
         assert cut.history == own.history[-2:]
         assert (cut.id, cut.references, cut.input) == (own.id, own.references, own.input)
 
@@ -69,7 +71,7 @@ def test_size_keeps_the_newest_and_none_keeps_nothing() -> None:
 def test_a_controlled_dataset_keeps_its_index_facts_and_population() -> None:
     people = People(MANY)
     for control in ("none", "size=1", "shuffled"):
-        seen = controlled(people, control, 0)
+        seen = apply_control(people, control, 0)
         assert seen.index() == people.index() and list(seen.population()) == list(
             people.population()
         )
@@ -86,7 +88,7 @@ def test_acceptance_13_shuffled_never_gives_own_entries(task: str, seed: int) ->
     for user in dataset.population():
         owners[user.id] = {(record.stimulus, record.response) for record in user.history}
     for own, lent in zip(
-        dataset.samples(), controlled(dataset, "shuffled", seed).samples(), strict=True
+        dataset.samples(), apply_control(dataset, "shuffled", seed).samples(), strict=True
     ):
         entries = {(record.stimulus, record.response) for record in lent.history}
         assert entries and not entries & owners[own.user_id]
@@ -96,7 +98,7 @@ def test_acceptance_13_shuffled_never_gives_own_entries(task: str, seed: int) ->
 
 def test_acceptance_13_one_owner_lends_to_all_samples_of_a_user_and_sizes_match() -> None:
     people = People(MANY)
-    lent = list(controlled(people, "shuffled", 3).samples())
+    lent = list(apply_control(people, "shuffled", 3).samples())
     for first, second in zip(lent[::2], lent[1::2], strict=True):
         donors = {text.split(".")[0] for text in responses(first) + responses(second)}
         assert len(donors) == 1 and donors != {f"text {int(first.user_id[1:])}"}
@@ -106,11 +108,13 @@ def test_acceptance_13_one_owner_lends_to_all_samples_of_a_user_and_sizes_match(
 
 def test_acceptance_13_the_seed_and_nothing_else_decides() -> None:
     people = People(MANY)
-    forwards = [responses(sample) for sample in controlled(people, "shuffled", 5).samples()]
-    shuffled = controlled(people, "shuffled", 5)
+    forwards = [responses(sample) for sample in apply_control(people, "shuffled", 5).samples()]
+    shuffled = apply_control(people, "shuffled", 5)
     backwards = [responses(shuffled.load(position)) for position in reversed(range(80))]
     assert backwards[::-1] == forwards
-    assert [responses(sample) for sample in controlled(people, "shuffled", 6).samples()] != forwards
+    assert [
+        responses(sample) for sample in apply_control(people, "shuffled", 6).samples()
+    ] != forwards
 
 
 def test_acceptance_13_the_same_at_any_concurrency(tmp_path: Path) -> None:
@@ -130,14 +134,16 @@ def test_nobody_who_shares_an_entry_lends() -> None:
     people = People(
         {"a": ["x", "y", "z"], "b": ["x", "q", "r"], "c": ["k", "l", "m"], "d": ["z", "m", "n"]}
     )
-    lent = {sample.id: responses(sample) for sample in controlled(people, "shuffled", 0).samples()}
+    lent = {
+        sample.id: responses(sample) for sample in apply_control(people, "shuffled", 0).samples()
+    }
     assert lent["a-1"] == ["k", "l", "m"] and lent["a-0"] == ["l", "m"]
     assert lent["c-1"] in (["x", "y", "z"], ["x", "q", "r"])
 
 
 def test_who_has_nobody_to_borrow_from_gets_nothing() -> None:
     people = People({"a": ["x", "y"], "b": ["y", "z"]})
-    assert [responses(sample) for sample in controlled(people, "shuffled", 0).samples()] == [
+    assert [responses(sample) for sample in apply_control(people, "shuffled", 0).samples()] == [
         [],
         [],
         [],
@@ -147,7 +153,7 @@ def test_who_has_nobody_to_borrow_from_gets_nothing() -> None:
 
 def test_the_longest_lends_where_none_is_long_enough() -> None:
     people = People({"a": list("abcdefgh"), "b": ["p", "q"], "c": ["r", "s", "t"]})
-    assert responses(controlled(people, "shuffled", 0).load(1)) == ["r", "s", "t"]
+    assert responses(apply_control(people, "shuffled", 0).load(1)) == ["r", "s", "t"]
 
 
 def test_the_population_holds_the_longest_history_and_no_gold() -> None:
@@ -166,14 +172,14 @@ def test_a_control_of_histories_is_refused_where_there_are_none(tmp_path: Path) 
 
 def test_samples_without_a_donor_and_with_a_short_one_are_counted() -> None:
     alike = {"a": ["same", "a2", "a3"], "b": ["same", "b2", "b3"]}
-    people = controlled(People(alike), "shuffled", 0)
+    people = apply_control(People(alike), "shuffled", 0)
     assert [people.flags(at) for at in range(4)] == [{"no_donor": 1.0}] * 4
-    uneven = controlled(
+    uneven = apply_control(
         People({"long": ["l1", "l2", "l3", "l4"], "short": ["s1", "s2"]}), "shuffled", 0
     )
     assert [uneven.flags(at) for at in range(4)] == [{"short_donor": 1.0}] * 2 + [{}] * 2
     assert [len(uneven.load(at).history) for at in range(4)] == [2, 2, 1, 2]
-    assert People(alike).flags(0) == controlled(People(alike), "size=1", 0).flags(0) == {}
+    assert People(alike).flags(0) == apply_control(People(alike), "size=1", 0).flags(0) == {}
 
 
 def test_an_adapter_for_each_user_is_no_shuffled_history(tmp_path: Path) -> None:
@@ -215,7 +221,7 @@ class Asked(People):
 
 
 def test_what_the_owner_is_asked_about_and_what_is_newer_than_the_question_is_not_lent() -> None:
-    lent = controlled(Asked({"a": "xx", "b": "xx"}), "shuffled", 0)
+    lent = apply_control(Asked({"a": "xx", "b": "xx"}), "shuffled", 0)
     assert [record.id for record in lent.load(0).history] == ["b1", "b2", "b4", "b5"]
     assert [record.id for record in lent.load(2).history] == ["a1", "a2", "a4", "a5", "a6"]
     assert [sample.history_owner for sample in lent.samples()] == ["b", "b", "a", "a"]

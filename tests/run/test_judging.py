@@ -78,7 +78,7 @@ def test_a_refresh_judges_anew_and_goes_on_where_the_judge_failed(tmp_path: Path
     roles: Any = {"judge": Weak(BackendOptions(model="judge"), answer=lambda request: "1")}
     (broken,) = asyncio.run(run(options, backend=Scripted(), roles=roles))
     assert broken.summary.judge_errors == 8
-    assert "8 answers could not be judged; the first: " in broken.trouble
+    assert "8 answers could not be judged; the first: " in broken.missing_values
     told: Any = dataclasses.replace(
         options, roles={"judge": ("scripted", BackendOptions(model="judge"))}
     )

@@ -133,7 +133,7 @@ async def test_online_rounds_come_in_order_and_users_at_once(tmp_path: Path) -> 
         "simulate",
         "update",
     }
-    assert made.folder.read_round("b").round == 4  # type: ignore[union-attr]
+    assert made.folder.rounds.read("b").round == 4  # type: ignore[union-attr]
 
 
 class Pulled(BaseException):
@@ -220,7 +220,7 @@ async def test_a_refresh_starts_every_trajectory_anew_and_goes_on_where_it_was_k
         await renewed.run()
     renewed.close()
     again = stage(tmp_path, Daily(), Counting(), "refresh")
-    made = sum(kept.round for user in "abc" if (kept := again.folder.read_round(user)))
+    made = sum(kept.round for user in "abc" if (kept := again.folder.rounds.read(user)))
     assert await again.run()
     again.close()
     assert len(again.user.requests) == 12 - made and made <= 2
@@ -247,7 +247,7 @@ async def test_a_failed_round_stops_its_user_and_no_other(tmp_path: Path) -> Non
     again = stage(tmp_path, Daily(), Counting())
     assert await again.run()
     again.close()
-    assert len(again.user.requests) == 3 and made.folder.read_round("b").round == 4  # type: ignore[union-attr]
+    assert len(again.user.requests) == 3 and made.folder.rounds.read("b").round == 4  # type: ignore[union-attr]
     assert (
         next(line for line in again.lines() if line.sample_id == "b1" and not line.error).attempts
         == 2

@@ -21,7 +21,7 @@ from test_shards import content
 from personabench.errors import RunError, UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.run import ray_executor, runner
-from personabench.run.ray_executor import OnRay
+from personabench.run.ray_executor import RayExecutor
 from personabench.run.shards import Shard
 
 pytestmark = pytest.mark.timeout(600)
@@ -57,10 +57,10 @@ def test_a_run_on_ray_is_the_run_that_was_never_split(
         "limit": 10,
     }
     said: list[str] = []
-    spread = OnRay(3, f"{scheme}{tmp_path}/split")
-    outcomes = spread.run([options(spread.here, concurrency=1, **asked)], said.append)
+    spread = RayExecutor(3, f"{scheme}{tmp_path}/split")
+    outcomes = spread.run([options(spread.local_results, concurrency=1, **asked)], said.append)
     whole = unsplit(tmp_path / "whole", **asked)
-    places = [spread.place(outcome.folder) for outcome in outcomes]
+    places = [spread.locate(outcome.folder) for outcome in outcomes]
     assert [place.partition("/split/")[2] for place in places] == list(whole)
     for place, wanted in zip(places, whole.values(), strict=True):
         assert place.startswith(scheme) and content(Path(place.removeprefix("file://"))) == wanted
@@ -74,8 +74,8 @@ def test_a_run_on_ray_is_the_run_that_was_never_split(
     ).exists()
 
     larger = {**asked, "limit": None}
-    again = OnRay(3, spread.results)
-    outcomes = again.run([options(again.here, concurrency=1, **larger)], said.append)
+    again = RayExecutor(3, spread.results)
+    outcomes = again.run([options(again.local_results, concurrency=1, **larger)], said.append)
     assert [outcome.summary.n for outcome in outcomes] == [14, 14]
     assert [line.attempts for line in runner.RunFolder(outcomes[0].folder).iter_predictions()] == [
         1
@@ -89,12 +89,12 @@ def test_a_run_on_ray_is_the_run_that_was_never_split(
 @pytest.mark.slow
 def test_what_is_wrong_on_the_workers_is_said_here(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"shard 1/2, 2/2: no method named 'nobody'"):
-        OnRay(2, str(tmp_path)).run([options(tmp_path, "nobody")], print)
+        RayExecutor(2, str(tmp_path)).run([options(tmp_path, "nobody")], print)
     with pytest.raises(UsageError, match=r"--ray-options: .*num_gpuss"):
-        OnRay(2, str(tmp_path), {"num_gpuss": 1}).run([options(tmp_path)], print)
+        RayExecutor(2, str(tmp_path), {"num_gpuss": 1}).run([options(tmp_path)], print)
     down = BackendOptions("tiny", "http://127.0.0.1:9/v1")
     with pytest.raises((RunError, UsageError), match="repeat the command to go on"):
-        OnRay(2, str(tmp_path)).run(
+        RayExecutor(2, str(tmp_path)).run(
             [options(tmp_path, backend="openai", backend_options=down)], print
         )
 
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(
     )
     data = headlines(tmp_path / "data", 6)
     asked = options(tmp_path / "split", f"{tmp_path}/dying.py", data=data, concurrency=1)
-    (outcome,) = OnRay(2, str(tmp_path / "split")).run([asked], print)
+    (outcome,) = RayExecutor(2, str(tmp_path / "split")).run([asked], print)
     assert (
         (tmp_path / "died").exists()
         and outcome.summary.n == 6
@@ -162,7 +162,7 @@ def test_an_interrupt_lets_shards_finish_what_is_in_flight(tmp_path: Path) -> No
         out, err = process.communicate(timeout=120)
         paid = server.asked.total()
     assert (process.returncode, out) == (130, ""), err
-    assert "the same command goes on" in err and "Traceback" not in err
+    assert "the same command continues" in err and "Traceback" not in err
     lines = [
         json.loads(line)
         for path in (tmp_path / "results/shards").rglob("predictions.jsonl")
@@ -179,7 +179,7 @@ def test_paths_mean_the_same_in_another_folder(
     asked = options(Path("results"), "none,mine.py:Mine", "own.py", data=Path("data"))
     asked = dataclasses.replace(asked, backend_options=BackendOptions("m.gguf"))
     # Only a worker on another machine shows the paths.
-    there = ray_executor._everywhere(asked)  # noqa: SLF001
+    there = ray_executor._with_absolute_paths(asked)  # noqa: SLF001
     assert there.methods == ["none", f"{tmp_path}/mine.py:Mine"] and there.tasks == [
         f"{tmp_path}/own.py"
     ]
@@ -197,10 +197,12 @@ def test_a_shard_at_a_url_works_on_a_copy_that_goes_back(tmp_path: Path, failing
     url = "memory://bucket/results"
     system = fsspec.filesystem("memory")
     try:
-        report = ray_executor.work([asked], Shard(1, 2), url)
-        assert (report.code, report.done) == ((2, 0) if failing else (0, 1))
-        report = ray_executor.work([dataclasses.replace(asked, limit=None)], Shard(1, 2), url)
-        assert (report.code, report.done, report.owed) == ((2, 0, 0) if failing else (0, 2, 0))
+        report = ray_executor.run_shard([asked], Shard(1, 2), url)
+        assert (report.exit_code, report.done) == ((2, 0) if failing else (0, 1))
+        report = ray_executor.run_shard([dataclasses.replace(asked, limit=None)], Shard(1, 2), url)
+        assert (report.exit_code, report.done, report.pending) == (
+            (2, 0, 0) if failing else (0, 2, 0)
+        )
         if not failing:
             (run,) = report.runs
             there = system.cat(f"/bucket/results/shards/1-of-2/{run}/predictions.jsonl")
@@ -213,10 +215,10 @@ def test_a_shard_at_a_url_works_on_a_copy_that_goes_back(tmp_path: Path, failing
     finally:
         system.store.clear()
     with pytest.raises(UsageError, match="--results nothing://at/all: "):
-        OnRay(1, "nothing://at/all")
+        RayExecutor(1, "nothing://at/all")
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'personabench-harness\[ray\]'"):
-        OnRay(2, str(tmp_path)).run([options(tmp_path)], print)
+        RayExecutor(2, str(tmp_path)).run([options(tmp_path)], print)

@@ -117,10 +117,10 @@ def score(
 
 def test_values_of_one_answer_under_every_scorer() -> None:
     sample = Fixed().load(3)
-    values, unread = measure(Lengths(), "12", sample)
-    assert values["official"]["error"] == 9 and values["lenient"]["error"] == 1 and not unread
-    values, unread = measure(Lengths(), "abcd", sample)
-    assert values["official"]["error"] == 6 and unread == {"official"}
+    values, unparsed = measure(Lengths(), "12", sample)
+    assert values["official"]["error"] == 9 and values["lenient"]["error"] == 1 and not unparsed
+    values, unparsed = measure(Lengths(), "abcd", sample)
+    assert values["official"]["error"] == 6 and unparsed == {"official"}
 
 
 def test_a_tally_aggregates_each_metric_its_own_way() -> None:

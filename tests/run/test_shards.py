@@ -19,7 +19,8 @@ from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache
 from personabench.models.roles import RoleName
 from personabench.results.summary import to_dict
-from personabench.run import merge, runner
+from personabench.run import runner
+from personabench.run.merge import _open_data, find_shards, merge_shards
 from personabench.run.options import Options
 from personabench.run.runner import Outcome
 from personabench.run.selection import select
@@ -42,9 +43,9 @@ async def shard(
 
 def merged(asked: Options, **how: Any) -> list[Outcome]:
     """Merge whatever is under the results."""
-    found = merge.sharded(asked.results)
+    found = find_shards(asked.results)
     return [
-        merge.merge(asked.results, run, parts, **{"data": None, **how})
+        merge_shards(asked.results, run, parts, **{"data": None, **how})
         for run, parts in found.items()
     ]
 
@@ -195,12 +196,12 @@ async def test_what_is_not_whole_is_refused_and_partial_is_owed(tmp_path: Path) 
     await shard(asked, "1/4")
     await shard(asked, "3/4")
     with pytest.raises(
-        UsageError, match=r"is not whole: shards 2/4, 4/4 did not run. Give their commands"
+        UsageError, match=r"is not complete: shards 2/4, 4/4 did not run. Repeat their commands"
     ):
         merged(asked)
     (predictions,) = (tmp_path / "split/shards/3-of-4").rglob("predictions.jsonl")
     predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-2]))
-    with pytest.raises(UsageError, match=r"did not run; shard 3/4 owes 2 samples"):
+    with pytest.raises(UsageError, match=r"did not run; shard 3/4 has 2 pending samples"):
         merged(asked)
     (part,) = merged(asked, partial=True)
     assert (part.summary.status, part.summary.n, part.summary.owed) == ("incomplete", 4, 8)
@@ -222,11 +223,11 @@ async def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) ->
     with pytest.raises(UsageError, match="was not split by 5 but by 2 and by 3"):
         merged(asked, of=5)
     assert merged(asked, of=2)[0].summary.n == 6
-    (run,) = merge.sharded(asked.results)
+    (run,) = find_shards(asked.results)
     folder = asked.results / "shards/2-of-2" / run
     with (
         FileLock(folder / "lock"),
-        pytest.raises(UsageError, match=r"shard 2/2 of .* is at work; wait for it"),
+        pytest.raises(UsageError, match=r"shard 2/2 of .* is still running; wait for it"),
     ):
         merged(asked, of=2)
     spec = json.loads((folder / "spec.json").read_text())
@@ -244,11 +245,11 @@ async def test_data_may_move_but_not_change(tmp_path: Path) -> None:
     for text in ("1/2", "2/2"):
         await shard(asked, text)
     moved = Path(shutil.move(data, tmp_path / "moved"))
-    with pytest.raises(DataError, match=r"no longer in .*; say where it is with --data"):
+    with pytest.raises(DataError, match=r"no longer in .*; name its folder with --data"):
         merged(asked)
     assert merged(asked, data=moved)[0].summary.n == 4
     headlines(moved, 5)
-    merge._opened.cache_clear()  # noqa: SLF001  (as in a new process)
+    _open_data.cache_clear()
     with pytest.raises(DataError, match="the data of lamp4 has changed since its shards ran"):
         merged(asked, data=moved)
 
@@ -300,7 +301,7 @@ async def test_a_damaged_cache_of_a_shard_is_left_out(
 async def test_bytes_that_are_no_text_are_named(tmp_path: Path, name: str, damage: bytes) -> None:
     asked = options(tmp_path / "split", data=headlines(tmp_path / "data", 2))
     await shard(asked, "1/1")
-    (run,) = merge.sharded(asked.results)
+    (run,) = find_shards(asked.results)
     (asked.results / "shards/1-of-1" / run / name).write_bytes(damage)
     with pytest.raises(DataError, match=rf"{name}.* is damaged \(invalid UTF-8"):
         merged(asked)

@@ -335,7 +335,7 @@ def test_unknown_splits_are_refused(text: str) -> None:
         parse_split(text)
 
 
-def test_the_bundled_sample_has_dev_only() -> None:
+def test_the_example_data_has_dev_only() -> None:
     with pytest.raises(UsageError, match="--data"):
         Lamp4().open("time/test", None)
 
@@ -359,12 +359,12 @@ BUNDLED = sorted(path.name for path in SAMPLES.iterdir())
 
 
 @pytest.mark.parametrize("task", BUNDLED)
-def test_bundled_samples(task: str) -> None:
+def test_example_datas(task: str) -> None:
     dataset = TASKS[task]().open("dev", None)
     samples = list(dataset.samples())
     users = [sample.user_id for sample in samples]
     assert dataset.sample
-    assert dataset.source == "bundled sample, not LaMP"
+    assert dataset.source == "example data, not LaMP"
     assert dataset.dated and dataset.identified and dataset.warnings == ()
     assert len(set(users)) >= 12
     assert min(users.count(user) for user in users) >= 2
@@ -391,7 +391,7 @@ def test_bundled_golds_score_the_maximum(task: str, scorer: str) -> None:
 
 
 @pytest.mark.parametrize("task", BUNDLED)
-def test_bundled_samples_do_not_leak(task: str) -> None:
+def test_example_datas_do_not_leak(task: str) -> None:
     instance = TASKS[task]()
     assert instance.audit(instance.open("dev", None)) == []
 

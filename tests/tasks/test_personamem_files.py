@@ -172,7 +172,7 @@ def test_missing_files_and_unknown_splits_list_the_remedy(tmp_path: Path) -> Non
     )
     with pytest.raises(UsageError, match="choose one of 32k, 128k, 1M"):
         PersonaMem().open("64k", tmp_path)
-    with pytest.raises(UsageError, match="bundled sample has only the split 32k"):
+    with pytest.raises(UsageError, match="example data has only the split 32k"):
         PersonaMem().open("1M", None)
 
 

@@ -343,7 +343,7 @@ def test_sets_are_found_in_the_released_layout_and_by_name(tmp_path: Path) -> No
     assert locate_set("own", tmp_path)[:2] == ("local", "own")
     with pytest.raises(UsageError, match="no PrefDisco set 'sample'; it has: own, math, 5k/medqa"):
         locate_set("sample", tmp_path)
-    with pytest.raises(UsageError, match="bundled example data has no split 'math'"):
+    with pytest.raises(UsageError, match="example data has no split 'math'"):
         locate_set("math", None)
     dataset = PrefDisco().open("5k/medqa", tmp_path)
     assert (dataset.separation, dataset.split, len(dataset.index())) == ("5k", "medqa", 1)
@@ -360,7 +360,7 @@ def test_records_with_images_are_kept_or_skipped(tmp_path: Path) -> None:
     assert skipped.warnings == ("1 records have an image, which is not sent; they are left out",)
 
 
-def test_the_bundled_sample_keeps_every_rule() -> None:
+def test_the_example_data_keeps_every_rule() -> None:
     entries, counts, _ = read_records(EXAMPLE_FILE)
     assert not counts.total()
     assert len(entries) == 24

@@ -14,7 +14,7 @@ from prefdisco_files import make_judge, make_row, play, word_reply, write_set
 
 from personabench import Request
 from personabench.errors import DataError, UsageError
-from personabench.run.controls import controlled
+from personabench.run.controls import apply_control
 from personabench.run.selection import select
 from personabench.tasks.prefdisco import PrefDiscoWarm
 from personabench.tasks.prefdisco.files import read_records
@@ -245,7 +245,7 @@ def test_acceptance_14_calls_of_each_target(tmp_path: Path, method: str) -> None
 def test_acceptance_15_shuffled(tmp_path: Path) -> None:
     data = write_people(tmp_path / "data")
     original = open_set(data, h=3)
-    lent = controlled(open_set(data, h=3), "shuffled", 0)
+    lent = apply_control(open_set(data, h=3), "shuffled", 0)
     for index, (_, user) in enumerate(original.index()):
         before = original.load(index)
         after = lent.load(index)

@@ -292,7 +292,7 @@ def test_acceptance_8_a_share_of_each_source_in_a_seeded_order() -> None:
 
 @pytest.mark.parametrize(("cls", "rounds"), [(PreludeSumm, 40), (PreludeEmail, 32)])
 @pytest.mark.parametrize("kind", ["llm", "rule"])
-def test_the_bundled_sample_opens(cls: Any, rounds: int, kind: Any) -> None:
+def test_the_example_data_opens(cls: Any, rounds: int, kind: Any) -> None:
     task = cls(cls.Params(user=kind))
     data = task.open(task.default_split, None)
     assert len(data.index()) == 3 * rounds

@@ -392,7 +392,7 @@ def test_the_user_sees_a_draft_without_reasoning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["prelude_summ", "prelude_email"])
-def test_the_bundled_sample_runs_with_one_model_in_both_roles(task: str, tmp_path: Path) -> None:
+def test_the_example_data_runs_with_one_model_in_both_roles(task: str, tmp_path: Path) -> None:
     options = runner.Options(
         ["none", "cipher"], [task], limit=1, backend="scripted", results=tmp_path
     )

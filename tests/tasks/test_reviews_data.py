@@ -1,4 +1,4 @@
-"""Review data: the bundled sample, copies of the published data, and splits from tables."""
+"""Review data: the example data, copies of the published data, and splits from tables."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def seen(data: Dataset) -> list[Any]:
     return list(data.samples())
 
 
-def test_bundled_sample_is_what_its_page_says() -> None:
+def test_example_data_is_what_its_page_says() -> None:
     task = reviews()
     test, val = task.open("test", None), task.open("House_and_Hills/val", None)
     assert (

@@ -19,7 +19,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A hub with the bundled sample as a published category; returns the calls to it."""
+    """A hub with the example data as a published category; returns the calls to it."""
     served = tmp_path / "served"
     for name in ("DPL-main", "DPL-meta"):
         shutil.copytree(SAMPLE / name / "House_and_Hills", served / name / "Books")

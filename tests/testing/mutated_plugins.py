@@ -27,7 +27,8 @@ class Mine(Method):
         return await ctx.answer(sample, records=sample.history[: self.params.k])
 '''
 
-TASK = """from personabench import Dataset, Message, Metric, Record, Rendered, Sample, Task, Vocabulary
+TASK = """from personabench import Dataset, Message, Metric, Record, Rendered, Sample
+from personabench import Task, Vocabulary
 
 USERS = ("ada", "ben")
 
@@ -90,7 +91,7 @@ METHODS: tuple[Mutation, ...] = (
     ("predict is no function", "async def predict(self", "predict = 3\n\n    async def say(self"),
     ("predict is not async", "async def predict(self, sample, state, ctx):\n        return await",
      "def predict(self, sample, state, ctx):\n        return 'x' or"),
-    ("predict lacks an argument", "predict(self, sample, state, ctx)", "predict(self, sample, ctx)"),
+    ("predict lacks an argument", "predict(self, sample, state,", "predict(self, sample,"),
     ("predict returns nothing", "return await ctx.answer", "await ctx.answer"),
     ("predict returns a number", "return await ctx.answer(", "return 4 or (ctx, "),
     ("predict forgets to await", "return await ctx", "return ctx"),
@@ -109,6 +110,8 @@ METHODS: tuple[Mutation, ...] = (
      "    async def profile"),
     ("requirements return a text", "    async def profile",
      "    def requirements(self):\n        return 'history'\n\n    async def profile"),
+    ("an unknown need", '"history",', '"histroy",'),
+    ("designed for a text", "needs =", 'designed_for = "lamp4"\n    needs ='),
     ("the constructor fails", "    async def profile",
      "    def __init__(self, params=None):\n        self.k = params.k.real.none\n\n"
      "    async def profile"),
@@ -124,7 +127,7 @@ TASKS: tuple[Mutation, ...] = (
     ("a hash that fails", '    hash = "0123"\n',
      "\n    @property\n    def hash(self):\n        return open('/no/such/file').read()\n"),
     ("a dataset without a source", '    source = "days"\n', ""),
-    ("warnings that are a text", '    source = "days"', '    warnings = "old"\n    source = "days"'),
+    ("warnings that are a text", "    source =", '    warnings = "old"\n    source ='),
     ("open returns nothing", "return Days()", "Days()"),
     ("open returns the class", "return Days()", "return Days"),
     ("open fails", "return Days()", "return Days(split)"),
@@ -162,6 +165,81 @@ TASKS: tuple[Mutation, ...] = (
     ("an aggregate that fails", 'Metric("length")',
      'Metric("length", aggregate=lambda values: values.meen())'),
     ("a protocol without its method", "    words =", '    protocol = "online"\n    words ='),
+)  # fmt: skip
+
+
+STATIC = """from personabench import Record, Sample, Task, Vocabulary
+
+
+class Mine(Task):
+    words = Vocabulary(person="reader", stimulus="book", response="rating")
+    kind = "category"
+    labels = ("good", "bad")
+
+    def load(self, split, data):
+        for user in ("ada", "ben"):
+            history = [Record(stimulus="Dune", response="good")]
+            yield Sample(user_id=user, input="Emma?", history=history, references=["bad"])
+"""
+
+STATIC_TASKS: tuple[Mutation, ...] = (
+    ("load returns nothing", "yield Sample", "Sample"),
+    ("load returns a number", "yield Sample", "return 3 or Sample"),
+    ("load fails", "for user in", "for user, age in"),
+    ("load exits", "yield Sample", "raise SystemExit(0)\n            yield Sample"),
+    ("load interrupts", "yield Sample", "raise KeyboardInterrupt\n            yield Sample"),
+    ("load is async", "def load", "async def load"),
+    ("load lacks an argument", "self, split, data", "self, split"),
+    ("load yields rows", "yield Sample(user_id=user", "yield dict(user_id=user"),
+    ("an input that is a number", '"Emma?"', "7"),
+    ("an empty input", '"Emma?"', '""'),
+    ("a user that is a number", "user_id=user", "user_id=len(user)"),
+    ("references that are a text", '["bad"]', '"bad"'),
+    ("references that are numbers", '["bad"]', "[1]"),
+    ("a history of texts", 'Record(stimulus="Dune", response="good")', '"Dune"'),
+    ("an empty record", 'stimulus="Dune", response="good"', 'response=""'),
+    ("one id for all", "user_id=user", 'id="q1", user_id=user'),
+    ("a gold that is no label", '["bad"]', '["fine"]'),
+    ("no words", "    words = ", "    wrds = "),
+    ("words of numbers", 'person="reader"', "person=3"),
+    ("labels that are a text", '("good", "bad")', '"good"'),
+    ("scores that are words", '"category"', '"ordinal"'),
+    ("no such kind", '"category"', '"categories"'),
+    ("splits that are a text", "    kind =", '    splits = "dev"\n    kind ='),
+    ("an unknown capability", "    kind =", '    offers = ("histroy",)\n    kind ='),
+    ("neither load nor open", "def load", "def laod"),
+)  # fmt: skip
+
+ONLINE = TASK.replace(
+    "    def open(",
+    """    protocol = "online"
+    offers = ("feedback",)
+    roles = ("simulator", "judge")
+
+    async def react(self, sample, output, simulator):
+        said = await simulator.complete("Do you like it?", max_tokens=8)
+        return {"said": said}, {"final": said}
+
+    async def assess(self, sample, output, record, judge):
+        return {"good": len(record["final"])}
+
+    def measure_interaction(self, record, assessment, sample):
+        return {"length": len(record["final"])}
+
+    def open(""",
+)
+
+ONLINE_TASKS: tuple[Mutation, ...] = (
+    ("react returns one value", 'return {"said": said}, {"final": said}', 'return {"said": said}'),
+    ("react records a set", '{"final": said}', "{said}"),
+    ("react fails", '"said": said', '"said": sayed'),
+    ("react exits", "said = await", "raise SystemExit(0)\n        said = await"),
+    ("react forgets to await", "await simulator", "simulator"),
+    ("react is not async", "async def react", "def react"),
+    ("a misspelt metric", 'return {"length": len(record', 'return {"lenght": len(record'),
+    ("no react", "async def react", "async def reakt"),
+    ("no assess", "async def assess", "async def asess"),
+    ("assess fails", '"good": len(record', '"good": len(recrod'),
 )  # fmt: skip
 
 

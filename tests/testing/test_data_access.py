@@ -9,7 +9,7 @@ import pytest
 from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.task import Task
-from personabench.errors import UsageError
+from personabench.errors import PluginError
 from personabench.testing.checks import check_method
 from personabench.testing.data_access import DataAccessError, Loaded, refuse_data_access
 
@@ -64,7 +64,7 @@ def check(folder: Path, body: str, head: str = HEAD) -> dict[str, tuple[bool | N
         (
             '__import__("personabench.tasks.lamp.records", fromlist=["x"])'
             '.LampData("lamp4", "user/dev", None)',
-            "LampData.load is called",
+            "Dataset.samples is called",
         ),
     ],
 )
@@ -90,8 +90,23 @@ def test_a_call_while_the_file_is_imported_is_named(tmp_path: Path) -> None:
     (tmp_path / "cheat.py").write_text(
         HEAD.replace("\n\nclass", f"\n{reading}\n\n\nclass") + "        pass\n"
     )
-    with pytest.raises(UsageError, match="must not read the data of a task"), refuse_data_access():
+    said = "cheat.py, line 7.*must not read the data of a task"
+    with pytest.raises(PluginError, match=said), refuse_data_access():
         registry.load_class("method", str(tmp_path / "cheat.py"))
+
+
+def test_a_task_that_only_loads_samples_is_covered(tmp_path: Path) -> None:
+    (tmp_path / "days.py").write_text(
+        "from personabench import Sample, Task, Vocabulary\n\n\n"
+        "class Days(Task):\n"
+        '    words = Vocabulary(person="guest", stimulus="day", response="reply")\n\n'
+        "    def load(self, split, data):\n"
+        '        yield Sample(id="a", user_id="ann", input="Dinner?", references=("no",))\n'
+    )
+    opening = f'load_class("task", {str(tmp_path / "days.py")!r})().open("dev", None)'
+    holds, detail = check(tmp_path, CAUGHT.format(data=opening))[READS]
+    assert holds is False
+    assert ".open is called" in detail
 
 
 def test_a_reference_from_a_frame_of_the_engine_is_detected(tmp_path: Path) -> None:

@@ -8,7 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutated_plugins import METHOD, METHODS, TASK, TASKS, Mutation, mutate
+from mutated_plugins import (
+    METHOD,
+    METHODS,
+    ONLINE,
+    ONLINE_TASKS,
+    STATIC,
+    STATIC_TASKS,
+    TASK,
+    TASKS,
+    Mutation,
+    mutate,
+)
 
 from personabench.api import registry
 from personabench.cli.app import main
@@ -53,8 +64,8 @@ def method_commands() -> list[tuple[str, ...]]:
     return [("check", "method", "mine.py"), (*RUN, "-m", "mine.py", "-t", "lamp4")]
 
 
-def task_commands() -> list[tuple[str, ...]]:
-    return [("check", "task", "mine.py"), (*RUN, "-m", "rag", "-t", "mine.py")]
+def task_commands(method: str = "rag") -> list[tuple[str, ...]]:
+    return [("check", "task", "mine.py"), (*RUN, "-m", method, "-t", "mine.py")]
 
 
 @pytest.mark.parametrize("mutation", METHODS, ids=by_name)
@@ -75,10 +86,33 @@ def test_a_faulty_task(
         check_message(*command(monkeypatch, capsys, *words))
 
 
+@pytest.mark.parametrize("mutation", STATIC_TASKS, ids=by_name)
+def test_a_faulty_task_of_samples_alone(
+    mutation: Mutation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(mutate(STATIC, mutation), encoding="utf-8")
+    for words in task_commands():
+        check_message(*command(monkeypatch, capsys, *words))
+
+
+@pytest.mark.parametrize("mutation", ONLINE_TASKS, ids=by_name)
+def test_a_faulty_online_task(
+    mutation: Mutation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(mutate(ONLINE, mutation), encoding="utf-8")
+    for words in task_commands("none"):
+        check_message(*command(monkeypatch, capsys, *words))
+
+
 def test_the_sound_files_pass(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for source, commands in ((METHOD, method_commands()), (TASK, task_commands())):
+    for source, commands in (
+        (METHOD, method_commands()),
+        (TASK, task_commands()),
+        (STATIC, task_commands()),
+        (ONLINE, task_commands("none")),
+    ):
         Path("mine.py").write_text(source, encoding="utf-8")
         for words in commands:
             code, text = command(monkeypatch, capsys, *words)

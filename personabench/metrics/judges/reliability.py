@@ -44,7 +44,7 @@ class ReliabilityReport(msgspec.Struct, frozen=True):
 
     Attributes:
         items, unjudged: items shown to the judge, and those without a verdict.
-        votes, unread: parsed and unparsed replies.
+        votes, unparsed: parsed and unparsed replies.
         win, tie, loss: verdicts for a, for neither, for b.
         conflict: items whose two orders disagree.
         flip: pairs of votes of one order that disagree.
@@ -58,7 +58,7 @@ class ReliabilityReport(msgspec.Struct, frozen=True):
     items: int
     unjudged: int
     votes: int
-    unread: int
+    unparsed: int
     win: int
     tie: int
     loss: int
@@ -107,7 +107,7 @@ def reliability_report(
         items=len(verdicts),
         unjudged=len(verdicts) - len(judged),
         votes=votes,
-        unread=sum(verdict.asked for verdict in verdicts) - votes,
+        unparsed=sum(verdict.asked for verdict in verdicts) - votes,
         win=outcomes["a"],
         tie=outcomes["tie"],
         loss=outcomes["b"],

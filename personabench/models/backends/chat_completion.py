@@ -40,15 +40,28 @@ Number = int | float | str | None
 
 
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: Number = 0
+    cached_tokens: Number = None
+    cache_write_tokens: Number = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: Number = None
 
 
 class ReportedUsage(msgspec.Struct):
-    """The `usage` of a reply."""
+    """The `usage` of a reply, in the fields of OpenAI, DeepSeek, Moonshot and Anthropic."""
 
-    prompt_tokens: Number = 0
-    completion_tokens: Number = 0
+    prompt_tokens: Number = None
+    completion_tokens: Number = None
+    total_tokens: Number = None
     prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: Number = None
+    cached_tokens: Number = None
+    input_tokens: Number = None
+    output_tokens: Number = None
+    cache_read_input_tokens: Number = None
+    cache_creation_input_tokens: Number = None
 
 
 class _Message(msgspec.Struct):
@@ -88,7 +101,10 @@ class Completion(msgspec.Struct):
     prompt_logprobs: list[Any] | None = None
 
 
-_COUNTS = ("prompt_tokens", "completion_tokens")
+_DETAILS = {
+    "prompt_tokens_details": _PromptDetails | None,
+    "completion_tokens_details": _CompletionDetails | None,
+}
 _decode = msgspec.json.Decoder(Completion).decode
 
 
@@ -231,9 +247,11 @@ def _read_message(message: Any) -> _Message | None:
 def _read_reported_usage(usage: Any) -> ReportedUsage | None:
     if not isinstance(usage, dict):
         return None
-    counts = {name: _convert_or_none(usage.get(name), Number) for name in _COUNTS}
-    details = _convert_or_none(usage.get("prompt_tokens_details"), _PromptDetails | None)
-    return ReportedUsage(**counts, prompt_tokens_details=details)
+    fields = {
+        name: _convert_or_none(usage.get(name), _DETAILS.get(name, Number))
+        for name in ReportedUsage.__struct_fields__
+    }
+    return ReportedUsage(**fields)
 
 
 def _convert_or_none(value: Any, kind: Any) -> Any:
@@ -344,14 +362,58 @@ def _read_logprob(value: Any) -> float:
 
 
 def _read_usage(reported: ReportedUsage) -> Usage:
-    cached_tokens = 0
-    if reported.prompt_tokens_details is not None:
-        cached_tokens = _read_number(reported.prompt_tokens_details.cached_tokens)
-    return Usage(
-        _read_number(reported.prompt_tokens),
-        _read_number(reported.completion_tokens),
-        max(cached_tokens, 0),
+    if reported.prompt_tokens is None and reported.input_tokens is not None:
+        return _read_anthropic_usage(reported)
+
+    input_tokens = _read_number(reported.prompt_tokens)
+    output_tokens = _read_number(reported.completion_tokens)
+    reasoning_tokens = 0
+    if reported.completion_tokens_details is not None:
+        reasoning_tokens = _read_number(reported.completion_tokens_details.reasoning_tokens)
+
+    # xAI and Gemini count thoughts in the total alone, although they are paid like the answer.
+    unlisted_tokens = _read_number(reported.total_tokens) - input_tokens - output_tokens
+    if unlisted_tokens > 0 and input_tokens > 0 and output_tokens >= 0:
+        output_tokens += unlisted_tokens
+        reasoning_tokens = max(reasoning_tokens, unlisted_tokens)
+
+    details = reported.prompt_tokens_details or _PromptDetails()
+    cached_tokens = _first_count(
+        details.cached_tokens,
+        reported.prompt_cache_hit_tokens,
+        reported.cached_tokens,
+        reported.cache_read_input_tokens,
     )
+    written_tokens = _first_count(details.cache_write_tokens, reported.cache_creation_input_tokens)
+    return Usage(
+        input_tokens,
+        output_tokens,
+        cached_tokens,
+        reasoning_tokens if reasoning_tokens > 0 else msgspec.UNSET,
+        written_tokens or msgspec.UNSET,
+    )
+
+
+def _read_anthropic_usage(reported: ReportedUsage) -> Usage:
+    # The input does not include what was read from the cache or written to it.
+    cached_tokens = _first_count(reported.cache_read_input_tokens)
+    written_tokens = _first_count(reported.cache_creation_input_tokens)
+    return Usage(
+        _read_number(reported.input_tokens) + cached_tokens + written_tokens,
+        _read_number(reported.output_tokens),
+        cached_tokens,
+        cache_write_tokens=written_tokens or msgspec.UNSET,
+    )
+
+
+def _first_count(*values: Number) -> int:
+    """Return the first count above 0; 0 without any."""
+    for value in values:
+        if value:
+            count = _read_number(value)
+            if count > 0:
+                return count
+    return 0
 
 
 def _split_message(message: _Message) -> tuple[str, str]:

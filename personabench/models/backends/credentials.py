@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from personabench.errors import UsageError
 from personabench.models.backends.base import BackendOptions
 
 OPENAI = "OPENAI_API_KEY"
@@ -215,6 +216,21 @@ def openai_headers(variable: str, key: str, options: BackendOptions) -> dict[str
                 headers[name] = os.environ[account].strip()
         headers |= custom_headers()
     return headers | dict(options.headers)
+
+
+def check_headers(headers: Mapping[str, str], variable: str) -> None:
+    """Check that headers can be sent; the message repeats no value.
+
+    Raises:
+        UsageError: one holds a character that headers cannot contain.
+    """
+    for name, value in headers.items():
+        header = name + value
+        if not (header.isascii() and header.isprintable()):
+            raise UsageError(
+                f"{variable} or a header holds a character "
+                "that headers cannot contain; copy it again"
+            )
 
 
 def openai_secrets(key: str, options: BackendOptions) -> list[str]:

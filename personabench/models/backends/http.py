@@ -16,8 +16,8 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -34,9 +34,13 @@ MAX_BODY = 64 << 20
 """Bytes of a reply at most; the log-probabilities of a long prompt take some tens of MiB."""
 CONNECT = 15.0
 """Seconds for making a connection."""
+_MAX_HEADER = 1 << 16
 _MAX_FILES = 1 << 16
+_MAX_FILES_MACOS = 10240
 _RESERVED_FILES = 128
 """Open files that are left to everything except connections."""
+_opened: ContextVar[list[socket.socket]] = ContextVar("_opened")
+"""The sockets that were opened for the current exchange: none if its connection was idle before."""
 _log = logging.getLogger("personabench.http")
 
 
@@ -78,8 +82,6 @@ class HTTPClient:
         self._timeout = timeout
         self._targets: dict[str, tuple[Any, str | None]] = {}
 
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=max_connections(),
@@ -88,10 +90,12 @@ class HTTPClient:
                 socket_factory=_open_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # Gateways send policies of more than aiohttp's 8 KiB.
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
             headers=_merge_headers(headers),
             # The deadline of an exchange is kept in `_exchange`.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT, timeout)),
-            trace_configs=[trace],
         )
 
     async def post(self, url: str, content: bytes) -> Reply:
@@ -117,42 +121,40 @@ class HTTPClient:
         self, method: str, url: str, timeout: float, content: bytes | None = None
     ) -> Reply:
         aiohttp = self._aiohttp
-        connection = SimpleNamespace(reused=False)
+        opened: list[socket.socket] = []
+        _opened.set(opened)
         async with asyncio.timeout(timeout):
             try:
-                return await self._send(method, url, content, connection)
+                return await self._send(method, url, content)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
                 # After the first byte of a reply the server has worked on the request, so it is
                 # not repeated here.
-                if not connection.reused or not _is_before_reply(error):
+                if opened or not _is_before_reply(error):
                     raise _translate(error) from error
             except (aiohttp.ClientError, ValueError) as error:
                 raise _translate(error) from error
 
             try:
-                return await self._send(method, url, content, connection)
+                return await self._send(method, url, content)
             except (aiohttp.ClientError, ValueError) as error:
                 raise _translate(error) from error
 
-    async def _send(
-        self, method: str, url: str, content: bytes | None, connection: SimpleNamespace
-    ) -> Reply:
+    async def _send(self, method: str, url: str, content: bytes | None) -> Reply:
         target, proxy = self._target(url)
-        exchange = self._session.request(
-            method,
-            target,
-            data=content,
-            proxy=proxy,
-            allow_redirects=False,
-            trace_request_ctx=connection,
+        response = await self._session.request(
+            method, target, data=content, proxy=proxy, allow_redirects=False
         )
-        async with exchange as response:
-            body = bytearray()
-            async for part in response.content.iter_any():
-                body += part
-                if len(body) > MAX_BODY:
-                    raise ReplyTooLong(f"a reply of more than {MAX_BODY >> 20} MiB")
-            return Reply(response.status, response.headers, bytes(body))
+        try:
+            body = await response.content.readany()
+            # Most replies arrive in one piece, so pieces are joined only if there are more.
+            if not response.content.at_eof():
+                body = await _read_rest(response.content, body)
+        except BaseException:
+            # Cancelled too: the rest of this reply would be taken for the start of the next.
+            response.close()
+            raise
+        # At the end of a reply its connection has been returned by itself.
+        return Reply(response.status, response.headers, body)
 
     def _target(self, url: str) -> tuple[Any, str | None]:
         """Return the parsed address and its proxy; parsing takes longer than looking it up."""
@@ -180,13 +182,20 @@ def _merge_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return merged
 
 
-async def _note_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.reused = True
+async def _read_rest(stream: aiohttp.StreamReader, first: bytes) -> bytes:
+    body = bytearray(first)
+    while len(body) <= MAX_BODY:
+        part = await stream.readany()
+        if not part:
+            return bytes(body)
+        body += part
+    raise ReplyTooLong(f"a reply of more than {MAX_BODY >> 20} MiB")
 
 
 def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, _ = address
     sock = socket.socket(family, kind, protocol)
+    _opened.get().append(sock)
     # Long generations send nothing for minutes, and routers drop connections that seem dead.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
@@ -319,18 +328,21 @@ def max_connections() -> int:
     try:
         import resource
     except ImportError:
-        # Windows limits no sockets.
-        return 0
+        # Windows does not limit sockets.
+        return _MAX_FILES
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft == resource.RLIM_INFINITY:
+        return _MAX_FILES
+
+    # macOS grants less than the hard limit that it reports.
+    for limit in (_MAX_FILES, _MAX_FILES_MACOS):
+        wanted = limit if hard == resource.RLIM_INFINITY else min(hard, limit)
+        if soft >= wanted:
+            break
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
         except (OSError, ValueError) as error:
-            # macOS reports a limit that it does not grant.
-            _log.info("the limit of open files stays at %d (%s)", soft, error)
-
-    files = wanted if soft == resource.RLIM_INFINITY else soft
-    return max(files - _RESERVED_FILES, 16)
+            _log.info("the limit of open files is not raised to %d (%s)", wanted, error)
+    return max(soft - _RESERVED_FILES, 16)

@@ -92,6 +92,7 @@ class OpenAI(Backend):
 
         key = self._read_key(url)
         headers = credentials.openai_headers(self._key_variable, key, self.options)
+        credentials.check_headers(headers, "OPENAI_CUSTOM_HEADERS, an account variable")
         self._secrets = Secrets(credentials.openai_secrets(key, self.options))
         self._http = HTTPClient(headers, self.options.timeout)
         self._choose_concurrency(key, headers)

@@ -89,8 +89,11 @@ _WORDS = (
     ),
     _Words(
         (403,),
+        # A flag on an account, in contrast, concerns every call.
         re.compile(
-            r"moderat|flagged|content.(filter|management|policy)|safety|harmful|guardrail", re.I
+            r"moderat|(?<!account )(?<!account was )(?<!account has been )flagged"
+            r"|content.(filter|management|policy)|safety|harmful|guardrail",
+            re.I,
         ),
         Rule("refuse"),
     ),

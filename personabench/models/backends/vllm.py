@@ -40,6 +40,7 @@ from personabench.models.backends.http import (
     ReplyTooLong,
     Unreachable,
     Untrusted,
+    max_connections,
 )
 from personabench.models.backends.model_identity import (
     adapted_identity,
@@ -163,13 +164,7 @@ class VLLM(Backend):
             self._headers["Authorization"] = f"Bearer {key}"
         self._headers |= self.options.headers
 
-        for name, value in self._headers.items():
-            header = name + value
-            if not (header.isascii() and header.isprintable()):
-                raise UsageError(
-                    f"{self._key_variable} or a header holds a character "
-                    "that headers cannot contain; copy it again"
-                )
+        credentials.check_headers(self._headers, self._key_variable)
 
     def _identify_own_model(self) -> None:
         if self.options.model is None:
@@ -296,7 +291,7 @@ class VLLM(Backend):
         # An address given twice must not get twice the calls.
         members = [Replica(url) for url in dict.fromkeys(urls)]
         self._replicas = Replicas(members, self._serves_model)
-        self.concurrency = PER_SERVER * len(members)
+        self.concurrency = min(PER_SERVER * len(members), max_connections())
         self._http = HTTPClient(self._headers, self.options.timeout)
 
     async def _get(self, url: str, timeout: float) -> Reply:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from personabench.errors import BackendError
+from personabench.models.backends.http import MAX_BODY
 from personabench.models.tokens import Tokens
 
 CACHED_COUNTS = 8192
@@ -125,7 +126,9 @@ class ServedTokens(Tokens):
 
         self._connection.request("POST", parts.path + path, content.encode(), self._headers)
         reply = self._connection.getresponse()
-        reply_body = reply.read()
+        reply_body = reply.read(MAX_BODY + 1)
+        if len(reply_body) > MAX_BODY:
+            raise ValueError("sent too long a reply")
         if reply.status != 200:
             excerpt = reply_body[:200].decode(errors="replace")
             raise ValueError(f"answered {reply.status}: {excerpt}")

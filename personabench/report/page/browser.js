@@ -123,7 +123,7 @@ function answerCard({ answer, row, at, value }, group, text) {
     el("p", {}, el("span", { class: "letter" }, row.letter), " ", el("strong", {}, row.label)),
     answer.error ? el("p", { class: "worse" }, `failed: ${answer.error}`) : text(answer.output ?? []),
     answer.parsed ? el("p", { class: "quiet" }, "read as ", text(answer.parsed)) : null,
-    answer.unread ? el("p", { class: "worse" }, "could not be read") : null,
+    answer.unparsed ? el("p", { class: "worse" }, "unparsed") : null,
     el("p", { class: "quiet" }, `${group.primary} ${score(value)}`, flags.length ? ` · ${flags.join(", ").replaceAll("_", " ")}` : ""),
   );
 }

@@ -19,19 +19,19 @@ function showProtocol() {
     "Rows are compared only within one task, split, data, task options, decoding and model, and only on samples that both have.",
     "The unit of chance is the user: users are drawn, flipped and swapped with all their samples.",
     `Intervals are 95 %, expanded percentile intervals from at least ${count(report.draws)} resamples of users, seed 0. ` +
-      "Metrics such as RMSE and macro-F1 are computed anew on each.",
+      "Metrics such as RMSE and macro-F1 are computed again on each.",
     "p is of a two-sided sign-flip permutation test on users, corrected after Holm over all pairs of a table on its primary metric; " +
       "rows against their own shuffled selves are a family of their own. Other metrics have intervals but no tests.",
     "A row carries the letters of the rows that it beats at a corrected p of at most 0.05; ★ marks the best row and all " +
       "rows that it does not beat.",
-    "Gains are positive where the row is better, also for metrics where lower is better (↓).",
+    "Gains are positive if the row is better, also for metrics where lower is better (↓).",
     "Made worse is the share of users whose own score is lower than without any history.",
     "Own − shuffled is the gain over the same method that was given another user's history: what is personal. " +
-      "Over trivial is the gain over the best predictor that asks no model.",
-    "Several seeds of a run are averaged sample by sample; their standard deviation (sd) stands beside.",
+      "Over trivial is the gain over the best rule that calls no model.",
+    "Several seeds of a run are averaged sample by sample; their standard deviation (sd) is beside the mean.",
     "Tokens/query are those of the calls at question time; tokens/user are those spent once to know a user. " +
       "Calls answered from the cache count at what they cost when they were made.",
-    "Records count as used when the beginning of their text stands in a prompt of the sample or of its user's state.",
+    "Records count as used when the beginning of their text is in a prompt of the sample or of its user's state.",
   ];
   byId("statistics").replaceChildren(...lines.map((line) => el("li", {}, line)));
 }

@@ -50,7 +50,7 @@ def test_votes_that_flip_and_unjudged_items() -> None:
     verdicts = [both("1", "ab", "bb"), both("2", "aa", "a"), both("3", "", "a")]
     report = reliability_report(verdicts)
     assert report.flip == Rate(1 / 3, 3) and report.conflict == Rate(0.5, 2)
-    assert (report.unjudged, report.votes, report.unread) == (1, 8, 4)
+    assert (report.unjudged, report.votes, report.unparsed) == (1, 8, 4)
     assert (report.calls, report.input_tokens, report.output_tokens) == (3, 30, 6)
 
 

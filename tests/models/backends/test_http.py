@@ -6,6 +6,7 @@ import asyncio
 import resource
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -128,6 +129,14 @@ async def test_an_error_status_has_headers_and_body() -> None:
     async with connecting(raw) as client:
         reply = await client.post(raw.url, b"")
         assert (reply.status, reply.headers["retry-after"], reply.content) == (429, "3", b"no")
+
+
+async def test_a_long_header_of_a_gateway() -> None:
+    raw = RawServer(
+        [OK.replace(b"\r\n", b"\r\nContent-Security-Policy: " + b"x" * 30_000 + b"\r\n", 1)]
+    )
+    async with connecting(raw) as client:
+        assert (await client.post(raw.url, b"")).content == b"hello"
 
 
 async def test_a_redirect_is_not_followed() -> None:
@@ -359,3 +368,29 @@ def test_the_limit_of_open_files_is_raised() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+FEW_FILES = """
+import asyncio, resource, sys
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+from personabench.models.backends.http import HTTPClient, max_connections
+
+async def main():
+    client = HTTPClient({}, 30.0)
+    replies = await asyncio.gather(*(client.post(sys.argv[1], b"") for _ in range(200)))
+    print(max_connections(), {reply.content for reply in replies})
+    await client.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def test_more_calls_than_the_system_allows_files_wait_for_a_connection() -> None:
+    raw = RawServer([OK] * 200)
+    async with connecting(raw):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", FEW_FILES, raw.url, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+    assert output.decode() == "32 {b'hello'}\n" and raw.connections <= 32

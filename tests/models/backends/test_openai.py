@@ -298,6 +298,15 @@ async def test_odd_key_is_refused_unshown(monkeypatch: pytest.MonkeyPatch, serve
     assert "sk-marker" not in str(caught.value)
 
 
+async def test_an_odd_header_is_refused_unshown(
+    monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Team: {HEADER}\u2019s")
+    with pytest.raises(UsageError, match=r"OPENAI_CUSTOM_HEADERS.*holds a character") as caught:
+        await identified(server)
+    assert HEADER not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url", ["http://", "http://[::1/v1", "http://127.0.0.1:999999/v1", "http://host:port/v1"]
 )

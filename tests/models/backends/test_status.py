@@ -1,4 +1,4 @@
-"""What follows from a server's errors, by status, by words, and by codes inside a reply of status 200."""
+"""Errors of servers: by status, by words, and by codes inside a reply of status 200."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -18,9 +19,12 @@ from personabench.errors import BackendDown, Refused, RunError, Throttled, Trans
 from personabench.models import client
 from personabench.models.backends import create
 from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.chat_completion import Completion, build_response
 from personabench.models.backends.redaction import Secrets
 from personabench.models.backends.status import inner_status, status_error
+from personabench.results.run_folder import RunFolder
 from personabench.run import runner
+from personabench.types import Usage
 
 BOTH = pytest.mark.parametrize("backend", ["openai", "vllm"])
 NO_QUOTA = {
@@ -61,6 +65,7 @@ STATUSES = [
     (402, "", BackendDown, "no credit left"),
     (403, "not yours", BackendDown, "set KEY"),
     (403, "requires moderation: your input was flagged", Refused, "flagged"),
+    (403, "Your account was flagged for suspicious activity", BackendDown, "set KEY"),
     (403, "Blocked by content_policy", Refused, "content_policy"),
     (404, "no model", BackendDown, "--base-url and --model"),
     (405, "Method Not Allowed", BackendDown, "--base-url and --model"),
@@ -340,3 +345,91 @@ async def test_a_model_that_changes_in_mid_run_is_counted(
         "tiny-2024-11-20 (fp_1) via North": 4,
     }
     assert outcome.summary.counters.get("other_model", 0) == 0
+
+
+USAGES = {
+    "openai": (
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "total_tokens": 120,
+            "prompt_tokens_details": {"cached_tokens": 64},
+            "completion_tokens_details": {"reasoning_tokens": 12},
+        },
+        Usage(100, 20, 64, 12),
+    ),
+    "deepseek": (
+        {"prompt_tokens": 100, "completion_tokens": 20, "prompt_cache_hit_tokens": 64},
+        Usage(100, 20, 64),
+    ),
+    "moonshot": (
+        {"prompt_tokens": 100, "completion_tokens": 20, "cached_tokens": 64},
+        Usage(100, 20, 64),
+    ),
+    "openrouter": (
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 64},
+        },
+        Usage(100, 20, cache_write_tokens=64),
+    ),
+    "xai": (
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "total_tokens": 150,
+            "completion_tokens_details": {"reasoning_tokens": 30},
+        },
+        Usage(100, 50, 0, 30),
+    ),
+    "gemini": (
+        {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 150},
+        Usage(100, 50, 0, 30),
+    ),
+    "anthropic": (
+        {
+            "input_tokens": 30,
+            "output_tokens": 20,
+            "cache_read_input_tokens": 64,
+            "cache_creation_input_tokens": 6,
+        },
+        Usage(100, 20, 64, cache_write_tokens=6),
+    ),
+    "nulls": (
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "total_tokens": None,
+            "prompt_tokens_details": None,
+            "completion_tokens_details": {"reasoning_tokens": None},
+        },
+        Usage(100, 20),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", USAGES)
+def test_every_servers_counts_are_read(case: str) -> None:
+    reported, usage = USAGES[case]
+    reply = msgspec.convert(
+        {"choices": [{"message": {"content": "a"}}], "usage": reported}, Completion
+    )
+    assert build_response(reply).usage == usage
+
+
+async def test_thoughts_that_only_the_total_counts_are_in_the_books(
+    server: Server, tmp_path: Path
+) -> None:
+    async def think(_: web.Request) -> web.StreamResponse:
+        reply = json.loads(completion("Dry again").text or "")
+        usage = {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 50}
+        return web.json_response({**reply, "usage": usage})
+
+    server.always = think
+    (outcome,) = await runner.run(on("openai", server, tmp_path, 2))
+    phase = outcome.summary.usage["predict"]
+    assert (phase.output_tokens, phase.reasoning_tokens) == (20, 14)
+    (line, _) = RunFolder(outcome.folder).iter_predictions()
+    assert (line.usage.output_tokens, line.usage.reasoning_tokens) == (10, 7)
+    assert line.calls[0].reasoning_tokens == 7

@@ -205,7 +205,7 @@ async def start_server(model: str, log: Path, *more: str) -> AsyncIterator[tuple
 
 @pytest.fixture(scope="module")
 def adapters(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Serving arguments for an adapter for each user of the bundled sample but the last."""
+    """Serving arguments for an adapter for each user of the example data but the last."""
     task = load_class("task", "lamp4")()
     users = sorted({user for _, user in task.open(task.default_split, None).index()})[:-1]
     folder = tmp_path_factory.mktemp("adapters")

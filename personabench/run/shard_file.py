@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from personabench.run.options import Options
 
 
-RECORD = "shard.json"
+SHARD_FILE = "shard.json"
 
 
-class Record(msgspec.Struct, frozen=True):
+class ShardOptions(msgspec.Struct, frozen=True):
     """The content of `shard.json`: the options of a shard that the run's spec does not hold.
 
     Attributes:
@@ -42,12 +42,12 @@ class Record(msgspec.Struct, frozen=True):
     metrics: tuple[str, ...] = ()
 
 
-def mark(folder: RunFolder, options: Options, task: Task) -> None:
+def write_shard_file(folder: RunFolder, options: Options, task: Task) -> None:
     """Write `shard.json` into a started run folder, if the run is a shard."""
     if options.shard is None:
         return
 
-    record = Record(
+    shard_options = ShardOptions(
         shard=options.shard.number,
         of=options.shard.of,
         task=registry.class_reference(type(task)),
@@ -58,5 +58,5 @@ def mark(folder: RunFolder, options: Options, task: Task) -> None:
         draw=options.selection_seed,
         metrics=tuple(options.metrics),
     )
-    with folder.replacing(folder.path / RECORD) as file:
-        file.write(to_json(record) + "\n")
+    with folder.replacing(folder.path / SHARD_FILE) as file:
+        file.write(to_json(shard_options) + "\n")

@@ -1,0 +1,114 @@
+"""Models, cache, embedders and budget that all runs of one command share."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from personabench.models import backends
+from personabench.models.backends.base import Backend
+from personabench.models.budget import Budget
+from personabench.models.cache import Cache
+from personabench.models.client import Client
+from personabench.models.roles import RoleName
+from personabench.retrieval.embedders import Embedders
+from personabench.run.engine import Engine
+from personabench.run.openings import Openings
+from personabench.run.options import Options
+from personabench.run.resolve import ResolvedRun
+
+
+@dataclasses.dataclass
+class Session:
+    """Resources that all runs of one command share.
+
+    Attributes:
+        model: the model under test, identified.
+        cache: the response cache, or None with `--cache off`.
+        budget: the cost of the command so far, and its limit.
+        openings: opens models, and learns what their servers do not take.
+    """
+
+    model: Backend
+    cache: Cache | None
+    embedders: Embedders
+    budget: Budget
+    openings: Openings
+
+    async def open_backend(self, backend: Backend, log: Path) -> bool:
+        """Load a model or attach to its server, the first time that a run needs it.
+
+        Returns:
+            whether its identity changed, since its dialect was learnt.
+        """
+        return await self.openings.open_backend(backend, log)
+
+    def create_engine(self, run: ResolvedRun, options: Options) -> Engine:
+        """Create the engine of a run, with clients of its models."""
+        concurrency = options.concurrency or self.model.concurrency
+        client = Client(self.model, self.cache, options.cache, concurrency, budget=self.budget)
+        clients = {}
+        for role, backend in run.roles.items():
+            # A role played by the model under test shares its client, and so its limits.
+            clients[role] = client
+            if backend is not self.model:
+                clients[role] = dataclasses.replace(
+                    client,
+                    backend=backend,
+                    concurrency=options.concurrency or backend.concurrency,
+                )
+        return Engine(
+            task=run.task,
+            dataset=run.dataset,
+            method=run.method,
+            spec=run.spec,
+            client=client,
+            embedders=self.embedders,
+            folder=run.folder,
+            cache=self.cache,
+            concurrency=concurrency,
+            sample_timeout=options.sample_timeout,
+            judged=run.judge is not None,
+            roles=clients,
+        )
+
+
+@contextlib.asynccontextmanager
+async def identified_models(
+    options: Options,
+    backend: Backend | None = None,
+    roles: Mapping[RoleName, Backend] | None = None,
+) -> AsyncIterator[tuple[Backend, dict[RoleName, Backend]]]:
+    """Create and identify the model under test and the models of roles; close them at the end.
+
+    Args:
+        backend, roles: backends to use in place of those of the options.
+
+    Raises:
+        UsageError: a model cannot be identified.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        model = backend or backends.create(options.backend, options.backend_options)
+        stack.push_async_callback(model.aclose)
+        await model.identify()
+
+        role_backends = dict(roles or {})
+        for role, (name, backend_options) in options.roles.items():
+            if role not in role_backends:
+                role_backends[role] = backends.create(name, backend_options)
+        for role_backend in role_backends.values():
+            stack.push_async_callback(role_backend.aclose)
+            await role_backend.identify()
+        yield model, role_backends
+
+
+def open_cache(options: Options) -> Cache | None:
+    """Open the response cache; a shard also reads that of the whole results folder."""
+    if options.cache == "off":
+        return None
+    shared = None
+    if options.shard:
+        shared = options.shard.whole(options.results) / "cache.sqlite"
+    return Cache(options.results / "cache.sqlite", shared, writing=True)
