@@ -175,7 +175,8 @@ class Backend(ABC):
 
     def adopt(self, dialect: Dialect) -> None:
         """Put further requests in a dialect, which becomes part of the identity."""
-        self.dialect = dialect
+        # The constant, so that a call can tell by identity.
+        self.dialect = PLAIN if dialect == PLAIN else dialect
         if self.writer is not None:
             self.writer.adopt(dialect)
         self.identity = self._identity_with(dialect.marks())

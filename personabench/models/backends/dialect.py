@@ -137,6 +137,9 @@ class RequestWriter:
     def adopt(self, dialect: Dialect) -> None:
         """Write further bodies in another dialect."""
         self.dialect = dialect
+        # Other names of fields need no rewriting, which costs time in every call.
+        renamed = msgspec.structs.replace(dialect, limit_field=LIMIT_FIELDS[0], reasoning="")
+        self._rewrites = renamed != PLAIN
         self.path = "/completions" if dialect.api == "completions" else "/chat/completions"
         self._reasoning = reasoning.fields_of(self.forms, dialect.reasoning)
 
@@ -151,7 +154,7 @@ class RequestWriter:
         if self._reasoning or self._extra:
             _add_fields(body, self._reasoning)
             _add_fields(body, self._extra)
-        if dialect is not PLAIN:
+        if self._rewrites:
             _apply(dialect, body, request)
         if self.trial:
             _add_fields(body, self.trial)

@@ -23,16 +23,18 @@ _NO_TEMPLATE = re.compile(
     r"chat.?template (?:is|was) (?:not|no longer|missing|required)"
     r"|(?:no|provide a|define any?|without a|missing|have a|set a|specify a)"
     r" (?:default )?chat.?template"
-    r"|not a chat model|v1/completions|does not support chat|chat_template is not set",
+    r"|not a chat model|v1/completions|does not support chat|chat_template is not set"
+    r"|template not found",
     re.I,
 )
 _ALTERNATION = re.compile(
-    r"alternat|in a row|consecutive|same role|must (?:start|begin) with"
+    r"alternat|in a row|consecutive|successive|interleave|same role|must (?:start|begin) with"
     r"|(?:first|last) (?:message|role|turn)|roles? must (?:be )?follow",
     re.I,
 )
 _SYSTEM = re.compile(
-    r"\bsystem\b|messages\W{0,4}(?:0|\[0\])|developer (?:instruction|role|message)"
+    r"\bsystem(?:\b|.?instruction)|messages\W{0,4}(?:0|\[0\])|valid role"
+    r"|developer (?:instruction|role|message)"
     r"|\broles?\b.{0,40}(?:support|allow|invalid|unknown|unexpected|permitted)"
     r"|(?:support|allow|invalid|unknown|unexpected|permitted).{0,40}\broles?\b",
     re.I,
@@ -94,8 +96,10 @@ def read_refusal(
     if refused_extra:
         return Lesson(dialect, extra=refused_extra)
 
+    # A sampling field may be refused because the model thinks; then the message names both.
+    refused = _refused_sampling(message, pointed, body)
     next_form = _next_form(message, pointed, body, dialect, forms)
-    if next_form is not None:
+    if next_form is not None and not refused:
         return Lesson(_replace(dialect, reasoning=next_form))
 
     if dialect.api == "chat" and _NO_TEMPLATE.search(message):
@@ -105,7 +109,6 @@ def read_refusal(
         if position + 1 < len(SCHEMAS):
             return Lesson(_replace(dialect, schema=SCHEMAS[position + 1]))
 
-    refused = _refused_sampling(message, pointed, body)
     if refused:
         return Lesson(dialect, refused=refused)
     adapted = _adapt_turns(message, dialect)

@@ -169,6 +169,18 @@ def learnt(
         ),
         ("Developer instruction is not enabled for models/gemma-3-27b-it", {"system": "user"}),
         ("Only user and assistant roles are supported!", {"system": "user"}),
+        ("Please use a valid role: user, model.", {"system": "user"}),
+        (
+            "deepseek-reasoner does not support successive user or assistant messages (messages[1] "
+            "and messages[2] in your input). You should interleave the user/assistant messages.",
+            {"merges_turns": True},
+        ),
+        ("Template error: template not found", {"api": "completions"}),
+        (
+            "response_format value as json_schema is enabled only for api versions "
+            "2024-08-01-preview and later",
+            {"schema": "json_object"},
+        ),
         (
             '{"loc": ["body", "messages", 0, "role"], "msg": "Input should be user or assistant"}',
             {"system": "user"},
@@ -274,6 +286,15 @@ def test_a_schema_falls_back_twice() -> None:
     assert second is not None and second.dialect == Dialect(schema="prompt")
     # Nothing of it is sent any more.
     assert learnt(message, Dialect(schema="prompt")) is None
+
+
+def test_a_field_that_is_refused_because_the_model_thinks() -> None:
+    lesson = learnt(
+        "`temperature` may only be set to 1 when thinking is enabled.",
+        level="low",
+        url="https://api.anthropic.com/v1",
+    )
+    assert lesson is not None and lesson.refused == {"temperature": 1.0}
 
 
 def test_a_further_field_that_is_refused_is_named() -> None:
