@@ -50,6 +50,7 @@ _EXCLUSIVE = re.compile(
 # The fields that pydantic, OpenAI and others point at; the rest of the message may quote the input.
 _POINTER = re.compile(r"""\\?["']param\\?["']:\s*\\?["']([^"'\\]+)""")
 _LOCATION = re.compile(r"""\\?["']loc\\?["']:\s*[\[(]([^\])]*)""")
+_ECHO = re.compile(r"""\\?["']input\\?["']:""")
 _ONLY = (
     re.compile(r"only (?:the )?(?:default )?(?:value )?(?:of )?\(?(\d+(?:\.\d+)?)\b", re.I),
     re.compile(r"(?:must be|has to be|fixed (?:at|to)|equal to|set to) (\d+(?:\.\d+)?)\b", re.I),
@@ -87,6 +88,8 @@ def read_refusal(
         forms: the ways to say `--reasoning`.
         extra: the fields of `--extra`.
     """
+    # What follows is the request itself, which names every field.
+    message = _ECHO.split(message)[0]
     pointed = _pointed_fields(message)
     renamed = _rename_limit(message, pointed, body, dialect)
     if renamed is not None:

@@ -177,6 +177,11 @@ def learnt(
         ),
         ("Template error: template not found", {"api": "completions"}),
         (
+            "{'type': 'value_error', 'loc': ('body',), 'msg': 'the system role is not allowed', "
+            "'input': {'temperature': 0.0, 'top_p': 1.0, 'response_format': {}}}",
+            {"system": "user"},
+        ),
+        (
             "response_format value as json_schema is enabled only for api versions "
             "2024-08-01-preview and later",
             {"schema": "json_object"},
