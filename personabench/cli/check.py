@@ -170,12 +170,14 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
 def _run_checks(findings: Iterable[Finding]) -> list[Finding]:
     """Run the checks; a fault of the plugin ends them as a check that does not hold."""
     from personabench.errors import PluginError
+    from personabench.run.interrupts import ending_command
     from personabench.testing.checks import Finding
 
     results = []
     try:
-        for finding in findings:
-            results.append(finding)
+        with ending_command("interrupted"):
+            for finding in findings:
+                results.append(finding)
     except PluginError as fault:
         results.append(Finding("the code returns what is expected of it", False, str(fault)))
     return results

@@ -100,12 +100,13 @@ def generate(
     import asyncio
 
     from personabench.api.data_sources import Generative
+    from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.errors import UsageError
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
 
-    opened = load_class("task", task)()
+    opened = create(load_class("task", task))
     if not isinstance(opened, Generative):
         raise UsageError(f"task {opened.name} makes no sets of its own")
     models: list[str | None] = [*split_names(model or "")] or [None]

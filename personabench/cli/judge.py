@@ -147,8 +147,6 @@ def judge(
     two orders, spread and preference for the first answer. Verdicts are kept: repeat the command to
     add missing ones.
     """
-    import asyncio
-
     import msgspec
 
     from personabench.leaderboard.pairwise_summary import summarize
@@ -157,6 +155,7 @@ def judge(
     from personabench.results.index import find_run
     from personabench.results.locate import load_named_task
     from personabench.run import answer_pairs, pairwise_judging, verdict_file
+    from personabench.run.interrupts import run_command
 
     folders = find_run(a, results), find_run(b, results)
     warnings = answer_pairs.check_comparable(*folders)
@@ -199,8 +198,9 @@ def judge(
         _check_writable(export)
 
     with _judge_option_names(), _progress(len(pairs)) as on_verdict:
-        result = asyncio.run(
-            pairwise_judging.judge_runs(*folders, opened_task, pairs, options, on_verdict)
+        result = run_command(
+            pairwise_judging.judge_runs(*folders, opened_task, pairs, options, on_verdict),
+            farewell="interrupted; verdicts are kept",
         )
 
     side_a, side_b = map(_describe_run, folders)

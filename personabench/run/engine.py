@@ -10,6 +10,7 @@ in flight finish, the second drops them.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,6 +120,11 @@ class Engine:
             new_context=self._new_context,
             concurrency=self.concurrency,
         )
+
+    @functools.cached_property
+    def _index(self) -> Sequence[tuple[str, str]]:
+        # A dataset may build its index at every call.
+        return self.dataset.index()
 
     @property
     def _online(self) -> bool:
@@ -435,9 +441,9 @@ class Engine:
     def _load(self, position: int) -> tuple[Sample, PluginError | None]:
         """Load a sample; one that the task fails to load is empty and comes with the fault."""
         try:
-            return load_sample(self.dataset, position), None
+            return load_sample(self.dataset, position, self._index), None
         except PluginError as fault:
-            sample_id, user_id = self.dataset.index()[position]
+            sample_id, user_id = self._index[position]
             return Sample(sample_id, user_id, ""), fault
 
     async def _within_limit(
