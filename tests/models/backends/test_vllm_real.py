@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -352,3 +353,20 @@ async def test_two_servers_with_one_killed_in_the_middle(
     assert len(read_predictions(tmp_path)) == sum(summary["n"] for summary in summaries)
     assert set(count_paid_calls(tmp_path).values()) == {1}
     assert any(f"{second} is down" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))
+
+
+async def test_a_base_model_gets_plain_completions(model: str, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model, base)
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+
+    arguments = ["--model", str(base), "--vllm-args", " ".join(ARGUMENTS)]
+    command = run_command(tmp_path / "results", *arguments, methods=["none"], limit=1)
+    (summary,) = await run_to_end(*command)
+    assert summary["status"] == "complete"
+    assert summary["provenance"]["dialect"] == "plain completions"
+    # The log of the server's start is in the run's own folder.
+    assert "vllm" in (Path(summary["folder"]) / "attempts" / "001.log").read_text().lower()
