@@ -301,20 +301,21 @@ class OpenAI(Backend):
             f"check {self._key_variable}",
         )
         if isinstance(error, Refused):
-            error = Refused(f"{error}{_suggest_remedy(str(error))}", status)
+            error = Refused(f"{error}{_suggest_remedy(str(error), self.options.role)}", status)
         raise error
 
 
-def _suggest_remedy(excerpt: str) -> str:
+def _suggest_remedy(excerpt: str, role: str) -> str:
     """Suggest what to do about a sampling field that a server rejects."""
     if not _UNSUPPORTED.search(excerpt):
         return ""
 
     # Only suggested: the sampling is part of a run's identity, so it must not change by itself.
+    prefix = f"--{role}-" if role else "--"
     for name in SAMPLING:
         if re.search(rf"\b{name}\b", excerpt):
             neutral = ""
             if name != "seed":
-                neutral = f"--{name.replace('_', '-')} 1 may be accepted; "
-            return f"; {neutral}--omit-params {name} omits it, which makes a separate run"
+                neutral = f"{prefix}{name.replace('_', '-')} 1 may be accepted; "
+            return f"; {neutral}{prefix}omit-params {name} omits it, which makes a separate run"
     return ""

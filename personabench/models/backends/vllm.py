@@ -204,6 +204,11 @@ class VLLM(Backend):
             self.tokens = self._tokenizer
         self._counts_at_open = await self.prefix_counts()
 
+    def move_log(self, log: Path) -> None:
+        self._log = log
+        if self._server is not None:
+            self._server.log = log
+
     async def _start_server(self, log: Path | None) -> None:
         assert self.options.model is not None
         port = free_port()
