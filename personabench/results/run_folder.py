@@ -17,7 +17,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, UsageError
-from personabench.results.checksums import make_seal
+from personabench.results.checksums import Seal, make_seal
 from personabench.results.files import (
     decode,
     parse_line,
@@ -256,18 +256,22 @@ class RunFolder:
                 "move this folder away"
             )
 
+        change = self.describe_change(path, recorded)
+        if change is not None:
+            raise DataError(
+                f"{path} was changed after the run was scored: it {change}. Repeat the run's "
+                "command: it scores existing answers again, and calls a model for missing ones only"
+            )
+
+    def describe_change(self, path: Path, recorded: Seal) -> str | None:
+        """Describe how a file differs from its checksum; None if it does not."""
         current = make_seal(path, None if path == self.scores_path else recorded.bytes)
         if current == recorded:
-            return
-
+            return None
         lines = make_seal(path).lines
-        change = "has other content"
         if lines != recorded.lines:
-            change = f"has {lines} lines of {recorded.lines}"
-        raise DataError(
-            f"{path} was changed after the run was scored: it {change}. Repeat the run's command: "
-            "it scores existing answers again, and calls a model for missing ones only"
-        )
+            return f"has {lines} lines of {recorded.lines}"
+        return "has other content"
 
     def spec(self) -> RunSpec:
         """Read the run's spec.
