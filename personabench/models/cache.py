@@ -61,8 +61,8 @@ class Cache:
 
     `older` is another cache file, if it exists, that is read, and never written, for entries that
     this one lacks.  A file that cannot be written is opened read-only, unless `writing` requires
-    more.  An entry that cannot be decoded, or whose checksum is another one, counts as missing, and is
-    overwritten.
+    more.  An entry that cannot be decoded, or that differs from its checksum, counts as missing,
+    and is overwritten.
 
     Raises:
         UsageError: the file is not a cache.

@@ -19,12 +19,14 @@ from filelock import FileLock, Timeout
 from personabench.errors import DataError, UsageError
 from personabench.results.checksums import Seal, make_seal
 from personabench.results.files import (
+    TEMPORARY,
     decode,
     parse_line,
     read_lines,
     read_struct,
     remove_torn_line,
     replace_text,
+    replacing,
     to_file_name,
     write_error,
     write_line,
@@ -108,6 +110,10 @@ class RunFolder:
             attempts.mkdir(exist_ok=True)
             self._lock.acquire()
             self._write_spec(spec)
+
+            # Those of a killed process; nobody else writes while the lock is held.
+            for path in self.path.glob(f"*{TEMPORARY}"):
+                path.unlink()
 
             # Only now: a line that another process is still writing looks torn as well.
             remove_torn_line(self.predictions_path)
@@ -309,10 +315,8 @@ class RunFolder:
     @contextmanager
     def replacing(self, path: Path) -> Iterator[IO[str]]:
         """Open a text file that replaces `path` if the block ends without an exception."""
-        temporary = path.with_name(path.name + ".tmp")
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with replacing(path) as temporary, temporary.open("x", encoding="utf-8") as file:
                 yield file
-            temporary.replace(path)
         except OSError as error:
             raise write_error(path, error) from error
