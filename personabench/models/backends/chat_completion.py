@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import msgspec
@@ -72,10 +73,16 @@ class _Message(msgspec.Struct):
 
 class _Logprobs(msgspec.Struct):
     content: list[dict[str, Any]] | None = None
+    # Of the completions API, which has columns.
+    tokens: list[str] | None = None
+    token_logprobs: list[Any] | None = None
+    top_logprobs: list[Any] | None = None
 
 
 class _Choice(msgspec.Struct):
     message: _Message | None = None
+    # Of the completions API.
+    text: str | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
     error: Any = None
@@ -149,15 +156,20 @@ def parse_completion(
     """
     try:
         reply = _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         reply = _decode_leniently(content, address, quote)
 
+    read_text_choice(reply)
     choice = reply.choices[0] if reply.choices else None
     if choice is not None and choice.message is not None and _has_text(choice.message):
         return reply
 
     error = reply.error or (choice.error if choice is not None else None)
-    status = inner_status(error)
+    if not error and reply.choices is msgspec.UNSET:
+        # Some servers put code and message of an error at the top.
+        status = inner_status(_load(content))
+    else:
+        status = inner_status(error)
     if status is not None:
         raise_for_status(status)
     if error or reply.choices is msgspec.UNSET:
@@ -174,15 +186,12 @@ def _has_text(message: _Message) -> bool:
 
 def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str]) -> Completion:
     """Decode a reply whose text is not quite JSON, or whose side values have odd types."""
-    text = content.decode("utf-8-sig", errors="replace")
-    try:
-        # Unlike msgspec, it reads NaN and lone surrogates.
-        reply = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    text = content.decode(errors="replace")
+    reply = _load(content)
+    if reply is msgspec.UNSET:
         raise TransientError(
             f"{address} sent a reply that is not JSON: {quote(text)}", kind="malformed"
-        ) from error
-
+        )
     if not isinstance(reply, dict):
         raise _shape_error(address, f"a {type(reply).__name__}", quote(text))
     choices = reply.get("choices", msgspec.UNSET)
@@ -203,12 +212,21 @@ def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str])
     )
 
 
+def _load(content: bytes) -> Any:
+    """Decode JSON as Python does: with NaN, lone surrogates and bad UTF-8; unset if it is none."""
+    try:
+        return json.loads(content.decode("utf-8-sig", errors="replace"))
+    except (ValueError, RecursionError):
+        return msgspec.UNSET
+
+
 def _read_choice(choice: Any) -> _Choice | None:
     if not isinstance(choice, dict):
         return None
     finish = choice.get("finish_reason")
     return _Choice(
         message=_read_message(choice.get("message")),
+        text=_convert_or_none(choice.get("text"), str),
         finish_reason=None if finish is None else str(finish),
         logprobs=_convert_or_none(choice.get("logprobs"), _Logprobs),
         error=choice.get("error"),
@@ -250,6 +268,28 @@ def _convert_or_none(value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
         return None
+
+
+def read_text_choice(reply: Completion) -> None:
+    """Turn the text of a reply of the completions API into a message."""
+    choice = reply.choices[0] if reply.choices else None
+    if choice is not None and choice.message is None and choice.text is not None:
+        choice.message = _Message(content=choice.text)
+        if choice.logprobs is not None and choice.logprobs.content is None:
+            choice.logprobs.content = _list_tokens(choice.logprobs)
+
+
+def _list_tokens(logprobs: _Logprobs) -> list[dict[str, Any]]:
+    """Return the tokens of a completion, which come in columns, as those of a chat."""
+    columns = zip_longest(
+        logprobs.tokens or (), logprobs.token_logprobs or (), logprobs.top_logprobs or ()
+    )
+    tokens = []
+    for token, logprob, alternatives in columns:
+        pairs = alternatives.items() if isinstance(alternatives, dict) else ()
+        listed = [{"token": name, "logprob": value} for name, value in pairs]
+        tokens.append({"token": token or "", "logprob": logprob, "top_logprobs": listed})
+    return tokens
 
 
 def _shape_error(address: str, reason: str, excerpt: str) -> Refused:
