@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from personabench.api.guard import find_plugin_call, stack_of
+from personabench.errors import visible
 from personabench.types import Sample
 
 LIMIT = 30.0
@@ -23,7 +24,7 @@ _log = logging.getLogger("personabench.engine")
 def warn(message: str) -> None:
     """Write a warning to the run's log and to the terminal."""
     _log.warning("%s", message)
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {visible(message)}", file=sys.stderr)
 
 
 @contextmanager
