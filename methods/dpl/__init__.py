@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 from personabench import Context, Method, Population, Record, Response, Sample
 from personabench.api.method import retrieval_needs
@@ -28,7 +29,7 @@ from personabench.methods.dpl.prompts import (
     strip_tag,
 )
 from personabench.methods.dpl.selectors import Embed, Peer, all_agree, mean_similarity, select_peers
-from personabench.methods.dpl.settings import resolve
+from personabench.methods.dpl.settings import PAPER, resolve
 from personabench.methods.summary import Summary
 
 # Selections kept in memory: a user's later questions compare the same records with the same peers.
@@ -42,6 +43,7 @@ class Dpl(Method):
     paper = "Measuring What Makes You Unique: Difference-Aware User Modeling, arXiv 2503.02450"
     designed_for = ("reviews*",)
     needs = ("history", "population")
+    paper_settings = {**PAPER, "temperature": 0.8, "top_p": 0.95, "max_tokens": 2048}
 
     @dataclass(frozen=True)
     class Params:
@@ -103,6 +105,9 @@ class Dpl(Method):
         if self.settings.temporal_guard:
             requirements |= {"dates"}
         return requirements
+
+    def resolved_params(self) -> Mapping[str, Any]:
+        return {**asdict(self.params), **asdict(self.settings)}
 
     async def prepare(self, population: Population, ctx: Context) -> None:
         """Index the records of all users, or of a seeded sample of them."""

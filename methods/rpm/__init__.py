@@ -51,6 +51,15 @@ class Rpm(Method):
     paper = "RPM: Reasoning-Level Personalization for Black-Box LLMs, arXiv 2505.21082"
     needs = ("history",)
     designed_for = ("lamp2m", "lamp3", "lamp5")
+    paper_settings = {
+        "k": 3,
+        "embedder": "sentence-transformers:facebook/contriever",
+        "history_cap": None,
+        "use_factors": True,
+        "use_examples": True,
+        "example_reasoning": "rpm",
+        "propensity_alpha": 0.0,
+    }
 
     @dataclass(frozen=True)
     class Params:

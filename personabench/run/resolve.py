@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from personabench.api import params, registry
-from personabench.api.compatibility import Fit, check_requirements, explain_misfit, judge_fit
+from personabench.api.compatibility import check_requirements, explain_misfit, judge_fit
 from personabench.api.dataset import Dataset
+from personabench.api.fidelity import list_differences
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
@@ -48,7 +49,7 @@ class ResolvedRun:
     Attributes:
         backend: the model under test.
         positions: the selected samples, in the order of work.
-        fit: whether the method runs as its paper describes.
+        differs: differences from the setting of the method's paper, in words.
         roles: the backends of the simulator and the judge, if the task uses them.
     """
 
@@ -59,7 +60,7 @@ class ResolvedRun:
     backend: Backend
     positions: Sequence[int]
     folder: RunFolder
-    fit: Fit = "faithful"
+    differs: Sequence[str] = ()
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
 
     @property
@@ -290,10 +291,13 @@ class _Resolver:
             simulator=roles["simulator"].identity if "simulator" in roles else None,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
+        differs = list_differences(method, task, dataset, spec.sampling, spec.history)
         # Points of a grid that differ in another method's parameter are the same run of this one.
         self.runs.setdefault(
             str(folder.path),
-            ResolvedRun(spec, task, dataset, method, self.backend, positions, folder, fit, roles),
+            ResolvedRun(
+                spec, task, dataset, method, self.backend, positions, folder, differs, roles
+            ),
         )
 
     def _check_roles(self) -> None:
