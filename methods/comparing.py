@@ -101,7 +101,7 @@ class PeerMethod(Method):
     async def answer_by_summary(self, sample: Sample, ctx: Context) -> str:
         """Answer as `summary` does, flagged."""
         ctx.flag("fallback")
-        profile = await self.summary.profile(sample.user, ctx)
+        profile = await self.summary.profile(sample.user, ctx.shared())
         return await self.summary.predict(sample, profile, ctx)
 
 

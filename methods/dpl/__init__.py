@@ -137,7 +137,7 @@ class Dpl(Method):
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         comparable = await self._find_cases(sample, ctx)
         described = await asyncio.gather(
-            *(self._describe_difference(case, ctx) for case in comparable)
+            *(self._describe_difference(case, ctx.shared()) for case in comparable)
         )
         cases = [case for case in described if case.difference]
         self._flag_cases(cases, len(comparable), ctx)
@@ -263,7 +263,7 @@ class Dpl(Method):
 
     async def _fall_back(self, sample: Sample, ctx: Context) -> str:
         ctx.flag("fallback")
-        profile = await self.summary.profile(sample.user, ctx)
+        profile = await self.summary.profile(sample.user, ctx.shared())
         return await self.summary.predict(sample, profile, ctx)
 
     def _flag_cases(

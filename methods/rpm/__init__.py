@@ -212,7 +212,7 @@ class Rpm(Method):
         # Online states grow with their rounds and are never ahead of the sample.
         if not state["rounds"] and state["seen"] != seen(history):
             ctx.flag("state_remade")
-            state = await self.profile(User(sample.user_id, history), ctx)
+            state = await self.profile(User(sample.user_id, history), ctx.shared())
         return msgspec.convert(state, Knowledge)
 
     def _lacks_evidence(self, knowledge: Knowledge, ctx: Context) -> bool:
