@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from personabench.api.guard import explain_result
 
 if TYPE_CHECKING:
@@ -20,6 +22,46 @@ if TYPE_CHECKING:
     from personabench.api.method import Method
     from personabench.api.task import Task
     from personabench.types import Sampling
+
+
+DECODING = ("temperature", "top_p", "max_tokens")
+"""Names in `paper_settings` that are settings of the run, not parameters of the method."""
+
+
+def names_paper(method: type[Method], texts: Mapping[str, str]) -> bool:
+    """Return whether parameters request the settings of the method's paper: `preset=paper`."""
+    return texts.get("preset") == "paper" and bool(method.paper_settings)
+
+
+def apply_paper_settings(
+    method: type[Method],
+    texts: Mapping[str, str],
+    sampling: Sampling,
+) -> tuple[dict[str, str], Sampling]:
+    """Return parameters (as texts) and decoding with the paper's values for all that is not set.
+
+    Of several values that the paper reports, the default is taken, else the first.  Decoding counts
+    as set if it is not at its default.
+    """
+    params = {field.name: field.default for field in dataclasses.fields(method.Params)}
+    unset = type(sampling)()
+    preset = {}
+    decoding = {}
+    for name, value in method.paper_settings.items():
+        accepted = value if isinstance(value, list) else [value]
+        if name in DECODING:
+            if getattr(sampling, name) == getattr(unset, name):
+                decoding[name] = accepted[0]
+        elif params.get(name) not in accepted:
+            preset[name] = _text(accepted[0])
+
+    chosen = {name: text for name, text in texts.items() if name != "preset"}
+    return {**preset, **chosen}, msgspec.structs.replace(sampling, **decoding)
+
+
+def _text(value: Any) -> str:
+    """Write a value as on the command line."""
+    return "null" if value is None else _word(value)
 
 
 def list_differences(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from engine_fixtures import options
 
 from personabench.api.fidelity import list_differences
 from personabench.api.registry import load_class
-from personabench.errors import PluginError
+from personabench.errors import PluginError, UsageError
 from personabench.leaderboard.notes import describe_differences
+from personabench.models.backends.scripted import Scripted
+from personabench.run import runner
 from personabench.types import Sampling
 
 PUBLISHED = SimpleNamespace(sample=False)
@@ -125,3 +129,41 @@ def test_summaries_of_earlier_versions_have_no_differences() -> None:
 
     facts = msgspec.json.decode(b'{"fit": "adapted"}', type=RunFacts)
     assert (facts.fit, facts.differs) == ("adapted", [])
+
+
+def resolve_paper(tmp_path: Path, methods: str, task: str, *assignments: str) -> list[Any]:
+    chosen = options(tmp_path, methods, task, assignments=["preset=paper", *assignments], limit=1)
+    return runner.resolve(chosen, Scripted())
+
+
+def test_preset_paper_sets_parameters_and_decoding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dpl, drp = resolve_paper(tmp_path, "dpl,drp", "reviews")
+    assert dpl.differs == drp.differs == ["example data"]
+    assert dpl.spec.sampling == DPL
+    assert drp.spec.sampling == Sampling(0.0, 0.95, 4096)
+    assert "dpl with preset=paper still differs from its paper in: example data" in caplog.text
+
+    (rpm,) = resolve_paper(tmp_path, "rpm", "lamp3")
+    assert rpm.differs == ["example data"]
+    (persona_db,) = resolve_paper(tmp_path, "persona_db", "lamp4")
+    assert persona_db.differs == ["task lamp4"]
+
+
+@pytest.mark.usefixtures("sentence_data")
+def test_preset_paper_leaves_set_parameters_and_says_so(tmp_path: Path) -> None:
+    # `none` has no paper's settings, and runs beside the others as it is.
+    cipher, none = resolve_paper(
+        tmp_path, "cipher,none", "prelude_summ", "cipher.embedder=wordllama"
+    )
+    assert cipher.differs == ["example data", "embedder wordllama (paper: mpnet or bert)"]
+    # The paper has 1 as well.
+    assert cipher.spec.params["k"] == 5
+    assert none.differs == []
+    assert none.spec.sampling == Sampling()
+
+
+def test_preset_paper_is_refused_by_a_method_without_a_papers_settings(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no parameter 'preset'"):
+        resolve_paper(tmp_path, "none", "lamp4")
