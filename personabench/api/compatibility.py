@@ -1,8 +1,9 @@
 """Compatibility of methods and tasks, derived from their own declarations.
 
 A method runs on a task that offers every capability it `needs`, else it is *refused*.  Where it
-runs, it is *faithful* on the tasks of its paper (`designed_for`, name patterns) and *adapted* on
-others; that is a label for readers of a table and decides nothing.
+runs, it can be *faithful* on the tasks of its paper (`designed_for`, name patterns) and is
+*adapted* on others; that is a label for readers of a table and decides nothing.  Whether a run is
+faithful depends on its settings as well, see `fidelity`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ is done.
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -63,8 +64,9 @@ class Context(Caller):
         seed: int,
         phase: Phase,
         unit: str,
+        sample_id: str = "",
     ) -> None:
-        super().__init__(client, phase, unit, seed)
+        super().__init__(client, phase, unit, seed, sample_id)
         self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
@@ -100,6 +102,18 @@ class Context(Caller):
         seed = "\x1f".join([str(self.seed), *scope])
         return random.Random(seed)
 
+    def shared(self) -> Context:
+        """Return this context for work on records, whose replies all samples may share.
+
+        At a temperature above 0, equal requests of two samples have independent replies.  A draft
+        or a difference that belongs to a record, whichever sample needs it, is requested once.
+        """
+        if not self.sample_id:
+            return self
+        context = copy.copy(self)
+        context.sample_id = ""
+        return context
+
     async def complete(
         self,
         messages: Sequence[Message],
@@ -128,7 +142,6 @@ class Context(Caller):
             max_tokens=max_tokens,
             temperature=self.sampling.temperature if temperature is None else temperature,
             top_p=self.sampling.top_p,
-            seed=self.seed,
             schema=schema,
             logprobs=logprobs,
             repeat=repeat,
@@ -175,7 +188,6 @@ class Context(Caller):
         request = Request(
             messages=(*messages, Message("assistant", reply)),
             max_tokens=0,
-            seed=self.seed,
             logprobs=1,
             adapter=self._client.backend.adapter(self._unit),
         )

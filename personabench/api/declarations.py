@@ -171,6 +171,7 @@ METHOD: Mapping[str, Declaration] = {
     "version": Declaration("a whole number (int)", _is(int)),
     "needs": Declaration("a tuple of capabilities (str)", _texts),
     "designed_for": Declaration(_TUPLE_OF_TEXTS, _texts),
+    "paper_settings": Declaration("a mapping from names of settings to values", _is(Mapping)),
     "privileged": Declaration("True or False", _is(bool)),
     "rule": Declaration("True or False", _is(bool)),
 }
@@ -187,6 +188,7 @@ TASK: Mapping[str, Declaration] = {
     "labels": Declaration("a tuple of different texts (str)", _labels),
     "words": Declaration("a `Vocabulary`", _vocabulary),
     "default_split": Declaration("a text (str)", _is(str)),
+    "paper_settings": Declaration("a mapping from names of options to values", _is(Mapping)),
     "offers": Declaration("a tuple of capabilities (str)", _texts),
     "roles": Declaration(_TUPLE_OF_ROLES, _roles),
     "optional_roles": Declaration(_TUPLE_OF_ROLES, _roles),

@@ -63,6 +63,8 @@ class Task(Wording):
         metrics: the metrics, the first of them the primary one; by default those of `kind`:
             accuracy and macro-F1, MAE and RMSE, or ROUGE.
         default_split: the split to use when none is named.
+        paper_settings: values of options in the benchmark's paper; a list has several.  A method of
+            that paper is "adapted" in a run that differs.
         splits: the splits that `load` knows; by default the default split alone.
         accepts_file: whether `--data` may be a file; a task with `load` and the default `open`
             always accepts one.
@@ -86,6 +88,7 @@ class Task(Wording):
     version: ClassVar[int] = 1
     metrics: ClassVar[tuple[Metric, ...]] = ()
     default_split: ClassVar[str] = "dev"
+    paper_settings: ClassVar[Mapping[str, Any]] = {}
     splits: ClassVar[tuple[str, ...]] = ()
     accepts_file: ClassVar[bool] = False
     history_format: ClassVar[defaults.HistoryFormat] = "auto"

@@ -477,15 +477,15 @@ class Engine:
     def _new_attempt(self, sample: Sample) -> Attempt:
         simulator = self.roles.get("simulator", self.client)
         return Attempt(
-            ctx=self._new_context("predict", sample.user_id),
-            simulator=Role("simulator", simulator, sample.user_id, self.spec.seed),
-            learning=self._new_context("update", sample.user_id),
+            ctx=self._new_context("predict", sample.user_id, sample.id),
+            simulator=Role("simulator", simulator, sample.user_id, self.spec.seed, sample.id),
+            learning=self._new_context("update", sample.user_id, sample.id),
         )
 
     def _view(self, sample: Sample) -> Sample:
         return sample.view(privileged=self.method.privileged)
 
-    def _new_context(self, phase: Phase, unit: str) -> Context:
+    def _new_context(self, phase: Phase, unit: str, sample_id: str = "") -> Context:
         return Context(
             task=self.task,
             client=self.client,
@@ -494,6 +494,7 @@ class Engine:
             seed=self.spec.seed,
             phase=phase,
             unit=unit,
+            sample_id=sample_id,
         )
 
 
