@@ -20,7 +20,7 @@ NO_FORM = "none"
 """The form of `--reasoning` if the server takes none."""
 
 _NO_TEMPLATE = re.compile(
-    r"chat.?template (?:is|was) (?:not|no longer|missing|required)"
+    r"(?:chat|prompt).?template['\"`]? (?:(?:is|was) )?(?:not|no longer|missing|required)"
     r"|(?:no|provide a|define any?|without a|missing|have a|set a|specify a)"
     r" (?:default )?chat.?template"
     r"|not a chat model|v1/completions|does not support chat|chat_template is not set"
@@ -30,7 +30,7 @@ _NO_TEMPLATE = re.compile(
 _ALTERNATION = re.compile(
     r"alternat|in a row|consecutive|successive|interleave|same role|must (?:start|begin) with"
     r"|(?:first|last) (?:message|role|turn)|roles? must (?:be )?follow"
-    r"|\bodd (?:number|length)|\b(?:even|odd) (?:index|position)",
+    r"|\bodd (?:number|length)|\b(?:even|odd) (?:index|position)|\brole \W?\w+\W? after role",
     re.I,
 )
 _SYSTEM = re.compile(

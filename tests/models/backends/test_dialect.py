@@ -229,6 +229,12 @@ def learnt(
             {"schema": "json_object"},
         ),
         ("the length of messages must be an odd number", {"merges_turns": True}),
+        ("Unexpected role 'user' after role 'user'", {"merges_turns": True}),
+        ("'chat_template' not set on tokenizer", {"api": "completions"}),
+        (
+            "Chat completions are disabled because a prompt template is not set.",
+            {"api": "completions"},
+        ),
         (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
             "'max_completion_tokens' instead.",
