@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from personabench.api.capabilities import check_words, explain_missing, offered
 from personabench.api.dataset import Dataset
-from personabench.api.guard import explain_result
+from personabench.api.guard import explain_result, locate
 from personabench.api.task import Task
 from personabench.errors import UsageError
 
@@ -99,7 +99,7 @@ def explain_misfit(
         UsageError: `requirements` of the method names an unknown capability.
     """
     needs = method.requirements()
-    check_words(f"method {method.name}", "needs", needs)
+    check_words(f"{type(method).__name__} ({locate(method, 'requirements')})", "needs", needs)
 
     # Dates may be needed by a parameter of a method that runs elsewhere without: the data decides.
     reason = explain_missing(needs - {"dates"}, capabilities(type(task)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.options import Json, Task
 
 
@@ -49,12 +49,12 @@ def score(
     opened = create(load_class("task", task))
     score = score_files(opened, predictions, references, scorer, partial)
     for warning in score.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
 
     scope = "partial: only the ids both files have" if score.partial else "all ids"
     counts = f"parse failures {score.parse_failures}, null outputs {score.null_outputs}"
     # With --json, standard output must hold the JSON alone.
-    typer.echo(f"{score.task}, {score.scorer} scorer, n={score.n} ({scope}), {counts}", err=json)
+    echo(f"{score.task}, {score.scorer} scorer, n={score.n} ({scope}), {counts}", err=json)
     if json:
         emit(score.metrics)
         return
@@ -68,4 +68,4 @@ def score(
             values[name] = value
     width = max(12, *map(len, values))
     for name, value in values.items():
-        typer.echo(f"{name:{width}} {value:.4f}")
+        echo(f"{name:{width}} {value:.4f}")

@@ -23,7 +23,7 @@ from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
-from personabench.api.guard import TRACEBACKS, find_plugin_call
+from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
@@ -433,7 +433,7 @@ class Engine:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
-            error = encodable(f"{type(failure).__name__} in {self.method.name}: {failure}")
+            error = encodable(f"{self.method.name}: {describe_error(failure)}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
         return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)

@@ -34,6 +34,7 @@ from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
 from personabench.run.selection import select
+from personabench.run.watchdog import watch_opening
 from personabench.types import Sampling
 
 _log = logging.getLogger("personabench")
@@ -244,8 +245,9 @@ class _Resolver:
         name = f"{task.name} {task.params}"
         if name not in self.opened:
             split = self.options.split or task.default_split
-            dataset = open_split(task, split, self.options.data)
-            self.opened[name] = task, apply_control(dataset, history, self.options.seed)
+            with watch_opening():
+                dataset = open_split(task, split, self.options.data)
+                self.opened[name] = task, apply_control(dataset, history, self.options.seed)
         return self.opened[name]
 
     def _resolve_run(
