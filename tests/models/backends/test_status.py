@@ -312,6 +312,18 @@ async def test_a_template_that_fails_is_shown_at_once(
 
 
 @BOTH
+async def test_a_page_in_place_of_a_reply_is_not_requested_again(
+    server: Server, backend: str
+) -> None:
+    server.replies = [web.Response(text="<html>Log in</html>", content_type="text/html")]
+    model = create(backend, BackendOptions(base_url=server.url))
+    await model.identify()
+    with pytest.raises(Refused, match=r"Log in.*--base-url"):
+        await model.complete(request(), "u")
+    await model.aclose()
+
+
+@BOTH
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"])
 async def test_a_deeply_nested_reply_is_an_error_of_the_server(
     server: Server, backend: str, body: bytes
