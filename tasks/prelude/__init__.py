@@ -23,7 +23,6 @@ from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
 from personabench.metrics.edits import measure_edit
-from personabench.metrics.meteor import describe_missing_tokenizer
 from personabench.metrics.metric import Value
 from personabench.metrics.text import strip_reasoning
 from personabench.models.roles import Role, RoleName
@@ -103,7 +102,7 @@ class _Prelude(OnlineTask, Downloadable):
             raise UsageError(f"{self.name} has one split, all, not '{split}'")
 
         params = self.params
-        dataset = Trajectories(
+        return Trajectories(
             self.env,
             data,
             self._word_request,
@@ -112,11 +111,6 @@ class _Prelude(OnlineTask, Downloadable):
             by_rule=params.user == "rule",
             preferences=params.preferences,
         )
-        # Noted here, because a run would otherwise fail after the first paid draft.
-        missing = describe_missing_tokenizer()
-        if missing:
-            dataset.missing_requirement = f"{self.name} counts the words of edits; {missing}"
-        return dataset
 
     def render(
         self,

@@ -122,12 +122,10 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         return wording.describe_record(record)
 
     def query_text(self, sample: Sample) -> str:
-        title = sample.attributes.get("review_title", "")
-        return wording.make_search_text(title, sample.stimulus) or sample.input
+        return wording.make_search_text(sample.attributes, sample.stimulus) or sample.input
 
     def document_text(self, record: Record) -> str:
-        title = record.fields["review_title"]
-        return wording.make_search_text(title, record.stimulus) or record.response
+        return wording.make_search_text(record.fields, record.stimulus) or record.response
 
     def question(self, record: Record, like: Sample) -> Sample:
         """See `Task`; the question states the rating and the title of the record's own review."""

@@ -107,7 +107,6 @@ def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> N
     assert "2 call(s)" in text and "stands for an earlier reply" in text
 
 
-@pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize("task", TASKS)
 def test_show_dry_prints_the_prompts_of_every_method_that_runs(
     personabench: Command, task: str

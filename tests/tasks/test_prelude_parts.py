@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -14,13 +13,8 @@ import pytest
 
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
-from personabench.metrics import wordnet
 from personabench.metrics.edits import Edit, edit_cost, measure_edit
-from personabench.models.backends.scripted import Scripted
 from personabench.models.tokens import EstimatedTokens
-from personabench.run.options import Options
-from personabench.run.plan import plan
-from personabench.run.runner import run
 from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring
 from personabench.tasks.prelude.data import (
     Document,
@@ -29,7 +23,6 @@ from personabench.tasks.prelude.data import (
     read_preferences,
 )
 from personabench.tasks.prelude.rules import BASE
-from personabench.testing.checks import check_task
 
 
 def write_folder(data: Path, *, documents: int = 6, **changed: Any) -> Path:
@@ -52,7 +45,6 @@ def write_folder(data: Path, *, documents: int = 6, **changed: Any) -> Path:
 # 1, metrics
 
 
-@pytest.mark.usefixtures("sentence_data")
 def test_acceptance_1_costs_beside_lengths() -> None:
     edit = measure_edit(BASE, BASE + " What do you think?")
     assert edit == Edit(5, 12, 17)
@@ -64,31 +56,6 @@ def test_acceptance_1_costs_beside_lengths() -> None:
     assert measure_edit("", "a b") == Edit(2, 0, 2)
     assert measure_edit("", "a b").per_draft_token == 2
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
-
-
-def test_acceptance_1_missing_sentence_data_is_reported_before_any_call(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from personabench.methods.none import NoPersonalization
-    from personabench.testing.trials import trial
-
-    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
-    with pytest.raises(UsageError, match="punkt_tab"):
-        trial(NoPersonalization(), PreludeSumm(PreludeSumm.Params(user="rule")), limit=1)
-    options = Options(["none"], ["prelude_summ"], backend="scripted", results=tmp_path)
-    for command in (run(options, backend=(model := Scripted())), plan(options)):
-        with pytest.raises(
-            UsageError, match=r"prelude_summ counts the words of edits; .*punkt_tab"
-        ):
-            asyncio.run(command)
-    assert not model.requests
-    assert not list(tmp_path.iterdir())
-    (unverified,) = (
-        finding
-        for finding in check_task(PreludeSumm(), "all", None)
-        if "punkt_tab" in finding.detail
-    )
-    assert unverified.holds is None
 
 
 def test_cumulative_cost_is_the_mean_total_of_trajectories() -> None:
@@ -337,4 +304,5 @@ async def test_a_weak_user_applies_a_seeded_part_of_the_preference() -> None:
 def test_the_tasks_are_on_offer_with_what_they_offer() -> None:
     for name in ("prelude_summ", "prelude_email"):
         entry = registry.list_entries("task")[name]
-        assert entry.facts["offers"] == registry.load_class("task", name).offers == ("feedback",)
+        offers = registry.load_class("task", name).offers
+        assert entry.facts["offers"] == offers == ("feedback", "preference")

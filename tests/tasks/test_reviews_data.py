@@ -301,6 +301,24 @@ def test_items_are_described_beside_the_table_or_in_it(tmp_path: Path) -> None:
     assert reviews(**SMALL).open("test", folder).load(0).stimulus == f"Toy d\n{long}"
 
 
+def test_an_item_without_a_title_is_searched_by_its_description(tmp_path: Path) -> None:
+    long = " ".join(f"word{number}" for number in range(40))
+    rows = [
+        {"reviewerID": user, "asin": item, "overall": 3, "summary": title, "reviewText": text,
+         "unixReviewTime": timestamp, "item_title": "" if item == "d" else "Toy",
+         "item_description": long}
+        for user, item, _, title, text, timestamp in everyone("uvw", "abcd")
+    ]  # fmt: skip
+    lines(tmp_path / "reviews.json", rows)
+    task = reviews(**SMALL)
+    sample = task.open("test", tmp_path).load(0)
+    title = sample.attributes["review_title"]
+    assert sample.item == "d" and task.query_text(sample) == f"{title} {long}"
+    (record, *_) = sample.history
+    assert task.document_text(record) == f"{record.fields['review_title']} {long}"
+    assert long in sample.input and "untitled" not in task.describe(record)
+
+
 def test_a_broken_table_is_named(tmp_path: Path) -> None:
     folder = table(
         tmp_path / "mine.csv", [("u", "a", 5, "t", "text", 1), ("v", "a", "five", "t", "text", 1)]
