@@ -85,7 +85,7 @@ def _create_tokenizers() -> tuple[Any, Any]:
         PunktParameters,
         PunktSentenceTokenizer,
     )
-    from punkt.data import english  # type: ignore[import-untyped]
+    from punkt.data import english
 
     parameters = PunktParameters()
     parameters.abbrev_types = english.ABBREV_TYPES

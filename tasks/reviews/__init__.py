@@ -202,6 +202,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
                 user_id=row.user_id,
                 input="",
                 references=(row.data.text,),
+                item=row.data.asin,
             )
         return samples
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import dataclasses
 import gzip
 import json
 from collections import Counter, defaultdict
@@ -16,6 +18,8 @@ from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.population import Population
 from personabench.errors import DataError, UsageError
+from personabench.run import runner
+from personabench.run.score_file import open_run, score_predictions
 from personabench.tasks.reviews.construct import Rules
 from personabench.tasks.reviews.records import format_time
 
@@ -206,6 +210,19 @@ def test_splits_are_made_from_a_table(tmp_path: Path) -> None:
         reviews(**SMALL).open("val", folder)
     with pytest.raises(UsageError, match="no DPL-main folder"):
         reviews(**SMALL).open("Books/test", folder)
+
+
+def test_answers_about_a_table_are_compared_between_users(tmp_path: Path) -> None:
+    folder = table(tmp_path / "mine.csv", everyone("uvw", "abcd"))
+    chosen = runner.Options(["copy_nearest"], ["reviews"], backend="scripted", results=tmp_path)
+    assignments = [f"task.{name}={value}" for name, value in SMALL.items()]
+    options = dataclasses.replace(chosen, data=folder, assignments=assignments)
+    (outcome,) = asyncio.run(runner.run(options))
+    task, references = open_run(outcome.folder, None)
+    scores = score_predictions(task, outcome.folder, references, "official", False)
+    assert scores.metrics["rouge-1"] == outcome.summary.metrics["official"]["rouge-1"]
+    shared = scores.divergence
+    assert shared is not None and (shared.stimuli, shared.samples) == (1, 3)
 
 
 def test_each_rule_is_applied(tmp_path: Path) -> None:
