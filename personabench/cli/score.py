@@ -161,6 +161,7 @@ def _open_one(
     split: str | None,
 ) -> tuple[Task, References]:
     """The task of one prediction file or run, and its references."""
+    from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.errors import UsageError
     from personabench.run.score_file import open_references, open_run, read_references
@@ -172,7 +173,7 @@ def _open_one(
     if not names:
         raise UsageError("--task names the task of the predictions")
 
-    task = load_class("task", names[0])()
+    task: Task = create(load_class("task", names[0]))
     if references is None:
         return task, open_references(task, split, data)
     return task, read_references(task, references)

@@ -46,6 +46,7 @@ class ResolvedRun:
     """One run, ready to start.
 
     Attributes:
+        backend: the model under test.
         positions: the selected samples, in the order of work.
         fit: whether the method runs as its paper describes.
         roles: the backends of the simulator and the judge, if the task uses them.
@@ -55,6 +56,7 @@ class ResolvedRun:
     task: Task
     dataset: Dataset
     method: Method
+    backend: Backend
     positions: Sequence[int]
     folder: RunFolder
     fit: Fit = "faithful"
@@ -291,7 +293,7 @@ class _Resolver:
         # Points of a grid that differ in another method's parameter are the same run of this one.
         self.runs.setdefault(
             str(folder.path),
-            ResolvedRun(spec, task, dataset, method, positions, folder, fit, roles),
+            ResolvedRun(spec, task, dataset, method, self.backend, positions, folder, fit, roles),
         )
 
     def _check_roles(self) -> None:

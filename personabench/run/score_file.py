@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from personabench.api.defaults import explain_gold
+from personabench.api.guard import plugin_guard
 from personabench.api.id_check import compare_ids
 from personabench.api.official_files import OfficialFiles
 from personabench.api.registry import is_file
@@ -271,7 +272,7 @@ def score_predictions(
         scorer=scorer,
         n=len(outputs),
         partial=bool(problems or unscored),
-        metrics=_aggregate(scores.measured, [sample.values for sample in scores.samples]),
+        metrics=_aggregate(task, scores.measured, [sample.values for sample in scores.samples]),
         parse_failures=sum(sample.parsed is None for sample in scores.samples),
         null_outputs=sum(output is None for output in outputs.values()),
         missing=difference.missing,
@@ -310,8 +311,10 @@ class _Scores:
 def _score(
     task: Task, outputs: Mapping[str, str | None], samples: Mapping[str, Sample], scorer: str
 ) -> _Scores:
-    names = {metric.name for metric in task.metrics}
-    extra_metrics = tuple(metric for metric in choose_extras(task.kind) if metric.name not in names)
+    official = {metric.name for metric in task.metrics}
+    extra_metrics = tuple(
+        metric for metric in choose_extras(task.kind) if metric.name not in official
+    )
     scored: list[SampleScore] = []
     extra_values: list[Mapping[str, Value]] = []
     coverage = ReferenceCoverage(task.metrics)
@@ -325,10 +328,11 @@ def _score(
         extra_values.append(measure_extras(extra_metrics, parsed, reference))
         coverage.add(reference)
 
-    measured = tuple(metric for metric in task.metrics if metric.name in scored[0].values)
+    names = {name for sample_score in scored for name in sample_score.values}
+    measured = tuple(metric for metric in task.metrics if metric.name in names)
     if task.metrics[0] not in measured:
         raise _explain_interaction(task)
-    extras = _aggregate(extra_metrics, extra_values)
+    extras = _aggregate(task, extra_metrics, extra_values)
     return _Scores(scored, measured, extras, list(coverage.warnings()))
 
 
@@ -340,12 +344,13 @@ def _explain_interaction(task: Task) -> UsageError:
 
 
 def _aggregate(
-    metrics: Sequence[Metric], values: Sequence[Mapping[str, Value]]
+    task: Task, metrics: Sequence[Metric], values: Sequence[Mapping[str, Value]]
 ) -> dict[str, float]:
     scores = {}
     for metric in metrics:
-        column = [sample_values[metric.name] for sample_values in values]
-        scores[metric.name] = metric.aggregate(np.array(column, dtype=np.float64))
+        column = [row[metric.name] for row in values if metric.name in row]
+        with plugin_guard(task, f"metrics[{metric.name!r}].aggregate", "a number from an array"):
+            scores[metric.name] = float(metric.aggregate(np.array(column, dtype=np.float64)))
     return scores
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from personabench.api.guard import create
 from personabench.api.id_check import list_few
 from personabench.api.official_files import OfficialFiles
 from personabench.api.registry import list_entries, load_class
@@ -67,7 +68,7 @@ def candidate_tasks(names: Sequence[str]) -> list[Task]:
     Raises:
         UsageError: unknown task, or one without official files.
     """
-    tasks: list[Task] = [load_class("task", name)() for name in names or list_entries("task")]
+    tasks: list[Task] = [create(load_class("task", name)) for name in names or list_entries("task")]
     readers: list[Task] = [task for task in tasks if isinstance(task, OfficialFiles)]
     if names and len(readers) < len(tasks):
         unsuitable = [task.name for task in tasks if not isinstance(task, OfficialFiles)]
