@@ -220,6 +220,9 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         category, part = _parse_split(split)
         download(category, part, target, **options)
 
+    def describe_missing(self) -> str:
+        return self._missing_meteor or ""
+
     def _warn_of_meteor(self) -> str | None:
         return self._missing_meteor or meteor.describe_limitations()
 

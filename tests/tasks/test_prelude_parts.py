@@ -13,9 +13,10 @@ import pytest
 
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
+from personabench.leaderboard.stats.scores import MIN_USERS
 from personabench.metrics.edits import Edit, edit_cost, measure_edit
 from personabench.models.tokens import EstimatedTokens
-from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring
+from personabench.tasks.prelude import INTERVAL_TRAJECTORIES, PreludeEmail, PreludeSumm, scoring
 from personabench.tasks.prelude.data import (
     Document,
     draw_trajectory,
@@ -56,6 +57,13 @@ def test_acceptance_1_costs_beside_lengths() -> None:
     assert measure_edit("", "a b") == Edit(2, 0, 2)
     assert measure_edit("", "a b").per_draft_token == 2
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
+
+
+def test_too_few_trajectories_for_an_interval_are_announced() -> None:
+    assert MIN_USERS == INTERVAL_TRAJECTORIES
+    (warning,) = PreludeSumm(PreludeSumm.Params(user="rule")).open("all", None).warnings
+    assert "3 trajectories are too few" in warning and "task.trajectories=6" in warning
+    assert not PreludeSumm(PreludeSumm.Params(trajectories=6)).open("all", None).warnings
 
 
 def test_cumulative_cost_is_the_mean_total_of_trajectories() -> None:
