@@ -13,6 +13,7 @@ from typing import Any, Literal
 from personabench.metrics import meteor
 from personabench.metrics.bleu import corpus_bleu, count_ngrams, signature
 from personabench.metrics.metric import Metric, Value
+from personabench.metrics.ratings import parse_number
 from personabench.metrics.scripts import LATIN, SPACED
 
 ROUGE_2 = Metric("rouge-2", scope=LATIN)
@@ -37,7 +38,10 @@ def measure_extras(
     parsed: str | None,
     reference: str,
 ) -> Mapping[str, Value]:
-    """Measure an answer by extra metrics; an unparsed one counts as empty, or as wrong."""
+    """Measure an answer by extra metrics; an unparsed one counts as empty, or as wrong.
+
+    Of several references, callers pass the first.
+    """
     values: dict[str, Value] = {}
     text = parsed or ""
     for metric in metrics:
@@ -48,8 +52,16 @@ def measure_extras(
         elif metric is METEOR:
             values["meteor"] = meteor.meteor(text, reference)
         else:
-            values["accuracy"] = float(parsed is not None and float(parsed) == float(reference))
+            values["accuracy"] = float(_is_equal(parsed, reference))
     return values
+
+
+def _is_equal(parsed: str | None, reference: str) -> bool:
+    """Whether two ratings are the same number, or the same text if one is no number."""
+    if parsed is None:
+        return False
+    numbers = parse_number(parsed), parse_number(reference)
+    return parsed == reference if None in numbers else numbers[0] == numbers[1]
 
 
 @lru_cache(maxsize=1)

@@ -69,6 +69,8 @@ def unpacked(path: Path) -> Iterator[Path]:
         DataError: there is no such file, or it cannot be unpacked. Errors about the plain file
             name the compressed one.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name one file in it")
     if not path.is_file():
         raise DataError(f"no file {path}")
     if path.suffix != ".gz":

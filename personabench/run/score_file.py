@@ -97,9 +97,13 @@ class References:
 def score_files(
     task: Task, predictions: Path, references: Path, scorer: str, partial: bool
 ) -> FileScores:
-    """Score a prediction file against a reference file; see `score_predictions`."""
+    """Score a prediction file against a reference file by the task's own metrics alone.
+
+    See `score_predictions`.
+    """
     check_scorer(task, scorer)
-    return score_predictions(task, predictions, read_references(task, references), scorer, partial)
+    samples = read_references(task, references)
+    return score_predictions(task, predictions, samples, scorer, partial, extras=())
 
 
 def check_scorer(task: Task, scorer: str) -> None:
@@ -224,7 +228,12 @@ def read_predictions(task: Task, path: Path) -> tuple[str | None, list[Answer]]:
 
 
 def score_predictions(
-    task: Task, predictions: Path, references: References, scorer: str, partial: bool
+    task: Task,
+    predictions: Path,
+    references: References,
+    scorer: str,
+    partial: bool,
+    extras: Sequence[Metric] | None = None,
 ) -> FileScores:
     """Score a prediction file or a run: the task's submission format, or JSON lines.
 
@@ -234,6 +243,7 @@ def score_predictions(
     Args:
         partial: score the samples that both have; the first of repeated answers counts, and
             another task's name is a warning.
+        extras: metrics of `personabench.metrics.extras`; None for those of the task's kind.
 
     Raises:
         UsageError: the task's answers are not scored by themselves.
@@ -265,7 +275,8 @@ def score_predictions(
     if not outputs:
         raise DataError(f"{predictions} and {references.origin} share no id")
 
-    scores = _score(task, outputs, samples, scorer)
+    chosen = choose_extras(task.kind) if extras is None else extras
+    scores = _score(task, outputs, samples, scorer, chosen)
     unscored = len(references.samples) - len(samples) if is_run else 0
     return FileScores(
         task=task.name,
@@ -309,7 +320,11 @@ class _Scores:
 
 
 def _score(
-    task: Task, outputs: Mapping[str, str | None], samples: Mapping[str, Sample], scorer: str
+    task: Task,
+    outputs: Mapping[str, str | None],
+    samples: Mapping[str, Sample],
+    scorer: str,
+    extras: Sequence[Metric],
 ) -> _Scores:
     official = {metric.name for metric in task.metrics}
     extra_metrics = tuple(
@@ -332,8 +347,8 @@ def _score(
     measured = tuple(metric for metric in task.metrics if metric.name in names)
     if task.metrics[0] not in measured:
         raise _explain_interaction(task)
-    extras = _aggregate(task, extra_metrics, extra_values)
-    return _Scores(scored, measured, extras, list(coverage.warnings()))
+    extra_scores = _aggregate(task, extra_metrics, extra_values)
+    return _Scores(scored, measured, extra_scores, list(coverage.warnings()))
 
 
 def _explain_interaction(task: Task) -> UsageError:

@@ -213,3 +213,14 @@ def test_a_run_is_scored_like_its_file(personabench: Command, refused: Callable[
     assert "needs the interaction of a run" in refused(
         "score", "-t", "prelude_summ", "--predictions", file
     )
+
+
+def test_files_of_an_own_task_are_scored(personabench: Command, tmp_path: Path) -> None:
+    assert personabench("new", "task", "mine").code == 0
+    data = tmp_path / "own.jsonl"
+    rows = [{"id": f"q{n}", "output": str(n % 5 + 1)} for n in range(8)]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    ended = personabench(
+        *("score", "-t", "./mine.py", "--predictions", data, "--references", data, "--json")
+    )
+    assert (ended.code, ended.json["n"], ended.json["unparsed"]) == (0, 8, 0), ended.err
