@@ -19,68 +19,77 @@ if TYPE_CHECKING:
     from personabench.run.submission import Part
 
 
+Predictions = Annotated[
+    Path,
+    typer.Option(
+        "--predictions",
+        metavar="PATH",
+        help="Prediction file or JSON lines with id and output (also .gz), a run folder, "
+        "or a folder or zip file with one file per task.",
+    ),
+]
+ScoredTasks = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        "-t",
+        metavar="TASK,..",
+        help="Task name or file.py[:Class]; several, or none, for a folder or zip file.",
+        show_default=False,
+    ),
+]
+ReferencePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--references",
+        metavar="PATH",
+        help="The benchmark's reference file, JSON lines, or a folder or zip file of them "
+        "(default: the task's data).",
+        show_default=False,
+    ),
+]
+Scorer = Annotated[
+    str,
+    typer.Option(
+        "--scorer",
+        metavar="SCORER",
+        help="Parser of the answers: official, lenient or strict.",
+    ),
+]
+Partial = Annotated[
+    bool,
+    typer.Option("--partial", help="Score only the ids that both files have."),
+]
+PerSample = Annotated[
+    Path | None,
+    typer.Option(
+        "--per-sample",
+        metavar="FILE",
+        help="Write each sample's answer and values as JSON lines.",
+        show_default=False,
+    ),
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        metavar="PATH",
+        help="Other predictions of the same samples, for a paired test.",
+        show_default=False,
+    ),
+]
+
+
 def score(
-    predictions: Annotated[
-        Path,
-        typer.Option(
-            "--predictions",
-            metavar="PATH",
-            help="Prediction file or JSON lines with id and output (also .gz), a run folder, "
-            "or a folder or zip file with one file per task.",
-        ),
-    ],
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="TASK,..",
-            help="Task name or file.py[:Class]; several, or none, for a folder or zip file.",
-            show_default=False,
-        ),
-    ] = None,
-    references: Annotated[
-        Path | None,
-        typer.Option(
-            "--references",
-            metavar="PATH",
-            help="The benchmark's reference file, JSON lines, or a folder or zip file of them "
-            "(default: the task's data).",
-            show_default=False,
-        ),
-    ] = None,
+    predictions: Predictions,
+    task: ScoredTasks = None,
+    references: ReferencePath = None,
     data: Data = None,
     split: Split = None,
-    scorer: Annotated[
-        str,
-        typer.Option(
-            "--scorer",
-            metavar="SCORER",
-            help="Parser of the answers: official, lenient or strict.",
-        ),
-    ] = "official",
-    partial: Annotated[
-        bool,
-        typer.Option("--partial", help="Score only the ids that both files have."),
-    ] = False,
-    per_sample: Annotated[
-        Path | None,
-        typer.Option(
-            "--per-sample",
-            metavar="FILE",
-            help="Write each sample's answer and values as JSON lines.",
-            show_default=False,
-        ),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            "--against",
-            metavar="PATH",
-            help="Other predictions of the same samples, for a paired test.",
-            show_default=False,
-        ),
-    ] = None,
+    scorer: Scorer = "official",
+    partial: Partial = False,
+    per_sample: PerSample = None,
+    against: Against = None,
     json: Json = False,
 ) -> None:
     """Score predictions of any system without a model.
@@ -105,7 +114,7 @@ def score(
 
 def _find_parts(
     stack: ExitStack,
-    names: str | None,
+    task_names: str | None,
     predictions: Path,
     references: Path | None,
     data: Path | None,
@@ -130,7 +139,7 @@ def _find_parts(
     if not predictions.exists():
         raise DataError(f"no file {predictions}")
 
-    wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
+    wanted = [name.strip() for name in (task_names or "").split(",") if name.strip()]
     if is_submission(predictions):
         if references is None:
             raise UsageError(
@@ -154,7 +163,7 @@ def _find_parts(
 
 
 def _open_one(
-    names: Sequence[str],
+    task_names: Sequence[str],
     predictions: Path,
     references: Path | None,
     data: Path | None,
@@ -166,14 +175,14 @@ def _open_one(
     from personabench.errors import UsageError
     from personabench.run.score_file import open_references, open_run, read_references
 
-    if len(names) > 1:
-        raise UsageError(f"{predictions} is of one task, not of {', '.join(names)}")
+    if len(task_names) > 1:
+        raise UsageError(f"{predictions} is of one task, not of {', '.join(task_names)}")
     if predictions.is_dir() and references is None and data is None:
-        return open_run(predictions, names[0] if names else None)
-    if not names:
+        return open_run(predictions, task_names[0] if task_names else None)
+    if not task_names:
         raise UsageError("--task names the task of the predictions")
 
-    task: Task = create(load_class("task", names[0]))
+    task: Task = create(load_class("task", task_names[0]))
     if references is None:
         return task, open_references(task, split, data)
     return task, read_references(task, references)

@@ -223,8 +223,8 @@ def read_predictions(task: Task, path: Path) -> tuple[str | None, list[Answer]]:
             return None, answers
         if not isinstance(task, OfficialFiles):
             raise DataError(f'{path}: expected JSON lines of {{"id", "output"}}, ids as strings')
-        named_task_or_none, pairs = task.read_predictions(file)
-        return named_task_or_none, [Answer(sample_id, output) for sample_id, output in pairs]
+        stated_task, pairs = task.read_predictions(file)
+        return stated_task, [Answer(sample_id, output) for sample_id, output in pairs]
 
 
 def score_predictions(
@@ -343,8 +343,8 @@ def _score(
         extra_values.append(measure_extras(extra_metrics, parsed, reference))
         coverage.add(reference)
 
-    names = {name for sample_score in scored for name in sample_score.values}
-    measured = tuple(metric for metric in task.metrics if metric.name in names)
+    measured_names = {name for sample_score in scored for name in sample_score.values}
+    measured = tuple(metric for metric in task.metrics if metric.name in measured_names)
     if task.metrics[0] not in measured:
         raise _explain_interaction(task)
     extra_scores = _aggregate(task, extra_metrics, extra_values)

@@ -62,15 +62,17 @@ def opened_folder(path: Path) -> Iterator[Path]:
             raise type(error)(str(error).replace(folder, str(path))) from error
 
 
-def candidate_tasks(names: Sequence[str]) -> list[Task]:
+def candidate_tasks(task_names: Sequence[str]) -> list[Task]:
     """Load the named tasks, or every installed one that reads official files.
 
     Raises:
         UsageError: unknown task, or one without official files.
     """
-    tasks: list[Task] = [create(load_class("task", name)) for name in names or list_entries("task")]
+    tasks: list[Task] = [
+        create(load_class("task", name)) for name in task_names or list_entries("task")
+    ]
     readers: list[Task] = [task for task in tasks if isinstance(task, OfficialFiles)]
-    if names and len(readers) < len(tasks):
+    if task_names and len(readers) < len(tasks):
         unsuitable = [task.name for task in tasks if not isinstance(task, OfficialFiles)]
         raise UsageError(f"without official files: {', '.join(unsuitable)}; score them one by one")
     return readers
@@ -82,22 +84,22 @@ def find_references(folder: Path, tasks: Sequence[Task]) -> dict[Task, Reference
     Raises:
         DataError: there are none, or two of one task.
     """
-    found_files: dict[Task, Path] = {}
+    paths: dict[Task, Path] = {}
     for path in _list_files(folder):
         for task in tasks:
             if not _is_reference(task, path):
                 continue
-            if task in found_files:
+            if task in paths:
                 raise DataError(
-                    f"{found_files[task]} and {path} are both references of {task.name}; "
+                    f"{paths[task]} and {path} are both references of {task.name}; "
                     "name a folder with one of them"
                 )
-            found_files[task] = path
+            paths[task] = path
 
-    if not found_files:
-        names = ", ".join(task.name for task in tasks)
-        raise DataError(f"{folder} has no reference file of {names}")
-    return {task: read_references(task, path) for task, path in found_files.items()}
+    if not paths:
+        listing = ", ".join(task.name for task in tasks)
+        raise DataError(f"{folder} has no reference file of {listing}")
+    return {task: read_references(task, path) for task, path in paths.items()}
 
 
 def match_predictions(
@@ -120,9 +122,9 @@ def match_predictions(
         if selected and not owners:
             continue
         if len(owners) != 1:
-            names = ", ".join(task.name for task in owners or references)
+            listing = ", ".join(task.name for task in owners or references)
             problem = "may be of" if owners else "is of none of"
-            raise DataError(f"{path} {problem} {names}; score it by itself with --task")
+            raise DataError(f"{path} {problem} {listing}; score it by itself with --task")
 
         (task,) = owners
         if task.name in parts:
@@ -131,8 +133,8 @@ def match_predictions(
             )
         parts[task.name] = Part(task, path, references[task])
     if not parts:
-        names = ", ".join(task.name for task in references)
-        raise DataError(f"{folder} has no prediction files of {names} ({', '.join(_SUFFIXES)})")
+        listing = ", ".join(task.name for task in references)
+        raise DataError(f"{folder} has no prediction files of {listing} ({', '.join(_SUFFIXES)})")
     return [parts[name] for name in sorted(parts)]
 
 
@@ -163,9 +165,9 @@ def _is_reference(task: Task, path: Path) -> bool:
 
 def _belongs(path: Path, task: Task, references: References) -> bool:
     with unpacked(path) as file:
-        lines = read_lines(file)
-    if lines is not None:
-        return any(answer.id in references.samples for answer in lines)
+        answers = read_lines(file)
+    if answers is not None:
+        return any(answer.id in references.samples for answer in answers)
     try:
         named_task, _ = read_predictions(task, path)
     except DataError:
