@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -193,8 +194,9 @@ def write_manifest(
     text = msgspec.json.format(encoded, indent=1)
 
     # Written beside and renamed, so that an interrupt leaves the old manifest.
-    temporary = folder / f"{MANIFEST}.new"
-    temporary.write_bytes(text + b"\n")
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    with temporary.open("xb") as file:
+        file.write(text + b"\n")
     temporary.replace(folder / MANIFEST)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
 import urllib.error
 import urllib.request
@@ -166,6 +167,11 @@ def _check_opening(
     raise DataError(f"{url} returned something other than the file: {problem}")
 
 
+def _open_no_link(path: str, flags: int) -> int:
+    # In a folder that is shared, the name could be a link to another file.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def _write_body(
     response: Any,
     start: _Start,
@@ -175,8 +181,9 @@ def _write_body(
 ) -> int:
     """Write the body; return the size of `part`."""
     size = start.offset
-    with part.open("ab" if start.offset else "wb") as file:
+    with open(part, "ab" if start.offset else "wb", opener=_open_no_link) as file:
         if not start.offset:
+            version_path(part).unlink(missing_ok=True)
             version_path(part).write_text(_version_of(response.headers))
 
         chunk = start.first or _read_chunk(response)

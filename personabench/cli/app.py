@@ -34,8 +34,9 @@ from personabench.cli import (
     show,
 )
 from personabench.cli import list as listing
+from personabench.cli.console import echo
 from personabench.cli.help import PanelCommand, PlainCommand
-from personabench.errors import PersonabenchError
+from personabench.errors import PersonabenchError, visible
 
 _HELP = "The benchmark harness for LLM personalization: does a method really know this user better?"
 
@@ -51,7 +52,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"personabench {__version__}")
+        echo(f"personabench {__version__}")
         raise typer.Exit
 
 
@@ -115,7 +116,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except PersonabenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.help import PlainCommand
 from personabench.cli.options import (
     RESULTS,
@@ -161,7 +161,7 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
     else:
         for finding in results:
             detail = f" ({finding.detail})" if finding.detail else ""
-            typer.echo(f"{_MARKS[finding.holds]:4}  {finding.what}{detail}")
+            echo(f"{_MARKS[finding.holds]:4}  {finding.what}{detail}")
 
     if any(finding.holds is False for finding in results):
         sys.exit(1)

@@ -7,9 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-import typer
-
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.options import RESULTS, Json, Results
 
 _OPTIONAL_MODULES = {
@@ -47,7 +45,7 @@ def doctor(results: Results = RESULTS, json: Json = False) -> None:
         emit(rows)
     else:
         for row in rows:
-            typer.echo(f"{row['state']:8} {row['what']:22} {row['detail']}")
+            echo(f"{row['state']:8} {row['what']:22} {row['detail']}")
     # A missing optional part is no failure: other backends and methods work without it.
     if any(row["state"] == "broken" for row in rows):
         sys.exit(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personabench.cli.console import echo
 from personabench.cli.help import PlainCommand
 
 if TYPE_CHECKING:
@@ -272,6 +273,6 @@ def _write_files(files: Mapping[Path, str]) -> None:
 
 def _print_next_steps(paths: Sequence[Path], *commands: str) -> None:
     *first, last = map(str, paths)
-    typer.echo(f"wrote {', '.join(first)} and {last}\n")
+    echo(f"wrote {', '.join(first)} and {last}\n")
     for command in commands:
-        typer.echo(f"  {command}")
+        echo(f"  {command}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.options import Data, Json, Split
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _find_parts(
         parts = match_predictions(submission, samples, selected=bool(wanted))
         uncovered = describe_uncovered(parts, samples)
         if uncovered:
-            typer.echo(f"warning: {uncovered}", err=True)
+            echo(f"warning: {uncovered}", err=True)
     else:
         opened, origin = _open_one(wanted, predictions, references, data, split)
         parts = [Part(opened, predictions, origin)]
@@ -241,14 +241,14 @@ def _report(scored: Sequence[FileScores], opponents: dict[str, FileScores], as_j
     results: dict[str, dict[str, Any]] = {}
     for scores in scored:
         for warning in scores.warnings:
-            typer.echo(f"warning: {warning}", err=True)
+            echo(f"warning: {warning}", err=True)
         estimates = estimate_scores(scores)
         comparison = None
         if scores.task in opponents:
             comparison = compare_scores(scores, opponents[scores.task])
 
         # With --json, standard output must hold the JSON alone.
-        typer.echo(_describe(scores), err=as_json)
+        echo(_describe(scores), err=as_json)
         results[scores.task] = to_dict(scores, estimates)
         if comparison is not None:
             results[scores.task]["against"] = comparison_dict(comparison)
@@ -282,16 +282,16 @@ def _print_scores(result: dict[str, Any], scores: FileScores) -> None:
         interval = result["intervals"].get(name, {})
         low, high = interval.get("low"), interval.get("high")
         text = "" if low is None else f"  [{low:.4f}, {high:.4f}]"
-        typer.echo(f"{name:{width}} {value:.4f}{text}")
+        echo(f"{name:{width}} {value:.4f}{text}")
     for name, value in scores.extras.items():
-        typer.echo(f"{name:{width}} {value:.4f}  (not a metric of this benchmark)")
+        echo(f"{name:{width}} {value:.4f}  (not a metric of this benchmark)")
 
     reasons = {interval["reason"] for interval in result["intervals"].values()} - {None}
     for reason in sorted(reasons):
-        typer.echo(f"no interval: {reason}")
+        echo(f"no interval: {reason}")
     if shared is not None:
         kind = " (simplified: distances to the stimulus are unknown)" if shared.simplified else ""
-        typer.echo(
+        echo(
             f"{shared.stimuli} stimuli shared by users, {shared.samples} answers{kind}: "
             f"EGISES {shared.scores.egises:.4f} (lower is better), "
             f"DEGRESS {shared.scores.degress:.4f}, PerSEval {shared.scores.perseval:.4f}, "
