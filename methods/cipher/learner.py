@@ -25,7 +25,8 @@ from personabench.methods.vectors import compute_cosines
 from personabench.metrics.text import strip_reasoning
 
 EMBEDDERS = {
-    "mpnet": "sentence-transformers:all-mpnet-base-v2",
+    # The paper reads 512 word pieces; the package alone stops at 384.
+    "mpnet": "sentence-transformers:all-mpnet-base-v2@512",
     "bert": "sentence-transformers:bert-base-uncased",
 }
 Mode = Literal["auto", "static", "replay", "turns"]

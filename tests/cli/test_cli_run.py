@@ -142,7 +142,8 @@ def test_score_reads_what_a_run_submits(personabench: Command, tmp_path: Path) -
         SAMPLES / "lamp4/dev_outputs.json",
     )
     flat = personabench("score", "-t", "lamp4", *files, "--json")
-    assert flat.json == summary["metrics"]["official"] and "n=37 (all ids)" in flat.err
+    official = summary["metrics"]["official"]
+    assert flat.json.items() >= official.items() and "n=37 (all ids)" in flat.err
     assert "parse failures 0, null outputs 0" in flat.err
     ended = personabench("score", "-t", "lamp4", *files)
     assert "official scorer, n=37 (all ids)" in ended.out and "rouge-1" in ended.out
