@@ -23,6 +23,7 @@ from personabench.methods.dpl.prompts import (
     draft_differences,
     fit_draft,
 )
+from personabench.methods.dpl.settings import PAPER
 from personabench.methods.rpm.replies import find_json
 
 FIELDS = ("name", "definition", "difference")
@@ -64,6 +65,16 @@ class Drp(Dpl):
     paper = "Unveiling Inference Scaling for Difference-Aware User Modeling, arXiv 2511.15389"
     needs = ("history", "population")
     designed_for = ("reviews*",)
+    paper_settings = {
+        **PAPER,
+        "difference_max_tokens": 4096,
+        "profile_max_tokens": 4096,
+        # Published rows may lack the check: the released last stage reads the unchecked lists.
+        "validate": [True, False],
+        "temperature": 0.0,
+        "top_p": 0.95,
+        "max_tokens": 4096,
+    }
 
     @dataclass(frozen=True)
     class Params(Dpl.Params):

@@ -29,6 +29,7 @@ class Trsr(Method):
     )
     needs = ("history",)
     designed_for = ()
+    paper_settings = {"block": 5, "recent": 5}
 
     @dataclass(frozen=True)
     class Params:

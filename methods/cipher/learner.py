@@ -67,7 +67,10 @@ class Learner(Method):
     ) -> str:
         """The answer; a sample without history opens a round of an online task in `state`."""
         online = not sample.history
-        rounds = state["rounds"] if online else await self._rounds_from_history(sample, ctx)
+        if online:
+            rounds = state["rounds"]
+        else:
+            rounds = await self._rounds_from_history(sample, ctx.shared())
         if not rounds:
             ctx.flag("empty_profile" if online else "plain_prompt")
 

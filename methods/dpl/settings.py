@@ -6,7 +6,7 @@ the result, so that the rest of the code needs no preset.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from personabench import UsageError
@@ -25,7 +25,8 @@ class Settings:
     k_peers: int = 4
     min_peers: int = 1
     selector: str = "auto"
-    n_init: int = 10
+    # The default of scikit-learn for k-means++ since 1.4, with which the released code runs.
+    n_init: int = 1
     seed: int = 42
     retriever: str = "bm25"
     embedder: str = "wordllama"
@@ -54,6 +55,11 @@ PRESETS = {
         population_max_users=0,
     ),
 }
+
+
+# As resolved; `tau` has no effect without T3.
+PAPER = {**asdict(PRESETS["faithful"]), "min_peers": PRESETS["faithful"].k_peers}
+del PAPER["tau"]
 
 
 def resolve(preset: str, overrides: dict[str, Any]) -> Settings:

@@ -221,6 +221,8 @@ def check_rendered(plugin: Any, value: Any, kind: type[Any]) -> str:
             return f"a message has the role {describe_value(message.role)}"
         if not isinstance(message.content, str):
             return f"a message has {describe_value(message.content)} as its content"
+    if problem := _records(plugin, value.records):
+        return f"of its `records`, {problem}"
     return _flags(plugin, value.flags)
 
 

@@ -29,6 +29,8 @@ _SUMMARY_FIELDS = (
     "history",
     "seed",
     "model",
+    "fit",
+    "differs",
 )
 
 
@@ -158,6 +160,8 @@ def _metric_lines(name: str, metric: MetricComparison, n: int) -> Iterator[str]:
 
 def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
     """Describe the data, the statistics, and everything that limits the comparison."""
+    from personabench.leaderboard.notes import describe_differences
+
     yield (
         f"Data: {a.summary.source} ({a.summary.data_hash[:8]}). Positive gains favour A, whatever "
         "the metric's direction."
@@ -175,6 +179,7 @@ def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
         yield f"The runs are not comparable: they differ in {'; '.join(comparison.differences)}."
     if a.summary.seed != b.summary.seed:
         yield f"Seeds differ: {a.summary.seed} and {b.summary.seed}."
+    yield from describe_differences([("A", a), ("B", b)])
     if comparison.skipped:
         yield (
             f"Left out: {', '.join(comparison.skipped)}. No installed task computes them (--task "

@@ -58,7 +58,7 @@ def tasks(json: Json = False) -> None:
 
 SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
 
-LEGEND = "● faithful: as in its paper, or made for any task  ○ adapted  – refused, no call"
+LEGEND = "● faithful with its paper's settings, or made for any task  ○ adapted  – refused, no call"
 
 # A narrower last column than this is not wrapped: one word per line is harder to read than a wide
 # line.
@@ -71,7 +71,7 @@ def matrix(
     method: OnlyMethod = None,
     json: Json = False,
 ) -> None:
-    """Show which method runs on which task, and if faithfully."""
+    """Show which method runs on which task, and if it can be faithful there."""
     from personabench.api.compatibility import matrix
     from personabench.api.registry import describe, list_entries
 

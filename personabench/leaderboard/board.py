@@ -262,6 +262,7 @@ def _make_row(
         users=summary.users,
         setting=entry.setting,
         fit=summary.fit,
+        differs=summary.differs,
         primary=summary.primary,
         scores=_collect_scores(entry, statistics, hidden),
         extra_metrics=summary.extra_metrics,

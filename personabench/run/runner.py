@@ -299,7 +299,8 @@ class _Execution:
             data=str(self.options.data.resolve()) if self.options.data else None,
             changed=changed_params(job.method),
             task_changed=changed_params(job.task),
-            fit=job.fit,
+            fit="adapted" if job.differs else "faithful",
+            differs=list(job.differs),
             privileged=job.method.privileged,
             rule=job.method.rule,
             provenance={

@@ -28,6 +28,29 @@ def warn(message: str) -> None:
 
 
 @contextmanager
+def watch_opening(limit: float = LIMIT, report: Callable[[str], None] = warn) -> Iterator[None]:
+    """Report plugin code that reads data for longer than `limit` seconds, once.
+
+    The data is opened without a loop, so that `load` is the call that this thread is in.
+    """
+    thread = threading.get_ident()
+    ended = threading.Event()
+
+    def watch() -> None:
+        if ended.wait(limit):
+            return
+        call = find_plugin_call(stack_of(sys._current_frames().get(thread)))
+        if call:
+            report(f"{call} has been reading data for {limit:.0f} s; press Ctrl-C to end it")
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
 def watch_loop(limit: float = LIMIT, report: Callable[[str], None] = warn) -> Iterator[None]:
     """Report plugin code that blocks the running loop for longer than `limit` seconds, once."""
     loop = asyncio.get_running_loop()

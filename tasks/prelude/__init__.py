@@ -48,6 +48,7 @@ class _Prelude(OnlineTask, Downloadable):
     source = "https://github.com/gao-g/prelude (arXiv 2404.15269); documents come with --data"
     licence = "MIT (code); documents under the terms of their data sets"
     default_split = "all"
+    paper_settings = {"user": "llm", "rounds": [0, 200], "trajectories": 3, "document_tokens": 0}
     max_tokens = 512
     scorers = ("official",)
     metrics = scoring.METRICS

@@ -140,6 +140,27 @@ def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> Non
     )
 
 
+def test_accuracy_after_learning_is_reported_beside_that_of_the_draft() -> None:
+    used, true = LIKED[:2]
+
+    def measure(**notes: str | None) -> tuple[float | None, float | None]:
+        record = {**make_record(used, true), "method": notes}
+        values = scoring.measure_round(record, LIKED, "wordllama")
+        names = ("preference_accuracy_wordllama", "learned_accuracy_wordllama")
+        return tuple(values.get(name) for name in names)  # type: ignore[return-value]
+
+    # An edit taught the true preference, after a draft with another one or with none.
+    assert measure(preference=used, inferred=true) == (0.0, 1.0)
+    assert measure(preference="", inferred=true) == (None, 1.0)
+    # Nothing was inferred, so the method still holds the preference of the draft.
+    assert measure(preference=used, inferred=None) == (0.0, 0.0)
+    assert measure(preference=true) == (1.0, 1.0)
+    assert measure(preference="", inferred="") == (None, None)
+
+    metric_names = [metric.name for metric in PreludeSumm().metrics]
+    assert metric_names[-2:] == ["preference_accuracy_wordllama", "learned_accuracy_wordllama"]
+
+
 def forget_bertscore() -> None:
     """Forget the model and its scores, as a new process does."""
     scoring._load_bertscore.cache_clear()  # noqa: SLF001

@@ -29,7 +29,8 @@ _NO_TEMPLATE = re.compile(
 )
 _ALTERNATION = re.compile(
     r"alternat|in a row|consecutive|successive|interleave|same role|must (?:start|begin) with"
-    r"|(?:first|last) (?:message|role|turn)|roles? must (?:be )?follow",
+    r"|(?:first|last) (?:message|role|turn)|roles? must (?:be )?follow"
+    r"|\bodd (?:number|length)|\b(?:even|odd) (?:index|position)",
     re.I,
 )
 _SYSTEM = re.compile(
@@ -41,7 +42,8 @@ _SYSTEM = re.compile(
 )
 _USE_DEVELOPER = re.compile(r"developer'? (?:role )?instead|use (?:the )?['\"]?developer", re.I)
 _SCHEMA = re.compile(
-    r"response.?format|json.?schema|json.?object|json.?mode|json output|structured|grammar|guided",
+    r"response.?(?:format|schema)|json.?schema|json.?object|json.?mode|json output|structured"
+    r"|grammar|guided|additional.?properties|\bformat.schema",
     re.I,
 )
 _EXCLUSIVE = re.compile(
@@ -188,7 +190,10 @@ def _refused_sampling(
     candidates = [
         name
         for name, value in body.items()
-        if isinstance(value, int | float) and name not in (*LIMIT_FIELDS, "top_logprobs")
+        if isinstance(value, int | float)
+        # A switch is a field of `--reasoning` or `--extra`.
+        and not isinstance(value, bool)
+        and name not in (*LIMIT_FIELDS, "top_logprobs")
     ]
     named = [name for name in candidates if _names(name, message, pointed)]
 

@@ -220,6 +220,16 @@ def learnt(
         ("'response_format.type' must be 'json_schema' or 'text'", {"schema": "json_object"}),
         ("json mode is not supported by this model", {"schema": "json_object"}),
         (
+            "Unknown name \"additionalProperties\" at 'generation_config.response_schema': "
+            "Cannot find field.",
+            {"schema": "json_object"},
+        ),
+        (
+            "output_config.format.schema: For 'object' type, a field is missing",
+            {"schema": "json_object"},
+        ),
+        ("the length of messages must be an odd number", {"merges_turns": True}),
+        (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
             "'max_completion_tokens' instead.",
             {"limit_field": "max_completion_tokens"},
@@ -305,6 +315,15 @@ def test_a_field_that_is_refused_because_the_model_thinks() -> None:
 def test_a_further_field_that_is_refused_is_named() -> None:
     lesson = learnt("Unknown parameter: 'service_tier'", service_tier="flex")
     assert lesson is not None and lesson.extra == ["service_tier"]
+
+
+def test_a_switch_of_reasoning_is_no_sampling_field() -> None:
+    lesson = learnt(
+        "parameter.enable_thinking must be set to false for non-streaming calls",
+        level="low",
+        url="https://dashscope.aliyuncs.com/compatible-mode/v1",
+    )
+    assert lesson is not None and not lesson.refused and lesson.dialect.reasoning == "none"
 
 
 def test_reasoning_tries_its_forms_in_turn() -> None:
