@@ -22,7 +22,7 @@ from personabench.api.task import Task
 from personabench.errors import DataError, UsageError
 from personabench.metrics.metric import Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.types import Sample
+from personabench.types import Sample, from_json
 
 Answer = tuple[str, str | None]
 """A sample id and its output; None for an absent one."""
@@ -76,7 +76,7 @@ def read_lines(path: Path) -> list[Answer] | None:
                 continue
             text = text.removeprefix(BOM_UTF8)
             try:
-                line = msgspec.json.decode(text, type=_Line)
+                line = from_json(text, _Line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 if not answers and not _LINE_START.match(text):
                     return None

