@@ -52,7 +52,7 @@ ODD: dict[str, Make] = {
     "number": content(b'{"a":1e999,"n":' + b"9" * 5000 + b"}\n"),
     "surrogate": content(b'{"a":"\\ud800"}\n'),
 }
-QUICK = ("folder", "loop", "pipe", "deep object", "list")
+QUICK = ("folder", "pipe", "deep object")
 CORPUS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ODD]
 GOLDS = [
     b'{"task":"LaMP_4","golds":[1]}',
