@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
@@ -60,6 +61,7 @@ class Context(Caller):
         seed: int,
         phase: Phase,
         unit: str,
+        prompts: Prompts | None = None,
     ) -> None:
         super().__init__(client, phase, unit, seed)
         self.task: Wording = WordingView(task)
@@ -67,6 +69,7 @@ class Context(Caller):
         self.notes: dict[str, Any] = {}
         self.sent: list[Sent] = []
         self._embedders = embedders
+        self._prompts = prompts or Prompts()
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
 
@@ -168,6 +171,24 @@ class Context(Caller):
         )
         response = await self._ask(request, None)
         return tuple(token["logprob"] for token in response.logprobs)
+
+    def prompt(self, file: PromptFile, stage: str, **slots: str) -> tuple[Message, ...]:
+        """Return the request of a stage of a template file, in the run's wording.
+
+        The method fills the stage's slots; those of the task's vocabulary are filled in.
+
+        Raises:
+            PluginError: other slots are filled than the stage has.
+        """
+        return self._prompts.messages(file, stage, self.task.words, slots)
+
+    def part(self, file: PromptFile, stage: str, **slots: str) -> str:
+        """Return a part of a request, such as one of several examples, as `prompt` does.
+
+        Raises:
+            PluginError: as `prompt`.
+        """
+        return self._prompts.part(file, stage, self.task.words, slots)
 
     def render(
         self,

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from personabench.api.contracts import METHOD, guard_methods
+from personabench.api.prompts import PromptFile
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, User
 
@@ -60,6 +61,8 @@ class Method(ABC):
             which is a label and decides nothing else.
         privileged: True for an oracle, which sees hidden facts.
         rule: True for a trivial rule, which methods have to beat to be worth a model call.
+        prompts: the template files of its texts and of methods that it answers with; None if its
+            texts are in its code, where they cannot be replaced.
         Params: a frozen dataclass of its parameters, typed, with defaults; `--set k=8` fills it.
     """
 
@@ -70,6 +73,7 @@ class Method(ABC):
     designed_for: ClassVar[Sequence[str]] = ("*",)
     privileged: ClassVar[bool] = False
     rule: ClassVar[bool] = False
+    prompts: ClassVar[Sequence[PromptFile] | None] = None
 
     @dataclasses.dataclass(frozen=True)
     class Params:

@@ -31,6 +31,7 @@ from personabench.cli.options import (
     VllmArgs,
 )
 from personabench.cli.parsing import split_names, split_vllm_args
+from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +78,8 @@ def why(
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
     results: Results = RESULTS,
+    wording: Wording = None,
+    prompts: PromptsFile = None,
     json: Json = False,
 ) -> None:
     """Show which calls of a sample are stored, and why others are not.
@@ -108,6 +111,8 @@ def why(
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
+        wording=read_wording(wording),
+        prompts=read_texts(prompts),
         history=history,
         results=results,
     )

@@ -66,6 +66,7 @@ from personabench.cli.options import (
 )
 from personabench.cli.parsing import role_backends, split_names, split_vllm_args
 from personabench.cli.plan_table import print_plan
+from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,6 +96,8 @@ def run(
     seeds: Seeds = None,
     assignments: Assignments = None,
     grid: Grid = None,
+    wording: Wording = None,
+    prompts: PromptsFile = None,
     history: History = "own",
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -195,6 +198,8 @@ def run(
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
         grid=grid or [],
+        wording=read_wording(wording),
+        prompts=read_texts(prompts),
         shard=part,
         history=history,
         results=folder,

@@ -20,6 +20,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
+from personabench.api.prompts import Prompts, WordingName, check_owners
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import UsageError
@@ -47,7 +48,9 @@ class ResolvedRun:
 
     Attributes:
         positions: the selected samples, in the order of work.
+        prompts: the texts of the method's prompts.
         fit: whether the method runs as its paper describes.
+        changed_prompts: the options of texts that are not the model's default.
         roles: the backends of the simulator and the judge, if the task uses them.
     """
 
@@ -57,7 +60,9 @@ class ResolvedRun:
     method: Method
     positions: Sequence[int]
     folder: RunFolder
+    prompts: Prompts
     fit: Fit = "faithful"
+    changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
 
     @property
@@ -101,6 +106,7 @@ def build_spec(
     history: str,
     window: int | None,
     simulator: Mapping[str, str] | None,
+    prompts: Prompts | None = None,
 ) -> RunSpec:
     """The identity of a run of a method on an opened split of a task.
 
@@ -134,6 +140,7 @@ def build_spec(
         window=window,
         simulator=msgspec.UNSET if simulator is None else simulator,
         tokenizer=_name_tokenizer(task),
+        prompts=msgspec.UNSET if prompts is None else prompts.identity,
     )
 
 
@@ -190,9 +197,11 @@ class _Resolver:
         self.used_by_tasks: set[str] = set()
         self.active_roles: set[RoleName] = set()
         self.opened: dict[str, tuple[Task, Dataset]] = {}
+        self.default_wording: WordingName = "compact" if backend.packaged else "full"
 
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
+        self._check_prompts()
         owners = ["task", *(cls.name for cls in self.methods)]
         grid = [
             params.parse_assignments([*self.options.assignments, *point], owners)
@@ -276,6 +285,7 @@ class _Resolver:
             return
         check_requirements(method, dataset, positions)
 
+        prompts = self._resolve_prompts(method_class)
         spec = build_spec(
             task,
             dataset,
@@ -286,13 +296,38 @@ class _Resolver:
             history=self.options.history,
             window=self.options.backend_options.window,
             simulator=roles["simulator"].identity if "simulator" in roles else None,
+            prompts=prompts,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
         # Points of a grid that differ in another method's parameter are the same run of this one.
         self.runs.setdefault(
             str(folder.path),
-            ResolvedRun(spec, task, dataset, method, positions, folder, fit, roles),
+            ResolvedRun(
+                spec,
+                task,
+                dataset,
+                method,
+                positions,
+                folder,
+                prompts,
+                fit,
+                prompts.changed(self.default_wording),
+                roles,
+            ),
         )
+
+    def _resolve_prompts(self, method_class: type[Method]) -> Prompts:
+        wording = self.options.wording or self.default_wording
+        return Prompts(method_class.prompts, wording, self.options.prompts)
+
+    def _check_prompts(self) -> None:
+        """Check the texts that replace those of methods, also of methods that do not fit a task."""
+        if self.options.prompts is None:
+            return
+        files = [file for cls in self.methods for file in cls.prompts or ()]
+        check_owners(self.options.prompts, files, [cls.name for cls in self.methods])
+        for cls in self.methods:
+            self._resolve_prompts(cls)
 
     def _check_roles(self) -> None:
         idle = sorted(set(self.named) - self.active_roles)

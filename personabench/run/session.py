@@ -68,6 +68,7 @@ class Session:
             sample_timeout=options.sample_timeout,
             judged=run.judge is not None,
             roles=clients,
+            prompts=run.prompts,
         )
 
 

@@ -98,6 +98,8 @@ class Backend(ABC):
         concurrency: default number of calls in flight.
         supports_reply_logprobs: whether it can report the likelihood of a given reply (the last
             message of a request with `max_tokens` 0).
+        packaged: whether the model is the small one that comes with the package; valid after
+            `identify`.
     """
 
     identity: Mapping[str, str]
@@ -105,6 +107,7 @@ class Backend(ABC):
     tokens: Tokens
     concurrency: int = 32
     supports_reply_logprobs: bool = False
+    packaged: bool = False
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
