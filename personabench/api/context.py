@@ -271,7 +271,7 @@ class Context(Caller):
         """Count the tokens of a request and its reply beyond the window; 0 or less if they fit."""
         if self.window is None:
             return 0
-        available = self.window - max_tokens
+        available = self.window - max_tokens - self._client.allowance
 
         # Counting bytes is much faster than tokenizing and settles most requests.
         sizes = [len(message.content.encode()) + _BYTES_PER_MESSAGE for message in messages]

@@ -77,14 +77,18 @@ class Dataset(ABC):
         return {"named": len(user_ids), "joined": 0, "single": 0}
 
 
-def load_sample(dataset: Dataset, position: int) -> Sample:
-    """Load a sample, and check that it is the one that the index names.
+def load_sample(
+    dataset: Dataset,
+    position: int,
+    index: Sequence[tuple[str, str]],
+) -> Sample:
+    """Load a sample, and check that it is the one that the dataset's index names.
 
     Raises:
         PluginError: it is another one.
     """
     sample = dataset.load(position)
-    sample_id, user_id = dataset.index()[position]
+    sample_id, user_id = index[position]
     if (sample.id, sample.user_id) != (sample_id, user_id):
         while isinstance(dataset, Wrapped):
             dataset = dataset.inner

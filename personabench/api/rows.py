@@ -59,8 +59,8 @@ def _find_table(folder: Path, split: str) -> Path:
     tables = [
         path for path in sorted(folder.iterdir()) if path.name.endswith(ENDINGS + _COMPRESSED)
     ]
-    of_split = [path for path in tables if path.name.partition(".")[0] == split]
-    candidates = of_split or tables
+    split_tables = [path for path in tables if path.name.partition(".")[0] == split]
+    candidates = split_tables or tables
     if len(candidates) == 1:
         return candidates[0]
 

@@ -82,8 +82,8 @@ class StaticDataset(Dataset):
         self._labels = tuple(labels)
         self._explain_gold = explain_gold
         self._index: list[tuple[str, str]] = []
-        self._lines = _Lines()
-        self._histories = _Lines()
+        self._contents = _Store()
+        self._histories = _Store()
         self._history_numbers = array("L")
         self._stored_histories: dict[bytes, _History] = {}
         self._history_at = lru_cache(maxsize=4)(self._read_history)
@@ -101,7 +101,7 @@ class StaticDataset(Dataset):
         return self._index
 
     def load(self, position: int) -> Sample:
-        sample: Sample = _SAMPLES.decode(self._lines[position])
+        sample: Sample = _SAMPLES.decode(self._contents[position])
         history = self._history_at(self._history_numbers[position])
         return msgspec.structs.replace(sample, history=history)
 
@@ -121,9 +121,9 @@ class StaticDataset(Dataset):
             if first != number:
                 raise DataError(f"{location}: sample {first} has the same id, expected another")
 
-            line = _ENCODER.encode(sample)
-            content_hash.update(history.content_hash + hashlib.sha256(line).digest())
-            self._lines.append(line)
+            content = _ENCODER.encode(sample)
+            content_hash.update(history.content_hash + hashlib.sha256(content).digest())
+            self._contents.append(content)
             self._history_numbers.append(history.number)
             self._index.append((sample.id, sample.user_id))
 
@@ -203,7 +203,7 @@ class _History(NamedTuple):
     content_hash: bytes
 
 
-class _Lines:
+class _Store:
     """Byte strings by number, in memory up to a limit and then in a temporary file."""
 
     def __init__(self) -> None:
@@ -213,12 +213,12 @@ class _Lines:
         # The file is deleted with the dataset, without a warning that it was left open.
         weakref.finalize(self, self._file.close)
 
-    def append(self, line: bytes) -> int:
-        """Store a line; return its number."""
+    def append(self, content: bytes) -> int:
+        """Store a byte string; return its number."""
         with self._lock:
             self._file.seek(self._ends[-1])
-            self._file.write(line)
-        self._ends.append(self._ends[-1] + len(line))
+            self._file.write(content)
+        self._ends.append(self._ends[-1] + len(content))
         return len(self._ends) - 2
 
     def __getitem__(self, number: int) -> bytes:

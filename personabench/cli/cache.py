@@ -16,12 +16,14 @@ from personabench.cli.options import (
     BaseUrl,
     ContextLength,
     Data,
+    Extra,
     History,
     Json,
     MaxTokens,
     Method,
     Model,
     OmitParams,
+    Reasoning,
     Results,
     Seed,
     Split,
@@ -30,7 +32,7 @@ from personabench.cli.options import (
     TopP,
     VllmArgs,
 )
-from personabench.cli.parsing import split_names, split_vllm_args
+from personabench.cli.parsing import read_extra, read_reasoning, split_names, split_vllm_args
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def why(
     base_url: BaseUrl = None,
     adapter: Adapter = None,
     omit: OmitParams = None,
+    extra: Extra = None,
+    reasoning: Reasoning = None,
     vllm_args: VllmArgs = None,
     window: ContextLength = None,
     seed: Seed = 0,
@@ -107,6 +111,8 @@ def why(
             vllm_args=split_vllm_args(vllm_args),
             adapter=adapter,
             omit=tuple(split_names(omit or "")),
+            extra=read_extra(extra or []),
+            reasoning=read_reasoning(reasoning),
         ),
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),

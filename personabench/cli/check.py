@@ -1,4 +1,4 @@
-"""`personabench check`: verify a method or a task without a model."""
+"""`personabench check`: verify a method or a task without a model, or a backend with one call."""
 
 from __future__ import annotations
 
@@ -10,12 +10,33 @@ import typer
 
 from personabench.cli.console import emit
 from personabench.cli.help import PlainCommand
-from personabench.cli.options import Data, Json, Split
+from personabench.cli.options import (
+    RESULTS,
+    ApiVersion,
+    BaseUrl,
+    ContextLength,
+    Data,
+    Extra,
+    Headers,
+    Json,
+    Model,
+    OmitParams,
+    Reasoning,
+    Results,
+    Split,
+    StartTimeout,
+    Temperature,
+    Timeout,
+    TopP,
+    VllmArgs,
+)
+from personabench.cli.options import Backend as BackendOption
+from personabench.cli.parsing import read_extra, read_reasoning, split_names, split_vllm_args
 
 if TYPE_CHECKING:
     from personabench.testing.checks import Finding
 
-app = typer.Typer(help="Verify a method or a task without a model.", no_args_is_help=True)
+app = typer.Typer(help="Verify a method, a task or a backend.", no_args_is_help=True)
 
 
 @app.command("task", cls=PlainCommand)
@@ -60,6 +81,67 @@ def method(
     _report(check_method(checked, task or example_task(), refused_calls=calls), json)
 
 
+@app.command("backend", cls=PlainCommand)
+def backend(
+    name: BackendOption = "local",
+    model: Model = None,
+    base_url: BaseUrl = None,
+    window: ContextLength = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    vllm_args: VllmArgs = None,
+    start_timeout: StartTimeout = 1800.0,
+    timeout: Timeout = None,
+    header: Headers = None,
+    api_version: ApiVersion = None,
+    omit: OmitParams = None,
+    extra: Extra = None,
+    reasoning: Reasoning = None,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Learn what a server takes, with one small call, and print it on one line.
+
+    A run does the same when a server is new. The result is kept in the results folder.
+    """
+    import asyncio
+
+    from personabench.models.backends import read_headers
+    from personabench.models.backends.base import BackendOptions
+    from personabench.run.openings import check_backend
+    from personabench.run.options import Options
+    from personabench.types import Sampling
+
+    urls = split_names(base_url or "")
+    options = BackendOptions(
+        model,
+        urls[0] if urls else None,
+        window,
+        timeout or BackendOptions.timeout,
+        read_headers(header or []),
+        replicas=tuple(urls[1:]),
+        vllm_args=split_vllm_args(vllm_args),
+        start_timeout=start_timeout,
+        api_version=api_version,
+        omit=tuple(split_names(omit or "")),
+        extra=read_extra(extra or []),
+        reasoning=read_reasoning(reasoning),
+    )
+    sampling = Sampling(temperature, top_p)
+    facts = asyncio.run(
+        check_backend(
+            Options(
+                [], [], backend=name, backend_options=options, sampling=sampling, results=results
+            )
+        )
+    )
+    if json:
+        emit(facts)
+        return
+    for label, fact in facts.items():
+        typer.echo(f"{label:9} {fact}")
+
+
 _MARKS = {True: "ok", False: "FAIL", None: "–"}
 
 
@@ -88,12 +170,14 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
 def _run_checks(findings: Iterable[Finding]) -> list[Finding]:
     """Run the checks; a fault of the plugin ends them as a check that does not hold."""
     from personabench.errors import PluginError
+    from personabench.run.interrupts import ending_command
     from personabench.testing.checks import Finding
 
     results = []
     try:
-        for finding in findings:
-            results.append(finding)
+        with ending_command("interrupted"):
+            for finding in findings:
+                results.append(finding)
     except PluginError as fault:
         results.append(Finding("the code returns what is expected of it", False, str(fault)))
     return results

@@ -31,12 +31,13 @@ def download(
     from rich.console import Console
 
     from personabench.api.data_sources import Downloadable
+    from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.api.task import Task
     from personabench.cli.display import downloading
     from personabench.errors import UsageError
 
-    opened: Task = load_class("task", task)()
+    opened: Task = create(load_class("task", task))
     if not isinstance(opened, Downloadable):
         raise UsageError(
             f"task {opened.name} has nothing to download; pass a local copy with --data"

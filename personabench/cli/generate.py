@@ -16,13 +16,16 @@ from personabench.cli.options import (
     BaseUrl,
     Cache,
     CachePolicy,
+    Extra,
     Headers,
     Model,
+    OmitParams,
+    Reasoning,
     Results,
     Seed,
     Target,
 )
-from personabench.cli.parsing import split_names
+from personabench.cli.parsing import read_extra, read_reasoning, split_names
 
 if TYPE_CHECKING:
     from personabench.models.backends.base import BackendOptions
@@ -74,6 +77,18 @@ def generate(
     base_url: BaseUrl = None,
     header: Headers = None,
     api_version: ApiVersion = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            min=0.0,
+            metavar="T",
+            help="Temperature of the authors (default: set by the task).",
+        ),
+    ] = None,
+    omit: OmitParams = None,
+    extra: Extra = None,
+    reasoning: Reasoning = None,
     seed: Seed = 0,
     results: Results = RESULTS,
     cache: Cache = CachePolicy.use,
@@ -85,12 +100,13 @@ def generate(
     import asyncio
 
     from personabench.api.data_sources import Generative
+    from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.errors import UsageError
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
 
-    opened = load_class("task", task)()
+    opened = create(load_class("task", task))
     if not isinstance(opened, Generative):
         raise UsageError(f"task {opened.name} makes no sets of its own")
     models: list[str | None] = [*split_names(model or "")] or [None]
@@ -100,6 +116,10 @@ def generate(
             base_url,
             headers=read_headers(header or []),
             api_version=api_version,
+            temperature=temperature,
+            omit=tuple(split_names(omit or "")),
+            extra=read_extra(extra or []),
+            reasoning=read_reasoning(reasoning),
         )
         for name in models
     ]
@@ -139,6 +159,7 @@ async def _open_authors(
     from personabench.models import backends
     from personabench.models.cache import Cache
     from personabench.models.client import Client
+    from personabench.models.probe import Dialects, probe_request
     from personabench.models.roles import Role
 
     async with contextlib.AsyncExitStack() as stack:
@@ -155,6 +176,10 @@ async def _open_authors(
             await author.identify()
             await author.open()
             client = Client(author, cache, policy.value, author.concurrency)
+            if policy is not CachePolicy.only:
+                await Dialects(results).settle(
+                    author, client.concurrency, probe_request(0, 1, seed)
+                )
             authors.append(Role("simulator", client, "", seed))
         yield authors
 

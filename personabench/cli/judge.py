@@ -18,14 +18,21 @@ from personabench.cli.options import (
     CachePolicy,
     Concurrency,
     Json,
-    JudgeModel,
-    JudgeUrl,
     OwnTask,
     Results,
     Seed,
     Timeout,
 )
 from personabench.cli.options import Cache as CacheOption
+from personabench.cli.parsing import RoleArguments, role_options
+from personabench.cli.role_options import (
+    JudgeExtra,
+    JudgeModel,
+    JudgeOmit,
+    JudgeReasoning,
+    JudgeTemperature,
+    JudgeUrl,
+)
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,6 +133,10 @@ def judge(
             help="HTTP header as 'Name: value', kept secret. Repeatable.",
         ),
     ] = None,
+    judge_temperature: JudgeTemperature = None,
+    judge_omit: JudgeOmit = None,
+    judge_extra: JudgeExtra = None,
+    judge_reasoning: JudgeReasoning = None,
     results: Results = RESULTS,
     cache: CacheOption = CachePolicy.use,
     json: Json = False,
@@ -136,17 +147,15 @@ def judge(
     two orders, spread and preference for the first answer. Verdicts are kept: repeat the command to
     add missing ones.
     """
-    import asyncio
-
     import msgspec
 
     from personabench.leaderboard.pairwise_summary import summarize
-    from personabench.models import backends
     from personabench.models.backends import credentials
     from personabench.models.backends.base import BackendOptions
     from personabench.results.index import find_run
     from personabench.results.locate import load_named_task
     from personabench.run import answer_pairs, pairwise_judging, verdict_file
+    from personabench.run.interrupts import run_command
 
     folders = find_run(a, results), find_run(b, results)
     warnings = answer_pairs.check_comparable(*folders)
@@ -160,12 +169,17 @@ def judge(
             "the two runs share no answered sample; run both on the same data and users"
         )
 
-    judge_options = BackendOptions(
+    arguments = RoleArguments(
+        judge_backend,
         judge_model,
         judge_base_url,
-        timeout=timeout or BackendOptions.timeout,
-        headers=backends.read_headers(header or []),
+        header,
+        judge_temperature,
+        judge_omit,
+        judge_extra,
+        judge_reasoning,
     )
+    judge_options = role_options("judge", arguments, timeout or BackendOptions.timeout)
     _, roles = credentials.assign_secrets(
         "", BackendOptions(), {"judge": (judge_backend, judge_options)}
     )
@@ -184,8 +198,9 @@ def judge(
         _check_writable(export)
 
     with _judge_option_names(), _progress(len(pairs)) as on_verdict:
-        result = asyncio.run(
-            pairwise_judging.judge_runs(*folders, opened_task, pairs, options, on_verdict)
+        result = run_command(
+            pairwise_judging.judge_runs(*folders, opened_task, pairs, options, on_verdict),
+            farewell="interrupted; verdicts are kept",
         )
 
     side_a, side_b = map(_describe_run, folders)
@@ -202,7 +217,7 @@ def judge(
     if summary.failed:
         typer.echo(
             f"error: {summary.failed} samples could not be judged; repeat the command to try them "
-            "again",
+            f"again; the first: {result.first_failure}",
             err=True,
         )
         sys.exit(1)

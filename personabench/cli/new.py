@@ -141,9 +141,9 @@ def write_examples() -> str:
             for index, (book, pace) in enumerate(BOOKS)
         ]
         # The last book of either pace is the question, the others are the history.
-        asked = [ratings[3], ratings[7]]
-        rated = [rating for rating in ratings if rating not in asked]
-        rows += [{"reader": reader, **question, "rated": rated} for question in asked]
+        questions = [ratings[3], ratings[7]]
+        rated = [rating for rating in ratings if rating not in questions]
+        rows += [{"reader": reader, **question, "rated": rated} for question in questions]
     return "".join(f"{json.dumps(row)}\n" for row in rows)
 
 

@@ -16,7 +16,6 @@ from personabench.cli.help import (
     METHOD_PANEL,
     MODEL_PANEL,
     OUTPUT_PANEL,
-    ROLES_PANEL,
 )
 
 if TYPE_CHECKING:
@@ -282,7 +281,25 @@ OmitParams = Annotated[
     typer.Option(
         "--omit-params",
         metavar="NAME,..",
-        help="openai: parameters not to send, from temperature,top_p,seed.",
+        help="openai, vllm: fields not to send, such as temperature,top_p,seed.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra",
+        metavar="KEY=JSON",
+        help="Further field of every request, such as 'service_tier=\"flex\"'. Repeatable.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Reasoning = Annotated[
+    str | None,
+    typer.Option(
+        "--reasoning",
+        metavar="LEVEL",
+        help="How much the model thinks: off, low, medium, high or a number of tokens.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -302,81 +319,6 @@ EmbedderUrl = Annotated[
         metavar="URL",
         help="Embedding server (default: --base-url).",
         rich_help_panel=MODEL_PANEL,
-    ),
-]
-
-# Simulator and judge ----------------------------------------------------------------------------
-
-SimulatorBackend = Annotated[
-    str | None,
-    typer.Option(
-        "--simulator-backend",
-        metavar="BACKEND",
-        help="Backend of the simulated user (default: the model under test).",
-        rich_help_panel=ROLES_PANEL,
-    ),
-]
-SimulatorModel = Annotated[
-    str | None,
-    typer.Option(
-        "--simulator-model",
-        metavar="MODEL",
-        help="Model of the simulated user.",
-        rich_help_panel=ROLES_PANEL,
-    ),
-]
-SimulatorUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--simulator-base-url",
-        metavar="URL",
-        help="Server of the simulated user.",
-        rich_help_panel=ROLES_PANEL,
-    ),
-]
-SimulatorHeaders = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--simulator-header",
-        metavar="HEADER",
-        help="HTTP header for the simulated user's server. Repeatable.",
-        rich_help_panel=ROLES_PANEL,
-    ),
-]
-JudgeBackend = Annotated[
-    str | None,
-    typer.Option(
-        "--judge-backend",
-        metavar="BACKEND",
-        help="Backend of the judge (default: the model under test).",
-        rich_help_panel=ROLES_PANEL,
-    ),
-]
-JudgeModel = Annotated[
-    str | None,
-    typer.Option(
-        "--judge-model",
-        metavar="MODEL",
-        help="Model of the judge.",
-        rich_help_panel=ROLES_PANEL,
-    ),
-]
-JudgeUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--judge-base-url",
-        metavar="URL",
-        help="Server of the judge.",
-        rich_help_panel=ROLES_PANEL,
-    ),
-]
-JudgeHeaders = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--judge-header",
-        metavar="HEADER",
-        help="HTTP header for the judge's server. Repeatable.",
-        rich_help_panel=ROLES_PANEL,
     ),
 ]
 

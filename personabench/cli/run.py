@@ -27,14 +27,11 @@ from personabench.cli.options import (
     EmbedderUrl,
     Executor,
     ExecutorOption,
+    Extra,
     Grid,
     Headers,
     History,
     Json,
-    JudgeBackend,
-    JudgeHeaders,
-    JudgeModel,
-    JudgeUrl,
     Limit,
     MaxCost,
     MaxTokens,
@@ -44,6 +41,7 @@ from personabench.cli.options import (
     OmitParams,
     Prices,
     RayOptions,
+    Reasoning,
     RequestsPerMinute,
     ResultsOrUrl,
     SampleTimeout,
@@ -51,10 +49,6 @@ from personabench.cli.options import (
     Seeds,
     ShardOption,
     Shards,
-    SimulatorBackend,
-    SimulatorHeaders,
-    SimulatorModel,
-    SimulatorUrl,
     Split,
     StartTimeout,
     Tasks,
@@ -64,9 +58,34 @@ from personabench.cli.options import (
     TopP,
     VllmArgs,
 )
-from personabench.cli.parsing import role_backends, split_names, split_vllm_args
+from personabench.cli.parsing import (
+    RoleArguments,
+    read_extra,
+    read_reasoning,
+    role_backends,
+    split_names,
+    split_vllm_args,
+)
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
+from personabench.cli.role_options import (
+    JudgeBackend,
+    JudgeExtra,
+    JudgeHeaders,
+    JudgeModel,
+    JudgeOmit,
+    JudgeReasoning,
+    JudgeTemperature,
+    JudgeUrl,
+    SimulatorBackend,
+    SimulatorExtra,
+    SimulatorHeaders,
+    SimulatorModel,
+    SimulatorOmit,
+    SimulatorReasoning,
+    SimulatorTemperature,
+    SimulatorUrl,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,6 +130,8 @@ def run(
     header: Headers = None,
     api_version: ApiVersion = None,
     omit: OmitParams = None,
+    extra: Extra = None,
+    reasoning: Reasoning = None,
     rpm: RequestsPerMinute = None,
     tpm: TokensPerMinute = None,
     batch: Batch = False,
@@ -118,10 +139,18 @@ def run(
     simulator_model: SimulatorModel = None,
     simulator_base_url: SimulatorUrl = None,
     simulator_header: SimulatorHeaders = None,
+    simulator_temperature: SimulatorTemperature = None,
+    simulator_omit: SimulatorOmit = None,
+    simulator_extra: SimulatorExtra = None,
+    simulator_reasoning: SimulatorReasoning = None,
     judge_backend: JudgeBackend = None,
     judge_model: JudgeModel = None,
     judge_base_url: JudgeUrl = None,
     judge_header: JudgeHeaders = None,
+    judge_temperature: JudgeTemperature = None,
+    judge_omit: JudgeOmit = None,
+    judge_extra: JudgeExtra = None,
+    judge_reasoning: JudgeReasoning = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
     executor: ExecutorOption = Executor.process,
@@ -175,14 +204,33 @@ def run(
         tpm=tpm,
         api_version=api_version,
         omit=tuple(split_names(omit or "")),
+        extra=read_extra(extra or []),
+        reasoning=read_reasoning(reasoning),
         batch=folder / "batches" if batch else None,
     )
     roles = role_backends(
         backend,
         backend_options,
-        {"simulator": simulator_header, "judge": judge_header},
-        simulator=(simulator_backend, simulator_model, simulator_base_url),
-        judge=(judge_backend, judge_model, judge_base_url),
+        simulator=RoleArguments(
+            simulator_backend,
+            simulator_model,
+            simulator_base_url,
+            simulator_header,
+            simulator_temperature,
+            simulator_omit,
+            simulator_extra,
+            simulator_reasoning,
+        ),
+        judge=RoleArguments(
+            judge_backend,
+            judge_model,
+            judge_base_url,
+            judge_header,
+            judge_temperature,
+            judge_omit,
+            judge_extra,
+            judge_reasoning,
+        ),
     )
     options = Options(
         methods=split_names(method),
@@ -341,7 +389,12 @@ def _execute(
     announce = _announcer(options_by_seed, console, announced)
     try:
         return run_command(
-            runner.run(*options_by_seed, watch=watching(console), announce=announce),
+            runner.run(
+                *options_by_seed,
+                watch=watching(console),
+                announce=announce,
+                tell=functools.partial(console.print, markup=False, soft_wrap=True),
+            ),
             farewell=_describe_interrupt("finished samples are kept"),
         )
     except KeyboardInterrupt:

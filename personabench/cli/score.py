@@ -42,10 +42,11 @@ def score(
     json: Json = False,
 ) -> None:
     """Score predictions of any system without a model."""
+    from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.run.score_file import score_files
 
-    opened = load_class("task", task)()
+    opened = create(load_class("task", task))
     score = score_files(opened, predictions, references, scorer, partial)
     for warning in score.warnings:
         typer.echo(f"warning: {warning}", err=True)

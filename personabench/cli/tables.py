@@ -99,6 +99,8 @@ def _fitting(
         board.primary,
         "gain",
         "gain_p",
+        "truncated",
+        "empty",
         "failed",
         "owed",
         "seed_sd",

@@ -267,6 +267,8 @@ def _make_row(
         scores=_collect_scores(entry, statistics, hidden),
         extra_metrics=summary.extra_metrics,
         parse_failures=sum(run.counters.get("parse_failures", 0) for run in summaries),
+        truncated=sum(run.counters.get("truncated", 0) for run in summaries),
+        empty=sum(run.counters.get("empty_output", 0) for run in summaries),
         failed=sum(run.counters.get("request_errors", 0) for run in summaries),
         owed=sum(run.owed for run in summaries),
         costs=costs(entry, options.prices or {}, options.queries),
@@ -349,6 +351,8 @@ _COMPOSED = {"wins": "win_users", "quantiles": "gain_p10"}
 
 _COSTS = {
     "parse_failures": "unparsed",
+    "truncated": "truncated",
+    "empty": "empty",
     "failed": "failed",
     "owed": "owed",
     "calls": "calls",

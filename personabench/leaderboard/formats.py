@@ -138,10 +138,9 @@ def headed(board: Board, columns: Mapping[str, str]) -> tuple[str, dict[str, str
         title += f" · n={n}, {users} user{'s' * (users != 1)}"
         del remaining["n"], remaining["users"]
 
-    if not any(row.failed for row in board.rows):
-        del remaining["failed"]
-    if not any(row.owed for row in board.rows):
-        del remaining["owed"]
+    for name in ("truncated", "empty", "failed", "owed"):
+        if not any(row.columns[name] for row in board.rows):
+            del remaining[name]
     return title, remaining
 
 

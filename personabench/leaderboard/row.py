@@ -26,6 +26,9 @@ CONTRAST_COLUMNS: dict[Opponent, str] = {
     "trivial": "trivial_gain",
 }
 
+# Counts of what went wrong, shown between scores and costs.
+_COUNTS = ("parse_failures", "truncated", "empty", "failed", "owed")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,6 +42,7 @@ class Row:
         extra_metrics: metrics that the run was given with `--metric`.
         folder: the run folder or published file.
         personal: whether the gain survives another user's history; None if that is unknown.
+        truncated, empty: replies truncated at their token limit, and empty answers.
         frontier: whether the row is on the cost frontier; None if score or cost is unknown.
     """
 
@@ -64,6 +68,8 @@ class Row:
     scores: Mapping[str, Number | None]
     extra_metrics: Mapping[str, Number | None]
     parse_failures: Number
+    truncated: Number
+    empty: Number
     failed: Number
     owed: int
     costs: Costs
@@ -118,7 +124,7 @@ class Row:
         columns = {name: getattr(self, name) for name in _LEADING}
         columns |= self.scores
         columns |= self.extra_metrics
-        columns |= {name: getattr(self, name) for name in ("parse_failures", "failed", "owed")}
+        columns |= {name: getattr(self, name) for name in _COUNTS}
         columns |= {field.name: getattr(self.costs, field.name) for field in fields(Costs)}
         columns |= {name: getattr(self, name) for name in ("seconds", "run", "folder", "published")}
 

@@ -158,7 +158,10 @@ class Entry:
 
         Rules that have seen golds are none, since a method cannot.
         """
-        return (self.summary.rule or self.calls == 0) and not self.summary.privileged
+        summary = self.summary
+        # A run whose samples all failed makes no call either.
+        answers_alone = self.calls == 0 and summary.n > 0
+        return (summary.rule or answers_alone) and not summary.privileged
 
     def label_of(self, run: Run) -> str:
         """Label one of the runs: the row's label, with the run's own seed."""

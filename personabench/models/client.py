@@ -28,6 +28,7 @@ from personabench.errors import (
     TransientError,
 )
 from personabench.models.backends.base import Backend
+from personabench.models.backends.dialect import SCHEMAS, unfenced
 from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.reply import answer_logprobs, separate_thought
@@ -40,6 +41,8 @@ RETRY_FIRST = 0.5
 RETRY_LONGEST = 30.0
 REFUSALS = 8
 """First calls of a run that must all be refused alike to end it."""
+EMPTY = 5
+"""First replies of a phase that must all be truncated before their answer to end the run."""
 BREAKS = 3
 """Interrupted replies to one request after which it is given up."""
 
@@ -120,6 +123,7 @@ class Client:
         self._in_flight: dict[str, asyncio.Future[Response]] = {}
         self._last_answer = 0.0
         self._refusals: list[str] = []
+        self._empty_replies: dict[Phase, int] = {}
         self._prompts = PromptCounts()
         self._reports_finish = False
         self._explained_miss = False
@@ -133,6 +137,11 @@ class Client:
     def window(self) -> int | None:
         """The model's context window in tokens."""
         return self.backend.window
+
+    @property
+    def allowance(self) -> int:
+        """Tokens for the thought, which every call gets beside those for its answer."""
+        return self.backend.thought_allowance() if self.backend.options.reasoning else 0
 
     async def complete(
         self,
@@ -154,8 +163,10 @@ class Client:
                 failed alike.
             BudgetExceeded: the call might have exceeded the limit of `budget`.
         """
-        key = request_key(self.backend.identity, request)
+        key = request_key(self.backend.identity_of(request), request)
         response, cached = await self._respond(key, request, group, accept, flag)
+        if not cached:
+            self._note_reply(phase, request, response)
 
         if flag:
             if response.model:
@@ -188,7 +199,7 @@ class Client:
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            response = await self._call(request, group, flag)
+            response = await self._call(self._with_allowance(request), group, flag)
             self._store(key, request, response, accept)
             future.set_result(response)
         except BaseException as error:
@@ -211,7 +222,14 @@ class Client:
         if self.cache is None or self.policy == "off":
             return
         if self.is_storable(request, response, accept):
-            self.cache.put(key, self.backend.identity, request, response)
+            self.cache.put(key, self.backend.identity_of(request), request, response)
+
+    def _with_allowance(self, request: Request) -> Request:
+        """Return the request as it is sent: with room for the thought before the answer."""
+        # A likelihood request (`max_tokens` 0) generates nothing.
+        if not self.allowance or not request.max_tokens:
+            return request
+        return msgspec.structs.replace(request, max_tokens=request.max_tokens + self.allowance)
 
     async def _call(
         self, request: Request, group: str, flag: Callable[[str], None] | None
@@ -337,12 +355,17 @@ class Client:
             if finish == "stop":
                 oddities.append("finish_unsaid")
 
+        text = response.text
+        # A schema that only the prompt asks for keeps no model from writing around the JSON.
+        if request.schema is not None and self.backend.dialect.schema != SCHEMAS[0]:
+            text = unfenced(text)
+
         logprobs = raw.logprobs
         if response.thought:
             logprobs = answer_logprobs(logprobs, response.text)
         return msgspec.structs.replace(
             response,
-            text=encodable(response.text),
+            text=encodable(text),
             thought=encodable(response.thought),
             finish=finish,
             usage=usage,
@@ -370,6 +393,29 @@ class Client:
             raise BackendDown(
                 f"the first {len(self._refusals)} calls were all refused alike: {error}"
             ) from error
+
+    def _note_reply(self, phase: Phase, request: Request, response: Response) -> None:
+        """End the run if the first replies of a phase were all truncated before their answer."""
+        # An answer to a phase, whose allowance may be larger, says nothing about another one.
+        count = self._empty_replies.get(phase, 0)
+        if count >= EMPTY or not request.max_tokens:
+            return
+        if response.text.strip() or response.finish != "length":
+            self._empty_replies[phase] = EMPTY
+            return
+
+        self._empty_replies[phase] = count + 1
+        if count + 1 == EMPTY:
+            options = self.backend.options
+            prefix = f"--{options.role}-" if options.role else "--"
+            larger = "a higher" if options.reasoning else "a"
+            raise BackendDown(
+                f"the first {EMPTY} answers of {self.backend.identity['name']} are all empty and "
+                "truncated at their token limit, as those of a model that thinks first are: give "
+                f"each answer more room with {larger} {prefix}reasoning level (low, medium, high "
+                f"or a number of tokens), switch its thoughts off with {prefix}reasoning off, or "
+                "raise --max-tokens"
+            )
 
     def _receipt(
         self, key: str, phase: Phase, response: Response, *, cached: bool
@@ -407,15 +453,15 @@ class Client:
         self._explained_miss = True
 
         reason = "the cache is empty"
-        nearest = self.cache.nearest(self.backend.identity, request) if self.cache else None
+        identity = self.backend.identity_of(request)
+        nearest = self.cache.nearest(identity, request) if self.cache else None
         if nearest is not None:
-            change = difference(request, self.backend.identity, *nearest)
+            change = difference(request, identity, *nearest)
             reason = f"nearest stored call differs in {change}"
         return f"not in the cache (key {key[:12]}); {reason}"
 
-    @staticmethod
     def is_storable(
-        request: Request, response: Response, accept: Callable[[str], bool] | None
+        self, request: Request, response: Response, accept: Callable[[str], bool] | None
     ) -> bool:
         """Whether to cache a response: not empty, and complete or truncated at its limit."""
         if not response.text.strip():
@@ -425,7 +471,8 @@ class Client:
 
         # A reply shorter than the limit was truncated by the context window, which may differ on
         # the next server.
-        reached_limit = response.usage.output_tokens >= request.max_tokens
+        limit = self._with_allowance(request).max_tokens
+        reached_limit = response.usage.output_tokens >= limit
         return response.finish == "stop" or (response.finish == "length" and reached_limit)
 
 

@@ -41,7 +41,10 @@ NOTICES = {
 }
 TRUNCATED = "replies were truncated at their token limit"
 EMPTY = "answers are empty"
-THINKING = "a model that thinks first may have used up the limit; --max-tokens N gives answers more"
+THINKING = (
+    "a model that thinks first may have used up the limit; --reasoning LEVEL adds room for its "
+    "thoughts, or switches them off, and --max-tokens N gives answers more"
+)
 
 
 def collect_notices(summaries: Iterable[Summary]) -> list[str]:

@@ -143,6 +143,14 @@ class RunFolder:
         self._files.clear()
         self._lock.release()
 
+    def rename(self, path: Path) -> None:
+        """Move a folder without predictions to the path of another run, which starts it anew."""
+        if path.exists() or self.predictions_path.exists():
+            return
+        (self.path / "spec.json").unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.rename(path)
+
     def append(self, path: Path, line: msgspec.Struct) -> None:
         """Append one line, whole or not at all as far as later readers can see."""
         try:

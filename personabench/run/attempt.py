@@ -28,12 +28,14 @@ class Attempt:
         ctx: the method when it answers; learning: the method when it learns from feedback.
         simulator: the simulated user.
         profile: the key of the user's profile that the answer was made with.
+        is_too_long: the server refused a prompt and said how long it may be.
     """
 
     ctx: Context
     simulator: Role
     learning: Context
     profile: str | None = None
+    is_too_long: bool = False
 
     @property
     def notes(self) -> dict[str, Any]:

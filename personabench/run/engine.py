@@ -10,10 +10,14 @@ in flight finish, the second drops them.
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context
@@ -31,9 +35,11 @@ from personabench.errors import (
     BrokenOff,
     MisfitError,
     PluginError,
+    Refused,
     RunError,
     UsageError,
 )
+from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
@@ -55,6 +61,8 @@ from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
 from personabench.run.watchdog import LIMIT, warn, watch_loop
 from personabench.types import Phase, Prediction, Sample, User
+
+_log = logging.getLogger("personabench")
 
 
 @dataclass
@@ -115,6 +123,11 @@ class Engine:
             new_context=self._new_context,
             concurrency=self.concurrency,
         )
+
+    @functools.cached_property
+    def _index(self) -> Sequence[tuple[str, str]]:
+        # A dataset may build its index at every call.
+        return self.dataset.index()
 
     @property
     def _online(self) -> bool:
@@ -357,12 +370,38 @@ class Engine:
                 return
 
     async def _predict(self, position: int, act: Act) -> Prediction:
+        """The prediction of a sample; by a second attempt if the first taught the window."""
+        sample, fault = self._load(position)
+        attempt = self._new_attempt(sample)
+        prediction = await self._make_prediction(sample, fault, act, attempt)
+        # Another sample may have taught it meanwhile, so the two attempts' windows are compared.
+        if attempt.is_too_long and attempt.ctx.window != self.client.window:
+            refusal = prediction.error
+            attempt = self._new_attempt(sample)
+            prediction = await self._make_prediction(sample, fault, act, attempt)
+            if prediction.error is not None and prediction.error != refusal:
+                error = f"{prediction.error} (fitted after a refusal: {refusal})"
+                prediction = msgspec.structs.replace(prediction, error=error)
+        return prediction
+
+    def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
+        """Note the context window that a refusal states, if prompts were not fitted to it."""
+        window = refused_window(str(refusal))
+        if window is None or window >= (attempt.ctx.window or window + 1):
+            return
+        attempt.is_too_long = True
+        model = self.client.backend
+        if model.window is None or window < model.window:
+            model.window = window
+            _log.info("the server states a window of %d tokens; prompts are fitted to it", window)
+
+    async def _make_prediction(
+        self, sample: Sample, fault: PluginError | None, act: Act, attempt: Attempt
+    ) -> Prediction:
         """One attempt at a sample.
 
         Its own failures become part of the prediction; those of the run are raised.
         """
-        sample, fault = self._load(position)
-        attempt = self._new_attempt(sample)
         output, parsed, error = None, None, None
         interaction: Mapping[str, Any] = {}
         shown: tuple[str, ...] | None = None
@@ -381,6 +420,8 @@ class Engine:
             error = str(failure)
             if isinstance(failure, BrokenOff):
                 attempt.ctx.flag("interrupted")
+            if isinstance(failure, Refused):
+                self._learn_window(failure, attempt)
         except PluginError as failure:
             error = encodable(str(failure))
         except _SampleTimeout as failure:
@@ -403,9 +444,9 @@ class Engine:
     def _load(self, position: int) -> tuple[Sample, PluginError | None]:
         """Load a sample; one that the task fails to load is empty and comes with the fault."""
         try:
-            return load_sample(self.dataset, position), None
+            return load_sample(self.dataset, position, self._index), None
         except PluginError as fault:
-            sample_id, user_id = self.dataset.index()[position]
+            sample_id, user_id = self._index[position]
             return Sample(sample_id, user_id, ""), fault
 
     async def _within_limit(

@@ -100,6 +100,27 @@ def on_interrupt(first: Callable[[], None], again: Callable[[], None]) -> Iterat
         yield
 
 
+@contextmanager
+def ending_command(farewell: str) -> Iterator[None]:
+    """End the process within `FORCED` seconds of the second interrupt while the block runs.
+
+    The first one raises KeyboardInterrupt outside of `on_interrupt`.
+    """
+    global _command
+    command = _command = _Command(farewell)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        command.count()
+        # Raised by Python's own handler, so that no plugin is taken for its origin.
+        signal.default_int_handler(number, frame)
+
+    try:
+        with _handling(handle), _watching_signals(command):
+            yield
+    finally:
+        _command = None
+
+
 def run_command(main: Coroutine[Any, Any, T], farewell: str) -> T:
     """Run the coroutine of a command, as `asyncio.run` does.
 
@@ -108,8 +129,6 @@ def run_command(main: Coroutine[Any, Any, T], farewell: str) -> T:
     Raises:
         KeyboardInterrupt: interrupted outside of `on_interrupt`.
     """
-    global _command
-    command = _command = _Command(farewell)
     runner = asyncio.Runner()
     task: asyncio.Task[Any] | None = None
 
@@ -119,23 +138,27 @@ def run_command(main: Coroutine[Any, Any, T], farewell: str) -> T:
         return await main
 
     def handle(number: int, frame: FrameType | None) -> None:
+        command = _require_command()
         command.count()
         if command.interrupts == 1 and task is not None and not task.done():
             runner.get_loop().call_soon_threadsafe(task.cancel)
             return
-        # Raised by Python's own handler, so that no plugin is taken for its origin.
         signal.default_int_handler(number, frame)
 
-    with _handling(handle), _watching_signals(command):
+    with ending_command(farewell), _handling(handle):
         try:
             return runner.run(entry())
         except asyncio.CancelledError:
-            if command.interrupts:
+            if _require_command().interrupts:
                 raise KeyboardInterrupt from None
             raise
         finally:
             _close(runner)
-            _command = None
+
+
+def _require_command() -> _Command:
+    assert _command is not None, "inside of ending_command"
+    return _command
 
 
 async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> list[str]:

@@ -17,7 +17,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.judged import JudgedTask, judge_params
 from personabench.api.source import source_hash
 from personabench.api.task import Task
-from personabench.errors import BackendError, RunError, UsageError
+from personabench.errors import BackendError, PluginError, RunError, UsageError
 from personabench.hashing import digest
 from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
@@ -163,8 +163,8 @@ async def _assess(
     except (RunError, UsageError):
         raise
     except Exception as error:
-        # An error in the task's code needs a traceback in the log; one of a server does not.
-        if not isinstance(error, BackendError):
+        # A server's error needs no traceback, and the guard has logged that of a plugin's.
+        if not isinstance(error, BackendError | PluginError):
             _log.exception("judging %s", sample.id)
         _log.warning("%s could not be judged: %s", sample.id, error)
         progress.failed += 1

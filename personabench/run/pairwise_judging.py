@@ -24,9 +24,10 @@ from personabench.errors import BackendError, RunError, UsageError
 from personabench.metrics.judges import faireval, verbal_certainty
 from personabench.metrics.judges.verdict import Verdict
 from personabench.models import backends
-from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.cache import Cache, Policy
 from personabench.models.client import Client
+from personabench.models.probe import Dialects, probe_request
 from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
 from personabench.results.files import write_line
@@ -96,13 +97,23 @@ class JudgingResult:
         config: everything beside the answers that can change a verdict.
         path: the file that stores the verdicts.
         verdicts: of the pairs that could be judged, in their order.
-        failed: number of pairs whose calls failed.
+        failures: the errors of pairs whose calls failed.
     """
 
     config: JudgeConfig
     path: Path
     verdicts: list[Verdict]
-    failed: int
+    failures: list[str]
+
+    @property
+    def failed(self) -> int:
+        """Number of pairs whose calls failed."""
+        return len(self.failures)
+
+    @property
+    def first_failure(self) -> str:
+        """The error of the first pair whose calls failed; "" if there is none."""
+        return self.failures[0] if self.failures else ""
 
 
 async def judge_runs(
@@ -127,16 +138,11 @@ async def judge_runs(
         backend = backends.create(options.backend, options.backend_options)
         stack.push_async_callback(backend.aclose)
         await backend.identify()
+        dialects = Dialects(options.results)
+        probe = probe_request(0.0, 1.0, options.seed)
+        dialects.adopt_stored(backend, probe)
 
-        config = create_config(
-            backend.identity,
-            options.protocol,
-            votes=options.votes,
-            temperature=options.temperature,
-            seed=options.seed,
-            records=options.records,
-            task=source_hash(type(task)),
-        )
+        config = _configure(backend, task, options)
         path = verdict_path(options.results, a, b, config)
         with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,14 +150,19 @@ async def judge_runs(
         # Only a model that runs on this machine has messages of its own.
         has_log = options.backend in ("local", "vllm")
         await backend.open(path.with_suffix(".log") if has_log else None)
+        concurrency = options.concurrency or backend.concurrency
+        if options.cache != "only":
+            await dialects.settle(backend, concurrency, probe)
+            # The judge's dialect is part of the configuration, which names the file.
+            config = _configure(backend, task, options)
+            path = verdict_path(options.results, a, b, config)
 
         cache = None
         if options.cache != "off":
             cache = Cache(options.results / "cache.sqlite", writing=True)
             stack.callback(cache.close)
-        concurrency = options.concurrency or backend.concurrency
         client = Client(backend, cache, options.cache, concurrency)
-        verdicts, failed = await judge_pairs(
+        verdicts, failures = await judge_pairs(
             pairs,
             task,
             config,
@@ -160,7 +171,19 @@ async def judge_runs(
             workers=client.concurrency,
             on_verdict=on_verdict,
         )
-    return JudgingResult(config, path, verdicts, failed)
+    return JudgingResult(config, path, verdicts, failures)
+
+
+def _configure(backend: Backend, task: Task, options: JudgeOptions) -> JudgeConfig:
+    return create_config(
+        backend.identity,
+        options.protocol,
+        votes=options.votes,
+        temperature=options.temperature,
+        seed=options.seed,
+        records=options.records,
+        task=source_hash(type(task)),
+    )
 
 
 def create_config(
@@ -180,7 +203,7 @@ async def judge_pairs(
     *,
     workers: int,
     on_verdict: Callable[[], None] = lambda: None,
-) -> tuple[list[Verdict], int]:
+) -> tuple[list[Verdict], list[str]]:
     """Judge the pairs that have no stored verdict, and append each verdict to the file.
 
     Args:
@@ -190,14 +213,14 @@ async def judge_pairs(
         on_verdict: called after each verdict.
 
     Returns:
-        the verdicts in the order of the pairs, and the number of pairs whose calls failed.
+        the verdicts in the order of the pairs, and the errors of pairs whose calls failed.
 
     Raises:
         UsageError: another process is writing to the file.
         BackendDown: no call succeeds any more; finished verdicts are on disk.
         RunError: the file cannot be written.
     """
-    failed = 0
+    failures: list[str] = []
     with _locked(path):
         verdicts = _read_stored(path)
         pending = [pair for pair in pairs if (pair.sample.id, pair.key) not in verdicts]
@@ -205,7 +228,6 @@ async def judge_pairs(
             file = path.open("ab", buffering=0)
 
         async def judge_one(pair: AnswerPair) -> None:
-            nonlocal failed
             judge = create_judge(pair.sample.user_id)
             try:
                 verdict = await _judge_pair(pair, task, config, judge)
@@ -213,7 +235,7 @@ async def judge_pairs(
                 raise
             except BackendError as error:
                 _log.warning("%s could not be judged: %s", pair.sample.id, error)
-                failed += 1
+                failures.append(f"{pair.sample.id}: {error}")
                 return
 
             verdict = msgspec.structs.replace(verdict, calls=tuple(judge.calls))
@@ -227,7 +249,7 @@ async def judge_pairs(
             await _run_workers(pending, judge_one, workers)
 
     keys = [(pair.sample.id, pair.key) for pair in pairs]
-    return [verdicts[key] for key in keys if key in verdicts], failed
+    return [verdicts[key] for key in keys if key in verdicts], failures
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import msgspec
 from personabench.errors import RunError, UsageError
 from personabench.models.backends.base import Backend
 from personabench.models.backends.scripted import FILLER, fill_schema, letters
+from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.client import Client
 from personabench.models.tokens import EstimatedTokens, Tokens
@@ -30,6 +31,7 @@ from personabench.retrieval.embedders import Embedders
 from personabench.run import runner
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
+from personabench.run.openings import Openings
 from personabench.run.run_facts import changed_params
 from personabench.run.session import identified_models
 from personabench.types import Call, Phase, Request, Response, Usage
@@ -211,7 +213,7 @@ class DryRunClient(Client):
         accept: Callable[[str], bool] | None = None,
         flag: Callable[[str], None] | None = None,
     ) -> tuple[Response, Call]:
-        key = request_key(self.backend.identity, request)
+        key = request_key(self.backend.identity_of(request), request)
         stored = self._stored(key)
         previous = self._previous_repeat(request)
         if stored is None and previous in self._refused:
@@ -244,16 +246,17 @@ class DryRunClient(Client):
         if not request.repeat:
             return 0
         previous = msgspec.structs.replace(request, repeat=request.repeat - 1)
-        return request_key(self.backend.identity, previous)
+        return request_key(self.backend.identity_of(previous), previous)
 
     def _fill(self, key: str, request: Request) -> Response:
         input_tokens = sum(self.tokens.count(message.content) for message in request.messages)
         model = self.backend.identity["name"]
+        output_tokens = request.max_tokens + self.allowance
         booked = self.forecast.spent.get(model, PlannedTokens())
         self.forecast.spent[model] = PlannedTokens(
-            booked.input + input_tokens, booked.output + request.max_tokens
+            booked.input + input_tokens, booked.output + output_tokens
         )
-        usage = Usage(input_tokens, request.max_tokens)
+        usage = Usage(input_tokens, output_tokens)
         return Response(self.style.reply(key, request), usage=usage)
 
     def for_role(self, backend: Backend) -> DryRunClient:
@@ -326,7 +329,7 @@ async def preview(options: runner.Options, sample_id: str) -> tuple[str, list[Pl
 
 
 def _difference(client: DryRunClient, request: Request) -> str:
-    identity = client.backend.identity
+    identity = client.backend.identity_of(request)
     nearest = client.cache.nearest(identity, request) if client.cache else None
     if nearest is None:
         return "everything: the cache is empty"
@@ -417,6 +420,8 @@ async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
             stack.callback(cache.close)
         stack.push_async_callback(embedders.aclose)
         model, roles = await stack.enter_async_context(identified_models(options))
+        # A dialect that was learnt is part of the keys; a plan learns none.
+        Openings(options, Budget({})).recall(model, *roles.values())
         runs = runner.resolve(options, model, roles)
         yield _DryRunner(runs, model, cache, options.cache, embedders)
 

@@ -47,6 +47,7 @@ class ResolvedRun:
     """One run, ready to start.
 
     Attributes:
+        backend: the model under test.
         positions: the selected samples, in the order of work.
         prompts: the texts of the method's prompts.
         fit: whether the method runs as its paper describes.
@@ -58,6 +59,7 @@ class ResolvedRun:
     task: Task
     dataset: Dataset
     method: Method
+    backend: Backend
     positions: Sequence[int]
     folder: RunFolder
     prompts: Prompts
@@ -307,6 +309,7 @@ class _Resolver:
                 task,
                 dataset,
                 method,
+                self.backend,
                 positions,
                 folder,
                 prompts,

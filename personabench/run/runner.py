@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,9 @@ from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import Role, RunFacts, Summary
+from personabench.run.first_contact import learn_dialects
 from personabench.run.judging import judge, unjudged
+from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.progress import Progress
 from personabench.run.resolve import ResolvedRun, resolve
@@ -75,6 +78,7 @@ async def run(
     roles: Mapping[RoleName, Backend] | None = None,
     watch: Watch = _unwatched,
     announce: Callable[[Sequence[ResolvedRun]], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
     """Execute all runs of a command. Finished runs are only scored again.
 
@@ -84,6 +88,7 @@ async def run(
         backend, roles: backends to use in place of those of the options.
         watch: wraps everything that takes long.
         announce: called with the runs of each seed before their first call.
+        tell: called with a line about each model that is not addressed plainly, or thinks first.
 
     Raises:
         UsageError, DataError: the options or the data are wrong; nothing was executed.
@@ -105,11 +110,12 @@ async def run(
             # Raises before the first call if a limit cannot be kept.
             budget.price(priced.identity["name"])
 
+        openings = Openings(options, budget, tell)
+        openings.recall(model, *role_backends.values())
         session = None
         for seed_options in (options, *further):
-            jobs = resolve(seed_options, model, role_backends, reported)
-            if announce:
-                announce(jobs)
+            resolve_jobs = functools.partial(resolve, seed_options, model, role_backends, reported)
+            jobs = resolve_jobs()
             # Only now: a command with wrong options must not create files.
             if session is None:
                 cache = open_cache(options)
@@ -117,10 +123,14 @@ async def run(
                     stack.callback(cache.close)
                 embedders = options.embedders()
                 stack.push_async_callback(embedders.aclose)
-                session = Session(model, cache, embedders, budget)
+                session = Session(model, cache, embedders, budget, openings)
+            jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
+            if announce:
+                announce(jobs)
             for job in jobs:
                 try:
-                    outcome = await _execute(job, seed_options, session, watch)
+                    log = logs.pop(job.folder.path, None) or job.folder.start(job.spec)
+                    outcome = await _execute(job, seed_options, session, watch, log)
                 except MisfitError as error:
                     misfits.append(str(error))
                     _log.warning("skipped: %s", error)
@@ -133,8 +143,10 @@ async def run(
     return outcomes
 
 
-async def _execute(job: ResolvedRun, options: Options, session: Session, watch: Watch) -> Outcome:
-    log = job.folder.start(job.spec)
+async def _execute(
+    job: ResolvedRun, options: Options, session: Session, watch: Watch, log: Path
+) -> Outcome:
+    """Execute a run whose folder is started."""
     try:
         write_shard_file(job.folder, options, job.task)
         with _logged(log):
@@ -163,7 +175,8 @@ class _Execution:
 
     async def execute(self) -> Outcome:
         budget, model = self.session.budget, self.session.model
-        spent_before = budget.spent
+        # The first run pays for the probes.
+        spent_before = budget.spent - self.session.openings.take_spent()
         pending = self.engine.owed(self.job.positions)
         prefix_counts = None
         if pending:
@@ -252,7 +265,10 @@ class _Execution:
         try:
             pending = unjudged(job.folder, job.dataset, positions, key, again)
             if pending:
-                await self.session.open_backend(job.roles["judge"], self.log)
+                if await self.session.open_backend(job.roles["judge"], self.log):
+                    # Its dialect is part of the judge, who has another key now.
+                    key = str(job.judge)
+                    pending = unjudged(job.folder, job.dataset, positions, key, again)
                 client = engine.roles["judge"]
                 with self.watch(f"judging {self.title}", self.judging, client):
                     await judge(
@@ -285,6 +301,7 @@ class _Execution:
             provenance={
                 **(earlier.provenance if earlier else {}),
                 **engine.provenance,
+                **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
             },
             warnings=[*job.dataset.warnings, *job.role_warnings],

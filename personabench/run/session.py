@@ -15,6 +15,7 @@ from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.retrieval.embedders import Embedders
 from personabench.run.engine import Engine
+from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.resolve import ResolvedRun
 
@@ -27,19 +28,22 @@ class Session:
         model: the model under test, identified.
         cache: the response cache, or None with `--cache off`.
         budget: the cost of the command so far, and its limit.
+        openings: opens models, and learns what their servers do not take.
     """
 
     model: Backend
     cache: Cache | None
     embedders: Embedders
     budget: Budget
-    _opened: list[Backend] = dataclasses.field(default_factory=list)
+    openings: Openings
 
-    async def open_backend(self, backend: Backend, log: Path) -> None:
-        """Load a model or attach to its server, the first time that a run needs it."""
-        if backend not in self._opened:
-            await backend.open(log)
-            self._opened.append(backend)
+    async def open_backend(self, backend: Backend, log: Path) -> bool:
+        """Load a model or attach to its server, the first time that a run needs it.
+
+        Returns:
+            whether its identity changed, since its dialect was learnt.
+        """
+        return await self.openings.open_backend(backend, log)
 
     def create_engine(self, run: ResolvedRun, options: Options) -> Engine:
         """Create the engine of a run, with clients of its models."""

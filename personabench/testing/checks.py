@@ -12,6 +12,7 @@ import msgspec
 from personabench.api.context import Context
 from personabench.api.data_sources import Audited
 from personabench.api.dataset import Dataset, Wrapped, load_sample
+from personabench.api.guard import create
 from personabench.api.method import Method, State
 from personabench.api.registry import load_class
 from personabench.api.task import Task
@@ -162,8 +163,9 @@ class _Survey:
 
 def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
     survey = _Survey(gold=Tally(task), empty=Tally(task))
-    for position in range(len(dataset.index())):
-        sample = load_sample(dataset, position)
+    index = dataset.index()
+    for position in range(len(index)):
+        sample = load_sample(dataset, position, index)
         survey.dated += _is_dated(sample)
         if _shows_later_record(sample):
             survey.late.append(sample.id)
@@ -334,7 +336,7 @@ def _check_data_access(
     earlier_calls: Sequence[str],
 ) -> Finding:
     """Run a method on a task whose data access raises once the engine has read the samples."""
-    task: Task = load_class("task", task_name)()
+    task: Task = create(load_class("task", task_name))
     dataset = Loaded(open_split(task, task.default_split, None))
     with refuse_data_access() as calls:
         trial(method, task, limit=limit, dataset=dataset)
@@ -349,7 +351,7 @@ def _check_leaks(
     limit: int,
 ) -> Iterator[Finding]:
     """Plant canaries in references and hidden facts; look for them in prompts and answers."""
-    task: Task = load_class("task", task_name)()
+    task: Task = create(load_class("task", task_name))
     dataset = open_split(task, task.default_split, None)
     result = trial(
         method,

@@ -17,6 +17,7 @@ from pathlib import Path
 from personabench.api import registry
 from personabench.api.compatibility import explain_misfit
 from personabench.api.dataset import Dataset
+from personabench.api.guard import create
 from personabench.api.method import Method
 from personabench.api.prompts import Prompts, Replacements, WordingName
 from personabench.api.task import Task
@@ -150,7 +151,7 @@ def _create_method(name: str) -> Method:
 
 
 def _create_task(name: str | None) -> Task:
-    task: Task = registry.load_class("task", name or registry.example_task())()
+    task: Task = create(registry.load_class("task", name or registry.example_task()))
     return task
 
 

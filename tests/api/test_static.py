@@ -353,6 +353,10 @@ def test_data_may_be_a_file_only_for_tasks_that_read_files(tmp_path: Path) -> No
     file = tmp_path / "data.jsonl"
     file.write_text("{}")
     assert list(open_split(task_of([SAMPLE]), "dev", file).index())
+    opening = {"open": lambda self, split, data: task_of([SAMPLE]).open(split, None)}
+    assert list(open_split(task_of([], **opening, accepts_file=True), "dev", file).index())
+    with pytest.raises(UsageError, match="given reads a folder of files; name the folder"):
+        open_split(task_of([], **opening), "dev", file)
     with pytest.raises(UsageError, match="lamp4 reads a folder of files; name the folder"):
         open_split(load_class("task", "lamp4")(), "user/dev", file)
 

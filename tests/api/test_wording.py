@@ -88,7 +88,8 @@ def test_no_attribute_leads_to_data_or_references(
     assert any(isinstance(value, Population) for value in visited) is compares
     assert not [value for value in visited if isinstance(value, (Task, Dataset))]
     samples = [value for value in visited if isinstance(value, Sample)]
-    assert not [sample for sample in samples if sample.references or sample.hidden]
+    secrets = [(sample.references, sample.hidden, sample.evidence) for sample in samples]
+    assert not any(any(fields) for fields in secrets)
 
 
 def test_the_walk_finds_a_task_behind_a_bound_method() -> None:

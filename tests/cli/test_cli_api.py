@@ -91,3 +91,34 @@ def test_a_broken_header_is_not_repeated(personabench: Command) -> None:
             header + "\u2019",
         )
         assert ended.code == 2 and "--header" in ended.err and HEADER not in ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--extra", "messages=[]"), "--extra messages: this field is set by personabench"),
+        (("--extra", "temperature=1"), "set by personabench (--temperature)"),
+        (("--extra", "service_tier"), "write KEY=JSON"),
+        (("--extra", "service_tier=flex"), "text needs double quotes, as in --extra"),
+        (("--reasoning", "much"), "write off, low, medium, high or a number of tokens"),
+        (("--judge-temperature", "1"), "--judge-temperature: the judge is the model under test"),
+        (("--simulator-omit-params", "seed"), "the simulator is the model under test"),
+        (("--reasoning", "low"), "only with --backend openai or vllm or local, not scripted"),
+    ],
+)
+def test_options_about_request_fields(
+    personabench: Command, given: tuple[str, ...], message: str
+) -> None:
+    ended = personabench(*RUN, *given)
+    assert ended.code == 2 and message in ended.err and "Traceback" not in ended.err
+
+
+def test_check_backend_prints_what_a_server_takes(personabench: Command) -> None:
+    ended = personabench("check", "backend", "-b", "scripted")
+    assert ended.code == 0 and "dialect   plain chat completions" in ended.out
+    facts = personabench("check", "backend", "-b", "scripted", "--json").json
+    assert facts["model"] == "scripted"
+    down = personabench(
+        "check", "backend", "-b", "openai", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"
+    )
+    assert down.code == 1 and "http://127.0.0.1:9/v1" in down.err

@@ -157,7 +157,7 @@ def test_an_unknown_tokenizer_is_refused_before_any_call(
 ) -> None:
     task = write(tmp_path / "talking.py", tokenizer='tokenizer = "stems"')
     message = refused("run", "-m", "rag", "-t", task, "-b", "scripted")
-    assert "Talking (" in message and "talking.py)" in message
+    assert "Talking (" in message and "talking.py, line" in message
     assert "unknown tokenizer 'stems'; choose one of words, whitespace" in message
 
 

@@ -171,6 +171,26 @@ def test_a_method_that_finds_out_late_does_not_end_the_command(
     assert "error: method late: it needs a poem" in ended.err
 
 
+def test_a_run_whose_samples_all_failed_is_no_rule(personabench: Command, tmp_path: Path) -> None:
+    # It makes no call either, and would be the best rule of its table.
+    task, failing = task_file(tmp_path), method_file(tmp_path, "()")
+    failing.write_text(failing.read_text().replace('return "No"', "return 1 / 0"))
+    ended = personabench("run", "-t", task, "-m", failing, "-b", "scripted")
+    assert ended.code == 1
+    assert "No rule without a model is among the rows" in ended.out
+
+
+def test_a_dry_run_skips_the_same_pairs(
+    personabench: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = task_file(tmp_path)
+    words = ("-m", "none,longest_option", "-b", "scripted", "--dry-run")
+    ended = personabench("run", "-t", task, *words)
+    assert ended.code == 0, ended.err
+    assert "none" in ended.out
+    assert "skipped: method longest_option does not run on mine" in caplog.text
+
+
 def test_with_several_seeds_a_pair_is_named_once(
     personabench: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,7 +207,7 @@ def test_an_unknown_capability_of_a_task_is_refused_with_the_list(
     for verb in (("run", "-m", "none", "-b", "scripted"), ("check", "task"), ("list", "matrix")):
         words = (*verb, task) if verb[0] == "check" else (*verb, "-t", task)
         err = refused(*words)
-        assert "offers names 'histories', which is no capability; choose from history," in err
+        assert "offers names 'histories', which is no capability; expected one of history" in err
 
 
 def test_the_matrix_knows_files(personabench: Command, tmp_path: Path) -> None:

@@ -40,10 +40,6 @@ def test_show_keeps_thought_and_reply_apart(
             Response("Dry", "length", Usage(90, 9)),
             "8 replies were truncated at their token limit; --max-tokens",
         ),
-        (
-            Response("<think>Hm", "length", Usage(90, 9)),
-            "8 answers are empty: a model that thinks first",
-        ),
         (Response("Dry"), "credible count of their tokens"),
         (Response("Dry", usage=Usage(3, 9)), "raise the server's window"),
     ],
@@ -55,6 +51,24 @@ def test_what_a_reader_of_the_scores_must_know_is_said(
     ended = personabench(*RUN, "--json")
     (said,) = (line for line in ended.err.splitlines() if line.startswith("warning:"))
     assert ended.code == 0 and words in said and json.loads(ended.out)
+
+
+def test_a_model_that_only_thinks_ends_the_run(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Response("<think>Hm", "length", Usage(90, 9)))
+    ended = personabench(*RUN)
+    assert ended.code == 1 and "first 5 answers" in ended.err and "--reasoning" in ended.err
+
+
+def test_a_few_truncated_thoughts_are_counted_on_the_leaderboard(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Response("<think>Hm", "length", Usage(90, 9)))
+    ended = personabench(*RUN[:-1], "1")
+    assert ended.code == 0 and "3 answers are empty: a model that thinks first" in ended.err
+    heading = next(line for line in ended.out.splitlines() if "method" in line)
+    assert "truncated" in heading and "empty" in heading
 
 
 def test_no_negative_tokens_in_a_table(

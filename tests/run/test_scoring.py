@@ -12,7 +12,7 @@ import pytest
 
 from personabench.api.dataset import Dataset
 from personabench.api.task import Task
-from personabench.api.wording import Rendered
+from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
@@ -31,6 +31,7 @@ class Lengths(Task):
     """Answers are numbers; official reads digits, lenient takes the text's length."""
 
     name = "lengths"
+    words = Vocabulary(person="reader", stimulus="book", response="length")
     metrics = (
         Metric("error", higher_is_better=False),
         Metric("rmse", False, root_mean),

@@ -64,11 +64,7 @@ def test_a_second_interrupt_always_ends_the_process(
     process = subprocess.Popen(
         [*CLI, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "stuck").exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.05)
-
+    wait_until_stuck(tmp_path, process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None
@@ -84,6 +80,33 @@ def test_a_second_interrupt_always_ends_the_process(
     assert err.splitlines()[-1].endswith(" ".join(words))
     (path,) = tmp_path.glob("results/runs/*/*/*/*/predictions.jsonl")
     assert [json.loads(line)["error"] for line in path.read_text().splitlines()] == [None, None]
+
+
+def test_a_check_ends_at_the_second_interrupt(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("STUCK", STUCK["sleep"]))
+    process = subprocess.Popen(
+        [*CLI, "check", "method", "mine.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until_stuck(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 2.5
+    assert process.returncode == 130 and "Traceback" not in err, err
+    assert "Mine.predict (" in err and "mine.py, line" in err
+
+
+def wait_until_stuck(folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not (folder / "stuck").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
 
 
 class Stuck(Method):

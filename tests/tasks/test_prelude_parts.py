@@ -337,4 +337,8 @@ async def test_a_weak_user_applies_a_seeded_part_of_the_preference() -> None:
 def test_the_tasks_are_on_offer_with_what_they_offer() -> None:
     for name in ("prelude_summ", "prelude_email"):
         entry = registry.list_entries("task")[name]
-        assert entry.facts["offers"] == registry.load_class("task", name).offers == ("feedback",)
+        assert (
+            entry.facts["offers"]
+            == registry.load_class("task", name).offers
+            == ("feedback", "preference")
+        )

@@ -95,6 +95,8 @@ def test_a_faulty_task_of_samples_alone(
         check_message(*command(monkeypatch, capsys, *words))
 
 
+# A forgotten `await` leaves a coroutine, of which Python warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("mutation", ONLINE_TASKS, ids=by_name)
 def test_a_faulty_online_task(
     mutation: Mutation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

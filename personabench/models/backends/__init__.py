@@ -33,16 +33,18 @@ BACKENDS = {
         "answers computed from the prompt; for tests and dry runs",
     ),
 }
-# Options that only one backend understands: ignoring them silently would change a run's meaning.
+# Options that only some backends understand: ignoring them silently would change a run's meaning.
 _EXCLUSIVE_OPTIONS = {
-    "several --base-url": ("vllm", "replicas"),
-    "--vllm-args": ("vllm", "vllm_args"),
-    "--adapter": ("vllm", "adapter"),
-    "--rpm": ("openai", "rpm"),
-    "--tpm": ("openai", "tpm"),
-    "--api-version": ("openai", "api_version"),
-    "--omit-params": ("openai", "omit"),
-    "--batch": ("openai", "batch"),
+    "several --base-url": (("vllm",), "replicas"),
+    "--vllm-args": (("vllm",), "vllm_args"),
+    "--adapter": (("vllm",), "adapter"),
+    "--rpm": (("openai",), "rpm"),
+    "--tpm": (("openai",), "tpm"),
+    "--api-version": (("openai",), "api_version"),
+    "--batch": (("openai",), "batch"),
+    "--omit-params": (("openai", "vllm"), "omit"),
+    "--extra": (("openai", "vllm", "local"), "extra"),
+    "--reasoning": (("openai", "vllm", "local"), "reasoning"),
 }
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
 
@@ -111,9 +113,9 @@ def create(name: str, options: BackendOptions) -> Backend:
         hint = f"did you mean {matches[0]}?" if matches else f"known: {', '.join(BACKENDS)}"
         raise UsageError(f"no backend named '{name}'; {hint}")
 
-    for option, (owner, attribute) in _EXCLUSIVE_OPTIONS.items():
-        if name != owner and getattr(options, attribute):
-            raise UsageError(f"{option}: only with --backend {owner}, not {name}")
+    for option, (owners, attribute) in _EXCLUSIVE_OPTIONS.items():
+        if name not in owners and getattr(options, attribute):
+            raise UsageError(f"{option}: only with --backend {' or '.join(owners)}, not {name}")
     if options.adapter is not None:
         _check_adapter(options.adapter)
 

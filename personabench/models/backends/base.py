@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from personabench.errors import UsageError
+from personabench.models.backends import reasoning
+from personabench.models.backends.dialect import PLAIN, Dialect, RequestWriter
 from personabench.models.rate_limit import Limiter
 from personabench.models.tokens import Tokens
-from personabench.types import Request, Response
+from personabench.types import Request, Response, to_json
 
 USER = "{user_id}"
 """The placeholder for the user in the name of an adapter."""
@@ -30,6 +34,15 @@ class ConnectionOptions:
         keys: environment variables that may hold the server's key, of which the first that is set
             is used; None for the backend's own.
         embedder_url: the address of an embedding server; None for `base_url`.
+        role: the role that the model plays, for the names of options in messages; "" for the model
+            under test.
+        omit: sampling fields that are not sent, for models that refuse them.
+        extra: further fields of every request.
+        reasoning: how much the model thinks, as in `reasoning.ALLOWANCES` or a number of tokens;
+            None says nothing.
+        temperature: of every request, in place of that of the protocol; for roles.
+
+    The last four are part of the identity.
     """
 
     model: str | None = None
@@ -39,6 +52,11 @@ class ConnectionOptions:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     keys: tuple[str, ...] | None = None
     embedder_url: str | None = None
+    role: str = ""
+    omit: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: str | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,14 +84,12 @@ class OpenAIOptions:
     Attributes:
         rpm, tpm: calls and tokens per minute at most.
         api_version: use an Azure resource with this API version.
-        omit: sampling fields that are not sent, for models that reject them; part of the identity.
         batch: collect calls into batch jobs, and note those in progress in this folder.
     """
 
     rpm: float | None = None
     tpm: float | None = None
     api_version: str | None = None
-    omit: tuple[str, ...] = ()
     batch: Path | None = None
 
 
@@ -86,6 +102,20 @@ class BackendOptions(OpenAIOptions, VLLMOptions, ConnectionOptions):
     the options of another backend.
     """
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """The parts of a model's identity that come from the options about request fields."""
+        marks = {}
+        if self.omit:
+            marks["omit"] = ",".join(sorted(self.omit))
+        if self.extra:
+            marks["extra"] = to_json(dict(self.extra))
+        if self.reasoning is not None:
+            marks["reasoning"] = self.reasoning
+        if self.temperature is not None:
+            marks["temperature"] = f"{self.temperature:g}"
+        return marks
+
 
 class Backend(ABC):
     """A model that can be called.
@@ -96,6 +126,10 @@ class Backend(ABC):
         window: the context window in tokens, or None if unknown; tokens: the model's token counter;
             both valid after `open`.
         concurrency: default number of calls in flight.
+        dialect: how requests are put to the model; writer: the writer of their bodies, None for a
+            model that has no dialect to learn.
+        address: the server's address, or "" for none.
+        is_probing: a probe is being sent, which waits for no batch.
         supports_reply_logprobs: whether it can report the likelihood of a given reply (the last
             message of a request with `max_tokens` 0).
         packaged: whether the model is the small one that comes with the package; valid after
@@ -108,9 +142,68 @@ class Backend(ABC):
     concurrency: int = 32
     supports_reply_logprobs: bool = False
     packaged: bool = False
+    dialect: Dialect = PLAIN
+    writer: RequestWriter | None = None
+    address: str = ""
+    is_probing: bool = False
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
+
+    def create_writer(
+        self, neutral: Mapping[str, Any], url: str | None, *, is_nearby: bool
+    ) -> RequestWriter:
+        """Return the writer of the bodies of requests, with the fields that the options set."""
+        options = self.options
+        return RequestWriter(
+            neutral,
+            omit=options.omit,
+            extra=options.extra,
+            temperature=options.temperature,
+            forms=reasoning.forms(options.reasoning, url, is_nearby),
+        )
+
+    def check_omitted(self, fields: Sequence[str]) -> None:
+        """Check `--omit-params` against the fields that can be left out.
+
+        Raises:
+            UsageError: it names another field.
+        """
+        unknown = sorted(set(self.options.omit) - set(fields))
+        if unknown:
+            prefix = f"--{self.options.role}-" if self.options.role else "--"
+            raise UsageError(
+                f"{prefix}omit-params {', '.join(unknown)}: only {', '.join(fields)} can be omitted"
+            )
+
+    def adopt(self, dialect: Dialect) -> None:
+        """Put further requests in a dialect, which becomes part of the identity."""
+        # The constant, so that a call can tell by identity.
+        self.dialect = PLAIN if dialect == PLAIN else dialect
+        if self.writer is not None:
+            self.writer.adopt(dialect)
+        self.identity = self._identity_with(dialect.marks())
+
+    def identity_of(self, request: Request) -> Mapping[str, str]:
+        """Return the identity in the key of a request: a dialect counts only if it changes it."""
+        if self.dialect is PLAIN:
+            return self.identity
+        return self._identity_with(self.dialect.marks(request))
+
+    def _identity_with(self, marks: str) -> dict[str, str]:
+        identity = {name: value for name, value in self.identity.items() if name != "dialect"}
+        if marks:
+            identity["dialect"] = marks
+        return identity
+
+    async def read_dialect(self) -> Dialect | None:
+        """Return the dialect of an opened model that tells it without a call; else None."""
+        return None
+
+    def thought_allowance(self) -> int:
+        """Return the tokens for the thought before an answer, at most half of the window."""
+        tokens = reasoning.allowance(self.options.reasoning)
+        return min(tokens, self.window // 2) if self.window else tokens
 
     @abstractmethod
     async def identify(self) -> None:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import msgspec
@@ -72,10 +73,16 @@ class _Message(msgspec.Struct):
 
 class _Logprobs(msgspec.Struct):
     content: list[dict[str, Any]] | None = None
+    # Of the completions API, which has columns.
+    tokens: list[str] | None = None
+    token_logprobs: list[Any] | None = None
+    top_logprobs: list[Any] | None = None
 
 
 class _Choice(msgspec.Struct):
     message: _Message | None = None
+    # Of the completions API.
+    text: str | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
     error: Any = None
@@ -152,6 +159,7 @@ def parse_completion(
     except (msgspec.DecodeError, UnicodeDecodeError):
         reply = _decode_leniently(content, address, quote)
 
+    read_text_choice(reply)
     choice = reply.choices[0] if reply.choices else None
     if choice is not None and choice.message is not None and _has_text(choice.message):
         return reply
@@ -209,6 +217,7 @@ def _read_choice(choice: Any) -> _Choice | None:
     finish = choice.get("finish_reason")
     return _Choice(
         message=_read_message(choice.get("message")),
+        text=_convert_or_none(choice.get("text"), str),
         finish_reason=None if finish is None else str(finish),
         logprobs=_convert_or_none(choice.get("logprobs"), _Logprobs),
         error=choice.get("error"),
@@ -250,6 +259,28 @@ def _convert_or_none(value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
         return None
+
+
+def read_text_choice(reply: Completion) -> None:
+    """Turn the text of a reply of the completions API into a message."""
+    choice = reply.choices[0] if reply.choices else None
+    if choice is not None and choice.message is None and choice.text is not None:
+        choice.message = _Message(content=choice.text)
+        if choice.logprobs is not None and choice.logprobs.content is None:
+            choice.logprobs.content = _list_tokens(choice.logprobs)
+
+
+def _list_tokens(logprobs: _Logprobs) -> list[dict[str, Any]]:
+    """Return the tokens of a completion, which come in columns, as those of a chat."""
+    columns = zip_longest(
+        logprobs.tokens or (), logprobs.token_logprobs or (), logprobs.top_logprobs or ()
+    )
+    tokens = []
+    for token, logprob, alternatives in columns:
+        pairs = alternatives.items() if isinstance(alternatives, dict) else ()
+        listed = [{"token": name, "logprob": value} for name, value in pairs]
+        tokens.append({"token": token or "", "logprob": logprob, "top_logprobs": listed})
+    return tokens
 
 
 def _shape_error(address: str, reason: str, excerpt: str) -> Refused:

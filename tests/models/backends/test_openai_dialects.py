@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
 from fake_api import HEADER, SECRET, Server, completion, request, said, serving
 
 from personabench.errors import BackendDown, Refused, UsageError
@@ -34,36 +33,6 @@ async def asked(server: Server, calls: int = 1, **options: Any) -> tuple[OpenAI,
         return made, [await made.complete(request(str(number)), "u") for number in range(calls)]
     finally:
         await made.aclose()
-
-
-async def newer(http: web.Request) -> web.StreamResponse:
-    body = await http.json()
-    if "max_tokens" in body:
-        return said(
-            400,
-            "Unsupported parameter: 'max_tokens' is not supported; "
-            "use 'max_completion_tokens' instead.",
-        )
-    return completion(str(body["max_completion_tokens"]))
-
-
-async def test_a_model_that_wants_max_completion_tokens_gets_it_from_then_on(
-    server: Server,
-) -> None:
-    server.always = newer
-    _, answers = await asked(server, calls=3)
-    assert [answer.text for answer in answers] == ["16"] * 3
-    assert ["max_tokens" in body for body in server.bodies] == [True, False, False, False]
-
-
-async def test_a_server_that_refuses_both_names_is_asked_twice(server: Server) -> None:
-    async def stubborn(_: web.Request) -> web.StreamResponse:
-        return said(400, "use max_completion_tokens instead")
-
-    server.always = stubborn
-    with pytest.raises(Refused, match="max_completion_tokens"):
-        await asked(server)
-    assert len(server.bodies) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,7 +164,6 @@ def test_headers_are_read_and_never_repeated() -> None:
         ("--rpm", {"rpm": 1.0}),
         ("--tpm", {"tpm": 1.0}),
         ("--api-version", {"api_version": "v"}),
-        ("--omit-params", {"omit": ("seed",)}),
     ],
 )
 def test_options_of_this_backend_are_refused_by_others(option: str, given: dict[str, Any]) -> None:

@@ -1,0 +1,227 @@
+"""What a server's refusal of a harmless request says about its dialect.
+
+The request is always the same short one (`probe.py`), so a field that the message names is what
+the server refuses.  Messages are those of OpenAI, Azure, Anthropic, Mistral, Gemini, DeepSeek,
+Moonshot, vLLM, SGLang, TGI, llama.cpp, Ollama and LM Studio, and of chat templates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from personabench.models.backends.dialect import LIMIT_FIELDS, SCHEMAS, Dialect
+from personabench.models.backends.reasoning import Form
+
+NO_FORM = "none"
+"""The form of `--reasoning` if the server takes none."""
+
+_NO_TEMPLATE = re.compile(
+    r"chat.?template (?:is|was) (?:not|no longer|missing|required)"
+    r"|(?:no|provide a|define any?|without a|missing|have a|set a|specify a)"
+    r" (?:default )?chat.?template"
+    r"|not a chat model|v1/completions|does not support chat|chat_template is not set"
+    r"|template not found",
+    re.I,
+)
+_ALTERNATION = re.compile(
+    r"alternat|in a row|consecutive|successive|interleave|same role|must (?:start|begin) with"
+    r"|(?:first|last) (?:message|role|turn)|roles? must (?:be )?follow",
+    re.I,
+)
+_SYSTEM = re.compile(
+    r"\bsystem(?:\b|.?instruction)|messages\W{0,4}(?:0|\[0\])|valid role"
+    r"|developer (?:instruction|role|message)"
+    r"|\broles?\b.{0,40}(?:support|allow|invalid|unknown|unexpected|permitted)"
+    r"|(?:support|allow|invalid|unknown|unexpected|permitted).{0,40}\broles?\b",
+    re.I,
+)
+_USE_DEVELOPER = re.compile(r"developer'? (?:role )?instead|use (?:the )?['\"]?developer", re.I)
+_SCHEMA = re.compile(
+    r"response.?format|json.?schema|json.?object|json.?mode|json output|structured|grammar|guided",
+    re.I,
+)
+_EXCLUSIVE = re.compile(
+    r"\bboth\b|mutually exclusive|together|at the same time|only one of|either", re.I
+)
+# The fields that pydantic, OpenAI and others point at; the rest of the message may quote the input.
+_POINTER = re.compile(r"""\\?["']param\\?["']:\s*\\?["']([^"'\\]+)""")
+_LOCATION = re.compile(r"""\\?["']loc\\?["']:\s*[\[(]([^\])]*)""")
+_ONLY = (
+    re.compile(r"only (?:the )?(?:default )?(?:value )?(?:of )?\(?(\d+(?:\.\d+)?)\b", re.I),
+    re.compile(r"(?:must be|has to be|fixed (?:at|to)|equal to|set to) (\d+(?:\.\d+)?)\b", re.I),
+)
+
+
+class Lesson(NamedTuple):
+    """What to do after a refusal.
+
+    Attributes:
+        dialect: the dialect to go on with.
+        refused: sampling fields that only the user may change, with the one value that the server
+            takes, if it names one.
+        extra: fields of `--extra` that are refused.
+    """
+
+    dialect: Dialect
+    refused: Mapping[str, float | None] = {}
+    extra: Sequence[str] = ()
+
+
+def read_refusal(
+    message: str,
+    body: Mapping[str, Any],
+    dialect: Dialect,
+    forms: Sequence[Form] = (),
+    extra: Mapping[str, Any] = {},
+) -> Lesson | None:
+    """Read a refusal; None if it says nothing that helps.
+
+    Args:
+        message: the server's words.
+        body: the request that was refused.
+        dialect: the dialect that it was in.
+        forms: the ways to say `--reasoning`.
+        extra: the fields of `--extra`.
+    """
+    pointed = _pointed_fields(message)
+    renamed = _rename_limit(message, pointed, body, dialect)
+    if renamed is not None:
+        return Lesson(renamed)
+
+    refused_extra = [name for name in extra if name in body and _names(name, message, pointed)]
+    if refused_extra:
+        return Lesson(dialect, extra=refused_extra)
+
+    # A sampling field may be refused because the model thinks; then the message names both.
+    refused = _refused_sampling(message, pointed, body)
+    next_form = _next_form(message, pointed, body, dialect, forms)
+    if next_form is not None and not refused:
+        return Lesson(_replace(dialect, reasoning=next_form))
+
+    if dialect.api == "chat" and _NO_TEMPLATE.search(message):
+        return Lesson(_replace(dialect, api="completions"))
+    if _is_about_schema(message, pointed, body):
+        position = SCHEMAS.index(dialect.schema)
+        if position + 1 < len(SCHEMAS):
+            return Lesson(_replace(dialect, schema=SCHEMAS[position + 1]))
+
+    if refused:
+        return Lesson(dialect, refused=refused)
+    adapted = _adapt_turns(message, dialect)
+    return None if adapted is None else Lesson(adapted)
+
+
+def _replace(dialect: Dialect, **changes: Any) -> Dialect:
+    return msgspec.structs.replace(dialect, **changes)
+
+
+def _pointed_fields(message: str) -> list[str]:
+    """Return the fields that a structured error points at."""
+    fields = _POINTER.findall(message)
+    for location in _LOCATION.findall(message):
+        fields.extend(re.findall(r"[A-Za-z_]\w*", location))
+    return [field for field in fields if field not in ("body", "null")]
+
+
+def _names(field: str, message: str, pointed: Sequence[str]) -> bool:
+    """Whether a message is about a field."""
+    if pointed:
+        return any(re.split(r"[.\[]", name)[0] == field for name in pointed)
+
+    # APIs of other makers spell it in their own way (topP, top-p).
+    spelling = field.replace("_", "[_ -]?")
+    return re.search(rf"(?<![A-Za-z_]){spelling}(?![A-Za-z_])", message, re.I) is not None
+
+
+def _rename_limit(
+    message: str, pointed: Sequence[str], body: Mapping[str, Any], dialect: Dialect
+) -> Dialect | None:
+    old, new = LIMIT_FIELDS
+    if dialect.limit_field == old and old in body:
+        # The message may name the new field only, or refuse the old one without a word about it.
+        if re.search(rf"\b{new}\b", message):
+            return _replace(dialect, limit_field=new)
+        is_unknown = re.search(r"unsupported|not support|unrecognized|unknown|extra", message, re.I)
+        if _names(old, message, pointed) and is_unknown:
+            return _replace(dialect, limit_field=new)
+    return None
+
+
+def _next_form(
+    message: str,
+    pointed: Sequence[str],
+    body: Mapping[str, Any],
+    dialect: Dialect,
+    forms: Sequence[Form],
+) -> str | None:
+    names = [form.name for form in forms]
+    if not names or dialect.reasoning == NO_FORM:
+        return None
+
+    position = names.index(dialect.reasoning) if dialect.reasoning else 0
+    fields = [name for name in forms[position].fields if name in body]
+    is_named = any(_names(name, message, pointed) for name in fields)
+    if not is_named and not re.search(r"reasoning.?effort|enable_thinking|thinking", message, re.I):
+        return None
+    return names[position + 1] if position + 1 < len(names) else NO_FORM
+
+
+def _is_about_schema(message: str, pointed: Sequence[str], body: Mapping[str, Any]) -> bool:
+    if "response_format" not in body:
+        return False
+    if pointed:
+        return _names("response_format", message, pointed)
+    return _SCHEMA.search(message) is not None
+
+
+def _refused_sampling(
+    message: str, pointed: Sequence[str], body: Mapping[str, Any]
+) -> dict[str, float | None]:
+    # The sampling fields are the plain numbers of a body.
+    candidates = [
+        name
+        for name, value in body.items()
+        if isinstance(value, int | float) and name not in (*LIMIT_FIELDS, "top_logprobs")
+    ]
+    named = [name for name in candidates if _names(name, message, pointed)]
+
+    in_words = [name for name in candidates if _names(name, message, ())]
+    if {"temperature", "top_p"} <= set(in_words) and _EXCLUSIVE.search(message):
+        # One of the two has to go, and the temperature says more.
+        return {"top_p": None}
+    value = _only_value(message)
+    if value is None:
+        return dict.fromkeys(named)
+    # Of several named fields, those that have the value already are fine.
+    differing = [name for name in named if body[name] != value]
+    return dict.fromkeys(differing, value)
+
+
+def _only_value(message: str) -> float | None:
+    """Return the one value that a server takes, if its message names one."""
+    for pattern in _ONLY:
+        match = pattern.search(message)
+        if match is not None:
+            return float(match[1])
+    return None
+
+
+def _adapt_turns(message: str, dialect: Dialect) -> Dialect | None:
+    """Return the dialect for a template that refuses roles or their order."""
+    if dialect.api == "completions":
+        return None
+    if _ALTERNATION.search(message):
+        if not dialect.merges_turns:
+            return _replace(dialect, merges_turns=True)
+        # Templates that count the system message as a turn say the same of it.
+        return None if dialect.system == "user" else _replace(dialect, system="user")
+
+    if not _SYSTEM.search(message) or dialect.system == "user":
+        return None
+    if dialect.system == "system" and _USE_DEVELOPER.search(message):
+        return _replace(dialect, system="developer")
+    return _replace(dialect, system="user")
