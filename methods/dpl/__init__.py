@@ -20,15 +20,18 @@ from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Peers, Pool, Question
 from personabench.methods.dpl.prompts import (
+    PROMPTS,
     Case,
     describe_agreement,
     draft_differences,
     draft_profiles,
     fit_draft,
+    format_notes,
     strip_tag,
 )
 from personabench.methods.dpl.selectors import Embed, Peer, all_agree, mean_similarity, select_peers
 from personabench.methods.dpl.settings import resolve
+from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 from personabench.methods.summary import Summary
 
 # Selections kept in memory: a user's later questions compare the same records with the same peers.
@@ -42,6 +45,7 @@ class Dpl(Method):
     paper = "Measuring What Makes You Unique: Difference-Aware User Modeling, arXiv 2503.02450"
     designed_for = ("reviews*",)
     needs = ("history", "population")
+    prompts = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
     class Params:
@@ -157,7 +161,7 @@ class Dpl(Method):
             ctx.flag("tag_stripped")
         if not profile:
             ctx.flag("empty_notes")
-        prompt = ctx.render(sample, records, notes=profile)
+        prompt = ctx.render(sample, records, notes=format_notes(profile, ctx))
         response = await ctx.complete(prompt, max_tokens=ctx.answer_tokens)
         return self._read_answer(response, ctx).strip()
 

@@ -15,6 +15,8 @@ from personabench.testing import trial
 COMPACT = {
     "cicl": "1fee707c32b18bd0c8ca9b003e71ec01e946c1913854d88f2612fbc053529714",
     "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
+    "dpl": "d441104489cbcecf9ecf8cd263f5ab9ed1bb6184eec587e3c5a71b3d3aced249",
+    "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
     "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
     "trsr": "dfca51abd44b9ba63045fce7e67c3a415282a8247d2871772b51c4bc6df906e0",
