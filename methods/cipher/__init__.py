@@ -22,7 +22,7 @@ from personabench.methods.cipher.learner import (
     find_nearest_records,
     find_nearest_rounds,
 )
-from personabench.methods.cipher.prompts import Round
+from personabench.methods.cipher.prompts import PROMPTS, Round
 
 
 class Cipher(Learner):
@@ -335,6 +335,7 @@ class Oracle(Method):
     privileged = True
     designed_for = ("prelude*",)
     needs = ("preference",)
+    prompts = (PROMPTS,)
 
     async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
         preference = sample.hidden.get("preference")

@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import ClassVar
 
-from personabench import Context, Method, Population, Record, Response, Sample
+from personabench import Context, Method, Population, PromptFile, Record, Response, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Peers, Pool, Question
@@ -45,7 +46,7 @@ class Dpl(Method):
     paper = "Measuring What Makes You Unique: Difference-Aware User Modeling, arXiv 2503.02450"
     designed_for = ("reviews*",)
     needs = ("history", "population")
-    prompts = (PROMPTS, SUMMARY_PROMPTS)
+    prompts: ClassVar[Sequence[PromptFile]] = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
     class Params:

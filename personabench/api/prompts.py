@@ -40,8 +40,16 @@ WORDINGS: tuple[WordingName, ...] = get_args(WordingName)
 ROLES: tuple[Literal["system", "user"], ...] = ("system", "user")
 PART = "text"
 
-VOCABULARY_SLOTS = ("person", "stimulus", "response", "profile_question")
-"""Slots of every text, filled from the task's vocabulary."""
+VOCABULARY_SLOTS = (
+    "person",
+    "stimulus",
+    "response",
+    "profile_question",
+    "Person",
+    "Stimulus",
+    "Response",
+)
+"""Slots of every text, filled from the task's vocabulary; `Person` is capitalized."""
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")
 
@@ -385,8 +393,15 @@ def _fill(
             f"{file.where(stage)}: the method fills the slots {_join(slots)}, but the stage has "
             f"{_join(expected)}"
         )
-    vocabulary = {name: getattr(words, name) for name in VOCABULARY_SLOTS}
-    return {**vocabulary, **slots}
+    return {**_vocabulary(words), **slots}
+
+
+def _vocabulary(words: Vocabulary) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name in VOCABULARY_SLOTS:
+        text: str = getattr(words, name.lower())
+        values[name] = text if name.islower() else text.capitalize()
+    return values
 
 
 def list_slots(text: str) -> list[str]:

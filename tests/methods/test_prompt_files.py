@@ -14,6 +14,7 @@ from personabench.testing import trial
 # The compact texts are those of the published reference results.  Another hash orphans these.
 COMPACT = {
     "cicl": "1fee707c32b18bd0c8ca9b003e71ec01e946c1913854d88f2612fbc053529714",
+    "cipher": "47fb89e738a94a7be5c057548bc3c3c20122bc9b94b08e6f6b9c89571d716dd8",
     "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
     "dpl": "d441104489cbcecf9ecf8cd263f5ab9ed1bb6184eec587e3c5a71b3d3aced249",
     "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
