@@ -51,6 +51,7 @@ class Rpm(Method):
     paper = "RPM: Reasoning-Level Personalization for Black-Box LLMs, arXiv 2505.21082"
     needs = ("history",)
     designed_for = ("lamp2m", "lamp3", "lamp5")
+    prompts = (prompts.PROMPTS,)
 
     @dataclass(frozen=True)
     class Params:
@@ -257,7 +258,7 @@ class Rpm(Method):
         statistics = prompts.known_features(
             features,
             knowledge,
-            ctx.task.words,
+            ctx,
             self.params.propensity_alpha,
         )
         notes, example_count, limit = self._fit_notes(sample, statistics, examples, choices, ctx)
@@ -304,7 +305,7 @@ class Rpm(Method):
                 shown_statistics,
                 examples[:example_count],
                 detailed,
-                ctx.task.words,
+                ctx,
                 choices,
             )
             messages = ctx.task.render(sample, (), notes, ctx.tokens).messages

@@ -92,12 +92,12 @@ def test_a_preview_shows_the_replaced_text(personabench: Command, tmp_path: Path
     assert "Take this description" not in personabench(*preview).out
 
 
-def test_a_method_with_its_texts_in_code_says_so(personabench: Command) -> None:
-    ended = personabench("show", "--prompts", "--method", "rpm")
+def test_a_method_without_texts_says_so(personabench: Command) -> None:
+    ended = personabench("show", "--prompts", "--method", "rag")
     assert ended.code == 0
     assert "no texts that can be replaced" in ended.out
 
-    listed = json.loads(personabench("show", "--prompts", "--method", "rpm", "--json").out)
+    listed = json.loads(personabench("show", "--prompts", "--method", "rag", "--json").out)
     assert listed["prompts"] == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ COMPACT = {
     "dpl": "d441104489cbcecf9ecf8cd263f5ab9ed1bb6184eec587e3c5a71b3d3aced249",
     "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
     "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
+    "rpm": "8f1705b79bfc2b94fd173a6cb383e368aa2ca674e5fb4bdf34c8cf122b537a43",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
     "trsr": "dfca51abd44b9ba63045fce7e67c3a415282a8247d2871772b51c4bc6df906e0",
 }
@@ -80,3 +82,38 @@ def list_literals(owner: str, wording: WordingName) -> set[str]:
         for literal in re.split(r"\{\w+\}", text)
         if len(literal) > 10
     }
+
+
+def test_a_template_file_is_part_of_the_source_hash(tmp_path: Path) -> None:
+    module = tmp_path / "sketch.py"
+    template = tmp_path / "sketch.prompts.toml"
+    module.write_text(SKETCH)
+    hashes = set()
+    for text in ("{records}", "All {records}"):
+        template.write_text(TEMPLATE.format(text=text))
+        hashes.add(registry.source_hash(registry.load_class("method", str(module))))
+    assert len(hashes) == 2
+
+
+SKETCH = """
+from personabench import Method, PromptFile
+
+PROMPTS = PromptFile(__file__, "sketch.prompts.toml")
+
+
+class Sketch(Method):
+    prompts = (PROMPTS,)
+
+    async def predict(self, sample, state, ctx):
+        return await ctx.answer(sample, notes=ctx.part(PROMPTS, "notes", records="x"))
+"""
+TEMPLATE = """
+[notes]
+slots = ["records"]
+
+[notes.compact]
+text = "{text}"
+
+[notes.full]
+text = "{{records}}"
+"""
