@@ -48,8 +48,6 @@ _MESSAGES = (
 _EXCERPT = 160
 _LOCK_PAUSE = 0.1
 _WORDS = re.compile(r"""["'](?:message|error|msg|detail)["']:\s*["'](.+?)["'](?:\}|,\s*["'])""")
-# A role has options of its own for the first only.
-_SETTABLE = ("temperature", "top_p")
 
 _log = logging.getLogger("personabench")
 
@@ -165,17 +163,18 @@ class _Probe:
     def _remedy(self) -> str:
         """Describe all that the user has to change, on one line."""
         prefix = option_prefix(self.options)
+        settable = ["temperature"] if self.options.role else ["temperature", "top_p"]
         options = []
         omitted = []
         for name, value in self.refused.items():
-            if value is not None and name in _SETTABLE:
+            if value is not None and name in settable:
                 options.append(f"--{prefix}{name.replace('_', '-')} {value:g}")
             else:
                 omitted.append(name)
         if omitted:
             # Repeating the option replaces it, so it has to name the earlier fields as well.
-            names = dict.fromkeys([*self.options.omit, *omitted])
-            options.append(f"--{prefix}omit-params {','.join(names)}")
+            fields = dict.fromkeys([*self.options.omit, *omitted])
+            options.append(f"--{prefix}omit-params {','.join(fields)}")
 
         advice = []
         if options:
@@ -183,8 +182,8 @@ class _Probe:
                 f"repeat the command with {' '.join(options)}, which makes a separate run"
             )
         if self.refused_extra:
-            names = dict.fromkeys(self.refused_extra)
-            advice.append(f"leave out --{prefix}extra {', '.join(names)}")
+            keys = dict.fromkeys(self.refused_extra)
+            advice.append(f"leave out --{prefix}extra {', '.join(keys)}")
         if self.dialect.reasoning == NO_FORM:
             advice.append(
                 f"it takes none of the fields for --{prefix}reasoning {self.options.reasoning}: "
@@ -264,16 +263,23 @@ class Dialects:
         if backend.writer is None:
             return Learnt(PLAIN)
         path = self._path(backend, request)
-        own = await backend.read_dialect()
-        if own is not None:
+        stated = await backend.read_dialect()
+        if stated is not None:
             # A plain one is the default, so that it needs no file.
-            if own != PLAIN:
-                _write(path, Learnt(own))
-            return Learnt(own)
+            if stated != PLAIN:
+                _write(path, Learnt(stated))
+            return Learnt(stated)
 
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # One process probes, and the ones that start with it read its result.
         lock = FileLock(path.with_suffix(".lock"))
-        await _acquire(lock)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            await _acquire(lock)
+        except OSError as error:
+            raise RunError(
+                f"{path.parent} cannot be written ({error.strerror}); check its permissions or "
+                "choose another --results folder"
+            ) from error
         try:
             stored = self.recall(backend, request)
             if stored is not None:

@@ -7,6 +7,7 @@ second writer out. Files are described in docs/files.md.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -143,13 +144,10 @@ class RunFolder:
         self._files.clear()
         self._lock.release()
 
-    def rename(self, path: Path) -> None:
-        """Move a folder without predictions to the path of another run, which starts it anew."""
-        if path.exists() or self.predictions_path.exists():
-            return
-        (self.path / "spec.json").unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.rename(path)
+    def discard(self) -> None:
+        """Delete a folder without predictions, which was started for nothing."""
+        if not self.predictions_path.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def append(self, path: Path, line: msgspec.Struct) -> None:
         """Append one line, whole or not at all as far as later readers can see."""

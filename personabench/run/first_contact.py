@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from personabench.models.backends.base import Backend
 from personabench.models.roles import RoleName
 from personabench.run.options import Options
@@ -48,14 +50,32 @@ async def learn_dialects(
     if not changed:
         return runs, {folder.path: log}
 
-    # The run that was started has another name now; its log goes with it.
+    # The run that was started has another name now: its log moves, and its folder goes.
     folder.close()
     resolved = resolve_again()
+    new_log = _restart(pending, resolved, stack)
+    if new_log is None:
+        return resolved, {}
+    if log.exists():
+        log.replace(new_log)
+    folder.discard()
+    for backend in (session.model, *pending.roles.values()):
+        backend.move_log(new_log)
+    return resolved, {new_log.parents[1]: new_log}
+
+
+def _restart(
+    pending: ResolvedRun, resolved: Sequence[ResolvedRun], stack: contextlib.AsyncExitStack
+) -> Path | None:
+    """Start the folder of a run under its new name; return the path of its log."""
     for run in resolved:
-        if (run.spec.method, run.spec.task) == (pending.spec.method, pending.spec.task):
-            folder.rename(run.folder.path)
-            break
-    return resolved, {}
+        spec = msgspec.structs.replace(
+            run.spec, model=pending.spec.model, simulator=pending.spec.simulator
+        )
+        if spec == pending.spec:
+            stack.callback(run.folder.close)
+            return run.folder.start(run.spec)
+    return None
 
 
 def _find_pending(

@@ -13,7 +13,7 @@ from toy_methods import SECRET, TOY, Counting, Daily, Peeking, Plain, Talk
 
 from personabench import Method, Sample, Task
 from personabench.api.task import JsonObject
-from personabench.cli.parsing import role_backends
+from personabench.cli.parsing import RoleArguments, role_backends
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
@@ -307,21 +307,27 @@ def test_a_role_takes_from_the_model_under_test_what_is_not_named() -> None:
     here, there = "http://here/v1", "http://there/v1"
     under = BackendOptions("big", here, timeout=9.0, headers={"X-Team": "secret"}, api_version="1")
     players = role_backends(
-        "openai", under, simulator=(None, "small", None), judge=("local", None, None)
+        "openai", under, simulator=RoleArguments(model="small"), judge=RoleArguments("local")
     )
     assert players["simulator"] == (
         "openai",
-        BackendOptions("small", here, timeout=9.0, headers={"X-Team": "secret"}, api_version="1"),
+        BackendOptions(
+            "small",
+            here,
+            timeout=9.0,
+            headers={"X-Team": "secret"},
+            role="simulator",
+            api_version="1",
+        ),
     )
-    assert players["judge"] == ("local", BackendOptions(timeout=9.0))
-    elsewhere = role_backends("openai", under, judge=("openai", "small", there))["judge"]
-    assert elsewhere == ("openai", BackendOptions("small", there, timeout=9.0)), (
+    assert players["judge"] == ("local", BackendOptions(timeout=9.0, role="judge"))
+    arguments = RoleArguments("openai", "small", there)
+    elsewhere = role_backends("openai", under, judge=arguments)["judge"]
+    assert elsewhere == ("openai", BackendOptions("small", there, timeout=9.0, role="judge")), (
         "a secret goes to no other server"
     )
     assert (
-        role_backends(
-            "local", BackendOptions(), simulator=(None, None, None), judge=(None, None, None)
-        )
+        role_backends("local", BackendOptions(), simulator=RoleArguments(), judge=RoleArguments())
         == {}
     )
 

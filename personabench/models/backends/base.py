@@ -221,6 +221,9 @@ class Backend(ABC):
             UsageError: the model does not load.
         """
 
+    def move_log(self, log: Path) -> None:
+        """Note that the file that `open` was given has moved."""
+
     @abstractmethod
     async def complete(self, request: Request, group: str) -> Response:
         """Answer one request; requests of one `group` (a user) share a prefix worth caching.

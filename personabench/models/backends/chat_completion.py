@@ -156,7 +156,7 @@ def parse_completion(
     """
     try:
         reply = _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         reply = _decode_leniently(content, address, quote)
 
     read_text_choice(reply)
@@ -165,7 +165,11 @@ def parse_completion(
         return reply
 
     error = reply.error or (choice.error if choice is not None else None)
-    status = inner_status(error)
+    if not error and reply.choices is msgspec.UNSET:
+        # Some servers put code and message of an error at the top.
+        status = inner_status(_load(content))
+    else:
+        status = inner_status(error)
     if status is not None:
         raise_for_status(status)
     if error or reply.choices is msgspec.UNSET:
@@ -182,15 +186,12 @@ def _has_text(message: _Message) -> bool:
 
 def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str]) -> Completion:
     """Decode a reply whose text is not quite JSON, or whose side values have odd types."""
-    text = content.decode("utf-8-sig", errors="replace")
-    try:
-        # Unlike msgspec, it reads NaN and lone surrogates.
-        reply = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    text = content.decode(errors="replace")
+    reply = _load(content)
+    if reply is msgspec.UNSET:
         raise TransientError(
             f"{address} sent a reply that is not JSON: {quote(text)}", kind="malformed"
-        ) from error
-
+        )
     if not isinstance(reply, dict):
         raise _shape_error(address, f"a {type(reply).__name__}", quote(text))
     choices = reply.get("choices", msgspec.UNSET)
@@ -209,6 +210,14 @@ def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str])
         provider=reply.get("provider"),
         prompt_logprobs=_convert_or_none(reply.get("prompt_logprobs"), list[Any]),
     )
+
+
+def _load(content: bytes) -> Any:
+    """Decode JSON as Python does: with NaN, lone surrogates and bad UTF-8; unset if it is none."""
+    try:
+        return json.loads(content.decode("utf-8-sig", errors="replace"))
+    except (ValueError, RecursionError):
+        return msgspec.UNSET
 
 
 def _read_choice(choice: Any) -> _Choice | None:

@@ -337,12 +337,12 @@ def max_connections() -> int:
 
     # macOS grants less than the hard limit that it reports.
     for limit in (_MAX_FILES, _MAX_FILES_MACOS):
-        wanted = limit if hard == resource.RLIM_INFINITY else min(hard, limit)
-        if soft >= wanted:
+        new_limit = limit if hard == resource.RLIM_INFINITY else min(hard, limit)
+        if soft >= new_limit:
             break
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
+            resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard))
+            soft = new_limit
         except (OSError, ValueError) as error:
-            _log.info("the limit of open files is not raised to %d (%s)", wanted, error)
+            _log.info("the limit of open files is not raised to %d (%s)", new_limit, error)
     return max(soft - _RESERVED_FILES, 16)

@@ -37,7 +37,7 @@ from personabench.models.backends.http import (
 from personabench.models.backends.openai_batch import MAX_CALLS, Batches
 from personabench.models.backends.redaction import Secrets
 from personabench.models.backends.status import status_error
-from personabench.models.backends.windows import listed_window
+from personabench.models.backends.windows import listed_window, read_models
 from personabench.models.rate_limit import Limiter
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
@@ -282,15 +282,13 @@ class OpenAI(Backend):
         if not 200 <= reply.status < 300:
             return {}
         try:
-            entries = msgspec.json.decode(reply.content)["data"]
-            return {entry["id"]: listed_window(entry) for entry in entries}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            entries = read_models(reply.content)
+        except ValueError as error:
             excerpt = self._secrets.quote(reply.content.decode(errors="replace"))
             raise BackendDown(
                 f"{self._server} does not speak JSON ({excerpt}); {_URL_HELP}"
             ) from error
-        except (KeyError, TypeError, AttributeError):
-            return {}
+        return {entry["id"]: listed_window(entry) for entry in entries or ()}
 
     def _raise_for_status(self, reply: Reply, status: int) -> NoReturn:
         """Raise the error that a status means, the reply's or that of an error inside it."""
@@ -303,20 +301,21 @@ class OpenAI(Backend):
             f"check {self._key_variable}",
         )
         if isinstance(error, Refused):
-            error = Refused(f"{error}{_suggest_remedy(str(error))}", status)
+            error = Refused(f"{error}{_suggest_remedy(str(error), self.options.role)}", status)
         raise error
 
 
-def _suggest_remedy(excerpt: str) -> str:
+def _suggest_remedy(excerpt: str, role: str) -> str:
     """Suggest what to do about a sampling field that a server rejects."""
     if not _UNSUPPORTED.search(excerpt):
         return ""
 
     # Only suggested: the sampling is part of a run's identity, so it must not change by itself.
+    prefix = f"--{role}-" if role else "--"
     for name in SAMPLING:
         if re.search(rf"\b{name}\b", excerpt):
             neutral = ""
             if name != "seed":
-                neutral = f"--{name.replace('_', '-')} 1 may be accepted; "
-            return f"; {neutral}--omit-params {name} omits it, which makes a separate run"
+                neutral = f"{prefix}{name.replace('_', '-')} 1 may be accepted; "
+            return f"; {neutral}{prefix}omit-params {name} omits it, which makes a separate run"
     return ""

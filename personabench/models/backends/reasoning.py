@@ -61,14 +61,14 @@ def forms(level: str | None, url: str | None, is_nearby: bool) -> tuple[Form, ..
     if level is None:
         return ()
 
-    names: Sequence[str] = _NEARBY if is_nearby else _REMOTE
+    candidates: Sequence[str] = _NEARBY if is_nearby else _REMOTE
     host = urlsplit(url or "").hostname or ""
-    for domain, own_names in _BY_HOST.items():
+    for domain, form_names in _BY_HOST.items():
         if host == domain or host.endswith(f".{domain}"):
-            names = own_names
+            candidates = form_names
 
     ways = []
-    for name in names:
+    for name in candidates:
         for suffix, fields in _variants(name, level):
             ways.append(Form(f"{name}{suffix}", fields))
     return tuple(ways)

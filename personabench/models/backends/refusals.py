@@ -50,6 +50,7 @@ _EXCLUSIVE = re.compile(
 # The fields that pydantic, OpenAI and others point at; the rest of the message may quote the input.
 _POINTER = re.compile(r"""\\?["']param\\?["']:\s*\\?["']([^"'\\]+)""")
 _LOCATION = re.compile(r"""\\?["']loc\\?["']:\s*[\[(]([^\])]*)""")
+_ECHO = re.compile(r"""\\?["']input\\?["']:""")
 _ONLY = (
     re.compile(r"only (?:the )?(?:default )?(?:value )?(?:of )?\(?(\d+(?:\.\d+)?)\b", re.I),
     re.compile(r"(?:must be|has to be|fixed (?:at|to)|equal to|set to) (\d+(?:\.\d+)?)\b", re.I),
@@ -87,6 +88,8 @@ def read_refusal(
         forms: the ways to say `--reasoning`.
         extra: the fields of `--extra`.
     """
+    # What follows is the request itself, which names every field.
+    message = _ECHO.split(message)[0]
     pointed = _pointed_fields(message)
     renamed = _rename_limit(message, pointed, body, dialect)
     if renamed is not None:
@@ -158,16 +161,16 @@ def _next_form(
     dialect: Dialect,
     forms: Sequence[Form],
 ) -> str | None:
-    names = [form.name for form in forms]
-    if not names or dialect.reasoning == NO_FORM:
+    form_names = [form.name for form in forms]
+    if not form_names or dialect.reasoning == NO_FORM:
         return None
 
-    position = names.index(dialect.reasoning) if dialect.reasoning else 0
+    position = form_names.index(dialect.reasoning) if dialect.reasoning else 0
     fields = [name for name in forms[position].fields if name in body]
     is_named = any(_names(name, message, pointed) for name in fields)
     if not is_named and not re.search(r"reasoning.?effort|enable_thinking|thinking", message, re.I):
         return None
-    return names[position + 1] if position + 1 < len(names) else NO_FORM
+    return form_names[position + 1] if position + 1 < len(form_names) else NO_FORM
 
 
 def _is_about_schema(message: str, pointed: Sequence[str], body: Mapping[str, Any]) -> bool:

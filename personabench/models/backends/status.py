@@ -213,7 +213,7 @@ def inner_status(error: Any) -> int | None:
         if status is not None:
             return status
 
-    message = error.get("message")
+    message = error.get("message") or error.get("detail")
     return inner_status(message) if isinstance(message, str) else None
 
 

@@ -60,7 +60,7 @@ from personabench.models.backends.vllm_server import (
     print_status,
 )
 from personabench.models.backends.vllm_tokenizer import ServedTokens
-from personabench.models.backends.windows import listed_window
+from personabench.models.backends.windows import listed_window, read_models
 from personabench.models.tokens import EstimatedTokens
 from personabench.types import Request, Response
 
@@ -203,6 +203,11 @@ class VLLM(Backend):
         if await asyncio.to_thread(self._tokenizer.available):
             self.tokens = self._tokenizer
         self._counts_at_open = await self.prefix_counts()
+
+    def move_log(self, log: Path) -> None:
+        self._log = log
+        if self._server is not None:
+            self._server.log = log
 
     async def _start_server(self, log: Path | None) -> None:
         assert self.options.model is not None
@@ -373,13 +378,15 @@ class VLLM(Backend):
                 f"set {self._key_variable}"
             )
         try:
-            entries: list[ModelEntry] = msgspec.json.decode(reply.content)["data"]
-            return [entry for entry in entries if entry["id"]]
-        except (msgspec.DecodeError, KeyError, TypeError):
+            entries = read_models(reply.content)
+        except ValueError:
+            entries = None
+        if entries is None:
             raise BackendDown(
                 f"{member.url} lists no models ({reply.status}: {self._quote(reply.content)}); "
                 f"{_URL_HELP}"
-            ) from None
+            )
+        return entries
 
     async def _post(self, replica: Replica, content: bytes, model: str) -> Response:
         """Send a body to one server and read its reply."""

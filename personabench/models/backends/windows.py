@@ -1,7 +1,8 @@
-"""Context windows, in tokens, as servers state them: in lists of models and in refusals."""
+"""Models and their context windows, in tokens, as servers state them: in lists and in refusals."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +39,24 @@ _STATED = re.compile(
     rf"(?:is |of |\(|allowed: |: ){_COUNT}",
     re.I,
 )
+
+
+def read_models(content: bytes) -> list[dict[str, Any]] | None:
+    """Return the entries of `/models` that have an id; None if the reply has no list of them.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        listed = json.loads(content.decode("utf-8-sig", errors="replace"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+    entries = listed.get("data") if isinstance(listed, dict) else None
+    if not isinstance(entries, list):
+        return None
+    models = [entry for entry in entries if isinstance(entry, dict)]
+    return [entry for entry in models if entry.get("id") and isinstance(entry["id"], str)]
 
 
 def listed_window(entry: Mapping[str, Any]) -> int | None:

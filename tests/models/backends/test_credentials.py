@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from personabench.cli.parsing import role_backends
+from personabench.cli.parsing import RoleArguments, role_backends
 from personabench.errors import BackendDown, RunError, UsageError
 from personabench.models.backends import create, credentials
 from personabench.models.backends.base import BackendOptions
@@ -153,7 +153,9 @@ async def test_a_role_elsewhere_gets_its_own_key_and_nothing_else(
 ) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
     lines = {role: ["X-Own: of-the-role"]}
-    roles = role_backends(backend, under, lines, **{role: (kind, "tiny", there.url)})
+    roles = role_backends(
+        backend, under, **{role: RoleArguments(kind, "tiny", there.url, lines.get(role))}
+    )
     await runner.run(asked(backend, under, tmp_path / "first", task, roles=roles))
     assert there.heads and not [secret for secret in secrets() if secret in there.got]
     assert {head["X-Own"] for head in there.heads} == {
@@ -176,11 +178,8 @@ async def test_a_role_on_the_same_server_has_the_same_key_and_headers(
     here: Listener, tmp_path: Path, backend: str, kind: str | None
 ) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
-    roles = role_backends(
-        backend,
-        under,
-        judge=(kind, "other", here.url.replace("/v1", "/judge/v1") if kind else None),
-    )
+    address = here.url.replace("/v1", "/judge/v1") if kind else None
+    roles = role_backends(backend, under, judge=RoleArguments(kind, "other", address))
     await runner.run(asked(backend, under, tmp_path, "reviews", roles=roles))
     assert here.keys == {f"Bearer {SECRETS[f'{backend.upper()}_API_KEY']}"}
     assert {head["X-Team"] for head in here.heads} == {HEADER}
@@ -231,7 +230,7 @@ async def test_an_embedder_elsewhere_gets_its_own_key_and_nothing_else(
 
 async def test_a_plan_keeps_keys_apart_too(here: Listener, there: Listener, tmp_path: Path) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
-    roles = role_backends("openai", under, judge=("vllm", "tiny", there.url))
+    roles = role_backends("openai", under, judge=RoleArguments("vllm", "tiny", there.url))
     await plan(asked("openai", under, tmp_path, "reviews", roles=roles))
     assert there.heads and not [secret for secret in secrets() if secret in there.got]
 
@@ -329,9 +328,9 @@ def test_headers_of_a_role_nobody_plays_are_refused() -> None:
     with pytest.raises(
         UsageError, match="--judge-header: the judge is the model under test; name another"
     ):
-        role_backends("openai", BackendOptions(), {"judge": ["X-Own: y"]}, judge=(None, None, None))
+        role_backends("openai", BackendOptions(), judge=RoleArguments(headers=["X-Own: y"]))
     with pytest.raises(UsageError, match="--judge-header number 1 is not of the form"):
-        role_backends("openai", BackendOptions(), {"judge": [HEADER]}, judge=(None, "m", None))
+        role_backends("openai", BackendOptions(), judge=RoleArguments(model="m", headers=[HEADER]))
 
 
 # Redirects

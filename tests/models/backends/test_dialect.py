@@ -30,18 +30,18 @@ def request(*roles: str, **fields: Any) -> Request:
     return Request(messages, 8, **fields)
 
 
-def written(dialect: Dialect, asked: Request, **options: Any) -> dict[str, Any]:
+def written(dialect: Dialect, plain_request: Request, **options: Any) -> dict[str, Any]:
     writer = RequestWriter({}, **options)
     writer.adopt(dialect)
-    body: dict[str, Any] = msgspec.to_builtins(writer.write("m", asked))
+    body: dict[str, Any] = msgspec.to_builtins(writer.write("m", plain_request))
     return body
 
 
 def test_a_plain_dialect_changes_nothing_and_marks_nothing() -> None:
-    asked = request("system", "user", schema=SCHEMA)
-    body = written(PLAIN, asked)
+    plain_request = request("system", "user", schema=SCHEMA)
+    body = written(PLAIN, plain_request)
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
-    assert PLAIN.marks() == PLAIN.marks(asked) == ""
+    assert PLAIN.marks() == PLAIN.marks(plain_request) == ""
     assert PLAIN.describe() == "plain chat completions"
 
 
@@ -176,6 +176,11 @@ def learnt(
             {"merges_turns": True},
         ),
         ("Template error: template not found", {"api": "completions"}),
+        (
+            "{'type': 'value_error', 'loc': ('body',), 'msg': 'the system role is not allowed', "
+            "'input': {'temperature': 0.0, 'top_p': 1.0, 'response_format': {}}}",
+            {"system": "user"},
+        ),
         (
             "response_format value as json_schema is enabled only for api versions "
             "2024-08-01-preview and later",

@@ -104,7 +104,7 @@ async def test_a_template_without_a_system_role(no_system: Path, tmp_path: Path)
 
 
 async def test_the_dialect_is_part_of_a_run(base: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
+    messages: list[str] = []
     options = runner.Options(
         methods=["none"],
         tasks=["lamp4"],
@@ -113,17 +113,17 @@ async def test_the_dialect_is_part_of_a_run(base: Path, tmp_path: Path) -> None:
         backend_options=BackendOptions(str(base), window=1024),
         results=tmp_path,
     )
-    (outcome,) = await runner.run(options, tell=lines.append)
+    (outcome,) = await runner.run(options, tell=messages.append)
     assert outcome.summary.status == "complete"
     assert outcome.summary.provenance["dialect"] == "plain completions"
-    assert lines == ["dialect  base: plain completions"]
+    assert messages == ["dialect  base: plain completions"]
     # One run folder: the one that was opened to load the model has got the run's own name.
     (folder,) = (tmp_path / "runs" / "lamp4" / "none" / "base").iterdir()
     assert folder == outcome.folder
     assert "plain completions" in (folder / "spec.json").read_text()
 
     written = (folder / "predictions.jsonl").read_text()
-    (again,) = await runner.run(options, tell=lines.append)
+    (again,) = await runner.run(options, tell=messages.append)
     assert again.folder == folder and (folder / "predictions.jsonl").read_text() == written
 
 

@@ -105,9 +105,9 @@ def no_schema(*kinds: str) -> Refuse:
 
 
 async def learn(
-    server: Server, tmp_path: Path, kind: type[OpenAI] | type[VLLM] = OpenAI, **given: Any
+    server: Server, tmp_path: Path, kind: type[OpenAI] | type[VLLM] = OpenAI, **changes: Any
 ) -> tuple[Learnt, dict[str, str]]:
-    backend = kind(BackendOptions(base_url=server.url, **given))
+    backend = kind(BackendOptions(base_url=server.url, **changes))
     await backend.identify()
     await backend.open()
     try:
@@ -177,10 +177,10 @@ async def test_the_remedy_names_what_is_omitted_already_and_the_role(
 
 async def test_the_remedy_works(server: Server, tmp_path: Path) -> None:
     server.always = refusing(only_temperature_1, no_field("top_p"))
-    asked = replace(
+    command = replace(
         options(server, tmp_path, 2, omit=("top_p",)), sampling=Sampling(temperature=1.0)
     )
-    (outcome,) = await runner.run(asked)
+    (outcome,) = await runner.run(command)
     assert outcome.summary.status == "complete"
 
 
@@ -226,20 +226,20 @@ async def test_a_refusal_for_another_reason_leaves_the_decision_to_the_calls(
 
 async def test_a_run_records_its_dialect_and_says_it_once(server: Server, tmp_path: Path) -> None:
     server.always = refusing(no_system)
-    said_lines: list[str] = []
-    asked = options(server, tmp_path, 2)
-    (outcome,) = await runner.run(asked, tell=said_lines.append)
-    assert said_lines == ["dialect  tiny: system message in the user turn"]
+    messages: list[str] = []
+    command = options(server, tmp_path, 2)
+    (outcome,) = await runner.run(command, tell=messages.append)
+    assert messages == ["dialect  tiny: system message in the user turn"]
     assert outcome.summary.provenance["dialect"] == "system message in the user turn"
     model = json.loads((outcome.folder / "spec.json").read_text())["model"]
-    assert model == {"dialect": said_lines[0].split(": ")[1], "kind": "api", "name": "tiny"}
+    assert model == {"dialect": messages[0].split(": ")[1], "kind": "api", "name": "tiny"}
 
     paid = len(server.bodies)
-    (again,) = await runner.run(asked, tell=said_lines.append)
+    (again,) = await runner.run(command, tell=messages.append)
     assert again.folder == outcome.folder and len(server.bodies) == paid
     # Requests without a system message are those of a plain server.
     server.always = None
-    (plain,) = await runner.run(replace(asked, results=tmp_path / "plain"))
+    (plain,) = await runner.run(replace(command, results=tmp_path / "plain"))
     keys = [
         [call["key"] for line in _lines(run.folder) for call in line["calls"]]
         for run in (outcome, plain)
@@ -252,10 +252,10 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 
 async def test_a_cached_run_and_cache_only_send_no_probe(server: Server, tmp_path: Path) -> None:
-    asked = options(server, tmp_path, 2)
-    await runner.run(replace(asked, cache="only"))
+    command = options(server, tmp_path, 2)
+    await runner.run(replace(command, cache="only"))
     assert not server.bodies
-    await runner.run(asked)
+    await runner.run(command)
     assert len(server.bodies) == 3
 
 
@@ -267,11 +267,11 @@ async def test_commands_that_start_together_probe_once(server: Server, tmp_path:
 
 async def test_check_backend(server: Server, tmp_path: Path) -> None:
     server.always = refusing(no_system)
-    asked = options(server, tmp_path, 1)
-    facts = await check_backend(asked)
+    command = options(server, tmp_path, 1)
+    facts = await check_backend(command)
     assert facts["dialect"] == "system message in the user turn" and facts["window"] == 4096
     assert facts["server"] == server.url
-    await check_backend(asked)
+    await check_backend(command)
     assert len(server.bodies) == 4, "it asks anew"
 
 
@@ -306,11 +306,11 @@ async def test_a_model_that_thinks_ends_the_run_with_one_message(
     server: Server, tmp_path: Path
 ) -> None:
     server.always = thinking(200)
-    lines: list[str] = []
+    messages: list[str] = []
     with pytest.raises(RunError, match=r"first 5 answers.*empty and truncated.*--reasoning"):
-        await runner.run(options(server, tmp_path, 40), tell=lines.append)
+        await runner.run(options(server, tmp_path, 40), tell=messages.append)
     assert len(server.bodies) < 20
-    assert lines == [
+    assert messages == [
         "dialect  tiny: plain chat completions; thinks before it answers, so give it room with "
         "--reasoning low"
     ]
@@ -375,7 +375,7 @@ async def test_a_window_learnt_from_a_refusal_fits_the_prompts(
         return None if length < 225 else "request exceeds the available context size (300 tokens)"
 
     server.always = refusing(small_window)
-    asked = runner.Options(
+    command = runner.Options(
         methods=["rag"],
         assignments=["rag.k=16"],
         tasks=["lamp4"],
@@ -384,7 +384,7 @@ async def test_a_window_learnt_from_a_refusal_fits_the_prompts(
         backend_options=BackendOptions(base_url=server.url),
         results=tmp_path / "results",
     )
-    (outcome,) = await runner.run(asked)
+    (outcome,) = await runner.run(command)
     assert outcome.summary.status == "complete"
     assert outcome.summary.counters["records_dropped"] > 0
 
@@ -392,8 +392,8 @@ async def test_a_window_learnt_from_a_refusal_fits_the_prompts(
 def test_options_that_do_not_belong_to_a_backend(tmp_path: Path) -> None:
     from personabench.models import backends
 
-    for given in ({"omit": ("seed",)}, {"extra": {"a": 1}}, {"reasoning": "low"}):
+    for changes in ({"omit": ("seed",)}, {"extra": {"a": 1}}, {"reasoning": "low"}):
         with pytest.raises(UsageError, match=r"only with --backend openai or vllm.* not scripted"):
-            backends.create("scripted", BackendOptions(**given))  # type: ignore[arg-type]
+            backends.create("scripted", BackendOptions(**changes))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--judge-omit-params stop: only temperature, top_p, seed"):
         backends.create("openai", BackendOptions(omit=("stop",), role="judge"))

@@ -15,7 +15,14 @@ import pytest_asyncio
 from aiohttp import web
 from fake_api import SECRET, Server, completion, options, request, serving
 
-from personabench.errors import BackendDown, Refused, RunError, Throttled, TransientError
+from personabench.errors import (
+    BackendDown,
+    BackendError,
+    Refused,
+    RunError,
+    Throttled,
+    TransientError,
+)
 from personabench.models import client
 from personabench.models.backends import create
 from personabench.models.backends.base import BackendOptions
@@ -126,6 +133,9 @@ INNER = [
     ({"message": "model not found"}, 404),
     ({"message": "odd"}, None),
     ("Unexpected endpoint or method. (POST /chat/completions)", 404),
+    ({"object": "error", "message": "odd", "code": 400}, 400),
+    ({"detail": "Not Found"}, 404),
+    ({"detail": [{"loc": ["body"]}]}, None),
     ("odd", None),
     (None, None),
     (["429"], None),
@@ -178,6 +188,7 @@ def on(backend: str, server: Server, tmp_path: Path, samples: int) -> runner.Opt
 
 PASSING = {
     "error in 200": {"error": {"message": "Provider returned error", "code": 429}},
+    "error at the top": {"object": "error", "message": "overloaded", "code": 503},
     "null choices": {"choices": None, "error": {"message": "overloaded", "code": 502}},
     "error in a choice": {
         "choices": [
@@ -211,6 +222,10 @@ ENDING = {
     ),
     "quota": (lambda: web.json_response(NO_QUOTA, status=429), "no credit left"),
     "quota in 200": (lambda: web.json_response(NO_QUOTA), "no credit left"),
+    "wrong path of another framework": (
+        lambda: web.json_response({"detail": "Not Found"}),
+        "--base-url",
+    ),
     "wrong path": (
         lambda: web.json_response({"error": "Unexpected endpoint or method. (POST /x)"}),
         "--base-url",
@@ -272,6 +287,19 @@ async def test_a_template_that_fails_is_shown_at_once(
     with pytest.raises(RunError, match="roles must alternate"):
         await runner.run(on(backend, server, tmp_path, 30))
     assert time.monotonic() - started < 5
+
+
+@BOTH
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"])
+async def test_a_deeply_nested_reply_is_an_error_of_the_server(
+    server: Server, backend: str, body: bytes
+) -> None:
+    server.replies = [web.Response(body=body, content_type="application/json")]
+    model = create(backend, BackendOptions(base_url=server.url))
+    await model.identify()
+    with pytest.raises(BackendError):
+        await model.complete(request(), "u")
+    await model.aclose()
 
 
 GOOD = b'"choices": [{"message": {"content": "Dry again"}, "finish_reason": "stop"}]'

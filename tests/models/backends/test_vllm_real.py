@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from personabench.types import Message, Request
 pytestmark = pytest.mark.vllm
 CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 ARGUMENTS = ("--enforce-eager", "--max-model-len", "2048")
-METHODS = ("none", "rag", "dpl", "rpm")
+METHODS = ("none", "rag", "dpl")
 METHOD_PARAMS = {
     "dpl": {"k_peers": 2, "n_docs": 2, "difference_max_tokens": 32, "profile_max_tokens": 48},
     "rpm": {
@@ -143,7 +144,7 @@ def test_launcher_with_the_server_killed_in_mid_run_and_resumed(model: str, tmp_
     ) as process:
         try:
             until = time.monotonic() + TIMEOUT
-            while len(read_predictions(results)) < 12:
+            while len(read_predictions(results)) < 6:
                 assert process.poll() is None and time.monotonic() < until, process.communicate()
                 time.sleep(0.05)
             (log,) = results.glob("runs/*/none/*/*/attempts/001.log")
@@ -278,8 +279,11 @@ async def test_attached_features(server_url: str, model: str) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_attached_run(server_url: str, model: str, tmp_path: Path) -> None:
-    summaries = await run_to_end(*run_command(tmp_path, "--base-url", server_url, "--model", model))
-    assert [summary["status"] for summary in summaries] == ["complete"] * len(METHODS)
+    # One user: rpm makes a dozen calls for each.
+    methods = (*METHODS, "rpm")
+    run = run_command(tmp_path, "--base-url", server_url, methods=methods, limit=1)
+    summaries = await run_to_end(*run, "--model", model)
+    assert [summary["status"] for summary in summaries] == ["complete"] * len(methods)
     assert all(line["error"] is None for line in read_predictions(tmp_path))
     assert any(summary["prefix_cache"]["hits"] > 0 for summary in summaries)
 
@@ -314,7 +318,7 @@ async def test_an_adapter_for_each_user(server_url: str, model: str, tmp_path: P
 async def test_dense_retrieval_from_an_embedding_server(
     server_url: str, model: str, tmp_path: Path
 ) -> None:
-    pooling = ("--runner", "pooling", "--convert", "embed", "--server_url-model-name", "tiny")
+    pooling = ("--runner", "pooling", "--convert", "embed", "--served-model-name", "tiny")
     async with start_server(model, tmp_path / "embedder.log", *pooling) as (url, _):
         dense = (
             "--set",
@@ -336,10 +340,7 @@ async def test_two_servers_with_one_killed_in_the_middle(
     server_url: str, model: str, tmp_path: Path
 ) -> None:
     async with start_server(model, tmp_path / "second.log") as (second, server):
-        methods = METHODS[:3]
-        run = run_command(
-            tmp_path, "--base-url", f"{server_url},{second}", "--model", model, methods=methods
-        )
+        run = run_command(tmp_path, "--base-url", f"{server_url},{second}", "--model", model)
         running = asyncio.create_task(run_to_end(*run))
         while len(read_predictions(tmp_path)) < 4:
             assert not running.done(), await running
@@ -348,7 +349,24 @@ async def test_two_servers_with_one_killed_in_the_middle(
         summaries = await running
     assert [
         (summary["status"], summary["counters"]["request_errors"]) for summary in summaries
-    ] == [("complete", 0)] * len(methods)
+    ] == [("complete", 0)] * len(METHODS)
     assert len(read_predictions(tmp_path)) == sum(summary["n"] for summary in summaries)
     assert set(count_paid_calls(tmp_path).values()) == {1}
     assert any(f"{second} is down" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))
+
+
+async def test_a_base_model_gets_plain_completions(model: str, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model, base)
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+
+    arguments = ["--model", str(base), "--vllm-args", " ".join(ARGUMENTS)]
+    command = run_command(tmp_path / "results", *arguments, methods=["none"], limit=1)
+    (summary,) = await run_to_end(*command)
+    assert summary["status"] == "complete"
+    assert summary["provenance"]["dialect"] == "plain completions"
+    # The log of the server's start is in the run's own folder.
+    assert "vllm" in (Path(summary["folder"]) / "attempts" / "001.log").read_text().lower()

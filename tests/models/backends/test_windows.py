@@ -6,7 +6,29 @@ from typing import Any
 
 import pytest
 
-from personabench.models.backends.windows import listed_window, refused_window
+from personabench.models.backends.windows import listed_window, read_models, refused_window
+
+LISTS: list[tuple[bytes, list[str] | None]] = [
+    (b'{"data": [{"id": "a"}, {"id": "b"}]}', ["a", "b"]),
+    (b'\xef\xbb\xbf{"data": [{"id": "a", "cost": NaN, "owner": "\xff"}]}', ["a"]),
+    (b'{"data": [{"id": null}, {"id": 7}, {}, "a", null]}', []),
+    (b'{"data": null}', None),
+    (b'{"error": "no"}', None),
+    (b'["a"]', None),
+]
+
+
+@pytest.mark.parametrize(("content", "names"), LISTS)
+def test_lists_of_models(content: bytes, names: list[str] | None) -> None:
+    models = read_models(content)
+    assert (models if models is None else [model["id"] for model in models]) == names
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b'{"data": ' + b"[" * 100_000])
+def test_what_is_no_list_of_models(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"line 1|deeply"):
+        read_models(content)
+
 
 ENTRIES: list[tuple[dict[str, Any], int | None]] = [
     ({"id": "m"}, None),
