@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from personabench.errors import DataError, PersonabenchError
+from personabench.types import from_json
 
 
 class Answer(NamedTuple):
