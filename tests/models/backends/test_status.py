@@ -70,6 +70,7 @@ STATUSES = [
     (400, "API key not valid. Please pass a valid API key.", BackendDown, "set KEY"),
     (400, "Budget has been exceeded! Current cost: 5.1", BackendDown, "no credit left"),
     (400, "You have reached your specified API usage limits.", BackendDown, "no credit left"),
+    (400, {"msg": "odd", "input": "I am out of credits"}, Refused, "odd"),
     (401, "bad key", BackendDown, "set KEY"),
     (402, "Insufficient Balance", BackendDown, "no credit left"),
     (402, "", BackendDown, "no credit left"),
