@@ -20,7 +20,7 @@ import numpy as np
 from personabench import Context, Message, Method, Record, Sample, UsageError, User
 from personabench.hashing import fold_text
 from personabench.methods.cipher import prompts
-from personabench.methods.cipher.prompts import Round
+from personabench.methods.cipher.prompts import PROMPTS, Round
 from personabench.methods.vectors import compute_cosines
 from personabench.metrics.text import strip_reasoning
 
@@ -46,6 +46,7 @@ class Learner(Method):
     """A method that learns from drafts and the user's versions of them; `params` has `mode`."""
 
     params: Any
+    prompts = (PROMPTS,)
     uses_drafts = True
 
     async def profile(

@@ -36,6 +36,7 @@ from personabench.api.transfer import (
     version_path,
 )
 from personabench.errors import DataError, RunError, UsageError
+from personabench.models.environment import refuse_download
 
 __all__ = [
     "ATTEMPTS",
@@ -334,6 +335,7 @@ def newest_commit(dataset: str, endpoint: str | None = None) -> str:
     """
     import huggingface_hub
 
+    refuse_download(f"the newest version of {dataset}", endpoint or HUB)
     api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/") if endpoint else None)
     return str(api.dataset_info(dataset, timeout=30).sha)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from personabench import __version__
 from personabench.errors import DataError, UsageError
+from personabench.models.environment import refuse_download
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (url, bytes so far, bytes in total or None)."""
@@ -198,6 +199,7 @@ def _write_body(
 
 def _open(request: urllib.request.Request, timeout: float) -> Any:
     """Open a request; a response with status 416 to a range counts as one."""
+    refuse_download(request.full_url, request.full_url)
     try:
         return urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:

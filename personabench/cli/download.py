@@ -41,6 +41,8 @@ def download(
         raise UsageError(
             f"task {opened.name} has nothing to download; pass a local copy with --data"
         )
+    if base_url and "@" in base_url:
+        raise UsageError("--base-url holds a name or password; leave them out")
     chosen_split = split or opened.default_split
     echo(f"{opened.name}: {opened.source}; licence: {opened.licence}", err=True)
 

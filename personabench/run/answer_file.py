@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from personabench.errors import DataError, PersonabenchError
+from personabench.types import from_json
 
 
 class Answer(NamedTuple):
@@ -49,7 +50,7 @@ def read_lines(path: Path) -> list[Answer] | None:
                 continue
             text = text.removeprefix(BOM_UTF8)
             try:
-                line = msgspec.json.decode(text, type=_Line)
+                line = from_json(text, _Line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 if not answers and not _LINE_START.match(text):
                     return None
