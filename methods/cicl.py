@@ -15,17 +15,18 @@ from typing import Literal
 
 import msgspec
 
-from personabench import Context, Message, Record, Sample
+from personabench import Context, Message, PromptFile, Record, Sample
 from personabench.methods.cipher.prompts import draft_questions
 from personabench.methods.comparing import PeerMethod, find_response_kind
 from personabench.methods.dpl.peers import Pool
 from personabench.methods.dpl.selectors import Peer, all_agree
+from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
 _ANSWER = re.compile(r"^[\s*_#>-]*answer[\s*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
 # Tokens left free around a draft's request, so that a chat template does not push it over the
 # window.
 _MARGIN = 128
-REMINDER = ' Do not leave out the line that begins with "Answer:".'
+PROMPTS = PromptFile(__file__, "cicl.prompts.toml")
 
 
 class Cicl(PeerMethod):
@@ -38,6 +39,7 @@ class Cicl(PeerMethod):
     )
     designed_for = ()
     needs = ("history", "population")
+    prompts = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
     class Params(PeerMethod.Params):
@@ -90,7 +92,9 @@ class Cicl(PeerMethod):
     ) -> str:
         max_tokens = self.params.analysis_max_tokens
         messages = ctx.fit(
-            lambda fitted: _analysis_prompt(_format_pairs(fitted, negatives, ctx), ctx),
+            lambda fitted: ctx.prompt(
+                PROMPTS, "analysis", pairs=_format_pairs(fitted, negatives, ctx)
+            ),
             records,
             max_tokens,
         )
@@ -120,13 +124,9 @@ class Cicl(PeerMethod):
     ) -> str:
         """Request analysis and answer in one reply; retry once, then return the whole reply."""
         max_tokens = self.params.analysis_max_tokens + ctx.answer_tokens
-        request = (
-            'Begin with "Analysis:" and say in one or two sentences what this '
-            f"{ctx.task.words.person} prefers. "
-            'Then begin a new line with "Answer:" and give the reply alone.'
-        )
+        request = ctx.part(PROMPTS, "request")
 
-        for reminder in ("", REMINDER):
+        for reminder in ("", ctx.part(PROMPTS, "reminder")):
             messages = self._build_request(
                 sample,
                 records,
@@ -194,7 +194,8 @@ class Cicl(PeerMethod):
         def build(fitted: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal flags
             parts = (_format_pairs(fitted, negatives, ctx), analysis)
-            notes = "\n\n".join(part for part in parts if part)
+            content = "\n\n".join(part for part in parts if part)
+            notes = ctx.part(PROMPTS, "notes", content=content) if content else ""
             rendered = ctx.task.render(sample, (), notes, ctx.tokens)
             flags = rendered.flags
             if not request:
@@ -261,25 +262,18 @@ def _format_pairs(
     if not records:
         return ""
 
-    words = ctx.task.words
-    parts = [
-        f"Earlier {words.response}s by this {words.person}, "
-        f"with ones that are not as this {words.person} would:"
-    ]
+    examples = []
     for number, record in enumerate(records, 1):
-        example = f"Example {number}\n{ctx.task.describe(record)}"
+        described = ctx.task.describe(record)
         if record.id in negatives:
-            example += f"\nNot as this {words.person} would:\n{negatives[record.id]}"
-        parts.append(example)
-    return "\n\n".join(parts)
-
-
-def _analysis_prompt(pairs: str, ctx: Context) -> tuple[Message, ...]:
-    words = ctx.task.words
-    system = (
-        f"You compare what one {words.person} made with what this {words.person} would not have "
-        "made. "
-        f"Say in two or three sentences what distinguishes this {words.person}'s own across the "
-        "examples."
-    )
-    return Message("system", system), Message("user", pairs)
+            example = ctx.part(
+                PROMPTS,
+                "example",
+                number=str(number),
+                record=described,
+                negative=negatives[record.id],
+            )
+        else:
+            example = ctx.part(PROMPTS, "positive_example", number=str(number), record=described)
+        examples.append(example)
+    return ctx.part(PROMPTS, "pairs", examples="\n\n".join(examples))

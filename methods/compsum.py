@@ -11,12 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from personabench import Context, Message, Record, Sample
+from personabench import Context, Message, PromptFile, Record, Sample
 from personabench.methods.comparing import SEED, PeerMethod
 from personabench.methods.dpl.selectors import select_most_similar
+from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
 SECTIONS = ("Writing style", "Content focus")
-REMINDER = "Both sections must be there, each on a line that begins with its name."
+PROMPTS = PromptFile(__file__, "compsum.prompts.toml")
 Pair = tuple[Record, Record]
 
 
@@ -27,6 +28,7 @@ class ComPSum(PeerMethod):
     paper = "Comparative Personalization for Multi-document Summarization, arXiv 2509.21562"
     designed_for = ()
     needs = ("history", "population")
+    prompts = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
     class Params(PeerMethod.Params):
@@ -61,7 +63,8 @@ class ComPSum(PeerMethod):
 
         ctx.flag("pairs", len(pairs))
         analysis = await self._analyse(pairs, ctx)
-        return await ctx.answer(sample, records, notes=analysis)
+        notes = ctx.part(PROMPTS, "notes", analysis=analysis) if analysis else ""
+        return await ctx.answer(sample, records, notes=notes)
 
     async def _analyse(self, pairs: Sequence[Pair], ctx: Context) -> str:
         """Request the two sections; retry once if one is missing, then use the reply as it is."""
@@ -69,7 +72,7 @@ class ComPSum(PeerMethod):
         peer_records = {record.id: peer_record for record, peer_record in pairs}
         own_records = [record for record, _ in pairs]
 
-        for reminder in ("", REMINDER):
+        for reminder in ("", ctx.part(PROMPTS, "reminder")):
 
             def build(fitted: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
                 pairs_shown = [(record, peer_records[record.id]) for record in fitted]
@@ -103,26 +106,14 @@ def _analysis_prompt(
     reminder: str,
     ctx: Context,
 ) -> tuple[Message, ...]:
-    words = ctx.task.words
-    system = (
-        f"You find out what sets one {words.person} apart. You get pairs: a record of this "
-        f"{words.person} and one of "
-        "somebody else on the same topic. Reply with two sections that hold across the pairs, each "
-        "one or two "
-        f"sentences long:\n{SECTIONS[0]}: how this {words.person} puts things, unlike the others.\n"
-        f"{SECTIONS[1]}: what this {words.person} attends to, unlike the others."
-    )
-    if reminder:
-        system += f"\n{reminder}"
-
-    parts = []
-    for number, (record, peer_record) in enumerate(pairs, 1):
-        lines = (
-            f"Pair {number}",
-            f"This {words.person}:",
-            ctx.task.describe(record),
-            "Somebody else:",
-            ctx.task.describe(peer_record),
+    examples = [
+        ctx.part(
+            PROMPTS,
+            "pair",
+            number=str(number),
+            record=ctx.task.describe(record),
+            peer_record=ctx.task.describe(peer_record),
         )
-        parts.append("\n".join(lines))
-    return Message("system", system), Message("user", "\n\n".join(parts))
+        for number, (record, peer_record) in enumerate(pairs, 1)
+    ]
+    return ctx.prompt(PROMPTS, "analysis", pairs="\n\n".join(examples), reminder=reminder)

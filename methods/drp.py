@@ -13,19 +13,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from personabench import Context, Message, Response
+from personabench import Context, Message, PromptFile, Response
 from personabench.hashing import fold_text
 from personabench.methods.dpl import Dpl
+from personabench.methods.dpl.prompts import PROMPTS as DPL_PROMPTS
 from personabench.methods.dpl.prompts import (
     Case,
     Draft,
     describe_agreement,
     draft_differences,
     fit_draft,
+    format_axes,
 )
 from personabench.methods.dpl.settings import PAPER
 from personabench.methods.rpm.replies import find_json
+from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
+PROMPTS = PromptFile(__file__, "drp.prompts.toml")
 FIELDS = ("name", "definition", "difference")
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -43,10 +47,6 @@ SCHEMA: dict[str, Any] = {
     "required": ["dimensions"],
     "additionalProperties": False,
 }
-_FORM = (
-    'Reply with a JSON object: {"dimensions": [{"name": "...", "definition": "one line", '
-    '"difference": "how this person differs"}]}.'
-)
 
 
 class Dimension(NamedTuple):
@@ -64,6 +64,7 @@ class Drp(Dpl):
     version = 2
     paper = "Unveiling Inference Scaling for Difference-Aware User Modeling, arXiv 2511.15389"
     needs = ("history", "population")
+    prompts = (PROMPTS, DPL_PROMPTS, SUMMARY_PROMPTS)
     designed_for = ("reviews*",)
     paper_settings = {
         **PAPER,
@@ -212,17 +213,10 @@ def _read_rows(text: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _open_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
-    words = ctx.task.words
-    axes = "\n".join(f"- {name}: {definition}" for name, definition in words.axes)
-    system = (
-        f"You find out what is particular about one {words.person}. You see what this "
-        f"{words.person} and other people "
-        f"made of the same or a comparable {words.stimulus}. Begin with these dimensions:\n{axes}\n"
-        "Then add as many dimensions of style and expression as the texts support. Leave out "
-        "opinions and content, "
-        f"and every dimension on which this {words.person} does not differ. {_FORM}"
-    )
-    yield from _replace_system(system, "", draft_differences(case, ctx))
+    def build(texts: str, peer_count: int) -> tuple[Message, ...]:
+        return ctx.prompt(PROMPTS, "open", axes=format_axes(ctx), texts=texts)
+
+    return draft_differences(case, ctx, build)
 
 
 def _check_drafts(
@@ -230,26 +224,10 @@ def _check_drafts(
     dimensions: Sequence[Dimension],
     ctx: Context,
 ) -> Iterator[Draft]:
-    person = ctx.task.words.person
-    system = (
-        f"You check what is said to be particular about one {person}. You see the texts and a list "
-        "of dimensions. "
-        f"Keep only the dimensions on which the texts really set this {person} apart from all the "
-        "others, with their "
-        f"names unchanged. {_FORM}"
-    )
     rows = [dimension._asdict() for dimension in dimensions]
     listed = json.dumps({"dimensions": rows}, ensure_ascii=False)
-    suffix = f"\n\nDimensions to check:\n{listed}"
-    yield from _replace_system(system, suffix, draft_differences(case, ctx))
 
+    def build(texts: str, peer_count: int) -> tuple[Message, ...]:
+        return ctx.prompt(PROMPTS, "check", texts=texts, dimensions=listed)
 
-def _replace_system(
-    system: str,
-    suffix: str,
-    drafts: Iterator[Draft],
-) -> Iterator[Draft]:
-    """DPL's requests about a case under another instruction, with a suffix."""
-    for cut, (_, user_message) in drafts:
-        content = user_message.content + suffix
-        yield cut, (Message("system", system), Message(user_message.role, content))
+    return draft_differences(case, ctx, build)

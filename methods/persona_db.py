@@ -14,15 +14,26 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from personabench import Context, Message, Method, Population, Record, Sample, UsageError, User
+from personabench import (
+    Context,
+    Message,
+    Method,
+    Population,
+    PromptFile,
+    Record,
+    Sample,
+    UsageError,
+    User,
+)
 from personabench.errors import BackendError
 from personabench.methods.comparing import limit_users
 from personabench.methods.rpm.replies import find_json
+from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 from personabench.methods.summary import Summary
 from personabench.methods.vectors import Floats
 from personabench.types import normalized
 
-REMINDER = "Reply with the JSON object alone."
+PROMPTS = PromptFile(__file__, "persona_db.prompts.toml")
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _STANCES = {
     "type": "array",
@@ -75,6 +86,7 @@ class PersonaDb(Method):
         "neighbor_topk": 3,
         "history_cap": 100,
     }
+    prompts = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
     class Params:
@@ -331,7 +343,7 @@ class PersonaDb(Method):
             "additionalProperties": False,
         }
         *earlier, last = messages
-        for reminder in ("", f"\n\n{REMINDER}"):
+        for reminder in ("", ctx.part(PROMPTS, "reminder")):
             request = [*earlier, Message(last.role, last.content + reminder)]
             response = await ctx.complete(request, max_tokens=max_tokens, schema=schema)
             value = find_json(response.text)
@@ -399,19 +411,8 @@ def _subjects_of_question(sample: Sample, ctx: Context) -> set[str]:
 
 
 def _distil_prompt(records: Sequence[Record], ctx: Context) -> tuple[Message, ...]:
-    words = ctx.task.words
-    system = (
-        f"You keep a database of one {words.person}. {words.profile_question} Fill a JSON object "
-        "from the records: "
-        '"topics": what they deal with, a few words each; "traits": traits of style and person, a '
-        "few words each; "
-        f'"patterns": habits in their {words.response}s, a sentence each; '
-        '"stances": {"about", "stance"}, an aspect and where they stand on it. '
-        "At most five items in each list, only what the records show."
-    )
     described = "\n\n".join(ctx.task.describe(record) for record in records)
-    user = f"Records, oldest first:\n\n{described}\n\nJSON:"
-    return Message("system", system), Message("user", user)
+    return ctx.prompt(PROMPTS, "distil", records=described)
 
 
 def _induce_prompt(
@@ -419,18 +420,10 @@ def _induce_prompt(
     persona: Persona,
     ctx: Context,
 ) -> tuple[Message, ...]:
-    words = ctx.task.words
-    system = (
-        f"You keep a database of one {words.person}. From what is known and the records, infer "
-        "more general views and "
-        'preferences that are not listed yet. Reply with a JSON object: "views": at most five '
-        "sentences."
-    )
     entries = (f"- {entry}" for entry in persona["distilled"])
     knowledge = "\n".join([persona["card"], *entries]).strip()
     described = "\n\n".join(ctx.task.describe(record) for record in records)
-    user = f"Known:\n{knowledge}\n\nRecords, oldest first:\n\n{described}\n\nJSON:"
-    return Message("system", system), Message("user", user)
+    return ctx.prompt(PROMPTS, "induce", knowledge=knowledge, records=described)
 
 
 def _format_notes(
@@ -439,18 +432,15 @@ def _format_notes(
     neighbour_entries: Sequence[str],
     ctx: Context,
 ) -> str:
-    person = ctx.task.words.person
     parts = []
     if card:
         parts.append(card)
     if entries:
-        parts.append(f"Known of this {person}:\n{_bullets(entries)}")
+        parts.append(ctx.part(PROMPTS, "own_entries", entries=_bullets(entries)))
     if neighbour_entries:
-        parts.append(
-            "Known of other people who may be similar, to be used with caution:\n"
-            f"{_bullets(neighbour_entries)}"
-        )
-    return "\n\n".join(parts)
+        bullets = _bullets(neighbour_entries)
+        parts.append(ctx.part(PROMPTS, "neighbour_entries", entries=bullets))
+    return ctx.part(PROMPTS, "notes", content="\n\n".join(parts)) if parts else ""
 
 
 def _bullets(entries: Sequence[str]) -> str:

@@ -14,8 +14,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from personabench import Context, Message, Method, Record, Sample, User
+from personabench import Context, Message, Method, PromptFile, Record, Sample, User
 from personabench.api.method import retrieval_needs
+
+PROMPTS = PromptFile(__file__, "summary.prompts.toml")
 
 # Models repeat the prompt's last word; as notes for the answer the heading would be shown to the
 # model twice.
@@ -33,6 +35,7 @@ class Summary(Method):
     )
     needs = ("history",)
     designed_for = ("lamp*",)
+    prompts = (PROMPTS,)
 
     @dataclass(frozen=True)
     class Params:
@@ -101,7 +104,7 @@ class Summary(Method):
             p.retriever,
             embedder=p.embedder,
         )
-        return await ctx.answer(sample, records, notes=state)
+        return await ctx.answer(sample, records, notes=format_notes(state, ctx))
 
 
 class SummaryRetrieved(Method):
@@ -115,6 +118,7 @@ class SummaryRetrieved(Method):
     )
     needs = ("history",)
     designed_for = ("lamp*",)
+    prompts = (PROMPTS,)
 
     @dataclass(frozen=True)
     class Params:
@@ -143,7 +147,7 @@ class SummaryRetrieved(Method):
         retrieved = {record.id for record in records}
         newest_first = [record for record in reversed(sample.history) if record.id in retrieved]
         summary = await summarize(newest_first, p.summary_max_tokens, ctx)
-        return await ctx.answer(sample, records, notes=summary)
+        return await ctx.answer(sample, records, notes=format_notes(summary, ctx))
 
 
 async def summarize(
@@ -175,26 +179,16 @@ async def request_summary(
     return summary
 
 
+def format_notes(summary: str, ctx: Context) -> str:
+    """The summary as a request for an answer shows it; empty without one."""
+    return ctx.part(PROMPTS, "notes", summary=summary) if summary else ""
+
+
 def _summary_prompt(newest_first: Sequence[Record], ctx: Context) -> tuple[Message, ...]:
-    words = ctx.task.words
-    system = (
-        f"You study one {words.person}. {words.profile_question} "
-        "Write one short paragraph about habits that hold across the records. "
-        "Describe the person, not single records, and do not number or quote them."
-    )
     records = "\n\n".join(ctx.task.describe(record) for record in reversed(newest_first))
-    user = f"The {words.person}'s records, oldest first:\n\n{records}\n\nProfile:"
-    return Message("system", system), Message("user", user)
+    return ctx.prompt(PROMPTS, "profile", records=records)
 
 
 def _merge_prompt(newest_first: Sequence[Record], ctx: Context) -> tuple[Message, ...]:
-    words = ctx.task.words
-    system = (
-        f"You study one {words.person}. {words.profile_question} "
-        "Below are summaries of their conversations, oldest first. Merge them into one paragraph "
-        "that keeps what "
-        "changed, in which order and why; where they disagree, the later one holds now. Invent "
-        "nothing."
-    )
     summaries = "\n\n".join(summary.response for summary in reversed(newest_first))
-    return Message("system", system), Message("user", f"The summaries:\n\n{summaries}\n\nProfile:")
+    return ctx.prompt(PROMPTS, "merge", summaries=summaries)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from personabench import Context, Message, Method, Record, Sample, User
+from personabench import Context, Message, Method, PromptFile, Record, Sample, User
 from personabench.api.method import retrieval_needs
 from personabench.methods.summary import request_summary
 
+PROMPTS = PromptFile(__file__, "trsr.prompts.toml")
 T = TypeVar("T")
 
 
@@ -30,6 +31,7 @@ class Trsr(Method):
     needs = ("history",)
     designed_for = ()
     paper_settings = {"block": 5, "recent": 5}
+    prompts = (PROMPTS,)
 
     @dataclass(frozen=True)
     class Params:
@@ -171,36 +173,15 @@ def _block_prompt(
     ctx: Context,
 ) -> tuple[Message, ...]:
     """The request for the first summary, or for the one that replaces `previous_summary`."""
-    words = ctx.task.words
     shown_records = "\n\n".join(ctx.task.describe(record) for record in records)
-    system = f"You study one {words.person} over time. {words.profile_question} "
     if not previous_summary:
-        system += "Write one short paragraph about habits that hold across the records."
-        user = f"The {words.person}'s records, oldest first:\n\n{shown_records}\n\nSummary:"
-        return Message("system", system), Message("user", user)
-
-    system += (
-        "You get the summary so far and newer records. Write the whole summary anew as one short "
-        "paragraph that takes "
-        "its place: keep what still holds, add what is new, say which habits changed."
-    )
-    user = (
-        f"Summary so far:\n{previous_summary}\n\n"
-        f"Newer records, oldest first:\n\n{shown_records}\n\nNew summary:"
-    )
-    return Message("system", system), Message("user", user)
+        return ctx.prompt(PROMPTS, "first", records=shown_records)
+    return ctx.prompt(PROMPTS, "update", summary=previous_summary, records=shown_records)
 
 
 def _merge_prompt(summaries: Sequence[str], ctx: Context) -> tuple[Message, ...]:
-    words = ctx.task.words
-    system = (
-        f"You study one {words.person} over time. {words.profile_question} You get summaries of "
-        "successive periods, "
-        "oldest first. Write one short paragraph that takes their place: what holds throughout, "
-        "and what changed."
-    )
     listed = "\n\n".join(f"{number}. {summary}" for number, summary in enumerate(summaries, 1))
-    return Message("system", system), Message("user", f"{listed}\n\nSummary:")
+    return ctx.prompt(PROMPTS, "merge", summaries=listed)
 
 
 def _format_notes(summary: str, recent: Sequence[Record], ctx: Context) -> str:
@@ -209,5 +190,5 @@ def _format_notes(summary: str, recent: Sequence[Record], ctx: Context) -> str:
         parts.append(summary)
     if recent:
         records = "\n\n".join(ctx.task.describe(record) for record in recent)
-        parts.append(f"Latest records, oldest first:\n\n{records}")
-    return "\n\n".join(parts)
+        parts.append(ctx.part(PROMPTS, "recent", records=records))
+    return ctx.part(PROMPTS, "notes", content="\n\n".join(parts)) if parts else ""

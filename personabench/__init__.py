@@ -13,6 +13,7 @@ _MODULES = {
     "Method": "api.method",
     "Context": "api.context",
     "Population": "api.population",
+    "PromptFile": "api.prompts",
     "Role": "models.roles",
     "Task": "api.task",
     "OnlineTask": "api.online",
@@ -57,6 +58,7 @@ __all__ = [
     "OnlineTask",
     "PersonabenchError",
     "Population",
+    "PromptFile",
     "Record",
     "Rendered",
     "Request",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from personabench.api.official_files import OfficialFiles, SubmissionFile
     from personabench.api.online import OnlineTask
     from personabench.api.population import Population
+    from personabench.api.prompts import PromptFile
     from personabench.api.rows import read_rows
     from personabench.api.task import Task
     from personabench.api.wording import Rendered, Vocabulary, Wording

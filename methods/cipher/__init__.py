@@ -22,7 +22,7 @@ from personabench.methods.cipher.learner import (
     find_nearest_records,
     find_nearest_rounds,
 )
-from personabench.methods.cipher.prompts import Round
+from personabench.methods.cipher.prompts import PROMPTS, Round
 
 # Of the paper's agents, whatever they remember.
 DECODING = {"temperature": 0.0, "top_p": 0.95, "max_tokens": 4000}
@@ -350,6 +350,7 @@ class Oracle(Method):
     designed_for = ("prelude*",)
     paper_settings = DECODING
     needs = ("preference",)
+    prompts = (PROMPTS,)
 
     async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
         preference = sample.hidden.get("preference")

@@ -20,12 +20,13 @@ import numpy as np
 from personabench import Context, Message, Method, Record, Sample, UsageError, User
 from personabench.hashing import fold_text
 from personabench.methods.cipher import prompts
-from personabench.methods.cipher.prompts import Round
+from personabench.methods.cipher.prompts import PROMPTS, Round
 from personabench.methods.vectors import compute_cosines
 from personabench.metrics.text import strip_reasoning
 
 EMBEDDERS = {
-    "mpnet": "sentence-transformers:all-mpnet-base-v2",
+    # The paper reads 512 word pieces; the package alone stops at 384.
+    "mpnet": "sentence-transformers:all-mpnet-base-v2@512",
     "bert": "sentence-transformers:bert-base-uncased",
 }
 Mode = Literal["auto", "static", "replay", "turns"]
@@ -45,6 +46,7 @@ class Learner(Method):
     """A method that learns from drafts and the user's versions of them; `params` has `mode`."""
 
     params: Any
+    prompts = (PROMPTS,)
     uses_drafts = True
 
     async def profile(

@@ -13,9 +13,11 @@ from typing import NotRequired, TypedDict
 
 import msgspec
 
-from personabench import Context, Message, Record, Rendered, Sample
+from personabench import Context, Message, PromptFile, Record, Rendered, Sample
 from personabench.errors import BackendError
 from personabench.metrics.text import strip_reasoning
+
+PROMPTS = PromptFile(__file__, "cipher.prompts.toml")
 
 # The prompts request a short phrase; longer replies are explanations, which crowd out the question.
 LONGEST_PREFERENCE = 60
@@ -54,10 +56,11 @@ class Round(TypedDict):
 
 def format_notes(preference: str, ctx: Context) -> str:
     """A preference as notes for the answer; empty without one."""
-    if preference and ctx.task.kind == "text":
-        return f"Prefers: {preference}"
+    if not preference:
+        return ""
     # The preference behind labels is a whole tendency, which reads badly after "Prefers:".
-    return preference
+    stage = "notes" if ctx.task.kind == "text" else "notes_of_choices"
+    return ctx.part(PROMPTS, stage, preference=preference)
 
 
 def draft_inferences(pairs: Sequence[Round], ctx: Context) -> Iterator[Rendered]:
@@ -73,43 +76,18 @@ def _inference_prompt(
     limit: int | None,
     ctx: Context,
 ) -> tuple[Message, ...]:
-    words = ctx.task.words
     listed = _format_pairs(pairs, limit, ctx)
+    return ctx.prompt(PROMPTS, _choose_inference(pairs, ctx), pairs=listed)
+
+
+def _choose_inference(pairs: Sequence[Round], ctx: Context) -> str:
+    """The stage that infers from such pairs."""
     if pairs[-1].get("spoken"):
-        system = (
-            f"You see what an assistant replied to one {words.person}, "
-            f"and what this {words.person} said next. "
-            f"Name what that shows of the {words.person}'s wishes: content, tone, likes and "
-            "dislikes. "
-            "Reply with one short phrase that would also hold later, or NONE if it shows nothing."
-        )
-        return Message("system", system), Message("user", f"{listed}\n\nPreference:")
-
+        return "infer_conversation"
     has_drafts = any(pair["draft"] is not None for pair in pairs)
-    if ctx.task.kind != "text":
-        situation = f"You see what one {words.person} answered"
-        situation += " and what an assistant had guessed." if has_drafts else "."
-        instruction = (
-            f"Name the general tendency in this {words.person}'s choice of {words.response} "
-            "that explains it."
-        )
-        ending = "Tendency:"
-    else:
-        if has_drafts:
-            situation = (
-                f"An assistant drafted a {words.response}, "
-                f"and one {words.person} turned it into a version of their own."
-            )
-        else:
-            situation = f"You see a {words.response} by one {words.person}."
-        instruction = f"Name what this {words.person} generally prefers in form, tone and wording."
-        ending = "Preference:"
-
-    system = (
-        f"{situation} {instruction} "
-        "Reply with one short phrase that would also hold for other topics; repeat no facts."
-    )
-    return Message("system", system), Message("user", f"{listed}\n\n{ending}")
+    if ctx.task.kind == "text":
+        return "infer_edits" if has_drafts else "infer_texts"
+    return "infer_choices" if has_drafts else "infer_answers"
 
 
 def draft_aggregation(
@@ -119,31 +97,16 @@ def draft_aggregation(
     timed: bool = False,
 ) -> tuple[Message, ...]:
     """The request to merge preferences; if `timed`, the later ones take precedence."""
-    if timed:
-        instruction = (
-            "Merge them, oldest first as they are, into one short phrase; "
-            "where two disagree, the later one holds."
-        )
-    else:
-        instruction = "Merge them into one short phrase that keeps the points most of them share."
-    system = (
-        f"You see notes on what one {ctx.task.words.person} prefers. {instruction} "
-        "Reply with the phrase only."
-    )
     listed = "\n".join(f"- {preference}" for preference in preferences)
-    return Message("system", system), Message("user", f"{listed}\n\nPreference:")
+    stage = "aggregate_timed" if timed else "aggregate"
+    return ctx.prompt(PROMPTS, stage, preferences=listed)
 
 
 def draft_rewrites(record: Record, ctx: Context) -> Iterator[Rendered]:
     """Requests to rewrite a text neutrally, as a draft: all of it, then its beginning."""
-    response_word = ctx.task.words.response
-    system = (
-        f"Rewrite the {response_word} in plain, neutral language. Keep its meaning. "
-        f"Reply with the rewritten {response_word} only."
-    )
     for limit in (None, *_SHORTER):
         text = _truncate(record.response, limit, ctx)
-        yield Rendered((Message("system", system), Message("user", text)))
+        yield Rendered(ctx.prompt(PROMPTS, "rewrite", text=text))
 
 
 def draft_questions(record: Record, template: Sample, ctx: Context) -> Iterator[Sample]:
@@ -160,25 +123,18 @@ def add_examples(
     ctx: Context,
 ) -> Iterator[Rendered]:
     """The question with earlier edits of the same user; then with fewer, finally with none."""
-    person = ctx.task.words.person
-    if any(pair.get("spoken") for pair in pairs):
-        heading = f"How this {person} took earlier replies"
-    else:
-        heading = f"What this {person} made of earlier drafts"
+    is_spoken = any(pair.get("spoken") for pair in pairs)
+    stage = "spoken_examples" if is_spoken else "edited_examples"
 
     for start in range(len(pairs) + 1):
         listed = _format_pairs(pairs[start:], None, ctx)
-        notes = f"{heading}:\n\n{listed}" if listed else ""
+        notes = ctx.part(PROMPTS, stage, pairs=listed) if listed else ""
         yield ctx.task.render(sample, (), notes, ctx.tokens)
 
 
 def ask_for_reasoning(question: Rendered, ctx: Context) -> Rendered:
     """The question with the request to think first and to mark the answer."""
-    words = ctx.task.words
-    request = (
-        f"First say in one or two sentences what the {words.person}'s changes have in common. "
-        f'Then write "Final:" and after it the {words.response} alone.'
-    )
+    request = ctx.part(PROMPTS, "reasoning")
     *earlier, last = question.messages
     last = msgspec.structs.replace(last, content=f"{last.content}\n\n{request}")
     return replace(question, messages=(*earlier, last))
@@ -250,26 +206,22 @@ def _format_pairs(
 
 
 def _format_pair(pair: Round, limit: int | None, ctx: Context) -> str:
-    words = ctx.task.words
     draft = None
     if pair["draft"] is not None:
         draft = _truncate(pair["draft"], limit, ctx)
     final = _truncate(pair["final"], limit, ctx)
 
     if pair.get("spoken"):
-        return f"Assistant: {draft}\n{words.person.capitalize()}: {final}"
+        return ctx.part(PROMPTS, "spoken_pair", draft=draft or "", final=final)
     if ctx.task.kind == "text":
-        lines = [f"Final: {final}"]
-        if draft is not None:
-            lines.insert(0, f"Draft: {draft}")
-        return "\n".join(lines)
+        if draft is None:
+            return ctx.part(PROMPTS, "own_text", final=final)
+        return ctx.part(PROMPTS, "edit_pair", draft=draft, final=final)
 
     stimulus = _truncate(pair["text"], limit, ctx)
-    lines = [f"{words.stimulus.capitalize()}: {stimulus}"]
-    if draft is not None:
-        lines.append(f"Guess: {draft}")
-    lines.append(f"{words.response.capitalize()}: {final}")
-    return "\n".join(lines)
+    if draft is None:
+        return ctx.part(PROMPTS, "own_answer", stimulus_text=stimulus, final=final)
+    return ctx.part(PROMPTS, "choice_pair", stimulus_text=stimulus, draft=draft, final=final)
 
 
 def _truncate(text: str, limit: int | None, ctx: Context) -> str:

@@ -14,22 +14,25 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-from personabench import Context, Method, Population, Record, Response, Sample
+from personabench import Context, Method, Population, PromptFile, Record, Response, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.peers import Peers, Pool, Question
 from personabench.methods.dpl.prompts import (
+    PROMPTS,
     Case,
     describe_agreement,
     draft_differences,
     draft_profiles,
     fit_draft,
+    format_notes,
     strip_tag,
 )
 from personabench.methods.dpl.selectors import Embed, Peer, all_agree, mean_similarity, select_peers
 from personabench.methods.dpl.settings import PAPER, resolve
+from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 from personabench.methods.summary import Summary
 
 # Selections kept in memory: a user's later questions compare the same records with the same peers.
@@ -44,6 +47,7 @@ class Dpl(Method):
     designed_for = ("reviews*",)
     needs = ("history", "population")
     paper_settings = {**PAPER, "temperature": 0.8, "top_p": 0.95, "max_tokens": 2048}
+    prompts: ClassVar[Sequence[PromptFile]] = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
     class Params:
@@ -162,7 +166,7 @@ class Dpl(Method):
             ctx.flag("tag_stripped")
         if not profile:
             ctx.flag("empty_notes")
-        prompt = ctx.render(sample, records, notes=profile)
+        prompt = ctx.render(sample, records, notes=format_notes(profile, ctx))
         response = await ctx.complete(prompt, max_tokens=ctx.answer_tokens)
         return self._read_answer(response, ctx).strip()
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from personabench import Record, Sample, User
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.selectors import DECIMALS, Embed, Peer, cluster_vectors, draw_rank
+from personabench.methods.dpl.selectors import Embed, Peer, cluster_vectors, draw_rank
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.vectors import Floats, compute_cosines
 from personabench.retrieval.bm25 import BM25, top
@@ -121,7 +121,7 @@ class Peers:
             spreads = [
                 np.linalg.norm(matrix[members] - matrix[member], axis=1).sum() for member in members
             ]
-            medoid = members[int(np.round(spreads, DECIMALS).argmin())]
+            medoid = members[int(np.argmin(spreads))]
             self._medoids.append(self._scope[medoid])
 
     async def describe_question(
@@ -141,7 +141,7 @@ class Peers:
         if self._scope and sample.history:
             mean = await _mean_response(sample.history, embed)
             distances = np.linalg.norm(self._centroids - mean, axis=1)
-            own_cluster = int(distances.round(DECIMALS).argmin())
+            own_cluster = int(distances.argmin())
             medoids = tuple(
                 user_id for cluster, user_id in enumerate(self._medoids) if cluster != own_cluster
             )
@@ -311,7 +311,7 @@ class Peers:
             ]
         )
         to_question = compute_cosines(np.delete(vectors, 1, axis=0))
-        to_record = np.round(compute_cosines(vectors[1:]), DECIMALS)
+        to_record = compute_cosines(vectors[1:])
         best: dict[str, Peer] = {}
         for index, user_id in enumerate(user_ids):
             similarity = to_record[index]

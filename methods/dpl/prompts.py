@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from personabench import Context, Message, Record
+from personabench import Context, Message, PromptFile, Record
 from personabench.methods.dpl.selectors import Peer
+
+PROMPTS = PromptFile(__file__, "dpl.prompts.toml")
 
 # The name of a cut, "" for the whole request, and the messages.
 Draft = tuple[str, tuple[Message, ...]]
+# Makes a request from the texts of a comparison and the number of peers in it.
+BuildRequest = Callable[[str, int], tuple[Message, ...]]
 # Token limits to which stimuli are shortened, one after the other, until the request fits.
 _SHORTER = (256, 128, 64, 32)
-_TAG = re.compile(r"^[\s*_#<\[]*summary\b(?![-'])[\s*_>\]]*:?[\s*_]*", re.IGNORECASE)
+# "Summary of the reviewer: ..." begins a sentence; it is no tag.
+_TAG = re.compile(
+    r"^[\s*_#<\[]*summary\b(?![-']|\s+(?:of|for|about|on)\b)[\s*_>\]]*:?[\s*_]*",
+    re.IGNORECASE,
+)
 
 
 class Case(NamedTuple):
@@ -37,13 +45,20 @@ class Case(NamedTuple):
     difference: str = ""
 
 
-def draft_differences(case: Case, ctx: Context) -> Iterator[Draft]:
-    """Stage 1: one record against its peers; then with shorter stimuli, then with fewer peers."""
+def draft_differences(
+    case: Case, ctx: Context, build: BuildRequest | None = None
+) -> Iterator[Draft]:
+    """Stage 1: one record against its peers; then with shorter stimuli, then with fewer peers.
+
+    `build` makes another request than the difference in free text.
+    """
+    build = build or (lambda texts, peer_count: _difference_prompt(texts, peer_count, case, ctx))
     for limit in (None, *_SHORTER):
         cut = "stimuli_shortened" if limit else ""
-        yield cut, _difference_prompt(case, case.peers, limit, ctx)
+        yield cut, build(_format_texts(case, case.peers, limit, ctx), len(case.peers))
     for count in range(len(case.peers) - 1, 0, -1):
-        yield "peers_dropped", _difference_prompt(case, case.peers[:count], _SHORTER[-1], ctx)
+        texts = _format_texts(case, case.peers[:count], _SHORTER[-1], ctx)
+        yield "peers_dropped", build(texts, count)
 
 
 def draft_profiles(
@@ -83,9 +98,17 @@ def fit_draft(
 
 def describe_agreement(case: Case, ctx: Context) -> str:
     """The fixed line in place of a difference if all peers agree with the user."""
-    words = ctx.task.words
-    count = case.agreeing
-    return f"{count} of {count} other people gave the same {words.response} as this {words.person}."
+    return ctx.part(PROMPTS, "agreement", count=str(case.agreeing))
+
+
+def format_axes(ctx: Context) -> str:
+    """The task's axes, one on a line."""
+    return "\n".join(f"- {name}: {definition}" for name, definition in ctx.task.words.axes)
+
+
+def format_notes(profile: str, ctx: Context) -> str:
+    """The profile as a request for an answer shows it; empty without one."""
+    return ctx.part(PROMPTS, "notes", profile=profile) if profile else ""
 
 
 def strip_tag(text: str) -> tuple[str, bool]:
@@ -95,54 +118,53 @@ def strip_tag(text: str) -> tuple[str, bool]:
 
 
 def _difference_prompt(
+    texts: str,
+    peer_count: int,
+    case: Case,
+    ctx: Context,
+) -> tuple[Message, ...]:
+    return ctx.prompt(
+        PROMPTS,
+        "difference",
+        material=_describe_material(case, peer_count, ctx),
+        points=_count_points(len(ctx.task.words.axes)),
+        axes=format_axes(ctx),
+        texts=texts,
+    )
+
+
+def _format_texts(
     case: Case,
     peers: Sequence[Peer],
     limit: int | None,
     ctx: Context,
-) -> tuple[Message, ...]:
-    words = ctx.task.words
+) -> str:
+    """The texts of a comparison: the stimulus, the user's response, and those of peers."""
     has_stimulus = case.record.stimulus is not None
     same_stimulus = has_stimulus and case.tier in ("T1", "T2")
-
-    axes = "\n".join(f"- {name}: {definition}" for name, definition in words.axes)
-    system = (
-        f"You find out what is particular about one {words.person}. "
-        f"{_describe_material(case, len(peers), ctx)}. "
-        f"State how this {words.person} differs from the others on "
-        f"{_count_points(len(words.axes))}:\n{axes}\n"
-        "Write one line for each, beginning with its name; where there is no difference, say so. "
-        "Say only what the texts show."
-    )
 
     parts = []
     own_record = case.record
     if has_stimulus:
         parts.append(_format_stimulus(case.record, limit, ctx))
         own_record = msgspec.structs.replace(case.record, stimulus=None)
-    parts.append(f"This {words.person}:\n{ctx.task.describe(own_record)}")
+    parts.append(ctx.part(PROMPTS, "own_text", record=ctx.task.describe(own_record)))
     for number, peer in enumerate(peers, 1):
         peer_record = _shorten(peer.record, limit, ctx)
         if same_stimulus:
             peer_record = msgspec.structs.replace(peer_record, stimulus=None)
-        parts.append(f"Other person {number}:\n{ctx.task.describe(peer_record)}")
-    parts.append(f"How this {words.person} differs:")
-    return Message("system", system), Message("user", "\n\n".join(parts))
+        described = ctx.task.describe(peer_record)
+        parts.append(ctx.part(PROMPTS, "peer_text", number=str(number), record=described))
+    return "\n\n".join(parts)
 
 
 def _describe_material(case: Case, peer_count: int, ctx: Context) -> str:
     """The sentence that introduces the texts of a comparison."""
-    words = ctx.task.words
     peers = "one other person" if peer_count == 1 else f"{peer_count} other people"
     if case.record.stimulus is None:
-        return (
-            f"You are given one {words.response} by this {words.person}, and one by each of {peers}"
-        )
-    relation = "the same" if case.tier in ("T1", "T2") else "a comparable"
-    return (
-        f"You are given one {words.stimulus}, "
-        f"the {words.response} that this {words.person} gave it, "
-        f"and the {words.response} that {peers} gave to {relation} {words.stimulus}"
-    )
+        return ctx.part(PROMPTS, "no_stimulus", peers=peers)
+    stage = "same_stimulus" if case.tier in ("T1", "T2") else "near_stimulus"
+    return ctx.part(PROMPTS, stage, peers=peers)
 
 
 def _profile_prompt(
@@ -151,26 +173,23 @@ def _profile_prompt(
     limit: int | None,
     ctx: Context,
 ) -> tuple[Message, ...]:
-    words = ctx.task.words
-    addition = f", then earlier records of this {words.person}" if records else ""
-    system = (
-        f"You write the profile of one {words.person}. "
-        f"You are given cases in which what this {words.person} did was "
-        f"compared with what other people did{addition}. {words.profile_question} "
-        f"Say in one short paragraph what sets this {words.person} apart "
-        "and holds across the cases. "
-        "Do not number or quote cases or records. Begin with the tag Summary:"
-    )
+    parts = [
+        ctx.part(
+            PROMPTS,
+            "case",
+            number=str(number),
+            about=_format_stimulus(case.record, limit, ctx),
+            difference=case.difference,
+        )
+        for number, case in enumerate(cases, 1)
+    ]
+    listed = "\n\n".join(parts)
+    if not records:
+        return ctx.prompt(PROMPTS, "profile_of_cases", cases=listed)
 
-    parts = []
-    for number, case in enumerate(cases, 1):
-        about = _format_stimulus(case.record, limit, ctx)
-        parts.append(f"Case {number}\n{about}\nHow this {words.person} differs:\n{case.difference}")
-    if records:
-        shortened = (_shorten(record, limit, ctx) for record in records)
-        described = "\n\n".join(ctx.task.describe(record) for record in shortened)
-        parts.append(f"Earlier records of this {words.person}:\n\n{described}")
-    return Message("system", system), Message("user", "\n\n".join(parts))
+    shortened = (_shorten(record, limit, ctx) for record in records)
+    described = "\n\n".join(ctx.task.describe(record) for record in shortened)
+    return ctx.prompt(PROMPTS, "profile", cases=listed, records=described)
 
 
 def _format_stimulus(record: Record, limit: int | None, ctx: Context) -> str:

@@ -22,9 +22,6 @@ from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.vectors import Floats, compute_cosines
 
-DECIMALS = 6
-"""Distances and similarities are compared after rounding: their last digits differ by machine."""
-
 Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
 
 
@@ -73,7 +70,7 @@ async def select_peers(
 ) -> tuple[Peer, ...]:
     """At most `k_peers` representatives of a pool, in a fixed order; none if all are alike."""
     if settings.selector == "auto" and kind != "text":
-        return _select_by_label(record, peers, kind, settings)
+        return _select_by_label(record, peers, kind, settings.k_peers)
 
     # Seeded by the record, so that the selection does not depend on the order of the calls.
     rng = random.Random(f"{settings.seed}\x1f{record.id}")
@@ -116,26 +113,17 @@ def _select_by_label(
     record: Record,
     peers: Sequence[Peer],
     kind: ResponseKind,
-    settings: Settings,
+    limit: int,
 ) -> tuple[Peer, ...]:
     """The nearest peer of each of the commonest labels that are not the user's."""
     own_label = _label_of(record, kind)
     counts = Counter(_label_of(peer.record, kind) for peer in peers)
-    groups: dict[str | float, list[Peer]] = {}
-    for peer in peers:
-        groups.setdefault(_label_of(peer.record, kind), []).append(peer)
-    nearest = {
-        label: select_most_similar(record, group, settings.seed)
-        for label, group in groups.items()
-        if label != own_label
-    }
+    nearest: dict[str | float, Peer] = {}
+    for peer in sorted(peers, key=lambda peer: -peer.similarity):
+        nearest.setdefault(_label_of(peer.record, kind), peer)
 
-    def order(label: str | float) -> tuple[float, float, bytes]:
-        peer = nearest[label]
-        rank = draw_rank(settings.seed, record, peer.user_id)
-        return -counts[label], -peer.similarity, rank
-
-    labels = sorted(nearest, key=order)[: settings.k_peers]
+    labels = [label for label in nearest if label != own_label]
+    labels = sorted(labels, key=lambda label: -counts[label])[:limit]
     if kind == "ordinal":
         # Scores in their order; the few that are no numbers come last.
         labels.sort(key=lambda label: (isinstance(label, str), label))
@@ -147,7 +135,7 @@ def _select_by_similarity(
     vectors: npt.NDArray[Any],
     settings: Settings,
 ) -> tuple[Peer, ...]:
-    similarities = np.round(compute_cosines(vectors), DECIMALS)
+    similarities = compute_cosines(vectors)
     sign = 1 if settings.selector == "least_similar" else -1
     order = sorted(range(len(peers)), key=lambda index: (sign * similarities[index], index))
     return tuple(peers[index] for index in order[: settings.k_peers])
@@ -171,8 +159,7 @@ def _select_by_cluster(
             index = rng.choice(members.tolist())
         else:
             distances = np.linalg.norm(vectors[1:][members] - centroid, axis=1)
-            # Both members of a cluster of two are equally far; the earlier peer comes first.
-            index = members[int(distances.round(DECIMALS).argmin())]
+            index = members[int(distances.argmin())]
         selected.append(peers[index])
     return tuple(selected)
 

@@ -25,8 +25,7 @@ class Settings:
     k_peers: int = 4
     min_peers: int = 1
     selector: str = "auto"
-    # The default of scikit-learn for k-means++ since 1.4, with which the released code runs.
-    n_init: int = 1
+    n_init: int = 10
     seed: int = 42
     retriever: str = "bm25"
     embedder: str = "wordllama"
@@ -46,6 +45,8 @@ PRESETS = {
     "faithful": Settings(
         min_peers=0,
         selector="kmeans_closest",
+        # The default of scikit-learn for k-means++ since 1.4, with which the released code runs.
+        n_init=1,
         embedder="sentence-transformers:Alibaba-NLP/gte-Qwen2-1.5B-instruct",
         tiers=("T1",),
         max_pool=0,

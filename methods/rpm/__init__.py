@@ -60,6 +60,7 @@ class Rpm(Method):
         "example_reasoning": "rpm",
         "propensity_alpha": 0.0,
     }
+    prompts = (prompts.PROMPTS,)
 
     @dataclass(frozen=True)
     class Params:
@@ -266,7 +267,7 @@ class Rpm(Method):
         statistics = prompts.known_features(
             features,
             knowledge,
-            ctx.task.words,
+            ctx,
             self.params.propensity_alpha,
         )
         notes, example_count, limit = self._fit_notes(sample, statistics, examples, choices, ctx)
@@ -313,7 +314,7 @@ class Rpm(Method):
                 shown_statistics,
                 examples[:example_count],
                 detailed,
-                ctx.task.words,
+                ctx,
                 choices,
             )
             messages = ctx.task.render(sample, (), notes, ctx.tokens).messages

@@ -139,7 +139,7 @@ async def _request_groups(
         remaining = remaining[len(part) :]
         reply = await request_parsed(
             "cluster",
-            [prompts.clusters(part, _factors_of(groups), ctx.task.words)],
+            [prompts.clusters(part, _factors_of(groups), ctx)],
             _read_groups,
             ctx,
             max_tokens=max_tokens,
@@ -172,7 +172,7 @@ def _fit_batch(
     limit = limit_reply(max_tokens, ctx)
     factors = _factors_of(groups)
     while len(part) > 1:
-        messages = prompts.clusters(part, factors, ctx.task.words)
+        messages = prompts.clusters(part, factors, ctx)
         if ctx.count_excess_tokens(messages, limit) <= 0:
             break
         part = part[: len(part) // 2]
@@ -187,7 +187,7 @@ async def _merge_groups(
     ctx: Context,
 ) -> list[Group]:
     """At most `most` groups, if the reply gets there; groups it does not list are kept."""
-    messages = prompts.merged(_factors_of(groups), most, ctx.task.words)
+    messages = prompts.merged(_factors_of(groups), most, ctx)
     reply = await request_parsed(
         "merge",
         [messages],

@@ -160,10 +160,9 @@ async def _item_from_record(record: Record, ctx: Context, max_tokens: int) -> It
     if "title" in fields and "abstract" in fields:
         return Item(record.id, fields["title"], fields["abstract"])
 
-    words = ctx.task.words
     paraphrase = await request_parsed(
         "paraphrase",
-        shorten_until_fit(lambda text: prompts.paraphrase(text, words), record.response, ctx),
+        shorten_until_fit(lambda text: prompts.paraphrase(text, ctx), record.response, ctx),
         lambda text: text.strip() or None,
         ctx,
         max_tokens=max_tokens,
@@ -260,7 +259,7 @@ async def _request_preferences(
 
 def _preference_prompts(window: Window, ctx: Context) -> Iterator[prompts.Messages]:
     """The request about a window, then with shortened messages."""
-    yield prompts.stated_preferences(window)
+    yield prompts.stated_preferences(window, ctx)
     for limit in _SHORTER:
         shortened = [
             (
@@ -270,7 +269,7 @@ def _preference_prompts(window: Window, ctx: Context) -> Iterator[prompts.Messag
             )
             for number, role, text in window
         ]
-        yield prompts.stated_preferences(shortened)
+        yield prompts.stated_preferences(shortened, ctx)
 
 
 def _with_facts(stimulus: str, facts: str) -> str:

@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from personabench import Context, Message
+from personabench.methods.rpm.prompts import PROMPTS
 from personabench.models.client import encodable
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
 
 TRIES = 3
-REMINDER = (
-    "Your last reply could not be read. Reply in exactly the form asked for, and with nothing else."
-)
 # Token limits to which texts are shortened, one after the other, until the request fits.
 _SHORTER = (1024, 384, 128)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -151,7 +149,7 @@ async def request_parsed_with_text(
 ) -> tuple[T | None, str]:
     """The parsed reply and its text; None after `TRIES` failures, with the first reply's text."""
     *earlier, last = messages
-    reminded = [*earlier, Message(last.role, f"{last.content}\n\n{REMINDER}")]
+    reminded = [*earlier, Message(last.role, last.content + ctx.part(PROMPTS, "reminder"))]
     first_text = ""
     for attempt in range(TRIES):
         response = await ctx.complete(

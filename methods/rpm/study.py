@@ -74,12 +74,11 @@ async def request_features(
     ctx: Context,
 ) -> list[Feature] | None:
     """The features of a query, each with its factor, if any; None if no reply could be parsed."""
-    words = ctx.task.words
 
     def build(text: str) -> prompts.Messages:
         if factors is None:
-            return prompts.features(text, p.max_features, words)
-        return prompts.features_with_factors(text, factors, p.max_features, words)
+            return prompts.features(text, p.max_features, ctx)
+        return prompts.features_with_factors(text, factors, p.max_features, ctx)
 
     def read(text: str) -> list[NamedFeature] | None:
         listed = read_rows(text, "features")
@@ -147,10 +146,8 @@ async def _group_factors(
 
 
 async def _judge_influences(item: Item, p: Rpm.Params, ctx: Context) -> None:
-    words = ctx.task.words
-
     def build(text: str) -> prompts.Messages:
-        return prompts.influences(text, item, words)
+        return prompts.influences(text, item, ctx)
 
     def read(text: str) -> dict[int, Judgement] | None:
         judgements = {}
@@ -192,13 +189,12 @@ async def _write_rationale(
     p: Rpm.Params,
     ctx: Context,
 ) -> None:
-    words = ctx.task.words
-    statistics = prompts.known_features(item.features, knowledge, words, p.propensity_alpha)
+    statistics = prompts.known_features(item.features, knowledge, ctx, p.propensity_alpha)
 
     def build(text: str) -> prompts.Messages:
         if p.example_reasoning == "generic_cot":
-            return prompts.plain_rationale(text, item, words)
-        return prompts.rationale(text, item, statistics, words)
+            return prompts.plain_rationale(text, item, ctx)
+        return prompts.rationale(text, item, statistics, ctx)
 
     reply = await request_parsed(
         "reason",

@@ -43,7 +43,12 @@ class Cell(NamedTuple):
 
 def capabilities(task: type[Task]) -> frozenset[str]:
     """Return the capabilities of a task, declared and derived."""
-    declared = {"offers": task.offers, "kind": task.kind, "labels": tuple(task.labels)}
+    declared = {
+        "offers": task.offers,
+        "kind": task.kind,
+        "labels": tuple(task.labels),
+        "protocol": task.protocol,
+    }
     return offered(declared, Task.offers)
 
 

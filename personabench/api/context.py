@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from personabench.api.arguments import check_arguments
+from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
@@ -65,6 +66,7 @@ class Context(Caller):
         phase: Phase,
         unit: str,
         sample_id: str = "",
+        prompts: Prompts | None = None,
     ) -> None:
         super().__init__(client, phase, unit, seed, sample_id)
         self.task: Wording = WordingView(task)
@@ -72,6 +74,7 @@ class Context(Caller):
         self.notes: dict[str, Any] = {}
         self.sent: list[Sent] = []
         self._embedders = embedders
+        self._prompts = prompts or Prompts()
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
 
@@ -193,6 +196,24 @@ class Context(Caller):
         )
         response = await self._ask(request, None)
         return tuple(token["logprob"] for token in response.logprobs)
+
+    def prompt(self, file: PromptFile, stage: str, **slots: str) -> tuple[Message, ...]:
+        """Return the request of a stage of a template file, in the run's wording.
+
+        The method fills the stage's slots; those of the task's vocabulary are filled in.
+
+        Raises:
+            PluginError: other slots are filled than the stage has.
+        """
+        return self._prompts.messages(file, stage, self.task.words, slots)
+
+    def part(self, file: PromptFile, stage: str, **slots: str) -> str:
+        """Return a part of a request, such as one of several examples, as `prompt` does.
+
+        Raises:
+            PluginError: as `prompt`.
+        """
+        return self._prompts.part(file, stage, self.task.words, slots)
 
     def render(
         self,

@@ -119,6 +119,17 @@ def _metrics(value: Any) -> str:
     return ""
 
 
+def _prompt_files(value: Any) -> str:
+    from personabench.api.prompts import PromptFile
+
+    if value is None:
+        return ""
+    if not isinstance(value, tuple | list):
+        return f"it is {describe_value(value)}"
+    wrong = [item for item in value if not isinstance(item, PromptFile)]
+    return f"it contains {describe_value(wrong[0])}" if wrong else ""
+
+
 def _some_texts(value: Any) -> str:
     return _texts(value) or ("" if tuple(value) else "it is empty")
 
@@ -174,6 +185,7 @@ METHOD: Mapping[str, Declaration] = {
     "paper_settings": Declaration("a mapping from names of settings to values", _is(Mapping)),
     "privileged": Declaration("True or False", _is(bool)),
     "rule": Declaration("True or False", _is(bool)),
+    "prompts": Declaration("a tuple of `PromptFile`s, or None", _prompt_files),
 }
 
 TASK: Mapping[str, Declaration] = {

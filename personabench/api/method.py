@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from personabench.api.contracts import METHOD, guard_methods
+from personabench.api.prompts import PromptFile
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, User
 
@@ -63,6 +64,8 @@ class Method(ABC):
             run that differs is labelled "adapted", with its differences.
         privileged: True for an oracle, which sees hidden facts.
         rule: True for a trivial rule, which methods have to beat to be worth a model call.
+        prompts: the template files of its texts and of methods that it answers with; None if its
+            texts are in its code, where they cannot be replaced.
         Params: a frozen dataclass of its parameters, typed, with defaults; `--set k=8` fills it.
     """
 
@@ -74,6 +77,7 @@ class Method(ABC):
     paper_settings: ClassVar[Mapping[str, Any]] = {}
     privileged: ClassVar[bool] = False
     rule: ClassVar[bool] = False
+    prompts: ClassVar[Sequence[PromptFile] | None] = None
 
     @dataclasses.dataclass(frozen=True)
     class Params:

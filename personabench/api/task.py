@@ -205,6 +205,14 @@ class Task(Wording):
     def _explain_gold(self, sample: Sample) -> str:
         return defaults.explain_gold(self, sample)
 
+    def describe_missing(self) -> str:
+        """Explain which optional parts of the task are not installed here; empty if none.
+
+        `personabench doctor` shows it. What every run needs belongs to the dataset's
+        `missing_requirement`.
+        """
+        return ""
+
     def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
         """Return metric values from the ids of the records that the model saw.
 

@@ -33,6 +33,7 @@ from personabench.cli.options import (
     VllmArgs,
 )
 from personabench.cli.parsing import read_extra, read_reasoning, split_names, split_vllm_args
+from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +82,8 @@ def why(
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
     results: Results = RESULTS,
+    wording: Wording = None,
+    prompts: PromptsFile = None,
     json: Json = False,
 ) -> None:
     """Show which calls of a sample are stored, and why others are not.
@@ -114,6 +117,8 @@ def why(
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
+        wording=read_wording(wording),
+        prompts=read_texts(prompts),
         history=history,
         results=results,
     )

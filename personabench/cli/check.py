@@ -100,9 +100,10 @@ def backend(
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Learn what a server takes, with one small call, and print it on one line.
+    """Learn what a server takes, with one small call.
 
-    A run does the same when a server is new. The result is kept in the results folder.
+    It is printed on one line and kept in the results folder. A run does the same when a server is
+    new.
     """
     import asyncio
 

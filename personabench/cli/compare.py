@@ -12,6 +12,7 @@ from personabench.cli.options import RESULTS, Json, OwnTask, Results
 from personabench.results.index import find_any_run
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from personabench.leaderboard.run_comparison import MetricComparison, RunComparison
@@ -102,12 +103,17 @@ def _print(a: Run, b: Run, comparison: RunComparison) -> None:
         name, model, run_id = label(run.summary), run.summary.model, run.summary.fingerprint[:8]
         console.print(f" {side}  {name} · {model} · {run_id}", markup=False)
 
+    print_metrics(console, comparison)
+    for line in _footnotes(a, b, comparison):
+        console.print(f" {line}", markup=False, style="dim")
+
+
+def print_metrics(console: Console, comparison: RunComparison) -> None:
+    """Print the metrics of two sides: values, gains with intervals, p-values, wins, losses."""
     console.print(_metric_table(comparison))
     for name, metric in comparison.metrics.items():
         for line in _metric_lines(name, metric, comparison.n):
             console.print(f" {line}", markup=False)
-    for line in _footnotes(a, b, comparison):
-        console.print(f" {line}", markup=False, style="dim")
 
 
 def _metric_table(comparison: RunComparison) -> Table:

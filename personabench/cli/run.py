@@ -65,6 +65,7 @@ from personabench.cli.parsing import (
     split_vllm_args,
 )
 from personabench.cli.plan_table import print_plan
+from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
 from personabench.cli.role_options import (
     JudgeBackend,
     JudgeExtra,
@@ -112,6 +113,8 @@ def run(
     seeds: Seeds = None,
     assignments: Assignments = None,
     grid: Grid = None,
+    wording: Wording = None,
+    prompts: PromptsFile = None,
     history: History = "own",
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -241,6 +244,8 @@ def run(
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],
         grid=grid or [],
+        wording=read_wording(wording),
+        prompts=read_texts(prompts),
         shard=part,
         history=history,
         results=folder,

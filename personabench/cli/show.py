@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,15 +20,15 @@ from personabench.cli.options import (
     Seed,
     Split,
 )
+from personabench.cli.prompt_options import Wording, read_texts, read_wording
 from personabench.errors import visible
 from personabench.results.index import find_run
 from personabench.results.sample import _messages, describe_sample
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
+    from personabench.api.prompts import Replacements, WordingName
     from personabench.results.index import Run
     from personabench.results.run_folder import RunFolder
     from personabench.run.options import Options
@@ -68,6 +69,10 @@ def show(
             help="With --dry-run: the task. Otherwise the run's task, if it is not installed.",
         ),
     ] = None,
+    texts: Annotated[
+        bool,
+        typer.Option("--prompts", help="Print the texts of --method's prompts, as run reads them."),
+    ] = False,
     sample_id: Annotated[
         str | None, typer.Option("--sample", metavar="ID", help="With --dry-run: the sample id.")
     ] = None,
@@ -77,17 +82,36 @@ def show(
     seed: Seed = 0,
     assignments: Assignments = None,
     history: History = "own",
+    wording: Wording = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts-file",
+            metavar="FILE",
+            help="Texts that replace those of methods, as --prompts of run.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
 
     A sample is shown with its messages, answer, references, scores and calls. With --dry-run, the
-    prompts that --method would send for --sample are shown; no model is needed.
+    prompts that --method would send for --sample are shown; no model is needed. With --prompts, the
+    texts that the prompts of --method are made of are printed. Both are in the wording for the
+    packaged model unless --wording names the other.
     """
     from personabench.errors import UsageError
     from personabench.models.backends.base import BackendOptions
     from personabench.run.options import Options
 
+    replacements = read_texts(prompts_file)
+    chosen_wording = read_wording(wording) or "compact"
+    if texts:
+        if method is None or run is not None or dry:
+            raise UsageError("show --prompts: write `personabench show --prompts --method M`")
+        print_prompts(method, chosen_wording, replacements, json)
+        return
     if dry:
         dry_sample = sample_id or sample
         if method is None or task is None or dry_sample is None or run is not None:
@@ -104,12 +128,14 @@ def show(
             backend_options=BackendOptions(window=window),
             seed=seed,
             assignments=assignments or [],
+            wording=chosen_wording,
+            prompts=replacements,
             history=history,
             cache="off",
         )
         preview(options, dry_sample, json)
         return
-    if run is None or method or sample_id:
+    if run is None or method or sample_id or wording or replacements:
         raise UsageError(
             "show: name a run (`personabench show last`) or preview prompts with --dry-run"
         )
@@ -153,6 +179,41 @@ def _show_run(
         emit(facts)
     else:
         _print_sample(facts)
+
+
+def print_prompts(
+    method: str, wording: WordingName, replacements: Replacements | None, json: bool
+) -> None:
+    """Print the texts of a method's prompts, in the format of `--prompts FILE`.
+
+    Raises:
+        UsageError: no such method, or a replaced text that the method does not have.
+    """
+    from personabench.api.prompts import Prompts, check_owners, to_toml
+    from personabench.api.registry import load_class
+
+    cls = load_class("method", method)
+    files = cls.prompts or ()
+    if replacements is not None:
+        check_owners(replacements, files, [cls.name])
+    prompts = Prompts(cls.prompts, wording, replacements)
+    if json:
+        emit({"method": cls.name, "wording": wording, "prompts": prompts.resolved})
+        return
+
+    if not files:
+        typer.echo(
+            f"# {cls.name}: no texts that can be replaced: it sends the task's wording alone, or "
+            "has its texts in its code"
+        )
+        return
+    for file in files:
+        about = "".join(
+            f"#   {name}: {stage.about} Slots: {', '.join(stage.filled) or 'none'}.\n"
+            for name, stage in file.stages.items()
+        )
+        typer.echo(f"# {file.owner}\n{about}", nl=False)
+    typer.echo(f"\n{to_toml(prompts.resolved)}")
 
 
 def preview(options: Options, sample_id: str, json: bool) -> None:

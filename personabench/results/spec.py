@@ -36,6 +36,7 @@ class RunSpec(msgspec.Struct, frozen=True):
         simulator: identity of the model behind the simulated user, in tasks that have one.
         tokenizer: the task's tokenizer for BM25 unless it is "whitespace", which was the only one
             in earlier versions.
+        prompts: the hash of the method's texts, unless they are those of its compact wording.
     """
 
     task: str
@@ -56,6 +57,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     task_hash: str = ""
     simulator: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
     tokenizer: str | msgspec.UnsetType = msgspec.UNSET
+    prompts: str | msgspec.UnsetType = msgspec.UNSET
     version: int = SPEC_VERSION
 
     @property

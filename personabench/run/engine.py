@@ -27,6 +27,7 @@ from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
+from personabench.api.prompts import Prompts
 from personabench.api.shown import list_shown
 from personabench.api.task import Task
 from personabench.errors import (
@@ -81,6 +82,7 @@ class Engine:
         sample_timeout: seconds that a sample may take; None for no limit.
         block_limit: seconds after which plugin code that blocks the event loop is reported.
         judged: a judge follows, so a refresh does not end with the last prediction.
+        prompts: the texts of the method's prompts.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: what the run was made from beside its spec, such as the population's hash.
     """
@@ -101,6 +103,7 @@ class Engine:
     judged: bool = False
     progress: Progress = field(default_factory=Progress)
     output: RunFolder | None = None
+    prompts: Prompts = field(default_factory=Prompts)
 
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
@@ -495,6 +498,7 @@ class Engine:
             phase=phase,
             unit=unit,
             sample_id=sample_id,
+            prompts=self.prompts,
         )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from personabench.api.prompts import Replacements, WordingName
 from personabench.models.backends import credentials
 from personabench.models.backends.base import BackendOptions
 from personabench.models.budget import Prices
@@ -30,6 +31,8 @@ class Options:
         assignments: `[owner.]key=value` parameters; the owner `task` addresses the task.
         grid: `[owner.]key=value,value` parameters, applied before `assignments`: one run per
             combination.
+        wording: the wording of methods' prompts; None for the one that suits the model.
+        prompts: texts that replace those of methods; None for none.
         shard: the part of the users to take; None for all. `results` is then the shard's own
             folder.
         history: the control applied to histories.
@@ -54,6 +57,8 @@ class Options:
     sampling: Sampling = Sampling()
     assignments: Sequence[str] = ()
     grid: Sequence[str] = ()
+    wording: WordingName | None = None
+    prompts: Replacements | None = None
     shard: Shard | None = None
     history: str = "own"
     results: Path = Path("results")

@@ -396,6 +396,7 @@ class _DryRunner:
             embedders=self.embedders,
             folder=job.folder,
             output=output,
+            prompts=job.prompts,
             # One at a time, so that plans are the same every time.
             concurrency=1,
         )
@@ -456,6 +457,7 @@ def _empty_plan(job: runner.ResolvedRun, owed: int) -> RunPlan:
     task_changes = changed_params(job.task).items()
     changed = {
         **changed_params(job.method),
+        **job.changed_prompts,
         **{f"task.{name}": value for name, value in task_changes},
     }
     return RunPlan(job.spec.task, job.spec.method, job.spec.model["name"], owed, changed)

@@ -145,11 +145,15 @@ class Profiles:
         """The hash of everything that determines a user's profile."""
         spec = self._spec
         needs_population = "population" in self._method.requirements()
+        method = [spec.method, spec.method_hash, self._method.version, spec.params]
+        # Left out when unset, as in `_task_identity`.
+        if spec.prompts is not msgspec.UNSET:
+            method.append(spec.prompts)
         return digest(
             {
                 # Another word than in earlier versions, whose states may hold a model's thoughts.
                 "artifact": "profile of answers",
-                "method": [spec.method, spec.method_hash, self._method.version, spec.params],
+                "method": method,
                 "task": self._task_identity(),
                 "model": spec.model,
                 "sampling": spec.sampling,

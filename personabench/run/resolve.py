@@ -21,6 +21,7 @@ from personabench.api.fidelity import apply_paper_settings, list_differences, na
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
+from personabench.api.prompts import Prompts, WordingName, check_owners
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import UsageError
@@ -50,7 +51,9 @@ class ResolvedRun:
     Attributes:
         backend: the model under test.
         positions: the selected samples, in the order of work.
+        prompts: the texts of the method's prompts.
         differs: differences from the setting of the method's paper, in words.
+        changed_prompts: the options of texts that are not the model's default.
         roles: the backends of the simulator and the judge, if the task uses them.
     """
 
@@ -61,7 +64,9 @@ class ResolvedRun:
     backend: Backend
     positions: Sequence[int]
     folder: RunFolder
+    prompts: Prompts
     differs: Sequence[str] = ()
+    changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
 
     @property
@@ -105,6 +110,7 @@ def build_spec(
     history: str,
     window: int | None,
     simulator: Mapping[str, str] | None,
+    prompts: Prompts | None = None,
 ) -> RunSpec:
     """The identity of a run of a method on an opened split of a task.
 
@@ -138,6 +144,7 @@ def build_spec(
         window=window,
         simulator=msgspec.UNSET if simulator is None else simulator,
         tokenizer=_name_tokenizer(task),
+        prompts=msgspec.UNSET if prompts is None else prompts.identity,
     )
 
 
@@ -195,9 +202,11 @@ class _Resolver:
         self.active_roles: set[RoleName] = set()
         self.departures: dict[str, str] = {}
         self.opened: dict[str, tuple[Task, Dataset]] = {}
+        self.default_wording: WordingName = "compact" if backend.packaged else "full"
 
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
+        self._check_prompts()
         owners = ["task", *(cls.name for cls in self.methods)]
         grid = [
             params.parse_assignments([*self.options.assignments, *point], owners)
@@ -287,6 +296,7 @@ class _Resolver:
             return
         check_requirements(method, dataset, positions)
 
+        prompts = self._resolve_prompts(method_class)
         spec = build_spec(
             task,
             dataset,
@@ -297,6 +307,7 @@ class _Resolver:
             history=self.options.history,
             window=self.options.backend_options.window,
             simulator=roles["simulator"].identity if "simulator" in roles else None,
+            prompts=prompts,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
         differs = list_differences(method, task, dataset, sampling, spec.history)
@@ -306,9 +317,32 @@ class _Resolver:
         self.runs.setdefault(
             str(folder.path),
             ResolvedRun(
-                spec, task, dataset, method, self.backend, positions, folder, differs, roles
+                spec,
+                task,
+                dataset,
+                method,
+                self.backend,
+                positions,
+                folder,
+                prompts,
+                differs,
+                prompts.changed(self.default_wording),
+                roles,
             ),
         )
+
+    def _resolve_prompts(self, method_class: type[Method]) -> Prompts:
+        wording = self.options.wording or self.default_wording
+        return Prompts(method_class.prompts, wording, self.options.prompts)
+
+    def _check_prompts(self) -> None:
+        """Check the texts that replace those of methods, also of methods that do not fit a task."""
+        if self.options.prompts is None:
+            return
+        files = [file for cls in self.methods for file in cls.prompts or ()]
+        check_owners(self.options.prompts, files, [cls.name for cls in self.methods])
+        for cls in self.methods:
+            self._resolve_prompts(cls)
 
     def _check_roles(self) -> None:
         idle = sorted(set(self.named) - self.active_roles)

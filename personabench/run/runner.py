@@ -297,7 +297,7 @@ class _Execution:
         job, engine = self.job, self.engine
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
-            changed=changed_params(job.method),
+            changed={**changed_params(job.method), **job.changed_prompts},
             task_changed=changed_params(job.task),
             fit="adapted" if job.differs else "faithful",
             differs=list(job.differs),

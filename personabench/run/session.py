@@ -72,6 +72,7 @@ class Session:
             sample_timeout=options.sample_timeout,
             judged=run.judge is not None,
             roles=clients,
+            prompts=run.prompts,
         )
 
 

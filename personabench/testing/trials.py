@@ -18,6 +18,7 @@ from personabench.api.compatibility import explain_misfit
 from personabench.api.dataset import Dataset
 from personabench.api.guard import create
 from personabench.api.method import Method
+from personabench.api.prompts import Prompts, Replacements, WordingName
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import UsageError
@@ -76,11 +77,14 @@ def trial(
     dataset: Dataset | None = None,
     scored: bool = True,
     roles: Mapping[RoleName, Answer] | None = None,
+    wording: WordingName = "compact",
+    replacements: Replacements | None = None,
 ) -> Trial:
     """Run a method with scripted answers, on a task's example data unless a dataset is given.
 
     Method and task are objects or names; without a task, an example task is used.  `roles` answers
     for the simulated user and the judge; a role without an answer uses the model under test.
+    `wording` and `replacements` choose the texts of the method's prompts.
 
     Raises:
         PersonabenchError: as a real run would.
@@ -99,6 +103,7 @@ def trial(
     backend = Scripted(answer=answer, latency=latency, window=window)
     role_backends = _create_role_backends(task, backend, roles or {})
     simulator = role_backends.get("simulator")
+    prompts = Prompts(method.prompts, wording, replacements)
     spec = build_spec(
         task,
         controlled_dataset,
@@ -109,6 +114,7 @@ def trial(
         history=history,
         window=window,
         simulator=simulator.identity if simulator else None,
+        prompts=prompts,
     )
     setup = _Setup(
         method=method,
@@ -119,6 +125,7 @@ def trial(
         role_backends=role_backends,
         concurrency=concurrency,
         scored=scored,
+        prompts=prompts,
     )
     return run_command(_run(setup, limit), farewell="interrupted")
 
@@ -135,6 +142,7 @@ class _Setup:
     role_backends: Mapping[RoleName, Scripted]
     concurrency: int
     scored: bool
+    prompts: Prompts
 
 
 def _create_method(name: str) -> Method:
@@ -190,6 +198,7 @@ async def _run_in_folder(
         cache=cache,
         concurrency=setup.concurrency,
         roles=clients,
+        prompts=setup.prompts,
     )
     positions = select(setup.dataset, limit, setup.spec.seed)
     finished = await engine.run(engine.owed(positions))

@@ -133,6 +133,18 @@ def read_outputs(path: Path, task: str) -> dict[str, str]:
     return golds
 
 
+def is_output_file(path: Path, task: str) -> bool:
+    """Whether a file holds gold outputs of a task; labels tell the two LaMP-2 apart."""
+    form = FORMS[task]
+    try:
+        outputs = _decode_outputs(path)
+    except DataError:
+        return False
+    if outputs.task.replace("-", "_") != form.official:
+        return False
+    return not form.twin or any(gold.output.strip() in form.labels for gold in outputs.golds)
+
+
 def _decode_outputs(path: Path) -> Outputs:
     content = path.read_bytes()
     try:

@@ -11,6 +11,7 @@ import pytest
 from engine_fixtures import options
 
 from personabench.api.fidelity import list_differences
+from personabench.api.method import Method
 from personabench.api.registry import load_class
 from personabench.errors import PluginError, UsageError
 from personabench.leaderboard.notes import describe_differences
@@ -103,6 +104,21 @@ def test_a_setting_that_the_method_does_not_have_is_the_authors_error(
     monkeypatch.setattr(load_class("method", "rag"), "paper_settings", {"kk": 4})
     with pytest.raises(PluginError, match=r"paper_settings.*'kk'"):
         differences("rag", "lamp4")
+
+
+def test_a_methods_resolved_parameters_are_checked() -> None:
+    class Vague(Method):
+        name = "vague"
+
+        def resolved_params(self) -> Any:
+            return ["k"]
+
+        async def predict(self, sample: Any, state: Any, ctx: Any) -> str:
+            return ""
+
+    task = load_class("task", "lamp4")()
+    with pytest.raises(PluginError, match="resolved_params"):
+        list_differences(Vague(), task, PUBLISHED, GREEDY, "own")  # type: ignore[arg-type]
 
 
 def test_tables_say_in_what_rows_differ() -> None:

@@ -222,7 +222,14 @@ def test_tag_variants_parse_alike(tagged: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "plain", ["Dry wit.", "Summaries bore this columnist.", "Summary-like headlines."]
+    "plain",
+    [
+        "Dry wit.",
+        "Summaries bore this columnist.",
+        "Summary-like headlines.",
+        "Summary of the columnist: dry wit.",
+        "**Summary of the columnist:** dry wit.",
+    ],
 )
 def test_no_tag_leaves_the_text(plain: str) -> None:
     assert strip_tag(f" {plain}") == (plain, False)

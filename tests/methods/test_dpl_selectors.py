@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,38 +90,6 @@ async def test_the_most_similar_stimulus_represents_a_label() -> None:
         Record("d", "s", "drama"), peers, "category", PRESETS["adapted"], lambda texts: None
     )  # type: ignore[arg-type, return-value]
     assert [peer.user_id for peer in selected] == ["near"]
-
-
-async def test_a_draw_decides_among_equally_near_peers() -> None:
-    peers = [peer(name, "war") for name in "abcdef"]
-    drawn = Counter()
-    for number in range(60):
-        record = Record(f"r{number}", "story", "drama")
-        selected = await select_peers(
-            record, peers, "category", PRESETS["adapted"], lambda texts: None
-        )  # type: ignore[arg-type, return-value]
-        reversed_peers = await select_peers(
-            record, peers[::-1], "category", PRESETS["adapted"], lambda texts: None
-        )  # type: ignore[arg-type, return-value]
-        assert selected == reversed_peers
-        drawn.update(peer.user_id for peer in selected)
-
-    # The smallest id would be drawn 60 times if the alphabet decided.
-    assert set(drawn) == set("abcdef")
-    assert max(drawn.values()) < 30
-
-
-@pytest.mark.parametrize("noise", [1e-9, -1e-9])
-async def test_of_a_cluster_of_two_the_earlier_peer_is_taken(noise: float) -> None:
-    async def embed(texts: Sequence[str]) -> Any:
-        points = [(0.0, 0.0), (50 + noise, 0.0), (52.0, 0.0)]
-        return np.array(points)
-
-    settings = resolve("faithful", {"k_peers": 1})
-    peers = [peer("first", "one"), peer("second", "two")]
-    record = Record("d", "story", "own")
-    selected = await select_peers(record, peers, "text", settings, embed)
-    assert [peer.user_id for peer in selected] == ["first"]
 
 
 async def test_scores_are_compared_as_numbers() -> None:

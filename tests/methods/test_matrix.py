@@ -40,7 +40,6 @@ TASKS = {
     if entry.origin == "built-in"
 }
 CELLS = matrix(METHODS.values(), TASKS.values())
-pytestmark = pytest.mark.usefixtures("sentence_data")
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
 DECLARED = ("paper", "version", "needs", "designed_for", "privileged", "rule")
 

@@ -124,6 +124,7 @@ def test_an_empty_summary_is_flagged_and_requested_again_by_the_next_run(tmp_pat
                 tmp_path,
                 "summary",
                 limit=1,
+                wording="compact",
             ),
             backend=silent,
         )
@@ -133,6 +134,7 @@ def test_an_empty_summary_is_flagged_and_requested_again_by_the_next_run(tmp_pat
         tmp_path,
         "summary",
         limit=1,
+        wording="compact",
         assignments=["summary.k=3"],
     )
     asyncio.run(runner.run(second_options, backend=healthy))

@@ -132,6 +132,8 @@ class Backend(ABC):
         is_probing: a probe is being sent, which waits for no batch.
         supports_reply_logprobs: whether it can report the likelihood of a given reply (the last
             message of a request with `max_tokens` 0).
+        packaged: whether the model is the small one that comes with the package; valid after
+            `identify`.
     """
 
     identity: Mapping[str, str]
@@ -139,6 +141,7 @@ class Backend(ABC):
     tokens: Tokens
     concurrency: int = 32
     supports_reply_logprobs: bool = False
+    packaged: bool = False
     dialect: Dialect = PLAIN
     writer: RequestWriter | None = None
     address: str = ""

@@ -68,6 +68,7 @@ class Local(Backend):
 
     async def identify(self) -> None:
         self.path = find_model(self.options.model)
+        self.packaged = self.options.model is None or self.path.resolve() in _list_packaged()
         with self.path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise UsageError(
@@ -314,13 +315,16 @@ def find_model(name: str | None) -> Path:
     return _download(name)
 
 
-def _find_packaged() -> Path:
+def _list_packaged() -> list[Path]:
     # The package is found without importing it, since its import needs the `llm` package.
     spec = find_spec(PACKAGED)
     folders = spec.submodule_search_locations if spec else None
-    for folder in folders or []:
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
+    return [path for folder in folders or [] for path in sorted(Path(folder).glob("*.gguf"))]
+
+
+def _find_packaged() -> Path:
+    for path in _list_packaged():
+        return path
     raise UsageError(f"no model: the package {PACKAGED} is not installed; {_HELP}")
 
 

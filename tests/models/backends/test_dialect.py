@@ -18,7 +18,7 @@ from personabench.models.backends.dialect import (
     plain_prompt,
     unfenced,
 )
-from personabench.models.backends.refusals import Lesson, read_refusal
+from personabench.models.backends.refusals import Lesson, read_refusal, suggest_remedy
 from personabench.models.probe import probe_request
 from personabench.types import Message, Request
 
@@ -229,6 +229,12 @@ def learnt(
             {"schema": "json_object"},
         ),
         ("the length of messages must be an odd number", {"merges_turns": True}),
+        ("Unexpected role 'user' after role 'user'", {"merges_turns": True}),
+        ("'chat_template' not set on tokenizer", {"api": "completions"}),
+        (
+            "Chat completions are disabled because a prompt template is not set.",
+            {"api": "completions"},
+        ),
         (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
             "'max_completion_tokens' instead.",
@@ -332,6 +338,19 @@ def test_reasoning_tries_its_forms_in_turn() -> None:
     last = Dialect(reasoning="thinking")
     lesson = learnt("thinking: Extra inputs are not permitted", last, level="off")
     assert lesson is not None and lesson.dialect.reasoning == "none"
+
+
+@pytest.mark.parametrize(
+    ("role", "remedy"),
+    [
+        ("", "; --top-p 1 may be accepted; --omit-params top_p omits it"),
+        # A judge has no option for it.
+        ("judge", "; --judge-omit-params top_p omits it"),
+    ],
+)
+def test_a_remedy_names_options_that_exist(role: str, remedy: str) -> None:
+    text = suggest_remedy("Unsupported parameter: 'top_p'", ("temperature", "top_p"), role)
+    assert text.startswith(remedy)
 
 
 @pytest.mark.parametrize("message", ["Bad Request", "", "your account is under review"])

@@ -1,0 +1,119 @@
+"""The template files of the built-in methods, in both wordings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from personabench.api import registry
+from personabench.api.prompts import WORDINGS, PromptFile, Prompts, WordingName
+from personabench.hashing import digest
+from personabench.testing import trial
+
+# The compact texts are those of the published reference results.  Another hash orphans these.
+COMPACT = {
+    "cicl": "1fee707c32b18bd0c8ca9b003e71ec01e946c1913854d88f2612fbc053529714",
+    "cipher": "47fb89e738a94a7be5c057548bc3c3c20122bc9b94b08e6f6b9c89571d716dd8",
+    "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
+    "dpl": "d441104489cbcecf9ecf8cd263f5ab9ed1bb6184eec587e3c5a71b3d3aced249",
+    "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
+    "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
+    "rpm": "8f1705b79bfc2b94fd173a6cb383e368aa2ca674e5fb4bdf34c8cf122b537a43",
+    "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
+    "trsr": "dfca51abd44b9ba63045fce7e67c3a415282a8247d2871772b51c4bc6df906e0",
+}
+BREVITY = re.compile(
+    r"one line|a line each|short paragraph|one paragraph|at most|(one|two|three) (or|to) \w+ "
+    r"sentences|brief(ly)?\b(?<!than brief)",
+    re.IGNORECASE,
+)
+
+
+OTHER: dict[WordingName, WordingName] = {"full": "compact", "compact": "full"}
+
+
+def collect_files() -> dict[str, PromptFile]:
+    classes = [registry.load_class("method", name) for name in registry.list_entries("method")]
+    return {file.owner: file for cls in classes for file in cls.prompts or ()}
+
+
+FILES = collect_files()
+
+
+def test_compact_texts_are_those_of_the_reference_results() -> None:
+    hashes = {owner: digest(Prompts([file]).resolved) for owner, file in sorted(FILES.items())}
+    assert hashes == COMPACT
+
+
+@pytest.mark.parametrize("owner", FILES)
+def test_full_texts_do_not_limit_replies(owner: str) -> None:
+    for stage, texts in Prompts([FILES[owner]], "full").resolved[owner].items():
+        for text in texts.values():
+            assert not BREVITY.search(text), (stage, BREVITY.search(text))
+
+
+@pytest.mark.parametrize("owner", FILES)
+def test_every_stage_says_what_it_is_for(owner: str) -> None:
+    assert all(stage.about.endswith(".") for stage in FILES[owner].stages.values())
+
+
+@pytest.mark.parametrize("owner", FILES)
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_both_wordings_run_and_reach_the_requests(owner: str, wording: WordingName) -> None:
+    result = trial(owner, "reviews", limit=1, wording=wording)
+    assert all(prediction.error is None for prediction in result.predictions)
+
+    requests = "\n".join(
+        message.content for request in result.requests for message in request.messages
+    )
+    literals = list_literals(owner, wording) - list_literals(owner, OTHER[wording])
+    assert any(literal in requests for literal in literals)
+
+
+def list_literals(owner: str, wording: WordingName) -> set[str]:
+    """The texts between the slots of a file."""
+    stages = Prompts([FILES[owner]], wording).resolved[owner].values()
+    return {
+        literal
+        for texts in stages
+        for text in texts.values()
+        for literal in re.split(r"\{\w+\}", text)
+        if len(literal) > 10
+    }
+
+
+def test_a_template_file_is_part_of_the_source_hash(tmp_path: Path) -> None:
+    module = tmp_path / "sketch.py"
+    template = tmp_path / "sketch.prompts.toml"
+    module.write_text(SKETCH)
+    hashes = set()
+    for text in ("{records}", "All {records}"):
+        template.write_text(TEMPLATE.format(text=text))
+        hashes.add(registry.source_hash(registry.load_class("method", str(module))))
+    assert len(hashes) == 2
+
+
+SKETCH = """
+from personabench import Method, PromptFile
+
+PROMPTS = PromptFile(__file__, "sketch.prompts.toml")
+
+
+class Sketch(Method):
+    prompts = (PROMPTS,)
+
+    async def predict(self, sample, state, ctx):
+        return await ctx.answer(sample, notes=ctx.part(PROMPTS, "notes", records="x"))
+"""
+TEMPLATE = """
+[notes]
+slots = ["records"]
+
+[notes.compact]
+text = "{text}"
+
+[notes.full]
+text = "{{records}}"
+"""
