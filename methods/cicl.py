@@ -164,7 +164,7 @@ class Cicl(PeerMethod):
             if record.id not in negatives and record.stimulus is not None
         ]
         drafts = await asyncio.gather(
-            *(_write_draft(record, sample, ctx) for record in draft_records)
+            *(_write_draft(record, sample, ctx.shared()) for record in draft_records)
         )
         for record, draft in zip(draft_records, drafts, strict=True):
             negatives[record.id] = draft

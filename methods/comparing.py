@@ -19,6 +19,9 @@ from personabench.methods.dpl.peers import Peers, Pool
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.summary import Summary
 
+# Of the draws among peers that compare equally well, as in `dpl`.
+SEED = Settings.seed
+
 
 class PeerMethod(Method):
     """A method that compares the user's records with those of peers."""
@@ -71,6 +74,7 @@ class PeerMethod(Method):
     @cached_property
     def _peers(self) -> Peers:
         settings = Settings(
+            seed=SEED,
             embedder=self.params.embedder,
             temporal_guard=self.params.temporal_guard,
         )
@@ -97,7 +101,7 @@ class PeerMethod(Method):
     async def answer_by_summary(self, sample: Sample, ctx: Context) -> str:
         """Answer as `summary` does, flagged."""
         ctx.flag("fallback")
-        profile = await self.summary.profile(sample.user, ctx)
+        profile = await self.summary.profile(sample.user, ctx.shared())
         return await self.summary.predict(sample, profile, ctx)
 
 

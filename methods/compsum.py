@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from personabench import Context, Message, PromptFile, Record, Sample
-from personabench.methods.comparing import PeerMethod
-from personabench.methods.dpl.peers import Pool
+from personabench.methods.comparing import SEED, PeerMethod
+from personabench.methods.dpl.selectors import select_most_similar
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
 SECTIONS = ("Writing style", "Content focus")
@@ -53,7 +53,7 @@ class ComPSum(PeerMethod):
         # Records that no peer can be compared on are skipped before the limit, so later ones take
         # their place.
         pairs = [
-            (record, _most_similar(pool))
+            (record, select_most_similar(record, pool.peers, SEED).record)
             for record, pool in zip(records, pools, strict=True)
             if pool is not None
         ]
@@ -99,10 +99,6 @@ def is_complete(analysis: str) -> bool:
         if body.strip()
     }
     return sections == set(SECTIONS)
-
-
-def _most_similar(pool: Pool) -> Record:
-    return max(pool.peers, key=lambda peer: peer.similarity).record
 
 
 def _analysis_prompt(

@@ -25,6 +25,7 @@ from personabench.methods.dpl.prompts import (
     fit_draft,
     format_axes,
 )
+from personabench.methods.dpl.settings import PAPER
 from personabench.methods.rpm.replies import find_json
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
@@ -65,6 +66,16 @@ class Drp(Dpl):
     needs = ("history", "population")
     prompts = (PROMPTS, DPL_PROMPTS, SUMMARY_PROMPTS)
     designed_for = ("reviews*",)
+    paper_settings = {
+        **PAPER,
+        "difference_max_tokens": 4096,
+        "profile_max_tokens": 4096,
+        # Published rows may lack the check: the released last stage reads the unchecked lists.
+        "validate": [True, False],
+        "temperature": 0.0,
+        "top_p": 0.95,
+        "max_tokens": 4096,
+    }
 
     @dataclass(frozen=True)
     class Params(Dpl.Params):

@@ -31,6 +31,7 @@ class Full(Method):
     name = "full"
     paper = "Know Me, Respond to Me, arXiv 2504.14225 (its main setting)"
     designed_for = ("personamem*",)
+    paper_settings = {"overflow": "refuse", "decide": ["reply", "sum"]}
     needs = ("history",)
 
     @dataclass(frozen=True)

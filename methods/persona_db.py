@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -80,6 +80,12 @@ class PersonaDb(Method):
     paper = "Persona-DB: Efficient LLM Personalization for Response Prediction, arXiv 2402.11060"
     needs = ("history", "population")
     designed_for = ()
+    paper_settings = {
+        "item_topk": 30,
+        "item_topk_collab": 10,
+        "neighbor_topk": 3,
+        "history_cap": 100,
+    }
     prompts = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
@@ -126,6 +132,13 @@ class PersonaDb(Method):
         self.summary = Summary(Summary.Params(k=self.item_topk, embedder=p.embedder))
         self.population: Population | None = None
         self.neighbours: list[Neighbour] = []
+
+    def resolved_params(self) -> Mapping[str, Any]:
+        return {
+            **asdict(self.params),
+            "item_topk": self.item_topk,
+            "item_topk_collab": self.item_topk_collab,
+        }
 
     async def prepare(self, population: Population, ctx: Context) -> None:
         """Make the personas of all users, with the same calls as for a user's own profile."""
@@ -219,7 +232,7 @@ class PersonaDb(Method):
     async def predict(self, sample: Sample, state: Persona, ctx: Context) -> str:
         if self.population is None or not sample.history:
             ctx.flag("fallback")
-            profile = await self.summary.profile(sample.user, ctx)
+            profile = await self.summary.profile(sample.user, ctx.shared())
             return await self.summary.predict(sample, profile, ctx)
 
         user_ids = self.population.non_peers(sample)

@@ -30,6 +30,7 @@ class Trsr(Method):
     )
     needs = ("history",)
     designed_for = ()
+    paper_settings = {"block": 5, "recent": 5}
     prompts = (PROMPTS,)
 
     @dataclass(frozen=True)

@@ -6,6 +6,16 @@ location (file, record, field, option) and the remedy.
 
 from __future__ import annotations
 
+import re
+
+# Line breaks and tabs are text. Characters that reverse the direction of text can disguise it.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""Write control characters as escapes (`\x1b`), so that a text cannot act on a terminal."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
 
 class PersonabenchError(Exception):
     """Base of all errors that a command reports as one message."""

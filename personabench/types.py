@@ -277,9 +277,11 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(text, type=kind)
+    # msgspec lets these through; callers handle a single kind of error for a broken file.
     except UnicodeDecodeError as error:
-        # msgspec lets this one through; callers handle a single kind of error for a broken file.
         raise msgspec.DecodeError(f"invalid UTF-8 at byte {error.start}: {error.reason}") from error
+    except RecursionError as error:
+        raise msgspec.DecodeError("it is nested too deeply") from error
 
 
 class Sampling(msgspec.Struct, frozen=True):

@@ -24,6 +24,9 @@ from personabench.methods.cipher.learner import (
 )
 from personabench.methods.cipher.prompts import PROMPTS, Round
 
+# Of the paper's agents, whatever they remember.
+DECODING = {"temperature": 0.0, "top_p": 0.95, "max_tokens": 4000}
+
 
 class Cipher(Learner):
     """Infer a preference from every edit; answer with those of the k most similar contexts."""
@@ -32,6 +35,13 @@ class Cipher(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
+    paper_settings = {
+        **DECODING,
+        "k": [1, 5],
+        "delta": 0.0,
+        "embedder": ["mpnet", "bert"],
+        "use_edits": True,
+    }
 
     @dataclass(frozen=True)
     class Params:
@@ -143,6 +153,7 @@ class IclEdit(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
+    paper_settings = {**DECODING, "k": 5, "embedder": ["mpnet", "bert"]}
 
     @dataclass(frozen=True)
     class Params:
@@ -207,6 +218,7 @@ class CotEdit(IclEdit):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
+    paper_settings = {**DECODING, "k": 5, "embedder": ["mpnet", "bert"]}
 
     @dataclass(frozen=True)
     class Params(IclEdit.Params):
@@ -237,6 +249,7 @@ class Continual(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
+    paper_settings = {**DECODING, "pairs": 5}
 
     @dataclass(frozen=True)
     class Params:
@@ -281,6 +294,7 @@ class EThenE(Learner):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     needs = ("history|feedback", "precedents|conversations|feedback")
     designed_for = ("prelude*",)
+    paper_settings = {**DECODING, "pairs": 5}
 
     @dataclass(frozen=True)
     class Params(Continual.Params):
@@ -334,6 +348,7 @@ class Oracle(Method):
     paper = "Aligning LLM Agents by Learning Latent Preference from User Edits, arXiv 2404.15269"
     privileged = True
     designed_for = ("prelude*",)
+    paper_settings = DECODING
     needs = ("preference",)
     prompts = (PROMPTS,)
 

@@ -1,8 +1,7 @@
 """Compare a draft with the user's version by PRELUDE's edit cost (arXiv 2404.15269).
 
-The cost counts NLTK word tokens, which need NLTK's sentence data.  Offline, most comparisons only
-need to know whether anything changed at all, and are made without that data if the result cannot
-depend on it.
+The cost counts NLTK word tokens.  Offline, most comparisons only need to know whether anything
+changed at all, which is decided without tokens if the result cannot depend on them.
 """
 
 from __future__ import annotations
@@ -20,9 +19,6 @@ def is_costly_edit(
     """Whether turning the draft into the final costs more than a threshold.
 
     Texts cost their edits, labels 0 or 1, scores their absolute difference.
-
-    Raises:
-        UsageError: the answer depends on word tokens, and NLTK's sentence data is not installed.
     """
     if kind == "ordinal":
         return abs(float(draft) - float(final)) > threshold

@@ -25,7 +25,8 @@ from personabench.methods.vectors import compute_cosines
 from personabench.metrics.text import strip_reasoning
 
 EMBEDDERS = {
-    "mpnet": "sentence-transformers:all-mpnet-base-v2",
+    # The paper reads 512 word pieces; the package alone stops at 384.
+    "mpnet": "sentence-transformers:all-mpnet-base-v2@512",
     "bert": "sentence-transformers:bert-base-uncased",
 }
 Mode = Literal["auto", "static", "replay", "turns"]
@@ -68,7 +69,10 @@ class Learner(Method):
     ) -> str:
         """The answer; a sample without history opens a round of an online task in `state`."""
         online = not sample.history
-        rounds = state["rounds"] if online else await self._rounds_from_history(sample, ctx)
+        if online:
+            rounds = state["rounds"]
+        else:
+            rounds = await self._rounds_from_history(sample, ctx.shared())
         if not rounds:
             ctx.flag("empty_profile" if online else "plain_prompt")
 

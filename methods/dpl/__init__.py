@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from personabench import Context, Method, Population, PromptFile, Record, Response, Sample
 from personabench.api.method import retrieval_needs
@@ -31,7 +31,7 @@ from personabench.methods.dpl.prompts import (
     strip_tag,
 )
 from personabench.methods.dpl.selectors import Embed, Peer, all_agree, mean_similarity, select_peers
-from personabench.methods.dpl.settings import resolve
+from personabench.methods.dpl.settings import PAPER, resolve
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 from personabench.methods.summary import Summary
 
@@ -46,6 +46,7 @@ class Dpl(Method):
     paper = "Measuring What Makes You Unique: Difference-Aware User Modeling, arXiv 2503.02450"
     designed_for = ("reviews*",)
     needs = ("history", "population")
+    paper_settings = {**PAPER, "temperature": 0.8, "top_p": 0.95, "max_tokens": 2048}
     prompts: ClassVar[Sequence[PromptFile]] = (PROMPTS, SUMMARY_PROMPTS)
 
     @dataclass(frozen=True)
@@ -109,6 +110,9 @@ class Dpl(Method):
             requirements |= {"dates"}
         return requirements
 
+    def resolved_params(self) -> Mapping[str, Any]:
+        return {**asdict(self.params), **asdict(self.settings)}
+
     async def prepare(self, population: Population, ctx: Context) -> None:
         """Index the records of all users, or of a seeded sample of them."""
         users = population.users
@@ -137,7 +141,7 @@ class Dpl(Method):
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         comparable = await self._find_cases(sample, ctx)
         described = await asyncio.gather(
-            *(self._describe_difference(case, ctx) for case in comparable)
+            *(self._describe_difference(case, ctx.shared()) for case in comparable)
         )
         cases = [case for case in described if case.difference]
         self._flag_cases(cases, len(comparable), ctx)
@@ -263,7 +267,7 @@ class Dpl(Method):
 
     async def _fall_back(self, sample: Sample, ctx: Context) -> str:
         ctx.flag("fallback")
-        profile = await self.summary.profile(sample.user, ctx)
+        profile = await self.summary.profile(sample.user, ctx.shared())
         return await self.summary.predict(sample, profile, ctx)
 
     def _flag_cases(

@@ -10,7 +10,7 @@ stimuli, 1 for the same text.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 
 from personabench import Record, Sample, User
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.selectors import Embed, Peer, cluster_vectors
+from personabench.methods.dpl.selectors import Embed, Peer, cluster_vectors, draw_rank
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.vectors import Floats, compute_cosines
 from personabench.retrieval.bm25 import BM25, top
@@ -172,7 +172,9 @@ class Peers:
     ) -> Pool | None:
         """The first tier with `min_peers` users after the guards, one record each; None without."""
         for tier in self._settings.tiers:
-            candidates = self._candidates(tier, record, question)
+            candidates: Iterable[int] = self._candidates(tier, record, question)
+            if tier in ("T1", "T2"):
+                candidates = self._draw(record, candidates)
             peers: list[Peer] = []
             for chunk in self._chunks(tier, candidates):
                 peers += await self._measure(tier, chunk, record, question, embed)
@@ -189,13 +191,24 @@ class Peers:
     ) -> Iterator[int]:
         return self._apply_guards(self._look_up(tier, record, question), record, question)
 
+    def _draw(self, record: Record, indices: Iterable[int]) -> list[int]:
+        """The indices of records on one item or stimulus, in drawn order of their users."""
+        own_key = _text_key(subject(record))
+        seed = self._settings.seed
+
+        def order(index: int) -> tuple[bool, bytes]:
+            # An item may have several stimuli; those equal to the user's are the closer comparison.
+            return self._keys[index] != own_key, draw_rank(seed, record, self._user_ids[index])
+
+        return sorted(indices, key=order)
+
     def _look_up(
         self,
         tier: str,
         record: Record,
         question: Question,
     ) -> Sequence[int]:
-        """The indices of a tier's records, the most comparable first."""
+        """The indices of a tier's records; in T3 the most comparable first."""
         if tier == "T3":
             return self._search_cached(subject(record), question.user_ids)
         if tier == "user":
@@ -207,11 +220,7 @@ class Peers:
             indices = self._by_item.get(record.item, [])
         if tier == "T2" and record.stimulus is not None and own_key:
             indices = self._by_stimulus.get(own_key, [])
-        # An item may have several stimuli; those equal to the user's are the closer comparison.
-        return sorted(
-            indices,
-            key=lambda index: (self._keys[index] != own_key, self._user_ids[index]),
-        )
+        return indices
 
     def _apply_guards(
         self,
@@ -257,7 +266,7 @@ class Peers:
     def _chunks(
         self,
         tier: str,
-        indices: Iterator[int],
+        indices: Iterable[int],
     ) -> Iterator[list[int]]:
         """Candidates in chunks of a pool's size, one record per user.
 

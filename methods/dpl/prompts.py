@@ -23,7 +23,11 @@ Draft = tuple[str, tuple[Message, ...]]
 BuildRequest = Callable[[str, int], tuple[Message, ...]]
 # Token limits to which stimuli are shortened, one after the other, until the request fits.
 _SHORTER = (256, 128, 64, 32)
-_TAG = re.compile(r"^[\s*_#<\[]*summary\b(?![-'])[\s*_>\]]*:?[\s*_]*", re.IGNORECASE)
+# "Summary of the reviewer: ..." begins a sentence; it is no tag.
+_TAG = re.compile(
+    r"^[\s*_#<\[]*summary\b(?![-']|\s+(?:of|for|about|on)\b)[\s*_>\]]*:?[\s*_]*",
+    re.IGNORECASE,
+)
 
 
 class Case(NamedTuple):

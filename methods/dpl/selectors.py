@@ -7,6 +7,7 @@ peers in the same order.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +31,21 @@ class Peer(NamedTuple):
     user_id: str
     record: Record
     similarity: float
+
+
+def draw_rank(seed: int, record: Record, user_id: str) -> bytes:
+    """The rank of a peer in a draw for a record; the lowest are drawn.
+
+    Ranks decide among peers that compare equally well: the order of ids would let a few users stand
+    for all others.
+    """
+    text = f"{seed}\x1f{record.id}\x1f{user_id}"
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def select_most_similar(record: Record, peers: Sequence[Peer], seed: int) -> Peer:
+    """The peer whose stimulus is the most similar to a record's; a drawn one of equals."""
+    return min(peers, key=lambda peer: (-peer.similarity, draw_rank(seed, record, peer.user_id)))
 
 
 def mean_similarity(peers: Sequence[Peer]) -> float:

@@ -6,7 +6,7 @@ the result, so that the rest of the code needs no preset.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from personabench import UsageError
@@ -45,6 +45,8 @@ PRESETS = {
     "faithful": Settings(
         min_peers=0,
         selector="kmeans_closest",
+        # The default of scikit-learn for k-means++ since 1.4, with which the released code runs.
+        n_init=1,
         embedder="sentence-transformers:Alibaba-NLP/gte-Qwen2-1.5B-instruct",
         tiers=("T1",),
         max_pool=0,
@@ -54,6 +56,11 @@ PRESETS = {
         population_max_users=0,
     ),
 }
+
+
+# As resolved; `tau` has no effect without T3.
+PAPER = {**asdict(PRESETS["faithful"]), "min_peers": PRESETS["faithful"].k_peers}
+del PAPER["tau"]
 
 
 def resolve(preset: str, overrides: dict[str, Any]) -> Settings:

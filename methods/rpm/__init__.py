@@ -51,6 +51,15 @@ class Rpm(Method):
     paper = "RPM: Reasoning-Level Personalization for Black-Box LLMs, arXiv 2505.21082"
     needs = ("history",)
     designed_for = ("lamp2m", "lamp3", "lamp5")
+    paper_settings = {
+        "k": 3,
+        "embedder": "sentence-transformers:facebook/contriever",
+        "history_cap": None,
+        "use_factors": True,
+        "use_examples": True,
+        "example_reasoning": "rpm",
+        "propensity_alpha": 0.0,
+    }
     prompts = (prompts.PROMPTS,)
 
     @dataclass(frozen=True)
@@ -204,7 +213,7 @@ class Rpm(Method):
         # Online states grow with their rounds and are never ahead of the sample.
         if not state["rounds"] and state["seen"] != seen(history):
             ctx.flag("state_remade")
-            state = await self.profile(User(sample.user_id, history), ctx)
+            state = await self.profile(User(sample.user_id, history), ctx.shared())
         return msgspec.convert(state, Knowledge)
 
     def _lacks_evidence(self, knowledge: Knowledge, ctx: Context) -> bool:

@@ -112,14 +112,20 @@ DERIVED: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """The capabilities that follow from a kind of response."""
 
+_BY_PROTOCOL = {"online": "feedback", "dialogue": "dialogue"}
+
 
 def offered(declared: Mapping[str, Any], default: Collection[str]) -> frozenset[str]:
-    """Return the capabilities of a task from its declarations `offers`, `kind` and `labels`.
+    """Return the capabilities of a task from what it declares.
 
-    `default` stands for a missing `offers`.
+    These are `offers`, for which `default` stands if it is missing, `kind`, `labels` and
+    `protocol`.
     """
     kind = declared.get("kind", "text")
     offers = {*declared.get("offers", default), *DERIVED.get(kind, ())}
+    protocol = declared.get("protocol", "static")
+    if protocol in _BY_PROTOCOL:
+        offers.add(_BY_PROTOCOL[protocol])
     # Without labels that all questions share, the choices are each question's own texts.
     if kind == "category" and declared.get("labels") == ():
         offers.add("options")

@@ -1,8 +1,9 @@
 """Compatibility of methods and tasks, derived from their own declarations.
 
 A method runs on a task that offers every capability it `needs`, else it is *refused*.  Where it
-runs, it is *faithful* on the tasks of its paper (`designed_for`, name patterns) and *adapted* on
-others; that is a label for readers of a table and decides nothing.
+runs, it can be *faithful* on the tasks of its paper (`designed_for`, name patterns) and is
+*adapted* on others; that is a label for readers of a table and decides nothing.  Whether a run is
+faithful depends on its settings as well, see `fidelity`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from personabench.api.capabilities import check_words, explain_missing, offered
 from personabench.api.dataset import Dataset
-from personabench.api.guard import explain_result
+from personabench.api.guard import explain_result, locate
 from personabench.api.task import Task
 from personabench.errors import UsageError
 
@@ -42,7 +43,12 @@ class Cell(NamedTuple):
 
 def capabilities(task: type[Task]) -> frozenset[str]:
     """Return the capabilities of a task, declared and derived."""
-    declared = {"offers": task.offers, "kind": task.kind, "labels": tuple(task.labels)}
+    declared = {
+        "offers": task.offers,
+        "kind": task.kind,
+        "labels": tuple(task.labels),
+        "protocol": task.protocol,
+    }
     return offered(declared, Task.offers)
 
 
@@ -98,7 +104,7 @@ def explain_misfit(
         UsageError: `requirements` of the method names an unknown capability.
     """
     needs = method.requirements()
-    check_words(f"method {method.name}", "needs", needs)
+    check_words(f"{type(method).__name__} ({locate(method, 'requirements')})", "needs", needs)
 
     # Dates may be needed by a parameter of a method that runs elsewhere without: the data decides.
     reason = explain_missing(needs - {"dates"}, capabilities(type(task)))

@@ -7,17 +7,21 @@ is done.
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from personabench.api.arguments import check_arguments
 from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
 from personabench.models.roles import Caller
-from personabench.retrieval.search import search
+from personabench.retrieval.search import SEARCHES, search
 from personabench.types import Message, Phase, Record, Request, Response, Sample
 
 if TYPE_CHECKING:
@@ -61,9 +65,10 @@ class Context(Caller):
         seed: int,
         phase: Phase,
         unit: str,
+        sample_id: str = "",
         prompts: Prompts | None = None,
     ) -> None:
-        super().__init__(client, phase, unit, seed)
+        super().__init__(client, phase, unit, seed, sample_id)
         self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
@@ -79,7 +84,15 @@ class Context(Caller):
         return self.sampling.max_tokens or self.task.max_tokens
 
     def note(self, name: str, value: Any) -> None:
-        """Record any JSON value about the answer, beside it in the run's files."""
+        """Record any JSON value about the answer, beside it in the run's files.
+
+        Raises:
+            TypeError: JSON cannot hold the value.
+        """
+        try:
+            msgspec.json.encode(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(f"ctx.note: the value of '{name}' is no JSON: {error}") from error
         self.notes[name] = value
 
     def log(self, text: str) -> None:
@@ -91,6 +104,18 @@ class Context(Caller):
         # Independent of earlier draws, so that concurrency and resuming do not change results.
         seed = "\x1f".join([str(self.seed), *scope])
         return random.Random(seed)
+
+    def shared(self) -> Context:
+        """Return this context for work on records, whose replies all samples may share.
+
+        At a temperature above 0, equal requests of two samples have independent replies.  A draft
+        or a difference that belongs to a record, whichever sample needs it, is requested once.
+        """
+        if not self.sample_id:
+            return self
+        context = copy.copy(self)
+        context.sample_id = ""
+        return context
 
     async def complete(
         self,
@@ -111,14 +136,15 @@ class Context(Caller):
         belong into prompts.
 
         Raises:
+            TypeError: an argument of the wrong type.
             BackendError: the call failed for good.
         """
+        check_arguments("complete", messages=messages, max_tokens=max_tokens)
         request = Request(
             messages=tuple(messages),
             max_tokens=max_tokens,
             temperature=self.sampling.temperature if temperature is None else temperature,
             top_p=self.sampling.top_p,
-            seed=self.seed,
             schema=schema,
             logprobs=logprobs,
             repeat=repeat,
@@ -165,7 +191,6 @@ class Context(Caller):
         request = Request(
             messages=(*messages, Message("assistant", reply)),
             max_tokens=0,
-            seed=self.seed,
             logprobs=1,
             adapter=self._client.backend.adapter(self._unit),
         )
@@ -202,8 +227,11 @@ class Context(Caller):
         sample's own text is never truncated.  Flags count the dropped records.
 
         Raises:
+            TypeError: an argument of the wrong type.
             BackendError: the request does not fit even without records.
         """
+        # Before the task's code runs, which would be taken for the one at fault.
+        check_arguments("render", sample=sample, records=records, notes=notes)
         rendered: Rendered | None = None
 
         def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
@@ -308,7 +336,16 @@ class Context(Caller):
         recency+dense.  Query and document texts are the task's, and so is the tokenizer of
         bm25.  An empty history raises the flag `empty_profile`, one that shares no token with the
         query under bm25 the flag `bm25_no_match`.
+
+        Raises:
+            TypeError: an argument of the wrong type.
+            ValueError: unknown `by`.
+            UsageError: negative k, or data without what `by` needs.
         """
+        check_arguments("retrieve", sample=sample, records=records or (), k=k)
+        # A parameter's value was checked before the run, so that this one is the method's fault.
+        if by not in SEARCHES:
+            raise ValueError(f"ctx.retrieve: by is {by!r}, not one of {', '.join(SEARCHES)}")
         history = sample.history if records is None else records
         if not history and k > 0:
             self.flag("empty_profile")

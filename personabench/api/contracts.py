@@ -221,6 +221,8 @@ def check_rendered(plugin: Any, value: Any, kind: type[Any]) -> str:
             return f"a message has the role {describe_value(message.role)}"
         if not isinstance(message.content, str):
             return f"a message has {describe_value(message.content)} as its content"
+    if problem := _records(plugin, value.records):
+        return f"of its `records`, {problem}"
     return _flags(plugin, value.flags)
 
 
@@ -409,6 +411,10 @@ def _samples_by_id(plugin: Any, value: Any) -> str:
     return ""
 
 
+def _mapping(plugin: Any, value: Any) -> str:
+    return "" if isinstance(value, Mapping) else _returned(value)
+
+
 def _anything(plugin: Any, value: Any) -> str:
     return ""
 
@@ -463,6 +469,7 @@ DATASET: Mapping[str, Contract] = {
 
 METHOD: Mapping[str, Contract] = {
     "requirements": Contract("a set of capabilities (str)", _texts),
+    "resolved_params": Contract("a mapping from names of parameters to values", _mapping),
     "visible": Contract("a tuple of `Record`s", _records),
     "prepare": Contract("results on `self`", _nothing, waits=True),
     "profile": Contract("the profile as a JSON value", _json, waits=True),

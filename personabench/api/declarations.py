@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from personabench.api.guard import describe_value, explain_result
 from personabench.metrics.metric import Metric
+from personabench.models.roles import PHASES
 
 # A name becomes a folder and an item of a comma-separated list.
 _NAME = re.compile(r"\w[\w.+ -]*")
@@ -133,6 +134,31 @@ def _some_texts(value: Any) -> str:
     return _texts(value) or ("" if tuple(value) else "it is empty")
 
 
+def _labels(value: Any) -> str:
+    problem = _texts(value)
+    if problem:
+        return problem
+    labels = tuple(value)
+    for label in labels:
+        if not label.strip():
+            return "one of them is empty"
+        if labels.count(label) > 1:
+            return f"{label!r} is in it twice"
+    return ""
+
+
+def _roles(value: Any) -> str:
+    problem = _texts(value)
+    if problem:
+        return problem
+    unknown = [role for role in value if role not in PHASES]
+    return f"it contains {unknown[0]!r}" if unknown else ""
+
+
+def _positive(value: Any) -> str:
+    return _is(int)(value) or ("" if value > 0 else f"it is {value}")
+
+
 def _one_of(*choices: str) -> Declaration:
     expected = " or ".join(f'"{choice}"' for choice in choices)
     return Declaration(
@@ -148,6 +174,7 @@ def _vocabulary(value: Any) -> str:
 
 _NAME_DECLARATION = Declaration("a name of letters, digits and ._+- (str)", _name)
 _TUPLE_OF_TEXTS = "a tuple of texts (str)"
+_TUPLE_OF_ROLES = f"a tuple out of {', '.join(PHASES)}"
 
 METHOD: Mapping[str, Declaration] = {
     "name": _NAME_DECLARATION,
@@ -155,7 +182,9 @@ METHOD: Mapping[str, Declaration] = {
     "version": Declaration("a whole number (int)", _is(int)),
     "needs": Declaration("a tuple of capabilities (str)", _texts),
     "designed_for": Declaration(_TUPLE_OF_TEXTS, _texts),
+    "paper_settings": Declaration("a mapping from names of settings to values", _is(Mapping)),
     "privileged": Declaration("True or False", _is(bool)),
+    "rule": Declaration("True or False", _is(bool)),
     "prompts": Declaration("a tuple of `PromptFile`s, or None", _prompt_files),
 }
 
@@ -167,11 +196,20 @@ TASK: Mapping[str, Declaration] = {
     "protocol": _one_of("static", "online", "dialogue"),
     "metrics": Declaration("a tuple of `Metric`s with different names", _metrics),
     "scorers": Declaration(_TUPLE_OF_TEXTS, _some_texts),
-    "max_tokens": Declaration("a whole number (int)", _is(int)),
-    "labels": Declaration(_TUPLE_OF_TEXTS, _texts),
+    "max_tokens": Declaration("a whole number above 0 (int)", _positive),
+    "labels": Declaration("a tuple of different texts (str)", _labels),
     "words": Declaration("a `Vocabulary`", _vocabulary),
     "default_split": Declaration("a text (str)", _is(str)),
+    "paper_settings": Declaration("a mapping from names of options to values", _is(Mapping)),
     "offers": Declaration("a tuple of capabilities (str)", _texts),
-    "roles": Declaration("a tuple of roles (str)", _texts),
-    "optional_roles": Declaration("a tuple of roles (str)", _texts),
+    "roles": Declaration(_TUPLE_OF_ROLES, _roles),
+    "optional_roles": Declaration(_TUPLE_OF_ROLES, _roles),
+    "splits": Declaration("a tuple of texts (str)", _texts),
+    "history_format": _one_of("auto", "turns", "list"),
+    "tokenizer": Declaration("a text (str)", _is(str)),
+    "example": Declaration("True or False", _is(bool)),
+    "accepts_file": Declaration("True or False", _is(bool)),
+    "quotes_gold": Declaration("True or False", _is(bool)),
+    "source": Declaration("a text (str)", _is(str)),
+    "licence": Declaration("a text (str)", _is(str)),
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from personabench.api.transfer import (
     version_path,
 )
 from personabench.errors import DataError, RunError, UsageError
+from personabench.models.environment import refuse_download
 
 __all__ = [
     "ATTEMPTS",
@@ -193,8 +195,9 @@ def write_manifest(
     text = msgspec.json.format(encoded, indent=1)
 
     # Written beside and renamed, so that an interrupt leaves the old manifest.
-    temporary = folder / f"{MANIFEST}.new"
-    temporary.write_bytes(text + b"\n")
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    with temporary.open("xb") as file:
+        file.write(text + b"\n")
     temporary.replace(folder / MANIFEST)
 
 
@@ -332,6 +335,7 @@ def newest_commit(dataset: str, endpoint: str | None = None) -> str:
     """
     import huggingface_hub
 
+    refuse_download(f"the newest version of {dataset}", endpoint or HUB)
     api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/") if endpoint else None)
     return str(api.dataset_info(dataset, timeout=30).sha)
 

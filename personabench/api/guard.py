@@ -74,8 +74,18 @@ def explain_failure(plugin: Any, stage: str, expected: str, error: BaseException
     name = f"{_class_of(plugin).__name__}.{stage}"
     TRACEBACKS.error("%s", name, exc_info=error)
     location = _locate_failure(plugin, error) or locate(plugin, stage)
-    reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    reason = describe_error(error)
     return PluginError(f"{name} ({location}): expected {expected}, but it raised {reason}")
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type of an exception and its text, if it has one."""
+    try:
+        text = str(error)
+    except Exception:
+        # The text of an exception class of a plugin is code of the plugin as well.
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def explain_result(plugin: Any, stage: str, expected: str, problem: str) -> PluginError:
@@ -106,11 +116,19 @@ def create(cls: type[Any], *params: Any) -> Any:
     """Create a method or a task, with its default parameters unless some are given.
 
     Raises:
-        PluginError: its own code fails.
+        PluginError: its own code fails, or its constructor does not pass `params` on.
     """
-    params_of(cls)
+    params_class = params_of(cls)
+    if not params:
+        with plugin_guard(cls, "Params", "an object of default values"):
+            params = (params_class(),)
     with plugin_guard(cls, "__init__", "an object that takes `params`"):
-        return cls(*params)
+        plugin = cls(*params)
+
+    if not hasattr(plugin, "params"):
+        problem = "the object has no `params`"
+        raise explain_result(cls, "__init__", "a call of super().__init__(params)", problem)
+    return plugin
 
 
 def describe_value(value: Any) -> str:
@@ -235,10 +253,13 @@ def is_library(path: Path) -> bool:
     """Whether a file is the engine's or an installed package's, which may be below any folder."""
     if _is_engine_file(path) or path.suffix != ".py":
         return True
-    return "site-packages" in path.parts and _ENGINE not in path.parents
+    if _ENGINE in path.parents:
+        return False
+    return "site-packages" in path.parts or _STDLIB in path.parents
 
 
 _ENGINE = Path(__file__).resolve().parent.parent
+_STDLIB = Path(dataclasses.__file__).resolve().parent
 
 
 def _is_engine_file(filename: str | Path) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from personabench.api.contracts import METHOD, guard_methods
@@ -59,6 +59,9 @@ class Method(ABC):
             "history|feedback" is either.  They alone decide if it runs on a task.
         designed_for: patterns of the task names of its paper; on other tasks it runs as "adapted",
             which is a label and decides nothing else.
+        paper_settings: its paper's values of parameters (as in `resolved_params`) and of
+            temperature, top_p and max_tokens; a list has several values that the paper reports.  A
+            run that differs is labelled "adapted", with its differences.
         privileged: True for an oracle, which sees hidden facts.
         rule: True for a trivial rule, which methods have to beat to be worth a model call.
         prompts: the template files of its texts and of methods that it answers with; None if its
@@ -71,6 +74,7 @@ class Method(ABC):
     version: ClassVar[int] = 1
     needs: ClassVar[Sequence[str]] = ()
     designed_for: ClassVar[Sequence[str]] = ("*",)
+    paper_settings: ClassVar[Mapping[str, Any]] = {}
     privileged: ClassVar[bool] = False
     rule: ClassVar[bool] = False
     prompts: ClassVar[Sequence[PromptFile] | None] = None
@@ -125,6 +129,10 @@ class Method(ABC):
     def requirements(self) -> set[str]:
         """Return the needs under the given parameters; a parameter may add some to `needs`."""
         return set(self.needs)
+
+    def resolved_params(self) -> Mapping[str, Any]:
+        """Return the parameters by name as the method uses them, with presets filled in."""
+        return dataclasses.asdict(self.params)
 
     @property
     def profiles(self) -> bool:

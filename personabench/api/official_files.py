@@ -20,6 +20,10 @@ class OfficialFiles(Interface):
     def read_references(self, path: Path) -> dict[str, Sample]:
         """Read samples, by id, from a reference file: enough of each to score an answer."""
 
+    def recognizes(self, path: Path) -> bool:
+        """Whether a file of a folder that holds several tasks' files is this task's references."""
+        return False
+
     def read_predictions(self, path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
         """Read a prediction file: its task name, if any, and (id, output) pairs in file order."""
         raise DataError(f'{path}: expected JSON lines of {{"id", "output"}}, ids as strings')

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from personabench.api.guard import explain_failure, is_fault
 from personabench.errors import UsageError
 
 
@@ -22,6 +23,7 @@ def fill_params(
 
     Raises:
         UsageError: an unknown key (with the nearest known one) or a value of the wrong type.
+        PluginError: the class's own code fails.
     """
     _check_keys(params, values, owner)
     try:
@@ -29,6 +31,10 @@ def fill_params(
     except msgspec.ValidationError as error:
         message = _explain_wrong_type(params, error)
         raise UsageError(f"{owner}: {message}") from error
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise explain_failure(params, "__post_init__", "to accept the values", error) from error
 
 
 def parse_assignments(

@@ -58,7 +58,7 @@ _log = logging.getLogger("personabench.registry")
 # The class attributes that decide fit, and those that a table of results reads.
 _FACTS: Mapping[Kind, tuple[str, ...]] = {
     "method": ("needs", "designed_for", "privileged", "rule"),
-    "task": ("offers", "kind", "labels"),
+    "task": ("offers", "kind", "labels", "protocol"),
 }
 
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to

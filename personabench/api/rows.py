@@ -20,6 +20,10 @@ ENDINGS = (".jsonl", ".json", ".csv")
 _COMPRESSED = tuple(f"{ending}.gz" for ending in ENDINGS)
 
 
+class NoDataError(UsageError):
+    """A task without example data is to be read, and no other data is named."""
+
+
 class Row(dict[str, Any]):
     """A row, or an object inside one, by field name; a missing field is a `DataError`."""
 
@@ -37,12 +41,12 @@ def read_rows(data: Path | None, split: str = "") -> Iterator[Row]:
     are text.
 
     Raises:
-        UsageError: `data` is None: the task has no example data, so the data must be named.
+        NoDataError: `data` is None: the task has no example data, so the data must be named.
         DataError: no such file, a broken line, or (on access) a missing field; the message names
             file, line and field.
     """
     if data is None:
-        raise UsageError("the task has no example data beside its file; name a file with --data")
+        raise NoDataError("the task has no example data beside its file; name a file with --data")
 
     path = _find_table(data, split) if data.is_dir() else data
     read_format = _choose_format(path)

@@ -25,8 +25,11 @@ PLUGIN = "personabench_plugin_"
 ENGINE = "personabench"
 BUILT_IN = (f"{ENGINE}.methods", f"{ENGINE}.tasks")
 
-# A string that looks like a file name may name a template beside its module.
+# A string that looks like a file name may name a template beside its module, or in a folder there
+# that another string names.
 FILE_NAME = re.compile(r"[\w.+/-]{1,200}\.\w+")
+EXAMPLES = "sample"
+FOLDER_NAME = re.compile(r"[\w+/-]{1,200}")
 
 # Fields of a syntax tree that do not change the program or follow from its other fields.
 UNSEEN = frozenset(("ctx", "kind", "type_comment", "type_ignores"))
@@ -48,11 +51,13 @@ class Module:
         code: the digest of its code; empty if nothing is left, as in an `__init__.py` of imports.
         imports: its import statements.
         file_names: its strings that may name files.
+        folder_names: its strings that may name folders.
     """
 
     code: str
     imports: tuple[Import, ...] = ()
     file_names: frozenset[str] = frozenset()
+    folder_names: frozenset[str] = frozenset()
 
 
 def source_hash(cls: type[Any]) -> str:
@@ -208,10 +213,14 @@ def _module_in(folder: Path, name: str) -> Path | None:
 
 def _list_templates(path: Path, source: Module) -> Iterator[Path]:
     """Yield the files beside a module that its code names, such as the text of a prompt."""
+    # The example data counts as data, not as code.
+    named = [path.parent / name for name in sorted(source.folder_names - {EXAMPLES})]
+    folders = [path.parent, *(folder for folder in named if folder.is_dir())]
     for name in sorted(source.file_names):
-        file = path.parent / name
-        if file.suffix != ".py" and file.is_file():
-            yield file
+        for folder in folders:
+            file = folder / name
+            if file.suffix != ".py" and file.is_file():
+                yield file
 
 
 def _read(path: Path) -> Module:
@@ -235,14 +244,19 @@ def _parse(
 
     imports: list[Import] = []
     file_names: set[str] = set()
+    folder_names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports += [Import(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             symbols = tuple(alias.name for alias in node.names)
             imports.append(Import(node.level, node.module or "", symbols))
+        elif isinstance(node, ast.Call):
+            imports += _called_imports(node)
         elif _is_text(node) and FILE_NAME.fullmatch(str(node.value)):
             file_names.add(str(node.value))
+        elif _is_text(node) and FOLDER_NAME.fullmatch(str(node.value)):
+            folder_names.add(str(node.value))
 
     words: list[str] = []
     _append_words(tree, words)
@@ -250,7 +264,18 @@ def _parse(
     code = ""
     if len(words) > 2:
         code = _digest("\n".join(words).encode("utf-8", "backslashreplace"))
-    return Module(code, tuple(imports), frozenset(file_names))
+    return Module(code, tuple(imports), frozenset(file_names), frozenset(folder_names))
+
+
+def _called_imports(call: ast.Call) -> Iterator[Import]:
+    """Yield the import of a call such as `importlib.import_module("prompts")`."""
+    function = getattr(call.func, "id", None) or getattr(call.func, "attr", None)
+    if function not in ("import_module", "__import__") or not call.args:
+        return
+    name = call.args[0]
+    if _is_text(name):
+        module = str(name.value).lstrip(".")
+        yield Import(len(str(name.value)) - len(module), module, ())
 
 
 def _append_words(value: Any, words: list[str]) -> None:

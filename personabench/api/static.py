@@ -13,7 +13,7 @@ import weakref
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -34,6 +34,8 @@ MEMORY_LIMIT = 64 * 2**20
 """Bytes of samples that stay in memory; more of them go to a file on disk."""
 
 T = TypeVar("T")
+
+_END: Any = object()
 
 _ID_LENGTH = 12
 # Not JSON, which would turn bytes into text unnoticed.
@@ -128,7 +130,9 @@ class StaticDataset(Dataset):
             self._index.append((sample.id, sample.user_id))
 
         if not self._index:
-            raise DataError(f"{locate_class(cls, 'load')} yields no samples ({self.source})")
+            raise DataError(
+                f"{locate_class(cls, 'load')} yields no samples ({self.source}), expected some"
+            )
         self.dated = self.dated and not self._undated
         self.hash = content_hash.hexdigest()
 
@@ -230,8 +234,7 @@ class _Store:
 
 def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[Any]:
     """Yield the objects that a task's `load` yields; its failures name the sample before."""
-    with plugin_guard(cls, "load", "samples"):
-        samples = load()
+    samples = guarded_call(cls, "load", "samples", load)
     if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
         raise DataError(
             f"{locate_class(cls, 'load')} returns {type(samples).__name__}, expected samples: "
@@ -242,13 +245,22 @@ def _iterate(cls: type[Any], load: Callable[[], Iterable[Sample]]) -> Iterator[A
     count = 0
     while True:
         stage = f"load after sample {count}" if count else "load"
-        with plugin_guard(cls, stage, "a sample"):
-            try:
-                sample = next(iterator)
-            except StopIteration:
-                return
+        sample = guarded_call(cls, stage, "a sample", partial(next, iterator, _END))
+        if sample is _END:
+            return
         count += 1
         yield sample
+
+
+# `find_plugin_call` looks for the name of this function and for `plugin` and `stage` in it.
+def guarded_call(plugin: type[Any], stage: str, expected: str, call: Callable[[], T]) -> T:
+    """Call code of a task.
+
+    Raises:
+        PluginError: it fails.
+    """
+    with plugin_guard(plugin, stage, expected):
+        return call()
 
 
 def _encode(sample: Sample, part: Any, location: str) -> bytes:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from personabench.api import defaults, wording
 from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
 from personabench.api.dataset import Dataset
+from personabench.api.rows import NoDataError
 from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
 from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording
@@ -62,6 +63,8 @@ class Task(Wording):
         metrics: the metrics, the first of them the primary one; by default those of `kind`:
             accuracy and macro-F1, MAE and RMSE, or ROUGE.
         default_split: the split to use when none is named.
+        paper_settings: values of options in the benchmark's paper; a list has several.  A method of
+            that paper is "adapted" in a run that differs.
         splits: the splits that `load` knows; by default the default split alone.
         accepts_file: whether `--data` may be a file; a task with `load` and the default `open`
             always accepts one.
@@ -85,6 +88,7 @@ class Task(Wording):
     version: ClassVar[int] = 1
     metrics: ClassVar[tuple[Metric, ...]] = ()
     default_split: ClassVar[str] = "dev"
+    paper_settings: ClassVar[Mapping[str, Any]] = {}
     splits: ClassVar[tuple[str, ...]] = ()
     accepts_file: ClassVar[bool] = False
     history_format: ClassVar[defaults.HistoryFormat] = "auto"
@@ -155,15 +159,18 @@ class Task(Wording):
 
         path = _find_example_data(cls) if data is None else data
         is_measured_by_default = cls.measure is Task.measure
-        return StaticDataset(
-            cls,
-            lambda: self.load(split, path),
-            split=split,
-            source=_describe_source(cls, path, is_example=data is None),
-            sample=data is None,
-            labels=self.labels,
-            explain_gold=self._explain_gold if is_measured_by_default else lambda sample: "",
-        )
+        try:
+            return StaticDataset(
+                cls,
+                lambda: self.load(split, path),
+                split=split,
+                source=_describe_source(cls, path, is_example=data is None),
+                sample=data is None,
+                labels=self.labels,
+                explain_gold=self._explain_gold if is_measured_by_default else lambda sample: "",
+            )
+        except NoDataError as error:
+            raise _explain_no_data(self) from error
 
     def render(
         self,
@@ -197,6 +204,14 @@ class Task(Wording):
 
     def _explain_gold(self, sample: Sample) -> str:
         return defaults.explain_gold(self, sample)
+
+    def describe_missing(self) -> str:
+        """Explain which optional parts of the task are not installed here; empty if none.
+
+        `personabench doctor` shows it. What every run needs belongs to the dataset's
+        `missing_requirement`.
+        """
+        return ""
 
     def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
         """Return metric values from the ids of the records that the model saw.
@@ -266,6 +281,19 @@ def _check_declarations(cls: type[Task]) -> None:
                 f"{locate_class(cls)}: {attribute} is {values!r}, expected a tuple of texts"
             )
 
+    if cls.splits and cls.default_split not in cls.splits:
+        raise UsageError(
+            f"{locate_class(cls)}: default_split is {cls.default_split!r}, "
+            f"expected one of its splits: {', '.join(cls.splits)}"
+        )
+
+    is_pairs = isinstance(words.axes, list | tuple) and all(map(_is_axis, words.axes))
+    if not is_pairs:
+        raise UsageError(
+            f"{locate_class(cls)}: words.axes is {words.axes!r}, "
+            'expected pairs of texts such as (("Style", "wording and tone"),)'
+        )
+
     try:
         get_tokenizer(cls.tokenizer)
     except UsageError as error:
@@ -281,15 +309,33 @@ def _check_declarations(cls: type[Task]) -> None:
             ) from error
 
 
-def _find_example_data(cls: type[Task]) -> Path | None:
+def _is_axis(axis: Any) -> bool:
+    is_pair = isinstance(axis, list | tuple) and len(axis) == 2
+    return is_pair and all(isinstance(text, str) for text in axis)
+
+
+def list_example_paths(cls: type[Task]) -> list[Path]:
+    """List the paths at which a task's example data may be."""
     file = module_file(cls)
     if file is None:
-        return None
+        return []
     if file.name == "__init__.py":
-        candidates = [file.parent / "sample"]
-    else:
-        candidates = [file.with_suffix(ending) for ending in _EXAMPLE_ENDINGS]
-    return next((path for path in candidates if path.exists()), None)
+        return [file.parent / "sample"]
+    return [file.with_suffix(ending) for ending in _EXAMPLE_ENDINGS]
+
+
+def _find_example_data(cls: type[Task]) -> Path | None:
+    return next((path for path in list_example_paths(cls) if path.exists()), None)
+
+
+def _explain_no_data(task: Task) -> UsageError:
+    cls = type(task)
+    paths = " or ".join(path.name for path in list_example_paths(cls))
+    expected = f"expected {paths} beside its file, or" if paths else "expected"
+    return UsageError(
+        f"{locate_class(cls)}: task {task.name} has no example data; "
+        f"{expected} a file named with --data"
+    )
 
 
 def _describe_source(cls: type[Task], path: Path | None, *, is_example: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from personabench import __version__
 from personabench.errors import DataError, UsageError
+from personabench.models.environment import refuse_download
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (url, bytes so far, bytes in total or None)."""
@@ -166,6 +168,11 @@ def _check_opening(
     raise DataError(f"{url} returned something other than the file: {problem}")
 
 
+def _open_no_link(path: str, flags: int) -> int:
+    # In a folder that is shared, the name could be a link to another file.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def _write_body(
     response: Any,
     start: _Start,
@@ -175,8 +182,9 @@ def _write_body(
 ) -> int:
     """Write the body; return the size of `part`."""
     size = start.offset
-    with part.open("ab" if start.offset else "wb") as file:
+    with open(part, "ab" if start.offset else "wb", opener=_open_no_link) as file:
         if not start.offset:
+            version_path(part).unlink(missing_ok=True)
             version_path(part).write_text(_version_of(response.headers))
 
         chunk = start.first or _read_chunk(response)
@@ -191,6 +199,7 @@ def _write_body(
 
 def _open(request: urllib.request.Request, timeout: float) -> Any:
     """Open a request; a response with status 416 to a range counts as one."""
+    refuse_download(request.full_url, request.full_url)
     try:
         return urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:

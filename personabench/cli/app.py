@@ -1,7 +1,7 @@
 """The command line: one module per command, with heavy imports inside the commands.
 
 Expected errors end as one message on stderr and an exit code (2: usage and data, 1: a failed run,
-130: interrupted). Any other exception is a bug and shows its traceback.
+130: interrupted). `crash` explains any other exception.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from personabench.cli import (
     cache,
     check,
     compare,
+    crash,
     doctor,
     download,
     export,
@@ -34,8 +35,10 @@ from personabench.cli import (
     show,
 )
 from personabench.cli import list as listing
-from personabench.cli.help import PanelCommand, PlainCommand
-from personabench.errors import PersonabenchError
+from personabench.cli.console import echo
+from personabench.cli.help import OFFLINE_HELP, PanelCommand, PlainCommand
+from personabench.errors import PersonabenchError, visible
+from personabench.models import environment
 
 _HELP = "The benchmark harness for LLM personalization: does a method really know this user better?"
 
@@ -51,7 +54,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"personabench {__version__}")
+        echo(f"personabench {__version__}")
         raise typer.Exit
 
 
@@ -60,6 +63,7 @@ def _root(
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Show the version."
     ),
+    offline: bool = typer.Option(False, "--offline", help=OFFLINE_HELP),
 ) -> None:
     pass
 
@@ -111,11 +115,12 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         try:
+            _prepare()
             app()
         finally:
             sys.stdout.flush()
     except PersonabenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -127,8 +132,26 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:
-            raise
-        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
-        _leave(1)
+    except Exception as error:
+        message, code = crash.explain(error)
+        print(f"error: {message}", file=sys.stderr)
+        _end(code, error)
+
+
+def _prepare() -> None:
+    environment.check_words(sys.argv[1:])
+    # Before or after the name of the command, so that it is no option of a single one.
+    is_offline = "--offline" in sys.argv or environment.is_offline()
+    sys.argv = [word for word in sys.argv if word != "--offline"]
+    environment.disable_telemetry()
+    environment.encode_proxies()
+    environment.refuse_pipes()
+    if is_offline:
+        environment.go_offline()
+
+
+def _end(code: int, error: Exception) -> None:
+    # A normal exit would try to flush the output again to a full disk.
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _leave(code)
+    sys.exit(code)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.help import PanelCommand
 from personabench.cli.options import (
     RESULTS,
@@ -54,9 +54,9 @@ def stats(results: Results = RESULTS, json: Json = False) -> None:
         return
 
     counts = f"{stats['responses']:,} responses, {stats['artifacts']:,} artifacts"
-    typer.echo(f"{stats['path']}: {counts}, {stats['bytes'] / 1e6:.1f} MB")
+    echo(f"{stats['path']}: {counts}, {stats['bytes'] / 1e6:.1f} MB")
     for model, count in stats["models"].items():
-        typer.echo(f"  {count:>9,}  {model}")
+        echo(f"  {count:>9,}  {model}")
 
 
 @app.command("why", cls=PanelCommand)
@@ -130,7 +130,7 @@ def why(
         state = "stored"
         if not answer["stored"]:
             state = f"missing; nearest differs in {answer['difference']}"
-        typer.echo(f"{answer['phase']:8} {answer['key'][:12]}  {state}")
+        echo(f"{answer['phase']:8} {answer['key'][:12]}  {state}")
 
 
 @app.command("prune")
@@ -160,7 +160,7 @@ def prune(
     cache = _open_cache(results)
     deleted = cache.prune(older_than_days=days, model=model)
     cache.close()
-    typer.echo(f"{deleted:,} responses deleted")
+    echo(f"{deleted:,} responses deleted")
 
 
 def _open_cache(results: Path) -> Cache:

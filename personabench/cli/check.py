@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.help import PlainCommand
 from personabench.cli.options import (
     RESULTS,
@@ -100,9 +100,10 @@ def backend(
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Learn what a server takes, with one small call, and print it on one line.
+    """Learn what a server takes, with one small call.
 
-    A run does the same when a server is new. The result is kept in the results folder.
+    It is printed on one line and kept in the results folder. A run does the same when a server is
+    new.
     """
     import asyncio
 
@@ -161,7 +162,7 @@ def _report(findings: Iterable[Finding], json: bool) -> None:
     else:
         for finding in results:
             detail = f" ({finding.detail})" if finding.detail else ""
-            typer.echo(f"{_MARKS[finding.holds]:4}  {finding.what}{detail}")
+            echo(f"{_MARKS[finding.holds]:4}  {finding.what}{detail}")
 
     if any(finding.holds is False for finding in results):
         sys.exit(1)

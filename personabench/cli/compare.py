@@ -12,6 +12,7 @@ from personabench.cli.options import RESULTS, Json, OwnTask, Results
 from personabench.results.index import find_any_run
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from personabench.leaderboard.run_comparison import MetricComparison, RunComparison
@@ -29,6 +30,8 @@ _SUMMARY_FIELDS = (
     "history",
     "seed",
     "model",
+    "fit",
+    "differs",
 )
 
 
@@ -100,12 +103,17 @@ def _print(a: Run, b: Run, comparison: RunComparison) -> None:
         name, model, run_id = label(run.summary), run.summary.model, run.summary.fingerprint[:8]
         console.print(f" {side}  {name} · {model} · {run_id}", markup=False)
 
+    print_metrics(console, comparison)
+    for line in _footnotes(a, b, comparison):
+        console.print(f" {line}", markup=False, style="dim")
+
+
+def print_metrics(console: Console, comparison: RunComparison) -> None:
+    """Print the metrics of two sides: values, gains with intervals, p-values, wins, losses."""
     console.print(_metric_table(comparison))
     for name, metric in comparison.metrics.items():
         for line in _metric_lines(name, metric, comparison.n):
             console.print(f" {line}", markup=False)
-    for line in _footnotes(a, b, comparison):
-        console.print(f" {line}", markup=False, style="dim")
 
 
 def _metric_table(comparison: RunComparison) -> Table:
@@ -158,6 +166,8 @@ def _metric_lines(name: str, metric: MetricComparison, n: int) -> Iterator[str]:
 
 def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
     """Describe the data, the statistics, and everything that limits the comparison."""
+    from personabench.leaderboard.notes import describe_differences
+
     yield (
         f"Data: {a.summary.source} ({a.summary.data_hash[:8]}). Positive gains favour A, whatever "
         "the metric's direction."
@@ -175,6 +185,7 @@ def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
         yield f"The runs are not comparable: they differ in {'; '.join(comparison.differences)}."
     if a.summary.seed != b.summary.seed:
         yield f"Seeds differ: {a.summary.seed} and {b.summary.seed}."
+    yield from describe_differences([("A", a), ("B", b)])
     if comparison.skipped:
         yield (
             f"Left out: {', '.join(comparison.skipped)}. No installed task computes them (--task "

@@ -7,9 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-import typer
-
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.options import RESULTS, Json, Results
 
 _OPTIONAL_MODULES = {
@@ -29,7 +27,7 @@ _KEYS = {
 
 
 def doctor(results: Results = RESULTS, json: Json = False) -> None:
-    """Check the installation, local model and results folder."""
+    """Check the installation, local model, tasks and results folder."""
     from personabench.run.run_facts import versions
 
     rows = [_row(name, "ok", version) for name, version in versions().items()]
@@ -39,6 +37,7 @@ def doctor(results: Results = RESULTS, json: Json = False) -> None:
         state = "ok" if importlib.util.find_spec(module) else "missing"
         rows.append(_row(module, state, purpose))
 
+    rows += _check_tasks()
     rows += [_check_key(variable, purpose) for variable, purpose in _KEYS.items()]
     rows.append(_check_results(results))
 
@@ -46,7 +45,7 @@ def doctor(results: Results = RESULTS, json: Json = False) -> None:
         emit(rows)
     else:
         for row in rows:
-            typer.echo(f"{row['state']:8} {row['what']:22} {row['detail']}")
+            echo(f"{row['state']:8} {row['what']:22} {row['detail']}")
     # A missing optional part is no failure: other backends and methods work without it.
     if any(row["state"] == "broken" for row in rows):
         sys.exit(1)
@@ -60,6 +59,34 @@ def _check_key(variable: str, purpose: str) -> dict[str, str]:
     """Check whether a key is set, without a word of its value."""
     is_set = os.environ.get(variable, "").strip()
     return _row(variable, "ok", "set" if is_set else f"not set; for {purpose}")
+
+
+def _check_tasks() -> list[dict[str, str]]:
+    """Check on its example data what each installed task lacks."""
+    from personabench.api.registry import list_entries
+
+    return [_check_task(name) for name in list_entries("task")]
+
+
+def _check_task(name: str) -> dict[str, str]:
+    from personabench.api.guard import create
+    from personabench.api.registry import load_class
+    from personabench.api.users import open_split
+    from personabench.errors import PersonabenchError
+
+    what = f"task {name}"
+    try:
+        task = create(load_class("task", name))
+        dataset = open_split(task, task.default_split, None)
+    except PersonabenchError as error:
+        # The task's own code is at fault, or it has no example data.
+        return _row(what, "missing", str(error))
+
+    if dataset.missing_requirement:
+        return _row(what, "missing", dataset.missing_requirement)
+    lacks = task.describe_missing()
+    detail = f"{len(dataset.index())} samples of {dataset.source}"
+    return _row(what, "partly" if lacks else "ok", lacks or detail)
 
 
 def _check_local_model() -> dict[str, str]:

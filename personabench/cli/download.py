@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from personabench.cli.console import echo, screen
 from personabench.cli.options import Split, Target
 
 
@@ -28,8 +29,6 @@ def download(
     import shlex
     import warnings
 
-    from rich.console import Console
-
     from personabench.api.data_sources import Downloadable
     from personabench.api.guard import create
     from personabench.api.registry import load_class
@@ -42,15 +41,17 @@ def download(
         raise UsageError(
             f"task {opened.name} has nothing to download; pass a local copy with --data"
         )
+    if base_url and "@" in base_url:
+        raise UsageError("--base-url holds a name or password; leave them out")
     chosen_split = split or opened.default_split
-    typer.echo(f"{opened.name}: {opened.source}; licence: {opened.licence}", err=True)
+    echo(f"{opened.name}: {opened.source}; licence: {opened.licence}", err=True)
 
     # Only tasks that can use a mirror accept the argument.
     mirror = {"base_url": base_url} if base_url else {}
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
-        with downloading(Console(stderr=True, highlight=False)) as progress:
+        warnings.showwarning = lambda message, *_, **__: echo(f"warning: {message}", err=True)
+        with downloading(screen(err=True)) as progress:
             opened.download(chosen_split, target, progress=progress, **mirror)
 
     # Opening checks the files before the command to run is offered.
@@ -67,4 +68,4 @@ def download(
         "--method",
         "none,rag",
     ]
-    typer.echo(f"ready: {shlex.join(words)}")
+    echo(f"ready: {shlex.join(words)}")

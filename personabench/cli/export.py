@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from personabench.cli.console import echo
 from personabench.cli.options import RESULTS, OwnTask, Results, RunName
 
 
@@ -33,6 +36,13 @@ def export(
         Path,
         typer.Option("-o", "--output", metavar="PATH", help="File to write; for hf, a folder."),
     ],
+    escape: Annotated[
+        bool,
+        typer.Option(
+            "--escape/--no-escape",
+            help="For csv: put ' before text that a spreadsheet would compute (=, +, -, @, tab).",
+        ),
+    ] = True,
     task: OwnTask = None,
     results: Results = RESULTS,
 ) -> None:
@@ -51,11 +61,11 @@ def export(
         load_named_task(task, [folder.spec()])
     source = Source(folder, results)
     for remark in source.remarks():
-        typer.echo(f"warning: {remark}", err=True)
-    writers = {
+        echo(f"warning: {remark}", err=True)
+    writers: dict[Kind, Callable[[Source, Path], None]] = {
         Kind.inspect: write,
         Kind.hf: write_dataset,
-        Kind.csv: write_csv_file,
+        Kind.csv: partial(write_csv_file, escape=escape),
     }
     writers[to](source, output)
-    typer.echo(f"wrote {output}: {len(source.ids)} samples", err=True)
+    echo(f"wrote {output}: {len(source.ids)} samples", err=True)

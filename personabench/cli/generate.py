@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personabench.cli.console import echo
 from personabench.cli.options import (
     RESULTS,
     ApiVersion,
@@ -134,15 +135,13 @@ def generate(
                 people=personas,
                 library=persona_pool,
                 seed=seed,
-                notice=lambda line: typer.echo(line, err=True),
+                notice=lambda line: echo(line, err=True),
             )
             _print_usage(authors)
             return path
 
     path = asyncio.run(write_data_set())
-    typer.echo(
-        f"ready: personabench run --task {task} --data {target} --split {path.stem} --method none"
-    )
+    echo(f"ready: personabench run --task {task} --data {target} --split {path.stem} --method none")
 
 
 @asynccontextmanager
@@ -190,4 +189,4 @@ def _print_usage(authors: Sequence[Role]) -> None:
     paid = [call for call in calls if not call.cached]
     cached = len(calls) - len(paid)
     tokens = sum(call.input_tokens + call.output_tokens for call in paid)
-    typer.echo(f"{len(calls)} calls, {cached} of them cached, {tokens:,} tokens", err=True)
+    echo(f"{len(calls)} calls, {cached} of them cached, {tokens:,} tokens", err=True)

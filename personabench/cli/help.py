@@ -34,8 +34,13 @@ PANELS = (
 )
 
 
+OFFLINE_HELP = "Use no network; fail where something would be fetched."
+
+
 class PlainCommand(TyperCommand):
-    """A command whose help shows arguments without Python types."""
+    """A command whose help shows arguments without Python types, and `--offline`."""
+
+    offline_panel = "Options"
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write a section for the arguments and one for each group of options."""
@@ -54,6 +59,8 @@ class PlainCommand(TyperCommand):
                 panel = self.find_panel(parameter)
                 sections.setdefault(panel, []).append((name, text))
 
+        # Every command takes it: `app.main` reads it before the command.
+        sections.setdefault(self.offline_panel, []).append(("--offline", OFFLINE_HELP))
         for section, records in sections.items():
             if records:
                 with formatter.section(section):
@@ -66,6 +73,8 @@ class PlainCommand(TyperCommand):
 
 class PanelCommand(PlainCommand):
     """A command whose help groups its options by panel."""
+
+    offline_panel = EXECUTION_PANEL
 
     # Typer groups options with rich only, whose import takes longer than a help page should.
     def find_panel(self, parameter: Parameter) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import emit, screen
+from personabench.cli.console import echo, emit, screen
 from personabench.cli.judge_tables import print_summary, report_lines
 from personabench.cli.options import (
     RESULTS,
@@ -206,16 +206,16 @@ def judge(
     side_a, side_b = map(_describe_run, folders)
     summary = summarize(result, side_a, side_b, human_labels, warnings)
     for warning in summary.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     if export is not None:
         count = _export(export, result.verdicts, human_labels)
-        typer.echo(f"{count} items to label: {export}", err=True)
+        echo(f"{count} items to label: {export}", err=True)
     if json:
         emit(msgspec.to_builtins(summary))
     else:
         print_summary(summary)
     if summary.failed:
-        typer.echo(
+        echo(
             f"error: {summary.failed} samples could not be judged; repeat the command to try them "
             f"again; the first: {result.first_failure}",
             err=True,
@@ -305,10 +305,9 @@ def _judge_option_names() -> Iterator[None]:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on a terminal; the yielded function advances it by one item."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = screen(err=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("judging", total=total)
         yield lambda: bar.advance(task)
@@ -342,7 +341,7 @@ def _export(path: Path, verdicts: Sequence[Verdict], labels: Mapping[str, Pick])
         UsageError: the file cannot be written.
     """
     from personabench.metrics.judges.faireval import select_for_review
-    from personabench.results.export import replacing
+    from personabench.results.export import writing
     from personabench.types import to_json
 
     picks = {verdict.sample_id: verdict.pick for verdict in verdicts}
@@ -355,6 +354,6 @@ def _export(path: Path, verdicts: Sequence[Verdict], labels: Mapping[str, Pick])
         }
         items.append(to_json(item) + "\n")
 
-    with replacing(path) as temporary:
-        temporary.write_text("".join(items), encoding="utf-8")
+    with writing(path) as temporary, temporary.open("x", encoding="utf-8") as file:
+        file.writelines(items)
     return len(items)

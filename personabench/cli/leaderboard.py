@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import screen
+from personabench.cli.console import echo, screen
 from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results
 
 if TYPE_CHECKING:
@@ -180,10 +180,10 @@ def _write(text: str, output: Path | None) -> None:
     from personabench.errors import UsageError
 
     if output is None:
-        typer.echo(text)
+        echo(text)
         return
     try:
         output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--output {output} cannot be written: {error.strerror}") from error
-    typer.echo(f"wrote {output}", err=True)
+    echo(f"wrote {output}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from personabench.cli.console import emit
+from personabench.cli.console import echo, emit
 from personabench.cli.options import RESULTS, Json, OnlyMethod, OnlyTask, Results
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def tasks(json: Json = False) -> None:
 
 SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
 
-LEGEND = "● faithful: as in its paper, or made for any task  ○ adapted  – refused, no call"
+LEGEND = "● faithful with its paper's settings, or made for any task  ○ adapted  – refused, no call"
 
 # A narrower last column than this is not wrapped: one word per line is harder to read than a wide
 # line.
@@ -71,7 +71,7 @@ def matrix(
     method: OnlyMethod = None,
     json: Json = False,
 ) -> None:
-    """Show which method runs on which task, and if faithfully."""
+    """Show which method runs on which task, and if it can be faithful there."""
     from personabench.api.compatibility import matrix
     from personabench.api.registry import describe, list_entries
 
@@ -83,11 +83,11 @@ def matrix(
         return
 
     for line in _format_matrix(cells, shutil.get_terminal_size().columns):
-        typer.echo(line)
+        echo(line)
     # Their code is only imported when it is named, so nothing is known about them here.
     installed = [entry.name for entry in (*methods, *tasks) if not entry.described]
     if installed:
-        typer.echo(f"\nAlso installed; name one with --task or --method: {', '.join(installed)}")
+        echo(f"\nAlso installed; name one with --task or --method: {', '.join(installed)}")
 
 
 def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:
@@ -195,12 +195,12 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
             }
         )
     if not rows and not json:
-        typer.echo(f"no runs under {results}/runs; make one with `personabench run`")
+        echo(f"no runs under {results}/runs; make one with `personabench run`")
         return
     _print_rows(rows, json)
     if not json:
         for source in sorted({run.summary.source for run in found if run.summary.sample}):
-            typer.echo(f"example data: {source}")
+            echo(f"example data: {source}")
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
@@ -222,9 +222,9 @@ def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
         if width >= _MIN_WRAP_WIDTH:
             last = textwrap.wrap(row[-1], width) or [""]
         cells = "  ".join(text.ljust(size) for text, size in zip(row[:-1], widths, strict=True))
-        typer.echo(f"{cells}  {last[0]}".rstrip())
+        echo(f"{cells}  {last[0]}".rstrip())
         for line in last[1:]:
-            typer.echo(" " * indent + line)
+            echo(" " * indent + line)
 
 
 def _format_cell(value: Any) -> str:

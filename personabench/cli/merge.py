@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import emit, screen
+from personabench.cli.console import echo, emit, screen
 from personabench.cli.options import RESULTS, Data, Json, Metrics, OwnTask, Results
 
 if TYPE_CHECKING:
@@ -120,6 +120,6 @@ def _print_outcomes(outcomes: Sequence[Outcome], results: Path, json: bool) -> N
 
     merged = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
     print_boards(boards(merged, options=BoardOptions(results=results)), screen())
-    typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
+    echo("run folders:" if len(outcomes) > 1 else "run folder:")
     for outcome in outcomes:
-        typer.echo(f"  {outcome.folder}")
+        echo(f"  {outcome.folder}")

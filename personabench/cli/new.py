@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import keyword
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personabench.cli.console import echo
 from personabench.cli.help import PlainCommand
 
 if TYPE_CHECKING:
@@ -174,9 +177,9 @@ def method(
     _write_files({module: _fill(METHOD, name, title), test: _fill(METHOD_TEST, name, title)})
     _print_next_steps(
         [module, test],
-        f"pytest {test}",
-        f"personabench check method {module}",
-        f"personabench run --method none,{module} --task {example_task()}",
+        f"pytest {quote(str(test))}",
+        f"personabench check method {quote(str(module))}",
+        f"personabench run --method {quote(f'none,{module}')} --task {example_task()}",
     )
 
 
@@ -201,10 +204,10 @@ def task(
     )
     _print_next_steps(
         [module, examples, test],
-        f"pytest {test}",
-        f"personabench check task {module}",
-        f"personabench run --task {module} --method none,rag",
-        f"personabench run --task {module} --method none,rag --data FILE",
+        f"pytest {quote(str(test))}",
+        f"personabench check task {quote(str(module))}",
+        f"personabench run --task {quote(str(module))} --method none,rag",
+        f"personabench run --task {quote(str(module))} --method none,rag --data FILE",
     )
 
 
@@ -272,6 +275,8 @@ def _write_files(files: Mapping[Path, str]) -> None:
 
 def _print_next_steps(paths: Sequence[Path], *commands: str) -> None:
     *first, last = map(str, paths)
-    typer.echo(f"wrote {', '.join(first)} and {last}\n")
+    echo(f"wrote {', '.join(first)} and {last}\n")
+    if importlib.util.find_spec("pytest") is None:
+        commands = (f"{quote(sys.executable)} -m pip install pytest", *commands)
     for command in commands:
-        typer.echo(f"  {command}")
+        echo(f"  {command}")

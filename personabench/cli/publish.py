@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from personabench.cli.console import echo
 from personabench.cli.options import RESULTS, Results
 
 
@@ -43,4 +44,4 @@ def publish(
         raise UsageError("--name can only be used with a single run")
     folders = [find_run(run, results) for run in runs]
     for folder in folders:
-        typer.echo(published(folder, to or results / "reference", name))
+        echo(published(folder, to or results / "reference", name))

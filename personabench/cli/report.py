@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from personabench.cli.console import echo
 from personabench.cli.options import RESULTS, OnlyTask, Results
 
 
@@ -30,5 +31,5 @@ def report(
         specs = [run.spec for run in read_all(results) if run.spec]
         task = load_named_task(task, specs)
     for remark in write(results, output, task):
-        typer.echo(remark, err=True)
-    typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)
+        echo(remark, err=True)
+    echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)

@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from personabench.cli.console import emit, screen
+from personabench.cli.console import echo, emit, screen
 from personabench.cli.options import (
     Adapter,
     ApiVersion,
@@ -343,9 +341,7 @@ def _run(
     options_by_seed: Sequence[Options], json: bool, cluster: RayExecutor | None = None
 ) -> None:
     """Execute runs and print their leaderboard, warnings and errors."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
+    console = screen(err=True)
     announced: set[str] = set()
     outcomes = _execute(options_by_seed, console, announced, cluster)
 
@@ -421,9 +417,9 @@ def _print_outcomes(
 
     finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
     print_boards(boards(finished, options=BoardOptions(results=results)), screen())
-    typer.echo("run folders:" if len(outcomes) > 1 else "run folder:")
+    echo("run folders:" if len(outcomes) > 1 else "run folder:")
     for path in paths:
-        typer.echo(f"  {path}")
+        echo(f"  {path}")
 
 
 def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personabench.cli.console import emit, screen
+from personabench.cli.console import echo, emit, screen
 from personabench.cli.options import (
     RESULTS,
     Assignments,
@@ -21,6 +21,7 @@ from personabench.cli.options import (
     Split,
 )
 from personabench.cli.prompt_options import Wording, read_texts, read_wording
+from personabench.errors import visible
 from personabench.results.index import find_run
 from personabench.results.sample import _messages, describe_sample
 
@@ -169,7 +170,7 @@ def _show_run(
     facts = describe_sample(folder, sample, results)
     task_name = folder.spec().task
     if not find_source_hash("task", task_name):
-        typer.echo(
+        echo(
             f"warning: task {task_name} is not installed, so references are missing; "
             "add --task FILE",
             err=True,
@@ -290,10 +291,15 @@ def _head(console: Console, text: str) -> None:
     console.print(f"── {text}", markup=False, style="dim")
 
 
+def _print_text(console: Console, text: str) -> None:
+    # Rich drops some control characters, which would show less than the model wrote.
+    console.print(visible(text), markup=False, soft_wrap=True)
+
+
 def _print_messages(console: Console, messages: Iterable[dict[str, str]]) -> None:
     for message in messages:
-        console.print(message["role"], style="bold")
-        console.print(message["content"], markup=False, soft_wrap=True)
+        console.print(message["role"], style="bold", markup=False)
+        _print_text(console, message["content"])
 
 
 def _print_sample(facts: dict[str, Any]) -> None:
@@ -308,16 +314,16 @@ def _print_sample(facts: dict[str, Any]) -> None:
             _print_messages(console, call["messages"])
             if call["thought"]:
                 console.print("thought", style="bold")
-                console.print(call["thought"], markup=False, soft_wrap=True)
+                _print_text(console, call["thought"])
             console.print("reply", style="bold")
-            console.print(call["reply"] or "", markup=False, soft_wrap=True)
+            _print_text(console, call["reply"] or "")
     _head(console, f"sample {facts['sample_id']} of user {facts['user_id']}")
     fields = {**facts, "shown": _word_shown(facts), "evidence": _word_evidence(facts)}
     headings = ["output", "parsed", "references", "shown", "evidence", "values", "flags", "error"]
     if not facts["evidence"]:
         headings.remove("evidence")
     for heading in headings:
-        console.print(f"{heading:11} {_plainly(fields[heading])}", markup=False, soft_wrap=True)
+        _print_text(console, f"{heading:11} {_plainly(fields[heading])}")
 
 
 def _word_shown(facts: dict[str, Any]) -> str:

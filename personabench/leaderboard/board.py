@@ -37,6 +37,7 @@ from personabench.leaderboard.rows import (
     metric_directions,
     silent,
 )
+from personabench.results.files import replace_bytes
 from personabench.results.index import SCORER, Run
 
 # Columns of words, aligned to the left.
@@ -204,9 +205,7 @@ def _store(path: Path, statistics: Sequence[RowStatistics]) -> None:
     # The results folder may be read-only; then statistics are computed each time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(statistics))
-        temporary.replace(path)
+        replace_bytes(path, msgspec.json.encode(statistics))
 
         newest_first = sorted(
             path.parent.glob("*.json"),
@@ -263,6 +262,7 @@ def _make_row(
         users=summary.users,
         setting=entry.setting,
         fit=summary.fit,
+        differs=summary.differs,
         primary=summary.primary,
         scores=_collect_scores(entry, statistics, hidden),
         extra_metrics=summary.extra_metrics,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from personabench.errors import visible
 from personabench.leaderboard.board import WORDS, Board
 from personabench.leaderboard.curves import Point, families, format_x, remarks
 from personabench.leaderboard.row import CONTRAST_COLUMNS, Row
@@ -153,13 +155,13 @@ def _board_as_markdown(board: Board, wide: bool) -> str:
     columns = board.all_columns if wide else board.columns
     rules = ["---" if name in WORDS else "---:" for name in columns]
     lines = [
-        f"### {board.title}",
+        f"### {_escape_html(board.title)}",
         "",
-        _markdown_line(columns.values()),
+        _markdown_line(map(_escape_cell, columns.values())),
         f"|{'|'.join(rules)}|",
     ]
     for row in board.rows:
-        cells = {name: _escape_bars(text(name, row)) for name in columns}
+        cells = {name: _escape_cell(text(name, row)) for name in columns}
         score = cells[board.primary]
         if row.leader:
             score = f"**{score}**"
@@ -168,7 +170,7 @@ def _board_as_markdown(board: Board, wide: bool) -> str:
         cells[board.primary] = score
         lines.append(_markdown_line(cells.values()))
 
-    notes = [f"- {note}" for note in board.notes]
+    notes = [f"- {_escape_html(note)}" for note in board.notes]
     return "\n".join([*lines, "", *notes])
 
 
@@ -176,8 +178,19 @@ def _markdown_line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escape_bars(plain: str) -> str:
-    return plain.replace("|", "\\|")
+# Only the start of a tag, a comment or an entity: "<0.001" stays as it is.
+_HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+_LINK = re.compile(r"\](?=\()")
+
+
+def _escape_html(plain: str) -> str:
+    """Escape names that a page would render as HTML, a link or a picture."""
+    escaped = _HTML.sub(lambda match: "&lt;" if match[0] == "<" else "&amp;", plain)
+    return _LINK.sub(r"\\]", " ".join(visible(escaped).splitlines()))
+
+
+def _escape_cell(plain: str) -> str:
+    return _escape_html(plain.replace("\\", "\\\\").replace("|", "\\|"))
 
 
 _TEX = {
@@ -320,11 +333,11 @@ def curves_as_markdown(points: Sequence[Point]) -> str:
 def _curve_as_markdown(curve: Sequence[Point]) -> str:
     heads = _curve_heads(curve)
     rows = [heads, ["---:"] * len(heads), *(_curve_cells(point) for point in curve)]
-    lines = [f"### {curve_title(curve)}", ""]
+    lines = [f"### {_escape_html(curve_title(curve))}", ""]
     for row in rows:
-        lines.append(_markdown_line(_escape_bars(part) for part in row))
+        lines.append(_markdown_line(_escape_cell(part) for part in row))
     lines.append("")
-    lines += [f"- {sentence}" for sentence in remarks(curve)]
+    lines += [f"- {_escape_html(sentence)}" for sentence in remarks(curve)]
     return "\n".join(lines).rstrip("\n")
 
 
@@ -348,7 +361,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Format rows as one CSV; lists and objects are JSON text, missing values are empty."""
     columns = dict.fromkeys(name for row in rows for name in row)
     file = io.StringIO(newline="")
-    write_csv(file, columns, rows)
+    write_csv(file, columns, rows, escape=False)
     return file.getvalue().rstrip("\n")
 
 

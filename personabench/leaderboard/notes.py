@@ -266,12 +266,31 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
     for label, run in runs:
         notes += _describe_unjudged(label, run)
 
-    adapted = dict.fromkeys(label for label, run in runs if run.summary.fit == "adapted")
-    if adapted:
-        notes.append(f"Adapted to a task its paper did not have: {', '.join(adapted)}.")
+    notes += describe_differences(runs)
     privileged = dict.fromkeys(label for label, run in runs if run.summary.privileged)
     if privileged:
         notes.append(f"Oracle, sees what a method must not: {', '.join(privileged)}.")
+    return notes
+
+
+def describe_differences(runs: Sequence[tuple[str, Run]]) -> list[str]:
+    """Say in which settings runs differ from the papers of their methods."""
+    labels_by_differences: dict[str, dict[str, None]] = {}
+    unexplained: dict[str, None] = {}
+    for label, run in runs:
+        differences = ", ".join(run.summary.differs)
+        if differences:
+            labels_by_differences.setdefault(differences, {})[label] = None
+        elif run.summary.fit == "adapted":
+            # Summaries of earlier versions do not say in which settings.
+            unexplained[label] = None
+
+    notes = [
+        f"Not as in the paper: {', '.join(labels)}; differs in: {differences}."
+        for differences, labels in labels_by_differences.items()
+    ]
+    if unexplained:
+        notes.append(f"Adapted to a task its paper did not have: {', '.join(unexplained)}.")
     return notes
 
 

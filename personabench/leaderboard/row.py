@@ -40,6 +40,7 @@ class Row:
         scores: the mean over seeds by column, "rouge-1" or "rouge-1/lenient"; None if the seeds do
             not all have it.
         extra_metrics: metrics that the run was given with `--metric`.
+        differs: differences from the setting of the method's paper, in words.
         folder: the run folder or published file.
         personal: whether the gain survives another user's history; None if that is unknown.
         truncated, empty: replies truncated at their token limit, and empty answers.
@@ -64,6 +65,7 @@ class Row:
     users: int
     setting: str
     fit: str | None
+    differs: Sequence[str]
     primary: str
     scores: Mapping[str, Number | None]
     extra_metrics: Mapping[str, Number | None]
@@ -180,6 +182,7 @@ _LEADING = (
     "users",
     "setting",
     "fit",
+    "differs",
     "primary",
 )
 

@@ -104,12 +104,13 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         n=len(common),
         users=len({user for sample, user in users if sample in common}),
         only={"a": len(scores_a.ids) - len(common), "b": len(scores_b.ids) - len(common)},
-        metrics=_compare_metrics(columns),
+        metrics=compare_metrics(columns),
         skipped=skipped,
     )
 
 
-def _compare_metrics(columns: Mapping[str, Column]) -> dict[str, MetricComparison]:
+def compare_metrics(columns: Mapping[str, Column]) -> dict[str, MetricComparison]:
+    """Compare the first row of each metric's column with the second, corrected over the metrics."""
     comparisons = {name: column.compare(0, 1) for name, column in columns.items()}
     corrected = holm([comparison.p for comparison in comparisons.values()])
     return {

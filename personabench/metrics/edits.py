@@ -1,7 +1,7 @@
 """Edit cost of PRELUDE (arXiv 2404.15269), plain and normalised.
 
-The cost counts NLTK word tokens and therefore needs NLTK's sentence data: with another tokenizer
-the numbers differ, which would make it another metric.
+The cost counts NLTK word tokens: with another tokenizer the numbers differ, which would make it
+another metric.
 """
 
 from __future__ import annotations
@@ -39,9 +39,6 @@ def measure_edit(draft: str, final: str) -> Edit:
     """Measure the edit from a draft to the final text.
 
     Case counts, the amount of white space does not.
-
-    Raises:
-        UsageError: NLTK's sentence data is missing; the message explains how to get it.
     """
     draft_tokens = tokenize(draft)
     final_tokens = tokenize(final)
@@ -53,11 +50,7 @@ def measure_edit(draft: str, final: str) -> Edit:
 
 
 def edit_cost(draft: str, final: str) -> int:
-    """Levenshtein distance between two texts' NLTK word tokens, not normalised.
-
-    Raises:
-        UsageError: NLTK's sentence data is missing; the message explains how to get it.
-    """
+    """Levenshtein distance between two texts' NLTK word tokens, not normalised."""
     return measure_edit(draft, final).cost
 
 

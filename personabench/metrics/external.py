@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from personabench.errors import UsageError
+from personabench.models.environment import refuse_download
 
 PREFIX = "evaluate:"
 
@@ -59,6 +60,7 @@ def _load_metric(script: str) -> Any:
     try:
         return evaluate.load(script)
     except Exception as error:
+        refuse_download(f"the script of the metric '{script}'")
         file_name = script.split("/")[-1]
         raise UsageError(
             f"the evaluate package cannot load the metric '{script}': "

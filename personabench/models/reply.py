@@ -15,14 +15,17 @@ import msgspec
 
 from personabench.types import Response
 
-# The tags of reasoning models in use: DeepSeek, Qwen, Seed, Mistral, Kimi, OpenThinker, Command and
-# Gemma.
-_NAMES = "think|thinking|thoughts?|reasoning|seed:think"
+# The tags of reasoning models in use: DeepSeek, Qwen, Seed, LongCat, Mistral, Kimi, OpenThinker,
+# Command, Gemma, MedGemma and Pangu.
+_NAMES = "think|thinking|thoughts?|reasoning|seed:think|longcat_think"
 _START = (
     rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>"
-    r"|<\|channel>thought\b"
+    r"|<\|channel>thought\b|<unused94>thought\b|\[unused16\]"
 )
-_STOP = rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<channel\|>"
+_STOP = (
+    rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<channel\|>"
+    r"|<unused95>|\[unused17\]"
+)
 _BEGINS = re.compile(rf"\s*(?:{_START})", re.IGNORECASE)
 _ENDS = re.compile(_STOP, re.IGNORECASE)
 _TAG = re.compile(rf"(?P<start>{_START})|{_STOP}", re.IGNORECASE)
@@ -46,12 +49,15 @@ _WORDS = {
     "stop": "stop eos eos_token eot end_turn end stop_sequence stop_token stop_str stop_word "
     "complete completed done finished normal tool_calls tool_call tool_use function_call",
     "length": "length limit max_tokens max_length max_output_tokens max_new_tokens "
-    "max_completion_tokens model_length model_context_window_exceeded token_limit",
+    "max_completion_tokens max_output max_len max_context_length model_length token_limit "
+    "context_length_exceeded context_window_exceeded model_context_window_exceeded",
     "refused": "content_filter content_filtered content_filter_error filter filtered safety "
     "image_safety refusal refused recitation blocklist blocked prohibited_content spii language "
     "sensitive moderation guardrail guardrails guardrail_intervened error_toxic",
 }
 _FINISHES = {word: finish for finish, words in _WORDS.items() for word in words.split()}
+_ENUM = re.compile(r"^(?:finish_?|stop_?)?reason_")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class Reply(NamedTuple):
@@ -181,9 +187,9 @@ def parse_finish(word: str | None) -> str:
     if not word:
         return "unsaid"
 
-    # Some SDKs send an enum's qualified name, such as "FinishReason.STOP".
-    name = word.rpartition(".")[2].strip().lower()
-    key = re.sub(r"[\s-]+", "_", name)
+    # Gateways send the name of an SDK's enum (FinishReason.STOP, FINISH_REASON_STOP) or maxTokens.
+    name = _CAMEL.sub("_", word.rpartition(".")[2].strip()).lower()
+    key = _ENUM.sub("", re.sub(r"[\s-]+", "_", name))
 
     # An unknown word does not show that the answer is complete, so it counts like an error.
     return _FINISHES.get(key, "interrupted")

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
+from personabench.hashing import digest
 from personabench.types import Call, Message, Phase, Request, Response
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ class Caller:
     Attributes:
         calls: the calls so far; flags: counters of what happened on the way.
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
-        seed: the seed of every request.
+        seed: the run's seed, which sampled requests derive theirs from.
+        sample_id: the sample whose sampled replies are independent of other samples'; "" for none.
         is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
         prefix: the prefix of the names of flags about replies.
@@ -34,7 +38,9 @@ class Caller:
 
     prefix = ""
 
-    def __init__(self, client: Client, phase: Phase, unit: str, seed: int) -> None:
+    def __init__(
+        self, client: Client, phase: Phase, unit: str, seed: int, sample_id: str = ""
+    ) -> None:
         self.calls: list[Call] = []
         self.flags: dict[str, float] = {}
         self.window = client.window
@@ -44,12 +50,28 @@ class Caller:
         self._client = client
         self._phase = phase
         self._unit = unit
+        self.sample_id = sample_id
 
     def flag(self, name: str, by: float = 1) -> None:
         """Count an event to report beside the scores: a fallback, a truncation, a missing part."""
         self.flags[name] = self.flags.get(name, 0) + by
 
+    def _seed(self, request: Request) -> Request:
+        """Return a request with its seed, by which equal requests are one call or several.
+
+        A greedy reply is the same for every seed and sample.  Sampled replies to equal requests of
+        two samples are independent, and the same when the run is resumed.
+        """
+        seed = self.seed
+        if self._client.backend.is_greedy(request):
+            seed = 0
+        elif self.sample_id:
+            # 31 bits, because servers read a signed integer.
+            seed = int(digest([self.seed, self.sample_id])[:8], 16) >> 1
+        return msgspec.structs.replace(request, seed=seed)
+
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
+        request = self._seed(request)
         response, call = await self._client.complete(
             request,
             self._phase,
@@ -72,8 +94,10 @@ class Role(Caller):
         name: the role; identity: the identity of its model, independent of location and time.
     """
 
-    def __init__(self, name: RoleName, client: Client, unit: str, seed: int) -> None:
-        super().__init__(client, PHASES[name], unit, seed)
+    def __init__(
+        self, name: RoleName, client: Client, unit: str, seed: int, sample_id: str = ""
+    ) -> None:
+        super().__init__(client, PHASES[name], unit, seed, sample_id)
         self.name = name
         self.prefix = f"{name}_"
         self.identity = client.backend.identity
@@ -107,8 +131,7 @@ class Role(Caller):
             max_tokens,
             temperature,
             top_p,
-            self.seed,
-            schema,
+            schema=schema,
             repeat=repeat,
         )
         response = await self._ask(request, accept)

@@ -27,6 +27,7 @@ from personabench.models.cache import Cache
 from personabench.report.samples import Browser, index
 from personabench.report.tables import Group, apart, describe, gather
 from personabench.report.words import summary
+from personabench.results.files import replacing
 from personabench.results.index import Run, read_all
 from personabench.results.summary import to_dict
 
@@ -89,15 +90,12 @@ def write(results: Path, output: Path, task: str | None = None, budget: int = BU
         raise UsageError(f"{subject} under {results}/runs; {hint}")
     path = results / "cache.sqlite"
     cache = Cache(path) if path.exists() else None
-    temporary = output.with_name(output.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with replacing(output) as temporary, temporary.open("x", encoding="utf-8") as file:
             remarks = _write(file, groups, cache, budget)
-        temporary.replace(output)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
         if cache is not None:
             cache.close()
     return remarks

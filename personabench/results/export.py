@@ -18,6 +18,7 @@ from typing import Any
 from personabench.errors import UsageError
 from personabench.models.cache import Cache
 from personabench.results.csv_rows import write_csv
+from personabench.results.files import replacing
 from personabench.results.index import SCORER
 from personabench.results.locate import find_dataset, find_task
 from personabench.results.run_folder import Profile, RunFolder
@@ -216,20 +217,23 @@ def _to_text(state: Any) -> str:
     return state if isinstance(state, str) else to_json(state)
 
 
-def write_csv_file(source: Source, output: Path) -> None:
+def write_csv_file(source: Source, output: Path, escape: bool = True) -> None:
     """Write a run's rows as CSV; lists and objects are JSON text.
+
+    Args:
+        escape: put an apostrophe before text that a spreadsheet would compute.
 
     Raises:
         UsageError: the file cannot be written.
     """
     samples = rows(source)
     with (
-        replacing(output) as path,
-        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        writing(output) as path,
+        path.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         first = next(samples, None)
         if first is not None:
-            write_csv(file, first, chain([first], samples))
+            write_csv(file, first, chain([first], samples), escape=escape)
 
 
 def write_dataset(source: Source, output: Path) -> None:
@@ -300,19 +304,15 @@ def _features(source: Source, datasets: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def replacing(output: Path) -> Iterator[Path]:
-    """Provide a temporary file that replaces `output` if the block ends without an exception.
+def writing(output: Path) -> Iterator[Path]:
+    """Provide the name of a file to create, which replaces `output` if the block does not raise.
 
     Raises:
         UsageError: it cannot be written.
     """
-    temporary = output.with_name(f"{output.name}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(output)
+        with replacing(output) as temporary:
+            yield temporary
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 # Block size for finding the end of the last whole line.
 _BLOCK = 1 << 20
+TEMPORARY = ".tmp"
+"""The end of the names of files that are not finished."""
 
 
 def read_struct(path: Path, kind: type[T], remedy: str) -> T:
@@ -129,11 +132,31 @@ def to_file_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", text)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Provide the name of a file to create that replaces `path` if the block does not raise.
+
+    The file has to be opened with mode "x".
+    """
+    # A name that can be foreseen could be a link to another file in a folder that is shared.
+    temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file, replacing an older one in one step."""
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(content)
+
+
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file, replacing an older one in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write a line of text as a file, replacing an older one in one step."""
+    replace_bytes(path, f"{text}\n".encode())
 
 
 def write_error(path: Path, error: OSError) -> RunError:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from personabench import __version__
 from personabench.errors import UsageError
-from personabench.results.export import CallRecord, Line, Source, replacing
+from personabench.results.export import CallRecord, Line, Source, writing
 from personabench.results.index import SCORER, label
 from personabench.results.summary import to_dict
 from personabench.types import Message, Usage, to_json
@@ -59,12 +59,12 @@ def write(source: Source, output: Path) -> None:
     """
     if output.suffix not in (".eval", ".json"):
         raise UsageError(f"--output {output}: an inspect log ends in .eval or .json")
-    with replacing(output) as path:
+    with writing(output) as path:
         (_write_eval if output.suffix == ".eval" else _write_json)(source, path)
 
 
 def _write_json(source: Source, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("x", encoding="utf-8") as file:
         file.write(json.dumps(_header(source), ensure_ascii=False)[:-1] + ', "samples": [')
         for number, sample in enumerate(_samples(source)):
             file.write("," * bool(number) + "\n" + json.dumps(sample, ensure_ascii=False))
@@ -74,7 +74,7 @@ def _write_json(source: Source, path: Path) -> None:
 def _write_eval(source: Source, path: Path) -> None:
     header = _header(source)
     summaries = []
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
         start = {"version": VERSION, "eval": header["eval"], "plan": header["plan"]}
         archive.writestr("_journal/start.json", json.dumps(start))
         for sample in _samples(source):

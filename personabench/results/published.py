@@ -8,7 +8,6 @@ sample by sample; it does not hide them, since benchmarks number their samples.
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import hashlib
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from personabench.errors import DataError, UsageError
+from personabench.results.files import replace_bytes
 from personabench.results.run import Run
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
@@ -224,12 +224,8 @@ def _encode(spec: RunSpec, summary: Summary, scores: Vector) -> bytes:
 
 
 def _write(path: Path, text: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text)
-        temporary.replace(path)
+        replace_bytes(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error

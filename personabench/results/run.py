@@ -54,6 +54,11 @@ def _read_spec(path: Path) -> RunSpec | None:
         return from_json(path.read_bytes(), RunSpec)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); move the run's folder away and repeat its "
+            "command"
+        ) from error
     except msgspec.MsgspecError as error:
         raise DataError(
             f"{path} is damaged ({error}); move the run's folder away and repeat its command"

@@ -18,14 +18,16 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, UsageError
-from personabench.results.checksums import make_seal
+from personabench.results.checksums import Seal, make_seal
 from personabench.results.files import (
+    TEMPORARY,
     decode,
     parse_line,
     read_lines,
     read_struct,
     remove_torn_line,
     replace_text,
+    replacing,
     to_file_name,
     write_error,
     write_line,
@@ -109,6 +111,10 @@ class RunFolder:
             attempts.mkdir(exist_ok=True)
             self._lock.acquire()
             self._write_spec(spec)
+
+            # Those of a killed process; nobody else writes while the lock is held.
+            for path in self.path.glob(f"*{TEMPORARY}"):
+                path.unlink()
 
             # Only now: a line that another process is still writing looks torn as well.
             remove_torn_line(self.predictions_path)
@@ -262,18 +268,22 @@ class RunFolder:
                 "move this folder away"
             )
 
+        change = self.describe_change(path, recorded)
+        if change is not None:
+            raise DataError(
+                f"{path} was changed after the run was scored: it {change}. Repeat the run's "
+                "command: it scores existing answers again, and calls a model for missing ones only"
+            )
+
+    def describe_change(self, path: Path, recorded: Seal) -> str | None:
+        """Describe how a file differs from its checksum; None if it does not."""
         current = make_seal(path, None if path == self.scores_path else recorded.bytes)
         if current == recorded:
-            return
-
+            return None
         lines = make_seal(path).lines
-        change = "has other content"
         if lines != recorded.lines:
-            change = f"has {lines} lines of {recorded.lines}"
-        raise DataError(
-            f"{path} was changed after the run was scored: it {change}. Repeat the run's command: "
-            "it scores existing answers again, and calls a model for missing ones only"
-        )
+            return f"has {lines} lines of {recorded.lines}"
+        return "has other content"
 
     def spec(self) -> RunSpec:
         """Read the run's spec.
@@ -311,10 +321,8 @@ class RunFolder:
     @contextmanager
     def replacing(self, path: Path) -> Iterator[IO[str]]:
         """Open a text file that replaces `path` if the block ends without an exception."""
-        temporary = path.with_name(path.name + ".tmp")
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with replacing(path) as temporary, temporary.open("x", encoding="utf-8") as file:
                 yield file
-            temporary.replace(path)
         except OSError as error:
             raise write_error(path, error) from error

@@ -56,6 +56,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     changed: dict[str, Any] = {}
     task_changed: dict[str, Any] = {}
     fit: str | None = None
+    differs: list[str] = []
     privileged: bool = False
     rule: bool = False
     provenance: dict[str, Any] = {}

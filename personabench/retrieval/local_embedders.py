@@ -103,6 +103,10 @@ class SentenceTransformers(_LocalEmbedder):
 
     `facebook/contriever`, LaMP's dense retriever, is loaded with mean pooling over at most 512
     tokens.
+
+    Args:
+        name: a model of the hub or a folder; `NAME@512` reads at most 512 tokens of a text instead
+            of the model's own limit.
     """
 
     def __init__(self, name: str) -> None:
@@ -112,13 +116,19 @@ class SentenceTransformers(_LocalEmbedder):
                 "run: pip install 'personabench-harness[sentence-transformers]'"
             )
         super().__init__()
-        self._name = name
+        model_name, _, limit = name.rpartition("@")
+        has_limit = bool(model_name) and limit.isdecimal()
+        self._name = model_name if has_limit else name
+        self._limit = int(limit) if has_limit else None
 
     @cached_property
     def _model(self) -> Any:
         package = importlib.import_module("sentence_transformers")
         try:
-            return package.SentenceTransformer(self._name)
+            model = package.SentenceTransformer(self._name)
+            if self._limit is not None:
+                model.max_seq_length = self._limit
+            return model
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"sentence-transformers cannot load {self._name!r}: {error}"
@@ -130,6 +140,10 @@ class SentenceTransformers(_LocalEmbedder):
         return self._thread.submit(self._compute_identity).result()
 
     def _compute_identity(self) -> str:
+        limit = "" if self._limit is None else f"@{self._limit}"
+        return f"{self._identify_weights()}{limit}"
+
+    def _identify_weights(self) -> str:
         folder = Path(self._name)
         if folder.is_dir():
             files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -82,5 +82,5 @@ def get_tokenizer(name: str) -> Tokenize:
     """
     # A task may declare anything, also a value that no mapping can be asked for.
     if not isinstance(name, str) or name not in TOKENIZERS:
-        raise UsageError(f"unknown tokenizer {name!r}; choose one of {', '.join(TOKENIZERS)}")
+        raise UsageError(f"unknown tokenizer {name!r}, expected one of {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]

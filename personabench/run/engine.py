@@ -23,7 +23,7 @@ from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
-from personabench.api.guard import TRACEBACKS, find_plugin_call
+from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
@@ -436,7 +436,7 @@ class Engine:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
-            error = encodable(f"{type(failure).__name__} in {self.method.name}: {failure}")
+            error = encodable(f"{self.method.name}: {describe_error(failure)}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
         return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)
@@ -480,15 +480,15 @@ class Engine:
     def _new_attempt(self, sample: Sample) -> Attempt:
         simulator = self.roles.get("simulator", self.client)
         return Attempt(
-            ctx=self._new_context("predict", sample.user_id),
-            simulator=Role("simulator", simulator, sample.user_id, self.spec.seed),
-            learning=self._new_context("update", sample.user_id),
+            ctx=self._new_context("predict", sample.user_id, sample.id),
+            simulator=Role("simulator", simulator, sample.user_id, self.spec.seed, sample.id),
+            learning=self._new_context("update", sample.user_id, sample.id),
         )
 
     def _view(self, sample: Sample) -> Sample:
         return sample.view(privileged=self.method.privileged)
 
-    def _new_context(self, phase: Phase, unit: str) -> Context:
+    def _new_context(self, phase: Phase, unit: str, sample_id: str = "") -> Context:
         return Context(
             task=self.task,
             client=self.client,
@@ -497,6 +497,7 @@ class Engine:
             seed=self.spec.seed,
             phase=phase,
             unit=unit,
+            sample_id=sample_id,
             prompts=self.prompts,
         )
 

@@ -56,6 +56,9 @@ async def learn_dialects(
     new_log = _restart(pending, resolved, stack)
     if new_log is None:
         return resolved, {}
+    # The dialect of a judge does not name a run: its folder is the same one.
+    if new_log.parents[1] == folder.path:
+        return resolved, {folder.path: log}
     if log.exists():
         log.replace(new_log)
     folder.discard()

@@ -14,12 +14,20 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-from personabench.api.guard import find_plugin_call, stack_of
+from personabench.api.guard import (
+    TRACEBACKS,
+    describe_error,
+    find_plugin_call,
+    is_fault,
+    stack_of,
+)
+from personabench.run.watchdog import warn
 
 T = TypeVar("T")
 Handler = Callable[[int, FrameType | None], None]
@@ -107,6 +115,7 @@ def ending_command(farewell: str) -> Iterator[None]:
     The first one raises KeyboardInterrupt outside of `on_interrupt`.
     """
     global _command
+    before = _command
     command = _command = _Command(farewell)
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -118,7 +127,7 @@ def ending_command(farewell: str) -> Iterator[None]:
         with _handling(handle), _watching_signals(command):
             yield
     finally:
-        _command = None
+        _command = before
 
 
 def run_command(main: Coroutine[Any, Any, T], farewell: str) -> T:
@@ -130,30 +139,60 @@ def run_command(main: Coroutine[Any, Any, T], farewell: str) -> T:
         KeyboardInterrupt: interrupted outside of `on_interrupt`.
     """
     runner = asyncio.Runner()
-    task: asyncio.Task[Any] | None = None
-
-    async def entry() -> T:
-        nonlocal task
-        task = asyncio.current_task()
-        return await main
+    loop = runner.get_loop()
+    task = loop.create_task(main)
 
     def handle(number: int, frame: FrameType | None) -> None:
         command = _require_command()
         command.count()
-        if command.interrupts == 1 and task is not None and not task.done():
-            runner.get_loop().call_soon_threadsafe(task.cancel)
+        if command.interrupts == 1 and not task.done():
+            loop.call_soon_threadsafe(task.cancel)
             return
         signal.default_int_handler(number, frame)
 
     with ending_command(farewell), _handling(handle):
         try:
-            return runner.run(entry())
+            return _run_past_exits(loop, task)
         except asyncio.CancelledError:
             if _require_command().interrupts:
                 raise KeyboardInterrupt from None
             raise
         finally:
             _close(runner)
+
+
+def _run_past_exits(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:
+    """Run a loop until its main task ends.
+
+    An exit in a task or callback of a plugin ends every loop.  Here the loop goes on; whoever
+    awaits that task gets the exception.
+    """
+    report = _background_reporter()
+    loop.set_exception_handler(lambda _, context: report(context.get("exception")))
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if main.done() or not is_fault(error):
+                raise
+            report(error)
+
+
+def _background_reporter() -> Callable[[BaseException | None], None]:
+    """Return a function that reports an exception of a background task, one of a kind once."""
+    reported = set()
+
+    def report(error: BaseException | None) -> None:
+        if error is None:
+            return
+        TRACEBACKS.error("a background task", exc_info=error)
+        file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{file}, line {line}: a background task raised {describe_error(error)}"
+        if message not in reported:
+            reported.add(message)
+            warn(message)
+
+    return report
 
 
 def _require_command() -> _Command:

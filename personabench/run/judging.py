@@ -155,7 +155,7 @@ async def _assess(
 ) -> Judgement | None:
     """Judge one answer; None, counted in `progress`, if a call or the task's own code failed."""
     sample = dataset.load(position)
-    role = Role("judge", client, sample.user_id, JUDGE_SEED)
+    role = Role("judge", client, sample.user_id, JUDGE_SEED, sample.id)
     try:
         values: Any = await task.assess(
             sample, prediction.output or "", prediction.interaction, role

@@ -167,7 +167,7 @@ async def judge_runs(
             task,
             config,
             path,
-            lambda user: Role("judge", client, user, options.seed),
+            lambda sample: Role("judge", client, sample.user_id, options.seed, sample.id),
             workers=client.concurrency,
             on_verdict=on_verdict,
         )
@@ -199,7 +199,7 @@ async def judge_pairs(
     task: Task,
     config: JudgeConfig,
     path: Path,
-    create_judge: Callable[[str], Role],
+    create_judge: Callable[[Sample], Role],
     *,
     workers: int,
     on_verdict: Callable[[], None] = lambda: None,
@@ -208,7 +208,7 @@ async def judge_pairs(
 
     Args:
         path: the file of verdicts.
-        create_judge: creates the judge of a user's sample.
+        create_judge: creates the judge of a sample's answers.
         workers: number of pairs judged at the same time.
         on_verdict: called after each verdict.
 
@@ -228,7 +228,7 @@ async def judge_pairs(
             file = path.open("ab", buffering=0)
 
         async def judge_one(pair: AnswerPair) -> None:
-            judge = create_judge(pair.sample.user_id)
+            judge = create_judge(pair.sample)
             try:
                 verdict = await _judge_pair(pair, task, config, judge)
             except RunError:

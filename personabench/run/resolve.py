@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from personabench.api import params, registry
-from personabench.api.compatibility import Fit, check_requirements, explain_misfit, judge_fit
+from personabench.api.compatibility import check_requirements, explain_misfit, judge_fit
 from personabench.api.dataset import Dataset
+from personabench.api.fidelity import apply_paper_settings, list_differences, names_paper
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
@@ -34,6 +35,7 @@ from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
 from personabench.run.selection import select
+from personabench.run.watchdog import watch_opening
 from personabench.types import Sampling
 
 _log = logging.getLogger("personabench")
@@ -50,7 +52,7 @@ class ResolvedRun:
         backend: the model under test.
         positions: the selected samples, in the order of work.
         prompts: the texts of the method's prompts.
-        fit: whether the method runs as its paper describes.
+        differs: differences from the setting of the method's paper, in words.
         changed_prompts: the options of texts that are not the model's default.
         roles: the backends of the simulator and the judge, if the task uses them.
     """
@@ -63,7 +65,7 @@ class ResolvedRun:
     positions: Sequence[int]
     folder: RunFolder
     prompts: Prompts
-    fit: Fit = "faithful"
+    differs: Sequence[str] = ()
     changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
 
@@ -198,6 +200,7 @@ class _Resolver:
         self.used_by_methods: set[str] = set()
         self.used_by_tasks: set[str] = set()
         self.active_roles: set[RoleName] = set()
+        self.departures: dict[str, str] = {}
         self.opened: dict[str, tuple[Task, Dataset]] = {}
         self.default_wording: WordingName = "compact" if backend.packaged else "full"
 
@@ -251,8 +254,9 @@ class _Resolver:
         name = f"{task.name} {task.params}"
         if name not in self.opened:
             split = self.options.split or task.default_split
-            dataset = open_split(task, split, self.options.data)
-            self.opened[name] = task, apply_control(dataset, history, self.options.seed)
+            with watch_opening():
+                dataset = open_split(task, split, self.options.data)
+                self.opened[name] = task, apply_control(dataset, history, self.options.seed)
         return self.opened[name]
 
     def _resolve_run(
@@ -264,9 +268,10 @@ class _Resolver:
         roles: Mapping[RoleName, Backend],
         positions: Sequence[int],
     ) -> None:
-        shared = _accepted(
-            params_of(method_class), parameters.get("", {}), only_owner=len(self.methods) == 1
-        )
+        unowned = parameters.get("", {})
+        shared = _accepted(params_of(method_class), unowned, only_owner=len(self.methods) == 1)
+        if names_paper(method_class, unowned):
+            shared["preset"] = "paper"
         self.used_by_methods |= shared.keys()
 
         fit, reason = judge_fit(method_class, type(task))
@@ -277,6 +282,10 @@ class _Resolver:
             return
 
         texts = {**shared, **parameters.get(method_class.name, {})}
+        sampling = self.options.sampling
+        is_paper = names_paper(method_class, texts)
+        if is_paper:
+            texts, sampling = apply_paper_settings(method_class, texts, sampling)
         method_params = params.fill_params(
             method_class.Params, texts, f"method {method_class.name}"
         )
@@ -293,7 +302,7 @@ class _Resolver:
             dataset,
             method,
             model=self.backend.identity,
-            sampling=self.options.sampling,
+            sampling=sampling,
             seed=self.options.seed,
             history=self.options.history,
             window=self.options.backend_options.window,
@@ -301,6 +310,9 @@ class _Resolver:
             prompts=prompts,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
+        differs = list_differences(method, task, dataset, sampling, spec.history)
+        if is_paper and differs:
+            self.departures[f"{method.name} with preset=paper"] = ", ".join(differs)
         # Points of a grid that differ in another method's parameter are the same run of this one.
         self.runs.setdefault(
             str(folder.path),
@@ -313,7 +325,7 @@ class _Resolver:
                 positions,
                 folder,
                 prompts,
-                fit,
+                differs,
                 prompts.changed(self.default_wording),
                 roles,
             ),
@@ -339,11 +351,20 @@ class _Resolver:
             raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
     def report_refusals(self, reported: set[str]) -> None:
-        """Name each pair that does not fit, once for all seeds of a command."""
+        """Name each pair that does not fit, and each preset that is not its paper's setting.
+
+        Each is named once for all seeds of a command.
+        """
         for refusal in dict.fromkeys(self.refusals):
             if refusal not in reported:
                 reported.add(refusal)
                 _log.warning("skipped: %s", refusal)
+
+        for subject, differences in self.departures.items():
+            departure = f"{subject} still differs from its paper in: {differences}"
+            if departure not in reported:
+                reported.add(departure)
+                _log.warning("%s", departure)
 
     def _check_used(self, parameters: Parameters) -> None:
         unused = sorted(set(parameters.get("", {})) - self.used_by_methods)

@@ -15,7 +15,10 @@ from personabench.api.task import Task
 from personabench.metrics.external import compute_external
 from personabench.models.backends.base import Backend
 from personabench.results.run_folder import RunFolder
-from personabench.results.summary import Number
+from personabench.results.summary import Number, Summary
+
+# Marks the warnings that later attempts keep.
+_EDITED = "was changed by something else than a run"
 
 # Distributions whose version can change an answer or a score.
 _DISTRIBUTIONS = (
@@ -34,6 +37,30 @@ def changed_params(plugin: Method | Task) -> dict[str, Any]:
     defaults = dataclasses.asdict(plugin.Params())
     params = dataclasses.asdict(plugin.params)
     return {name: value for name, value in params.items() if value != defaults[name]}
+
+
+def describe_edits(folder: RunFolder, earlier: Summary | None) -> list[str]:
+    """Warn about answers and judgements that were changed since a run was last scored.
+
+    A new score makes the files agree again, so the warning stays in the run until the changed file
+    is deleted.
+    """
+    edits = []
+    for name, recorded in (earlier.files if earlier else {}).items():
+        path = folder.path / name
+        # Scores are written again, and a deleted file is made again.
+        if path == folder.scores_path or not path.exists():
+            continue
+        change = folder.describe_change(path, recorded)
+        if change is not None:
+            edits.append(
+                f"{name} {_EDITED}: it {change}; what it holds now was scored. To restore it, "
+                "delete it and repeat the command: stored replies are not paid again"
+            )
+        elif earlier:
+            prefix = f"{name} {_EDITED}"
+            edits += [warning for warning in earlier.warnings if warning.startswith(prefix)]
+    return edits
 
 
 def external_metrics(

@@ -33,6 +33,7 @@ from personabench.run.progress import Progress
 from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import (
     changed_params,
+    describe_edits,
     external_metrics,
     prefix_cache_totals,
     versions,
@@ -172,6 +173,7 @@ class _Execution:
         self.seconds = 0.0
         self.complete = False
         self.error: RunError | None = None
+        self.edits: list[str] = []
 
     async def execute(self) -> Outcome:
         budget, model = self.session.budget, self.session.model
@@ -183,6 +185,8 @@ class _Execution:
             await self._open_models()
             prefix_counts = await model.prefix_counts()
         earlier = _read_summary(self.job.folder)
+        # Before anything is appended to the files.
+        self.edits = describe_edits(self.job.folder, earlier)
 
         await self._predict(pending)
         positions = self._positions_to_score()
@@ -295,7 +299,8 @@ class _Execution:
             data=str(self.options.data.resolve()) if self.options.data else None,
             changed={**changed_params(job.method), **job.changed_prompts},
             task_changed=changed_params(job.task),
-            fit=job.fit,
+            fit="adapted" if job.differs else "faithful",
+            differs=list(job.differs),
             privileged=job.method.privileged,
             rule=job.method.rule,
             provenance={
@@ -304,7 +309,7 @@ class _Execution:
                 **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
             },
-            warnings=[*job.dataset.warnings, *job.role_warnings],
+            warnings=[*job.dataset.warnings, *job.role_warnings, *self.edits],
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
             judge_errors=self.judging.failed,

@@ -18,6 +18,8 @@ from pathlib import Path
 from personabench.api.dataset import Dataset
 from personabench.errors import UsageError
 
+MAX_DIGITS = 5
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -34,11 +36,15 @@ class Shard:
             UsageError: it is not two whole numbers i/n with 1 <= i <= n.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if match is not None:
+        # More digits than any number of machines needs would take minutes and all memory.
+        if match is not None and len(match[2].lstrip("0")) <= MAX_DIGITS >= len(match[1]):
             shard = cls(int(match[1]), int(match[2]))
             if 1 <= shard.number <= shard.of:
                 return shard
-        raise UsageError(f"--shard {text}: write i/n with i from 1 to n, such as 3/8")
+        raise UsageError(
+            f"--shard {text}: write i/n with i from 1 to n, such as 3/8, and n below "
+            f"{10**MAX_DIGITS:,}"
+        )
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"

@@ -18,7 +18,7 @@ from personabench.hashing import digest
 from personabench.metrics.judges.verdict import Pick, Verdict
 from personabench.results.files import write_error
 from personabench.results.run_folder import RunFolder
-from personabench.types import Judgement
+from personabench.types import Judgement, from_json
 
 T = TypeVar("T")
 
@@ -76,12 +76,11 @@ def read_verdicts_or_judgements(path: Path) -> list[Verdict] | list[Judgement]:
 
 
 def _read_whole_lines(path: Path, kind: type[T]) -> Iterator[T]:
-    decoder = msgspec.json.Decoder(kind)
     # The text after the last line break is empty, or a line that an interrupt has torn.
     whole_lines = path.read_bytes().split(b"\n")[:-1]
     for number, line in enumerate(whole_lines, 1):
         try:
-            yield decoder.decode(line)
+            yield from_json(line, kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path}, line {number} is not a verdict or judgement: {error}; delete the line, "
@@ -100,7 +99,7 @@ def read_labels(path: Path) -> dict[str, Pick]:
         if not line.strip():
             continue
         try:
-            item = msgspec.json.decode(line, type=_Label)
+            item = from_json(line, _Label)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DataError(
                 f'{path}, line {number}: expected {{"id": ..., "label": "a", "b" or "tie"}}: '

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from personabench.api.guard import find_plugin_call, stack_of
+from personabench.errors import visible
 from personabench.types import Sample
 
 LIMIT = 30.0
@@ -23,7 +24,30 @@ _log = logging.getLogger("personabench.engine")
 def warn(message: str) -> None:
     """Write a warning to the run's log and to the terminal."""
     _log.warning("%s", message)
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {visible(message)}", file=sys.stderr)
+
+
+@contextmanager
+def watch_opening(limit: float = LIMIT, report: Callable[[str], None] = warn) -> Iterator[None]:
+    """Report plugin code that reads data for longer than `limit` seconds, once.
+
+    The data is opened without a loop, so that `load` is the call that this thread is in.
+    """
+    thread = threading.get_ident()
+    ended = threading.Event()
+
+    def watch() -> None:
+        if ended.wait(limit):
+            return
+        call = find_plugin_call(stack_of(sys._current_frames().get(thread)))
+        if call:
+            report(f"{call} has been reading data for {limit:.0f} s; press Ctrl-C to end it")
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
 from personabench.run.scoring import Tally, measure
+from personabench.run.watchdog import watch_opening
 from personabench.testing.data_access import Loaded, refuse_data_access
 from personabench.testing.population_check import find_answered_samples
 from personabench.testing.trials import Trial, trial
@@ -59,8 +60,9 @@ def check_task(
     Raises:
         DataError, UsageError: the data cannot be opened.
     """
-    dataset = open_split(task, split or task.default_split, data)
-    index = dataset.index()
+    with watch_opening():
+        dataset = open_split(task, split or task.default_split, data)
+        index = dataset.index()
     yield Finding(
         what="the data opens and has samples",
         holds=bool(index),
@@ -292,7 +294,8 @@ def check_method(
 
     def renew() -> Method:
         # A method may keep state on itself, which must not reach the next trial.
-        return type(method)(method.params)
+        renewed: Method = create(type(method), method.params)
+        return renewed
 
     sequential = trial(method, task, limit=limit, concurrency=1)
     yield _report_failures("every sample gets an answer", sequential)
@@ -311,11 +314,13 @@ def check_method(
 
 
 def _report_failures(check: str, result: Trial) -> Finding:
-    failures = [
-        f"{prediction.sample_id}: {prediction.error}"
-        for prediction in result.predictions
-        if prediction.error
-    ]
+    sample_ids: dict[str, list[str]] = {}
+    for prediction in result.predictions:
+        if prediction.error:
+            sample_ids.setdefault(prediction.error, []).append(prediction.sample_id)
+
+    # Most samples fail alike, so that a message is given once.
+    failures = [f"{_list_some(ids)}: {error}" for error, ids in sample_ids.items()]
     return Finding(check, not failures, _list_some(failures))
 
 

@@ -1,21 +1,29 @@
 """Refuse access to the data of tasks while a method runs, to find methods that read gold answers.
 
 A method gets wording and views of samples.  Python cannot keep it from importing a task and opening
-its data, so `personabench check method` makes that raise and reports the call.
+its data, or from reading the files of the example data, so `personabench check method` makes that
+raise and reports the call.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import linecache
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 from unittest.mock import patch
 
 from personabench.api.dataset import Dataset, Wrapped
-from personabench.api.task import Task
+from personabench.api.guard import is_library
+from personabench.api.rows import read_rows
+from personabench.api.task import Task, list_example_paths
 from personabench.api.wording import WordingView
 from personabench.types import Sample, User
 
@@ -24,6 +32,10 @@ _READERS: dict[type[Any], tuple[str, ...]] = {
     Task: ("open", "load", "read_references"),
     Dataset: ("load", "samples"),
 }
+
+
+_TASKS = "personabench.tasks"
+_METHODS = "personabench.methods."
 
 
 class DataAccessError(Exception):
@@ -90,7 +102,63 @@ def refuse_data_access() -> Iterator[list[str]]:
             explain(view, name)
 
         patches.enter_context(patch.object(WordingView, "__getattr__", refuse_attribute))
+
+        def refuse_file(path: Path) -> None:
+            location = _locate_reader() if is_example_data(path) else ""
+            if location:
+                calls.append(f"{path} is opened {location}")
+                raise DataAccessError(f"a method must not read the data of a task: {calls[-1]}")
+
+        patches.enter_context(_watch_files(refuse_file))
         yield calls
+
+
+_watchers: list[Callable[[Path], None]] = []
+
+
+@contextmanager
+def _watch_files(watch: Callable[[Path], None]) -> Iterator[None]:
+    """Call a function with every file that this process opens in the block."""
+    _add_audit_hook()
+    _watchers.append(watch)
+    try:
+        yield
+    finally:
+        _watchers.remove(watch)
+
+
+@functools.cache
+def _add_audit_hook() -> None:
+    """Add the hook that tells `_watchers` of files; Python cannot remove it again."""
+
+    def report(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or not _watchers:
+            return
+        name = arguments[0]
+        if isinstance(name, str | bytes):
+            path = Path(os.path.realpath(os.fsdecode(name)))
+            for watch in list(_watchers):
+                watch(path)
+
+    sys.addaudithook(report)
+
+
+def is_example_data(path: Path) -> bool:
+    """Whether a file belongs to the example data of a task that is built in or loaded."""
+    # Code is no data: a method may import what it shares with a task.
+    if path.suffix in (".py", ".pyc"):
+        return False
+    folders = list(_built_in_folders())
+    for cls in _subclasses(Task):
+        folders += [example.resolve() for example in list_example_paths(cls)]
+    return any(folder == path or folder in path.parents for folder in folders)
+
+
+@functools.cache
+def _built_in_folders() -> tuple[Path, ...]:
+    spec = importlib.util.find_spec(_TASKS)
+    locations = spec.submodule_search_locations if spec else None
+    return tuple(Path(folder).resolve() for folder in locations or ())
 
 
 def _extend_hook(
@@ -129,13 +197,33 @@ def _locate_caller() -> str:
     frame = inspect.currentframe()
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        is_engine = module.startswith("personabench.") and not module.startswith(
-            "personabench.methods."
-        )
+        is_engine = module.startswith("personabench.") and not module.startswith(_METHODS)
         if not is_engine:
-            file, number = frame.f_code.co_filename, frame.f_lineno
-            # The file may have been edited since its last lines were read.
-            linecache.checkcache(file)
-            return f"in {file}, line {number}: `{linecache.getline(file, number).strip()}`"
+            return _describe_line(frame)
         frame = frame.f_back
     return "from the engine"
+
+
+def _locate_reader() -> str:
+    """Name the line that reads a file, as `_locate_caller` does; empty if a task's or the engine's.
+
+    Libraries read for their callers, and so does `read_rows`.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        is_inner = module in (__name__, read_rows.__module__)
+        is_engine = module.startswith("personabench.") and not module.startswith(_METHODS)
+        if is_engine and not is_inner:
+            return ""
+        if not is_library(Path(frame.f_code.co_filename)):
+            return _describe_line(frame)
+        frame = frame.f_back
+    return ""
+
+
+def _describe_line(frame: FrameType) -> str:
+    file, number = frame.f_code.co_filename, frame.f_lineno
+    # The file may have been edited since its last lines were read.
+    linecache.checkcache(file)
+    return f"in {file}, line {number}: `{linecache.getline(file, number).strip()}`"

@@ -7,7 +7,6 @@ assert all(prediction.error is None for prediction in result.predictions)
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from personabench.results.summary import RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
 from personabench.run.controls import apply_control
 from personabench.run.engine import Engine
+from personabench.run.interrupts import run_command
 from personabench.run.judging import judge, judge_key
 from personabench.run.progress import Progress
 from personabench.run.resolve import build_spec
@@ -127,7 +127,7 @@ def trial(
         scored=scored,
         prompts=prompts,
     )
-    return asyncio.run(_run(setup, limit))
+    return run_command(_run(setup, limit), farewell="interrupted")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Setup:
 
 
 def _create_method(name: str) -> Method:
-    method: Method = registry.load_class("method", name)()
+    method: Method = create(registry.load_class("method", name))
     return method
 
 

@@ -19,7 +19,7 @@ from personabench.metrics.metric import Value
 from personabench.models.tokens import Tokens
 from personabench.tasks.lamp import prompts, scoring
 from personabench.tasks.lamp.forms import FORMS, Form, find_candidates, search_query
-from personabench.tasks.lamp.records import LampData, read_outputs
+from personabench.tasks.lamp.records import LampData, is_output_file, read_outputs
 from personabench.types import Record, Sample, to_json
 
 
@@ -108,6 +108,9 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
                 choices=self.form.labels,
             )
         return samples
+
+    def recognizes(self, path: Path) -> bool:
+        return is_output_file(path, self.name)
 
     def read_predictions(self, path: Path) -> tuple[str | None, list[tuple[str, str | None]]]:
         """See `Task`; this task's official name is returned as the task's name."""

@@ -76,7 +76,9 @@ class Form:
         entry: the official prompt's template for one entry.
         long_field: the field of the template that may be truncated.
         bridge: the official prompt's words between the joined entries and the input.
-        charged_bridge: the part of `bridge` that the length budget counts separately.
+        charged_entry: the entry whose tokens the length budget charges beside the long field, if
+            the benchmark's script counts other words than it writes; default: `entry`.
+        charged_bridge: the words between entries and input that the budget charges; likewise.
         labels: the full label list; empty for free text.
         input_mark: text that occurs in inputs of this dataset but not of its twin.
         twin: the task whose dataset has the same official name, if any (LaMP-2 has two).
@@ -93,6 +95,7 @@ class Form:
     entry: str
     long_field: str
     bridge: str = ". "
+    charged_entry: str = ""
     charged_bridge: str = ""
     labels: tuple[str, ...] = ()
     input_mark: str = ""
@@ -254,6 +257,7 @@ FORMS: dict[str, Form] = {
         entry='"{title}" is a title for "{abstract}" ',
         long_field="abstract",
         bridge=". Following the given patterns ",
+        charged_entry='"{title}" is a title "{abstract}" ',
         charged_bridge="Following the given patterns",
     ),
     "lamp6": Form(
@@ -280,6 +284,7 @@ FORMS: dict[str, Form] = {
         entry='"{text}" ',
         long_field="text",
         bridge=" are written by a person. Following the given patterns ",
-        charged_bridge="are written by a person. Following the given patterns",
+        charged_entry='"" ',
+        charged_bridge="are written by user. Following the given patterns",
     ),
 }

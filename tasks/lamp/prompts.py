@@ -159,7 +159,8 @@ def _count_template(form: Form, record: Record, tokens: Tokens) -> int:
     # LaMP-1 entries are a quoted title: the two quotation marks.
     if not form.marker:
         return 2
-    return tokens.count(_format_entry(form, record, " "))
+    template = form.charged_entry or form.entry
+    return tokens.count(template.format_map({**record.fields, form.long_field: " "}))
 
 
 def _count_bridge(form: Form, tokens: Tokens) -> int:

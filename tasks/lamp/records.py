@@ -133,11 +133,23 @@ def read_outputs(path: Path, task: str) -> dict[str, str]:
     return golds
 
 
+def is_output_file(path: Path, task: str) -> bool:
+    """Whether a file holds gold outputs of a task; labels tell the two LaMP-2 apart."""
+    form = FORMS[task]
+    try:
+        outputs = _decode_outputs(path)
+    except DataError:
+        return False
+    if outputs.task.replace("-", "_") != form.official:
+        return False
+    return not form.twin or any(gold.output.strip() in form.labels for gold in outputs.golds)
+
+
 def _decode_outputs(path: Path) -> Outputs:
     content = path.read_bytes()
     try:
         return msgspec.json.decode(content, type=Outputs)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         match = _GOLD_INDEX.match(str(error))
         record = f" (record {_read_gold_id(content, int(match[1]))})" if match else ""
         raise DataError(
@@ -147,8 +159,12 @@ def _decode_outputs(path: Path) -> Outputs:
 
 
 def _read_gold_id(content: bytes, index: int) -> Any:
-    golds = msgspec.json.decode(content)["golds"]
-    return golds[index].get("id", index)
+    """The id of a gold of another shape; its number if it has none."""
+    try:
+        return msgspec.json.decode(content)["golds"][index]["id"]
+    # The rest of the file may be damaged as well.
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        return index
 
 
 def _check_labels(path: Path, golds: Mapping[str, str], labels: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ draft is the cost.  Documents are in `data`, the simulated user in `user` and `r
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
 from personabench.metrics.edits import measure_edit
-from personabench.metrics.meteor import describe_missing_tokenizer
 from personabench.metrics.metric import Value
 from personabench.metrics.text import strip_reasoning
 from personabench.models.roles import Role, RoleName
@@ -34,6 +34,10 @@ from personabench.tasks.prelude.rules import list_broken, parse_rules, satisfy
 from personabench.types import Message, Record, Sample
 
 __all__ = ["PreludeEmail", "PreludeSumm"]
+
+
+INTERVAL_TRAJECTORIES = 6
+"""Each trajectory is one user; intervals over fewer users are not reported."""
 
 
 class _Prelude(OnlineTask, Downloadable):
@@ -48,6 +52,7 @@ class _Prelude(OnlineTask, Downloadable):
     source = "https://github.com/gao-g/prelude (arXiv 2404.15269); documents come with --data"
     licence = "MIT (code); documents under the terms of their data sets"
     default_split = "all"
+    paper_settings = {"user": "llm", "rounds": [0, 200], "trajectories": 3, "document_tokens": 0}
     max_tokens = 512
     scorers = ("official",)
     metrics = scoring.METRICS
@@ -61,7 +66,8 @@ class _Prelude(OnlineTask, Downloadable):
             user: the simulated user: a model, a model with a seeded part of the preferences, or
                 rules.
             rounds: rounds of a trajectory; 0 is the paper's 200, or the whole example data.
-            trajectories: number of trajectories, with the seeds 0, 1, ...
+            trajectories: number of trajectories, with the seeds 0, 1, ...; the paper has 3, which
+                are too few for an interval.
             preferences: a preference file, instead of the data folder's or the bundled one; its
                 content is part of the data's hash, its path is not.
             user_max_tokens: maximum tokens of each reply of the simulated user.
@@ -112,10 +118,12 @@ class _Prelude(OnlineTask, Downloadable):
             by_rule=params.user == "rule",
             preferences=params.preferences,
         )
-        # Noted here, because a run would otherwise fail after the first paid draft.
-        missing = describe_missing_tokenizer()
-        if missing:
-            dataset.missing_requirement = f"{self.name} counts the words of edits; {missing}"
+        if params.trajectories < INTERVAL_TRAJECTORIES:
+            dataset.warnings = (
+                *dataset.warnings,
+                f"{params.trajectories} trajectories are too few for an interval; "
+                f"task.trajectories={INTERVAL_TRAJECTORIES} gives one",
+            )
         return dataset
 
     def render(
@@ -210,6 +218,11 @@ class _Prelude(OnlineTask, Downloadable):
     ) -> Mapping[str, Value]:
         liked = sample.hidden["liked"].split(SEPARATOR)
         return scoring.measure_round(interaction, liked, self.params.accuracy)
+
+    def describe_missing(self) -> str:
+        if importlib.util.find_spec("bert_score"):
+            return ""
+        return "task.accuracy=bertscore, the paper's measure, needs: pip install bert-score"
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         from personabench.tasks.prelude.download import download

@@ -34,29 +34,32 @@ METRICS: tuple[Metric, ...] = (
     Metric("preference_coverage"),
     Metric("preference_accuracy_wordllama"),
     Metric("preference_accuracy_bertscore"),
+    Metric("learned_accuracy_wordllama"),
+    Metric("learned_accuracy_bertscore"),
 )
 
 
 def select_metrics(accuracy: Accuracy) -> tuple[Metric, ...]:
     """The metrics with one measure of preference accuracy, or none."""
-    unused = {
-        f"preference_accuracy_{measure}"
-        for measure in ("wordllama", "bertscore")
-        if measure != accuracy
-    }
-    return tuple(metric for metric in METRICS if metric.name not in unused)
+    measures = [measure for measure in _MEASURES if measure != accuracy]
+    return tuple(metric for metric in METRICS if not metric.name.endswith(tuple(measures)))
 
 
 def measure_round(
     interaction: JsonObject, liked: Sequence[str], accuracy: Accuracy
 ) -> dict[str, Value]:
-    """Values of a round; accuracy only if a preference was used in it.
+    """Values of a round; each accuracy only if there is a preference to compare.
+
+    `preference_accuracy` is of the preference that the draft was made with, `learned_accuracy` of
+    the one that the method holds after the round, which is the same if nothing was inferred.
 
     Raises:
         UsageError: a package that `accuracy` needs is not installed.
     """
     edit = Edit(interaction["cost"], interaction["draft_tokens"], interaction["final_tokens"])
-    preference = interaction.get("method", {}).get("preference", "")
+    notes = interaction.get("method", {})
+    preference = notes.get("preference", "")
+    learned = notes.get("inferred") or preference
     values: dict[str, Value] = {
         "cumulative_cost": [edit.cost, 1 / interaction["rounds"]],
         "cost_per_draft_token": edit.per_draft_token,
@@ -65,16 +68,27 @@ def measure_round(
         "accepted": float(interaction["decision"] == "accepted"),
         "preference_coverage": float(bool(preference)),
     }
-    if preference and accuracy != "off":
-        similarities = _MEASURES[accuracy](preference, tuple(liked))
-        highest = max(similarities)
-        nearest = [index for index, value in enumerate(similarities) if value == highest]
-        # A tie is not a hit: a preference as near to two true ones tells them apart no better
-        # than chance.
-        true = list(liked).index(interaction["preference"])
-        is_right = nearest == [true]
-        values[f"preference_accuracy_{accuracy}"] = float(is_right)
+    if accuracy == "off":
+        return values
+
+    true = list(liked).index(interaction["preference"])
+    for name, text in (("preference", preference), ("learned", learned)):
+        if text:
+            is_right = _is_nearest(text, true, liked, accuracy)
+            values[f"{name}_accuracy_{accuracy}"] = float(is_right)
     return values
+
+
+def _is_nearest(preference: str, true: int, liked: Sequence[str], accuracy: str) -> bool:
+    """Whether the true preference, by its index, is the nearest to a preference.
+
+    A tie is not a hit: a preference as near to two true ones tells them apart no better than
+    chance.
+    """
+    similarities = _MEASURES[accuracy](preference, tuple(liked))
+    highest = max(similarities)
+    nearest = [index for index, value in enumerate(similarities) if value == highest]
+    return nearest == [true]
 
 
 @lru_cache(maxsize=1)

@@ -122,12 +122,10 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
         return wording.describe_record(record)
 
     def query_text(self, sample: Sample) -> str:
-        title = sample.attributes.get("review_title", "")
-        return wording.make_search_text(title, sample.stimulus) or sample.input
+        return wording.make_search_text(sample.attributes, sample.stimulus) or sample.input
 
     def document_text(self, record: Record) -> str:
-        title = record.fields["review_title"]
-        return wording.make_search_text(title, record.stimulus) or record.response
+        return wording.make_search_text(record.fields, record.stimulus) or record.response
 
     def question(self, record: Record, like: Sample) -> Sample:
         """See `Task`; the question states the rating and the title of the record's own review."""
@@ -204,6 +202,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
                 user_id=row.user_id,
                 input="",
                 references=(row.data.text,),
+                item=row.data.asin,
             )
         return samples
 
@@ -220,6 +219,9 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
 
         category, part = _parse_split(split)
         download(category, part, target, **options)
+
+    def describe_missing(self) -> str:
+        return self._missing_meteor or ""
 
     def _warn_of_meteor(self) -> str | None:
         return self._missing_meteor or meteor.describe_limitations()

@@ -15,7 +15,7 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import compare_ids, list_few
 from personabench.errors import DataError
-from personabench.tasks.reviews.wording import format_request
+from personabench.tasks.reviews.wording import UNTITLED, format_request
 from personabench.types import Record, Sample, User
 
 # Seconds since 1970 reach this number in the year 5138, milliseconds reached it in 1973.
@@ -120,10 +120,7 @@ class ReviewData(Dataset):
         row = self._rows[position]
         review = row.data
         stimulus = self._describe_item(review.asin)
-        attributes = {
-            "rating": format_rating(review),
-            "review_title": review.title,
-        }
+        attributes = self._state_facts(review)
         return Sample(
             id=make_review_id(row.user_id, review),
             user_id=row.user_id,
@@ -173,11 +170,18 @@ class ReviewData(Dataset):
             response=review.text,
             time=format_time(review.timestamp),
             item=review.asin,
-            fields={
-                "rating": format_rating(review),
-                "review_title": review.title,
-            },
+            fields=self._state_facts(review),
         )
+
+    def _state_facts(self, review: Review) -> dict[str, str]:
+        facts = {
+            "rating": format_rating(review),
+            "review_title": review.title,
+        }
+        item = self._items.get(review.asin)
+        if item is not None and item.text and not item.title.strip():
+            facts[UNTITLED] = ""
+        return facts
 
     def _describe_item(self, asin: str) -> str | None:
         item = self._items.get(asin)

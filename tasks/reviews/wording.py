@@ -45,6 +45,8 @@ _TAG = re.compile(
     r"^[\s*_#>]*[\[<(]?\s*review\s*(?:[\])>*_\s]*:[*_]*|[\])>*_]+|[ \t]*\n)\s*",
     re.IGNORECASE,
 )
+UNTITLED = "untitled"
+"""Attribute or field of a review whose item has a description but no title."""
 
 
 def format_request(stimulus: str | None, attributes: Mapping[str, str]) -> str:
@@ -94,11 +96,17 @@ def describe_record(record: Record) -> str:
     return "\n".join(parts)
 
 
-def make_search_text(review_title: str, stimulus: str | None) -> str:
-    """Return a review's retrieval text: its title and the item's description."""
+def make_search_text(facts: Mapping[str, str], stimulus: str | None) -> str:
+    """Return a review's retrieval text: its title and the item's description.
+
+    Args:
+        facts: the attributes of a question or the fields of a record.
+    """
+    text = stimulus or ""
     # The item's title would match every other review of the item.
-    _, _, description = (stimulus or "").partition("\n")
-    return f"{review_title} {description}".strip() or stimulus or ""
+    description = text if UNTITLED in facts else text.partition("\n")[2]
+    review_title = facts.get("review_title", "")
+    return f"{review_title} {description}".strip() or text
 
 
 def strip_tag(output: str) -> str:

@@ -47,6 +47,8 @@ def test_every_capability_has_a_meaning_and_a_reason() -> None:
         ({"kind": "category", "labels": ("a",)}, {"labels", "choices"}),
         ({"offers": ("options",)}, {"texts", "choices", "options"}),
         ({"offers": ("pairs",)}, {"texts", "choices", "pairs"}),
+        ({"protocol": "online"}, {"texts", "feedback"}),
+        ({"protocol": "dialogue"}, {"texts", "dialogue"}),
     ],
 )
 def test_kinds_imply_capabilities(declared: dict, derived: set[str]) -> None:

@@ -110,6 +110,28 @@ def test_a_file_may_move_with_its_helper_under_another_name(folder: Path) -> Non
     assert hash_method(folder / "elsewhere/renamed.py") == before
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        'importlib.import_module("late").TEXT',
+        '__import__("late").TEXT',
+        '(HERE / "prompts" / "late.txt").read_text()',
+        'open(os.path.join(HERE, "prompts/deep", "late.txt")).read()',
+    ],
+)
+def test_code_and_prompts_that_are_loaded_late_count(folder: Path, use: str) -> None:
+    mine, prompts = folder / "mine.py", folder / "prompts" / "deep"
+    mine.write_text(MINE.replace('"a" "b"', use))
+    prompts.mkdir(parents=True)
+    files = (folder / "late.py", folder / "prompts/late.txt", prompts / "late.txt")
+    for file in files:
+        file.write_text('TEXT = "first"')
+    before = hash_method(mine)
+    for file in files:
+        file.write_text('TEXT = "second"')
+    assert hash_method(mine) != before
+
+
 def test_other_files_of_the_folder_do_not_count(folder: Path) -> None:
     before = hash_method(folder / "mine.py")
     (folder / "other.py").write_text("x = 1\n")

@@ -72,7 +72,6 @@ class Comparing(Walking):
         self.look(population, ctx)
 
 
-@pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize("task", ["lamp4", "personamem", "prefdisco", "prelude_email", "reviews"])
 def test_no_attribute_leads_to_data_or_references(
     monkeypatch: pytest.MonkeyPatch, task: str

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,11 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
 
     outputs = SAMPLES / "lamp4" / "dev_outputs.json"
     shutil.copy(outputs, tmp_path / "dev_outputs.json")
-    shutil.copy(outputs, tmp_path / "predictions.json")
+    for name in ("predictions.json", "baseline.json"):
+        shutil.copy(outputs, tmp_path / name)
+    for name in ("submission.zip", "golds.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.write(outputs, "lamp4.json")
     ran = set()
     for words in EXAMPLES:
         if words[0] != "download":

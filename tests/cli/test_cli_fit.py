@@ -261,3 +261,23 @@ def test_rules_run_on_any_task_with_their_capabilities(
     assert len(lines) == 12
     assert all(f'"output":"{answer}' in line for line in lines)
     assert f"Best rule without a model: {method} (" in personabench("leaderboard").out
+
+
+def test_every_table_says_in_what_a_run_differs_from_its_paper(personabench: Command) -> None:
+    results = ("--results", "r")
+    ran = personabench(
+        "run", "-m", "rag,none", "-t", "lamp4", "-b", "scripted", "--limit", "2", *results
+    )
+    note = "Not as in the paper: rag; differs in: example data."
+    assert note in " ".join(ran.out.split())
+    rows = personabench("leaderboard", *results, "--json").json
+    assert {row["method"]: (row["fit"], row["differs"]) for row in rows} == {
+        "rag": ("adapted", ["example data"]),
+        "none": ("faithful", []),
+    }
+    runs = {row["method"]: row["run"] for row in rows}
+    compared = personabench("compare", runs["rag"], runs["none"], *results).out
+    assert "Not as in the paper: A; differs in: example data." in compared
+    for form in ("md", "latex"):
+        table = personabench("leaderboard", *results, "--format", form).out
+        assert "differs in: example data" in " ".join(table.split())

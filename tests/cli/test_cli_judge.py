@@ -289,7 +289,6 @@ def test_judgements_of_a_run_have_a_card_too(personabench: Command) -> None:
     )
 
 
-@pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize("task", ["personamem", "prefdisco", "prelude_email", "reviews"])
 def test_runs_of_every_kind_of_split_are_judged(personabench: Command, task: str) -> None:
     run = ("run", "-b", "scripted", "-t", task, "-m", "none", "-n", "1", "--json")

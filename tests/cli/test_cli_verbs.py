@@ -14,6 +14,7 @@ import pytest
 from conftest import Command
 
 from personabench.api import registry
+from personabench.metrics import meteor
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 TASKS = (
@@ -107,7 +108,6 @@ def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> N
     assert "2 call(s)" in text and "stands for an earlier reply" in text
 
 
-@pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize("task", TASKS)
 def test_show_dry_prints_the_prompts_of_every_method_that_runs(
     personabench: Command, task: str
@@ -232,6 +232,20 @@ def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_p
     (tmp_path / "taken").write_text("a file")
     ended = personabench("doctor", "--results", "taken")
     assert ended.code == 1 and "broken   results folder" in ended.out
+
+
+def test_doctor_tells_what_each_task_lacks(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meteor, "describe_missing_data", lambda: "METEOR is left out; get WordNet")
+    rows = {row["what"]: row for row in personabench("doctor", "--json").json}
+    assert {f"task {name}" for name in TASKS} <= rows.keys()
+    assert rows["task lamp4"]["state"] == "ok" and "37 samples" in rows["task lamp4"]["detail"]
+    assert rows["task reviews"]["state"] == "partly"
+    assert "get WordNet" in rows["task reviews"]["detail"]
+    monkeypatch.setattr(meteor, "describe_missing_data", lambda: None)
+    rows = {row["what"]: row for row in personabench("doctor", "--json").json}
+    assert rows["task reviews"]["state"] == "ok"
 
 
 def test_doctor_tells_which_keys_are_set_but_no_key(

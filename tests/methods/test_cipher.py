@@ -26,11 +26,8 @@ from personabench import Sample, UsageError
 from personabench.methods.cipher import Cipher, Continual, CotEdit, EThenE, IclEdit, Oracle
 from personabench.methods.cipher.edits import is_costly_edit
 from personabench.methods.cipher.learner import find_nearest
-from personabench.metrics import wordnet
 from personabench.metrics.edits import edit_cost
 from personabench.types import to_json
-
-pytestmark = pytest.mark.usefixtures("sentence_data")
 
 
 @pytest.mark.parametrize(
@@ -60,16 +57,6 @@ def test_costs_of_worked_examples(final: str, cost: int) -> None:
 def test_costs_of_contractions_and_empty_texts() -> None:
     assert edit_cost("Don't worry", "Do not worry") == edit_cost("Do not worry", "Don't worry") == 1
     assert edit_cost("", "") == 0
-
-
-def test_missing_sentence_data_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
-    with pytest.raises(UsageError, match="punkt_tab"):
-        edit_cost("One.", "Two.")
-    with pytest.raises(UsageError, match="punkt_tab"):
-        is_costly_edit("One.", "One .", 0, "text")
-    assert is_costly_edit("One.", "Two.", 0, "text")
-    assert not is_costly_edit("One.  Two.", "One.\nTwo.", 3, "text")
 
 
 def test_whether_anything_changed_agrees_with_the_cost() -> None:

@@ -20,8 +20,6 @@ from personabench.models.cache import Cache
 from personabench.run import plan, runner
 from personabench.testing.trials import trial
 
-pytestmark = pytest.mark.usefixtures("sentence_data")
-
 
 def lamp(name: str) -> tuple[Task, Sample]:
     task = registry.load_class("task", name)()

@@ -15,8 +15,6 @@ from personabench.methods.cipher import Cipher, Continual, prompts
 from personabench.methods.cipher.prompts import Round
 from personabench.models.cache import Cache
 
-pytestmark = pytest.mark.usefixtures("sentence_data")
-
 
 @pytest.mark.parametrize(
     ("reply", "answer", "unmarked"),

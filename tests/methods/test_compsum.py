@@ -154,3 +154,13 @@ async def test_a_user_without_peers_is_a_counted_fallback(tmp_path: Path) -> Non
     _, ctx, requests = await ask_once(tmp_path, users, ComPSum())
     assert ctx.flags["fallback"] == 1
     assert stages(requests) == {"summary": 1, "answer": 1}
+
+
+async def test_a_draw_decides_among_partners_on_the_same_item(tmp_path: Path) -> None:
+    users = crowd(items=12, peers=6)
+    method = ComPSum(ComPSum.Params(k=12, n_pairs=12))
+    _, _, requests = await ask_once(tmp_path, users, method)
+    partners = re.findall(r"Somebody else:\n.*?(peer\d)", requests[0].messages[1].content, re.S)
+    assert len(partners) == 12
+    # The smallest id would be everybody's partner if the alphabet decided.
+    assert len(set(partners)) >= 3

@@ -222,7 +222,14 @@ def test_tag_variants_parse_alike(tagged: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "plain", ["Dry wit.", "Summaries bore this columnist.", "Summary-like headlines."]
+    "plain",
+    [
+        "Dry wit.",
+        "Summaries bore this columnist.",
+        "Summary-like headlines.",
+        "Summary of the columnist: dry wit.",
+        "**Summary of the columnist:** dry wit.",
+    ],
 )
 def test_no_tag_leaves_the_text(plain: str) -> None:
     assert strip_tag(f" {plain}") == (plain, False)
@@ -270,7 +277,7 @@ async def test_without_a_population_the_prompts_are_those_of_summary(
         assert ctx.flags["fallback"] == 1
 
 
-@pytest.mark.parametrize("change", ["model", "k", "seed", "axes", "wording"])
+@pytest.mark.parametrize("change", ["model", "k", "axes", "wording"])
 async def test_what_changes_a_difference_misses_the_cache(
     tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +297,6 @@ async def test_what_changes_a_difference_misses_the_cache(
         task,
         model="another" if change == "model" else "scripted",
     )
-    again.seed = 1 if change == "seed" else 0
     method = await again.dpl(k_peers=2) if change == "k" else await again.dpl()
     _, _, requests = await again.ask(method, question(users))
     assert stages(requests)["difference"] == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -332,7 +333,37 @@ async def test_a_pool_has_one_record_per_user_and_at_most_max_pool() -> None:
     )
     assert pool is not None
     assert pool.tier == "T2"
-    assert [peer.user_id for peer in pool.peers] == ["b", "c", "d"]
+    user_ids = [peer.user_id for peer in pool.peers]
+    assert user_ids == sorted(set(user_ids))
+    assert len(user_ids) == 3
+    assert "a" not in user_ids
+
+
+async def test_a_draw_decides_who_enters_a_pool_that_is_full() -> None:
+    tales = [f"tale {number}" for number in range(40)]
+    users = [
+        User(name, tuple(Record(f"{name}-{tale}", tale, f"{name} on {tale}") for tale in tales))
+        for name in "abcdefgh"
+    ]
+    question = Question(frozenset("a"), None, "asked")
+    settings = resolve("adapted", {"max_pool": 2})
+    embed = Vectors()
+
+    async def find_pools(population: list[User]) -> list[list[str]]:
+        peers = Peers(population, settings, "text", "whitespace")
+        pools = []
+        for record in users[0].history:
+            pool = await peers.find_pool(record, question, lambda texts: embed.embed(texts, ""))
+            assert pool is not None
+            pools.append([peer.user_id for peer in pool.peers])
+        return pools
+
+    pools = await find_pools(users)
+    assert pools == await find_pools(users[::-1])
+    counts = Counter(user_id for pool in pools for user_id in pool)
+    # The two smallest ids would be in every pool if the alphabet decided.
+    assert set(counts) == set("bcdefgh")
+    assert max(counts.values()) < 30
 
 
 async def test_the_history_owner_is_no_peer(tmp_path: Path) -> None:

@@ -31,7 +31,11 @@ async def select_names(
     kind: Any = "text",
     settings: Settings | None = None,
 ) -> list[str]:
-    peers = [peer(f"p{number:02}", response) for number, response in enumerate(responses)]
+    # Of labels and scores the nearer peers come first, and no draw decides.
+    peers = [
+        peer(f"p{number:02}", response, 1 - number / 100)
+        for number, response in enumerate(responses)
+    ]
     doc = Record("d", "story", user_response)
     embed = Vectors()
     selected = await select_peers(

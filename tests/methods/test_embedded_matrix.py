@@ -106,7 +106,6 @@ def cell_parameters(method: str, task: str) -> Any:
 
 @pytest.mark.model
 @pytest.mark.timeout(1800)
-@pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize(
     ("method", "task"),
     [

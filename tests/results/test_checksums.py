@@ -97,6 +97,22 @@ async def test_the_command_again_mends_scores_without_a_call(tmp_path: Path) -> 
     assert again.summary.files == first.summary.files == folder.summary().files
 
 
+async def test_a_run_says_that_the_answers_it_scores_were_edited(tmp_path: Path) -> None:
+    (first,) = await runner.run(options(tmp_path, "rag"))
+    assert not first.summary.warnings
+    path = RunFolder(first.folder).predictions_path
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"output":"', b'"output":"Better: ', 1))
+    for _ in range(2):
+        (edited,) = await runner.run(options(tmp_path, "rag", cache="only"))
+        (warning,) = edited.summary.warnings
+        assert "predictions.jsonl was changed by something else than a run" in warning
+    path.unlink()
+    (restored,) = await runner.run(options(tmp_path, "rag", cache="only"))
+    assert not restored.summary.warnings
+    assert restored.summary.metrics == first.summary.metrics != edited.summary.metrics
+
+
 def test_a_run_of_an_earlier_version_is_not_vouched_for(tmp_path: Path) -> None:
     run = write_run(tmp_path, "rag", draw_scores())
     path = run.path / "summary.json"

@@ -4,6 +4,7 @@ is in it."""
 from __future__ import annotations
 
 import csv
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -14,9 +15,12 @@ import pandas
 import pytest
 from engine_fixtures import headlines, options
 from synthetic_scores import seal_scores
+from typer.testing import CliRunner
 
 from personabench.api import registry
+from personabench.cli.app import app
 from personabench.errors import UsageError
+from personabench.results.csv_rows import write_csv
 from personabench.results.export import Source, rows, write_csv_file, write_dataset
 from personabench.results.inspect_log import write
 from personabench.results.locate import find_dataset
@@ -162,7 +166,7 @@ async def test_csv_has_a_row_for_each_sample_whatever_it_says(tmp_path: Path) ->
     )
     seal_scores(source.folder.path)
     late = Source(source.folder, tmp_path / "results")
-    write_csv_file(late, tmp_path / "run.csv")
+    write_csv_file(late, tmp_path / "run.csv", escape=False)
     csv.field_size_limit(1 << 24)
     with (tmp_path / "run.csv").open(encoding="utf-8", newline="") as file:
         read = {row["sample_id"]: row["output"] for row in csv.DictReader(file)}
@@ -253,3 +257,36 @@ async def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     for form, name in ((write_csv_file, "run.csv"), (write, "run.json"), (write_dataset, "run")):
         with pytest.raises(UsageError, match="cannot be written"):
             form(source, tmp_path / "file" / name)
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\uff1d1"]
+
+
+def test_cells_that_spreadsheets_would_compute_are_escaped_by_default() -> None:
+    rows = [{"=name": formula, "number": -0.5, "list": ["=1"]} for formula in FORMULAS]
+    written = {}
+    for escape in (True, False):
+        file = io.StringIO(newline="")
+        write_csv(file, rows[0], rows, escape=escape)
+        file.seek(0)
+        written[escape] = list(csv.reader(file))
+    (head, *escaped), (raw_head, *raw) = written[True], written[False]
+    assert head == ["'=name", "number", "list"] and raw_head[0] == "=name"
+    assert [row[0] for row in escaped] == [f"'{formula}" for formula in FORMULAS]
+    assert [row[0] for row in raw] == FORMULAS
+    assert {tuple(row[1:]) for row in escaped + raw} == {("-0.5", '["=1"]')}
+
+
+async def test_an_export_escapes_formulas_unless_told_not_to(tmp_path: Path) -> None:
+    (outcome,) = await runner.run(options(tmp_path, "none", limit=2))
+    folder = RunFolder(outcome.folder)
+    line = folder.predictions_path.read_bytes()
+    folder.predictions_path.write_bytes(line.replace(b'"output":"', b'"output":"=1+', 1))
+    await runner.run(options(tmp_path, "none", limit=2, cache="only"))
+    for arguments, start in (([], "'=1+"), (["--no-escape"], "=1+")):
+        target = tmp_path / "run.csv"
+        command = ["export", str(folder.path), "--to", "csv", "-o", str(target), *arguments]
+        result = CliRunner().invoke(app, [*command, "--results", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        with target.open(encoding="utf-8", newline="") as file:
+            assert any(row["output"].startswith(start) for row in csv.DictReader(file))

@@ -163,12 +163,11 @@ def test_a_full_disk_leaves_the_published_file_as_it_was(
     path = publish(folder, tmp_path / "reference")
     before = path.read_bytes()
 
-    def full(place: Path, content: bytes) -> int:
-        place.open("wb").close()
+    def full(place: Path, target: Path) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(Path, "replace", full)
         with pytest.raises(UsageError, match="cannot be written: No space left"):
             publish(folder, tmp_path / "reference")
     assert [each.read_bytes() for each in path.parent.iterdir()] == [before]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import pytest
 from synthetic_scores import draw_scores, write_run
 
 from personabench.errors import DataError, RunError, UsageError
+from personabench.results.export import writing
+from personabench.results.files import replace_text
 from personabench.results.rounds import Round
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
@@ -304,3 +308,46 @@ def test_profiles_are_kept_by_key(folder: RunFolder) -> None:
         "k1": "b",
         "k2": None,
     }
+
+
+def test_files_are_replaced_through_names_that_nobody_can_foresee(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    for name in ("scores.jsonl.tmp", "summary.json.tmp", "file.tmp", "file.part"):
+        (tmp_path / name).symlink_to(target)
+    folder = RunFolder(tmp_path)
+    for path in (folder.scores_path, folder.summary_path):
+        with folder.replacing(path) as file:
+            file.write("new")
+    replace_text(tmp_path / "file", "new")
+    with writing(tmp_path / "export") as temporary:
+        assert temporary.parent == tmp_path and not temporary.exists()
+        temporary.touch(exist_ok=False)
+    assert target.read_text() == "mine" and (tmp_path / "file").read_text() == "new\n"
+
+    # A link in the place of the file itself is replaced, not followed.
+    folder.scores_path.unlink()
+    folder.scores_path.symlink_to(target)
+    with folder.replacing(folder.scores_path) as file:
+        file.write("new")
+    assert target.read_text() == "mine" and not folder.scores_path.is_symlink()
+
+
+def test_a_name_that_exists_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "foreseen")
+    (tmp_path / ".foreseen.tmp").symlink_to(target)
+    with pytest.raises(FileExistsError):
+        replace_text(tmp_path / "file", "new")
+    assert target.read_text() == "mine"
+
+
+def test_files_have_the_usual_permissions_and_leave_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    replace_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    with suppress(ValueError), writing(tmp_path / "file") as temporary:
+        temporary.touch()
+        raise ValueError
+    assert {path.name for path in tmp_path.iterdir()} == {"usual", "file"}

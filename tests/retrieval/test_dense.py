@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import sys
 from collections.abc import AsyncIterator, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -317,3 +321,27 @@ async def test_a_key_that_a_server_repeats_is_not_shown(
         await embedders.embed(["a"], "openai:small")
     assert "271828" not in str(caught.value)
     await embedders.aclose()
+
+
+async def test_a_limit_of_tokens_is_set_and_part_of_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Model:
+        max_seq_length = 384
+
+        def __init__(self, name: str) -> None:
+            assert name == str(tmp_path)
+
+        def encode(self, texts: list[str], **_: Any) -> list[list[float]]:
+            return [[float(self.max_seq_length), 1.0] for _ in texts]
+
+    package = ModuleType("sentence_transformers")
+    package.SentenceTransformer = Model  # type: ignore[attr-defined]
+    package.__spec__ = ModuleSpec("sentence_transformers", None)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", package)
+    (tmp_path / "weights").write_text("w")
+    embedders = Embedders()
+    plain, limited = (f"sentence-transformers:{tmp_path}{suffix}" for suffix in ("", "@512"))
+    assert (await embedders.embed(["a"], plain))[0, 0] == 384
+    assert (await embedders.embed(["a"], limited))[0, 0] == 512
+    assert embedders.identity(limited) == f"{embedders.identity(plain)}@512"

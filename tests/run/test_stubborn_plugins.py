@@ -6,15 +6,18 @@ import asyncio
 import json
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_fixtures import CLI, headlines, make_engine
 
-from personabench import Context, Method, Sample
+from personabench import Context, Method, Sample, Task, Vocabulary
 from personabench.run import interrupts
+from personabench.run.watchdog import watch_opening
 
 PLUGIN = """
 import asyncio, hashlib, time
@@ -168,6 +171,47 @@ async def test_a_sample_over_its_time_fails_alone(
         while not task.done():
             task.cancel()
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    "fault", ["sys.exit(0)", "raise KeyboardInterrupt", "raise ValueError('no idea')"]
+)
+def test_a_background_task_of_a_plugin_ends_no_command(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "leaving.py").write_text(
+        "import asyncio\nimport sys\n\nfrom personabench import Method\n\n\n"
+        "class Leaving(Method):\n"
+        "    async def predict(self, sample, state, ctx):\n"
+        "        async def leave():\n"
+        f"            {fault}\n\n"
+        "        self.task = asyncio.create_task(leave())\n"
+        "        await asyncio.sleep(0.01)\n"
+        "        return await ctx.answer(sample)\n"
+    )
+    command = "from personabench.cli.app import main; main()"
+    words = ("run", "-t", "lamp4", "-m", "leaving.py", "-b", "scripted", "-n", "2")
+    ended = subprocess.run(
+        [sys.executable, "-c", command, *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "rouge-1" in ended.stdout and "Traceback" not in ended.stderr
+    assert ended.stderr.count("leaving.py, line 10: a background task raised") == 1
+
+
+def test_a_load_that_does_not_end_is_named(tmp_path: Path) -> None:
+    class Endless(Task):
+        words = Vocabulary(person="guest", stimulus="day", response="reply")
+
+        def load(self, split: str, data: Path | None) -> Iterator[Sample]:
+            for day in range(5):
+                yield Sample(user_id="ann", input=f"Day {day}?")
+                time.sleep(0.1)
+
+    reports: list[str] = []
+    with watch_opening(0.2, reports.append):
+        Endless().open("dev", None)
+    (report,) = reports
+    assert report.startswith("Endless.load after sample ")
+    assert "test_stubborn_plugins.py, line" in report
 
 
 async def test_a_plugin_that_blocks_the_event_loop_is_named_once(

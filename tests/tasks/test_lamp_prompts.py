@@ -109,6 +109,23 @@ def test_acceptance_9_unused_tokens_are_carried_to_the_next_entry() -> None:
     assert cut_words(task.render(target, records[1:], "", TOKENS)) == [20]
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        # The benchmark's script charges `"On Ferns" is a title " "`, 7 words, and 4 of the bridge.
+        ("lamp5", 60 - 12 - 1 - 4 - 7),
+        # It charges `""`, and "are written by user. Following the given patterns".
+        ("lamp7", 60 - 12 - 1 - 8 - 1),
+    ],
+)
+def test_the_budget_charges_the_words_that_the_benchmark_charges(task: str, words: int) -> None:
+    target = sample(task, text=review(12))
+    entry_record = record(task, **{FORMS[task].long_field: review(99)})
+    rendered = official(task, length=60).render(target, [entry_record], "", TOKENS)
+    assert f"w{words - 1}" in prompt(rendered) and f"w{words}" not in prompt(rendered)
+    assert rendered.flags["tokens_dropped"] == 99 - words
+
+
 def test_acceptance_9_without_room_the_input_stays_bare() -> None:
     target = sample("lamp3", text=f"review: {review(19)}")
     records = [record("lamp3", number, text=review(9)) for number in range(4)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -14,14 +13,10 @@ import pytest
 
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
-from personabench.metrics import wordnet
+from personabench.leaderboard.stats.scores import MIN_USERS
 from personabench.metrics.edits import Edit, edit_cost, measure_edit
-from personabench.models.backends.scripted import Scripted
 from personabench.models.tokens import EstimatedTokens
-from personabench.run.options import Options
-from personabench.run.plan import plan
-from personabench.run.runner import run
-from personabench.tasks.prelude import PreludeEmail, PreludeSumm, scoring
+from personabench.tasks.prelude import INTERVAL_TRAJECTORIES, PreludeEmail, PreludeSumm, scoring
 from personabench.tasks.prelude.data import (
     Document,
     draw_trajectory,
@@ -29,7 +24,6 @@ from personabench.tasks.prelude.data import (
     read_preferences,
 )
 from personabench.tasks.prelude.rules import BASE
-from personabench.testing.checks import check_task
 
 
 def write_folder(data: Path, *, documents: int = 6, **changed: Any) -> Path:
@@ -52,7 +46,6 @@ def write_folder(data: Path, *, documents: int = 6, **changed: Any) -> Path:
 # 1, metrics
 
 
-@pytest.mark.usefixtures("sentence_data")
 def test_acceptance_1_costs_beside_lengths() -> None:
     edit = measure_edit(BASE, BASE + " What do you think?")
     assert edit == Edit(5, 12, 17)
@@ -66,29 +59,11 @@ def test_acceptance_1_costs_beside_lengths() -> None:
     assert edit_cost(BASE, "") == edit_cost("", BASE) == 12
 
 
-def test_acceptance_1_missing_sentence_data_is_reported_before_any_call(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from personabench.methods.none import NoPersonalization
-    from personabench.testing.trials import trial
-
-    monkeypatch.setattr(wordnet, "nltk_data_folders", list)
-    with pytest.raises(UsageError, match="punkt_tab"):
-        trial(NoPersonalization(), PreludeSumm(PreludeSumm.Params(user="rule")), limit=1)
-    options = Options(["none"], ["prelude_summ"], backend="scripted", results=tmp_path)
-    for command in (run(options, backend=(model := Scripted())), plan(options)):
-        with pytest.raises(
-            UsageError, match=r"prelude_summ counts the words of edits; .*punkt_tab"
-        ):
-            asyncio.run(command)
-    assert not model.requests
-    assert not list(tmp_path.iterdir())
-    (unverified,) = (
-        finding
-        for finding in check_task(PreludeSumm(), "all", None)
-        if "punkt_tab" in finding.detail
-    )
-    assert unverified.holds is None
+def test_too_few_trajectories_for_an_interval_are_announced() -> None:
+    assert MIN_USERS == INTERVAL_TRAJECTORIES
+    (warning,) = PreludeSumm(PreludeSumm.Params(user="rule")).open("all", None).warnings
+    assert "3 trajectories are too few" in warning and "task.trajectories=6" in warning
+    assert not PreludeSumm(PreludeSumm.Params(trajectories=6)).open("all", None).warnings
 
 
 def test_cumulative_cost_is_the_mean_total_of_trajectories() -> None:
@@ -138,6 +113,27 @@ def test_accuracy_is_the_nearest_true_preference_and_needs_a_preference() -> Non
     assert "preference_accuracy_wordllama" not in scoring.measure_round(
         make_record("letters"), LIKED, "off"
     )
+
+
+def test_accuracy_after_learning_is_reported_beside_that_of_the_draft() -> None:
+    used, true = LIKED[:2]
+
+    def measure(**notes: str | None) -> tuple[float | None, float | None]:
+        record = {**make_record(used, true), "method": notes}
+        values = scoring.measure_round(record, LIKED, "wordllama")
+        names = ("preference_accuracy_wordllama", "learned_accuracy_wordllama")
+        return tuple(values.get(name) for name in names)  # type: ignore[return-value]
+
+    # An edit taught the true preference, after a draft with another one or with none.
+    assert measure(preference=used, inferred=true) == (0.0, 1.0)
+    assert measure(preference="", inferred=true) == (None, 1.0)
+    # Nothing was inferred, so the method still holds the preference of the draft.
+    assert measure(preference=used, inferred=None) == (0.0, 0.0)
+    assert measure(preference=true) == (1.0, 1.0)
+    assert measure(preference="", inferred="") == (None, None)
+
+    metric_names = [metric.name for metric in PreludeSumm().metrics]
+    assert metric_names[-2:] == ["preference_accuracy_wordllama", "learned_accuracy_wordllama"]
 
 
 def forget_bertscore() -> None:
@@ -297,7 +293,8 @@ def test_the_example_data_opens(cls: Any, rounds: int, kind: Any) -> None:
     data = task.open(task.default_split, None)
     assert len(data.index()) == 3 * rounds
     assert data.sample
-    assert data.warnings == ()
+    (warning,) = data.warnings
+    assert "too few for an interval" in warning
     assert len({sample.hidden["preference"] for sample in data.samples()}) == rounds // 8
     assert task.roles == (("simulator",) if kind == "llm" else ())
 

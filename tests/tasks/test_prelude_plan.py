@@ -13,7 +13,7 @@ import pytest
 from personabench.models.backends.scripted import Scripted
 from personabench.run import plan, runner
 
-pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
+pytestmark = pytest.mark.usefixtures("quick_vectors")
 
 
 @pytest.mark.parametrize("name", ["none", "cipher", "icl_edit", "continual", "e_then_e"])

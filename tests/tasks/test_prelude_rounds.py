@@ -28,7 +28,7 @@ from personabench.testing.checks import check_method, check_task
 from personabench.testing.trials import Trial, trial
 from personabench.types import Prediction, Request
 
-pytestmark = pytest.mark.usefixtures("sentence_data", "quick_vectors")
+pytestmark = pytest.mark.usefixtures("quick_vectors")
 
 
 def run_by_rule(

@@ -270,7 +270,6 @@ def test_every_set_of_rules_that_is_taken_can_be_kept_by_any_text(limit: int) ->
     assert accepted == 13
 
 
-@pytest.mark.usefixtures("sentence_data")
 async def test_a_draft_is_accepted_when_all_rules_hold_and_not_when_their_fixes_cancel_out() -> (
     None
 ):

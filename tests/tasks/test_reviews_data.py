@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import dataclasses
 import gzip
 import json
 from collections import Counter, defaultdict
@@ -16,6 +18,8 @@ from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.population import Population
 from personabench.errors import DataError, UsageError
+from personabench.run import runner
+from personabench.run.score_file import open_run, score_predictions
 from personabench.tasks.reviews.construct import Rules
 from personabench.tasks.reviews.records import format_time
 
@@ -208,6 +212,19 @@ def test_splits_are_made_from_a_table(tmp_path: Path) -> None:
         reviews(**SMALL).open("Books/test", folder)
 
 
+def test_answers_about_a_table_are_compared_between_users(tmp_path: Path) -> None:
+    folder = table(tmp_path / "mine.csv", everyone("uvw", "abcd"))
+    chosen = runner.Options(["copy_nearest"], ["reviews"], backend="scripted", results=tmp_path)
+    assignments = [f"task.{name}={value}" for name, value in SMALL.items()]
+    options = dataclasses.replace(chosen, data=folder, assignments=assignments)
+    (outcome,) = asyncio.run(runner.run(options))
+    task, references = open_run(outcome.folder, None)
+    scores = score_predictions(task, outcome.folder, references, "official", False)
+    assert scores.metrics["rouge-1"] == outcome.summary.metrics["official"]["rouge-1"]
+    shared = scores.divergence
+    assert shared is not None and (shared.stimuli, shared.samples) == (1, 3)
+
+
 def test_each_rule_is_applied(tmp_path: Path) -> None:
     rows = everyone("uvw", "abcd")
     rows += [
@@ -299,6 +316,24 @@ def test_items_are_described_beside_the_table_or_in_it(tmp_path: Path) -> None:
     ]  # fmt: skip
     lines(folder / "reviews.json", rows)
     assert reviews(**SMALL).open("test", folder).load(0).stimulus == f"Toy d\n{long}"
+
+
+def test_an_item_without_a_title_is_searched_by_its_description(tmp_path: Path) -> None:
+    long = " ".join(f"word{number}" for number in range(40))
+    rows = [
+        {"reviewerID": user, "asin": item, "overall": 3, "summary": title, "reviewText": text,
+         "unixReviewTime": timestamp, "item_title": "" if item == "d" else "Toy",
+         "item_description": long}
+        for user, item, _, title, text, timestamp in everyone("uvw", "abcd")
+    ]  # fmt: skip
+    lines(tmp_path / "reviews.json", rows)
+    task = reviews(**SMALL)
+    sample = task.open("test", tmp_path).load(0)
+    title = sample.attributes["review_title"]
+    assert sample.item == "d" and task.query_text(sample) == f"{title} {long}"
+    (record, *_) = sample.history
+    assert task.document_text(record) == f"{record.fields['review_title']} {long}"
+    assert long in sample.input and "untitled" not in task.describe(record)
 
 
 def test_a_broken_table_is_named(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from personabench.metrics.text import ROUGE as ROUGE_METRICS
 from personabench.models.backends.scripted import Scripted
 from personabench.models.tokens import EstimatedTokens
 from personabench.run import runner
-from personabench.run.score_file import score_files
+from personabench.run.divergence import SharedStimuli
+from personabench.run.score_file import open_run, score_files, score_predictions
 from personabench.tasks.reviews import SAMPLE, wording
-from personabench.tasks.reviews.__main__ import main as egises
 from personabench.testing.trials import trial
 from personabench.types import Request
 
@@ -309,9 +309,7 @@ def test_without_a_judge_reviews_run_unjudged_and_with_one_similarity_comes_besi
     assert counters["unjudged"] == 11 and judged.summary.usage["judge"].calls == 1 + 11 * 4
 
 
-def test_runs_tell_whether_reviews_differ_between_people(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_tell_whether_reviews_differ_between_people(tmp_path: Path) -> None:
     rows = [
         json.loads(line)
         for line in (SAMPLE / "DPL-main/House_and_Hills/test.jsonl").read_text().splitlines()
@@ -343,9 +341,23 @@ def test_runs_tell_whether_reviews_differ_between_people(
         (outcome,) = asyncio.run(runner.run(options, backend=Scripted(answer=reply)))
         return outcome.folder
 
-    assert egises([str(ran("gold", answer))]) == 0
-    output = capsys.readouterr().out
-    assert "1 items with 2 reviews" in output and "EGISES 0.0000" in output
-    assert egises([str(ran("same", lambda _: "the same"))]) == 0
-    assert "EGISES 1.0000" in capsys.readouterr().out
-    assert egises([str(tmp_path)]) == 2 and "spec.json does not exist" in capsys.readouterr().err
+    task = registry.load_class("task", "reviews")()
+
+    def divergence(folder: Path) -> SharedStimuli:
+        opened, references = open_run(folder, None)
+        shared = score_predictions(opened, folder, references, "official", False).divergence
+        assert shared is not None and (shared.stimuli, shared.samples) == (1, 2)
+        return shared
+
+    gold = divergence(ran("gold", answer))
+    assert gold.scores.egises == pytest.approx(0, abs=1e-9) and not gold.simplified
+    assert divergence(ran("same", lambda _: "the same")).scores.egises > 0.9999
+
+    # A split's own file names users and items, but does not describe the items.
+    references = tmp_path / "data" / "DPL-main/X/test.jsonl"
+    replies = tmp_path / "replies.jsonl"
+    samples = task.read_references(references)
+    lines = [json.dumps({"id": name, "output": "the same"}) for name in samples]
+    replies.write_text("\n".join(lines))
+    shared = score_files(task, replies, references, "official", False).divergence
+    assert shared is not None and shared.simplified and shared.scores.egises > 0.9999

@@ -111,6 +111,31 @@ METHODS: tuple[Mutation, ...] = (
     ("requirements return a text", "    async def profile",
      "    def requirements(self):\n        return 'history'\n\n    async def profile"),
     ("an unknown need", '"history",', '"histroy",'),
+    ("a rule that is a text", "needs =", 'rule = "yes"\n    needs ='),
+    ("an unknown requirement", "    async def profile",
+     "    def requirements(self):\n        return {'histroy'}\n\n    async def profile"),
+    ("a constructor without params", "    async def profile",
+     "    def __init__(self):\n        super().__init__()\n\n    async def profile"),
+    ("a constructor that drops params", "    async def profile",
+     "    def __init__(self, params=None):\n        pass\n\n    async def profile"),
+    ("parameters that fail", "        k: int = 3\n",
+     "        k: int = 3\n\n        def __post_init__(self):\n            1 / 0\n"),
+    ("a default that all share", "k: int = 3", "k: list = []"),
+    ("records that are texts", "sample.history[: self.params.k]", "['rain']"),
+    ("notes that are a number", "records=sample.history[: self.params.k]", "notes=5"),
+    ("no sample", "ctx.answer(sample,", "ctx.answer(None,"),
+    ("a note that is no JSON", "return await", "ctx.note('a', object())\n        return await"),
+    ("messages that are a text", "return await",
+     "await ctx.complete('hello', max_tokens=8)\n        return await"),
+    ("no tokens for an answer", "return await",
+     "await ctx.complete([], max_tokens=0)\n        return await"),
+    ("an unknown retriever", "return await",
+     "await ctx.retrieve(sample, 3, 'bm52')\n        return await"),
+    ("an exception without a text", "return await",
+     "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})\n        return await"),
+    ("an exit in a task of its own", "return await",
+     "import asyncio, sys\n\n        async def leave():\n            sys.exit(0)\n\n"
+     "        await asyncio.create_task(leave())\n        return await"),
     ("designed for a text", "needs =", 'designed_for = "lamp4"\n    needs ='),
     ("the constructor fails", "    async def profile",
      "    def __init__(self, params=None):\n        self.k = params.k.real.none\n\n"
@@ -165,6 +190,12 @@ TASKS: tuple[Mutation, ...] = (
     ("an aggregate that fails", 'Metric("length")',
      'Metric("length", aggregate=lambda values: values.meen())'),
     ("a protocol without its method", "    words =", '    protocol = "online"\n    words ='),
+    ("rendered records that are texts", "{sample.input}\"),)", "{sample.input}\"),), ('rain',)"),
+    ("a constructor that drops params", "    def open",
+     "    def __init__(self, params=None):\n        pass\n\n    def open"),
+    ("no tokens for an answer", "    words =", "    max_tokens = 0\n    words ="),
+    ("an unknown role", "    words =", '    roles = ("jugde",)\n    words ='),
+    ("a flag that is a text", "    words =", '    quotes_gold = "yes"\n    words ='),
 )  # fmt: skip
 
 
@@ -208,6 +239,13 @@ STATIC_TASKS: tuple[Mutation, ...] = (
     ("splits that are a text", "    kind =", '    splits = "dev"\n    kind ='),
     ("an unknown capability", "    kind =", '    offers = ("histroy",)\n    kind ='),
     ("neither load nor open", "def load", "def laod"),
+    ("a label twice", '("good", "bad")', '("good", "bad", "bad")'),
+    ("axes that are a text", 'response="rating"', 'response="rating", axes="style"'),
+    ("a default split of no split", "    kind =", '    splits = ("test",)\n    kind ='),
+    ("an unknown tokenizer", "    kind =", '    tokenizer = "wrds"\n    kind ='),
+    ("no samples", "yield Sample", "continue\n            yield Sample"),
+    ("no example data", "for user in",
+     "from personabench import read_rows\n\n        list(read_rows(data))\n        for user in"),
 )  # fmt: skip
 
 ONLINE = TASK.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from personabench.errors import PluginError
 from personabench.testing.checks import check_method
 from personabench.testing.data_access import DataAccessError, Loaded, refuse_data_access
 
+GOLDS = Path(str(find_spec("personabench.tasks").submodule_search_locations[0])) / (
+    "lamp/sample/lamp4/dev_outputs.json"
+)
 READS = "the method reads no task's data"
 CANARY = "no prompt or answer contains a reference"
 HEAD = """import sys
@@ -66,6 +70,8 @@ def check(folder: Path, body: str, head: str = HEAD) -> dict[str, tuple[bool | N
             '.LampData("lamp4", "user/dev", None)',
             "Dataset.samples is called",
         ),
+        (f"open({str(GOLDS)!r}).read()", "dev_outputs.json is opened"),
+        (f"__import__('pathlib').Path({str(GOLDS)!r}).read_text()", "dev_outputs.json is opened"),
     ],
 )
 def test_a_call_that_opens_a_tasks_data_is_named(
@@ -107,6 +113,21 @@ def test_a_task_that_only_loads_samples_is_covered(tmp_path: Path) -> None:
     holds, detail = check(tmp_path, CAUGHT.format(data=opening))[READS]
     assert holds is False
     assert ".open is called" in detail
+
+
+def test_the_example_data_of_a_plugin_is_covered(tmp_path: Path) -> None:
+    (tmp_path / "days.py").write_text(
+        "from personabench import Sample, Task, Vocabulary\n\n\n"
+        "class Days(Task):\n"
+        '    words = Vocabulary(person="guest", stimulus="day", response="reply")\n'
+    )
+    data = tmp_path / "days.jsonl"
+    data.write_text('{"day": "1"}\n')
+    registry.load_class("task", str(tmp_path / "days.py"))
+    reading = f"sys.modules['personabench'].read_rows(__import__('pathlib').Path({str(data)!r}))"
+    holds, detail = check(tmp_path, CAUGHT.format(data=f"list({reading})"))[READS]
+    assert holds is False
+    assert "days.jsonl is opened" in detail
 
 
 def test_a_reference_from_a_frame_of_the_engine_is_detected(tmp_path: Path) -> None:

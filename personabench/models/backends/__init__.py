@@ -76,14 +76,14 @@ def check_url(url: str, key: str) -> None:
     Raises:
         UsageError: it is not; a secret is not repeated.
     """
-    scheme, _, rest = url.partition("://")
-    authority = rest.partition("/")[0]
-    if "@" in authority:
+    # Anywhere: a password may hold a slash, and the scheme may be missing.
+    if "@" in url:
         raise UsageError(f"--base-url holds a name or password; leave them out and set {key}")
-    if "?" in rest:
+    if "?" in url or "#" in url:
         raise UsageError(
-            f"--base-url holds a query, from '?' on; leave it out and set {key} or --header"
+            f"--base-url holds a query, from '?' or '#' on; leave it out and set {key} or --header"
         )
+    scheme = url.partition("://")[0]
     if scheme not in ("http", "https"):
         raise UsageError(
             f"--base-url {url}: it has to start with http:// or https:// and usually ends in /v1"

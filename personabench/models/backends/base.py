@@ -196,6 +196,20 @@ class Backend(ABC):
             identity["dialect"] = marks
         return identity
 
+    def is_greedy(self, request: Request) -> bool:
+        """Return whether a reply is decoded without sampling, so that no seed can change it.
+
+        A server's rounding may; seeds do not measure that.
+        """
+        # Nothing is generated for a likelihood request.
+        if not request.max_tokens:
+            return True
+        # The server's default applies in its place, which samples.
+        if "temperature" in self.options.omit:
+            return False
+        temperature = self.options.temperature
+        return (request.temperature if temperature is None else temperature) == 0
+
     async def read_dialect(self) -> Dialect | None:
         """Return the dialect of an opened model that tells it without a call; else None."""
         return None

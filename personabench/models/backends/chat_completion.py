@@ -69,6 +69,9 @@ class _Message(msgspec.Struct):
     refusal: str | None = None
     reasoning_content: Any = None
     reasoning: Any = None
+    # Of Ollama and of Anthropic's gateways.
+    thinking: Any = None
+    thinking_blocks: Any = None
 
 
 class _Logprobs(msgspec.Struct):
@@ -165,7 +168,7 @@ def parse_completion(
         return reply
 
     error = reply.error or (choice.error if choice is not None else None)
-    if not error and reply.choices is msgspec.UNSET:
+    if not error and not reply.choices:
         # Some servers put code and message of an error at the top.
         status = inner_status(_load(content))
     else:
@@ -176,7 +179,10 @@ def parse_completion(
         reason = "an error" if error else "no choices"
         raise _shape_error(address, reason, quote(content.decode(errors="replace")))
     if choice is None or choice.message is None:
-        raise TransientError(f"{address} sent a reply without a choice", kind="no_choice")
+        excerpt = quote(content.decode(errors="replace"))
+        raise TransientError(
+            f"{address} sent a reply without a choice: {excerpt}", kind="no_choice"
+        )
     return reply
 
 
@@ -224,6 +230,9 @@ def _read_choice(choice: Any) -> _Choice | None:
     if not isinstance(choice, dict):
         return None
     finish = choice.get("finish_reason")
+    # SGLang's own form.
+    if isinstance(finish, dict):
+        finish = finish.get("type")
     return _Choice(
         message=_read_message(choice.get("message")),
         text=_convert_or_none(choice.get("text"), str),
@@ -250,6 +259,8 @@ def _read_message(message: Any) -> _Message | None:
         refusal=refusal if isinstance(refusal, str) else None,
         reasoning_content=message.get("reasoning_content"),
         reasoning=message.get("reasoning"),
+        thinking=message.get("thinking"),
+        thinking_blocks=message.get("thinking_blocks"),
     )
 
 
@@ -428,7 +439,12 @@ def _first_count(*values: Number) -> int:
 def _split_message(message: _Message) -> tuple[str, str]:
     """Return answer and thought of a message, by its fields and the types of its parts."""
     thoughts = []
-    for field in (message.reasoning_content, message.reasoning):
+    for field in (
+        message.reasoning_content,
+        message.reasoning,
+        message.thinking,
+        message.thinking_blocks,
+    ):
         thought = "".join(_iter_texts(field))
         if thought:
             thoughts.append(thought)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from personabench import __version__
@@ -284,13 +284,35 @@ def proxy_for(url: str) -> str | None:
 
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    scheme = urlsplit(proxy).scheme
+    scheme = proxy.partition("://")[0].lower()
     if scheme not in ("http", "https"):
         raise UsageError(
             f"the environment names a {scheme} proxy for {host}; only http and https proxies are "
             "supported (add the host to NO_PROXY to call it directly)"
         )
-    return proxy
+    return _encode_credentials(proxy, host)
+
+
+def _encode_credentials(proxy: str, host: str) -> str:
+    """Percent-encode name and password of a proxy, which may hold any character.
+
+    Raises:
+        UsageError: it has no host or no valid port; the message does not quote it.
+    """
+    scheme, _, rest = proxy.partition("://")
+    credentials, at, address = rest.rpartition("@")
+    try:
+        parts = urlsplit(f"{scheme}://{address}")
+        is_valid = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise UsageError(
+            f"the environment's proxy for {host} has no host, or no port from 1 to 65535: write "
+            "http://HOST:PORT into HTTP_PROXY or HTTPS_PROXY, or add the host to NO_PROXY"
+        )
+    encoded = ":".join(quote(unquote(part), safe="") for part in credentials.split(":", 1))
+    return f"{scheme}://{encoded}{at}{address}"
 
 
 def _is_loopback(host: str) -> bool:

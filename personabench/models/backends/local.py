@@ -31,6 +31,7 @@ from personabench.models.backends.chat_completion import (
 )
 from personabench.models.backends.dialect import PLAIN, Dialect
 from personabench.models.backends.gguf import has_chat_template
+from personabench.models.environment import can_reach, refuse_download
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response
 
@@ -328,15 +329,22 @@ def _find_packaged() -> Path:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
     repository, _, file = name.partition(":")
+    # The client would try for half a minute; a file that it has fetched before needs no network.
+    is_reachable = can_reach(constants.ENDPOINT)
+    if not (is_reachable or file):
+        refuse_download(f"the list of files of {repository}")
+        raise UsageError(f"{name} cannot be fetched from the hub: no network; {_HELP}")
     try:
-        return Path(hf_hub_download(repository, file or _choose_file(repository)))
+        file = file or _choose_file(repository)
+        return Path(hf_hub_download(repository, file, local_files_only=not is_reachable))
     except UsageError:
         raise
     # The hub client raises errors of many libraries.
     except Exception as error:
+        refuse_download(f"{file} of {repository}")
         reason = str(error).splitlines()[0]
         raise UsageError(
             f"{repository} cannot be fetched from the hub: {reason}; {_HELP}"

@@ -9,7 +9,6 @@ from AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from personabench.models.backends.http import (
 )
 from personabench.models.backends.openai_batch import MAX_CALLS, Batches
 from personabench.models.backends.redaction import Secrets
+from personabench.models.backends.refusals import suggest_remedy
 from personabench.models.backends.status import status_error
 from personabench.models.backends.windows import listed_window, read_models
 from personabench.models.rate_limit import Limiter
@@ -48,9 +48,6 @@ LOCAL, REMOTE = 32, 256
 """Calls in flight for servers on this network, and at most for all others."""
 
 _URL_HELP = "is the server running, and is --base-url right (it usually ends in /v1)?"
-_UNSUPPORTED = re.compile(
-    r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I
-)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -301,21 +298,6 @@ class OpenAI(Backend):
             f"check {self._key_variable}",
         )
         if isinstance(error, Refused):
-            error = Refused(f"{error}{_suggest_remedy(str(error), self.options.role)}", status)
+            remedy = suggest_remedy(str(error), SAMPLING, self.options.role)
+            error = Refused(f"{error}{remedy}", status)
         raise error
-
-
-def _suggest_remedy(excerpt: str, role: str) -> str:
-    """Suggest what to do about a sampling field that a server rejects."""
-    if not _UNSUPPORTED.search(excerpt):
-        return ""
-
-    # Only suggested: the sampling is part of a run's identity, so it must not change by itself.
-    prefix = f"--{role}-" if role else "--"
-    for name in SAMPLING:
-        if re.search(rf"\b{name}\b", excerpt):
-            neutral = ""
-            if name != "seed":
-                neutral = f"{prefix}{name.replace('_', '-')} 1 may be accepted; "
-            return f"; {neutral}{prefix}omit-params {name} omits it, which makes a separate run"
-    return ""

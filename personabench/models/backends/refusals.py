@@ -20,7 +20,7 @@ NO_FORM = "none"
 """The form of `--reasoning` if the server takes none."""
 
 _NO_TEMPLATE = re.compile(
-    r"chat.?template (?:is|was) (?:not|no longer|missing|required)"
+    r"(?:chat|prompt).?template['\"`]? (?:(?:is|was) )?(?:not|no longer|missing|required)"
     r"|(?:no|provide a|define any?|without a|missing|have a|set a|specify a)"
     r" (?:default )?chat.?template"
     r"|not a chat model|v1/completions|does not support chat|chat_template is not set"
@@ -29,7 +29,8 @@ _NO_TEMPLATE = re.compile(
 )
 _ALTERNATION = re.compile(
     r"alternat|in a row|consecutive|successive|interleave|same role|must (?:start|begin) with"
-    r"|(?:first|last) (?:message|role|turn)|roles? must (?:be )?follow",
+    r"|(?:first|last) (?:message|role|turn)|roles? must (?:be )?follow"
+    r"|\bodd (?:number|length)|\b(?:even|odd) (?:index|position)|\brole \W?\w+\W? after role",
     re.I,
 )
 _SYSTEM = re.compile(
@@ -41,7 +42,8 @@ _SYSTEM = re.compile(
 )
 _USE_DEVELOPER = re.compile(r"developer'? (?:role )?instead|use (?:the )?['\"]?developer", re.I)
 _SCHEMA = re.compile(
-    r"response.?format|json.?schema|json.?object|json.?mode|json output|structured|grammar|guided",
+    r"response.?(?:format|schema)|json.?schema|json.?object|json.?mode|json output|structured"
+    r"|grammar|guided|additional.?properties|\bformat.schema",
     re.I,
 )
 _EXCLUSIVE = re.compile(
@@ -54,6 +56,9 @@ _ECHO = re.compile(r"""\\?["']input\\?["']:""")
 _ONLY = (
     re.compile(r"only (?:the )?(?:default )?(?:value )?(?:of )?\(?(\d+(?:\.\d+)?)\b", re.I),
     re.compile(r"(?:must be|has to be|fixed (?:at|to)|equal to|set to) (\d+(?:\.\d+)?)\b", re.I),
+)
+_UNSUPPORTED = re.compile(
+    r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I
 )
 
 
@@ -188,7 +193,10 @@ def _refused_sampling(
     candidates = [
         name
         for name, value in body.items()
-        if isinstance(value, int | float) and name not in (*LIMIT_FIELDS, "top_logprobs")
+        if isinstance(value, int | float)
+        # A switch is a field of `--reasoning` or `--extra`.
+        and not isinstance(value, bool)
+        and name not in (*LIMIT_FIELDS, "top_logprobs")
     ]
     named = [name for name in candidates if _names(name, message, pointed)]
 
@@ -228,3 +236,26 @@ def _adapt_turns(message: str, dialect: Dialect) -> Dialect | None:
     if dialect.system == "system" and _USE_DEVELOPER.search(message):
         return _replace(dialect, system="developer")
     return _replace(dialect, system="user")
+
+
+def suggest_remedy(message: str, fields: Sequence[str], role: str) -> str:
+    """Suggest what to do about a sampling field that a server refuses after the probe.
+
+    Args:
+        message: the error that is shown, with the server's words.
+        fields: the sampling fields that may be left out.
+        role: the role of the model in options, such as "judge"; "" for the model under test.
+    """
+    if not _UNSUPPORTED.search(message):
+        return ""
+
+    # Only suggested: the sampling is part of a run's identity, so it must not change by itself.
+    prefix = f"--{role}-" if role else "--"
+    settable = ("temperature",) if role else ("temperature", "top_p")
+    for name in fields:
+        if re.search(rf"\b{name}\b", message):
+            neutral = ""
+            if name in settable:
+                neutral = f"{prefix}{name.replace('_', '-')} 1 may be accepted; "
+            return f"; {neutral}{prefix}omit-params {name} omits it, which makes a separate run"
+    return ""

@@ -63,17 +63,29 @@ class _Words(NamedTuple):
     rule: Rule
 
 
+_NO_CREDIT = re.compile(
+    r"insufficient[_ ](quota|balance|credit|fund)|credit balance is too low"
+    r"|billing_(hard_limit|not_active|error)|billing hard limit|out of credits"
+    r"|balance (is )?insufficient|not enough (balance|credit)|arrears|arrearage"
+    r"|exceeded_current_quota|budget (has been |was )?exceeded|exceeded (your )?budget"
+    r"|reached your (specified )?(API )?usage limit"
+    r"|account( \S{1,80})? (is |has been |was )?(not active|deactivated|suspended)",
+    re.I,
+)
+_BAD_KEY = re.compile(
+    r"(invalid|incorrect|no) api[_ ]key|api[_ ]key (is )?(not valid|invalid)", re.I
+)
 _SERVER_ERRORS = range(500, 600)
 _WORDS = (
     _Words(
-        (400, 402, 403, 429),
-        re.compile(
-            r"insufficient[_ ](quota|balance|credit|fund)|credit balance is too low"
-            r"|billing_(hard_limit|not_active|error)|billing hard limit|out of credits"
-            r"|account (is )?(not active|deactivated|suspended)",
-            re.I,
-        ),
+        (400, 402, 403, 412, 429),
+        _NO_CREDIT,
         Rule("stop", _CREDIT),
+    ),
+    _Words(
+        (400,),
+        _BAD_KEY,
+        Rule("stop", _KEY),
     ),
     _Words(
         (429,),
@@ -141,12 +153,21 @@ _WRONG_PATH = re.compile(
     r"|no route|invalid url",
     re.I,
 )
+# Errors inside a reply of status 200 that carry no code.
+_INNER_WORDS = (
+    (404, _WRONG_PATH),
+    (401, _BAD_KEY),
+    (402, _NO_CREDIT),
+    (429, re.compile(r"rate.?limit|too many requests", re.I)),
+    (503, re.compile(r"overloaded|temporarily|(service|server) unavailable|try again later", re.I)),
+)
 _READ = 20_000
 """Characters of an error in which words are looked for."""
 
 _STATED_WAIT = re.compile(
-    r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)\s*s\b)?"
-    r"|\"retryDelay\":\s*\"(?P<delay>[\d.]+)s\"",
+    r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?"
+    r"(?:([\d.]+)\s*s(?:ec(?:ond)?s?)?\b)?"
+    r"|\"(?:retryDelay|retry_after(?:_seconds)?)\":\s*\"?(?P<delay>\d+(?:\.\d+)?)",
     re.I,
 )
 
@@ -204,7 +225,7 @@ def _find_rule(status: int, text: str, wait: float | None) -> Rule:
 def inner_status(error: Any) -> int | None:
     """Return the HTTP status that an error inside a reply of status 200 stands for, or None."""
     if isinstance(error, str):
-        return 404 if _WRONG_PATH.search(error) else None
+        return _read_words(error)
     if not isinstance(error, dict):
         return None
 
@@ -213,8 +234,21 @@ def inner_status(error: Any) -> int | None:
         if status is not None:
             return status
 
-    message = error.get("message") or error.get("detail")
-    return inner_status(message) if isinstance(message, str) else None
+    # MiniMax puts its errors beside an empty list of choices.
+    base = error.get("base_resp")
+    words = base if isinstance(base, dict) else error
+    for field in ("message", "detail", "msg", "status_msg"):
+        text = words.get(field)
+        if text and isinstance(text, str):
+            return _read_words(text)
+    return None
+
+
+def _read_words(text: str) -> int | None:
+    for status, pattern in _INNER_WORDS:
+        if pattern.search(text):
+            return status
+    return None
 
 
 def _read_code(code: Any) -> int | None:

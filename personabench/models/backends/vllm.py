@@ -22,6 +22,7 @@ import msgspec
 from personabench.errors import (
     BackendDown,
     BackendError,
+    Refused,
     TransientError,
     UsageError,
 )
@@ -49,6 +50,7 @@ from personabench.models.backends.model_identity import (
     served_identity,
 )
 from personabench.models.backends.redaction import Secrets
+from personabench.models.backends.refusals import suggest_remedy
 from personabench.models.backends.replicas import Replica, Replicas
 from personabench.models.backends.status import describe_redirect, status_error
 from personabench.models.backends.vllm_server import (
@@ -464,6 +466,10 @@ class VLLM(Backend):
         if isinstance(error, TransientError) and status in (500, 502, 503, 504):
             assert self._replicas is not None
             self._replicas.take_out(replica, f"answered {status}")
+        if isinstance(error, Refused):
+            fields = (*SAMPLING, *_NEUTRAL_SAMPLING)
+            remedy = suggest_remedy(str(error), fields, self.options.role)
+            error = Refused(f"{error}{remedy}", status)
         raise error
 
     async def _is_healthy(self, replica: Replica) -> bool:

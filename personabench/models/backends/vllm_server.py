@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from personabench.errors import UsageError
+from personabench.errors import UsageError, visible
 from personabench.models.backends import supervisor
 from personabench.models.backends.vllm_arguments import option_name
 
@@ -154,7 +154,7 @@ def free_port() -> int:
 
 def print_status(line: str) -> None:
     """Print a status line of the server to the terminal."""
-    print(f"vllm   {line}", file=sys.stderr, flush=True)
+    print(f"vllm   {visible(line)}", file=sys.stderr, flush=True)
 
 
 class Server:

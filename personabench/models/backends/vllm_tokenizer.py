@@ -35,7 +35,7 @@ class ServedTokens(Tokens):
     def __init__(self, roots: Sequence[str], model: str, headers: Mapping[str, str]) -> None:
         self._roots = list(roots)
         self._model = model
-        self._headers = dict(headers)
+        self._headers = {**headers, "content-type": "application/json"}
         # Prompts are built in several threads, but the connection carries one exchange at a time.
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None

@@ -85,7 +85,7 @@ class FakeVLLM:
         return web.json_response({"object": "list", "data": self.entries})
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
-        body = await http.json()
+        body = await read_json(http)
         if is_probe(body):
             self.probes.append(body)
             return web.json_response(
@@ -131,11 +131,18 @@ class FakeVLLM:
 
     async def tokenize(self, http: web.Request) -> web.StreamResponse:
         self.tokenized += 1
-        tokens = [ord(letter) for letter in (await http.json())["prompt"]]
+        tokens = [ord(letter) for letter in (await read_json(http))["prompt"]]
         return web.json_response({"count": len(tokens), "max_model_len": 4096, "tokens": tokens})
 
     async def detokenize(self, http: web.Request) -> web.StreamResponse:
-        return web.json_response({"prompt": "".join(map(chr, (await http.json())["tokens"]))})
+        return web.json_response({"prompt": "".join(map(chr, (await read_json(http))["tokens"]))})
+
+
+async def read_json(http: web.Request) -> Any:
+    """Read a body that has to say that it is JSON, as vLLM demands."""
+    if http.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType
+    return await http.json()
 
 
 SECRET = "key-marker-3141592653589793"

@@ -138,7 +138,9 @@ async def test_thoughts_that_were_stored_in_answers_are_split_when_read(
     with sqlite3.connect(tmp_path / "results" / "cache.sqlite") as db:
         for key, told in db.execute("SELECT key, response FROM responses").fetchall():
             old = {**json.loads(told), "text": f"<think>{THOUGHT}</think>\nDry again"}
-            db.execute("UPDATE responses SET response=? WHERE key=?", (json.dumps(old), key))
+            db.execute(
+                "UPDATE responses SET response=?, sha256=NULL WHERE key=?", (json.dumps(old), key)
+            )
     paid = len(server.bodies)
     (after,) = await runner.run(replace(asked, history="none"))
     assert after.summary.metrics == before.summary.metrics and len(server.bodies) == paid

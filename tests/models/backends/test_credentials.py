@@ -137,7 +137,6 @@ def secrets() -> list[str]:
     return [*(value.rpartition(": ")[2] for value in SECRETS.values()), HEADER]
 
 
-@pytest.mark.usefixtures("sentence_data")
 @pytest.mark.parametrize("kind", ["openai", "vllm"])
 @pytest.mark.parametrize("backend", ["openai", "vllm"])
 @pytest.mark.parametrize(("role", "task"), [("judge", "reviews"), ("simulator", "prelude_summ")])

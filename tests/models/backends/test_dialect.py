@@ -18,7 +18,7 @@ from personabench.models.backends.dialect import (
     plain_prompt,
     unfenced,
 )
-from personabench.models.backends.refusals import Lesson, read_refusal
+from personabench.models.backends.refusals import Lesson, read_refusal, suggest_remedy
 from personabench.models.probe import probe_request
 from personabench.types import Message, Request
 
@@ -220,6 +220,22 @@ def learnt(
         ("'response_format.type' must be 'json_schema' or 'text'", {"schema": "json_object"}),
         ("json mode is not supported by this model", {"schema": "json_object"}),
         (
+            "Unknown name \"additionalProperties\" at 'generation_config.response_schema': "
+            "Cannot find field.",
+            {"schema": "json_object"},
+        ),
+        (
+            "output_config.format.schema: For 'object' type, a field is missing",
+            {"schema": "json_object"},
+        ),
+        ("the length of messages must be an odd number", {"merges_turns": True}),
+        ("Unexpected role 'user' after role 'user'", {"merges_turns": True}),
+        ("'chat_template' not set on tokenizer", {"api": "completions"}),
+        (
+            "Chat completions are disabled because a prompt template is not set.",
+            {"api": "completions"},
+        ),
+        (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
             "'max_completion_tokens' instead.",
             {"limit_field": "max_completion_tokens"},
@@ -307,12 +323,34 @@ def test_a_further_field_that_is_refused_is_named() -> None:
     assert lesson is not None and lesson.extra == ["service_tier"]
 
 
+def test_a_switch_of_reasoning_is_no_sampling_field() -> None:
+    lesson = learnt(
+        "parameter.enable_thinking must be set to false for non-streaming calls",
+        level="low",
+        url="https://dashscope.aliyuncs.com/compatible-mode/v1",
+    )
+    assert lesson is not None and not lesson.refused and lesson.dialect.reasoning == "none"
+
+
 def test_reasoning_tries_its_forms_in_turn() -> None:
     lesson = learnt("Unsupported value: 'reasoning_effort' does not support 'none'", level="off")
     assert lesson is not None and lesson.dialect.reasoning == "reasoning_effort=minimal"
     last = Dialect(reasoning="thinking")
     lesson = learnt("thinking: Extra inputs are not permitted", last, level="off")
     assert lesson is not None and lesson.dialect.reasoning == "none"
+
+
+@pytest.mark.parametrize(
+    ("role", "remedy"),
+    [
+        ("", "; --top-p 1 may be accepted; --omit-params top_p omits it"),
+        # A judge has no option for it.
+        ("judge", "; --judge-omit-params top_p omits it"),
+    ],
+)
+def test_a_remedy_names_options_that_exist(role: str, remedy: str) -> None:
+    text = suggest_remedy("Unsupported parameter: 'top_p'", ("temperature", "top_p"), role)
+    assert text.startswith(remedy)
 
 
 @pytest.mark.parametrize("message", ["Bad Request", "", "your account is under review"])

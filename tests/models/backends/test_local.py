@@ -107,6 +107,38 @@ def test_seed_and_draw_decide_at_a_temperature(model: Local) -> None:
 
 
 @pytest.mark.model
+def test_no_seed_changes_a_greedy_answer(model: Local) -> None:
+    requests = [ask("Tell a story.", 12, seed=seed) for seed in (0, 1, 7)]
+    assert all(model.is_greedy(request) for request in requests)
+    assert len({answer(model, request).text for request in requests}) == 1
+    assert not model.is_greedy(ask("Tell a story.", 12, temperature=0.1))
+
+
+@pytest.mark.model
+def test_equal_questions_of_two_samples_are_drawn_apart(model: Local) -> None:
+    def draw(sample_id: str, temperature: float, *, shared: bool = False) -> str:
+        context = Context(
+            task=load_class("task", "lamp4")(),
+            client=Client(model, None, "off"),
+            embedders=Embedders(),
+            sampling=Sampling(temperature=temperature),
+            seed=0,
+            phase="predict",
+            unit="u",
+            sample_id=sample_id,
+        )
+        messages = (Message("user", "Tell a story."),)
+        context = context.shared() if shared else context
+        return asyncio.run(context.complete(messages, max_tokens=8)).text
+
+    drawn = [draw(name, 1.5) for name in "abc"]
+    assert len(set(drawn)) > 1
+    assert drawn == [draw(name, 1.5) for name in "abc"]
+    assert len({draw(name, 1.5, shared=True) for name in "abc"}) == 1
+    assert len({draw(name, 0.0) for name in "abc"}) == 1
+
+
+@pytest.mark.model
 def test_tokens_are_counted_and_cut_as_the_model_does(model: Local) -> None:
     text = "hello big world, again and again"
     assert model.tokens.count("") == 0 and model.tokens.count("hello world") == 2

@@ -247,6 +247,27 @@ async def test_a_run_records_its_dialect_and_says_it_once(server: Server, tmp_pa
     assert keys[0] == keys[1]
 
 
+async def test_the_dialect_of_a_judge_leaves_the_run_in_its_folder(
+    server: Server, tmp_path: Path
+) -> None:
+    server.always = refusing(lambda body: no_system(body) if body["model"] == "judge" else None)
+    messages: list[str] = []
+    command = runner.Options(
+        methods=["none"],
+        tasks=["prefdisco_warm"],
+        limit=1,
+        backend="openai",
+        backend_options=BackendOptions("tiny", server.url),
+        roles={"judge": ("openai", BackendOptions("judge", server.url, role="judge"))},
+        results=tmp_path / "results",
+    )
+    (outcome,) = await runner.run(command, tell=messages.append)
+    assert messages == ["dialect  judge: system message in the user turn"]
+    assert (
+        outcome.summary.n == len(_lines(outcome.folder)) and (outcome.folder / "spec.json").exists()
+    )
+
+
 def _lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 

@@ -67,6 +67,9 @@ def error_of(status: int, body: Any, **headers: str) -> Exception:
 STATUSES = [
     (400, "no such field", Refused, "answered 400"),
     (400, "Your credit balance is too low to access the API", BackendDown, "no credit left"),
+    (400, "API key not valid. Please pass a valid API key.", BackendDown, "set KEY"),
+    (400, "Budget has been exceeded! Current cost: 5.1", BackendDown, "no credit left"),
+    (400, "You have reached your specified API usage limits.", BackendDown, "no credit left"),
     (401, "bad key", BackendDown, "set KEY"),
     (402, "Insufficient Balance", BackendDown, "no credit left"),
     (402, "", BackendDown, "no credit left"),
@@ -78,6 +81,8 @@ STATUSES = [
     (405, "Method Not Allowed", BackendDown, "--base-url and --model"),
     (407, "", BackendDown, "HTTPS_PROXY"),
     (408, "late", TransientError, "late"),
+    (412, "Account acme is suspended, possibly by a spending limit", BackendDown, "no credit"),
+    (412, "odd", Refused, "odd"),
     (413, "too large", Refused, "too large"),
     (422, "odd", Refused, "odd"),
     (424, "failed dependency", TransientError, "dependency"),
@@ -112,6 +117,9 @@ WAITS = [
     ({}, "Please try again in 20s.", 20.0),
     ({}, "Please try again in 1m20.5s.", 80.5),
     ({}, "Please try again in 1h2m3s.", 3723.0),
+    ({}, "Please retry after 30 seconds.", 30.0),
+    ({}, "Please try again in 200ms.", None),
+    ({}, {"detail": "slow down", "retry_after": 12.5}, 12.5),
     ({}, PER_MINUTE, 34.0),
     ({"retry-after": "soon"}, "try again later", None),
 ]
@@ -136,6 +144,11 @@ INNER = [
     ({"object": "error", "message": "odd", "code": 400}, 400),
     ({"detail": "Not Found"}, 404),
     ({"detail": [{"loc": ["body"]}]}, None),
+    ("Too many requests, please wait", 429),
+    ("The model is temporarily overloaded", 503),
+    ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, 402),
+    ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": None}, 429),
+    ({"base_resp": None}, None),
     ("odd", None),
     (None, None),
     (["429"], None),
@@ -222,6 +235,15 @@ ENDING = {
     ),
     "quota": (lambda: web.json_response(NO_QUOTA, status=429), "no credit left"),
     "quota in 200": (lambda: web.json_response(NO_QUOTA), "no credit left"),
+    "quota beside no choices": (
+        lambda: web.json_response(
+            {
+                "choices": None,
+                "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"},
+            }
+        ),
+        "no credit left",
+    ),
     "wrong path of another framework": (
         lambda: web.json_response({"detail": "Not Found"}),
         "--base-url",
@@ -318,6 +340,9 @@ ODD = {
     "log-probabilities as text": GOOD.replace(b'{"message"', b'{"logprobs": "x", "message"').join(
         [b"{", b"}"]
     ),
+    "a finish as an object": GOOD.replace(b'"stop"', b'{"type": "stop", "matched": 2}').join(
+        [b"{", b"}"]
+    ),
     "content as an object": b'{"choices": [{"message": {"content": {"type": "text", '
     b'"text": "Dry again"}}, "finish_reason": "stop"}]}',
     "more choices": b"{" + GOOD.replace(b"]", b', {"message": 7}]') + b"}",
@@ -340,6 +365,27 @@ async def test_odd_side_values_do_not_cost_the_answer(
     assert (response.text, response.finish) == ("Dry again", "stop")
     if case == "usage of texts":
         assert (response.usage.input_tokens, response.usage.output_tokens) == (7, 2)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning": "I weigh."},
+        {"thinking": "I weigh."},
+        {"thinking_blocks": [{"type": "thinking", "thinking": "I weigh.", "signature": "x"}]},
+    ],
+)
+async def test_a_thought_in_a_field_is_kept(
+    server: Server, backend: str, fields: dict[str, Any]
+) -> None:
+    message = {"role": "assistant", "content": "Dry again", **fields}
+    server.replies = [completion(message=message)]
+    model = create(backend, BackendOptions(base_url=server.url))
+    await model.identify()
+    response = await model.complete(request(), "u")
+    await model.aclose()
+    assert (response.text, response.thought) == ("Dry again", "I weigh.")
 
 
 @BOTH

@@ -191,6 +191,11 @@ FAULTS: dict[str, tuple[Any, type[Exception], str]] = {
         BackendError,
         "400.*maximum context length",
     ),
+    "a refused field": (
+        lambda: said(400, "min_p is not supported with speculative decoding"),
+        BackendError,
+        "; --omit-params min_p omits it",
+    ),
     "401": (
         lambda: said(401, f"bad key {SECRET}"),
         BackendDown,
