@@ -41,6 +41,9 @@ PATIENCE = 1.0
 FORCED = 1.5
 """Seconds between the second interrupt and the end of a command's process."""
 
+TERMINATED = GRACE + 10.0
+"""Seconds between a SIGTERM and the end of a command's process: schedulers send only one."""
+
 abandoned: list[asyncio.Task[Any]] = []
 """Tasks that swallow their cancellation.  A process with any can end by `os._exit` alone."""
 
@@ -59,6 +62,7 @@ class _Command:
         self.interrupts = 0
         self._main_thread = threading.get_ident()
         self._forced = False
+        self._closed = threading.Event()
 
     def count(self) -> None:
         """Count an interrupt; the second one starts the clock."""
@@ -71,6 +75,18 @@ class _Command:
         if not self._forced:
             self._forced = True
             threading.Thread(target=self._end, daemon=True).start()
+
+    def end_later(self) -> None:
+        """End the process in `TERMINATED` seconds, unless the command has ended by then."""
+        threading.Thread(target=self._end_unless_closed, daemon=True).start()
+
+    def close(self) -> None:
+        """Note that the command has ended."""
+        self._closed.set()
+
+    def _end_unless_closed(self) -> None:
+        if not self._closed.wait(TERMINATED):
+            self._end()
 
     def _end(self) -> None:
         time.sleep(FORCED)
@@ -127,6 +143,7 @@ def ending_command(farewell: str) -> Iterator[None]:
         with _handling(handle), _watching_signals(command):
             yield
     finally:
+        command.close()
         _command = before
 
 
@@ -279,6 +296,8 @@ def _watching_signals(command: _Command) -> Iterator[None]:
                 interrupts += sum(number in _SIGNALS for number in data)
                 if interrupts >= 2:
                     command.end_soon()
+                elif signal.SIGTERM in data:
+                    command.end_later()
         os.close(reader)
 
     threading.Thread(target=watch, name="interrupts", daemon=True).start()

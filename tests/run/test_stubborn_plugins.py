@@ -55,6 +55,24 @@ STUCK = {
 }
 
 
+def test_one_termination_ends_a_blocked_process(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("STUCK", STUCK["sleep"]))
+    # Schedulers send SIGTERM once; the wait is shortened for this test.
+    patience = "from personabench.run import interrupts; interrupts.TERMINATED = 0.5; "
+    code = f"{patience}from personabench.cli.app import main; main()"
+    words = ("run", "-m", "mine.py", "-t", "lamp4", "-b", "scripted", "-j", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    wait_until_stuck(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Mine.predict" in err and "does not stop" in err
+
+
 @pytest.mark.parametrize(
     ("stuck", "second"),
     [*((stuck, signal.SIGINT) for stuck in STUCK), ("swallows", signal.SIGTERM)],
