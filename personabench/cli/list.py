@@ -98,7 +98,9 @@ def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:
     """Format cells as symbols, as many tasks side by side as fit, then legend and reasons."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     tasks = list(dict.fromkeys(cell.task for cell in cells))
-    symbols = {(cell.method, cell.task): SYMBOLS[cell.fit] for cell in cells}
+    symbols = {}
+    for cell in cells:
+        symbols[cell.method, cell.task] = SYMBOLS[cell.fit]
     method_width = max(map(len, methods))
 
     blank = " " * method_width
@@ -107,8 +109,11 @@ def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:
         yield heading.rstrip()
 
         for method in methods:
-            padded_symbols = [symbols[method, task].center(len(task)) for task in block]
-            row = " ".join([method.ljust(method_width), *padded_symbols])
+            texts = [method.ljust(method_width)]
+            for task in block:
+                symbol = symbols[method, task]
+                texts.append(symbol.center(len(task)))
+            row = " ".join(texts)
             yield row.rstrip()
         yield ""
 
@@ -160,7 +165,10 @@ def backends(json: Json = False) -> None:
     """List backends."""
     from personabench.models.backends import BACKENDS
 
-    rows = [{"name": name, "about": about} for name, (_, about) in BACKENDS.items()]
+    rows = []
+    for name, (_, about) in BACKENDS.items():
+        row = {"name": name, "about": about}
+        rows.append(row)
     _print_rows(rows, json)
 
 
@@ -180,7 +188,14 @@ def metrics(json: Json = False) -> None:
                 "primary": index == 0,
             }
             rows.append(row)
-    rows.append({"task": "any", "metric": "evaluate:NAME", "better": "", "primary": False})
+
+    external = {
+        "task": "any",
+        "metric": "evaluate:NAME",
+        "better": "",
+        "primary": False,
+    }
+    rows.append(external)
     _print_rows(rows, json)
 
 
@@ -246,13 +261,18 @@ def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
     indent = sum(widths) + 2 * len(widths)
 
     # Lines in a file or a pipe stay whole, so that `grep` and `cut` work on them.
-    width = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
+    width = 0
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns - indent
+
     for *texts, last_text in table:
         last = [last_text]
         if width >= _MIN_WRAP_WIDTH:
             last = textwrap.wrap(last_text, width) or [""]
 
-        padded = [text.ljust(size) for text, size in zip(texts, widths, strict=True)]
+        padded = []
+        for text, size in zip(texts, widths, strict=True):
+            padded.append(text.ljust(size))
         cells = "  ".join(padded)
         first_line = f"{cells}  {last[0]}"
         echo(first_line.rstrip())

@@ -36,10 +36,14 @@ def _print_board(board: Board, console: Console, wide: bool) -> None:
         cells[name] = [text(name, row) for row in board.rows]
 
     # Marks of equal length keep the decimal points of the scores in one line.
-    marks = [raised(beaten(board, row)) for row in board.rows]
+    letters = [beaten(board, row) for row in board.rows]
+    marks = [raised(row_letters) for row_letters in letters]
     longest = max(map(len, marks))
-    scores = zip(cells[board.primary], marks, strict=True)
-    cells[board.primary] = [score + mark.ljust(longest) for score, mark in scores]
+    marked = []
+    for score, mark in zip(cells[board.primary], marks, strict=True):
+        padded = mark.ljust(longest)
+        marked.append(score + padded)
+    cells[board.primary] = marked
 
     parts = [_fitting(columns, cells, board, console.width)]
     if wide:
@@ -93,8 +97,11 @@ def _fitting(
     """Choose the columns of the plain table that fit a width."""
     from personabench.leaderboard.formats import thousands
 
-    token_counts = [row.costs.input_tokens + row.costs.output_tokens for row in board.rows]
-    cells["tokens"] = [thousands(tokens) for tokens in token_counts]
+    token_cells = []
+    for row in board.rows:
+        tokens = row.costs.input_tokens + row.costs.output_tokens
+        token_cells.append(thousands(tokens))
+    cells["tokens"] = token_cells
     headings = {**columns, "tokens": "tokens"}
     required = (
         "letter",
@@ -112,7 +119,8 @@ def _fitting(
         "seed_sd",
     )
     chosen = [name for name in required if name in columns]
-    metrics = [name for name, heading in columns.items() if heading.endswith(("↑", "↓"))]
+    arrows = ("↑", "↓")
+    metrics = [name for name, heading in columns.items() if heading.endswith(arrows)]
     primary_prefix = f"{board.primary}/"
     extra = [name for name in columns if primary_prefix in name or ":" in name]
 
@@ -145,7 +153,9 @@ def _parts(
         if name in row_names:
             continue
         needed = _claim(heading, cells[name])
-        if used + needed > width and len(parts[-1]) > len(row_names):
+        is_full = used + needed > width
+        has_column = len(parts[-1]) > len(row_names)
+        if is_full and has_column:
             parts.append(dict(row_names))
             used = start
         parts[-1][name] = heading
@@ -161,7 +171,10 @@ def _claim(heading: str, cells: Sequence[str]) -> int:
 
 def _width(heading: str, cells: Sequence[str]) -> int:
     """Return the width of a column; its heading may break between words but not before an arrow."""
-    unbroken = heading.replace(" ↑", "_↑").replace(" ↓", "_↓").replace("Δ ", "Δ_")
+    unbroken = heading
+    for arrow in ("↑", "↓"):
+        unbroken = unbroken.replace(f" {arrow}", f"_{arrow}")
+    unbroken = unbroken.replace("Δ ", "Δ_")
     texts = [*unbroken.split(), *cells]
     lengths = [len(text) for text in texts]
     return max([1, *lengths])
@@ -211,5 +224,6 @@ def board_text(boards: Sequence[Board], wide: bool) -> str:
     console = Console(file=file, width=width, highlight=False)
     print_boards(boards, console, wide)
 
-    text = file.getvalue()
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    printed = file.getvalue()
+    stripped = [line.rstrip() for line in printed.splitlines()]
+    return "\n".join(stripped)

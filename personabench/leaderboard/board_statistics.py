@@ -57,11 +57,14 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[RowS
         rows = [row for row in scored if _has_metric(vectors[row], metric)]
         for group in _comparable(board, rows, metric):
             first = group[0]
-            aggregate = aggregate_of(board[first].first, metric, vectors[first][0])
+            run = board[first].first
+            scores = vectors[first][0]
+            aggregate = aggregate_of(run, metric, scores)
             if aggregate is None:
                 continue
 
-            pairs = len(group) * (len(group) - 1) // 2
+            size = len(group)
+            pairs = size * (size - 1) // 2
             draws = max(DRAWS, DRAWS_PER_TEST * pairs)
             column = Column(
                 [vectors[row] for row in group],
@@ -135,18 +138,23 @@ def _test_rows(
     pairs = {}
     for a, b in combinations(range(count), 2):
         pairs[a, b] = column.compare(a, b)
-    controls = [(min(pair), max(pair)) for pair in twins.items()]
+    controls = []
+    for row, twin in twins.items():
+        control = (min(row, twin), max(row, twin))
+        controls.append(control)
     contests = [pair for pair in pairs if pair not in controls]
 
     # Rows against their own shuffled selves are a family of their own: whether a gain is personal
     # is one planned question per method, and its answer must not depend on the other rows.
     family = {}
     for keys in (controls, contests):
-        corrected = holm([pairs[key].p for key in keys])
+        raw = [pairs[key].p for key in keys]
+        corrected = holm(raw)
         for key, p in zip(keys, corrected, strict=True):
             gain = pairs[key].gain
             family[key] = gain.value, p
 
+    # A row without rivals leads nothing.
     best = set(leaders(0, count, family)) if count > 1 else set()
     trivial_rows = [row for row, entry in enumerate(entries) if _is_trivial(entry)]
     trivial = trivial_rows[0] if trivial_rows else None
@@ -216,4 +224,8 @@ def _shuffled_twin(row: int, entries: Sequence[Entry]) -> int | None:
         same_method = peer.method == summary.method and peer.params == summary.params
         if same_method and peer.history == "shuffled":
             twins.append(candidate)
-    return max(twins, key=lambda twin: len(entries[twin].runs), default=None)
+
+    def seeds(candidate: int) -> int:
+        return len(entries[candidate].runs)
+
+    return max(twins, key=seeds, default=None)

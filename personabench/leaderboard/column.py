@@ -73,7 +73,9 @@ class Column:
     def gain(self, a: int, b: int) -> Estimate:
         """Estimate the gain of row a over row b with its interval, on the samples of both."""
         scores, index = self._scores(a, b)
-        return scores.gain(index[a], index[b])
+        row = index[a]
+        baseline = index[b]
+        return scores.gain(row, baseline)
 
     def compare(self, a: int, b: int) -> Comparison:
         """Compare row a with row b on the samples of both."""
@@ -181,16 +183,15 @@ class Column:
             array = np.stack(seeds, axis=1)
             rows.append(array)
 
-        widest = max(row.shape[1] for row in rows)
         aggregate = self._aggregate
+        seed_counts = [row.shape[1] for row in rows]
         if self.is_mean:
-            # The mean over seeds, written as a shift of the first: exact if all seeds agree.
-            rows = [row[:, 0] + (row - row[:, :1]).mean(axis=1) for row in rows]
-        elif widest == 1:
+            rows = [_mean_over_seeds(row) for row in rows]
+        elif max(seed_counts) == 1:
             rows = [row[:, 0] for row in rows]
         else:
-            width = math.lcm(*(row.shape[1] for row in rows))
-            rows = [np.repeat(row, width // row.shape[1], axis=1) for row in rows]
+            width = math.lcm(*seed_counts)
+            rows = [_repeat_seeds(row, width) for row in rows]
             aggregate = _average_seeds(self._aggregate)
 
         return Scores(
@@ -219,16 +220,37 @@ def _shared_samples(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def metric_values(scores: Vector, name: str) -> dict[str, float | list[float]]:
     """Return a metric's values by sample id, of the samples that have one."""
-    values = scores.values.get(SCORER, {}).get(name)
+    metrics = scores.values.get(SCORER, {})
+    values = metrics.get(name)
     if not values:
         return {}
-    pairs = zip(scores.ids, values, strict=True)
-    return {sample: value for sample, value in pairs if value is not None}
+
+    by_sample = {}
+    for sample, value in zip(scores.ids, values, strict=True):
+        if value is not None:
+            by_sample[sample] = value
+    return by_sample
 
 
 def _to_array(values: Mapping[str, Any], samples: Sequence[str]) -> Floats:
     ordered = [values[sample] for sample in samples]
     return np.array(ordered, dtype=np.float64)
+
+
+def _mean_over_seeds(values: Floats) -> Floats:
+    """Average the columns of an array with a column per seed."""
+    # Written as a shift of the first seed: exact if all seeds agree.
+    first = values[:, 0]
+    shifts = values - first[:, None]
+    means: Floats = first + shifts.mean(axis=1)
+    return means
+
+
+def _repeat_seeds(values: Floats, width: int) -> Floats:
+    """Repeat the columns of seeds up to a width that is a multiple of their number."""
+    seeds = values.shape[1]
+    repeats = width // seeds
+    return np.repeat(values, repeats, axis=1)
 
 
 def _average_seeds(aggregate: Aggregate) -> Aggregate:
@@ -263,7 +285,9 @@ def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
 
 
 def _is_mean(values: Sequence[Any], score: float | None) -> bool:
-    if score is None or not values or isinstance(values[0], list):
+    if score is None or not values:
+        return False
+    if isinstance(values[0], list):
         return False
 
     average = float(np.mean(values))

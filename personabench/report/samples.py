@@ -42,7 +42,8 @@ def index(group: Group) -> dict[str, Any]:
     columns: list[dict[str, float | None]] = []
     for row in group.rows:
         column: dict[str, float | None] = {}
-        scores = RunFolder(row.folder).scores() if row.folder else ()
+        folder = RunFolder(row.folder) if row.folder else None
+        scores = folder.scores() if folder else ()
         for score in scores:
             value = score.values[SCORER].get(primary)
             users.setdefault(score.sample_id, score.user_id)
@@ -50,9 +51,11 @@ def index(group: Group) -> dict[str, Any]:
         columns.append(column)
 
     # Samples of a user follow each other: their prompts have most lines in common.
-    distinct_users = dict.fromkeys(users.values())
-    order = {user: index for index, user in enumerate(distinct_users)}
-    samples = sorted(users, key=lambda sample: order[users[sample]])
+    samples_by_user: dict[str, list[str]] = {}
+    for sample, user in users.items():
+        user_samples = samples_by_user.setdefault(user, [])
+        user_samples.append(sample)
+    samples = [sample for user_samples in samples_by_user.values() for sample in user_samples]
 
     scores_by_row = []
     for column in columns:
@@ -262,6 +265,7 @@ class Browser:
     ) -> tuple[dict[str, Any], _Prompts]:
         """Pack a row's answer to a sample; returns it and the prompts behind it."""
         calls, prompts = self._calls(pack, prediction.calls)
+
         output = prediction.output
         parsed = prediction.parsed
         answer: dict[str, Any] = {
@@ -279,7 +283,8 @@ class Browser:
             answer["parsed"] = pack.text(parsed)
 
         user = prediction.user_id
-        profile = self._profiles[row].get(user)
+        profiles = self._profiles[row]
+        profile = profiles.get(user)
         if profile is None:
             return answer, _Prompts(prompts, [])
 
@@ -321,10 +326,11 @@ class Browser:
             return prompts
 
         prompts = []
-        for call in profile.calls:
-            request = self._cache.request(call.key) if self._cache else None
-            if request is not None:
-                prompts += [message.content for message in request.messages]
+        if self._cache is not None:
+            for call in profile.calls:
+                request = self._cache.request(call.key)
+                if request is not None:
+                    prompts += [message.content for message in request.messages]
         self._made_from[row] = profile.user_id, prompts
         return prompts
 

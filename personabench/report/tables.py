@@ -57,7 +57,11 @@ KEPT = (
 )
 
 # Names of the contrasts on the page.
-CONTRASTS: dict[str, Opponent] = {"gain": "baseline", "shuffled": "shuffled", "trivial": "trivial"}
+CONTRASTS: dict[str, Opponent] = {
+    "gain": "baseline",
+    "shuffled": "shuffled",
+    "trivial": "trivial",
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,10 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
     Raises:
         DataError: a file of a run is damaged.
     """
-    runs = [run for run in read_all(results) if task in (None, run.summary.task)]
+    runs = read_all(results)
+    if task is not None:
+        runs = [run for run in runs if run.summary.task == task]
+
     options = BoardOptions(thorough=True, results=results)
     groups = []
     for board in boards(runs, options=options):
@@ -185,19 +192,25 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, str]:
 def describe(group: Group, number: int) -> dict[str, Any]:
     """Collect everything that a report shows of a group except its samples, ready for JSON."""
     summary = group.first.summary
-    options = ", ".join(f"{name}={value}" for name, value in summary.task_changed.items())
+    options = [f"{name}={value}" for name, value in summary.task_changed.items()]
 
     runs = [run for member in group.rows for run in member.runs]
     directions = metric_directions(runs)
-    metrics = [{"name": name, "higher": higher} for name, higher in directions.items()]
+    metrics = []
+    for name, higher in directions.items():
+        metrics.append({"name": name, "higher": higher})
 
-    rows = [_describe_row(group, index, directions) for index in range(len(group.rows))]
+    rows = []
+    for index in range(len(group.rows)):
+        row = _describe_row(group, index, directions)
+        rows.append(row)
+
     sample_counts = [member.row.n for member in group.rows]
     user_counts = [member.row.users for member in group.rows]
     return {
         "id": number,
         "task": summary.task,
-        "options": options,
+        "options": ", ".join(options),
         "split": f"{summary.separation}/{summary.split}",
         "model": summary.model,
         "source": summary.source,
@@ -217,7 +230,8 @@ def describe(group: Group, number: int) -> dict[str, Any]:
 def _describe_row(group: Group, index: int, metrics: Collection[str]) -> dict[str, Any]:
     member = group.rows[index]
     row = member.row
-    letters = {peer.row.label: peer.row.letter for peer in group.rows}
+    board_rows = [peer.row for peer in group.rows]
+    letters = {peer_row.label: peer_row.letter for peer_row in board_rows}
     beaten = [letters[label] for label in row.statistics.beats]
 
     baseline = group.baseline
@@ -277,7 +291,7 @@ def _describe_metric(row: Row, metric: str) -> dict[str, Any]:
 def _describe_estimate(estimate: Estimate | None) -> dict[str, Any]:
     """A number with its interval; all of it None if the leaderboard has none."""
     if estimate is None:
-        return {"value": None, "low": None, "high": None, "n": None}
+        return dict.fromkeys(("value", "low", "high", "n"))
     return {
         "value": estimate.value,
         "low": estimate.low,
@@ -314,8 +328,12 @@ def user_gains(member: ReportRow, base: ReportRow) -> list[float] | None:
     if gained is None or baseline is None:
         return None
 
-    sign = 1.0 if member.runs[0].summary.higher_is_better[metric] else -1.0
-    differences = [sign * (gained[user] - baseline[user]) for user in gained]
+    summary = member.runs[0].summary
+    sign = 1.0 if summary.higher_is_better[metric] else -1.0
+    differences = []
+    for user, value in gained.items():
+        difference = value - baseline[user]
+        differences.append(sign * difference)
     gains = np.sort(differences)
     if len(gains) > POINTS:
         # Midpoints of equal shares, so that the quantiles stand for the same number of users each.
@@ -326,9 +344,11 @@ def user_gains(member: ReportRow, base: ReportRow) -> list[float] | None:
 
 def _samples_with(scores: Vector, metric: str) -> set[str]:
     """The samples that have a metric."""
-    values = scores.values.get(SCORER, {}).get(metric)
+    metrics = scores.values.get(SCORER, {})
+    values = metrics.get(metric)
     if not values:
         return set()
+
     pairs = zip(scores.ids, values, strict=True)
     return {sample for sample, value in pairs if value is not None}
 
@@ -354,7 +374,8 @@ def _mean_by_user(
 def _metric_by_user(
     run: Run, scores: Vector, metric: str, common: Collection[str]
 ) -> dict[str, float] | None:
-    values = scores.values.get(SCORER, {}).get(metric, [])
+    metrics = scores.values.get(SCORER, {})
+    values = metrics.get(metric, [])
     aggregate = aggregate_of(run, metric, scores)
     if aggregate is None or not values:
         return None

@@ -80,7 +80,10 @@ class Tally:
     def all(self) -> tuple[Metric, ...]:
         """The task's metrics, and those of evidence if samples have any."""
         scorer = self.task.scorers[0]
-        measured = [metric for metric in self._optional if self._values[scorer, metric.name]]
+        measured = []
+        for metric in self._optional:
+            if self._values[scorer, metric.name]:
+                measured.append(metric)
         return (*self._declared, *measured)
 
     def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
@@ -315,7 +318,8 @@ def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts
     incomplete = scoring.missing or scoring.unjudged
 
     fields = {name: getattr(facts, name) for name in RunFacts.__struct_fields__}
-    fields["warnings"] = [*facts.warnings, *scoring.unseen.warnings()]
+    coverage_warnings = scoring.unseen.warnings()
+    fields["warnings"] = [*facts.warnings, *coverage_warnings]
 
     directions = {}
     variants = {}
