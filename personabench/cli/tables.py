@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from personabench.leaderboard.curves import Point
 
 
-def print_boards(boards: Sequence[Board], console: Console, wide: bool = False) -> None:
+def print_boards(
+    boards: Sequence[Board],
+    console: Console,
+    wide: bool = False,
+) -> None:
     """Print boards as tables, without columns that are equal or zero in every row.
 
     The plain table shows as many columns as fit the terminal, the most important first.
@@ -24,7 +28,11 @@ def print_boards(boards: Sequence[Board], console: Console, wide: bool = False) 
             console.print(f" {note}", markup=False, style="dim")
 
 
-def _print_board(board: Board, console: Console, wide: bool) -> None:
+def _print_board(
+    board: Board,
+    console: Console,
+    wide: bool,
+) -> None:
     from rich.text import Text
 
     from personabench.leaderboard.formats import beaten, headed, raised, text
@@ -57,7 +65,11 @@ def _print_board(board: Board, console: Console, wide: bool) -> None:
         console.print(table)
 
 
-def _table(board: Board, columns: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> Table:
+def _table(
+    board: Board,
+    columns: Mapping[str, str],
+    cells: Mapping[str, Sequence[str]],
+) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -92,7 +104,10 @@ _LONGEST = 24
 
 
 def _fitting(
-    columns: Mapping[str, str], cells: dict[str, list[str]], board: Board, width: int
+    columns: Mapping[str, str],
+    cells: dict[str, list[str]],
+    board: Board,
+    width: int,
 ) -> dict[str, str]:
     """Choose the columns of the plain table that fit a width."""
     from personabench.leaderboard.formats import thousands
@@ -140,7 +155,9 @@ def _fitting(
 
 
 def _parts(
-    columns: Mapping[str, str], cells: Mapping[str, Sequence[str]], width: int
+    columns: Mapping[str, str],
+    cells: Mapping[str, Sequence[str]],
+    width: int,
 ) -> list[dict[str, str]]:
     """Split all columns into tables that fit the width, each with the names of the rows."""
     row_names = {name: columns[name] for name in columns if name in ("letter", "label")}

@@ -27,7 +27,11 @@ FRONTIER_SHARE = 0.5
 DRAWS_PER_TEST = 50
 
 
-def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[RowStatistics]:
+def tabulate(
+    board: Sequence[Entry],
+    baseline: str,
+    thorough: bool,
+) -> list[RowStatistics]:
     """Compute the statistics of a board's rows, which come in the order of rank.
 
     Args:
@@ -95,7 +99,11 @@ def _has_metric(vectors: Sequence[Vector], metric: str) -> bool:
     return all(metric in metrics for metrics in measured)
 
 
-def _comparable(board: Sequence[Entry], rows: Sequence[int], metric: str) -> list[list[int]]:
+def _comparable(
+    board: Sequence[Entry],
+    rows: Sequence[int],
+    metric: str,
+) -> list[list[int]]:
     """Group rows of one setting whose metric is by the same optional judge.
 
     Rows whose seeds had different judges are left out.
@@ -111,7 +119,11 @@ def _comparable(board: Sequence[Entry], rows: Sequence[int], metric: str) -> lis
     return list(groups.values())
 
 
-def _estimate_metric(statistics: Sequence[RowStatistics], column: Column, base: int | None) -> None:
+def _estimate_metric(
+    statistics: Sequence[RowStatistics],
+    column: Column,
+    base: int | None,
+) -> None:
     """Fill in the estimates of one metric for rows that are compared."""
     aligned = column.align(FRONTIER_SHARE)
     for row, numbers in enumerate(statistics):

@@ -262,7 +262,11 @@ def _average_seeds(aggregate: Aggregate) -> Aggregate:
     return average
 
 
-def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
+def aggregate_of(
+    run: Run,
+    name: str,
+    scores: Vector,
+) -> Aggregate | None:
     """Look up how a metric of a run is computed from its samples.
 
     The task defines it; if the task is not installed, a metric that equals the mean of its samples

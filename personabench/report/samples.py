@@ -90,7 +90,12 @@ class Pack:
             numbers.append(number)
         return numbers
 
-    def state(self, row: int, user: str, make: Callable[[], dict[str, Any]]) -> int:
+    def state(
+        self,
+        row: int,
+        user: str,
+        make: Callable[[], dict[str, Any]],
+    ) -> int:
         """Store a user's state in a row unless it is known, and return its number."""
         key = (row, user)
         if key not in self._states:
@@ -182,7 +187,12 @@ class Browser:
         located: whether the data was found, so that inputs and records can be shown.
     """
 
-    def __init__(self, group: Group, samples: Sequence[str], cache: Cache | None) -> None:
+    def __init__(
+        self,
+        group: Group,
+        samples: Sequence[str],
+        cache: Cache | None,
+    ) -> None:
         self.group = group
         self.samples = samples
         self.prompts = True
@@ -407,7 +417,11 @@ def _by_user(row: ReportRow) -> Mapping[str, Profile]:
     return by_user
 
 
-def _is_shown(record: Record, prediction: Prediction, prompts: _Prompts) -> bool:
+def _is_shown(
+    record: Record,
+    prediction: Prediction,
+    prompts: _Prompts,
+) -> bool:
     if prediction.shown is None:
         return _is_quoted(record, prompts.answer)
     return record.id in prediction.shown

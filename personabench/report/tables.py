@@ -131,7 +131,11 @@ def _group_by_setting(board: Board) -> list[list[ReportRow]]:
     return [members for members in groups.values() if members]
 
 
-def _make_group(board: Board, members: Sequence[ReportRow], points: Sequence[Point]) -> Group:
+def _make_group(
+    board: Board,
+    members: Sequence[ReportRow],
+    points: Sequence[Point],
+) -> Group:
     first = members[0].runs[0]
     task = find_task(first.summary.task, first.task_params, first.task_hash)
 
@@ -227,7 +231,11 @@ def describe(group: Group, number: int) -> dict[str, Any]:
     }
 
 
-def _describe_row(group: Group, index: int, metrics: Collection[str]) -> dict[str, Any]:
+def _describe_row(
+    group: Group,
+    index: int,
+    metrics: Collection[str],
+) -> dict[str, Any]:
     member = group.rows[index]
     row = member.row
     board_rows = [peer.row for peer in group.rows]
@@ -354,7 +362,9 @@ def _samples_with(scores: Vector, metric: str) -> set[str]:
 
 
 def _mean_by_user(
-    member: ReportRow, vectors: Sequence[Vector], common: Collection[str]
+    member: ReportRow,
+    vectors: Sequence[Vector],
+    common: Collection[str],
 ) -> dict[str, float] | None:
     """The primary metric of each user on the common samples, averaged over seeds."""
     seeds = []
@@ -372,7 +382,10 @@ def _mean_by_user(
 
 
 def _metric_by_user(
-    run: Run, scores: Vector, metric: str, common: Collection[str]
+    run: Run,
+    scores: Vector,
+    metric: str,
+    common: Collection[str],
 ) -> dict[str, float] | None:
     metrics = scores.values.get(SCORER, {})
     values = metrics.get(metric, [])

@@ -35,7 +35,9 @@ ROLE_PHASES = ("simulate", "judge")
 
 
 def measure(
-    task: Task, output: str, sample: Sample
+    task: Task,
+    output: str,
+    sample: Sample,
 ) -> tuple[dict[str, Mapping[str, Value]], set[str]]:
     """Measure one answer under each of the task's scorers.
 
@@ -306,7 +308,12 @@ def score_run(
     return summary
 
 
-def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts) -> Summary:
+def _summarize(
+    scoring: _Scoring,
+    spec: RunSpec,
+    seconds: float,
+    facts: RunFacts,
+) -> Summary:
     task = scoring.task
     metrics = scoring.tally.all
     profiles = scoring.add_profiles()
