@@ -140,7 +140,7 @@ def backend(
         emit(facts)
         return
     for label, fact in facts.items():
-        typer.echo(f"{label:9} {fact}")
+        echo(f"{label:9} {fact}")
 
 
 _MARKS = {True: "ok", False: "FAIL", None: "–"}

@@ -27,7 +27,7 @@ _KEYS = {
 
 
 def doctor(results: Results = RESULTS, json: Json = False) -> None:
-    """Check the installation, local model, tasks and results folder."""
+    """Check installation, local model, tasks and results folder."""
     from personabench.run.run_facts import versions
 
     rows = [_row(name, "ok", version) for name, version in versions().items()]

@@ -92,6 +92,7 @@ class _Probe:
         self.refused: dict[str, float | None] = {}
         self.refused_extra: list[str] = []
         self.reasons: list[str] = []
+        self.is_retry_reported = False
 
     async def run(self, request: Request) -> Learnt | None:
         """Learn the dialect; None if the server refuses the request for a reason of its own.
@@ -117,12 +118,20 @@ class _Probe:
         for _ in range(CALLS):
             self.writer.adopt(self.dialect)
             try:
-                response, _ = await self.client.complete(request, "prepare", "")
+                response, _ = await self.client.complete(
+                    request, "prepare", "", flag=self._report_retry
+                )
                 return response
             except (BackendError, BackendDown) as error:
                 if not self._learn(error, request):
                     return None
         return None
+
+    def _report_retry(self, flag: str) -> None:
+        """Say once why a command waits, since no progress is shown before the first run."""
+        if flag.startswith("retried_") and not self.is_retry_reported:
+            self.is_retry_reported = True
+            _log.warning("the probe is repeated: %s", self.client.traffic.trouble)
 
     def _learn(self, error: BackendError | RunError, request: Request) -> bool:
         """Learn from a failure; False if it teaches nothing.

@@ -81,7 +81,7 @@ def talkative(task: str) -> Scripted:
 def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, task: str) -> None:
     """Exactly for rpm with few features, and for cipher on texts; on labels cipher's calls depend
     on right drafts."""
-    chosen = options(tmp_path, method, task)
+    chosen = options(tmp_path, method, task, wording="compact")
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=talkative(task)))
     ledger = {phase: amounts.calls for phase, amounts in out.summary.usage.items()}

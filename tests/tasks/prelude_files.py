@@ -57,6 +57,7 @@ def run_cipher(
         ["prelude_summ"],
         data=data,
         backend="scripted",
+        wording="compact",
         results=results,
         cache=cache,
         assignments=["task.rounds=10", "task.trajectories=2", "task.accuracy=off"],

@@ -194,6 +194,9 @@ def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str])
     """Decode a reply whose text is not quite JSON, or whose side values have odd types."""
     text = content.decode(errors="replace")
     reply = _load(content)
+    if reply is msgspec.UNSET and text.lstrip().startswith("<"):
+        # A login page or another program's, which stays the same.
+        raise _shape_error(address, "a page", quote(text))
     if reply is msgspec.UNSET:
         raise TransientError(
             f"{address} sent a reply that is not JSON: {quote(text)}", kind="malformed"
@@ -305,7 +308,8 @@ def _list_tokens(logprobs: _Logprobs) -> list[dict[str, Any]]:
 
 def _shape_error(address: str, reason: str, excerpt: str) -> Refused:
     return Refused(
-        f"{address} sent JSON that is not a completion ({reason}): {excerpt}; is --base-url right?",
+        f"{address} sent a reply that is not a completion ({reason}): {excerpt}; "
+        "is --base-url right?",
         200,
     )
 

@@ -15,6 +15,7 @@ import msgspec
 
 from personabench.models.backends.dialect import LIMIT_FIELDS, SCHEMAS, Dialect
 from personabench.models.backends.reasoning import Form
+from personabench.models.backends.status import before_echo
 
 NO_FORM = "none"
 """The form of `--reasoning` if the server takes none."""
@@ -52,7 +53,6 @@ _EXCLUSIVE = re.compile(
 # The fields that pydantic, OpenAI and others point at; the rest of the message may quote the input.
 _POINTER = re.compile(r"""\\?["']param\\?["']:\s*\\?["']([^"'\\]+)""")
 _LOCATION = re.compile(r"""\\?["']loc\\?["']:\s*[\[(]([^\])]*)""")
-_ECHO = re.compile(r"""\\?["']input\\?["']:""")
 _ONLY = (
     re.compile(r"only (?:the )?(?:default )?(?:value )?(?:of )?\(?(\d+(?:\.\d+)?)\b", re.I),
     re.compile(r"(?:must be|has to be|fixed (?:at|to)|equal to|set to) (\d+(?:\.\d+)?)\b", re.I),
@@ -94,7 +94,7 @@ def read_refusal(
         extra: the fields of `--extra`.
     """
     # What follows is the request itself, which names every field.
-    message = _ECHO.split(message)[0]
+    message = before_echo(message)
     pointed = _pointed_fields(message)
     renamed = _rename_limit(message, pointed, body, dialect)
     if renamed is not None:

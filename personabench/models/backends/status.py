@@ -161,6 +161,7 @@ _INNER_WORDS = (
     (429, re.compile(r"rate.?limit|too many requests", re.I)),
     (503, re.compile(r"overloaded|temporarily|(service|server) unavailable|try again later", re.I)),
 )
+_ECHO = re.compile(r"""\\?["'](?:input|flagged_input|failed_generation)\\?["']:""")
 _READ = 20_000
 """Characters of an error in which words are looked for."""
 
@@ -194,7 +195,7 @@ def status_error(
     wait = retry_after(headers)
     if wait is None:
         wait = _stated_wait(text)
-    rule = _find_rule(status, text, wait)
+    rule = _find_rule(status, before_echo(text), wait)
 
     message = f"{address} answered {status}: {secrets.quote(text)}"
     if rule.remedy:
@@ -207,6 +208,11 @@ def status_error(
         case "throttle":
             return Throttled(message, wait, str(status))
     return TransientError(message, wait, error_kind(status))
+
+
+def before_echo(text: str) -> str:
+    """Return the words of an error up to the part of a request that it quotes."""
+    return _ECHO.split(text, maxsplit=1)[0]
 
 
 def _find_rule(status: int, text: str, wait: float | None) -> Rule:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from aiohttp import web
@@ -15,8 +16,9 @@ from multidict import CIMultiDict
 
 from personabench.cli.parsing import RoleArguments, role_backends
 from personabench.errors import BackendDown, RunError, UsageError
-from personabench.models.backends import create, credentials
+from personabench.models.backends import check_url, create, credentials
 from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.http import proxy_for
 from personabench.models.roles import RoleName
 from personabench.run import runner
 from personabench.run.plan import plan
@@ -365,3 +367,35 @@ async def test_no_redirect_of_an_embedder_is_followed(
     with pytest.raises(RunError, match=r"answered 307, a redirect to .* not followed"):
         await runner.run(asked("scripted", under, tmp_path, "lamp4", **dense))
     assert here.heads and not there.heads
+
+
+PASSWORDS = ["Geh/eim99", "Geh#eim99", "Geh?eim99", "Geh@eim99", "Geh:eim99", "Geh eim99"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("form", ["http://me:{}@127.0.0.1:9/v1", "me:{}@127.0.0.1/v1"])
+def test_passwords_with_odd_characters_are_not_repeated(password: str, form: str) -> None:
+    with pytest.raises(UsageError, match="leave them out and set KEY") as caught:
+        check_url(form.format(password), "KEY")
+    assert "Geh" not in str(caught.value) and "eim99" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_proxies_take_passwords_with_odd_characters(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://me:{password}@proxy.example:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    parts = urlsplit(proxy_for("http://192.0.2.1/v1") or "")
+    assert (parts.hostname, parts.port, parts.username) == ("proxy.example", 3128, "me")
+    assert unquote(parts.password or "") == password
+
+
+@pytest.mark.parametrize("proxy", ["http://me:Geheim99@h:port", "me:Geheim99@", "http://[Geheim99"])
+def test_proxies_that_cannot_be_read_are_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(UsageError, match=r"the environment's proxy for 192\.0\.2\.1") as caught:
+        proxy_for("http://192.0.2.1/v1")
+    assert "Geheim" not in str(caught.value)

@@ -272,6 +272,19 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
+async def test_a_probe_that_is_repeated_says_why(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("personabench.models.client.RETRY_FIRST", 0.001)
+    server.replies = [said(503, "loading model"), said(503, "loading model")]
+    learnt, _ = await learn(server, tmp_path)
+    assert learnt.dialect == Dialect()
+    assert caplog.text.count("the probe is repeated") == 1 and "loading model" in caplog.text
+
+
 async def test_a_cached_run_and_cache_only_send_no_probe(server: Server, tmp_path: Path) -> None:
     command = options(server, tmp_path, 2)
     await runner.run(replace(command, cache="only"))

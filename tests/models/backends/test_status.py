@@ -70,6 +70,7 @@ STATUSES = [
     (400, "API key not valid. Please pass a valid API key.", BackendDown, "set KEY"),
     (400, "Budget has been exceeded! Current cost: 5.1", BackendDown, "no credit left"),
     (400, "You have reached your specified API usage limits.", BackendDown, "no credit left"),
+    (400, {"msg": "odd", "input": "I am out of credits"}, Refused, "odd"),
     (401, "bad key", BackendDown, "set KEY"),
     (402, "Insufficient Balance", BackendDown, "no credit left"),
     (402, "", BackendDown, "no credit left"),
@@ -309,6 +310,18 @@ async def test_a_template_that_fails_is_shown_at_once(
     with pytest.raises(RunError, match="roles must alternate"):
         await runner.run(on(backend, server, tmp_path, 30))
     assert time.monotonic() - started < 5
+
+
+@BOTH
+async def test_a_page_in_place_of_a_reply_is_not_requested_again(
+    server: Server, backend: str
+) -> None:
+    server.replies = [web.Response(text="<html>Log in</html>", content_type="text/html")]
+    model = create(backend, BackendOptions(base_url=server.url))
+    await model.identify()
+    with pytest.raises(Refused, match=r"Log in.*--base-url"):
+        await model.complete(request(), "u")
+    await model.aclose()
 
 
 @BOTH
