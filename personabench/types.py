@@ -60,7 +60,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         time, item: as in `Record`.
         dialogue: the earlier turns of a sample that takes several.
         hidden: facts for a simulated user, a judge or an oracle only; emptied by `view()`.
-        evidence: ids of the records that hold what the answer needs; emptied by `view()`.
+        evidence: ids of the records that the answer depends on; emptied by `view()`.
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
@@ -166,7 +166,7 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
         model: the model that the server reported if it differs from the requested one, else empty.
         served: who answered, in the server's words: the exact name of the model if it is not the
             requested one, its fingerprint and its provider.
-        oddities: names of what is odd about the reply and worth counting.
+        oddities: names of peculiarities of the reply that are counted.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""Capabilities: what a task offers and a method may need.
+"""Capabilities that tasks offer and methods may need.
 
 Fit is decided by these words alone, never by names of methods or tasks.  A task declares `offers`,
 a method `needs`, in which "a|b" is either of two; the capabilities in `DERIVED` follow from a
@@ -116,7 +116,7 @@ _BY_PROTOCOL = {"online": "feedback", "dialogue": "dialogue"}
 
 
 def offered(declared: Mapping[str, Any], default: Collection[str]) -> frozenset[str]:
-    """Return the capabilities of a task from what it declares.
+    """Derive the capabilities of a task from its declarations.
 
     These are `offers`, for which `default` stands if it is missing, `kind`, `labels` and
     `protocol`.

@@ -1,8 +1,8 @@
-"""What the engine expects of plugin code, method by method.
+"""Contracts of plugin code: the results that the engine expects, method by method.
 
 The classes that plugins derive from pass every subclass to `guard_methods`, which wraps the methods
 listed here: their exceptions and wrong results end as a `PluginError` (see `guard`), whoever calls
-them.  A check returns what is wrong with a result as a clause, such as "it returned None".
+them.  A check returns the fault of a result as a clause, such as "it returned None".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Check = Callable[[Any, Any], str]
 
 @dataclass(frozen=True)
 class Contract:
-    """What a method of a plugin has to return.
+    """The result that a method of a plugin has to return.
 
     Attributes:
         expected: the result in words, after "expected".
@@ -149,7 +149,7 @@ def _guard_iterator(function: Any, stage: str, contract: Contract) -> FunctionTy
 
 
 def _returned(value: Any) -> str:
-    """Say what was returned."""
+    """Describe a returned value for an error message."""
     if value is None:
         return "it returned None; is a `return` missing?"
     if inspect.isawaitable(value):

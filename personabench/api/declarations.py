@@ -20,7 +20,7 @@ _MISSING = object()
 
 
 class Declaration(NamedTuple):
-    """What a class attribute has to be; `check` returns a clause, empty if nothing is wrong."""
+    """The required value of a class attribute; `check` returns a fault as a clause, or ""."""
 
     expected: str
     check: Callable[[Any], str]
@@ -65,7 +65,7 @@ def check_protocol(cls: type[Any]) -> None:
 
 
 def check_abstract(cls: type[Any], contracts: Mapping[str, Any]) -> None:
-    """Check that a class implements what it must, with methods.
+    """Check that a class implements its abstract members, with methods.
 
     Raises:
         PluginError: the first method that is missing or is no method.

@@ -58,7 +58,7 @@ def complete_vocabulary(
     kind: ResponseKind,
     labels: Sequence[str],
 ) -> Vocabulary:
-    """Fill in what a vocabulary leaves open."""
+    """Fill the gaps of a vocabulary with defaults."""
     return msgspec.structs.replace(
         words,
         profile_question=words.profile_question

@@ -1,6 +1,6 @@
 """The guard around plugin code: a fault becomes one message, the traceback goes to the run's log.
 
-A message names class, method, file and line, what was expected and what came instead.  Whatever
+A message names class, method, file and line, the expected result and the actual one.  Whatever
 plugin code raises is a fault of the plugin, `SystemExit` included: it costs a sample, never the
 command.  Errors of the engine and real interrupts pass.
 """

@@ -79,7 +79,7 @@ class Stage:
         return (*self.slots, *self.optional)
 
     def check(self, texts: Texts, where: str) -> str:
-        """Return what is wrong with the slots of some texts; empty if nothing is."""
+        """Describe the first fault in the slots of some texts; empty without one."""
         available = (*self.filled, *VOCABULARY_SLOTS)
         used: set[str] = set()
         for name, text in texts.items():

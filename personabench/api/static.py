@@ -68,7 +68,7 @@ class StaticDataset(Dataset):
         Args:
             cls: the task's class, for messages.
             labels: the choices of samples that name none.
-            explain_gold: says what is wrong with a sample's references; empty if nothing is.
+            explain_gold: describes a fault of a sample's references; empty without one.
 
         Raises:
             DataError: `load` fails, or yields no samples, broken ones, or two of one id.

@@ -100,7 +100,7 @@ def backend(
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Learn what a server takes, with one small call.
+    """Learn the dialect of a server with one small call.
 
     It is printed on one line and kept in the results folder. A run does the same when a server is
     new.

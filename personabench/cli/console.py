@@ -41,7 +41,7 @@ def screen(*, err: bool = False) -> Console:
     from rich.segment import Segment
 
     class Visible:
-        """What a renderable prints, with control characters shown."""
+        """A renderable whose control characters are printed visibly."""
 
         def __init__(self, content: RenderableType) -> None:
             self._content = content

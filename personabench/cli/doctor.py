@@ -62,7 +62,7 @@ def _check_key(variable: str, purpose: str) -> dict[str, str]:
 
 
 def _check_tasks() -> list[dict[str, str]]:
-    """Check on its example data what each installed task lacks."""
+    """Check installed tasks on their example data for missing requirements."""
     from personabench.api.registry import list_entries
 
     return [_check_task(name) for name in list_entries("task")]

@@ -27,15 +27,16 @@ def methods(json: Json = False) -> None:
     """List methods with the capabilities they need and their origin."""
     from personabench.api.registry import list_entries
 
-    rows = [
-        {
+    rows = []
+    for entry in list_entries("method").values():
+        needs = entry.facts.get("needs", ())
+        row = {
             "name": entry.name,
-            "needs": ", ".join(entry.facts.get("needs", ())),
+            "needs": ", ".join(needs),
             "origin": entry.origin,
             "about": entry.about,
         }
-        for entry in list_entries("method").values()
-    ]
+        rows.append(row)
     _print_rows(rows, json)
 
 
@@ -75,33 +76,45 @@ def matrix(
     from personabench.api.compatibility import matrix
     from personabench.api.registry import describe, list_entries
 
-    methods = [describe("method", method)] if method else list(list_entries("method").values())
-    tasks = [describe("task", task)] if task else list(list_entries("task").values())
+    methods = [describe("method", method)] if method else [*list_entries("method").values()]
+    tasks = [describe("task", task)] if task else [*list_entries("task").values()]
     cells = matrix(methods, tasks)
     if json:
         emit([cell._asdict() for cell in cells])
         return
 
-    for line in _format_matrix(cells, shutil.get_terminal_size().columns):
+    width = shutil.get_terminal_size().columns
+    for line in _format_matrix(cells, width):
         echo(line)
+
     # Their code is only imported when it is named, so nothing is known about them here.
     installed = [entry.name for entry in (*methods, *tasks) if not entry.described]
     if installed:
-        echo(f"\nAlso installed; name one with --task or --method: {', '.join(installed)}")
+        listed = ", ".join(installed)
+        echo(f"\nAlso installed; name one with --task or --method: {listed}")
 
 
 def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:
     """Format cells as symbols, as many tasks side by side as fit, then legend and reasons."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     tasks = list(dict.fromkeys(cell.task for cell in cells))
-    symbols = {(cell.method, cell.task): SYMBOLS[cell.fit] for cell in cells}
+    symbols = {}
+    for cell in cells:
+        symbols[cell.method, cell.task] = SYMBOLS[cell.fit]
     method_width = max(map(len, methods))
 
+    blank = " " * method_width
     for block in _split_columns(tasks, width - method_width):
-        yield " ".join([" " * method_width, *block]).rstrip()
+        heading = " ".join([blank, *block])
+        yield heading.rstrip()
+
         for method in methods:
-            row = [symbols[method, task].center(len(task)) for task in block]
-            yield " ".join([method.ljust(method_width), *row]).rstrip()
+            texts = [method.ljust(method_width)]
+            for task in block:
+                symbol = symbols[method, task]
+                texts.append(symbol.center(len(task)))
+            row = " ".join(texts)
+            yield row.rstrip()
         yield ""
 
     yield from textwrap.wrap(LEGEND, width)
@@ -128,15 +141,22 @@ def _format_refusals(cells: Sequence[Cell], width: int) -> Iterator[str]:
     for cell in cells:
         if cell.fit == "refused":
             tasks_by_method = tasks_by_reason.setdefault(cell.reason, {})
-            tasks_by_method.setdefault(cell.method, []).append(cell.task)
+            tasks = tasks_by_method.setdefault(cell.method, [])
+            tasks.append(cell.task)
 
     for reason, tasks_by_method in tasks_by_reason.items():
         methods_by_tasks: dict[str, list[str]] = {}
         for method, tasks in tasks_by_method.items():
-            methods_by_tasks.setdefault(", ".join(tasks), []).append(method)
+            key = ", ".join(tasks)
+            methods = methods_by_tasks.setdefault(key, [])
+            methods.append(method)
 
-        pairs = [f"{', '.join(methods)} on {tasks}" for tasks, methods in methods_by_tasks.items()]
-        text = f"– {'; '.join(pairs)}: {reason}"
+        pairs = []
+        for joined_tasks, methods in methods_by_tasks.items():
+            joined_methods = ", ".join(methods)
+            pairs.append(f"{joined_methods} on {joined_tasks}")
+        joined_pairs = "; ".join(pairs)
+        text = f"– {joined_pairs}: {reason}"
         yield from textwrap.wrap(text, width, subsequent_indent="  ")
 
 
@@ -145,7 +165,10 @@ def backends(json: Json = False) -> None:
     """List backends."""
     from personabench.models.backends import BACKENDS
 
-    rows = [{"name": name, "about": about} for name, (_, about) in BACKENDS.items()]
+    rows = []
+    for name, (_, about) in BACKENDS.items():
+        row = {"name": name, "about": about}
+        rows.append(row)
     _print_rows(rows, json)
 
 
@@ -156,7 +179,8 @@ def metrics(json: Json = False) -> None:
 
     rows = []
     for name in list_entries("task"):
-        for index, metric in enumerate(load_class("task", name).metrics):
+        cls = load_class("task", name)
+        for index, metric in enumerate(cls.metrics):
             row = {
                 "task": name,
                 "metric": metric.name,
@@ -164,7 +188,14 @@ def metrics(json: Json = False) -> None:
                 "primary": index == 0,
             }
             rows.append(row)
-    rows.append({"task": "any", "metric": "evaluate:NAME", "better": "", "primary": False})
+
+    external = {
+        "task": "any",
+        "metric": "evaluate:NAME",
+        "better": "",
+        "primary": False,
+    }
+    rows.append(external)
     _print_rows(rows, json)
 
 
@@ -173,34 +204,43 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
     """List runs, oldest first."""
     from personabench.results.index import label, read_runs
 
-    found = read_runs(results)
+    recorded_runs = read_runs(results)
     rows = []
-    for run in found:
+    for run in recorded_runs:
         summary = run.summary
-        value = summary.score(summary.primary)
-        score: dict[str, Any] = {
-            "score": "–" if value is None else f"{summary.primary} {value:.4f}"
+        primary = summary.primary
+        value = summary.score(primary)
+        score = "–" if value is None else f"{primary} {value:.4f}"
+        row: dict[str, Any] = {
+            "run": summary.fingerprint[:8],
+            "task": f"{summary.task}/{summary.separation}/{summary.split}",
+            "method": label(summary),
+            "model": summary.model,
+            "n": summary.n,
         }
-        rows.append(
-            {
-                "run": summary.fingerprint[:8],
-                "task": f"{summary.task}/{summary.separation}/{summary.split}",
-                "method": label(summary),
-                "model": summary.model,
-                "n": summary.n,
-                **({summary.primary: value} if json else score),
-                "status": summary.status,
-                "data": summary.source if json or not summary.sample else "example data",
-                **({"time": summary.time, "folder": str(run.path)} if json else {}),
-            }
-        )
+        if json:
+            row[primary] = value
+            row["status"] = summary.status
+            row["data"] = summary.source
+            row["time"] = summary.time
+            row["folder"] = str(run.path)
+        else:
+            row["score"] = score
+            row["status"] = summary.status
+            row["data"] = "example data" if summary.sample else summary.source
+        rows.append(row)
+
     if not rows and not json:
         echo(f"no runs under {results}/runs; make one with `personabench run`")
         return
     _print_rows(rows, json)
-    if not json:
-        for source in sorted({run.summary.source for run in found if run.summary.sample}):
-            echo(f"example data: {source}")
+    if json:
+        return
+
+    summaries = [run.summary for run in recorded_runs]
+    sources = {summary.source for summary in summaries if summary.sample}
+    for source in sorted(sources):
+        echo(f"example data: {source}")
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
@@ -210,19 +250,32 @@ def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
         return
 
     headings = list(rows[0])
-    texts = [[_format_cell(value) for value in row.values()] for row in rows]
-    lines = [headings, *texts]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    table = [headings]
+    for row in rows:
+        texts = [_format_cell(value) for value in row.values()]
+        table.append(texts)
+
+    # The last column has no fixed width.
+    *columns, _ = zip(*table, strict=True)
+    widths = [max(map(len, column)) for column in columns]
     indent = sum(widths) + 2 * len(widths)
 
     # Lines in a file or a pipe stay whole, so that `grep` and `cut` work on them.
-    width = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
-    for row in lines:
-        last = [row[-1]]
+    width = 0
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns - indent
+
+    for *texts, last_text in table:
+        last = [last_text]
         if width >= _MIN_WRAP_WIDTH:
-            last = textwrap.wrap(row[-1], width) or [""]
-        cells = "  ".join(text.ljust(size) for text, size in zip(row[:-1], widths, strict=True))
-        echo(f"{cells}  {last[0]}".rstrip())
+            last = textwrap.wrap(last_text, width) or [""]
+
+        padded = []
+        for text, size in zip(texts, widths, strict=True):
+            padded.append(text.ljust(size))
+        cells = "  ".join(padded)
+        first_line = f"{cells}  {last[0]}"
+        echo(first_line.rstrip())
         for line in last[1:]:
             echo(" " * indent + line)
 
@@ -231,4 +284,6 @@ def _format_cell(value: Any) -> str:
     """Format a cell: yes for true, empty for false or missing."""
     if value is True:
         return "yes"
-    return "" if value in (False, None) else str(value)
+    if value in (False, None):
+        return ""
+    return str(value)

@@ -121,7 +121,7 @@ def _find_parts(
     split: str | None,
     scorer: str,
 ) -> list[Part]:
-    """The tasks to score with their files; `stack` owns what was unpacked."""
+    """The tasks to score with their files; `stack` owns the unpacked files."""
     from personabench.errors import DataError, UsageError
     from personabench.run.score_file import check_scorer
     from personabench.run.submission import (

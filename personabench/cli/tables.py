@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from personabench.leaderboard.curves import Point
 
 
-def print_boards(boards: Sequence[Board], console: Console, wide: bool = False) -> None:
+def print_boards(
+    boards: Sequence[Board],
+    console: Console,
+    wide: bool = False,
+) -> None:
     """Print boards as tables, without columns that are equal or zero in every row.
 
     The plain table shows as many columns as fit the terminal, the most important first.
@@ -24,31 +28,48 @@ def print_boards(boards: Sequence[Board], console: Console, wide: bool = False) 
             console.print(f" {note}", markup=False, style="dim")
 
 
-def _print_board(board: Board, console: Console, wide: bool) -> None:
+def _print_board(
+    board: Board,
+    console: Console,
+    wide: bool,
+) -> None:
     from rich.text import Text
 
     from personabench.leaderboard.formats import beaten, headed, raised, text
 
-    title, columns = headed(board, board.all_columns if wide else board.columns)
-    cells = {name: [text(name, row) for row in board.rows] for name in columns}
+    visible = board.all_columns if wide else board.columns
+    title, columns = headed(board, visible)
+    cells = {}
+    for name in columns:
+        cells[name] = [text(name, row) for row in board.rows]
 
     # Marks of equal length keep the decimal points of the scores in one line.
-    marks = [raised(beaten(board, row)) for row in board.rows]
+    letters = [beaten(board, row) for row in board.rows]
+    marks = [raised(row_letters) for row_letters in letters]
     longest = max(map(len, marks))
-    scores = zip(cells[board.primary], marks, strict=True)
-    cells[board.primary] = [score + mark.ljust(longest) for score, mark in scores]
+    marked = []
+    for score, mark in zip(cells[board.primary], marks, strict=True):
+        padded = mark.ljust(longest)
+        marked.append(score + padded)
+    cells[board.primary] = marked
 
     parts = [_fitting(columns, cells, board, console.width)]
     if wide:
         parts = _parts(columns, cells, console.width)
+
     for index, part in enumerate(parts):
         table = _table(board, part, cells)
         if index == 0:
-            table.title, table.title_justify = Text(title, "bold"), "left"
+            table.title = Text(title, "bold")
+            table.title_justify = "left"
         console.print(table)
 
 
-def _table(board: Board, columns: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> Table:
+def _table(
+    board: Board,
+    columns: Mapping[str, str],
+    cells: Mapping[str, Sequence[str]],
+) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -57,18 +78,20 @@ def _table(board: Board, columns: Mapping[str, str], cells: Mapping[str, Sequenc
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for name, heading in columns.items():
+        width = _width(heading, cells[name])
         table.add_column(
             Text(heading),
             justify="left" if name in WORDS else "right",
             overflow="fold",
-            width=min(_width(heading, cells[name]), _LONGEST),
+            width=min(width, _LONGEST),
         )
+
     for index, row in enumerate(board.rows):
-        leader_style = "bold" if row.leader else ""
-        texts = [
-            Text(cells[name][index], leader_style if name == board.primary else "")
-            for name in columns
-        ]
+        texts = []
+        for name in columns:
+            is_bold = row.leader and name == board.primary
+            style = "bold" if is_bold else ""
+            texts.append(Text(cells[name][index], style))
         table.add_row(*texts)
     return table
 
@@ -81,14 +104,19 @@ _LONGEST = 24
 
 
 def _fitting(
-    columns: Mapping[str, str], cells: dict[str, list[str]], board: Board, width: int
+    columns: Mapping[str, str],
+    cells: dict[str, list[str]],
+    board: Board,
+    width: int,
 ) -> dict[str, str]:
     """Choose the columns of the plain table that fit a width."""
     from personabench.leaderboard.formats import thousands
 
-    cells["tokens"] = [
-        thousands(row.costs.input_tokens + row.costs.output_tokens) for row in board.rows
-    ]
+    token_cells = []
+    for row in board.rows:
+        tokens = row.costs.input_tokens + row.costs.output_tokens
+        token_cells.append(thousands(tokens))
+    cells["tokens"] = token_cells
     headings = {**columns, "tokens": "tokens"}
     required = (
         "letter",
@@ -106,9 +134,13 @@ def _fitting(
         "seed_sd",
     )
     chosen = [name for name in required if name in columns]
-    metrics = [name for name, heading in columns.items() if heading.endswith(("↑", "↓"))]
-    extra = [name for name in columns if f"{board.primary}/" in name or ":" in name]
-    used = 2 + sum(_claim(headings[name], cells[name]) for name in chosen)
+    arrows = ("↑", "↓")
+    metrics = [name for name, heading in columns.items() if heading.endswith(arrows)]
+    primary_prefix = f"{board.primary}/"
+    extra = [name for name in columns if primary_prefix in name or ":" in name]
+
+    claims = [_claim(headings[name], cells[name]) for name in chosen]
+    used = 2 + sum(claims)
     for name in (*metrics, *extra, *EXTRA):
         if name not in headings or name in chosen:
             continue
@@ -118,21 +150,29 @@ def _fitting(
             used += needed
 
     order = [*columns, "tokens"]
-    return {name: headings[name] for name in sorted(chosen, key=order.index)}
+    chosen.sort(key=order.index)
+    return {name: headings[name] for name in chosen}
 
 
 def _parts(
-    columns: Mapping[str, str], cells: Mapping[str, Sequence[str]], width: int
+    columns: Mapping[str, str],
+    cells: Mapping[str, Sequence[str]],
+    width: int,
 ) -> list[dict[str, str]]:
     """Split all columns into tables that fit the width, each with the names of the rows."""
     row_names = {name: columns[name] for name in columns if name in ("letter", "label")}
-    start = 2 + sum(_claim(heading, cells[name]) for name, heading in row_names.items())
-    parts, used = [dict(row_names)], start
+    claims = [_claim(heading, cells[name]) for name, heading in row_names.items()]
+    start = 2 + sum(claims)
+
+    parts = [dict(row_names)]
+    used = start
     for name, heading in columns.items():
         if name in row_names:
             continue
         needed = _claim(heading, cells[name])
-        if used + needed > width and len(parts[-1]) > len(row_names):
+        is_full = used + needed > width
+        has_column = len(parts[-1]) > len(row_names)
+        if is_full and has_column:
             parts.append(dict(row_names))
             used = start
         parts[-1][name] = heading
@@ -142,13 +182,19 @@ def _parts(
 
 def _claim(heading: str, cells: Sequence[str]) -> int:
     """Return the width of a column with the space around it."""
-    return min(_width(heading, cells), _LONGEST) + 2
+    width = _width(heading, cells)
+    return min(width, _LONGEST) + 2
 
 
 def _width(heading: str, cells: Sequence[str]) -> int:
     """Return the width of a column; its heading may break between words but not before an arrow."""
-    words = heading.replace(" ↑", "_↑").replace(" ↓", "_↓").replace("Δ ", "Δ_").split()
-    return max([1, *map(len, words), *map(len, cells)])
+    unbroken = heading
+    for arrow in ("↑", "↓"):
+        unbroken = unbroken.replace(f" {arrow}", f"_{arrow}")
+    unbroken = unbroken.replace("Δ ", "Δ_")
+    texts = [*unbroken.split(), *cells]
+    lengths = [len(text) for text in texts]
+    return max([1, *lengths])
 
 
 def curve_text(points: Sequence[Point], form: str) -> str:
@@ -168,13 +214,20 @@ def curve_text(points: Sequence[Point], form: str) -> str:
     if form == "json":
         import msgspec
 
-        return msgspec.json.format(msgspec.json.encode(points), indent=2).decode()
+        encoded = msgspec.json.encode(points)
+        return msgspec.json.format(encoded, indent=2).decode()
     if not points:
         raise UsageError(
             "no curve: no two runs differ in the history's size or one parameter alone"
         )
-    formats = {"csv": curves_as_csv, "md": curves_as_markdown, "latex": curves_as_latex}
-    return formats.get(form, curves_as_text)(points)
+
+    formats = {
+        "csv": curves_as_csv,
+        "md": curves_as_markdown,
+        "latex": curves_as_latex,
+    }
+    format_curves = formats.get(form, curves_as_text)
+    return format_curves(points)
 
 
 def board_text(boards: Sequence[Board], wide: bool) -> str:
@@ -185,5 +238,9 @@ def board_text(boards: Sequence[Board], wide: bool) -> str:
 
     file = io.StringIO()
     width = 400 if wide else 200
-    print_boards(boards, Console(file=file, width=width, highlight=False), wide)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    console = Console(file=file, width=width, highlight=False)
+    print_boards(boards, console, wide)
+
+    printed = file.getvalue()
+    stripped = [line.rstrip() for line in printed.splitlines()]
+    return "\n".join(stripped)

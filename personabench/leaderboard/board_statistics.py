@@ -27,7 +27,11 @@ FRONTIER_SHARE = 0.5
 DRAWS_PER_TEST = 50
 
 
-def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[RowStatistics]:
+def tabulate(
+    board: Sequence[Entry],
+    baseline: str,
+    thorough: bool,
+) -> list[RowStatistics]:
     """Compute the statistics of a board's rows, which come in the order of rank.
 
     Args:
@@ -37,13 +41,18 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[RowS
     Raises:
         DataError: a score file is damaged.
     """
-    vectors = [[vector(run) for run in entry.runs] for entry in board]
+    vectors = []
+    for entry in board:
+        seeds = [vector(run) for run in entry.runs]
+        vectors.append(seeds)
+
     statistics = [RowStatistics(letter) for letter in letters(len(board))]
     scored = [row for row, seeds in enumerate(vectors) if _has_samples(seeds)]
     if not scored:
         return statistics
 
-    primary = board[scored[0]].summary.primary
+    first_scored = board[scored[0]]
+    primary = first_scored.summary.primary
     directions = metric_directions(board[row].first for row in scored)
     if not thorough:
         directions = {primary: directions[primary]}
@@ -51,17 +60,24 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[RowS
     for metric, higher in directions.items():
         rows = [row for row in scored if _has_metric(vectors[row], metric)]
         for group in _comparable(board, rows, metric):
-            aggregate = aggregate_of(board[group[0]].first, metric, vectors[group[0]][0])
+            first = group[0]
+            run = board[first].first
+            scores = vectors[first][0]
+            aggregate = aggregate_of(run, metric, scores)
             if aggregate is None:
                 continue
-            pairs = len(group) * (len(group) - 1) // 2
+
+            size = len(group)
+            pairs = size * (size - 1) // 2
+            draws = max(DRAWS, DRAWS_PER_TEST * pairs)
             column = Column(
                 [vectors[row] for row in group],
                 metric,
                 higher,
                 aggregate,
-                draws=max(DRAWS, DRAWS_PER_TEST * pairs),
+                draws=draws,
             )
+
             entries = [board[row] for row in group]
             members = [statistics[row] for row in group]
             base = baseline_of(entries, baseline)
@@ -72,27 +88,42 @@ def tabulate(board: Sequence[Entry], baseline: str, thorough: bool) -> list[RowS
 
 
 def _has_samples(vectors: Sequence[Vector]) -> bool:
-    return bool(set(vectors[0].ids).intersection(*(scores.ids for scores in vectors[1:])))
+    shared = set(vectors[0].ids)
+    for scores in vectors[1:]:
+        shared &= set(scores.ids)
+    return bool(shared)
 
 
 def _has_metric(vectors: Sequence[Vector], metric: str) -> bool:
-    return all(metric in scores.values.get(SCORER, {}) for scores in vectors)
+    measured = [scores.values.get(SCORER, {}) for scores in vectors]
+    return all(metric in metrics for metrics in measured)
 
 
-def _comparable(board: Sequence[Entry], rows: Sequence[int], metric: str) -> list[list[int]]:
+def _comparable(
+    board: Sequence[Entry],
+    rows: Sequence[int],
+    metric: str,
+) -> list[list[int]]:
     """Group rows of one setting whose metric is by the same optional judge.
 
     Rows whose seeds had different judges are left out.
     """
     groups: dict[tuple[str, str | None], list[int]] = {}
     for row in rows:
-        judges = {judge_of(run, metric) for run in board[row].runs}
+        entry = board[row]
+        judges = {judge_of(run, metric) for run in entry.runs}
         if len(judges) == 1:
-            groups.setdefault((board[row].setting, judges.pop()), []).append(row)
+            key = (entry.setting, judges.pop())
+            group = groups.setdefault(key, [])
+            group.append(row)
     return list(groups.values())
 
 
-def _estimate_metric(statistics: Sequence[RowStatistics], column: Column, base: int | None) -> None:
+def _estimate_metric(
+    statistics: Sequence[RowStatistics],
+    column: Column,
+    base: int | None,
+) -> None:
     """Fill in the estimates of one metric for rows that are compared."""
     aligned = column.align(FRONTIER_SHARE)
     for row, numbers in enumerate(statistics):
@@ -116,26 +147,36 @@ def _test_rows(
         if twin is not None:
             twins[row] = twin
 
-    pairs = {(a, b): column.compare(a, b) for a, b in combinations(range(count), 2)}
-    controls = [(min(pair), max(pair)) for pair in twins.items()]
+    pairs = {}
+    for a, b in combinations(range(count), 2):
+        pairs[a, b] = column.compare(a, b)
+    controls = []
+    for row, twin in twins.items():
+        control = (min(row, twin), max(row, twin))
+        controls.append(control)
+    contests = [pair for pair in pairs if pair not in controls]
 
     # Rows against their own shuffled selves are a family of their own: whether a gain is personal
     # is one planned question per method, and its answer must not depend on the other rows.
     family = {}
-    for keys in (controls, [key for key in pairs if key not in controls]):
-        corrected = holm([pairs[key].p for key in keys])
+    for keys in (controls, contests):
+        raw = [pairs[key].p for key in keys]
+        corrected = holm(raw)
         for key, p in zip(keys, corrected, strict=True):
-            family[key] = pairs[key].gain.value, p
+            gain = pairs[key].gain
+            family[key] = gain.value, p
 
+    # A row without rivals leads nothing.
     best = set(leaders(0, count, family)) if count > 1 else set()
-    trivial = next((row for row, entry in enumerate(entries) if _is_trivial(entry)), None)
+    trivial_rows = [row for row, entry in enumerate(entries) if _is_trivial(entry)]
+    trivial = trivial_rows[0] if trivial_rows else None
     for row, beaten in enumerate(wins(count, family)):
         numbers = statistics[row]
         numbers.sample_set = digest(column.samples(row))[:8]
         numbers.seed_values = column.seeds(row)
         numbers.beats = [entries[loser].label for loser in beaten]
         numbers.leader = row in best
-        numbers.tests = len(pairs) - len(controls)
+        numbers.tests = len(contests)
         numbers.controls = len(controls)
         numbers.draws = column.draws
 
@@ -150,9 +191,10 @@ def _test_rows(
             key = (min(row, opponent), max(row, opponent))
             # Pairs are stored in one direction; the other one is computed when it is needed.
             comparison = pairs[key] if row < opponent else column.compare(row, opponent)
+            _, corrected_p = family[key]
             numbers.contrasts[role] = Contrast(
                 comparison,
-                corrected=family[key][1],
+                corrected=corrected_p,
                 over=entries[opponent].label,
             )
 
@@ -162,9 +204,14 @@ def baseline_of(entries: Sequence[Entry], name: str) -> int | None:
 
     Of rows that differ in seeds and samples alone, the one with most samples, then with most seeds.
     """
+
+    def size(row: int) -> tuple[int, int]:
+        entry = entries[row]
+        return entry.summary.n, len(entry.runs)
+
     matches = [row for row, entry in enumerate(entries) if name in (entry.name, entry.label)]
     if matches:
-        return max(matches, key=lambda row: (entries[row].summary.n, len(entries[row].runs)))
+        return max(matches, key=size)
 
     matches = [row for row, entry in enumerate(entries) if entry.summary.method == name]
     return matches[0] if len(matches) == 1 else None
@@ -182,11 +229,15 @@ def _shuffled_twin(row: int, entries: Sequence[Entry]) -> int | None:
     summary = entries[row].summary
     if summary.history != "own":
         return None
-    twins = [
-        candidate
-        for candidate, entry in enumerate(entries)
-        if entry.summary.history == "shuffled"
-        and entry.summary.method == summary.method
-        and entry.summary.params == summary.params
-    ]
-    return max(twins, key=lambda twin: len(entries[twin].runs), default=None)
+
+    twins = []
+    for candidate, entry in enumerate(entries):
+        peer = entry.summary
+        same_method = peer.method == summary.method and peer.params == summary.params
+        if same_method and peer.history == "shuffled":
+            twins.append(candidate)
+
+    def seeds(candidate: int) -> int:
+        return len(entries[candidate].runs)
+
+    return max(twins, key=seeds, default=None)

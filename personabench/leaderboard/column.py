@@ -21,7 +21,7 @@ from personabench.leaderboard.stats import Scores
 from personabench.leaderboard.stats.resample import Aggregate, Floats
 from personabench.leaderboard.stats.scores import DRAWS
 from personabench.metrics.evidence import EVIDENCE
-from personabench.metrics.metric import mean
+from personabench.metrics.metric import Metric, mean
 from personabench.results.index import SCORER, Run
 from personabench.results.published import Vector
 
@@ -52,9 +52,17 @@ class Column:
         self.draws = draws
         self.is_mean = aggregate is mean
         self._aggregate = aggregate
-        self._values = [[metric_values(scores, name) for scores in vectors] for vectors in rows]
-        self._samples = [_shared_samples(values) for values in self._values]
-        self._users = [dict(zip(vectors[0].ids, vectors[0].users, strict=True)) for vectors in rows]
+        self._values: list[list[dict[str, float | list[float]]]] = []
+        self._samples: list[tuple[str, ...]] = []
+        self._users: list[dict[str, str]] = []
+        for vectors in rows:
+            values = [metric_values(scores, name) for scores in vectors]
+            self._values.append(values)
+            self._samples.append(_shared_samples(values))
+
+            first = vectors[0]
+            users = dict(zip(first.ids, first.users, strict=True))
+            self._users.append(users)
         self._cache: dict[tuple[int, ...], tuple[Scores, dict[int, int]]] = {}
 
     def estimate(self, row: int) -> Estimate:
@@ -65,7 +73,9 @@ class Column:
     def gain(self, a: int, b: int) -> Estimate:
         """Estimate the gain of row a over row b with its interval, on the samples of both."""
         scores, index = self._scores(a, b)
-        return scores.gain(index[a], index[b])
+        row = index[a]
+        baseline = index[b]
+        return scores.gain(row, baseline)
 
     def compare(self, a: int, b: int) -> Comparison:
         """Compare row a with row b on the samples of both."""
@@ -80,7 +90,12 @@ class Column:
         samples = self._samples[row]
         if not samples:
             return []
-        return [self._aggregate(_to_array(values, samples)) for values in self._values[row]]
+
+        estimates = []
+        for values in self._values[row]:
+            array = _to_array(values, samples)
+            estimates.append(self._aggregate(array))
+        return estimates
 
     def align(self, share: float = 0.0) -> list[Estimate | None]:
         """Estimate each row's metric on the samples that all rows have.
@@ -91,13 +106,20 @@ class Column:
         members = self._alignable(share)
         rows = range(len(self._samples))
 
-        if len({self._samples[row] for row in members}) == 1:
-            return [self.estimate(row) if row in members else None for row in rows]
+        aligned: list[Estimate | None] = [None for _ in rows]
         if not members:
-            return [None for _ in rows]
+            return aligned
+
+        sample_sets = {self._samples[row] for row in members}
+        if len(sample_sets) == 1:
+            for row in members:
+                aligned[row] = self.estimate(row)
+            return aligned
 
         scores = self._build(members)
-        return [scores.estimate(members.index(row)) if row in members else None for row in rows]
+        for position, row in enumerate(members):
+            aligned[row] = scores.estimate(position)
+        return aligned
 
     def _alignable(self, share: float) -> list[int]:
         frequency = Counter(self._samples)
@@ -105,14 +127,20 @@ class Column:
             range(len(self._samples)),
             key=lambda row: _alignment_rank(self._samples[row], frequency),
         )
-        start = common = set(self._samples[order[0]])
+
+        first = order[0]
+        common = set(self._samples[first])
+        smallest = share * len(common)
         members = []
         for row in order:
-            remaining = common.intersection(self._samples[row])
-            users = {self._users[row][sample] for sample in remaining}
-            enough = len(users) > 1 and len(remaining) >= share * len(start)
+            samples = set(self._samples[row])
+            remaining = common & samples
+            user_of = self._users[row]
+            users = {user_of[sample] for sample in remaining}
+
+            enough = len(users) > 1 and len(remaining) >= smallest
             # A row with exactly the common samples costs the others nothing, however few they are.
-            unchanged = remaining == common == set(self._samples[row])
+            unchanged = remaining == common == samples
             if remaining and (enough or unchanged):
                 common = remaining
                 members.append(row)
@@ -124,45 +152,55 @@ class Column:
 
     def _scores(self, *rows: int) -> tuple[Scores, dict[int, int]]:
         """Scores that hold the given rows, and the index of each row in them."""
-        first, last = rows[0], rows[-1]
-        if self._samples[first] == self._samples[last]:
+        first = rows[0]
+        last = rows[-1]
+        shared = self._samples[first]
+        members: tuple[int, ...] = (first, last)
+        if self._samples[last] == shared:
             # All rows on these samples at once: they share their resamples.
-            members = tuple(
-                row for row, samples in enumerate(self._samples) if samples == self._samples[first]
-            )
-        else:
-            members = (first, last)
+            matches = [row for row, samples in enumerate(self._samples) if samples == shared]
+            members = tuple(matches)
 
         if members not in self._cache:
+            scores = self._build(members)
             index = {row: position for position, row in enumerate(members)}
-            self._cache[members] = self._build(members), index
+            self._cache[members] = scores, index
         return self._cache[members]
 
     def _build(self, members: Sequence[int]) -> Scores:
-        common = set(self._samples[members[0]])
+        first = members[0]
+        common = set(self._samples[first])
         for row in members[1:]:
             common &= set(self._samples[row])
         samples = sorted(common)
-        users = [self._users[members[0]][sample] for sample in samples]
+        user_of = self._users[first]
+        users = [user_of[sample] for sample in samples]
 
         # One array per row, a column per seed.
-        rows = [
-            np.stack([_to_array(values, samples) for values in self._values[row]], 1)
-            for row in members
-        ]
-        widest = max(row.shape[1] for row in rows)
+        rows = []
+        for row in members:
+            seeds = [_to_array(values, samples) for values in self._values[row]]
+            array = np.stack(seeds, axis=1)
+            rows.append(array)
+
         aggregate = self._aggregate
+        seed_counts = [row.shape[1] for row in rows]
         if self.is_mean:
-            # The mean over seeds, written as a shift of the first: exact if all seeds agree.
-            rows = [row[:, 0] + (row - row[:, :1]).mean(axis=1) for row in rows]
-        elif widest == 1:
+            rows = [_mean_over_seeds(row) for row in rows]
+        elif max(seed_counts) == 1:
             rows = [row[:, 0] for row in rows]
         else:
-            width = math.lcm(*(row.shape[1] for row in rows))
-            rows = [np.repeat(row, width // row.shape[1], axis=1) for row in rows]
+            width = math.lcm(*seed_counts)
+            rows = [_repeat_seeds(row, width) for row in rows]
             aggregate = _average_seeds(self._aggregate)
+
         return Scores(
-            rows, users, aggregate, higher_is_better=self.higher, draws=self.draws, seed=SEED
+            rows,
+            users,
+            aggregate,
+            higher_is_better=self.higher,
+            draws=self.draws,
+            seed=SEED,
         )
 
 
@@ -175,46 +213,86 @@ def _alignment_rank(
 
 def _shared_samples(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The samples that every seed has a value for."""
-    return tuple(sorted(set.intersection(*map(set, values))))
+    samples = [set(seed_values) for seed_values in values]
+    shared = set.intersection(*samples)
+    return tuple(sorted(shared))
 
 
 def metric_values(scores: Vector, name: str) -> dict[str, float | list[float]]:
     """Return a metric's values by sample id, of the samples that have one."""
-    values = scores.values.get(SCORER, {}).get(name)
+    metrics = scores.values.get(SCORER, {})
+    values = metrics.get(name)
     if not values:
         return {}
-    pairs = zip(scores.ids, values, strict=True)
-    return {sample: value for sample, value in pairs if value is not None}
+
+    by_sample = {}
+    for sample, value in zip(scores.ids, values, strict=True):
+        if value is not None:
+            by_sample[sample] = value
+    return by_sample
 
 
 def _to_array(values: Mapping[str, Any], samples: Sequence[str]) -> Floats:
-    return np.array([values[sample] for sample in samples], dtype=np.float64)
+    ordered = [values[sample] for sample in samples]
+    return np.array(ordered, dtype=np.float64)
+
+
+def _mean_over_seeds(values: Floats) -> Floats:
+    """Average the columns of an array with a column per seed."""
+    # Written as a shift of the first seed: exact if all seeds agree.
+    first = values[:, 0]
+    shifts = values - first[:, None]
+    means: Floats = first + shifts.mean(axis=1)
+    return means
+
+
+def _repeat_seeds(values: Floats, width: int) -> Floats:
+    """Repeat the columns of seeds up to a width that is a multiple of their number."""
+    seeds = values.shape[1]
+    repeats = width // seeds
+    return np.repeat(values, repeats, axis=1)
 
 
 def _average_seeds(aggregate: Aggregate) -> Aggregate:
     def average(values: Floats) -> float:
         seeds = range(values.shape[1])
-        return float(np.mean([aggregate(values[:, seed]) for seed in seeds]))
+        estimates = [aggregate(values[:, seed]) for seed in seeds]
+        return float(np.mean(estimates))
 
     return average
 
 
-def aggregate_of(run: Run, name: str, scores: Vector) -> Aggregate | None:
+def aggregate_of(
+    run: Run,
+    name: str,
+    scores: Vector,
+) -> Aggregate | None:
     """Look up how a metric of a run is computed from its samples.
 
     The task defines it; if the task is not installed, a metric that equals the mean of its samples
     is treated as a mean. None if neither helps.
     """
+    summary = run.summary
     try:
-        cls = registry.load_recorded("task", run.summary.task, run.task_hash)
-        metrics = (*cls.metrics_of(scores.values.get(SCORER, {})), *EVIDENCE)
-        return next((metric.aggregate for metric in metrics if metric.name == name), None)
+        cls = registry.load_recorded("task", summary.task, run.task_hash)
+        scored = scores.values.get(SCORER, {})
+        metrics: list[Metric] = [*cls.metrics_of(scored), *EVIDENCE]
+        for metric in metrics:
+            if metric.name == name:
+                return metric.aggregate
     except PersonabenchError:
-        values: list[Any] = list(metric_values(scores, name).values())
-        return mean if _is_mean(values, run.summary.score(name)) else None
+        by_sample = metric_values(scores, name)
+        values: list[Any] = list(by_sample.values())
+        if _is_mean(values, summary.score(name)):
+            return mean
+    return None
 
 
 def _is_mean(values: Sequence[Any], score: float | None) -> bool:
-    if score is None or not values or isinstance(values[0], list):
+    if score is None or not values:
         return False
-    return math.isclose(float(np.mean(values)), score, rel_tol=1e-9)
+    if isinstance(values[0], list):
+        return False
+
+    average = float(np.mean(values))
+    return math.isclose(average, score, rel_tol=1e-9)

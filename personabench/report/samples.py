@@ -42,15 +42,31 @@ def index(group: Group) -> dict[str, Any]:
     columns: list[dict[str, float | None]] = []
     for row in group.rows:
         column: dict[str, float | None] = {}
-        for score in RunFolder(row.folder).scores() if row.folder else ():
+        folder = RunFolder(row.folder) if row.folder else None
+        scores = folder.scores() if folder else ()
+        for score in scores:
+            value = score.values[SCORER].get(primary)
             users.setdefault(score.sample_id, score.user_id)
-            column[score.sample_id] = _round(score.values[SCORER].get(primary))
+            column[score.sample_id] = _round(value)
         columns.append(column)
+
     # Samples of a user follow each other: their prompts have most lines in common.
-    order = {user: index for index, user in enumerate(dict.fromkeys(users.values()))}
-    samples = sorted(users, key=lambda sample: order[users[sample]])
-    scores = [[column.get(sample) for sample in samples] for column in columns]
-    return {"samples": samples, "users": [users[sample] for sample in samples], "scores": scores}
+    samples_by_user: dict[str, list[str]] = {}
+    for sample, user in users.items():
+        user_samples = samples_by_user.setdefault(user, [])
+        user_samples.append(sample)
+    samples = [sample for user_samples in samples_by_user.values() for sample in user_samples]
+
+    scores_by_row = []
+    for column in columns:
+        row_scores = [column.get(sample) for sample in samples]
+        scores_by_row.append(row_scores)
+
+    return {
+        "samples": samples,
+        "users": [users[sample] for sample in samples],
+        "scores": scores_by_row,
+    }
 
 
 class Pack:
@@ -70,19 +86,31 @@ class Pack:
             if line not in self._lines:
                 self._lines[line] = len(self._lines)
                 self.size += len(line)
-            numbers.append(self._lines[line])
+            number = self._lines[line]
+            numbers.append(number)
         return numbers
 
-    def state(self, row: int, user: str, make: Callable[[], dict[str, Any]]) -> int:
+    def state(
+        self,
+        row: int,
+        user: str,
+        make: Callable[[], dict[str, Any]],
+    ) -> int:
         """Store a user's state in a row unless it is known, and return its number."""
-        if (row, user) not in self._states:
-            self._states[row, user] = len(self.states)
-            self.states.append(make())
-        return self._states[row, user]
+        key = (row, user)
+        if key not in self._states:
+            self._states[key] = len(self.states)
+            state = make()
+            self.states.append(state)
+        return self._states[key]
 
     def plain(self) -> dict[str, Any]:
         """The pack as JSON values."""
-        return {"lines": list(self._lines), "states": self.states, "samples": self.samples}
+        return {
+            "lines": list(self._lines),
+            "states": self.states,
+            "samples": self.samples,
+        }
 
 
 class _Prompts(NamedTuple):
@@ -117,9 +145,13 @@ class _Uses:
 
     def __init__(self, sample: Sample | None) -> None:
         self._uses: dict[tuple[str, str | None, str], _Use] = {}
-        for record in sample.history if sample else ():
-            if sample and record.id in sample.evidence:
-                self._use(record).evidence = True
+        if sample is None:
+            return
+
+        for record in sample.history:
+            if record.id in sample.evidence:
+                use = self._use(record)
+                use.evidence = True
 
     def add(
         self,
@@ -131,9 +163,11 @@ class _Uses:
         """Add the records of a row's answer and of the profile behind it."""
         for record in history:
             if _is_shown(record, prediction, prompts):
-                self._use(record).rows.append(row)
+                use = self._use(record)
+                use.rows.append(row)
             elif _is_profiled(record, prompts):
-                self._use(record).profiled.append(row)
+                use = self._use(record)
+                use.profiled.append(row)
 
     def records(self) -> list[_Use]:
         """The records, evidence first."""
@@ -153,7 +187,12 @@ class Browser:
         located: whether the data was found, so that inputs and records can be shown.
     """
 
-    def __init__(self, group: Group, samples: Sequence[str], cache: Cache | None) -> None:
+    def __init__(
+        self,
+        group: Group,
+        samples: Sequence[str],
+        cache: Cache | None,
+    ) -> None:
         self.group = group
         self.samples = samples
         self.prompts = True
@@ -161,11 +200,14 @@ class Browser:
         self._data = _dataset(group)
         self.located = self._data is not None
         self._views = [_control(row) for row in group.rows]
-        self._seen_by = (
-            {view: apply_control(self._data, *view) for view in self._views} if self._data else {}
-        )
-        positions = self._data.index() if self._data else ()
-        self._positions = {sample: position for position, (sample, _) in enumerate(positions)}
+        self._seen_by: dict[tuple[str, int], Dataset] = {}
+        self._positions: dict[str, int] = {}
+        if self._data is not None:
+            for view in self._views:
+                self._seen_by[view] = apply_control(self._data, *view)
+            for position, (sample, _) in enumerate(self._data.index()):
+                self._positions[sample] = position
+
         self._profiles = [_by_user(row) for row in group.rows]
         # By row, the user whose state was made last, and the prompts that made it.
         self._made_from: dict[int, tuple[str, list[str]]] = {}
@@ -175,7 +217,8 @@ class Browser:
         pack = Pack()
         streams = [_predictions(row, self.samples) for row in self.group.rows]
         for sample_id, *predictions in zip(self.samples, *streams, strict=True):
-            pack.samples.append(self._sample(pack, sample_id, predictions))
+            content = self._sample(pack, sample_id, predictions)
+            pack.samples.append(content)
             if pack.size > PACK:
                 yield pack
                 pack = Pack()
@@ -183,11 +226,14 @@ class Browser:
             yield pack
 
     def _sample(
-        self, pack: Pack, sample_id: str, predictions: Sequence[Prediction | None]
+        self,
+        pack: Pack,
+        sample_id: str,
+        predictions: Sequence[Prediction | None],
     ) -> dict[str, Any]:
-        position = self._positions.get(sample_id)
         sample = None
         histories = {}
+        position = self._positions.get(sample_id)
         if position is not None and self._data is not None:
             sample = self._data.load(position)
             histories = self._histories(position)
@@ -200,69 +246,88 @@ class Browser:
                 continue
             answer, prompts = self._answer(pack, row, prediction)
             answers.append(answer)
-            uses.add(row, histories.get(self._views[row], ()), prediction, prompts)
 
+            view = self._views[row]
+            history = histories.get(view, ())
+            uses.add(row, history, prediction, prompts)
+
+        records = [self._used_record(pack, use) for use in uses.records()]
         content: dict[str, Any] = {
             "input": None,
             "attributes": {},
             "references": None,
             "history": None,
-            "records": [
-                {
-                    **self._record(pack, use.record),
-                    "rows": use.rows,
-                    "profiled": use.profiled,
-                    "evidence": use.evidence,
-                }
-                for use in uses.records()
-            ],
+            "records": records,
             "answers": answers,
         }
         if sample is not None:
-            content |= {
-                "input": pack.text(sample.input),
-                "attributes": dict(sample.attributes),
-                "references": [pack.text(text) for text in sample.references],
-                "history": len(sample.history),
-            }
+            content["input"] = pack.text(sample.input)
+            content["attributes"] = dict(sample.attributes)
+            content["references"] = [pack.text(text) for text in sample.references]
+            content["history"] = len(sample.history)
         return content
 
     def _answer(
-        self, pack: Pack, row: int, prediction: Prediction
+        self,
+        pack: Pack,
+        row: int,
+        prediction: Prediction,
     ) -> tuple[dict[str, Any], _Prompts]:
         """Pack a row's answer to a sample; returns it and the prompts behind it."""
         calls, prompts = self._calls(pack, prediction.calls)
-        output, parsed = prediction.output, prediction.parsed
+
+        output = prediction.output
+        parsed = prediction.parsed
         answer: dict[str, Any] = {
-            "output": None if output is None else pack.text(output),
-            # An answer that was parsed whole is not stored twice.
-            "parsed": None if parsed in (None, output) else pack.text(parsed or ""),
+            "output": None,
+            "parsed": None,
             "unparsed": parsed is None and prediction.error is None,
             "error": prediction.error,
             "flags": dict(prediction.flags),
             "calls": calls,
         }
-        profile = self._profiles[row].get(prediction.user_id)
-        if profile is not None:
-            answer["state"] = pack.state(
-                row, prediction.user_id, lambda: self._state(pack, profile)
-            )
-            state_prompts = self._state_prompts(row, profile)
-            return answer, _Prompts(prompts, state_prompts, profile.shown)
-        return answer, _Prompts(prompts, [])
+        if output is not None:
+            answer["output"] = pack.text(output)
+        # An answer that was parsed whole is not stored twice.
+        if parsed is not None and parsed != output:
+            answer["parsed"] = pack.text(parsed)
+
+        user = prediction.user_id
+        profiles = self._profiles[row]
+        profile = profiles.get(user)
+        if profile is None:
+            return answer, _Prompts(prompts, [])
+
+        answer["state"] = pack.state(row, user, lambda: self._state(pack, profile))
+        state_prompts = self._state_prompts(row, profile)
+        return answer, _Prompts(prompts, state_prompts, profile.shown)
 
     def _histories(self, position: int) -> dict[tuple[str, int], Sequence[Record]]:
         """The history that rows could see, by control."""
-        return {view: dataset.load(position).history for view, dataset in self._seen_by.items()}
+        histories: dict[tuple[str, int], Sequence[Record]] = {}
+        for view, dataset in self._seen_by.items():
+            sample = dataset.load(position)
+            histories[view] = sample.history
+        return histories
 
-    def _record(self, pack: Pack, record: Record) -> dict[str, Any]:
-        text = self.group.task.describe(record) if self.group.task else record.response
-        return {"text": pack.text(text), "time": record.time}
+    def _used_record(self, pack: Pack, use: _Use) -> dict[str, Any]:
+        record = use.record
+        task = self.group.task
+        text = task.describe(record) if task else record.response
+        return {
+            "text": pack.text(text),
+            "time": record.time,
+            "rows": use.rows,
+            "profiled": use.profiled,
+            "evidence": use.evidence,
+        }
 
     def _state(self, pack: Pack, profile: Profile) -> dict[str, Any]:
         state = profile.state
         text = state if isinstance(state, str) else to_json(state)
-        return {"text": pack.text(text), "calls": self._calls(pack, profile.calls)[0]}
+        numbers = pack.text(text)
+        calls, _ = self._calls(pack, profile.calls)
+        return {"text": numbers, "calls": calls}
 
     def _state_prompts(self, row: int, profile: Profile) -> list[str]:
         """The prompts that made a user's state."""
@@ -271,10 +336,11 @@ class Browser:
             return prompts
 
         prompts = []
-        for call in profile.calls:
-            request = self._cache.request(call.key) if self._cache else None
-            if request is not None:
-                prompts += [message.content for message in request.messages]
+        if self._cache is not None:
+            for call in profile.calls:
+                request = self._cache.request(call.key)
+                if request is not None:
+                    prompts += [message.content for message in request.messages]
         self._made_from[row] = profile.user_id, prompts
         return prompts
 
@@ -294,10 +360,12 @@ class Browser:
                 request = self._cache.request(call.key)
                 response = self._cache.get(call.key)
                 if request is not None:
-                    prompts += [message.content for message in request.messages]
-                    entry["messages"] = [
-                        [message.role, pack.text(message.content)] for message in request.messages
-                    ]
+                    messages = []
+                    for message in request.messages:
+                        prompts.append(message.content)
+                        numbers = pack.text(message.content)
+                        messages.append([message.role, numbers])
+                    entry["messages"] = messages
                 if response is not None:
                     entry["reply"] = pack.text(response.text)
             entries.append(entry)
@@ -306,7 +374,9 @@ class Browser:
 
 def _predictions(row: ReportRow, samples: Sequence[str]) -> Iterator[Prediction | None]:
     if row.folder is None:
-        return iter([None] * len(samples))
+        nothing = [None] * len(samples)
+        return iter(nothing)
+
     folder = RunFolder(row.folder)
     folder.verify(folder.predictions_path)
     return folder.ordered_predictions(samples)
@@ -316,9 +386,12 @@ def _dataset(group: Group) -> Dataset | None:
     """The group's data, if it is still in its folder and unchanged."""
     if group.task is None:
         return None
-    folders = dict.fromkeys(row.runs[0].summary.data for row in group.rows if row.folder)
+
+    summary = group.first.summary
+    first_runs = [row.runs[0] for row in group.rows if row.folder]
+    folders = dict.fromkeys(run.summary.data for run in first_runs)
     for folder in folders:
-        dataset = find_dataset(group.task, group.first.summary, folder)
+        dataset = find_dataset(group.task, summary, folder)
         if dataset is not None:
             return dataset
     return None
@@ -327,15 +400,28 @@ def _dataset(group: Group) -> Dataset | None:
 def _control(row: ReportRow) -> tuple[str, int]:
     """History control and seed, which decide whose history a row saw."""
     history = row.row.history
-    return history, row.row.seed if history == "shuffled" else 0
+    seed = row.row.seed if history == "shuffled" else 0
+    return history, seed
 
 
 def _by_user(row: ReportRow) -> Mapping[str, Profile]:
-    profiles = RunFolder(row.folder).profiles() if row.folder else {}
-    return {profile.user_id: profile for profile in profiles.values() if profile.key}
+    if row.folder is None:
+        return {}
+
+    profiles = RunFolder(row.folder).profiles()
+    by_user = {}
+    for profile in profiles.values():
+        # The state that all users share has no key.
+        if profile.key:
+            by_user[profile.user_id] = profile
+    return by_user
 
 
-def _is_shown(record: Record, prediction: Prediction, prompts: _Prompts) -> bool:
+def _is_shown(
+    record: Record,
+    prediction: Prediction,
+    prompts: _Prompts,
+) -> bool:
     if prediction.shown is None:
         return _is_quoted(record, prompts.answer)
     return record.id in prediction.shown
@@ -348,9 +434,14 @@ def _is_profiled(record: Record, prompts: _Prompts) -> bool:
 
 
 def _is_quoted(record: Record, prompts: Sequence[str]) -> bool:
-    mark = (record.stimulus or record.response).strip()[:MARK]
-    return bool(mark) and any(mark in prompt for prompt in prompts)
+    text = record.stimulus or record.response
+    mark = text.strip()[:MARK]
+    if not mark:
+        return False
+    return any(mark in prompt for prompt in prompts)
 
 
 def _round(value: Any) -> float | None:
-    return round(float(value), 4) if isinstance(value, int | float) else None
+    if not isinstance(value, int | float):
+        return None
+    return round(float(value), 4)

@@ -1,8 +1,8 @@
 """The tables of a report: the leaderboard's rows in groups, and their users one by one.
 
 Every number is the leaderboard's own (`personabench.leaderboard.boards`); a group is those rows of
-a board that share a setting and so were tested against each other. The report adds only what a
-table has no room for: the gain of each user, the points of curves, the runs behind a row.
+a board that share a setting and so were tested against each other. The report adds only details
+that a table has no room for: the gain of each user, the points of curves, the runs behind a row.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ KEPT = (
 )
 
 # Names of the contrasts on the page.
-CONTRASTS: dict[str, Opponent] = {"gain": "baseline", "shuffled": "shuffled", "trivial": "trivial"}
+CONTRASTS: dict[str, Opponent] = {
+    "gain": "baseline",
+    "shuffled": "shuffled",
+    "trivial": "trivial",
+}
 
 
 @dataclass(frozen=True)
@@ -103,47 +107,65 @@ def gather(results: Path, task: str | None = None) -> list[Group]:
     Raises:
         DataError: a file of a run is damaged.
     """
-    runs = [run for run in read_all(results) if task in (None, run.summary.task)]
+    runs = read_all(results)
+    if task is not None:
+        runs = [run for run in runs if run.summary.task == task]
+
     options = BoardOptions(thorough=True, results=results)
     groups = []
     for board in boards(runs, options=options):
         points = curves([board], every=True)
-        for setting in dict.fromkeys(row.setting for row in board.rows):
-            members = [
-                ReportRow(row, entry.runs)
-                for row, entry in zip(board.rows, board.entries, strict=True)
-                if row.setting == setting and row.scores.get(board.primary) is not None
-            ]
-            if members:
-                groups.append(_make_group(board, members, points))
+        for members in _group_by_setting(board):
+            group = _make_group(board, members, points)
+            groups.append(group)
     return groups
 
 
-def _make_group(board: Board, members: Sequence[ReportRow], points: Sequence[Point]) -> Group:
-    runs = {member.row.run for member in members}
+def _group_by_setting(board: Board) -> list[list[ReportRow]]:
+    """Group the rows that have the primary metric by setting, in the order of the board."""
+    groups: dict[str, list[ReportRow]] = {row.setting: [] for row in board.rows}
+    for row, entry in zip(board.rows, board.entries, strict=True):
+        if row.scores.get(board.primary) is not None:
+            member = ReportRow(row, entry.runs)
+            groups[row.setting].append(member)
+    return [members for members in groups.values() if members]
+
+
+def _make_group(
+    board: Board,
+    members: Sequence[ReportRow],
+    points: Sequence[Point],
+) -> Group:
     first = members[0].runs[0]
+    task = find_task(first.summary.task, first.task_params, first.task_hash)
+
+    runs = {member.row.run for member in members}
+    group_points = [point for point in points if point.run in runs]
     return Group(
         board=board,
         rows=members,
-        task=find_task(first.summary.task, first.task_params, first.task_hash),
-        curves=[point for point in points if point.run in runs],
+        task=task,
+        curves=group_points,
     )
 
 
 def apart(groups: Sequence[Group]) -> list[str]:
     """Describe for each group how it differs from groups with the same heading."""
     flattened = [_flatten(conditions(group.first)) for group in groups]
+    peers_by_heading: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for values, group in zip(flattened, groups, strict=True):
+        peers = peers_by_heading.setdefault(_heading(group), [])
+        peers.append(values)
+
     descriptions = []
     for values, group in zip(flattened, groups, strict=True):
-        peers = [
-            peer_values
-            for peer_values, peer in zip(flattened, groups, strict=True)
-            if _heading(peer) == _heading(group)
-        ]
-        differing = [
-            name for name in values if any(peer.get(name) != values[name] for peer in peers)
-        ]
-        parts = [f"{name.replace('_', ' ')} {values[name]}" for name in differing]
+        peers = peers_by_heading[_heading(group)]
+        parts = []
+        for name, value in values.items():
+            peer_values = {peer.get(name) for peer in peers}
+            if peer_values != {value}:
+                words = name.replace("_", " ")
+                parts.append(f"{words} {value}")
         descriptions.append(", ".join(parts))
     return descriptions
 
@@ -163,10 +185,11 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, str]:
     """Flatten conditions into one level; digests are shortened."""
     flat: dict[str, str] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{key}": shorten_digest(part) for key, part in value.items()}
-        else:
+        if not isinstance(value, Mapping):
             flat[name] = shorten_digest(value)
+            continue
+        for key, part in value.items():
+            flat[f"{name}.{key}"] = shorten_digest(part)
     return flat
 
 
@@ -174,7 +197,20 @@ def describe(group: Group, number: int) -> dict[str, Any]:
     """Collect everything that a report shows of a group except its samples, ready for JSON."""
     summary = group.first.summary
     options = [f"{name}={value}" for name, value in summary.task_changed.items()]
-    directions = metric_directions(run for member in group.rows for run in member.runs)
+
+    runs = [run for member in group.rows for run in member.runs]
+    directions = metric_directions(runs)
+    metrics = []
+    for name, higher in directions.items():
+        metrics.append({"name": name, "higher": higher})
+
+    rows = []
+    for index in range(len(group.rows)):
+        row = _describe_row(group, index, directions)
+        rows.append(row)
+
+    sample_counts = [member.row.n for member in group.rows]
+    user_counts = [member.row.users for member in group.rows]
     return {
         "id": number,
         "task": summary.task,
@@ -184,45 +220,55 @@ def describe(group: Group, number: int) -> dict[str, Any]:
         "source": summary.source,
         "data_hash": summary.data_hash,
         "sample": summary.sample,
-        "n": max(member.row.n for member in group.rows),
-        "users": max(member.row.users for member in group.rows),
+        "n": max(sample_counts),
+        "users": max(user_counts),
         "primary": group.board.primary,
-        "metrics": [{"name": name, "higher": higher} for name, higher in directions.items()],
+        "metrics": metrics,
         "baseline": group.baseline,
-        "rows": [_describe_row(group, index, directions) for index in range(len(group.rows))],
+        "rows": rows,
         "curves": _describe_curves(group),
         "notes": list(group.board.notes),
     }
 
 
-def _describe_row(group: Group, index: int, metrics: Collection[str]) -> dict[str, Any]:
+def _describe_row(
+    group: Group,
+    index: int,
+    metrics: Collection[str],
+) -> dict[str, Any]:
     member = group.rows[index]
     row = member.row
-    letters = {peer.row.label: peer.row.letter for peer in group.rows}
-    base = None
-    if group.baseline is not None and group.baseline != index:
-        base = group.rows[group.baseline]
-    counts = row.gain.comparison.by_user if row.gain else None
+    board_rows = [peer.row for peer in group.rows]
+    letters = {peer_row.label: peer_row.letter for peer_row in board_rows}
+    beaten = [letters[label] for label in row.statistics.beats]
+
+    baseline = group.baseline
+    gains = None
+    if baseline is not None and baseline != index:
+        gains = user_gains(member, group.rows[baseline])
+
+    described_metrics = {}
+    for metric in metrics:
+        if row.scores.get(metric) is not None:
+            described_metrics[metric] = _describe_metric(row, metric)
 
     described: dict[str, Any] = {name: row.columns[name] for name in KEPT}
     described |= {
-        "baseline": group.baseline == index,
+        "baseline": baseline == index,
         "privileged": member.runs[0].summary.privileged,
         "unparsed": row.parse_failures,
-        "beats": [letters[label] for label in row.statistics.beats],
+        "beats": beaten,
         "reason": row.estimate.reason if row.estimate else None,
         "users_changed": None,
-        "user_gains": None if base is None else user_gains(member, base),
+        "user_gains": gains,
         "costs": {
             "per_user": row.costs.offline_tokens or 0.0,
             "per_query": row.costs.online_tokens or 0.0,
         },
-        "metrics": {
-            metric: _describe_metric(row, metric)
-            for metric in metrics
-            if row.scores.get(metric) is not None
-        },
+        "metrics": described_metrics,
     }
+
+    counts = row.gain.comparison.by_user if row.gain else None
     if counts is not None:
         described["users_changed"] = {
             "win": counts.win,
@@ -230,26 +276,30 @@ def _describe_row(group: Group, index: int, metrics: Collection[str]) -> dict[st
             "loss": counts.loss,
         }
     for name, opponent in CONTRASTS.items():
-        described[name] = _describe_contrast(row.statistics.contrasts.get(opponent))
+        contrast = row.statistics.contrasts.get(opponent)
+        described[name] = _describe_contrast(contrast)
     rounded: dict[str, Any] = _round(described)
     return rounded
 
 
 def _describe_metric(row: Row, metric: str) -> dict[str, Any]:
     statistics = row.statistics
-    described = _describe_estimate(statistics.estimates.get(metric))
+    estimate = statistics.estimates.get(metric)
+    gain = statistics.gains.get(metric)
+    aligned = statistics.aligned.get(metric)
+
+    described = _describe_estimate(estimate)
     # The score of the board: it is there even without statistics.
     described["value"] = row.scores[metric]
-    return described | {
-        "gain": _describe_estimate(statistics.gains.get(metric)),
-        "common": _describe_estimate(statistics.aligned.get(metric)),
-    }
+    described["gain"] = _describe_estimate(gain)
+    described["common"] = _describe_estimate(aligned)
+    return described
 
 
 def _describe_estimate(estimate: Estimate | None) -> dict[str, Any]:
     """A number with its interval; all of it None if the leaderboard has none."""
     if estimate is None:
-        return {"value": None, "low": None, "high": None, "n": None}
+        return dict.fromkeys(("value", "low", "high", "n"))
     return {
         "value": estimate.value,
         "low": estimate.low,
@@ -259,9 +309,13 @@ def _describe_estimate(estimate: Estimate | None) -> dict[str, Any]:
 
 
 def _describe_contrast(contrast: Contrast | None) -> dict[str, Any]:
-    described = _describe_estimate(contrast.gain if contrast else None)
-    described["p"] = contrast.corrected if contrast else None
-    described["over"] = contrast.over if contrast else None
+    if contrast is None:
+        nothing = _describe_estimate(None)
+        return {**nothing, "p": None, "over": None}
+
+    described = _describe_estimate(contrast.gain)
+    described["p"] = contrast.corrected
+    described["over"] = contrast.over
     return described
 
 
@@ -282,25 +336,35 @@ def user_gains(member: ReportRow, base: ReportRow) -> list[float] | None:
     if gained is None or baseline is None:
         return None
 
-    sign = 1.0 if member.runs[0].summary.higher_is_better[metric] else -1.0
-    gains = np.sort([sign * (gained[user] - baseline[user]) for user in gained])
+    summary = member.runs[0].summary
+    sign = 1.0 if summary.higher_is_better[metric] else -1.0
+    differences = []
+    for user, value in gained.items():
+        difference = value - baseline[user]
+        differences.append(sign * difference)
+    gains = np.sort(differences)
     if len(gains) > POINTS:
         # Midpoints of equal shares, so that the quantiles stand for the same number of users each.
-        gains = np.quantile(gains, (np.arange(POINTS) + 0.5) / POINTS)
+        midpoints = (np.arange(POINTS) + 0.5) / POINTS
+        gains = np.quantile(gains, midpoints)
     return [float(gain) for gain in gains]
 
 
 def _samples_with(scores: Vector, metric: str) -> set[str]:
     """The samples that have a metric."""
-    values = scores.values.get(SCORER, {}).get(metric)
+    metrics = scores.values.get(SCORER, {})
+    values = metrics.get(metric)
     if not values:
         return set()
+
     pairs = zip(scores.ids, values, strict=True)
     return {sample for sample, value in pairs if value is not None}
 
 
 def _mean_by_user(
-    member: ReportRow, vectors: Sequence[Vector], common: Collection[str]
+    member: ReportRow,
+    vectors: Sequence[Vector],
+    common: Collection[str],
 ) -> dict[str, float] | None:
     """The primary metric of each user on the common samples, averaged over seeds."""
     seeds = []
@@ -309,25 +373,39 @@ def _mean_by_user(
         if by_user is None:
             return None
         seeds.append(by_user)
-    return {user: float(np.mean([by_user[user] for by_user in seeds])) for user in seeds[0]}
+
+    means = {}
+    for user in seeds[0]:
+        seed_values = [by_user[user] for by_user in seeds]
+        means[user] = float(np.mean(seed_values))
+    return means
 
 
 def _metric_by_user(
-    run: Run, scores: Vector, metric: str, common: Collection[str]
+    run: Run,
+    scores: Vector,
+    metric: str,
+    common: Collection[str],
 ) -> dict[str, float] | None:
-    values = scores.values.get(SCORER, {}).get(metric, [])
+    metrics = scores.values.get(SCORER, {})
+    values = metrics.get(metric, [])
     aggregate = aggregate_of(run, metric, scores)
-    if aggregate is None or not values or any(isinstance(value, list) for value in values):
+    if aggregate is None or not values:
+        return None
+    if any(isinstance(value, list) for value in values):
         return None
 
-    users: dict[str, list[Any]] = {}
+    values_by_user: dict[str, list[Any]] = {}
     for sample, user, value in zip(scores.ids, scores.users, values, strict=True):
         if sample in common:
-            users.setdefault(user, []).append(value)
-    return {
-        user: aggregate(np.array(user_values, dtype=np.float64))
-        for user, user_values in users.items()
-    }
+            user_values = values_by_user.setdefault(user, [])
+            user_values.append(value)
+
+    scores_by_user = {}
+    for user, user_values in values_by_user.items():
+        array = np.array(user_values, dtype=np.float64)
+        scores_by_user[user] = aggregate(array)
+    return scores_by_user
 
 
 def _describe_curves(group: Group) -> list[dict[str, Any]]:
@@ -338,30 +416,34 @@ def _describe_curves(group: Group) -> list[dict[str, Any]]:
         # A curve of the board may have only one point in this group.
         if len(points) < 2:
             continue
-        described.append(
-            {
-                "over": points[0].over,
-                "metric": points[0].metric,
-                "name": points[0].name,
-                "points": [_describe_point(point, indices[point.run]) for point in points],
-                "remarks": remarks(points),
-            }
-        )
+
+        first = points[0]
+        described_points = []
+        for point in points:
+            row = indices[point.run]
+            described_points.append(_describe_point(point, row))
+        curve = {
+            "over": first.over,
+            "metric": first.metric,
+            "name": first.name,
+            "points": described_points,
+            "remarks": remarks(points),
+        }
+        described.append(curve)
     return described
 
 
 def _describe_point(point: Point, row: int) -> dict[str, Any]:
-    numbers: dict[str, Any] = _round(
-        {
-            "x": point.x,
-            "value": point.value,
-            "low": point.low,
-            "high": point.high,
-            "n": point.n,
-            "joined": point.joined,
-        }
-    )
-    return {"row": row, **numbers}
+    numbers = {
+        "x": point.x,
+        "value": point.value,
+        "low": point.low,
+        "high": point.high,
+        "n": point.n,
+        "joined": point.joined,
+    }
+    rounded: dict[str, Any] = _round(numbers)
+    return {"row": row, **rounded}
 
 
 def _round(value: Any) -> Any:
@@ -370,4 +452,6 @@ def _round(value: Any) -> Any:
         return {key: _round(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_round(part) for part in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    return value

@@ -1,8 +1,8 @@
 """Run folders: append and read a run's files so that finished work survives any interrupt.
 
 `predictions.jsonl` is appended, one flushed line per sample; a torn last line is removed and its
-sample is owed again. The same command opens the same folder and does what is owed. A lock keeps a
-second writer out. Files are described in docs/files.md.
+sample is owed again. The same command opens the same folder and runs the owed samples. A lock keeps
+a second writer out. Files are described in docs/files.md.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ class RunFolder:
         return read_struct(self.summary_path, Summary, remedy)
 
     def verify_all(self) -> None:
-        """See that every file which the summary was made with is what it was.
+        """Verify that every file behind the summary is unchanged.
 
         Raises:
             DataError: as `verify`.

@@ -1,8 +1,8 @@
 """One attempt at a sample: the contexts that make its calls, and the prediction it becomes.
 
-The engine decides when a sample's turn comes.  An `Attempt` is what it hands to the method and the
-task, whatever the protocol, and brings the calls of the model under test and of the simulator
-together.
+The engine decides when a sample's turn comes.  It hands an `Attempt` to the method and the task,
+whatever the protocol; an attempt brings together the calls of the model under test and of the
+simulator.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Engine:
         judged: a judge follows, so a refresh does not end with the last prediction.
         prompts: the texts of the method's prompts.
         finished: the ids of samples with a prediction, valid after `owed`.
-        provenance: what the run was made from beside its spec, such as the population's hash.
+        provenance: the run's inputs beside its spec, such as the population's hash.
     """
 
     task: Task
@@ -267,8 +267,8 @@ class Engine:
             working.result()
 
     async def _first_failure(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for all workers, or let the others finish what is in flight and raise the first
-        failure."""
+        """Wait for all workers, or let the others finish their current samples and raise the
+        first failure."""
         done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         for worker in done:
             failure = None if worker.cancelled() else worker.exception()
@@ -332,7 +332,7 @@ class Engine:
     async def _run_trajectory(self, positions: Sequence[int]) -> None:
         """A user's owed rounds.
 
-        A failed round ends them: the next one would lack what it taught.
+        A failed round ends them, since the next one builds on its feedback.
         """
         user = self.dataset.index()[positions[0]][1]
         last = self._rounds.get(user)

@@ -1,4 +1,4 @@
-"""Interrupts: the first winds down, the second drops what is in flight and always ends the process.
+"""Interrupts: the first winds down, the second drops calls in flight and always ends the process.
 
 Plugin code may block the event loop or swallow its cancellation.  Nothing here therefore waits for
 it without a limit: handlers run between two instructions of whatever is running, and a thread ends

@@ -117,7 +117,7 @@ class Openings:
 
 
 async def check_backend(options: Options) -> dict[str, Any]:
-    """Open the model of a command, learn its dialect anew, and return what is known of it.
+    """Open the model of a command, learn its dialect afresh, and return its properties.
 
     Raises:
         UsageError: no such model, no key.

@@ -86,7 +86,7 @@ class References:
 
     Attributes:
         origin: where they come from, for messages.
-        warnings: what the reader of the scores should know about them.
+        warnings: caveats for the reader of the scores.
     """
 
     samples: Mapping[str, Sample]

@@ -35,7 +35,9 @@ ROLE_PHASES = ("simulate", "judge")
 
 
 def measure(
-    task: Task, output: str, sample: Sample
+    task: Task,
+    output: str,
+    sample: Sample,
 ) -> tuple[dict[str, Mapping[str, Value]], set[str]]:
     """Measure one answer under each of the task's scorers.
 
@@ -65,28 +67,34 @@ class Tally:
     def __init__(self, task: Task, judged: bool = False) -> None:
         self.task = task
         self.n = 0
-        self._declared = (*task.metrics, *(judged_metrics(task) if judged else ()))
-        names = {metric.name for metric in self._declared}
-        self._optional = tuple(metric for metric in EVIDENCE if metric.name not in names)
-        self._values: dict[tuple[str, str], list[Value]] = {
-            (scorer, metric.name): []
-            for scorer in task.scorers
-            for metric in (*self._declared, *self._optional)
-        }
+        judge_metrics = judged_metrics(task) if judged else ()
+        self._declared = (*task.metrics, *judge_metrics)
+        declared_names = {metric.name for metric in self._declared}
+        self._optional = tuple(metric for metric in EVIDENCE if metric.name not in declared_names)
+
+        metrics = (*self._declared, *self._optional)
+        self._values: dict[tuple[str, str], list[Value]] = {}
+        for scorer in task.scorers:
+            for metric in metrics:
+                self._values[scorer, metric.name] = []
 
     @property
     def all(self) -> tuple[Metric, ...]:
         """The task's metrics, and those of evidence if samples have any."""
         scorer = self.task.scorers[0]
-        measured = [metric for metric in self._optional if self._values[scorer, metric.name]]
+        measured = []
+        for metric in self._optional:
+            if self._values[scorer, metric.name]:
+                measured.append(metric)
         return (*self._declared, *measured)
 
     def add(self, values: Mapping[str, Mapping[str, Value]]) -> None:
         """Add the values of one sample."""
         self.n += 1
         for (scorer, metric), column in self._values.items():
-            if metric in values[scorer]:
-                column.append(values[scorer][metric])
+            measured = values[scorer]
+            if metric in measured:
+                column.append(measured[metric])
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Aggregate every metric, by scorer; empty without samples."""
@@ -98,11 +106,14 @@ class Tally:
         scores = {}
         for metric in self.all:
             values = self._values[scorer, metric.name]
-            if values:
-                stage = f"metrics[{metric.name!r}].aggregate"
-                with plugin_guard(self.task, stage, "a number from an array of values"):
-                    array = np.array(values, dtype=np.float64)
-                    scores[metric.name] = float(metric.aggregate(array))
+            if not values:
+                continue
+
+            stage = f"metrics[{metric.name!r}].aggregate"
+            with plugin_guard(self.task, stage, "a number from an array of values"):
+                array = np.array(values, dtype=np.float64)
+                score = metric.aggregate(array)
+                scores[metric.name] = float(score)
         return scores
 
 
@@ -130,7 +141,9 @@ class _Scoring:
         self.unparsed: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
         # These three are reported even if they are zero.
         self.counters: Counter[str] = Counter(
-            dict.fromkeys(("parse_failures", "empty_output", "request_errors"), 0)
+            parse_failures=0,
+            empty_output=0,
+            request_errors=0,
         )
         self._judgements = folder.judgements(judge) if judge else {}
         self._primary = task.metrics[0].name
@@ -145,19 +158,23 @@ class _Scoring:
                 self._count_missing(prediction)
                 continue
             self._count_answer(position, prediction)
-            yield prediction.sample_id, prediction.output or ""
+            output = prediction.output or ""
+            yield prediction.sample_id, output
 
             score = self._score(position, prediction)
             if score is not None:
-                file.write(to_json(score) + "\n")
+                line = to_json(score)
+                file.write(line + "\n")
 
     def _count_missing(self, prediction: Prediction | None) -> None:
         self.missing += 1
-        if prediction is not None:
-            self.counters["request_errors"] += 1
-            for flag in ("interrupted", "timed_out"):
-                if prediction.flags.get(flag):
-                    self.counters[flag] += 1
+        if prediction is None:
+            return
+
+        self.counters["request_errors"] += 1
+        for flag in ("interrupted", "timed_out"):
+            if prediction.flags.get(flag):
+                self.counters[flag] += 1
 
     def _count_answer(self, position: int, prediction: Prediction) -> None:
         self.answered += 1
@@ -168,40 +185,48 @@ class _Scoring:
         if flags.get("fallback"):
             # An interactive sample may fall back in each turn; the share of samples is reported.
             flags["fallback"] = 1.0
+        data_flags = self.dataset.flags(position)
         self.counters.update(flags)
-        self.counters.update(self.dataset.flags(position))
+        self.counters.update(data_flags)
 
     def _score(self, position: int, prediction: Prediction) -> Score | None:
         """Score an answer; None if there is nothing to score it by."""
         judgement = self._current_judgement(prediction)
         sample = self.dataset.load(position)
-        if not sample.references and self.task.protocol == "static" and not self.judge:
+        is_static = self.task.protocol == "static"
+        if is_static and not sample.references and not self.judge:
             return None
 
-        values, unparsed = measure(self.task, prediction.output or "", sample)
+        output = prediction.output or ""
+        values, unparsed = measure(self.task, output, sample)
+        self.unparsed.update(unparsed)
+
         retrieval: Mapping[str, Value] = {}
         if prediction.shown is not None:
             retrieval = self.task.measure_retrieval(sample, prediction.shown)
         elif sample.evidence:
             # Made by an earlier version: the metrics of evidence leave this sample out.
             self.counters["shown_unknown"] += 1
+
+        judged_values = None if judgement is None else judgement.values
         interaction = self.task.measure_interaction(
             prediction.interaction,
-            None if judgement is None else judgement.values,
+            judged_values,
             sample,
         )
-        values = {
-            scorer: {**metrics, **retrieval, **interaction} for scorer, metrics in values.items()
-        }
-        self.unparsed.update(unparsed)
-        if self._primary not in values[self.task.scorers[0]]:
-            self._require_judge(values[self.task.scorers[0]])
+
+        complete = {}
+        for scorer, metrics in values.items():
+            complete[scorer] = {**metrics, **retrieval, **interaction}
+        first_values = complete[self.task.scorers[0]]
+        if self._primary not in first_values:
+            self._require_judge(first_values)
             return None
 
-        self.tally.add(values)
+        self.tally.add(complete)
         for reference in sample.references[:1]:
             self.unseen.add(reference)
-        return Score(prediction.sample_id, prediction.user_id, values)
+        return Score(prediction.sample_id, prediction.user_id, complete)
 
     def _require_judge(self, values: Mapping[str, Value]) -> None:
         """Accept that the primary metric has no value if a judge or an interaction gives it.
@@ -212,7 +237,9 @@ class _Scoring:
         waits_for_judge = isinstance(self.task, JudgedTask)
         if waits_for_judge or self.task.protocol != "static":
             return
-        problem = f"it returned no value of it, only of {', '.join(values) or 'nothing'}"
+
+        measured = ", ".join(values) or "nothing"
+        problem = f"it returned no value of it, only of {measured}"
         expected = f"a number for the primary metric '{self._primary}'"
         raise explain_result(self.task, "measure", expected, problem)
 
@@ -238,7 +265,8 @@ class _Scoring:
             self.counters.update(profile.flags)
             self.ledger.add(profile.calls)
         # The state that all users share has no key.
-        return sum(bool(profile.key) for profile in profiles)
+        personal = [profile for profile in profiles if profile.key]
+        return len(personal)
 
 
 def score_run(
@@ -280,7 +308,12 @@ def score_run(
     return summary
 
 
-def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts) -> Summary:
+def _summarize(
+    scoring: _Scoring,
+    spec: RunSpec,
+    seconds: float,
+    facts: RunFacts,
+) -> Summary:
     task = scoring.task
     metrics = scoring.tally.all
     profiles = scoring.add_profiles()
@@ -292,7 +325,23 @@ def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts
     incomplete = scoring.missing or scoring.unjudged
 
     fields = {name: getattr(facts, name) for name in RunFacts.__struct_fields__}
-    fields["warnings"] = [*facts.warnings, *scoring.unseen.warnings()]
+    coverage_warnings = scoring.unseen.warnings()
+    fields["warnings"] = [*facts.warnings, *coverage_warnings]
+
+    directions = {}
+    variants = {}
+    signatures = {}
+    for metric in metrics:
+        directions[metric.name] = metric.higher_is_better
+        if metric.variant_of:
+            variants[metric.name] = metric.variant_of
+        if metric.signature:
+            signatures[metric.name] = metric.signature()
+
+    rounded_counters = {}
+    for name, amount in sorted(counters.items()):
+        rounded_counters[name] = _round(amount)
+
     return Summary(
         **fields,
         status="incomplete" if incomplete else "complete",
@@ -314,12 +363,12 @@ def _summarize(scoring: _Scoring, spec: RunSpec, seconds: float, facts: RunFacts
         users=len(scoring.users),
         user_ids=dict(scoring.dataset.user_counts()),
         primary=task.metrics[0].name,
-        higher_is_better={metric.name: metric.higher_is_better for metric in metrics},
-        variants={metric.name: metric.variant_of for metric in metrics if metric.variant_of},
+        higher_is_better=directions,
+        variants=variants,
         metrics=plain(scoring.tally.metrics()),
-        signatures={metric.name: metric.signature() for metric in metrics if metric.signature},
+        signatures=signatures,
         parse_failures=dict(scoring.unparsed),
-        counters={name: _round(amount) for name, amount in sorted(counters.items())},
+        counters=rounded_counters,
         usage=scoring.ledger.phases(),
         profiles=profiles,
         seconds=round(seconds, 2),
@@ -332,7 +381,12 @@ def _seal_files(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
     paths = [folder.predictions_path, folder.scores_path]
     if judge:
         paths.append(folder.judgements_path(judge))
-    return {path.relative_to(folder.path).as_posix(): make_seal(path) for path in paths}
+
+    seals = {}
+    for path in paths:
+        name = path.relative_to(folder.path).as_posix()
+        seals[name] = make_seal(path)
+    return seals
 
 
 class Ledger:
@@ -356,24 +410,30 @@ class Ledger:
             self._input_tokens[phase] += call.input_tokens
             self._output_tokens[phase] += call.output_tokens
             self._reasoning_tokens[phase] += call.reasoning_tokens or 0
-            self._served.setdefault(phase, Counter())[call.served or AS_REQUESTED] += 1
+
+            server_model = call.served or AS_REQUESTED
+            served = self._served.setdefault(phase, Counter())
+            served[server_model] += 1
+
+            seconds = self._seconds.get(phase, 0.0) + call.seconds
             # Rounded after each call, so that a run scored again gives the same sum to the digit.
-            self._seconds[phase] = round(self._seconds.get(phase, 0.0) + call.seconds, 4)
+            self._seconds[phase] = round(seconds, 4)
 
     def phases(self) -> dict[str, Phase]:
         """Usage by phase."""
-        return {
-            phase: Phase(
+        usage = {}
+        for phase in self._calls:
+            reasoning_tokens = self._reasoning_tokens[phase]
+            usage[phase] = Phase(
                 calls=self._calls[phase],
                 cached=self._cached[phase],
                 input_tokens=self._input_tokens[phase],
                 output_tokens=self._output_tokens[phase],
                 seconds=self._seconds[phase],
                 served=_describe_served(self._served[phase]),
-                reasoning_tokens=self._reasoning_tokens[phase] or msgspec.UNSET,
+                reasoning_tokens=reasoning_tokens or msgspec.UNSET,
             )
-            for phase in self._calls
-        }
+        return usage
 
     def count_changes(self) -> int:
         """Count the calls of the model under test that another server model answered than most."""
@@ -381,7 +441,8 @@ class Ledger:
         for phase, counts in self._served.items():
             if phase not in ROLE_PHASES:
                 served.update(counts)
-        return served.total() - max(served.values(), default=0)
+        most = max(served.values(), default=0)
+        return served.total() - most
 
 
 def _describe_served(counts: Counter[str]) -> dict[str, int] | msgspec.UnsetType:
@@ -391,4 +452,6 @@ def _describe_served(counts: Counter[str]) -> dict[str, int] | msgspec.UnsetType
 
 
 def _round(amount: float) -> Number:
-    return int(amount) if float(amount).is_integer() else round(amount, 4)
+    if float(amount).is_integer():
+        return int(amount)
+    return round(amount, 4)

@@ -76,7 +76,8 @@ class Clusters:
         # Each user's rows are a run of consecutive numbers; the offset shifts a running count to
         # where that run starts.
         offsets = self.starts[users] - (ends - sizes)
-        return np.repeat(offsets, sizes) + np.arange(ends[-1])
+        total = ends[-1]
+        return np.repeat(offsets, sizes) + np.arange(total)
 
 
 def _split_draws(
@@ -116,12 +117,15 @@ def bootstrap_means(
     for block, resample in _sample_users(clusters, draws, seed):
         count, users = resample.shape
         # One `bincount` for the whole block: each draw counts in a range of its own.
-        codes = resample + users * np.arange(count)[:, None]
+        range_starts = users * np.arange(count)
+        codes = resample + range_starts[:, None]
         counts = np.bincount(codes.ravel(), minlength=count * users)
         weights = counts.reshape(count, users).astype(np.float64)
 
         totals = weights @ columns
-        means[:, block] = (totals[:, :-1] / totals[:, -1:]).T
+        resampled_sums = totals[:, :-1]
+        resampled_sizes = totals[:, -1:]
+        means[:, block] = (resampled_sums / resampled_sizes).T
     return means
 
 
@@ -174,7 +178,8 @@ def acceleration(without: Floats) -> float:
     Tibshirani, "An Introduction to the Bootstrap", 1993, equation 14.15.
     """
     influences = without.mean() - without
-    scale: float = float(np.square(influences).sum()) ** 1.5
+    variation = float(np.square(influences).sum())
+    scale: float = variation**1.5
     skew = float((influences**3).sum())
     return skew / (6 * scale) if scale else 0.0
 
@@ -211,7 +216,8 @@ def _p_value(
     exact: bool,
 ) -> float:
     threshold = abs(observed) - _TOLERANCE * scale
-    extreme = int(np.sum(np.abs(statistics) >= threshold))
+    is_extreme = np.abs(statistics) >= threshold
+    extreme = int(np.sum(is_extreme))
     if exact:
         return extreme / len(statistics)
     # The observed pattern counts as one of the draws.
@@ -230,7 +236,8 @@ def flipped(
     """
     totals = sums.sum(axis=1)
     flipped_totals = np.empty((len(sums), draws))
-    for block, flips in _random_flips(sums.shape[1], draws, seed):
+    users = sums.shape[1]
+    for block, flips in _random_flips(users, draws, seed):
         # Flipping a user takes the sum away twice.
         flipped_sums = flips.astype(np.float64) @ sums.T
         flipped_totals[:, block] = (totals - 2 * flipped_sums).T
@@ -281,7 +288,8 @@ def swap(
     is the sign-flip test.  Users with equal rows on both sides are left out; if at most
     `EXACT_USERS` users remain, all patterns are tried.
     """
-    differs = (a != b).reshape(clusters.n, -1).any(axis=1)
+    is_different = (a != b).reshape(clusters.n, -1)
+    differs = is_different.any(axis=1)
     differing_samples = np.bincount(clusters.codes, differs, clusters.users)
     different_users = np.flatnonzero(differing_samples)
     exact = len(different_users) <= EXACT_USERS
@@ -299,8 +307,9 @@ def swap(
 
     value_a = aggregate(a)
     value_b = aggregate(b)
+    observed = value_a - value_b
     scale = abs(value_a) + abs(value_b)
-    p = _p_value(np.array(statistics), value_a - value_b, scale, exact)
+    p = _p_value(np.array(statistics), observed, scale, exact)
     return p, exact
 
 
@@ -330,13 +339,12 @@ def t_quantile(probability: float, degrees: float) -> float:
     angles = np.linspace(0, np.pi / 2, 40_001)
     density = np.cos(angles) ** (degrees - 1)
     trapezoids = density[1:] + density[:-1]
-    below = np.concatenate([[0.0], np.cumsum(trapezoids)])
+    areas = np.cumsum(trapezoids)
+    below = np.concatenate([[0.0], areas])
 
     # Past the first maximum the cumulative sum is flat and cannot be inverted.
     end = int(np.argmax(below)) + 1
-    angle = np.interp(
-        2 * probability - 1,
-        below[:end] / below[-1],
-        angles[:end],
-    )
+    shares = below[:end] / below[-1]
+    two_sided = 2 * probability - 1
+    angle = np.interp(two_sided, shares, angles[:end])
     return float(np.sqrt(degrees) * np.tan(angle))

@@ -50,7 +50,7 @@ _LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: "}
 
 
 class Dialect(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a server takes in place of a plain chat completion.
+    """The form of request that a server accepts in place of a plain chat completion.
 
     Attributes:
         api: "chat", or "completions" for a base model without a chat template.

@@ -1,9 +1,9 @@
 """The openai backend: any OpenAI-compatible API.
 
 Calls take the same HTTP layer as those of `vllm` (`http.py`), which costs a third of a call through
-the openai SDK (docs/performance.md) and limits its time and size; the SDK carries what is rare and
-elaborate, batch jobs here and embeddings elsewhere.  The key comes from OPENAI_API_KEY, for Azure
-from AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
+the openai SDK (docs/performance.md) and limits its time and size; the SDK carries the rare and
+elaborate calls, batch jobs here and embeddings elsewhere.  The key comes from OPENAI_API_KEY, for
+Azure from AZURE_OPENAI_API_KEY, or from a role's own variable (`credentials.py`).
 """
 
 from __future__ import annotations

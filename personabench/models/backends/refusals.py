@@ -1,4 +1,4 @@
-"""What a server's refusal of a harmless request says about its dialect.
+"""Read a server's dialect from its refusal of a harmless request.
 
 The request is always the same short one (`probe.py`), so a field that the message names is what
 the server refuses.  Messages are those of OpenAI, Azure, Anthropic, Mistral, Gemini, DeepSeek,
