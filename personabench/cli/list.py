@@ -72,7 +72,7 @@ def matrix(
     method: OnlyMethod = None,
     json: Json = False,
 ) -> None:
-    """Show which method runs on which task, and if it can be faithful there."""
+    """Show which method runs on which task, and as what."""
     from personabench.api.compatibility import matrix
     from personabench.api.registry import describe, list_entries
 

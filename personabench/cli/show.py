@@ -202,18 +202,18 @@ def print_prompts(
         return
 
     if not files:
-        typer.echo(
+        echo(
             f"# {cls.name}: no texts that can be replaced: it sends the task's wording alone, or "
             "has its texts in its code"
         )
         return
     for file in files:
         about = "".join(
-            f"#   {name}: {stage.about} Slots: {', '.join(stage.filled) or 'none'}.\n"
+            f"\n#   {name}: {stage.about} Slots: {', '.join(stage.filled) or 'none'}."
             for name, stage in file.stages.items()
         )
-        typer.echo(f"# {file.owner}\n{about}", nl=False)
-    typer.echo(f"\n{to_toml(prompts.resolved)}")
+        echo(f"# {file.owner}{about}")
+    echo(f"\n{to_toml(prompts.resolved)}")
 
 
 def preview(options: Options, sample_id: str, json: bool) -> None:

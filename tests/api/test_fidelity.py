@@ -167,7 +167,6 @@ def test_preset_paper_sets_parameters_and_decoding(
     assert persona_db.differs == ["task lamp4"]
 
 
-@pytest.mark.usefixtures("sentence_data")
 def test_preset_paper_leaves_set_parameters_and_says_so(tmp_path: Path) -> None:
     # `none` has no paper's settings, and runs beside the others as it is.
     cipher, none = resolve_paper(

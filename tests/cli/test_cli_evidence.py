@@ -158,7 +158,7 @@ def test_an_unknown_tokenizer_is_refused_before_any_call(
     task = write(tmp_path / "talking.py", tokenizer='tokenizer = "stems"')
     message = refused("run", "-m", "rag", "-t", task, "-b", "scripted")
     assert "Talking (" in message and "talking.py, line" in message
-    assert "unknown tokenizer 'stems'; choose one of words, whitespace" in message
+    assert "unknown tokenizer 'stems', expected one of words, whitespace" in message
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_the_packaged_model_gets_the_compact_wording(personabench: Command) -> N
 
     board = personabench("leaderboard", "--format", "md").out
     assert board.count("| summary (") == 2
-    assert board.count("wording=full") == 1
+    assert board.count("| summary (k=0, summary_max_tokens=4, wording=full") == 1
 
 
 def test_other_models_get_the_full_wording(personabench: Command) -> None:
