@@ -33,7 +33,7 @@ from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
 from personabench.run.openings import Openings
 from personabench.run.run_facts import changed_params
-from personabench.run.session import identified_models
+from personabench.run.session import create_engine, identified_models
 from personabench.types import Call, Phase, Request, Response, Usage
 
 Bound = Literal["empty", "longest"]
@@ -387,19 +387,8 @@ class _DryRunner:
     def _engine(self, job: runner.ResolvedRun, client: DryRunClient, output: RunFolder) -> Engine:
         if job.folder.rounds.path.is_dir():
             shutil.copytree(job.folder.rounds.path, output.rounds.path)
-        return Engine(
-            task=job.task,
-            dataset=job.dataset,
-            method=job.method,
-            spec=job.spec,
-            client=client,
-            embedders=self.embedders,
-            folder=job.folder,
-            output=output,
-            prompts=job.prompts,
-            # One at a time, so that plans are the same every time.
-            concurrency=1,
-        )
+        # One sample at a time, so that plans are the same every time.
+        return create_engine(job, client, self.embedders, output=output)
 
 
 @asynccontextmanager

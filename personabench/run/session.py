@@ -13,6 +13,7 @@ from personabench.models.budget import Budget
 from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.models.roles import RoleName
+from personabench.results.run_folder import RunFolder
 from personabench.retrieval.embedders import Embedders
 from personabench.run.engine import Engine
 from personabench.run.openings import Openings
@@ -59,21 +60,56 @@ class Session:
                     backend=backend,
                     concurrency=options.concurrency or backend.concurrency,
                 )
-        return Engine(
-            task=run.task,
-            dataset=run.dataset,
-            method=run.method,
-            spec=run.spec,
-            client=client,
-            embedders=self.embedders,
-            folder=run.folder,
+        return create_engine(
+            run,
+            client,
+            self.embedders,
+            roles=clients,
             cache=self.cache,
             concurrency=concurrency,
             sample_timeout=options.sample_timeout,
             judged=run.judge is not None,
-            roles=clients,
-            prompts=run.prompts,
         )
+
+
+def create_engine(
+    run: ResolvedRun,
+    client: Client,
+    embedders: Embedders,
+    *,
+    roles: Mapping[RoleName, Client] | None = None,
+    cache: Cache | None = None,
+    output: RunFolder | None = None,
+    concurrency: int = 1,
+    sample_timeout: float | None = None,
+    judged: bool = False,
+) -> Engine:
+    """Create the engine of a run, a dry run or a trial: the one place that puts it together.
+
+    Args:
+        client: calls the model under test.
+        roles: the clients of the simulator and the judge.
+        output: the folder to write to, if it is not the run's own.
+        concurrency: samples in progress.
+        sample_timeout: seconds that a sample may take; None for no limit.
+        judged: whether a judge assesses the answers afterwards.
+    """
+    return Engine(
+        task=run.task,
+        dataset=run.dataset,
+        method=run.method,
+        spec=run.spec,
+        client=client,
+        embedders=embedders,
+        folder=run.folder,
+        output=output,
+        cache=cache,
+        concurrency=concurrency,
+        sample_timeout=sample_timeout,
+        judged=judged,
+        roles=roles or {},
+        prompts=run.prompts,
+    )
 
 
 @contextlib.asynccontextmanager

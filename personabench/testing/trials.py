@@ -32,13 +32,13 @@ from personabench.results.spec import RunSpec
 from personabench.results.summary import RunFacts, Summary
 from personabench.retrieval.embedders import Embedders
 from personabench.run.controls import apply_control
-from personabench.run.engine import Engine
 from personabench.run.interrupts import run_command
 from personabench.run.judging import judge, judge_key
 from personabench.run.progress import Progress
-from personabench.run.resolve import build_spec
+from personabench.run.resolve import ResolvedRun, build_spec
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
+from personabench.run.session import create_engine
 from personabench.types import Prediction, Request, Sampling
 
 Answer = Callable[[Request], str]
@@ -187,20 +187,25 @@ async def _run_in_folder(
         role: Client(backend, cache, concurrency=setup.concurrency)
         for role, backend in setup.role_backends.items()
     }
-    engine = Engine(
+    positions = select(setup.dataset, limit, setup.spec.seed)
+    run = ResolvedRun(
+        spec=setup.spec,
         task=setup.task,
         dataset=setup.dataset,
         method=setup.method,
-        spec=setup.spec,
-        client=Client(setup.backend, cache, concurrency=setup.concurrency),
-        embedders=Embedders(),
+        backend=setup.backend,
+        positions=positions,
         folder=folder,
-        cache=cache,
-        concurrency=setup.concurrency,
-        roles=clients,
         prompts=setup.prompts,
     )
-    positions = select(setup.dataset, limit, setup.spec.seed)
+    engine = create_engine(
+        run,
+        Client(setup.backend, cache, concurrency=setup.concurrency),
+        Embedders(),
+        roles=clients,
+        cache=cache,
+        concurrency=setup.concurrency,
+    )
     finished = await engine.run(engine.owed(positions))
     if not finished:
         raise KeyboardInterrupt
