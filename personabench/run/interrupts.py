@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
@@ -61,35 +60,25 @@ class _Command:
         self.farewell = farewell
         self.interrupts = 0
         self._main_thread = threading.get_ident()
-        self._forced = False
         self._closed = threading.Event()
 
     def count(self) -> None:
         """Count an interrupt; the second one starts the clock."""
         self.interrupts += 1
         if self.interrupts >= 2:
-            self.end_soon()
+            self.end_in(FORCED)
 
-    def end_soon(self) -> None:
-        """End the process in `FORCED` seconds, unless it has ended by then."""
-        if not self._forced:
-            self._forced = True
-            threading.Thread(target=self._end, daemon=True).start()
-
-    def end_later(self) -> None:
-        """End the process in `TERMINATED` seconds, unless the command has ended by then."""
-        threading.Thread(target=self._end_unless_closed, daemon=True).start()
+    def end_in(self, delay: float) -> None:
+        """End the process in `delay` seconds, unless the command has ended by then."""
+        threading.Thread(target=self._end_unless_closed, args=(delay,), daemon=True).start()
 
     def close(self) -> None:
-        """Note that the command has ended."""
+        """Note that the command has ended: its process may go on, as that of a plugin's tests."""
         self._closed.set()
 
-    def _end_unless_closed(self) -> None:
-        if not self._closed.wait(TERMINATED):
-            self._end()
-
-    def _end(self) -> None:
-        time.sleep(FORCED)
+    def _end_unless_closed(self, delay: float) -> None:
+        if self._closed.wait(delay):
+            return
         try:
             frames = sys._current_frames()
             culprit = find_plugin_call(stack_of(frames.get(self._main_thread)))
@@ -295,9 +284,9 @@ def _watching_signals(command: _Command) -> Iterator[None]:
             while data := os.read(reader, 64):
                 interrupts += sum(number in _SIGNALS for number in data)
                 if interrupts >= 2:
-                    command.end_soon()
+                    command.end_in(FORCED)
                 elif signal.SIGTERM in data:
-                    command.end_later()
+                    command.end_in(TERMINATED)
         os.close(reader)
 
     threading.Thread(target=watch, name="interrupts", daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted, echo, fill_schema
 from personabench.models.budget import read_prices
 from personabench.results.run_folder import RunFolder
-from personabench.run import runner
+from personabench.run import interrupts, runner
 from personabench.run.plan import explain, plan
 from personabench.run.shards import Shard
 from personabench.testing.trials import trial
@@ -282,7 +283,10 @@ def test_a_plan_of_samples_that_fail_is_no_forecast(tmp_path: Path) -> None:
         asyncio.run(explain(chosen, "310"))
 
 
-def test_an_interrupted_plan_or_trial_gives_nothing_rather_than_a_part(tmp_path: Path) -> None:
+def test_an_interrupted_plan_or_trial_gives_nothing_rather_than_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupts, "FORCED", 0.1)
     path = tmp_path / "interrupting.py"
     path.write_text(
         "import asyncio, os, signal\n\nfrom personabench import Method\n\n\n"
@@ -295,3 +299,5 @@ def test_an_interrupted_plan_or_trial_gives_nothing_rather_than_a_part(tmp_path:
         asyncio.run(plan(options(tmp_path / "results", str(path))))
     with pytest.raises(KeyboardInterrupt):
         trial(registry.load_class("method", str(path))())
+    # The process of a plugin's tests goes on.
+    time.sleep(0.3)
