@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
     from personabench.run.runner import Outcome, ResolvedRun
+    from personabench.run.shards import Shard
 
 
 # Their values are credentials, so the command to repeat is printed without them.
@@ -170,22 +172,12 @@ def run(
     from personabench.models.backends.base import BackendOptions
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
-    from personabench.run.shards import Shard
     from personabench.types import Sampling
 
-    _require_names("--method", method)
-    _require_names("--task", task)
-    _require_external(metric or [])
+    _check_names(method, task, metric or [])
     _check_limits(backend, timeout, prices, max_cost)
-
     cluster = open_cluster(executor, shard, shards, ray_options, results)
-    part = Shard.read(shard) if shard else None
-    folder = Path(results)
-    if cluster:
-        folder = cluster.local_results
-    elif part:
-        folder = part.results(folder)
-
+    part, folder = _find_results(Path(results), shard, cluster)
     urls = split_names(base_url or "")
     backend_options = BackendOptions(
         model,
@@ -256,14 +248,35 @@ def run(
         max_cost=max_cost,
     )
 
+    start = print_plan if dry_run else functools.partial(_run, cluster=cluster)
+    start(_repeat_for_seeds(options, seeds), json)
+
+
+def _find_results(
+    results: Path, shard: str | None, cluster: RayExecutor | None
+) -> tuple[Shard | None, Path]:
+    """The shard to run, if there is one, and the folder that this process writes to."""
+    from personabench.run.shards import Shard
+
+    part = Shard.read(shard) if shard else None
+    if cluster:
+        return part, cluster.local_results
+    return part, part.results(results) if part else results
+
+
+def _repeat_for_seeds(options: Options, seeds: str | None) -> list[Options]:
+    """The same options for each seed of `--seeds`, or for their own."""
     # All seeds take the users that the first seed draws, so that their runs can be pooled.
-    all_seeds = _read_seeds(seed, seeds)
-    options = dataclasses.replace(options, draw=all_seeds[0])
-    options_by_seed = [dataclasses.replace(options, seed=number) for number in all_seeds]
-    if dry_run:
-        print_plan(options_by_seed, json)
-    else:
-        _run(options_by_seed, json, cluster)
+    numbers = _read_seeds(options.seed, seeds)
+    options = dataclasses.replace(options, draw=numbers[0])
+    return [dataclasses.replace(options, seed=number) for number in numbers]
+
+
+def _check_names(methods: str, tasks: str, metrics: Sequence[str]) -> None:
+    """Refuse empty lists of methods and tasks, and unknown further metrics."""
+    _require_names("--method", methods)
+    _require_names("--task", tasks)
+    _require_external(metrics)
 
 
 def _require_names(option: str, value: str) -> None:
@@ -373,7 +386,6 @@ def _execute(
     Args:
         announced: receives the warnings that were printed.
     """
-    import functools
 
     from personabench.cli.display import watching
     from personabench.run import runner
