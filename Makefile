@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-matrix test-vllm leaderboard published-leaderboard lint types format clean
+.PHONY: demo test test-variants test-slow test-matrix test-vllm leaderboard published-leaderboard lint types format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/personabench run --method none,rag --task lamp4
@@ -21,6 +21,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Checks of every task, method and fault, of which make test runs a part.
+test-variants: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m variants -n auto
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -108,6 +108,7 @@ def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> N
     assert "2 call(s)" in text and "stands for an earlier reply" in text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("task", TASKS)
 def test_show_dry_prints_the_prompts_of_every_method_that_runs(
     personabench: Command, task: str
@@ -183,12 +184,14 @@ def test_cache_counts_explains_and_forgets(personabench: Command, run: dict[str,
     assert personabench("cache", "stats", "--json").json["responses"] == 0
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_checks_out(personabench: Command, task: str) -> None:
     ended = personabench("check", "task", task, "--json")
     assert ended.code == 0, [each for each in ended.json if not each["holds"]]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_checks_out(personabench: Command, method: str) -> None:
     ended = personabench("check", "method", method, "--json")

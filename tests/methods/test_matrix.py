@@ -266,6 +266,7 @@ def test_one_task_can_be_selected(tmp_path: Path) -> None:
 # What runs
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "answer",
     [echo, in_form],

@@ -52,6 +52,7 @@ def check(folder: Path, body: str, head: str = HEAD) -> dict[str, tuple[bool | N
     return {finding.what: (finding.holds, finding.detail) for finding in findings}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", [ONE_CALL, CAUGHT], ids=["plain", "caught"])
 @pytest.mark.parametrize(
     ("data", "call"),

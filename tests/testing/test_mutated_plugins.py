@@ -77,6 +77,7 @@ def test_a_faulty_method(
         check_message(*command(monkeypatch, capsys, *words))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("mutation", TASKS, ids=by_name)
 def test_a_faulty_task(
     mutation: Mutation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
