@@ -138,7 +138,7 @@ class Task(Wording):
         Raises:
             DataError: the data is missing or broken; the message names file, record and field.
         """
-        raise NotImplementedError
+        raise UsageError(_explain_no_samples(type(self)))
 
     def open(self, split: str, data: Path | None) -> Dataset:
         """Open a split from a file or folder, or the example data without one.
@@ -149,10 +149,7 @@ class Task(Wording):
         """
         cls = type(self)
         if cls.load is Task.load:
-            raise UsageError(
-                f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`; "
-                "expected one of them"
-            )
+            raise UsageError(_explain_no_samples(cls))
         splits = self.splits or (self.default_split,)
         if split not in splits:
             raise UsageError(f"{self.name} has no split '{split}'; it has: {', '.join(splits)}")
@@ -322,6 +319,16 @@ def list_example_paths(cls: type[Task]) -> list[Path]:
     if file.name == "__init__.py":
         return [file.parent / "sample"]
     return [file.with_suffix(ending) for ending in _EXAMPLE_ENDINGS]
+
+
+def _explain_no_samples(cls: type[Task]) -> str:
+    # Also for a direct call of `load` on a task that has `open` instead.
+    if cls.open is not Task.open:
+        return f"{locate_class(cls)} has no `load`: its samples come from `open`"
+    return (
+        f"{locate_class(cls)} has neither `load`, which yields samples, nor `open`; "
+        "expected one of them"
+    )
 
 
 def _find_example_data(cls: type[Task]) -> Path | None:

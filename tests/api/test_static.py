@@ -12,6 +12,7 @@ import pytest
 
 from personabench import Message, Record, Sample, Task, Vocabulary
 from personabench.api import static
+from personabench.api.registry import load_class
 from personabench.api.users import open_split
 from personabench.errors import DataError, PluginError, UsageError
 from personabench.testing import check_task, trial
@@ -379,3 +380,8 @@ def answered() -> Callable[[Task, str], None]:
         assert [line.error for line in result.predictions] == [None] * len(dataset.index())
 
     return check
+
+
+def test_a_task_that_opens_its_data_says_so_when_it_is_loaded() -> None:
+    with pytest.raises(UsageError, match=r"has no `load`: its samples come from `open`"):
+        load_class("task", "lamp4")().load("user/dev", None)
