@@ -223,7 +223,15 @@ class _Resolver:
         return list(self.runs.values())
 
     def _resolve_task(self, task_class: type[Task], parameters: Parameters) -> None:
-        task, dataset = self._open(task_class, parameters)
+        task = self._create_task(task_class, parameters)
+        history = self.options.history
+        if history != "own" and "history" not in task.offers:
+            self.refusals.append(
+                f"--history {history}: the users of {task.name} have no history; leave it out"
+            )
+            return
+
+        task, dataset = self._open(task)
         roles = {
             role: self.named.get(role, self.backend)
             for role in active_roles(task, list(self.named))
@@ -237,26 +245,26 @@ class _Resolver:
         for method_class in self.methods:
             self._resolve_run(method_class, parameters, task, dataset, roles, positions)
 
-    def _open(self, task_class: type[Task], parameters: Parameters) -> tuple[Task, Dataset]:
-        """The task with its parameters and its split under the history control, opened once."""
+    def _create_task(self, task_class: type[Task], parameters: Parameters) -> Task:
         accepted = _accepted(
             params_of(task_class), parameters.get("task", {}), only_owner=len(self.tasks) == 1
         )
         self.used_by_tasks |= accepted.keys()
         task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
-        history = self.options.history
-        if history != "own" and "history" not in task.offers:
-            raise UsageError(
-                f"--history {history}: the users of {task.name} have no history; leave it out"
-            )
+        return task
 
+    def _open(self, task: Task) -> tuple[Task, Dataset]:
+        """The task and its split under the history control, opened once."""
         name = f"{task.name} {task.params}"
         if name not in self.opened:
             split = self.options.split or task.default_split
             with watch_opening():
                 dataset = open_split(task, split, self.options.data)
-                self.opened[name] = task, apply_control(dataset, history, self.options.seed)
+                self.opened[name] = (
+                    task,
+                    apply_control(dataset, self.options.history, self.options.seed),
+                )
         return self.opened[name]
 
     def _resolve_run(

@@ -281,3 +281,16 @@ def test_every_table_says_in_what_a_run_differs_from_its_paper(personabench: Com
     for form in ("md", "latex"):
         table = personabench("leaderboard", *results, "--format", form).out
         assert "differs in: example data" in " ".join(table.split())
+
+
+def test_a_control_of_histories_skips_tasks_without_histories(
+    personabench: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("run", "-b", "scripted", "-m", "none", "-n", 1, "--history", "shuffled")
+    ended = personabench(*words, "-t", "prelude_summ,lamp4")
+    assert ended.code == 0 and "lamp4/user/dev" in ended.out
+    assert [record.message for record in caplog.records if "skipped" in record.message] == [
+        "skipped: --history shuffled: the users of prelude_summ have no history; leave it out"
+    ]
+    alone = personabench(*words, "-t", "prelude_summ")
+    assert alone.code == 2 and "have no history" in alone.err
