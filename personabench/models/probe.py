@@ -46,6 +46,7 @@ _MESSAGES = (
     Message("user", 'Reply with {"word": "yes"}.'),
 )
 _EXCERPT = 160
+_READ = 4_000
 _LOCK_PAUSE = 0.1
 _WORDS = re.compile(r"""["'](?:message|error|msg|detail)["']:\s*["'](.+?)["'](?:\}|,\s*["'])""")
 
@@ -214,7 +215,8 @@ class _Probe:
 
 def _excerpt(message: str) -> str:
     """Return the server's own words in the message of a refusal."""
-    match = _WORDS.search(message)
+    # Cut first: a server may send much more than anybody reads.
+    match = _WORDS.search(message[:_READ])
     text = match[1] if match else message
     return text[:_EXCERPT]
 

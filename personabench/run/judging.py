@@ -22,7 +22,7 @@ from personabench.hashing import digest
 from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
-from personabench.run.attempt import plain
+from personabench.run.attempt import comes_from_models, plain
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt
 from personabench.run.progress import Progress
 from personabench.run.watchdog import watch_loop
@@ -167,8 +167,7 @@ async def _assess(
         # A server's error needs no traceback, and the guard has logged that of a plugin's.
         if not isinstance(error, BackendError | PluginError):
             _log.exception("judging %s", sample.id)
-        if not isinstance(error, BackendError):
-            # The same replies would make it fail again.
+        if not comes_from_models(error):
             client.finish(sample.id)
         _log.warning("%s could not be judged: %s", sample.id, error)
         progress.failed += 1
