@@ -76,6 +76,13 @@ class Dataset(ABC):
         user_ids = {user_id for _, user_id in self.index()}
         return {"named": len(user_ids), "joined": 0, "single": 0}
 
+    def strata(self) -> Mapping[str, str]:
+        """Return the stratum of each user, if the data has any, such as a topic.
+
+        A shuffled history comes from a user of the same stratum.
+        """
+        return {}
+
 
 def load_sample(
     dataset: Dataset,
@@ -131,6 +138,9 @@ class Wrapped(Dataset):
 
     def user_counts(self) -> Mapping[str, int]:
         return self.inner.user_counts()
+
+    def strata(self) -> Mapping[str, str]:
+        return self.inner.strata()
 
 
 guard_methods(Dataset, DATASET)
