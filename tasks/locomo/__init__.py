@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +19,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.judged import JudgedTask
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.rows import NoDataError
+from personabench.api.sessions import list_sessions, write_date
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.errors import UsageError
@@ -37,7 +36,7 @@ from personabench.tasks.locomo.files import (
     locate,
     read_conversations,
 )
-from personabench.types import Message, Record, Sample, moment, to_json
+from personabench.types import Message, Record, Sample, to_json
 
 __all__ = ["LoCoMo"]
 
@@ -175,10 +174,10 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
             parts.append(f"Notes about the conversations of {speakers}:\n\n{notes}")
         if records:
             parts.append(
-                f"From the conversations of {speakers}:\n\n{_list_sessions(self, records)}"
+                f"From the conversations of {speakers}:\n\n{list_sessions(records, self.describe)}"
             )
         if sample.time:
-            parts.append(f"Today is {_write_date(sample.time)}.")
+            parts.append(f"Today is {write_date(sample.time)}.")
         parts += [f"Question: {sample.input}", self.words.instruction]
         return Rendered((Message("user", "\n\n".join(parts)),), tuple(records))
 
@@ -272,32 +271,3 @@ def _order_options(question: Question) -> dict[str, str]:
     if int(digest(question.id)[:8], 16) % 2:
         options.reverse()
     return dict(zip("ab", options, strict=True))
-
-
-def _list_sessions(task: LoCoMo, records: Sequence[Record]) -> str:
-    """Write records as sessions in the order of time, each below its date."""
-    ordered = sorted(records, key=_position)
-    texts = []
-    for (_, time), group in groupby(ordered, key=lambda record: (_block(record), record.time)):
-        lines = [f"[{_write_date(time)}]"] if time else []
-        lines += [task.describe(record) for record in group]
-        texts.append("\n".join(lines))
-    return "\n\n".join(texts)
-
-
-def _block(record: Record) -> str:
-    return record.fields.get("block", record.id)
-
-
-def _position(record: Record) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    # The numbers of an id `D3:12` are session and turn.
-    return moment(record.time), moment(record.id)
-
-
-def _write_date(time: str) -> str:
-    """Write ISO minutes as "Monday, 8 May 2023, 13:56"."""
-    try:
-        date = datetime.fromisoformat(time)
-    except ValueError:
-        return time
-    return f"{date:%A}, {date.day} {date:%B %Y}, {date:%H:%M}"

@@ -26,9 +26,10 @@ SOURCES = {
 }
 """Sources of documents in the order of the reference, with the names of their files and fields."""
 
-_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun")
-_MONTH_NAMES += ("Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_MONTHS = {month: number for number, month in enumerate(_MONTH_NAMES, start=1)}
+_MONTHS = {
+    **{"Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6},
+    **{"Jul": 7, "Aug": 8, "Sep": 9, "Oct": 10, "Nov": 11, "Dec": 12},
+}
 _TIME = re.compile(r"(\d{4})/([A-Z][a-z]{2})/(\d{1,2})/(\d{1,2}):(\d{2}) (AM|PM)")
 # Neither is content: a session's name and its id.
 _MARKS = ("segment_id", "session")
