@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personabench.cli.console import echo, emit, screen
+from personabench.cli.interruption import describe_interrupt, print_interrupted
 from personabench.cli.options import (
     Adapter,
     ApiVersion,
@@ -40,6 +41,8 @@ from personabench.cli.options import (
     OmitParams,
     Prices,
     RayOptions,
+    Reading,
+    ReadingOption,
     Reasoning,
     RequestsPerMinute,
     ResultsOrUrl,
@@ -61,6 +64,7 @@ from personabench.cli.parsing import (
     RoleArguments,
     read_extra,
     read_reasoning,
+    read_sampling,
     role_backends,
     split_names,
     split_vllm_args,
@@ -96,10 +100,6 @@ if TYPE_CHECKING:
     from personabench.run.shards import Shard
 
 
-# Their values are credentials, so the command to repeat is printed without them.
-_SECRET_OPTIONS = ("--header", "--simulator-header", "--judge-header")
-
-
 def run(
     method: Methods,
     task: Tasks,
@@ -132,6 +132,7 @@ def run(
     omit: OmitParams = None,
     extra: Extra = None,
     reasoning: Reasoning = None,
+    reading: ReadingOption = Reading.answer,
     rpm: RequestsPerMinute = None,
     tpm: TokensPerMinute = None,
     batch: Batch = False,
@@ -172,7 +173,6 @@ def run(
     from personabench.models.backends.base import BackendOptions
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
-    from personabench.types import Sampling
 
     _check_names(method, task, metric or [])
     _check_limits(backend, timeout, prices, max_cost)
@@ -233,7 +233,7 @@ def run(
         concurrency=concurrency,
         sample_timeout=sample_timeout,
         seed=seed,
-        sampling=Sampling(temperature, top_p, max_tokens),
+        sampling=read_sampling(temperature, top_p, max_tokens, reading),
         assignments=assignments or [],
         grid=grid or [],
         wording=read_wording(wording),
@@ -364,7 +364,7 @@ def _run(
         spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
         console.print(f"spent  {spent:.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):
-        _print_interrupted(console, _interrupted_state(outcomes[-1].summary))
+        print_interrupted(console, _interrupted_state(outcomes[-1].summary))
         sys.exit(130)
 
     failed = _print_failed_samples(outcomes, console)
@@ -403,10 +403,10 @@ def _execute(
                 announce=announce,
                 tell=functools.partial(console.print, markup=False, soft_wrap=True),
             ),
-            farewell=_describe_interrupt("finished samples are kept"),
+            farewell=describe_interrupt("finished samples are kept"),
         )
     except KeyboardInterrupt:
-        _print_interrupted(console, "finished samples are kept")
+        print_interrupted(console, "finished samples are kept")
         sys.exit(130)
 
 
@@ -521,35 +521,6 @@ def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Con
                 f"limit  {limit} rounded up to whole users: n={len(job.positions)}, {user_count}"
             )
             return
-
-
-def _print_interrupted(console: Console, state: str) -> None:
-    """Print how to resume an interrupted command."""
-    message, command = _describe_interrupt(state).splitlines()
-    console.print(message, style="yellow")
-    console.print(command, markup=False, soft_wrap=True)
-
-
-def _describe_interrupt(state: str) -> str:
-    """Say in two lines that a command was interrupted and how to resume it."""
-    return f"interrupted; {state}. Go on with the same command:\n  {command_line()}"
-
-
-def command_line() -> str:
-    """Return the command as it was typed, without the values of headers."""
-    import re
-    import shlex
-
-    words = ["personabench"]
-    value_is_secret = False
-    for word in sys.argv[1:]:
-        option, equals, _ = word.partition("=")
-        if value_is_secret or (equals and option in _SECRET_OPTIONS):
-            words.append(re.sub(r":.*", ": ***", word, flags=re.S))
-        else:
-            words.append(word)
-        value_is_secret = word in _SECRET_OPTIONS
-    return shlex.join(words)
 
 
 def _first_error(folders: Sequence[Path]) -> str:

@@ -409,7 +409,7 @@ class Engine:
             if fault is not None:
                 raise fault
             answer, interaction = await self._within_limit(act, sample, attempt)
-            output = encodable(require_text(answer))
+            output = attempt.read_answer(encodable(require_text(answer)))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 attempt.ctx.flag("empty_output")

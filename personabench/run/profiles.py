@@ -156,7 +156,8 @@ class Profiles:
                 "method": method,
                 "task": self._task_identity(),
                 "model": spec.model,
-                "sampling": spec.sampling,
+                # Methods see answers only, however these are scored.
+                "sampling": msgspec.structs.replace(spec.sampling, reading=msgspec.UNSET),
                 "seed": spec.seed,
                 "window": spec.window,
                 "population": spec.data_hash if needs_population else None,

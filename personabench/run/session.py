@@ -49,7 +49,14 @@ class Session:
     def create_engine(self, run: ResolvedRun, options: Options) -> Engine:
         """Create the engine of a run, with clients of its models."""
         concurrency = options.concurrency or self.model.concurrency
-        client = Client(self.model, self.cache, options.cache, concurrency, budget=self.budget)
+        client = Client(
+            self.model,
+            self.cache,
+            options.cache,
+            concurrency,
+            budget=self.budget,
+            scores_thoughts=run.spec.sampling.reading == "raw",
+        )
         clients = {}
         for role, backend in run.roles.items():
             # A role played by the model under test shares its client, and so its limits.
@@ -59,6 +66,7 @@ class Session:
                     client,
                     backend=backend,
                     concurrency=options.concurrency or backend.concurrency,
+                    scores_thoughts=False,
                 )
         return create_engine(
             run,
