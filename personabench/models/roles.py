@@ -31,6 +31,8 @@ class Caller:
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the run's seed, which sampled requests derive theirs from.
         sample_id: the sample whose sampled replies are independent of other samples'; "" for none.
+        work: the unit of work that its calls belong to, until which is on disk the client keeps
+            replies that are not cached.
         is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
         prefix: the prefix of the names of flags about replies.
@@ -51,6 +53,7 @@ class Caller:
         self._phase = phase
         self._unit = unit
         self.sample_id = sample_id
+        self.work = sample_id or f"{phase} {unit}"
 
     def flag(self, name: str, by: float = 1) -> None:
         """Count an event to report beside the scores: a fallback, a truncation, a missing part."""
@@ -78,6 +81,7 @@ class Caller:
             self._unit,
             accept,
             self.flag,
+            self.work,
         )
         self.calls.append(call)
 
