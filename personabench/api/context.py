@@ -20,6 +20,7 @@ from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
+from personabench.models.call_order import Ordered, next_place
 from personabench.models.reply import as_it_came
 from personabench.models.roles import Caller
 from personabench.retrieval.search import SEARCHES, search
@@ -53,7 +54,6 @@ class Context(Caller):
             without a way to the task's data, references or metrics.
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
-        sent: the requests for the profile or the prediction that got a response.
         raw_replies: in a run that scores replies as they came, the replies by their answers.
     """
 
@@ -74,12 +74,17 @@ class Context(Caller):
         self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
-        self.sent: list[Sent] = []
         self.raw_replies: dict[str, str] = {}
+        self._sent = Ordered[Sent]()
         self._embedders = embedders
         self._prompts = prompts or Prompts()
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
+
+    @property
+    def sent(self) -> list[Sent]:
+        """The requests for the profile or the prediction that got a response, in program order."""
+        return self._sent.items
 
     @property
     def answer_tokens(self) -> int:
@@ -163,13 +168,13 @@ class Context(Caller):
         if self._phase not in ("profile", "predict"):
             return await super()._ask(request, accept)
 
-        # Before the call, so that the order of concurrent calls is that of their start.
-        sent = self._describe(request)
-        self.sent.append(sent)
+        # Described before the call, since the method may reuse a list of messages afterwards.
+        place = next_place()
+        self._sent.add(place, self._describe(request))
         try:
             return await super()._ask(request, accept)
         except BaseException:
-            self.sent.remove(sent)
+            self._sent.remove(place)
             raise
 
     def _describe(self, request: Request) -> Sent:

@@ -165,6 +165,7 @@ class Task(Wording):
                 sample=data is None,
                 labels=self.labels,
                 explain_gold=self._explain_gold if is_measured_by_default else lambda sample: "",
+                ordered=self.protocol == "online",
             )
         except NoDataError as error:
             raise _explain_no_data(self) from error

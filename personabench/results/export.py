@@ -119,6 +119,7 @@ class Source:
         elif self.data is None:
             remarks.append(
                 "the data is no longer where the run found it: inputs and references are left out"
+                f"{self.spec.version_note}"
             )
         if not self.cache_path.exists():
             remarks.append(f"{self.cache_path} is not there: messages and replies are left out")

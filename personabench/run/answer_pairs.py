@@ -52,7 +52,7 @@ def open_data(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
     searched = dict.fromkeys(data_folder or "the example data" for data_folder in data_folders)
     raise UsageError(
         f"the data of the runs has changed or moved since: {' and '.join(searched)}; "
-        "move it back or repeat the runs' commands"
+        f"move it back or repeat the runs' commands{spec.version_note}"
     )
 
 

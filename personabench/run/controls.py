@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from personabench.api.dataset import Dataset, Wrapped
+from personabench.api.dataset import Dataset, Wrapped, rank_in_time
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, moment, normalized
 
@@ -74,6 +74,7 @@ class _Shuffled(Wrapped):
         self._users = sorted(self._positions)
         # Choosing an owner loads up to 64 histories, and a user's samples come one after another.
         self._borrow = lru_cache(maxsize=256)(self._choose_owner)
+        self._last_positions: dict[str, int] = {}
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
@@ -94,7 +95,7 @@ class _Shuffled(Wrapped):
     def _choose_owner(self, user: str) -> _Borrowed:
         """Choose the first of the drawn users with enough records, or the one with most."""
         questions = [self.inner.load(position) for position in self._positions[user]]
-        last_question = questions[-1]
+        last_question = max(questions, key=rank_in_time)
         items = {question.item for question in questions} - {None}
         stimuli = {normalized(question.stimulus) for question in questions if question.stimulus}
         user_records = {_content(record) for question in questions for record in question.history}
@@ -130,16 +131,26 @@ class _Shuffled(Wrapped):
         if len(self._users) < _EVERYBODY:
             return frozenset()
         drawn = random.Random(f"{self.seed}\x1fcommon").sample(self._users, _EVERYBODY)
-        histories = (self.inner.load(self._positions[user][-1]).history for user in drawn)
+        histories = (self.inner.load(self._find_last(user)).history for user in drawn)
         return frozenset[tuple[str | None, str]].intersection(
             *(frozenset(map(_content, history)) for history in histories)
         )
+
+    def _find_last(self, user: str) -> int:
+        """The position of a user's last question."""
+        if user not in self._last_positions:
+            positions = self._positions[user]
+            self._last_positions[user] = positions[0]
+            if len(positions) > 1:
+                ranks = [rank_in_time(self.inner.load(position)) for position in positions]
+                self._last_positions[user] = positions[ranks.index(max(ranks))]
+        return self._last_positions[user]
 
     def _usable_history(
         self, candidate: str, items: Set[str | None], stimuli: Set[str]
     ) -> tuple[Record, ...]:
         """A user's records about none of these items and stimuli."""
-        history = self.inner.load(self._positions[candidate][-1]).history
+        history = self.inner.load(self._find_last(candidate)).history
         return tuple(
             record
             for record in history

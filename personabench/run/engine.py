@@ -41,6 +41,7 @@ from personabench.errors import (
 )
 from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
 from personabench.results.refresh import RefreshState
@@ -205,6 +206,7 @@ class Engine:
             RunError: the disk is full, or the method's `prepare` fails.
         """
         check_requirements(self.method, self.dataset)
+        number_tasks()
         for prediction in self._unwritten:
             self._output.append(self._output.predictions_path, prediction)
 

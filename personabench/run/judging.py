@@ -19,6 +19,7 @@ from personabench.api.source import source_hash
 from personabench.api.task import Task
 from personabench.errors import BackendError, PluginError, RunError, UsageError
 from personabench.hashing import digest
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
@@ -120,6 +121,7 @@ async def judge(
     """
     if not isinstance(task, JudgedTask):
         raise UsageError(f"task {task.name} has a judge but no method `assess`")
+    number_tasks()
     index = dataset.index()
     progress = progress or Progress()
     progress.total = len(positions)

@@ -173,7 +173,7 @@ def open_run(path: Path, task_file: str | None) -> tuple[Task, References]:
     if dataset is None:
         raise UsageError(
             f"the data of {path} is not in {summary.data or 'the task'} any more, or has changed; "
-            "name it with --data and --split"
+            f"name it with --data and --split{spec.version_note}"
         )
     samples = {sample.id: sample for sample in dataset.samples() if sample.references}
     return task, References(samples, dataset.source, dataset.warnings)
