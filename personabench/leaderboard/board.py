@@ -142,7 +142,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_runs(ranked)
 
     return Board(
-        title=f"{summary.task}/{summary.separation}/{summary.split}",
+        title=summary.title,
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,

@@ -34,6 +34,7 @@ from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import (
     changed_params,
     describe_edits,
+    describe_subject,
     external_metrics,
     prefix_cache_totals,
     versions,
@@ -302,6 +303,7 @@ class _Execution:
         job, engine = self.job, self.engine
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
+            subject=describe_subject(job.task, job.dataset, self.options.data),
             changed={**changed_params(job.method), **job.changed_prompts},
             task_changed=changed_params(job.task),
             fit="adapted" if job.differs else "faithful",
