@@ -172,7 +172,8 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used. Your own tables need no task: --data qa.csv --map question=text,answer=reply.
+    example data is used. Your own tables need no task: --data qa.csv --map
+    question=text,answer=reply.
     """
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
