@@ -391,13 +391,14 @@ class Engine:
 
     def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
         """Note the context window that a refusal states, if prompts were not fitted to it."""
-        window = refused_window(str(refusal))
+        window = refused_window(refusal.text)
         if window is None or window >= (attempt.ctx.window or window + 1):
             return
         attempt.is_too_long = True
         model = self.client.backend
         if model.window is None or window < model.window:
             model.window = window
+            model.fit_thoughts()
             _log.info("the server states a window of %d tokens; prompts are fitted to it", window)
 
     async def _make_prediction(
