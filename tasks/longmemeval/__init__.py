@@ -89,6 +89,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
             "changed, and when?"
         ),
         instruction=_SHORT,
+        answer_form="the answer, or a note that the conversations do not hold it",
     )
 
     @dataclasses.dataclass(frozen=True)
