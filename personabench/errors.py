@@ -52,11 +52,16 @@ class BackendDown(RunError):
 
 
 class Refused(BackendError):
-    """A model call rejected with a 4xx `status`; a repetition would fail as well."""
+    """A model call rejected with a 4xx `status`; a repetition would fail as well.
+
+    Attributes:
+        model: the backend that refused, if the call was made for a method or a role.
+    """
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+        self.model: object = None
 
 
 class TransientError(BackendError):
