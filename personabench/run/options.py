@@ -39,8 +39,8 @@ class Options:
         history: the control applied to histories.
         concurrency: samples in progress and calls in flight; None for the backend's own number.
         sample_timeout: seconds that a sample may take; None for no limit.
-        roles: backend and options of the simulator and the judge; the model under test plays a
-            role that is not named.
+        roles: backend and options of the simulator, the judge and the profiler; the model under
+            test plays a role that is not named.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
 

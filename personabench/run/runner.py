@@ -239,8 +239,10 @@ class _Execution:
 
     async def _open_models(self) -> None:
         await self.session.open_backend(self.session.model, self.log)
-        if "simulator" in self.job.roles:
-            await self.session.open_backend(self.job.roles["simulator"], self.log)
+        for role, backend in self.job.roles.items():
+            # Judges are opened when answers wait for them.
+            if role != "judge":
+                await self.session.open_backend(backend, self.log)
 
     async def _predict(self, pending: Sequence[int]) -> None:
         engine = self.engine
@@ -304,7 +306,7 @@ class _Execution:
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
             subject=describe_subject(job.task, job.dataset, self.options.data),
-            changed={**changed_params(job.method), **job.changed_prompts},
+            changed={**changed_params(job.method), **job.changed_prompts, **job.changed_profiler},
             task_changed=changed_params(job.task),
             fit="adapted" if job.differs else "faithful",
             differs=list(job.differs),

@@ -96,7 +96,7 @@ def create_engine(
 
     Args:
         client: calls the model under test.
-        roles: the clients of the simulator and the judge.
+        roles: the clients of the roles.
         output: the folder to write to, if it is not the run's own.
         concurrency: samples in progress.
         sample_timeout: seconds that a sample may take; None for no limit.
@@ -115,6 +115,7 @@ def create_engine(
         sample_timeout=sample_timeout,
         roles=roles or {},
         prompts=run.prompts,
+        profiler_prompts=run.profiler_prompts,
     )
 
 
