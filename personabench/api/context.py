@@ -20,6 +20,8 @@ from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
+from personabench.models.call_order import Ordered, next_place
+from personabench.models.reply import as_it_came
 from personabench.models.roles import Caller
 from personabench.retrieval.search import SEARCHES, search
 from personabench.types import Message, Phase, Record, Request, Response, Sample
@@ -52,7 +54,7 @@ class Context(Caller):
             without a way to the task's data, references or metrics.
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
-        sent: the requests for the profile or the prediction that got a response.
+        raw_replies: in a run that scores replies as they came, the replies by their answers.
     """
 
     def __init__(
@@ -72,11 +74,17 @@ class Context(Caller):
         self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
-        self.sent: list[Sent] = []
+        self.raw_replies: dict[str, str] = {}
+        self._sent = Ordered[Sent]()
         self._embedders = embedders
         self._prompts = prompts or Prompts()
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
+
+    @property
+    def sent(self) -> list[Sent]:
+        """The requests for the profile or the prediction that got a response, in program order."""
+        return self._sent.items
 
     @property
     def answer_tokens(self) -> int:
@@ -150,20 +158,23 @@ class Context(Caller):
             repeat=repeat,
             adapter=self._client.backend.adapter(self._unit),
         )
-        return await self._ask(request, accept)
+        response = await self._ask(request, accept)
+        if self.sampling.reading == "raw":
+            self.raw_replies[response.text.strip()] = as_it_came(response)
+        return response
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
         # Requests of other phases are made for all users, or after the answer.
         if self._phase not in ("profile", "predict"):
             return await super()._ask(request, accept)
 
-        # Before the call, so that the order of concurrent calls is that of their start.
-        sent = self._describe(request)
-        self.sent.append(sent)
+        # Described before the call, since the method may reuse a list of messages afterwards.
+        place = next_place()
+        self._sent.add(place, self._describe(request))
         try:
             return await super()._ask(request, accept)
         except BaseException:
-            self.sent.remove(sent)
+            self._sent.remove(place)
             raise
 
     def _describe(self, request: Request) -> Sent:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from personabench.cli.interruption import describe_interrupt, print_interrupted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,10 +17,6 @@ if TYPE_CHECKING:
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
     from personabench.run.runner import Outcome, ResolvedRun
-
-
-# Their values are credentials, so the command to repeat is printed without them.
-_SECRET_OPTIONS = ("--header", "--simulator-header", "--judge-header")
 
 
 def execute(
@@ -57,10 +55,10 @@ def execute(
                 announce=announce,
                 tell=functools.partial(console.print, markup=False, soft_wrap=True),
             ),
-            farewell=_describe_interrupt("finished samples are kept"),
+            farewell=describe_interrupt("finished samples are kept"),
         )
     except KeyboardInterrupt:
-        _print_interrupted(console, "finished samples are kept")
+        print_interrupted(console, "finished samples are kept")
         sys.exit(130)
 
 
@@ -73,7 +71,7 @@ def conclude(
         spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
         console.print(f"spent  {spent:.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):
-        _print_interrupted(console, _interrupted_state(outcomes[-1].summary))
+        print_interrupted(console, _interrupted_state(outcomes[-1].summary))
         sys.exit(130)
 
     failed = _print_failed_samples(outcomes, console)
@@ -178,35 +176,6 @@ def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Con
                 f"limit  {limit} rounded up to whole users: n={len(job.positions)}, {user_count}"
             )
             return
-
-
-def _print_interrupted(console: Console, state: str) -> None:
-    """Print how to resume an interrupted command."""
-    message, command = _describe_interrupt(state).splitlines()
-    console.print(message, style="yellow")
-    console.print(command, markup=False, soft_wrap=True)
-
-
-def _describe_interrupt(state: str) -> str:
-    """Say in two lines that a command was interrupted and how to resume it."""
-    return f"interrupted; {state}. Go on with the same command:\n  {command_line()}"
-
-
-def command_line() -> str:
-    """Return the command as it was typed, without the values of headers."""
-    import re
-    import shlex
-
-    words = ["personabench"]
-    value_is_secret = False
-    for word in sys.argv[1:]:
-        option, equals, _ = word.partition("=")
-        if value_is_secret or (equals and option in _SECRET_OPTIONS):
-            words.append(re.sub(r":.*", ": ***", word, flags=re.S))
-        else:
-            words.append(word)
-        value_is_secret = word in _SECRET_OPTIONS
-    return shlex.join(words)
 
 
 def _first_error(folders: Sequence[Path]) -> str:

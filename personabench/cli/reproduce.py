@@ -118,7 +118,7 @@ def reproduce(
     max_cost: MaxCost = None,
     json: Json = False,
 ) -> None:
-    """Repeat a table of a paper and print the published numbers beside ours.
+    """Repeat a table of a paper beside its published numbers.
 
     Checks that data and model are there, prints the cost, runs, and compares. The same command
     resumes. --scale N is a smoke run, which is labelled as such and gets no verdict.

@@ -29,7 +29,6 @@ from personabench.cli.options import (
     Extra,
     Grid,
     Headers,
-    History,
     Json,
     Limit,
     MaxCost,
@@ -40,6 +39,8 @@ from personabench.cli.options import (
     OmitParams,
     Prices,
     RayOptions,
+    Reading,
+    ReadingOption,
     Reasoning,
     RequestsPerMinute,
     ResultsOrUrl,
@@ -50,17 +51,25 @@ from personabench.cli.options import (
     Shards,
     Split,
     StartTimeout,
-    Tasks,
     Temperature,
     Timeout,
     TokensPerMinute,
     TopP,
     VllmArgs,
 )
+from personabench.cli.own_data import (
+    Columns,
+    HistoryOrTable,
+    Kind,
+    OwnTasks,
+    SaveTask,
+    read_data_options,
+)
 from personabench.cli.parsing import (
     RoleArguments,
     read_extra,
     read_reasoning,
+    read_sampling,
     role_backends,
     split_names,
     split_vllm_args,
@@ -95,9 +104,12 @@ if TYPE_CHECKING:
 
 def run(
     method: Methods,
-    task: Tasks,
+    task: OwnTasks = None,
     split: Split = None,
     data: Data = None,
+    columns: Columns = None,
+    kind: Kind = None,
+    save_task: SaveTask = None,
     limit: Limit = None,
     backend: Backend = "local",
     model: Model = None,
@@ -110,7 +122,7 @@ def run(
     grid: Grid = None,
     wording: Wording = None,
     prompts: PromptsFile = None,
-    history: History = "own",
+    history: HistoryOrTable = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
@@ -125,6 +137,7 @@ def run(
     omit: OmitParams = None,
     extra: Extra = None,
     reasoning: Reasoning = None,
+    reading: ReadingOption = Reading.answer,
     rpm: RequestsPerMinute = None,
     tpm: TokensPerMinute = None,
     batch: Batch = False,
@@ -159,18 +172,21 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used.
+    example data is used. Your own tables need no task: --data qa.csv --map
+    question=text,answer=reply.
     """
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
-    from personabench.types import Sampling
 
     _check_names(method, task, metric or [])
     _check_limits(backend, timeout, prices, max_cost)
     cluster = open_cluster(executor, shard, shards, ray_options, results)
     part, folder = _find_results(Path(results), shard, cluster)
+    source = read_data_options(
+        task, data, history or [], columns or [], kind, save_task, Path(results)
+    )
     urls = split_names(base_url or "")
     backend_options = BackendOptions(
         model,
@@ -217,22 +233,22 @@ def run(
     )
     options = Options(
         methods=split_names(method),
-        tasks=split_names(task),
+        tasks=split_names(source.tasks),
         split=split,
-        data=data,
+        data=source.data,
         limit=limit,
         backend=backend,
         backend_options=backend_options,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
         seed=seed,
-        sampling=Sampling(temperature, top_p, max_tokens),
+        sampling=read_sampling(temperature, top_p, max_tokens, reading),
         assignments=assignments or [],
         grid=grid or [],
         wording=read_wording(wording),
         prompts=read_texts(prompts),
         shard=part,
-        history=history,
+        history=source.history,
         results=folder,
         cache=cache.value,
         metrics=metric or [],
@@ -265,10 +281,11 @@ def _repeat_for_seeds(options: Options, seeds: str | None) -> list[Options]:
     return [dataclasses.replace(options, seed=number) for number in numbers]
 
 
-def _check_names(methods: str, tasks: str, metrics: Sequence[str]) -> None:
+def _check_names(methods: str, tasks: str | None, metrics: Sequence[str]) -> None:
     """Refuse empty lists of methods and tasks, and unknown further metrics."""
     _require_names("--method", methods)
-    _require_names("--task", tasks)
+    if tasks is not None:
+        _require_names("--task", tasks)
     _require_external(metrics)
 
 

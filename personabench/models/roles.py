@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from personabench.hashing import digest
+from personabench.models.call_order import Ordered, next_place
 from personabench.types import Call, Message, Phase, Request, Response
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ class Caller:
     """A restricted view of a client, for code that calls a model.
 
     Attributes:
-        calls: the calls so far; flags: counters of what happened on the way.
+        flags: counters of what happened on the way.
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the run's seed, which sampled requests derive theirs from.
         sample_id: the sample whose sampled replies are independent of other samples'; "" for none.
+        work: the unit of work that its calls belong to, until which is on disk the client keeps
+            replies that are not cached.
         is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
         prefix: the prefix of the names of flags about replies.
@@ -41,7 +44,8 @@ class Caller:
     def __init__(
         self, client: Client, phase: Phase, unit: str, seed: int, sample_id: str = ""
     ) -> None:
-        self.calls: list[Call] = []
+        # Contexts that are made from this one by `copy` add to the same calls.
+        self._calls = Ordered[Call]()
         self.flags: dict[str, float] = {}
         self.window = client.window
         self.tokens = client.tokens
@@ -51,6 +55,12 @@ class Caller:
         self._phase = phase
         self._unit = unit
         self.sample_id = sample_id
+        self.work = sample_id or f"{phase} {unit}"
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls so far, in an order that does not depend on their completion."""
+        return self._calls.items
 
     def flag(self, name: str, by: float = 1) -> None:
         """Count an event to report beside the scores: a fallback, a truncation, a missing part."""
@@ -72,14 +82,16 @@ class Caller:
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
         request = self._seed(request)
+        place = next_place()
         response, call = await self._client.complete(
             request,
             self._phase,
             self._unit,
             accept,
             self.flag,
+            self.work,
         )
-        self.calls.append(call)
+        self._calls.add(place, call)
 
         self.is_storable &= self._client.is_storable(request, response, accept)
         if response.finish in UNWHOLE:
