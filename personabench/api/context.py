@@ -231,23 +231,25 @@ class Context(Caller):
         sample: Sample,
         records: Sequence[Record] = (),
         notes: str = "",
+        contract: str = "",
     ) -> tuple[Message, ...]:
         """Render the task's request with records (best first) and notes about the user.
 
-        The lowest-ranked records are dropped until request and answer fit the model's window; the
-        sample's own text is never truncated.  Flags count the dropped records.
+        `contract` replaces the task's own request for the form of the answer.  The lowest-ranked
+        records are dropped until request and answer fit the model's window; the sample's own text
+        is never truncated.  Flags count the dropped records.
 
         Raises:
             TypeError: an argument of the wrong type.
             BackendError: the request does not fit even without records.
         """
         # Before the task's code runs, which would be taken for the one at fault.
-        check_arguments("render", sample=sample, records=records, notes=notes)
+        check_arguments("render", sample=sample, records=records, notes=notes, contract=contract)
         rendered: Rendered | None = None
 
         def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal rendered
-            rendered = self.task.render(sample, candidates, notes, self.tokens)
+            rendered = self.word(sample, candidates, notes, contract)
             return rendered.messages
 
         messages = self.fit(build, records, self.answer_tokens)
@@ -261,6 +263,24 @@ class Context(Caller):
             sent = Sent(rendered.records, (notes,) if notes else ())
             self._rendered[id(messages)] = messages, sent
         return messages
+
+    def word(
+        self,
+        sample: Sample,
+        records: Sequence[Record] = (),
+        notes: str = "",
+        contract: str = "",
+    ) -> Rendered:
+        """Word a request like `render`, whatever its length.
+
+        A contract stands at the end of the last message.  It is added to the task's own if the task
+        cannot leave this out.
+        """
+        parts = (sample, records, notes, self.tokens)
+        if not contract:
+            return self.task.render(*parts)
+        content = self.task.render_content(*parts) or self.task.render(*parts)
+        return content.with_paragraph(contract)
 
     def fit(
         self,

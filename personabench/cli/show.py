@@ -28,7 +28,8 @@ from personabench.results.sample import _messages, describe_sample
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from personabench.api.prompts import Replacements, WordingName
+    from personabench.api.prompts import Replacements
+    from personabench.api.wording import WordingName
     from personabench.results.index import Run
     from personabench.results.run_folder import RunFolder
     from personabench.run.options import Options

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from personabench.api.prompts import Replacements, WordingName
+from personabench.api.prompts import Replacements
+from personabench.api.wording import WordingName
 from personabench.models.backends import credentials
 from personabench.models.backends.base import BackendOptions
 from personabench.models.budget import Prices

@@ -21,9 +21,10 @@ from personabench.api.fidelity import apply_paper_settings, list_differences, na
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
-from personabench.api.prompts import Prompts, WordingName, check_owners
+from personabench.api.prompts import Prompts, check_owners
 from personabench.api.task import Task
 from personabench.api.users import open_split
+from personabench.api.wording import WordingName
 from personabench.errors import UsageError
 from personabench.metrics.judges.ask import check_independence
 from personabench.models.backends.base import USER, Backend
@@ -203,6 +204,7 @@ class _Resolver:
         self.departures: dict[str, str] = {}
         self.opened: dict[str, tuple[Task, Dataset]] = {}
         self.default_wording: WordingName = "compact" if backend.packaged else "full"
+        self.wording: WordingName = options.wording or self.default_wording
 
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
@@ -252,6 +254,7 @@ class _Resolver:
         self.used_by_tasks |= accepted.keys()
         task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
+        task.choose_wording(self.wording)
         return task
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
@@ -318,7 +321,7 @@ class _Resolver:
             prompts=prompts,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
-        differs = list_differences(method, task, dataset, sampling, spec.history)
+        differs = list_differences(method, task, dataset, sampling, spec.history, prompts)
         if is_paper and differs:
             self.departures[f"{method.name} with preset=paper"] = ", ".join(differs)
         # Points of a grid that differ in another method's parameter are the same run of this one.
@@ -340,7 +343,8 @@ class _Resolver:
         )
 
     def _resolve_prompts(self, method_class: type[Method]) -> Prompts:
-        wording = self.options.wording or self.default_wording
+        # A rule sends no request that could be worded.
+        wording = self.default_wording if method_class.rule else self.wording
         return Prompts(method_class.prompts, wording, self.options.prompts)
 
     def _check_prompts(self) -> None:
