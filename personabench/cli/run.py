@@ -501,7 +501,7 @@ def _announcer(
         console.print(f"model  {spec.model['name']}", markup=False)
 
         for job in jobs:
-            for warning in (*job.dataset.warnings, *job.role_warnings):
+            for warning in job.warnings:
                 if warning not in announced:
                     console.print(f"warning: {warning}", style="yellow", markup=False)
                     announced.add(warning)

@@ -268,7 +268,7 @@ def _print_run(run: Run) -> None:
     }
     rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
     rows |= {f"{phase} calls": spent for phase, spent in summary["usage"].items()}
-    rows |= {"warnings": "; ".join(summary["warnings"])}
+    rows |= {"warnings": "; ".join(summary["warnings"]), "audit": summary["audit"]}
     rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
     rows["folder"] = str(run.path)
     console.print()

@@ -31,6 +31,7 @@ from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.tokenizers import get_tokenizer
+from personabench.run.audit import Audit, audit_briefly
 from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
@@ -55,6 +56,7 @@ class ResolvedRun:
         differs: differences from the setting of the method's paper, in words.
         changed_prompts: the options of texts that are not the model's default.
         roles: the backends of the simulator and the judge, if the task uses them.
+        audit: the audit of the data, unless it is example data.
     """
 
     spec: RunSpec
@@ -68,6 +70,7 @@ class ResolvedRun:
     differs: Sequence[str] = ()
     changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
+    audit: Audit | None = None
 
     @property
     def judge(self) -> str | None:
@@ -77,7 +80,15 @@ class ResolvedRun:
         return judge_key(self.task, self.roles["judge"].identity)
 
     @property
-    def role_warnings(self) -> list[str]:
+    def warnings(self) -> list[str]:
+        """Warnings about the data and the roles."""
+        audits = []
+        if self.audit and not self.audit.is_clean:
+            audits.append(f"{self.audit.summary}; `personabench audit` shows examples")
+        return [*self.dataset.warnings, *audits, *self._role_warnings]
+
+    @property
+    def _role_warnings(self) -> list[str]:
         """Warnings about roles played by the model under test, and about a related judge."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
@@ -184,6 +195,10 @@ def resolve(
     return runs
 
 
+def _name_opened(task: Task) -> str:
+    return f"{task.name} {task.params}"
+
+
 class _Resolver:
     """The state of one `resolve`: opened tasks, refused pairs, and the parameters in use."""
 
@@ -202,6 +217,7 @@ class _Resolver:
         self.active_roles: set[RoleName] = set()
         self.departures: dict[str, str] = {}
         self.opened: dict[str, tuple[Task, Dataset]] = {}
+        self.audits: dict[str, Audit | None] = {}
         self.default_wording: WordingName = "compact" if backend.packaged else "full"
 
     def resolve(self) -> list[ResolvedRun]:
@@ -256,11 +272,12 @@ class _Resolver:
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
         """The task and its split under the history control, opened once."""
-        name = f"{task.name} {task.params}"
+        name = _name_opened(task)
         if name not in self.opened:
             split = self.options.split or task.default_split
             with watch_opening():
                 dataset = open_split(task, split, self.options.data)
+                self.audits[name] = audit_briefly(task, dataset)
                 self.opened[name] = (
                     task,
                     apply_control(dataset, self.options.history, self.options.seed),
@@ -336,6 +353,7 @@ class _Resolver:
                 differs,
                 prompts.changed(self.default_wording),
                 roles,
+                self.audits[_name_opened(task)],
             ),
         )
 
