@@ -16,6 +16,7 @@ import typer
 
 from personabench import __version__
 from personabench.cli import (
+    audit,
     cache,
     check,
     compare,
@@ -84,6 +85,7 @@ app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
+app.command("audit", cls=PlainCommand)(audit.audit)
 app.command("download", cls=PlainCommand)(download.download)
 app.command("generate", cls=PlainCommand)(generate.generate)
 app.add_typer(cache.app, name="cache")

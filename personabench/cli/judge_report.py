@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import emit, screen
-from personabench.cli.judge import Labels, Protocol
+from personabench.cli.judge import Judge, Labels, Protocol
 from personabench.cli.judge_tables import report_lines, steering_lines
+from personabench.cli.model_options import RoleArguments
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import RESULTS, CachePolicy, Json, Results, Timeout
 from personabench.cli.options import Cache as CacheOption
-from personabench.cli.parsing import RoleArguments, role_options
-from personabench.cli.role_options import (
-    JudgeExtra,
-    JudgeHeaders,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeTemperature,
-    JudgeUrl,
-)
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +23,9 @@ if TYPE_CHECKING:
     from personabench.metrics.judges.verdict import Pick
 
 
+@grouped
 def judge_report(
+    arguments: Judge,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -57,17 +51,6 @@ def judge_report(
             help="Protocol of --steering (default: all).",
         ),
     ] = None,
-    judge_backend: Annotated[
-        str,
-        typer.Option("--judge-backend", metavar="BACKEND", help="Backend of the judge."),
-    ] = "local",
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
-    judge_header: JudgeHeaders = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
     timeout: Timeout = None,
     results: Results = RESULTS,
     cache: CacheOption = CachePolicy.use,
@@ -87,16 +70,6 @@ def judge_report(
         raise UsageError("name a file of verdicts or judgements, or give --steering with a judge")
     human_labels = read_labels(labels) if labels else {}
     reports = {str(path): _report(path, human_labels) for path in files or []}
-    arguments = RoleArguments(
-        judge_backend,
-        judge_model,
-        judge_base_url,
-        judge_header,
-        judge_temperature,
-        judge_omit,
-        judge_extra,
-        judge_reasoning,
-    )
     steered = []
     if steering:
         steered = _steer(arguments, timeout, protocol, results, cache)
@@ -153,7 +126,7 @@ def _steer(
     from personabench.run.interrupts import run_command
     from personabench.run.steering import steer_judge
 
-    options = role_options("judge", arguments, timeout or BackendOptions.timeout)
+    options = arguments.read_for_role("judge", timeout or BackendOptions.timeout)
     backend = arguments.backend or "local"
     _, roles = credentials.assign_secrets("", BackendOptions(), {"judge": (backend, options)})
     protocols = [name for name in PROTOCOLS if protocol is None or name == protocol.value]

@@ -280,7 +280,7 @@ def _print_run(run: Run) -> None:
         f"{phase} calls of the profiler": spent
         for phase, spent in summary["profiler_usage"].items()
     }
-    rows |= {"warnings": "; ".join(summary["warnings"])}
+    rows |= {"warnings": "; ".join(summary["warnings"]), "audit": summary["audit"]}
     rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
     rows["folder"] = str(run.path)
     console.print()
