@@ -40,7 +40,12 @@ from personabench.run.run_facts import (
     versions,
 )
 from personabench.run.scoring import score_run
-from personabench.run.session import Session, identified_models, open_cache
+from personabench.run.session import (
+    Session,
+    identified_models,
+    open_cache,
+    open_vector_store,
+)
 from personabench.run.shard_file import write_shard_file
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
@@ -123,7 +128,7 @@ async def run(
                 cache = open_cache(options)
                 if cache is not None:
                     stack.callback(cache.close)
-                embedders = options.embedders()
+                embedders = options.embedders(open_vector_store(options))
                 stack.push_async_callback(embedders.aclose)
                 session = Session(model, cache, embedders, budget, openings)
             jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
