@@ -235,20 +235,43 @@ def judge_report(
             dir_okay=False,
         ),
     ],
-    labels: Labels = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Your labels: JSON lines {id, label} with a, b or tie, or with a score.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    ask: Annotated[
+        Path | None,
+        typer.Option(
+            "--ask", metavar="FILE", help="Write answers of a run to label, without their scores."
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, metavar="N", help="With --ask: number of answers.")
+    ] = 20,
+    task: OwnTask = None,
+    data: MovedData = None,
     json: Json = False,
 ) -> None:
-    """Report on a judge from its verdicts.
+    """Report on a judge from its verdicts, and how far to trust it by your own labels.
 
     For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
-    judgements of single answers: unjudged answers, repeated calls and cost.
+    judgements of single answers: unjudged answers, repeated calls, cost, and agreement with your
+    labels, of which 20 are recommended.
     """
     import msgspec
 
-    from personabench.run.verdict_file import read_labels
+    from personabench.results.locate import search_data_in
 
-    human_labels = read_labels(labels) if labels else {}
-    reports = {str(path): _report(path, human_labels) for path in files}
+    search_data_in(data or [])
+    if ask is not None and len(files) != 1:
+        raise UsageError("--ask writes the answers of one file of judgements; name one")
+    reports = {str(path): _report(path, labels, ask, count, task) for path in files}
     if json:
         emit(msgspec.to_builtins(reports))
         return
@@ -260,25 +283,44 @@ def judge_report(
             console.print(f"  {line}", markup=False)
 
 
-def _report(path: Path, labels: Mapping[str, Pick]) -> ReliabilityReport | ScoringReport:
+def _report(
+    path: Path, labels: Path | None, ask: Path | None, count: int, task: str | None
+) -> ReliabilityReport | ScoringReport:
     """Report on the judge of one file.
 
     Raises:
+        UsageError: `--ask` for verdicts on pairs.
         DataError: the file is damaged, or was changed after its run was scored.
     """
+    from personabench.cli.judge_labels import read_score_labels, write_label_file
     from personabench.metrics.judges.reliability import reliability_report, scoring_report
     from personabench.metrics.judges.verdict import Verdict
+    from personabench.results.locate import load_tasks
     from personabench.results.run_folder import RunFolder
-    from personabench.run.verdict_file import read_verdicts_or_judgements
+    from personabench.run.verdict_file import read_labels, read_verdicts_or_judgements
 
     folder = RunFolder(path.absolute().parents[1])
-    if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().files:
+    is_of_run = folder.summary_path.exists()
+    if is_of_run and f"judgements/{path.name}" in folder.summary().files:
         folder.verify(folder.path / "judgements" / path.name)
 
     items = read_verdicts_or_judgements(path)
     verdicts = [item for item in items if isinstance(item, Verdict)]
     judgements = [item for item in items if not isinstance(item, Verdict)]
-    return reliability_report(verdicts, labels) if verdicts else scoring_report(judgements)
+    if verdicts and ask is not None:
+        raise UsageError(
+            f"--ask: {path} compares two answers; `personabench judge --export` writes its items"
+        )
+    if verdicts:
+        return reliability_report(verdicts, read_labels(labels) if labels else {})
+
+    if ask is not None:
+        # A run folder is five levels below its results folder.
+        load_tasks(task, [folder.spec()], folder.path.parents[4])
+        written = write_label_file(ask, path, judgements, count)
+        echo(f"{written} answers to label: {ask}; read them with --labels {ask}", err=True)
+    run = folder.summary().fingerprint if is_of_run else ""
+    return scoring_report(judgements, read_score_labels(labels, run) if labels else {})
 
 
 def _describe_run(folder: RunFolder) -> Side:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -96,6 +97,17 @@ JudgeModel = Annotated[
         "--judge-model",
         metavar="MODEL",
         help="Model of the judge.",
+        rich_help_panel=ROLES_PANEL,
+    ),
+]
+JudgeRubric = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge-rubric",
+        metavar="FILE",
+        help="Criteria and scale (YAML) by which the judge scores the answers of text tasks.",
+        exists=True,
+        dir_okay=False,
         rich_help_panel=ROLES_PANEL,
     ),
 ]

@@ -80,6 +80,7 @@ from personabench.cli.role_options import (
     JudgeModel,
     JudgeOmit,
     JudgeReasoning,
+    JudgeRubric,
     JudgeTemperature,
     JudgeUrl,
     SimulatorBackend,
@@ -159,6 +160,7 @@ def run(
     judge_backend: JudgeBackend = None,
     judge_model: JudgeModel = None,
     judge_base_url: JudgeUrl = None,
+    judge_rubric: JudgeRubric = None,
     judge_header: JudgeHeaders = None,
     judge_temperature: JudgeTemperature = None,
     judge_omit: JudgeOmit = None,
@@ -179,8 +181,9 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used. Your own tables need no task: --data qa.csv --map question=text,answer=reply.
+    example data is used. Your own tables need no task: --data FILE --map question=COLUMN.
     """
+    from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.backends import read_headers
     from personabench.models.backends.base import BackendOptions
     from personabench.models.budget import read_prices
@@ -259,6 +262,7 @@ def run(
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,

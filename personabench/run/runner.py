@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -310,6 +311,7 @@ class _Execution:
                 **engine.provenance,
                 **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
+                **_describe_rubric(self.options),
             },
             warnings=[*job.dataset.warnings, *job.role_warnings, *self.edits],
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
@@ -326,6 +328,12 @@ class _Execution:
             shared=backend.identity == self.job.spec.model,
             adds=_metrics_of_judge(self.job.task) if role == "judge" else msgspec.UNSET,
         )
+
+
+def _describe_rubric(options: Options) -> dict[str, Any]:
+    if options.rubric is None:
+        return {}
+    return {"rubric": {"sha256": options.rubric.identity, **options.rubric.to_json_object()}}
 
 
 def _metrics_of_judge(task: Task) -> list[str] | None:
