@@ -12,6 +12,7 @@ from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
 from personabench.cli.model_options import (
     Judge,
+    JudgeRubric,
     Profiler,
     RunModelArguments,
     Simulator,
@@ -74,6 +75,7 @@ def run(
     simulator: Simulator,
     judge: Judge,
     profiler: Profiler,
+    judge_rubric: JudgeRubric = None,
     task: OwnTasks = None,
     split: Split = None,
     data: Data = None,
@@ -112,6 +114,7 @@ def run(
     example data is used. Your own tables need no task: --data qa.csv --map
     question=text,answer=reply.
     """
+    from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
 
@@ -149,6 +152,7 @@ def run(
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from personabench.api.prompts import Replacements
 from personabench.api.wording import WordingName
+from personabench.metrics.judges.custom_rubric import Rubric
 from personabench.models.backends import credentials
 from personabench.models.backends.base import BackendOptions
 from personabench.models.budget import Prices
@@ -42,6 +43,7 @@ class Options:
         sample_timeout: seconds that a sample may take; None for no limit.
         roles: backend and options of the simulator, the judge and the profiler; the model under
             test plays a role that is not named.
+        rubric: the criteria by which a judge scores the answers of text tasks; None for none.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
 
@@ -66,6 +68,7 @@ class Options:
     results: Path = Path("results")
     cache: Policy = "use"
     metrics: Sequence[str] = ()
+    rubric: Rubric | None = None
     roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
     prices: Prices = dataclasses.field(default_factory=dict)
     max_cost: float | None = None

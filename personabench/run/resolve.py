@@ -22,6 +22,7 @@ from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
 from personabench.api.prompts import Prompts, check_owners
+from personabench.api.rubric_task import with_rubric
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.api.wording import WordingName
@@ -234,7 +235,9 @@ class _Resolver:
         self.backend = backend
         self.named = named
         self.methods = _load_classes("method", options.methods)
-        self.tasks = _load_classes("task", options.tasks)
+        self.tasks: list[type[Task]] = _load_classes("task", options.tasks)
+        if options.rubric is not None:
+            self.tasks = [with_rubric(cls, options.rubric) for cls in self.tasks]
         self.runs: dict[str, ResolvedRun] = {}
         self.refusals: list[str] = []
         self.used_by_methods: set[str] = set()
@@ -464,6 +467,13 @@ def _check_options(options: Options, backend: Backend) -> None:
             "from another user's history; name one adapter for all users, or leave one of the two "
             "out"
         )
+    if options.rubric is not None and options.shard is not None:
+        raise UsageError(
+            "--judge-rubric with --shard: run the shards without it, merge them, and repeat the "
+            "command with --judge-rubric and without --shard; only the judge is called then"
+        )
+    if options.rubric is not None and "judge" not in options.roles:
+        raise UsageError("--judge-rubric: name the judge with --judge-model or --judge-backend")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
 

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -322,6 +323,7 @@ class _Execution:
                 **engine.provenance,
                 **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
+                **_describe_rubric(self.options),
             },
             warnings=[*job.warnings, *self.edits],
             audit=job.audit.summary if job.audit else None,
@@ -339,6 +341,12 @@ class _Execution:
             shared=backend.identity == self.job.spec.model,
             adds=_metrics_of_judge(self.job.task) if role == "judge" else msgspec.UNSET,
         )
+
+
+def _describe_rubric(options: Options) -> dict[str, Any]:
+    if options.rubric is None:
+        return {}
+    return {"rubric": {"sha256": options.rubric.identity, **options.rubric.to_json_object()}}
 
 
 def _metrics_of_judge(task: Task) -> list[str] | None:
