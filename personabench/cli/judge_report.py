@@ -82,7 +82,7 @@ def judge_report(
     cache: CacheOption = CachePolicy.use,
     json: Json = False,
 ) -> None:
-    """Report on a judge from its verdicts, and how far to trust it by your own labels.
+    """Report on a judge, and how far to trust it by your labels.
 
     For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
     judgements of single answers: unjudged answers, repeated calls, cost, and agreement with your
