@@ -16,6 +16,7 @@ import typer
 
 from personabench import __version__
 from personabench.cli import (
+    audit,
     cache,
     check,
     compare,
@@ -31,6 +32,7 @@ from personabench.cli import (
     new,
     publish,
     report,
+    reproduce,
     run,
     score,
     show,
@@ -70,6 +72,7 @@ def _root(
 
 
 app.command("run", cls=PanelCommand)(run.run)
+app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
@@ -82,6 +85,7 @@ app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
+app.command("audit", cls=PlainCommand)(audit.audit)
 app.command("download", cls=PlainCommand)(download.download)
 app.command("generate", cls=PlainCommand)(generate.generate)
 app.add_typer(cache.app, name="cache")

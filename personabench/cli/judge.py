@@ -13,26 +13,20 @@ import typer
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.judge_tables import print_summary
+from personabench.cli.model_options import RoleArguments, declare_role
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     RESULTS,
     CachePolicy,
     Concurrency,
     Json,
+    MovedData,
     OwnTask,
     Results,
     Seed,
     Timeout,
 )
 from personabench.cli.options import Cache as CacheOption
-from personabench.cli.parsing import RoleArguments, role_options
-from personabench.cli.role_options import (
-    JudgeExtra,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeTemperature,
-    JudgeUrl,
-)
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +46,18 @@ Labels = Annotated[
 ]
 
 
+Judge = Annotated[
+    RoleArguments,
+    declare_role(
+        "judge",
+        "the judge",
+        "set by the protocol",
+        default="local",
+        header_alias=("--header",),
+    ),
+]
+
+
 class Protocol(StrEnum):
     """How two answers are judged."""
 
@@ -59,6 +65,7 @@ class Protocol(StrEnum):
     verbal_certainty = "verbal-certainty"
 
 
+@grouped
 def judge(
     a: Annotated[
         str,
@@ -67,12 +74,7 @@ def judge(
     b: Annotated[
         str, typer.Argument(help="The run to compare it with, in the same form.", metavar="B")
     ],
-    judge_backend: Annotated[
-        str,
-        typer.Option("--judge-backend", metavar="BACKEND", help="Backend of the judge."),
-    ] = "local",
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
+    arguments: Judge,
     protocol: Annotated[
         Protocol,
         typer.Option(
@@ -111,6 +113,7 @@ def judge(
         ),
     ] = None,
     task: OwnTask = None,
+    data: MovedData = None,
     labels: Labels = None,
     export: Annotated[
         Path | None,
@@ -123,19 +126,6 @@ def judge(
     concurrency: Concurrency = None,
     seed: Seed = 0,
     timeout: Timeout = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--header",
-            "--judge-header",
-            metavar="HEADER",
-            help="HTTP header as 'Name: value', kept secret. Repeatable.",
-        ),
-    ] = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
     results: Results = RESULTS,
     cache: CacheOption = CachePolicy.use,
     json: Json = False,
@@ -152,15 +142,15 @@ def judge(
     from personabench.models.backends import credentials
     from personabench.models.backends.base import BackendOptions
     from personabench.results.index import find_run
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_tasks, search_data_in
     from personabench.run import answer_pairs, pairwise_judging, verdict_file
     from personabench.run.interrupts import run_command
 
     folders = find_run(a, results), find_run(b, results)
     warnings = answer_pairs.check_comparable(*folders)
     human_labels = verdict_file.read_labels(labels) if labels else {}
-    if task is not None:
-        load_named_task(task, [folder.spec() for folder in folders])
+    search_data_in(data or [])
+    load_tasks(task, [folder.spec() for folder in folders], results)
     opened_task, dataset = answer_pairs.open_data(*folders)
     pairs = list(answer_pairs.pair_answers(*folders, dataset))[:limit]
     if not pairs:
@@ -168,19 +158,9 @@ def judge(
             "the two runs share no answered sample; run both on the same data and users"
         )
 
-    arguments = RoleArguments(
-        judge_backend,
-        judge_model,
-        judge_base_url,
-        header,
-        judge_temperature,
-        judge_omit,
-        judge_extra,
-        judge_reasoning,
-    )
-    judge_options = role_options("judge", arguments, timeout or BackendOptions.timeout)
+    judge_options = arguments.read_for_role("judge", timeout or BackendOptions.timeout)
     _, roles = credentials.assign_secrets(
-        "", BackendOptions(), {"judge": (judge_backend, judge_options)}
+        "", BackendOptions(), {"judge": (arguments.backend or "local", judge_options)}
     )
     options = pairwise_judging.JudgeOptions(
         *roles["judge"],

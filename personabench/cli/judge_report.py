@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import emit, screen
-from personabench.cli.judge import Labels, Protocol
+from personabench.cli.console import echo, emit, screen
+from personabench.cli.judge import Judge, Protocol
 from personabench.cli.judge_tables import report_lines, steering_lines
-from personabench.cli.options import RESULTS, CachePolicy, Json, Results, Timeout
-from personabench.cli.options import Cache as CacheOption
-from personabench.cli.parsing import RoleArguments, role_options
-from personabench.cli.role_options import (
-    JudgeExtra,
-    JudgeHeaders,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeTemperature,
-    JudgeUrl,
+from personabench.cli.model_options import RoleArguments
+from personabench.cli.option_groups import grouped
+from personabench.cli.options import (
+    RESULTS,
+    CachePolicy,
+    Json,
+    MovedData,
+    OwnTask,
+    Results,
+    Timeout,
 )
+from personabench.cli.options import Cache as CacheOption
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
     from personabench.metrics.judges.reliability import ReliabilityReport, ScoringReport
     from personabench.metrics.judges.steering import SteeringReport
-    from personabench.metrics.judges.verdict import Pick
 
 
+@grouped
 def judge_report(
+    arguments: Judge,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -41,7 +41,27 @@ def judge_report(
             dir_okay=False,
         ),
     ] = None,
-    labels: Labels = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Your labels: JSON lines {id, label} with a, b or tie, or with a score.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    ask: Annotated[
+        Path | None,
+        typer.Option(
+            "--ask", metavar="FILE", help="Write answers of a run to label, without their scores."
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, metavar="N", help="With --ask: number of answers.")
+    ] = 20,
+    task: OwnTask = None,
+    data: MovedData = None,
     steering: Annotated[
         bool,
         typer.Option(
@@ -57,46 +77,29 @@ def judge_report(
             help="Protocol of --steering (default: all).",
         ),
     ] = None,
-    judge_backend: Annotated[
-        str,
-        typer.Option("--judge-backend", metavar="BACKEND", help="Backend of the judge."),
-    ] = "local",
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
-    judge_header: JudgeHeaders = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
     timeout: Timeout = None,
     results: Results = RESULTS,
     cache: CacheOption = CachePolicy.use,
     json: Json = False,
 ) -> None:
-    """Report on a judge from its verdicts.
+    """Report on a judge, and how far to trust it by your labels.
 
     For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
-    judgements of single answers: unjudged answers, repeated calls and cost. With --steering, the
-    judge assesses answers that try to decide their own verdict.
+    judgements of single answers: unjudged answers, repeated calls, cost, and agreement with your
+    labels, of which 20 are recommended. With --steering, the judge assesses answers that try to
+    decide their own verdict.
     """
     import msgspec
 
-    from personabench.run.verdict_file import read_labels
+    from personabench.results.locate import search_data_in
 
     if not files and not steering:
         raise UsageError("name a file of verdicts or judgements, or give --steering with a judge")
-    human_labels = read_labels(labels) if labels else {}
-    reports = {str(path): _report(path, human_labels) for path in files or []}
-    arguments = RoleArguments(
-        judge_backend,
-        judge_model,
-        judge_base_url,
-        judge_header,
-        judge_temperature,
-        judge_omit,
-        judge_extra,
-        judge_reasoning,
-    )
+    search_data_in(data or [])
+    files = files or []
+    if ask is not None and len(files) != 1:
+        raise UsageError("--ask writes the answers of one file of judgements; name one")
+    reports = {str(path): _report(path, labels, ask, count, task) for path in files}
     steered = []
     if steering:
         steered = _steer(arguments, timeout, protocol, results, cache)
@@ -119,25 +122,44 @@ def judge_report(
         console.print(line, markup=False)
 
 
-def _report(path: Path, labels: Mapping[str, Pick]) -> ReliabilityReport | ScoringReport:
+def _report(
+    path: Path, labels: Path | None, ask: Path | None, count: int, task: str | None
+) -> ReliabilityReport | ScoringReport:
     """Report on the judge of one file.
 
     Raises:
+        UsageError: `--ask` for verdicts on pairs.
         DataError: the file is damaged, or was changed after its run was scored.
     """
+    from personabench.cli.judge_labels import read_score_labels, write_label_file
     from personabench.metrics.judges.reliability import reliability_report, scoring_report
     from personabench.metrics.judges.verdict import Verdict
+    from personabench.results.locate import load_tasks
     from personabench.results.run_folder import RunFolder
-    from personabench.run.verdict_file import read_verdicts_or_judgements
+    from personabench.run.verdict_file import read_labels, read_verdicts_or_judgements
 
     folder = RunFolder(path.absolute().parents[1])
-    if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().files:
+    is_of_run = folder.summary_path.exists()
+    if is_of_run and f"judgements/{path.name}" in folder.summary().files:
         folder.verify(folder.path / "judgements" / path.name)
 
     items = read_verdicts_or_judgements(path)
     verdicts = [item for item in items if isinstance(item, Verdict)]
     judgements = [item for item in items if not isinstance(item, Verdict)]
-    return reliability_report(verdicts, labels) if verdicts else scoring_report(judgements)
+    if verdicts and ask is not None:
+        raise UsageError(
+            f"--ask: {path} compares two answers; `personabench judge --export` writes its items"
+        )
+    if verdicts:
+        return reliability_report(verdicts, read_labels(labels) if labels else {})
+
+    if ask is not None:
+        # A run folder is five levels below its results folder.
+        load_tasks(task, [folder.spec()], folder.path.parents[4])
+        written = write_label_file(ask, path, judgements, count)
+        echo(f"{written} answers to label: {ask}; read them with --labels {ask}", err=True)
+    run = folder.summary().fingerprint if is_of_run else ""
+    return scoring_report(judgements, read_score_labels(labels, run) if labels else {})
 
 
 def _steer(
@@ -153,7 +175,7 @@ def _steer(
     from personabench.run.interrupts import run_command
     from personabench.run.steering import steer_judge
 
-    options = role_options("judge", arguments, timeout or BackendOptions.timeout)
+    options = arguments.read_for_role("judge", timeout or BackendOptions.timeout)
     backend = arguments.backend or "local"
     _, roles = credentials.assign_secrets("", BackendOptions(), {"judge": (backend, options)})
     protocols = [name for name in PROTOCOLS if protocol is None or name == protocol.value]

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from personabench.cli.console import screen
+from personabench.cli.judge_labels import agreement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,8 @@ def report_lines(report: ReliabilityReport | ScoringReport) -> list[str]:
         f"calls {report.calls:,}, {report.input_tokens:,} tokens in, {report.output_tokens:,} out"
     )
     if isinstance(report, ScoringReport):
-        return [f"{items}; replies requested again {report.repeated}", usage]
+        repeated = f"{items}; replies requested again {report.repeated}"
+        return [repeated, usage, *agreement_lines(report.agreement, report.labelled)]
 
     return [
         f"{items}; replies {report.votes}, unparsed {report.unparsed}",

@@ -108,6 +108,7 @@ class Client:
         budget: the budget that paid calls are booked in, if there are prices.
         journal: keeps the replies of unfinished work that the cache does not store.
         limiter: the backend's limiter.
+        scores_thoughts: replies count as they came, so that one without an answer is no fault.
     """
 
     backend: Backend
@@ -118,6 +119,7 @@ class Client:
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
     traffic: Traffic = field(default_factory=Traffic)
     budget: Budget | None = None
+    scores_thoughts: bool = False
     journal: Journal | None = None
 
     def __post_init__(self) -> None:
@@ -397,6 +399,7 @@ class Client:
             response,
             text=encodable(text),
             thought=encodable(response.thought),
+            raw=encodable(response.raw),
             finish=finish,
             usage=usage,
             logprobs=logprobs,
@@ -428,7 +431,7 @@ class Client:
         """End the run if the first replies of a phase were all truncated before their answer."""
         # An answer to a phase, whose allowance may be larger, says nothing about another one.
         count = self._empty_replies.get(phase, 0)
-        if count >= EMPTY or not request.max_tokens:
+        if count >= EMPTY or not request.max_tokens or self.scores_thoughts:
             return
         if response.text.strip() or response.finish != "length":
             self._empty_replies[phase] = EMPTY

@@ -26,6 +26,7 @@ from personabench.metrics.judges.verdict import Verdict
 from personabench.models import backends
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.cache import Cache, Policy
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client
 from personabench.models.journal import Journal
 from personabench.models.probe import Dialects, probe_request
@@ -286,6 +287,7 @@ def _read_stored(path: Path) -> dict[tuple[str, str], Verdict]:
 async def _run_workers(
     pairs: Sequence[AnswerPair], judge_one: Callable[[AnswerPair], Awaitable[None]], workers: int
 ) -> None:
+    number_tasks()
     queue = iter(pairs)
 
     async def work() -> None:

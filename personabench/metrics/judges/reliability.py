@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from personabench.metrics.judges.score_agreement import ScoreAgreement, compare_scores
 from personabench.metrics.judges.verbal_certainty import (
     CoverageLevel,
     calibration_error,
@@ -157,7 +158,12 @@ def _compare_with_labels(
 
 
 class ScoringReport(msgspec.Struct, frozen=True):
-    """Reliability of a judge that scores single answers: unjudged, retried, and its usage."""
+    """Reliability of a judge that scores single answers: unjudged, retried, and its usage.
+
+    Attributes:
+        labelled: judged answers with a label.
+        agreement: with labels, by criterion.
+    """
 
     items: int
     unjudged: int
@@ -165,10 +171,19 @@ class ScoringReport(msgspec.Struct, frozen=True):
     calls: int
     input_tokens: int
     output_tokens: int
+    labelled: int = 0
+    agreement: tuple[ScoreAgreement, ...] = ()
 
 
-def scoring_report(judgements: Sequence[Judgement]) -> ScoringReport:
-    """Report on the judge of a run's judgements, one per answer."""
+def scoring_report(
+    judgements: Sequence[Judgement],
+    labels: Mapping[str, Mapping[str, float]] | None = None,
+) -> ScoringReport:
+    """Report on the judge of a run's judgements, one per answer.
+
+    `labels` are a person's scores by sample id and criterion.
+    """
+    labels = labels or {}
     calls = [call for judgement in judgements for call in judgement.calls]
     retries = sum(judgement.flags.get("judge_retried", 0) for judgement in judgements)
     return ScoringReport(
@@ -178,6 +193,8 @@ def scoring_report(judgements: Sequence[Judgement]) -> ScoringReport:
         calls=len(calls),
         input_tokens=sum(call.input_tokens for call in calls),
         output_tokens=sum(call.output_tokens for call in calls),
+        labelled=sum(item.sample_id in labels for item in judgements if item.values),
+        agreement=tuple(compare_scores(judgements, labels)) if labels else (),
     )
 
 
