@@ -103,13 +103,11 @@ def test_judges_and_wordings_are_compared_and_kept(personabench: Command, judges
 
 def test_a_panel_refuses_what_it_cannot_judge(personabench: Command, judges: Judges) -> None:
     (run,) = personabench(*RUN, "-m", "none", "--json").json
-    server = ("--judge-base-url", judges.url)
-    wrong = personabench(
-        "judge-panel", "last", "--judges", "openai:kind", "--prompts", "x", *server
-    )
+    panel = ("judge-panel", "--judges", "openai:kind", "--judge-base-url", judges.url)
+    wrong = personabench(*panel, "last", "--prompts", "x")
     assert wrong.code == 2 and "has the wordings strict, generous" in wrong.err
     personabench("run", "-b", "scripted", "-t", "lamp4", "-n", "1", "-m", "none")
-    unjudged = personabench(*panel)
+    unjudged = personabench(*panel, "last")
     assert unjudged.code == 2 and "not assessed by a judge" in unjudged.err
-    mixed = personabench("judge-panel", "last", run["folder"], "--judges", ",", *server)
-    assert mixed.code == 2
+    nobody = personabench("judge-panel", run["folder"], "--judges", ",")
+    assert nobody.code == 2 and "names no judge" in nobody.err
