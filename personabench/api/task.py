@@ -84,6 +84,7 @@ class Task(Wording):
         full_words: the vocabulary of the wording `full`, if it is another one than `words`.
         quotes_gold: True if requests name their own answer by design ("tea or coffee?"); `check
             task` then counts such requests instead of failing.
+        shares_records: True if different users have the same records by design, such as filler.
         source, licence: of the data.
         over_own_data: True if the samples come from tables of the user's own, whatever their form.
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
@@ -107,6 +108,7 @@ class Task(Wording):
     history_format: ClassVar[defaults.HistoryFormat] = "auto"
     full_words: ClassVar[Vocabulary | None] = None
     quotes_gold: ClassVar[bool] = False
+    shares_records: ClassVar[bool] = False
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     over_own_data: ClassVar[bool] = False
