@@ -20,7 +20,7 @@ from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
-from personabench.models.roles import Caller
+from personabench.models.roles import ONLY_TRY, Caller, Try
 from personabench.retrieval.search import SEARCHES, search
 from personabench.types import Message, Phase, Record, Request, Response, Sample
 
@@ -172,13 +172,17 @@ class Context(Caller):
         logprobs: int = 0,
         repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
+        attempt: int = 0,
+        attempts: int = 1,
     ) -> Response:
         """Call the model, with the run's sampling unless a temperature is given.
 
         A reply that `accept` refuses is returned but not cached.  A reply truncated at `max_tokens`
         raises the flag `truncated`, one that a content filter withheld or ended the flag `refused`.
         The text of the response is the answer.  The model's thought is in `thought`, which does not
-        belong into prompts.
+        belong into prompts.  A method that requests a reply again if it cannot read it states the
+        number of the `attempt`, from 0, and of all `attempts`, so that plans count a repetition as
+        possible.
 
         Raises:
             TypeError: an argument of the wrong type.
@@ -195,18 +199,23 @@ class Context(Caller):
             repeat=repeat,
             adapter=self._client.backend.adapter(self._unit),
         )
-        return await self._ask(request, accept)
+        return await self._ask(request, accept, Try(attempt, attempts))
 
-    async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
+    async def _ask(
+        self,
+        request: Request,
+        accept: Callable[[str], bool] | None,
+        attempt: Try = ONLY_TRY,
+    ) -> Response:
         # Requests of other phases are made for all users, or after the answer.
         if self._phase not in ("profile", "predict"):
-            return await super()._ask(request, accept)
+            return await super()._ask(request, accept, attempt)
 
         # Before the call, so that the order of concurrent calls is that of their start.
         sent = self._describe(request)
         self.sent.append(sent)
         try:
-            return await super()._ask(request, accept)
+            return await super()._ask(request, accept, attempt)
         except BaseException:
             self.sent.remove(sent)
             raise
