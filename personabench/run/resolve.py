@@ -254,7 +254,7 @@ class _Resolver:
         self.used_by_tasks |= accepted.keys()
         task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
-        task.choose_wording(self.wording)
+        task.choose_wording(self.wording, self.options.prompts)
         return task
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
@@ -308,6 +308,11 @@ class _Resolver:
         check_requirements(method, dataset, positions)
 
         prompts = self._resolve_prompts(method_class)
+        # The task's texts are part of a run, but not among those that a method fills.
+        all_prompts = prompts
+        if task.prompts:
+            files = (*(prompts.files or ()), *task.prompts)
+            all_prompts = Prompts(files, prompts.wording, self.options.prompts)
         spec = build_spec(
             task,
             dataset,
@@ -318,10 +323,10 @@ class _Resolver:
             history=self.options.history,
             window=self.options.backend_options.window,
             simulator=roles["simulator"].identity if "simulator" in roles else None,
-            prompts=prompts,
+            prompts=all_prompts,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
-        differs = list_differences(method, task, dataset, sampling, spec.history, prompts)
+        differs = list_differences(method, task, dataset, sampling, spec.history, all_prompts)
         if is_paper and differs:
             self.departures[f"{method.name} with preset=paper"] = ", ".join(differs)
         # Points of a grid that differ in another method's parameter are the same run of this one.
@@ -337,7 +342,7 @@ class _Resolver:
                 folder,
                 prompts,
                 differs,
-                prompts.changed(self.default_wording),
+                all_prompts.changed(self.default_wording),
                 roles,
             ),
         )
@@ -351,7 +356,7 @@ class _Resolver:
         """Check the texts that replace those of methods, also of methods that do not fit a task."""
         if self.options.prompts is None:
             return
-        files = [file for cls in self.methods for file in cls.prompts or ()]
+        files = [file for cls in (*self.methods, *self.tasks) for file in cls.prompts or ()]
         check_owners(self.options.prompts, files, [cls.name for cls in self.methods])
         for cls in self.methods:
             self._resolve_prompts(cls)
