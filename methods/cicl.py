@@ -91,14 +91,15 @@ class Cicl(PeerMethod):
         ctx: Context,
     ) -> str:
         max_tokens = self.params.analysis_max_tokens
-        messages = ctx.fit(
-            lambda fitted: ctx.prompt(
-                PROMPTS, "analysis", pairs=_format_pairs(fitted, negatives, ctx)
+        profiling = ctx.profiling()
+        messages = profiling.fit(
+            lambda fitted: profiling.prompt(
+                PROMPTS, "analysis", pairs=_format_pairs(fitted, negatives, profiling)
             ),
             records,
             max_tokens,
         )
-        response = await ctx.complete(messages, max_tokens=max_tokens)
+        response = await profiling.complete(messages, max_tokens=max_tokens)
         analysis = response.text.strip()
         if not analysis:
             ctx.flag("empty_analysis")

@@ -125,8 +125,9 @@ class Cipher(Learner):
         if p.k == 1:
             return preferences[0]
 
-        messages = prompts.draft_aggregation(preferences, ctx, timed=timed)
-        reply = await self.request_reply(messages, prompts.read_phrase, ctx)
+        profiling = ctx.profiling()
+        messages = prompts.draft_aggregation(preferences, profiling, timed=timed)
+        reply = await self.request_reply(messages, prompts.read_phrase, profiling)
         if reply:
             return prompts.cap_preference(prompts.read_phrase(reply), ctx)
 
@@ -282,7 +283,7 @@ class Continual(Learner):
         rounds: Sequence[Round],
         ctx: Context,
     ) -> str:
-        return await self.infer(rounds, ctx) if rounds else ""
+        return await self.infer_from_all(sample, rounds, ctx)
 
 
 class EThenE(Learner):
@@ -334,7 +335,7 @@ class EThenE(Learner):
         ctx: Context,
     ) -> str:
         if sample.history:
-            return await self.infer(rounds, ctx) if rounds else ""
+            return await self.infer_from_all(sample, rounds, ctx)
         # Online, nothing is exploited before the exploration is complete.
         return rounds[-1]["preference"] if len(rounds) == self.params.pairs else ""
 

@@ -190,7 +190,8 @@ class Rpm(Method):
                 for number, (query, answer) in enumerate(knowledge.rounds, 1)
             ]
             newest = items[-p.history_cap :] if p.history_cap else items
-            knowledge = await study(Knowledge(items=newest, rounds=knowledge.rounds), p, ctx)
+            studied = Knowledge(items=newest, rounds=knowledge.rounds)
+            knowledge = await study(studied, p, ctx.profiling())
         return msgspec.to_builtins(knowledge)
 
     def requirements(self) -> set[str]:
@@ -213,7 +214,7 @@ class Rpm(Method):
         # Online states grow with their rounds and are never ahead of the sample.
         if not state["rounds"] and state["seen"] != seen(history):
             ctx.flag("state_remade")
-            state = await self.profile(User(sample.user_id, history), ctx.shared())
+            state = await self.profile(User(sample.user_id, history), ctx.shared().profiling())
         return msgspec.convert(state, Knowledge)
 
     def _lacks_evidence(self, knowledge: Knowledge, ctx: Context) -> bool:

@@ -280,7 +280,11 @@ def _print_run(run: Run) -> None:
     }
     rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
     rows |= {f"{phase} calls": spent for phase, spent in summary["usage"].items()}
-    rows |= {"warnings": "; ".join(summary["warnings"])}
+    rows |= {
+        f"{phase} calls of the profiler": spent
+        for phase, spent in summary["profiler_usage"].items()
+    }
+    rows |= {"warnings": "; ".join(summary["warnings"]), "audit": summary["audit"]}
     rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
     rows["folder"] = str(run.path)
     console.print()
@@ -319,7 +323,8 @@ def _print_sample(facts: dict[str, Any]) -> None:
     for call in facts["calls"]:
         origin = "stored" if call["cached"] else "paid"
         tokens = f"{call['input_tokens']} + {call['output_tokens']} tokens"
-        _head(console, f"{call['phase']} call {call['key'][:12]}, {origin}, {tokens}")
+        answered_by = " of the profiler" if call["by"] else ""
+        _head(console, f"{call['phase']} call{answered_by} {call['key'][:12]}, {origin}, {tokens}")
         if call["messages"] is None:
             console.print("messages are not in the cache", style="dim")
         else:
