@@ -21,6 +21,7 @@ from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
 from personabench.models.call_order import Ordered, next_place
+from personabench.models.reply import as_it_came
 from personabench.models.roles import Caller
 from personabench.retrieval.search import SEARCHES, search
 from personabench.types import Message, Phase, Record, Request, Response, Sample
@@ -53,6 +54,7 @@ class Context(Caller):
             without a way to the task's data, references or metrics.
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
+        raw_replies: in a run that scores replies as they came, the replies by their answers.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Context(Caller):
         self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
+        self.raw_replies: dict[str, str] = {}
         self._sent = Ordered[Sent]()
         self._embedders = embedders
         self._prompts = prompts or Prompts()
@@ -155,7 +158,10 @@ class Context(Caller):
             repeat=repeat,
             adapter=self._client.backend.adapter(self._unit),
         )
-        return await self._ask(request, accept)
+        response = await self._ask(request, accept)
+        if self.sampling.reading == "raw":
+            self.raw_replies[response.text.strip()] = as_it_came(response)
+        return response
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
         # Requests of other phases are made for all users, or after the answer.

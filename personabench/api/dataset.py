@@ -79,6 +79,13 @@ class Dataset(ABC):
         user_ids = {user_id for _, user_id in self.index()}
         return {"named": len(user_ids), "joined": 0, "single": 0}
 
+    def strata(self) -> Mapping[str, str]:
+        """Return the stratum of each user, if the data has any, such as a topic.
+
+        A shuffled history comes from a user of the same stratum.
+        """
+        return {}
+
 
 def rank_in_time(sample: Sample) -> tuple[Any, ...]:
     """Return a key that orders the samples of one user: by time, then by length of history.
@@ -149,6 +156,9 @@ class Wrapped(Dataset):
 
     def user_counts(self) -> Mapping[str, int]:
         return self.inner.user_counts()
+
+    def strata(self) -> Mapping[str, str]:
+        return self.inner.strata()
 
 
 guard_methods(Dataset, DATASET)

@@ -6,6 +6,8 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from personabench.api.dataset import Dataset
+from personabench.api.downloads import is_intact, read_manifest
 from personabench.api.interface import Interface
 from personabench.errors import DataError
 from personabench.types import Sample
@@ -37,3 +39,26 @@ class SubmissionFile(Interface):
     @abstractmethod
     def submission(self, outputs: Iterable[tuple[str, str]]) -> Iterator[str]:
         """Yield the submission file in pieces, for (sample id, output) pairs."""
+
+
+# Folders above the data in which its manifest may be.
+_LEVELS = 4
+
+
+def is_official(dataset: Dataset, data: Path) -> bool:
+    """Whether a dataset was opened from files that are, by their hashes, those of `download`."""
+    folder = data if data.is_dir() else data.parent
+    source = Path(dataset.source)
+    part = (source if source.is_dir() else source.parent).resolve()
+    for candidate in (folder, *folder.resolve().parents[:_LEVELS]):
+        try:
+            entries = read_manifest(candidate)
+        except DataError:
+            continue
+        if not entries:
+            continue
+        # Only the files beside the opened one: those of all tasks may be gigabytes.
+        paths = {name: (candidate / name).resolve() for name in entries}
+        read = [name for name, path in paths.items() if part in path.parents] or list(entries)
+        return all(is_intact(paths[name], entries[name]) for name in read)
+    return False

@@ -12,7 +12,7 @@ import threading
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -92,6 +92,7 @@ class StaticDataset(Dataset):
         self._history_numbers = array("L")
         self._stored_histories: dict[bytes, _History] = {}
         self._history_at = lru_cache(maxsize=4)(self._read_history)
+        self._strata: dict[str, str] = {}
         self._unsorted: list[str] = []
         self._undated = 0
 
@@ -104,6 +105,9 @@ class StaticDataset(Dataset):
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
+
+    def strata(self) -> Mapping[str, str]:
+        return self._strata
 
     def load(self, position: int) -> Sample:
         sample: Sample = _SAMPLES.decode(self._contents[position])
@@ -131,6 +135,8 @@ class StaticDataset(Dataset):
             self._contents.append(content)
             self._history_numbers.append(history.number)
             self._index.append((sample.id, sample.user_id))
+            if "stratum" in sample.hidden:
+                self._strata[sample.user_id] = sample.hidden["stratum"]
 
         if not self._index:
             raise DataError(

@@ -73,6 +73,7 @@ class Task(Wording):
         quotes_gold: True if requests name their own answer by design ("tea or coffee?"); `check
             task` then counts such requests instead of failing.
         source, licence: of the data.
+        over_own_data: True if the samples come from tables of the user's own, whatever their form.
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
             by `DialogueTask.converse`, `online` one round of a user's trajectory, ended by
             `OnlineTask.react`.
@@ -95,6 +96,7 @@ class Task(Wording):
     quotes_gold: ClassVar[bool] = False
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
+    over_own_data: ClassVar[bool] = False
     protocol: ClassVar[Protocol] = "static"
     offers: ClassVar[tuple[str, ...]] = ("history", "population", "dates", "precedents")
     roles: tuple[RoleName, ...] = ()

@@ -18,6 +18,7 @@ from personabench.cli.options import (
     CachePolicy,
     Concurrency,
     Json,
+    MovedData,
     OwnTask,
     Results,
     Seed,
@@ -112,6 +113,7 @@ def judge(
         ),
     ] = None,
     task: OwnTask = None,
+    data: MovedData = None,
     labels: Labels = None,
     export: Annotated[
         Path | None,
@@ -153,15 +155,15 @@ def judge(
     from personabench.models.backends import credentials
     from personabench.models.backends.base import BackendOptions
     from personabench.results.index import find_run
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_tasks, search_data_in
     from personabench.run import answer_pairs, pairwise_judging, verdict_file
     from personabench.run.interrupts import run_command
 
     folders = find_run(a, results), find_run(b, results)
     warnings = answer_pairs.check_comparable(*folders)
     human_labels = verdict_file.read_labels(labels) if labels else {}
-    if task is not None:
-        load_named_task(task, [folder.spec() for folder in folders])
+    search_data_in(data or [])
+    load_tasks(task, [folder.spec() for folder in folders], results)
     opened_task, dataset = answer_pairs.open_data(*folders)
     pairs = list(answer_pairs.pair_answers(*folders, dataset))[:limit]
     if not pairs:

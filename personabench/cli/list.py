@@ -213,7 +213,7 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
         score = "–" if value is None else f"{primary} {value:.4f}"
         row: dict[str, Any] = {
             "run": summary.fingerprint[:8],
-            "task": f"{summary.task}/{summary.separation}/{summary.split}",
+            "task": summary.title,
             "method": label(summary),
             "model": summary.model,
             "n": summary.n,

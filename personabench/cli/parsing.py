@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
+    from personabench.cli.options import Reading
     from personabench.models.backends.base import BackendOptions
     from personabench.models.roles import RoleName
+    from personabench.types import Sampling
 
 
 def split_names(text: str) -> list[str]:
@@ -72,6 +74,17 @@ def read_reasoning(level: str | None, option: str = "--reasoning") -> str | None
     from personabench.models.backends.reasoning import check_level
 
     return None if level is None else check_level(level, option)
+
+
+def read_sampling(
+    temperature: float, top_p: float, max_tokens: int | None, reading: Reading
+) -> Sampling:
+    """Return the sampling of a run and the reading of its replies."""
+    import msgspec
+
+    from personabench.types import Sampling
+
+    return Sampling(temperature, top_p, max_tokens, "raw" if reading == "raw" else msgspec.UNSET)
 
 
 class RoleArguments(NamedTuple):

@@ -139,11 +139,16 @@ def show(
         raise UsageError(
             "show: name a run (`personabench show last`) or preview prompts with --dry-run"
         )
-    _show_run(find_run(run, results), sample, task, results, json)
+    _show_run(find_run(run, results), sample, task, data, results, json)
 
 
 def _show_run(
-    folder: RunFolder, sample: str | None, task: str | None, results: Path, json: bool
+    folder: RunFolder,
+    sample: str | None,
+    task: str | None,
+    data: Path | None,
+    results: Path,
+    json: bool,
 ) -> None:
     """Print a run, or one of its samples.
 
@@ -151,13 +156,17 @@ def _show_run(
         UsageError: there is no such sample, or the run is not of the task.
         DataError: a file of the run is damaged or was changed.
     """
-    from personabench.api.registry import find_source_hash
     from personabench.results.index import read_run
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import (
+        explain_missing_data,
+        find_task,
+        load_tasks,
+        search_data_in,
+    )
     from personabench.results.summary import to_dict
 
-    if task is not None:
-        load_named_task(task, [folder.spec()])
+    search_data_in([data] if data else [])
+    load_tasks(task, [folder.spec()], results)
     if sample is None:
         scored_run = read_run(folder.path)
         folder.verify(folder.scores_path)
@@ -168,13 +177,11 @@ def _show_run(
         return
 
     facts = describe_sample(folder, sample, results)
-    task_name = folder.spec().task
-    if not find_source_hash("task", task_name):
-        echo(
-            f"warning: task {task_name} is not installed, so references are missing; "
-            "add --task FILE",
-            err=True,
-        )
+    if facts["references"] is None:
+        spec = folder.spec()
+        own_task = find_task(spec.task, spec.task_params, spec.task_hash)
+        reason = explain_missing_data(own_task, folder.summary())
+        echo(f"warning: {reason}; references are missing", err=True)
     if json:
         emit(facts)
     else:

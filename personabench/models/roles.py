@@ -32,6 +32,8 @@ class Caller:
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the run's seed, which sampled requests derive theirs from.
         sample_id: the sample whose sampled replies are independent of other samples'; "" for none.
+        work: the unit of work that its calls belong to, until which is on disk the client keeps
+            replies that are not cached.
         is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
         prefix: the prefix of the names of flags about replies.
@@ -53,6 +55,7 @@ class Caller:
         self._phase = phase
         self._unit = unit
         self.sample_id = sample_id
+        self.work = sample_id or f"{phase} {unit}"
 
     @property
     def calls(self) -> list[Call]:
@@ -86,6 +89,7 @@ class Caller:
             self._unit,
             accept,
             self.flag,
+            self.work,
         )
         self._calls.add(place, call)
 

@@ -53,6 +53,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     data: str | None = None
+    subject: str = ""
     changed: dict[str, Any] = {}
     task_changed: dict[str, Any] = {}
     fit: str | None = None
@@ -120,6 +121,11 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     def complete(self) -> bool:
         """Whether no selected sample lacks an answer, or a judgement if the task has a judge."""
         return self.status == "complete"
+
+    @property
+    def title(self) -> str:
+        """The name of what was measured: task, separation and split, or one's own data."""
+        return self.subject or f"{self.task}/{self.separation}/{self.split}"
 
     def score(self, metric: str, scorer: str = "official") -> float | None:
         """A metric under one scorer; None if the run does not have it."""

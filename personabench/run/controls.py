@@ -2,16 +2,17 @@
 
 They tell a gain from personalization apart from a gain by format. `own` leaves a user's history as
 it is, `none` empties it, and `size=N` keeps the newest N records. `shuffled` replaces it by another
-user's, drawn from the seed: one that shares no record with the user's, without records about
-anything that a question of the user is about, without records newer than the question if the data
-has dates, and cut to the size of the user's own if possible.
+user's, drawn from the seed: one that shares no record with the user's but those that everybody has,
+without records about anything that a question of the user is about, without records newer than the
+question if the data has dates, and cut to the size of the user's own if possible. If the data
+divides its users into strata, the owner is of the user's stratum.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Set
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +23,8 @@ from personabench.types import Record, Sample, moment, normalized
 
 # Users that are drawn as candidates for a history's owner. More would make loading slow.
 _CANDIDATES = 64
+# Users that must all have a record for it to count as everybody's, such as filler of a benchmark.
+_EVERYBODY = 8
 
 
 def apply_control(dataset: Dataset, history: str, seed: int) -> Dataset:
@@ -101,7 +104,8 @@ class _Shuffled(Wrapped):
         best_size = 0
         for candidate in self._draw_candidates(user):
             usable = self._usable_history(candidate, items, stimuli)
-            if not user_records.isdisjoint(map(_content, usable)):
+            shared = user_records.intersection(map(_content, usable))
+            if shared and not shared <= self._common_records:
                 continue
             size = len(_before(usable, last_question))
             if size >= len(last_question.history):
@@ -112,9 +116,25 @@ class _Shuffled(Wrapped):
         return best
 
     def _draw_candidates(self, user: str) -> list[str]:
-        candidates = [candidate for candidate in self._users if candidate != user]
+        strata = self.inner.strata()
+        candidates = [
+            candidate
+            for candidate in self._users
+            if candidate != user and strata.get(candidate) == strata.get(user)
+        ]
         count = min(_CANDIDATES, len(candidates))
         return random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(candidates, count)
+
+    @cached_property
+    def _common_records(self) -> Set[tuple[str | None, str]]:
+        """The records that all of some drawn users have; none if there are too few users."""
+        if len(self._users) < _EVERYBODY:
+            return frozenset()
+        drawn = random.Random(f"{self.seed}\x1fcommon").sample(self._users, _EVERYBODY)
+        histories = (self.inner.load(self._find_last(user)).history for user in drawn)
+        return frozenset[tuple[str | None, str]].intersection(
+            *(frozenset(map(_content, history)) for history in histories)
+        )
 
     def _find_last(self, user: str) -> int:
         """The position of a user's last question."""

@@ -82,7 +82,6 @@ class Engine:
         grace: seconds that calls in flight get after an interrupt.
         sample_timeout: seconds that a sample may take; None for no limit.
         block_limit: seconds after which plugin code that blocks the event loop is reported.
-        judged: a judge follows, so a refresh does not end with the last prediction.
         prompts: the texts of the method's prompts.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
@@ -101,7 +100,6 @@ class Engine:
     sample_timeout: float | None = None
     block_limit: float = LIMIT
     roles: Mapping[RoleName, Client] = field(default_factory=dict)
-    judged: bool = False
     progress: Progress = field(default_factory=Progress)
     output: RunFolder | None = None
     prompts: Prompts = field(default_factory=Prompts)
@@ -120,7 +118,7 @@ class Engine:
             spec=self.spec,
             folder=self._output,
             cache=self.cache,
-            policy=self.client.policy,
+            client=self.client,
             new_context=self._new_context,
             concurrency=self.concurrency,
         )
@@ -217,16 +215,13 @@ class Engine:
                 await self._prepare(owed)
                 await self._run_workers(owed)
 
-        complete = not self.progress.stopping
-        if self._refreshing and not self.judged and complete and not self.progress.failed:
-            self._output.refresh.end()
-        return complete
+        return not self.progress.stopping
 
     async def _prepare(self, owed: Sequence[int]) -> None:
         """Everything before the first sample."""
         if self._refreshing and not self._rounds:
             self._output.rounds.delete()
-        older_profiles = self._output.refresh.begin().profiles if self._refreshing else 0
+        older_profiles = self._begin_refresh().profiles if self._refreshing else 0
         self._profiles.start(owed, skip_lines=older_profiles)
 
         if "population" in self.method.requirements():
@@ -238,6 +233,12 @@ class Engine:
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
             self._profiles.record("", User("prepare", ()), None, ctx)
+
+    def _begin_refresh(self) -> RefreshState:
+        # An interrupted run may have left replies, which are older than a refresh that begins now.
+        if self.client.journal is not None and self._output.refresh.read() is None:
+            self.client.journal.clear()
+        return self._output.refresh.begin()
 
     async def _run_workers(self, owed: Sequence[int]) -> None:
         batches: Sequence[Sequence[int]] = SingleSamples(owed)
@@ -312,6 +313,8 @@ class Engine:
 
     def _finish(self, prediction: Prediction) -> None:
         self._output.append(self._output.predictions_path, prediction)
+        if prediction.error is None:
+            self.client.finish(prediction.sample_id)
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
 
@@ -411,7 +414,7 @@ class Engine:
             if fault is not None:
                 raise fault
             answer, interaction = await self._within_limit(act, sample, attempt)
-            output = encodable(require_text(answer))
+            output = attempt.read_answer(encodable(require_text(answer)))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 attempt.ctx.flag("empty_output")
@@ -425,6 +428,8 @@ class Engine:
             if isinstance(failure, Refused):
                 self._learn_window(failure, attempt)
         except PluginError as failure:
+            # The same replies would make it fail again.
+            self.client.finish(sample.id)
             error = encodable(str(failure))
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
@@ -438,6 +443,7 @@ class Engine:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
+            self.client.finish(sample.id)
             error = encodable(f"{self.method.name}: {describe_error(failure)}")
 
         attempts = self._attempts.get(sample.id, 0) + 1

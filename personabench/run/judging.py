@@ -138,6 +138,7 @@ async def judge(
             if judgement is None:
                 continue
             folder.append(folder.judgements_path(key), judgement)
+            client.finish(judgement.sample_id)
             progress.done += 1
 
     worker_count = min(client.concurrency, len(positions))
@@ -168,6 +169,9 @@ async def _assess(
         # A server's error needs no traceback, and the guard has logged that of a plugin's.
         if not isinstance(error, BackendError | PluginError):
             _log.exception("judging %s", sample.id)
+        if not isinstance(error, BackendError):
+            # The same replies would make it fail again.
+            client.finish(sample.id)
         _log.warning("%s could not be judged: %s", sample.id, error)
         progress.failed += 1
         progress.first_failure = progress.first_failure or str(error)

@@ -212,6 +212,7 @@ class DryRunClient(Client):
         group: str,
         accept: Callable[[str], bool] | None = None,
         flag: Callable[[str], None] | None = None,
+        work: str = "",
     ) -> tuple[Response, Call]:
         key = request_key(self.backend.identity_of(request), request)
         stored = self._stored(key)

@@ -34,6 +34,7 @@ from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import (
     changed_params,
     describe_edits,
+    describe_subject,
     external_metrics,
     prefix_cache_totals,
     versions,
@@ -226,6 +227,9 @@ class _Execution:
             seconds=self.seconds + (earlier.seconds if earlier else 0.0),
             facts=facts,
         )
+        if self._is_refreshed():
+            # Not earlier: until the scores are on disk, the same command continues the refresh.
+            self.job.folder.refresh.end()
         if self.error is not None:
             raise RunError(
                 f"{self.error}\n{summary.n} of {len(self.job.positions)} samples are done and "
@@ -280,11 +284,13 @@ class _Execution:
                     )
                 self.complete = not self.judging.stopping
                 self.seconds += time.perf_counter() - started
-            failed = self.judging.failed or engine.progress.failed
-            if again and self.complete and not failed:
-                job.folder.refresh.end()
         except RunError as error:
             self.error = error
+
+    def _is_refreshed(self) -> bool:
+        """Whether a refresh has made everything again."""
+        failed = self.error is not None or self.judging.failed or self.engine.progress.failed
+        return self.options.cache == "refresh" and self.complete and not failed
 
     def _spent(self, earlier: Summary | None, spent_before: float) -> float | None:
         """The cost of this attempt and of earlier ones; None if prices were never given."""
@@ -297,6 +303,7 @@ class _Execution:
         job, engine = self.job, self.engine
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
+            subject=describe_subject(job.task, job.dataset, self.options.data),
             changed={**changed_params(job.method), **job.changed_prompts},
             task_changed=changed_params(job.task),
             fit="adapted" if job.differs else "faithful",
