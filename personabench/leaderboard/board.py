@@ -142,7 +142,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_runs(ranked)
 
     return Board(
-        title=f"{summary.task}/{summary.separation}/{summary.split}",
+        title=summary.title,
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,
@@ -326,6 +326,7 @@ ONLY_WIDE = {
     "frontier",
     "offline_tokens",
     "online_tokens",
+    "profiler_tokens",
     "offline_price",
     "online_price",
 }
@@ -360,6 +361,7 @@ _COSTS = {
     "output_tokens": "tokens out",
     "offline_tokens": "offline /user",
     "online_tokens": "online /query",
+    "profiler_tokens": "profiler tokens",
     "frontier": "frontier",
 }
 
@@ -397,6 +399,8 @@ def _choose_columns(
         if _COMPOSED.get(name, name) in filled:
             columns[name] = heading.format(baseline=baseline)
     columns |= _COSTS
+    if not any(row.costs.profiler_calls for row in rows):
+        del columns["profiler_tokens"]
     if "query_price" in filled:
         columns |= _PRICES
     return columns | {"seconds": "sec"}

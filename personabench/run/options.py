@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from personabench.api.prompts import Replacements, WordingName
+from personabench.api.prompts import Replacements
+from personabench.api.wording import WordingName
+from personabench.metrics.judges.custom_rubric import Rubric
 from personabench.models.backends import credentials
 from personabench.models.backends.base import BackendOptions
 from personabench.models.budget import Prices
@@ -39,8 +41,9 @@ class Options:
         history: the control applied to histories.
         concurrency: samples in progress and calls in flight; None for the backend's own number.
         sample_timeout: seconds that a sample may take; None for no limit.
-        roles: backend and options of the simulator and the judge; the model under test plays a
-            role that is not named.
+        roles: backend and options of the simulator, the judge and the profiler; the model under
+            test plays a role that is not named.
+        rubric: the criteria by which a judge scores the answers of text tasks; None for none.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
 
@@ -65,6 +68,7 @@ class Options:
     results: Path = Path("results")
     cache: Policy = "use"
     metrics: Sequence[str] = ()
+    rubric: Rubric | None = None
     roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
     prices: Prices = dataclasses.field(default_factory=dict)
     max_cost: float | None = None
