@@ -190,6 +190,7 @@ class Call(msgspec.Struct, frozen=True):
             made.
         reasoning_tokens, cache_write_tokens: see `Usage`.
         served: who answered (see `Response`); unset for the requested model without further words.
+        max_tokens: the allowance of the reply; unset in lines of earlier versions.
     """
 
     key: str
@@ -203,6 +204,7 @@ class Call(msgspec.Struct, frozen=True):
     served: str | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
     cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True):

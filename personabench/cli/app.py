@@ -28,6 +28,7 @@ from personabench.cli import (
     leaderboard,
     merge,
     new,
+    pack,
     publish,
     report,
     run,
@@ -77,6 +78,7 @@ app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)
 app.command("judge-report", cls=PlainCommand)(judge.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
+app.command("pack", cls=PlainCommand)(pack.pack)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")

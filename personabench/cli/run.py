@@ -93,6 +93,7 @@ from personabench.cli.role_options import (
     SimulatorUrl,
 )
 from personabench.cli.run_output import (
+    command_line,
     create_announcer,
     describe_interrupt,
     describe_interrupted_state,
@@ -262,6 +263,7 @@ def run(
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        command=command_line(),
         rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},

@@ -173,7 +173,7 @@ class Client:
                 flag("other_model")
             for oddity in response.oddities:
                 flag(oddity)
-        return self._receipt(key, phase, response, cached=cached)
+        return self._receipt(key, phase, request, response, cached=cached)
 
     async def _respond(
         self,
@@ -418,7 +418,7 @@ class Client:
             )
 
     def _receipt(
-        self, key: str, phase: Phase, response: Response, *, cached: bool
+        self, key: str, phase: Phase, request: Request, response: Response, *, cached: bool
     ) -> tuple[Response, Call]:
         usage = response.usage
         if cached:
@@ -440,6 +440,7 @@ class Client:
             response.served or msgspec.UNSET,
             usage.reasoning_tokens,
             usage.cache_write_tokens,
+            request.max_tokens,
         )
         return response, call
 

@@ -204,6 +204,7 @@ def _default_name(spec: RunSpec) -> str:
 
 def _encode(spec: RunSpec, summary: Summary, scores: Vector) -> bytes:
     fields = {name: value for name, value in to_dict(summary).items() if name not in _LEFT_OUT}
+    fields["command"] = _shorten_paths(summary.command)
     if not spec.sample:
         # Without the folders of the machine.
         fields["source"] = Path(summary.source).name
@@ -221,6 +222,11 @@ def _encode(spec: RunSpec, summary: Summary, scores: Vector) -> bytes:
     }
     text = msgspec.json.encode(content, order="deterministic")
     return msgspec.json.format(text, indent=1) + b"\n"
+
+
+def _shorten_paths(command: str) -> str:
+    """A command with absolute paths reduced to their last part."""
+    return re.sub(r"(?<![\w:/.])(?:~|/)(?:[^\s'/]+/)+", "", command)
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -19,7 +19,9 @@ class Phase(msgspec.Struct, frozen=True):
 
     Attributes:
         reasoning_tokens: the part of the output that is thought; unset if no call reports any.
+        seconds: of the model, summed over calls that overlap; a run's own time is in `durations`.
         served: calls by who answered them, as the server says; unset if it says nothing.
+        max_tokens: the allowances of the replies, each once; unset in earlier versions.
     """
 
     calls: int
@@ -29,6 +31,7 @@ class Phase(msgspec.Struct, frozen=True):
     seconds: float
     served: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -70,6 +73,10 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     judge_errors: int = 0
     time: str = ""
     versions: dict[str, str] = {}
+    command: str = ""
+    harness: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    durations: dict[str, float] = {}
 
 
 class Summary(RunFacts, frozen=True, kw_only=True):

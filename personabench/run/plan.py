@@ -220,7 +220,7 @@ class DryRunClient(Client):
             # A method repeats the request since it cannot read the filler.  It can read a real
             # reply, so the repetition is no call of the plan.
             response = self._refused[key] = self._refused[previous]
-            return self._receipt(key, phase, response, cached=True)
+            return self._receipt(key, phase, request, response, cached=True)
 
         self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
         if stored is None:
@@ -232,7 +232,7 @@ class DryRunClient(Client):
             self.forecast.cached += 1
         self.memory[key] = response
         self.planned_calls.append(PlannedCall(key, phase, request, stored is not None))
-        return self._receipt(key, phase, response, cached=stored is not None)
+        return self._receipt(key, phase, request, response, cached=stored is not None)
 
     def _stored(self, key: str) -> Response | None:
         if self.policy not in ("use", "only"):

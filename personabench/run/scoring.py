@@ -400,6 +400,7 @@ class Ledger:
         self._seconds: dict[str, float] = {}
         self._reasoning_tokens: Counter[str] = Counter()
         self._served: dict[str, Counter[str]] = {}
+        self._max_tokens: dict[str, set[int]] = {}
 
     def add(self, calls: Iterable[Call]) -> None:
         """Add calls."""
@@ -410,6 +411,9 @@ class Ledger:
             self._input_tokens[phase] += call.input_tokens
             self._output_tokens[phase] += call.output_tokens
             self._reasoning_tokens[phase] += call.reasoning_tokens or 0
+
+            if call.max_tokens is not msgspec.UNSET:
+                self._max_tokens.setdefault(phase, set()).add(call.max_tokens)
 
             server_model = call.served or AS_REQUESTED
             served = self._served.setdefault(phase, Counter())
@@ -432,6 +436,7 @@ class Ledger:
                 seconds=self._seconds[phase],
                 served=_describe_served(self._served[phase]),
                 reasoning_tokens=reasoning_tokens or msgspec.UNSET,
+                max_tokens=sorted(self._max_tokens.get(phase, ())) or msgspec.UNSET,
             )
         return usage
 
