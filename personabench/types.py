@@ -157,7 +157,8 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model's reply.
 
     Attributes:
-        text: the answer; thought: the reasoning before it.
+        text: the answer; thought: the reasoning before it; raw: both as they came, if they came in
+            one text.
         finish: "stop" (whole), "length" (truncated at `max_tokens`), "refused" (by a content filter
             or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends
             may report "unsaid" for an end without a word; the client decides.
@@ -176,6 +177,7 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     logprobs: tuple[Mapping[str, Any], ...] = ()
     model: str = ""
     thought: str = ""
+    raw: str = ""
     ending: str = ""
     oddities: tuple[str, ...] = ()
     served: str = ""
@@ -191,6 +193,7 @@ class Call(msgspec.Struct, frozen=True):
         reasoning_tokens, cache_write_tokens: see `Usage`.
         served: who answered (see `Response`); unset for the requested model without further words.
         max_tokens: the allowance of the reply; unset in lines of earlier versions.
+        profiler: whether the profiler answered in place of the model under test.
     """
 
     key: str
@@ -205,6 +208,8 @@ class Call(msgspec.Struct, frozen=True):
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
     cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
     max_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    # Unset rather than false, as few runs have a profiler.
+    profiler: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -287,8 +292,16 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Sampling parameters of a comparison; `max_tokens` None means the task's default."""
+    """Sampling parameters of a comparison, and how its replies are read.
+
+    Attributes:
+        max_tokens: None means the task's default.
+        reading: "raw" scores an answer with the thought before it, as the reply came; unset scores
+            the answer alone.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int | None = None
+    # Unset rather than "answer", so that the fingerprints of earlier runs stay.
+    reading: Literal["raw"] | msgspec.UnsetType = msgspec.UNSET

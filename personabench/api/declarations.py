@@ -185,6 +185,7 @@ METHOD: Mapping[str, Declaration] = {
     "paper_settings": Declaration("a mapping from names of settings to values", _is(Mapping)),
     "privileged": Declaration("True or False", _is(bool)),
     "rule": Declaration("True or False", _is(bool)),
+    "uses_profiler": Declaration("True or False", _is(bool)),
     "prompts": Declaration("a tuple of `PromptFile`s, or None", _prompt_files),
 }
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from personabench.api.dataset import Dataset, Wrapped
 from personabench.api.downloads import is_intact, read_manifest
 from personabench.api.interface import Interface
 from personabench.errors import DataError
@@ -47,11 +44,8 @@ class SubmissionFile(Interface):
 _LEVELS = 4
 
 
-def is_official(dataset: Dataset, data: Path) -> bool:
-    """Whether an opened dataset's files are, by their hashes, those that `download` has checked."""
-    while isinstance(dataset, Wrapped):
-        dataset = dataset.inner
-
+def is_official(data: Path) -> bool:
+    """Whether a folder's files, or one of them, are by their hashes what `download` has checked."""
     folder = data if data.is_dir() else data.parent
     for candidate in (folder, *folder.resolve().parents[:_LEVELS]):
         try:
@@ -60,15 +54,5 @@ def is_official(dataset: Dataset, data: Path) -> bool:
             continue
         if not entries:
             continue
-        hashes = [bytes.fromhex(entry.sha256) for entry in entries.values()]
-        if dataset.hash in _combine(hashes):
-            return True
-        # The hash of some datasets covers more than their files.
         return all(is_intact(candidate / name, entry) for name, entry in entries.items())
     return False
-
-
-def _combine(hashes: list[bytes]) -> set[str]:
-    """The hashes of datasets of one or two of the files, as `digest_files` makes them."""
-    combinations = [*itertools.permutations(hashes, 1), *itertools.permutations(hashes, 2)]
-    return {hashlib.sha256(b"".join(files)).hexdigest() for files in combinations}

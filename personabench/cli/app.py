@@ -31,6 +31,7 @@ from personabench.cli import (
     pack,
     publish,
     report,
+    reproduce,
     run,
     score,
     show,
@@ -70,6 +71,7 @@ def _root(
 
 
 app.command("run", cls=PanelCommand)(run.run)
+app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)

@@ -13,6 +13,8 @@ import typer
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.judge_tables import print_summary, report_lines
+from personabench.cli.model_options import RoleArguments, declare_role
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     RESULTS,
     CachePolicy,
@@ -25,15 +27,6 @@ from personabench.cli.options import (
     Timeout,
 )
 from personabench.cli.options import Cache as CacheOption
-from personabench.cli.parsing import RoleArguments, role_options
-from personabench.cli.role_options import (
-    JudgeExtra,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeTemperature,
-    JudgeUrl,
-)
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +47,18 @@ Labels = Annotated[
 ]
 
 
+Judge = Annotated[
+    RoleArguments,
+    declare_role(
+        "judge",
+        "the judge",
+        "set by the protocol",
+        default="local",
+        header_alias=("--header",),
+    ),
+]
+
+
 class Protocol(StrEnum):
     """How two answers are judged."""
 
@@ -61,6 +66,7 @@ class Protocol(StrEnum):
     verbal_certainty = "verbal-certainty"
 
 
+@grouped
 def judge(
     a: Annotated[
         str,
@@ -69,12 +75,7 @@ def judge(
     b: Annotated[
         str, typer.Argument(help="The run to compare it with, in the same form.", metavar="B")
     ],
-    judge_backend: Annotated[
-        str,
-        typer.Option("--judge-backend", metavar="BACKEND", help="Backend of the judge."),
-    ] = "local",
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
+    arguments: Judge,
     protocol: Annotated[
         Protocol,
         typer.Option(
@@ -126,19 +127,6 @@ def judge(
     concurrency: Concurrency = None,
     seed: Seed = 0,
     timeout: Timeout = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--header",
-            "--judge-header",
-            metavar="HEADER",
-            help="HTTP header as 'Name: value', kept secret. Repeatable.",
-        ),
-    ] = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
     results: Results = RESULTS,
     cache: CacheOption = CachePolicy.use,
     json: Json = False,
@@ -171,19 +159,9 @@ def judge(
             "the two runs share no answered sample; run both on the same data and users"
         )
 
-    arguments = RoleArguments(
-        judge_backend,
-        judge_model,
-        judge_base_url,
-        header,
-        judge_temperature,
-        judge_omit,
-        judge_extra,
-        judge_reasoning,
-    )
-    judge_options = role_options("judge", arguments, timeout or BackendOptions.timeout)
+    judge_options = arguments.read_for_role("judge", timeout or BackendOptions.timeout)
     _, roles = credentials.assign_secrets(
-        "", BackendOptions(), {"judge": (judge_backend, judge_options)}
+        "", BackendOptions(), {"judge": (arguments.backend or "local", judge_options)}
     )
     options = pairwise_judging.JudgeOptions(
         *roles["judge"],

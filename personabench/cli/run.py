@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from personabench.cli.console import screen
+from personabench.cli.console import echo, emit, screen
+from personabench.cli.execution import conclude, execute
+from personabench.cli.interruption import command_line
+from personabench.cli.model_options import (
+    Judge,
+    JudgeRubric,
+    Profiler,
+    RunModelArguments,
+    Simulator,
+    role_backends,
+)
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
-    Adapter,
-    ApiVersion,
     Assignments,
-    Backend,
-    BaseUrl,
-    Batch,
     Cache,
     CachePolicy,
     Concurrency,
-    ContextLength,
     Data,
     DryRun,
-    EmbedderUrl,
     Executor,
     ExecutorOption,
-    Extra,
     Grid,
-    Headers,
     Json,
     Limit,
     MaxCost,
     MaxTokens,
     Methods,
     Metrics,
-    Model,
-    OmitParams,
     Prices,
     RayOptions,
-    Reasoning,
-    RequestsPerMinute,
+    Reading,
+    ReadingOption,
     ResultsOrUrl,
     SampleTimeout,
     Seed,
@@ -48,12 +47,8 @@ from personabench.cli.options import (
     ShardOption,
     Shards,
     Split,
-    StartTimeout,
     Temperature,
-    Timeout,
-    TokensPerMinute,
     TopP,
-    VllmArgs,
 )
 from personabench.cli.own_data import (
     Columns,
@@ -63,57 +58,25 @@ from personabench.cli.own_data import (
     SaveTask,
     read_data_options,
 )
-from personabench.cli.parsing import (
-    RoleArguments,
-    read_extra,
-    read_reasoning,
-    role_backends,
-    split_names,
-    split_vllm_args,
-)
+from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
-from personabench.cli.role_options import (
-    JudgeBackend,
-    JudgeExtra,
-    JudgeHeaders,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeRubric,
-    JudgeTemperature,
-    JudgeUrl,
-    SimulatorBackend,
-    SimulatorExtra,
-    SimulatorHeaders,
-    SimulatorModel,
-    SimulatorOmit,
-    SimulatorReasoning,
-    SimulatorTemperature,
-    SimulatorUrl,
-)
-from personabench.cli.run_output import (
-    command_line,
-    create_announcer,
-    describe_interrupt,
-    describe_interrupted_state,
-    print_failed_samples,
-    print_interrupted,
-    print_notices,
-    print_outcomes,
-)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
     from personabench.run.runner import Outcome
     from personabench.run.shards import Shard
 
 
+@grouped
 def run(
     method: Methods,
+    model: RunModelArguments,
+    simulator: Simulator,
+    judge: Judge,
+    profiler: Profiler,
+    judge_rubric: JudgeRubric = None,
     task: OwnTasks = None,
     split: Split = None,
     data: Data = None,
@@ -121,10 +84,6 @@ def run(
     kind: Kind = None,
     save_task: SaveTask = None,
     limit: Limit = None,
-    backend: Backend = "local",
-    model: Model = None,
-    base_url: BaseUrl = None,
-    window: ContextLength = None,
     concurrency: Concurrency = None,
     seed: Seed = 0,
     seeds: Seeds = None,
@@ -136,37 +95,8 @@ def run(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
-    vllm_args: VllmArgs = None,
-    start_timeout: StartTimeout = 1800.0,
-    adapter: Adapter = None,
-    embedder_url: EmbedderUrl = None,
-    timeout: Timeout = None,
+    reading: ReadingOption = Reading.answer,
     sample_timeout: SampleTimeout = None,
-    header: Headers = None,
-    api_version: ApiVersion = None,
-    omit: OmitParams = None,
-    extra: Extra = None,
-    reasoning: Reasoning = None,
-    rpm: RequestsPerMinute = None,
-    tpm: TokensPerMinute = None,
-    batch: Batch = False,
-    simulator_backend: SimulatorBackend = None,
-    simulator_model: SimulatorModel = None,
-    simulator_base_url: SimulatorUrl = None,
-    simulator_header: SimulatorHeaders = None,
-    simulator_temperature: SimulatorTemperature = None,
-    simulator_omit: SimulatorOmit = None,
-    simulator_extra: SimulatorExtra = None,
-    simulator_reasoning: SimulatorReasoning = None,
-    judge_backend: JudgeBackend = None,
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
-    judge_rubric: JudgeRubric = None,
-    judge_header: JudgeHeaders = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
     executor: ExecutorOption = Executor.process,
@@ -185,62 +115,21 @@ def run(
     example data is used. Your own tables need no task: --data FILE --map question=COLUMN.
     """
     from personabench.metrics.judges.custom_rubric import read_rubric
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
-    from personabench.types import Sampling
 
     _check_names(method, task, metric or [])
-    _check_limits(backend, timeout, prices, max_cost)
+    _check_limits(model, prices, max_cost)
     cluster = open_cluster(executor, shard, shards, ray_options, results)
     part, folder = _find_results(Path(results), shard, cluster)
     source = read_data_options(
         task, data, history or [], columns or [], kind, save_task, Path(results)
     )
-    urls = split_names(base_url or "")
-    backend_options = BackendOptions(
-        model,
-        urls[0] if urls else None,
-        window,
-        timeout or BackendOptions.timeout,
-        read_headers(header or []),
-        replicas=tuple(urls[1:]),
-        vllm_args=split_vllm_args(vllm_args),
-        start_timeout=start_timeout,
-        adapter=adapter,
-        embedder_url=embedder_url,
-        rpm=rpm,
-        tpm=tpm,
-        api_version=api_version,
-        omit=tuple(split_names(omit or "")),
-        extra=read_extra(extra or []),
-        reasoning=read_reasoning(reasoning),
-        batch=folder / "batches" if batch else None,
-    )
+    backend_options = model.read_for_run(folder)
     roles = role_backends(
-        backend,
+        model.backend,
         backend_options,
-        simulator=RoleArguments(
-            simulator_backend,
-            simulator_model,
-            simulator_base_url,
-            simulator_header,
-            simulator_temperature,
-            simulator_omit,
-            simulator_extra,
-            simulator_reasoning,
-        ),
-        judge=RoleArguments(
-            judge_backend,
-            judge_model,
-            judge_base_url,
-            judge_header,
-            judge_temperature,
-            judge_omit,
-            judge_extra,
-            judge_reasoning,
-        ),
+        {"simulator": simulator, "judge": judge, "profiler": profiler},
     )
     options = Options(
         methods=split_names(method),
@@ -248,12 +137,12 @@ def run(
         split=split,
         data=source.data,
         limit=limit,
-        backend=backend,
+        backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
         seed=seed,
-        sampling=Sampling(temperature, top_p, max_tokens),
+        sampling=read_sampling(temperature, top_p, max_tokens, reading),
         assignments=assignments or [],
         grid=grid or [],
         wording=read_wording(wording),
@@ -333,9 +222,7 @@ def _require_external(metrics: Sequence[str]) -> None:
             )
 
 
-def _check_limits(
-    backend: str, timeout: float | None, prices: Path | None, max_cost: float | None
-) -> None:
+def _check_limits(model: RunModelArguments, prices: Path | None, max_cost: float | None) -> None:
     """Refuse limits that cannot be enforced.
 
     Raises:
@@ -347,8 +234,8 @@ def _check_limits(
         raise UsageError("--max-cost needs the price of a call; add --prices FILE")
 
     # A call in this process runs in a thread, and Python cannot stop a thread.
-    if timeout is not None and backend in ("local", "scripted"):
-        raise UsageError(f"--timeout applies to server backends only, not to '{backend}'")
+    if model.timeout is not None and model.backend in ("local", "scripted"):
+        raise UsageError(f"--timeout applies to server backends only, not to '{model.backend}'")
 
 
 def _read_seeds(seed: int, seeds: str | None) -> list[int]:
@@ -379,58 +266,34 @@ def _run(
     """Execute runs and print their leaderboard, warnings and errors."""
     console = screen(err=True)
     announced: set[str] = set()
-    outcomes = _execute(options_by_seed, console, announced, cluster)
+    outcomes = execute(options_by_seed, console, announced, cluster)
 
-    print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
-    print_notices(outcomes, announced, console)
-    if options_by_seed[0].prices:
-        spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
-        console.print(f"spent  {spent:.6g}", markup=False)
-    if any(outcome.interrupted for outcome in outcomes):
-        print_interrupted(console, describe_interrupted_state(outcomes[-1].summary))
-        sys.exit(130)
-
-    failed = print_failed_samples(outcomes, console)
-    missing_values = dict.fromkeys(outcome.missing_values for outcome in outcomes)
-    for error in filter(None, missing_values):
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
-    if failed or any(missing_values):
-        sys.exit(1)
+    _print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
+    conclude(outcomes, options_by_seed[0], announced, console)
 
 
-def _execute(
-    options_by_seed: Sequence[Options],
-    console: Console,
-    announced: set[str],
-    cluster: RayExecutor | None,
-) -> list[Outcome]:
-    """Execute runs in this process or on a cluster; an interrupt ends the command.
+def _print_outcomes(
+    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None
+) -> None:
+    """Print summaries as JSON, or the leaderboard and the run folders."""
+    from personabench.cli.tables import print_boards
+    from personabench.leaderboard import BoardOptions, boards
+    from personabench.results.index import Run
+    from personabench.results.summary import to_dict
 
-    Args:
-        announced: receives the warnings that were printed.
-    """
-
-    from personabench.cli.display import watching
-    from personabench.run import runner
-    from personabench.run.interrupts import run_command
-
+    paths = [str(outcome.folder) for outcome in outcomes]
     if cluster:
-        return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
+        paths = [cluster.locate(outcome.folder) for outcome in outcomes]
+    if json:
+        summaries = [to_dict(outcome.summary) for outcome in outcomes]
+        emit([{**summary, "folder": path} for summary, path in zip(summaries, paths, strict=True)])
+        return
 
-    announce = create_announcer(options_by_seed, console, announced)
-    try:
-        return run_command(
-            runner.run(
-                *options_by_seed,
-                watch=watching(console),
-                announce=announce,
-                tell=functools.partial(console.print, markup=False, soft_wrap=True),
-            ),
-            farewell=describe_interrupt("finished samples are kept"),
-        )
-    except KeyboardInterrupt:
-        print_interrupted(console, "finished samples are kept")
-        sys.exit(130)
+    finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
+    print_boards(boards(finished, options=BoardOptions(results=results)), screen())
+    echo("run folders:" if len(outcomes) > 1 else "run folder:")
+    for path in paths:
+        echo(f"  {path}")
 
 
 def open_cluster(

@@ -114,7 +114,7 @@ class Source:
         remarks = []
         if self.data is None:
             reason = explain_missing_data(self.task, self.summary)
-            remarks.append(f"{reason}; inputs and references are left out")
+            remarks.append(f"{reason}; inputs and references are left out{self.spec.version_note}")
         if not self.cache_path.exists():
             remarks.append(f"{self.cache_path} is not there: messages and replies are left out")
         if self.summary.owed:

@@ -18,8 +18,11 @@ class Phase(msgspec.Struct, frozen=True):
     """Usage of the model calls of one phase.
 
     Attributes:
+        calls: distinct calls: each is booked once, where it first appears.
         reasoning_tokens: the part of the output that is thought; unset if no call reports any.
         seconds: of the model, summed over calls that overlap; a run's own time is in `durations`.
+        repeated: replies that a further sample used again, with their tokens; they are in no other
+            number.
         served: calls by who answered them, as the server says; unset if it says nothing.
         max_tokens: the allowances of the replies, each once; unset in earlier versions.
     """
@@ -32,6 +35,9 @@ class Phase(msgspec.Struct, frozen=True):
     served: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
     max_tokens: list[int] | msgspec.UnsetType = msgspec.UNSET
+    repeated: int = 0
+    repeated_input_tokens: int = 0
+    repeated_output_tokens: int = 0
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -112,6 +118,7 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     parse_failures: dict[str, int] = {}
     counters: dict[str, Number]
     usage: dict[str, Phase]
+    profiler_usage: dict[str, Phase] = {}
     profiles: int = 0
     seconds: float
     files: dict[str, Seal] = {}

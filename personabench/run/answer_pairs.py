@@ -49,7 +49,7 @@ def open_data(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
         dataset = find_dataset(task, spec, data_folder)
         if dataset is not None:
             return task, dataset
-    raise UsageError(explain_missing_data(task, a.summary()))
+    raise UsageError(explain_missing_data(task, a.summary()) + spec.version_note)
 
 
 def pair_answers(a: RunFolder, b: RunFolder, dataset: Dataset) -> Iterator[AnswerPair]:

@@ -19,6 +19,7 @@ from personabench.api.source import source_hash
 from personabench.api.task import Task
 from personabench.errors import BackendError, PluginError, RunError, UsageError
 from personabench.hashing import digest
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
@@ -124,6 +125,7 @@ async def judge(
     """
     if not isinstance(task, JudgedTask):
         raise UsageError(f"task {task.name} has a judge but no method `assess`")
+    number_tasks()
     index = dataset.index()
     if getattr(task, "judge_sees_own_history", False):
         dataset = without_control(dataset)
@@ -142,6 +144,7 @@ async def judge(
             if judgement is None:
                 continue
             folder.append(folder.judgements_path(key), judgement)
+            client.finish(judgement.sample_id)
             progress.done += 1
 
     worker_count = min(client.concurrency, len(positions))
@@ -172,6 +175,9 @@ async def _assess(
         # A server's error needs no traceback, and the guard has logged that of a plugin's.
         if not isinstance(error, BackendError | PluginError):
             _log.exception("judging %s", sample.id)
+        if not isinstance(error, BackendError):
+            # The same replies would make it fail again.
+            client.finish(sample.id)
         _log.warning("%s could not be judged: %s", sample.id, error)
         progress.failed += 1
         progress.first_failure = progress.first_failure or str(error)

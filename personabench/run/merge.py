@@ -2,8 +2,8 @@
 
 Lines are copied byte for byte, in the order in which a single process would have written them:
 that of the selected users. Scores and summary are computed from them as for every run. The merged
-run differs from the unsplit one only in seconds and durations, in its attempts, and in `cached`, if several
-shards paid for a call that a single process makes once.
+run differs from the unsplit one only in times, in its attempts, and in `cached`, if several shards
+paid for a call that a single process makes once.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def _open_data(options_json: str, spec_json: str, data: str | None) -> tuple[Tas
         changed = "task" if dataset.hash == spec.data_hash else "data"
         raise DataError(
             f"the {changed} of {spec.task} has changed since its shards ran; they can only be run "
-            "again"
+            f"again{spec.version_note}"
         )
     return task, dataset
 

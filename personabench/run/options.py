@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from personabench.api.prompts import Replacements, WordingName
+from personabench.api.prompts import Replacements
+from personabench.api.wording import WordingName
 from personabench.metrics.judges.custom_rubric import Rubric
 from personabench.models.backends import credentials
 from personabench.models.backends.base import BackendOptions
@@ -39,8 +40,8 @@ class Options:
         history: the control applied to histories.
         concurrency: samples in progress and calls in flight; None for the backend's own number.
         sample_timeout: seconds that a sample may take; None for no limit.
-        roles: backend and options of the simulator and the judge; the model under test plays a
-            role that is not named.
+        roles: backend and options of the simulator, the judge and the profiler; the model under
+            test plays a role that is not named.
         command: the command as it was typed, without secrets; empty for other callers.
         rubric: the criteria by which a judge scores the answers of text tasks; None for none.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.

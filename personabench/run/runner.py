@@ -229,6 +229,9 @@ class _Execution:
             seconds=sum(self.durations.values()) + (earlier.seconds if earlier else 0.0),
             facts=facts,
         )
+        if self._is_refreshed():
+            # Not earlier: until the scores are on disk, the same command continues the refresh.
+            self.job.folder.refresh.end()
         if self.error is not None:
             raise RunError(
                 f"{self.error}\n{summary.n} of {len(self.job.positions)} samples are done and "
@@ -238,8 +241,10 @@ class _Execution:
 
     async def _open_models(self) -> None:
         await self.session.open_backend(self.session.model, self.log)
-        if "simulator" in self.job.roles:
-            await self.session.open_backend(self.job.roles["simulator"], self.log)
+        for role, backend in self.job.roles.items():
+            # Judges are opened when answers wait for them.
+            if role != "judge":
+                await self.session.open_backend(backend, self.log)
 
     async def _predict(self, pending: Sequence[int]) -> None:
         engine = self.engine
@@ -283,11 +288,13 @@ class _Execution:
                     )
                 self.complete = not self.judging.stopping
                 self.durations["judge"] = time.perf_counter() - started
-            failed = self.judging.failed or engine.progress.failed
-            if again and self.complete and not failed:
-                job.folder.refresh.end()
         except RunError as error:
             self.error = error
+
+    def _is_refreshed(self) -> bool:
+        """Whether a refresh has made everything again."""
+        failed = self.error is not None or self.judging.failed or self.engine.progress.failed
+        return self.options.cache == "refresh" and self.complete and not failed
 
     def _spent(self, earlier: Summary | None, spent_before: float) -> float | None:
         """The cost of this attempt and of earlier ones; None if prices were never given."""
@@ -301,7 +308,7 @@ class _Execution:
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
             subject=describe_subject(job.task, job.dataset, self.options.data),
-            changed={**changed_params(job.method), **job.changed_prompts},
+            changed={**changed_params(job.method), **job.changed_prompts, **job.changed_profiler},
             task_changed=changed_params(job.task),
             fit="adapted" if job.differs else "faithful",
             differs=list(job.differs),

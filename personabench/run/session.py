@@ -12,6 +12,7 @@ from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
 from personabench.models.cache import Cache
 from personabench.models.client import Client
+from personabench.models.journal import Journal
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.retrieval.embedders import Embedders
@@ -49,7 +50,15 @@ class Session:
     def create_engine(self, run: ResolvedRun, options: Options) -> Engine:
         """Create the engine of a run, with clients of its models."""
         concurrency = options.concurrency or self.model.concurrency
-        client = Client(self.model, self.cache, options.cache, concurrency, budget=self.budget)
+        client = Client(
+            self.model,
+            self.cache,
+            options.cache,
+            concurrency,
+            budget=self.budget,
+            scores_thoughts=run.spec.sampling.reading == "raw",
+            journal=Journal(self.cache, run.spec.fingerprint) if self.cache else None,
+        )
         clients = {}
         for role, backend in run.roles.items():
             # A role played by the model under test shares its client, and so its limits.
@@ -59,6 +68,7 @@ class Session:
                     client,
                     backend=backend,
                     concurrency=options.concurrency or backend.concurrency,
+                    scores_thoughts=False,
                 )
         return create_engine(
             run,
@@ -68,7 +78,6 @@ class Session:
             cache=self.cache,
             concurrency=concurrency,
             sample_timeout=options.sample_timeout,
-            judged=run.judge is not None,
         )
 
 
@@ -82,17 +91,15 @@ def create_engine(
     output: RunFolder | None = None,
     concurrency: int = 1,
     sample_timeout: float | None = None,
-    judged: bool = False,
 ) -> Engine:
     """Create the engine of a run, a dry run or a trial: the one place that puts it together.
 
     Args:
         client: calls the model under test.
-        roles: the clients of the simulator and the judge.
+        roles: the clients of the roles.
         output: the folder to write to, if it is not the run's own.
         concurrency: samples in progress.
         sample_timeout: seconds that a sample may take; None for no limit.
-        judged: whether a judge assesses the answers afterwards.
     """
     return Engine(
         task=run.task,
@@ -106,9 +113,9 @@ def create_engine(
         cache=cache,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
-        judged=judged,
         roles=roles or {},
         prompts=run.prompts,
+        profiler_prompts=run.profiler_prompts,
     )
 
 

@@ -263,9 +263,12 @@ def _compare_to_empty(
                 continue
 
             gold, empty = gold_scores[metric.name], empty_scores[scorer][metric.name]
+            is_better = _is_better(metric, gold, empty)
+            # An error beside the primary metric may be one that only an answer can make.
+            is_side_error = metric is not task.metrics[0] and not metric.higher_is_better
             yield Finding(
                 what=check,
-                holds=_is_better(metric, gold, empty),
+                holds=None if is_side_error and not is_better else is_better,
                 detail=f"{gold:.4f} against {empty:.4f}",
             )
 

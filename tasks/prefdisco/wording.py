@@ -140,6 +140,8 @@ WORDS = Vocabulary(
         ("Substance", "what the user wants treated or left out, unlike others on the same problem"),
     ),
     instruction="Answer the problem in the way that suits this user.",
+    goal="Answer the problem in the way that suits this user.",
+    answer_form="the answer to the problem",
 )
 
 # Texts of generation are not hashed here: a generated set is identified by the hash of its file.

@@ -1,13 +1,14 @@
-"""What `personabench run` prints: facts before a run, its outcomes, and how to resume it."""
+"""Execute runs for a command, with progress, and say what came of them and how to resume."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from personabench.cli.console import echo, emit, screen
+from personabench.cli.interruption import describe_interrupt, print_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,35 +18,71 @@ if TYPE_CHECKING:
     from personabench.run.ray_executor import RayExecutor
     from personabench.run.runner import Outcome, ResolvedRun
 
-# Their values are credentials, so the command to repeat is printed without them.
-_SECRET_OPTIONS = ("--header", "--simulator-header", "--judge-header")
 
+def execute(
+    options_by_seed: Sequence[Options],
+    console: Console,
+    announced: set[str],
+    cluster: RayExecutor | None = None,
+    notify: Callable[[Sequence[ResolvedRun]], None] | None = None,
+) -> list[Outcome]:
+    """Execute runs in this process or on a cluster; an interrupt ends the command.
 
-def print_outcomes(
-    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None
-) -> None:
-    """Print summaries as JSON, or the leaderboard and the run folders."""
-    from personabench.cli.tables import print_boards
-    from personabench.leaderboard import BoardOptions, boards
-    from personabench.results.index import Run
-    from personabench.results.summary import to_dict
+    Args:
+        options_by_seed: of each seed or, in a recipe, of each group of rows.
+        announced: receives the warnings that were printed.
+        notify: called with the runs of each of the options before their first call.
+    """
+    from personabench.cli.display import watching
+    from personabench.run import runner
+    from personabench.run.interrupts import run_command
 
-    paths = [str(outcome.folder) for outcome in outcomes]
     if cluster:
-        paths = [cluster.locate(outcome.folder) for outcome in outcomes]
-    if json:
-        summaries = [to_dict(outcome.summary) for outcome in outcomes]
-        emit([{**summary, "folder": path} for summary, path in zip(summaries, paths, strict=True)])
-        return
+        return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
 
-    finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
-    print_boards(boards(finished, options=BoardOptions(results=results)), screen())
-    echo("run folders:" if len(outcomes) > 1 else "run folder:")
-    for path in paths:
-        echo(f"  {path}")
+    announce_runs = _announcer(options_by_seed, console, announced)
+
+    def announce(jobs: Sequence[ResolvedRun]) -> None:
+        announce_runs(jobs)
+        if notify:
+            notify(jobs)
+
+    try:
+        return run_command(
+            runner.run(
+                *options_by_seed,
+                watch=watching(console),
+                announce=announce,
+                tell=functools.partial(console.print, markup=False, soft_wrap=True),
+            ),
+            farewell=describe_interrupt("finished samples are kept"),
+        )
+    except KeyboardInterrupt:
+        print_interrupted(console, "finished samples are kept")
+        sys.exit(130)
 
 
-def print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:
+def conclude(
+    outcomes: Sequence[Outcome], options: Options, announced: set[str], console: Console
+) -> None:
+    """Print warnings, costs and errors of runs; exit unless everything was done."""
+    _print_notices(outcomes, announced, console)
+    if options.prices:
+        spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
+        console.print(f"spent  {spent:.6g}", markup=False)
+    if any(outcome.interrupted for outcome in outcomes):
+        print_interrupted(console, _interrupted_state(outcomes[-1].summary))
+        sys.exit(130)
+
+    failed = _print_failed_samples(outcomes, console)
+    missing_values = dict.fromkeys(outcome.missing_values for outcome in outcomes)
+    for error in filter(None, missing_values):
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+    if failed or any(missing_values):
+        sys.exit(1)
+
+
+def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:
     """Print the warnings of runs that were not announced, and notices about their results."""
     from personabench.results.notices import collect_notices
 
@@ -57,7 +94,7 @@ def print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Con
         console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
 
 
-def describe_interrupted_state(summary: Summary) -> str:
+def _interrupted_state(summary: Summary) -> str:
     """Describe the work that an interrupt has left."""
     if summary.owed:
         return f"{summary.owed} samples are owed"
@@ -67,7 +104,7 @@ def describe_interrupted_state(summary: Summary) -> str:
     return "not every call was repeated"
 
 
-def print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool:
+def _print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool:
     """Print how many samples failed, with the first error; return whether any is pending."""
     pending = sum(outcome.summary.owed for outcome in outcomes)
     if not pending:
@@ -90,7 +127,7 @@ def print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool:
     return True
 
 
-def create_announcer(
+def _announcer(
     options_by_seed: Sequence[Options], console: Console, announced: set[str]
 ) -> Callable[[Sequence[ResolvedRun]], None]:
     """Return a function that prints the facts of a run before it starts.
@@ -101,22 +138,29 @@ def create_announcer(
         announced: receives the warnings that were printed.
     """
     options = options_by_seed[0]
+    seeds = {seed_options.seed for seed_options in options_by_seed}
+    printed: set[str] = set()
+
+    def print_once(line: str) -> None:
+        if line not in printed:
+            printed.add(line)
+            console.print(line, markup=False)
 
     def announce(jobs: Sequence[ResolvedRun]) -> None:
         spec = jobs[0].spec
-        if len(options_by_seed) > 1:
+        if len(seeds) > 1:
             console.print(f"seed   {spec.seed}", markup=False)
         # All seeds share data and model, which are announced once.
         if spec.seed != options.seed:
             return
 
-        for source in dict.fromkeys(job.dataset.source for job in jobs):
-            console.print(f"data   {source}", markup=False)
+        for job in jobs:
+            print_once(f"data   {job.dataset.source}")
         if options.shard:
             console.print(
                 f"shard  {options.shard}; join the shards with `personabench merge`", markup=False
             )
-        console.print(f"model  {spec.model['name']}", markup=False)
+        print_once(f"model  {spec.model['name']}")
 
         for job in jobs:
             for warning in (*job.dataset.warnings, *job.role_warnings):
@@ -139,36 +183,6 @@ def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Con
                 f"limit  {limit} rounded up to whole users: n={len(job.positions)}, {user_count}"
             )
             return
-
-
-def print_interrupted(console: Console, state: str) -> None:
-    """Print how to resume an interrupted command."""
-    message, command = describe_interrupt(state).splitlines()
-    console.print(message, style="yellow")
-    console.print(command, markup=False, soft_wrap=True)
-
-
-def describe_interrupt(state: str) -> str:
-    """Say in two lines that a command was interrupted and how to resume it."""
-    return f"interrupted; {state}. Go on with the same command:\n  {command_line()}"
-
-
-def command_line() -> str:
-    """Return the command as it was typed, without the values of headers and passwords of URLs."""
-    import re
-    import shlex
-
-    words = ["personabench"]
-    value_is_secret = False
-    for word in sys.argv[1:]:
-        option, equals, _ = word.partition("=")
-        if value_is_secret or (equals and option in _SECRET_OPTIONS):
-            words.append(re.sub(r":.*", ": ***", word, flags=re.S))
-        else:
-            # Up to the last @, since passwords are often not encoded.
-            words.append(re.sub(r"://.*@", "://***@", word, flags=re.S))
-        value_is_secret = word in _SECRET_OPTIONS
-    return shlex.join(words)
 
 
 def _first_error(folders: Sequence[Path]) -> str:
