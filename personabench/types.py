@@ -262,12 +262,14 @@ class Score(msgspec.Struct, frozen=True):
 
     A metric that is more than a mean keeps the input of its aggregate: RMSE the squared error,
         macro-F1 the pair of
-    label indices.  A sample without a prediction has no score.
+    label indices.  A sample without a prediction has no score.  `answer` is the hash of the answer,
+    by which runs are searched for equal answers; empty in lines of earlier versions.
     """
 
     sample_id: str
     user_id: str
     values: Mapping[str, Mapping[str, float | list[float]]]
+    answer: str = ""
 
 
 def to_json(value: Any) -> str:

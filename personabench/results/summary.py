@@ -121,6 +121,8 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     profiler_usage: dict[str, Phase] = {}
     profiles: int = 0
     seconds: float
+    distinct_answers: int | None = None
+    suspicious: list[str] = []
     files: dict[str, Seal] = {}
 
     def __post_init__(self) -> None:
