@@ -31,6 +31,7 @@ from personabench.cli import (
     leaderboard,
     merge,
     new,
+    pack,
     publish,
     report,
     reproduce,
@@ -83,6 +84,7 @@ app.command("judge", cls=PlainCommand)(judge.judge)
 app.command("judge-panel", cls=PlainCommand)(judge_panel.judge_panel)
 app.command("judge-report", cls=PlainCommand)(judge_report.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
+app.command("pack", cls=PlainCommand)(pack.pack)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")

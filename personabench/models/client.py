@@ -182,7 +182,7 @@ class Client:
                 flag("other_model")
             for oddity in response.oddities:
                 flag(oddity)
-        return self._receipt(key, phase, response, cached=cached)
+        return self._receipt(key, phase, request, response, cached=cached)
 
     def finish(self, work: str) -> None:
         """Forget the replies that were kept for a sample or a profile, which is on disk now."""
@@ -454,7 +454,7 @@ class Client:
             )
 
     def _receipt(
-        self, key: str, phase: Phase, response: Response, *, cached: bool
+        self, key: str, phase: Phase, request: Request, response: Response, *, cached: bool
     ) -> tuple[Response, Call]:
         usage = response.usage
         if cached:
@@ -476,6 +476,7 @@ class Client:
             response.served or msgspec.UNSET,
             usage.reasoning_tokens,
             usage.cache_write_tokens,
+            request.max_tokens,
         )
         return response, call
 
