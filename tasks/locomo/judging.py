@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from personabench.hashing import digest
 from personabench.metrics.judges import verdict_reader
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
 from personabench.metrics.judges.fence import RULE, Fence
@@ -31,10 +30,7 @@ _FORM = (
     "First give your reason in one sentence. Then end with one line, either\n"
     "Verdict: right\nor\nVerdict: wrong"
 )
-_VERDICT = re.compile(
-    r"[_#> ]{0,4}verdict_?\s{0,3}:_?\s{0,3}(right|wrong)[. _]{0,3}", re.IGNORECASE
-)
-PROMPTS = {name: digest([rule, RULE, _FORM])[:12] for name, rule in _RULES.items()}
+_VERDICT = re.compile(r"[\s*_`#>]*verdict[\s*_`]*:[\s*_`]*(right|wrong)[\s.*_`]*", re.IGNORECASE)
 
 
 async def judge_answer(
@@ -58,7 +54,7 @@ async def judge_answer(
 
 
 def read_verdict(reply: str) -> bool | None:
-    """Read the verdict that is alone on its line; None without one, or with both."""
+    """Read the verdict that is alone on its line; None without one, or with different ones."""
     return verdict_reader.read_verdict(reply, _read_line)
 
 
