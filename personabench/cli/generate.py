@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo
+from personabench.cli.model_options import ModelArguments
 from personabench.cli.options import (
     RESULTS,
     ApiVersion,
@@ -26,7 +27,7 @@ from personabench.cli.options import (
     Seed,
     Target,
 )
-from personabench.cli.parsing import read_extra, read_reasoning, split_names
+from personabench.cli.parsing import split_names
 
 if TYPE_CHECKING:
     from personabench.models.backends.base import BackendOptions
@@ -104,29 +105,28 @@ def generate(
     from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.errors import UsageError
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
 
     opened = create(load_class("task", task))
     if not isinstance(opened, Generative):
         raise UsageError(f"task {opened.name} makes no sets of its own")
     models: list[str | None] = [*split_names(model or "")] or [None]
     options = [
-        BackendOptions(
-            name,
-            base_url,
-            headers=read_headers(header or []),
+        ModelArguments(
+            model=name,
+            base_url=base_url,
+            header=header,
             api_version=api_version,
-            temperature=temperature,
-            omit=tuple(split_names(omit or "")),
-            extra=read_extra(extra or []),
-            reasoning=read_reasoning(reasoning),
-        )
+            omit=omit,
+            extra=extra,
+            reasoning=reasoning,
+        ).read(temperature=temperature)
         for name in models
     ]
 
     async def write_data_set() -> Path:
-        async with _open_authors(backend, options, results, cache, seed) as authors:
+        # Another set would be asked anew for the replies that this one could not use.
+        name = f"generate {task} {source} {persona_pool} {seed}"
+        async with _open_authors(backend, options, results, cache, seed, name) as authors:
             path: Path = await opened.generate(
                 source,
                 target,
@@ -151,21 +151,31 @@ async def _open_authors(
     results: Path,
     policy: CachePolicy,
     seed: int,
+    name: str,
 ) -> AsyncIterator[list[Role]]:
-    """Open a model for each author, with one response cache for all."""
+    """Open a model for each author, with one response cache for all.
+
+    Args:
+        name: the set, for which unusable replies are kept until it is written.
+    """
     import contextlib
 
     from personabench.models import backends
     from personabench.models.cache import Cache
     from personabench.models.client import Client
+    from personabench.models.journal import Journal
     from personabench.models.probe import Dialects, probe_request
     from personabench.models.roles import Role
 
     async with contextlib.AsyncExitStack() as stack:
         cache = None
+        journal = None
         if policy is not CachePolicy.off:
             cache = Cache(results / "cache.sqlite", writing=True)
             stack.enter_context(contextlib.closing(cache))
+            journal = Journal(cache, name)
+            if policy is CachePolicy.refresh:
+                journal.clear()
 
         authors = []
         for author_options in options:
@@ -174,13 +184,15 @@ async def _open_authors(
             stack.push_async_callback(author.aclose)
             await author.identify()
             await author.open()
-            client = Client(author, cache, policy.value, author.concurrency)
+            client = Client(author, cache, policy.value, author.concurrency, journal=journal)
             if policy is not CachePolicy.only:
                 await Dialects(results).settle(
                     author, client.concurrency, probe_request(0, 1, seed)
                 )
             authors.append(Role("simulator", client, "", seed))
         yield authors
+        if journal is not None:
+            journal.clear()
 
 
 def _print_usage(authors: Sequence[Role]) -> None:

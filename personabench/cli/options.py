@@ -127,7 +127,7 @@ OwnTask = Annotated[
         "--task",
         "-t",
         metavar="FILE",
-        help="The run's task as file.py[:Class], if it is not installed.",
+        help="The run's task as file.py[:Class] or file.toml, if it is not installed.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
     ),
@@ -149,7 +149,7 @@ OnlyTask = Annotated[
         "--task",
         "-t",
         metavar="TASK",
-        help="Only this task; use file.py[:Class] if it is not installed.",
+        help="Only this task; use file.py[:Class] or file.toml if it is not installed.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
     ),
@@ -170,6 +170,17 @@ Data = Annotated[
         metavar="PATH",
         help="Folder with the benchmark's files, or one file (default: the example data).",
         exists=True,
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+MovedData = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Folder or file of the runs' data, if it has moved. Repeatable.",
+        exists=True,
+        show_default=False,
         rich_help_panel=DATA_PANEL,
     ),
 ]

@@ -4,49 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personabench.cli.console import echo, emit, screen
-from personabench.cli.interruption import describe_interrupt, print_interrupted
+from personabench.cli.execution import conclude, execute
+from personabench.cli.model_options import (
+    Judge,
+    JudgeRubric,
+    Profiler,
+    RunModelArguments,
+    Simulator,
+    role_backends,
+)
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
-    Adapter,
-    ApiVersion,
     Assignments,
-    Backend,
-    BaseUrl,
-    Batch,
     Cache,
     CachePolicy,
     Concurrency,
-    ContextLength,
     Data,
     DryRun,
-    EmbedderUrl,
     Executor,
     ExecutorOption,
-    Extra,
     Grid,
-    Headers,
-    History,
     Json,
     Limit,
     MaxCost,
     MaxTokens,
     Methods,
     Metrics,
-    Model,
-    OmitParams,
     Prices,
     RayOptions,
     Reading,
     ReadingOption,
-    Reasoning,
     Refusals,
     RefusalsOption,
-    RequestsPerMinute,
     ResultsOrUrl,
     SampleTimeout,
     Seed,
@@ -54,64 +48,43 @@ from personabench.cli.options import (
     ShardOption,
     Shards,
     Split,
-    StartTimeout,
-    Tasks,
     Temperature,
-    Timeout,
-    TokensPerMinute,
     TopP,
-    VllmArgs,
 )
-from personabench.cli.parsing import (
-    RoleArguments,
-    read_extra,
-    read_reasoning,
-    read_sampling,
-    role_backends,
-    split_names,
-    split_vllm_args,
+from personabench.cli.own_data import (
+    Columns,
+    HistoryOrTable,
+    Kind,
+    OwnTasks,
+    SaveTask,
+    read_data_options,
 )
+from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
-from personabench.cli.role_options import (
-    JudgeBackend,
-    JudgeExtra,
-    JudgeHeaders,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeTemperature,
-    JudgeUrl,
-    SimulatorBackend,
-    SimulatorExtra,
-    SimulatorHeaders,
-    SimulatorModel,
-    SimulatorOmit,
-    SimulatorReasoning,
-    SimulatorTemperature,
-    SimulatorUrl,
-)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from personabench.results.summary import Summary
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
-    from personabench.run.runner import Outcome, ResolvedRun
+    from personabench.run.runner import Outcome
     from personabench.run.shards import Shard
 
 
+@grouped
 def run(
     method: Methods,
-    task: Tasks,
+    model: RunModelArguments,
+    simulator: Simulator,
+    judge: Judge,
+    profiler: Profiler,
+    judge_rubric: JudgeRubric = None,
+    task: OwnTasks = None,
     split: Split = None,
     data: Data = None,
+    columns: Columns = None,
+    kind: Kind = None,
+    save_task: SaveTask = None,
     limit: Limit = None,
-    backend: Backend = "local",
-    model: Model = None,
-    base_url: BaseUrl = None,
-    window: ContextLength = None,
     concurrency: Concurrency = None,
     seed: Seed = 0,
     seeds: Seeds = None,
@@ -119,42 +92,13 @@ def run(
     grid: Grid = None,
     wording: Wording = None,
     prompts: PromptsFile = None,
-    history: History = "own",
+    history: HistoryOrTable = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
-    vllm_args: VllmArgs = None,
-    start_timeout: StartTimeout = 1800.0,
-    adapter: Adapter = None,
-    embedder_url: EmbedderUrl = None,
-    timeout: Timeout = None,
-    sample_timeout: SampleTimeout = None,
-    header: Headers = None,
-    api_version: ApiVersion = None,
-    omit: OmitParams = None,
-    extra: Extra = None,
-    reasoning: Reasoning = None,
     reading: ReadingOption = Reading.answer,
     refusals: RefusalsOption = Refusals.reply,
-    rpm: RequestsPerMinute = None,
-    tpm: TokensPerMinute = None,
-    batch: Batch = False,
-    simulator_backend: SimulatorBackend = None,
-    simulator_model: SimulatorModel = None,
-    simulator_base_url: SimulatorUrl = None,
-    simulator_header: SimulatorHeaders = None,
-    simulator_temperature: SimulatorTemperature = None,
-    simulator_omit: SimulatorOmit = None,
-    simulator_extra: SimulatorExtra = None,
-    simulator_reasoning: SimulatorReasoning = None,
-    judge_backend: JudgeBackend = None,
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
-    judge_header: JudgeHeaders = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
+    sample_timeout: SampleTimeout = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
     executor: ExecutorOption = Executor.process,
@@ -170,68 +114,33 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used.
+    example data is used. Your own tables need no task: --data qa.csv --map
+    question=text,answer=reply.
     """
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
+    from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
 
     _check_names(method, task, metric or [])
-    _check_limits(backend, timeout, prices, max_cost)
+    _check_limits(model, prices, max_cost)
     cluster = open_cluster(executor, shard, shards, ray_options, results)
     part, folder = _find_results(Path(results), shard, cluster)
-    urls = split_names(base_url or "")
-    backend_options = BackendOptions(
-        model,
-        urls[0] if urls else None,
-        window,
-        timeout or BackendOptions.timeout,
-        read_headers(header or []),
-        replicas=tuple(urls[1:]),
-        vllm_args=split_vllm_args(vllm_args),
-        start_timeout=start_timeout,
-        adapter=adapter,
-        embedder_url=embedder_url,
-        rpm=rpm,
-        tpm=tpm,
-        api_version=api_version,
-        omit=tuple(split_names(omit or "")),
-        extra=read_extra(extra or []),
-        reasoning=read_reasoning(reasoning),
-        batch=folder / "batches" if batch else None,
+    source = read_data_options(
+        task, data, history or [], columns or [], kind, save_task, Path(results)
     )
+    backend_options = model.read_for_run(folder)
     roles = role_backends(
-        backend,
+        model.backend,
         backend_options,
-        simulator=RoleArguments(
-            simulator_backend,
-            simulator_model,
-            simulator_base_url,
-            simulator_header,
-            simulator_temperature,
-            simulator_omit,
-            simulator_extra,
-            simulator_reasoning,
-        ),
-        judge=RoleArguments(
-            judge_backend,
-            judge_model,
-            judge_base_url,
-            judge_header,
-            judge_temperature,
-            judge_omit,
-            judge_extra,
-            judge_reasoning,
-        ),
+        {"simulator": simulator, "judge": judge, "profiler": profiler},
     )
     options = Options(
         methods=split_names(method),
-        tasks=split_names(task),
+        tasks=split_names(source.tasks),
         split=split,
-        data=data,
+        data=source.data,
         limit=limit,
-        backend=backend,
+        backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
@@ -242,10 +151,11 @@ def run(
         wording=read_wording(wording),
         prompts=read_texts(prompts),
         shard=part,
-        history=history,
+        history=source.history,
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,
@@ -275,10 +185,11 @@ def _repeat_for_seeds(options: Options, seeds: str | None) -> list[Options]:
     return [dataclasses.replace(options, seed=number) for number in numbers]
 
 
-def _check_names(methods: str, tasks: str, metrics: Sequence[str]) -> None:
+def _check_names(methods: str, tasks: str | None, metrics: Sequence[str]) -> None:
     """Refuse empty lists of methods and tasks, and unknown further metrics."""
     _require_names("--method", methods)
-    _require_names("--task", tasks)
+    if tasks is not None:
+        _require_names("--task", tasks)
     _require_external(metrics)
 
 
@@ -313,9 +224,7 @@ def _require_external(metrics: Sequence[str]) -> None:
             )
 
 
-def _check_limits(
-    backend: str, timeout: float | None, prices: Path | None, max_cost: float | None
-) -> None:
+def _check_limits(model: RunModelArguments, prices: Path | None, max_cost: float | None) -> None:
     """Refuse limits that cannot be enforced.
 
     Raises:
@@ -327,8 +236,8 @@ def _check_limits(
         raise UsageError("--max-cost needs the price of a call; add --prices FILE")
 
     # A call in this process runs in a thread, and Python cannot stop a thread.
-    if timeout is not None and backend in ("local", "scripted"):
-        raise UsageError(f"--timeout applies to server backends only, not to '{backend}'")
+    if model.timeout is not None and model.backend in ("local", "scripted"):
+        raise UsageError(f"--timeout applies to server backends only, not to '{model.backend}'")
 
 
 def _read_seeds(seed: int, seeds: str | None) -> list[int]:
@@ -359,58 +268,10 @@ def _run(
     """Execute runs and print their leaderboard, warnings and errors."""
     console = screen(err=True)
     announced: set[str] = set()
-    outcomes = _execute(options_by_seed, console, announced, cluster)
+    outcomes = execute(options_by_seed, console, announced, cluster)
 
     _print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
-    _print_notices(outcomes, announced, console)
-    if options_by_seed[0].prices:
-        spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
-        console.print(f"spent  {spent:.6g}", markup=False)
-    if any(outcome.interrupted for outcome in outcomes):
-        print_interrupted(console, _interrupted_state(outcomes[-1].summary))
-        sys.exit(130)
-
-    failed = _print_failed_samples(outcomes, console)
-    missing_values = dict.fromkeys(outcome.missing_values for outcome in outcomes)
-    for error in filter(None, missing_values):
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
-    if failed or any(missing_values):
-        sys.exit(1)
-
-
-def _execute(
-    options_by_seed: Sequence[Options],
-    console: Console,
-    announced: set[str],
-    cluster: RayExecutor | None,
-) -> list[Outcome]:
-    """Execute runs in this process or on a cluster; an interrupt ends the command.
-
-    Args:
-        announced: receives the warnings that were printed.
-    """
-
-    from personabench.cli.display import watching
-    from personabench.run import runner
-    from personabench.run.interrupts import run_command
-
-    if cluster:
-        return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
-
-    announce = _announcer(options_by_seed, console, announced)
-    try:
-        return run_command(
-            runner.run(
-                *options_by_seed,
-                watch=watching(console),
-                announce=announce,
-                tell=functools.partial(console.print, markup=False, soft_wrap=True),
-            ),
-            farewell=describe_interrupt("finished samples are kept"),
-        )
-    except KeyboardInterrupt:
-        print_interrupted(console, "finished samples are kept")
-        sys.exit(130)
+    conclude(outcomes, options_by_seed[0], announced, console)
 
 
 def _print_outcomes(
@@ -435,108 +296,6 @@ def _print_outcomes(
     echo("run folders:" if len(outcomes) > 1 else "run folder:")
     for path in paths:
         echo(f"  {path}")
-
-
-def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:
-    """Print the warnings of runs that were not announced, and notices about their results."""
-    from personabench.results.notices import collect_notices
-
-    summaries = [outcome.summary for outcome in outcomes]
-    for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
-        if warning not in announced:
-            console.print(f"warning: {warning}", style="yellow", markup=False)
-    for notice in collect_notices(summaries):
-        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _interrupted_state(summary: Summary) -> str:
-    """Describe the work that an interrupt has left."""
-    if summary.owed:
-        return f"{summary.owed} samples are owed"
-    unjudged_answers = summary.counters.get("unjudged", 0)
-    if unjudged_answers:
-        return f"{unjudged_answers} answers are not judged"
-    return "not every call was repeated"
-
-
-def _print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool:
-    """Print how many samples failed, with the first error; return whether any is pending."""
-    pending = sum(outcome.summary.owed for outcome in outcomes)
-    if not pending:
-        return False
-
-    failed = sum(outcome.summary.counters["request_errors"] for outcome in outcomes)
-    rest = f" and {pending - failed} more are owed" if pending > failed else ""
-    first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
-    console.print(
-        f"error: {failed} samples failed{rest}; the first: {first}", markup=False, soft_wrap=True
-    )
-    console.print("All other samples are kept. Repeat the command to try the failed ones again.")
-    return True
-
-
-def _announcer(
-    options_by_seed: Sequence[Options], console: Console, announced: set[str]
-) -> Callable[[Sequence[ResolvedRun]], None]:
-    """Return a function that prints the facts of a run before it starts.
-
-    Args:
-        options_by_seed: the options of the command, one for each seed.
-        console: the console to print on.
-        announced: receives the warnings that were printed.
-    """
-    options = options_by_seed[0]
-
-    def announce(jobs: Sequence[ResolvedRun]) -> None:
-        spec = jobs[0].spec
-        if len(options_by_seed) > 1:
-            console.print(f"seed   {spec.seed}", markup=False)
-        # All seeds share data and model, which are announced once.
-        if spec.seed != options.seed:
-            return
-
-        for source in dict.fromkeys(job.dataset.source for job in jobs):
-            console.print(f"data   {source}", markup=False)
-        if options.shard:
-            console.print(
-                f"shard  {options.shard}; join the shards with `personabench merge`", markup=False
-            )
-        console.print(f"model  {spec.model['name']}", markup=False)
-
-        for job in jobs:
-            for warning in (*job.dataset.warnings, *job.role_warnings):
-                if warning not in announced:
-                    console.print(f"warning: {warning}", style="yellow", markup=False)
-                    announced.add(warning)
-        _announce_limit(jobs, options.limit, console)
-
-    return announce
-
-
-def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Console) -> None:
-    """Print the number of samples if whole users are more than `--limit` asks for."""
-    for job in jobs:
-        if limit and len(job.positions) > limit:
-            index = job.dataset.index()
-            users = len({index[position][1] for position in job.positions})
-            user_count = f"{users} user{'s' * (users > 1)}"
-            console.print(
-                f"limit  {limit} rounded up to whole users: n={len(job.positions)}, {user_count}"
-            )
-            return
-
-
-def _first_error(folders: Sequence[Path]) -> str:
-    """Return the first sample that failed, with its error."""
-    from personabench.results.run_folder import RunFolder
-
-    for folder in folders:
-        # A sample that was tried again has several lines, of which the last counts.
-        latest = {line.sample_id: line.error for line in RunFolder(folder).iter_predictions()}
-        for sample_id, error in latest.items():
-            if error:
-                return f"{sample_id}: {error}"
-    return "see predictions.jsonl"
 
 
 def open_cluster(

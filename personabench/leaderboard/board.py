@@ -46,7 +46,7 @@ WORDS = ("letter", "label", "model")
 BASELINE = "none"
 
 # Of stored statistics; a change of their content or meaning needs a new one.
-_VERSION = 8
+_VERSION = 9
 
 # Number of stored statistics to keep; older files are deleted.
 _STORED = 200
@@ -142,7 +142,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_runs(ranked)
 
     return Board(
-        title=f"{summary.task}/{summary.separation}/{summary.split}",
+        title=summary.title,
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,
@@ -184,9 +184,8 @@ def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
     files = [[_stamp(run) for run in entry.runs] for entry in ranked]
     rows = [(entry.name, entry.label, entry.setting) for entry in ranked]
     # Metrics are defined by the task's code, so statistics change with it.
-    tasks = sorted(
-        {(entry.summary.task, find_source_hash("task", entry.summary.task)) for entry in ranked}
-    )
+    names = sorted({entry.summary.task for entry in ranked})
+    tasks = [(name, find_source_hash("task", name)) for name in names]
     inputs = [_VERSION, options.baseline, options.thorough, rows, files, tasks]
     return digest(inputs)[:16]
 
@@ -327,6 +326,7 @@ ONLY_WIDE = {
     "frontier",
     "offline_tokens",
     "online_tokens",
+    "profiler_tokens",
     "offline_price",
     "online_price",
 }
@@ -361,6 +361,7 @@ _COSTS = {
     "output_tokens": "tokens out",
     "offline_tokens": "offline /user",
     "online_tokens": "online /query",
+    "profiler_tokens": "profiler tokens",
     "frontier": "frontier",
 }
 
@@ -398,6 +399,8 @@ def _choose_columns(
         if _COMPOSED.get(name, name) in filled:
             columns[name] = heading.format(baseline=baseline)
     columns |= _COSTS
+    if not any(row.costs.profiler_calls for row in rows):
+        del columns["profiler_tokens"]
     if "query_price" in filled:
         columns |= _PRICES
     return columns | {"seconds": "sec"}

@@ -1,7 +1,8 @@
-"""Auxiliary model roles (simulator, judge), each with its own backend and usage.
+"""Auxiliary model roles (simulator, judge, profiler), each with its own backend and usage.
 
-The model under test, the simulator and the judge are called through the same code.  They differ in
-the phase under which their calls are booked and in how much of the client the caller can access.
+The model under test and all roles are called through the same code.  They differ in the phase under
+which their calls are booked and in how much of the client the caller can access.  The profiler does
+a method's profiling work: its calls keep the phase of that work and are marked instead.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from personabench.errors import Refused
 from personabench.hashing import digest
+from personabench.models.call_order import Ordered, next_place
 from personabench.types import Call, Message, Phase, Request, Response
 
 if TYPE_CHECKING:
     from personabench.models.client import Client
 
-RoleName = Literal["simulator", "judge"]
+RoleName = Literal["simulator", "judge", "profiler"]
+OPTION_PREFIXES: Mapping[RoleName, str] = {
+    "simulator": "simulator",
+    "judge": "judge",
+    "profiler": "profile",
+}
+"""The first word of the names of a role's options."""
 PHASES: Mapping[RoleName, Phase] = {"simulator": "simulate", "judge": "judge"}
 UNWHOLE: Mapping[str, str] = {"length": "truncated", "refused": "refused"}
 """Flags of replies that are returned although they are incomplete, by their finish."""
@@ -27,12 +36,15 @@ class Caller:
     """A restricted view of a client, for code that calls a model.
 
     Attributes:
-        calls: the calls so far; flags: counters of what happened on the way.
+        flags: counters of what happened on the way.
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the run's seed, which sampled requests derive theirs from.
         sample_id: the sample whose sampled replies are independent of other samples'; "" for none.
+        work: the unit of work that its calls belong to, until which is on disk the client keeps
+            replies that are not cached.
         is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
+        is_profiler: whether the profiler answers in place of the model under test.
         prefix: the prefix of the names of flags about replies.
     """
 
@@ -41,16 +53,24 @@ class Caller:
     def __init__(
         self, client: Client, phase: Phase, unit: str, seed: int, sample_id: str = ""
     ) -> None:
-        self.calls: list[Call] = []
+        # Contexts that are made from this one by `copy` add to the same calls.
+        self._calls = Ordered[Call]()
         self.flags: dict[str, float] = {}
-        self.window = client.window
-        self.tokens = client.tokens
         self.seed = seed
         self.is_storable = True
-        self._client = client
         self._phase = phase
         self._unit = unit
         self.sample_id = sample_id
+        self.is_profiler = False
+        self.work = sample_id or f"{phase} {unit}"
+        self._client = client
+        self.window = client.window
+        self.tokens = client.tokens
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls so far, in an order that does not depend on their completion."""
+        return self._calls.items
 
     def flag(self, name: str, by: float = 1) -> None:
         """Count an event to report beside the scores: a fallback, a truncation, a missing part."""
@@ -72,14 +92,22 @@ class Caller:
 
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
         request = self._seed(request)
-        response, call = await self._client.complete(
-            request,
-            self._phase,
-            self._unit,
-            accept,
-            self.flag,
-        )
-        self.calls.append(call)
+        place = next_place()
+        try:
+            response, call = await self._client.complete(
+                request,
+                self._phase,
+                self._unit,
+                accept,
+                self.flag,
+                self.work,
+            )
+        except Refused as refusal:
+            refusal.model = self._client.backend
+            raise
+        if self.is_profiler:
+            call = msgspec.structs.replace(call, profiler=True)
+        self._calls.add(place, call)
 
         self.is_storable &= self._client.is_storable(request, response, accept)
         if response.finish in UNWHOLE:

@@ -18,7 +18,10 @@ class Phase(msgspec.Struct, frozen=True):
     """Usage of the model calls of one phase.
 
     Attributes:
+        calls: distinct calls: each is booked once, where it first appears.
         reasoning_tokens: the part of the output that is thought; unset if no call reports any.
+        repeated: replies that a further sample used again, with their tokens; they are in no other
+            number.
         served: calls by who answered them, as the server says; unset if it says nothing.
     """
 
@@ -29,6 +32,9 @@ class Phase(msgspec.Struct, frozen=True):
     seconds: float
     served: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    repeated: int = 0
+    repeated_input_tokens: int = 0
+    repeated_output_tokens: int = 0
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -53,6 +59,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     data: str | None = None
+    subject: str = ""
     changed: dict[str, Any] = {}
     task_changed: dict[str, Any] = {}
     fit: str | None = None
@@ -64,6 +71,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     spent: Number | None = None
     prefix_cache: dict[str, Number] | None = None
     warnings: list[str] = []
+    audit: str | None = None
     roles: dict[str, Role] = {}
     judge: str | None = None
     judge_errors: int = 0
@@ -104,6 +112,7 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     parse_failures: dict[str, int] = {}
     counters: dict[str, Number]
     usage: dict[str, Phase]
+    profiler_usage: dict[str, Phase] = {}
     profiles: int = 0
     seconds: float
     files: dict[str, Seal] = {}
@@ -119,6 +128,11 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     def complete(self) -> bool:
         """Whether no selected sample lacks an answer, or a judgement if the task has a judge."""
         return self.status == "complete"
+
+    @property
+    def title(self) -> str:
+        """The name of what was measured: task, separation and split, or one's own data."""
+        return self.subject or f"{self.task}/{self.separation}/{self.split}"
 
     def score(self, metric: str, scorer: str = "official") -> float | None:
         """A metric under one scorer; None if the run does not have it."""

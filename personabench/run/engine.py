@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from personabench.api.compatibility import check_requirements
-from personabench.api.context import Context
+from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
 from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
@@ -39,8 +39,10 @@ from personabench.errors import (
     RunError,
     UsageError,
 )
+from personabench.models.backends.base import Backend
 from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
 from personabench.results.refresh import RefreshState
@@ -75,14 +77,14 @@ class Engine:
         folder: the run folder, already started.
         output: the folder that is written to, if not `folder`: a dry run reads one and writes
             another.
-        roles: the clients of the simulator and the judge; the model under test plays a role without
-            one.
+        roles: the clients of the simulator, the judge and the profiler; the model under test plays
+            a role without one.
         concurrency: samples in progress at once.
         grace: seconds that calls in flight get after an interrupt.
         sample_timeout: seconds that a sample may take; None for no limit.
         block_limit: seconds after which plugin code that blocks the event loop is reported.
         judged: a judge follows, so a refresh does not end with the last prediction.
-        prompts: the texts of the method's prompts.
+        prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
     """
@@ -100,10 +102,10 @@ class Engine:
     sample_timeout: float | None = None
     block_limit: float = LIMIT
     roles: Mapping[RoleName, Client] = field(default_factory=dict)
-    judged: bool = False
     progress: Progress = field(default_factory=Progress)
     output: RunFolder | None = None
     prompts: Prompts = field(default_factory=Prompts)
+    profiler_prompts: Prompts = field(default_factory=Prompts)
 
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
@@ -119,7 +121,7 @@ class Engine:
             spec=self.spec,
             folder=self._output,
             cache=self.cache,
-            policy=self.client.policy,
+            client=self.client,
             new_context=self._new_context,
             concurrency=self.concurrency,
         )
@@ -207,6 +209,7 @@ class Engine:
             RunError: the disk is full, or the method's `prepare` fails.
         """
         check_requirements(self.method, self.dataset)
+        number_tasks()
         for prediction in self._unwritten:
             self._output.append(self._output.predictions_path, prediction)
 
@@ -215,16 +218,13 @@ class Engine:
                 await self._prepare(owed)
                 await self._run_workers(owed)
 
-        complete = not self.progress.stopping
-        if self._refreshing and not self.judged and complete and not self.progress.failed:
-            self._output.refresh.end()
-        return complete
+        return not self.progress.stopping
 
     async def _prepare(self, owed: Sequence[int]) -> None:
         """Everything before the first sample."""
         if self._refreshing and not self._rounds:
             self._output.rounds.delete()
-        older_profiles = self._output.refresh.begin().profiles if self._refreshing else 0
+        older_profiles = self._begin_refresh().profiles if self._refreshing else 0
         self._profiles.start(owed, skip_lines=older_profiles)
 
         if "population" in self.method.requirements():
@@ -236,6 +236,12 @@ class Engine:
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
             self._profiles.record("", User("prepare", ()), None, ctx)
+
+    def _begin_refresh(self) -> RefreshState:
+        # An interrupted run may have left replies, which are older than a refresh that begins now.
+        if self.client.journal is not None and self._output.refresh.read() is None:
+            self.client.journal.clear()
+        return self._output.refresh.begin()
 
     async def _run_workers(self, owed: Sequence[int]) -> None:
         batches: Sequence[Sequence[int]] = SingleSamples(owed)
@@ -310,6 +316,8 @@ class Engine:
 
     def _finish(self, prediction: Prediction) -> None:
         self._output.append(self._output.predictions_path, prediction)
+        if prediction.error is None:
+            self.client.finish(prediction.sample_id)
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
 
@@ -375,7 +383,7 @@ class Engine:
         attempt = self._new_attempt(sample)
         prediction = await self._make_prediction(sample, fault, act, attempt)
         # Another sample may have taught it meanwhile, so the two attempts' windows are compared.
-        if attempt.is_too_long and attempt.ctx.window != self.client.window:
+        if attempt.is_too_long and attempt.windows != self._windows():
             refusal = prediction.error
             attempt = self._new_attempt(sample)
             prediction = await self._make_prediction(sample, fault, act, attempt)
@@ -387,10 +395,14 @@ class Engine:
     def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
         """Note the context window that a refusal states, if prompts were not fitted to it."""
         window = refused_window(refusal.text)
-        if window is None or window >= (attempt.ctx.window or window + 1):
-            return
-        attempt.is_too_long = True
-        model = self.client.backend
+        for client, fitted_to in zip(self._method_clients(), attempt.windows, strict=True):
+            model = client.backend
+            if model is not refusal.model or window is None or window >= (fitted_to or window + 1):
+                continue
+            attempt.is_too_long = True
+            self._note_window(model, window)
+
+    def _note_window(self, model: Backend, window: int) -> None:
         if model.window is None or window < model.window:
             model.window = window
             model.fit_thoughts()
@@ -424,6 +436,8 @@ class Engine:
             if isinstance(failure, Refused):
                 self._learn_window(failure, attempt)
         except PluginError as failure:
+            # The same replies would make it fail again.
+            self.client.finish(sample.id)
             error = encodable(str(failure))
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
@@ -437,6 +451,7 @@ class Engine:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
+            self.client.finish(sample.id)
             error = encodable(f"{self.method.name}: {describe_error(failure)}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
@@ -478,18 +493,31 @@ class Engine:
             )
         return answering.result()
 
+    def _method_clients(self) -> list[Client]:
+        """The clients of the models that a method calls."""
+        profilers = [self.roles["profiler"]] if "profiler" in self.roles else []
+        return [self.client, *profilers]
+
+    def _windows(self) -> list[int | None]:
+        """The windows that prompts of the method are fitted to, by model."""
+        return [client.window for client in self._method_clients()]
+
     def _new_attempt(self, sample: Sample) -> Attempt:
         simulator = self.roles.get("simulator", self.client)
         return Attempt(
             ctx=self._new_context("predict", sample.user_id, sample.id),
             simulator=Role("simulator", simulator, sample.user_id, self.spec.seed, sample.id),
             learning=self._new_context("update", sample.user_id, sample.id),
+            windows=self._windows(),
         )
 
     def _view(self, sample: Sample) -> Sample:
         return sample.view(privileged=self.method.privileged)
 
     def _new_context(self, phase: Phase, unit: str, sample_id: str = "") -> Context:
+        profiler = None
+        if "profiler" in self.roles:
+            profiler = Profiler(self.roles["profiler"], self.profiler_prompts)
         return Context(
             task=self.task,
             client=self.client,
@@ -500,6 +528,8 @@ class Engine:
             unit=unit,
             sample_id=sample_id,
             prompts=self.prompts,
+            profiler=profiler,
+            may_profile=self.method.uses_profiler or self.method.profiles,
         )
 
 
