@@ -148,8 +148,10 @@ def _read_list(
         # The words about a field follow its name.
         fault = message[start:end]
         fields = [name for name in _pointed_fields(fault) if name in body and name != "messages"]
-        lesson = fields and _read_fault(fault, fields[:1], body, total.dialect, forms, extra)
-        if lesson:
+        if not fields:
+            continue
+        lesson = _read_fault(fault, fields[:1], body, total.dialect, forms, extra)
+        if lesson is not None:
             count += 1
             total = Lesson(
                 lesson.dialect,
