@@ -192,6 +192,7 @@ class Call(msgspec.Struct, frozen=True):
             made.
         reasoning_tokens, cache_write_tokens: see `Usage`.
         served: who answered (see `Response`); unset for the requested model without further words.
+        max_tokens: the allowance of the reply; unset in lines of earlier versions.
         profiler: whether the profiler answered in place of the model under test.
     """
 
@@ -206,6 +207,7 @@ class Call(msgspec.Struct, frozen=True):
     served: str | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
     cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: int | msgspec.UnsetType = msgspec.UNSET
     # Unset rather than false, as few runs have a profiler.
     profiler: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -260,12 +262,14 @@ class Score(msgspec.Struct, frozen=True):
 
     A metric that is more than a mean keeps the input of its aggregate: RMSE the squared error,
         macro-F1 the pair of
-    label indices.  A sample without a prediction has no score.
+    label indices.  A sample without a prediction has no score.  `answer` is the hash of the answer,
+    by which runs are searched for equal answers; empty in lines of earlier versions.
     """
 
     sample_id: str
     user_id: str
     values: Mapping[str, Mapping[str, float | list[float]]]
+    answer: str = ""
 
 
 def to_json(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
+from personabench.cli.interruption import command_line
 from personabench.cli.model_options import (
     Judge,
     JudgeRubric,
@@ -114,8 +115,7 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used. Your own tables need no task: --data qa.csv --map
-    question=text,answer=reply.
+    example data is used. Your own tables need no task: --data FILE --map question=COLUMN.
     """
     from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices
@@ -155,6 +155,7 @@ def run(
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        command=command_line(),
         rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},

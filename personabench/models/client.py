@@ -34,6 +34,7 @@ from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.journal import Journal
 from personabench.models.reply import answer_logprobs, separate_thought
+from personabench.models.roles import ONLY_TRY, Try
 from personabench.models.tokens import Tokens
 from personabench.models.usage import PromptCounts, is_credible, max_usage
 from personabench.types import Call, Phase, Request, Response, Usage
@@ -159,12 +160,13 @@ class Client:
         accept: Callable[[str], bool] | None = None,
         flag: Callable[[str], None] | None = None,
         work: str = "",
+        attempt: Try = ONLY_TRY,
     ) -> tuple[Response, Call]:
         """Answer a request from the cache, from an identical call in flight, or from the model.
 
         A reply that `accept` rejects is not cached, but kept for `work` until `finish`.  `flag` is
         called for retries, with `retried_<kind>`, for replies in another model's name, with
-        `other_model`, and for each of a reply's `oddities`.
+        `other_model`, and for each of a reply's `oddities`.  `attempt` matters to plans only.
 
         Raises:
             BackendError: the call failed for good.
@@ -182,7 +184,7 @@ class Client:
                 flag("other_model")
             for oddity in response.oddities:
                 flag(oddity)
-        return self._receipt(key, phase, response, cached=cached)
+        return self._receipt(key, phase, request, response, cached=cached)
 
     def finish(self, work: str) -> None:
         """Forget the replies that were kept for a sample or a profile, which is on disk now."""
@@ -454,7 +456,7 @@ class Client:
             )
 
     def _receipt(
-        self, key: str, phase: Phase, response: Response, *, cached: bool
+        self, key: str, phase: Phase, request: Request, response: Response, *, cached: bool
     ) -> tuple[Response, Call]:
         usage = response.usage
         if cached:
@@ -476,6 +478,7 @@ class Client:
             response.served or msgspec.UNSET,
             usage.reasoning_tokens,
             usage.cache_write_tokens,
+            request.max_tokens,
         )
         return response, call
 
