@@ -310,7 +310,7 @@ class _Resolver:
         self.used_by_tasks |= accepted.keys()
         task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
-        task.choose_wording(self.wording or self.default_wording)
+        task.choose_wording(self.wording or self.default_wording, self.options.prompts)
         return task
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
@@ -365,6 +365,11 @@ class _Resolver:
         check_requirements(method, dataset, positions)
 
         prompts = self._resolve_prompts(method_class, self.default_wording)
+        # The task's texts are part of a run, but not among those that a method fills.
+        all_prompts = prompts
+        if task.prompts:
+            files = (*(prompts.files or ()), *task.prompts)
+            all_prompts = Prompts(files, prompts.wording, self.options.prompts)
         profiler = self.named.get("profiler")
         profiler_identity = None
         profiler_prompts = prompts
@@ -384,11 +389,11 @@ class _Resolver:
             history=self.options.history,
             window=self.options.backend_options.window,
             simulator=roles["simulator"].identity if "simulator" in roles else None,
-            prompts=prompts,
+            prompts=all_prompts,
             profiler=profiler_identity,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
-        differs = list_differences(method, task, dataset, sampling, spec.history, prompts)
+        differs = list_differences(method, task, dataset, sampling, spec.history, all_prompts)
         if is_paper and differs:
             self.departures[f"{method.name} with preset=paper"] = ", ".join(differs)
         # Points of a grid that differ in another method's parameter are the same run of this one.
@@ -404,7 +409,7 @@ class _Resolver:
                 folder,
                 prompts,
                 differs,
-                prompts.changed(self.default_wording),
+                all_prompts.changed(self.default_wording),
                 roles,
                 profiler_prompts,
                 self.audits[_name_opened(task)],
@@ -420,7 +425,7 @@ class _Resolver:
         """Check the texts that replace those of methods, also of methods that do not fit a task."""
         if self.options.prompts is None:
             return
-        files = [file for cls in self.methods for file in cls.prompts or ()]
+        files = [file for cls in (*self.methods, *self.tasks) for file in cls.prompts or ()]
         check_owners(self.options.prompts, files, [cls.name for cls in self.methods])
         for cls in self.methods:
             self._resolve_prompts(cls, self.default_wording)

@@ -21,9 +21,9 @@ from personabench.models.backends.scripted import Scripted
 from personabench.run import runner
 from personabench.types import Sampling
 
-PUBLISHED = SimpleNamespace(sample=False)
+PUBLISHED = SimpleNamespace(sample=False, departures=())
 GREEDY = Sampling()
-EXAMPLE = SimpleNamespace(sample=True)
+EXAMPLE = SimpleNamespace(sample=True, departures=())
 
 
 def differences(
