@@ -91,7 +91,8 @@ class ComPSum(PeerMethod):
             peer_records.setdefault(record.id, []).append(peer_record)
         own_records = list({record.id: record for record, _ in pairs}.values())
 
-        for reminder in ("", ctx.part(PROMPTS, "reminder")):
+        reminders = ("", ctx.part(PROMPTS, "reminder"))
+        for attempt, reminder in enumerate(reminders):
 
             def build(fitted: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
                 pairs_shown = [
@@ -102,7 +103,9 @@ class ComPSum(PeerMethod):
                 return _analysis_prompt(pairs_shown, reminder, ctx)
 
             messages = ctx.fit(build, own_records, max_tokens)
-            response = await ctx.complete(messages, max_tokens=max_tokens)
+            response = await ctx.complete(
+                messages, max_tokens=max_tokens, attempt=attempt, attempts=len(reminders)
+            )
             analysis = response.text.strip()
             if is_complete(analysis):
                 return analysis

@@ -165,6 +165,7 @@ class Task(Wording):
 
     def _use_words(self, words: Vocabulary) -> None:
         self._can_replace_contract = defaults.can_replace_contract(words)
+        self._own_goal = words.goal
         completed = defaults.complete_vocabulary(
             words, self.kind, self.labels, has_precedents="precedents" in self.offers
         )
@@ -246,7 +247,7 @@ class Task(Wording):
         if type(self).render is Task.render:
             return defaults.render_content(self, sample, records, notes, self.history_format)
         rendered = self.render(sample, records, notes, tokens)
-        return defaults.remove_instruction(rendered, self.words.instruction)
+        return defaults.replace_instruction(rendered, self.words.instruction, self._own_goal)
 
     def parse(
         self,
