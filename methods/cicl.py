@@ -22,7 +22,7 @@ from personabench.methods.dpl.peers import Pool
 from personabench.methods.dpl.selectors import Peer, all_agree
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
-_ANSWER = re.compile(r"^[\s*_#>-]*answer[\s*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
+_ANSWER = re.compile(r"^(?:[^\S\n]|[*_#>-])*answer[\s*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
 # Tokens left free around a draft's request, so that a chat template does not push it over the
 # window.
 _MARGIN = 128

@@ -118,11 +118,12 @@ def is_complete(analysis: str) -> bool:
     names = "|".join(SECTIONS)
     # Models decorate headings (bold, numbered, Markdown), so a heading is the name alone on a line
     # or with a colon.
-    parts = re.split(rf"(?im)^[\s*_#>\d.-]*({names})[\s*_]*(?::|$)[\s*_]*", analysis)
+    prefix = r"(?:[^\S\n]|[*_#>\d.-])*"
+    parts = re.split(rf"(?im)^{prefix}({names})[\s*_]*(?::|$)[\s*_]*", analysis)
     sections = {
         name.capitalize()
         for name, body in zip(parts[1::2], parts[2::2], strict=True)
-        if body.strip()
+        if body.strip(" \t\r\n*_#>-")
     }
     return sections == set(SECTIONS)
 

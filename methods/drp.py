@@ -29,6 +29,7 @@ from personabench.methods.dpl.prompts import (
 from personabench.methods.dpl.settings import PAPER
 from personabench.methods.rpm.replies import find_json
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
+from personabench.models.json_reply import JsonScanner
 
 PROMPTS = PromptFile(__file__, "drp.prompts.toml")
 FIELDS = ("name", "definition", "difference")
@@ -235,16 +236,13 @@ def _read_rows(text: str) -> Iterator[Mapping[str, Any]]:
         return
 
     # A list that was truncated is no JSON, but its objects are: read them one by one.
-    decoder = json.JSONDecoder(strict=False)
+    scanner = JsonScanner(text)
     start = 0
     if '"dimensions"' in text:
         start = text.find("[", text.find('"dimensions"'))
     position = text.find("{", start)
-    while position >= 0:
-        try:
-            row, position = decoder.raw_decode(text, position)
-        except ValueError:
-            row = {}
-            position += 1
-        yield row
+    while position >= 0 and not scanner.is_exhausted:
+        row = scanner.read(position)
+        position = position + 1 if row is None else row.end
+        yield {} if row is None else row.value
         position = text.find("{", position)

@@ -26,7 +26,7 @@ _SHORTER = (1024, 512, 256, 128, 64, 32)
 _LABEL = re.compile(
     r"^[\s*_#>-]*(?:preference|tendency|phrase|answer)s?[\s*_]*:[\s*_]*", re.IGNORECASE
 )
-_FINAL = r"^[\s*_#>-]*final(?: (?:{}|answer|text|version))?[\s*_]*:[*_]*"
+_FINAL = r"^(?:[^\S\n]|[*_#>-])*final(?: (?:{}|answer|text|version))?[\s*_]*:[*_]*"
 # A reply that names nothing, also with a reason after it, but not a phrase that begins with such a
 # word ("none of the usual jargon", "no/low sugar").
 _NOTHING = re.compile(
