@@ -146,8 +146,9 @@ def test_damage_to_the_files_of_scores(finished: Path, tmp_path: Path, case: Cas
 
 
 @pytest.mark.trust
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_to_every_file(finished: Path, tmp_path: Path, kind: str, case: Case) -> None:
+@pytest.mark.parametrize("number", range(3))
+def test_damage_to_every_file(finished: Path, tmp_path: Path, number: int, case: Case) -> None:
     for name in list_files(finished):
+        kind = random.Random(f"damage of {name}").sample(list(DAMAGE), 3)[number]
         with case(SUITE):
             check_damage(finished, tmp_path / "d", name, kind, 0)

@@ -92,6 +92,6 @@ def test_a_kill_of_every_protocol(whole: Whole, tmp_path: Path, case: Case) -> N
 def test_kills_of_every_protocol_and_signal(
     whole: Whole, tmp_path: Path, number: int, case: Case
 ) -> None:
-    for kill_at, seed in draw_kills(f"{whole.protocol} {number}", whole.calls.total(), 8):
+    for kill_at, seed in draw_kills(f"{whole.protocol} {number}", whole.calls.total(), 5):
         with case(SUITE):
             check_kill(whole, tmp_path / str(seed), number, kill_at, seed)
