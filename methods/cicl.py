@@ -91,14 +91,15 @@ class Cicl(PeerMethod):
         ctx: Context,
     ) -> str:
         max_tokens = self.params.analysis_max_tokens
-        messages = ctx.fit(
-            lambda fitted: ctx.prompt(
-                PROMPTS, "analysis", pairs=_format_pairs(fitted, negatives, ctx)
+        profiling = ctx.profiling()
+        messages = profiling.fit(
+            lambda fitted: profiling.prompt(
+                PROMPTS, "analysis", pairs=_format_pairs(fitted, negatives, profiling)
             ),
             records,
             max_tokens,
         )
-        response = await ctx.complete(messages, max_tokens=max_tokens)
+        response = await profiling.complete(messages, max_tokens=max_tokens)
         analysis = response.text.strip()
         if not analysis:
             ctx.flag("empty_analysis")
@@ -108,7 +109,7 @@ class Cicl(PeerMethod):
             records,
             negatives,
             analysis=analysis,
-            request="",
+            contract="",
             max_tokens=ctx.answer_tokens,
             ctx=ctx,
         )
@@ -124,7 +125,7 @@ class Cicl(PeerMethod):
     ) -> str:
         """Request analysis and answer in one reply; retry once, then return the whole reply."""
         max_tokens = self.params.analysis_max_tokens + ctx.answer_tokens
-        request = ctx.part(PROMPTS, "request")
+        contract = ctx.part(PROMPTS, "request")
 
         for reminder in ("", ctx.part(PROMPTS, "reminder")):
             messages = self._build_request(
@@ -132,7 +133,7 @@ class Cicl(PeerMethod):
                 records,
                 negatives,
                 analysis="",
-                request=request + reminder,
+                contract=contract + reminder,
                 max_tokens=max_tokens,
                 ctx=ctx,
             )
@@ -184,11 +185,11 @@ class Cicl(PeerMethod):
         negatives: Mapping[str, str],
         *,
         analysis: str,
-        request: str,
+        contract: str,
         max_tokens: int,
         ctx: Context,
     ) -> tuple[Message, ...]:
-        """The question with an analysis and as many pairs as fit, followed by `request`."""
+        """The question with an analysis and as many pairs as fit, and the form of the reply."""
         flags: dict[str, float] = {}
 
         def build(fitted: Sequence[Record]) -> tuple[Message, ...]:
@@ -196,12 +197,9 @@ class Cicl(PeerMethod):
             parts = (_format_pairs(fitted, negatives, ctx), analysis)
             content = "\n\n".join(part for part in parts if part)
             notes = ctx.part(PROMPTS, "notes", content=content) if content else ""
-            rendered = ctx.task.render(sample, (), notes, ctx.tokens)
+            rendered = ctx.word(sample, notes=notes, contract=contract)
             flags = rendered.flags
-            if not request:
-                return rendered.messages
-            *earlier, last = rendered.messages
-            return (*earlier, Message(last.role, f"{last.content}\n\n{request}"))
+            return rendered.messages
 
         messages = ctx.fit(build, records, max_tokens)
         # Only the rendering that was sent counts, not the longer ones that did not fit.

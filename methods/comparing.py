@@ -27,6 +27,7 @@ class PeerMethod(Method):
     """A method that compares the user's records with those of peers."""
 
     needs = ("history", "population")
+    uses_profiler = True
 
     @dataclass(frozen=True)
     class Params:
@@ -101,7 +102,7 @@ class PeerMethod(Method):
     async def answer_by_summary(self, sample: Sample, ctx: Context) -> str:
         """Answer as `summary` does, flagged."""
         ctx.flag("fallback")
-        profile = await self.summary.profile(sample.user, ctx.shared())
+        profile = await self.summary.profile(sample.user, ctx.shared().profiling())
         return await self.summary.predict(sample, profile, ctx)
 
 

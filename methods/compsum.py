@@ -62,7 +62,7 @@ class ComPSum(PeerMethod):
             return await self.answer_by_summary(sample, ctx)
 
         ctx.flag("pairs", len(pairs))
-        analysis = await self._analyse(pairs, ctx)
+        analysis = await self._analyse(pairs, ctx.profiling())
         notes = ctx.part(PROMPTS, "notes", analysis=analysis) if analysis else ""
         return await ctx.answer(sample, records, notes=notes)
 

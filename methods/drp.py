@@ -81,8 +81,8 @@ class Drp(Dpl):
     class Params(Dpl.Params):
         """validate: check each list of dimensions against the texts with a second call.
 
-        reasoning: the model writes a thought before its reply; a reply whose thought does not end
-            is a failure, and replies are not constrained to JSON.
+        reasoning: the model (the profiler, if one is named) writes a thought before its reply; a
+            reply whose thought does not end is a failure, and replies are not constrained to JSON.
         Everything else as in dpl; preset=faithful allows 4096 tokens in the intermediate calls.
         """
 
@@ -103,6 +103,10 @@ class Drp(Dpl):
         # The parameters that name the run are those the user set, without the larger defaults
         # above.
         self.params = own_params
+
+    def choose_summarizer(self, ctx: Context) -> Context:
+        """The generator's: in the paper, the extractor alone is another model."""
+        return ctx
 
     async def _describe_difference(self, case: Case, ctx: Context) -> Case:
         """The case with its dimensions as its difference, which is empty without any."""
@@ -162,7 +166,9 @@ class Drp(Dpl):
     def _read_answer(self, response: Response, ctx: Context) -> str:
         """The answer after the thought; empty, and flagged, without a finished thought."""
         unfinished = bool(response.thought) and not response.text
-        missing = self.params.reasoning and not response.thought
+        # Beside a generator that does not think, the extractor alone has to.
+        must_think = self.params.reasoning and (ctx.is_profiler or not ctx.has_profiler)
+        missing = must_think and not response.thought
         if unfinished or missing:
             ctx.flag("thought_unfinished")
             return ""

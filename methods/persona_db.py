@@ -232,7 +232,7 @@ class PersonaDb(Method):
     async def predict(self, sample: Sample, state: Persona, ctx: Context) -> str:
         if self.population is None or not sample.history:
             ctx.flag("fallback")
-            profile = await self.summary.profile(sample.user, ctx.shared())
+            profile = await self.summary.profile(sample.user, ctx.shared().profiling())
             return await self.summary.predict(sample, profile, ctx)
 
         user_ids = self.population.non_peers(sample)

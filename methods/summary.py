@@ -118,6 +118,7 @@ class SummaryRetrieved(Method):
     )
     needs = ("history",)
     designed_for = ("lamp*",)
+    uses_profiler = True
     prompts = (PROMPTS,)
 
     @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class SummaryRetrieved(Method):
         # The summary reads records in time order, whatever order they were retrieved in.
         retrieved = {record.id for record in records}
         newest_first = [record for record in reversed(sample.history) if record.id in retrieved]
-        summary = await summarize(newest_first, p.summary_max_tokens, ctx)
+        summary = await summarize(newest_first, p.summary_max_tokens, ctx.profiling())
         return await ctx.answer(sample, records, notes=format_notes(summary, ctx))
 
 

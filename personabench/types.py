@@ -192,6 +192,7 @@ class Call(msgspec.Struct, frozen=True):
             made.
         reasoning_tokens, cache_write_tokens: see `Usage`.
         served: who answered (see `Response`); unset for the requested model without further words.
+        profiler: whether the profiler answered in place of the model under test.
     """
 
     key: str
@@ -205,6 +206,8 @@ class Call(msgspec.Struct, frozen=True):
     served: str | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
     cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    # Unset rather than false, as few runs have a profiler.
+    profiler: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True):

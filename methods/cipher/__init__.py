@@ -125,8 +125,9 @@ class Cipher(Learner):
         if p.k == 1:
             return preferences[0]
 
-        messages = prompts.draft_aggregation(preferences, ctx, timed=timed)
-        reply = await self.request_reply(messages, prompts.read_phrase, ctx)
+        profiling = ctx.profiling()
+        messages = prompts.draft_aggregation(preferences, profiling, timed=timed)
+        reply = await self.request_reply(messages, prompts.read_phrase, profiling)
         if reply:
             return prompts.cap_preference(prompts.read_phrase(reply), ctx)
 
@@ -233,10 +234,8 @@ class CotEdit(IclEdit):
         ctx: Context,
     ) -> str:
         max_tokens = ctx.answer_tokens + self.params.reasoning_max_tokens
-        variants = (
-            prompts.ask_for_reasoning(variant, ctx)
-            for variant in prompts.add_examples(sample, pairs, ctx)
-        )
+        contract = prompts.request_reasoning(ctx)
+        variants = prompts.add_examples(sample, pairs, ctx, contract)
         messages = prompts.fit_variant(variants, "pairs_dropped", max_tokens, ctx)
         response = await ctx.complete(messages, max_tokens=max_tokens)
         return prompts.read_final(response.text, ctx)
@@ -284,7 +283,7 @@ class Continual(Learner):
         rounds: Sequence[Round],
         ctx: Context,
     ) -> str:
-        return await self.infer(rounds, ctx) if rounds else ""
+        return await self.infer_from_all(sample, rounds, ctx)
 
 
 class EThenE(Learner):
@@ -336,7 +335,7 @@ class EThenE(Learner):
         ctx: Context,
     ) -> str:
         if sample.history:
-            return await self.infer(rounds, ctx) if rounds else ""
+            return await self.infer_from_all(sample, rounds, ctx)
         # Online, nothing is exploited before the exploration is complete.
         return rounds[-1]["preference"] if len(rounds) == self.params.pairs else ""
 

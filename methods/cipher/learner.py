@@ -47,6 +47,7 @@ class Learner(Method):
 
     params: Any
     prompts = (PROMPTS,)
+    uses_profiler = True
     uses_drafts = True
 
     async def profile(
@@ -157,6 +158,7 @@ class Learner(Method):
 
         A reaction to a reply may show nothing, so for reactions the first "none" is accepted.
         """
+        ctx = ctx.profiling()
         max_tokens: int = self.params.preference_max_tokens
         variants = prompts.draft_inferences(pairs, ctx)
         messages = prompts.fit_variant(variants, "pairs_shortened", max_tokens, ctx)
@@ -169,6 +171,20 @@ class Learner(Method):
         if not preference:
             ctx.flag("nothing_shown" if reply else "empty_inference")
         return prompts.cap_preference(preference, ctx)
+
+    async def infer_from_all(
+        self,
+        sample: Sample,
+        rounds: Sequence[Round],
+        ctx: Context,
+    ) -> str:
+        """The preference behind all rounds, or "" without any.
+
+        Rounds of the history determine it, so that the user's questions share it.
+        """
+        if not rounds:
+            return ""
+        return await self.infer(rounds, ctx.shared() if sample.history else ctx)
 
     async def request_reply(
         self,

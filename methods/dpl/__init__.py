@@ -46,6 +46,7 @@ class Dpl(Method):
     paper = "Measuring What Makes You Unique: Difference-Aware User Modeling, arXiv 2503.02450"
     designed_for = ("reviews*",)
     needs = ("history", "population")
+    uses_profiler = True
     paper_settings = {**PAPER, "temperature": 0.8, "top_p": 0.95, "max_tokens": 2048}
     prompts: ClassVar[Sequence[PromptFile]] = (PROMPTS, SUMMARY_PROMPTS)
 
@@ -141,7 +142,7 @@ class Dpl(Method):
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         comparable = await self._find_cases(sample, ctx)
         described = await asyncio.gather(
-            *(self._describe_difference(case, ctx.shared()) for case in comparable)
+            *(self._describe_difference(case, ctx.shared().profiling()) for case in comparable)
         )
         cases = [case for case in described if case.difference]
         self._flag_cases(cases, len(comparable), ctx)
@@ -155,13 +156,14 @@ class Dpl(Method):
             s.retriever,
             embedder=s.embedder,
         )
-        drafts = draft_profiles(cases, records, ctx)
-        messages = fit_draft(drafts, s.profile_max_tokens, ctx)
+        summarizer = self.choose_summarizer(ctx)
+        drafts = draft_profiles(cases, records, summarizer)
+        messages = fit_draft(drafts, s.profile_max_tokens, summarizer)
         if messages is None:
             return await self._fall_back(sample, ctx)
 
-        response = await ctx.complete(messages, max_tokens=s.profile_max_tokens)
-        profile, tagged = strip_tag(self._read_answer(response, ctx))
+        response = await summarizer.complete(messages, max_tokens=s.profile_max_tokens)
+        profile, tagged = strip_tag(self._read_answer(response, summarizer))
         if tagged:
             ctx.flag("tag_stripped")
         if not profile:
@@ -169,6 +171,10 @@ class Dpl(Method):
         prompt = ctx.render(sample, records, notes=format_notes(profile, ctx))
         response = await ctx.complete(prompt, max_tokens=ctx.answer_tokens)
         return self._read_answer(response, ctx).strip()
+
+    def choose_summarizer(self, ctx: Context) -> Context:
+        """The context of the model that condenses differences into a profile."""
+        return ctx.profiling()
 
     def _read_answer(self, response: Response, ctx: Context) -> str:
         """The part of a response that counts; subclasses may demand a thought before it."""
@@ -267,7 +273,7 @@ class Dpl(Method):
 
     async def _fall_back(self, sample: Sample, ctx: Context) -> str:
         ctx.flag("fallback")
-        profile = await self.summary.profile(sample.user, ctx.shared())
+        profile = await self.summary.profile(sample.user, ctx.shared().profiling())
         return await self.summary.predict(sample, profile, ctx)
 
     def _flag_cases(

@@ -190,7 +190,8 @@ class Rpm(Method):
                 for number, (query, answer) in enumerate(knowledge.rounds, 1)
             ]
             newest = items[-p.history_cap :] if p.history_cap else items
-            knowledge = await study(Knowledge(items=newest, rounds=knowledge.rounds), p, ctx)
+            studied = Knowledge(items=newest, rounds=knowledge.rounds)
+            knowledge = await study(studied, p, ctx.profiling())
         return msgspec.to_builtins(knowledge)
 
     def requirements(self) -> set[str]:
@@ -213,7 +214,7 @@ class Rpm(Method):
         # Online states grow with their rounds and are never ahead of the sample.
         if not state["rounds"] and state["seen"] != seen(history):
             ctx.flag("state_remade")
-            state = await self.profile(User(sample.user_id, history), ctx.shared())
+            state = await self.profile(User(sample.user_id, history), ctx.shared().profiling())
         return msgspec.convert(state, Knowledge)
 
     def _lacks_evidence(self, knowledge: Knowledge, ctx: Context) -> bool:
@@ -270,9 +271,10 @@ class Rpm(Method):
             ctx,
             self.params.propensity_alpha,
         )
-        notes, example_count, limit = self._fit_notes(sample, statistics, examples, choices, ctx)
+        contract = prompts.contract(choices, ctx)
+        notes, example_count, limit = self._fit_notes(sample, statistics, examples, contract, ctx)
         parsed, text = await request_parsed_with_text(
-            ctx.render(sample, notes=notes),
+            ctx.render(sample, notes=notes, contract=contract),
             find_marked_answer,
             ctx,
             max_tokens=limit,
@@ -294,7 +296,7 @@ class Rpm(Method):
         sample: Sample,
         statistics: str,
         examples: Sequence[Item],
-        choices: Sequence[str],
+        contract: str,
         ctx: Context,
     ) -> tuple[str, int, int]:
         """The notes that fit the window, the number of examples, and the tokens left for the reply.
@@ -315,9 +317,8 @@ class Rpm(Method):
                 examples[:example_count],
                 detailed,
                 ctx,
-                choices,
             )
-            messages = ctx.task.render(sample, (), notes, ctx.tokens).messages
+            messages = ctx.word(sample, notes=notes, contract=contract).messages
             room = most - max(0, ctx.count_excess_tokens(messages, most))
             if room >= least:
                 break

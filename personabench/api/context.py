@@ -11,7 +11,7 @@ import copy
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -46,6 +46,18 @@ _BYTES_PER_MESSAGE = 16
 _BYTES_PER_REQUEST = 64
 
 
+class Profiler(NamedTuple):
+    """The model that does a method's profiling work in place of the model under test.
+
+    Attributes:
+        client: calls it.
+        prompts: the texts of the method's prompts, in the wording for this model.
+    """
+
+    client: Client
+    prompts: Prompts
+
+
 class Context(Caller):
     """One phase of one unit of work, as a method sees it.
 
@@ -69,6 +81,8 @@ class Context(Caller):
         unit: str,
         sample_id: str = "",
         prompts: Prompts | None = None,
+        profiler: Profiler | None = None,
+        may_profile: bool = True,
     ) -> None:
         super().__init__(client, phase, unit, seed, sample_id)
         self.task: Wording = WordingView(task)
@@ -78,8 +92,17 @@ class Context(Caller):
         self._sent = Ordered[Sent]()
         self._embedders = embedders
         self._prompts = prompts or Prompts()
+        self._profiler = profiler
+        self._may_profile = may_profile
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
+        if phase in ("prepare", "profile") and profiler is not None:
+            vars(self).update(_profiler_attributes(profiler))
+
+    @property
+    def has_profiler(self) -> bool:
+        """Whether a profiler is named, so that profiling work is not the model's under test."""
+        return self._profiler is not None
 
     @property
     def sent(self) -> list[Sent]:
@@ -114,15 +137,37 @@ class Context(Caller):
         return random.Random(seed)
 
     def shared(self) -> Context:
-        """Return this context for work on records, whose replies all samples may share.
+        """Return this context for artifacts: replies that belong to records, not to a question.
 
-        At a temperature above 0, equal requests of two samples have independent replies.  A draft
-        or a difference that belongs to a record, whichever sample needs it, is requested once.
+        A draft of a record or a difference from peers is determined by its request.  It is
+        requested once, whichever sample needs it first, and booked offline; at a temperature above
+        0, equal requests of two samples would otherwise have independent replies.
         """
         if not self.sample_id:
             return self
+        # Rounds of an online task are no records of the past.
+        phase = "profile" if self._phase == "predict" else self._phase
+        return self._with({"sample_id": "", "_phase": phase})
+
+    def profiling(self) -> Context:
+        """Return this context for profiling work: what describes the user, not the answer.
+
+        The profiler (`--profile-model`) does it, if one is named; else the model under test.  All
+        calls of `prepare` and `profile` are the profiler's.
+
+        Raises:
+            TypeError: the method does not declare `uses_profiler`.
+        """
+        if not self._may_profile:
+            raise TypeError("ctx.profiling: the method's class has to state `uses_profiler = True`")
+        if self._profiler is None or self.is_profiler:
+            return self
+        return self._with(_profiler_attributes(self._profiler))
+
+    def _with(self, attributes: Mapping[str, Any]) -> Context:
+        """Return this context with other attributes; calls and flags are collected together."""
         context = copy.copy(self)
-        context.sample_id = ""
+        vars(context).update(attributes)
         return context
 
     async def complete(
@@ -231,23 +276,25 @@ class Context(Caller):
         sample: Sample,
         records: Sequence[Record] = (),
         notes: str = "",
+        contract: str = "",
     ) -> tuple[Message, ...]:
         """Render the task's request with records (best first) and notes about the user.
 
-        The lowest-ranked records are dropped until request and answer fit the model's window; the
-        sample's own text is never truncated.  Flags count the dropped records.
+        `contract` replaces the task's own request for the form of the answer.  The lowest-ranked
+        records are dropped until request and answer fit the model's window; the sample's own text
+        is never truncated.  Flags count the dropped records.
 
         Raises:
             TypeError: an argument of the wrong type.
             BackendError: the request does not fit even without records.
         """
         # Before the task's code runs, which would be taken for the one at fault.
-        check_arguments("render", sample=sample, records=records, notes=notes)
+        check_arguments("render", sample=sample, records=records, notes=notes, contract=contract)
         rendered: Rendered | None = None
 
         def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal rendered
-            rendered = self.task.render(sample, candidates, notes, self.tokens)
+            rendered = self.word(sample, candidates, notes, contract)
             return rendered.messages
 
         messages = self.fit(build, records, self.answer_tokens)
@@ -261,6 +308,24 @@ class Context(Caller):
             sent = Sent(rendered.records, (notes,) if notes else ())
             self._rendered[id(messages)] = messages, sent
         return messages
+
+    def word(
+        self,
+        sample: Sample,
+        records: Sequence[Record] = (),
+        notes: str = "",
+        contract: str = "",
+    ) -> Rendered:
+        """Word a request like `render`, whatever its length.
+
+        A contract stands at the end of the last message.  It is added to the task's own if the task
+        cannot leave this out.
+        """
+        parts = (sample, records, notes, self.tokens)
+        if not contract:
+            return self.task.render(*parts)
+        content = self.task.render_content(*parts) or self.task.render(*parts)
+        return content.with_paragraph(contract)
 
     def fit(
         self,
@@ -382,3 +447,14 @@ class Context(Caller):
         The embedder is `wordllama`, `sentence-transformers:NAME`, `openai:NAME` or `vllm:NAME`.
         """
         return await self._embedders.embed(texts, embedder)
+
+
+def _profiler_attributes(profiler: Profiler) -> dict[str, Any]:
+    client, prompts = profiler
+    return {
+        "_client": client,
+        "window": client.window,
+        "tokens": client.tokens,
+        "_prompts": prompts,
+        "is_profiler": True,
+    }

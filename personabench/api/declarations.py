@@ -185,6 +185,7 @@ METHOD: Mapping[str, Declaration] = {
     "paper_settings": Declaration("a mapping from names of settings to values", _is(Mapping)),
     "privileged": Declaration("True or False", _is(bool)),
     "rule": Declaration("True or False", _is(bool)),
+    "uses_profiler": Declaration("True or False", _is(bool)),
     "prompts": Declaration("a tuple of `PromptFile`s, or None", _prompt_files),
 }
 
@@ -210,6 +211,7 @@ TASK: Mapping[str, Declaration] = {
     "example": Declaration("True or False", _is(bool)),
     "accepts_file": Declaration("True or False", _is(bool)),
     "quotes_gold": Declaration("True or False", _is(bool)),
+    "shares_records": Declaration("True or False", _is(bool)),
     "source": Declaration("a text (str)", _is(str)),
     "licence": Declaration("a text (str)", _is(str)),
 }

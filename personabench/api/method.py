@@ -64,6 +64,7 @@ class Method(ABC):
             run that differs is labelled "adapted", with its differences.
         privileged: True for an oracle, which sees hidden facts.
         rule: True for a trivial rule, which methods have to beat to be worth a model call.
+        uses_profiler: True if `ctx.profiling()` does a part of its work beside `profile`.
         prompts: the template files of its texts and of methods that it answers with; None if its
             texts are in its code, where they cannot be replaced.
         Params: a frozen dataclass of its parameters, typed, with defaults; `--set k=8` fills it.
@@ -77,6 +78,7 @@ class Method(ABC):
     paper_settings: ClassVar[Mapping[str, Any]] = {}
     privileged: ClassVar[bool] = False
     rule: ClassVar[bool] = False
+    uses_profiler: ClassVar[bool] = False
     prompts: ClassVar[Sequence[PromptFile] | None] = None
 
     @dataclasses.dataclass(frozen=True)

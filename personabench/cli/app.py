@@ -26,6 +26,7 @@ from personabench.cli import (
     export,
     generate,
     judge,
+    judge_report,
     leaderboard,
     merge,
     new,
@@ -78,7 +79,7 @@ app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)
-app.command("judge-report", cls=PlainCommand)(judge.judge_report)
+app.command("judge-report", cls=PlainCommand)(judge_report.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)

@@ -19,7 +19,7 @@ def audit(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Audit a task's data for leaks and duplicates, without a model.
+    """Audit a task's data for leaks and duplicates.
 
     Golds in histories and in the records of other users, records newer than their question,
     repeated questions and records, users who share a history, and options that rules guess.

@@ -8,6 +8,7 @@ import typer
 
 from personabench.cli.console import echo, emit
 from personabench.cli.help import PanelCommand
+from personabench.cli.model_options import ModelArguments
 from personabench.cli.options import (
     RESULTS,
     Adapter,
@@ -32,7 +33,6 @@ from personabench.cli.options import (
     TopP,
     VllmArgs,
 )
-from personabench.cli.parsing import read_extra, read_reasoning, split_names, split_vllm_args
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
 
 if TYPE_CHECKING:
@@ -93,27 +93,26 @@ def why(
     """
     import asyncio
 
-    from personabench.models.backends.base import BackendOptions
     from personabench.run.options import Options
     from personabench.run.plan import explain
     from personabench.types import Sampling
 
+    arguments = ModelArguments(
+        model=model,
+        base_url=base_url,
+        window=window,
+        vllm_args=vllm_args,
+        omit=omit,
+        extra=extra,
+        reasoning=reasoning,
+    )
     options = Options(
         methods=[method],
         tasks=[task],
         split=split,
         data=data,
         backend=backend,
-        backend_options=BackendOptions(
-            model,
-            base_url,
-            window,
-            vllm_args=split_vllm_args(vllm_args),
-            adapter=adapter,
-            omit=tuple(split_names(omit or "")),
-            extra=read_extra(extra or []),
-            reasoning=read_reasoning(reasoning),
-        ),
+        backend_options=arguments.read(adapter=adapter),
         seed=seed,
         sampling=Sampling(temperature, top_p, max_tokens),
         assignments=assignments or [],

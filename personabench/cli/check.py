@@ -10,28 +10,17 @@ import typer
 
 from personabench.cli.console import echo, emit
 from personabench.cli.help import PlainCommand
+from personabench.cli.model_options import ModelArguments
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     RESULTS,
-    ApiVersion,
-    BaseUrl,
-    ContextLength,
     Data,
-    Extra,
-    Headers,
     Json,
-    Model,
-    OmitParams,
-    Reasoning,
     Results,
     Split,
-    StartTimeout,
     Temperature,
-    Timeout,
     TopP,
-    VllmArgs,
 )
-from personabench.cli.options import Backend as BackendOption
-from personabench.cli.parsing import read_extra, read_reasoning, split_names, split_vllm_args
 
 if TYPE_CHECKING:
     from personabench.testing.checks import Finding
@@ -82,21 +71,11 @@ def method(
 
 
 @app.command("backend", cls=PlainCommand)
+@grouped
 def backend(
-    name: BackendOption = "local",
-    model: Model = None,
-    base_url: BaseUrl = None,
-    window: ContextLength = None,
+    model: ModelArguments,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
-    vllm_args: VllmArgs = None,
-    start_timeout: StartTimeout = 1800.0,
-    timeout: Timeout = None,
-    header: Headers = None,
-    api_version: ApiVersion = None,
-    omit: OmitParams = None,
-    extra: Extra = None,
-    reasoning: Reasoning = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -107,35 +86,20 @@ def backend(
     """
     import asyncio
 
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
     from personabench.run.openings import check_backend
     from personabench.run.options import Options
     from personabench.types import Sampling
 
-    urls = split_names(base_url or "")
-    options = BackendOptions(
-        model,
-        urls[0] if urls else None,
-        window,
-        timeout or BackendOptions.timeout,
-        read_headers(header or []),
-        replicas=tuple(urls[1:]),
-        vllm_args=split_vllm_args(vllm_args),
-        start_timeout=start_timeout,
-        api_version=api_version,
-        omit=tuple(split_names(omit or "")),
-        extra=read_extra(extra or []),
-        reasoning=read_reasoning(reasoning),
-    )
     sampling = Sampling(temperature, top_p)
-    facts = asyncio.run(
-        check_backend(
-            Options(
-                [], [], backend=name, backend_options=options, sampling=sampling, results=results
-            )
-        )
+    options = Options(
+        [],
+        [],
+        backend=model.backend,
+        backend_options=model.read(),
+        sampling=sampling,
+        results=results,
     )
+    facts = asyncio.run(check_backend(options))
     if json:
         emit(facts)
         return

@@ -112,11 +112,18 @@ def _print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool
 
     failed = sum(outcome.summary.counters["request_errors"] for outcome in outcomes)
     rest = f" and {pending - failed} more are owed" if pending > failed else ""
-    first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
+    failed_folders = [outcome.folder for outcome in outcomes if outcome.summary.owed]
+    first = _first_error(failed_folders)
     console.print(
         f"error: {failed} samples failed{rest}; the first: {first}", markup=False, soft_wrap=True
     )
-    console.print("All other samples are kept. Repeat the command to try the failed ones again.")
+    logs = [log for folder in failed_folders for log in sorted(folder.glob("attempts/*.log"))[-1:]]
+    console.print(f"log    {' '.join(map(str, logs))}", markup=False, soft_wrap=True)
+    console.print(
+        "All other samples are kept. Mend what the message names, or repeat the command as it is "
+        "if a server failed: only the failed samples are tried again.",
+        soft_wrap=True,
+    )
     return True
 
 

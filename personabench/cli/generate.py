@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo
+from personabench.cli.model_options import ModelArguments
 from personabench.cli.options import (
     RESULTS,
     ApiVersion,
@@ -26,7 +27,7 @@ from personabench.cli.options import (
     Seed,
     Target,
 )
-from personabench.cli.parsing import read_extra, read_reasoning, split_names
+from personabench.cli.parsing import split_names
 
 if TYPE_CHECKING:
     from personabench.models.backends.base import BackendOptions
@@ -104,24 +105,21 @@ def generate(
     from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.errors import UsageError
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
 
     opened = create(load_class("task", task))
     if not isinstance(opened, Generative):
         raise UsageError(f"task {opened.name} makes no sets of its own")
     models: list[str | None] = [*split_names(model or "")] or [None]
     options = [
-        BackendOptions(
-            name,
-            base_url,
-            headers=read_headers(header or []),
+        ModelArguments(
+            model=name,
+            base_url=base_url,
+            header=header,
             api_version=api_version,
-            temperature=temperature,
-            omit=tuple(split_names(omit or "")),
-            extra=read_extra(extra or []),
-            reasoning=read_reasoning(reasoning),
-        )
+            omit=omit,
+            extra=extra,
+            reasoning=reasoning,
+        ).read(temperature=temperature)
         for name in models
     ]
 

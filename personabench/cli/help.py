@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 METHOD_PANEL = "Method"
 DATA_PANEL = "Data"
 MODEL_PANEL = "Model"
-ROLES_PANEL = "Simulator and judge"
+ROLES_PANEL = "Further models"
 CONTROLS_PANEL = "Controls"
 EXECUTION_PANEL = "Execution"
 COST_PANEL = "Cost"

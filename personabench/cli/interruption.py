@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # Their values are credentials, so the command to repeat is printed without them.
-_SECRET_OPTIONS = ("--header", "--simulator-header", "--judge-header")
+_SECRET_OPTIONS = ("--header", "--simulator-header", "--judge-header", "--profile-header")
 
 
 def print_interrupted(console: Console, state: str) -> None:

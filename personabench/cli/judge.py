@@ -1,4 +1,4 @@
-"""`personabench judge` compares the answers of two runs; `judge-report` measures a judge."""
+"""`personabench judge` compares the answers of two runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, emit, screen
-from personabench.cli.judge_tables import print_summary, report_lines
+from personabench.cli.judge_tables import print_summary
+from personabench.cli.model_options import RoleArguments, declare_role
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     RESULTS,
     CachePolicy,
@@ -25,20 +27,10 @@ from personabench.cli.options import (
     Timeout,
 )
 from personabench.cli.options import Cache as CacheOption
-from personabench.cli.parsing import RoleArguments, role_options
-from personabench.cli.role_options import (
-    JudgeExtra,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeTemperature,
-    JudgeUrl,
-)
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
     from personabench.leaderboard.pairwise_summary import Side
-    from personabench.metrics.judges.reliability import ReliabilityReport, ScoringReport
     from personabench.metrics.judges.verdict import Pick, Verdict
     from personabench.results.run_folder import RunFolder
 
@@ -54,6 +46,18 @@ Labels = Annotated[
 ]
 
 
+Judge = Annotated[
+    RoleArguments,
+    declare_role(
+        "judge",
+        "the judge",
+        "set by the protocol",
+        default="local",
+        header_alias=("--header",),
+    ),
+]
+
+
 class Protocol(StrEnum):
     """How two answers are judged."""
 
@@ -61,6 +65,7 @@ class Protocol(StrEnum):
     verbal_certainty = "verbal-certainty"
 
 
+@grouped
 def judge(
     a: Annotated[
         str,
@@ -69,12 +74,7 @@ def judge(
     b: Annotated[
         str, typer.Argument(help="The run to compare it with, in the same form.", metavar="B")
     ],
-    judge_backend: Annotated[
-        str,
-        typer.Option("--judge-backend", metavar="BACKEND", help="Backend of the judge."),
-    ] = "local",
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
+    arguments: Judge,
     protocol: Annotated[
         Protocol,
         typer.Option(
@@ -126,19 +126,6 @@ def judge(
     concurrency: Concurrency = None,
     seed: Seed = 0,
     timeout: Timeout = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--header",
-            "--judge-header",
-            metavar="HEADER",
-            help="HTTP header as 'Name: value', kept secret. Repeatable.",
-        ),
-    ] = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
     results: Results = RESULTS,
     cache: CacheOption = CachePolicy.use,
     json: Json = False,
@@ -171,19 +158,9 @@ def judge(
             "the two runs share no answered sample; run both on the same data and users"
         )
 
-    arguments = RoleArguments(
-        judge_backend,
-        judge_model,
-        judge_base_url,
-        header,
-        judge_temperature,
-        judge_omit,
-        judge_extra,
-        judge_reasoning,
-    )
-    judge_options = role_options("judge", arguments, timeout or BackendOptions.timeout)
+    judge_options = arguments.read_for_role("judge", timeout or BackendOptions.timeout)
     _, roles = credentials.assign_secrets(
-        "", BackendOptions(), {"judge": (judge_backend, judge_options)}
+        "", BackendOptions(), {"judge": (arguments.backend or "local", judge_options)}
     )
     options = pairwise_judging.JudgeOptions(
         *roles["judge"],
@@ -223,62 +200,6 @@ def judge(
             err=True,
         )
         sys.exit(1)
-
-
-def judge_report(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Verdicts of `personabench judge`, or judgements of a run.",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-        ),
-    ],
-    labels: Labels = None,
-    json: Json = False,
-) -> None:
-    """Report on a judge from its verdicts.
-
-    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
-    judgements of single answers: unjudged answers, repeated calls and cost.
-    """
-    import msgspec
-
-    from personabench.run.verdict_file import read_labels
-
-    human_labels = read_labels(labels) if labels else {}
-    reports = {str(path): _report(path, human_labels) for path in files}
-    if json:
-        emit(msgspec.to_builtins(reports))
-        return
-
-    console = screen()
-    for name, report in reports.items():
-        console.print(name, style="bold", markup=False)
-        for line in report_lines(report):
-            console.print(f"  {line}", markup=False)
-
-
-def _report(path: Path, labels: Mapping[str, Pick]) -> ReliabilityReport | ScoringReport:
-    """Report on the judge of one file.
-
-    Raises:
-        DataError: the file is damaged, or was changed after its run was scored.
-    """
-    from personabench.metrics.judges.reliability import reliability_report, scoring_report
-    from personabench.metrics.judges.verdict import Verdict
-    from personabench.results.run_folder import RunFolder
-    from personabench.run.verdict_file import read_verdicts_or_judgements
-
-    folder = RunFolder(path.absolute().parents[1])
-    if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().files:
-        folder.verify(folder.path / "judgements" / path.name)
-
-    items = read_verdicts_or_judgements(path)
-    verdicts = [item for item in items if isinstance(item, Verdict)]
-    judgements = [item for item in items if not isinstance(item, Verdict)]
-    return reliability_report(verdicts, labels) if verdicts else scoring_report(judgements)
 
 
 def _describe_run(folder: RunFolder) -> Side:

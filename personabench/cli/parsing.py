@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from personabench.cli.options import Reading
-    from personabench.models.backends.base import BackendOptions
-    from personabench.models.roles import RoleName
     from personabench.types import Sampling
 
 
@@ -85,93 +82,3 @@ def read_sampling(
     from personabench.types import Sampling
 
     return Sampling(temperature, top_p, max_tokens, "raw" if reading == "raw" else msgspec.UNSET)
-
-
-class RoleArguments(NamedTuple):
-    """The options of a role, as given on the command line."""
-
-    backend: str | None = None
-    model: str | None = None
-    base_url: str | None = None
-    headers: Sequence[str] | None = None
-    temperature: float | None = None
-    omit: str | None = None
-    extra: Sequence[str] | None = None
-    reasoning: str | None = None
-
-
-def role_backends(
-    backend: str, under: BackendOptions, **roles: RoleArguments
-) -> dict[RoleName, tuple[str, BackendOptions]]:
-    """Backend and options of each role that has its own backend, model or server.
-
-    Args:
-        backend: backend of the model under test.
-        under: its options, which are the defaults of a role's backend and server.
-        roles: the arguments of each role.
-
-    Raises:
-        UsageError: a malformed option, or options of a role that the model under test plays.
-    """
-    backends: dict[str, tuple[str, BackendOptions]] = {}
-    for role, arguments in roles.items():
-        options = role_options(role, arguments, under.timeout)
-        if not (arguments.backend or arguments.model or arguments.base_url):
-            _require_no_options(role, arguments)
-            continue
-
-        # Secrets of the model's server go to a role only if the role calls the same server.
-        if arguments.base_url is None and arguments.backend in (None, backend):
-            options = replace(
-                options,
-                base_url=under.base_url,
-                headers={**under.headers, **options.headers},
-                api_version=under.api_version,
-            )
-        backends[role] = (arguments.backend or backend, options)
-    return cast("dict[RoleName, tuple[str, BackendOptions]]", backends)
-
-
-def role_options(role: str, arguments: RoleArguments, timeout: float) -> BackendOptions:
-    """Return the options of a role's backend.
-
-    Raises:
-        UsageError: a malformed option.
-    """
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
-
-    return BackendOptions(
-        arguments.model,
-        arguments.base_url,
-        timeout=timeout,
-        headers=read_headers(arguments.headers or (), f"--{role}-header"),
-        role=role,
-        omit=tuple(split_names(arguments.omit or "")),
-        extra=read_extra(arguments.extra or (), f"--{role}-extra"),
-        reasoning=read_reasoning(arguments.reasoning, f"--{role}-reasoning"),
-        temperature=arguments.temperature,
-    )
-
-
-def _require_no_options(role: str, arguments: RoleArguments) -> None:
-    """Refuse options of a role that the model under test plays.
-
-    Raises:
-        UsageError: there are some.
-    """
-    from personabench.errors import UsageError
-
-    arguments_of = {
-        "header": arguments.headers,
-        "temperature": arguments.temperature is not None,
-        "omit-params": arguments.omit,
-        "extra": arguments.extra,
-        "reasoning": arguments.reasoning,
-    }
-    for option, is_used in arguments_of.items():
-        if is_used:
-            raise UsageError(
-                f"--{role}-{option}: the {role} is the model under test; "
-                f"name another with --{role}-model"
-            )

@@ -11,6 +11,8 @@ import typer
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
+from personabench.cli.model_options import Judge, Profiler, Simulator, role_backends
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     RESULTS,
     Assignments,
@@ -30,16 +32,8 @@ from personabench.cli.options import (
     Split,
     VllmArgs,
 )
-from personabench.cli.parsing import RoleArguments, role_backends, split_names, split_vllm_args
+from personabench.cli.parsing import split_names, split_vllm_args
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
-from personabench.cli.role_options import (
-    JudgeBackend,
-    JudgeModel,
-    JudgeUrl,
-    SimulatorBackend,
-    SimulatorModel,
-    SimulatorUrl,
-)
 
 if TYPE_CHECKING:
     from personabench.models.backends.base import BackendOptions
@@ -51,7 +45,11 @@ if TYPE_CHECKING:
 Roles = dict["RoleName", tuple[str, "BackendOptions"]]
 
 
+@grouped
 def reproduce(
+    simulator: Simulator,
+    judge: Judge,
+    profiler: Profiler,
     recipe: Annotated[
         str | None,
         typer.Argument(
@@ -101,12 +99,6 @@ def reproduce(
     header: Headers = None,
     vllm_args: VllmArgs = None,
     embedder_url: EmbedderUrl = None,
-    simulator_backend: SimulatorBackend = None,
-    simulator_model: SimulatorModel = None,
-    simulator_base_url: SimulatorUrl = None,
-    judge_backend: JudgeBackend = None,
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
     assignments: Assignments = None,
     wording: Wording = None,
     prompts: PromptsFile = None,
@@ -151,8 +143,7 @@ def reproduce(
     named_roles = role_backends(
         chosen_backend,
         model_options,
-        simulator=RoleArguments(simulator_backend, simulator_model, simulator_base_url),
-        judge=RoleArguments(judge_backend, judge_model, judge_base_url),
+        {"simulator": simulator, "judge": judge, "profiler": profiler},
     )
     options = Options(
         methods=[],

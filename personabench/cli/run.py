@@ -10,39 +10,35 @@ from typing import TYPE_CHECKING
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
+from personabench.cli.model_options import (
+    Judge,
+    JudgeRubric,
+    Profiler,
+    RunModelArguments,
+    Simulator,
+    role_backends,
+)
+from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
-    Adapter,
-    ApiVersion,
     Assignments,
-    Backend,
-    BaseUrl,
-    Batch,
     Cache,
     CachePolicy,
     Concurrency,
-    ContextLength,
     Data,
     DryRun,
-    EmbedderUrl,
     Executor,
     ExecutorOption,
-    Extra,
     Grid,
-    Headers,
     Json,
     Limit,
     MaxCost,
     MaxTokens,
     Methods,
     Metrics,
-    Model,
-    OmitParams,
     Prices,
     RayOptions,
     Reading,
     ReadingOption,
-    Reasoning,
-    RequestsPerMinute,
     ResultsOrUrl,
     SampleTimeout,
     Seed,
@@ -50,12 +46,8 @@ from personabench.cli.options import (
     ShardOption,
     Shards,
     Split,
-    StartTimeout,
     Temperature,
-    Timeout,
-    TokensPerMinute,
     TopP,
-    VllmArgs,
 )
 from personabench.cli.own_data import (
     Columns,
@@ -65,35 +57,9 @@ from personabench.cli.own_data import (
     SaveTask,
     read_data_options,
 )
-from personabench.cli.parsing import (
-    RoleArguments,
-    read_extra,
-    read_reasoning,
-    read_sampling,
-    role_backends,
-    split_names,
-    split_vllm_args,
-)
+from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
-from personabench.cli.role_options import (
-    JudgeBackend,
-    JudgeExtra,
-    JudgeHeaders,
-    JudgeModel,
-    JudgeOmit,
-    JudgeReasoning,
-    JudgeTemperature,
-    JudgeUrl,
-    SimulatorBackend,
-    SimulatorExtra,
-    SimulatorHeaders,
-    SimulatorModel,
-    SimulatorOmit,
-    SimulatorReasoning,
-    SimulatorTemperature,
-    SimulatorUrl,
-)
 
 if TYPE_CHECKING:
     from personabench.run.options import Options
@@ -102,8 +68,14 @@ if TYPE_CHECKING:
     from personabench.run.shards import Shard
 
 
+@grouped
 def run(
     method: Methods,
+    model: RunModelArguments,
+    simulator: Simulator,
+    judge: Judge,
+    profiler: Profiler,
+    judge_rubric: JudgeRubric = None,
     task: OwnTasks = None,
     split: Split = None,
     data: Data = None,
@@ -111,10 +83,6 @@ def run(
     kind: Kind = None,
     save_task: SaveTask = None,
     limit: Limit = None,
-    backend: Backend = "local",
-    model: Model = None,
-    base_url: BaseUrl = None,
-    window: ContextLength = None,
     concurrency: Concurrency = None,
     seed: Seed = 0,
     seeds: Seeds = None,
@@ -126,37 +94,8 @@ def run(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
-    vllm_args: VllmArgs = None,
-    start_timeout: StartTimeout = 1800.0,
-    adapter: Adapter = None,
-    embedder_url: EmbedderUrl = None,
-    timeout: Timeout = None,
-    sample_timeout: SampleTimeout = None,
-    header: Headers = None,
-    api_version: ApiVersion = None,
-    omit: OmitParams = None,
-    extra: Extra = None,
-    reasoning: Reasoning = None,
     reading: ReadingOption = Reading.answer,
-    rpm: RequestsPerMinute = None,
-    tpm: TokensPerMinute = None,
-    batch: Batch = False,
-    simulator_backend: SimulatorBackend = None,
-    simulator_model: SimulatorModel = None,
-    simulator_base_url: SimulatorUrl = None,
-    simulator_header: SimulatorHeaders = None,
-    simulator_temperature: SimulatorTemperature = None,
-    simulator_omit: SimulatorOmit = None,
-    simulator_extra: SimulatorExtra = None,
-    simulator_reasoning: SimulatorReasoning = None,
-    judge_backend: JudgeBackend = None,
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
-    judge_header: JudgeHeaders = None,
-    judge_temperature: JudgeTemperature = None,
-    judge_omit: JudgeOmit = None,
-    judge_extra: JudgeExtra = None,
-    judge_reasoning: JudgeReasoning = None,
+    sample_timeout: SampleTimeout = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
     executor: ExecutorOption = Executor.process,
@@ -175,61 +114,22 @@ def run(
     example data is used. Your own tables need no task: --data qa.csv --map
     question=text,answer=reply.
     """
-    from personabench.models.backends import read_headers
-    from personabench.models.backends.base import BackendOptions
+    from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
 
     _check_names(method, task, metric or [])
-    _check_limits(backend, timeout, prices, max_cost)
+    _check_limits(model, prices, max_cost)
     cluster = open_cluster(executor, shard, shards, ray_options, results)
     part, folder = _find_results(Path(results), shard, cluster)
     source = read_data_options(
         task, data, history or [], columns or [], kind, save_task, Path(results)
     )
-    urls = split_names(base_url or "")
-    backend_options = BackendOptions(
-        model,
-        urls[0] if urls else None,
-        window,
-        timeout or BackendOptions.timeout,
-        read_headers(header or []),
-        replicas=tuple(urls[1:]),
-        vllm_args=split_vllm_args(vllm_args),
-        start_timeout=start_timeout,
-        adapter=adapter,
-        embedder_url=embedder_url,
-        rpm=rpm,
-        tpm=tpm,
-        api_version=api_version,
-        omit=tuple(split_names(omit or "")),
-        extra=read_extra(extra or []),
-        reasoning=read_reasoning(reasoning),
-        batch=folder / "batches" if batch else None,
-    )
+    backend_options = model.read_for_run(folder)
     roles = role_backends(
-        backend,
+        model.backend,
         backend_options,
-        simulator=RoleArguments(
-            simulator_backend,
-            simulator_model,
-            simulator_base_url,
-            simulator_header,
-            simulator_temperature,
-            simulator_omit,
-            simulator_extra,
-            simulator_reasoning,
-        ),
-        judge=RoleArguments(
-            judge_backend,
-            judge_model,
-            judge_base_url,
-            judge_header,
-            judge_temperature,
-            judge_omit,
-            judge_extra,
-            judge_reasoning,
-        ),
+        {"simulator": simulator, "judge": judge, "profiler": profiler},
     )
     options = Options(
         methods=split_names(method),
@@ -237,7 +137,7 @@ def run(
         split=split,
         data=source.data,
         limit=limit,
-        backend=backend,
+        backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
@@ -252,6 +152,7 @@ def run(
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,
@@ -320,9 +221,7 @@ def _require_external(metrics: Sequence[str]) -> None:
             )
 
 
-def _check_limits(
-    backend: str, timeout: float | None, prices: Path | None, max_cost: float | None
-) -> None:
+def _check_limits(model: RunModelArguments, prices: Path | None, max_cost: float | None) -> None:
     """Refuse limits that cannot be enforced.
 
     Raises:
@@ -334,8 +233,8 @@ def _check_limits(
         raise UsageError("--max-cost needs the price of a call; add --prices FILE")
 
     # A call in this process runs in a thread, and Python cannot stop a thread.
-    if timeout is not None and backend in ("local", "scripted"):
-        raise UsageError(f"--timeout applies to server backends only, not to '{backend}'")
+    if model.timeout is not None and model.backend in ("local", "scripted"):
+        raise UsageError(f"--timeout applies to server backends only, not to '{model.backend}'")
 
 
 def _read_seeds(seed: int, seeds: str | None) -> list[int]:

@@ -28,7 +28,8 @@ from personabench.results.sample import _messages, describe_sample
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from personabench.api.prompts import Replacements, WordingName
+    from personabench.api.prompts import Replacements
+    from personabench.api.wording import WordingName
     from personabench.results.index import Run
     from personabench.results.run_folder import RunFolder
     from personabench.run.options import Options
@@ -275,6 +276,10 @@ def _print_run(run: Run) -> None:
     }
     rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
     rows |= {f"{phase} calls": spent for phase, spent in summary["usage"].items()}
+    rows |= {
+        f"{phase} calls of the profiler": spent
+        for phase, spent in summary["profiler_usage"].items()
+    }
     rows |= {"warnings": "; ".join(summary["warnings"]), "audit": summary["audit"]}
     rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
     rows["folder"] = str(run.path)
@@ -314,7 +319,8 @@ def _print_sample(facts: dict[str, Any]) -> None:
     for call in facts["calls"]:
         origin = "stored" if call["cached"] else "paid"
         tokens = f"{call['input_tokens']} + {call['output_tokens']} tokens"
-        _head(console, f"{call['phase']} call {call['key'][:12]}, {origin}, {tokens}")
+        answered_by = " of the profiler" if call["by"] else ""
+        _head(console, f"{call['phase']} call{answered_by} {call['key'][:12]}, {origin}, {tokens}")
         if call["messages"] is None:
             console.print("messages are not in the cache", style="dim")
         else:

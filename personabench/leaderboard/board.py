@@ -326,6 +326,7 @@ ONLY_WIDE = {
     "frontier",
     "offline_tokens",
     "online_tokens",
+    "profiler_tokens",
     "offline_price",
     "online_price",
 }
@@ -360,6 +361,7 @@ _COSTS = {
     "output_tokens": "tokens out",
     "offline_tokens": "offline /user",
     "online_tokens": "online /query",
+    "profiler_tokens": "profiler tokens",
     "frontier": "frontier",
 }
 
@@ -397,6 +399,8 @@ def _choose_columns(
         if _COMPOSED.get(name, name) in filled:
             columns[name] = heading.format(baseline=baseline)
     columns |= _COSTS
+    if not any(row.costs.profiler_calls for row in rows):
+        del columns["profiler_tokens"]
     if "query_price" in filled:
         columns |= _PRICES
     return columns | {"seconds": "sec"}

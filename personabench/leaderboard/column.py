@@ -291,23 +291,24 @@ def aggregate_of(
 ) -> Aggregate | None:
     """Look up how a metric of a run is computed from its samples.
 
-    The task defines it; if the task is not installed, a metric that equals the mean of its samples
-    is treated as a mean. None if neither helps.
+    The task defines it; if the task is not installed or does not know the metric, one that equals
+    the mean of its samples is treated as a mean. None if neither helps.
     """
     summary = run.summary
     try:
         cls = registry.load_recorded("task", summary.task, run.task_hash)
         scored = scores.values.get(SCORER, {})
         metrics: list[Metric] = [*cls.metrics_of(scored), *EVIDENCE]
-        for metric in metrics:
-            if metric.name == name:
-                return metric.aggregate
     except PersonabenchError:
-        by_sample = metric_values(scores, name)
-        values: list[Any] = list(by_sample.values())
-        if _is_mean(values, summary.score(name)):
-            return mean
-    return None
+        metrics = []
+    for metric in metrics:
+        if metric.name == name:
+            return metric.aggregate
+
+    # A metric of a rubric, which the task does not know either.
+    by_sample = metric_values(scores, name)
+    values: list[Any] = list(by_sample.values())
+    return mean if _is_mean(values, summary.score(name)) else None
 
 
 def _is_mean(values: Sequence[Any], score: float | None) -> bool:

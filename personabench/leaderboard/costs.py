@@ -1,14 +1,15 @@
 """Costs of a row: offline per user, online per query, and both over q queries per user.
 
-Offline is everything a method does before it sees a question (`prepare`, whose cost all users
-share, and `profile`); online is `predict` and `update`. Judging and simulating belong to the
+Offline is everything that a question does not determine: `prepare`, whose cost all users share,
+profiles, and artifacts of records, each booked once. Online is `predict` and `update`; a query that
+repeats the request of another costs as much as that one. Judging and simulating belong to the
 benchmark, not to the method. A call answered from the cache counts at its original cost, so that
 costs do not depend on what ran before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from personabench.leaderboard.rows import Entry
@@ -23,7 +24,8 @@ Prices = Mapping[str, Mapping[str, float]]
 class Costs:
     """Costs of an entry, averaged over its seeds; the fields are columns of the leaderboard.
 
-    Offline amounts are per user and online amounts per query; None without users or samples.
+    Calls and tokens are those of distinct calls.  Offline amounts are per user and online amounts
+    per query; None without users or samples.  All include the profiler, whose part is also given.
     Prices are None for models without one.
     """
 
@@ -45,6 +47,14 @@ class Costs:
     online_price: float | None
     query_tokens: float | None
     query_price: float | None
+    profiler_calls: Number
+    profiler_input_tokens: Number
+    profiler_output_tokens: Number
+
+    @property
+    def profiler_tokens(self) -> Number:
+        """Tokens of the profiler, in and out."""
+        return self.profiler_input_tokens + self.profiler_output_tokens
 
     @property
     def offline_tokens(self) -> float | None:
@@ -59,15 +69,26 @@ class Costs:
 
 @dataclass(frozen=True)
 class _Amounts:
-    calls: float
-    cached: float
-    input_tokens: float
-    output_tokens: float
-    seconds: float
+    calls: float = 0.0
+    cached: float = 0.0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    seconds: float = 0.0
 
-    def per(self, units: int) -> _Amounts | None:
-        if not units:
-            return None
+    @property
+    def tokens(self) -> float:
+        return self.input_tokens + self.output_tokens
+
+    def plus(self, other: _Amounts) -> _Amounts:
+        return _Amounts(
+            calls=self.calls + other.calls,
+            cached=self.cached + other.cached,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            seconds=self.seconds + other.seconds,
+        )
+
+    def per(self, units: float) -> _Amounts:
         return _Amounts(
             calls=self.calls / units,
             cached=self.cached / units,
@@ -75,6 +96,26 @@ class _Amounts:
             output_tokens=self.output_tokens / units,
             seconds=self.seconds / units,
         )
+
+
+_NOTHING = _Amounts()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the work of an entry, by the model under test and by the profiler."""
+
+    model: _Amounts
+    profiler: _Amounts
+
+    @property
+    def total(self) -> _Amounts:
+        return self.model.plus(self.profiler)
+
+    def per(self, units: int) -> _Part | None:
+        if not units:
+            return None
+        return _Part(self.model.per(units), self.profiler.per(units))
 
 
 def costs(entry: Entry, prices: Prices, queries: float | None) -> Costs:
@@ -85,68 +126,101 @@ def costs(entry: Entry, prices: Prices, queries: float | None) -> Costs:
         queries: queries per user over which offline cost is spread; None: as many as the run has.
     """
     summary = entry.summary
-    total = _mean_over_seeds(entry)
+    everything = _mean_over_seeds(entry)
+    total = everything.total
     offline = _mean_over_seeds(entry, OFFLINE).per(summary.users)
-    online = _mean_over_seeds(entry, ONLINE).per(summary.n)
+    online = _mean_over_seeds(entry, ONLINE, repeated=True).per(summary.n)
 
     if queries is None and summary.users:
         queries = summary.n / summary.users
-    price = prices.get(summary.model)
-    offline_price = _price(offline, price)
-    online_price = _price(online, price)
+    profiler = summary.roles.get("profiler")
+    names = summary.model, profiler.model if profiler else ""
+    offline_price = _price(offline, prices, names)
+    online_price = _price(online, prices, names)
 
+    per_user = offline.total if offline else None
+    per_query = online.total if online else None
     return Costs(
         calls=_round(total.calls),
         cached=_round(total.cached),
         input_tokens=_round(total.input_tokens),
         output_tokens=_round(total.output_tokens),
         cached_share=_round(total.cached) / _round(total.calls) if total.calls else None,
-        offline_calls=offline.calls if offline else None,
-        offline_input_tokens=offline.input_tokens if offline else None,
-        offline_output_tokens=offline.output_tokens if offline else None,
-        offline_seconds=offline.seconds if offline else None,
-        online_calls=online.calls if online else None,
-        online_input_tokens=online.input_tokens if online else None,
-        online_output_tokens=online.output_tokens if online else None,
-        online_seconds=online.seconds if online else None,
+        offline_calls=per_user.calls if per_user else None,
+        offline_input_tokens=per_user.input_tokens if per_user else None,
+        offline_output_tokens=per_user.output_tokens if per_user else None,
+        offline_seconds=per_user.seconds if per_user else None,
+        online_calls=per_query.calls if per_query else None,
+        online_input_tokens=per_query.input_tokens if per_query else None,
+        online_output_tokens=per_query.output_tokens if per_query else None,
+        online_seconds=per_query.seconds if per_query else None,
         queries_per_user=queries,
         offline_price=offline_price,
         online_price=online_price,
-        query_tokens=_amortize(_tokens(offline), _tokens(online), queries),
+        query_tokens=_amortize(
+            per_user.tokens if per_user else None,
+            per_query.tokens if per_query else None,
+            queries,
+        ),
         query_price=_amortize(offline_price, online_price, queries),
+        profiler_calls=_round(everything.profiler.calls),
+        profiler_input_tokens=_round(everything.profiler.input_tokens),
+        profiler_output_tokens=_round(everything.profiler.output_tokens),
     )
 
 
-def _mean_over_seeds(entry: Entry, phases: Sequence[str] | None = None) -> _Amounts:
-    usage = [
-        phase
-        for run in entry.runs
-        for name, phase in run.summary.usage.items()
-        if phases is None or name in phases
-    ]
-    return _sum_phases(usage, len(entry.runs))
+def _mean_over_seeds(
+    entry: Entry, phases: Sequence[str] | None = None, *, repeated: bool = False
+) -> _Part:
+    """Mean amounts of some phases, or of all; with `repeated`, replies used again count too."""
+    model = profiler = _NOTHING
+    for run in entry.runs:
+        model = model.plus(_sum_phases(run.summary.usage, phases, repeated))
+        profiler = profiler.plus(_sum_phases(run.summary.profiler_usage, phases, repeated))
+    count = len(entry.runs)
+    return _Part(model.per(count), profiler.per(count))
 
 
-def _sum_phases(usage: Iterable[Phase], runs: int) -> _Amounts:
-    usage = list(usage)
-    return _Amounts(
-        calls=sum(phase.calls for phase in usage) / runs,
-        cached=sum(phase.cached for phase in usage) / runs,
-        input_tokens=sum(phase.input_tokens for phase in usage) / runs,
-        output_tokens=sum(phase.output_tokens for phase in usage) / runs,
-        seconds=sum(phase.seconds for phase in usage) / runs,
-    )
+def _sum_phases(
+    usage: Mapping[str, Phase], phases: Sequence[str] | None, repeated: bool
+) -> _Amounts:
+    total = _NOTHING
+    for name, phase in usage.items():
+        if phases is not None and name not in phases:
+            continue
+        total = total.plus(
+            _Amounts(
+                calls=phase.calls,
+                cached=phase.cached,
+                input_tokens=phase.input_tokens,
+                output_tokens=phase.output_tokens,
+                seconds=phase.seconds,
+            )
+        )
+        if repeated:
+            total = total.plus(
+                _Amounts(
+                    calls=phase.repeated,
+                    input_tokens=phase.repeated_input_tokens,
+                    output_tokens=phase.repeated_output_tokens,
+                )
+            )
+    return total
 
 
-def _price(amounts: _Amounts | None, price: Mapping[str, float] | None) -> float | None:
-    if amounts is None or price is None:
+def _price(part: _Part | None, prices: Prices, names: tuple[str, str]) -> float | None:
+    """The price of a part; None if a model that worked on it has none."""
+    if part is None:
         return None
-    money = amounts.input_tokens * price["input"] + amounts.output_tokens * price["output"]
-    return float(money) / 1_000_000
-
-
-def _tokens(amounts: _Amounts | None) -> float | None:
-    return None if amounts is None else amounts.input_tokens + amounts.output_tokens
+    total = 0.0
+    for amounts, name in zip((part.model, part.profiler), names, strict=True):
+        price = prices.get(name)
+        if price is not None:
+            total += amounts.input_tokens * price["input"]
+            total += amounts.output_tokens * price["output"]
+        elif amounts.calls or name == names[0]:
+            return None
+    return total / 1_000_000
 
 
 def _amortize(offline: float | None, online: float | None, queries: float | None) -> float | None:

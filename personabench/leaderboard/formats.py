@@ -84,6 +84,7 @@ _COMPOSED: dict[str, Callable[[Row], str]] = {
     "frontier": lambda row: "✓" if row.frontier else "",
     "offline_tokens": lambda row: _tokens_text(row.costs.offline_tokens),
     "online_tokens": lambda row: _tokens_text(row.costs.online_tokens),
+    "profiler_tokens": lambda row: _tokens_text(row.costs.profiler_tokens),
 }
 
 

@@ -276,7 +276,7 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
     notes = []
     for label, run in runs:
         notes += _describe_completeness(label, run)
-    for role in ("simulator", "judge"):
+    for role in ("simulator", "judge", "profiler"):
         notes += _describe_role(role, runs)
     for label, run in runs:
         notes += _describe_unjudged(label, run)

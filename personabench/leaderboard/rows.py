@@ -150,7 +150,12 @@ class Entry:
     @property
     def calls(self) -> int:
         """Model calls of all runs and phases."""
-        return sum(phase.calls for run in self.runs for phase in run.summary.usage.values())
+        return sum(
+            phase.calls
+            for run in self.runs
+            for usage in (run.summary.usage, run.summary.profiler_usage)
+            for phase in usage.values()
+        )
 
     @property
     def is_rule(self) -> bool:

@@ -1,7 +1,8 @@
-"""Auxiliary model roles (simulator, judge), each with its own backend and usage.
+"""Auxiliary model roles (simulator, judge, profiler), each with its own backend and usage.
 
-The model under test, the simulator and the judge are called through the same code.  They differ in
-the phase under which their calls are booked and in how much of the client the caller can access.
+The model under test and all roles are called through the same code.  They differ in the phase under
+which their calls are booked and in how much of the client the caller can access.  The profiler does
+a method's profiling work: its calls keep the phase of that work and are marked instead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from personabench.errors import Refused
 from personabench.hashing import digest
 from personabench.models.call_order import Ordered, next_place
 from personabench.types import Call, Message, Phase, Request, Response
@@ -18,7 +20,13 @@ from personabench.types import Call, Message, Phase, Request, Response
 if TYPE_CHECKING:
     from personabench.models.client import Client
 
-RoleName = Literal["simulator", "judge"]
+RoleName = Literal["simulator", "judge", "profiler"]
+OPTION_PREFIXES: Mapping[RoleName, str] = {
+    "simulator": "simulator",
+    "judge": "judge",
+    "profiler": "profile",
+}
+"""The first word of the names of a role's options."""
 PHASES: Mapping[RoleName, Phase] = {"simulator": "simulate", "judge": "judge"}
 UNWHOLE: Mapping[str, str] = {"length": "truncated", "refused": "refused"}
 """Flags of replies that are returned although they are incomplete, by their finish."""
@@ -36,6 +44,7 @@ class Caller:
             replies that are not cached.
         is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
+        is_profiler: whether the profiler answers in place of the model under test.
         prefix: the prefix of the names of flags about replies.
     """
 
@@ -47,15 +56,16 @@ class Caller:
         # Contexts that are made from this one by `copy` add to the same calls.
         self._calls = Ordered[Call]()
         self.flags: dict[str, float] = {}
-        self.window = client.window
-        self.tokens = client.tokens
         self.seed = seed
         self.is_storable = True
-        self._client = client
         self._phase = phase
         self._unit = unit
         self.sample_id = sample_id
+        self.is_profiler = False
         self.work = sample_id or f"{phase} {unit}"
+        self._client = client
+        self.window = client.window
+        self.tokens = client.tokens
 
     @property
     def calls(self) -> list[Call]:
@@ -83,14 +93,20 @@ class Caller:
     async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
         request = self._seed(request)
         place = next_place()
-        response, call = await self._client.complete(
-            request,
-            self._phase,
-            self._unit,
-            accept,
-            self.flag,
-            self.work,
-        )
+        try:
+            response, call = await self._client.complete(
+                request,
+                self._phase,
+                self._unit,
+                accept,
+                self.flag,
+                self.work,
+            )
+        except Refused as refusal:
+            refusal.model = self._client.backend
+            raise
+        if self.is_profiler:
+            call = msgspec.structs.replace(call, profiler=True)
         self._calls.add(place, call)
 
         self.is_storable &= self._client.is_storable(request, response, accept)

@@ -19,7 +19,7 @@ from personabench import __version__
 from personabench.errors import UsageError
 from personabench.results.export import CallRecord, Line, Source, writing
 from personabench.results.index import SCORER, label
-from personabench.results.summary import to_dict
+from personabench.results.summary import Phase, to_dict
 from personabench.types import Message, Usage, to_json
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ def _header(source: Source) -> dict[str, Any]:
         "stats": {
             "started_at": _time(summary.time),
             "completed_at": _time(summary.time),
-            "model_usage": {_model(source): _usage(_method_usage(source))},
+            "model_usage": _usage_by_model(source),
         },
     }
 
@@ -162,9 +162,17 @@ def _score_summary(
     }
 
 
-def _method_usage(source: Source) -> Usage:
-    """Tokens of the method, without those of simulated users and judges."""
-    phases = [phase for name, phase in source.summary.usage.items() if name not in ROLES]
+def _usage_by_model(source: Source) -> dict[str, dict[str, int]]:
+    """Tokens of the method's models, without those of simulated users and judges."""
+    summary = source.summary
+    usage = {_model(source): _usage(_sum_phases(summary.usage))}
+    if summary.profiler_usage:
+        usage[summary.roles["profiler"].model] = _usage(_sum_phases(summary.profiler_usage))
+    return usage
+
+
+def _sum_phases(usage: Mapping[str, Phase]) -> Usage:
+    phases = [phase for name, phase in usage.items() if name not in ROLES]
     return Usage(
         sum(phase.input_tokens for phase in phases),
         sum(phase.output_tokens for phase in phases),
@@ -247,9 +255,9 @@ def _metadata(line: Line) -> dict[str, Any]:
 
 
 def _event(record: CallRecord, model: str, roles: Mapping[str, str], time: str) -> dict[str, Any]:
-    """A call as an event of the transcript; simulated users and judges by their role and model."""
+    """A call as an event of the transcript; those of roles by their role and model."""
     call = record.call
-    role = ROLES.get(call.phase)
+    role = "profiler" if call.profiler else ROLES.get(call.phase)
     model = roles.get(role or "", model)
     usage = Usage(
         call.input_tokens,

@@ -47,6 +47,7 @@ def describe_sample(folder: RunFolder, sample_id: str, results: Path) -> dict[st
             {
                 "key": call.key,
                 "phase": call.phase,
+                "by": "profiler" if call.profiler else None,
                 "cached": call.cached,
                 "input_tokens": call.input_tokens,
                 "output_tokens": call.output_tokens,

@@ -38,6 +38,8 @@ class RunSpec(msgspec.Struct, frozen=True):
         tokenizer: the task's tokenizer for BM25 unless it is "whitespace", which was the only one
             in earlier versions.
         prompts: the hash of the method's texts, unless they are those of its compact wording.
+        profiler: identity of the model that writes profiles, if it is not the model under test,
+            with the window and the texts of its prompts.
         version: the version of this identity; see `SPEC_VERSION`.
     """
 
@@ -60,6 +62,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     simulator: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
     tokenizer: str | msgspec.UnsetType = msgspec.UNSET
     prompts: str | msgspec.UnsetType = msgspec.UNSET
+    profiler: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
     version: int = SPEC_VERSION
 
     @property

@@ -18,7 +18,10 @@ class Phase(msgspec.Struct, frozen=True):
     """Usage of the model calls of one phase.
 
     Attributes:
+        calls: distinct calls: each is booked once, where it first appears.
         reasoning_tokens: the part of the output that is thought; unset if no call reports any.
+        repeated: replies that a further sample used again, with their tokens; they are in no other
+            number.
         served: calls by who answered them, as the server says; unset if it says nothing.
     """
 
@@ -29,6 +32,9 @@ class Phase(msgspec.Struct, frozen=True):
     seconds: float
     served: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    repeated: int = 0
+    repeated_input_tokens: int = 0
+    repeated_output_tokens: int = 0
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -106,6 +112,7 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     parse_failures: dict[str, int] = {}
     counters: dict[str, Number]
     usage: dict[str, Phase]
+    profiler_usage: dict[str, Phase] = {}
     profiles: int = 0
     seconds: float
     files: dict[str, Seal] = {}

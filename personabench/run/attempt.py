@@ -27,6 +27,7 @@ class Attempt:
     Attributes:
         ctx: the method when it answers; learning: the method when it learns from feedback.
         simulator: the simulated user.
+        windows: the windows that prompts were fitted to, by model that the method calls.
         profile: the key of the user's profile that the answer was made with.
         is_too_long: the server refused a prompt and said how long it may be.
     """
@@ -34,6 +35,7 @@ class Attempt:
     ctx: Context
     simulator: Role
     learning: Context
+    windows: Sequence[int | None]
     profile: str | None = None
     is_too_long: bool = False
 
@@ -69,7 +71,9 @@ class Attempt:
             flags[name] = flags.get(name, 0) + amount
 
         # Calls of a simulator are listed, but they are no cost of the method.
-        method_calls = (*self.ctx.calls, *self.learning.calls)
+        method_calls = [
+            call for call in (*self.ctx.calls, *self.learning.calls) if not call.profiler
+        ]
         usage = Usage(
             sum(call.input_tokens for call in method_calls),
             sum(call.output_tokens for call in method_calls),

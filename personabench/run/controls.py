@@ -46,6 +46,13 @@ def apply_control(dataset: Dataset, history: str, seed: int) -> Dataset:
     raise UsageError(f"--history {history}: choose own, none, shuffled or size=N")
 
 
+def without_control(dataset: Dataset) -> Dataset:
+    """Return a dataset with the users' own histories."""
+    while isinstance(dataset, _Truncated | _Shuffled):
+        dataset = dataset.inner
+    return dataset
+
+
 class _Truncated(Wrapped):
     def __init__(self, inner: Dataset, size: int) -> None:
         super().__init__(inner)

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from personabench.api.compatibility import check_requirements
-from personabench.api.context import Context
+from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
 from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
@@ -39,6 +39,7 @@ from personabench.errors import (
     RunError,
     UsageError,
 )
+from personabench.models.backends.base import Backend
 from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
 from personabench.models.call_order import number_tasks
@@ -76,13 +77,14 @@ class Engine:
         folder: the run folder, already started.
         output: the folder that is written to, if not `folder`: a dry run reads one and writes
             another.
-        roles: the clients of the simulator and the judge; the model under test plays a role without
-            one.
+        roles: the clients of the simulator, the judge and the profiler; the model under test plays
+            a role without one.
         concurrency: samples in progress at once.
         grace: seconds that calls in flight get after an interrupt.
         sample_timeout: seconds that a sample may take; None for no limit.
         block_limit: seconds after which plugin code that blocks the event loop is reported.
-        prompts: the texts of the method's prompts.
+        judged: a judge follows, so a refresh does not end with the last prediction.
+        prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
     """
@@ -103,6 +105,7 @@ class Engine:
     progress: Progress = field(default_factory=Progress)
     output: RunFolder | None = None
     prompts: Prompts = field(default_factory=Prompts)
+    profiler_prompts: Prompts = field(default_factory=Prompts)
 
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
@@ -380,7 +383,7 @@ class Engine:
         attempt = self._new_attempt(sample)
         prediction = await self._make_prediction(sample, fault, act, attempt)
         # Another sample may have taught it meanwhile, so the two attempts' windows are compared.
-        if attempt.is_too_long and attempt.ctx.window != self.client.window:
+        if attempt.is_too_long and attempt.windows != self._windows():
             refusal = prediction.error
             attempt = self._new_attempt(sample)
             prediction = await self._make_prediction(sample, fault, act, attempt)
@@ -391,13 +394,18 @@ class Engine:
 
     def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
         """Note the context window that a refusal states, if prompts were not fitted to it."""
-        window = refused_window(str(refusal))
-        if window is None or window >= (attempt.ctx.window or window + 1):
-            return
-        attempt.is_too_long = True
-        model = self.client.backend
+        window = refused_window(refusal.text)
+        for client, fitted_to in zip(self._method_clients(), attempt.windows, strict=True):
+            model = client.backend
+            if model is not refusal.model or window is None or window >= (fitted_to or window + 1):
+                continue
+            attempt.is_too_long = True
+            self._note_window(model, window)
+
+    def _note_window(self, model: Backend, window: int) -> None:
         if model.window is None or window < model.window:
             model.window = window
+            model.fit_thoughts()
             _log.info("the server states a window of %d tokens; prompts are fitted to it", window)
 
     async def _make_prediction(
@@ -485,18 +493,31 @@ class Engine:
             )
         return answering.result()
 
+    def _method_clients(self) -> list[Client]:
+        """The clients of the models that a method calls."""
+        profilers = [self.roles["profiler"]] if "profiler" in self.roles else []
+        return [self.client, *profilers]
+
+    def _windows(self) -> list[int | None]:
+        """The windows that prompts of the method are fitted to, by model."""
+        return [client.window for client in self._method_clients()]
+
     def _new_attempt(self, sample: Sample) -> Attempt:
         simulator = self.roles.get("simulator", self.client)
         return Attempt(
             ctx=self._new_context("predict", sample.user_id, sample.id),
             simulator=Role("simulator", simulator, sample.user_id, self.spec.seed, sample.id),
             learning=self._new_context("update", sample.user_id, sample.id),
+            windows=self._windows(),
         )
 
     def _view(self, sample: Sample) -> Sample:
         return sample.view(privileged=self.method.privileged)
 
     def _new_context(self, phase: Phase, unit: str, sample_id: str = "") -> Context:
+        profiler = None
+        if "profiler" in self.roles:
+            profiler = Profiler(self.roles["profiler"], self.profiler_prompts)
         return Context(
             task=self.task,
             client=self.client,
@@ -507,6 +528,8 @@ class Engine:
             unit=unit,
             sample_id=sample_id,
             prompts=self.prompts,
+            profiler=profiler,
+            may_profile=self.method.uses_profiler or self.method.profiles,
         )
 
 

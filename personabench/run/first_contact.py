@@ -73,7 +73,10 @@ def _restart(
     """Start the folder of a run under its new name; return the path of its log."""
     for run in resolved:
         spec = msgspec.structs.replace(
-            run.spec, model=pending.spec.model, simulator=pending.spec.simulator
+            run.spec,
+            model=pending.spec.model,
+            simulator=pending.spec.simulator,
+            profiler=pending.spec.profiler,
         )
         if spec == pending.spec:
             stack.callback(run.folder.close)

@@ -14,6 +14,7 @@ from personabench.models.backends.dialect import PLAIN
 from personabench.models.budget import Budget
 from personabench.models.client import Client
 from personabench.models.probe import Dialects, Learnt, probe_request
+from personabench.models.roles import OPTION_PREFIXES
 from personabench.run.judging import JUDGE_SEED
 from personabench.run.options import Options
 from personabench.types import Request, Sampling, to_json
@@ -110,9 +111,10 @@ class Openings:
             self._tell(f"dialect  {name}: {learnt.describe(backend.options)}")
 
     def _request(self, backend: Backend) -> Request:
-        is_role = bool(backend.options.role)
-        sampling = Sampling() if is_role else self._options.sampling
-        seed = JUDGE_SEED if is_role else self._options.seed
+        # A method's requests have the sampling of the run, whoever answers them.
+        is_task_role = backend.options.role not in ("", OPTION_PREFIXES["profiler"])
+        sampling = Sampling() if is_task_role else self._options.sampling
+        seed = JUDGE_SEED if is_task_role else self._options.seed
         return probe_request(sampling.temperature, sampling.top_p, seed)
 
 

@@ -184,18 +184,21 @@ class DryRunClient(Client):
         forecast: the plan that calls are booked in.
         planned_calls: every call so far.
         memory: responses given so far, as if they had been stored.
+        booked: the keys of the calls of this run, each of which is booked once.
         style: how replies are filled in.
     """
 
     forecast: RunPlan
     planned_calls: list[PlannedCall]
     memory: dict[str, Response]
+    booked: set[str]
     style: FillerStyle
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.planned_calls = []
         self.memory = {}
+        self.booked = set()
         self.style = FillerStyle()
         self._refused: dict[str | int, Response] = {}
 
@@ -223,6 +226,9 @@ class DryRunClient(Client):
             response = self._refused[key] = self._refused[previous]
             return self._receipt(key, phase, response, cached=True)
 
+        if stored is not None and key in self.booked:
+            return self._receipt(key, phase, stored, cached=True)
+        self.booked.add(key)
         self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
         if stored is None:
             response = self._fill(key, request)
@@ -266,6 +272,7 @@ class DryRunClient(Client):
         client.forecast = self.forecast
         client.planned_calls = self.planned_calls
         client.memory = self.memory
+        client.booked = self.booked
         client.style = self.style
         return client
 
@@ -448,6 +455,7 @@ def _empty_plan(job: runner.ResolvedRun, owed: int) -> RunPlan:
     changed = {
         **changed_params(job.method),
         **job.changed_prompts,
+        **job.changed_profiler,
         **{f"task.{name}": value for name, value in task_changes},
     }
     return RunPlan(job.spec.task, job.spec.method, job.spec.model["name"], owed, changed)

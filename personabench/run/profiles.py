@@ -153,7 +153,7 @@ class Profiles:
         needs_population = "population" in self._method.requirements()
         method = [spec.method, spec.method_hash, self._method.version, spec.params]
         # Left out when unset, as in `_task_identity`.
-        if spec.prompts is not msgspec.UNSET:
+        if spec.prompts is not msgspec.UNSET and not spec.profiler:
             method.append(spec.prompts)
         return digest(
             {
@@ -161,11 +161,12 @@ class Profiles:
                 "artifact": "profile of answers",
                 "method": method,
                 "task": self._task_identity(),
-                "model": spec.model,
+                # A profile of the profiler serves every model under test.
+                "model": spec.profiler or spec.model,
                 # Methods see answers only, however these are scored.
                 "sampling": msgspec.structs.replace(spec.sampling, reading=msgspec.UNSET),
                 "seed": spec.seed,
-                "window": spec.window,
+                "window": None if spec.profiler else spec.window,
                 "population": spec.data_hash if needs_population else None,
                 "user": user.id,
                 "history": user.history,

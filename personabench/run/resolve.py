@@ -21,13 +21,15 @@ from personabench.api.fidelity import apply_paper_settings, list_differences, na
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
-from personabench.api.prompts import Prompts, WordingName, check_owners
+from personabench.api.prompts import Prompts, check_owners
+from personabench.api.rubric_task import with_rubric
 from personabench.api.task import Task
 from personabench.api.users import open_split
+from personabench.api.wording import WordingName
 from personabench.errors import UsageError
 from personabench.metrics.judges.ask import check_independence
 from personabench.models.backends.base import USER, Backend
-from personabench.models.roles import RoleName
+from personabench.models.roles import OPTION_PREFIXES, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.tokenizers import get_tokenizer
@@ -55,7 +57,9 @@ class ResolvedRun:
         prompts: the texts of the method's prompts.
         differs: differences from the setting of the method's paper, in words.
         changed_prompts: the options of texts that are not the model's default.
-        roles: the backends of the simulator and the judge, if the task uses them.
+        roles: the backends of the simulator and the judge, if the task uses them, and of the
+            profiler, if one is named and the method uses it.
+        profiler_prompts: the texts of the method's prompts for the profiler.
         audit: the audit of the data, unless it is example data.
     """
 
@@ -70,6 +74,7 @@ class ResolvedRun:
     differs: Sequence[str] = ()
     changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
+    profiler_prompts: Prompts = dataclasses.field(default_factory=Prompts)
     audit: Audit | None = None
 
     @property
@@ -78,6 +83,15 @@ class ResolvedRun:
         if "judge" not in self.roles:
             return None
         return judge_key(self.task, self.roles["judge"].identity)
+
+    @property
+    def changed_profiler(self) -> dict[str, str]:
+        """The profiler as a label names it; empty without one."""
+        if "profiler" not in self.roles:
+            return {}
+        profiler = self.roles["profiler"]
+        marks = [f"{name}={value}" for name, value in profiler.options.marks.items()]
+        return {"profiler": " ".join([profiler.identity["name"], *marks])}
 
     @property
     def warnings(self) -> list[str]:
@@ -92,7 +106,7 @@ class ResolvedRun:
         """Warnings about roles played by the model under test, and about a related judge."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
-            f"name another with --{role}-model"
+            f"name another with --{OPTION_PREFIXES[role]}-model"
             for role, backend in self.roles.items()
             if backend.identity == self.spec.model
         ]
@@ -122,11 +136,12 @@ def build_spec(
     window: int | None,
     simulator: Mapping[str, str] | None,
     prompts: Prompts | None = None,
+    profiler: Mapping[str, str] | None = None,
 ) -> RunSpec:
     """The identity of a run of a method on an opened split of a task.
 
     Args:
-        model, simulator: identities of the models.
+        model, simulator: identities of the models; profiler: see `RunSpec`.
         window: the context length that was asked for, in tokens; None for the model's own.
     """
     # Options that only the judge reads are part of the judge's key, not of the run: another judge
@@ -156,7 +171,18 @@ def build_spec(
         simulator=msgspec.UNSET if simulator is None else simulator,
         tokenizer=_name_tokenizer(task),
         prompts=msgspec.UNSET if prompts is None else prompts.identity,
+        profiler=msgspec.UNSET if profiler is None else profiler,
     )
+
+
+def _identify_profiler(backend: Backend, prompts: Prompts) -> dict[str, str]:
+    """The profiler as the spec states it: everything that determines its replies."""
+    identity = dict(backend.identity)
+    if backend.options.window is not None:
+        identity["window"] = str(backend.options.window)
+    if prompts.identity is not msgspec.UNSET:
+        identity["prompts"] = prompts.identity
+    return identity
 
 
 def _name_tokenizer(task: Task) -> str | msgspec.UnsetType:
@@ -209,7 +235,9 @@ class _Resolver:
         self.backend = backend
         self.named = named
         self.methods = _load_classes("method", options.methods)
-        self.tasks = _load_classes("task", options.tasks)
+        self.tasks: list[type[Task]] = _load_classes("task", options.tasks)
+        if options.rubric is not None:
+            self.tasks = [with_rubric(cls, options.rubric) for cls in self.tasks]
         self.runs: dict[str, ResolvedRun] = {}
         self.refusals: list[str] = []
         self.used_by_methods: set[str] = set()
@@ -217,8 +245,9 @@ class _Resolver:
         self.active_roles: set[RoleName] = set()
         self.departures: dict[str, str] = {}
         self.opened: dict[str, tuple[Task, Dataset]] = {}
+        self.default_wording = _default_wording(backend)
+        self.wording: WordingName = options.wording or self.default_wording
         self.audits: dict[str, Audit | None] = {}
-        self.default_wording: WordingName = "compact" if backend.packaged else "full"
 
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
@@ -253,6 +282,8 @@ class _Resolver:
             for role in active_roles(task, list(self.named))
         }
         self.active_roles |= roles.keys()
+        # Whether it is used depends on the method, not on the task.
+        roles.pop("profiler", None)
 
         positions = select(dataset, self.options.limit, self.options.selection_seed)
         if self.options.shard:
@@ -268,6 +299,7 @@ class _Resolver:
         self.used_by_tasks |= accepted.keys()
         task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
+        task.choose_wording(self.wording)
         return task
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
@@ -321,7 +353,16 @@ class _Resolver:
             return
         check_requirements(method, dataset, positions)
 
-        prompts = self._resolve_prompts(method_class)
+        prompts = self._resolve_prompts(method_class, self.default_wording)
+        profiler = self.named.get("profiler")
+        profiler_identity = None
+        profiler_prompts = prompts
+        if profiler is not None and (method.uses_profiler or method.profiles):
+            roles = {**roles, "profiler": profiler}
+            self.active_roles.add("profiler")
+            profiler_prompts = self._resolve_prompts(method_class, _default_wording(profiler))
+            profiler_identity = _identify_profiler(profiler, profiler_prompts)
+
         spec = build_spec(
             task,
             dataset,
@@ -333,9 +374,10 @@ class _Resolver:
             window=self.options.backend_options.window,
             simulator=roles["simulator"].identity if "simulator" in roles else None,
             prompts=prompts,
+            profiler=profiler_identity,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
-        differs = list_differences(method, task, dataset, sampling, spec.history)
+        differs = list_differences(method, task, dataset, sampling, spec.history, prompts)
         if is_paper and differs:
             self.departures[f"{method.name} with preset=paper"] = ", ".join(differs)
         # Points of a grid that differ in another method's parameter are the same run of this one.
@@ -353,12 +395,14 @@ class _Resolver:
                 differs,
                 prompts.changed(self.default_wording),
                 roles,
+                profiler_prompts,
                 self.audits[_name_opened(task)],
             ),
         )
 
-    def _resolve_prompts(self, method_class: type[Method]) -> Prompts:
-        wording = self.options.wording or self.default_wording
+    def _resolve_prompts(self, method_class: type[Method], default: WordingName) -> Prompts:
+        # A rule sends no request that could be worded.
+        wording = default if method_class.rule else self.options.wording or default
         return Prompts(method_class.prompts, wording, self.options.prompts)
 
     def _check_prompts(self) -> None:
@@ -368,13 +412,17 @@ class _Resolver:
         files = [file for cls in self.methods for file in cls.prompts or ()]
         check_owners(self.options.prompts, files, [cls.name for cls in self.methods])
         for cls in self.methods:
-            self._resolve_prompts(cls)
+            self._resolve_prompts(cls, self.default_wording)
 
     def _check_roles(self) -> None:
         idle = sorted(set(self.named) - self.active_roles)
-        if idle:
-            tasks = ", ".join(self.options.tasks)
-            raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
+        if not idle:
+            return
+        if idle[0] == "profiler":
+            methods = ", ".join(self.options.methods)
+            raise UsageError(f"--profile-model: none of the methods {methods} uses a profiler")
+        tasks = ", ".join(self.options.tasks)
+        raise UsageError(f"--{idle[0]}-model: none of the tasks {tasks} has a {idle[0]}")
 
     def report_refusals(self, reported: set[str]) -> None:
         """Name each pair that does not fit, and each preset that is not its paper's setting.
@@ -407,6 +455,10 @@ class _Resolver:
             )
 
 
+def _default_wording(backend: Backend) -> WordingName:
+    return "compact" if backend.packaged else "full"
+
+
 def _check_options(options: Options, backend: Backend) -> None:
     adapter = backend.options.adapter or ""
     if options.history == "shuffled" and USER in adapter:
@@ -415,6 +467,13 @@ def _check_options(options: Options, backend: Backend) -> None:
             "from another user's history; name one adapter for all users, or leave one of the two "
             "out"
         )
+    if options.rubric is not None and options.shard is not None:
+        raise UsageError(
+            "--judge-rubric with --shard: run the shards without it, merge them, and repeat the "
+            "command with --judge-rubric and without --shard; only the judge is called then"
+        )
+    if options.rubric is not None and "judge" not in options.roles:
+        raise UsageError("--judge-rubric: name the judge with --judge-model or --judge-backend")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
 

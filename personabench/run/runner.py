@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -40,7 +41,12 @@ from personabench.run.run_facts import (
     versions,
 )
 from personabench.run.scoring import score_run
-from personabench.run.session import Session, identified_models, open_cache
+from personabench.run.session import (
+    Session,
+    identified_models,
+    open_cache,
+    open_vector_store,
+)
 from personabench.run.shard_file import write_shard_file
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
@@ -123,7 +129,7 @@ async def run(
                 cache = open_cache(options)
                 if cache is not None:
                     stack.callback(cache.close)
-                embedders = options.embedders()
+                embedders = options.embedders(open_vector_store(options))
                 stack.push_async_callback(embedders.aclose)
                 session = Session(model, cache, embedders, budget, openings)
             jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
@@ -239,8 +245,10 @@ class _Execution:
 
     async def _open_models(self) -> None:
         await self.session.open_backend(self.session.model, self.log)
-        if "simulator" in self.job.roles:
-            await self.session.open_backend(self.job.roles["simulator"], self.log)
+        for role, backend in self.job.roles.items():
+            # Judges are opened when answers wait for them.
+            if role != "judge":
+                await self.session.open_backend(backend, self.log)
 
     async def _predict(self, pending: Sequence[int]) -> None:
         engine = self.engine
@@ -304,7 +312,7 @@ class _Execution:
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
             subject=describe_subject(job.task, job.dataset, self.options.data),
-            changed={**changed_params(job.method), **job.changed_prompts},
+            changed={**changed_params(job.method), **job.changed_prompts, **job.changed_profiler},
             task_changed=changed_params(job.task),
             fit="adapted" if job.differs else "faithful",
             differs=list(job.differs),
@@ -315,6 +323,7 @@ class _Execution:
                 **engine.provenance,
                 **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
+                **_describe_rubric(self.options),
             },
             warnings=[*job.warnings, *self.edits],
             audit=job.audit.summary if job.audit else None,
@@ -332,6 +341,12 @@ class _Execution:
             shared=backend.identity == self.job.spec.model,
             adds=_metrics_of_judge(self.job.task) if role == "judge" else msgspec.UNSET,
         )
+
+
+def _describe_rubric(options: Options) -> dict[str, Any]:
+    if options.rubric is None:
+        return {}
+    return {"rubric": {"sha256": options.rubric.identity, **options.rubric.to_json_object()}}
 
 
 def _metrics_of_judge(task: Task) -> list[str] | None:

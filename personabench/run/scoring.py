@@ -6,10 +6,9 @@ Scoring calls no model, so it can be repeated at any time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
-import msgspec
 import numpy as np
 
 from personabench.api.dataset import Dataset
@@ -23,15 +22,11 @@ from personabench.metrics.scripts import ReferenceCoverage
 from personabench.results.checksums import Seal, make_seal
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
-from personabench.results.summary import Number, Phase, RunFacts, Summary
+from personabench.results.summary import Number, RunFacts, Summary
 from personabench.run.attempt import plain
 from personabench.run.judging import answer_key
-from personabench.types import Call, Judgement, Prediction, Sample, Score, to_json
-
-AS_REQUESTED = "(as requested)"
-"""In the counts of who answered, a server that names nothing but the requested model."""
-ROLE_PHASES = ("simulate", "judge")
-"""Phases whose calls go to a role, not to the model under test."""
+from personabench.run.ledger import Ledger
+from personabench.types import Judgement, Prediction, Sample, Score, to_json
 
 
 def measure(
@@ -145,6 +140,8 @@ class _Scoring:
             empty_output=0,
             request_errors=0,
         )
+        # First, so that calls are booked offline that a sample repeats.
+        self.profiles = self._add_profiles()
         self._judgements = folder.judgements(judge) if judge else {}
         self._primary = task.metrics[0].name
 
@@ -258,7 +255,7 @@ class _Scoring:
             self.counters.update(judgement.flags)
         return judgement
 
-    def add_profiles(self) -> int:
+    def _add_profiles(self) -> int:
         """Count flags and calls of the users' profiles, and return the number of profiles."""
         profiles = self.folder.profiles().values()
         for profile in profiles:
@@ -316,7 +313,6 @@ def _summarize(
 ) -> Summary:
     task = scoring.task
     metrics = scoring.tally.all
-    profiles = scoring.add_profiles()
     counters = scoring.counters
     changes = scoring.ledger.count_changes()
     if changes:
@@ -369,8 +365,9 @@ def _summarize(
         signatures=signatures,
         parse_failures=dict(scoring.unparsed),
         counters=rounded_counters,
-        usage=scoring.ledger.phases(),
-        profiles=profiles,
+        usage=scoring.ledger.usage(),
+        profiler_usage=scoring.ledger.profiler_usage(),
+        profiles=scoring.profiles,
         seconds=round(seconds, 2),
         files=_seal_files(scoring.folder, facts.judge),
     )
@@ -387,68 +384,6 @@ def _seal_files(folder: RunFolder, judge: str | None) -> dict[str, Seal]:
         name = path.relative_to(folder.path).as_posix()
         seals[name] = make_seal(path)
     return seals
-
-
-class Ledger:
-    """Calls, tokens and model seconds by phase; a cached call counts at its full cost."""
-
-    def __init__(self) -> None:
-        self._calls: Counter[str] = Counter()
-        self._cached: Counter[str] = Counter()
-        self._input_tokens: Counter[str] = Counter()
-        self._output_tokens: Counter[str] = Counter()
-        self._seconds: dict[str, float] = {}
-        self._reasoning_tokens: Counter[str] = Counter()
-        self._served: dict[str, Counter[str]] = {}
-
-    def add(self, calls: Iterable[Call]) -> None:
-        """Add calls."""
-        for call in calls:
-            phase = call.phase
-            self._calls[phase] += 1
-            self._cached[phase] += call.cached
-            self._input_tokens[phase] += call.input_tokens
-            self._output_tokens[phase] += call.output_tokens
-            self._reasoning_tokens[phase] += call.reasoning_tokens or 0
-
-            server_model = call.served or AS_REQUESTED
-            served = self._served.setdefault(phase, Counter())
-            served[server_model] += 1
-
-            seconds = self._seconds.get(phase, 0.0) + call.seconds
-            # Rounded after each call, so that a run scored again gives the same sum to the digit.
-            self._seconds[phase] = round(seconds, 4)
-
-    def phases(self) -> dict[str, Phase]:
-        """Usage by phase."""
-        usage = {}
-        for phase in self._calls:
-            reasoning_tokens = self._reasoning_tokens[phase]
-            usage[phase] = Phase(
-                calls=self._calls[phase],
-                cached=self._cached[phase],
-                input_tokens=self._input_tokens[phase],
-                output_tokens=self._output_tokens[phase],
-                seconds=self._seconds[phase],
-                served=_describe_served(self._served[phase]),
-                reasoning_tokens=reasoning_tokens or msgspec.UNSET,
-            )
-        return usage
-
-    def count_changes(self) -> int:
-        """Count the calls of the model under test that another server model answered than most."""
-        served: Counter[str] = Counter()
-        for phase, counts in self._served.items():
-            if phase not in ROLE_PHASES:
-                served.update(counts)
-        most = max(served.values(), default=0)
-        return served.total() - most
-
-
-def _describe_served(counts: Counter[str]) -> dict[str, int] | msgspec.UnsetType:
-    if set(counts) == {AS_REQUESTED}:
-        return msgspec.UNSET
-    return dict(sorted(counts.items()))
 
 
 def _round(amount: float) -> Number:

@@ -75,6 +75,7 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
             "think?"
         ),
         instruction=_SHORT,
+        answer_form="a short phrase, in words of the conversations if you can",
     )
 
     @dataclasses.dataclass(frozen=True)

@@ -68,6 +68,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
     accepts_file = True
     max_tokens = 256
     quotes_gold = True
+    shares_records = True
     roles = ("judge",)
     judge_params = ("judge_prompt",)
     metrics = (
@@ -89,6 +90,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
             "changed, and when?"
         ),
         instruction=_SHORT,
+        answer_form="the answer, or a note that the conversations do not hold it",
     )
 
     @dataclasses.dataclass(frozen=True)

@@ -93,6 +93,7 @@ class PersonaBenchQA(Task, Audited, Downloadable):
             "like now and liked before?"
         ),
         instruction="Answer with the names or values alone, separated by commas.",
+        answer_form="the names or values alone, separated by commas",
     )
 
     @dataclasses.dataclass(frozen=True)

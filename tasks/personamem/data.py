@@ -37,8 +37,9 @@ from personabench.types import Record, Sample, User, to_json
 if TYPE_CHECKING:
     from personabench.tasks.personamem import PersonaMem
 
+QUESTION = "Which of the following replies suits this user best?"
 INSTRUCTION = (
-    "Which of the following replies suits this user best? "
+    f"{QUESTION} "
     "Think if you need to, then write <final_answer> and after it the letter of that one reply: "
     "(a), (b), (c) or (d)."
 )

@@ -59,7 +59,7 @@ class _PrefEval(Task, Downloadable):
     source = "https://github.com/amazon-science/PrefEval (arXiv 2502.09597)"
     licence = "CC BY-NC 4.0"
     default_split = "all"
-    offers = ("history",)
+    shares_records = True
 
     @dataclasses.dataclass(frozen=True)
     class Params:
@@ -171,6 +171,7 @@ class PrefEval(_PrefEval):
     name = "prefeval"
     title = "PrefEval: which reply respects a preference stated turns ago?"
     kind = "category"
+    offers = ("history", "options", "preference")
     max_tokens = 32
     words = Vocabulary(
         person="user",
@@ -181,6 +182,8 @@ class PrefEval(_PrefEval):
             "Which of these replies suits this user? Answer with its letter in tags, such as "
             "<choice>A</choice>, and nothing else."
         ),
+        goal="Choose the reply that suits this user.",
+        answer_form="the letter of the reply that suits the user: A, B, C or D",
     )
 
     def _complete(self, sample: Sample, row: Row) -> Sample:
@@ -222,6 +225,7 @@ class PrefEvalGen(_PrefEval, JudgedTask):
     name = "prefeval_gen"
     title = "PrefEval: write a reply that respects a preference stated turns ago"
     kind = "text"
+    offers = ("history", "preference")
     max_tokens = 300
     roles = ("judge",)
     judge_params = ("questions", "judge_prompt")
@@ -238,6 +242,7 @@ class PrefEvalGen(_PrefEval, JudgedTask):
         response="reply",
         profile_question=_PROFILE_QUESTION,
         instruction="(Reply within 300 words.)",
+        answer_form="the reply, of at most 300 words",
     )
 
     @dataclasses.dataclass(frozen=True)

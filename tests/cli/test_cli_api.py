@@ -66,7 +66,9 @@ def test_a_limit_without_the_models_price(personabench: Command, tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize("option", ["--header", "--judge-header", "--simulator-header"])
+@pytest.mark.parametrize(
+    "option", ["--header", "--judge-header", "--simulator-header", "--profile-header"]
+)
 @pytest.mark.parametrize("form", ["{} X-Team:{}", "{}=X-Team:{}"])
 def test_the_command_is_repeated_without_the_values_of_headers(
     monkeypatch: pytest.MonkeyPatch, option: str, form: str

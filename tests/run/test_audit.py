@@ -21,13 +21,8 @@ from personabench.run.audit import MAX_RECORDS, Audit, audit, to_rows
 from personabench.testing import check_task
 
 USERS = 12
-# A user of LaMP-6 begins every subject alike; users of the others share the conversations between.
-BY_DESIGN = {
-    "lamp6": {"near_gold_in_history"},
-    "longmemeval": {"same_user"},
-    "prefeval": {"same_user"},
-    "prefeval_gen": {"same_user"},
-}
+# A user of LaMP-6 begins every subject alike.
+BY_DESIGN = {"lamp6": {"near_gold_in_history"}}
 
 
 def make_samples(seed: int = 0) -> list[Sample]:

@@ -13,13 +13,13 @@ from toy_methods import SECRET, TOY, Counting, Daily, Peeking, Plain, Talk
 
 from personabench import Method, Sample, Task
 from personabench.api.task import JsonObject
-from personabench.cli.parsing import RoleArguments, role_backends
+from personabench.cli.model_options import RoleArguments, role_backends
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache, Policy
 from personabench.models.client import Client
-from personabench.models.roles import Role
+from personabench.models.roles import OPTION_PREFIXES, Role
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.embedders import Embedders
@@ -307,7 +307,9 @@ def test_a_role_takes_from_the_model_under_test_what_is_not_named() -> None:
     here, there = "http://here/v1", "http://there/v1"
     under = BackendOptions("big", here, timeout=9.0, headers={"X-Team": "secret"}, api_version="1")
     players = role_backends(
-        "openai", under, simulator=RoleArguments(model="small"), judge=RoleArguments("local")
+        "openai",
+        under,
+        {"simulator": RoleArguments(model="small"), "judge": RoleArguments(backend="local")},
     )
     assert players["simulator"] == (
         "openai",
@@ -321,15 +323,13 @@ def test_a_role_takes_from_the_model_under_test_what_is_not_named() -> None:
         ),
     )
     assert players["judge"] == ("local", BackendOptions(timeout=9.0, role="judge"))
-    arguments = RoleArguments("openai", "small", there)
-    elsewhere = role_backends("openai", under, judge=arguments)["judge"]
+    arguments = RoleArguments(backend="openai", model="small", base_url=there)
+    elsewhere = role_backends("openai", under, {"judge": arguments})["judge"]
     assert elsewhere == ("openai", BackendOptions("small", there, timeout=9.0, role="judge")), (
         "a secret goes to no other server"
     )
-    assert (
-        role_backends("local", BackendOptions(), simulator=RoleArguments(), judge=RoleArguments())
-        == {}
-    )
+    unnamed: dict[Any, RoleArguments] = dict.fromkeys(OPTION_PREFIXES, RoleArguments())
+    assert role_backends("local", BackendOptions(), unnamed) == {}
 
 
 def test_a_role_that_no_task_has_is_an_error(tmp_path: Path) -> None:

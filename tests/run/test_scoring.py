@@ -19,7 +19,8 @@ from personabench.models.tokens import Tokens
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Phase, RunFacts, Summary, to_dict
-from personabench.run.scoring import Ledger, Tally, measure, score_run
+from personabench.run.ledger import Ledger
+from personabench.run.scoring import Tally, measure, score_run
 from personabench.types import Call, Prediction, Record, Sample, Sampling, Usage
 
 
@@ -85,13 +86,14 @@ SPEC = RunSpec(
 )
 
 
-def call(phase: Any, cached: bool = False) -> Call:
-    return Call("k", phase, cached, 10, 3, 0.25)
+def call(phase: Any, cached: bool = False, key: str = "k") -> Call:
+    return Call(key, phase, cached, 10, 3, 0.25)
 
 
 def line(name: str, output: str | None, error: str | None = None, **flags: float) -> Prediction:
     user = f"u{int(name[1]) % 2}"
-    return Prediction(name, user, output, None, flags, (call("predict"),), Usage(), error)
+    calls = (call("predict", key=name),)
+    return Prediction(name, user, output, None, flags, calls, Usage(), error)
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ def test_a_summary_counts_what_it_does_not_score(folder: RunFolder) -> None:
         folder.append(folder.predictions_path, made)
     for key, cached in (("", False), ("p1", False), ("p2", True)):
         profile = Profile(
-            "u", key, {}, (call("prepare" if not key else "profile", cached),), {"cut": 1}
+            "u", key, {}, (call("prepare" if not key else "profile", cached, key),), {"cut": 1}
         )
         folder.append(folder.profiles_path, profile)
     summary = score(folder)
@@ -231,9 +233,11 @@ def test_samples_without_references_are_counted_and_not_scored(folder: RunFolder
 
 def test_the_ledger_adds_up_by_phase() -> None:
     ledger = Ledger()
-    ledger.add([call("predict"), call("judge", cached=True), call("predict", cached=True)])
+    ledger.add(
+        [call("predict"), call("judge", cached=True, key="2"), call("predict", True, key="3")]
+    )
     assert {
-        phase: (amounts.calls, amounts.cached) for phase, amounts in ledger.phases().items()
+        phase: (amounts.calls, amounts.cached) for phase, amounts in ledger.usage().items()
     } == {
         "predict": (2, 1),
         "judge": (1, 1),

@@ -65,6 +65,8 @@ class Local(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
+        if "stream" in options.extra:
+            raise UsageError("--extra stream: only for servers, not for --backend local")
         self._server: Any = None
         self._stderr: int | None = None
         self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama")

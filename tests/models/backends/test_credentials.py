@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from personabench.cli.parsing import RoleArguments, role_backends
+from personabench.cli.model_options import RoleArguments, role_backends
 from personabench.errors import BackendDown, RunError, UsageError
 from personabench.models.backends import check_url, create, credentials
 from personabench.models.backends.base import BackendOptions
@@ -154,9 +154,10 @@ async def test_a_role_elsewhere_gets_its_own_key_and_nothing_else(
 ) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
     lines = {role: ["X-Own: of-the-role"]}
-    roles = role_backends(
-        backend, under, **{role: RoleArguments(kind, "tiny", there.url, lines.get(role))}
+    arguments = RoleArguments(
+        backend=kind, model="tiny", base_url=there.url, header=lines.get(role)
     )
+    roles = role_backends(backend, under, {role: arguments})
     await runner.run(asked(backend, under, tmp_path / "first", task, roles=roles))
     assert there.heads and not [secret for secret in secrets() if secret in there.got]
     assert {head["X-Own"] for head in there.heads} == {
@@ -180,7 +181,11 @@ async def test_a_role_on_the_same_server_has_the_same_key_and_headers(
 ) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
     address = here.url.replace("/v1", "/judge/v1") if kind else None
-    roles = role_backends(backend, under, judge=RoleArguments(kind, "other", address))
+    roles = role_backends(
+        backend,
+        under,
+        {"judge": RoleArguments(backend=kind, model="other", base_url=address)},
+    )
     await runner.run(asked(backend, under, tmp_path, "reviews", roles=roles))
     assert here.keys == {f"Bearer {SECRETS[f'{backend.upper()}_API_KEY']}"}
     assert {head["X-Team"] for head in here.heads} == {HEADER}
@@ -231,7 +236,11 @@ async def test_an_embedder_elsewhere_gets_its_own_key_and_nothing_else(
 
 async def test_a_plan_keeps_keys_apart_too(here: Listener, there: Listener, tmp_path: Path) -> None:
     under = BackendOptions("tiny", here.url, headers={"X-Team": HEADER})
-    roles = role_backends("openai", under, judge=RoleArguments("vllm", "tiny", there.url))
+    roles = role_backends(
+        "openai",
+        under,
+        {"judge": RoleArguments(backend="vllm", model="tiny", base_url=there.url)},
+    )
     await plan(asked("openai", under, tmp_path, "reviews", roles=roles))
     assert there.heads and not [secret for secret in secrets() if secret in there.got]
 
@@ -329,9 +338,11 @@ def test_headers_of_a_role_nobody_plays_are_refused() -> None:
     with pytest.raises(
         UsageError, match="--judge-header: the judge is the model under test; name another"
     ):
-        role_backends("openai", BackendOptions(), judge=RoleArguments(headers=["X-Own: y"]))
+        role_backends("openai", BackendOptions(), {"judge": RoleArguments(header=["X-Own: y"])})
     with pytest.raises(UsageError, match="--judge-header number 1 is not of the form"):
-        role_backends("openai", BackendOptions(), judge=RoleArguments(model="m", headers=[HEADER]))
+        role_backends(
+            "openai", BackendOptions(), {"judge": RoleArguments(model="m", header=[HEADER])}
+        )
 
 
 # Redirects
