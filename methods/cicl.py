@@ -127,7 +127,8 @@ class Cicl(PeerMethod):
         max_tokens = self.params.analysis_max_tokens + ctx.answer_tokens
         contract = ctx.part(PROMPTS, "request")
 
-        for reminder in ("", ctx.part(PROMPTS, "reminder")):
+        reminders = ("", ctx.part(PROMPTS, "reminder"))
+        for attempt, reminder in enumerate(reminders):
             messages = self._build_request(
                 sample,
                 records,
@@ -137,7 +138,9 @@ class Cicl(PeerMethod):
                 max_tokens=max_tokens,
                 ctx=ctx,
             )
-            response = await ctx.complete(messages, max_tokens=max_tokens)
+            response = await ctx.complete(
+                messages, max_tokens=max_tokens, attempt=attempt, attempts=len(reminders)
+            )
             text = response.text.strip()
             answer = read_answer(text)
             if answer:

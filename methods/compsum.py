@@ -72,14 +72,17 @@ class ComPSum(PeerMethod):
         peer_records = {record.id: peer_record for record, peer_record in pairs}
         own_records = [record for record, _ in pairs]
 
-        for reminder in ("", ctx.part(PROMPTS, "reminder")):
+        reminders = ("", ctx.part(PROMPTS, "reminder"))
+        for attempt, reminder in enumerate(reminders):
 
             def build(fitted: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
                 pairs_shown = [(record, peer_records[record.id]) for record in fitted]
                 return _analysis_prompt(pairs_shown, reminder, ctx)
 
             messages = ctx.fit(build, own_records, max_tokens)
-            response = await ctx.complete(messages, max_tokens=max_tokens)
+            response = await ctx.complete(
+                messages, max_tokens=max_tokens, attempt=attempt, attempts=len(reminders)
+            )
             analysis = response.text.strip()
             if is_complete(analysis):
                 return analysis

@@ -343,9 +343,16 @@ class PersonaDb(Method):
             "additionalProperties": False,
         }
         *earlier, last = messages
-        for reminder in ("", ctx.part(PROMPTS, "reminder")):
+        reminders = ("", ctx.part(PROMPTS, "reminder"))
+        for attempt, reminder in enumerate(reminders):
             request = [*earlier, Message(last.role, last.content + reminder)]
-            response = await ctx.complete(request, max_tokens=max_tokens, schema=schema)
+            response = await ctx.complete(
+                request,
+                max_tokens=max_tokens,
+                schema=schema,
+                attempt=attempt,
+                attempts=len(reminders),
+            )
             value = find_json(response.text)
             if isinstance(value, dict) and fields.keys() & value.keys():
                 return value

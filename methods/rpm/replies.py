@@ -157,6 +157,8 @@ async def request_parsed_with_text(
             max_tokens=max_tokens,
             schema=schema,
             repeat=attempt,
+            attempt=attempt,
+            attempts=TRIES,
             accept=lambda text: read(text) is not None,
         )
         parsed = read(response.text)
