@@ -110,9 +110,10 @@ async def request_parsed(
     ctx: Context,
     *,
     max_tokens: int,
+    tries: int = TRIES,
     schema: Json | None = None,
 ) -> T | None:
-    """The parsed reply to the first prompt that fits the window; None after `TRIES` failures."""
+    """The parsed reply to the first prompt that fits the window; None after `tries` failures."""
     limit = limit_reply(max_tokens, ctx)
     too_long = 0
     for messages in prompts:
@@ -130,6 +131,7 @@ async def request_parsed(
         read,
         ctx,
         max_tokens=limit,
+        tries=tries,
         schema=schema,
     )
     if parsed is None:
@@ -143,13 +145,14 @@ async def request_parsed_with_text(
     ctx: Context,
     *,
     max_tokens: int,
+    tries: int = TRIES,
     schema: Json | None = None,
 ) -> tuple[T | None, str]:
-    """The parsed reply and its text; None after `TRIES` failures, with the first reply's text."""
+    """The parsed reply and its text; None after `tries` failures, with the first reply's text."""
     *earlier, last = messages
     reminded = [*earlier, Message(last.role, last.content + ctx.part(PROMPTS, "reminder"))]
     first_text = ""
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         response = await ctx.complete(
             reminded if attempt else messages,
             max_tokens=max_tokens,

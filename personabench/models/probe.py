@@ -32,7 +32,7 @@ CALLS = 12
 """Calls of one probe at most."""
 ANSWER_TOKENS = 16
 FOLDER = "dialects"
-VERSION = 1
+VERSION = 2
 
 _SCHEMA: Mapping[str, Any] = {
     "type": "object",

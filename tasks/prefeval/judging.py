@@ -43,7 +43,9 @@ _QUESTIONS = {
 }
 _ANSWER = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 _QUOTE = re.compile(r"<quote>([^<]*)</quote>", re.IGNORECASE)
-PROMPT = digest([RULE, _FORM, [list(map(str, value)) for value in _QUESTIONS.values()]])[:12]
+PROMPT = digest([_FORM, RULE, {name: list(map(str, value)) for name, value in _QUESTIONS.items()}])[
+    :12
+]
 
 
 class Verdict(NamedTuple):
