@@ -229,6 +229,11 @@ def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
     path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not the one that was published"):
+        read(path)
+    # Files of earlier versions have no hash of their summary.
+    del content["header_sha256"]
+    path.write_text(json.dumps(content))
     (run,) = read_published_runs(tmp_path)
     assert metrics_from_scores(run)["official"] != pytest.approx(
         run.summary.metrics["official"], abs=1e-9
