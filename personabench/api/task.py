@@ -12,6 +12,7 @@ A benchmark's folder may define several tasks; the registry lists every class th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from personabench.api import defaults, wording
 from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
 from personabench.api.dataset import Dataset
+from personabench.api.layout import Layout, has_layout
 from personabench.api.rows import NoDataError
 from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
@@ -82,6 +84,7 @@ class Task(Wording):
         full_words: the vocabulary of the wording `full`, if it is another one than `words`.
         quotes_gold: True if requests name their own answer by design ("tea or coffee?"); `check
             task` then counts such requests instead of failing.
+        shares_records: True if different users have the same records by design, such as filler.
         source, licence: of the data.
         over_own_data: True if the samples come from tables of the user's own, whatever their form.
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
@@ -105,6 +108,7 @@ class Task(Wording):
     history_format: ClassVar[defaults.HistoryFormat] = "auto"
     full_words: ClassVar[Vocabulary | None] = None
     quotes_gold: ClassVar[bool] = False
+    shares_records: ClassVar[bool] = False
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     over_own_data: ClassVar[bool] = False
@@ -114,6 +118,10 @@ class Task(Wording):
     optional_roles: tuple[RoleName, ...] = ()
 
     _default_metrics: ClassVar[tuple[Metric, ...]] = ()
+
+    @dataclasses.dataclass(frozen=True)
+    class Params(Layout):
+        """Options of the task: by default those of the layout of `render`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -128,6 +136,7 @@ class Task(Wording):
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         _check_declarations(type(self))
+        _check_layout(type(self), self.params)
         if not hasattr(self, "name"):
             # The registry names classes that it loads; a test may create one without it.
             self.name = type(self).__name__  # type: ignore[misc]
@@ -353,6 +362,19 @@ def _check_declarations(cls: type[Task]) -> None:
                 f"{locate_class(cls)}: labels is {cls.labels!r}, expected the whole numbers "
                 "of an ordinal task's scale as text, or its two ends, such as ('1', '5')"
             ) from error
+
+
+def _check_layout(cls: type[Task], params: Any) -> None:
+    """Check that chosen options of the layout have an effect.
+
+    Raises:
+        UsageError: the task words its requests itself and declares no such options.
+    """
+    if has_layout(params) and cls.Params is Task.Params and cls.render is not Task.render:
+        raise UsageError(
+            f"{locate_class(cls)}: its requests have one layout; leave out task.layout, "
+            "task.profile and task.order"
+        )
 
 
 def _is_axis(axis: Any) -> bool:

@@ -116,7 +116,7 @@ class JoinedUsers(Wrapped):
 
     def _join_users(self) -> dict[str, str]:
         """Map every user of the wrapped dataset to its joined user."""
-        marks_by_user = {user.id: _mark_history(user) for user in self.inner.population()}
+        marks_by_user = {user.id: mark_history(user) for user in self.inner.population()}
         # The order of the file must not decide which of two names a question gets.
         user_ids = sorted(marks_by_user, key=order_names)
         histories = [marks_by_user[user_id] for user_id in user_ids]
@@ -208,7 +208,8 @@ def _find_root(parents: list[int], index: int) -> int:
     return index
 
 
-def _mark_history(user: User) -> Marks:
+def mark_history(user: User) -> Marks:
+    """Hash the records of a history, for `find_coinciding`."""
     import numpy as np
 
     marks = [hash(_record_content(record)) for record in user.history]

@@ -16,6 +16,7 @@ import typer
 
 from personabench import __version__
 from personabench.cli import (
+    audit,
     cache,
     check,
     compare,
@@ -25,6 +26,7 @@ from personabench.cli import (
     export,
     generate,
     judge,
+    judge_report,
     leaderboard,
     merge,
     new,
@@ -80,13 +82,14 @@ app.command("table", cls=PlainCommand)(table.table)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)
-app.command("judge-report", cls=PlainCommand)(judge.judge_report)
+app.command("judge-report", cls=PlainCommand)(judge_report.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
 app.command("pack", cls=PlainCommand)(pack.pack)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
+app.command("audit", cls=PlainCommand)(audit.audit)
 app.command("download", cls=PlainCommand)(download.download)
 app.command("generate", cls=PlainCommand)(generate.generate)
 app.add_typer(cache.app, name="cache")

@@ -163,7 +163,7 @@ def _announcer(
         print_once(f"model  {spec.model['name']}")
 
         for job in jobs:
-            for warning in (*job.dataset.warnings, *job.role_warnings):
+            for warning in job.warnings:
                 if warning not in announced:
                     console.print(f"warning: {warning}", style="yellow", markup=False)
                     announced.add(warning)

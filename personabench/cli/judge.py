@@ -1,4 +1,4 @@
-"""`personabench judge` compares the answers of two runs; `judge-report` measures a judge."""
+"""`personabench judge` compares the answers of two runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, emit, screen
-from personabench.cli.judge_tables import print_summary, report_lines
+from personabench.cli.judge_tables import print_summary
 from personabench.cli.model_options import RoleArguments, declare_role
 from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
@@ -31,7 +31,6 @@ from personabench.errors import UsageError
 
 if TYPE_CHECKING:
     from personabench.leaderboard.pairwise_summary import Side
-    from personabench.metrics.judges.reliability import ReliabilityReport, ScoringReport
     from personabench.metrics.judges.verdict import Pick, Verdict
     from personabench.results.run_folder import RunFolder
 
@@ -201,104 +200,6 @@ def judge(
             err=True,
         )
         sys.exit(1)
-
-
-def judge_report(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Verdicts of `personabench judge`, or judgements of a run.",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-        ),
-    ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels",
-            metavar="FILE",
-            help="Your labels: JSON lines {id, label} with a, b or tie, or with a score.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
-    ask: Annotated[
-        Path | None,
-        typer.Option(
-            "--ask", metavar="FILE", help="Write answers of a run to label, without their scores."
-        ),
-    ] = None,
-    count: Annotated[
-        int, typer.Option("--count", min=1, metavar="N", help="With --ask: number of answers.")
-    ] = 20,
-    task: OwnTask = None,
-    data: MovedData = None,
-    json: Json = False,
-) -> None:
-    """Report on a judge from its verdicts, and how far to trust it by your own labels.
-
-    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
-    judgements of single answers: unjudged answers, repeated calls, cost, and agreement with your
-    labels, of which 20 are recommended.
-    """
-    import msgspec
-
-    from personabench.results.locate import search_data_in
-
-    search_data_in(data or [])
-    if ask is not None and len(files) != 1:
-        raise UsageError("--ask writes the answers of one file of judgements; name one")
-    reports = {str(path): _report(path, labels, ask, count, task) for path in files}
-    if json:
-        emit(msgspec.to_builtins(reports))
-        return
-
-    console = screen()
-    for name, report in reports.items():
-        console.print(name, style="bold", markup=False)
-        for line in report_lines(report):
-            console.print(f"  {line}", markup=False)
-
-
-def _report(
-    path: Path, labels: Path | None, ask: Path | None, count: int, task: str | None
-) -> ReliabilityReport | ScoringReport:
-    """Report on the judge of one file.
-
-    Raises:
-        UsageError: `--ask` for verdicts on pairs.
-        DataError: the file is damaged, or was changed after its run was scored.
-    """
-    from personabench.cli.judge_labels import read_score_labels, write_label_file
-    from personabench.metrics.judges.reliability import reliability_report, scoring_report
-    from personabench.metrics.judges.verdict import Verdict
-    from personabench.results.locate import load_tasks
-    from personabench.results.run_folder import RunFolder
-    from personabench.run.verdict_file import read_labels, read_verdicts_or_judgements
-
-    folder = RunFolder(path.absolute().parents[1])
-    is_of_run = folder.summary_path.exists()
-    if is_of_run and f"judgements/{path.name}" in folder.summary().files:
-        folder.verify(folder.path / "judgements" / path.name)
-
-    items = read_verdicts_or_judgements(path)
-    verdicts = [item for item in items if isinstance(item, Verdict)]
-    judgements = [item for item in items if not isinstance(item, Verdict)]
-    if verdicts and ask is not None:
-        raise UsageError(
-            f"--ask: {path} compares two answers; `personabench judge --export` writes its items"
-        )
-    if verdicts:
-        return reliability_report(verdicts, read_labels(labels) if labels else {})
-
-    if ask is not None:
-        # A run folder is five levels below its results folder.
-        load_tasks(task, [folder.spec()], folder.path.parents[4])
-        written = write_label_file(ask, path, judgements, count)
-        echo(f"{written} answers to label: {ask}; read them with --labels {ask}", err=True)
-    run = folder.summary().fingerprint if is_of_run else ""
-    return scoring_report(judgements, read_score_labels(labels, run) if labels else {})
 
 
 def _describe_run(folder: RunFolder) -> Side:

@@ -35,7 +35,7 @@ def methods(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List methods with the capabilities they need, or one method's parameters."""
+    """List methods with their needs, or one with its parameters."""
     from personabench.api.registry import list_entries
 
     if name is not None:
@@ -66,7 +66,7 @@ def tasks(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List tasks with their kind of response, or one task's facts and parameters."""
+    """List tasks with their kind, or one with its parameters."""
     from personabench.api.registry import list_entries
 
     if name is not None:

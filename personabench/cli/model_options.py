@@ -206,7 +206,6 @@ Simulator = Annotated[
 Judge = Annotated[RoleArguments, declare_role("judge", "the judge", "set by the task")]
 Profiler = Annotated[RoleArguments, declare_role("profile", "the profiler", "as --temperature")]
 
-
 JudgeRubric = Annotated[
     Path | None,
     typer.Option(

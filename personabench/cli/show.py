@@ -283,7 +283,7 @@ def _print_run(run: Run) -> None:
     # Of the run, as opposed to those of the model, which overlap.
     rows["wall seconds"] = summary["durations"]
     rows |= {name: summary[name] for name in ("command", "harness", "machine", "versions")}
-    rows |= {"warnings": "; ".join(summary["warnings"])}
+    rows |= {"warnings": "; ".join(summary["warnings"]), "audit": summary["audit"]}
     rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
     rows["folder"] = str(run.path)
     console.print()

@@ -21,6 +21,8 @@ def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run
     notes = [f"Data: {summary.source} ({summary.data_hash[:8]})."]
     notes += _describe_users(newest[0])
     notes += _describe_options(newest)
+    audits = dict.fromkeys(run.summary.audit for run in newest)
+    notes += [f"Data: {audit}." for audit in audits if audit]
 
     sizes = {row.n for row in rows}
     sample_sets = {row.statistics.sample_set for row in rows} - {None}

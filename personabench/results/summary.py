@@ -74,6 +74,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     spent: Number | None = None
     prefix_cache: dict[str, Number] | None = None
     warnings: list[str] = []
+    audit: str | None = None
     roles: dict[str, Role] = {}
     judge: str | None = None
     judge_errors: int = 0

@@ -15,6 +15,7 @@ from personabench.models.budget import Prices
 from personabench.models.cache import Policy
 from personabench.models.roles import RoleName
 from personabench.retrieval.embedders import Embedders
+from personabench.retrieval.vector_store import VectorStore
 from personabench.run.shards import Shard
 from personabench.types import Sampling
 
@@ -86,7 +87,7 @@ class Options:
         )
         return dataclasses.replace(self, backend_options=model_options, roles=roles)
 
-    def embedders(self) -> Embedders:
+    def embedders(self, store: VectorStore | None = None) -> Embedders:
         """The embedders, on the server named for them or else on that of the model under test."""
         server = credentials.embedder_options(self.backend, self.backend_options)
-        return Embedders(server.base_url, server.keys, server.headers)
+        return Embedders(server.base_url, server.keys, server.headers, store)

@@ -33,6 +33,7 @@ from personabench.models.roles import OPTION_PREFIXES, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.tokenizers import get_tokenizer
+from personabench.run.audit import Audit, audit_briefly
 from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
@@ -59,6 +60,7 @@ class ResolvedRun:
         roles: the backends of the simulator and the judge, if the task uses them, and of the
             profiler, if one is named and the method uses it.
         profiler_prompts: the texts of the method's prompts for the profiler.
+        audit: the audit of the data, unless it is example data.
     """
 
     spec: RunSpec
@@ -73,6 +75,7 @@ class ResolvedRun:
     changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
     profiler_prompts: Prompts = dataclasses.field(default_factory=Prompts)
+    audit: Audit | None = None
 
     @property
     def judge(self) -> str | None:
@@ -91,7 +94,15 @@ class ResolvedRun:
         return {"profiler": " ".join([profiler.identity["name"], *marks])}
 
     @property
-    def role_warnings(self) -> list[str]:
+    def warnings(self) -> list[str]:
+        """Warnings about the data and the roles."""
+        audits = []
+        if self.audit and not self.audit.is_clean:
+            audits.append(f"{self.audit.summary}; `personabench audit` shows examples")
+        return [*self.dataset.warnings, *audits, *self._role_warnings]
+
+    @property
+    def _role_warnings(self) -> list[str]:
         """Warnings about roles played by the model under test, and about a related judge."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
@@ -210,6 +221,10 @@ def resolve(
     return runs
 
 
+def _name_opened(task: Task) -> str:
+    return f"{task.name} {task.params}"
+
+
 class _Resolver:
     """The state of one `resolve`: opened tasks, refused pairs, and the parameters in use."""
 
@@ -232,6 +247,7 @@ class _Resolver:
         self.opened: dict[str, tuple[Task, Dataset]] = {}
         self.default_wording = _default_wording(backend)
         self.wording: WordingName = options.wording or self.default_wording
+        self.audits: dict[str, Audit | None] = {}
 
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
@@ -288,11 +304,12 @@ class _Resolver:
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
         """The task and its split under the history control, opened once."""
-        name = f"{task.name} {task.params}"
+        name = _name_opened(task)
         if name not in self.opened:
             split = self.options.split or task.default_split
             with watch_opening():
                 dataset = open_split(task, split, self.options.data)
+                self.audits[name] = audit_briefly(task, dataset)
                 self.opened[name] = (
                     task,
                     apply_control(dataset, self.options.history, self.options.seed),
@@ -379,6 +396,7 @@ class _Resolver:
                 prompts.changed(self.default_wording),
                 roles,
                 profiler_prompts,
+                self.audits[_name_opened(task)],
             ),
         )
 

@@ -41,7 +41,12 @@ from personabench.run.run_facts import (
     versions,
 )
 from personabench.run.scoring import score_run
-from personabench.run.session import Session, identified_models, open_cache
+from personabench.run.session import (
+    Session,
+    identified_models,
+    open_cache,
+    open_vector_store,
+)
 from personabench.run.shard_file import write_shard_file
 from personabench.run.surroundings import describe_harness, describe_machine
 
@@ -125,7 +130,7 @@ async def run(
                 cache = open_cache(options)
                 if cache is not None:
                     stack.callback(cache.close)
-                embedders = options.embedders()
+                embedders = options.embedders(open_vector_store(options))
                 stack.push_async_callback(embedders.aclose)
                 session = Session(model, cache, embedders, budget, openings)
             jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
@@ -321,7 +326,8 @@ class _Execution:
                 **engine.embedders.identities(),
                 **_describe_rubric(self.options),
             },
-            warnings=[*job.dataset.warnings, *job.role_warnings, *self.edits],
+            warnings=[*job.warnings, *self.edits],
+            audit=job.audit.summary if job.audit else None,
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
             judge_errors=self.judging.failed,

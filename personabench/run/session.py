@@ -16,6 +16,7 @@ from personabench.models.journal import Journal
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.retrieval.embedders import Embedders
+from personabench.retrieval.vector_store import VectorStore
 from personabench.run.engine import Engine
 from personabench.run.openings import Openings
 from personabench.run.options import Options
@@ -156,3 +157,10 @@ def open_cache(options: Options) -> Cache | None:
     if options.shard:
         shared = options.shard.whole(options.results) / "cache.sqlite"
     return Cache(options.results / "cache.sqlite", shared, writing=True)
+
+
+def open_vector_store(options: Options) -> VectorStore | None:
+    """Open the vectors of the results folder, under the same policy as the response cache."""
+    if options.cache == "off":
+        return None
+    return VectorStore(options.results / "vectors.sqlite", reads=options.cache != "refresh")

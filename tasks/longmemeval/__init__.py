@@ -68,6 +68,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
     accepts_file = True
     max_tokens = 256
     quotes_gold = True
+    shares_records = True
     roles = ("judge",)
     judge_params = ("judge_prompt",)
     metrics = (

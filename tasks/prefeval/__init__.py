@@ -59,6 +59,7 @@ class _PrefEval(Task, Downloadable):
     source = "https://github.com/amazon-science/PrefEval (arXiv 2502.09597)"
     licence = "CC BY-NC 4.0"
     default_split = "all"
+    shares_records = True
 
     @dataclasses.dataclass(frozen=True)
     class Params:

@@ -54,6 +54,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     )
     licence = "CC BY-NC 4.0; texts from Amazon Reviews 2023"
     default_split = "test"
+    paper_settings = {"layout": "message", "profile": "after", "order": "best_first"}
     max_tokens = 512
     metrics = METRICS
     tokenizer = "whitespace"

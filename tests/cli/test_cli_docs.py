@@ -53,6 +53,7 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
         "score",
         "list",
         "check",
+        "audit",
         "cache",
         "doctor",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +44,8 @@ class JudgeServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 judge.requests.append(body)
-                answer = body["messages"][-1]["content"].rpartition("Answer to score:\n")[2]
+                prompt = body["messages"][-1]["content"]
+                answer = prompt.rpartition("Answer to score:\n")[2].partition("\n")[2]
                 score = 1 + sum(map(ord, answer)) % 5
                 text = f"It says it.\ncorrect: {score}\n**polite**: {6 - score}"
                 message = {"role": "assistant", "content": text}
@@ -138,7 +140,9 @@ def test_shuffled_histories_are_not_shown_to_the_judge(
     for control in ("own", "shuffled"):
         judge.requests.clear()
         assert personabench(*words(judge, rubric, "-m", "rag", "--history", control)).code == 0
-        records = [text.partition("Reference answer:")[0] for text in judge.scored]
+        # The code of the fences depends on the answer.
+        prompts = [re.sub(r"<<<\w{8}|\w{8}>>>", "", text) for text in judge.scored]
+        records = [text.partition("Reference answer:")[0] for text in prompts]
         histories.append(sorted(records))
     assert histories[0] == histories[1]
 

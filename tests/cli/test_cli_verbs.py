@@ -91,7 +91,7 @@ def test_show_sample_tells_the_state_its_own_answer_was_made_with(
 
 
 def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
-    words = ("-m", "rag", "-t", "lamp4", "--set", "k=2")
+    words = ("-m", "rag", "-t", "lamp4", "--set", "k=2", "--wording", "full")
     dry = personabench("show", "--dry-run", *words, "--sample", "310", "--json").json
     assert not Path("results").exists()
     personabench("run", "-b", "scripted", *words)

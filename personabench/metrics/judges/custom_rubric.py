@@ -12,6 +12,8 @@ import msgspec
 from personabench.errors import DataError
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
+from personabench.metrics.judges.verdict_reader import read_verdicts
 
 Part = Literal["request", "history", "reference"]
 PARTS: Mapping[Part, str] = {
@@ -164,8 +166,10 @@ async def rate_by_rubric(
         "history": "\n\n".join(records[-rubric.records :]) or "(none)",
         "reference": "\n\n".join(references) or "(none)",
     }
-    parts = [f"{PARTS[part]}:\n{shown[part]}" for part in rubric.shows]
-    parts.append(f"Answer to score:\n{answer or '(empty)'}")
+    answer = answer or "(empty)"
+    fence = Fence(*shown.values(), answer)
+    parts = [f"{PARTS[part]}:\n{fence.wrap(shown[part])}" for part in rubric.shows]
+    parts.append(f"Answer to score:\n{fence.wrap(answer)}")
     return await query_judge(
         judge,
         _write_system(rubric),
@@ -185,6 +189,8 @@ def _write_system(rubric: Rubric) -> str:
         lines += ["", rubric.instructions.strip()]
     lines += [
         "",
+        RULE,
+        "",
         "First give your reasons in two or three sentences. Then end with one line for each "
         "criterion, in this order:",
         *(f"{name}: NUMBER" for name in rubric.criteria),
@@ -193,21 +199,22 @@ def _write_system(rubric: Rubric) -> str:
 
 
 def read_scores(reply: str, rubric: Rubric) -> dict[str, float] | None:
-    """Parse the lines at the end of a reply, one for each criterion.
+    """Parse the score of each criterion, each alone on its line.
 
-    None if a criterion is missing or its score is not on the scale.
+    None if a criterion has no score, several different ones, or one that is not on the scale.
     """
-    lines = [line for line in reply.strip().splitlines() if line.strip()]
-    last = lines[-len(rubric.criteria) :]
-    if len(last) < len(rubric.criteria):
-        return None
-
     low, high = rubric.scale
-    scores = {}
-    for name, line in zip(rubric.criteria, last, strict=True):
-        pattern = rf"[\s*_`#>-]*{re.escape(name)}[\s*_`]*:[\s*_`]*(\d+)(?:\s*/\s*{high})?[\s.*_`]*"
-        match = re.fullmatch(pattern, line, re.IGNORECASE)
-        if match is None or not low <= int(match[1]) <= high:
-            return None
-        scores[name] = float(match[1])
-    return scores
+    names = {name.lower(): name for name in rubric.criteria}
+    alternatives = "|".join(map(re.escape, rubric.criteria))
+    pattern = re.compile(rf"[\s#>-]*({alternatives})\s*:\s*(\d+)(?:\s*/\s*{high})?\s*\.?", re.I)
+
+    def read_line(line: str) -> tuple[str, float] | None:
+        match = pattern.fullmatch(line)
+        return (names[match[1].lower()], float(match[2])) if match else None
+
+    scores = read_verdicts(reply, read_line)
+    if scores.keys() != set(rubric.criteria):
+        return None
+    if not all(low <= score <= high for score in scores.values()):
+        return None
+    return {name: scores[name] for name in rubric.criteria}

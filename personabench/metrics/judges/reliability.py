@@ -131,28 +131,29 @@ def _compare_with_labels(
     labels: Mapping[str, Pick],
 ) -> _LabelComparison:
     pairs = []
-    decided_pairs = []
+    ties = []
     answers = []
     for sample_id, label in labels.items():
         verdict = judged.get(sample_id)
         if verdict is None or verdict.pick is None:
             continue
+        # A choice in one order, which can state its certainty, is one between two answers, so ties
+        # are reported on their own. Whether it did state it must not decide which items count.
+        is_choice = not verdict.both
+        if is_choice and label == "tie":
+            ties.append((verdict.pick, label))
+        if is_choice and "tie" in (label, verdict.pick):
+            continue
         pairs.append((verdict.pick, label))
-        if label != "tie" and verdict.pick != "tie":
-            decided_pairs.append((verdict.pick, label))
+        if is_choice:
             answers.append((verdict.certainty, verdict.pick == label))
 
-    # A certainty belongs to a choice between two answers, so with certainties the ties are left out
-    # and reported on their own.
-    has_certainty = any(verdict.certainty is not None for verdict in judged.values())
-    calibration = calibration_error(answers)
-    if not has_certainty:
-        return _LabelComparison(agreement(pairs), None, (), calibration)
+    has_certainty = any(certainty is not None for certainty, _ in answers)
     return _LabelComparison(
-        agreement=agreement(decided_pairs),
-        ties=agreement([(pick, label) for pick, label in pairs if label == "tie"]),
-        coverage=tuple(coverage_levels(answers)) if answers else (),
-        calibration=calibration,
+        agreement=agreement(pairs),
+        ties=agreement(ties),
+        coverage=tuple(coverage_levels(answers)) if has_certainty else (),
+        calibration=calibration_error(answers),
     )
 
 
