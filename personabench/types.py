@@ -93,7 +93,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
 def moment(time: str | None) -> tuple[int, ...]:
     """Split a time into its numbers, so that times of one data set compare; () for none."""
     # Data sets write times with and without leading zeros, which texts would sort wrongly.
-    numbers = re.findall(r"\d+", time or "")
+    # Python converts a few thousand digits at most.
+    numbers = re.findall(r"\d{1,100}", time or "")
     return tuple(int(number) for number in numbers)
 
 
@@ -300,10 +301,13 @@ class Sampling(msgspec.Struct, frozen=True):
         max_tokens: None means the task's default.
         reading: "raw" scores an answer with the thought before it, as the reply came; unset scores
             the answer alone.
+        refusals: "empty" makes empty replies of those that a filter withheld or the model refused,
+            and of refused prompts; unset leaves the words, and fails the samples of such prompts.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int | None = None
-    # Unset rather than "answer", so that the fingerprints of earlier runs stay.
+    # Unset rather than named, so that the fingerprints of earlier runs stay.
     reading: Literal["raw"] | msgspec.UnsetType = msgspec.UNSET
+    refusals: Literal["empty"] | msgspec.UnsetType = msgspec.UNSET

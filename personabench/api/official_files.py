@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from personabench.api.dataset import Dataset
 from personabench.api.downloads import is_intact, read_manifest
 from personabench.api.interface import Interface
 from personabench.errors import DataError
@@ -44,9 +45,11 @@ class SubmissionFile(Interface):
 _LEVELS = 4
 
 
-def is_official(data: Path) -> bool:
-    """Whether a folder's files, or one of them, are by their hashes what `download` has checked."""
+def is_official(dataset: Dataset, data: Path) -> bool:
+    """Whether a dataset was opened from files that are, by their hashes, those of `download`."""
     folder = data if data.is_dir() else data.parent
+    source = Path(dataset.source)
+    part = (source if source.is_dir() else source.parent).resolve()
     for candidate in (folder, *folder.resolve().parents[:_LEVELS]):
         try:
             entries = read_manifest(candidate)
@@ -54,5 +57,8 @@ def is_official(data: Path) -> bool:
             continue
         if not entries:
             continue
-        return all(is_intact(candidate / name, entry) for name, entry in entries.items())
+        # Only the files beside the opened one: those of all tasks may be gigabytes.
+        paths = {name: (candidate / name).resolve() for name in entries}
+        read = [name for name, path in paths.items() if part in path.parents] or list(entries)
+        return all(is_intact(paths[name], entries[name]) for name in read)
     return False

@@ -26,6 +26,7 @@ from personabench.cli import (
     export,
     generate,
     judge,
+    judge_panel,
     judge_report,
     leaderboard,
     merge,
@@ -84,6 +85,7 @@ app.command("plot", cls=PlainCommand)(plot.plot)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)
+app.command("judge-panel", cls=PlainCommand)(judge_panel.judge_panel)
 app.command("judge-report", cls=PlainCommand)(judge_report.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
 app.command("pack", cls=PlainCommand)(pack.pack)

@@ -52,7 +52,7 @@ def pack(
     data: MovedData = None,
     results: Results = RESULTS,
 ) -> None:
-    """Write runs into a results folder that another machine can read.
+    """Write runs as a folder that another machine can read.
 
     All commands read it with --results FOLDER. Check the data's licence before you pass on inputs.
     """

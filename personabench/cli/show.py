@@ -111,7 +111,7 @@ def show(
     if texts:
         if method is None or run is not None or dry:
             raise UsageError("show --prompts: write `personabench show --prompts --method M`")
-        print_prompts(method, chosen_wording, replacements, json)
+        print_prompts(method, task, chosen_wording, replacements, json)
         return
     if dry:
         dry_sample = sample_id or sample
@@ -190,9 +190,13 @@ def _show_run(
 
 
 def print_prompts(
-    method: str, wording: WordingName, replacements: Replacements | None, json: bool
+    method: str,
+    task: str | None,
+    wording: WordingName,
+    replacements: Replacements | None,
+    json: bool,
 ) -> None:
-    """Print the texts of a method's prompts, in the format of `--prompts FILE`.
+    """Print the texts of a method's prompts, and a task's, in the format of `--prompts FILE`.
 
     Raises:
         UsageError: no such method, or a replaced text that the method does not have.
@@ -201,10 +205,10 @@ def print_prompts(
     from personabench.api.registry import load_class
 
     cls = load_class("method", method)
-    files = cls.prompts or ()
+    files = [*(cls.prompts or ()), *(load_class("task", task).prompts if task else ())]
     if replacements is not None:
         check_owners(replacements, files, [cls.name])
-    prompts = Prompts(cls.prompts, wording, replacements)
+    prompts = Prompts(files, wording, replacements)
     if json:
         emit({"method": cls.name, "wording": wording, "prompts": prompts.resolved})
         return

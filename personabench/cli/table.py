@@ -109,7 +109,7 @@ def table(
     ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Write a table for a paper: methods by tasks, or one task in detail.
+    """Write a table for a paper, in LaTeX, Markdown or CSV.
 
     The protocol stands in a footnote. A LaTeX table is made to fit its column; it needs the
     packages booktabs and array.

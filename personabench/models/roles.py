@@ -8,7 +8,7 @@ a method's profiling work: its calls keep the phase of that work and are marked 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,17 @@ OPTION_PREFIXES: Mapping[RoleName, str] = {
 PHASES: Mapping[RoleName, Phase] = {"simulator": "simulate", "judge": "judge"}
 UNWHOLE: Mapping[str, str] = {"length": "truncated", "refused": "refused"}
 """Flags of replies that are returned although they are incomplete, by their finish."""
+
+
+class Try(NamedTuple):
+    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
+    many."""
+
+    number: int = 0
+    of: int = 1
+
+
+ONLY_TRY = Try()
 
 
 class Caller:
@@ -90,7 +101,12 @@ class Caller:
             seed = int(digest([self.seed, self.sample_id])[:8], 16) >> 1
         return msgspec.structs.replace(request, seed=seed)
 
-    async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
+    async def _ask(
+        self,
+        request: Request,
+        accept: Callable[[str], bool] | None,
+        attempt: Try = ONLY_TRY,
+    ) -> Response:
         request = self._seed(request)
         place = next_place()
         try:
@@ -101,6 +117,7 @@ class Caller:
                 accept,
                 self.flag,
                 self.work,
+                attempt,
             )
         except Refused as refusal:
             refusal.model = self._client.backend

@@ -96,7 +96,7 @@ def trial(
         method = _create_method(method)
     if not isinstance(task, Task):
         task = _create_task(task)
-    task.choose_wording(wording)
+    task.choose_wording(wording, replacements)
     opened = dataset or open_split(task, task.default_split, None)
     misfit = explain_misfit(method, task, opened)
     if misfit:

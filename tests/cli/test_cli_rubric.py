@@ -44,8 +44,7 @@ class JudgeServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 judge.requests.append(body)
-                prompt = body["messages"][-1]["content"]
-                answer = prompt.rpartition("Answer to score:\n")[2].partition("\n")[2]
+                answer = body["messages"][-1]["content"].rpartition("Answer to score:\n")[2]
                 score = 1 + sum(map(ord, answer)) % 5
                 text = f"It says it.\ncorrect: {score}\n**polite**: {6 - score}"
                 message = {"role": "assistant", "content": text}
@@ -140,10 +139,9 @@ def test_shuffled_histories_are_not_shown_to_the_judge(
     for control in ("own", "shuffled"):
         judge.requests.clear()
         assert personabench(*words(judge, rubric, "-m", "rag", "--history", control)).code == 0
-        # The code of the fences depends on the answer.
-        prompts = [re.sub(r"<<<\w{8}|\w{8}>>>", "", text) for text in judge.scored]
-        records = [text.partition("Reference answer:")[0] for text in prompts]
-        histories.append(sorted(records))
+        # The codes around texts depend on the answer, which shuffled histories change.
+        scored = [re.sub(r"<<<\w+|\w+>>>", "", text) for text in judge.scored]
+        histories.append(sorted(text.partition("Reference answer:")[0] for text in scored))
     assert histories[0] == histories[1]
 
 

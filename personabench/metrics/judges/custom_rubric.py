@@ -22,6 +22,10 @@ PARTS: Mapping[Part, str] = {
     "reference": "Reference answer",
 }
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_SCORE = re.compile(
+    r"[_#> -]{0,4}([A-Za-z][A-Za-z0-9_-]{0,39}?)_?\s{0,3}:_?\s{0,3}"
+    r"(\d{1,3})(?:\s?/\s?(\d{1,3}))?[. _]{0,3}"
+)
 # Room for the reasons and a line per criterion.
 _REASON_TOKENS = 384
 _CRITERION_TOKENS = 32
@@ -166,10 +170,9 @@ async def rate_by_rubric(
         "history": "\n\n".join(records[-rubric.records :]) or "(none)",
         "reference": "\n\n".join(references) or "(none)",
     }
-    answer = answer or "(empty)"
     fence = Fence(*shown.values(), answer)
     parts = [f"{PARTS[part]}:\n{fence.wrap(shown[part])}" for part in rubric.shows]
-    parts.append(f"Answer to score:\n{fence.wrap(answer)}")
+    parts.append(f"Answer to score:\n{fence.wrap(answer or '(empty)')}")
     return await query_judge(
         judge,
         _write_system(rubric),
@@ -181,15 +184,13 @@ async def rate_by_rubric(
 
 def _write_system(rubric: Rubric) -> str:
     low, high = rubric.scale
-    lines = ["You score one answer by the following criteria.", ""]
+    lines = [f"You score one answer by the following criteria. {RULE}", ""]
     lines += [f"{name}: {item.question}" for name, item in rubric.questions.items()]
     lines += ["", f"Each score is a whole number from {low} (worst) to {high} (best)."]
     lines += [f"{score}: {meaning}" for score, meaning in sorted(rubric.anchors.items())]
     if rubric.instructions:
         lines += ["", rubric.instructions.strip()]
     lines += [
-        "",
-        RULE,
         "",
         "First give your reasons in two or three sentences. Then end with one line for each "
         "criterion, in this order:",
@@ -199,21 +200,22 @@ def _write_system(rubric: Rubric) -> str:
 
 
 def read_scores(reply: str, rubric: Rubric) -> dict[str, float] | None:
-    """Parse the score of each criterion, each alone on its line.
+    """Parse the scores of a reply, each alone on its line after its criterion.
 
-    None if a criterion has no score, several different ones, or one that is not on the scale.
+    None if a criterion is missing, has several different scores, or one that is not on the scale.
     """
     low, high = rubric.scale
     names = {name.lower(): name for name in rubric.criteria}
-    alternatives = "|".join(map(re.escape, rubric.criteria))
-    pattern = re.compile(rf"[\s#>-]*({alternatives})\s*:\s*(\d+)(?:\s*/\s*{high})?\s*\.?", re.I)
 
     def read_line(line: str) -> tuple[str, float] | None:
-        match = pattern.fullmatch(line)
-        return (names[match[1].lower()], float(match[2])) if match else None
+        match = _SCORE.fullmatch(line)
+        name = names.get(match[1].lower()) if match else None
+        if match is None or name is None or match[3] not in (None, str(high)):
+            return None
+        return name, float(match[2])
 
     scores = read_verdicts(reply, read_line)
-    if scores.keys() != set(rubric.criteria):
+    if scores.keys() != rubric.criteria.keys():
         return None
     if not all(low <= score <= high for score in scores.values()):
         return None
