@@ -20,6 +20,7 @@ from personabench.methods.dpl import prompts as dpl
 from personabench.methods.rpm import factors, replies
 from personabench.metrics import edits, labels, private_qa, ratings, scripts, text
 from personabench.metrics.judges import (
+    custom_rubric,
     faireval,
     personafeedback,
     rubrics,
@@ -31,9 +32,12 @@ from personabench.models.backends import redaction, refusals, status, windows
 from personabench.models.backends.dialect import Dialect, unfenced
 from personabench.retrieval import tokenizers
 from personabench.tasks.lamp import forms, records, scoring
+from personabench.tasks.locomo import judging as locomo
+from personabench.tasks.longmemeval import judging as longmemeval
 from personabench.tasks.personamem import scoring as personamem
 from personabench.tasks.prefdisco import conversation, grading, wording
 from personabench.tasks.prefdisco.sources import Problem
+from personabench.tasks.prefeval import judging as prefeval
 from personabench.tasks.prelude import rules, user
 from personabench.tasks.reviews import wording as reviews
 from personabench.types import moment
@@ -64,6 +68,7 @@ def _rules(content: str) -> str:
 
 
 OPTIONS = Problem("Which?", {"A": "one", "B": "two"}, "A")
+RUBRIC = custom_rubric.Rubric({"r1": "Is it?"})
 RESULT = Problem("How many?", answer="12")
 READERS: Mapping[str, Reader] = {
     # Replies of models
@@ -95,6 +100,10 @@ READERS: Mapping[str, Reader] = {
     "rubrics.read_answers": lambda content: rubrics.read_answers(content, ["r1"]),
     "rubrics.read_selection": _selection,
     "personafeedback.read_choice": personafeedback.read_choice,
+    "custom_rubric.read_scores": lambda content: custom_rubric.read_scores(content, RUBRIC),
+    "locomo.read_verdict": locomo.read_verdict,
+    "longmemeval.read_verdict": longmemeval.read_verdict,
+    "prefeval.read_answer": prefeval.read_answer,
     "prefdisco.parse_grade": grading.parse_grade,
     "prefdisco.compare_letter": lambda content: grading.compare_result(OPTIONS, content),
     "prefdisco.compare_result": lambda content: grading.compare_result(RESULT, content),
@@ -129,7 +138,7 @@ READERS: Mapping[str, Reader] = {
     "status.inner_status": lambda content: status.inner_status({"message": content}),
     "status.stated_wait": status._stated_wait,
     "prompts.fill_slots": lambda content: prompts.fill_slots(content, {"a": "b"}),
-    "formats.escape_cell": formats._escape_cell,
+    "formats.escape_cell": formats.escape_cell,
     "errors.visible": visible,
 }
 
