@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -152,6 +152,17 @@ class Usage(msgspec.Struct, frozen=True):
     # Unset rather than 0: most servers report neither, and every line of a run would hold both.
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
     cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Try(NamedTuple):
+    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
+    many."""
+
+    number: int = 0
+    of: int = 1
+
+
+ONLY_TRY = Try()
 
 
 class Response(msgspec.Struct, frozen=True, omit_defaults=True):
