@@ -32,6 +32,7 @@ from personabench.cli import (
     merge,
     new,
     pack,
+    plot,
     publish,
     report,
     reproduce,
@@ -80,6 +81,7 @@ app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
 app.command("table", cls=PlainCommand)(table.table)
+app.command("plot", cls=PlainCommand)(plot.plot)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)

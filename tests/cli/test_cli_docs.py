@@ -45,6 +45,7 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
         "leaderboard",
         "report",
         "table",
+        "plot",
         "reproduce",
         "compare",
         "publish",
